@@ -1,0 +1,118 @@
+"""grym-fetch: makes the big files a project needs present and verified.
+
+::
+
+    from grym_fetch import AssetManager
+
+    async with AssetManager(config="assets.json", parallel=4) as manager:
+        path = await manager.get_asset_path("audioldm-s-full")
+
+``asset_manager`` is a manager shared by the whole process, made on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from grym_fetch._version import __version__
+from grym_fetch.core.errors import (
+    AssetMissing,
+    BadResponse,
+    BadStatus,
+    CertificateRejected,
+    ConnectFailed,
+    ConnectionLost,
+    ContentChanged,
+    DigestMismatch,
+    DiskFull,
+    GrymFetchError,
+    IntegrityError,
+    LengthMismatch,
+    Locked,
+    ManifestError,
+    MirrorsExhausted,
+    NotWritable,
+    PolicyRefused,
+    RangeRefused,
+    Stalled,
+    StorageError,
+    SyncFailed,
+    Throttled,
+    TooManyRedirects,
+    TransferError,
+    UnknownAsset,
+    UnpinnedAsset,
+    UnsafePath,
+)
+
+if TYPE_CHECKING:
+    from grym_fetch.core.manifest import Asset, Manifest
+    from grym_fetch.engine import Settings
+    from grym_fetch.manager import AssetManager, AssetProgress, AssetStatus, SyncPlan, SyncReport
+
+    asset_manager: AssetManager
+
+__all__ = [
+    "Asset",
+    "AssetManager",
+    "AssetMissing",
+    "AssetProgress",
+    "AssetStatus",
+    "BadResponse",
+    "BadStatus",
+    "CertificateRejected",
+    "ConnectFailed",
+    "ConnectionLost",
+    "ContentChanged",
+    "DigestMismatch",
+    "DiskFull",
+    "GrymFetchError",
+    "IntegrityError",
+    "LengthMismatch",
+    "Locked",
+    "Manifest",
+    "ManifestError",
+    "MirrorsExhausted",
+    "NotWritable",
+    "PolicyRefused",
+    "RangeRefused",
+    "Settings",
+    "Stalled",
+    "StorageError",
+    "SyncFailed",
+    "SyncPlan",
+    "SyncReport",
+    "Throttled",
+    "TooManyRedirects",
+    "TransferError",
+    "UnknownAsset",
+    "UnpinnedAsset",
+    "UnsafePath",
+    "__version__",
+    "asset_manager",
+]
+
+# Where the names live that bring aiohttp along: imported when first asked for, so that `--help` stays quick.
+_LAZY = {
+    "Asset": "grym_fetch.core.manifest",
+    "AssetManager": "grym_fetch.manager",
+    "AssetProgress": "grym_fetch.manager",
+    "AssetStatus": "grym_fetch.manager",
+    "Manifest": "grym_fetch.core.manifest",
+    "Settings": "grym_fetch.engine",
+    "SyncPlan": "grym_fetch.manager",
+    "SyncReport": "grym_fetch.manager",
+}
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name == "asset_manager":
+        value: object = importlib.import_module("grym_fetch.manager").AssetManager()
+    elif name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value

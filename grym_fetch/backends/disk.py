@@ -1,0 +1,419 @@
+"""The disk: stages (part file and journal), publishing, and reading files that are there already.
+
+Everything of ours lies in the assets folder, so that the last step is a rename within one file system::
+
+    <assets>/.grym-fetch/                            0700
+        locks/<path key>.lock                        see locks.py
+        stage/<path key>.<content key>.<owner>.<nonce>/
+            part                                     the bytes so far
+            journal                                  which of them were written (core/journal.py)
+        verified.log                                 see stamps.py
+
+Rules: a stage belongs to one process, which its name says; a dead owner's stage is claimed by renaming it, so two
+writers never share a file. No data is flushed while it arrives but in the background; publishing flushes the part,
+renames it, and flushes the folder, in this order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import logging
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from grym_fetch.backends.folders import (
+    check_destination,
+    free_bytes,
+    open_folder,
+    storage_error,
+    storage_errors,
+    sync,
+)
+from grym_fetch.backends.locks import FileLock, Owner
+from grym_fetch.backends.threads import WorkerThreads
+from grym_fetch.core.digest import Hasher
+from grym_fetch.core.errors import DiskFull, UnsafePath
+from grym_fetch.core.http import Validator
+from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_digest, read_journal
+from grym_fetch.core.text import safe_text
+
+log = logging.getLogger(__name__)
+
+STATE_FOLDER = ".grym-fetch"
+RESERVE = 1024 * 1024
+"""Bytes left free for journals and folders when space is counted."""
+FLUSH_STRIDE = 128 * 1024 * 1024
+"""Bytes written between two flushes in the background, so that the last one is short."""
+HASH_STRIDE = 4 * 1024 * 1024
+"""Bytes hashed in one go: long enough to forget the call, short enough to stop soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageKey:
+    """What a stage is for: a place in the assets folder, and a content."""
+
+    local_path: str
+    content: str
+
+    @property
+    def path_key(self) -> str:
+        """Stands for the place in file names, whatever characters it has."""
+        return hashlib.sha256(self.local_path.encode()).hexdigest()[:24]
+
+    @property
+    def content_key(self) -> str:
+        """Stands for the content in file names."""
+        return hashlib.sha256(self.content.encode()).hexdigest()[:16]
+
+
+class DiskStore:
+    """The assets folder. ``assets_dir`` need not exist yet; nothing is made before the first stage is opened."""
+
+    def __init__(self, assets_dir: Path, *, threads: int = 2) -> None:
+        self.assets_dir = assets_dir
+        self.state_dir = assets_dir / STATE_FOLDER
+        self._writers = WorkerThreads("disk", threads)
+        self._flusher = WorkerThreads("flush", 2)
+        self._owner = Owner.this()
+
+    def path_of(self, local_path: str) -> Path:
+        """Where an asset belongs."""
+        return self.assets_dir / local_path
+
+    async def prepare(self) -> None:
+        """Make the folders of our own; raises `NotWritable` and others where that fails."""
+        await self._writers.compute(self._prepare)
+
+    def _prepare(self) -> None:
+        with storage_errors(self.assets_dir):
+            for name in ("locks", "stage"):
+                descriptor = open_folder(self.assets_dir, (STATE_FOLDER, name), create=True)
+                os.close(descriptor)
+            os.chmod(self.state_dir, 0o700)
+            marker = self.state_dir / ".gitignore"
+            if not marker.exists():
+                marker.write_text("*\n", encoding="ascii")
+
+    def lock(self, key: StageKey) -> FileLock:
+        """The lock of an asset, not taken yet."""
+        return FileLock(self.state_dir / "locks" / f"{key.path_key}.lock")
+
+    async def try_lock(self, lock: FileLock) -> bool:
+        """Take a lock if it is free."""
+
+        def take() -> bool:
+            with storage_errors(self.state_dir):
+                return lock.try_acquire()
+
+        return await self._writers.compute(take)
+
+    async def free_bytes(self) -> int:
+        """Bytes that may still be written here, less a small reserve."""
+        return max(0, await self._writers.compute(free_bytes, self.assets_dir) - RESERVE)
+
+    async def check_destination(self, local_path: str) -> None:
+        """Raise `UnsafePath` if a file could not be put there."""
+        await self._writers.compute(check_destination, self.assets_dir, local_path)
+
+    async def open_stage(self, key: StageKey, *, exclusive: bool) -> DiskStage:
+        """Open a stage: a dead owner's if there is one, a new one otherwise.
+
+        ``exclusive``: this process holds a trustworthy lock on the asset, so every other stage of it is abandoned.
+        """
+        return await self._writers.compute(self._open_stage, key, exclusive)
+
+    def _open_stage(self, key: StageKey, exclusive: bool) -> DiskStage:
+        root = self.state_dir / "stage"
+        with storage_errors(root):
+            name = f"{key.path_key}.{key.content_key}.{self._owner.encode()}.{secrets.token_hex(4)}"
+            folder = root / name
+            if not self._claim(root, key, folder, exclusive):
+                folder.mkdir(mode=0o700)
+            return DiskStage(self, key, folder, self._writers, self._flusher)
+
+    def _claim(self, root: Path, key: StageKey, folder: Path, exclusive: bool) -> bool:
+        """Take over the fullest abandoned stage of this content by renaming it; drop the other ones of this path."""
+        abandoned = [
+            entry
+            for entry in os.scandir(root)
+            if entry.name.startswith(f"{key.path_key}.") and _is_abandoned(entry.name, exclusive=exclusive)
+        ]
+        mine = [entry for entry in abandoned if entry.name.split(".")[1] == key.content_key]
+        mine.sort(key=lambda entry: _allocated(Path(entry.path) / "part"), reverse=True)
+        claimed = False
+        for entry in mine:
+            if claimed:
+                shutil.rmtree(entry.path, ignore_errors=True)
+                continue
+            try:
+                os.rename(entry.path, folder)
+                claimed = True
+            except FileNotFoundError:
+                continue  # another process was faster
+        for entry in abandoned:
+            if entry not in mine:
+                shutil.rmtree(entry.path, ignore_errors=True)  # an older content of the same asset
+        return claimed
+
+    def staged_bytes(self, key: StageKey) -> int:
+        """Bytes of this content that earlier runs left behind, as the disk counts them: for a plan, not a promise."""
+        try:
+            entries = list(os.scandir(self.state_dir / "stage"))
+        except OSError:
+            return 0
+        prefix = f"{key.path_key}.{key.content_key}."
+        return max((_allocated(Path(e.path) / "part") for e in entries if e.name.startswith(prefix)), default=0)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._writers.close()
+        self._flusher.close()
+
+
+def _is_abandoned(name: str, *, exclusive: bool) -> bool:
+    if exclusive:
+        return True
+    fields = name.split(".")
+    owner = Owner.parse(fields[2]) if len(fields) == 4 else None
+    return owner is not None and owner.is_dead
+
+
+def _allocated(path: Path) -> int:
+    try:
+        return os.stat(path, follow_symlinks=False).st_blocks * 512
+    except OSError:
+        return 0
+
+
+class DiskStage:
+    """Implements `grym_fetch.backends.base.Stage`."""
+
+    def __init__(
+        self, store: DiskStore, key: StageKey, folder: Path, writers: WorkerThreads, flusher: WorkerThreads
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._folder = folder
+        self._writers = writers
+        self._flusher = flusher
+        self._lock = threading.Lock()
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._part = os.open(folder / "part", flags, 0o666)
+        try:
+            self._journal = os.open(folder / "journal", flags | os.O_APPEND, 0o600)
+        except BaseException:
+            os.close(self._part)
+            raise
+        self._open = True
+        self._unflushed = 0
+        self._flushing: asyncio.Task[None] | None = None
+        self.recovered = self._recover()
+        self._encoder = JournalEncoder(self.recovered.chain)
+        if self.recovered.asset is None:
+            self._append(self._encoder.header(key.content))
+
+    def _recover(self) -> JournalState:
+        length = os.fstat(self._journal).st_size
+        data = bytearray()
+        while len(data) < length and (block := os.pread(self._journal, 1 << 20, len(data))):
+            data += block
+        state = read_journal(bytes(data))
+        if state.asset != self._key.content:
+            state = JournalState()
+        # Cut off the damaged end before anything is appended: the reader stops at the first bad byte.
+        os.ftruncate(self._journal, state.valid_bytes)
+        if state.asset is None:
+            os.ftruncate(self._part, 0)
+        else:
+            state.pieces.drop(os.fstat(self._part).st_size, 1 << 62)
+        return state
+
+    def _append(self, record: bytes) -> None:
+        written = os.write(self._journal, record)
+        if written != len(record):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def write(self, start: int, data: bytes, origin: int) -> Piece:
+        """Write a piece and record it."""
+        piece = await self._writers.compute(self._write, start, data, origin)
+        self._unflushed += len(data)
+        if self._unflushed >= FLUSH_STRIDE and (self._flushing is None or self._flushing.done()):
+            self._unflushed = 0
+            self._flushing = asyncio.get_running_loop().create_task(self._flush(), name="background flush")
+        return piece
+
+    def _write(self, start: int, data: bytes, origin: int) -> Piece:
+        with storage_errors(self._store.path_of(self._key.local_path)):
+            view = memoryview(data)
+            at = start
+            while view:
+                count = os.pwrite(self._part, view, at)
+                view = view[count:]
+                at += count
+            piece = Piece(start, at, piece_digest(data), origin)
+            with self._lock:
+                self._append(self._encoder.piece(piece))
+            return piece
+
+    async def _flush(self) -> None:
+        try:
+            await self._flusher.compute(os.fdatasync, self._part)
+        except OSError as error:
+            # Not the last word: publishing flushes again, and an error there is fatal.
+            log.warning("flushing in the background failed: %s", os.strerror(error.errno or 0))
+
+    async def read(self, start: int, stop: int) -> bytes:
+        """Read bytes back."""
+        return await self._writers.compute(self._read, start, stop)
+
+    def _read(self, start: int, stop: int) -> bytes:
+        with storage_errors(self._folder / "part"):
+            return os.pread(self._part, stop - start, start)
+
+    async def prove(self, piece: Piece) -> bytes | None:
+        """Read a piece back and compare its digest."""
+
+        def compare() -> bytes | None:
+            data = self._read(piece.start, piece.stop)
+            return data if len(data) == piece.stop - piece.start and piece_digest(data) == piece.digest else None
+
+        return await self._writers.compute(compare)
+
+    async def note_size(self, size: int) -> None:
+        """Record the content's length. `DiskFull` if the rest would not fit."""
+
+        def note() -> None:
+            with storage_errors(self._store.path_of(self._key.local_path)):
+                with self._lock:
+                    self._append(self._encoder.size(size))
+                missing = size - os.fstat(self._part).st_blocks * 512
+                free = free_bytes(self._store.assets_dir) - RESERVE
+                if missing > free:
+                    raise DiskFull(
+                        safe_text(str(self._store.assets_dir)),
+                        f"not enough space: {missing} bytes are needed and {max(free, 0)} are free",
+                    )
+
+        await self._writers.compute(note)
+
+    async def note_origin(self, number: int, url: str, validator: Validator) -> None:
+        """Record an origin's validator."""
+        await self._note(lambda: self._encoder.origin(number, url, validator))
+
+    async def note_void(self, start: int, stop: int) -> None:
+        """Record that claims in this stretch no longer hold."""
+        await self._note(lambda: self._encoder.void(start, stop))
+
+    async def _note(self, record: Callable[[], bytes]) -> None:
+        def note() -> None:
+            with storage_errors(self._folder / "journal"), self._lock:
+                self._append(record())
+
+        await self._writers.compute(note)
+
+    async def publish(self, size: int) -> Path:
+        """Make the part durable and rename it into place."""
+        await self._end_flushing()
+        path = await self._flusher.compute(self._publish, size)
+        self._close()
+        await self._writers.compute(self._remove_folder)
+        return path
+
+    def _publish(self, size: int) -> Path:
+        final = self._store.path_of(self._key.local_path)
+        *parents, name = self._key.local_path.split("/")
+        with storage_errors(final):
+            if os.fstat(self._part).st_size != size:
+                os.ftruncate(self._part, size)
+            sync(self._part)
+            folder = open_folder(self._store.assets_dir, tuple(parents), create=True)
+            try:
+                self._rename(folder, name, final)
+                sync(folder)
+            finally:
+                os.close(folder)
+        return final
+
+    def _rename(self, folder: int, name: str, final: Path) -> None:
+        try:
+            os.rename(self._folder / "part", name, dst_dir_fd=folder)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                self._copy_across(folder, name)
+            elif error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
+                raise UnsafePath(safe_text(str(final)), "a folder is in the way") from error
+            else:
+                raise storage_error(error, final) from error
+
+    def _copy_across(self, folder: int, name: str) -> None:
+        """The folder is a mount of its own: copy next to the final name, flush, and rename there."""
+        beside = f".{name[:200]}.{secrets.token_hex(4)}.part"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        target = os.open(beside, flags, 0o666, dir_fd=folder)
+        try:
+            try:
+                at = 0
+                while block := os.pread(self._part, HASH_STRIDE, at):
+                    view = memoryview(block)
+                    while view:
+                        view = view[os.write(target, view) :]
+                    at += len(block)
+                sync(target)
+            finally:
+                os.close(target)
+            os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            os.unlink(beside, dir_fd=folder)
+            raise
+
+    async def discard(self) -> None:
+        """Delete the part and the journal."""
+        await self._end_flushing()
+        self._close()
+        await self._writers.compute(self._remove_folder)
+
+    def _remove_folder(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def close(self) -> None:
+        """Let go; what is there stays for the next process."""
+        await self._end_flushing()
+        self._close()
+
+    async def _end_flushing(self) -> None:
+        if self._flushing is not None:
+            await asyncio.wait([self._flushing])
+
+    def _close(self) -> None:
+        if self._open:
+            self._open = False
+            os.close(self._part)
+            os.close(self._journal)
+
+
+def hash_file(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> os.stat_result:
+    """Feed a whole file to ``hasher``; return what it was when opened. Blocking: for a thread.
+
+    ``on_progress`` gets the bytes read so far; reading ends early where it returns False.
+    """
+    with storage_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            figures = os.fstat(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            at = 0
+            while block := os.pread(descriptor, HASH_STRIDE, at):
+                hasher.update(block)
+                at += len(block)
+                if not on_progress(at):
+                    break
+            return figures
+        finally:
+            os.close(descriptor)

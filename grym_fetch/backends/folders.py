@@ -1,0 +1,140 @@
+"""Folders and renames, done through descriptors so that nothing can be swapped in on the way.
+
+Rules: no symlink is followed below the assets folder; every component is opened from its parent's descriptor. An
+``OSError`` becomes one of our errors here, with the path that it is about.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from grym_fetch.core.errors import DiskFull, GrymFetchError, NotWritable, StorageError, UnsafePath
+from grym_fetch.core.text import safe_text
+
+log = logging.getLogger(__name__)
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# What file systems answer that have no fsync for this kind of file (SMB, some FUSE).
+_SYNC_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOTTY})
+_FULL = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than this file system or limit allows",
+}
+_UNSAFE = {
+    errno.ELOOP: "a symlink is in the way; none is followed below the assets folder",
+    errno.ENOTDIR: "something on the way is not a folder",
+    errno.EISDIR: "a folder is in the way",
+    errno.ENAMETOOLONG: "the name is too long for this file system",
+}
+_ADVICE = {
+    errno.ENOSPC: "free some space; what has arrived is kept and the next run resumes",
+    errno.EDQUOT: "free some space; what has arrived is kept and the next run resumes",
+}
+
+
+@contextmanager
+def storage_errors(path: object) -> Iterator[None]:
+    """Turn any ``OSError`` of the block into a `StorageError` about ``path``."""
+    try:
+        yield
+    except GrymFetchError:
+        raise
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def storage_error(error: OSError, path: object) -> StorageError:
+    """Return our error for one of the operating system's."""
+    number = error.errno or 0
+    shown = safe_text(str(path))
+    if number in _FULL:
+        advice = _ADVICE.get(number)
+        return DiskFull(shown, _FULL[number] + (f"; {advice}" if advice else ""))
+    if number in _UNSAFE:
+        return UnsafePath(shown, _UNSAFE[number])
+    return NotWritable(shown, f"cannot use this path: {os.strerror(number).lower()}")
+
+
+def sync(descriptor: int) -> None:
+    """Flush a file or folder to the disk. Where the file system knows no such thing, say so once and go on.
+
+    An error is never retried: after a failed fsync the kernel may have dropped the data and call it clean.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _SYNC_UNSUPPORTED:
+            raise
+        log.warning("this file system cannot flush to the disk on demand (%s)", os.strerror(error.errno or 0))
+
+
+def open_folder(root: Path, parts: tuple[str, ...], *, create: bool) -> int:
+    """Return a descriptor of the folder ``root/parts``. ``root`` itself may be reached through symlinks.
+
+    Folders that are made are flushed into their parents, so that a file renamed into them is not lost with them.
+    """
+    if create:
+        root.mkdir(parents=True, exist_ok=True)
+    here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in parts:
+            try:
+                below = os.open(part, _FOLDER, dir_fd=here)
+            except FileNotFoundError:
+                if not create:
+                    raise
+                try:
+                    os.mkdir(part, dir_fd=here)
+                    sync(here)
+                except FileExistsError:
+                    pass  # another process was faster
+                below = os.open(part, _FOLDER, dir_fd=here)
+            except NotADirectoryError:
+                # O_NOFOLLOW with O_DIRECTORY reports a symlink this way; tell the two apart for the message.
+                if stat.S_ISLNK(os.stat(part, dir_fd=here, follow_symlinks=False).st_mode):
+                    raise OSError(errno.ELOOP, "symlink", part) from None
+                raise
+            os.close(here)
+            here = below
+    except BaseException:
+        os.close(here)
+        raise
+    return here
+
+
+def check_destination(root: Path, local_path: str) -> None:
+    """Raise `UnsafePath` if a file could not be put there: a folder, a device or a symlink on the way."""
+    *parents, name = local_path.split("/")
+    target = root / local_path
+    with storage_errors(target):
+        try:
+            folder = open_folder(root, tuple(parents), create=False)
+        except FileNotFoundError:
+            return
+        try:
+            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return
+        finally:
+            os.close(folder)
+    if stat.S_ISDIR(mode):
+        raise UnsafePath(safe_text(str(target)), "a folder is in the way")
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise UnsafePath(safe_text(str(target)), "something that is not a file is in the way")
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that this user may still write on the file system of ``path`` or of its nearest existing parent."""
+    probe = path
+    while not probe.exists() and probe != probe.parent:
+        probe = probe.parent
+    with storage_errors(path):
+        figures = os.statvfs(probe)
+        return figures.f_bavail * figures.f_frsize

@@ -1,0 +1,237 @@
+"""HTTP over aiohttp: one place for a connection, one GET, a body as it comes.
+
+Rules: follows no redirect, sends no cookie, decodes nothing, verifies TLS always. Every exception of aiohttp, asyncio
+and the operating system is mapped here, once, and without its text, which may hold an address with a secret in it.
+
+A `SlotConnection` holds an aiohttp session whose connector may open one socket. aiohttp's own limit does not count
+idle sockets; this way there are never more sockets than places, idle ones included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Mapping
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import DefaultResolver
+from yarl import URL
+
+from grym_fetch.core.addresses import forbidden_reason
+from grym_fetch.core.errors import (
+    BadResponse,
+    CertificateRejected,
+    ConnectFailed,
+    ConnectionLost,
+    GrymFetchError,
+    PolicyRefused,
+    Stalled,
+)
+from grym_fetch.core.http import ResponseHead
+from grym_fetch.core.text import safe_text
+
+READ_BUFFER = 512 * 1024
+"""Bytes a connection may buffer before it stops reading from the socket (twice this at the most)."""
+MAX_FIELD = 16 * 1024
+"""Bytes of one header field; with at most 128 fields, this bounds what headers can cost."""
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves names, and refuses what `forbidden_reason` forbids: checked here, after resolution, nothing slips by."""
+
+    def __init__(self, *, allow_private: bool) -> None:
+        self._resolver = DefaultResolver()
+        self._allow_private = allow_private
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+        """Resolve ``host``; raises `PolicyRefused` if any of its addresses is forbidden."""
+        found = await self._resolver.resolve(host, port, family)  # type: ignore[arg-type]  # as above
+        for entry in found:
+            reason = forbidden_reason(entry["host"], allow_private=self._allow_private)
+            if reason:
+                raise PolicyRefused(f"//{host}", f"{safe_text(host)} is {reason}")
+        return found
+
+    async def close(self) -> None:
+        """Close the resolver beneath."""
+        await self._resolver.close()
+
+
+class HttpTransport:
+    """Makes connections that share time-outs, proxy settings and the TLS context. Times in seconds."""
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float = 10.0,
+        stall_timeout: float = 30.0,
+        allow_private: bool = True,
+        user_agent: str = "grym-fetch",
+    ) -> None:
+        self.timeout = aiohttp.ClientTimeout(
+            total=None, connect=connect_timeout, sock_connect=connect_timeout, sock_read=stall_timeout
+        )
+        self.connect_timeout = connect_timeout
+        self.stall_timeout = stall_timeout
+        self.allow_private = allow_private
+        self.fields = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+        self._proxies = getproxies()
+        self._tls: ssl.SSLContext | None = None
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """The context for https. Made on first use: it reads every trusted certificate."""
+        if self._tls is None:
+            # OpenSSL itself honours SSL_CERT_FILE and SSL_CERT_DIR here.
+            self._tls = ssl.create_default_context()
+        return self._tls
+
+    def proxy_for(self, url: URL) -> str | None:
+        """The proxy that the environment names for this address, or None."""
+        if proxy_bypass(url.host or ""):
+            return None
+        return self._proxies.get(url.scheme) or self._proxies.get("all")
+
+    def connection(self) -> SlotConnection:
+        """Return a new place for a connection."""
+        return SlotConnection(self)
+
+    async def aclose(self) -> None:
+        """Nothing is shared that needs closing."""
+
+
+class SlotConnection:
+    """At most one socket. Kept open between requests to the same host, closed before another host is asked."""
+
+    def __init__(self, transport: HttpTransport) -> None:
+        self._transport = transport
+        self._session: aiohttp.ClientSession | None = None
+        self._key: tuple[str, str | None, int | None, str | None] | None = None
+        self.host = ""
+
+    async def get(self, url: str, fields: Mapping[str, str]) -> BodyResponse:
+        """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
+        address = URL(url, encoded=True)
+        proxy = self._transport.proxy_for(address)
+        reason = None if proxy else forbidden_reason(address.host or "", allow_private=self._transport.allow_private)
+        if reason:
+            raise PolicyRefused(url, f"{safe_text(address.host or '')} is {reason}")
+        key = (address.scheme, address.host, address.port, proxy)
+        if key != self._key:
+            await self.aclose()
+            self._session, self._key, self.host = self._open_session(), key, address.authority
+        assert self._session is not None
+        try:
+            response = await self._session.get(
+                address,
+                headers={**self._transport.fields, **fields},
+                allow_redirects=False,
+                proxy=proxy,
+                ssl=self._transport.tls if address.scheme == "https" else True,
+            )
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise _mapped(error, url, self._transport) from None
+        return BodyResponse(response, url, self._transport)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=1,
+                limit_per_host=1,
+                keepalive_timeout=30,
+                use_dns_cache=False,
+                resolver=GuardedResolver(allow_private=self._transport.allow_private),
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._transport.timeout,
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=READ_BUFFER,
+            max_line_size=MAX_FIELD,
+            max_field_size=MAX_FIELD,
+        )
+
+    async def aclose(self) -> None:
+        """Close the socket, if one is open."""
+        session, self._session, self._key, self.host = self._session, None, None, ""
+        if session is not None:
+            await session.close()
+
+
+class BodyResponse:
+    """A response whose body has not been read yet."""
+
+    def __init__(self, response: aiohttp.ClientResponse, url: str, transport: HttpTransport) -> None:
+        self._response = response
+        self._url = url
+        self._transport = transport
+        fields: dict[str, list[str]] = {}
+        for name, value in response.headers.items():
+            fields.setdefault(name.lower(), []).append(value)
+        self.head = ResponseHead(response.status, fields)
+
+    async def read(self) -> bytes:
+        """Return what has arrived since the last call, waiting for at least one byte; empty at the end."""
+        try:
+            return await self._response.content.readany()
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise _mapped(error, self._url, self._transport, in_body=True) from None
+
+    def close(self) -> None:
+        """Keep the socket if the body was read to its end, close it otherwise."""
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+def _mapped(error: BaseException, url: str, transport: HttpTransport, *, in_body: bool = False) -> GrymFetchError:
+    """Return our error for a foreign one: the family decides, never the text."""
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return ConnectFailed(url, f"no connection within {transport.connect_timeout:g} s")
+        case aiohttp.SocketTimeoutError() | asyncio.TimeoutError():
+            return Stalled(url, f"nothing arrived for {transport.stall_timeout:g} s")
+        case aiohttp.ClientConnectorCertificateError():
+            return CertificateRejected(url, f"the server's certificate was rejected: {_certificate_reason(error)}")
+        case aiohttp.ClientConnectorDNSError():
+            return ConnectFailed(url, "the host name cannot be resolved")
+        case aiohttp.ClientHttpProxyError():
+            return ConnectFailed(url, f"the proxy answered {error.status}")
+        case aiohttp.ClientProxyConnectionError():
+            return ConnectFailed(url, f"no connection to the proxy: {_os_reason(error)}")
+        case aiohttp.ClientSSLError():
+            return ConnectFailed(url, "the TLS handshake failed")
+        case aiohttp.ClientConnectorError():
+            return ConnectFailed(url, f"cannot connect: {_os_reason(error)}")
+        case aiohttp.ServerDisconnectedError() if not in_body:
+            return ConnectionLost(url, "the server closed the connection without an answer")
+        case aiohttp.ClientPayloadError():
+            return ConnectionLost(url, "the connection broke off before the end of the content")
+        case aiohttp.InvalidURL():
+            return PolicyRefused(url, "not a usable address")
+        case aiohttp.ClientResponseError():
+            return BadResponse(url, "the response breaks the rules of HTTP")
+        case OSError():
+            return ConnectionLost(url, f"the connection broke off: {_os_reason(error)}")
+        case aiohttp.ClientConnectionError():
+            return ConnectionLost(url, "the connection broke off")
+        case _:
+            return BadResponse(url, f"the response could not be read ({type(error).__name__})")
+
+
+def _os_reason(error: BaseException) -> str:
+    number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number).lower()
+    # Several addresses were tried and asyncio has joined their errors into one text without a number.
+    inner = getattr(error, "os_error", None)
+    return "all addresses failed" if inner is not None else "the connection was reset"
+
+
+def _certificate_reason(error: aiohttp.ClientConnectorCertificateError) -> str:
+    reason = getattr(error.certificate_error, "verify_message", "") or "verification failed"
+    return safe_text(str(reason))

@@ -1,0 +1,148 @@
+"""Locks between processes. They save bandwidth; they are not what makes a download correct.
+
+Rules: a lock is an flock, so a dead holder blocks nobody. Its file is unlinked by its holder only, while held; whoever
+gets a lock checks that the file is still the one at that path. Where flock is a no-op (some network file systems)
+that is found out, and what depends on the lock is not done.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from grym_fetch.core.text import safe_text
+
+_BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process, named so that it can be told from a later one with the same number."""
+
+    pid: int
+    started: str
+    boot: str
+    host: str
+
+    @classmethod
+    def this(cls) -> Owner:
+        """The running process."""
+        return cls(os.getpid(), _start_of(os.getpid()), _boot_id(), socket.gethostname())
+
+    @classmethod
+    def parse(cls, text: str) -> Owner | None:
+        """Read what `encode` wrote; None for anything else."""
+        fields = text.split("-")
+        if len(fields) != 3 or not fields[0].isdigit():
+            return None
+        return cls(int(fields[0]), fields[1], fields[2], "")
+
+    def encode(self) -> str:
+        """A short text that is safe in a file name."""
+        return f"{self.pid}-{self.started}-{self.boot}"
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether this process certainly runs no more. False where that cannot be known."""
+        if not self.boot or self.boot != _boot_id():
+            # Another machine, or this one before it was started anew: cannot be told apart here.
+            return False
+        return _start_of(self.pid) != self.started
+
+
+def _start_of(pid: int) -> str:
+    """When a process was started, in clock ticks since boot; empty if there is none, or no /proc."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            # proc(5): the command may hold spaces and brackets, so count from the last bracket.
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip().replace("-", "")[:16]
+    except OSError:
+        return ""
+
+
+class FileLock:
+    """An exclusive lock on one asset. `holder` says who has it if it cannot be taken."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        self.is_trustworthy = False
+        """Whether flock really excludes others here. Known once the lock is taken."""
+        self.holder = ""
+
+    def try_acquire(self) -> bool:
+        """Take the lock if nobody has it. Raises ``OSError`` if the lock file cannot be opened."""
+        while True:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in _BUSY:
+                    self.holder = _read_holder(descriptor)
+                    os.close(descriptor)
+                    return False
+                # No locks on this file system (ENOLCK, ENOTSUP): go on without; staging is private anyway.
+                self._descriptor = descriptor
+                return True
+            if _is_at(descriptor, self._path):
+                break
+            # Its last holder unlinked the file between our open and our lock: take the one that is there now.
+            os.close(descriptor)
+        self._descriptor = descriptor
+        self.is_trustworthy = self._excludes_others()
+        record = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, record, 0)
+        return True
+
+    def _excludes_others(self) -> bool:
+        second = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in _BUSY
+        else:
+            return False
+        finally:
+            os.close(second)
+
+    def release(self) -> None:
+        """Give the lock back. Idempotent."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        try:
+            if self.is_trustworthy and _is_at(descriptor, self._path):
+                os.unlink(self._path)
+        except OSError:
+            pass  # a lock file that stays behind is empty and harmless
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
+    except OSError:
+        return False
+
+
+def _read_holder(descriptor: int) -> str:
+    try:
+        record = json.loads(os.pread(descriptor, 500, 0))
+        return f"process {int(record['pid'])} on {safe_text(str(record['host']), limit=80)}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,148 @@
+"""Where files are looked for, and whether they are right.
+
+Order: the assets folder, the external folder, then what ``asset-manifest.json`` in the external folder says was moved
+there. A file is right if its digest is the manifest's; a stamp (see stamps.py) saves reading it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from grym_fetch.backends.disk import STATE_FOLDER, hash_file
+from grym_fetch.backends.stamps import Fingerprint, Stamps
+from grym_fetch.backends.threads import WorkerThreads
+from grym_fetch.core.digest import Checksum, Hasher
+from grym_fetch.core.manifest import Asset
+from grym_fetch.core.paths import check_local_path
+from grym_fetch.outlast import outlast
+
+RECORD_OF_MOVES = "asset-manifest.json"
+MAX_RECORD = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file that is there. ``error`` says what is wrong with it, None if it is right or cannot be verified."""
+
+    path: Path
+    error: str | None
+    verified: bool
+
+
+class Shelf:
+    """Finds and verifies files of one project."""
+
+    def __init__(self, assets_dir: Path, external_dir: Path, threads: WorkerThreads) -> None:
+        self._assets_dir = assets_dir
+        self._external_dir = external_dir
+        self._threads = threads
+        self._moved: dict[str, Path] | None = None
+        self.stamps = Stamps(assets_dir / STATE_FOLDER / "verified.log")
+
+    def places(self, asset: Asset) -> list[Path]:
+        """Where this asset may lie, best first."""
+        places = [self._assets_dir / asset.local_path, self._external_dir / asset.local_path]
+        if asset.checksum is not None and (moved := self._moves().get(asset.checksum.hexdigest)) is not None:
+            places.append(moved)
+        return places
+
+    def find_stamped(self, asset: Asset) -> Path | None:
+        """The asset's file, if one is there that was verified and has not changed since. Never reads a file's bytes."""
+        if asset.checksum is None:
+            return None
+        for place in self.places(asset):
+            if self.stamps.is_verified(place, asset.checksum):
+                return place
+        return None
+
+    def is_there(self, asset: Asset) -> bool:
+        """Whether a file of the right size is there, unread: for a plan."""
+        for place in self.places(asset):
+            try:
+                size = os.stat(place).st_size
+            except OSError:
+                continue
+            if asset.size in (None, size):
+                return True
+        return False
+
+    async def find(self, asset: Asset, *, full: bool = False, on_hashing: Callable[[int], None]) -> Found | None:
+        """Look for the asset and verify it: the first right file, else the first wrong one, else None.
+
+        ``full`` reads every byte, stamp or not. ``on_hashing`` is told the size before a file is read.
+        """
+        wrong: Found | None = None
+        for place in self.places(asset):
+            found = await self._examine(asset, place, full=full, on_hashing=on_hashing)
+            if found is not None and found.error is None:
+                return found
+            wrong = wrong or found
+        return wrong
+
+    async def _examine(
+        self, asset: Asset, place: Path, *, full: bool, on_hashing: Callable[[int], None]
+    ) -> Found | None:
+        if asset.checksum is not None and not full and self.stamps.is_verified(place, asset.checksum):
+            return Found(place, None, verified=True)
+        try:
+            figures = os.stat(place)
+        except OSError:
+            return None
+        if not stat.S_ISREG(figures.st_mode):
+            return Found(place, "something that is not a file is in its place", verified=False)
+        size = figures.st_size
+        if asset.size is not None and size != asset.size:
+            return Found(place, f"size mismatch: expected {asset.size} bytes, found {size}", verified=False)
+        if asset.checksum is None:
+            return Found(place, None, verified=False)
+        on_hashing(size)
+        digest, look = await self.digest(place, asset.checksum)
+        if digest != asset.checksum.hexdigest:
+            error = f"checksum mismatch: expected {asset.checksum}, found {asset.checksum.algorithm}:{digest}"
+            return Found(place, error, verified=False)
+        self.stamps.record(place, asset.checksum, look)
+        return Found(place, None, verified=True)
+
+    async def digest(self, path: Path, checksum: Checksum) -> tuple[str, Fingerprint]:
+        """Hash a file as ``checksum`` would; return the hex digest and how the file looked. Cancelling ends it soon."""
+        stopped = threading.Event()
+        hashing = asyncio.ensure_future(
+            self._threads.compute(self._hash, path, checksum.new_hasher(), lambda _: not stopped.is_set())
+        )
+        try:
+            return await asyncio.shield(hashing)
+        finally:
+            stopped.set()
+            await outlast([hashing])
+
+    @staticmethod
+    def _hash(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> tuple[str, Fingerprint]:
+        figures = hash_file(path, hasher, on_progress)
+        return hasher.hexdigest(), Fingerprint.of(figures)
+
+    def stamp(self, path: Path, checksum: Checksum) -> None:
+        """Remember that this file was just verified and put in place."""
+        with suppress(OSError):
+            self.stamps.record(path, checksum, Fingerprint.of(os.stat(path)))
+
+    def _moves(self) -> dict[str, Path]:
+        """Digest to place, of the files that were moved out of the repository."""
+        if self._moved is None:
+            self._moved = {}
+            try:
+                with open(self._external_dir / RECORD_OF_MOVES, "rb") as file:
+                    entries = json.loads(file.read(MAX_RECORD))["assets"]
+                for entry in entries:
+                    checksum = Checksum.parse(entry["checksum"])
+                    self._moved[checksum.hexdigest] = self._external_dir / check_local_path(entry["storagePath"])
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                pass  # no record, or an unusable one: nothing is found through it
+        return self._moved

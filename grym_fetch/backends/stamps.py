@@ -1,0 +1,115 @@
+"""Verified stamps: which files were hashed and found right, and how they looked then.
+
+Rules: a stamp is trusted only while size, times, inode and device are those of the moment the file was verified, so a
+file that was changed behind our back is hashed again. Stamps save time and prove nothing: a lost or damaged log costs
+a hash, never a wrong answer. One line a stamp, appended; the last one for a path counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from grym_fetch.core.digest import Checksum
+
+MAX_LOG = 64 * 1024 * 1024
+_SLACK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """How a file looks without reading it."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    device: int
+
+    @classmethod
+    def of(cls, figures: os.stat_result) -> Fingerprint:
+        """Take what matters out of a ``stat``."""
+        return cls(figures.st_size, figures.st_mtime_ns, figures.st_ctime_ns, figures.st_ino, figures.st_dev)
+
+
+class Stamps:
+    """The log of one assets folder. Read once, on first use."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._known: dict[str, tuple[str, Fingerprint]] | None = None
+
+    def is_verified(self, path: Path, checksum: Checksum) -> bool:
+        """Whether the file at ``path`` is the one that was found to have this checksum."""
+        stamp = self._load().get(str(path))
+        if stamp is None or stamp[0] != str(checksum):
+            return False
+        try:
+            return Fingerprint.of(os.stat(path)) == stamp[1]
+        except OSError:
+            return False
+
+    def record(self, path: Path, checksum: Checksum, fingerprint: Fingerprint) -> None:
+        """Remember that this file has this checksum. Failing to is harmless and silent."""
+        known = self._load()
+        known[str(path)] = (str(checksum), fingerprint)
+        with suppress(OSError):
+            self._append(_encode(str(path), str(checksum), fingerprint))
+
+    def _append(self, line: bytes) -> None:
+        # O_APPEND puts a line of this size in whole, also when several processes write.
+        descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
+    def _load(self) -> dict[str, tuple[str, Fingerprint]]:
+        if self._known is None:
+            self._known = {}
+            lines = 0
+            for line in self._read().splitlines():
+                lines += 1
+                stamp = _decode(line)
+                if stamp is not None:
+                    self._known[stamp[0]] = (stamp[1], stamp[2])
+            if lines > 2 * len(self._known) + _SLACK:
+                self._compact()
+        return self._known
+
+    def _read(self) -> bytes:
+        try:
+            descriptor = os.open(self._log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return b""
+        with open(descriptor, "rb") as file:
+            # Another user's word on what is verified is not taken.
+            return file.read(MAX_LOG) if os.fstat(descriptor).st_uid == os.geteuid() else b""
+
+    def _compact(self) -> None:
+        fresh = self._log.with_name(f"{self._log.name}.{os.getpid()}")
+        try:
+            fresh.write_bytes(b"".join(_encode(path, *stamp) for path, stamp in (self._known or {}).items()))
+            os.replace(fresh, self._log)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+
+
+def _encode(path: str, checksum: str, look: Fingerprint) -> bytes:
+    record = [path, checksum, look.size, look.mtime_ns, look.ctime_ns, look.inode, look.device]
+    text = json.dumps(record, separators=(",", ":")).encode("ascii")
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _decode(line: bytes) -> tuple[str, str, Fingerprint] | None:
+    try:
+        if line[:9] != b"%08x " % zlib.crc32(line[9:]):
+            return None
+        path, checksum, *figures = json.loads(line[9:])
+        return (path, checksum, Fingerprint(*figures)) if len(figures) == 5 else None
+    except (ValueError, TypeError):
+        return None

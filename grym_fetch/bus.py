@@ -1,0 +1,184 @@
+"""The pub/sub bus: one place where events are emitted, many that listen.
+
+Rules: `EventBus.emit` is synchronous and never waits, so no listener can slow a transfer. Every listener has a queue
+of its own. In it, progress is conflated per asset (the latest wins, as long as nothing else about that asset came
+after it); every other event is kept, once and in order. So a queue is bounded by the number of state changes, which is
+finite, and not by time. A callback that raises is logged and dropped; the others and the transfers go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Self
+
+import anyio
+import anyio.to_thread
+
+from grym_fetch.core.events import Event, ProgressMade
+
+log = logging.getLogger(__name__)
+
+EventCallback = Callable[[Event], object] | Callable[[Event], Awaitable[object]]
+
+
+class Subscription:
+    """One listener's queue: an async iterator of events that ends when the bus or the subscription is closed."""
+
+    def __init__(self, bus: EventBus) -> None:
+        self._bus = bus
+        # Numbered in the order of emission; a dict keeps that order and lets a stale progress be taken out anywhere.
+        self._queue: dict[int, Event] = {}
+        self._number = 0
+        self._latest_progress: dict[str | None, int] = {}
+        self._ready = asyncio.Event()
+        self._closed = False
+        self.handled = asyncio.Event()
+        """Set while a reader that reports back (see `EventBus.call`) has dealt with everything queued."""
+        self.handled.set()
+
+    def put(self, event: Event) -> None:
+        """Queue an event. Called by the bus."""
+        if self._closed:
+            return
+        self._number += 1
+        # What came before a state change stays before it; of the progress since then only the latest is kept.
+        stale = self._latest_progress.pop(event.asset, None)
+        if isinstance(event, ProgressMade):
+            self._latest_progress[event.asset] = self._number
+            if stale is not None:
+                del self._queue[stale]
+        self._queue[self._number] = event
+        self._ready.set()
+        self.handled.clear()
+
+    def drain(self) -> list[Event]:
+        """Take everything that is queued now. Never waits."""
+        events = list(self._queue.values())
+        self._queue.clear()
+        self._latest_progress.clear()
+        if not self._closed:
+            self._ready.clear()
+        return events
+
+    async def wait(self) -> bool:
+        """Wait until `drain` would give something (True), or until nothing more can come (False)."""
+        await self._ready.wait()
+        return bool(self._queue)
+
+    def finish(self) -> None:
+        """Let the iteration end after what is queued. Called by the bus when it closes."""
+        self._closed = True
+        self._ready.set()
+
+    def close(self) -> None:
+        """Stop listening; what is queued is dropped."""
+        self._bus.unsubscribe(self)
+        self.finish()
+        self._queue.clear()
+        self.handled.set()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is queued."""
+        return not self._queue
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.close()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while await self.wait():
+            # One at a time: what the reader has not taken yet stays in the queue and is conflated there.
+            number, event = next(iter(self._queue.items()))
+            del self._queue[number]
+            if self._latest_progress.get(event.asset) == number:
+                del self._latest_progress[event.asset]
+            if not self._queue and not self._closed:
+                self._ready.clear()
+            yield event
+
+
+class EventBus:
+    """Hands every emitted event to every subscription. ``wall_clock`` stamps events with seconds since the epoch."""
+
+    def __init__(self, wall_clock: Callable[[], float]) -> None:
+        self._wall_clock = wall_clock
+        self._subscriptions: list[Subscription] = []
+        self._pumps: dict[asyncio.Task[None], Subscription] = {}
+
+    def emit(self, event: Event) -> None:
+        """Publish an event, stamped with the time. Never waits and never raises."""
+        stamped = replace(event, time=self._wall_clock())
+        for subscription in self._subscriptions:
+            subscription.put(stamped)
+
+    def subscribe(self) -> Subscription:
+        """Return a subscription to everything emitted from now on."""
+        subscription = Subscription(self)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Stop sending to a subscription. Idempotent."""
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+
+    def call(self, callback: EventCallback) -> Callable[[], None]:
+        """Call ``callback`` with each event, one at a time and in order. Returns a function that stops it.
+
+        An async callback runs in the event loop. A sync one runs in a worker thread, so that it may block.
+        """
+        subscription = self.subscribe()
+        task = asyncio.get_running_loop().create_task(_pump(subscription, callback), name="event callback")
+        self._pumps[task] = subscription
+        task.add_done_callback(lambda done: self._pumps.pop(done, None))
+        return subscription.close
+
+    async def settle(self, *, grace: float = 1.0) -> None:
+        """Give callbacks up to ``grace`` seconds to deal with what was emitted so far."""
+        behind = [subscription for subscription in self._pumps.values() if not subscription.handled.is_set()]
+        if behind:
+            with anyio.move_on_after(grace):
+                for subscription in behind:
+                    await subscription.handled.wait()
+
+    async def aclose(self, *, grace: float = 1.0) -> None:
+        """End all subscriptions; callbacks get ``grace`` seconds to deal with what is queued."""
+        for subscription in self._subscriptions:
+            subscription.finish()
+        self._subscriptions.clear()
+        if self._pumps:
+            _, late = await asyncio.wait(list(self._pumps), timeout=grace)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=grace)
+
+
+async def _pump(subscription: Subscription, callback: EventCallback) -> None:
+    is_async = is_coroutine_callable(callback)
+    try:
+        async for event in subscription:
+            if is_async:
+                outcome = callback(event)
+            else:
+                outcome = await anyio.to_thread.run_sync(callback, event, abandon_on_cancel=True)
+            if inspect.isawaitable(outcome):
+                await outcome
+            if subscription.is_empty:
+                subscription.handled.set()
+    except Exception:
+        log.exception("a callback raised and is called no more")
+    finally:
+        subscription.close()
+
+
+def is_coroutine_callable(callback: object) -> bool:
+    """Whether calling this makes a coroutine: an ``async def``, or an object whose ``__call__`` is one."""
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(type(callback).__dict__.get("__call__"))

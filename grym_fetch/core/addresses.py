@@ -1,0 +1,133 @@
+"""Addresses: which may be asked, where a redirect leads, and who gets which credentials.
+
+Rules: http and https only, on every hop; never from https down to http; no userinfo in a redirect. Credentials belong
+to one scheme, host and port: no other gets them, and plain http gets them only on loopback.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from collections.abc import Mapping
+
+from yarl import URL
+
+from grym_fetch.core.errors import PolicyRefused
+
+MAX_REDIRECTS = 10
+
+# The addresses where clouds hand out their machines' credentials, besides link-local ones.
+_METADATA = frozenset(ipaddress.ip_address(text) for text in ("100.100.100.200", "192.0.0.192", "fd00:ec2::254"))
+
+
+def parse_address(text: str) -> URL:
+    """Read an absolute http or https address; `PolicyRefused` for anything else."""
+    try:
+        url = _read(text)
+        usable = url.scheme in ("http", "https") and bool(url.host) and url.port is not None
+    except ValueError:
+        usable = False
+    if not usable:
+        raise PolicyRefused(text, "not an http or https address")
+    return url
+
+
+def _read(text: str) -> URL:
+    # An address that is already encoded is left as it is, to the letter: a signature may cover it.
+    return URL(text, encoded=text.isascii() and text.isprintable() and " " not in text)
+
+
+def origin_key(url: URL) -> tuple[str, str, int]:
+    """Scheme, host and port: what credentials are bound to (RFC 6454)."""
+    return url.scheme, (url.host or "").lower().rstrip("."), url.port or 0
+
+
+def host_of(address: str) -> str:
+    """Host and port of an address, for limits per host; empty if unreadable."""
+    try:
+        return URL(address).authority.rpartition("@")[2]
+    except ValueError:
+        return ""
+
+
+def follow_redirect(current: URL, location: str) -> URL:
+    """Return where a redirect leads (RFC 9110 section 10.2.2), or raise `PolicyRefused`."""
+    try:
+        target = current.join(_read(location)).with_fragment(None)
+    except ValueError:
+        raise PolicyRefused(str(current), "a redirect to an unreadable address") from None
+    target = parse_address(str(target))
+    if target.user is not None or target.password is not None:
+        target = target.with_user(None)
+    if current.scheme == "https" and target.scheme == "http":
+        raise PolicyRefused(str(target), "a redirect from https down to http")
+    return target
+
+
+def forbidden_reason(ip: str, *, allow_private: bool) -> str | None:
+    """Say why this address is never connected to, or None. ``ip`` is what the name resolved to."""
+    try:
+        address = ipaddress.ip_address(ip.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if address.is_link_local or address in _METADATA:
+        return "a link-local or cloud metadata address"
+    if not allow_private and address.is_private:
+        return "a private address, and these were not allowed"
+    return None
+
+
+def is_loopback(url: URL) -> bool:
+    """Whether the address names this machine itself."""
+    host = url.host or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+class Credentials:
+    """Finds the ``Authorization`` field for an address: from its userinfo, the environment, or netrc, in this order.
+
+    ``netrc`` maps exact host names to (login, password). Never shown: its repr says nothing.
+    """
+
+    def __init__(self, environ: Mapping[str, str], netrc: Mapping[str, tuple[str, str]] | None = None) -> None:
+        prefix = "GRYM_FETCH_TOKEN_"
+        self._tokens = {
+            name[len(prefix) :].upper(): value for name, value in environ.items() if name.startswith(prefix)
+        }
+        self._hf_token = environ.get("HF_TOKEN")
+        self._netrc = dict(netrc or {})
+        try:
+            self._hf_origin = origin_key(parse_address(environ.get("HF_ENDPOINT") or "https://huggingface.co"))
+        except PolicyRefused:
+            self._hf_origin = origin_key(URL("https://huggingface.co"))
+
+    def authorization(self, url: URL) -> str | None:
+        """Return the field's value for this address, or None."""
+        if url.scheme != "https" and not is_loopback(url):
+            return None
+        if url.user is not None:
+            return _basic(url.user, url.password or "")
+        host = (url.host or "").lower()
+        token = self._tokens.get(host.upper().translate(_AS_UNDERSCORE))
+        if token is None and origin_key(url) == self._hf_origin:
+            token = self._hf_token
+        if token:
+            return f"Bearer {token.strip()}"
+        if host in self._netrc:
+            return _basic(*self._netrc[host])
+        return None
+
+    def __repr__(self) -> str:
+        return "Credentials(…)"
+
+
+_AS_UNDERSCORE = str.maketrans(".-:", "___")
+
+
+def _basic(login: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{login}:{password}".encode()).decode("ascii")

@@ -1,0 +1,161 @@
+"""What happens to an asset, as values. Published on the bus; read by the display, ``--json``, the log and callbacks.
+
+Rules: one frozen record an event; ``progress`` is absolute, never a delta, and never more than the total; addresses
+are redacted before they get here. The order in an asset's life::
+
+    asset_planned | asset_reused
+      -> (progress | retry_scheduled | mirror_switched | asset_restarted)*
+      -> asset_verifying -> asset_verified | asset_failed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+FORMAT_VERSION = 1
+"""The ``v`` of the JSON form. Grows when a reader would have to change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events. ``time`` is in seconds since the epoch (wall clock), ``asset`` the asset's id if any."""
+
+    type: ClassVar[str] = ""
+    time: float = 0.0
+    asset: str | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """Return the event as the JSON object of ``--json``: absent values are left out, ``from_`` is ``from``."""
+        record: dict[str, object] = {"v": FORMAT_VERSION, "type": self.type, "time": round(self.time, 3)}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "time" or (value is None and field.name in _OMITTED_WHEN_NONE):
+                continue
+            record[field.name.rstrip("_")] = value
+        return record
+
+
+# Keys a reader finds only where they mean something. All others are always there, null where unknown.
+_OMITTED_WHEN_NONE = frozenset({"asset", "unverified"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """A sync begins. ``bytes``: the sum of the known sizes."""
+
+    type: ClassVar[str] = "run_started"
+    assets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetPlanned(Event):
+    """The asset will be fetched. ``size`` is null while unknown; ``resumed_bytes`` are already on disk."""
+
+    type: ClassVar[str] = "asset_planned"
+    size: int | None
+    resumed_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetReused(Event):
+    """A valid file was already there."""
+
+    type: ClassVar[str] = "asset_reused"
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressMade(Event):
+    """Bytes on hand, absolute. ``rate`` is in bytes per second, ``eta`` in seconds, null while unknown."""
+
+    type: ClassVar[str] = "progress"
+    bytes: int
+    total: int | None
+    rate: float
+    eta: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryScheduled(Event):
+    """An attempt failed and is made again on the same origin after ``delay`` seconds."""
+
+    type: ClassVar[str] = "retry_scheduled"
+    url: str
+    attempt: int
+    delay: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorSwitched(Event):
+    """From now on another origin is asked. ``number`` of ``count`` tells its place in the manifest's order."""
+
+    type: ClassVar[str] = "mirror_switched"
+    from_: str
+    to: str
+    reason: str
+    number: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetRestarted(Event):
+    """Bytes on hand had to be given up; ``discarded`` says how many."""
+
+    type: ClassVar[str] = "asset_restarted"
+    discarded: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetVerifying(Event):
+    """All bytes have arrived; ``bytes`` of ``total`` are hashed."""
+
+    type: ClassVar[str] = "asset_verifying"
+    bytes: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetVerified(Event):
+    """The file is in place. ``seconds`` since it was planned. ``unverified`` is true for an unpinned asset."""
+
+    type: ClassVar[str] = "asset_verified"
+    path: str
+    checksum: str
+    size: int
+    seconds: float
+    downloaded_bytes: int
+    unverified: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetFailed(Event):
+    """The asset could not be made present. ``error`` is the class, ``attempts`` one line an origin."""
+
+    type: ClassVar[str] = "asset_failed"
+    error: str
+    message: str
+    attempts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetWaiting(Event):
+    """Another process holds the asset; ``holder`` says which. Not part of the transfer itself."""
+
+    type: ClassVar[str] = "asset_waiting"
+    holder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    """A sync ended. Counts of assets; ``downloaded_bytes`` over the network in this run."""
+
+    type: ClassVar[str] = "run_finished"
+    verified: int
+    reused: int
+    failed: int
+    downloaded_bytes: int
+    seconds: float

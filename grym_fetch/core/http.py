@@ -1,0 +1,287 @@
+"""What a response to our request means, judged before a byte of its body is used.
+
+Rules (RFC 9110): a 206 is believed only if its Content-Range starts where we asked (section 15.3.7), its total and
+validator are the known ones, and its body is not encoded. A 200 to a ranged request is the whole content or nothing
+(section 14.2), never quietly a success. Parts are combined only under the same strong validator (section 15.3.7.3).
+Nothing here raises for any status or header text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
+
+from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
+
+MAX_RETRY_AFTER = 120.0
+"""Seconds. A server that asks for more is left for another origin, or asked again after this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """What names one representation at one origin (RFC 9110 section 8.8): a strong ETag, or nothing we can send.
+
+    ``etag`` is the field as received, weak or strong; ``last_modified`` likewise. Belongs to *one* origin.
+    """
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+    @property
+    def is_strong(self) -> bool:
+        """Whether equality proves the same bytes (section 8.8.3.2). Last-Modified alone does not."""
+        return self.etag is not None and _STRONG_ETAG.fullmatch(self.etag) is not None
+
+    @property
+    def if_range(self) -> str | None:
+        """The value for ``If-Range``: a strong ETag only (section 13.1.5 forbids weak ones)."""
+        return self.etag if self.is_strong else None
+
+    def contradicts(self, other: Validator) -> bool:
+        """Whether the two certainly name different representations: what both carry differs.
+
+        A strong and a weak ETag of the same content differ by the ``W/`` alone, so weak comparison is used.
+        """
+        if self.etag and other.etag:
+            return self.etag.removeprefix("W/") != other.etag.removeprefix("W/")
+        if self.last_modified and other.last_modified:
+            return self.last_modified != other.last_modified
+        return False
+
+    def __bool__(self) -> bool:
+        return bool(self.etag or self.last_modified)
+
+
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+NO_VALIDATOR = Validator()
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """Status and header fields. Names are lower case; a field that came several times has several values."""
+
+    status: int
+    fields: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def get(self, name: str) -> str | None:
+        """The field's value, joined by commas as RFC 9110 section 5.3 says, or None."""
+        values = self.fields.get(name)
+        return ", ".join(values) if values else None
+
+    @property
+    def validator(self) -> Validator:
+        """What the response says about its representation."""
+        return Validator(self.get("etag"), self.get("last-modified"))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What we asked, and what we know. ``wanted`` is None for the whole content; ``total`` None while unknown;
+    ``ranges_proven`` says that this origin has served a range before."""
+
+    wanted: ByteRange | None
+    total: int | None = None
+    validator: Validator = NO_VALIDATOR
+    ranges_proven: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The body is the bytes of ``range``, which starts where we asked and may end earlier."""
+
+    range: ByteRange
+    total: int | None
+    validator: Validator
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The body is the whole content. ``length`` is None where the server does not say; ``framed`` is false where
+    only the end of the connection ends the body, so that a cut cannot be told from the end."""
+
+    length: int | None
+    validator: Validator
+    framed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unsatisfiable:
+    """No such range (416). ``total`` is the content's length where the server says it."""
+
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The origin serves another representation than the one we have parts of."""
+
+    reason: str
+    validator: Validator
+
+
+@dataclass(frozen=True, slots=True)
+class WrongLength:
+    """The content has another length than the one that is known to be right."""
+
+    actual: int
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirected:
+    """The content is elsewhere, at ``location``, as sent."""
+
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoRanges:
+    """The server refuses ranges, or answers them with other bytes; asked for the whole it may still serve."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No content. ``transient``: the same request may succeed later; ``retry_after`` in seconds where told."""
+
+    status: int
+    reason: str
+    transient: bool
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The response breaks the rules, so nothing in it can be trusted."""
+
+    reason: str
+
+
+Verdict = Partial | Whole | Unsatisfiable | Changed | WrongLength | Redirected | NoRanges | Refused | Broken
+
+
+def judge(asked: Asked, head: ResponseHead) -> Verdict:
+    """Say what a response means. Total: every status and any header text gives a verdict, nothing raises."""
+    status = head.status
+    if status == 206:
+        return _judge_partial(asked, head)
+    if status == 200:
+        return _judge_whole(asked, head)
+    if status == 416:
+        content_range = parse_content_range(head.get("content-range") or "")
+        return Unsatisfiable(content_range.total if content_range is not None else None)
+    if status in (301, 302, 303, 307, 308):
+        location = head.get("location")
+        return Redirected(location) if location else Broken(f"a redirect ({status}) without an address")
+    return _judge_refusal(asked, head)
+
+
+def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
+    if asked.wanted is None:
+        return Broken("part of the content (206) although the whole was asked for")
+    if encoding := _encoding(head):
+        # RFC 9110 section 8.4: the range would be one of the encoded bytes, not of ours.
+        return NoRanges(f"a range of {encoding}-encoded content although identity was asked for")
+    if (head.get("content-type") or "").lower().lstrip().startswith("multipart/byteranges"):
+        return NoRanges("several parts although one range was asked for")
+    text = head.get("content-range")
+    if text is None:
+        return NoRanges("a partial response (206) without Content-Range")
+    content_range = parse_content_range(text)
+    if content_range is None or content_range.range is None:
+        return NoRanges(f"an invalid Content-Range {text[:80]!r}")
+    got, total = content_range.range, content_range.total
+    if got.start != asked.wanted.start or got.stop > asked.wanted.stop:
+        return NoRanges(f"bytes {got.start}-{got.stop - 1} instead of {asked.wanted.start}-{asked.wanted.stop - 1}")
+    lengths = head.fields.get("content-length", ())
+    if any(parse_length(value) != got.length for value in lengths) and "transfer-encoding" not in head.fields:
+        return NoRanges(f"a Content-Length {lengths[0][:40]!r} that is not the {got.length} bytes of its Content-Range")
+    # Ask for the validator first: where it differs, a different total is the consequence, not the fault.
+    if asked.validator.contradicts(head.validator):
+        return Changed("the content at this address has changed", head.validator)
+    if asked.total is not None and total is not None and total != asked.total:
+        return WrongLength(total)
+    return Partial(got, total, head.validator)
+
+
+def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
+    if encoding := _encoding(head):
+        return Broken(f"{encoding}-encoded content although identity was asked for")
+    chunked = "transfer-encoding" in head.fields
+    lengths = [parse_length(value) for value in head.fields.get("content-length", ())]
+    if None in lengths or len(set(lengths)) > 1:
+        return Broken("an invalid Content-Length")
+    # RFC 9112 section 6.3: where both are sent, Transfer-Encoding wins and the length means nothing.
+    length = None if chunked or not lengths else lengths[0]
+    if "content-range" in head.fields:
+        # RFC 9110 section 14.4: no meaning on a 200. Servers that send it have sent the slice, not the whole.
+        return NoRanges("status 200 with a Content-Range")
+    if asked.total is not None and length is not None and length != asked.total:
+        if asked.wanted is not None and length == asked.wanted.length:
+            return NoRanges("status 200 with only the slice that was asked for")
+        if asked.validator.contradicts(head.validator):
+            return Changed("the content at this address has changed", head.validator)
+        return WrongLength(length, _page_hint(head))
+    if asked.validator.contradicts(head.validator):
+        return Changed("the content at this address has changed", head.validator)
+    return Whole(length, head.validator, framed=chunked or length is not None)
+
+
+# RFC 9110 section 15.5 and 15.6; 425 is RFC 8470; 429 is RFC 6585; 520 to 524 are a large CDN's own.
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+# Answers that signed addresses and filters give to a Range although they would serve the whole.
+_RANGE_ONLY = frozenset({400, 403, 501})
+_ADVICE = {
+    401: "the server wants credentials",
+    403: "access denied",
+    404: "not found",
+    407: "the proxy wants credentials",
+    410: "gone for good",
+    451: "unavailable for legal reasons",
+}
+
+
+def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
+    status = head.status
+    if status in _RANGE_ONLY and asked.wanted is not None and not asked.ranges_proven:
+        return NoRanges(f"status {status} to a ranged request")
+    phrase = _ADVICE.get(status)
+    reason = f"status {status}" + (f": {phrase}" if phrase else "")
+    if status in _TRANSIENT:
+        retry_after = parse_retry_after(head.get("retry-after"), head.get("date"))
+        return Refused(status, reason, transient=True, retry_after=retry_after)
+    if 400 <= status < 600:
+        return Refused(status, reason, transient=False)
+    return Broken(f"status {status}, which answers nothing we asked")
+
+
+def _encoding(head: ResponseHead) -> str | None:
+    encoding = (head.get("content-encoding") or "identity").strip().lower()
+    return None if encoding in ("", "identity") else encoding[:40]
+
+
+def _page_hint(head: ResponseHead) -> str:
+    if "html" in (head.get("content-type") or "").lower():
+        return "it sent a web page: a login, an error page or a captive portal?"
+    return ""
+
+
+def parse_retry_after(text: str | None, date: str | None) -> float | None:
+    """Read ``Retry-After`` (RFC 9110 section 10.2.3) as seconds from now, at least 0; None if absent or rubbish.
+
+    A date is measured against the response's own ``Date``, never against our clock, which may be wrong.
+    """
+    if text is None:
+        return None
+    text = text.strip()
+    if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII):
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - parsedate_to_datetime(date or "")).total_seconds())
+    except (TypeError, ValueError, OverflowError):
+        # TypeError: one of the two dates carries a zone and the other none.
+        return None

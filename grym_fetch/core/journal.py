@@ -1,0 +1,215 @@
+"""The journal: which pieces of a part file were written, so that a later process can go on where this one stopped.
+
+Rules: append only. Every record is one line of text, ``crc32 json``, and the checksum is chained: it covers the line
+and, through its start value, every line before it. So a journal that was cut, flipped, zero-filled or spliced is valid
+up to the first damaged byte and not one record further. A record claims; it proves nothing: each piece carries a digest
+of its bytes, and whoever resumes compares it with what the disk holds. No address is stored, only its hash.
+
+A line is ``<8 hex digits> <JSON object>\\n`` with one of these objects, the first one always a header::
+
+    {"journal": 1, "asset": "…"}                         the fingerprint of what is being fetched
+    {"size": 1048576}                                    the content's length, once learned
+    {"origin": 0, "address": "…", "etag": …, "modified": …}
+    {"piece": [start, length, "xxh3-128", origin]}
+    {"void": [start, stop]}                              earlier claims that touch this stretch are void
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import xxhash
+
+from grym_fetch.core.http import NO_VALIDATOR, Validator
+from grym_fetch.core.ranges import ByteRange
+
+JOURNAL_VERSION = 1
+MAX_LINE = 4096
+MAX_PIECE = 64 * 1024 * 1024
+_MAX_POSITION = 1 << 62
+_SEED = zlib.crc32(b"grym-fetch journal")
+
+
+def piece_digest(data: bytes | memoryview) -> str:
+    """Return the XXH3-128 digest of a piece in hex: fast as memory, and wide enough that no accident passes it."""
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def address_hash(url: str) -> str:
+    """Return what stands for an address in a journal: a journal may be read by others, an address may be secret."""
+    return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of the content that was written, with the digest of its bytes and the origin they came from."""
+
+    start: int
+    stop: int
+    digest: str
+    origin: int
+
+    @property
+    def range(self) -> ByteRange:
+        """Where it lies."""
+        return ByteRange(self.start, self.stop)
+
+
+class PieceTable:
+    """Pieces by position. A later piece replaces every earlier one that it overlaps."""
+
+    def __init__(self, pieces: Iterable[Piece] = ()) -> None:
+        self._starts: list[int] = []
+        self._by_start: dict[int, Piece] = {}
+        for piece in pieces:
+            self.add(piece)
+
+    def add(self, piece: Piece) -> None:
+        """Put a piece in."""
+        if self._starts:
+            self.drop(piece.start, piece.stop)
+        insort(self._starts, piece.start)
+        self._by_start[piece.start] = piece
+
+    def drop(self, start: int, stop: int) -> list[Piece]:
+        """Take out every piece that has a byte in ``[start, stop)``, and return them."""
+        at = bisect_left(self._starts, start)
+        if at and self._by_start[self._starts[at - 1]].stop > start:
+            at -= 1
+        end = bisect_left(self._starts, stop, at)
+        dropped = [self._by_start.pop(key) for key in self._starts[at:end]]
+        del self._starts[at:end]
+        return dropped
+
+    def at(self, start: int) -> Piece | None:
+        """The piece that begins exactly at ``start``, if any."""
+        return self._by_start.get(start)
+
+    def __iter__(self) -> Iterator[Piece]:
+        return (self._by_start[start] for start in self._starts)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+
+@dataclass(slots=True)
+class OriginRecord:
+    """What a journal remembers of an origin: the hash of its address and the validator of its content."""
+
+    address: str
+    validator: Validator = NO_VALIDATOR
+
+
+@dataclass(slots=True)
+class JournalState:
+    """What a journal claims. ``valid_bytes`` is the length of its undamaged beginning, ``chain`` the checksum there."""
+
+    asset: str | None = None
+    size: int | None = None
+    origins: dict[int, OriginRecord] = field(default_factory=dict)
+    pieces: PieceTable = field(default_factory=PieceTable)
+    valid_bytes: int = 0
+    chain: int = _SEED
+
+
+class JournalEncoder:
+    """Makes records. Holds the chain, so one encoder writes one journal, in order."""
+
+    def __init__(self, chain: int = _SEED) -> None:
+        self._chain = chain
+
+    def _line(self, record: dict[str, object]) -> bytes:
+        text = json.dumps(record, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+        self._chain = zlib.crc32(text, self._chain)
+        return b"%08x %s\n" % (self._chain, text)
+
+    def header(self, asset: str) -> bytes:
+        """The first record: the fingerprint of what is fetched."""
+        return self._line({"journal": JOURNAL_VERSION, "asset": asset})
+
+    def size(self, size: int) -> bytes:
+        """The content's length in bytes."""
+        return self._line({"size": size})
+
+    def origin(self, number: int, url: str, validator: Validator) -> bytes:
+        """An origin and its validator; a later record of the same number replaces it."""
+        return self._line(
+            {
+                "origin": number,
+                "address": address_hash(url),
+                "etag": _bounded(validator.etag),
+                "modified": _bounded(validator.last_modified),
+            }
+        )
+
+    def piece(self, piece: Piece) -> bytes:
+        """A piece that is written."""
+        return self._line({"piece": [piece.start, piece.stop - piece.start, piece.digest, piece.origin]})
+
+    def void(self, start: int, stop: int) -> bytes:
+        """Claims that touch ``[start, stop)`` no longer hold."""
+        return self._line({"void": [start, stop]})
+
+
+def _bounded(text: str | None) -> str | None:
+    # A validator too long for a line is not worth a resume: without it the content is proved by its digests alone.
+    return text if text is not None and len(text) <= 500 else None
+
+
+def read_journal(data: bytes) -> JournalState:
+    """Read a journal up to its first damaged byte. Never raises; never claims more than was written in order."""
+    state = JournalState()
+    at = 0
+    while True:
+        end = data.find(b"\n", at, at + MAX_LINE)
+        if end < 0:
+            return state
+        line = data[at:end]
+        text = line[9:]
+        chain = zlib.crc32(text, state.chain)
+        if line[:9] != b"%08x " % chain:
+            return state
+        try:
+            record = json.loads(text)
+            understood = _apply(state, record)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            understood = False
+        if not understood:
+            return state
+        at = end + 1
+        state.valid_bytes, state.chain = at, chain
+
+
+def _apply(state: JournalState, record: dict[str, object]) -> bool:
+    """Take one record in; False if it is none that this version writes."""
+    match record:
+        case {"journal": 1, "asset": str(asset)} if state.asset is None and state.valid_bytes == 0:
+            state.asset = asset
+        case _ if state.asset is None:
+            return False
+        case {"size": int(size)} if 0 <= size < _MAX_POSITION:
+            state.size = size
+        case {"origin": int(number), "address": str(address), "etag": etag, "modified": modified} if _is_optional_text(
+            etag
+        ) and _is_optional_text(modified):
+            state.origins[number] = OriginRecord(address, Validator(etag, modified))  # type: ignore[arg-type]
+        case {"piece": [int(start), int(length), str(digest), int(origin)]} if (
+            0 <= start < _MAX_POSITION and 0 < length <= MAX_PIECE and len(digest) == 32
+        ):
+            if state.size is not None and start + length > state.size:
+                return False
+            state.pieces.add(Piece(start, start + length, digest, origin))
+        case {"void": [int(start), int(stop)]} if 0 <= start < stop:
+            state.pieces.drop(start, stop)
+        case _:
+            return False
+    return True
+
+
+def _is_optional_text(value: object) -> bool:
+    return value is None or isinstance(value, str)

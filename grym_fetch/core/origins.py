@@ -1,0 +1,112 @@
+"""The origins of one asset: who is asked now, who may be asked later, who never again.
+
+Rules: they are asked in the manifest's order, one at a time, and kept until they fail. Failures are counted once an
+outage, not once a connection: an attempt that began before the last counted failure adds nothing. Real progress (a
+piece) renews an origin's budget; a few bytes do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from yarl import URL
+
+from grym_fetch.core.errors import GrymFetchError, OriginFailure
+from grym_fetch.core.http import NO_VALIDATOR, Validator
+from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, Step, next_step
+from grym_fetch.core.segments import PIECE
+from grym_fetch.core.text import redact_url
+
+
+@dataclass(eq=False, slots=True)
+class Origin:
+    """One address an asset can come from, with what is known of it. Times are monotonic seconds."""
+
+    number: int
+    url: str
+    validator: Validator = NO_VALIDATOR
+    ranges: bool | None = None
+    """Whether it serves ranges; None before it was asked."""
+    target: URL | None = None
+    """Where its redirects led; asked directly until it expires."""
+    failures: int = 0
+    failed_at: float = float("-inf")
+    ready_at: float = float("-inf")
+    last_error: GrymFetchError | None = None
+    is_out: bool = False
+    changes: int = 0
+    """How often its content changed while we fetched."""
+    range_faults: int = 0
+    sent_page: bool = False
+    """Whether it sent a web page: the likely reason for a wrong checksum."""
+    rate: float | None = None
+    """One connection's speed, in bytes per second, smoothed."""
+    _progress: int = field(default=0, repr=False)
+
+    @property
+    def shown(self) -> str:
+        """Its address without secrets."""
+        return redact_url(self.url)
+
+    def delivered(self, count: int) -> None:
+        """Take note of bytes that came from here."""
+        self._progress += count
+        if self._progress >= PIECE:
+            self._progress = 0
+            self.failures = 0
+
+    def measured(self, count: int, seconds: float) -> None:
+        """Take note of one connection's speed."""
+        if seconds > 0 and count > 0:
+            rate = count / seconds
+            self.rate = rate if self.rate is None else 0.6 * self.rate + 0.4 * rate
+
+
+class Origins:
+    """All origins of one asset, and the one that is asked now."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self.all = tuple(Origin(number, url) for number, url in enumerate(urls))
+        self.current = self.all[0]
+
+    @property
+    def usable(self) -> list[Origin]:
+        """Those that may still be asked."""
+        return [origin for origin in self.all if not origin.is_out]
+
+    def failed(
+        self,
+        origin: Origin,
+        error: GrymFetchError,
+        *,
+        began: float,
+        now: float,
+        policy: RetryPolicy,
+        jitter: float,
+    ) -> Step | None:
+        """Take note of a failure and decide what follows. None if this outage was counted already."""
+        origin.last_error = error
+        if origin.is_out or began < origin.failed_at:
+            return None
+        origin.failed_at = now
+        origin.failures += 1
+        alternatives = any(other is not origin and other.ready_at <= now for other in self.usable)
+        step = next_step(error, failures=origin.failures, alternatives=alternatives, policy=policy, jitter=jitter)
+        match step:
+            case Retry(delay=delay) | Leave(delay=delay):
+                origin.ready_at = max(origin.ready_at, now + delay)
+            case GiveUp():
+                origin.is_out = True
+        return step
+
+    def choose(self, now: float) -> Origin | None:
+        """The origin to turn to when the current one is left: the best that is ready, else the one ready first."""
+        usable = self.usable
+        if not usable:
+            return None
+        return min(usable, key=lambda o: (max(o.ready_at - now, 0.0), o.failures, o.number))
+
+    def reasons(self) -> tuple[OriginFailure, ...]:
+        """Why each origin failed, in the manifest's order."""
+        return tuple(OriginFailure(o.shown, o.last_error) for o in self.all if o.last_error is not None)

@@ -1,0 +1,181 @@
+"""Where an asset may lie inside the assets folder.
+
+Rules: a path is relative, in POSIX form, and means the same file under POSIX and Windows rules whatever
+system this runs on, so that a manifest that is accepted here is accepted everywhere. What is doubtful is
+refused, never repaired.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from grym_fetch.core.text import safe_text
+
+STATE_FOLDER = ".grym-fetch"
+"""Folder in the assets folder that holds our own state."""
+STAND_IN_FOLDER = "minimal"
+"""Folder in the assets folder that holds the small stand-ins."""
+MOVED_FILES = "asset-manifest.json"
+"""File in the external assets folder that records what was moved there."""
+
+MAX_PATH_BYTES = 1024
+"""Longest path in UTF-8, relative to the assets folder."""
+MAX_SEGMENT_BYTES = 240
+"""Longest file or folder name in UTF-8: file systems take 255, and staging adds its own ending."""
+
+# What nearly every path looks like, and no device or reserved name does; whatever else is looked at part by
+# part.
+_COMMON = re.compile(
+    r"(?!minimal|asset-)(?:(?!con|prn|aux|nul|com|lpt)[a-z0-9_]++(?:[.-]++[a-z0-9_]++)*+(?:/(?!$)|$))++",
+    re.IGNORECASE | re.ASCII,
+)
+_DRIVE = re.compile(r"[A-Za-z]:")
+_FORBIDDEN = re.compile(r'[<>:"|?*]')
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ENCODED = re.compile(r"%(?:2f|5c|00)", re.IGNORECASE)
+_ENCODED_DOT = re.compile(r"%2e", re.IGNORECASE)
+# Win32 "Naming Files, Paths, and Namespaces": these are devices in every folder, with any extension.
+_DEVICE = re.compile(r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9¹²³]) *(?:\.|$)", re.IGNORECASE)
+_UNSAFE_CATEGORIES = {
+    "Cc": "a control character",
+    "Cf": "an invisible format character",
+    "Cs": "half of a surrogate pair",
+    "Zl": "a line separator",
+    "Zp": "a paragraph separator",
+}
+
+
+class Collision(NamedTuple):
+    """Two paths that cannot both be files: their indices, the earlier first, and why."""
+
+    first: int
+    second: int
+    why: str
+
+
+def check_local_path(text: str) -> str:
+    """Return ``text`` in Unicode normal form C if it is a safe relative path on every system.
+
+    Raises:
+        ValueError: it is not; the message says why and what to write instead.
+    """
+    if len(text) <= MAX_SEGMENT_BYTES and _COMMON.fullmatch(text):
+        return text
+    path = text if text.isascii() else unicodedata.normalize("NFC", text)
+    if not path:
+        raise ValueError("is empty; allowed: a path relative to the assets folder, such as models/base.bin")
+    size = len(path.encode("utf-8", "surrogatepass"))
+    if size > MAX_PATH_BYTES:
+        raise ValueError(f"is {size} bytes long; at most {MAX_PATH_BYTES} are allowed")
+    _check_characters(path)
+    if _DRIVE.match(path):
+        raise ValueError("starts with a drive letter; it must be relative to the assets folder")
+    if "\\" in path:
+        raise ValueError("has a backslash; separate folders with /")
+    if path.startswith("/"):
+        raise ValueError("is absolute; it must be relative to the assets folder")
+    if path.startswith("~"):
+        raise ValueError("starts with ~, which a shell takes for a home folder")
+    if found := _FORBIDDEN.search(path):
+        raise ValueError(f"has the character {found[0]}, which Windows forbids in file names")
+    segments = path.split("/")
+    for segment in segments:
+        _check_segment(segment)
+    _check_reserved(segments)
+    return path
+
+
+def _check_characters(path: str) -> None:
+    if path.isascii():
+        if _CONTROL.search(path):
+            raise ValueError("has a control character")
+        return
+    for char in path:
+        if found := _UNSAFE_CATEGORIES.get(unicodedata.category(char)):
+            raise ValueError(f"has {found} ({safe_text(char)})")
+
+
+def _check_segment(segment: str) -> None:
+    if not segment:
+        raise ValueError("has an empty part (// or a / at the end)")
+    if (_ENCODED_DOT.sub(".", segment) if "%" in segment else segment) in (".", ".."):
+        raise ValueError(f"has the part {segment}; write the path without . and .. parts")
+    if segment[-1] in ". ":
+        raise ValueError(f"has a part that ends in a dot or a space ({segment!r}), which Windows cuts off")
+    if _DEVICE.match(segment):
+        raise ValueError(f"has the part {segment}, which is a device on Windows; choose another name")
+    if found := _ENCODED.search(segment):
+        raise ValueError(f"has {found[0]}, an encoded separator; write the file's plain name")
+    if len(segment) * 4 > MAX_SEGMENT_BYTES and (size := len(segment.encode())) > MAX_SEGMENT_BYTES:
+        raise ValueError(f"has a part of {size} bytes; at most {MAX_SEGMENT_BYTES} are allowed for one name")
+
+
+def _check_reserved(segments: list[str]) -> None:
+    top = collision_key(segments[0])
+    if top == STATE_FOLDER:
+        raise ValueError(f"lies in {STATE_FOLDER}, where grym-fetch keeps its own state; choose another folder")
+    if top == STAND_IN_FOLDER:
+        raise ValueError(
+            f"lies in {STAND_IN_FOLDER}, which is kept for the small stand-ins, so that none of them can be "
+            "taken for the full file; choose another folder"
+        )
+    if top == MOVED_FILES:
+        raise ValueError(f"is {MOVED_FILES}, grym-fetch's own record of moved files; choose another name")
+
+
+def collision_key(path: str) -> str:
+    """Return what two paths have in common when some file system takes them for one.
+
+    Canonical caseless matching (Unicode 3.13, D145): case and the choice of composed or decomposed letters
+    differ between Linux, macOS and Windows.
+    """
+    if path.isascii():
+        return path.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
+
+
+def find_collisions(paths: Sequence[str]) -> list[Collision]:
+    """Return which of ``paths`` cannot exist together, each with the nearest it clashes with.
+
+    Two paths clash if their `collision_key` is the same, or if one would have to be a folder for the other. A
+    path is reported with the first one equal to it, else with the closest folder above it that is a file; so
+    there are at most as many collisions as paths, and they take O(n log n) string comparisons to find.
+    """
+    keys = [collision_key(path) for path in paths]
+    parts = [key.split("/") for key in keys]
+    # Compared part by part, a folder comes right before all that lies in it; sorting is stable, so the
+    # earliest of equal paths comes first. The open folders above the current path form a stack.
+    above: list[int] = []
+    collisions: list[Collision] = []
+    for index in sorted(range(len(paths)), key=parts.__getitem__):
+        key = keys[index]
+        while above and key != keys[above[-1]] and not key.startswith(keys[above[-1]] + "/"):
+            above.pop()
+        if not above:
+            above.append(index)
+            continue
+        other = above[-1]
+        first, second = sorted((other, index))
+        if key == keys[other]:
+            collisions.append(Collision(first, second, _why_equal(paths[first], paths[second])))
+        else:
+            collisions.append(Collision(first, second, _why_nested(paths[other], paths[index])))
+            above.append(index)
+    return sorted(collisions, key=lambda collision: (collision.second, collision.first))
+
+
+def _why_equal(first: str, second: str) -> str:
+    if first == second:
+        return f"{_shown(first)} is used twice"
+    return f"{_shown(first)} and {_shown(second)} are one file where case or Unicode form is not told apart"
+
+
+def _why_nested(file: str, inside: str) -> str:
+    return f"{_shown(file)} would have to be a file and, for {_shown(inside)}, a folder"
+
+
+def _shown(path: str) -> str:
+    return f"'{safe_text(path)}'"

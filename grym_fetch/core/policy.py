@@ -1,0 +1,110 @@
+"""What to do after a failure, and when: decided here, in one place, without a clock and without chance of its own.
+
+Rules: three kinds of failure. *Permanent*: the origin is not asked again in this run. *Transient*: it is asked again
+after a delay, or left for another origin. *Local* ones (`StorageError`) never come here: no origin can mend a full
+disk. Delays grow exponentially with full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog,
+2015). Budgets are finite; only real progress renews them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from grym_fetch.core.errors import (
+    BadResponse,
+    BadStatus,
+    CertificateRejected,
+    ConnectFailed,
+    ContentChanged,
+    GrymFetchError,
+    IntegrityError,
+    PolicyRefused,
+    RangeRefused,
+    Throttled,
+    TooManyRedirects,
+)
+from grym_fetch.core.http import MAX_RETRY_AFTER
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long. ``retries``: further attempts on one origin without progress; delays in seconds."""
+
+    retries: int = 5
+    base_delay: float = 0.5
+    max_delay: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Ask the same origin again after ``delay`` seconds. ``attempt`` counts from 1."""
+
+    attempt: int
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Turn to another origin; this one may be asked again after ``delay`` seconds if the others fail too."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Do not ask this origin again in this run."""
+
+
+Step = Retry | Leave | GiveUp
+
+
+def backoff(attempt: int, policy: RetryPolicy, jitter: float) -> float:
+    """Return the delay before retry ``attempt`` (from 1) in seconds. ``jitter`` is a random number in [0, 1)."""
+    exponent = min(attempt - 1, 30)
+    return jitter * min(policy.max_delay, policy.base_delay * 2.0**exponent)
+
+
+def is_permanent(error: GrymFetchError) -> bool:
+    """Whether the same request to the same origin would certainly fail again."""
+    if isinstance(error, BadStatus):
+        return not (isinstance(error, Throttled) or error.status in (408, 425) or error.status >= 500)
+    return isinstance(error, CertificateRejected | IntegrityError | PolicyRefused | TooManyRedirects)
+
+
+def next_step(error: GrymFetchError, *, failures: int, alternatives: bool, policy: RetryPolicy, jitter: float) -> Step:
+    """Decide what follows a failure.
+
+    ``failures`` counts those on this origin since it last made progress, this one included; ``alternatives`` says
+    whether another origin could be asked now.
+    """
+    if is_permanent(error):
+        return GiveUp()
+    budget = policy.retries
+    if isinstance(error, BadResponse | RangeRefused | ContentChanged):
+        # Broken servers are broken for everyone, mostly; one more try covers a bad node behind a balancer.
+        budget = min(budget, 1)
+    if failures > budget:
+        return GiveUp()
+    delay = backoff(failures, policy, jitter)
+    if isinstance(error, Throttled) and error.retry_after is not None:
+        # Told to wait: at least that long, with a little jitter so that all clients do not come back at once.
+        delay = min(error.retry_after, MAX_RETRY_AFTER) + delay * 0.1
+    # A server that does not answer at all, or wants to be left alone, is left at once. One that broke off gets a
+    # second chance first: most such breaks are passing, and its connection is known to be good.
+    if alternatives and (failures >= 2 or isinstance(error, ConnectFailed | Throttled | BadResponse)):
+        return Leave(delay)
+    return Retry(failures, delay)
+
+
+class TokenBucket:
+    """A rate limit in bytes per second over all connections. Pure: time is an argument."""
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._free_at = now
+
+    def take(self, count: int, now: float) -> float:
+        """Account for ``count`` bytes that came at ``now``; return the seconds to wait before reading on."""
+        # At most a tenth of a second of unused time is saved up: a limit is a limit, not an average over the hour.
+        self._free_at = max(self._free_at, now - 0.1) + count / self._rate
+        return max(0.0, self._free_at - now)

@@ -1,0 +1,157 @@
+"""Which bytes still have to come, and who fetches them.
+
+Rules: a byte is missing, promised to exactly one segment, or on hand; never two of these. Segments go out in file
+order and not further ahead of the hash frontier than the window, so that the digest follows closely behind. A segment
+may be cut short while it is in flight; what it has not received is missing again.
+
+`segment_length` sizes them: long enough that a request's round trip is lost in the transfer, short enough that the
+window stays small, and ever shorter towards the end, so that all connections end at about the same time (guided
+self-scheduling, Polychronopoulos and Kuck, 1987).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from grym_fetch.core.ranges import ByteRange, IntervalSet
+
+MIB = 1024 * 1024
+PIECE = 2 * MIB
+"""Bytes that are written, recorded and hashed at once. Also what counts as progress."""
+FIRST_SEGMENT = 16 * MIB
+MIN_SEGMENT = MIB
+MAX_SEGMENT = 64 * MIB
+SEGMENT_SECONDS = 2.0
+"""A segment should take about this long at the speed measured."""
+HOPELESS = 8.0
+"""A connection this many times slower than another one is cut off when the other is idle."""
+UNBOUNDED = 1 << 62
+"""Where a body ends that has no known length."""
+
+
+@dataclass(eq=False, slots=True)
+class Segment:
+    """The bytes ``[start, stop)`` given to one connection; those before ``position`` have arrived.
+
+    A ``whole`` one is the stream of an origin without ranges: it begins at 0 and passes over what is on hand already.
+    """
+
+    start: int
+    stop: int
+    position: int
+    whole: bool = False
+
+    @property
+    def remaining(self) -> int:
+        """Bytes still to come."""
+        return self.stop - self.position
+
+
+def segment_length(missing: int, connections: int, rate: float | None) -> int:
+    """Return how long the next segment should be, in bytes.
+
+    ``missing`` bytes are not yet promised to anyone; ``rate`` is one connection's speed in bytes per second, None
+    before it was measured.
+    """
+    ideal = FIRST_SEGMENT if rate is None else int(rate * SEGMENT_SECONDS)
+    fair = -(-missing // (2 * connections)) if connections > 1 else missing
+    length = min(max(ideal, 4 * MIN_SEGMENT), MAX_SEGMENT, max(fair, MIN_SEGMENT))
+    # Whole pieces, so that two segments never share one.
+    return max(MIN_SEGMENT, length // MIN_SEGMENT * MIN_SEGMENT)
+
+
+class Segments:
+    """The bytes of one asset: missing, promised, or on hand. ``size`` is None while unknown."""
+
+    def __init__(self, size: int | None, on_hand: IntervalSet) -> None:
+        self.size = size
+        self.in_flight: list[Segment] = []
+        self.on_hand_bytes = on_hand.total
+        self._taken = IntervalSet(on_hand)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every byte is on hand."""
+        return self.size is not None and self.on_hand_bytes == self.size
+
+    def learn_size(self, size: int) -> None:
+        """The length is known now: nothing beyond it is wanted from anyone."""
+        self.size = size
+        for segment in self.in_flight:
+            if segment.stop > size:
+                segment.stop = max(size, segment.position)
+        self._taken.remove(size, UNBOUNDED)
+
+    @property
+    def unpromised(self) -> int | None:
+        """Bytes that are neither on hand nor promised; None while the size is unknown."""
+        return None if self.size is None else self.size - self._taken.total
+
+    def take(self, *, length: int, horizon: int) -> Segment | None:
+        """Promise the first missing bytes, at most ``length`` of them and none at or after ``horizon``."""
+        if any(segment.whole for segment in self.in_flight):
+            return None
+        limit = UNBOUNDED if self.size is None else self.size
+        gap = self._taken.next_gap(0, limit)
+        if gap is None or gap.start >= horizon:
+            return None
+        # Never leave a crumb behind that costs a request of its own.
+        stop = gap.stop if gap.length <= length + MIN_SEGMENT // 4 else gap.start + length
+        return self._promise(gap.start, stop)
+
+    def take_all(self) -> Segment | None:
+        """Promise the whole content to one connection, for an origin without ranges. Only one at a time, alone."""
+        if self.in_flight or self.is_complete:
+            return None
+        segment = Segment(0, UNBOUNDED if self.size is None else self.size, 0, whole=True)
+        self.in_flight.append(segment)
+        return segment
+
+    def _promise(self, start: int, stop: int) -> Segment:
+        segment = Segment(start, stop, start)
+        self._taken.add(start, stop)
+        self.in_flight.append(segment)
+        return segment
+
+    def arrived(self, segment: Segment, count: int) -> None:
+        """The next ``count`` bytes of the segment are on hand."""
+        segment.position += count
+        self.on_hand_bytes += count
+
+    def missing_in(self, start: int, stop: int) -> ByteRange | None:
+        """The first missing stretch of ``[start, stop)``: what a whole stream has to keep of it."""
+        return self._taken.next_gap(start, stop)
+
+    def keep(self, start: int, stop: int) -> None:
+        """Bytes that a whole stream brought are on hand."""
+        self._taken.add(start, stop)
+        self.on_hand_bytes += stop - start
+
+    def give_back(self, segment: Segment) -> None:
+        """The segment's connection is done with it; what has not arrived is missing again."""
+        self.in_flight.remove(segment)
+        if not segment.whole:
+            self._taken.remove(segment.position, segment.stop)
+
+    def cut(self, segment: Segment, stop: int) -> None:
+        """Shorten a segment in flight, so that others can have its end."""
+        stop = max(stop, segment.position)
+        self._taken.remove(stop, segment.stop)
+        segment.stop = stop
+
+    def lose(self, start: int, stop: int) -> None:
+        """Bytes on hand turned out to be wrong: they are missing again."""
+        self._taken.remove(start, stop)
+        self.on_hand_bytes -= stop - start
+
+
+def share_of_slower(remaining: int, slower: float, faster: float) -> int | None:
+    """Return how many of ``remaining`` bytes the slower of two connections keeps when the other helps; rates in B/s.
+
+    Both then end at about the same time. 0 where the slower one is hopeless: it is better cut off than waited for.
+    None where sharing would not pay for another request.
+    """
+    if slower * HOPELESS < faster:
+        return 0
+    kept = int(remaining * slower / (slower + faster))
+    return kept if remaining - kept >= MIN_SEGMENT // 4 else None

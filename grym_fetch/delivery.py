@@ -1,0 +1,228 @@
+"""Makes one asset present: takes the file that is there, or waits for who is fetching it, or fetches it.
+
+Rules: exactly one of `asset_reused`, `asset_verified` and `asset_failed` ends a delivery's events. A lock is held while
+an asset is fetched, so that another process waits instead of fetching the same; nothing but bandwidth depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from yarl import URL
+
+from grym_fetch.backends.base import Clock, Threads
+from grym_fetch.backends.disk import DiskStore, StageKey
+from grym_fetch.backends.locks import FileLock
+from grym_fetch.backends.shelf import Shelf
+from grym_fetch.core.addresses import is_loopback
+from grym_fetch.core.errors import (
+    AssetMissing,
+    DigestMismatch,
+    GrymFetchError,
+    IntegrityError,
+    Locked,
+    MirrorsExhausted,
+    UnpinnedAsset,
+)
+from grym_fetch.core.events import (
+    AssetFailed,
+    AssetReused,
+    AssetVerified,
+    AssetVerifying,
+    AssetWaiting,
+    Event,
+)
+from grym_fetch.core.journal import address_hash
+from grym_fetch.core.manifest import Asset
+from grym_fetch.core.policy import TokenBucket
+from grym_fetch.exchange import Exchange
+from grym_fetch.scheduler import Scheduler
+from grym_fetch.transfer import Fetched, Transfer, TransferSettings
+
+POLL_SECONDS = 0.2
+"""How often a lock that another process holds is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySettings:
+    """What the user allowed. ``lock_timeout`` in seconds."""
+
+    offline: bool = False
+    allow_unpinned: bool = False
+    lock_timeout: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The asset is at ``path``. ``fetched`` tells of the transfer; None if the file was there already."""
+
+    path: Path
+    fetched: Fetched | None
+
+
+class Delivery:
+    """Delivers assets of one project. ``on_received`` is told the bytes that a transfer brought, however it ended."""
+
+    def __init__(
+        self,
+        *,
+        store: DiskStore,
+        shelf: Shelf,
+        scheduler: Scheduler,
+        exchange: Exchange,
+        threads: Threads,
+        clock: Clock,
+        emit: Callable[[Event], None],
+        settings: DeliverySettings,
+        transfer_settings: TransferSettings,
+        limiter: TokenBucket | None = None,
+        on_received: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._shelf = shelf
+        self._scheduler = scheduler
+        self._exchange = exchange
+        self._threads = threads
+        self._clock = clock
+        self._emit = emit
+        self._settings = settings
+        self._transfer_settings = transfer_settings
+        self._limiter = limiter
+        self._on_received = on_received
+
+    async def deliver(self, asset: Asset, *, force: bool = False) -> Delivered:
+        """Make the asset present and verified. ``force``: fetch it even if it is there and right.
+
+        Raises any `GrymFetchError`; the event `asset_failed` was emitted then.
+        """
+        try:
+            return await self._deliver(asset, force=force)
+        except GrymFetchError as error:
+            error.asset_id = error.asset_id or asset.id
+            self._emit(
+                AssetFailed(
+                    asset=asset.id,
+                    error=type(error).__name__,
+                    message=str(error),
+                    attempts=attempts_of(error),
+                )
+            )
+            raise
+
+    def staged_bytes(self, asset: Asset) -> int:
+        """Bytes of this asset that an earlier run left behind: for a plan, not a promise."""
+        return self._store.staged_bytes(StageKey(asset.local_path, _fingerprint(asset)))
+
+    async def _deliver(self, asset: Asset, *, force: bool) -> Delivered:
+        if not asset.pinned:
+            if not self._settings.allow_unpinned:
+                raise UnpinnedAsset(asset.id)
+            self._refuse_bare_http(asset)
+        if not force and (present := await self._present(asset)) is not None:
+            return present
+        if self._settings.offline:
+            raise AssetMissing(asset.id, "is not on this machine, and --offline forbids fetching it")
+        await self._store.check_destination(asset.local_path)
+        await self._store.prepare()
+        key = StageKey(asset.local_path, _fingerprint(asset))
+        lock = self._store.lock(key)
+        waited = await self._acquire(asset, lock)
+        try:
+            # Whoever held the lock has most likely fetched what we want.
+            if waited and not force and (present := await self._present(asset)) is not None:
+                return present
+            return await self._fetch(asset, key, exclusive=lock.is_trustworthy)
+        finally:
+            lock.release()
+
+    @staticmethod
+    def _refuse_bare_http(asset: Asset) -> None:
+        for text in asset.urls:
+            url = URL(text)
+            if url.scheme == "http" and not is_loopback(url):
+                raise UnpinnedAsset(asset.id)
+
+    async def _present(self, asset: Asset) -> Delivered | None:
+        def on_hashing(size: int) -> None:
+            self._emit(AssetVerifying(asset=asset.id, bytes=0, total=size))
+
+        found = await self._shelf.find(asset, on_hashing=on_hashing)
+        if found is None or found.error is not None:
+            return None
+        self._emit(AssetReused(asset=asset.id, path=str(found.path)))
+        return Delivered(found.path, None)
+
+    async def _acquire(self, asset: Asset, lock: FileLock) -> bool:
+        """Take the asset's lock, waiting for its holder. Returns whether we waited; raises `Locked` past the wait."""
+        deadline = self._clock.monotonic() + self._settings.lock_timeout
+        announced = ""
+        while not await self._store.try_lock(lock):
+            if lock.holder != announced:
+                announced = lock.holder
+                self._emit(AssetWaiting(asset=asset.id, holder=lock.holder))
+            if self._clock.monotonic() >= deadline:
+                raise Locked(
+                    self._store.path_of(asset.local_path),
+                    f"{asset.id}: {lock.holder} has been fetching it for more than "
+                    f"{self._settings.lock_timeout:g} s; wait for it, stop it, or raise --lock-timeout",
+                )
+            await self._clock.sleep(POLL_SECONDS)
+        return bool(announced)
+
+    async def _fetch(self, asset: Asset, key: StageKey, *, exclusive: bool) -> Delivered:
+        began = self._clock.monotonic()
+        stage = await self._store.open_stage(key, exclusive=exclusive)
+        transfer = None
+        try:
+            transfer = Transfer(
+                asset,
+                stage=stage,
+                exchange=self._exchange,
+                threads=self._threads,
+                clock=self._clock,
+                emit=self._emit,
+                kick=self._scheduler.kick,
+                settings=self._transfer_settings,
+                limiter=self._limiter,
+            )
+            self._scheduler.add(transfer)
+            try:
+                fetched = await transfer.run()
+            finally:
+                self._scheduler.remove(transfer)
+        except IntegrityError:
+            # What is on the stage is certainly wrong somewhere: the next run must not begin with it.
+            await stage.discard()
+            raise
+        finally:
+            await stage.close()
+            if transfer is not None:
+                self._on_received(transfer.received)
+        if asset.checksum is not None:
+            self._shelf.stamp(fetched.path, asset.checksum)
+        self._emit(
+            AssetVerified(
+                asset=asset.id,
+                path=str(fetched.path),
+                checksum=str(fetched.checksum),
+                size=fetched.size,
+                seconds=round(self._clock.monotonic() - began, 3),
+                downloaded_bytes=fetched.downloaded,
+                unverified=None if asset.pinned else True,
+            )
+        )
+        return Delivered(fetched.path, fetched)
+
+
+def _fingerprint(asset: Asset) -> str:
+    """What content is wanted. For an unpinned asset only its address says, and that may be a secret."""
+    return str(asset.checksum) if asset.checksum is not None else f"unpinned {address_hash(asset.url)}"
+
+
+def attempts_of(error: GrymFetchError) -> tuple[str, ...]:
+    """One line an origin, for errors that have tried several."""
+    if isinstance(error, MirrorsExhausted | DigestMismatch):
+        return tuple(str(failure) for failure in error.failures)
+    return ()

@@ -1,0 +1,55 @@
+"""What a person sees of a sync, on stderr: a live picture on a terminal, plain lines elsewhere, or nothing.
+
+Rules: a display only reads events; it can neither slow nor end a transfer. Rich is imported when a live
+picture is really drawn, not before. Foreign text is neutralised before it is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from grym_fetch.display.loop import Subscription, View, show
+from grym_fetch.display.model import DisplayModel
+from grym_fetch.display.plain import PlainView, Stream
+
+__all__ = ["Display", "DisplayModel", "PlainView", "Subscription", "View", "choose_display", "show"]
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """A view that waits for events."""
+
+    view: View
+    is_live: bool
+
+    async def run(self, subscription: Subscription) -> None:
+        """Show all events until the bus is closed. Cancelling gives the terminal back, too."""
+        await show(subscription, self.view)
+
+    def say(self, text: str) -> None:
+        """Show a line, such as a log record, above the live region. Any thread may call, while it runs."""
+        self.view.say(text)
+
+
+def choose_display(
+    *, stream: Stream, environ: Mapping[str, str], quiet: bool, names: Mapping[str, str], verbose: int
+) -> Display | None:
+    """Return the display that suits ``stream``, None if ``quiet``. ``names`` maps an asset's id to its name.
+
+    ``TERM=dumb`` and a stream that is no terminal get plain lines: ``FORCE_COLOR`` is not about motion.
+    """
+    if quiet:
+        return None
+    if not _is_terminal(stream) or environ.get("TERM", "").lower() in {"", "dumb", "unknown"}:
+        return Display(PlainView(stream, names, verbose=verbose), is_live=False)
+    from grym_fetch.display.live import LiveView
+
+    return Display(LiveView(stream, names, environ=environ, verbose=verbose), is_live=True)
+
+
+def _is_terminal(stream: Stream) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False

@@ -1,0 +1,124 @@
+"""The live display on a terminal: a region that is redrawn, and lines that scroll up out of it.
+
+Rules: the only module, with `render`, that imports Rich. All of its drawing runs in the thread of the loop.
+The region is cleared and the cursor visible when it is closed. A broken stream raises OSError here, and never
+ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import IO, NoReturn, cast
+
+from rich.console import Console
+from rich.control import Control
+from rich.live import Live
+from rich.segment import ControlType
+from rich.text import Text
+
+from grym_fetch.core.events import Event
+from grym_fetch.core.text import safe_text
+from grym_fetch.display.lines import Chronicle, Line, Mark
+from grym_fetch.display.model import DisplayModel, Snapshot
+from grym_fetch.display.plain import DirectStream, PendingLines, Stream, is_unicode
+from grym_fetch.display.render import render, render_line
+
+
+class LiveView:
+    """Draws on a terminal. ``size`` overrides the terminal's own (columns, lines)."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        names: Mapping[str, str] | None = None,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        verbose: int = 0,
+        size: Callable[[], tuple[int, int]] | None = None,
+    ) -> None:
+        self._stream = DirectStream(stream)
+        self._ascii = not is_unicode(stream)
+        self._size = size or partial(_terminal_size, self._stream)
+        self._verbose = verbose
+        self._model = DisplayModel(names)
+        self._chronicle = Chronicle(self._model, verbose=verbose)
+        self._pending = PendingLines()
+        self._console = _Console(
+            file=cast(IO[str], self._stream),
+            force_terminal=True,
+            force_interactive=True,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            legacy_windows=False,
+            _environ=environ,
+        )
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="crop",
+        )
+        self._drawn: list[int] = []
+
+    def apply(self, event: Event, now: float) -> None:
+        self._model.apply(event, now)
+        for line in self._chronicle.lines(event):
+            if line.mark is not Mark.NEWS or self._verbose:
+                self._pending.add(line)
+
+    def prepare(self, now: float) -> Callable[[], None] | None:
+        snapshot, lines = self._model.snapshot(now), self._pending.take()
+        if not (snapshot.under_way or lines or self._live.is_started):
+            return None
+        return partial(self._draw, snapshot, lines, now)
+
+    def close(self) -> None:
+        if self._live.is_started:
+            self._live.update(Text())
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        said = safe_text(text, limit=2000)
+        self._pending.add(Line(Mark.SUMMARY, "", said, said))
+
+    def _draw(self, snapshot: Snapshot, lines: list[Line], now: float) -> None:
+        width, height = self._size()
+        with self._console:  # one write, so nothing flickers
+            self._make_up_for_reflow(width)
+            self._console.size = (width, height)
+            region = render(snapshot, now, width, height, ascii_only=self._ascii) if snapshot.under_way else []
+            self._live.start()
+            self._live.update(Text("\n", no_wrap=True).join(region))
+            if lines:  # printing draws the region again, too
+                texts = [text for line in lines for text in render_line(line, width, ascii_only=self._ascii)]
+                self._console.print(Text("\n", no_wrap=True).join(texts), no_wrap=True, crop=True)
+            else:
+                self._live.refresh()
+            self._drawn = [line.cell_len for line in region]
+
+    def _make_up_for_reflow(self, width: int) -> None:
+        """Erase the rows that appear when a narrower terminal breaks our lines, which Rich does not count."""
+        rows = sum(-(-cells // width) for cells in self._drawn if width > 0)
+        extra = rows - sum(1 for cells in self._drawn if cells)
+        if extra > 0:
+            up = ((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2))
+            self._console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2), *(up * extra)))
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """Leave the decision to the loop. Rich's own way is to redirect stdout and exit."""
+        raise
+
+
+def _terminal_size(stream: DirectStream) -> tuple[int, int]:
+    try:
+        columns, lines = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        columns, lines = 0, 0
+    return columns or 80, lines or 24

@@ -1,0 +1,235 @@
+"""The loop between the bus and a view: it drains for ever, and draws now and then.
+
+Rules: drawing happens in a thread of its own, so that a stopped terminal or a full pipe never stops the event
+loop nor the draining. There is never more than one drawing at a time, nor more than ten a second. What goes
+wrong while drawing ends the drawing, not the run. Time is an argument.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import anyio
+
+from grym_fetch.core.events import Event
+
+REDRAW_INTERVAL = 0.1
+"""Seconds between two drawings, at least."""
+IDLE_INTERVAL = 0.25
+"""Seconds until the next drawing where no event comes: countdowns and spinners move."""
+DRAIN_INTERVAL = 0.02
+"""Seconds between two drainings, at least: lets the bus conflate, and bounds the work of a busy run."""
+CLOSE_TIMEOUT = 1.0
+"""Seconds that a stopped terminal may delay the end."""
+
+Drawing = Callable[[], None]
+Sleep = Callable[[float], Awaitable[None]]
+Draw = Callable[[Drawing], Awaitable[None]]
+
+_logger = logging.getLogger("grym_fetch.display")
+
+
+class Subscription(Protocol):
+    """A place on the bus."""
+
+    def drain(self) -> list[Event]:
+        """Return everything queued now, in order. Never blocks."""
+        ...
+
+    async def wait(self) -> bool:
+        """Return True as soon as `drain` would give something, False once the bus is closed and empty."""
+        ...
+
+
+class View(Protocol):
+    """What shows events to a person."""
+
+    def apply(self, event: Event, now: float) -> None:
+        """Take note of an event. Quick, and no I/O: this runs in the event loop."""
+        ...
+
+    def prepare(self, now: float) -> Drawing | None:
+        """Return the drawing of the state at ``now``, to run in a thread; None if nothing is new."""
+        ...
+
+    def close(self) -> None:
+        """Give the terminal back. Runs in the thread of the drawings, after the last one."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Show a line of text, such as a log record, without breaking the display. Any thread may call."""
+        ...
+
+
+async def show(
+    subscription: Subscription,
+    view: View,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Sleep = anyio.sleep,
+    draw: Draw | None = None,
+) -> None:
+    """Show all that ``subscription`` gives until the bus is closed. Cancelling gives the terminal back, too.
+
+    ``draw`` runs a drawing and may take as long as it likes; by default a daemon thread, so that a terminal
+    which never comes back cannot keep the process alive either.
+    """
+    if draw is None:
+        thread = _DrawingThread()
+        try:
+            await show(subscription, view, clock=clock, sleep=sleep, draw=thread)
+        finally:
+            thread.stop()
+        return
+    running = _Show(subscription, view, clock, sleep, draw)
+    try:
+        await running.run()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await running.close()
+
+
+class _Show:
+    def __init__(
+        self, subscription: Subscription, view: View, clock: Callable[[], float], sleep: Sleep, draw: Draw
+    ) -> None:
+        self._subscription = subscription
+        self._view = view
+        self._clock = clock
+        self._sleep = sleep
+        self._draw = draw
+        self._drawing: asyncio.Task[None] | None = None
+        self._given_up = False
+
+    async def run(self) -> None:
+        waiting = asyncio.ensure_future(self._subscription.wait())
+        drawn_at = self._clock()
+        news = False
+        try:
+            while True:
+                due_at = drawn_at + (REDRAW_INTERVAL if news else IDLE_INTERVAL)
+                await self._first(waiting, seconds=max(due_at - self._clock(), DRAIN_INTERVAL))
+                if waiting.done():
+                    if not waiting.result():
+                        return
+                    news = True
+                    self._take()
+                    await self._sleep(DRAIN_INTERVAL)
+                    waiting = asyncio.ensure_future(self._subscription.wait())
+                now = self._clock()
+                if now - drawn_at >= (REDRAW_INTERVAL if news else IDLE_INTERVAL) and self._start_drawing(now):
+                    drawn_at, news = now, False
+        finally:
+            waiting.cancel()
+
+    async def close(self) -> None:
+        """Draw the last state and give the terminal back, unless the terminal does not take it in time."""
+        self._take()
+        if await self._drawing_ended() and self._start_drawing(self._clock()):
+            await self._drawing_ended()
+        # Behind a drawing that is stuck the closing queues up: if the terminal comes back it is put in order.
+        stuck = self._drawing
+        self._drawing = asyncio.ensure_future(self._draw(self._view.close))
+        await self._drawing_ended()
+        for left in (stuck, self._drawing):
+            if left is not None and not left.done():
+                left.cancel()
+
+    def _take(self) -> None:
+        now = self._clock()
+        for event in self._subscription.drain():
+            if self._given_up:
+                continue
+            try:
+                self._view.apply(event, now)
+            except Exception as error:  # noqa: BLE001 - a fault of the display must not cost anybody a download
+                self._give_up(error)
+
+    def _start_drawing(self, now: float) -> bool:
+        """Start a drawing unless one is still under way; say whether there was the chance to."""
+        if self._drawing is not None and not self._drawing.done():
+            return False
+        self._notice_failure()
+        if self._given_up:
+            return True
+        try:
+            drawing = self._view.prepare(now)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._give_up(error)
+            return True
+        if drawing is not None:
+            self._drawing = asyncio.ensure_future(self._draw(drawing))
+        return True
+
+    async def _drawing_ended(self) -> bool:
+        if self._drawing is not None:
+            await self._first(self._drawing, seconds=CLOSE_TIMEOUT)
+            if not self._drawing.done():
+                return False
+            self._notice_failure()
+        return True
+
+    def _notice_failure(self) -> None:
+        if self._drawing is not None and self._drawing.done() and not self._drawing.cancelled():
+            error = self._drawing.exception()
+            if error is not None:
+                self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        # A terminal that is gone (OSError) or a stream that was closed (ValueError) is nobody's fault.
+        if not self._given_up and not isinstance(error, OSError | ValueError):
+            _logger.error("The display failed and is switched off.", exc_info=error)
+        self._given_up = True
+
+    async def _first(self, future: asyncio.Future[bool] | asyncio.Future[None], *, seconds: float) -> None:
+        """Return when ``future`` is done or ``seconds`` have passed."""
+        timer = asyncio.ensure_future(self._sleep(seconds))
+        try:
+            await asyncio.wait({future, timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+
+
+class _DrawingThread:
+    """Runs drawings one after the other. A daemon: unlike for an executor's worker, no exit waits."""
+
+    def __init__(self) -> None:
+        self._drawings: queue.SimpleQueue[tuple[Drawing, asyncio.Future[None]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="grym-fetch display", daemon=True)
+        self._thread.start()
+
+    async def __call__(self, drawing: Drawing) -> None:
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._drawings.put((drawing, ended))
+        await ended
+
+    def stop(self) -> None:
+        self._drawings.put(None)
+
+    def _run(self) -> None:
+        while (job := self._drawings.get()) is not None:
+            drawing, ended = job
+            error: BaseException | None = None
+            try:
+                drawing()
+            except BaseException as caught:  # noqa: BLE001 - handed to the loop, which decides
+                error = caught
+            try:
+                ended.get_loop().call_soon_threadsafe(_settle, ended, error)
+            except RuntimeError:  # the loop is closed: nobody asks any more
+                return
+
+
+def _settle(ended: asyncio.Future[None], error: BaseException | None) -> None:
+    if ended.done():
+        return
+    if error is None:
+        ended.set_result(None)
+    else:
+        ended.set_exception(error)

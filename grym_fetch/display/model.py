@@ -1,0 +1,291 @@
+"""What the display knows: a row for each asset under way, and totals. Pure: events and times in, values out.
+
+Rules: bytes shown never go back and never pass the total. `DisplayModel.apply` takes constant time, whatever
+the number of assets. Rows keep their order: those at work by when work began, then those still queued.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from itertools import chain, islice
+
+from grym_fetch.core import events
+from grym_fetch.core.events import Event
+from grym_fetch.core.progress import Meter
+from grym_fetch.core.text import safe_text
+
+STALLED_AFTER = 5.0
+"""Seconds without a byte after which a row says so."""
+_LONGEST = 200
+MOST_ROWS = 500
+"""Rows in a snapshot: more than any terminal is high."""
+
+
+class Phase(Enum):
+    """What an asset is doing."""
+
+    QUEUED = auto()
+    WAITING = auto()
+    RESUMING = auto()
+    DOWNLOADING = auto()
+    RETRYING = auto()
+    SWITCHED = auto()
+    RESTARTED = auto()
+    VERIFYING = auto()
+
+
+_FLOWING = frozenset({Phase.DOWNLOADING, Phase.RESTARTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One asset under way. Times are of the clock of `DisplayModel.apply`; ``rate`` in bytes a second."""
+
+    asset: str
+    name: str
+    phase: Phase = Phase.QUEUED
+    bytes: int = 0
+    total: int | None = None
+    rate: float = 0.0
+    eta: float | None = None
+    read_at: float = 0.0
+    moved_at: float = 0.0
+    retry_at: float = 0.0
+    mirror: tuple[int, int] | None = None
+    hashed: float | None = None
+    holder: str = ""
+    resumed: int = 0
+
+    def stalled_for(self, now: float) -> float | None:
+        """Seconds since the last byte when that is long, else None."""
+        silence = now - self.moved_at
+        return silence if self.phase in _FLOWING and silence >= STALLED_AFTER else None
+
+    def rate_at(self, now: float) -> float:
+        """Bytes per second; 0 where nothing flows."""
+        return self.rate if self.phase in _FLOWING and self.stalled_for(now) is None else 0.0
+
+    def eta_at(self, now: float) -> float | None:
+        """Seconds left, counted down since they were reported."""
+        if self.eta is None or self.rate_at(now) <= 0:
+            return None
+        return max(0.0, self.eta - (now - self.read_at))
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The whole run. ``total`` is a lower bound while ``open_ended``; ``finished`` counts what is present."""
+
+    assets: int
+    verified: int
+    reused: int
+    failed: int
+    bytes: int
+    total: int
+    open_ended: bool
+    rate: float
+    eta: float | None
+
+    @property
+    def finished(self) -> int:
+        return self.verified + self.reused
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All a drawing needs, safe in another thread. The first ``working`` rows are at work, others queued."""
+
+    rows: tuple[Row, ...]
+    working: int
+    under_way: int
+    longest_name: int
+    mirrors: bool
+    totals: Totals
+
+
+class DisplayModel:
+    """Follows the events of a run. ``names`` maps an asset's id to its name; both are neutralised here."""
+
+    def __init__(self, names: Mapping[str, str] | None = None) -> None:
+        self._names = names or {}
+        self._reset()
+
+    def _reset(self) -> None:
+        self._working: dict[str, Row] = {}
+        self._queued: dict[str, Row] = {}
+        self._ended: set[str] = set()
+        self._assets = 0
+        self._expected_bytes = 0
+        self._verified = self._reused = self._failed = 0
+        self._bytes = self._total = self._sizeless = self._resumed = 0
+        self._longest_name = 0
+        self._mirrors = False
+        self._meter: Meter | None = None
+        self.saved_bytes = 0
+        """Bytes that resuming has saved from being fetched again, over all verified assets."""
+
+    def name(self, asset: str | None) -> str:
+        """Return the asset's name as it may be shown."""
+        # Variation selectors change a character's width in some terminals only.
+        shown = self._names.get(asset or "", asset or "").replace("\ufe0f", "").replace("\ufe0e", "")
+        if len(shown) > _LONGEST:
+            shown = f"{shown[: _LONGEST // 2]}…{shown[1 - _LONGEST // 2 :]}"
+        return safe_text(shown, limit=_LONGEST) or "(no name)"
+
+    def row(self, asset: str) -> Row | None:
+        """Return the asset's row while it is under way."""
+        return self._working.get(asset) or self._queued.get(asset)
+
+    def apply(self, event: Event, now: float) -> None:
+        """Take note of ``event``, which was read at ``now`` (monotonic seconds)."""
+        match event:
+            case events.RunStarted():
+                self._reset()
+                self._assets, self._expected_bytes = event.assets, event.bytes
+                self._meter = Meter(now=now)
+            case events.AssetVerified():
+                self._verified += self._end(event.asset, size=event.size)
+            case events.AssetFailed():
+                self._failed += self._end(event.asset, size=None)
+            case events.AssetReused():
+                self._reused += self._end(event.asset, size=None)
+            case _ if event.asset is not None and event.asset not in self._ended:
+                known = self.row(event.asset)
+                row = known or Row(event.asset, self.name(event.asset), moved_at=now, read_at=now)
+                self._put(known, _next_row(row, event, now))
+            case _:
+                pass
+
+    def snapshot(self, now: float, most_rows: int = MOST_ROWS) -> Snapshot:
+        """Return the state at ``now`` as values."""
+        rows = tuple(islice(chain(self._working.values(), self._queued.values()), most_rows))
+        return Snapshot(
+            rows=rows,
+            working=min(len(self._working), most_rows),
+            under_way=len(self._working) + len(self._queued),
+            longest_name=self._longest_name,
+            mirrors=self._mirrors,
+            totals=self._totals(now),
+        )
+
+    def _totals(self, now: float) -> Totals:
+        seen = len(self._ended) + len(self._working) + len(self._queued)
+        # Sizes of reused assets are in the announced sum but in no event: it only serves until all are seen.
+        total = self._total if seen >= self._assets else max(self._total, self._expected_bytes)
+        if self._meter is None:
+            self._meter = Meter(now=now)
+        self._meter.advance(now, on_hand=self._bytes, received=self._bytes - self._resumed, total=total)
+        # Small files end before they report a rate; a restarted asset has a rate, but its bytes stand still.
+        rate = max(self._meter.read(now).rate, sum(row.rate_at(now) for row in self._working.values()))
+        open_ended = self._sizeless > 0
+        return Totals(
+            assets=max(self._assets, seen),
+            verified=self._verified,
+            reused=self._reused,
+            failed=self._failed,
+            bytes=self._bytes,
+            total=total,
+            open_ended=open_ended,
+            rate=rate,
+            eta=(total - self._bytes) / rate if rate >= 1 and not open_ended else None,
+        )
+
+    def _put(self, old: Row | None, row: Row) -> None:
+        self._count(old, -1)
+        self._count(row, +1)
+        if old is None:
+            self._longest_name = max(self._longest_name, _cells(row.name))
+        self._mirrors = self._mirrors or row.mirror is not None
+        if row.asset in self._working:
+            self._working[row.asset] = row
+        elif row.phase is Phase.QUEUED or (row.phase is Phase.RESUMING and not row.rate):
+            self._queued[row.asset] = row
+        else:
+            self._queued.pop(row.asset, None)
+            self._working[row.asset] = row
+
+    def _count(self, row: Row | None, sign: int) -> None:
+        if row is not None:
+            self._bytes += sign * row.bytes
+            self._total += sign * (row.bytes if row.total is None else row.total)
+            self._sizeless += sign * (row.total is None and row.phase is not Phase.WAITING)
+            self._resumed += sign * row.resumed
+
+    def _end(self, asset: str | None, *, size: int | None) -> bool:
+        """Take the row out; say whether it was the asset's first end.
+
+        Its bytes stay in the totals: all of them, or what a failure had reached.
+        """
+        if asset is None or asset in self._ended:
+            return False
+        self._ended.add(asset)
+        row = self._working.pop(asset, None) or self._queued.pop(asset, None)
+        if row is None:
+            self._bytes += size or 0
+            self._total += size or 0
+            return True
+        self._count(row, -1)
+        reached = row.bytes if size is None else max(size, row.bytes)
+        self._bytes += reached
+        self._total += reached
+        self._resumed += row.resumed
+        if size is not None:
+            self.saved_bytes += min(row.resumed, size)
+        else:
+            self._expected_bytes -= max(0, (row.total or 0) - reached)
+        return True
+
+
+def _next_row(row: Row, event: Event, now: float) -> Row:
+    match event:
+        case events.AssetPlanned():
+            phase = Phase.RESUMING if event.resumed_bytes else Phase.QUEUED
+            row = replace(row, phase=phase, resumed=event.resumed_bytes)
+            return _with_bytes(row, event.resumed_bytes, event.size)
+        case events.ProgressMade():
+            return _progressed(row, event, now)
+        case events.RetryScheduled():
+            delay = _finite(event.delay) or 0.0
+            return replace(row, phase=Phase.RETRYING, retry_at=now + delay, rate=0.0, eta=None)
+        case events.MirrorSwitched():
+            return replace(row, phase=Phase.SWITCHED, mirror=(event.number, event.count), rate=0.0, eta=None)
+        case events.AssetRestarted():
+            resumed = max(0, row.resumed - event.discarded)
+            return replace(row, phase=Phase.RESTARTED, resumed=resumed, rate=0.0, eta=None, moved_at=now)
+        case events.AssetVerifying():
+            hashed = event.bytes / event.total if event.total > 0 else None
+            row = replace(row, phase=Phase.VERIFYING, hashed=hashed, rate=0.0, eta=None)
+            return _with_bytes(row, event.total, event.total)
+        case events.AssetWaiting():
+            return replace(row, phase=Phase.WAITING, holder=safe_text(event.holder, limit=100))
+        case _:
+            return row
+
+
+def _progressed(row: Row, event: events.ProgressMade, now: float) -> Row:
+    rate = max(0.0, _finite(event.rate) or 0.0)
+    grew = event.bytes > row.bytes
+    phase = row.phase
+    # A report made before a retry or a check may be read after it: only what cannot be old changes the phase.
+    if phase is not Phase.VERIFYING and (grew or (phase is Phase.RETRYING and rate > 0 and now >= row.retry_at)):
+        phase = Phase.DOWNLOADING
+    moved_at = now if grew or rate > 0 or phase is not row.phase else row.moved_at
+    row = replace(row, phase=phase, rate=rate, eta=_finite(event.eta), read_at=now, moved_at=moved_at)
+    return _with_bytes(row, event.bytes, event.total)
+
+
+def _with_bytes(row: Row, on_hand: int, total: int | None) -> Row:
+    shown = max(row.bytes, on_hand)
+    return replace(row, bytes=shown, total=None if total is None else max(total, shown))
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _cells(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

@@ -1,0 +1,319 @@
+"""The live picture as lines of Rich text: a pure function of the state, the time and the terminal's size.
+
+Rules: no line is wider than the terminal, and none is markup. What does not fit goes: first the time left,
+then the speed, then the bytes; a name is cut in the middle. A percentage shows only where a total is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from grym_fetch.display.lines import Line, Mark, format_clock, format_rate, format_size
+from grym_fetch.display.model import Phase, Row, Snapshot, Totals
+from grym_fetch.display.plain import to_ascii
+
+QUEUED_SHOWN = 5
+"""Queued assets that get a row; the others are counted."""
+
+_NAME_LEAST, _NAME_MOST = 16, 48
+_BAR_LEAST, _BAR_MOST = 10, 40
+_PERCENT, _SIZE, _SPEED, _ETA, _NOTE = 4, 17, 10, 8, 13
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_ASCII_SPINNER = "|/-\\"
+_FRAMES_A_SECOND = 8
+
+_MARKS = {
+    Mark.DONE: ("✓", "+", "green"),
+    Mark.UNVERIFIED: ("!", "!", "yellow"),
+    Mark.FAILED: ("✗", "x", "bold red"),
+    Mark.SAME: ("=", "=", "dim"),
+    Mark.NEWS: ("·", "-", "dim"),
+    Mark.SUMMARY: ("", "", ""),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Cells of each column; 0: not there. Between columns are two spaces, before the percentage one."""
+
+    name: int
+    bar: int = 0
+    percent: int = 0
+    size: int = 0
+    speed: int = 0
+    eta: int = 0
+    note: int = 0
+
+
+def layout(width: int, *, longest_name: int, mirrors: bool) -> Layout:
+    """Return the columns that fit into ``width`` cells. ``mirrors``: some asset comes from a mirror."""
+    free = width - 2
+    if free < _NAME_LEAST + 2 + _BAR_LEAST + 1 + _PERCENT:
+        if free < 12:
+            return Layout(name=max(0, free))
+        return Layout(name=free - 1 - _PERCENT, percent=_PERCENT)
+    free -= _NAME_LEAST + 2 + _BAR_LEAST + 1 + _PERCENT
+    shown = dict.fromkeys(("size", "speed", "eta", "note"), 0)
+    wanted = [("size", _SIZE), ("speed", _SPEED), ("eta", _ETA)]
+    if mirrors and width >= 100:
+        wanted.append(("note", _NOTE))
+    for column, cells in wanted:
+        if free < cells + 2:
+            break
+        shown[column] = cells
+        free -= cells + 2
+    wider = min(free * 2 // 3 if free > 6 else free, _NAME_MOST - _NAME_LEAST)
+    name = _NAME_LEAST + min(wider, max(0, longest_name - _NAME_LEAST))
+    bar = min(_BAR_MOST, _BAR_LEAST + free - (name - _NAME_LEAST))
+    return Layout(name=name, bar=bar, percent=_PERCENT, **shown)
+
+
+def render(snapshot: Snapshot, now: float, width: int, height: int, *, ascii_only: bool = False) -> list[Text]:
+    """Return the live region: rows, how many more there are, totals. At most ``height`` - 1 lines."""
+    if width < 1 or height < 2:
+        return []
+    shown = list(snapshot.rows[: snapshot.working]) + list(snapshot.rows[snapshot.working :][:QUEUED_SHOWN])
+    shown = shown[: max(0, height - 3)]
+    columns = layout(width, longest_name=snapshot.longest_name, mirrors=snapshot.mirrors)
+    pen = _Pen(columns, width, now, ascii_only)
+    lines = [pen.row(row) for row in shown]
+    more = snapshot.under_way - len(shown)
+    if more and height > 2:
+        lines.append(pen.line(Text(f"{'...' if ascii_only else '…'} and {more:,} more", "dim"), indent=2))
+    lines.append(pen.totals(snapshot.totals, width))
+    return lines
+
+
+def render_line(line: Line, width: int, *, ascii_only: bool = False) -> list[Text]:
+    """Return a line that stays, in ``width`` cells. The name gives way first, down to a third of the line.
+
+    What has no name is not cut but broken into several lines.
+    """
+    symbol, plain_symbol, style = _MARKS[line.mark]
+    mark = plain_symbol if ascii_only else symbol
+    name, detail = line.name, line.detail
+    if ascii_only:
+        name, detail = to_ascii(name), to_ascii(detail)
+    text = Text(f"{mark} " if mark else "", style)
+    if not name:
+        return [_within(text + Text(part), width) for part in wrapped(detail, max(1, width - text.cell_len))]
+    free = width - 2 - 2 - cell_len(detail)
+    text.append(
+        cut_middle(name, max(free, 16, width // 3 - 2), ascii_only=ascii_only),
+        "dim" if style == "dim" else "",
+    )
+    text.append("  ")
+    detail_style = {"dim": "dim", "bold red": "red", "yellow": "yellow"}.get(style, "")
+    text.append(cut_end(detail, max(0, width - text.cell_len), ascii_only=ascii_only), detail_style)
+    return [_within(text, width)]
+
+
+def cut_middle(text: str, width: int, *, ascii_only: bool = False) -> str:
+    """Return ``text`` in at most ``width`` cells. A file's ending tells more than its middle."""
+    if cell_len(text) <= width:
+        return text
+    dots = "..." if ascii_only else "…"
+    room = width - len(dots)
+    if room < 2:
+        return _head(text, max(0, width))
+    tail = _head(text[::-1], room // 2)[::-1]
+    return _head(text, room - cell_len(tail)) + dots + tail
+
+
+def cut_end(text: str, width: int, *, ascii_only: bool = False) -> str:
+    """Return the beginning of ``text`` in at most ``width`` cells."""
+    if cell_len(text) <= width:
+        return text
+    dots = "..." if ascii_only else "…"
+    return _head(text, width - len(dots)) + dots if width > len(dots) else _head(text, max(0, width))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Return ``text`` as lines of at most ``width`` cells, broken at spaces where possible."""
+    lines = [""]
+    for word in text.split(" "):
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if cell_len(joined) <= width:
+            lines[-1] = joined
+            continue
+        rest = word
+        while cell_len(rest) > width:
+            head = _head(rest, width) or rest[:1]
+            lines.append(head)
+            rest = rest[len(head) :]
+        lines.append(rest)
+    return [line for line in lines if line] or [""]
+
+
+def _head(text: str, width: int) -> str:
+    used = 0
+    for index, char in enumerate(text):
+        used += cell_len(char)
+        if used > width:
+            return text[:index]
+    return text
+
+
+def _within(text: Text, width: int) -> Text:
+    text.truncate(width, overflow="crop")
+    text.no_wrap = True
+    return text
+
+
+class _Pen:
+    """Draws lines into the columns of one picture."""
+
+    def __init__(self, columns: Layout, width: int, now: float, ascii_only: bool) -> None:
+        self._columns = columns
+        self._width = width
+        self._now = now
+        self._ascii = ascii_only
+
+    def line(self, text: Text, indent: int = 0) -> Text:
+        return _within(Text(" " * indent).append_text(text), self._width)
+
+    def row(self, row: Row) -> Text:
+        columns = self._columns
+        queued = row.phase in (Phase.QUEUED, Phase.RESUMING) and not row.rate
+        fraction = None if row.total is None else (row.bytes / row.total if row.total else 1.0)
+        cells = [
+            (columns.bar, self._bar(fraction, columns.bar, moving=not queued)),
+            (columns.percent, Text("" if fraction is None or queued else f"{int(fraction * 100)}%")),
+            (columns.size, Text(_size_of(row.bytes, row.total))),
+        ]
+        state, style = self._state(row)
+        if not state:
+            eta = row.eta_at(self._now)
+            cells.append((columns.speed, Text(format_rate(row.rate_at(self._now)))))
+            cells.append((columns.eta, Text("" if eta is None else format_clock(eta))))
+            if columns.note and row.mirror:
+                cells.append((columns.note, Text("mirror {} of {}".format(*row.mirror), "dim")))
+        else:
+            cells = self._with_state(cells, Text(state, style))
+        mark = Text("·" if not self._ascii else "-", "dim") if queued else Text(self._spin(), style or "cyan")
+        room = columns.name
+        if state and not columns.bar:
+            room = min(room, max(8, self._width - 4 - cell_len(state)))
+        return self._joined(mark, Text(self._name(row.name, room), "dim" if queued else ""), cells, room)
+
+    def totals(self, totals: Totals, width: int) -> Text:
+        columns = self._columns
+        known = totals.total > 0 and not totals.open_ended
+        fraction = totals.bytes / totals.total if known else None
+        percent = f"{int(fraction * 100)}%" if fraction is not None else ""
+        eta = "" if totals.eta is None else format_clock(totals.eta)
+        rate = format_rate(totals.rate)
+        size = _size_of(totals.bytes, totals.total if known else None)
+        if not columns.size:
+            words = width - 2 if width < 40 else width - 2 - 2 - _SPEED
+            parts = [_files_done(totals, words), percent, rate, eta and f"{eta} left"]
+            text = "  ".join(part for part in parts if part)
+            while cell_len(text) > width - 2 and len(parts) > 1:
+                parts.pop()
+                text = "  ".join(part for part in parts if part)
+            return self.line(Text(text, "bold"), indent=2)
+        cells = [
+            (columns.bar, self._bar(fraction, columns.bar, moving=totals.rate > 0)),
+            (columns.percent, Text(percent)),
+            (columns.size, Text(size)),
+            (columns.speed, Text(rate)),
+            (columns.eta, Text(eta)),
+        ]
+        line = self._joined(Text(" "), Text(_files_done(totals, columns.name)), cells, columns.name)
+        line.stylize("bold")
+        return line
+
+    def _with_state(self, cells: list[tuple[int, Text]], state: Text) -> list[tuple[int, Text]]:
+        """Put ``state`` in the place of speed and time left; where that is too narrow, of more."""
+        room = self._width - 2 - self._columns.name - 2
+        kept = list(cells)
+        while kept and state.cell_len > room - sum(cells + 2 for cells, _ in kept if cells):
+            kept.pop()
+        return [*kept, (-1, state)]
+
+    def _joined(self, mark: Text, name: Text, cells: list[tuple[int, Text]], room: int) -> Text:
+        """Return one line: names to the left, numbers to the right of their columns. -1: as wide as it is."""
+        columns = self._columns
+        line = Text().append_text(mark).append(" ").append_text(name)
+        line.append(" " * max(0, room - name.cell_len))
+        for index, (width, cell) in enumerate(cells):
+            if width == 0:
+                continue
+            line.append(" " if index == 1 and width > 0 else "  ")
+            is_left = width < 0 or index == 0 or width == columns.note
+            pad = " " * max(0, width - cell.cell_len)
+            line.append("" if is_left else pad).append_text(cell).append(pad if is_left else "")
+        line.rstrip()
+        return _within(line, self._width)
+
+    def _state(self, row: Row) -> tuple[str, str]:
+        """Return what to say instead of speed and time left, and its style; empty while bytes flow."""
+        if (silence := row.stalled_for(self._now)) is not None:
+            return f"no data for {format_clock(int(silence))}", "yellow"
+        match row.phase:
+            case Phase.QUEUED:
+                return "queued", "dim"
+            case Phase.RESUMING:
+                return "resuming", "cyan"
+            case Phase.WAITING:
+                holder = to_ascii(row.holder) if self._ascii else row.holder
+                return f"waiting for {holder}" if holder else "waiting", "yellow"
+            case Phase.RETRYING:
+                left = row.retry_at - self._now
+                return (f"retrying in {format_clock(left)}" if left > 0 else "retrying"), "yellow"
+            case Phase.SWITCHED:
+                return ("mirror {} of {}".format(*row.mirror) if row.mirror else "next mirror"), "yellow"
+            case Phase.RESTARTED:
+                rate = row.rate_at(self._now)
+                return (f"again, {format_rate(rate)}" if rate else "starting over"), "yellow"
+            case Phase.VERIFYING:
+                partly = row.hashed is not None and 0 < row.hashed < 1
+                return (f"verifying {int((row.hashed or 0) * 100)}%" if partly else "verifying"), "magenta"
+            case Phase.DOWNLOADING:
+                return "", ""
+
+    def _name(self, name: str, width: int) -> str:
+        return cut_middle(to_ascii(name) if self._ascii else name, width, ascii_only=self._ascii)
+
+    def _spin(self) -> str:
+        frames = _ASCII_SPINNER if self._ascii else _SPINNER
+        return frames[int(self._now * _FRAMES_A_SECOND) % len(frames)]
+
+    def _bar(self, fraction: float | None, width: int, *, moving: bool) -> Text:
+        if width <= 0:
+            return Text()
+        full, half, rest = ("#", "", ".") if self._ascii else ("━", "╸", "─")
+        bar = Text()
+        if fraction is None:
+            # Of unknown length: a piece that wanders to and fro.
+            piece = max(1, width // 5)
+            span = width - piece
+            step = int(self._now * _FRAMES_A_SECOND) % (2 * span) if span and moving else 0
+            start = min(step, 2 * span - step)
+            bar.append(rest * start, "bright_black")
+            bar.append((full if moving else rest) * piece, "cyan" if moving else "bright_black")
+            bar.append(rest * (span - start), "bright_black")
+            return bar
+        halves = int(min(1.0, max(0.0, fraction)) * width * 2)
+        done = full * (halves // 2) + (half if halves % 2 else "")
+        bar.append(done, "green" if fraction >= 1 else "cyan")
+        return bar.append(rest * (width - len(done)), "bright_black")
+
+
+def _size_of(count: int, total: int | None) -> str:
+    return format_size(count) if total is None else f"{format_size(count)}/{format_size(total)}"
+
+
+def _files_done(totals: Totals, width: int) -> str:
+    """Return how many files are present, in the most words that fit."""
+    short = f"{totals.finished:,}/{totals.assets:,}"
+    long = f"{totals.finished:,} of {totals.assets:,} files"
+    failed = f", {totals.failed:,} failed" if totals.failed else ""
+    reused = f", {totals.reused:,} already there" if totals.reused else ""
+    for text in (long + failed + reused, long + failed, short + failed, short):
+        if len(text) <= width:
+            return text
+    return short[: max(0, width)]

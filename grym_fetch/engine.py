@@ -1,0 +1,111 @@
+"""The parts put together for one event loop: transport, scheduler, disk, threads, and the delivery that uses them."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from grym_fetch.backends.base import Clock
+from grym_fetch.backends.disk import DiskStore
+from grym_fetch.backends.http_client import HttpTransport
+from grym_fetch.backends.project import Project
+from grym_fetch.backends.shelf import Shelf
+from grym_fetch.backends.threads import WorkerThreads
+from grym_fetch.core.addresses import Credentials
+from grym_fetch.core.events import Event
+from grym_fetch.core.policy import RetryPolicy, TokenBucket
+from grym_fetch.delivery import Delivery, DeliverySettings
+from grym_fetch.exchange import Exchange
+from grym_fetch.scheduler import Scheduler
+from grym_fetch.transfer import TransferSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a user can choose about how assets are fetched. Times in seconds, ``limit_rate`` in bytes per second.
+
+    ``parallel`` is the most connections open at once over all assets, ``max_per_host`` the most of them on one host.
+    """
+
+    parallel: int = 4
+    max_per_host: int | None = None
+    limit_rate: float | None = None
+    retries: int = 5
+    stall_timeout: float = 30.0
+    connect_timeout: float = 10.0
+    lock_timeout: float = 3600.0
+    offline: bool = False
+    allow_unpinned: bool = False
+    allow_private_addresses: bool = True
+
+
+class Engine:
+    """What works. Made in a running event loop and bound to it; `aclose` ends everything."""
+
+    def __init__(
+        self,
+        project: Project,
+        settings: Settings,
+        *,
+        clock: Clock,
+        emit: Callable[[Event], None],
+        environ: Mapping[str, str],
+        on_received: Callable[[int], None],
+        version: str,
+    ) -> None:
+        self._hashers = WorkerThreads("hash", 2)
+        self._transport = HttpTransport(
+            connect_timeout=settings.connect_timeout,
+            stall_timeout=settings.stall_timeout,
+            allow_private=settings.allow_private_addresses,
+            user_agent=f"grym-fetch/{version}",
+        )
+        self.store = DiskStore(project.assets_dir)
+        self.shelf = Shelf(project.assets_dir, project.external_dir, self._hashers)
+        self._scheduler = Scheduler(self._transport, connections=settings.parallel, per_host=settings.max_per_host)
+        self.delivery = Delivery(
+            store=self.store,
+            shelf=self.shelf,
+            scheduler=self._scheduler,
+            exchange=Exchange(Credentials(environ, read_netrc(environ))),
+            threads=self._hashers,
+            clock=clock,
+            emit=emit,
+            settings=DeliverySettings(
+                offline=settings.offline,
+                allow_unpinned=settings.allow_unpinned,
+                lock_timeout=settings.lock_timeout,
+            ),
+            transfer_settings=TransferSettings(
+                connections=settings.parallel, retry=RetryPolicy(retries=settings.retries)
+            ),
+            limiter=TokenBucket(settings.limit_rate, clock.monotonic()) if settings.limit_rate else None,
+            on_received=on_received,
+        )
+
+    async def aclose(self) -> None:
+        """End transfers under way, keep what they have, close every connection."""
+        await self._scheduler.aclose()
+        await self._transport.aclose()
+        self.store.close()
+        self._hashers.close()
+
+
+def read_netrc(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return login and password by exact host name, from ``NETRC`` or ``~/.netrc``; empty if unreadable.
+
+    The file must be readable by its owner alone, as curl and ftp want it. Its ``default`` entry is not used: it would
+    hand a password to every host there is.
+    """
+    path = Path(environ.get("NETRC") or Path.home() / ".netrc")
+    try:
+        if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+            return {}
+        hosts = netrc.netrc(path).hosts
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
+        return {}
+    return {host.lower(): (login, password or "") for host, (login, _, password) in hosts.items() if host != "default"}

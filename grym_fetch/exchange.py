@@ -1,0 +1,88 @@
+"""One exchange with an origin: from a range that is wanted to a response that has been judged.
+
+Rules: redirects are followed here, by hand, each hop checked; Range and If-Range go along, credentials only while
+scheme, host and port stay the same. Where a chain ended is remembered per origin and asked directly from then on; when
+that address answers as expired, the chain is walked again, once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from yarl import URL
+
+from grym_fetch.backends.base import Connection, Response
+from grym_fetch.core.addresses import MAX_REDIRECTS, Credentials, follow_redirect, origin_key, parse_address
+from grym_fetch.core.errors import TooManyRedirects
+from grym_fetch.core.http import Asked, Redirected, Verdict, judge
+from grym_fetch.core.origins import Origin
+from grym_fetch.core.ranges import range_header
+
+# What a signed address answers once it has expired, or a node that has gone.
+_EXPIRED = frozenset({400, 401, 403, 404, 410})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response that was judged. Its body is unread."""
+
+    response: Response
+    verdict: Verdict
+    is_page: bool
+
+
+class Exchange:
+    """Opens ranges at origins. Holds the credentials, and nothing of any asset."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    async def open(self, connection: Connection, origin: Origin, asked: Asked) -> Answer:
+        """Ask ``origin``; return the judged response, whose body the caller closes.
+
+        Raises `TooManyRedirects`, `PolicyRefused`, and what `Connection.get` raises.
+        """
+        first = parse_address(origin.url)
+        target = origin.target
+        if target is not None:
+            answer = await self._ask(connection, first, target, asked)
+            expired = answer.response.head.status in _EXPIRED
+            if not expired and not isinstance(answer.verdict, Redirected):
+                return answer
+            answer.response.close()
+            # All workers meet the same expiry; the first one to see it forgets the address for all.
+            if origin.target is target:
+                origin.target = None
+        return await self._walk(connection, origin, first, asked)
+
+    async def _walk(self, connection: Connection, origin: Origin, first: URL, asked: Asked) -> Answer:
+        seen = {first}
+        here = first
+        while True:
+            answer = await self._ask(connection, first, here, asked)
+            if not isinstance(answer.verdict, Redirected):
+                origin.target = here if here is not first else None
+                return answer
+            # The body of a redirect is of no use to us, and nobody says how long it is.
+            answer.response.close()
+            here = follow_redirect(here, answer.verdict.location)
+            if here in seen:
+                raise TooManyRedirects(str(here), "the redirects lead back to where they came from")
+            if len(seen) > MAX_REDIRECTS:
+                raise TooManyRedirects(origin.url, f"more than {MAX_REDIRECTS} redirects")
+            seen.add(here)
+
+    async def _ask(self, connection: Connection, first: URL, here: URL, asked: Asked) -> Answer:
+        fields: dict[str, str] = {}
+        if asked.wanted is not None:
+            fields["Range"] = range_header(asked.wanted)
+            if asked.validator.if_range:
+                fields["If-Range"] = asked.validator.if_range
+        if origin_key(here) == origin_key(first):
+            authorization = self._credentials.authorization(first)
+            if authorization:
+                fields["Authorization"] = authorization
+        bare = here.with_user(None) if here.user is not None or here.password is not None else here
+        response = await connection.get(str(bare.with_fragment(None)), fields)
+        is_page = "html" in (response.head.get("content-type") or "").lower()
+        return Answer(response, judge(asked, response.head), is_page)

@@ -1,0 +1,110 @@
+"""The hash frontier: how far the content is hashed, from its beginning on, while it arrives in any order.
+
+Rules: bytes are hashed in file order and once. A piece that begins at the frontier is hashed from memory; what lay
+ahead of it is read back, from the page cache, when the frontier arrives. A piece that an earlier process left is
+compared with its digest in the journal on the way: the same read proves it and hashes it. So verification ends with
+the last byte, and resuming needs no pass of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from grym_fetch.backends.base import Stage, Threads
+from grym_fetch.core.digest import Hasher
+from grym_fetch.core.errors import StorageError
+from grym_fetch.core.journal import Piece, PieceTable
+from grym_fetch.core.ranges import IntervalSet
+from grym_fetch.core.segments import MIB
+
+READ_BACK = 4 * MIB
+"""Bytes read back and hashed in one go."""
+MEMORY = 8 * MIB
+"""Bytes of pieces kept for the frontier that it has not reached yet; the rest is read back."""
+
+
+class Frontier:
+    """Hashes one asset's content as it gets stored. ``on_bad`` is told of pieces that are not what was claimed."""
+
+    def __init__(
+        self,
+        hasher: Hasher,
+        stage: Stage,
+        threads: Threads,
+        *,
+        claims: PieceTable,
+        on_bad: Callable[[Piece], None],
+        on_advance: Callable[[], None],
+    ) -> None:
+        self.position = 0
+        self.hasher = hasher
+        self._stage = stage
+        self._threads = threads
+        self._stored = IntervalSet()
+        self._claims = PieceTable(claims)
+        for piece in claims:
+            self._stored.add(piece.start, piece.stop)
+        self._memory: dict[int, bytes] = {}
+        self._memory_end = 0
+        """Where the run ends that is being hashed or waits in memory."""
+        self._on_bad = on_bad
+        self._on_advance = on_advance
+        self._wakeup = asyncio.Event()
+        self._wakeup.set()
+
+    def offer(self, start: int, data: bytes) -> None:
+        """A piece is on its way to the disk; keep it in memory if the frontier will be there soon."""
+        if start == self._memory_end and start + len(data) - self.position <= MEMORY:
+            self._memory[start] = data
+            self._memory_end = start + len(data)
+            self._wakeup.set()
+
+    def stored(self, start: int, stop: int) -> None:
+        """Bytes are on the disk."""
+        self._stored.add(start, stop)
+        self._wakeup.set()
+
+    @property
+    def unproved(self) -> PieceTable:
+        """What an earlier process claimed and nobody has compared yet."""
+        return self._claims
+
+    async def run(self) -> None:
+        """Follow the bytes for ever; the caller cancels. Raises what the stage raises."""
+        while True:
+            await self._wakeup.wait()
+            self._wakeup.clear()
+            while await self._advance():
+                self._on_advance()
+
+    async def _advance(self) -> bool:
+        """Hash what is next, if it is there. False if nothing is."""
+        at = self.position
+        data = self._memory.pop(at, None)
+        if data is None:
+            stop = min(self._stored.run_from(at), at + READ_BACK)
+            if stop == at:
+                return False
+            claim = self._claims.at(at)
+            if claim is not None:
+                data = await self._stage.prove(claim)
+                if data is None:
+                    self._forget(claim)
+                    return False
+                self._claims.drop(claim.start, claim.stop)
+            else:
+                # Up to the next claim only: that one is read by itself, so that its digest can be compared.
+                following = next((piece.start for piece in self._claims if piece.start > at), stop)
+                data = await self._stage.read(at, min(stop, following))
+                if not data:
+                    raise StorageError("the part file", "somebody else has cut off what was written; run again")
+        self._memory_end = max(self._memory_end, at + len(data))
+        await self._threads.compute(self.hasher.update, data)
+        self.position = at + len(data)
+        return True
+
+    def _forget(self, claim: Piece) -> None:
+        self._claims.drop(claim.start, claim.stop)
+        self._stored.remove(claim.start, claim.stop)
+        self._on_bad(claim)

@@ -1,0 +1,288 @@
+"""From a judged response to pieces on the stage: one connection's work.
+
+Rules: a body is taken in up to where it was promised to end and never a byte further. Nothing is written before the
+verdict. What has arrived is stored also when the connection breaks off or the job is cancelled. What the verdict means
+for the asset as a whole is returned as a `Restart`, or raised as an error; it is not acted on here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from grym_fetch.backends.base import Clock, Response
+from grym_fetch.content import Content
+from grym_fetch.core import http
+from grym_fetch.core.errors import (
+    BadResponse,
+    BadStatus,
+    ConnectionLost,
+    ContentChanged,
+    LengthMismatch,
+    RangeRefused,
+    Throttled,
+    TransferError,
+)
+from grym_fetch.core.origins import Origin
+from grym_fetch.core.policy import TokenBucket
+from grym_fetch.core.segments import PIECE, Segment
+from grym_fetch.exchange import Answer
+from grym_fetch.outlast import outlast
+
+FLUSH_SECONDS = 1.0
+"""A piece is written when it is full or this old, so that a slow link loses little at a crash."""
+MOST_CHANGES = 2
+"""After this many changes of content an origin's validators are taken for noise, and only the checksum decides."""
+
+
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """One try to get one segment from one origin. Times are monotonic seconds."""
+
+    segment: Segment
+    origin: Origin
+    host: str
+    began: float
+    first_byte_at: float | None = None
+    task: asyncio.Task[None] | None = None
+
+    def rate(self, now: float) -> float:
+        """Its speed so far in bytes per second."""
+        elapsed = now - self.began
+        return (self.segment.position - self.segment.start) / elapsed if elapsed > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Bytes on hand must be given up: those that ``origin`` gave, or all that ``trusted`` did not give."""
+
+    reason: str
+    origin: Origin | None = None
+    trusted: Origin | None = None
+    forget_size: bool = False
+
+
+class SingleStream(TransferError):
+    """Not a failure: this origin's parts cannot be combined, so it is asked for everything in one response."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, "its parts cannot be combined")
+
+
+class Intake:
+    """Takes responses in for one asset. ``on_bytes`` is told of each arrival: the origin, how many, and when."""
+
+    def __init__(
+        self,
+        content: Content,
+        clock: Clock,
+        *,
+        pinned: bool,
+        on_bytes: Callable[[Origin, int, float], None],
+        limiter: TokenBucket | None = None,
+        piece_size: int = PIECE,
+        promised_size: bool = False,
+    ) -> None:
+        self._content = content
+        self._clock = clock
+        self._pinned = pinned
+        self._promised_size = promised_size
+        self._on_bytes = on_bytes
+        self._limiter = limiter
+        self._piece_size = piece_size
+
+    async def take_in(self, attempt: Attempt, answer: Answer) -> Restart | None:
+        """Act on the verdict. Raises `TransferError`, `IntegrityError` or `StorageError` where the attempt failed."""
+        origin = attempt.origin
+        origin.sent_page = origin.sent_page or answer.is_page
+        match answer.verdict:
+            case http.Partial(range=got, total=total, validator=validator):
+                origin.ranges = True
+                await self._content.learn_validator(origin, validator)
+                if not self._pinned and not validator.is_strong and got.length != total:
+                    raise SingleStream(origin.url)
+                if total is not None and self._content.size is None:
+                    await self._content.learn_size(total, origin)
+                await self._stream(attempt, answer.response, got.stop, ends_there=True)
+            case http.Whole(length=length, validator=validator, framed=framed):
+                return await self._whole(attempt, answer.response, length, validator, framed=framed)
+            case http.Unsatisfiable(total=total):
+                return await self._unsatisfiable(attempt, total)
+            case http.Changed(reason=reason):
+                return self._changed(origin, reason)
+            case http.WrongLength(actual=actual, hint=hint):
+                return self._wrong_length(origin, actual, hint)
+            case http.NoRanges(reason=reason):
+                self._no_ranges(origin, reason)
+            case http.Refused(status=status, reason=reason, retry_after=retry_after):
+                if status in (429, 503) or retry_after is not None:
+                    raise Throttled(origin.url, status, reason, retry_after)
+                raise BadStatus(origin.url, status, reason)
+            case http.Broken(reason=reason):
+                raise BadResponse(origin.url, reason)
+            case http.Redirected():
+                raise AssertionError("redirects are followed by the exchange")
+        return None
+
+    # -- verdicts ---------------------------------------------------------------------------------------------------
+
+    async def _whole(
+        self,
+        attempt: Attempt,
+        response: Response,
+        length: int | None,
+        validator: http.Validator,
+        *,
+        framed: bool,
+    ) -> Restart | None:
+        origin, content = attempt.origin, self._content
+        if not attempt.segment.whole:
+            origin.ranges = False
+            if len(content.segments.in_flight) > 1:
+                # Others still fetch ranges elsewhere; this origin's turn comes when they are done.
+                raise RangeRefused(origin.url, "the server ignores ranges")
+            content.segments.give_back(attempt.segment)
+            whole = content.segments.take_all()
+            assert whole is not None
+            attempt.segment = whole
+        if not framed and not self._pinned and content.size is None:
+            raise BadResponse(origin.url, "nothing says where the content ends, and there is no checksum to tell")
+        if not self._pinned and content.segments.on_hand_bytes and not validator.is_strong:
+            return Restart("the server has no ranges and names no version, so it starts over", origin=origin)
+        await content.learn_validator(origin, validator)
+        if length is not None and content.size is None:
+            await content.learn_size(length, origin)
+            attempt.segment.stop = length
+        await self._stream(attempt, response, attempt.segment.stop, ends_there=content.size is not None)
+        return None
+
+    async def _unsatisfiable(self, attempt: Attempt, total: int | None) -> Restart | None:
+        origin, start, content = attempt.origin, attempt.segment.start, self._content
+        if content.size is None:
+            if total == start or (total is None and start > 0):
+                # We hold everything before it, and there is nothing more: that is the end.
+                await content.learn_size(start, origin)
+                return None
+        elif total is not None and total != content.size:
+            return self._wrong_length(origin, total, "")
+        self._no_ranges(origin, "the server calls a good range unsatisfiable (416)")
+        return None
+
+    def _no_ranges(self, origin: Origin, reason: str) -> None:
+        """The bytes could belong elsewhere. Where ranges have worked, once is a fault; else the whole is asked for."""
+        origin.range_faults += 1
+        if origin.ranges is False or (origin.ranges is True and origin.range_faults < 2):
+            raise RangeRefused(origin.url, reason)
+        origin.ranges = False
+
+    def _changed(self, origin: Origin, reason: str) -> Restart:
+        origin.changes += 1
+        origin.validator = http.NO_VALIDATOR
+        if origin.changes >= MOST_CHANGES and not self._pinned:
+            origin.ranges = False
+        if origin.changes > MOST_CHANGES + 1:
+            raise ContentChanged(origin.url, f"{reason} again and again")
+        return Restart(reason, origin=origin, forget_size=self._content.size_origin in (origin, None))
+
+    def _wrong_length(self, origin: Origin, actual: int, hint: str) -> Restart:
+        expected = self._content.size
+        assert expected is not None
+        told_here = not self._promised_size and self._content.size_origin in (origin, None)
+        if told_here and origin.changes < MOST_CHANGES:
+            # The length was learned here, not promised by the manifest: the content is another one now.
+            origin.changes += 1
+            origin.validator = http.NO_VALIDATOR
+            return Restart("the content at this address has another length now", origin=origin, forget_size=True)
+        raise LengthMismatch(origin.url, expected, actual, hint)
+
+    # -- the body ---------------------------------------------------------------------------------------------------
+
+    async def _stream(self, attempt: Attempt, response: Response, stop: int, *, ends_there: bool) -> None:
+        """Take the body in up to ``stop``. ``ends_there``: it must reach it; otherwise its end tells the length."""
+        segment, origin, content = attempt.segment, attempt.origin, self._content
+        inlet = Inlet(content, origin, self._clock, self._piece_size)
+        try:
+            # The segment may be cut short while we read: what lies behind its stop is someone else's by then.
+            while segment.position < min(stop, segment.stop):
+                data = await response.read()
+                now = self._clock.monotonic()
+                if not data:
+                    if ends_there:
+                        raise ConnectionLost(origin.url, "the content ended early")
+                    await content.learn_size(segment.position, origin)
+                    break
+                attempt.first_byte_at = attempt.first_byte_at or now
+                data = data[: max(0, min(stop, segment.stop) - segment.position)]
+                wanted = self._claim(segment, data)
+                self._on_bytes(origin, len(data), now)
+                for start, part in wanted:
+                    await inlet.add(start, part)
+                if self._limiter is not None:
+                    await self._clock.sleep(self._limiter.take(len(data), now))
+        finally:
+            await inlet.close()
+
+    def _claim(self, segment: Segment, data: bytes) -> list[tuple[int, bytes]]:
+        """Note that ``data`` is on hand; return what of it to keep, with where it belongs.
+
+        Of a whole stream that is what is missing: the rest is on hand already, proved or about to be.
+        """
+        segments, start = self._content.segments, segment.position
+        if not segment.whole:
+            segments.arrived(segment, len(data))
+            return [(start, data)]
+        segment.position = end = start + len(data)
+        wanted = []
+        while (gap := segments.missing_in(start, end)) is not None:
+            segments.keep(gap.start, gap.stop)
+            wanted.append((gap.start, data[gap.start - end + len(data) : gap.stop - end + len(data)]))
+        return wanted
+
+
+class Inlet:
+    """Collects chunks into pieces and has them stored one at a time, while the next one arrives."""
+
+    def __init__(self, content: Content, origin: Origin, clock: Clock, piece_size: int) -> None:
+        self.origin = origin
+        self._content = content
+        self._clock = clock
+        self._piece_size = piece_size
+        self._chunks: list[bytes] = []
+        self._start = 0
+        self._length = 0
+        self._since = 0.0
+        self._storing: asyncio.Task[None] | None = None
+
+    async def add(self, start: int, chunk: bytes) -> None:
+        """Take in the bytes at ``start``. Waits for the disk where that is slower than the network."""
+        now = self._clock.monotonic()
+        if self._chunks and start != self._start + self._length:
+            await self._flush()
+        if not self._chunks:
+            self._start, self._since = start, now
+        self._chunks.append(chunk)
+        self._length += len(chunk)
+        if self._length >= self._piece_size or now - self._since >= FLUSH_SECONDS:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        await self._settle()
+        # Joined once: one write, one digest and one hash for a few MiB, instead of one for each chunk of a socket.
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._length = 0
+        self._storing = asyncio.get_running_loop().create_task(self._content.store(self._start, data, self.origin))
+
+    async def _settle(self) -> None:
+        """Wait for the piece that is being stored; raise what went wrong with it."""
+        if self._storing is not None:
+            await outlast([self._storing])
+            storing, self._storing = self._storing, None
+            storing.result()
+
+    async def close(self) -> None:
+        """Store what is left, also when the connection broke off or the job was cancelled."""
+        if self._chunks:
+            await self._flush()
+        await self._settle()

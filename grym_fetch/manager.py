@@ -1,0 +1,504 @@
+"""`AssetManager`: the public API. Knows the project and who asks for what; how it is done is the engine's.
+
+Rules: two callers that want one asset share one delivery; one of them going away does not harm the other. Everything is
+started on first use, so that making a manager costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+from grym_fetch._version import __version__
+from grym_fetch.backends.base import Clock
+from grym_fetch.backends.clock import SystemClock
+from grym_fetch.backends.project import Project, find_project, load_manifest
+from grym_fetch.bus import EventBus, Subscription, is_coroutine_callable
+from grym_fetch.core.errors import DiskFull, GrymFetchError, SyncFailed
+from grym_fetch.core.events import (
+    AssetFailed,
+    AssetPlanned,
+    AssetReused,
+    AssetVerified,
+    AssetVerifying,
+    Event,
+    ProgressMade,
+    RunFinished,
+    RunStarted,
+)
+from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.progress import Progress
+from grym_fetch.core.text import safe_text
+from grym_fetch.delivery import Delivered
+from grym_fetch.engine import Engine, Settings
+from grym_fetch.outlast import outlast
+
+
+@dataclass(frozen=True, slots=True)
+class AssetStatus:
+    """What `AssetManager.check_asset` found. ``error`` says what is wrong, None if nothing is.
+
+    ``valid`` is true only if the bytes were verified, now or (stamped) before. ``unverified`` is true for a file that
+    is there but has no checksum to verify it with.
+    """
+
+    id: str
+    exists: bool
+    valid: bool
+    path: Path | None
+    error: str | None
+    unverified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AssetProgress:
+    """What a callback of `AssetManager.on_progress` gets. Sizes in bytes, ``rate`` in bytes per second.
+
+    ``status`` is one of ``pending``, ``downloading``, ``validating``, ``complete``, ``error``.
+    """
+
+    asset_id: str
+    status: str
+    percentage: float = 0.0
+    bytes_downloaded: int = 0
+    total_bytes: int | None = None
+    rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPlan:
+    """What a sync would do. Sizes in bytes; ``unknown_sizes`` counts assets whose size only their server knows."""
+
+    present: tuple[Asset, ...]
+    to_fetch: tuple[Asset, ...]
+    bytes_to_fetch: int
+    bytes_staged: int
+    unknown_sizes: int
+    space_needed: int
+    space_free: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What a sync did: ids that were fetched and verified, ids that were there, errors by id. Sizes in bytes."""
+
+    verified: tuple[str, ...]
+    reused: tuple[str, ...]
+    failed: Mapping[str, GrymFetchError]
+    paths: Mapping[str, Path]
+    downloaded_bytes: int
+    seconds: float
+
+
+@dataclass(eq=False, slots=True)
+class _Flight:
+    """A delivery under way, and how many wait for it."""
+
+    task: asyncio.Task[Delivered]
+    waiters: int = 0
+
+
+@dataclass(slots=True)
+class _Tally:
+    verified: list[str] = field(default_factory=list)
+    reused: list[str] = field(default_factory=list)
+    failed: dict[str, GrymFetchError] = field(default_factory=dict)
+    paths: dict[str, Path] = field(default_factory=dict)
+
+
+class AssetManager:
+    """Makes the assets of a manifest present and verified.
+
+    Use it as an async context manager, or call `initialize` and `aclose`. All arguments are optional: without
+    ``config`` the manifest is found as the command line finds it. Sizes are in bytes, times in seconds.
+
+    Args:
+        config: path of the manifest.
+        assets_dir: where downloads go; default ``assets`` beside the manifest.
+        external_assets_dir: where files are looked for too; default ``../assets``.
+        parallel: the most connections open at once, over all assets.
+        minimal: use the small stand-ins of assets that have one.
+        settings: any other choice, see `Settings`; ``parallel`` above wins if given.
+        environ, clock: for tests; default the process's environment and the system's clock.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | None = None,
+        *,
+        assets_dir: str | Path | None = None,
+        external_assets_dir: str | Path | None = None,
+        parallel: int | None = None,
+        minimal: bool | None = None,
+        settings: Settings | None = None,
+        environ: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._environ = dict(os.environ if environ is None else environ)
+        self._clock: Clock = clock or SystemClock()
+        self._places = (config, assets_dir, external_assets_dir)
+        base = settings or Settings()
+        self.settings = base if parallel is None else replace(base, parallel=parallel)
+        self.minimal = _is_true(self._environ.get("GRYM_FETCH_MINIMAL")) if minimal is None else minimal
+        self.warnings: tuple[str, ...] = ()
+        self._bus = EventBus(self._clock.wall)
+        self._project: Project | None = None
+        self._manifest: Manifest | None = None
+        self._engine: Engine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._flights: dict[tuple[str, bool, bool], _Flight] = {}
+        self._downloaded = 0
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.initialize()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def initialize(self) -> None:
+        """Find and read the manifest. Raises `ManifestError`. Idempotent; every other method does it when needed."""
+        self._ready()
+
+    async def aclose(self) -> None:
+        """End downloads under way (what has arrived is kept), close connections, end event streams."""
+        flights = [flight.task for flight in self._flights.values()]
+        for task in flights:
+            task.cancel()
+        await outlast(flights)
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.aclose()
+        await self._bus.aclose()
+
+    @property
+    def project(self) -> Project:
+        """Where the manifest and the files are. Raises `ManifestError` if there is no manifest."""
+        if self._project is None:
+            config, assets_dir, external = self._places
+            self._project = find_project(
+                config=config,
+                assets_dir=assets_dir,
+                external_assets_dir=external,
+                environ=self._environ,
+                cwd=Path.cwd(),
+            )
+        return self._project
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest, read on first use. Raises `ManifestError`."""
+        if self._manifest is None:
+            parsed = load_manifest(self.project.manifest_path)
+            self._manifest, self.warnings = parsed.manifest, parsed.warnings
+        return self._manifest
+
+    def _ready(self) -> Engine:
+        """The engine of the running loop. A manager that outlives its loop (`asyncio.run` twice) gets a new one."""
+        loop = asyncio.get_running_loop()
+        if self._engine is None or self._loop is not loop:
+            if self._loop is not None and self._loop is not loop:
+                self._flights.clear()
+            _ = self.manifest
+            self._engine = Engine(
+                self.project,
+                self.settings,
+                clock=self._clock,
+                emit=self._bus.emit,
+                environ=self._environ,
+                on_received=self._count,
+                version=__version__,
+            )
+            self._loop = loop
+        return self._engine
+
+    def _count(self, received: int) -> None:
+        self._downloaded += received
+
+    def _asset(self, asset_id: str) -> Asset:
+        asset = self.manifest.get(asset_id)
+        return asset.stand_in() if self.minimal else asset
+
+    # -- single assets ----------------------------------------------------------------------------------------------
+
+    async def get_asset_path(self, asset_id: str) -> Path:
+        """Return the asset's path, downloading it first if it is not there and valid.
+
+        Raises `UnknownAsset`, `UnpinnedAsset`, or what `download_asset` raises.
+        """
+        engine = self._ready()
+        asset = self._asset(asset_id)
+        if (path := engine.shelf.find_stamped(asset)) is not None:
+            return path
+        return (await self._join(asset, force=False)).path
+
+    async def download_asset(self, asset_id: str, force: bool = False) -> Path:
+        """Make the asset present and verified, and return its path. ``force``: fetch it again even if it is valid.
+
+        Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call.
+        """
+        self._ready()
+        return (await self._join(self._asset(asset_id), force=force)).path
+
+    async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
+        """Say whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
+
+        Raises `UnknownAsset`.
+        """
+        return await self._check(self._asset(asset_id), full=full)
+
+    async def check_all_assets(self, *, full: bool = False) -> list[AssetStatus]:
+        """`check_asset` for every asset, in the manifest's order."""
+        self._ready()
+        return [await self.check_asset(asset.id, full=full) for asset in self.manifest.assets]
+
+    async def _check(self, asset: Asset, *, full: bool) -> AssetStatus:
+        found = await self._ready().shelf.find(asset, full=full, on_hashing=lambda _: None)
+        if found is None:
+            path = self.project.assets_dir / asset.local_path
+            return AssetStatus(asset.id, exists=False, valid=False, path=path, error="missing")
+        return AssetStatus(
+            asset.id,
+            exists=True,
+            valid=found.verified,
+            path=found.path,
+            error=found.error,
+            unverified=found.error is None and not found.verified,
+        )
+
+    async def _join(self, asset: Asset, *, force: bool) -> Delivered:
+        """Wait for the asset's delivery, starting it if nobody has. The last one who leaves ends it."""
+        key = (asset.id, asset.is_stand_in, force)
+        flight = self._flights.get(key)
+        if flight is None:
+            task = asyncio.get_running_loop().create_task(
+                self._ready().delivery.deliver(asset, force=force), name=f"deliver {asset.id}"
+            )
+            flight = self._flights[key] = _Flight(task)
+            task.add_done_callback(lambda done: self._landed(key, done))
+        flight.waiters += 1
+        try:
+            delivered = await asyncio.shield(flight.task)
+        except asyncio.CancelledError:
+            if flight.waiters == 1 and not flight.task.done():
+                flight.task.cancel()
+                await outlast([flight.task])
+            raise
+        finally:
+            flight.waiters -= 1
+        await self._bus.settle()
+        return delivered
+
+    def _landed(self, key: tuple[str, bool, bool], task: asyncio.Task[Delivered]) -> None:
+        if (flight := self._flights.get(key)) is not None and flight.task is task:
+            del self._flights[key]
+        if not task.cancelled():
+            task.exception()  # seen: every waiter gets it by itself, and there may be none left
+
+    # -- many assets ------------------------------------------------------------------------------------------------
+
+    async def download_required_assets(self) -> SyncReport:
+        """`sync` of every asset that is required."""
+        return await self.sync()
+
+    def choose(
+        self,
+        ids: Collection[str] | None = None,
+        tags: Collection[str] | None = None,
+        all: bool = False,  # noqa: A002 - the word of the command line and of the contract
+        minimal: bool = False,
+    ) -> tuple[Asset, ...]:
+        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset`."""
+        return self.manifest.select(ids or (), tags or (), all=all, minimal=minimal or self.minimal)
+
+    async def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
+        """Say what fetching these assets would take. Reads no file's bytes: one of the right size counts as present."""
+        engine = self._ready()
+        present: list[Asset] = []
+        to_fetch: list[Asset] = []
+        for asset in assets:
+            there = not force and (engine.shelf.find_stamped(asset) is not None or engine.shelf.is_there(asset))
+            (present if there else to_fetch).append(asset)
+        staged = sum(min(engine.delivery.staged_bytes(asset), asset.size or 0) for asset in to_fetch)
+        size = sum(asset.size or 0 for asset in to_fetch)
+        return SyncPlan(
+            present=tuple(present),
+            to_fetch=tuple(to_fetch),
+            bytes_to_fetch=size - staged,
+            bytes_staged=staged,
+            unknown_sizes=sum(asset.size is None for asset in to_fetch),
+            space_needed=size - staged,
+            space_free=await engine.store.free_bytes(),
+        )
+
+    async def sync(
+        self,
+        ids: Collection[str] | None = None,
+        tags: Collection[str] | None = None,
+        all: bool = False,  # noqa: A002 - the word of the command line and of the contract
+        minimal: bool = False,
+        force: bool = False,
+    ) -> SyncReport:
+        """Make the chosen assets present and verified; without a choice, all required ones.
+
+        Raises `SyncFailed` if any of them failed (the others are there nevertheless), `UnknownAsset`, or `DiskFull`
+        before the first byte if they would not fit.
+        """
+        return await self.sync_assets(self.choose(ids, tags, all, minimal), force=force)
+
+    async def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
+        """`sync` for assets already chosen."""
+        engine = self._ready()
+        began, downloaded_before = self._clock.monotonic(), self._downloaded
+        self._bus.emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
+        tally = _Tally()
+        try:
+            remaining = []
+            for asset in assets:
+                path = None if force else engine.shelf.find_stamped(asset)
+                if path is None:
+                    remaining.append(asset)
+                else:
+                    self._bus.emit(AssetReused(asset=asset.id, path=str(path)))
+                    tally.reused.append(asset.id)
+                    tally.paths[asset.id] = path
+                if len(tally.reused) % 100 == 99:
+                    await asyncio.sleep(0)  # let listeners keep up
+            if remaining and not self.settings.offline:
+                await self._refuse_if_full(remaining, tally, force=force)
+            await self._deliver_all(remaining, tally, force=force)
+        finally:
+            report = SyncReport(
+                verified=tuple(tally.verified),
+                reused=tuple(tally.reused),
+                failed=tally.failed,
+                paths=tally.paths,
+                downloaded_bytes=self._downloaded - downloaded_before,
+                seconds=self._clock.monotonic() - began,
+            )
+            self._bus.emit(
+                RunFinished(
+                    verified=len(report.verified),
+                    reused=len(report.reused),
+                    failed=len(report.failed),
+                    downloaded_bytes=report.downloaded_bytes,
+                    seconds=round(report.seconds, 3),
+                )
+            )
+        await self._bus.settle()
+        if tally.failed:
+            raise SyncFailed(tally.failed)
+        return report
+
+    async def _refuse_if_full(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
+        """Fail every asset that would have to be fetched if they do not all fit: better than half of them."""
+        plan = await self.plan(assets, force=force)
+        if plan.space_needed <= plan.space_free:
+            return
+        error = DiskFull(
+            safe_text(str(self.project.assets_dir)),
+            f"not enough space: {plan.space_needed} bytes are needed and {plan.space_free} are free; "
+            "nothing was fetched",
+        )
+        for asset in plan.to_fetch:
+            self._bus.emit(AssetFailed(asset=asset.id, error="DiskFull", message=str(error)))
+            tally.failed[asset.id] = error
+        assets[:] = plan.present
+
+    async def _deliver_all(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
+        """Deliver these, a few at a time and in order: enough to keep every connection busy while others verify."""
+        queue = iter(assets)
+
+        async def deliver_some() -> None:
+            for asset in queue:
+                try:
+                    delivered = await self._join(asset, force=force)
+                except GrymFetchError as error:
+                    tally.failed[asset.id] = error
+                    continue
+                (tally.verified if delivered.fetched is not None else tally.reused).append(asset.id)
+                tally.paths[asset.id] = delivered.path
+
+        lanes = min(len(assets), 2 * self.settings.parallel + 2)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(lanes):
+                group.create_task(deliver_some())
+
+    # -- listening --------------------------------------------------------------------------------------------------
+
+    def events(self) -> Subscription:
+        """Return a stream of every event from now on: an async context manager and async iterator."""
+        return self._bus.subscribe()
+
+    def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:
+        """Call ``callback`` with every event, as `on_progress` calls it. Returns a function that ends it."""
+        return self._bus.call(callback)
+
+    def on_progress(
+        self, callback: Callable[[AssetProgress], object] | Callable[[AssetProgress], Awaitable[object]]
+    ) -> Callable[[], None]:
+        """Call ``callback`` whenever an asset makes progress. Returns a function that ends it. Needs a running loop.
+
+        An async callback runs in the event loop, a sync one in a worker thread, one call at a time. A slow one misses
+        intermediate progress and nothing else; one that raises is logged and called no more.
+        """
+        tracker = _ProgressTracker()
+        if is_coroutine_callable(callback):
+
+            async def report_async(event: Event) -> None:
+                if (progress := tracker.apply(event)) is not None:
+                    await callback(progress)  # type: ignore[misc]  # an async callback returns an awaitable
+
+            return self._bus.call(report_async)
+
+        def report(event: Event) -> None:
+            if (progress := tracker.apply(event)) is not None:
+                callback(progress)
+
+        return self._bus.call(report)
+
+
+class _ProgressTracker:
+    """Turns events into `AssetProgress`, remembering each asset's numbers."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, tuple[int, int | None]] = {}
+
+    def apply(self, event: Event) -> AssetProgress | None:
+        """Return what the event means for its asset, None if nothing changed for it."""
+        if event.asset is None:
+            return None
+        done, total = self._numbers.get(event.asset, (0, None))
+        rate = 0.0
+        match event:
+            case AssetPlanned(size=size, resumed_bytes=resumed):
+                status, done, total = "pending", resumed, size
+            case ProgressMade(bytes=count, total=size, rate=rate):
+                status, done, total = "downloading", count, size
+            case AssetVerifying(total=size):
+                status, done, total = "validating", done or size, size
+            case AssetVerified(size=size):
+                status, done, total = "complete", size, size
+            case AssetReused():
+                status = "complete"
+            case AssetFailed():
+                status = "error"
+            case _:
+                return None
+        self._numbers[event.asset] = (done, total)
+        if status == "complete":
+            percentage = 100.0
+            del self._numbers[event.asset]
+        else:
+            percentage = Progress(done, total, rate, None).percentage
+        return AssetProgress(event.asset, status, percentage, done, total, rate)
+
+
+def _is_true(text: str | None) -> bool:
+    return (text or "").strip().lower() in ("1", "true", "yes", "on")

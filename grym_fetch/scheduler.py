@@ -1,0 +1,103 @@
+"""The bounded pool: one set of connections, shared by all assets under way.
+
+Rules: there are never more connections than `connections`, idle ones included, nor more at work on one host than
+`per_host`. Sources are served in the order they were added; one that has no work now is passed over. The scheduler
+knows attempts and connections, and nothing of HTTP or of files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from functools import partial
+from typing import Protocol
+
+from grym_fetch.backends.base import Connection, Transport
+from grym_fetch.intake import Attempt
+from grym_fetch.outlast import outlast
+
+
+class Source(Protocol):
+    """Something that has work: a transfer."""
+
+    @property
+    def host(self) -> str:
+        """Host and port that its next attempt would go to."""
+
+    def next_attempt(self) -> Attempt | None:
+        """The next piece of work, if there is any now."""
+
+    async def fetch(self, attempt: Attempt, connection: Connection) -> None:
+        """Do it."""
+
+    def release(self, attempt: Attempt) -> None:
+        """It is over, one way or another; also when it was cancelled before it began."""
+
+
+class Scheduler:
+    """Gives free connections to sources that have work."""
+
+    def __init__(self, transport: Transport, *, connections: int, per_host: int | None = None) -> None:
+        self._free = [transport.connection() for _ in range(connections)]
+        self._connections = tuple(self._free)
+        self._per_host = per_host or connections
+        self._busy: Counter[str] = Counter()
+        self._sources: list[Source] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_due = False
+
+    def add(self, source: Source) -> None:
+        """Serve this source, after those that are here already."""
+        self._sources.append(source)
+        self.kick()
+
+    def remove(self, source: Source) -> None:
+        """Serve it no more. What it has under way is its own to end."""
+        self._sources.remove(source)
+        self.kick()
+
+    def kick(self) -> None:
+        """There may be new work: look soon. Many kicks in one turn of the loop cost one look."""
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._assign)
+
+    def _assign(self) -> None:
+        self._is_due = False
+        for source in self._sources:
+            while self._free and self._busy[source.host] < self._per_host:
+                attempt = source.next_attempt()
+                if attempt is None:
+                    break
+                connection = self._pick(attempt.host)
+                self._busy[attempt.host] += 1
+                task = asyncio.get_running_loop().create_task(source.fetch(attempt, connection))
+                attempt.task = task
+                self._tasks.add(task)
+                # A callback and not a finally: a task that is cancelled before its first step runs no finally.
+                task.add_done_callback(partial(self._ended, source, attempt, connection))
+            if not self._free:
+                return
+
+    def _pick(self, host: str) -> Connection:
+        """A connection that is open to this host if there is one, else one that is not open, else any."""
+        best = min(self._free, key=lambda connection: (connection.host != host, connection.host != ""))
+        self._free.remove(best)
+        return best
+
+    def _ended(self, source: Source, attempt: Attempt, connection: Connection, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._busy[attempt.host] -= 1
+        self._free.append(connection)
+        source.release(attempt)
+        self.kick()
+
+    async def aclose(self) -> None:
+        """End what is under way and close every connection."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            if not task.cancelling():
+                task.cancel()
+        await outlast(tasks)
+        for connection in self._connections:
+            await connection.aclose()

@@ -1,0 +1,466 @@
+"""One asset's life, from the first request to the file in place.
+
+The way of a byte is a straight line::
+
+    next_attempt -> exchange (open, verdict) -> intake (chunk -> piece) -> content (write, hash, record)
+    all bytes hashed -> digest right -> fsync -> rename
+
+Rules: the event loop decides, threads write and hash. What follows a failure is decided in one place, `_failed`. A
+restart is carried out by `run` alone, when no connection is at work. The checksum decides what is right; which origin a
+piece came from is remembered only to find out who was wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from grym_fetch.backends.base import Clock, Connection, Stage, Threads
+from grym_fetch.content import Content
+from grym_fetch.core import http
+from grym_fetch.core.addresses import host_of
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import (
+    DigestMismatch,
+    GrymFetchError,
+    IntegrityError,
+    MirrorsExhausted,
+    StorageError,
+    TransferError,
+)
+from grym_fetch.core.events import (
+    AssetPlanned,
+    AssetRestarted,
+    AssetVerifying,
+    Event,
+    MirrorSwitched,
+    ProgressMade,
+    RetryScheduled,
+)
+from grym_fetch.core.manifest import Asset
+from grym_fetch.core.origins import Origin, Origins
+from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, TokenBucket
+from grym_fetch.core.progress import Meter
+from grym_fetch.core.ranges import ByteRange
+from grym_fetch.core.segments import (
+    FIRST_SEGMENT,
+    MIB,
+    PIECE,
+    UNBOUNDED,
+    Segment,
+    segment_length,
+    share_of_slower,
+)
+from grym_fetch.exchange import Exchange
+from grym_fetch.intake import MOST_CHANGES, Attempt, Intake, Restart, SingleStream
+from grym_fetch.outlast import outlast
+
+log = logging.getLogger(__name__)
+
+WINDOW = 64 * MIB
+"""Bytes that segments may be ahead of the hash frontier, beside one segment for each connection."""
+STEAL_SECONDS = 1.0
+"""A connection with more work left than this shares it with an idle one."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferSettings:
+    """What the user chose. ``connections``: the most that may work at once, over all assets. ``piece`` in bytes."""
+
+    connections: int = 4
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    piece: int = PIECE
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file that is in place. ``checksum`` was computed from its bytes; ``downloaded`` counts bytes received."""
+
+    path: Path
+    checksum: Checksum
+    size: int
+    downloaded: int
+
+
+class Transfer:
+    """Fetches one asset through the connections that the scheduler lends it.
+
+    ``kick`` is called whenever there may be new work, or none any more; ``emit`` publishes an event.
+    """
+
+    def __init__(
+        self,
+        asset: Asset,
+        *,
+        stage: Stage,
+        exchange: Exchange,
+        threads: Threads,
+        clock: Clock,
+        emit: Callable[[Event], None],
+        kick: Callable[[], None],
+        settings: TransferSettings,
+        limiter: TokenBucket | None = None,
+    ) -> None:
+        self.asset = asset
+        self.received = 0
+        self._stage = stage
+        self._exchange = exchange
+        self._clock = clock
+        self._emit = emit
+        self._kick = kick
+        self._settings = settings
+        self._origins = Origins(asset.urls)
+        self._content = Content(asset, self._origins, stage, threads, self._changed)
+        self._intake = Intake(
+            self._content,
+            clock,
+            pinned=asset.pinned,
+            promised_size=asset.size is not None,
+            on_bytes=self._arrived,
+            limiter=limiter,
+            piece_size=settings.piece,
+        )
+        self.resumed = self._content.segments.on_hand_bytes
+        self._meter = Meter(now=clock.monotonic(), total=self._content.size, on_hand=self.resumed)
+        self._attempts: set[Attempt] = set()
+        self._timers: set[asyncio.Task[None]] = set()
+        self._wakeup = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._restart: Restart | None = None
+        self._trusted: Origin | None = None
+        self._trials = 0
+        self._is_over = False
+        self._is_full = False
+
+    # -- the life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> Fetched:
+        """Fetch, verify and publish. Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`.
+
+        Whatever ends it: what has arrived is on disk and recorded, and nothing works for it any more.
+        """
+        self._emit(AssetPlanned(asset=self.asset.id, size=self._content.size, resumed_bytes=self.resumed))
+        hashing = self._start_hashing()
+        try:
+            while True:
+                await self._until_hashed_or_restart()
+                restart, self._restart = self._restart, None
+                if restart is None:
+                    digest = self._content.digest
+                    if self.asset.checksum in (None, digest):
+                        break
+                    restart = self._find_the_liar(digest)
+                await _end([hashing])
+                await self._start_over(restart)
+                hashing = self._start_hashing()
+            self._is_over = True
+            assert self._content.size is not None
+            path = await self._stage.publish(self._content.size)
+            return Fetched(path, digest, self._content.size, self.received)
+        finally:
+            self._is_over = True
+            await _end([hashing, *self._timers, *self._tasks()])
+
+    def _start_hashing(self) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._content.frontier.run(), name=f"hash {self.asset.id}")
+        task.add_done_callback(self._hashing_ended)
+        self._changed()
+        return task
+
+    def _hashing_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    async def _until_hashed_or_restart(self) -> None:
+        """Wait until every byte is on disk and hashed, or a restart is due. No attempt is under way on return."""
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if self._restart is not None:
+                if not self._attempts:
+                    return
+                _cancel(self._tasks())
+            if self._content.segments.is_complete and not self._attempts:
+                self._report_full(self._clock.monotonic())
+                if self._content.is_hashed:
+                    return
+            self._wakeup.clear()
+            await self._wakeup.wait()
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [attempt.task for attempt in self._attempts if attempt.task is not None]
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self._changed()
+
+    def _changed(self) -> None:
+        self._wakeup.set()
+        self._kick()
+
+    # -- when the digest is wrong -----------------------------------------------------------------------------------
+
+    def _find_the_liar(self, digest: Checksum) -> Restart:
+        """Every byte is there and the digest is wrong: decide whom to ask for all of it, or raise `DigestMismatch`.
+
+        Some origin must be able to give the whole right content by itself. One after the other is trusted with that:
+        it is asked for what it has not given in this run; where its bytes differ from what is on hand, they replace
+        it. One that has given everything and is still wrong is not asked again, since asking again would not mend it.
+        """
+        givers = {NOBODY_NOW if self._content.is_inherited(p) else p.origin for p in self._content.pieces}
+        if len(givers) == 1 and NOBODY_NOW not in givers:
+            origin = self._origins.all[givers.pop()]
+            origin.is_out = True
+            origin.last_error = TransferError(origin.url, f"what it sent has the digest {digest}")
+        candidates = self._origins.usable
+        self._trials += 1
+        if not candidates or self._trials > 2 * len(self._origins.all):
+            raise self._mismatch(digest)
+        # Whoever gave the most has the least left to send.
+        trusted = max(candidates, key=lambda origin: (self._content.bytes_given(origin), -origin.number))
+        return Restart(f"the checksum does not match; asking {trusted.shown} for what others gave", trusted=trusted)
+
+    def _mismatch(self, digest: Checksum) -> DigestMismatch:
+        advice = "If the source has changed for good, update the checksum in the manifest; else use another mirror."
+        if self._content.size == 0:
+            advice = "The servers sent 0 bytes."
+        elif any(origin.sent_page for origin in self._origins.all):
+            advice = "A web page came instead of the file: a login, an error page or a captive portal?"
+        return DigestMismatch(self.asset.id, str(self.asset.checksum), str(digest), self._origins.reasons(), advice)
+
+    async def _start_over(self, restart: Restart) -> None:
+        """Give up what is known or suspected to be wrong, and set up anew with the rest."""
+        content, trusted, origin = self._content, restart.trusted, restart.origin
+        if trusted is not None:
+            self._origins.current = trusted
+            trusted.ready_at = float("-inf")
+            content.compare_with(trusted)
+            discarded = await content.reduce(lambda p: p.origin == trusted.number and not content.is_inherited(p))
+        elif origin is not None and self.asset.pinned:
+            discarded = await content.reduce(lambda p: p.origin != origin.number, forget_size=restart.forget_size)
+        else:
+            discarded = await content.reduce(lambda _: False, forget_size=restart.forget_size)
+        self._is_full = False
+        self._emit(AssetRestarted(asset=self.asset.id, discarded=discarded, reason=restart.reason))
+
+    # -- work for the scheduler -------------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> str:
+        """Host and port that the next attempt would go to."""
+        origin = self._origins.current
+        return host_of(origin.url if origin.target is None else str(origin.target))
+
+    def next_attempt(self) -> Attempt | None:
+        """Give the next segment to fetch, or None if there is nothing to do now. Decides; awaits nothing."""
+        if self._is_over or self._failure is not None or self._restart is not None:
+            return None
+        now = self._clock.monotonic()
+        origin = self._origins.current
+        if origin.is_out or origin.ready_at > now:
+            return None
+        segment = self._take(origin, now)
+        if segment is None:
+            return None
+        attempt = Attempt(segment, origin, self.host, now)
+        self._attempts.add(attempt)
+        return attempt
+
+    def _take(self, origin: Origin, now: float) -> Segment | None:
+        segments, connections = self._content.segments, self._settings.connections
+        if segments.is_complete:
+            return None
+        if origin.ranges is False:
+            return segments.take_all()
+        if (origin.ranges is None or segments.size is None) and self._attempts:
+            return None  # the answer under way tells how to go on
+        if segments.unpromised is None:
+            return segments.take(length=FIRST_SEGMENT, horizon=UNBOUNDED)
+        length = segment_length(segments.unpromised, connections, origin.rate)
+        segment = segments.take(length=length, horizon=self._content.frontier.position + WINDOW + connections * length)
+        if segment is None and segments.unpromised == 0:
+            segment = self._steal(origin, now)
+        return segment
+
+    def _steal(self, origin: Origin, now: float) -> Segment | None:
+        """Share what the slowest connection has left, so that both end at about the same time."""
+        if origin.rate is None:
+            return None
+        working = [
+            (attempt.segment.remaining / max(attempt.rate(now), 1.0), attempt)
+            for attempt in self._attempts
+            if not attempt.segment.whole and attempt.segment.remaining > 0 and now - attempt.began >= STEAL_SECONDS
+        ]
+        seconds_left, victim = max(working, key=lambda entry: entry[0], default=(0.0, None))
+        if victim is None or seconds_left < STEAL_SECONDS:
+            return None
+        kept = share_of_slower(victim.segment.remaining, victim.rate(now), origin.rate)
+        if kept is None:
+            return None
+        self._content.segments.cut(victim.segment, victim.segment.position + kept)
+        if kept == 0 and victim.task is not None:
+            victim.task.cancel()
+        return self._content.segments.take(length=UNBOUNDED, horizon=UNBOUNDED)
+
+    async def fetch(self, attempt: Attempt, connection: Connection) -> None:
+        """Carry out an attempt over a connection. Raises nothing but cancellation: a failure becomes a decision."""
+        attempt.began = self._clock.monotonic()
+        try:
+            answer = await self._exchange.open(connection, attempt.origin, self._asked(attempt))
+            try:
+                restart = await self._intake.take_in(attempt, answer)
+            finally:
+                answer.response.close()
+            if restart is not None:
+                self._restart = self._restart or restart
+        except SingleStream as refusal:
+            attempt.origin.ranges = False
+            log.debug("%s: %s", self.asset.id, refusal)
+        except (TransferError, IntegrityError) as error:
+            self._failed(attempt, error)
+        except StorageError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must fail the asset, not hang it
+            self._fail(error)
+
+    def release(self, attempt: Attempt) -> None:
+        """The attempt is over: what it has not received is missing again."""
+        if attempt.first_byte_at is not None:
+            received = attempt.segment.position - attempt.segment.start
+            attempt.origin.measured(received, self._clock.monotonic() - attempt.first_byte_at)
+        self._content.segments.give_back(attempt.segment)
+        self._attempts.discard(attempt)
+        self._changed()
+
+    def _asked(self, attempt: Attempt) -> http.Asked:
+        origin, segment = attempt.origin, attempt.segment
+        is_bound = origin.changes < MOST_CHANGES and (origin.ranges is not None or self._content.is_bound_to(origin))
+        return http.Asked(
+            wanted=None if segment.whole else ByteRange(segment.start, segment.stop),
+            total=self._content.size,
+            validator=origin.validator if is_bound else http.NO_VALIDATOR,
+            ranges_proven=origin.ranges is True,
+        )
+
+    # -- failures ---------------------------------------------------------------------------------------------------
+
+    def _failed(self, attempt: Attempt, error: TransferError | IntegrityError) -> None:
+        """An attempt failed: ask again later, turn to another origin, or give up."""
+        now = self._clock.monotonic()
+        origin = attempt.origin
+        step = self._origins.failed(
+            origin,
+            error,
+            began=attempt.began,
+            now=now,
+            policy=self._settings.retry,
+            jitter=self._clock.jitter(),
+        )
+        reason = error.reason if isinstance(error, TransferError) else str(error)
+        log.debug("%s: %s: %s: %s", self.asset.id, origin.shown, reason, step)
+        if origin is not self._origins.current:
+            return
+        if isinstance(step, Retry):
+            self._announce_retry(origin, step.attempt, step.delay, reason)
+        elif isinstance(step, Leave | GiveUp):
+            self._leave(origin, reason, now)
+
+    def _leave(self, origin: Origin, reason: str, now: float) -> None:
+        chosen = self._origins.choose(now)
+        if chosen is None:
+            self._fail(self._exhausted())
+            return
+        if chosen is not origin:
+            self._origins.current = chosen
+            self._emit(
+                MirrorSwitched(
+                    asset=self.asset.id,
+                    from_=origin.shown,
+                    to=chosen.shown,
+                    reason=reason,
+                    number=chosen.number + 1,
+                    count=len(self._origins.all),
+                )
+            )
+            if not self.asset.pinned and self._content.segments.on_hand_bytes:
+                why = "without a checksum, parts from two origins cannot be combined"
+                self._restart = self._restart or Restart(why, origin=origin, forget_size=True)
+        if chosen.ready_at > now:
+            self._announce_retry(chosen, chosen.failures, chosen.ready_at - now, reason)
+
+    def _announce_retry(self, origin: Origin, attempt: int, delay: float, reason: str) -> None:
+        self._emit(
+            RetryScheduled(asset=self.asset.id, url=origin.shown, attempt=attempt, delay=round(delay, 3), reason=reason)
+        )
+        timer = asyncio.get_running_loop().create_task(self._wake_in(delay), name=f"retry {self.asset.id}")
+        self._timers.add(timer)
+        timer.add_done_callback(self._timers.discard)
+
+    async def _wake_in(self, delay: float) -> None:
+        await self._clock.sleep(delay)
+        self._changed()
+
+    def _exhausted(self) -> GrymFetchError:
+        kept = self._content.segments.on_hand_bytes
+        advice = "What has arrived is kept; the next run goes on from there." if kept else ""
+        return MirrorsExhausted(self.asset.id, self._origins.reasons(), advice)
+
+    # -- progress ---------------------------------------------------------------------------------------------------
+
+    def _arrived(self, origin: Origin, count: int, now: float) -> None:
+        self.received += count
+        origin.delivered(count)
+        self._meter.advance(
+            now,
+            on_hand=self._content.segments.on_hand_bytes,
+            received=self.received,
+            total=self._content.size,
+        )
+        if self._content.segments.is_complete:
+            self._report_full(now)
+        elif self._meter.is_due(now):
+            self._emit_progress(now)
+
+    def _emit_progress(self, now: float) -> None:
+        state = self._meter.read(now)
+        self._emit(
+            ProgressMade(
+                asset=self.asset.id,
+                bytes=state.bytes,
+                total=state.total,
+                rate=round(state.rate, 1),
+                eta=None if state.eta is None else round(state.eta, 1),
+            )
+        )
+
+    def _report_full(self, now: float) -> None:
+        """Say once that everything has arrived and is being verified."""
+        if self._is_full:
+            return
+        self._is_full = True
+        size = self._content.size
+        assert size is not None
+        self._meter.advance(now, on_hand=size, received=self.received, total=size)
+        self._emit_progress(now)
+        self._emit(AssetVerifying(asset=self.asset.id, bytes=self._content.frontier.position, total=size))
+
+
+NOBODY_NOW = -2
+"""Stands for whoever an earlier run got a piece from: nobody who can be asked now answers for it."""
+
+
+def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks, each once only: a second time would interrupt how they end."""
+    for task in tasks:
+        if not task.cancelling():
+            task.cancel()
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they are over."""
+    tasks = list(tasks)
+    _cancel(tasks)
+    await outlast(tasks)

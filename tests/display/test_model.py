@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grym_fetch.core import events
+from grym_fetch.core.events import Event
+from grym_fetch.display.model import DisplayModel, Phase, Row
+from tests.display.strategies import NAMES, any_event
+
+
+def model_after(*happened: Event, at: float = 0.0) -> DisplayModel:
+    model = DisplayModel(NAMES)
+    for event in happened:
+        model.apply(event, at)
+    return model
+
+
+def only_row(model: DisplayModel, now: float = 0.0) -> Row:
+    (row,) = model.snapshot(now).rows
+    return row
+
+
+def planned(asset: str = "a", size: int | None = 1000, resumed: int = 0) -> events.AssetPlanned:
+    return events.AssetPlanned(asset=asset, size=size, resumed_bytes=resumed)
+
+
+def progress(
+    done: int, total: int | None = 1000, asset: str = "a", rate: float = 10.0
+) -> events.ProgressMade:
+    return events.ProgressMade(asset=asset, bytes=done, total=total, rate=rate, eta=7.0)
+
+
+def verified(asset: str = "a", size: int = 1000) -> events.AssetVerified:
+    return events.AssetVerified(
+        asset=asset, path="p", checksum="c", size=size, seconds=2.0, downloaded_bytes=size
+    )
+
+
+@given(st.lists(st.tuples(any_event, st.floats(0, 3)), max_size=60))
+def test_bytes_never_go_back_nor_pass_the_total(happened: list[tuple[Event, float]]) -> None:
+    """Whatever is published, no row's bytes decrease or exceed its total, and neither do those of the run."""
+    model, now = DisplayModel(NAMES), 0.0
+    seen: dict[str, int] = {}
+    in_all = 0
+    for event, pause in happened:
+        now += pause
+        if isinstance(event, events.RunStarted):
+            seen, in_all = {}, 0
+        model.apply(event, now)
+        snapshot = model.snapshot(now)
+        for row in snapshot.rows:
+            assert row.bytes >= seen.get(row.asset, 0)
+            assert row.total is None or row.bytes <= row.total
+            seen[row.asset] = row.bytes
+        totals = snapshot.totals
+        assert in_all <= totals.bytes <= totals.total
+        assert totals.finished + totals.failed + snapshot.under_way <= totals.assets
+        in_all = totals.bytes
+
+
+def test_a_restart_freezes_the_bytes() -> None:
+    """After a restart the old mark stays on show until it is passed, and the row says why."""
+    model = model_after(
+        planned(), progress(600), events.AssetRestarted(asset="a", discarded=600, reason="changed")
+    )
+    model.apply(progress(600, rate=50.0), 1.0)
+    row = only_row(model)
+    assert (row.phase, row.bytes, row.rate_at(1.0)) == (Phase.RESTARTED, 600, 50.0)
+    model.apply(progress(700), 2.0)
+    assert only_row(model).phase is Phase.DOWNLOADING
+
+
+def test_a_report_from_before_a_retry_does_not_hide_the_retry() -> None:
+    """Progress that brings no new bytes leaves the state retrying."""
+    retry = events.RetryScheduled(asset="a", url="u", attempt=1, delay=3.0, reason="503")
+    model = model_after(planned(), progress(600), retry, progress(600))
+    assert only_row(model).phase is Phase.RETRYING
+    model.apply(progress(600), 3.5)
+    assert only_row(model).phase is Phase.DOWNLOADING
+
+
+def test_a_late_report_does_not_hide_the_verification() -> None:
+    """The last progress may be read after asset_verifying; the state stays verifying."""
+    model = model_after(planned(), events.AssetVerifying(asset="a", bytes=0, total=1000), progress(1000))
+    assert only_row(model).phase is Phase.VERIFYING
+
+
+def test_an_asset_that_ended_does_not_come_back() -> None:
+    """A straggling progress after the end makes no row."""
+    model = model_after(planned(), verified(), progress(500))
+    assert model.snapshot(0).rows == ()
+    assert model.snapshot(0).totals.bytes == 1000
+
+
+def test_rows_at_work_come_first_and_keep_their_order() -> None:
+    """Work sorts by when it began, before everything still queued; later progress changes no place."""
+    model = model_after(*(planned(name) for name in "abcd"), progress(1, asset="c"), progress(1, asset="b"))
+    model.apply(progress(2, asset="b"), 1.0)
+    snapshot = model.snapshot(1.0)
+    assert [row.asset for row in snapshot.rows] == ["c", "b", "a", "d"]
+    assert (snapshot.working, snapshot.under_way) == (2, 4)
+
+
+def test_a_silent_transfer_has_no_speed() -> None:
+    """A row that has had no byte for five seconds shows neither its last speed nor a time left."""
+    row = only_row(model_after(planned(), progress(600)))
+    assert (row.rate_at(4.9), row.eta_at(4.0), row.stalled_for(4.9)) == (10.0, 3.0, None)
+    assert (row.rate_at(5.0), row.eta_at(5.0), row.stalled_for(5.0)) == (0.0, None, 5.0)
+
+
+def test_the_announced_sum_serves_until_all_assets_are_seen() -> None:
+    """The total is the announced one at first, and without the reused files once each asset is known."""
+    model = model_after(events.RunStarted(assets=2, bytes=3000), planned())
+    assert model.snapshot(0).totals.total == 3000
+    model.apply(events.AssetReused(asset="b", path="p"), 0.0)
+    assert model.snapshot(0).totals.total == 1000
+
+
+def test_an_unknown_size_leaves_the_total_open() -> None:
+    """While some size is unknown there is no time left for the whole."""
+    totals = model_after(planned(size=None), progress(600, total=None)).snapshot(0).totals
+    assert (totals.open_ended, totals.eta, totals.bytes) == (True, None, 600)
+
+
+def test_the_total_speed_counts_files_that_were_too_quick_to_report() -> None:
+    """Small files that end between two reports still make a speed, and resumed bytes make none."""
+    model = model_after(planned("r", resumed=900))
+    model.snapshot(0.0)
+    for number in range(10):
+        model.apply(planned(str(number)), 0.5)
+        model.apply(verified(str(number)), 0.5)
+    assert model.snapshot(1.0).totals.rate == 10_000.0
+
+
+def test_resuming_saves_what_was_kept() -> None:
+    """Resumed bytes count as saved only if their asset was verified, and not if they were discarded."""
+    model = model_after(planned("a", resumed=400), verified("a"))
+    discarded = events.AssetRestarted(asset="b", discarded=400, reason="r")
+    for event in (planned("b", resumed=400), discarded, verified("b"), planned("c", resumed=300)):
+        model.apply(event, 0.0)
+    assert model.saved_bytes == 400
+
+
+def test_names_are_neutralised_and_keep_their_ends() -> None:
+    """No control character gets into the model, and of a very long name both ends are kept."""
+    model = DisplayModel({"a": "\x1b[31mred", "b": "begin" + "x" * 900 + ".tar"})
+    assert model.name("a") == r"\x1b[31mred"
+    assert model.name("b").startswith("begin")
+    assert model.name("b").endswith(".tar")
+    assert model.name(None) == "(no name)"

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from grym_fetch.core import events
+from grym_fetch.core.events import Event
+from grym_fetch.display.lines import Chronicle, Line, Mark
+from grym_fetch.display.model import DisplayModel
+from grym_fetch.display.render import cut_middle, render, render_line, wrapped
+from tests.display.strategies import NAMES, any_event
+
+MIB = 2**20
+sizes = st.sampled_from([120, 80, 40, 20]) | st.integers(0, 250)
+
+
+def picture(
+    *happened: Event, now: float = 1.0, width: int = 80, height: int = 24, ascii_only: bool = False
+) -> list[str]:
+    model = DisplayModel(NAMES)
+    for event in happened:
+        model.apply(event, 1.0)
+    return [line.plain for line in render(model.snapshot(now), now, width, height, ascii_only=ascii_only)]
+
+
+def planned(asset: str = "plain", size: int | None = 100 * MIB, resumed: int = 0) -> events.AssetPlanned:
+    return events.AssetPlanned(asset=asset, size=size, resumed_bytes=resumed)
+
+
+def progress(
+    done: int = 50 * MIB, total: int | None = 100 * MIB, asset: str = "plain"
+) -> events.ProgressMade:
+    return events.ProgressMade(asset=asset, bytes=done, total=total, rate=5.0 * MIB, eta=10.0)
+
+
+@given(st.lists(any_event, max_size=25), sizes, st.integers(0, 60), st.floats(0, 1e6), st.booleans())
+def test_no_picture_is_larger_than_the_terminal(
+    happened: list[Event], width: int, height: int, now: float, ascii_only: bool
+) -> None:
+    """Whatever happens, no line is wider than the terminal, none has a control character, and all fit."""
+    lines = picture(*happened, now=now, width=width, height=height, ascii_only=ascii_only)
+    assert len(lines) <= max(0, height - 1)
+    for line in lines:
+        assert cell_len(line) <= width
+        assert line.isprintable()
+        assert line.isascii() or not ascii_only
+
+
+@given(st.lists(any_event, max_size=25), sizes, st.booleans())
+def test_no_line_that_stays_is_wider_than_the_terminal(
+    happened: list[Event], width: int, ascii_only: bool
+) -> None:
+    """Finished assets, failures and summaries fit, too."""
+    model = DisplayModel(NAMES)
+    chronicle = Chronicle(model)
+    for event in happened:
+        model.apply(event, 0.0)
+        for line in chronicle.lines(event):
+            for text in render_line(line, width, ascii_only=ascii_only):
+                assert text.cell_len <= width
+                assert text.plain.isascii() or not ascii_only
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (
+            120,
+            (
+                "⠇ model.safetensors  ━━━━━━━━━━━━━━━━━━━━────────────────────  50%"
+                "   50.0 MiB/100 MiB   5.0 MiB/s      10 s"
+            ),
+        ),
+        (80, "⠇ model.safetensors  ━━━━━━╸──────  50%   50.0 MiB/100 MiB   5.0 MiB/s      10 s"),
+        (70, "⠇ model.safetensors  ━━━━━━╸──────  50%   50.0 MiB/100 MiB   5.0 MiB/s"),
+        (60, "⠇ model.safetensors  ━━━━━━━╸───────  50%   50.0 MiB/100 MiB"),
+        (40, "⠇ model.safetensors  ━━━━━━━───────  50%"),
+        (20, "⠇ model.…ensors  50%"),
+        (10, "⠇ mode…ors"),
+    ],
+)
+def test_columns_go_in_their_order(width: int, expected: str) -> None:
+    """With less room the time left goes first, then the speed, then the bytes, then the bar."""
+    shown, *_ = picture(planned(), progress(), width=width)
+    assert shown == expected
+
+
+@pytest.mark.parametrize(
+    ("event", "now", "state"),
+    [
+        (planned(), 1.0, "queued"),
+        (planned(resumed=MIB), 1.0, "resuming"),
+        (events.AssetWaiting(asset="plain", holder="pid 7"), 1.0, "waiting for pid 7"),
+        (
+            events.RetryScheduled(asset="plain", url="", attempt=1, delay=3.0, reason=""),
+            1.0,
+            "retrying in 3 s",
+        ),
+        (
+            events.RetryScheduled(asset="plain", url="", attempt=1, delay=3.0, reason=""),
+            2.5,
+            "retrying in 2 s",
+        ),
+        (events.RetryScheduled(asset="plain", url="", attempt=1, delay=3.0, reason=""), 9.0, "retrying"),
+        (
+            events.MirrorSwitched(asset="plain", from_="", to="", reason="", number=2, count=3),
+            1.0,
+            "mirror 2 of 3",
+        ),
+        (events.AssetRestarted(asset="plain", discarded=1, reason=""), 1.0, "starting over"),
+        (events.AssetVerifying(asset="plain", bytes=45, total=100), 1.0, "verifying 45%"),
+        (events.AssetVerifying(asset="plain", bytes=100, total=100), 1.0, "verifying"),
+        (progress(), 13.0, "no data for 12 s"),
+    ],
+)
+@pytest.mark.parametrize("width", [120, 80, 40])
+def test_a_row_says_what_it_waits_for(event: Event, now: float, state: str, width: int) -> None:
+    """What is not a flow of bytes is told in words, at every usual width."""
+    shown, *_ = picture(planned(), event, now=now, width=width)
+    assert shown.endswith(f"  {state}")
+
+
+def test_a_percentage_is_never_rounded_up() -> None:
+    """100 % shows only when the last byte is there."""
+    assert " 99%" in picture(planned(), progress(100 * MIB - 1))[0]
+    assert "100%" in picture(planned(), progress(100 * MIB))[0]
+
+
+def test_an_unknown_size_has_a_moving_bar_and_no_percentage() -> None:
+    """Without a total, the bytes and the speed show, a piece moves to and fro, and nothing claims a share."""
+    happened = (planned(size=None), progress(total=None))
+    early, late = picture(*happened, now=1.0), picture(*happened, now=1.5)
+    assert "%" not in "".join(early)
+    assert early[0] != late[0]
+    assert "50.0 MiB   5.0 MiB/s" in early[0]
+
+
+@pytest.mark.parametrize("height", [3, 10, 24, 300])
+def test_the_rest_is_counted(height: int) -> None:
+    """With 200 assets there are as many rows as fit the height minus 3, and the others are one line."""
+    happened = [event for n in range(200) for event in (planned(str(n)), progress(asset=str(n)))]
+    lines = picture(*happened, height=height)
+    rows = min(200, height - 3)
+    assert len(lines) == rows + (2 if rows < 200 else 1)
+    if rows < 200:
+        assert lines[-2] == f"  … and {200 - rows} more"
+    assert lines[-1].startswith("  0 of 200 files")
+
+
+def test_what_is_queued_does_not_fill_the_screen() -> None:
+    """Of the assets that are queued only the next five have a row."""
+    lines = picture(*(planned(str(n)) for n in range(200)), progress(asset="0"), height=50)
+    assert len(lines) == 1 + 5 + 2
+    assert lines[-2] == "  … and 194 more"
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (
+            120,
+            (
+                "  1 of 3 files, 1 failed, 1 already there        ━━━━━━━━━━━━╸────────────  50%"
+                "   50.0 MiB/100 MiB   5.0 MiB/s      10 s"
+            ),
+        ),
+        (40, "  1 of 3 files, 1 failed  50%  5.0 MiB/s"),
+        (20, "  1/3, 1 failed  50%"),
+        (5, "  1/3"),
+    ],
+)
+def test_the_last_line_adds_everything_up(width: int, expected: str) -> None:
+    """The total says files, bytes, speed and time left, as far as there is room."""
+    long_name = "n" * 60
+    failed = events.AssetFailed(asset="f", error="E", message="m")
+    happened = (
+        events.AssetReused(asset="r", path="p"),
+        failed,
+        planned(long_name),
+        progress(asset=long_name),
+    )
+    assert picture(*happened, width=width)[-1] == expected
+
+
+def test_markup_and_escapes_are_plain_text() -> None:
+    """A name in Rich's markup or with terminal escapes is shown letter by letter."""
+    assert "[red]evil[/red]" in picture(planned("markup"), width=120)[0]
+    assert "\\x1b[2J" in picture(planned("escapes"), width=120)[0]
+
+
+def test_a_terminal_without_unicode_gets_ascii() -> None:
+    """Bars, marks and names of other scripts have a form in ASCII."""
+    shown, _ = picture(planned("wide"), progress(asset="wide"), width=60, ascii_only=True)
+    assert shown.startswith(r"| \u65e5\u67...")
+    assert "#####" in shown
+
+
+@given(st.text(max_size=60), st.integers(0, 30))
+def test_a_cut_name_keeps_both_ends(name: str, width: int) -> None:
+    """A name that does not fit is cut in the middle, to at most the width."""
+    cut = cut_middle(name, width)
+    assert cell_len(cut) <= width
+    assert cut == name or "…" in cut or width < 3
+
+
+def test_a_finished_asset_stays_with_its_numbers() -> None:
+    """The line that scrolls up has mark, name, size, time and speed; of a long name both ends."""
+    line = Line(Mark.DONE, "weights/model-00001.safetensors", "1.0 GiB  in 12 s  85 MiB/s", "")
+    assert render_line(line, 80)[0].plain == "✓ weights/model-00001.safetensors  1.0 GiB  in 12 s  85 MiB/s"
+    assert render_line(line, 40)[0].plain == "✓ weights/…tensors  1.0 GiB  in 12 s  8…"
+    assert render_line(line, 80, ascii_only=True)[0].plain.startswith("+ weights/")
+
+
+@given(st.text(alphabet="ab 長", max_size=80), st.integers(2, 20))
+def test_a_summary_is_broken_not_cut(text: str, width: int) -> None:
+    """A line without a name loses no word, however narrow the terminal."""
+    lines = wrapped(text, width)
+    assert all(cell_len(line) <= width for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from grym_fetch.core import events
+from grym_fetch.display import choose_display
+from grym_fetch.display.live import LiveView
+from grym_fetch.display.loop import View, show
+from grym_fetch.display.plain import MOST_PENDING, PlainView
+from tests.display.scripted import Bus, Clock, FakeTerminal, draw_at_once, start
+
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+PLANNED = events.AssetPlanned(asset="a", size=100, resumed_bytes=0)
+FINISHED = events.RunFinished(verified=1, reused=0, failed=0, downloaded_bytes=100, seconds=1.0)
+VERIFIED = events.AssetVerified(
+    asset="a", path="p", checksum="c", size=100, seconds=1.0, downloaded_bytes=100
+)
+
+
+def live(stream: FakeTerminal, *, width: int = 60, verbose: int = 0, **environ: str) -> LiveView:
+    return LiveView(
+        stream,
+        {"a": "[b]ä[/b].bin"},
+        environ={"TERM": "xterm", **environ},
+        size=lambda: (width, 10),
+        verbose=verbose,
+    )
+
+
+def drawn(view: View, *happened: events.Event, now: float = 0.0) -> None:
+    for event in happened:
+        view.apply(event, now)
+    drawing = view.prepare(now)
+    assert drawing is not None
+    drawing()
+
+
+def test_plain_lines_have_no_escape_codes() -> None:
+    """A log gets one line a change, ended by a line feed, and nothing else."""
+    stream = FakeTerminal(is_terminal=False)
+    view = PlainView(stream, {"a": "\x1b[31mred.bin"})
+    drawn(view, PLANNED, VERIFIED)
+    assert stream.getvalue() == (
+        "\\x1b[31mred.bin: downloading, 100 B\n\\x1b[31mred.bin: verified, 100 B in 1.0 s (100 B/s)\n"
+    )
+
+
+def test_plain_lines_draw_nothing_for_progress() -> None:
+    """Progress gives the plain display no reason to write."""
+    view = PlainView(FakeTerminal(is_terminal=False))
+    view.apply(events.ProgressMade(asset="a", bytes=1, total=2, rate=1.0), 0.0)
+    assert view.prepare(0.0) is None
+
+
+def test_plain_lines_are_ascii_where_the_stream_is() -> None:
+    """A stream that is not UTF-8 gets escapes instead of an error or question marks."""
+    stream = FakeTerminal(is_terminal=False, encoding="ascii")
+    drawn(PlainView(stream, {"a": "ä.bin"}), PLANNED, FINISHED)
+    assert stream.getvalue() == (
+        "\\xe4.bin: downloading, 100 B\n1 verified, 0 already there, 0 failed - 100 B in 1.0 s (100 B/s)\n"
+    )
+
+
+def test_lines_that_nobody_takes_are_bounded() -> None:
+    """A stream that is stuck for long costs its oldest lines, and says how many."""
+    stream = FakeTerminal(is_terminal=False)
+    view = PlainView(stream)
+    drawn(view, *[PLANNED] * (MOST_PENDING + 7))
+    first, *others = stream.getvalue().splitlines()
+    assert first == "(7 lines left out: they could not be written in time)"
+    assert len(others) == MOST_PENDING
+
+
+def test_the_live_display_cleans_up_after_itself() -> None:
+    """The cursor is hidden while the region lives, and shown again by the close; names are no markup."""
+    stream = FakeTerminal()
+    view = live(stream)
+    drawn(view, PLANNED)
+    assert HIDE_CURSOR in stream.getvalue()
+    assert "[b]ä[/b].bin" in stream.getvalue()
+    view.close()
+    view.close()
+    assert stream.getvalue().endswith(SHOW_CURSOR + "\r\x1b[1A\x1b[2K")
+    assert stream.getvalue().count(SHOW_CURSOR) == 1
+
+
+def test_finished_assets_scroll_up_out_of_the_region() -> None:
+    """A finished asset's line is printed once, before the region."""
+    stream = FakeTerminal()
+    view = live(stream, NO_COLOR="1")
+    drawn(view, PLANNED, events.AssetPlanned(asset="b", size=None, resumed_bytes=0))
+    drawn(view, VERIFIED)
+    drawn(view)
+    text = stream.getvalue()
+    assert text.count("✓ [b]ä[/b].bin  100 B  in 1.0 s  100 B/s\n") == 1
+    assert text.rindex("✓") < text.rindex("queued")
+
+
+def test_news_shows_only_when_verbose() -> None:
+    """Retries and mirrors are states of a row; their reasons stay on screen only with -v."""
+    retry = events.RetryScheduled(asset="a", url="u", attempt=1, delay=3.0, reason="status 503")
+    quiet, talkative = FakeTerminal(), FakeTerminal()
+    drawn(live(quiet), PLANNED, retry)
+    drawn(live(talkative, verbose=1, width=100), PLANNED, retry)
+    assert "status 503" not in quiet.getvalue()
+    assert "status 503" in talkative.getvalue()
+
+
+def test_no_color_is_honoured() -> None:
+    """With NO_COLOR no colour is written; without, there is some."""
+    coloured, colourless = FakeTerminal(), FakeTerminal()
+    drawn(live(coloured), PLANNED, events.ProgressMade(asset="a", bytes=50, total=100, rate=1.0))
+    drawn(
+        live(colourless, NO_COLOR="1"), PLANNED, events.ProgressMade(asset="a", bytes=50, total=100, rate=1.0)
+    )
+    assert "\x1b[36m" in coloured.getvalue()
+    assert "\x1b[36m" not in colourless.getvalue()
+
+
+def test_nothing_is_drawn_before_there_is_something_to_show() -> None:
+    """A run with nothing to do leaves no trace but its summary."""
+    stream = FakeTerminal()
+    view = live(stream)
+    view.apply(events.RunStarted(assets=1, bytes=0), 0.0)
+    assert view.prepare(0.0) is None
+    view.close()
+    assert stream.getvalue() == ""
+
+
+def test_what_is_said_does_not_break_the_region() -> None:
+    """A log record becomes a line above the region, neutralised and wrapped."""
+    stream = FakeTerminal()
+    view = live(stream, width=20, NO_COLOR="1")
+    view.say("a warning that is \x1b[2J longer than twenty")
+    drawn(view, PLANNED)
+    assert "a warning that is\n\\x1b[2J longer than\ntwenty\n" in stream.getvalue()
+
+
+def test_a_narrower_terminal_leaves_no_remains() -> None:
+    """Rows that a narrower terminal made by breaking lines are erased before the next picture."""
+    stream = FakeTerminal()
+    width = 80
+    view = LiveView(stream, {}, environ={"TERM": "xterm"}, size=lambda: (width, 10))
+    drawn(view, PLANNED)
+    before = len(stream.getvalue())
+    width = 30
+    drawn(view)
+    up = stream.getvalue()[before:].split("a")[0].count("\x1b[1A")
+    assert up > 2
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """A pseudo-terminal: the end that the display writes to, and the end that a person sees."""
+    seen, written = os.openpty()
+    yield written, seen
+    os.close(seen)
+    os.close(written)
+
+
+async def test_a_real_terminal_is_left_as_it_was(terminal: tuple[int, int]) -> None:
+    """On a pseudo-terminal the live display is chosen, shows the run, and ends with a visible cursor."""
+    written, seen = terminal
+    with os.fdopen(written, "w", encoding="utf-8", closefd=False) as stream:
+        display = choose_display(stream=stream, environ={"TERM": "xterm"}, quiet=False, names={}, verbose=0)
+        assert display is not None
+        bus = Bus([PLANNED, events.ProgressMade(asset="a", bytes=50, total=100, rate=1.0)])
+        running = start(display.run(bus))
+        bus.publish(VERIFIED)
+        bus.publish(FINISHED)
+        bus.close()
+        await running
+    shown = os.read(seen, 65536).decode()
+    assert "1 verified, 0 already there, 0 failed" in shown
+    assert "✓ " in shown
+    assert shown.count(HIDE_CURSOR) == shown.count(SHOW_CURSOR) == 1
+
+
+async def test_a_closed_pipe_harms_nobody(capfd: pytest.CaptureFixture[str]) -> None:
+    """When the reader of stderr is gone the run goes on, stdout is untouched, and nothing is raised."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as stream:
+        for view in (PlainView(stream), LiveView(stream, environ={"TERM": "xterm"}, size=lambda: (80, 24))):
+            clock, bus = Clock(), Bus([PLANNED])
+            showing = start(show(bus, view, clock=clock, sleep=clock.sleep, draw=draw_at_once))
+            await clock.advance(1.0)
+            bus.publish(VERIFIED)
+            bus.close()
+            await clock.finish(showing)
+            assert bus.backlog == 0
+    print("still here")  # noqa: T201 - Rich's own answer to a broken pipe closes stdout
+    assert capfd.readouterr().out == "still here\n"
