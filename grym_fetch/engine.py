@@ -7,11 +7,11 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from grym_fetch.backends.base import Clock
 from grym_fetch.backends.disk import DiskStore
-from grym_fetch.backends.http_client import HttpTransport
 from grym_fetch.backends.project import Project
 from grym_fetch.backends.shelf import Shelf
 from grym_fetch.backends.threads import WorkerThreads
@@ -57,24 +57,38 @@ class Engine:
         on_received: Callable[[int], None],
         version: str,
     ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._emit = emit
+        self._environ = environ
+        self._on_received = on_received
+        self._version = version
         self._hashers = WorkerThreads("hash", 2)
-        self._transport = HttpTransport(
+        self.store = DiskStore(project.assets_dir)
+        self.shelf = Shelf(project.assets_dir, project.external_dir, self._hashers)
+        self._scheduler: Scheduler | None = None
+
+    @cached_property
+    def delivery(self) -> Delivery:
+        """What fetches. Made when something has to be fetched: aiohttp is imported then, and not before."""
+        from grym_fetch.backends.http_client import HttpTransport
+
+        settings = self._settings
+        transport = HttpTransport(
             connect_timeout=settings.connect_timeout,
             stall_timeout=settings.stall_timeout,
             allow_private=settings.allow_private_addresses,
-            user_agent=f"grym-fetch/{version}",
+            user_agent=f"grym-fetch/{self._version}",
         )
-        self.store = DiskStore(project.assets_dir)
-        self.shelf = Shelf(project.assets_dir, project.external_dir, self._hashers)
-        self._scheduler = Scheduler(self._transport, connections=settings.parallel, per_host=settings.max_per_host)
-        self.delivery = Delivery(
+        self._scheduler = Scheduler(transport, connections=settings.parallel, per_host=settings.max_per_host)
+        return Delivery(
             store=self.store,
             shelf=self.shelf,
             scheduler=self._scheduler,
-            exchange=Exchange(Credentials(environ, read_netrc(environ))),
+            exchange=Exchange(Credentials(self._environ, read_netrc(self._environ))),
             threads=self._hashers,
-            clock=clock,
-            emit=emit,
+            clock=self._clock,
+            emit=self._emit,
             settings=DeliverySettings(
                 offline=settings.offline,
                 allow_unpinned=settings.allow_unpinned,
@@ -83,14 +97,14 @@ class Engine:
             transfer_settings=TransferSettings(
                 connections=settings.parallel, retry=RetryPolicy(retries=settings.retries)
             ),
-            limiter=TokenBucket(settings.limit_rate, clock.monotonic()) if settings.limit_rate else None,
-            on_received=on_received,
+            limiter=TokenBucket(settings.limit_rate, self._clock.monotonic()) if settings.limit_rate else None,
+            on_received=self._on_received,
         )
 
     async def aclose(self) -> None:
         """End transfers under way, keep what they have, close every connection."""
-        await self._scheduler.aclose()
-        await self._transport.aclose()
+        if self._scheduler is not None:
+            await self._scheduler.aclose()
         self.store.close()
         self._hashers.close()
 

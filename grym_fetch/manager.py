@@ -272,6 +272,18 @@ class AssetManager:
             unverified=found.error is None and not found.verified,
         )
 
+    def state_of(self, asset: Asset) -> str:
+        """How the asset stands, without reading a file: ``verified``, ``present``, ``partial`` or ``missing``.
+
+        ``present`` is a file of the right size that was not verified yet. Needs a running loop.
+        """
+        engine = self._ready()
+        if engine.shelf.find_stamped(asset) is not None:
+            return "verified"
+        if engine.shelf.is_there(asset):
+            return "present"
+        return "partial" if engine.delivery.staged_bytes(asset) else "missing"
+
     async def _join(self, asset: Asset, *, force: bool) -> Delivered:
         """Wait for the asset's delivery, starting it if nobody has. The last one who leaves ends it."""
         key = (asset.id, asset.is_stand_in, force)

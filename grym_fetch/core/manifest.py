@@ -337,6 +337,7 @@ def _check_ids(entries: list[object], problems: _Problems) -> None:
         if isinstance(entry, dict) and isinstance(asset_id := entry.get("id"), str):
             earlier = first.setdefault(asset_id, index)
             if earlier != index:
+                problems.has_taken_id(index)
                 shown = safe_text(asset_id, limit=80)
                 problems.add(("assets", index, "id"), f"is '{shown}', as in assets[{earlier}]; ids must be distinct")
 
@@ -385,6 +386,7 @@ class _Problems:
         entries = raw.get("assets") if isinstance(raw, dict) else None
         self._entries: list[object] = entries if isinstance(entries, list) else []
         self._source = source
+        self._nameless: set[int] = set()
         self._found: dict[Location, str] = {}
 
     def add(self, location: Location, message: str) -> None:
@@ -397,11 +399,16 @@ class _Problems:
             in_order = sorted(self._found.items(), key=lambda item: _asset_index(item[0]))
             raise ManifestError(self._source, [self._problem(*item) for item in in_order])
 
+    def has_taken_id(self, index: int) -> None:
+        """Take note that the id of this asset names another one."""
+        self._nameless.add(index)
+
     def name_of(self, index: int) -> str:
-        """Name an asset: by its id where that can be shown, else by its index."""
+        """Name an asset: by its id where that names it and can be shown, else by its index."""
         entry = self._entries[index]
         asset_id = entry.get("id") if isinstance(entry, dict) else None
-        if isinstance(asset_id, str) and asset_id.isprintable() and 0 < len(asset_id) <= 200:
+        can_be_shown = isinstance(asset_id, str) and asset_id.isprintable() and 0 < len(asset_id) <= 200
+        if can_be_shown and index not in self._nameless:
             return f"asset '{asset_id}'"
         return f"assets[{index}]"
 
@@ -410,7 +417,7 @@ class _Problems:
         if index < 0:
             return Problem("top level", _key_of(location), message)
         key = _key_of(location[2:])
-        # An id that is wrong or taken names nothing.
+        # An id that is wrong names nothing.
         return Problem(f"assets[{index}]" if key == "id" else self.name_of(index), key, message)
 
 

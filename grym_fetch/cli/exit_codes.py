@@ -1,0 +1,52 @@
+"""Exit codes, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from grym_fetch.core.errors import (
+    GrymFetchError,
+    IntegrityError,
+    Locked,
+    ManifestError,
+    MirrorsExhausted,
+    StorageError,
+    SyncFailed,
+    UnknownAsset,
+)
+
+DONE = 0
+NOT_FETCHED = 1
+WRONG_USAGE = 2
+INTEGRITY = 3
+STORAGE = 4
+LOCKED = 5
+INTERRUPTED = 130
+TERMINATED = 143
+
+_WORST_FIRST = (WRONG_USAGE, INTEGRITY, STORAGE, LOCKED, NOT_FETCHED)
+
+
+def exit_code(error: GrymFetchError) -> int:
+    """Return the code for an error; where several apply, the worst one."""
+    match error:
+        case SyncFailed(failures=failures):
+            return worst(exit_code(failure) for failure in failures.values())
+        case MirrorsExhausted(failures=failures):
+            return worst(exit_code(failure.error) for failure in failures)
+        case ManifestError() | UnknownAsset():
+            return WRONG_USAGE
+        case IntegrityError():
+            return INTEGRITY
+        case Locked():
+            return LOCKED
+        case StorageError():
+            return STORAGE
+        case _:
+            return NOT_FETCHED
+
+
+def worst(codes: Iterable[int]) -> int:
+    """Return the code that matters most: integrity, then storage, then a lock, then the rest."""
+    found = set(codes)
+    return next((code for code in _WORST_FIRST if code in found), NOT_FETCHED)

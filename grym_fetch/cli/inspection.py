@@ -1,0 +1,181 @@
+"""Commands that look: ``check``, ``path``, ``list``, ``info``, ``schema``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grym_fetch.cli.options import Common, common_options, option, transfer_options
+
+if TYPE_CHECKING:
+    from grym_fetch.core.manifest import Asset
+    from grym_fetch.manager import AssetManager
+
+
+@click.command("check")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@option("--full", is_flag=True, help="Read every byte again, also of files that were verified before.")
+@option("--minimal", is_flag=True, help="Check the small stand-ins.")
+@option("--allow-unpinned", is_flag=True, help="Let a file without a checksum pass, unverified.")
+@common_options
+def check_command(common: Common, ids: tuple[str, ...], full: bool, minimal: bool, allow_unpinned: bool) -> int:
+    """Say whether assets are present and valid; without a choice, all of them.
+
+    A file that was verified before and has not changed since (size, times, inode) is trusted. Exit code 1 if something
+    is missing, 3 if something is corrupt.
+    """
+    from grym_fetch.cli import exit_codes
+    from grym_fetch.cli.runner import run
+    from grym_fetch.core.text import safe_text
+
+    async def body(manager: AssetManager) -> int:
+        codes = {exit_codes.DONE}
+        for asset in [manager.manifest.get(asset_id) for asset_id in ids] or manager.manifest.assets:
+            status = await manager.check_asset(asset.id, full=full)
+            state = "ok" if status.valid else "missing" if not status.exists else "corrupt"
+            if status.unverified:
+                state = "unverified"
+            if state == "missing" or (state == "unverified" and not allow_unpinned):
+                codes.add(exit_codes.NOT_FETCHED)
+            elif state == "corrupt":
+                codes.add(exit_codes.INTEGRITY)
+            if common.json:
+                record = {
+                    "id": status.id, "state": state, "exists": status.exists, "valid": status.valid,
+                    "path": str(status.path), "error": status.error,
+                }  # fmt: skip
+                click.echo(json.dumps(record))
+            elif not common.quiet or state not in ("ok", "unverified"):
+                detail = f"  {status.error}" if status.error and state == "corrupt" else ""
+                shown = safe_text(str(status.path), limit=4000)
+                click.echo(f"{state:<10}  {safe_text(status.id)}  {shown}{detail}")
+        return exit_codes.worst(codes - {exit_codes.DONE}) if codes != {exit_codes.DONE} else exit_codes.DONE
+
+    return run(common, body, minimal=minimal)
+
+
+@click.command("path")
+@click.argument("asset_id", metavar="ID")
+@option("--minimal", is_flag=True, help="The small stand-in, if the asset has one.")
+@transfer_options
+@common_options
+def path_command(common: Common, asset_id: str, minimal: bool, **transfer: Any) -> int:
+    """Print an asset's path, fetching the asset first if it is not there (never with --offline)."""
+    from grym_fetch.cli.runner import run
+    from grym_fetch.cli.settings import settings_from
+
+    async def body(manager: AssetManager) -> int:
+        path = await manager.get_asset_path(asset_id)
+        if not common.json:
+            click.echo(str(path))
+        else:
+            click.echo(json.dumps({"id": asset_id, "path": str(path)}))
+        return 0
+
+    return run(common, body, settings=settings_from(transfer), minimal=minimal)
+
+
+@click.command("list")
+@option("--tag", "tags", multiple=True, metavar="T", help="Only assets with this tag (repeatable).")
+@common_options
+def list_command(common: Common, tags: tuple[str, ...]) -> int:
+    """List what is configured: id, state, size, tags. Reads no file's bytes."""
+    from grym_fetch.cli.runner import run
+    from grym_fetch.cli.sync import raise_unknown_tags
+    from grym_fetch.core.text import safe_text
+    from grym_fetch.display.lines import format_size
+
+    async def body(manager: AssetManager) -> int:
+        unknown = manager.manifest.unknown_tags(tags)
+        if unknown:
+            raise_unknown_tags(manager, unknown)
+        rows = []
+        for asset in manager.choose(tags=tags, all=not tags):
+            state = manager.state_of(asset)
+            if common.json:
+                click.echo(json.dumps({**_record(asset), "state": state}))
+                continue
+            size = format_size(asset.size) if asset.size is not None else "?"
+            required = "required" if asset.required else ""
+            rows.append((safe_text(asset.id), state, size, required, ", ".join(map(safe_text, asset.tags))))
+        _print_table(rows)
+        return 0
+
+    return run(common, body)
+
+
+@click.command("info")
+@click.argument("asset_id", metavar="ID")
+@common_options
+def info_command(common: Common, asset_id: str) -> int:
+    """Show all that is known of an asset."""
+    from grym_fetch.cli.runner import run
+    from grym_fetch.core.text import redact_url, safe_text
+    from grym_fetch.display.lines import format_size
+
+    async def body(manager: AssetManager) -> int:
+        asset = manager.manifest.get(asset_id)
+        status = await manager.check_asset(asset_id)
+        state = manager.state_of(asset)
+        if common.json:
+            record = {**_record(asset), "state": state, "path": str(status.path), "error": status.error}
+            click.echo(json.dumps(record))
+            return 0
+        size = f"{format_size(asset.size)} ({asset.size} bytes)" if asset.size is not None else "unknown"
+        rows = [
+            ("id", asset.id),
+            ("name", asset.name),
+            ("description", asset.description or ""),
+            ("version", asset.version or ""),
+            ("state", state),
+            ("path", str(status.path)),
+            ("problem", status.error if status.error and status.exists else ""),
+            ("size", size),
+            ("checksum", str(asset.checksum) if asset.checksum is not None else "none: `grym-fetch pin` records one"),
+            ("required", "yes" if asset.required else "no"),
+            ("tags", ", ".join(asset.tags)),
+            *(("url" if n == 0 else f"mirror {n}", redact_url(url)) for n, url in enumerate(asset.urls)),
+            ("stand-in", redact_url(asset.minimal.url) if asset.minimal is not None else ""),
+        ]
+        for key, value in rows:
+            if value:
+                click.echo(f"{key:<12} {safe_text(str(value), limit=4000)}")
+        return 0
+
+    return run(common, body)
+
+
+@click.command("schema")
+def schema_command() -> None:
+    """Print the JSON Schema of the manifest, for editors and for checks of your own."""
+    from grym_fetch.core.manifest_schema import manifest_json_schema
+
+    click.echo(json.dumps(manifest_json_schema(), indent=2))
+
+
+def _record(asset: Asset) -> dict[str, object]:
+    from grym_fetch.core.text import redact_url
+
+    return {
+        "id": asset.id,
+        "name": asset.name,
+        "size": asset.size,
+        "checksum": str(asset.checksum) if asset.checksum is not None else None,
+        "required": asset.required,
+        "tags": list(asset.tags),
+        "localPath": asset.local_path,
+        "urls": [redact_url(url) for url in asset.urls],
+    }
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Write rows in aligned columns, the last one ragged."""
+    if not rows:
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        click.echo("  ".join([*cells, row[-1]]).rstrip())

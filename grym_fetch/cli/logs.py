@@ -1,0 +1,127 @@
+"""The log: stderr while developing, a rotated file in production.
+
+Rules: one line a record; every record is made safe for a terminal here, so that no caller can forget it. Addresses
+come redacted from where they are made (`grym_fetch.core.text`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from grym_fetch.bus import Subscription
+from grym_fetch.cli.options import Common
+from grym_fetch.core.events import AssetFailed, Event, ProgressMade
+from grym_fetch.core.text import safe_text
+
+log = logging.getLogger("grym_fetch.events")
+
+DEFAULT_FILE = Path("logs") / "asset-manager.log"
+MAX_BYTES = 5 * 1024 * 1024
+BACKUPS = 5
+
+
+class SafeFormatter(logging.Formatter):
+    """Escapes what a terminal or a log reader could take for more than text; tracebacks keep their lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Format the record's message on one safe line."""
+        record.message = safe_text(record.message, limit=2000)
+        return super().formatMessage(record)
+
+
+class _SayHandler(logging.Handler):
+    """Hands records to the live display, which writes them above its bars."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say the record."""
+        self._say(self.format(record))
+
+
+class LogSetup:
+    """The handlers of one run. `close` takes them away again."""
+
+    def __init__(self, common: Common) -> None:
+        self._common = common
+        self._root = logging.getLogger("grym_fetch")
+        self._level = {0: logging.WARNING, 1: logging.INFO}.get(common.verbose, logging.DEBUG)
+        if common.quiet:
+            self._level = logging.ERROR
+        self._stderr: logging.Handler = logging.StreamHandler(sys.stderr)
+        self._stderr.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))
+        self._stderr.setLevel(self._level)
+        self._handlers: list[logging.Handler] = [self._stderr]
+        self._root.addHandler(self._stderr)
+        self._root.setLevel(self._level)
+        self._root.propagate = False
+        self.wants_events = common.log_file is not None or _is_production()
+
+    def redirect(self, say: Callable[[str], None]) -> None:
+        """From now on hand what goes to stderr to the live display."""
+        handler = _SayHandler(say)
+        handler.setFormatter(self._stderr.formatter)
+        handler.setLevel(self._level)
+        self._root.removeHandler(self._stderr)
+        self._handlers.append(handler)
+        self._root.addHandler(handler)
+
+    def restore(self) -> None:
+        """The live display has ended: write to stderr again."""
+        if self._stderr not in self._root.handlers:
+            for handler in self._handlers:
+                if isinstance(handler, _SayHandler):
+                    self._root.removeHandler(handler)
+            self._root.addHandler(self._stderr)
+
+    def add_file(self, root: Callable[[], Path]) -> None:
+        """Write to the log file too, if one is wanted. A file that cannot be opened is said so, and no more."""
+        if not self.wants_events:
+            return
+        path = self._common.log_file or root() / DEFAULT_FILE
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handler = RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8")
+        except OSError as error:
+            self._root.warning("no log file %s: %s", path, os.strerror(error.errno or 0).lower())
+            return
+        handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setLevel(min(self._level, logging.INFO))
+        self._root.setLevel(min(self._level, logging.INFO))
+        self._handlers.append(handler)
+        self._root.addHandler(handler)
+
+    async def log_events(self, subscription: Subscription) -> None:
+        """Write every event but progress to the log."""
+        async for event in subscription:
+            if not isinstance(event, ProgressMade):
+                log_event(event)
+
+    def close(self) -> None:
+        """Take the handlers away."""
+        for handler in self._handlers:
+            self._root.removeHandler(handler)
+            handler.close()
+
+
+def log_event(event: Event) -> None:
+    """Write one event as one line."""
+    record = event.as_json()
+    text = " ".join(f"{key}={value!r}" for key, value in record.items() if key not in ("v", "time", "type"))
+    log.log(logging.ERROR if isinstance(event, AssetFailed) else logging.INFO, "%s %s", event.type, text)
+
+
+def set_up_logging(common: Common) -> LogSetup:
+    """Direct our log to where the user wants it."""
+    return LogSetup(common)
+
+
+def _is_production() -> bool:
+    return os.environ.get("GRYM_FETCH_ENV", "").lower() == "production"

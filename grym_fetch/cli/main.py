@@ -1,0 +1,97 @@
+"""The group, and how every command ends: an exit code, and an error that reads well."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from grym_fetch._version import __version__
+
+# Command to module: a command's module is imported when the command is run or its help is shown.
+COMMANDS = {
+    "sync": "sync",
+    "check": "inspection",
+    "path": "inspection",
+    "list": "inspection",
+    "info": "inspection",
+    "schema": "inspection",
+}
+SUMMARIES = {
+    "sync": "Make assets present and verified.",
+    "check": "Say whether assets are present and valid.",
+    "path": "Print an asset's path, fetching it if needed.",
+    "list": "List what is configured, and its state.",
+    "info": "Show all that is known of an asset.",
+    "schema": "Print the JSON Schema of the manifest.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and summaries, and imports a command only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"grym_fetch.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the summaries without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest names for an unknown one."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in COMMANDS:
+            import difflib
+
+            near = difflib.get_close_matches(name, COMMANDS, n=2)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"No such command {name!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Every option can be set in the environment as GRYM_FETCH_<OPTION>. "
+    "Exit codes: 0 done, 1 not fetched or missing, 2 usage or manifest, 3 checksum or size, 4 disk, "
+    "5 held by another process, 130 and 143 interrupted.",
+)
+@click.version_option(__version__, prog_name="grym-fetch")
+def cli() -> None:
+    """Make the big files a project needs present and verified.
+
+    They are listed in assets.json. Downloads are parallel, survive any interruption, fall back to mirrors, and appear
+    under their final name only once their checksum is right.
+    """
+
+
+def main() -> None:
+    """The entry point. Never lets a traceback out."""
+    try:
+        code = cli.main(prog_name="grym-fetch", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        code = done.exit_code
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; what we did is not undone by that.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,104 @@
+"""Options that commands share. Each has an environment variable ``GRYM_FETCH_<OPTION>``; the option wins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SIZE = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)(?:i?B)?(?:/s)?\s*", re.IGNORECASE)
+_FACTORS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+
+
+class Rate(click.ParamType[float]):
+    """A speed in bytes per second, such as ``500K``, ``10M`` or ``1.5MiB/s``; units are powers of 1024."""
+
+    name = "rate"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the text, or fail with what is allowed."""
+        if isinstance(value, float):
+            return value
+        match = _SIZE.fullmatch(str(value))
+        rate = float(match["number"]) * _FACTORS[match["unit"].upper()] if match else 0.0
+        if rate <= 0:
+            self.fail(f"{value!r} is no speed above zero; try 500K, 10M or 1G (bytes per second)", param, ctx)
+        return rate
+
+
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """`click.option` with the environment variable that goes with its long name."""
+    long_name = next(name for name in names if name.startswith("--"))
+    settings.setdefault("envvar", "GRYM_FETCH_" + long_name.partition("/")[0][2:].replace("-", "_").upper())
+    return click.option(*names, **settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What every command takes."""
+
+    config: str | None
+    assets_dir: str | None
+    external_assets_dir: str | None
+    verbose: int
+    quiet: bool
+    json: bool
+    log_file: Path | None
+
+
+def common_options(command: F) -> F:
+    """Add the options of `Common` to a command, which gets them as one argument ``common``."""
+
+    def gathered(**arguments: Any) -> Any:
+        names = ("config", "assets_dir", "external_assets_dir", "verbose", "quiet", "json", "log_file")
+        return command(common=Common(**{name: arguments.pop(name) for name in names}), **arguments)
+
+    gathered.__doc__ = command.__doc__
+    gathered.__name__ = command.__name__
+    # Options given to the command function itself come first in the help.
+    gathered.__click_params__ = list(getattr(command, "__click_params__", []))  # type: ignore[attr-defined]
+    wrapped: Any = gathered
+    path = click.Path(dir_okay=False, path_type=Path)
+    for decorate in (
+        option("--log-file", type=path, metavar="PATH", help="Also write the log to this file, rotated."),
+        option("--json", is_flag=True, help="Write one JSON object a line to stdout."),
+        option("-q", "--quiet", is_flag=True, help="Show errors only."),
+        option("-v", "--verbose", count=True, help="Show more: -v what happens, -vv everything."),
+        option("--external-assets-dir", metavar="DIR", help="Where files are looked for too. [<root>/../assets]"),
+        option("--assets-dir", metavar="DIR", help="Where assets are kept. [<root>/assets]"),
+        option("--config", metavar="PATH", help="The manifest. [assets.json or config/assets.json, here or above]"),
+    ):
+        wrapped = decorate(wrapped)
+    return wrapped  # type: ignore[no-any-return]  # still the function that was decorated, as click sees it
+
+
+def transfer_options(command: F) -> F:
+    """Add the options that say how assets are fetched; the command gets them as keywords of `Settings`."""
+    positive = click.IntRange(min=1)
+    seconds = click.FloatRange(min=0, min_open=True)
+    wrapped: Any = command
+    for decorate in (
+        option("--lock-timeout", type=click.FloatRange(min=0), default=3600.0, metavar="S", show_default=True,
+               help="Seconds to wait for another process that fetches the same asset."),
+        option("--connect-timeout", type=seconds, default=10.0, metavar="S", show_default=True,
+               help="Seconds to wait for a connection."),
+        option("--stall-timeout", type=seconds, default=30.0, metavar="S", show_default=True,
+               help="Seconds without a byte after which a connection is given up."),
+        option("--retries", type=click.IntRange(min=0), default=5, metavar="N", show_default=True,
+               help="Further attempts on one origin that makes no progress."),
+        option("--allow-unpinned", is_flag=True, help="Also take assets without a checksum, unverified."),
+        option("--no-private-addresses", is_flag=True, help="Refuse servers with private addresses."),
+        option("--offline", is_flag=True, help="Fetch nothing; fail if something is missing."),
+        option("--limit-rate", type=Rate(), metavar="RATE", help="Bytes per second over all connections: 500K, 10M."),
+        option("--max-per-host", type=positive, metavar="N", help="The most of these on one host. [all]"),
+        option("-j", "--parallel", type=positive, default=4, metavar="N", show_default=True,
+               help="The most connections open at once, over all assets."),
+    ):  # fmt: skip
+        wrapped = decorate(wrapped)
+    return wrapped  # type: ignore[no-any-return]  # as above

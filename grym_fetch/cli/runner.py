@@ -1,0 +1,196 @@
+"""Runs a command's work in an event loop: signals, display, JSON, log, errors, exit code. In this one place.
+
+Rules: the first SIGINT or SIGTERM stops the work, which keeps what has arrived; two seconds later, or at the second
+one, the process is gone whatever happens. What is on disk is right at every instant, so a hard end loses nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import NoReturn
+
+import anyio
+import anyio.to_thread
+import click
+
+from grym_fetch.bus import Subscription
+from grym_fetch.cli import exit_codes
+from grym_fetch.cli.logs import LogSetup, set_up_logging
+from grym_fetch.cli.options import Common
+from grym_fetch.core.errors import GrymFetchError, SyncFailed
+from grym_fetch.core.text import safe_text
+from grym_fetch.display import Display, choose_display
+from grym_fetch.engine import Settings
+from grym_fetch.manager import AssetManager
+
+log = logging.getLogger(__name__)
+
+GRACE = 1.6
+"""Seconds after the first signal until the process ends itself."""
+
+Body = Callable[[AssetManager], Awaitable[int]]
+
+
+def run(common: Common, body: Body, *, settings: Settings | None = None, minimal: bool | None = None) -> int:
+    """Run ``body`` with a manager and return the exit code. Prints errors; raises nothing but `SystemExit`."""
+    setup = set_up_logging(common)
+    try:
+        return anyio.run(
+            _main,
+            common,
+            body,
+            settings,
+            minimal,
+            setup,
+            backend="asyncio",
+            backend_options={"use_uvloop": _has_uvloop()},
+        )
+    except GrymFetchError as error:
+        _print_error(error)
+        return exit_codes.exit_code(error)
+    except Exception as error:
+        log.debug("internal error", exc_info=True)
+        hint = "" if common.verbose >= 2 else " Run it again with -vv to see where; please report it."
+        click.echo(f"error: internal error: {type(error).__name__}: {safe_text(str(error))}.{hint}", err=True)
+        return exit_codes.NOT_FETCHED
+    finally:
+        setup.close()
+
+
+def _has_uvloop() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("uvloop") is not None
+
+
+async def _main(common: Common, body: Body, settings: Settings | None, minimal: bool | None, setup: LogSetup) -> int:
+    loop = asyncio.get_running_loop()
+    work = loop.create_task(_work(common, body, settings, minimal, setup))
+    received: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        if received:
+            _end_now(received[0])
+        received.append(number)
+        loop.call_later(GRACE, _end_now, number)
+        work.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        if not common.quiet:
+            click.echo("interrupted: what has arrived is kept, and the next run resumes", err=True)
+        _end_now(received[0])
+
+
+def _end_now(number: signal.Signals) -> NoReturn:
+    """End without waiting for threads: one may be in a long fsync, and none holds anything that is not safe."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(128 + number)
+
+
+async def _work(common: Common, body: Body, settings: Settings | None, minimal: bool | None, setup: LogSetup) -> int:
+    manager = AssetManager(
+        common.config,
+        assets_dir=common.assets_dir,
+        external_assets_dir=common.external_assets_dir,
+        settings=settings,
+        minimal=minimal,
+    )
+    setup.add_file(lambda: manager.project.root)
+    manifest = manager.manifest
+    for warning in manager.warnings:
+        log.warning("%s", warning)
+    names = {asset.id: asset.name for asset in manifest.assets}
+    display = choose_display(
+        stream=sys.stderr, environ=os.environ, quiet=common.quiet, names=names, verbose=common.verbose
+    )
+    listeners = _listen(manager, common, display, setup)
+    try:
+        async with manager:
+            return await body(manager)
+    except GrymFetchError as error:
+        code = exit_codes.exit_code(error)
+        await _finish(listeners)
+        setup.restore()
+        _print_error(error)
+        return code
+    finally:
+        await _finish(listeners)
+        setup.restore()
+
+
+def _listen(
+    manager: AssetManager, common: Common, display: Display | None, setup: LogSetup
+) -> list[asyncio.Task[None]]:
+    loop = asyncio.get_running_loop()
+    listeners = []
+    if common.json:
+        listeners.append(loop.create_task(write_json(manager.events())))
+    if display is not None:
+        listeners.append(loop.create_task(display.run(manager.events())))
+        if display.is_live:
+            setup.redirect(display.say)
+    if setup.wants_events:
+        listeners.append(loop.create_task(setup.log_events(manager.events())))
+    return listeners
+
+
+async def _finish(listeners: list[asyncio.Task[None]]) -> None:
+    if listeners:
+        done, _ = await asyncio.wait(listeners)
+        listeners.clear()
+        for task in done:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("a listener ended with %s", type(error).__name__, exc_info=error)
+
+
+async def write_json(subscription: Subscription) -> None:
+    """Write events to stdout, one JSON object a line, from a thread: a reader may be slow, stop, or go away."""
+    is_broken = False
+    while await subscription.wait():
+        lines = "".join(f"{json.dumps(event.as_json())}\n" for event in subscription.drain())
+        if not is_broken:
+            is_broken = not await anyio.to_thread.run_sync(_write, lines, abandon_on_cancel=True)
+
+
+def _write(text: str) -> bool:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        # So that the interpreter's own flush at exit does not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
+def print_data(lines: Iterable[str]) -> None:
+    """Write data to stdout."""
+    for line in lines:
+        click.echo(line)
+
+
+def _print_error(error: GrymFetchError) -> None:
+    errors: Iterable[GrymFetchError] = error.failures.values() if isinstance(error, SyncFailed) else [error]
+    shown: set[str] = set()
+    for failure in errors:
+        text = str(failure)
+        if failure.asset_id is not None and failure.asset_id not in text:
+            text = f"{safe_text(failure.asset_id)}: {text}"
+        if text not in shown:
+            shown.add(text)
+            click.echo("error: " + "\n".join(safe_text(line, limit=1000) for line in text.split("\n")), err=True)

@@ -1,0 +1,111 @@
+"""``grym-fetch sync``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from grym_fetch.cli.options import Common, common_options, option, transfer_options
+
+
+def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> None:
+    """A header may hold a secret, and a command line is seen by every user of the machine."""
+    if value:
+        raise click.UsageError(
+            "--header is not accepted: others can read a command line. Put a token into GRYM_FETCH_TOKEN_<HOST> "
+            "(dots and dashes as _), HF_TOKEN, or ~/.netrc.",
+            ctx,
+        )
+
+
+@click.command("sync")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@option("--all", "everything", is_flag=True, help="Every asset, not only the required ones.")
+@option("--minimal", is_flag=True, help="Essential assets only, in their small stand-ins where they have one.")
+@option("--tag", "tags", multiple=True, metavar="T", help="Assets with this tag (repeatable).")
+@option("--asset-id", "asset_ids", multiple=True, metavar="ID", help="The same as naming it (repeatable).")
+@option("--force", is_flag=True, help="Fetch again even if valid; the old file stays until the new one is verified.")
+@option("-n", "--dry-run", is_flag=True, help="Print the plan and fetch nothing.")
+@click.option("--header", multiple=True, hidden=True, expose_value=False, callback=refuse_header)
+@transfer_options
+@common_options
+def sync_command(
+    common: Common,
+    ids: tuple[str, ...],
+    everything: bool,
+    minimal: bool,
+    tags: tuple[str, ...],
+    asset_ids: tuple[str, ...],
+    force: bool,
+    dry_run: bool,
+    **transfer: Any,
+) -> int:
+    """Make assets present and verified: without a choice, all required ones.
+
+    Exit code 0 means that everything asked for is there and right. An interrupted sync is resumed by running it again.
+    """
+    from grym_fetch.cli.runner import run
+    from grym_fetch.cli.settings import settings_from
+    from grym_fetch.manager import AssetManager
+
+    async def body(manager: AssetManager) -> int:
+        unknown = manager.manifest.unknown_tags(tags)
+        if unknown:
+            raise_unknown_tags(manager, unknown)
+        assets = manager.choose(ids + asset_ids, tags, everything, minimal)
+        if not assets and not common.quiet:
+            click.echo("nothing is chosen: no asset is marked as required; name some, or use --all", err=True)
+        if dry_run:
+            await print_plan(manager, assets, common, force=force)
+            return 0
+        await manager.sync_assets(assets, force=force)
+        return 0
+
+    return run(common, body, settings=settings_from(transfer), minimal=minimal)
+
+
+def raise_unknown_tags(manager: Any, unknown: tuple[str, ...]) -> None:
+    """Fail with the tags that exist."""
+    from grym_fetch.core.text import safe_text
+
+    known = sorted({tag for asset in manager.manifest.assets for tag in asset.tags})
+    shown = ", ".join(safe_text(tag, limit=60) for tag in known[:30]) or "none"
+    raise click.UsageError(f"no asset has the tag {', '.join(map(repr, unknown))}. Tags in the manifest: {shown}.")
+
+
+async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) -> None:
+    """Print what a sync would do: files, bytes, space."""
+    from grym_fetch.cli.runner import print_data
+    from grym_fetch.core.text import safe_text
+    from grym_fetch.display.lines import format_size
+
+    plan = await manager.plan(assets, force=force)
+    if common.json:
+        record = {
+            "fetch": [
+                {"id": a.id, "path": str(manager.project.assets_dir / a.local_path), "size": a.size, "pinned": a.pinned}
+                for a in plan.to_fetch
+            ],
+            "present": [a.id for a in plan.present],
+            "bytes_to_fetch": plan.bytes_to_fetch,
+            "bytes_staged": plan.bytes_staged,
+            "unknown_sizes": plan.unknown_sizes,
+            "space_needed": plan.space_needed,
+            "space_free": plan.space_free,
+        }
+        print_data([json.dumps(record)])
+        return
+    for asset in plan.to_fetch:
+        size = format_size(asset.size) if asset.size is not None else "size unknown"
+        note = "" if asset.pinned else "  (no checksum: refused without --allow-unpinned)"
+        click.echo(f"fetch  {safe_text(asset.id)}  {size}  -> {safe_text(asset.local_path, limit=1100)}{note}")
+    for asset in plan.present:
+        click.echo(f"keep   {safe_text(asset.id)}")
+    resumed = f", {format_size(plan.bytes_staged)} there from an earlier run" if plan.bytes_staged else ""
+    unknown = f", {plan.unknown_sizes} of unknown size" if plan.unknown_sizes else ""
+    click.echo(f"{len(plan.to_fetch)} to fetch, {len(plan.present)} already there{unknown}")
+    click.echo(f"{format_size(plan.bytes_to_fetch)} to download{resumed}")
+    fits = "" if plan.space_needed <= plan.space_free else ": NOT ENOUGH"
+    click.echo(f"space needed {format_size(plan.space_needed)}, free {format_size(plan.space_free)}{fits}")
