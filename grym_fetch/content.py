@@ -16,7 +16,7 @@ from grym_fetch.core.journal import Piece, PieceTable, address_hash
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.ranges import IntervalSet
-from grym_fetch.core.segments import UNBOUNDED, Segments
+from grym_fetch.core.segments import UNBOUNDED, Segments, SegmentSizes
 from grym_fetch.frontier import Frontier
 
 log = logging.getLogger(__name__)
@@ -29,13 +29,20 @@ class Content:
     """The content of one asset, as far as it is here. ``on_change`` is called when more is hashed or some is lost."""
 
     def __init__(
-        self, asset: Asset, origins: Origins, stage: Stage, threads: Threads, on_change: Callable[[], None]
+        self,
+        asset: Asset,
+        origins: Origins,
+        stage: Stage,
+        threads: Threads,
+        on_change: Callable[[], None],
+        sizes: SegmentSizes,
     ) -> None:
         self._asset = asset
         self._origins = origins
         self._stage = stage
         self._threads = threads
         self._on_change = on_change
+        self._sizes = sizes
         self._algorithm: Algorithm = asset.checksum.algorithm if asset.checksum is not None else "sha256"
         self._suspects: PieceTable | None = None
         self.size = asset.size if asset.size is not None else stage.recovered.size
@@ -76,7 +83,7 @@ class Content:
         for piece in pieces:
             on_hand.add(piece.start, piece.stop)
         self.pieces = PieceTable(pieces)
-        self.segments = Segments(self.size, on_hand)
+        self.segments = Segments(self.size, on_hand, self._sizes)
         self.frontier = Frontier(
             new_hasher(self._algorithm),
             self._stage,

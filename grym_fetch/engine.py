@@ -6,7 +6,7 @@ import netrc
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.addresses import Credentials
 from grym_fetch.core.events import Event
 from grym_fetch.core.policy import RetryPolicy, TokenBucket
+from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.delivery import Delivery, DeliverySettings
 from grym_fetch.exchange import Exchange
 from grym_fetch.scheduler import Scheduler
@@ -41,6 +42,7 @@ class Settings:
     offline: bool = False
     allow_unpinned: bool = False
     allow_private_addresses: bool = True
+    sizes: SegmentSizes = field(default_factory=SegmentSizes)
 
 
 class Engine:
@@ -95,7 +97,7 @@ class Engine:
                 lock_timeout=settings.lock_timeout,
             ),
             transfer_settings=TransferSettings(
-                connections=settings.parallel, retry=RetryPolicy(retries=settings.retries)
+                connections=settings.parallel, retry=RetryPolicy(retries=settings.retries), sizes=settings.sizes
             ),
             limiter=TokenBucket(settings.limit_rate, self._clock.monotonic()) if settings.limit_rate else None,
             on_received=self._on_received,

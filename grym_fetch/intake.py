@@ -26,7 +26,7 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.policy import TokenBucket
-from grym_fetch.core.segments import PIECE, Segment
+from grym_fetch.core.segments import Segment
 from grym_fetch.exchange import Answer
 from grym_fetch.outlast import outlast
 
@@ -81,8 +81,8 @@ class Intake:
         pinned: bool,
         on_bytes: Callable[[Origin, int, float], None],
         limiter: TokenBucket | None = None,
-        piece_size: int = PIECE,
-        promised_size: bool = False,
+        piece_size: int,
+        promised_size: bool,
     ) -> None:
         self._content = content
         self._clock = clock

@@ -45,34 +45,24 @@ from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, TokenBucket
 from grym_fetch.core.progress import Meter
 from grym_fetch.core.ranges import ByteRange
-from grym_fetch.core.segments import (
-    FIRST_SEGMENT,
-    MIB,
-    PIECE,
-    UNBOUNDED,
-    Segment,
-    segment_length,
-    share_of_slower,
-)
+from grym_fetch.core.segments import UNBOUNDED, Segment, SegmentSizes, segment_length, share_of_slower
 from grym_fetch.exchange import Exchange
 from grym_fetch.intake import MOST_CHANGES, Attempt, Intake, Restart, SingleStream
 from grym_fetch.outlast import outlast
 
 log = logging.getLogger(__name__)
 
-WINDOW = 64 * MIB
-"""Bytes that segments may be ahead of the hash frontier, beside one segment for each connection."""
 STEAL_SECONDS = 1.0
 """A connection with more work left than this shares it with an idle one."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransferSettings:
-    """What the user chose. ``connections``: the most that may work at once, over all assets. ``piece`` in bytes."""
+    """What the user chose. ``connections``: the most that may work at once, over all assets."""
 
     connections: int = 4
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    piece: int = PIECE
+    sizes: SegmentSizes = field(default_factory=SegmentSizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +103,7 @@ class Transfer:
         self._kick = kick
         self._settings = settings
         self._origins = Origins(asset.urls)
-        self._content = Content(asset, self._origins, stage, threads, self._changed)
+        self._content = Content(asset, self._origins, stage, threads, self._changed, settings.sizes)
         self._intake = Intake(
             self._content,
             clock,
@@ -121,7 +111,7 @@ class Transfer:
             promised_size=asset.size is not None,
             on_bytes=self._arrived,
             limiter=limiter,
-            piece_size=settings.piece,
+            piece_size=settings.sizes.piece,
         )
         self.resumed = self._content.segments.on_hand_bytes
         self._meter = Meter(now=clock.monotonic(), total=self._content.size, on_hand=self.resumed)
@@ -270,7 +260,7 @@ class Transfer:
         return attempt
 
     def _take(self, origin: Origin, now: float) -> Segment | None:
-        segments, connections = self._content.segments, self._settings.connections
+        segments, connections, sizes = self._content.segments, self._settings.connections, self._settings.sizes
         if segments.is_complete:
             return None
         if origin.ranges is False:
@@ -278,9 +268,11 @@ class Transfer:
         if (origin.ranges is None or segments.size is None) and self._attempts:
             return None  # the answer under way tells how to go on
         if segments.unpromised is None:
-            return segments.take(length=FIRST_SEGMENT, horizon=UNBOUNDED)
-        length = segment_length(segments.unpromised, connections, origin.rate)
-        segment = segments.take(length=length, horizon=self._content.frontier.position + WINDOW + connections * length)
+            return segments.take(length=sizes.first, horizon=UNBOUNDED)
+        length = segment_length(segments.unpromised, connections, origin.rate, sizes)
+        segment = segments.take(
+            length=length, horizon=self._content.frontier.position + sizes.window + connections * length
+        )
         if segment is None and segments.unpromised == 0:
             segment = self._steal(origin, now)
         return segment
@@ -297,7 +289,7 @@ class Transfer:
         seconds_left, victim = max(working, key=lambda entry: entry[0], default=(0.0, None))
         if victim is None or seconds_left < STEAL_SECONDS:
             return None
-        kept = share_of_slower(victim.segment.remaining, victim.rate(now), origin.rate)
+        kept = share_of_slower(victim.segment.remaining, victim.rate(now), origin.rate, self._settings.sizes)
         if kept is None:
             return None
         self._content.segments.cut(victim.segment, victim.segment.position + kept)

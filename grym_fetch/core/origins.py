@@ -15,8 +15,11 @@ from yarl import URL
 from grym_fetch.core.errors import GrymFetchError, OriginFailure
 from grym_fetch.core.http import NO_VALIDATOR, Validator
 from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, Step, next_step
-from grym_fetch.core.segments import PIECE
+from grym_fetch.core.segments import MIB
 from grym_fetch.core.text import redact_url
+
+PROGRESS = 2 * MIB
+"""Bytes that count as progress: they renew an origin's budget of retries."""
 
 
 @dataclass(eq=False, slots=True)
@@ -52,7 +55,7 @@ class Origin:
     def delivered(self, count: int) -> None:
         """Take note of bytes that came from here."""
         self._progress += count
-        if self._progress >= PIECE:
+        if self._progress >= PROGRESS:
             self._progress = 0
             self.failures = 0
 

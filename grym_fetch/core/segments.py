@@ -16,11 +16,22 @@ from dataclasses import dataclass
 from grym_fetch.core.ranges import ByteRange, IntervalSet
 
 MIB = 1024 * 1024
-PIECE = 2 * MIB
-"""Bytes that are written, recorded and hashed at once. Also what counts as progress."""
-FIRST_SEGMENT = 16 * MIB
-MIN_SEGMENT = MIB
-MAX_SEGMENT = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSizes:
+    """How content is divided, in bytes. The default suits links from 1 MB/s to 10 GB/s; tests use small ones."""
+
+    piece: int = 2 * MIB
+    """What is written, recorded and hashed at once. Also what counts as progress."""
+    first: int = 16 * MIB
+    """The length of a segment before any speed was measured."""
+    smallest: int = MIB
+    largest: int = 64 * MIB
+    window: int = 64 * MIB
+    """How far segments may be ahead of the hash frontier, beside one segment for each connection."""
+
+
 SEGMENT_SECONDS = 2.0
 """A segment should take about this long at the speed measured."""
 HOPELESS = 8.0
@@ -47,24 +58,25 @@ class Segment:
         return self.stop - self.position
 
 
-def segment_length(missing: int, connections: int, rate: float | None) -> int:
+def segment_length(missing: int, connections: int, rate: float | None, sizes: SegmentSizes) -> int:
     """Return how long the next segment should be, in bytes.
 
     ``missing`` bytes are not yet promised to anyone; ``rate`` is one connection's speed in bytes per second, None
     before it was measured.
     """
-    ideal = FIRST_SEGMENT if rate is None else int(rate * SEGMENT_SECONDS)
+    ideal = sizes.first if rate is None else max(int(rate * SEGMENT_SECONDS), 4 * sizes.smallest)
     fair = -(-missing // (2 * connections)) if connections > 1 else missing
-    length = min(max(ideal, 4 * MIN_SEGMENT), MAX_SEGMENT, max(fair, MIN_SEGMENT))
-    # Whole pieces, so that two segments never share one.
-    return max(MIN_SEGMENT, length // MIN_SEGMENT * MIN_SEGMENT)
+    length = min(ideal, fair, sizes.largest)
+    # In steps of the smallest one, so that segments are whole pieces mostly.
+    return max(sizes.smallest, length // sizes.smallest * sizes.smallest)
 
 
 class Segments:
     """The bytes of one asset: missing, promised, or on hand. ``size`` is None while unknown."""
 
-    def __init__(self, size: int | None, on_hand: IntervalSet) -> None:
+    def __init__(self, size: int | None, on_hand: IntervalSet, sizes: SegmentSizes | None = None) -> None:
         self.size = size
+        self._smallest = (sizes or SegmentSizes()).smallest
         self.in_flight: list[Segment] = []
         self.on_hand_bytes = on_hand.total
         self._taken = IntervalSet(on_hand)
@@ -96,7 +108,7 @@ class Segments:
         if gap is None or gap.start >= horizon:
             return None
         # Never leave a crumb behind that costs a request of its own.
-        stop = gap.stop if gap.length <= length + MIN_SEGMENT // 4 else gap.start + length
+        stop = gap.stop if gap.length <= length + self._smallest // 4 else gap.start + length
         return self._promise(gap.start, stop)
 
     def take_all(self) -> Segment | None:
@@ -145,7 +157,7 @@ class Segments:
         self.on_hand_bytes -= stop - start
 
 
-def share_of_slower(remaining: int, slower: float, faster: float) -> int | None:
+def share_of_slower(remaining: int, slower: float, faster: float, sizes: SegmentSizes) -> int | None:
     """Return how many of ``remaining`` bytes the slower of two connections keeps when the other helps; rates in B/s.
 
     Both then end at about the same time. 0 where the slower one is hopeless: it is better cut off than waited for.
@@ -154,4 +166,4 @@ def share_of_slower(remaining: int, slower: float, faster: float) -> int | None:
     if slower * HOPELESS < faster:
         return 0
     kept = int(remaining * slower / (slower + faster))
-    return kept if remaining - kept >= MIN_SEGMENT // 4 else None
+    return kept if remaining - kept >= sizes.smallest // 4 else None
