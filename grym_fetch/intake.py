@@ -188,12 +188,13 @@ class Intake:
     def _wrong_length(self, origin: Origin, actual: int, hint: str) -> Restart:
         expected = self._content.size
         assert expected is not None
-        told_here = not self._promised_size and self._content.size_origin in (origin, None)
-        if told_here and origin.changes < MOST_CHANGES:
-            # The length was learned here, not promised by the manifest: the content is another one now.
+        told_by = self._content.size_origin
+        if not self._promised_size and origin.changes < MOST_CHANGES:
+            # The length was learned, not promised by the manifest. Here, and the content is another one now; or from an
+            # origin that has failed since, and either may be wrong: then this one has the word, and the digest decides.
             origin.changes += 1
             origin.validator = http.NO_VALIDATOR
-            return Restart("the content at this address has another length now", origin=origin, forget_size=True)
+            return Restart("the content has another length than was learned", origin=told_by or origin, forget_size=True)
         raise LengthMismatch(origin.url, expected, actual, hint)
 
     # -- the body ---------------------------------------------------------------------------------------------------

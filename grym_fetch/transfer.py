@@ -137,14 +137,15 @@ class Transfer:
         try:
             while True:
                 await self._until_hashed_or_restart()
-                restart, self._restart = self._restart, None
-                if restart is None:
+                if self._restart is None:
                     digest = self._content.digest
                     if self.asset.checksum in (None, digest):
                         break
-                    restart = self._find_the_liar(digest)
+                    self._restart = self._find_the_liar(digest)
                 await _end([hashing])
-                await self._start_over(restart)
+                await self._start_over(self._restart)
+                # Only now: as long as a restart is due, nobody gets work.
+                self._restart = None
                 hashing = self._start_hashing()
             self._is_over = True
             assert self._content.size is not None
@@ -228,7 +229,10 @@ class Transfer:
             self._origins.current = trusted
             trusted.ready_at = float("-inf")
             content.compare_with(trusted)
-            discarded = await content.reduce(lambda p: p.origin == trusted.number and not content.is_inherited(p))
+            discarded = await content.reduce(
+                lambda p: p.origin == trusted.number and not content.is_inherited(p),
+                forget_size=content.size_origin is not trusted,
+            )
         elif origin is not None and self.asset.pinned:
             discarded = await content.reduce(lambda p: p.origin != origin.number, forget_size=restart.forget_size)
         else:
@@ -387,12 +391,14 @@ class Transfer:
         self._emit(
             RetryScheduled(asset=self.asset.id, url=origin.shown, attempt=attempt, delay=round(delay, 3), reason=reason)
         )
-        timer = asyncio.get_running_loop().create_task(self._wake_in(delay), name=f"retry {self.asset.id}")
+        timer = asyncio.get_running_loop().create_task(self._wake_when_ready(origin), name=f"retry {self.asset.id}")
         self._timers.add(timer)
         timer.add_done_callback(self._timers.discard)
 
-    async def _wake_in(self, delay: float) -> None:
-        await self._clock.sleep(delay)
+    async def _wake_when_ready(self, origin: Origin) -> None:
+        # A timer may fire a little early (uvloop counts in milliseconds); waking too early would mean never.
+        while (left := origin.ready_at - self._clock.monotonic()) > 0:
+            await self._clock.sleep(left)
         self._changed()
 
     def _exhausted(self) -> GrymFetchError:

@@ -18,6 +18,7 @@ COMMANDS = {
     "list": "inspection",
     "info": "inspection",
     "schema": "inspection",
+    "demo": "demo",
 }
 SUMMARIES = {
     "sync": "Make assets present and verified.",
@@ -26,6 +27,7 @@ SUMMARIES = {
     "list": "List what is configured, and its state.",
     "info": "Show all that is known of an asset.",
     "schema": "Print the JSON Schema of the manifest.",
+    "demo": "Show the main job with no network: a server on loopback, an interruption, a resume.",
 }
 
 

@@ -220,9 +220,11 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
     if "content-range" in head.fields:
         # RFC 9110 section 14.4: no meaning on a 200. Servers that send it have sent the slice, not the whole.
         return NoRanges("status 200 with a Content-Range")
+    if asked.wanted is not None and length == asked.wanted.length and length != asked.total:
+        # The slice without the words for it; or, while the total is unknown, a file of just this length. Asking for
+        # the whole tells which.
+        return NoRanges("status 200 with only the slice that was asked for")
     if asked.total is not None and length is not None and length != asked.total:
-        if asked.wanted is not None and length == asked.wanted.length:
-            return NoRanges("status 200 with only the slice that was asked for")
         if asked.validator.contradicts(head.validator):
             return Changed("the content at this address has changed", head.validator)
         return WrongLength(length, _page_hint(head))
