@@ -92,13 +92,13 @@ class Delivery:
         self._limiter = limiter
         self._on_received = on_received
 
-    async def deliver(self, asset: Asset, *, force: bool = False) -> Delivered:
-        """Make the asset present and verified. ``force``: fetch it even if it is there and right.
+    async def deliver(self, asset: Asset, *, force: bool = False, rank: int = 0) -> Delivered:
+        """Make the asset present and verified. ``force``: fetch it even if it is there and right; ``rank``: its turn.
 
         Raises any `GrymFetchError`; the event `asset_failed` was emitted then.
         """
         try:
-            return await self._deliver(asset, force=force)
+            return await self._deliver(asset, force=force, rank=rank)
         except GrymFetchError as error:
             error.asset_id = error.asset_id or asset.id
             self._emit(
@@ -115,7 +115,7 @@ class Delivery:
         """Bytes of this asset that an earlier run left behind: for a plan, not a promise."""
         return self._store.staged_bytes(StageKey(asset.local_path, _fingerprint(asset)))
 
-    async def _deliver(self, asset: Asset, *, force: bool) -> Delivered:
+    async def _deliver(self, asset: Asset, *, force: bool, rank: int) -> Delivered:
         if not asset.pinned:
             if not self._settings.allow_unpinned:
                 raise UnpinnedAsset(asset.id)
@@ -133,7 +133,7 @@ class Delivery:
             # Whoever held the lock has most likely fetched what we want.
             if waited and not force and (present := await self._present(asset)) is not None:
                 return present
-            return await self._fetch(asset, key, exclusive=lock.is_trustworthy)
+            return await self._fetch(asset, key, exclusive=lock.is_trustworthy, rank=rank)
         finally:
             lock.release()
 
@@ -171,7 +171,7 @@ class Delivery:
             await self._clock.sleep(POLL_SECONDS)
         return bool(announced)
 
-    async def _fetch(self, asset: Asset, key: StageKey, *, exclusive: bool) -> Delivered:
+    async def _fetch(self, asset: Asset, key: StageKey, *, exclusive: bool, rank: int) -> Delivered:
         began = self._clock.monotonic()
         stage = await self._store.open_stage(key, exclusive=exclusive)
         transfer = None
@@ -187,7 +187,7 @@ class Delivery:
                 settings=self._transfer_settings,
                 limiter=self._limiter,
             )
-            self._scheduler.add(transfer)
+            self._scheduler.add(transfer, rank)
             try:
                 fetched = await transfer.run()
             finally:

@@ -194,7 +194,7 @@ class Intake:
             # origin that has failed since, and either may be wrong: then this one has the word, and the digest decides.
             origin.changes += 1
             origin.validator = http.NO_VALIDATOR
-            return Restart("the content has another length than was learned", origin=told_by or origin, forget_size=True)
+            return Restart("the content has another length than we learned", origin=told_by or origin, forget_size=True)
         raise LengthMismatch(origin.url, expected, actual, hint)
 
     # -- the body ---------------------------------------------------------------------------------------------------

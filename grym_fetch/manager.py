@@ -152,6 +152,7 @@ class AssetManager:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flights: dict[tuple[str, bool, bool], _Flight] = {}
         self._downloaded = 0
+        self._ranks = 0
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -289,8 +290,9 @@ class AssetManager:
         key = (asset.id, asset.is_stand_in, force)
         flight = self._flights.get(key)
         if flight is None:
+            self._ranks += 1
             task = asyncio.get_running_loop().create_task(
-                self._ready().delivery.deliver(asset, force=force), name=f"deliver {asset.id}"
+                self._ready().delivery.deliver(asset, force=force, rank=self._ranks), name=f"deliver {asset.id}"
             )
             flight = self._flights[key] = _Flight(task)
             task.add_done_callback(lambda done: self._landed(key, done))

@@ -1,8 +1,9 @@
 """The bounded pool: one set of connections, shared by all assets under way.
 
 Rules: there are never more connections than `connections`, idle ones included, nor more at work on one host than
-`per_host`. Sources are served in the order they were added; one that has no work now is passed over. The scheduler
-knows attempts and connections, and nothing of HTTP or of files.
+`per_host`. A free connection goes to the source that has the fewest at work, so that no small asset waits for a big
+one; among equals to the one that was asked for first. The scheduler knows attempts and connections, and nothing of
+HTTP or of files.
 """
 
 from __future__ import annotations
@@ -42,18 +43,22 @@ class Scheduler:
         self._connections = tuple(self._free)
         self._per_host = per_host or connections
         self._busy: Counter[str] = Counter()
-        self._sources: list[Source] = []
+        self._sources: dict[Source, int] = {}
+        """How many attempts each has under way. In the order of their ranks."""
+        self._ranks: dict[Source, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_due = False
 
-    def add(self, source: Source) -> None:
-        """Serve this source, after those that are here already."""
-        self._sources.append(source)
+    def add(self, source: Source, rank: int) -> None:
+        """Serve this source. The lower its rank, the earlier among equals."""
+        self._ranks[source] = rank
+        self._sources[source] = 0
+        self._sources = {each: self._sources[each] for each in sorted(self._sources, key=self._ranks.__getitem__)}
         self.kick()
 
     def remove(self, source: Source) -> None:
         """Serve it no more. What it has under way is its own to end."""
-        self._sources.remove(source)
+        del self._sources[source], self._ranks[source]
         self.kick()
 
     def kick(self) -> None:
@@ -64,20 +69,28 @@ class Scheduler:
 
     def _assign(self) -> None:
         self._is_due = False
-        for source in self._sources:
-            while self._free and self._busy[source.host] < self._per_host:
-                attempt = source.next_attempt()
-                if attempt is None:
-                    break
-                connection = self._pick(attempt.host)
-                self._busy[attempt.host] += 1
-                task = asyncio.get_running_loop().create_task(source.fetch(attempt, connection))
-                attempt.task = task
-                self._tasks.add(task)
-                # A callback and not a finally: a task that is cancelled before its first step runs no finally.
-                task.add_done_callback(partial(self._ended, source, attempt, connection))
-            if not self._free:
+        idle: set[Source] = set()
+        while self._free:
+            # The first of the least, and they stand in the order of their ranks.
+            waiting = [source for source in self._sources if source not in idle]
+            if not waiting:
                 return
+            source = min(waiting, key=self._sources.__getitem__)
+            attempt = source.next_attempt() if self._busy[source.host] < self._per_host else None
+            if attempt is None:
+                idle.add(source)
+            else:
+                self._start(source, attempt)
+
+    def _start(self, source: Source, attempt: Attempt) -> None:
+        connection = self._pick(attempt.host)
+        self._sources[source] += 1
+        self._busy[attempt.host] += 1
+        task = asyncio.get_running_loop().create_task(source.fetch(attempt, connection))
+        attempt.task = task
+        self._tasks.add(task)
+        # A callback and not a finally: a task that is cancelled before its first step runs no finally.
+        task.add_done_callback(partial(self._ended, source, attempt, connection))
 
     def _pick(self, host: str) -> Connection:
         """A connection that is open to this host if there is one, else one that is not open, else any."""
@@ -88,6 +101,8 @@ class Scheduler:
     def _ended(self, source: Source, attempt: Attempt, connection: Connection, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._busy[attempt.host] -= 1
+        if source in self._sources:
+            self._sources[source] -= 1
         self._free.append(connection)
         source.release(attempt)
         self.kick()

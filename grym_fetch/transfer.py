@@ -205,7 +205,7 @@ class Transfer:
         if len(givers) == 1 and NOBODY_NOW not in givers:
             origin = self._origins.all[givers.pop()]
             origin.is_out = True
-            origin.last_error = TransferError(origin.url, f"what it sent has the digest {digest}")
+            origin.last_error = IntegrityError(f"what it sent has the digest {digest}, not {self.asset.checksum}")
         candidates = self._origins.usable
         self._trials += 1
         if not candidates or self._trials > 2 * len(self._origins.all):

@@ -55,6 +55,8 @@ def run(common: Common, body: Body, *, settings: Settings | None = None, minimal
     except GrymFetchError as error:
         _print_error(error)
         return exit_codes.exit_code(error)
+    except click.ClickException:
+        raise
     except Exception as error:
         log.debug("internal error", exc_info=True)
         hint = "" if common.verbose >= 2 else " Run it again with -vv to see where; please report it."

@@ -179,8 +179,8 @@ class DisplayModel:
         if self._meter is None:
             self._meter = Meter(now=now)
         self._meter.advance(now, on_hand=self._bytes, received=self._bytes - self._resumed, total=total)
-        # Small files end before they report a rate; a restarted asset has a rate, but its bytes stand still.
-        rate = max(self._meter.read(now).rate, sum(row.rate_at(now) for row in self._working.values()))
+        # Of all bytes together: the rows' own rates, each over its own past, would add up to more than the link has.
+        rate = self._meter.read(now).rate
         open_ended = self._sizeless > 0
         return Totals(
             assets=max(self._assets, seen),

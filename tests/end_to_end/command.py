@@ -1,0 +1,129 @@
+"""The real command as a real process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+DEADLINE = 60.0
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a child: the test's own, with nothing of ours but what is asked for."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GRYM_FETCH_")}
+    return kept | {"NO_PROXY": "*", "PYTHONUNBUFFERED": "1"} | more
+
+
+@dataclass(frozen=True)
+class Done:
+    """A process that has ended. ``peak_memory`` in bytes."""
+
+    code: int
+    out: str
+    err: str
+    peak_memory: int = 0
+
+    @property
+    def events(self) -> list[dict[str, object]]:
+        """What ``--json`` wrote."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    def of(self, kind: str) -> list[dict[str, object]]:
+        """Events of one type."""
+        return [event for event in self.events if event["type"] == kind]
+
+
+class Running:
+    """A process under way. Ended, whatever happens, when the block ends."""
+
+    def __init__(self, folder: Path, *arguments: str, **more: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "grym_fetch", *arguments],
+            cwd=folder,
+            env=environment(**more),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._seen: list[str] = []
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    def events(self) -> Iterator[dict[str, object]]:
+        """Its events as they come. Needs ``--json``."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._seen.append(line)
+            yield json.loads(line)
+
+    def until_bytes(self, count: int) -> None:
+        """Wait until its assets have this many bytes on hand, all together."""
+        on_hand: dict[object, int] = {}
+        for event in self.events():
+            if event["type"] in ("progress", "asset_planned"):
+                value = event.get("bytes", event.get("resumed_bytes"))
+                assert isinstance(value, int)
+                on_hand[event["asset"]] = value
+                if sum(on_hand.values()) >= count:
+                    return
+        raise AssertionError(f"it ended first: {self.finish()}")
+
+    def until(self, kind: str) -> dict[str, object]:
+        """Wait for an event of this type."""
+        for event in self.events():
+            if event["type"] == kind:
+                return event
+        raise AssertionError(f"it ended first: {self.finish()}")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def close_stdout(self) -> None:
+        """Read no more, as ``head`` does."""
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process.stdout = None
+
+    def finish(self, deadline: float = DEADLINE) -> Done:
+        """Wait for its end."""
+        out, err = self._process.communicate(timeout=deadline)
+        return Done(self._process.returncode, "".join(self._seen) + (out or ""), err)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()
+
+
+def run(folder: Path, *arguments: str, **more: str) -> Done:
+    """Run the command to its end."""
+    with Running(folder, *arguments, **more) as running:
+        return running.finish()
+
+
+def run_measured(folder: Path, *arguments: str) -> Done:
+    """Run the command to its end and take its peak memory from the operating system."""
+    with (folder / "out").open("w+") as out, (folder / "err").open("w+") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "grym_fetch", *arguments], cwd=folder, env=environment(), stdout=out, stderr=err
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        return Done(process.returncode, out.read(), err.read(), usage.ru_maxrss * 1024)

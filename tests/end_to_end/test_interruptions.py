@@ -1,0 +1,199 @@
+"""Signals, several processes and full disks, with real processes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.testing import AssetServer, SeededContent, Throttle, serve_in_thread
+from tests.end_to_end.command import Running, run
+from tests.project import Project
+
+MIB = 1024 * 1024
+SIZE = 24 * MIB
+
+
+@pytest.fixture
+def server() -> Iterator[AssetServer]:
+    with serve_in_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: AssetServer) -> Project:
+    """One asset that takes some seconds."""
+    made = Project(tmp_path / "project")
+    add(made, server, "a", rate=4 * MIB)
+    return made
+
+
+def add(project: Project, server: AssetServer, name: str, *, rate: float, size: int = SIZE) -> Path:
+    """Serve an asset at ``rate`` bytes per second and connection, and list it."""
+    content = SeededContent(size, seed=len(name))
+    file = server.add(f"/{name}", content, faults=[Throttle(rate=rate)])
+    return project.add(name, [file.url], None, size=size, checksum=file.sha256)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_soon_and_keeps_everything(
+    project: Project, server: AssetServer, number: signal.Signals, code: int
+) -> None:
+    """SIGINT and SIGTERM end the command within two seconds, keep what has arrived, and say how to go on."""
+    with Running(project.root, "sync", "--json") as running:
+        running.until_bytes(SIZE // 3)
+        sent = time.monotonic()
+        running.send(number)
+        done = running.finish(deadline=5)
+        assert time.monotonic() - sent < 2
+    assert done.code == code
+    assert "next run resumes" in done.err
+    assert "Traceback" not in done.err
+    received = max(event["bytes"] for event in done.of("progress") if isinstance(event["bytes"], int))
+    again = run(project.root, "sync", "--json")
+    assert again.code == 0
+    (planned,) = again.of("asset_planned")
+    assert isinstance(planned["resumed_bytes"], int)
+    assert planned["resumed_bytes"] >= received - 64 * 1024
+
+
+def test_nothing_goes_on_after_a_signal(project: Project, server: AssetServer) -> None:
+    """After Ctrl-C no thread downloads on: the server sees every connection closed."""
+    with Running(project.root, "sync", "--json") as running:
+        running.until_bytes(SIZE // 4)
+        running.send(signal.SIGINT)
+        running.finish(deadline=5)
+    deadline = time.monotonic() + 5
+    while server.stats.connections_open and time.monotonic() < deadline:
+        pass
+    assert server.stats.connections_open == 0
+
+
+def test_a_second_signal_ends_at_once(project: Project) -> None:
+    """Whoever presses Ctrl-C twice is not made to wait."""
+    with Running(project.root, "sync", "--json") as running:
+        running.until_bytes(MIB)
+        running.send(signal.SIGINT)
+        running.send(signal.SIGINT)
+        assert running.finish(deadline=2).code in (130, -signal.SIGINT)
+
+
+def test_a_second_process_waits_and_finds_it_done(project: Project, server: AssetServer) -> None:
+    """Two processes, one asset: the second says for whom it waits, and downloads nothing."""
+    with Running(project.root, "sync", "--json") as first:
+        first.until_bytes(MIB)
+        with Running(project.root, "sync", "--json") as second:
+            waiting = second.until("asset_waiting")
+            assert str(first.pid) in str(waiting["holder"])
+            assert first.finish().code == 0
+            done = second.finish()
+    assert done.code == 0
+    assert done.of("asset_reused")
+    assert done.of("run_finished")[0]["downloaded_bytes"] == 0
+    assert server.stats.body_bytes_sent == SIZE
+
+
+def test_a_dead_holder_blocks_nobody(project: Project) -> None:
+    """A process that was killed while it held an asset is not waited for, and what it had is taken over."""
+    with Running(project.root, "sync", "--json") as first:
+        first.until_bytes(SIZE // 2)
+        with Running(project.root, "sync", "--json") as second:
+            second.until("asset_waiting")
+            first.send(signal.SIGKILL)
+            done = second.finish()
+    assert done.code == 0
+    (planned,) = done.of("asset_planned")
+    assert isinstance(planned["resumed_bytes"], int)
+    assert planned["resumed_bytes"] > 0
+
+
+def test_waiting_has_an_end(project: Project) -> None:
+    """Past --lock-timeout the second process gives up with its own exit code and names the holder."""
+    with Running(project.root, "sync", "--json") as first:
+        first.until_bytes(MIB)
+        done = run(project.root, "sync", "--lock-timeout", "0.3")
+    assert done.code == 5
+    assert f"process {first.pid}" in done.err
+    assert "--lock-timeout" in done.err
+
+
+def test_never_more_connections_than_asked_for(tmp_path: Path, server: AssetServer) -> None:
+    """--parallel bounds the connections open at once, idle ones included, over all assets and hosts."""
+    project = Project(tmp_path / "project")
+    with serve_in_thread() as other:
+        for number in range(6):
+            where = server if number % 2 else other
+            add(project, where, f"asset-{number}", rate=20 * MIB, size=5 * MIB)
+        done = run(project.root, "sync", "--parallel", "3", "--json")
+        assert done.code == 0
+        assert server.stats.most_open_connections + other.stats.most_open_connections <= 6
+        assert server.stats.most_open_connections <= 3
+        assert other.stats.most_open_connections <= 3
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.root
+def test_too_small_a_disk_is_refused_before_the_first_byte(
+    small_disk: Path, project: Project, server: AssetServer
+) -> None:
+    """What cannot fit is not begun; the error names what is needed and what is free."""
+    done = run(project.root, "sync", "--assets-dir", str(small_disk / "assets"))
+    assert done.code == 4
+    assert "not enough space" in done.err
+    assert str(SIZE) in done.err
+    assert server.stats.body_bytes_sent == 0
+
+
+@pytest.mark.root
+def test_a_disk_that_fills_on_the_way(small_disk: Path, project: Project, server: AssetServer) -> None:
+    """A disk that somebody else fills ends the run with exit code 4; with space again, it goes on from there."""
+    add(project, server, "b", rate=3 * MIB, size=10 * MIB)
+    assets = ("--assets-dir", str(small_disk / "assets"))
+    with Running(project.root, "sync", "b", "--json", *assets) as running:
+        running.until_bytes(2 * MIB)
+        ballast = small_disk / "ballast"
+        with pytest.raises(OSError, match="No space"):
+            ballast.write_bytes(bytes(32 * MIB))
+        done = running.finish()
+    assert done.code == 4
+    assert "no space left" in done.err
+    ballast.unlink()
+    again = run(project.root, "sync", "b", "--json", *assets)
+    assert again.code == 0, again.err
+    (planned,) = again.of("asset_planned")
+    assert planned["resumed_bytes"] != 0
+
+
+def test_a_folder_that_cannot_be_written(project: Project, tmp_path: Path, server: AssetServer) -> None:
+    """An assets dir that is no folder ends with exit code 4 and names it."""
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file")
+    done = run(project.root, "sync", "--assets-dir", str(blocked / "assets"))
+    assert done.code == 4
+    assert str(blocked) in done.err
+    assert server.stats.body_bytes_sent == 0
+
+
+def test_a_reader_that_goes_away(project: Project) -> None:
+    """A closed stdout ends the JSON and not the download."""
+    with Running(project.root, "sync", "--json", "-q") as running:
+        running.until_bytes(MIB)
+        running.close_stdout()
+        done = running.finish()
+    assert done.code == 0, done.err
+    assert (project.assets / "models" / "a.bin").stat().st_size == SIZE
