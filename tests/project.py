@@ -56,7 +56,7 @@ class Project:
         content: bytes | None,
         *,
         pinned: bool = True,
-        size: int | None | bool = True,
+        size: int | bool | None = True,
         **more: object,
     ) -> Path:
         """List an asset whose right content is ``content``; return where it will be. ``size`` True: the right one."""

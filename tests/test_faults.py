@@ -20,6 +20,7 @@ from grym_fetch.testing import (
     ContentRange,
     Endless,
     ETag,
+    Fault,
     FlipByte,
     FlippingETag,
     Gzip,
@@ -54,8 +55,6 @@ from tests.project import KIB, ImpatientClock, Project, Recorder, Watcher
 SIZE = 700 * KIB + 123
 CONTENT = seeded_bytes(SIZE, seed=7)
 DEADLINE = 15.0
-
-Fault = object
 
 
 @pytest.fixture
@@ -134,7 +133,7 @@ async def test_one_origin_survives(
     server: AssetServer, project: Project, faults: list[Fault], known_size: bool
 ) -> None:
     """A fault that passes, or that there is a way around, costs requests and nothing else."""
-    file = server.add("/a.bin", CONTENT, faults=faults)  # type: ignore[arg-type]
+    file = server.add("/a.bin", CONTENT, faults=faults)
     path = project.add("a", [file.url], CONTENT, size=known_size)
     with Watcher(path, CONTENT):
         _, failure = await sync(project)
@@ -168,7 +167,7 @@ async def test_one_bad_origin_is_named(
     server: AssetServer, project: Project, faults: list[Fault], error: type[GrymFetchError], text: str
 ) -> None:
     """An origin that cannot give the file is named with its reason, and the old file stays."""
-    file = server.add("/a.bin", CONTENT, faults=faults)  # type: ignore[arg-type]
+    file = server.add("/a.bin", CONTENT, faults=faults)
     path = project.add("a", [file.url], CONTENT)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"old")
@@ -189,7 +188,7 @@ async def test_one_bad_origin_is_named(
 async def test_a_good_mirror_saves_it(server: AssetServer, project: Project, name: str, known_size: bool) -> None:
     """However the first origin lies or fails, one good mirror is enough; the switch is told with its reason."""
     faults = FATAL[name][0] if name in FATAL else [Truncate(after=0, covering=SIZE // 2)]
-    bad = server.add("/bad.bin", CONTENT, faults=faults)  # type: ignore[arg-type]
+    bad = server.add("/bad.bin", CONTENT, faults=faults)
     good = server.add("/good.bin", CONTENT)
     path = project.add("a", [bad.url, good.url], CONTENT, size=known_size)
     with Watcher(path, CONTENT):
@@ -255,11 +254,11 @@ async def test_content_changes_between_runs(server: AssetServer, project: Projec
     if etag == "stays":
         faults.insert(0, ETag(value='"same"'))
     old = seeded_bytes(SIZE, seed=8)
-    file = server.add("/a.bin", old, faults=faults)  # type: ignore[arg-type]
+    file = server.add("/a.bin", old, faults=faults)
     path = project.add("a", [file.url], CONTENT)
     await sync(project, retries=0, parallel=1)
     assert project.staged()
-    file = server.add("/a.bin", CONTENT, faults=[f for f in faults if not isinstance(f, Reset)])  # type: ignore[arg-type]
+    file = server.add("/a.bin", CONTENT, faults=[f for f in faults if not isinstance(f, Reset)])
     with Watcher(path, CONTENT):
         _, failure = await sync(project)
     assert failure is None
@@ -279,7 +278,7 @@ async def test_content_changes_while_we_fetch(server: AssetServer, project: Proj
 
 
 async def test_content_changes_in_secret(server: AssetServer, project: Project) -> None:
-    """A server that hides the change gets a mixture past us up to the checksum, and no further; the next run is right."""
+    """A change that the server hides is found out by the checksum, and the next run is right."""
     old = seeded_bytes(SIZE, seed=8)
     file = server.add("/a.bin", old, faults=[ChangeContent(CONTENT, keep_validators=True, skip=4)])
     path = project.add("a", [file.url], CONTENT)

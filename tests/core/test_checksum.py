@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 
 import pytest
@@ -63,7 +64,7 @@ def test_refuses_all_else(text: str, complaint: str) -> None:
 @pytest.mark.parametrize("fields", [("md5", "0" * 32), ("sha256", "0" * 63), ("sha256", SHA256.upper())])
 def test_cannot_hold_what_is_no_checksum(fields: tuple[Algorithm, str]) -> None:
     """A `Checksum` is well formed however it is made."""
-    with pytest.raises(ValueError, match="known|hex digits"):
+    with pytest.raises(ValueError, match=r"known|hex digits"):
         Checksum(*fields)
 
 
@@ -107,7 +108,5 @@ def test_reads_what_it_writes(data: bytes, algorithm: Algorithm) -> None:
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Nothing but ValueError comes out of text that is no checksum."""
-    try:
-        Checksum.parse(text)
-    except ValueError as error:
-        assert "allowed" in str(error)
+    with contextlib.suppress(ValueError):
+        assert Checksum.parse(text).bare
