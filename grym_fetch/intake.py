@@ -32,6 +32,8 @@ from grym_fetch.outlast import outlast
 
 FLUSH_SECONDS = 1.0
 """A piece is written when it is full or this old, so that a slow link loses little at a crash."""
+RATE_SECONDS = 1.0
+"""How far back the speed of one connection looks, at least."""
 MOST_CHANGES = 2
 """After this many changes of content an origin's validators are taken for noise, and only the checksum decides."""
 
@@ -46,11 +48,17 @@ class Attempt:
     began: float
     first_byte_at: float | None = None
     task: asyncio.Task[None] | None = None
+    _marks: tuple[tuple[float, int], tuple[float, int]] | None = None
 
     def rate(self, now: float) -> float:
-        """Its speed so far in bytes per second."""
-        elapsed = now - self.began
-        return (self.segment.position - self.segment.start) / elapsed if elapsed > 0 else 0.0
+        """Its speed lately, in bytes per second: over the last second or two, if it is asked that often."""
+        here = (now, self.segment.position)
+        older, newer = self._marks or ((self.began, self.segment.start), (self.began, self.segment.start))
+        if now - newer[0] >= RATE_SECONDS:
+            older, newer = newer, here
+        self._marks = older, newer
+        elapsed = now - older[0]
+        return (here[1] - older[1]) / elapsed if elapsed > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,10 @@ from grym_fetch.intake import Attempt
 from grym_fetch.outlast import outlast
 
 
+HEARTBEAT = 0.25
+"""Seconds between looks while some connections work and others are idle: a slow one may have to share by then."""
+
+
 class Source(Protocol):
     """Something that has work: a transfer."""
 
@@ -48,6 +52,7 @@ class Scheduler:
         self._ranks: dict[Source, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_due = False
+        self._heartbeat: asyncio.TimerHandle | None = None
 
     def add(self, source: Source, rank: int) -> None:
         """Serve this source. The lower its rank, the earlier among equals."""
@@ -69,6 +74,15 @@ class Scheduler:
 
     def _assign(self) -> None:
         self._is_due = False
+        self._give_out()
+        if self._free and self._tasks and self._heartbeat is None:
+            self._heartbeat = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
+
+    def _beat(self) -> None:
+        self._heartbeat = None
+        self._assign()
+
+    def _give_out(self) -> None:
         idle: set[Source] = set()
         while self._free:
             # The first of the least, and they stand in the order of their ranks.
@@ -109,6 +123,8 @@ class Scheduler:
 
     async def aclose(self) -> None:
         """End what is under way and close every connection."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
         tasks = list(self._tasks)
         for task in tasks:
             if not task.cancelling():
