@@ -1,0 +1,284 @@
+"""The public API, as an application uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import grym_fetch
+from grym_fetch import AssetManager, AssetMissing, AssetProgress, SyncFailed, UnknownAsset, UnpinnedAsset
+from grym_fetch.bus import Subscription
+from grym_fetch.core.events import Event
+from grym_fetch.testing import AssetServer, ExpiringRedirect, Redirect, Status, Throttle, seeded_bytes
+from tests.project import KIB, Project
+
+CONTENT = seeded_bytes(600 * KIB, seed=11)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[AssetServer]:
+    async with AssetServer() as running:
+        yield running
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: AssetServer) -> Project:
+    made = Project(tmp_path / "project")
+    made.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
+    return made
+
+
+async def test_get_asset_path_downloads_once(project: Project, server: AssetServer) -> None:
+    """The first call downloads, the next one only looks."""
+    async with project.manager() as manager:
+        path = await manager.get_asset_path("a")
+        assert path.read_bytes() == CONTENT
+        requests = len(server.stats.requests)
+        assert await manager.get_asset_path("a") == path
+        assert len(server.stats.requests) == requests
+
+
+async def test_initialize_and_aclose(project: Project) -> None:
+    """A manager works without the context manager too, and starts itself."""
+    manager = project.manager()
+    await manager.initialize()
+    assert (await manager.get_asset_path("a")).is_file()
+    await manager.aclose()
+    await manager.aclose()
+
+
+def test_a_manager_outlives_its_loop(project: Project) -> None:
+    """One manager serves several runs of asyncio, as a module-level one must."""
+    manager = project.manager()
+
+    async def use(force: bool) -> Path:
+        try:
+            return await manager.download_asset("a", force=force)
+        finally:
+            await manager.aclose()
+
+    # The fixtures' loop is not running here; the server's is, in neither: so only what needs no network is done.
+    with pytest.raises(grym_fetch.MirrorsExhausted):
+        asyncio.run(use(force=True))
+    (project.assets / "models").mkdir(parents=True)
+    (project.assets / "models" / "a.bin").write_bytes(CONTENT)
+    assert asyncio.run(use(force=False)).is_file()
+
+
+async def test_callers_share_one_download(project: Project, server: AssetServer) -> None:
+    """Many callers that want one asset at once cause one download, and all get its path."""
+    async with project.manager() as manager:
+        paths = await asyncio.gather(*(manager.get_asset_path("a") for _ in range(20)))
+    assert len(set(paths)) == 1
+    assert server.stats.body_bytes_sent == len(CONTENT)
+
+
+async def test_one_caller_leaves_another_stays(project: Project, server: AssetServer) -> None:
+    """Cancelling one caller harms no other; cancelling the last one ends the download and keeps what has arrived."""
+    server.add("/a.bin", CONTENT, faults=[Throttle(rate=400 * KIB)])
+    async with project.manager(parallel=1) as manager:
+        async with manager.events() as events:
+            first = asyncio.create_task(manager.get_asset_path("a"))
+            second = asyncio.create_task(manager.get_asset_path("a"))
+            async for event in events:
+                if event.type == "progress":
+                    break
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert not second.done()
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        server.add("/a.bin", CONTENT)
+        async with manager.events() as events:
+            assert (await manager.get_asset_path("a")).read_bytes() == CONTENT
+            planned = next(event for event in [e async for e in _queued(events)] if event.type == "asset_planned")
+    assert planned.as_json()["resumed_bytes"] != 0
+
+
+async def _queued(events: Subscription) -> AsyncIterator[Event]:
+    for event in events.drain():
+        yield event
+
+
+async def test_check_asset(project: Project) -> None:
+    """A status says whether the file is there and right, and what is wrong with it."""
+    async with project.manager() as manager:
+        status = await manager.check_asset("a")
+        assert (status.id, status.exists, status.valid, status.error) == ("a", False, False, "missing")
+        path = await manager.download_asset("a")
+        status = await manager.check_asset("a")
+        assert (status.exists, status.valid, status.path, status.error) == (True, True, path, None)
+        path.write_bytes(b"x" * len(CONTENT))
+        (status,) = await manager.check_all_assets()
+        assert (status.exists, status.valid) == (True, False)
+        assert "checksum" in (status.error or "")
+
+
+async def test_a_file_changed_behind_our_back(project: Project) -> None:
+    """A verified file that was changed afterwards is noticed and replaced, though size and times were put back."""
+    async with project.manager() as manager:
+        path = await manager.get_asset_path("a")
+        figures = path.stat()
+        with path.open("r+b") as file:
+            file.write(b"oops")
+        os.utime(path, ns=(figures.st_atime_ns, figures.st_mtime_ns))
+        assert (await manager.get_asset_path("a")).read_bytes() == CONTENT
+
+
+async def test_sync_reports(project: Project, server: AssetServer) -> None:
+    """A sync reports what was fetched and what was there; with failures it raises, and the rest is there."""
+    project.add("b", [server.add("/b.bin", CONTENT).url], CONTENT)
+    async with project.manager() as manager:
+        report = await manager.download_required_assets()
+        assert sorted(report.verified) == ["a", "b"]
+        assert report.downloaded_bytes == 2 * len(CONTENT)
+        assert (await manager.sync(["a"])).reused == ("a",)
+        assert (await manager.sync(["a"], force=True)).verified == ("a",)
+    project.add("c", [server.add("/c.bin", CONTENT, faults=[Status(404)]).url], CONTENT)
+    async with project.manager() as manager:
+        with pytest.raises(SyncFailed) as caught:
+            await manager.sync(all=True)
+        assert list(caught.value.failures) == ["c"]
+
+
+async def test_unknown_and_unpinned(project: Project, server: AssetServer) -> None:
+    """An unknown id and an asset without a checksum are refused with errors of their own."""
+    project.add("loose", [server.add("/l.bin", CONTENT).url], CONTENT, pinned=False)
+    async with project.manager() as manager:
+        with pytest.raises(UnknownAsset):
+            await manager.get_asset_path("nope")
+        with pytest.raises(UnpinnedAsset):
+            await manager.get_asset_path("loose")
+    async with project.manager(offline=True) as manager:
+        with pytest.raises(AssetMissing):
+            await manager.get_asset_path("a")
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "object"])
+async def test_progress_callbacks(project: Project, kind: str) -> None:
+    """Callbacks see every state and end at 100 %, before the call returns; an unregistered one hears no more."""
+    seen: list[AssetProgress] = []
+
+    async def on_progress(progress: AssetProgress) -> None:
+        seen.append(progress)
+
+    class Listener:
+        def __call__(self, progress: AssetProgress) -> None:
+            seen.append(progress)
+
+    callback = {"sync": seen.append, "async": on_progress, "object": Listener()}[kind]
+    async with project.manager() as manager:
+        unregister = manager.on_progress(callback)
+        await manager.download_asset("a")
+        statuses = list(dict.fromkeys(progress.status for progress in seen))
+        assert statuses == ["pending", "downloading", "validating", "complete"]
+        assert seen[-1].percentage == 100.0
+        assert seen[-1].bytes_downloaded == seen[-1].total_bytes == len(CONTENT)
+        assert all(0 <= progress.percentage <= 100 for progress in seen)
+        unregister()
+        count = len(seen)
+        await manager.download_asset("a", force=True)
+        assert len(seen) == count
+
+
+async def test_bad_callbacks_harm_nothing(project: Project) -> None:
+    """A callback that raises, and one that blocks its thread for ever, stop no download."""
+    release = threading.Event()
+    try:
+        async with project.manager() as manager:
+            manager.on_progress(lambda _: 1 / 0)
+            manager.on_progress(lambda _: release.wait() and None)
+            assert (await manager.download_asset("a")).read_bytes() == CONTENT
+    finally:
+        release.set()
+
+
+async def test_events_come_once_and_in_order(project: Project) -> None:
+    """The stream has every event of a run, in the order of an asset's life, and ends with the manager."""
+    manager = project.manager()
+    async with manager:
+        events = manager.events()
+        await manager.sync()
+    kinds = [event.type async for event in events]
+    without_progress = [kind for kind in kinds if kind != "progress"]
+    assert without_progress == ["run_started", "asset_planned", "asset_verifying", "asset_verified", "run_finished"]
+    assert "progress" in kinds
+
+
+async def test_files_elsewhere_are_used_in_place(project: Project, server: AssetServer) -> None:
+    """A valid file in the external dir, or one that its record of moves names, is used where it is."""
+    external = project.root.parent / "assets"
+    (external / "models").mkdir(parents=True)
+    (external / "models" / "a.bin").write_bytes(CONTENT)
+    async with project.manager() as manager:
+        assert await manager.get_asset_path("a") == external / "models" / "a.bin"
+    assert not server.stats.requests
+
+
+async def test_stand_ins(project: Project, server: AssetServer) -> None:
+    """A minimal manager fetches the small stand-in, to a place of its own, never mistaken for the full asset."""
+    small = server.add("/small.bin", b"small")
+    stand_in = {"url": small.url, "checksum": small.sha256, "size": small.size}
+    full = project.add("a", [server.url("/a.bin")], CONTENT, minimal=stand_in)
+    async with AssetManager(project.manifest, minimal=True, environ={}) as manager:
+        path = await manager.get_asset_path("a")
+    assert path.read_bytes() == b"small"
+    assert path == project.assets / "minimal" / "models" / "a.bin"
+    assert not full.exists()
+    async with project.manager() as manager:
+        assert not (await manager.check_asset("a")).exists
+
+
+async def test_redirects_are_remembered_and_walked_again(project: Project, server: AssetServer) -> None:
+    """A signed address is asked directly until it expires; then the first address is asked again, without a retry."""
+    hub = server.add("/hub.bin", faults=[ExpiringRedirect("/a.bin", uses=3)])
+    path = project.add("signed", [hub.url], CONTENT)
+    async with project.manager(parallel=1) as manager:
+        async with manager.events() as events:
+            await manager.get_asset_path("signed")
+            kinds = [event.type async for event in _queued(events)]
+    assert path.read_bytes() == CONTENT
+    walks = len([request for request in server.stats.requests if request.path == "/hub.bin"])
+    direct = len([request for request in server.stats.requests if request.path == "/a.bin"])
+    assert 2 <= walks < direct
+    assert "retry_scheduled" not in kinds
+
+
+async def test_a_redirect_gets_no_credentials(project: Project, server: AssetServer) -> None:
+    """What was meant for one host and port is not sent to another one."""
+    async with AssetServer() as elsewhere:
+        target = elsewhere.add("/t.bin", CONTENT)
+        hub = server.add("/hub.bin", faults=[Redirect(target.url)])
+        path = project.add("moved", [hub.url.replace("http://", "http://user:secret@")], CONTENT)
+        async with project.manager() as manager:
+            await manager.get_asset_path("moved")
+        assert path.read_bytes() == CONTENT
+        assert all("authorization" in r.headers for r in server.stats.requests if r.path == "/hub.bin")
+        assert elsewhere.stats.requests
+        assert not [r for r in elsewhere.stats.requests if "authorization" in r.headers]
+
+
+async def test_limit_rate(project: Project) -> None:
+    """--limit-rate bounds the speed over all connections."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with AssetManager(
+        project.manifest, settings=grym_fetch.Settings(limit_rate=1024 * KIB), environ={}
+    ) as manager:
+        await manager.get_asset_path("a")
+    assert loop.time() - began >= 0.9 * len(CONTENT) / (1024 * KIB) - 0.1
+
+
+def test_the_shared_manager() -> None:
+    """`asset_manager` is one manager for the whole process, made on first use."""
+    assert grym_fetch.asset_manager is grym_fetch.asset_manager
+    assert isinstance(grym_fetch.asset_manager, AssetManager)
+    with pytest.raises(AttributeError):
+        _ = grym_fetch.nonsense
