@@ -26,7 +26,10 @@ EventCallback = Callable[[Event], object] | Callable[[Event], Awaitable[object]]
 
 
 class Subscription:
-    """One listener's queue: an async iterator of events that ends when the bus or the subscription is closed."""
+    """One listener's queue: an async iterator of events that ends when the bus or the subscription is closed.
+
+    For one reader: two iterators on one subscription would take events away from each other.
+    """
 
     def __init__(self, bus: EventBus) -> None:
         self._bus = bus
@@ -111,6 +114,7 @@ class EventBus:
         self._wall_clock = wall_clock
         self._subscriptions: list[Subscription] = []
         self._pumps: dict[asyncio.Task[None], Subscription] = {}
+        self.is_closed = False
 
     def emit(self, event: Event) -> None:
         """Publish an event, stamped with the time. Never waits and never raises."""
@@ -121,7 +125,10 @@ class EventBus:
     def subscribe(self) -> Subscription:
         """Return a subscription to everything emitted from now on."""
         subscription = Subscription(self)
-        self._subscriptions.append(subscription)
+        if self.is_closed:
+            subscription.finish()
+        else:
+            self._subscriptions.append(subscription)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -150,6 +157,7 @@ class EventBus:
 
     async def aclose(self, *, grace: float = 1.0) -> None:
         """End all subscriptions; callbacks get ``grace`` seconds to deal with what is queued."""
+        self.is_closed = True
         for subscription in self._subscriptions:
             subscription.finish()
         self._subscriptions.clear()

@@ -135,6 +135,12 @@ class Content:
         """The digest of what is hashed so far."""
         return Checksum(self._algorithm, self.frontier.hasher.hexdigest())
 
+    def reaches_past(self, size: int) -> bool:
+        """Whether there are bytes on hand at or behind ``size``: then that cannot be the length of all this."""
+        return any(piece.stop > size for piece in self.pieces) or any(
+            segment.position > size for segment in self.segments.in_flight
+        )
+
     def is_inherited(self, piece: Piece) -> bool:
         """Whether an earlier process fetched it: then nobody who can be asked now answers for it."""
         return self.inherited.at(piece.start) is piece

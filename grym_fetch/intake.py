@@ -110,9 +110,9 @@ class Intake:
                 await self._content.learn_validator(origin, validator)
                 if not self._pinned and not validator.is_strong and got.length != total:
                     raise SingleStream(origin.url)
-                if total is not None and self._content.size is None:
-                    await self._content.learn_size(total, origin)
-                await self._stream(attempt, answer.response, got.stop, ends_there=True)
+                if total is not None and (restart := await self._learn_size(total, origin)) is not None:
+                    return restart
+                return await self._stream(attempt, answer.response, got.stop, ends_there=True)
             case http.Whole(length=length, validator=validator, framed=framed):
                 return await self._whole(attempt, answer.response, length, validator, framed=framed)
             case http.Unsatisfiable(total=total):
@@ -159,22 +159,30 @@ class Intake:
         if not self._pinned and content.segments.on_hand_bytes and not validator.is_strong:
             return Restart("the server has no ranges and names no version, so it starts over", origin=origin)
         await content.learn_validator(origin, validator)
-        if length is not None and content.size is None:
-            await content.learn_size(length, origin)
+        if length is not None:
+            if (restart := await self._learn_size(length, origin)) is not None:
+                return restart
             attempt.segment.stop = length
-        await self._stream(attempt, response, attempt.segment.stop, ends_there=content.size is not None)
-        return None
+        return await self._stream(attempt, response, attempt.segment.stop, ends_there=content.size is not None)
 
     async def _unsatisfiable(self, attempt: Attempt, total: int | None) -> Restart | None:
         origin, start, content = attempt.origin, attempt.segment.start, self._content
         if content.size is None:
             if total == start or (total is None and start > 0):
                 # We hold everything before it, and there is nothing more: that is the end.
-                await content.learn_size(start, origin)
-                return None
+                return await self._learn_size(start, origin)
         elif total is not None and total != content.size:
             return self._wrong_length(origin, total, "")
         self._no_ranges(origin, "the server calls a good range unsatisfiable (416)")
+        return None
+
+    async def _learn_size(self, size: int, origin: Origin) -> Restart | None:
+        """The origin told the length, and nobody had before."""
+        if self._content.size is not None:
+            return None
+        if self._content.reaches_past(size):
+            return Restart("the content is shorter than what is on hand", forget_size=True)
+        await self._content.learn_size(size, origin)
         return None
 
     def _no_ranges(self, origin: Origin, reason: str) -> None:
@@ -207,10 +215,10 @@ class Intake:
 
     # -- the body ---------------------------------------------------------------------------------------------------
 
-    async def _stream(self, attempt: Attempt, response: Response, stop: int, *, ends_there: bool) -> None:
+    async def _stream(self, attempt: Attempt, response: Response, stop: int, *, ends_there: bool) -> Restart | None:
         """Take the body in up to ``stop``. ``ends_there``: it must reach it; otherwise its end tells the length."""
-        segment, origin, content = attempt.segment, attempt.origin, self._content
-        inlet = Inlet(content, origin, self._clock, self._piece_size)
+        segment, origin = attempt.segment, attempt.origin
+        inlet = Inlet(self._content, origin, self._clock, self._piece_size)
         try:
             # The segment may be cut short while we read: what lies behind its stop is someone else's by then.
             while segment.position < min(stop, segment.stop):
@@ -219,8 +227,7 @@ class Intake:
                 if not data:
                     if ends_there:
                         raise ConnectionLost(origin.url, "the content ended early")
-                    await content.learn_size(segment.position, origin)
-                    break
+                    return await self._learn_size(segment.position, origin)
                 attempt.first_byte_at = attempt.first_byte_at or now
                 data = data[: max(0, min(stop, segment.stop) - segment.position)]
                 wanted = self._claim(segment, data)
@@ -231,6 +238,7 @@ class Intake:
                     await self._clock.sleep(self._limiter.take(len(data), now))
         finally:
             await inlet.close()
+        return None
 
     def _claim(self, segment: Segment, data: bytes) -> list[tuple[int, bytes]]:
         """Note that ``data`` is on hand; return what of it to keep, with where it belongs.

@@ -207,6 +207,8 @@ class AssetManager:
             if self._loop is not None and self._loop is not loop:
                 self._flights.clear()
             _ = self.manifest
+            if self._bus.is_closed:
+                self._bus = EventBus(self._clock.wall)
             self._engine = Engine(
                 self.project,
                 self.settings,

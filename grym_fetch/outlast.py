@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+import anyio
+
 
 async def outlast(work: Iterable[asyncio.Future[Any]]) -> None:
     """Wait until all of ``work`` is over, however often this task is cancelled meanwhile.
@@ -16,7 +18,9 @@ async def outlast(work: Iterable[asyncio.Future[Any]]) -> None:
     cancelled = False
     while pending:
         try:
-            _, pending = await asyncio.wait(pending)
+            # The shield is for anyio's cancellation, which would come again and again; asyncio's comes once.
+            with anyio.CancelScope(shield=True):
+                _, pending = await asyncio.wait(pending)
         except asyncio.CancelledError:
             cancelled = True
             pending = {future for future in pending if not future.done()}

@@ -17,7 +17,6 @@ from grym_fetch.backends.base import Connection, Transport
 from grym_fetch.intake import Attempt
 from grym_fetch.outlast import outlast
 
-
 HEARTBEAT = 0.25
 """Seconds between looks while some connections work and others are idle: a slow one may have to share by then."""
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,7 +174,7 @@ async def test_progress_callbacks(project: Project, kind: str) -> None:
         def __call__(self, progress: AssetProgress) -> None:
             seen.append(progress)
 
-    callback = {"sync": seen.append, "async": on_progress, "object": Listener()}[kind]
+    callback: Any = {"sync": seen.append, "async": on_progress, "object": Listener()}[kind]
     async with project.manager() as manager:
         unregister = manager.on_progress(callback)
         await manager.download_asset("a")
@@ -240,10 +241,9 @@ async def test_redirects_are_remembered_and_walked_again(project: Project, serve
     """A signed address is asked directly until it expires; then the first address is asked again, without a retry."""
     hub = server.add("/hub.bin", faults=[ExpiringRedirect("/a.bin", uses=3)])
     path = project.add("signed", [hub.url], CONTENT)
-    async with project.manager(parallel=1) as manager:
-        async with manager.events() as events:
-            await manager.get_asset_path("signed")
-            kinds = [event.type async for event in _queued(events)]
+    async with project.manager(parallel=1) as manager, manager.events() as events:
+        await manager.get_asset_path("signed")
+        kinds = [event.type async for event in _queued(events)]
     assert path.read_bytes() == CONTENT
     walks = len([request for request in server.stats.requests if request.path == "/hub.bin"])
     direct = len([request for request in server.stats.requests if request.path == "/a.bin"])

@@ -53,10 +53,10 @@ def host_of(address: str) -> str:
 def follow_redirect(current: URL, location: str) -> URL:
     """Return where a redirect leads (RFC 9110 section 10.2.2), or raise `PolicyRefused`."""
     try:
-        target = current.join(_read(location)).with_fragment(None)
+        text = str(current.join(_read(location)).with_fragment(None))
     except ValueError:
         raise PolicyRefused(str(current), "a redirect to an unreadable address") from None
-    target = parse_address(str(target))
+    target = parse_address(text)
     if target.user is not None or target.password is not None:
         target = target.with_user(None)
     if current.scheme == "https" and target.scheme == "http":
@@ -70,13 +70,24 @@ def forbidden_reason(ip: str, *, allow_private: bool) -> str | None:
         address = ipaddress.ip_address(ip.partition("%")[0])
     except ValueError:
         return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+    address = _embedded(address) or address
     if address.is_link_local or address in _METADATA:
         return "a link-local or cloud metadata address"
-    if not allow_private and address.is_private:
+    if not allow_private and not address.is_global:
         return "a private address, and these were not allowed"
     return None
+
+
+def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 one stands for: mapped, 6to4 (RFC 3056) or NAT64 (RFC 6052)."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return None
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour
+
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def is_loopback(url: URL) -> bool:
@@ -116,8 +127,8 @@ class Credentials:
         token = self._tokens.get(host.upper().translate(_AS_UNDERSCORE))
         if token is None and origin_key(url) == self._hf_origin:
             token = self._hf_token
-        if token:
-            return f"Bearer {token.strip()}"
+        if token and (token := token.strip()):
+            return f"Bearer {token}"
         if host in self._netrc:
             return _basic(*self._netrc[host])
         return None

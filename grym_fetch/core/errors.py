@@ -265,4 +265,9 @@ class SyncFailed(GrymFetchError):
         self.failures = dict(failures)
         count = len(self.failures)
         head = f"{count} asset{'s' if count != 1 else ''} failed"
-        super().__init__("\n".join([head, *(str(error) for error in self.failures.values())]))
+        super().__init__("\n".join([head, *(_naming(asset, error) for asset, error in self.failures.items())]))
+
+
+def _naming(asset: str, error: GrymFetchError) -> str:
+    text = str(error)
+    return text if error.asset_id == asset else f"{asset}: {text}"

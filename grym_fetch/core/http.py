@@ -233,8 +233,14 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
     return Whole(length, head.validator, framed=chunked or length is not None)
 
 
-# RFC 9110 section 15.5 and 15.6; 425 is RFC 8470; 429 is RFC 6585; 520 to 524 are a large CDN's own.
-_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+def is_transient(status: int) -> bool:
+    """Whether the same request may succeed later (RFC 9110 sections 15.5, 15.6; 425: RFC 8470; 429: RFC 6585).
+
+    Every server error but 501 and 505, which say that the server cannot do it at all.
+    """
+    return status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505))
+
+
 # Answers that signed addresses and filters give to a Range although they would serve the whole.
 _RANGE_ONLY = frozenset({400, 403, 501})
 _ADVICE = {
@@ -253,7 +259,7 @@ def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
         return NoRanges(f"status {status} to a ranged request")
     phrase = _ADVICE.get(status)
     reason = f"status {status}" + (f": {phrase}" if phrase else "")
-    if status in _TRANSIENT:
+    if is_transient(status):
         retry_after = parse_retry_after(head.get("retry-after"), head.get("date"))
         return Refused(status, reason, transient=True, retry_after=retry_after)
     if 400 <= status < 600:

@@ -158,7 +158,7 @@ class JournalEncoder:
 
 def _bounded(text: str | None) -> str | None:
     # A validator too long for a line is not worth a resume: without it the content is proved by its digests alone.
-    return text if text is not None and len(text) <= 500 else None
+    return text if text is not None and len(json.dumps(text)) <= 1000 else None
 
 
 def read_journal(data: bytes) -> JournalState:

@@ -23,7 +23,7 @@ from grym_fetch.core.errors import (
     Throttled,
     TooManyRedirects,
 )
-from grym_fetch.core.http import MAX_RETRY_AFTER
+from grym_fetch.core.http import MAX_RETRY_AFTER, is_transient
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def backoff(attempt: int, policy: RetryPolicy, jitter: float) -> float:
 def is_permanent(error: GrymFetchError) -> bool:
     """Whether the same request to the same origin would certainly fail again."""
     if isinstance(error, BadStatus):
-        return not (isinstance(error, Throttled) or error.status in (408, 425) or error.status >= 500)
+        return not is_transient(error.status)
     return isinstance(error, CertificateRejected | IntegrityError | PolicyRefused | TooManyRedirects)
 
 

@@ -63,6 +63,12 @@ class Meter:
     def read(self, now: float) -> Progress:
         """Return the state at ``now``."""
         since, received = self._samples[0]
+        start = now - RATE_WINDOW
+        if since < start and len(self._samples) > 1:
+            # The window begins between two samples.
+            later, more = self._samples[1]
+            received += int((more - received) * min(1.0, (start - since) / (later - since)))
+            since = start
         elapsed = now - since
         rate = max(0.0, (self._received - received) / elapsed) if elapsed > 0 else 0.0
         eta = (self._total - self._on_hand) / rate if self._total is not None and rate > 0 else None

@@ -122,8 +122,10 @@ class IntervalSet:
 
 # A length of more digits than this is rubbish (2**63 has 19), and int() of thousands of digits is slow or refused.
 _DIGITS = r"[0-9]{1,19}"
+_MOST = (1 << 63) - 1
 _CONTENT_RANGE = re.compile(
-    rf"\s*bytes\s+(?:(?P<first>{_DIGITS})-(?P<last>{_DIGITS})|\*)/(?P<total>{_DIGITS}|\*)\s*", re.IGNORECASE
+    rf"\s*bytes\s+(?:(?P<first>{_DIGITS})-(?P<last>{_DIGITS})|\*)/(?P<total>{_DIGITS}|\*)\s*",
+    re.IGNORECASE | re.ASCII,
 )
 
 
@@ -153,11 +155,12 @@ def parse_content_range(text: str) -> ContentRange | None:
     if match["first"] is None:
         return None if total is None else ContentRange(None, total)
     first, last = int(match["first"]), int(match["last"])
-    if last < first or (total is not None and total <= last):
+    if last < first or last >= _MOST or (total is not None and not last < total <= _MOST):
         return None
     return ContentRange(ByteRange(first, last + 1), total)
 
 
 def parse_length(text: str) -> int | None:
     """Read a ``Content-Length`` field; None if it is not a plain non-negative number (RFC 9110 section 8.6)."""
-    return int(text) if re.fullmatch(_DIGITS, text, re.ASCII) else None
+    length = int(text) if re.fullmatch(_DIGITS, text, re.ASCII) else None
+    return length if length is not None and length <= _MOST else None

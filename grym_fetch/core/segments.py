@@ -93,6 +93,8 @@ class Segments:
             if segment.stop > size:
                 segment.stop = max(size, segment.position)
         self._taken.remove(size, UNBOUNDED)
+        promised = sum(segment.remaining for segment in self.in_flight if not segment.whole)
+        self.on_hand_bytes = self._taken.total - promised
 
     @property
     def unpromised(self) -> int | None:
@@ -100,7 +102,7 @@ class Segments:
         return None if self.size is None else self.size - self._taken.total
 
     def take(self, *, length: int, horizon: int) -> Segment | None:
-        """Promise the first missing bytes, at most ``length`` of them and none at or after ``horizon``."""
+        """Promise the first missing bytes: about ``length`` of them, beginning before ``horizon``."""
         if any(segment.whole for segment in self.in_flight):
             return None
         limit = UNBOUNDED if self.size is None else self.size
@@ -147,7 +149,7 @@ class Segments:
 
     def cut(self, segment: Segment, stop: int) -> None:
         """Shorten a segment in flight, so that others can have its end."""
-        stop = max(stop, segment.position)
+        stop = min(max(stop, segment.position), segment.stop)
         self._taken.remove(stop, segment.stop)
         segment.stop = stop
 
@@ -163,6 +165,8 @@ def share_of_slower(remaining: int, slower: float, faster: float, sizes: Segment
     Both then end at about the same time. 0 where the slower one is hopeless: it is better cut off than waited for.
     None where sharing would not pay for another request.
     """
+    if faster <= 0:
+        return None
     if slower * HOPELESS < faster:
         return 0
     kept = int(remaining * slower / (slower + faster))

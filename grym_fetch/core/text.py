@@ -6,11 +6,15 @@ control, format and surrogate character escaped, so that it can neither move a c
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from urllib.parse import urlsplit, urlunsplit
 
 # Cc: controls, Cf: format (bidi overrides, zero width), Cs: lone surrogates, Zl and Zp: line and paragraph separators.
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+_HOST = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 
 
 def safe_text(text: str, *, limit: int = 300) -> str:
@@ -21,7 +25,7 @@ def safe_text(text: str, *, limit: int = 300) -> str:
         else char
         for char in text[:limit]
     )
-    return escaped + "…" if len(text) > limit else escaped
+    return escaped[:limit] + "…" if len(text) > limit or len(escaped) > limit else escaped
 
 
 def redact_url(url: str) -> str:
@@ -29,6 +33,8 @@ def redact_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
+        if not _HOST.fullmatch(host) or (not host and "@" in url):
+            return "<unreadable address>"
         shown = urlunsplit((parts.scheme, host, parts.path, "", ""))
     except ValueError:
         return "<unreadable address>"

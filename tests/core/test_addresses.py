@@ -1,0 +1,370 @@
+"""Addresses: what may be asked, where redirects lead, and that credentials go nowhere but home."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
+
+from grym_fetch.core.addresses import (
+    Credentials,
+    follow_redirect,
+    forbidden_reason,
+    host_of,
+    is_loopback,
+    origin_key,
+    parse_address,
+)
+from grym_fetch.core.errors import PolicyRefused
+
+HERE = URL("https://h.example/a/b?q=1", encoded=True)
+SIGNED = "https://h.example/a%2fb%2Bc/%e2%82%ac?X-Sig=a%2Bb%2f%3d&Expires=1+2&empty=&x=%7E~"
+
+
+# -- reading ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "h.example/x",
+        "/x",
+        "//h.example/x",
+        "http:x",
+        "http://",
+        "http:///x",
+        "https://:443/x",
+        "https://h.example:bad/",
+        "https://h.example:99999/",
+        "https://h.example:-1/",
+        "https://[::1/x",
+        "file:///etc/passwd",
+        "ftp://h.example/x",
+        "data:,x",
+        "javascript:alert(1)",
+        "ws://h.example/",
+        "git+https://h.example/",
+        "\\\\h.example\\x",
+    ],
+)
+def test_other_addresses_are_refused(text: str) -> None:
+    """Only absolute http and https addresses with a host are asked."""
+    with pytest.raises(PolicyRefused, match="not an http or https address"):
+        parse_address(text)
+
+
+@given(st.text(max_size=40) | st.text(max_size=20).map("https://".__add__))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """No text makes reading an address, or a redirect to it, raise anything but a refusal."""
+    try:
+        address = parse_address(text)
+    except PolicyRefused:
+        pass
+    else:
+        assert address.scheme in ("http", "https")
+        assert address.host
+    try:
+        target = follow_redirect(HERE, text)
+    except PolicyRefused:
+        return
+    assert target.scheme == "https"
+    assert target.user is None
+    assert target.password is None
+
+
+@pytest.mark.parametrize(
+    "text", [SIGNED, "http://h.example/x", "https://h.example:8443/?a=%zz&&=", "https://[::1]/a%20b"]
+)
+def test_an_encoded_address_is_kept_to_the_letter(text: str) -> None:
+    """A signature may cover every letter of an address, so none is changed, also not by a redirect to it."""
+    assert str(parse_address(text)) == text
+    if text.startswith("https:"):
+        assert str(follow_redirect(HERE, text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [("https://h.example/a b", "https://h.example/a%20b"), ("https://h.example/é", "https://h.example/%C3%A9")],
+)
+def test_what_is_not_encoded_gets_encoded(text: str, sent: str) -> None:
+    """An address as a person writes it is encoded for the wire."""
+    assert str(parse_address(text)) == sent
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("https://h.example/x", "https://h.example:443/y?z", True),
+        ("https://h.example/x", "https://H.EXAMPLE./x", True),
+        ("https://u:p@h.example/x", "https://h.example/x", True),
+        ("https://h.example/", "http://h.example/", False),
+        ("https://h.example/", "https://h.example:8443/", False),
+        ("https://h.example/", "https://www.h.example/", False),
+        ("http://h.example/", "http://h.example:443/", False),
+    ],
+)
+def test_an_origin_is_scheme_host_and_port(one: str, other: str, same: bool) -> None:
+    """Two addresses are of one origin if scheme, host and port are (RFC 6454)."""
+    assert (origin_key(parse_address(one)) == origin_key(parse_address(other))) is same
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("https://u:p@h.example:8443/x?y", "h.example:8443"),
+        ("https://h.example/x", "h.example:443"),
+        ("http://H.example:/x", "h.example:80"),
+        ("nothing", ""),
+        ("https://[::1", ""),
+    ],
+)
+def test_the_host_that_limits_count_by(address: str, host: str) -> None:
+    """Limits per host go by host and port; what cannot be read has none."""
+    assert host_of(address) == host
+
+
+# -- redirects ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/x?sig=a%2Bb%2f&y=+", "https://h.example/x?sig=a%2Bb%2f&y=+"),
+        ("../z", "https://h.example/z"),
+        ("?other", "https://h.example/a/b?other"),
+        ("", "https://h.example/a/b?q=1"),
+        ("#part", "https://h.example/a/b?q=1"),
+        ("//cdn.example/x", "https://cdn.example/x"),
+        ("https://cdn.example/x#part", "https://cdn.example/x"),
+        ("HTTPS://cdn.example/x", "https://cdn.example/x"),
+        ("https://h.example/a/b?q=1", "https://h.example/a/b?q=1"),
+        ("/a b", "https://h.example/a%20b"),
+        ("https://login:hunter2@cdn.example/x?s=%2f", "https://cdn.example/x?s=%2f"),
+        ("https://login@cdn.example/x", "https://cdn.example/x"),
+        ("https://:hunter2@cdn.example/x", "https://cdn.example/x"),
+        ("//login:hunter2@cdn.example/x", "https://cdn.example/x"),
+    ],
+)
+def test_where_a_redirect_leads(location: str, target: str) -> None:
+    """A redirect may be relative; it keeps its letters, loses its fragment, and never brings credentials along."""
+    assert str(follow_redirect(HERE, location)) == target
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://h.example/x",
+        "HTTP://h.example/x",
+        "file:///etc/passwd",
+        "FILE:///etc/passwd",
+        "ftp://h.example/x",
+        "data:,x",
+        "javascript:alert(1)",
+        "https://[::1/",
+        "https://h.example:99999/",
+        "https://h.example:bad/",
+        "//h.example:bad/",
+    ],
+)
+def test_redirects_that_are_never_followed(location: str) -> None:
+    """From https nothing leads down to http, nothing leads to another scheme, and nothing unreadable is followed."""
+    with pytest.raises(PolicyRefused):
+        follow_redirect(HERE, location)
+
+
+def test_a_relative_redirect_drops_the_userinfo_of_its_base() -> None:
+    """Userinfo of the address that redirects is not carried into the next one."""
+    base = URL("https://login:hunter2@h.example/a", encoded=True)
+    assert str(follow_redirect(base, "/b")) == "https://h.example/b"
+
+
+def test_http_may_lead_up_and_sideways() -> None:
+    """From http a redirect may lead to https, or stay at http."""
+    base = URL("http://h.example/a")
+    assert str(follow_redirect(base, "https://h.example/b")) == "https://h.example/b"
+    assert str(follow_redirect(base, "http://cdn.example/b")) == "http://cdn.example/b"
+
+
+def test_a_refused_redirect_shows_no_secret() -> None:
+    """Why a redirect was refused is told without the secrets of either address."""
+    base = URL("https://login:hunter2@h.example/a?sig=hunter2", encoded=True)
+    for location in (
+        "http://login:hunter2@h.example/x?sig=hunter2",
+        "ftp://login:hunter2@h/x?hunter2",
+        "https://[hunter2",
+    ):
+        with pytest.raises(PolicyRefused) as caught:
+            follow_redirect(base, location)
+        assert "hunter2" not in f"{caught.value} {caught.value!r} {caught.value.args} {vars(caught.value)}"
+
+
+# -- forbidden addresses ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ip",
+    [
+        "169.254.169.254",
+        "169.254.0.1",
+        "::ffff:169.254.169.254",
+        "::ffff:a9fe:a9fe",
+        "fe80::1",
+        "fe80::1%eth0",
+        "100.100.100.200",
+        "::ffff:100.100.100.200",
+        "192.0.0.192",
+        "fd00:ec2::254",
+    ],
+)
+@pytest.mark.parametrize("allow_private", [True, False])
+def test_metadata_is_never_asked(ip: str, allow_private: bool) -> None:
+    """Link-local and cloud metadata addresses are forbidden, in every spelling, and no setting allows them."""
+    assert forbidden_reason(ip, allow_private=allow_private) == "a link-local or cloud metadata address"
+
+
+@pytest.mark.parametrize(
+    "ip",
+    [
+        "127.0.0.1",
+        "127.9.9.9",
+        "::1",
+        "10.0.0.1",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.1.1",
+        "fd00::1",
+        "0.0.0.0",
+        "::",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "::ffff:c0a8:101",
+    ],
+)
+def test_private_addresses_need_leave(ip: str) -> None:
+    """Private and loopback addresses are asked only where that is allowed."""
+    assert forbidden_reason(ip, allow_private=True) is None
+    assert forbidden_reason(ip, allow_private=False) == "a private address, and these were not allowed"
+
+
+@pytest.mark.parametrize(
+    "ip", ["8.8.8.8", "172.32.0.1", "192.169.0.1", "2606:4700::1", "::ffff:8.8.8.8", "h.example", ""]
+)
+@pytest.mark.parametrize("allow_private", [True, False])
+def test_public_addresses_are_asked(ip: str, allow_private: bool) -> None:
+    """Public addresses are free; a name is not judged here but what it resolves to."""
+    assert forbidden_reason(ip, allow_private=allow_private) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("http://localhost/", True),
+        ("http://LOCALHOST:8000/", True),
+        ("http://a.localhost/", True),
+        ("http://127.0.0.1/", True),
+        ("http://127.1.2.3/", True),
+        ("http://[::1]/", True),
+        ("http://localhost.example/", False),
+        ("http://notlocalhost/", False),
+        ("http://10.0.0.1/", False),
+        ("http://128.0.0.1/", False),
+    ],
+)
+def test_loopback_is_this_machine(address: str, loopback: bool) -> None:
+    """Only loopback addresses and the localhost names (RFC 6761) are this machine."""
+    assert is_loopback(parse_address(address)) is loopback
+
+
+# -- credentials --------------------------------------------------------------------------------------------------
+
+
+def basic(login: str, password: str) -> str:
+    """The field for a login and a password (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{login}:{password}".encode()).decode()
+
+
+ENVIRON = {
+    "HF_TOKEN": "hf_hunter2",
+    "GRYM_FETCH_TOKEN_FILES_EXAMPLE_COM": " files-hunter2\n",
+    "GRYM_FETCH_TOKEN_localhost": "local-hunter2",
+    "GRYM_FETCH_TOKEN_EMPTY_EXAMPLE": "",
+    "UNRELATED": "unrelated-hunter2",
+}
+NETRC = {"netrc.example": ("me", "netrc-hunter2"), "empty.example": ("me", "x"), "localhost": ("me", "x")}
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        # A token of the environment goes to the host it names.
+        ("https://files.example.com/x", "Bearer files-hunter2"),
+        ("https://FILES.example.com/x", "Bearer files-hunter2"),
+        ("https://sub.files.example.com/x", None),
+        ("https://example.com/x", None),
+        ("https://files.example.com.evil.example/x", None),
+        # Dots and dashes are both written as _, so two hosts may share a variable: whoever sets it should know.
+        ("https://files-example.com/x", "Bearer files-hunter2"),
+        # Hugging Face's token goes to its one origin.
+        ("https://huggingface.co/x", "Bearer hf_hunter2"),
+        ("https://cdn-lfs.huggingface.co/x", None),
+        ("https://huggingface.co:8443/x", None),
+        ("https://huggingface.co.evil.example/x", None),
+        # netrc goes to the exact host.
+        ("https://netrc.example/x", basic("me", "netrc-hunter2")),
+        ("https://sub.netrc.example/x", None),
+        ("https://empty.example/x", basic("me", "x")),
+        # The address's own userinfo comes first.
+        ("https://you:own@netrc.example/x", basic("you", "own")),
+        ("https://you@files.example.com/x", basic("you", "")),
+        ("https://y%40u:p%2fw@h.example/x", basic("y@u", "p/w")),
+        # Nothing goes over plain http, but to this machine.
+        ("http://files.example.com/x", None),
+        ("http://huggingface.co/x", None),
+        ("http://netrc.example/x", None),
+        ("http://you:own@h.example/x", None),
+        ("http://localhost:8000/x", "Bearer local-hunter2"),
+        ("http://you:own@127.0.0.1/x", basic("you", "own")),
+        ("https://h.example/x", None),
+    ],
+)
+def test_who_gets_which_credentials(address: str, expected: str | None) -> None:
+    """Credentials go to the host they are for, over https or to loopback, and to nobody else."""
+    assert Credentials(ENVIRON, NETRC).authorization(parse_address(address)) == expected
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "address", "sent"),
+    [
+        ("https://hub.example", "https://hub.example/x", True),
+        ("https://hub.example", "https://huggingface.co/x", False),
+        ("https://hub.example/", "https://hub.example:443/x", True),
+        ("http://hub.example", "http://hub.example/x", False),
+        ("http://hub.example", "https://hub.example/x", False),
+        ("http://127.0.0.1:9", "http://127.0.0.1:9/x", True),
+        ("", "https://huggingface.co/x", True),
+        ("rubbish", "https://huggingface.co/x", True),
+        ("https://[bad", "https://huggingface.co/x", True),
+    ],
+)
+def test_the_endpoint_of_hugging_face(endpoint: str, address: str, sent: bool) -> None:
+    """``HF_ENDPOINT`` moves the token to another origin; one that cannot be read leaves it at home."""
+    credentials = Credentials({"HF_TOKEN": "hf_hunter2", "HF_ENDPOINT": endpoint})
+    assert (credentials.authorization(parse_address(address)) is not None) is sent
+
+
+def test_an_empty_token_is_none() -> None:
+    """A token that is set to nothing, or to blanks, sends nothing."""
+    for blank in ("", "  ", "\n"):
+        credentials = Credentials({"HF_TOKEN": blank, "GRYM_FETCH_TOKEN_H_EXAMPLE": blank})
+        assert credentials.authorization(URL("https://huggingface.co/x")) is None
+        assert credentials.authorization(URL("https://h.example/x")) is None
+
+
+def test_credentials_are_never_shown() -> None:
+    """Neither the repr nor the text of credentials holds any of them."""
+    credentials = Credentials(ENVIRON, NETRC)
+    assert "hunter2" not in f"{credentials!r} {credentials} {[credentials]}"

@@ -1,0 +1,504 @@
+"""What a response means: the decision table, and that nothing a server sends gets around it.
+
+Names such as R4 or N7 in the table are short for one fault each: R for ranges and validators, N for framing, C for
+status. The last column is the verdict, or only its kind where the words do not matter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grym_fetch.core.http import (
+    MAX_RETRY_AFTER,
+    NO_VALIDATOR,
+    Asked,
+    Broken,
+    Changed,
+    NoRanges,
+    Partial,
+    Redirected,
+    Refused,
+    ResponseHead,
+    Unsatisfiable,
+    Validator,
+    Verdict,
+    Whole,
+    WrongLength,
+    judge,
+    parse_retry_after,
+)
+from grym_fetch.core.ranges import ByteRange
+
+V1, V2 = Validator('"v1"'), Validator('"v2"')
+MONDAY, TUESDAY = "Mon, 01 Jan 2024 00:00:00 GMT", "Tue, 02 Jan 2024 00:00:00 GMT"
+SLICE = ByteRange(100, 200)
+FIRST = ByteRange(0, 100)
+
+# The four situations a request is made in.
+KNOWN = Asked(SLICE, 1000, V1, ranges_proven=True)
+RESUMED = Asked(SLICE, 1000, V1)
+FRESH = Asked(FIRST)
+ALL = Asked(None, 1000, V1)
+UNSIZED = Asked(None)
+
+
+def head(status: int, *lines: str) -> ResponseHead:
+    """A response head from lines as on the wire; a name that comes twice has two values."""
+    fields: dict[str, list[str]] = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        fields.setdefault(name.lower(), []).append(value)
+    return ResponseHead(status, fields)
+
+
+CR = "Content-Range: bytes 100-199/1000"
+CL = "Content-Length: 100"
+TAG = 'ETag: "v1"'
+CHUNKED = "Transfer-Encoding: chunked"
+GOOD = Partial(SLICE, 1000, V1)
+
+Row = tuple[str, Asked, int, Sequence[str], Verdict | type]
+
+TABLE: list[Row] = [
+    # -- 206 as it should be
+    ("206 as asked", KNOWN, 206, [CR, CL, TAG], GOOD),
+    ("206 to the first request", FRESH, 206, ["Content-Range: bytes 0-99/1000", CL, TAG], Partial(FIRST, 1000, V1)),
+    ("206 of all of a short file", FRESH, 206, ["Content-Range: bytes 0-9/10", TAG], Partial(ByteRange(0, 10), 10, V1)),
+    ("206 without a validator", KNOWN, 206, [CR, CL], Partial(SLICE, 1000, NO_VALIDATOR)),
+    ("206 says identity", KNOWN, 206, [CR, CL, TAG, "Content-Encoding: Identity"], GOOD),
+    ("206 of an empty encoding", KNOWN, 206, [CR, CL, TAG, "Content-Encoding: "], GOOD),
+    ("206 where lengths agree twice", KNOWN, 206, [CR, CL, CL, TAG], GOOD),
+    # -- R4: other bytes than asked
+    ("R4 starts too early", KNOWN, 206, ["Content-Range: bytes 99-199/1000", TAG], NoRanges),
+    ("R4 starts too late", KNOWN, 206, ["Content-Range: bytes 101-199/1000", TAG], NoRanges),
+    ("R4 starts at 0", KNOWN, 206, ["Content-Range: bytes 0-99/1000", TAG], NoRanges),
+    ("R4 ends too late", KNOWN, 206, ["Content-Range: bytes 100-200/1000", TAG], NoRanges),
+    ("R4 to the end of the file", KNOWN, 206, ["Content-Range: bytes 100-999/1000", TAG], NoRanges),
+    # -- R5: Content-Range is missing or invalid
+    ("R5 none", KNOWN, 206, [CL, TAG], NoRanges),
+    ("R5 unknown total", KNOWN, 206, ["Content-Range: bytes 100-199/*", CL, TAG], Partial(SLICE, None, V1)),
+    ("R5 unknown total at first", FRESH, 206, ["Content-Range: bytes 0-99/*", CL], Partial(FIRST, None, NO_VALIDATOR)),
+    ("R5 unsatisfied form", KNOWN, 206, ["Content-Range: bytes */1000", CL, TAG], NoRanges),
+    ("R5 other unit", KNOWN, 206, ["Content-Range: items 100-199/1000", CL, TAG], NoRanges),
+    ("R5 last before first", KNOWN, 206, ["Content-Range: bytes 100-99/1000", TAG], NoRanges),
+    ("R5 total within the range", KNOWN, 206, ["Content-Range: bytes 100-199/199", TAG], NoRanges),
+    ("R5 garbage", KNOWN, 206, ["Content-Range: \x00\udcff bytes", TAG], NoRanges),
+    ("R5 empty", KNOWN, 206, ["Content-Range: ", TAG], NoRanges),
+    ("R5 twice", KNOWN, 206, [CR, CR, CL, TAG], NoRanges),
+    ("R5 20 digits", KNOWN, 206, [f"Content-Range: bytes 100-199/{'9' * 20}", CL, TAG], NoRanges),
+    # -- R6, R7: shorter is legal, other lengths are not
+    ("R6 shorter", KNOWN, 206, ["Content-Range: bytes 100-149/1000", TAG], Partial(ByteRange(100, 150), 1000, V1)),
+    ("R6 one byte", KNOWN, 206, ["Content-Range: bytes 100-100/1000", TAG], Partial(ByteRange(100, 101), 1000, V1)),
+    ("R7 longer body", KNOWN, 206, [CR, "Content-Length: 101", TAG], NoRanges),
+    ("R7 shorter body", KNOWN, 206, [CR, "Content-Length: 99", TAG], NoRanges),
+    ("R7 the whole body", KNOWN, 206, [CR, "Content-Length: 1000", TAG], NoRanges),
+    # -- R8, R9, R10: another representation
+    ("R8 other total", KNOWN, 206, ["Content-Range: bytes 100-199/2000", CL, TAG], WrongLength(2000)),
+    ("R8 total not known yet", FRESH, 206, ["Content-Range: bytes 0-99/2000", TAG], Partial(FIRST, 2000, V1)),
+    ("R9 other ETag", KNOWN, 206, [CR, CL, 'ETag: "v2"'], Changed("the content at this address has changed", V2)),
+    ("R10 other ETag on resume", RESUMED, 206, [CR, CL, 'ETag: "v2"'], Changed),
+    ("R9 other ETag and total", KNOWN, 206, ["Content-Range: bytes 100-199/2000", 'ETag: "v2"'], Changed),
+    ("R10 200 with another ETag", RESUMED, 200, ["Content-Length: 1000", 'ETag: "v2"'], Changed),
+    ("R10 200 with another ETag and length", RESUMED, 200, ["Content-Length: 2000", 'ETag: "v2"'], Changed),
+    # -- R11, R12: weak validators and none
+    ("R11 weakened on the way", KNOWN, 206, [CR, CL, 'ETag: W/"v1"'], Partial(SLICE, 1000, Validator('W/"v1"'))),
+    ("R11 other weak ETag", KNOWN, 206, [CR, CL, 'ETag: W/"v2"'], Changed),
+    (
+        "R11 other date",
+        Asked(SLICE, 1000, Validator(None, MONDAY)),
+        206,
+        [CR, CL, f"Last-Modified: {TUESDAY}"],
+        Changed,
+    ),
+    (
+        "R11 same ETag, other date",
+        Asked(SLICE, 1000, Validator('"v1"', MONDAY)),
+        206,
+        [CR, CL, TAG, f"Last-Modified: {TUESDAY}"],
+        Partial(SLICE, 1000, Validator('"v1"', TUESDAY)),
+    ),
+    ("R12 nothing to compare", Asked(SLICE, 1000), 206, [CR, CL, 'ETag: "v2"'], Partial(SLICE, 1000, V2)),
+    # -- R1, R2, R21: the whole content to a ranged request
+    ("R1 200 at 0", FRESH, 200, ["Content-Length: 1000", TAG], Whole(1000, V1, framed=True)),
+    ("R2 200 further on", RESUMED, 200, ["Content-Length: 1000", TAG], Whole(1000, V1, framed=True)),
+    ("R2 200 where ranges had worked", KNOWN, 200, ["Content-Length: 1000", TAG], Whole(1000, V1, framed=True)),
+    ("R21 all of a file of the length asked", Asked(FIRST, 100), 200, [CL, TAG], Whole(100, V1, framed=True)),
+    ("200 to a whole request", ALL, 200, ["Content-Length: 1000", TAG], Whole(1000, V1, framed=True)),
+    ("200 of nothing", UNSIZED, 200, ["Content-Length: 0"], Whole(0, NO_VALIDATOR, framed=True)),
+    # -- R3: a slice under the wrong status
+    ("R3 200 with Content-Range", KNOWN, 200, [CR, CL, TAG], NoRanges),
+    ("R3 200 with a garbage Content-Range", KNOWN, 200, ["Content-Range: x", "Content-Length: 1000"], NoRanges),
+    ("R3 200 of the slice's length", KNOWN, 200, [CL, TAG], NoRanges),
+    ("R3 200 of the slice's length, total unknown", FRESH, 200, [CL, TAG], NoRanges),
+    ("R3 200 of another length, total unknown", FRESH, 200, ["Content-Length: 99", TAG], Whole(99, V1, framed=True)),
+    ("R8 200 of another length", KNOWN, 200, ["Content-Length: 999", TAG], WrongLength(999)),
+    ("R8 200 of the slice's length to a whole request", ALL, 200, [CL, TAG], WrongLength(100)),
+    (
+        "R8 a web page",
+        ALL,
+        200,
+        ["Content-Length: 512", "Content-Type: Text/HTML; charset=utf-8"],
+        WrongLength(512, "it sent a web page: a login, an error page or a captive portal?"),
+    ),
+    # -- R15: encoded content
+    ("R15 206 gzip", KNOWN, 206, [CR, CL, TAG, "Content-Encoding: gzip"], NoRanges),
+    ("R15 206 br, upper case", KNOWN, 206, [CR, CL, TAG, "Content-Encoding: BR"], NoRanges),
+    ("R15 206 twice encoded", KNOWN, 206, [CR, TAG, "Content-Encoding: identity", "Content-Encoding: gzip"], NoRanges),
+    ("R15 200 gzip", ALL, 200, ["Content-Length: 1000", TAG, "Content-Encoding: gzip"], Broken),
+    ("R15 200 gzip to a range", FRESH, 200, ["Content-Encoding: x-gzip"], Broken),
+    # -- R16, R17, R18: 416
+    ("R16 416 of the known length", KNOWN, 416, ["Content-Range: bytes */1000"], Unsatisfiable(1000)),
+    ("R17 416 of a shorter content", KNOWN, 416, ["Content-Range: bytes */50"], Unsatisfiable(50)),
+    ("R18 416 says nothing", KNOWN, 416, [], Unsatisfiable(None)),
+    ("R18 416 of an empty content", FRESH, 416, ["Content-Range: bytes */0"], Unsatisfiable(0)),
+    ("R18 416 with garbage", KNOWN, 416, ["Content-Range: bytes */-1"], Unsatisfiable(None)),
+    ("R16 416 with an error page", KNOWN, 416, ["Content-Length: 5000", "Content-Type: text/html"], Unsatisfiable),
+    # -- R22: refused because of the range only
+    ("R22 403 to the first range", FRESH, 403, [], NoRanges),
+    ("R22 400 to the first range", FRESH, 400, [], NoRanges),
+    ("R22 501 to the first range", FRESH, 501, [], NoRanges),
+    ("R22 403 where ranges had worked", KNOWN, 403, [], Refused(403, "status 403: access denied", transient=False)),
+    ("R22 403 to a whole request", ALL, 403, [], Refused(403, "status 403: access denied", transient=False)),
+    ("R22 400 to a whole request", ALL, 400, [], Refused(400, "status 400", transient=False)),
+    # -- R24, R26
+    ("R24 several parts", KNOWN, 206, [CR, TAG, "Content-Type: multipart/byteranges; boundary=x"], NoRanges),
+    ("R24 several parts, no range", KNOWN, 206, ["Content-Type:  MULTIPART/ByteRanges"], NoRanges),
+    ("R26 206 chunked", KNOWN, 206, [CR, TAG, CHUNKED], GOOD),
+    ("R26 206 chunked, other bytes", KNOWN, 206, ["Content-Range: bytes 0-99/1000", CHUNKED], NoRanges),
+    # -- R27, R23: fields that decide nothing
+    ("R27 Accept-Ranges none on a good 206", KNOWN, 206, [CR, CL, TAG, "Accept-Ranges: none"], GOOD),
+    ("R27 Accept-Ranges bytes on a 200", FRESH, 200, ["Content-Length: 9", "Accept-Ranges: bytes"], Whole),
+    ("206 though the whole was asked", ALL, 206, ["Content-Range: bytes 0-999/1000", TAG], Broken),
+    # -- N4 to N8: framing
+    ("N4 200 without a length", UNSIZED, 200, [TAG], Whole(None, V1, framed=False)),
+    ("N4 206 without a length", KNOWN, 206, [CR, TAG], GOOD),
+    ("N5 200 too short by its length", ALL, 200, ["Content-Length: 900", TAG], WrongLength(900)),
+    ("N6 200 too long by its length", ALL, 200, ["Content-Length: 1100", TAG], WrongLength(1100)),
+    ("N7 negative", ALL, 200, ["Content-Length: -1"], Broken),
+    ("N7 rubbish", ALL, 200, ["Content-Length: 5a"], Broken),
+    ("N7 empty", ALL, 200, ["Content-Length: "], Broken),
+    ("N7 comma list", ALL, 200, ["Content-Length: 1000, 1000"], Broken),
+    ("N7 two that differ", ALL, 200, ["Content-Length: 1000", "Content-Length: 999"], Broken),
+    ("N7 two that agree", ALL, 200, 2 * ["Content-Length: 1000"], Whole(1000, NO_VALIDATOR, framed=True)),
+    ("N7 20 digits", UNSIZED, 200, [f"Content-Length: {'9' * 20}"], Broken),
+    ("N7 past every file", UNSIZED, 200, [f"Content-Length: {2**63}"], Broken),
+    ("N7 rubbish on a 206", KNOWN, 206, [CR, "Content-Length: 100a", TAG], NoRanges),
+    ("N7 two that differ on a 206", KNOWN, 206, [CR, CL, "Content-Length: 99", TAG], NoRanges),
+    ("N8 200 chunked with a length", ALL, 200, ["Content-Length: 5", CHUNKED, TAG], Whole(None, V1, framed=True)),
+    ("N8 206 chunked with a length", KNOWN, 206, [CR, "Content-Length: 5", CHUNKED, TAG], GOOD),
+    ("N8 rubbish length beside chunked", ALL, 200, ["Content-Length: x", CHUNKED], Broken),
+    # -- C1: redirects, refusals and all else
+    ("C1 301", KNOWN, 301, ["Location: /x"], Redirected("/x")),
+    ("C1 302", KNOWN, 302, ["Location: https://h/x?sig=%2F"], Redirected("https://h/x?sig=%2F")),
+    ("C1 303", ALL, 303, ["Location: y"], Redirected("y")),
+    ("C1 307", KNOWN, 307, ["Location: y"], Redirected("y")),
+    ("C1 308", KNOWN, 308, ["Location: y"], Redirected("y")),
+    ("C1 302 to nowhere", KNOWN, 302, [], Broken),
+    ("C1 302 to an empty address", KNOWN, 302, ["Location: "], Broken),
+    ("C1 300", KNOWN, 300, ["Location: y"], Broken),
+    ("C1 304", KNOWN, 304, [TAG], Broken),
+    ("C1 305", KNOWN, 305, ["Location: y"], Broken),
+    ("C1 100", KNOWN, 100, [], Broken),
+    ("C1 101", KNOWN, 101, [], Broken),
+    ("C1 201", ALL, 201, ["Content-Length: 1000", TAG], Broken),
+    ("C1 204", KNOWN, 204, [], Broken),
+    ("C1 207 with a good range", KNOWN, 207, [CR, CL, TAG], Broken),
+    ("C1 226", KNOWN, 226, [CR, CL, TAG], Broken),
+    ("C1 401", KNOWN, 401, [], Refused(401, "status 401: the server wants credentials", transient=False)),
+    ("C1 404", KNOWN, 404, [], Refused(404, "status 404: not found", transient=False)),
+    ("C1 404 with Retry-After", KNOWN, 404, ["Retry-After: 5"], Refused(404, "status 404: not found", transient=False)),
+    ("C1 407", KNOWN, 407, [], Refused(407, "status 407: the proxy wants credentials", transient=False)),
+    ("C1 410", KNOWN, 410, [], Refused(410, "status 410: gone for good", transient=False)),
+    ("C1 451", KNOWN, 451, [], Refused(451, "status 451: unavailable for legal reasons", transient=False)),
+    ("C1 418", KNOWN, 418, [], Refused(418, "status 418", transient=False)),
+    ("C1 408", KNOWN, 408, [], Refused(408, "status 408", transient=True)),
+    ("C1 425", KNOWN, 425, [], Refused(425, "status 425", transient=True)),
+    ("C1 429", KNOWN, 429, ["Retry-After: 7"], Refused(429, "status 429", transient=True, retry_after=7.0)),
+    ("C1 500", KNOWN, 500, [], Refused(500, "status 500", transient=True)),
+    ("C1 502", KNOWN, 502, [CR, CL, TAG], Refused(502, "status 502", transient=True)),
+    (
+        "C1 503 until a date",
+        KNOWN,
+        503,
+        ["Retry-After: Mon, 01 Jan 2024 00:01:30 GMT", f"Date: {MONDAY}"],
+        Refused(503, "status 503", transient=True, retry_after=90.0),
+    ),
+    ("C1 504 with rubbish", KNOWN, 504, ["Retry-After: soon"], Refused(504, "status 504", transient=True)),
+    ("C1 524", KNOWN, 524, [], Refused(524, "status 524", transient=True)),
+    ("C1 0", KNOWN, 0, [], Broken),
+    ("C1 -206", KNOWN, -206, [CR], Broken),
+    ("C1 999", KNOWN, 999, [], Broken),
+]
+
+
+@pytest.mark.parametrize(("asked", "status", "lines", "expected"), [r[1:] for r in TABLE], ids=[r[0] for r in TABLE])
+def test_the_decision_table(asked: Asked, status: int, lines: Sequence[str], expected: Verdict | type) -> None:
+    """Each response has one meaning, decided before a byte of its body is used."""
+    verdict = judge(asked, head(status, *lines))
+    if isinstance(expected, type):
+        assert type(verdict) is expected
+    else:
+        assert verdict == expected
+
+
+def test_the_reason_of_a_wrong_range_names_both() -> None:
+    """Who reads of a wrong range sees what came and what was asked, as the wire counts."""
+    assert judge(KNOWN, head(206, "Content-Range: bytes 0-99/1000")) == NoRanges("bytes 0-99 instead of 100-199")
+
+
+# -- any response at all ------------------------------------------------------------------------------------------
+
+near = st.sampled_from([0, 1, 49, 50, 99, 100, 101, 149, 150, 199, 200, 201, 999, 1000, 1001, 2**63, 10**20])
+content_ranges = st.builds(
+    "{}{}{}-{}/{}".format,
+    st.sampled_from(["bytes", "BYTES", "items", "byte\u017f"]),
+    st.sampled_from([" ", "  ", "=", "\u00a0"]),
+    st.sampled_from([0, 100, 101]),
+    st.sampled_from([49, 99, 149, 199, 200]),
+    near | st.just("*"),
+)
+texts = st.text(max_size=30)
+etags = st.sampled_from(['"v1"', '"v2"', 'W/"v1"', 'W/"v2"', "v1", "", '""'])
+dates = st.sampled_from([MONDAY, TUESDAY, "rubbish"])
+VALUES: Mapping[str, st.SearchStrategy[str]] = {
+    "content-range": content_ranges | texts,
+    "content-length": near.map(str) | texts,
+    "content-encoding": st.sampled_from(["gzip", "identity", "", " IDENTITY "]) | texts,
+    "transfer-encoding": st.just("chunked") | texts,
+    "content-type": st.sampled_from(["text/html", "multipart/byteranges; boundary=x"]) | texts,
+    "etag": etags | texts,
+    "last-modified": dates | texts,
+    "location": texts,
+    "retry-after": st.integers(-5, 10**20).map(str) | dates | texts,
+    "date": dates | texts,
+}
+heads = st.builds(
+    ResponseHead,
+    st.sampled_from([200, 206, 416, 302, 429, 503, 403]) | st.integers(-10, 1100),
+    st.fixed_dictionaries({}, optional={name: st.lists(value, max_size=2) for name, value in VALUES.items()}),
+)
+validators = st.builds(Validator, st.none() | etags, st.none() | dates)
+asks = st.builds(
+    Asked,
+    st.none() | st.sampled_from([SLICE, FIRST, ByteRange(100, 150)]),
+    st.none() | near,
+    validators,
+    st.booleans(),
+)
+
+
+@given(asks, heads)
+@settings(max_examples=300)
+def test_any_response_has_a_verdict(asked: Asked, response: ResponseHead) -> None:
+    """Whatever a server sends, the verdict is a value; and only 200 and 206 can ever mean content."""
+    verdict = judge(asked, response)
+    if isinstance(verdict, Partial | Whole | Changed | WrongLength):
+        assert response.status in (200, 206)
+    if isinstance(verdict, Whole):
+        assert response.status == 200
+        assert not response.fields.get("content-range")
+        assert verdict.length is None or asked.total in (None, verdict.length)
+
+
+def read_content_range(text: str) -> tuple[int, int, int | None] | None:
+    """A second reader of Content-Range, by other means: first, last and total."""
+    unit, _, rest = text.strip(" \t").partition(" ")
+    span, slash, total = rest.strip(" \t").partition("/")
+    first, dash, last = span.partition("-")
+    if unit.upper() != "BYTES" or not unit.isascii() or not (slash and dash):
+        return None
+    numbers = [first, last] if total == "*" else [first, last, total]
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        return None
+    return int(first), int(last), None if total == "*" else int(total)
+
+
+@given(
+    asks,
+    st.fixed_dictionaries(
+        {"content-range": st.lists(content_ranges, min_size=1, max_size=1)},
+        optional={name: st.lists(VALUES[name], min_size=1, max_size=2) for name in VALUES if name != "content-range"},
+    ),
+)
+@settings(max_examples=400)
+def test_a_part_is_believed_only_if_everything_fits(asked: Asked, fields: Mapping[str, list[str]]) -> None:
+    """A part starts where asked, stays within, is of the known total and version, and is not encoded."""
+    verdict = judge(asked, ResponseHead(206, fields))
+    if not isinstance(verdict, Partial):
+        return
+    found = read_content_range(fields["content-range"][0])
+    assert found is not None
+    first, last, total = found
+    assert asked.wanted is not None
+    assert first == asked.wanted.start
+    assert last < asked.wanted.stop
+    assert total is None or last < total < 2**63
+    assert None in (total, asked.total) or total == asked.total
+    assert (verdict.range, verdict.total) == (ByteRange(first, last + 1), total)
+    assert {value.strip().lower() for value in fields.get("content-encoding", ())} <= {"", "identity"}
+    old, new = asked.validator, verdict.validator
+    if old.etag and new.etag:
+        assert re.sub("^W/", "", old.etag) == re.sub("^W/", "", new.etag)
+    elif old.last_modified and new.last_modified:
+        assert old.last_modified == new.last_modified
+    if "transfer-encoding" not in fields:
+        assert {int(value) for value in fields.get("content-length", ())} <= {last + 1 - first}
+
+
+def test_a_part_is_believed_at_all() -> None:
+    """The property above is not empty: a response that fits is taken."""
+    assert isinstance(judge(KNOWN, head(206, CR)), Partial)
+
+
+# -- validators ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("etag", "strong"),
+    [
+        ('"v1"', True),
+        ('""', True),
+        ('"a,b"', True),
+        ('"\xe9"', True),
+        ('W/"v1"', False),
+        ("v1", False),
+        ('"v1', False),
+        ('v1"', False),
+        ('"a"b"', False),
+        ('"a b"', False),
+        ('"a\x7f"', False),
+        ('"v1", "v2"', False),
+        ('"v1"\n', False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_only_a_strong_etag_is_sent(etag: str | None, strong: bool) -> None:
+    """If-Range takes a well-formed strong ETag only; never a weak one, never a date (RFC 9110 section 13.1.5)."""
+    validator = Validator(etag, MONDAY)
+    assert validator.is_strong is strong
+    assert validator.if_range == (etag if strong else None)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "contradict"),
+    [
+        (V1, V1, False),
+        (V1, V2, True),
+        (V1, Validator('W/"v1"'), False),
+        (Validator('W/"v1"'), Validator('W/"v2"'), True),
+        (Validator('w/"v1"'), V1, True),
+        (V1, NO_VALIDATOR, False),
+        (NO_VALIDATOR, NO_VALIDATOR, False),
+        (V1, Validator(""), False),
+        (Validator(None, MONDAY), Validator(None, TUESDAY), True),
+        (Validator(None, MONDAY), Validator(None, MONDAY), False),
+        (Validator('"v1"', MONDAY), Validator('"v1"', TUESDAY), False),
+        (Validator('"v1"', MONDAY), Validator('"v2"', MONDAY), True),
+        (Validator('"v1"', MONDAY), Validator(None, TUESDAY), True),
+        (Validator('"v1"', MONDAY), Validator(None, MONDAY), False),
+        (Validator('"v1"'), Validator(None, MONDAY), False),
+    ],
+)
+def test_what_contradicts(one: Validator, other: Validator, contradict: bool) -> None:
+    """Two validators contradict if what both carry differs; the ETag decides where both have one."""
+    assert one.contradicts(other) is contradict
+    assert other.contradicts(one) is contradict
+
+
+@pytest.mark.parametrize(
+    ("validator", "truth"),
+    [(NO_VALIDATOR, False), (Validator("", ""), False), (V1, True), (Validator(None, MONDAY), True)],
+)
+def test_a_validator_is_true_if_it_says_something(validator: Validator, truth: bool) -> None:
+    """An empty validator is as good as none."""
+    assert bool(validator) is truth
+
+
+def test_fields_are_joined_by_commas() -> None:
+    """A field that came several times is one list (RFC 9110 section 5.3); one that came without a value is none."""
+    assert head(200, "Via: a", "Via: b").get("via") == "a, b"
+    assert head(200).get("via") is None
+    assert ResponseHead(200, {"via": ()}).get("via") is None
+
+
+# -- Retry-After --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "date", "expected"),
+    [
+        (None, MONDAY, None),
+        ("0", None, 0.0),
+        ("120", None, 120.0),
+        (" 5 ", None, 5.0),
+        ("999999999", None, 999999999.0),
+        ("9" * 18, None, 999999999999999999.0),
+        ("9" * 19, None, None),
+        ("9" * 5000, None, None),
+        ("-5", None, None),
+        ("+5", None, None),
+        ("1.5", None, None),
+        ("1e3", None, None),
+        ("0x10", None, None),
+        ("٥", None, None),
+        ("inf", None, None),
+        ("nan", None, None),
+        ("5 seconds", None, None),
+        ("", None, None),
+        ("soon", MONDAY, None),
+        (TUESDAY, MONDAY, 86400.0),
+        (MONDAY, MONDAY, 0.0),
+        (MONDAY, TUESDAY, 0.0),
+        (TUESDAY, None, None),
+        (TUESDAY, "", None),
+        (TUESDAY, "rubbish", None),
+        ("Tuesday, 02-Jan-24 00:00:00 GMT", MONDAY, 86400.0),
+        ("Tue, 02 Jan 2024 00:00:00 +0100", MONDAY, 82800.0),
+        ("Tue, 02 Jan 2024 00:00:00 -0000", MONDAY, None),
+        ("Tue, 02 Jan 2024 00:00:00 +9999999999", MONDAY, None),
+        ("Tue, 02 Jan 99999 00:00:00 GMT", MONDAY, None),
+        ("Tue, 32 Jan 2024 00:00:00 GMT", MONDAY, None),
+        ("Mon, 1 Jan , 10:10:10 GMT", MONDAY, None),
+    ],
+)
+def test_reads_retry_after(text: str | None, date: str | None, expected: float | None) -> None:
+    """Seconds, or a date measured against the server's own Date, never below 0; rubbish is none."""
+    assert parse_retry_after(text, date) == expected
+
+
+DATE_WORDS = [
+    "Mon,",
+    "1",
+    "Jan",
+    ",",
+    "2024",
+    "10:10:10",
+    ":",
+    "GMT",
+    "+",
+    "-",
+    "-0000",
+    "10.10",
+    "Jan,",
+    "-1",
+    "9999999999999",
+]
+
+
+@given(texts | st.lists(st.sampled_from(DATE_WORDS), max_size=7).map(" ".join), st.none() | dates | texts)
+@settings(max_examples=300)
+def test_any_retry_after_is_a_wait_or_none(text: str, date: str | None) -> None:
+    """No text makes it raise, or wait less than nothing or for ever."""
+    seconds = parse_retry_after(text, date)
+    assert seconds is None or 0.0 <= seconds < float("inf")
+
+
+def test_the_longest_wait_is_bearable() -> None:
+    """A server is never waited for longer than a few minutes."""
+    assert 0 < MAX_RETRY_AFTER <= 300

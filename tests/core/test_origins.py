@@ -1,0 +1,179 @@
+"""The origins of an asset: failures counted once an outage, budgets renewed by progress, the best one chosen."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grym_fetch.core.errors import BadStatus, ConnectFailed, ConnectionLost, GrymFetchError, Throttled
+from grym_fetch.core.origins import PROGRESS, Origin, Origins
+from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, Step
+
+URLS = ("https://a.example/x?sig=hunter2", "https://b.example/x", "https://c.example/x")
+POLICY = RetryPolicy(retries=3, base_delay=1.0, max_delay=10.0)
+LOST = ConnectionLost(URLS[0], "ended early")
+GONE = BadStatus(URLS[0], 404, "status 404: not found")
+REFUSED = ConnectFailed(URLS[0], "refused")
+
+
+def fail(
+    origins: Origins, number: int, error: GrymFetchError = LOST, *, now: float, began: float | None = None
+) -> Step | None:
+    """Let one origin fail at ``now``, in an attempt that began right then unless said otherwise."""
+    began = now if began is None else began
+    return origins.failed(origins.all[number], error, began=began, now=now, policy=POLICY, jitter=0.5)
+
+
+def test_the_first_is_asked_first() -> None:
+    """Origins are asked in the manifest's order."""
+    origins = Origins(URLS)
+    assert [origin.url for origin in origins.all] == list(URLS)
+    assert [origin.number for origin in origins.all] == [0, 1, 2]
+    assert origins.current is origins.all[0] is origins.choose(now=0.0)
+    assert origins.reasons() == ()
+
+
+def test_an_outage_is_counted_once() -> None:
+    """When one outage breaks several connections, only the first failure counts; one of a later attempt counts anew."""
+    origins = Origins(URLS[:1])
+    assert isinstance(fail(origins, 0, began=0.0, now=10.0), Retry)
+    for moment in (10.0, 10.1, 12.0):
+        assert fail(origins, 0, began=5.0, now=moment) is None
+    assert origins.all[0].failures == 1
+    assert fail(origins, 0, began=11.0, now=13.0) == Retry(2, 1.0)
+    assert origins.all[0].failures == 2
+
+
+def test_a_failure_that_is_not_counted_is_remembered() -> None:
+    """The reason that is shown in the end is the last one, also if its outage had been counted."""
+    origins = Origins(URLS[:1])
+    fail(origins, 0, LOST, began=0.0, now=10.0)
+    fail(origins, 0, REFUSED, began=0.0, now=11.0)
+    assert origins.all[0].last_error is REFUSED
+
+
+def test_an_origin_is_not_asked_before_its_delay() -> None:
+    """After a failure an origin is ready when its delay is over; a shorter delay never brings that forward."""
+    origins = Origins(URLS[:1])
+    fail(origins, 0, Throttled(URLS[0], 429, "status 429", 60.0), now=0.0)
+    assert origins.all[0].ready_at == pytest.approx(60.05)
+    fail(origins, 0, LOST, now=1.0)
+    assert origins.all[0].ready_at == pytest.approx(60.05)
+
+
+def test_one_given_up_stays_out() -> None:
+    """An origin that is out is not usable, not chosen and not counted any more."""
+    origins = Origins(URLS)
+    assert fail(origins, 0, GONE, now=1.0) == GiveUp()
+    assert origins.all[0].is_out
+    assert [origin.number for origin in origins.usable] == [1, 2]
+    assert origins.choose(now=1e9) is origins.all[1]
+    assert fail(origins, 0, now=2.0) is None
+
+
+def test_when_all_are_out_nobody_is_chosen() -> None:
+    """The end is reached when no origin is left, and each one's reason is known, without its secrets."""
+    origins = Origins(URLS)
+    for number in range(3):
+        fail(origins, number, GONE, now=float(number))
+    assert origins.choose(now=99.0) is None
+    reasons = [str(reason) for reason in origins.reasons()]
+    assert reasons == [f"https://{host}.example/x: status 404: not found" for host in "abc"]
+    assert "hunter2" not in "".join(reasons) + origins.all[0].shown
+
+
+def test_progress_renews_the_budget() -> None:
+    """A piece's worth of bytes forgives the failures before it; a few bytes do not."""
+    origins = Origins(URLS[:1])
+    origin = origins.all[0]
+    for now in (1.0, 2.0, 3.0):
+        fail(origins, 0, now=now)
+    origin.delivered(PROGRESS - 1)
+    assert origin.failures == 3
+    origin.delivered(1)
+    assert origin.failures == 0
+    assert fail(origins, 0, now=100.0) == Retry(1, 0.5)
+
+
+def test_without_progress_it_ends() -> None:
+    """An origin that always brings a few bytes and breaks off is given up in the end."""
+    origins = Origins(URLS[:1])
+    steps = []
+    for now in range(10):
+        origins.all[0].delivered(100)
+        steps.append(fail(origins, 0, now=float(now)))
+    assert [type(step) for step in steps[:4]] == [Retry, Retry, Retry, GiveUp]
+    assert steps[4:] == [None] * 6
+
+
+def test_whether_there_is_an_alternative_depends_on_the_moment() -> None:
+    """An origin is left for another one only if that one may be asked now."""
+    origins = Origins(URLS[:2])
+    origins.all[1].ready_at = 50.0
+    assert isinstance(fail(origins, 0, REFUSED, now=49.9), Retry)
+    assert isinstance(fail(origins, 0, REFUSED, now=50.0), Leave)
+    origins.all[1].is_out = True
+    assert isinstance(fail(origins, 0, REFUSED, now=60.0), Retry)
+
+
+@pytest.mark.parametrize(
+    ("ready", "failures", "out", "expected"),
+    [
+        ((0, 0, 0), (0, 0, 0), (), 0),
+        ((0, 0, 0), (1, 0, 0), (), 1),
+        ((0, 0, 0), (2, 1, 1), (), 1),
+        ((20, 0, 0), (0, 3, 4), (), 1),
+        ((20, 15, 30), (0, 9, 0), (), 1),
+        ((20, 20, 20), (2, 2, 1), (), 2),
+        ((9, 10, 0), (0, 0, 0), (), 0),
+        ((0, 0, 0), (0, 0, 0), (0,), 1),
+        ((0, 20, 30), (0, 0, 0), (0,), 1),
+        ((0, 0, 0), (0, 0, 0), (0, 1, 2), None),
+    ],
+)
+def test_the_best_that_is_ready(
+    ready: tuple[float, ...], failures: tuple[int, ...], out: tuple[int, ...], expected: int | None
+) -> None:
+    """Ready ones before waiting ones, of these the one with the fewest failures, then the manifest's order."""
+    origins = Origins(URLS)
+    for origin in origins.all:
+        origin.ready_at = ready[origin.number]
+        origin.failures = failures[origin.number]
+        origin.is_out = origin.number in out
+    chosen = origins.choose(now=10.0)
+    assert (chosen and chosen.number) == expected
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from([LOST, REFUSED, GONE]), st.floats(0, 100), st.floats(0, 50)),
+        max_size=60,
+    )
+)
+def test_any_failures_end(happenings: list[tuple[int, GrymFetchError, float, float]]) -> None:
+    """However failures come, each origin is asked again at most as often as its budget says, then out for good."""
+    origins = Origins(URLS)
+    now = 0.0
+    again = [0, 0, 0]
+    for number, error, began_before, pause in happenings:
+        was_out = origins.all[number].is_out
+        step = fail(origins, number, error, began=now - began_before, now=now)
+        again[number] += isinstance(step, Retry | Leave)
+        assert not (was_out and step is not None)
+        now += pause
+    assert max(again) <= POLICY.retries
+    for origin in origins.all:
+        assert origin.failures <= POLICY.retries + 1
+
+
+def test_speed_is_smoothed() -> None:
+    """The first measurement counts fully, each later one in part; one without time or bytes says nothing."""
+    origin = Origin(0, URLS[0])
+    origin.measured(0, 1.0)
+    origin.measured(10, 0.0)
+    assert origin.rate is None
+    origin.measured(1000, 2.0)
+    assert origin.rate == 500.0
+    origin.measured(1000, 1.0)
+    assert origin.rate == pytest.approx(0.6 * 500 + 0.4 * 1000)

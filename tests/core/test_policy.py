@@ -1,0 +1,235 @@
+"""What follows a failure, as a table; delays within their bounds; the rate limit against any arrival."""
+
+from __future__ import annotations
+
+import heapq
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grym_fetch.core import errors
+from grym_fetch.core.errors import GrymFetchError
+from grym_fetch.core.http import MAX_RETRY_AFTER
+from grym_fetch.core.policy import (
+    GiveUp,
+    Leave,
+    Retry,
+    RetryPolicy,
+    Step,
+    TokenBucket,
+    backoff,
+    is_permanent,
+    next_step,
+)
+
+URL = "https://h.example/x"
+POLICY = RetryPolicy(retries=3, base_delay=1.0, max_delay=10.0)
+HALF = 0.5
+
+
+def status(code: int) -> errors.BadStatus:
+    """An answer without content."""
+    return errors.BadStatus(URL, code, f"status {code}")
+
+
+def throttled(seconds: float | None, code: int = 429) -> errors.Throttled:
+    """An answer that asks to wait."""
+    return errors.Throttled(URL, code, f"status {code}", seconds)
+
+
+REFUSED = errors.ConnectFailed(URL, "refused")
+BAD_CERTIFICATE = errors.CertificateRejected(URL, "expired")
+LOST = errors.ConnectionLost(URL, "ended early")
+STALLED = errors.Stalled(URL, "nothing for 30 s")
+BROKEN = errors.BadResponse(URL, "an invalid Content-Length")
+NO_RANGES = errors.RangeRefused(URL, "another range")
+CHANGED = errors.ContentChanged(URL, "changed again and again")
+LOOP = errors.TooManyRedirects(URL, "a loop")
+POLICED = errors.PolicyRefused(URL, "down to http")
+WRONG_LENGTH = errors.LengthMismatch(URL, 1000, 999)
+WRONG_DIGEST = errors.DigestMismatch("a", "0", "1")
+
+PERMANENT = [BAD_CERTIFICATE, LOOP, POLICED, WRONG_LENGTH, WRONG_DIGEST]
+PERMANENT += [
+    status(code) for code in (400, 401, 403, 404, 405, 406, 407, 409, 410, 416, 418, 421, 431, 451, 499, 501, 505)
+]
+TRANSIENT = [REFUSED, LOST, STALLED, BROKEN, NO_RANGES, CHANGED, throttled(None), throttled(5.0)]
+TRANSIENT += [status(code) for code in (408, 425, 500, 502, 503, 504, 507, 520, 522, 524, 599)]
+
+
+def name(value: object) -> str:
+    """A test's name for an error."""
+    return f"{type(value).__name__} {getattr(value, 'status', '')}".strip()
+
+
+@pytest.mark.parametrize("error", PERMANENT, ids=name)
+@pytest.mark.parametrize("alternatives", [True, False])
+def test_what_would_fail_again_is_not_tried_again(error: GrymFetchError, alternatives: bool) -> None:
+    """A permanent failure ends this origin at once, whether or not there is another."""
+    assert is_permanent(error)
+    step = next_step(error, failures=1, alternatives=alternatives, policy=POLICY, jitter=HALF)
+    assert step == GiveUp()
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=name)
+def test_what_may_pass_is_tried_again(error: GrymFetchError) -> None:
+    """A transient failure is tried again where nobody else can be asked."""
+    assert not is_permanent(error)
+    step = next_step(error, failures=1, alternatives=False, policy=POLICY, jitter=HALF)
+    assert isinstance(step, Retry)
+    assert step.attempt == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "failures", "alternatives", "expected"),
+    [
+        # One that broke off gets a second chance, then another origin its turn.
+        (LOST, 1, False, Retry(1, 0.5)),
+        (LOST, 2, False, Retry(2, 1.0)),
+        (LOST, 3, False, Retry(3, 2.0)),
+        (LOST, 4, False, GiveUp()),
+        (LOST, 1, True, Retry(1, 0.5)),
+        (LOST, 2, True, Leave(1.0)),
+        (LOST, 3, True, Leave(2.0)),
+        (LOST, 4, True, GiveUp()),
+        (STALLED, 1, True, Retry(1, 0.5)),
+        (STALLED, 2, True, Leave(1.0)),
+        (status(500), 1, True, Retry(1, 0.5)),
+        (status(500), 2, True, Leave(1.0)),
+        (status(500), 4, False, GiveUp()),
+        # One that does not answer at all is left at once.
+        (REFUSED, 1, True, Leave(0.5)),
+        (REFUSED, 1, False, Retry(1, 0.5)),
+        (REFUSED, 4, True, GiveUp()),
+        # One that breaks the rules gets one more try.
+        (BROKEN, 1, False, Retry(1, 0.5)),
+        (BROKEN, 1, True, Leave(0.5)),
+        (BROKEN, 2, False, GiveUp()),
+        (BROKEN, 2, True, GiveUp()),
+        (NO_RANGES, 1, True, Retry(1, 0.5)),
+        (NO_RANGES, 2, True, GiveUp()),
+        (CHANGED, 1, False, Retry(1, 0.5)),
+        (CHANGED, 2, False, GiveUp()),
+        # One that asks to be left alone is: for as long as it says, and a little of the backoff on top.
+        (throttled(7.0), 1, False, Retry(1, 7.05)),
+        (throttled(7.0), 2, False, Retry(2, 7.1)),
+        (throttled(7.0), 1, True, Leave(7.05)),
+        (throttled(0.0), 1, False, Retry(1, 0.05)),
+        (throttled(1e17), 1, False, Retry(1, MAX_RETRY_AFTER + 0.05)),
+        (throttled(1e17), 1, True, Leave(MAX_RETRY_AFTER + 0.05)),
+        (throttled(None), 1, False, Retry(1, 0.5)),
+        (throttled(None), 1, True, Leave(0.5)),
+        (throttled(7.0), 4, False, GiveUp()),
+    ],
+    ids=lambda value: name(value) if isinstance(value, GrymFetchError) else None,
+)
+def test_what_follows_a_failure(error: GrymFetchError, failures: int, alternatives: bool, expected: Step) -> None:
+    """Each failure is followed by one step: again here, elsewhere, or never again here."""
+    step = next_step(error, failures=failures, alternatives=alternatives, policy=POLICY, jitter=HALF)
+    assert type(step) is type(expected)
+    if not isinstance(step, GiveUp) and not isinstance(expected, GiveUp):
+        assert step.delay == pytest.approx(expected.delay)
+    if isinstance(step, Retry) and isinstance(expected, Retry):
+        assert step.attempt == expected.attempt
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=name)
+@pytest.mark.parametrize("retries", [0, 1, 5])
+def test_every_budget_is_finite(error: GrymFetchError, retries: int) -> None:
+    """No failure is tried again more often than the policy says, whatever it is."""
+    policy = RetryPolicy(retries=retries)
+    steps = [
+        next_step(error, failures=failures, alternatives=False, policy=policy, jitter=HALF)
+        for failures in range(1, retries + 2)
+    ]
+    assert steps[-1] == GiveUp()
+    assert sum(1 for step in steps if isinstance(step, Retry)) <= retries
+
+
+@given(
+    attempt=st.integers(1, 10**9),
+    jitter=st.floats(0, 1, exclude_max=True),
+    base=st.floats(0.001, 10),
+    longest=st.floats(0.001, 1000),
+)
+def test_a_delay_is_within_its_bounds(attempt: int, jitter: float, base: float, longest: float) -> None:
+    """Full jitter: a delay is anything from nothing to a bound that doubles with each attempt up to the longest."""
+    policy = RetryPolicy(base_delay=base, max_delay=longest)
+    delay = backoff(attempt, policy, jitter)
+    assert 0.0 <= delay <= longest
+    assert delay <= base * 2.0 ** min(attempt - 1, 60)
+    assert backoff(attempt, policy, 0.0) == 0.0
+    assert backoff(attempt + 1, policy, jitter) >= delay
+
+
+def test_the_bound_doubles() -> None:
+    """Without a bound in the way, each attempt may wait twice as long as the one before."""
+    policy = RetryPolicy(base_delay=0.5, max_delay=30.0)
+    bounds = [backoff(attempt, policy, 1.0) for attempt in range(1, 9)]
+    assert bounds == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+
+
+@given(st.floats(0, 1e18), st.integers(1, 4), st.booleans(), st.floats(0, 1, exclude_max=True))
+def test_told_to_wait_is_at_least_that_long(seconds: float, failures: int, alternatives: bool, jitter: float) -> None:
+    """Retry-After is honoured up to its cap, and never stretched by more than a tenth of a backoff."""
+    step = next_step(throttled(seconds), failures=failures, alternatives=alternatives, policy=POLICY, jitter=jitter)
+    if isinstance(step, GiveUp):
+        assert failures > POLICY.retries
+        return
+    least = min(seconds, MAX_RETRY_AFTER)
+    assert least <= step.delay <= least + POLICY.max_delay * 0.1
+
+
+# -- the rate limit -----------------------------------------------------------------------------------------------
+
+RATE = 1000.0
+arrivals = st.lists(st.tuples(st.floats(0, 5), st.integers(1, 5000)), min_size=1, max_size=40)
+
+
+@given(arrivals, st.floats(0, 1e6))
+def test_the_rate_holds_over_every_stretch_of_time(pattern: list[tuple[float, int]], began: float) -> None:
+    """From any arrival on, what has come when the reader may go on is at most the rate and a tenth of a second."""
+    bucket = TokenBucket(RATE, began)
+    now = began
+    came: list[tuple[float, int]] = []
+    went_on: list[float] = []
+    for pause, count in pattern:
+        now += pause
+        came.append((now, count))
+        wait = bucket.take(count, now)
+        assert wait >= 0.0
+        now += wait
+        went_on.append(now)
+    for first, (since, _) in enumerate(came):
+        total = 0
+        for (_, count), until in zip(came[first:], went_on[first:], strict=True):
+            total += count
+            assert total <= RATE * (until - since + 0.1) * (1 + 1e-6) + 1e-3
+
+
+@given(st.integers(1, 8), st.integers(1, 5000))
+def test_the_rate_is_of_all_connections_together(connections: int, chunk: int) -> None:
+    """Connections that read as fast as they may get the rate together, neither more nor much less."""
+    bucket = TokenBucket(RATE, 0.0)
+    readers = [(0.0, number) for number in range(connections)]
+    total = 0
+    now = 0.0
+    for _ in range(100):
+        now, number = heapq.heappop(readers)
+        heapq.heappush(readers, (now + bucket.take(chunk, now), number))
+        total += chunk
+    end = max(now for now, _ in readers)
+    assert total == pytest.approx(RATE * end)
+
+
+def test_time_unused_is_not_saved_up() -> None:
+    """After a long silence a tenth of a second's bytes pass at once, and not one second's."""
+    bucket = TokenBucket(RATE, 0.0)
+    assert bucket.take(100, 3600.0) == pytest.approx(0.0, abs=1e-9)
+    assert bucket.take(1000, 3600.0) == pytest.approx(1.0)
+
+
+def test_the_first_bytes_are_limited_too() -> None:
+    """Nothing is given away at the beginning."""
+    assert TokenBucket(RATE, 50.0).take(500, 50.0) == pytest.approx(0.5)

@@ -1,0 +1,359 @@
+"""Segments: a byte is missing, promised once, or on hand, whatever the order of what happens."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from grym_fetch.core.ranges import ByteRange, IntervalSet
+from grym_fetch.core.segments import (
+    HOPELESS,
+    MIB,
+    UNBOUNDED,
+    Segment,
+    Segments,
+    SegmentSizes,
+    segment_length,
+    share_of_slower,
+)
+
+REAL = SegmentSizes()
+SMALL = SegmentSizes(piece=8, first=64, smallest=4, largest=256, window=256)
+"""Sizes at which a model can count single bytes. A crumb, which is never left behind, is one byte."""
+SPAN = 60
+"""The model knows this many bytes; no content is longer."""
+
+
+def within(start: int, stop: int) -> set[int]:
+    """The positions of a stretch, as far as the model goes."""
+    return set(range(start, min(stop, SPAN)))
+
+
+@dataclass(eq=False)
+class Promise:
+    """A segment, with the positions that the model has promised to it."""
+
+    segment: Segment
+    owned: set[int]
+
+
+class AnyInterleaving(RuleBasedStateMachine):
+    """`Segments` beside a model that is a few sets of positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_hand = set[int]()
+        self.size: int | None = None
+        self.promises: list[Promise] = []
+        self.segments = Segments(0, IntervalSet(), SMALL)
+
+    @initialize(size=st.none() | st.integers(0, SPAN), on_hand=st.sets(st.integers(0, SPAN - 1), max_size=10))
+    def begin(self, size: int | None, on_hand: set[int]) -> None:
+        """Some bytes are left from an earlier run; the length may be known."""
+        self.size = size
+        self.on_hand = {at for at in on_hand if size is None or at < size}
+        intervals = IntervalSet(ByteRange(at, at + 1) for at in self.on_hand)
+        self.segments = Segments(size, intervals, SMALL)
+
+    @property
+    def limit(self) -> int:
+        """Positions that are wanted at all."""
+        return SPAN if self.size is None else self.size
+
+    @property
+    def missing(self) -> set[int]:
+        """Positions that are neither on hand nor promised."""
+        promised = set[int]().union(*(promise.owned for promise in self.promises if not promise.segment.whole))
+        return set(range(self.limit)) - self.on_hand - promised
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether one connection has been promised everything."""
+        return any(promise.segment.whole for promise in self.promises)
+
+    @rule(length=st.integers(1, 20), horizon=st.integers(0, SPAN))
+    def take(self, length: int, horizon: int) -> None:
+        """The first missing bytes are promised, from before the horizon, in one stretch of about the length."""
+        segment = self.segments.take(length=length, horizon=horizon)
+        first = min(self.missing, default=None)
+        if self.is_whole or (first is not None and first >= horizon) or (first is None and self.size is not None):
+            assert segment is None
+            return
+        if segment is None:
+            assert first is None
+            return
+        owned = within(segment.start, segment.stop)
+        if first is not None:
+            assert segment.start == first
+            assert owned <= self.missing
+        assert segment.position == segment.start < segment.stop
+        assert segment.stop - segment.start <= (length + 1)
+        assert self.size is None or segment.stop <= self.size
+        self.promises.append(Promise(segment, owned))
+
+    @rule()
+    def take_all(self) -> None:
+        """The whole is promised only alone, and only while something is missing."""
+        segment = self.segments.take_all()
+        assert (segment is None) == bool(self.promises or self.segments.is_complete)
+        if segment is not None:
+            assert (segment.start, segment.position, segment.whole) == (0, 0, True)
+            assert segment.stop == (UNBOUNDED if self.size is None else self.size)
+            self.promises.append(Promise(segment, set()))
+
+    @precondition(lambda self: self.promises)
+    @rule(which=st.integers(0, 9), share=st.floats(0, 1))
+    def receive(self, which: int, share: float) -> None:
+        """Some of what a connection was promised arrives."""
+        promise = self.promises[which % len(self.promises)]
+        segment = promise.segment
+        left = max(0, min(segment.stop, SPAN) - segment.position)
+        count = round(share * left)
+        start, stop = segment.position, segment.position + count
+        if not segment.whole:
+            self.segments.arrived(segment, count)
+            arrived = within(start, stop)
+            assert arrived <= promise.owned
+            promise.owned -= arrived
+            self.on_hand |= arrived
+            return
+        segment.position = stop
+        kept = set[int]()
+        while (gap := self.segments.missing_in(start, stop)) is not None:
+            self.segments.keep(gap.start, gap.stop)
+            assert not kept & within(gap.start, gap.stop)
+            kept |= within(gap.start, gap.stop)
+        assert kept == within(start, stop) - self.on_hand
+        self.on_hand |= kept
+
+    @precondition(lambda self: self.promises)
+    @rule(which=st.integers(0, 9))
+    def give_back(self, which: int) -> None:
+        """A connection ends; what it was promised and has not received is missing again."""
+        promise = self.promises.pop(which % len(self.promises))
+        self.segments.give_back(promise.segment)
+
+    @precondition(lambda self: any(not promise.segment.whole for promise in self.promises))
+    @rule(which=st.integers(0, 9), kept=st.integers(-2, 20))
+    def cut(self, which: int, kept: int) -> None:
+        """A segment is cut short; what lies behind is missing again, what has arrived stays."""
+        ranged = [promise for promise in self.promises if not promise.segment.whole]
+        promise = ranged[which % len(ranged)]
+        segment = promise.segment
+        stop = min(segment.stop, segment.position + kept)
+        self.segments.cut(segment, stop)
+        assert segment.stop == max(stop, segment.position)
+        promise.owned &= within(segment.position, segment.stop)
+
+    @precondition(lambda self: self.on_hand)
+    @rule(which=st.integers(0, SPAN))
+    def lose(self, which: int) -> None:
+        """A piece on hand turns out to be wrong."""
+        at = sorted(self.on_hand)[which % len(self.on_hand)]
+        self.segments.lose(at, at + 1)
+        self.on_hand.discard(at)
+
+    @precondition(lambda self: self.size is None)
+    @rule(beyond=st.integers(0, 10))
+    def learn_size(self, beyond: int) -> None:
+        """The length becomes known; nobody fetches what lies behind it."""
+        self.size = min(SPAN, max(self.on_hand, default=-1) + 1 + beyond)
+        self.segments.learn_size(self.size)
+        for promise in self.promises:
+            assert promise.segment.stop <= max(self.size, promise.segment.position)
+            promise.owned &= set(range(self.size))
+
+    @invariant()
+    def counts_agree(self) -> None:
+        """Bytes on hand are counted once, and it is complete exactly when all of them are."""
+        assert self.segments.on_hand_bytes == len(self.on_hand)
+        assert self.segments.is_complete == (self.size is not None and len(self.on_hand) == self.size)
+        assert set(self.segments.in_flight) == {promise.segment for promise in self.promises}
+
+    @invariant()
+    def no_byte_is_promised_twice(self) -> None:
+        """What is promised is not on hand, and what is left is neither."""
+        owned = [at for promise in self.promises for at in promise.owned]
+        assert len(owned) == len(set(owned))
+        assert not set(owned) & self.on_hand
+        for promise in self.promises:
+            if not promise.segment.whole:
+                assert promise.owned == within(promise.segment.position, promise.segment.stop)
+        if not self.is_whole:
+            assert self.segments.unpromised == (None if self.size is None else len(self.missing))
+
+
+AnyInterleaving.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestAnyInterleaving = AnyInterleaving.TestCase
+
+
+SIZES = [0, 1, 3, 4, 5, 7, 8, 9, 63, 64, 65, 255, 256, 257, 1000]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("connections", [1, 2, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_byte_comes_exactly_once(size: int, connections: int, seed: int) -> None:
+    """Connections that break off, are cut short and end in any order bring each byte once, and it completes once."""
+    chance = random.Random(seed)
+    segments = Segments(size, IntervalSet(), SMALL)
+    received: list[int] = []
+    completed = 0
+    while not segments.is_complete:
+        missing = segments.unpromised
+        assert missing is not None
+        length = segment_length(missing, connections, chance.choice([None, 1.0, 10.0, 1e9]), SMALL)
+        if len(segments.in_flight) < connections:
+            segments.take(length=length, horizon=UNBOUNDED)
+        segment = chance.choice(segments.in_flight)
+        happening = chance.random()
+        if happening < 0.1:
+            segments.cut(segment, segment.position + chance.randint(0, segment.remaining))
+        count = chance.choice([segment.remaining, chance.randint(0, segment.remaining), min(1, segment.remaining)])
+        received += range(segment.position, segment.position + count)
+        segments.arrived(segment, count)
+        completed += segments.is_complete
+        if segment.remaining == 0 or happening > 0.8:
+            segments.give_back(segment)
+        assert len(received) <= size, "a byte came twice"
+    assert sorted(received) == list(range(size))
+    assert completed == (1 if size else 0)
+    assert segments.on_hand_bytes == size
+
+
+@pytest.mark.parametrize("size", [1, 2 * MIB, 16 * MIB, 16 * MIB + 1])
+def test_nothing_is_wanted_where_all_is_on_hand(size: int) -> None:
+    """What is complete promises nothing, neither in parts nor as a whole."""
+    segments = Segments(size, IntervalSet([ByteRange(0, size)]))
+    assert segments.is_complete
+    assert segments.unpromised == 0
+    assert segments.take(length=MIB, horizon=UNBOUNDED) is None
+    assert segments.take_all() is None
+
+
+def test_an_empty_content_is_complete() -> None:
+    """Of 0 bytes none is missing; of an unknown number some may be."""
+    assert Segments(0, IntervalSet()).is_complete
+    assert not Segments(None, IntervalSet()).is_complete
+    assert Segments(None, IntervalSet()).unpromised is None
+
+
+@pytest.mark.parametrize(
+    ("left_over", "stop"),
+    [(0, 4 * MIB), (1, 4 * MIB + 1), (MIB // 4, 4 * MIB + MIB // 4), (MIB // 4 + 1, 4 * MIB)],
+)
+def test_no_crumb_is_left(left_over: int, stop: int) -> None:
+    """A rest too small to be worth a request goes along with the segment before it."""
+    segment = Segments(4 * MIB + left_over, IntervalSet()).take(length=4 * MIB, horizon=UNBOUNDED)
+    assert segment is not None
+    assert (segment.start, segment.stop) == (0, stop)
+
+
+def test_a_segment_begins_before_the_horizon() -> None:
+    """What begins at the horizon is not promised; the window stays closed."""
+    segments = Segments(64 * MIB, IntervalSet())
+    assert segments.take(length=MIB, horizon=0) is None
+    first = segments.take(length=4 * MIB, horizon=4 * MIB)
+    assert first is not None
+    assert segments.take(length=4 * MIB, horizon=4 * MIB) is None
+    second = segments.take(length=4 * MIB, horizon=4 * MIB + 1)
+    assert second is not None
+    assert second.start == 4 * MIB
+
+
+def test_a_cut_never_lengthens() -> None:
+    """A segment cut behind its end stays as it is, so that no one else's bytes become its own."""
+    segments = Segments(8 * MIB, IntervalSet())
+    first, second = (segments.take(length=4 * MIB, horizon=UNBOUNDED) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    segments.cut(first, 6 * MIB)
+    assert (first.stop, second.start) == (4 * MIB, 4 * MIB)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 * MIB, 5 * MIB, 6 * MIB - 1])
+def test_what_lies_beyond_the_size_is_not_on_hand(size: int) -> None:
+    """When the length turns out shorter than what is on hand, only what is within it counts."""
+    segments = Segments(None, IntervalSet([ByteRange(0, 2 * MIB), ByteRange(4 * MIB, 6 * MIB)]))
+    segments.learn_size(size)
+    kept = min(size, 2 * MIB) + max(0, size - 4 * MIB)
+    assert segments.on_hand_bytes == kept
+    assert segments.is_complete == (kept == size)
+
+
+def test_a_size_learned_in_flight_gives_the_rest_to_nobody() -> None:
+    """Segments in flight end at the length once it is known, and what they received counts."""
+    segments = Segments(None, IntervalSet())
+    segment = segments.take(length=16 * MIB, horizon=UNBOUNDED)
+    assert segment is not None
+    segments.arrived(segment, 3)
+    segments.learn_size(5)
+    assert (segment.stop, segment.remaining, segments.unpromised) == (5, 2, 0)
+    segments.arrived(segment, 2)
+    segments.give_back(segment)
+    assert segments.is_complete
+
+
+def test_what_was_received_beyond_the_size_does_not_count() -> None:
+    """A segment that is past the length when it becomes known has nothing left to fetch, and its excess is not ours."""
+    segments = Segments(None, IntervalSet())
+    segment = segments.take(length=16 * MIB, horizon=UNBOUNDED)
+    assert segment is not None
+    segments.arrived(segment, 5)
+    segments.learn_size(3)
+    assert (segment.remaining, segments.unpromised) == (0, 0)
+    assert (segments.on_hand_bytes, segments.is_complete) == (3, True)
+
+
+@given(
+    missing=st.integers(0, 1 << 50),
+    connections=st.integers(1, 64),
+    rate=st.none() | st.floats(0, 1e12),
+)
+def test_the_length_of_a_segment(missing: int, connections: int, rate: float | None) -> None:
+    """A segment is a whole number of MiB within its bounds, and leaves work for the others while there is enough."""
+    length = segment_length(missing, connections, rate, REAL)
+    assert REAL.smallest <= length <= REAL.largest
+    assert length % REAL.smallest == 0
+    if connections > 1:
+        assert length <= max(REAL.smallest, missing // (2 * connections) + 1)
+
+
+def test_a_segment_is_as_long_as_the_connection_is_fast() -> None:
+    """With enough left, a segment takes about two seconds, but at least 4 MiB; unmeasured it is 16 MiB."""
+    plenty = 1 << 40
+    assert segment_length(plenty, 4, None, REAL) == 16 * MIB
+    assert segment_length(plenty, 4, 10.0 * MIB, REAL) == 20 * MIB
+    assert segment_length(plenty, 4, 1.0, REAL) == 4 * MIB
+    assert segment_length(plenty, 4, 1e12, REAL) == REAL.largest
+    assert segment_length(plenty, 1, 10.0 * MIB, REAL) == 20 * MIB
+    assert segment_length(16 * MIB, 4, 1e12, REAL) == 2 * MIB
+
+
+@given(
+    remaining=st.integers(0, 1 << 40),
+    slower=st.floats(1.0, 1e9),
+    faster=st.floats(1.0, 1e9),
+)
+def test_the_share_of_the_slower(remaining: int, slower: float, faster: float) -> None:
+    """Both end at about the same time; a hopeless one keeps nothing; what is not worth a request is not shared."""
+    kept = share_of_slower(remaining, slower, faster, REAL)
+    if slower * HOPELESS < faster:
+        assert kept == 0
+    elif kept is None:
+        assert remaining * faster / (slower + faster) <= MIB // 4 + 1
+    else:
+        assert 0 <= kept <= remaining
+        given_away = remaining - kept
+        assert given_away >= MIB // 4
+        assert abs(kept / slower - given_away / faster) <= 2 / min(slower, faster) + 1e-6 * remaining / slower
+
+
+def test_a_silent_connection_keeps_nothing() -> None:
+    """Who has brought nothing at all is cut off when another one works."""
+    assert share_of_slower(10 * MIB, 0.0, 1.0, REAL) == 0

@@ -1,0 +1,128 @@
+"""Foreign text made safe: no secret of an address is shown, and nothing can steer a terminal or forge a line."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grym_fetch.core.text import redact_url, safe_text
+
+CANARY = "hunter2"
+UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+@given(st.text(st.characters(codec=None), max_size=60), st.integers(0, 80))
+def test_nothing_unsafe_is_left(text: str, limit: int) -> None:
+    """No control, format, surrogate or separator character is left, and the text is one line."""
+    shown = safe_text(text, limit=limit)
+    assert not [char for char in shown if unicodedata.category(char) in UNSAFE]
+    assert len(shown.splitlines()) <= 1
+    shown.encode("utf-8")
+
+
+@given(st.text(st.characters(codec=None), max_size=60), st.integers(1, 80))
+def test_its_length_is_bounded(text: str, limit: int) -> None:
+    """What is shown is no longer than the limit and the sign that says that something is missing."""
+    assert len(safe_text(text, limit=limit)) <= limit + 1
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), max_size=60))
+def test_harmless_text_stays(text: str) -> None:
+    """Text without unsafe characters is shown as it is; a second time changes nothing."""
+    assert safe_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\nb", "a\\nb"),
+        ("\x1b[2J", "\\x1b[2J"),
+        ("\x00\x7f\x9b", "\\x00\\x7f\\x9b"),
+        ("a\u202eb", "a\\u202eb"),
+        ("a\u200bb", "a\\u200bb"),
+        ("\u2028\u2029\x85", "\\u2028\\u2029\\x85"),
+        ("\udcff", "\\udcff"),
+        ("\U000e0001", "\\U000e0001"),
+        ("é🧊 中", "é🧊 中"),
+    ],
+)
+def test_how_unsafe_characters_are_shown(text: str, shown: str) -> None:
+    """An unsafe character is shown as Python would write it."""
+    assert safe_text(text) == shown
+
+
+def test_what_is_cut_says_so() -> None:
+    """A text longer than the limit ends in an ellipsis; one that just fits does not."""
+    assert safe_text("abcdef", limit=6) == "abcdef"
+    assert safe_text("abcdefg", limit=6) == "abcdef…"
+
+
+words = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=8)
+free = st.text(st.characters(codec="utf-8"), max_size=12)
+secret = st.builds("{}{}{}".format, free, st.just(CANARY), free)
+
+
+@st.composite
+def addresses_with_secrets(draw: st.DrawFn) -> str:
+    """An address as it may stand in a manifest, with secrets wherever secrets may be."""
+    userinfo = draw(st.one_of(st.just(""), secret.map(lambda text: "".join(c for c in text if c not in "/?#\\") + "@")))
+    host = draw(words) + draw(st.sampled_from(["", ".example", ":8443"]))
+    path = "/" + draw(words)
+    query = draw(st.sampled_from(["", "?sig="])) and "?sig=" + draw(secret).replace("#", "")
+    fragment = "#" + draw(secret) if draw(st.booleans()) else ""
+    return draw(st.sampled_from(["https", "http", "HTTPS", "ftp"])) + "://" + userinfo + host + path + query + fragment
+
+
+@given(addresses_with_secrets())
+def test_no_secret_of_an_address_is_shown(url: str) -> None:
+    """Userinfo, query and fragment are dropped, whatever they are made of."""
+    assert CANARY not in redact_url(url)
+
+
+@given(st.text(st.characters(codec=None), max_size=60))
+def test_any_text_can_be_redacted(text: str) -> None:
+    """Whatever is given as an address, it does not raise, is one safe line, and has neither query nor fragment."""
+    shown = redact_url(text)
+    assert not [char for char in shown if unicodedata.category(char) in UNSAFE]
+    assert len(shown) <= 501
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://h.example/a/b.bin", "https://h.example/a/b.bin"),
+        ("https://u:hunter2@h.example:8443/a?sig=hunter2#hunter2", "https://h.example:8443/a"),
+        ("https://a@b:hunter2@h.example/x", "https://h.example/x"),
+        ("https://[::1]:80/x?y", "https://[::1]:80/x"),
+        ("https://h.example/npm/package@1.0/file", "https://h.example/npm/package@1.0/file"),
+        ("https://h.example/\x1b[2Jx", "https://h.example/\\x1b[2Jx"),
+        ("http://[::1/hunter2", "<unreadable address>"),
+    ],
+)
+def test_how_an_address_is_shown(url: str, shown: str) -> None:
+    """Scheme, host, port and path are shown, and nothing else."""
+    assert redact_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "login:hunter2@h.example/x",
+        "https:login:hunter2@h.example/x",
+        "https:/login:hunter2@h.example/x",
+        "https:///login:hunter2@h.example/x",
+        "https:\\\\login:hunter2@h.example\\x",
+        "https//login:hunter2@h.example/x",
+        "https://login:p/hunter2@h.example/x",
+        "https://login:hunter2/w@h.example/x",
+        "https://login:hunter2#w@h.example/x",
+        "https://login:hunter2?w@h.example/x",
+        "https://login:hunter2%40h.example/x",
+    ],
+)
+def test_a_misspelt_address_shows_no_password(url: str) -> None:
+    """An address that is wrong, as by a password that is not encoded, is shown without it all the same."""
+    assert CANARY not in redact_url(url)
