@@ -33,7 +33,7 @@ CORE_LAYERS: list[set[str]] = [
     {"ranges", "digest", "paths", "events"},
     {"http", "addresses", "manifest_schema"},
     {"manifest", "journal", "segments", "policy", "progress"},
-    {"origins"},
+    {"origins", "manifest_parser"},
 ]
 
 IMPURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "threading", "socket", "time", "random", "subprocess", "tempfile"}

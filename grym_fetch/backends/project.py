@@ -13,7 +13,7 @@ from pathlib import Path
 
 from grym_fetch.backends.folders import storage_errors
 from grym_fetch.core.errors import ManifestError, Problem
-from grym_fetch.core.manifest import ParsedManifest, parse_manifest
+from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.text import safe_text
 
 CANDIDATES = ("assets.json", "config/assets.json")

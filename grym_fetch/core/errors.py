@@ -42,6 +42,9 @@ from urllib.parse import urlsplit
 
 from grym_fetch.core.text import redact_url
 
+MOST_SHOWN = 200
+"""Problems that the text of a `ManifestError` spells out; its ``problems`` has all."""
+
 
 class GrymFetchError(Exception):
     """Base class of everything this package raises on purpose."""
@@ -70,7 +73,10 @@ class ManifestError(GrymFetchError):
         self.problems = tuple(problems)
         count = len(self.problems)
         head = f"{source}: {count} problem{'s' if count != 1 else ''}; nothing was downloaded"
-        super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
+        lines = [f"  {problem}" for problem in self.problems[:MOST_SHOWN]]
+        if count > MOST_SHOWN:
+            lines.append(f"  … and {count - MOST_SHOWN} more")
+        super().__init__("\n".join([head, *lines]))
 
 
 class UnknownAsset(GrymFetchError, LookupError):

@@ -19,16 +19,8 @@ from hypothesis import strategies as st
 from grym_fetch.core import manifest_schema
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import ManifestError, UnknownAsset
-from grym_fetch.core.manifest import (
-    MAX_ASSETS,
-    MAX_DEPTH,
-    MAX_MANIFEST_BYTES,
-    Asset,
-    Manifest,
-    ParsedManifest,
-    StandIn,
-    parse_manifest,
-)
+from grym_fetch.core.manifest import Asset, Manifest, StandIn
+from grym_fetch.core.manifest_parser import MAX_ASSETS, MAX_DEPTH, MAX_MANIFEST_BYTES, ParsedManifest, parse_manifest
 from grym_fetch.core.manifest_schema import check_id, check_url, manifest_json_schema
 from grym_fetch.core.text import safe_text
 
