@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grym_fetch.backends.folders import storage_errors
-from grym_fetch.core.errors import ManifestError, Problem
+from grym_fetch.core.errors import ManifestMissing
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.text import safe_text
 
@@ -40,15 +40,13 @@ def find_project(
 ) -> Project:
     """Find the places of the project. An argument wins over the environment, and that over what is found.
 
-    Raises `ManifestError` if there is no manifest.
+    Raises `ManifestMissing` if there is no manifest.
     """
     named = config or environ.get("GRYM_FETCH_CONFIG")
     manifest = cwd / Path(named).expanduser() if named else _search(cwd)
     if manifest is None or not manifest.is_file():
-        place = safe_text(str(named)) if named else f"{' or '.join(CANDIDATES)} in {safe_text(str(cwd))} or above"
-        raise ManifestError(
-            place,
-            [Problem("no such file", "", "name another one with --config, or write one (`grym-fetch schema`)")],
+        raise ManifestMissing(
+            safe_text(str(named)) if named else f"{' or '.join(CANDIDATES)} in {safe_text(str(cwd))} or above"
         )
     folder = manifest.parent.absolute()
     root = folder.parent if folder.name == "config" else folder

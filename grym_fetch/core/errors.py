@@ -4,6 +4,7 @@
 
     GrymFetchError
     ├── ManifestError            the user's file; every problem at once
+    │   └── ManifestMissing      no file there
     ├── UnknownAsset             no such id; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
     ├── AssetMissing             offline, and the file is not there
@@ -77,6 +78,17 @@ class ManifestError(GrymFetchError):
         if count > MOST_SHOWN:
             lines.append(f"  … and {count - MOST_SHOWN} more")
         super().__init__("\n".join([head, *lines]))
+
+
+class ManifestMissing(ManifestError):
+    """There is no manifest where one was looked for."""
+
+    def __init__(self, looked_for: str) -> None:
+        super().__init__(looked_for, [Problem("no such file", "", looked_for)])
+        self.args = (
+            f"no manifest: there is no {looked_for}. Name another one with --config, or write one "
+            "(`grym-fetch schema` prints the format).",
+        )
 
 
 class UnknownAsset(GrymFetchError, LookupError):
@@ -185,9 +197,13 @@ class OriginFailure:
         """The origin's host and port, for short messages."""
         return urlsplit(self.url).netloc or self.url
 
+    @property
+    def reason(self) -> str:
+        """What happened, without the address."""
+        return self.error.reason if isinstance(self.error, TransferError) else str(self.error)
+
     def __str__(self) -> str:
-        reason = self.error.reason if isinstance(self.error, TransferError) else str(self.error)
-        return f"{self.url}: {reason}"
+        return f"{self.url}: {self.reason}"
 
 
 class LengthMismatch(IntegrityError):
@@ -255,10 +271,11 @@ class MirrorsExhausted(GrymFetchError):
     def __init__(self, asset_id: str, failures: Sequence[OriginFailure], advice: str = "") -> None:
         self.asset_id = asset_id
         self.failures = tuple(failures)
-        head = f"{asset_id}: could not be fetched" + (
-            f" from any of its {len(self.failures)} origins" if len(self.failures) > 1 else ""
-        )
-        lines = [head, *(f"  {failure}" for failure in self.failures)]
+        head = f"{asset_id}: could not be fetched"
+        if len(self.failures) == 1:
+            lines = [f"{head}: {self.failures[0].reason} ({self.failures[0].url})"]
+        else:
+            lines = [f"{head} from any of its {len(self.failures)} origins", *(f"  {each}" for each in self.failures)]
         if advice:
             lines.append(f"  {advice}")
         super().__init__("\n".join(lines))
