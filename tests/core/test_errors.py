@@ -98,7 +98,8 @@ def test_exhausted_mirrors_name_each_reason() -> None:
         "  What has arrived is kept.",
     ]
     assert (error.asset_id, error.failures) == ("base-model", FAILURES)
-    assert str(errors.MirrorsExhausted("a", FAILURES[:1])).splitlines()[0] == "a: could not be fetched"
+    first = str(errors.MirrorsExhausted("a", FAILURES[:1])).splitlines()[0]
+    assert first.startswith("a: could not be fetched: status 404")
 
 
 def test_a_digest_mismatch_names_both() -> None:
