@@ -6,6 +6,7 @@ an asset is fetched, so that another process waits instead of fetching the same;
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from grym_fetch.core.errors import (
     IntegrityError,
     Locked,
     MirrorsExhausted,
+    PolicyRefused,
     UnpinnedAsset,
 )
 from grym_fetch.core.events import (
@@ -40,6 +42,8 @@ from grym_fetch.core.policy import TokenBucket
 from grym_fetch.exchange import Exchange
 from grym_fetch.scheduler import Scheduler
 from grym_fetch.transfer import Fetched, Transfer, TransferSettings
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 """How often a lock that another process holds is tried."""
@@ -123,7 +127,7 @@ class Delivery:
         if not force and (present := await self._present(asset)) is not None:
             return present
         if self._settings.offline:
-            raise AssetMissing(asset.id, "is not on this machine, and --offline forbids fetching it")
+            raise AssetMissing(asset.id, "it is not on this machine, and --offline forbids fetching it")
         await self._store.check_destination(asset.local_path)
         await self._store.prepare()
         key = StageKey(asset.local_path, _fingerprint(asset))
@@ -142,14 +146,20 @@ class Delivery:
         for text in asset.urls:
             url = URL(text)
             if url.scheme == "http" and not is_loopback(url):
-                raise UnpinnedAsset(asset.id)
+                reason = "plain http and no checksum: anybody on the way could change it. Use https, or pin it"
+                raise PolicyRefused(text, f"{asset.id}: {reason}")
 
     async def _present(self, asset: Asset) -> Delivered | None:
         def on_hashing(size: int) -> None:
             self._emit(AssetVerifying(asset=asset.id, bytes=0, total=size))
 
         found = await self._shelf.find(asset, on_hashing=on_hashing)
-        if found is None or found.error is not None:
+        if found is None:
+            return None
+        if found.error is not None:
+            if self._settings.offline:
+                raise IntegrityError(f"{asset.id}: {found.path}: {found.error}; --offline forbids fetching it again")
+            log.warning("%s: the file there is wrong and will be replaced: %s", asset.id, found.error)
             return None
         self._emit(AssetReused(asset=asset.id, path=str(found.path)))
         return Delivered(found.path, None)

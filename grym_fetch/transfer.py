@@ -329,6 +329,8 @@ class Transfer:
             attempt.origin.measured(received, self._clock.monotonic() - attempt.first_byte_at)
         self._content.segments.give_back(attempt.segment)
         self._attempts.discard(attempt)
+        if attempt.first_byte_at is not None and not self._is_full:
+            self._emit_progress(self._clock.monotonic())  # where it stands, for it may be a while until the next byte
         self._changed()
 
     def _asked(self, attempt: Attempt) -> http.Asked:
@@ -385,7 +387,9 @@ class Transfer:
                 why = "without a checksum, parts from two origins cannot be combined"
                 self._restart = self._restart or Restart(why, origin=origin, forget_size=True)
         if chosen.ready_at > now:
-            self._announce_retry(chosen, chosen.failures, chosen.ready_at - now, reason)
+            theirs = chosen.last_error
+            because = theirs.reason if isinstance(theirs, TransferError) else str(theirs)
+            self._announce_retry(chosen, chosen.failures, chosen.ready_at - now, because)
 
     def _announce_retry(self, origin: Origin, attempt: int, delay: float, reason: str) -> None:
         self._emit(

@@ -67,15 +67,17 @@ def path_command(common: Common, asset_id: str, minimal: bool, **transfer: Any) 
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
 
+    found: list[str] = []
+
     async def body(manager: AssetManager) -> int:
-        path = await manager.get_asset_path(asset_id)
-        if not common.json:
-            click.echo(str(path))
-        else:
-            click.echo(json.dumps({"id": asset_id, "path": str(path)}))
+        found.append(str(await manager.get_asset_path(asset_id)))
         return 0
 
-    return run(common, body, settings=settings_from(transfer), minimal=minimal)
+    code = run(common, body, settings=settings_from(transfer), minimal=minimal)
+    # After the run, so that it comes after the last event of --json.
+    for path in found:
+        click.echo(json.dumps({"id": asset_id, "path": path}) if common.json else path)
+    return code
 
 
 @click.command("list")
@@ -137,7 +139,7 @@ def info_command(common: Common, asset_id: str) -> int:
             ("checksum", str(asset.checksum) if asset.checksum is not None else "none: `grym-fetch pin` records one"),
             ("required", "yes" if asset.required else "no"),
             ("tags", ", ".join(asset.tags)),
-            *(("url" if n == 0 else f"mirror {n}", redact_url(url)) for n, url in enumerate(asset.urls)),
+            *(("url" if n == 0 else f"mirror {n + 1}", redact_url(url)) for n, url in enumerate(asset.urls)),
             ("stand-in", redact_url(asset.minimal.url) if asset.minimal is not None else ""),
         ]
         for key, value in rows:
@@ -149,7 +151,8 @@ def info_command(common: Common, asset_id: str) -> int:
 
 
 @click.command("schema")
-def schema_command() -> None:
+@common_options
+def schema_command(common: Common) -> None:
     """Print the JSON Schema of the manifest, for editors and for checks of your own."""
     from grym_fetch.core.manifest_schema import manifest_json_schema
 

@@ -55,7 +55,7 @@ def run(common: Common, body: Body, *, settings: Settings | None = None, minimal
     except GrymFetchError as error:
         _print_error(error)
         return exit_codes.exit_code(error)
-    except click.ClickException:
+    except (click.ClickException, BrokenPipeError):
         raise
     except Exception as error:
         log.debug("internal error", exc_info=True)
@@ -191,7 +191,7 @@ def _print_error(error: GrymFetchError) -> None:
     shown: set[str] = set()
     for failure in errors:
         text = str(failure)
-        if failure.asset_id is not None and failure.asset_id not in text:
+        if failure.asset_id is not None and not text.startswith(f"{failure.asset_id}:"):
             text = f"{safe_text(failure.asset_id)}: {text}"
         if text not in shown:
             shown.add(text)

@@ -1,0 +1,63 @@
+"""What every test can rely on: no proxy of the machine's environment, and markers that say what a test needs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.nginx import BINARY, Nginx
+
+_FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir", "hf_token")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment() -> Iterator[None]:
+    """No test depends on the proxies, credentials and settings of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.lower() in _FOREIGN or name.startswith("GRYM_FETCH_"):
+                patch.delenv(name)
+        yield
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine cannot run; in CI a missing program is an error, so that no suite is skipped unseen."""
+    missing = [name for name in ("nginx", "strace") if item.get_closest_marker(name) and not _is_installed(name)]
+    if missing:
+        reason = f"{' and '.join(missing)} not installed"
+        if os.environ.get("CI"):
+            pytest.fail(f"{reason}, and this is CI", pytrace=False)
+        pytest.skip(reason)
+    if item.get_closest_marker("root") and (reason := _why_no_mount()):
+        pytest.skip(reason)
+
+
+def _is_installed(name: str) -> bool:
+    return (BINARY if name == "nginx" else shutil.which(name)) is not None
+
+
+@cache
+def _why_no_mount() -> str:
+    """Why no file system can be mounted here; empty if one can."""
+    if os.geteuid() != 0:
+        return "mounting needs root"
+    with tempfile.TemporaryDirectory() as folder:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "none", folder], capture_output=True, check=False)
+        if mounted.returncode != 0:
+            return "mounting is not permitted here"
+        subprocess.run(["umount", folder], check=True)
+    return ""
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[Nginx]:
+    """A running nginx with nothing special about it; `Nginx.restart` gives it locations. Mark the test ``nginx``."""
+    with Nginx(tmp_path) as server:
+        yield server

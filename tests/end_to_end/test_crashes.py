@@ -1,0 +1,173 @@
+"""Crashes at the worst moments: every write, flush and rename of a run, and what the system calls were."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
+from tests.end_to_end.command import environment
+from tests.project import KIB, Project
+
+CONTENTS = {"one": seeded_bytes(200 * KIB, seed=1), "two": seeded_bytes(70 * KIB, seed=2), "three": b"3"}
+OLD = b"the old good file"
+
+# The real command with small pieces and segments, so that a run has many writes; and asyncio's own loop, whose
+# wake-ups are no writes.
+PROGRAM = """
+import sys
+from grym_fetch.cli import runner
+from grym_fetch.cli.options import Common
+from grym_fetch.engine import Settings
+from tests.project import SMALL
+runner._has_uvloop = lambda: False
+common = Common(None, None, None, 0, True, False, None)
+async def body(manager):
+    await manager.sync()
+    return 0
+sys.exit(runner.run(common, body, settings=Settings(sizes=SMALL, retries=0)))
+"""
+CHANGES = "pwrite64,write,fsync,fdatasync,ftruncate,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir"
+
+
+@pytest.fixture
+def server() -> Iterator[AssetServer]:
+    with serve_in_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: AssetServer) -> Project:
+    """Three assets; one of them is there already in an older version."""
+    made = Project(tmp_path / "project")
+    for name, content in CONTENTS.items():
+        made.add(name, [server.add(f"/{name}", content).url], content)
+    return made
+
+
+def reset(project: Project) -> None:
+    """Nothing is there but the old file."""
+    subprocess.run(["rm", "-rf", str(project.assets)], check=True)
+    (project.assets / "models").mkdir(parents=True)
+    (project.assets / "models" / "one.bin").write_bytes(OLD)
+
+
+def check_finals(project: Project) -> None:
+    """Each final file is absent, the old good one, or the new good one."""
+    for name, content in CONTENTS.items():
+        path = project.assets / "models" / f"{name}.bin"
+        if path.exists():
+            assert path.read_bytes() in ((content, OLD) if name == "one" else (content,))
+
+
+def traced(project: Project, log: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the program under strace."""
+    return subprocess.run(
+        [
+            "strace",
+            "-f",
+            "-qq",
+            "-y",
+            "-o",
+            str(log),
+            "-e",
+            f"trace={CHANGES}",
+            *options,
+            sys.executable,
+            "-c",
+            PROGRAM,
+        ],
+        cwd=project.root,
+        env=environment(PYTHONDONTWRITEBYTECODE="1", PYTHONPATH=os.getcwd()),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def calls_in(log: Path, place: Path) -> list[str]:
+    """The calls of a trace that touch ``place``, without the thread's number."""
+    return [line.split(None, 1)[1] for line in log.read_text(errors="replace").splitlines() if str(place) in line]
+
+
+@pytest.mark.strace
+def test_flushed_before_renamed_and_the_folder_after(project: Project, tmp_path: Path) -> None:
+    """A part is flushed before it is renamed, and the folder after: read off the real system calls."""
+    reset(project)
+    log = tmp_path / "trace"
+    done = traced(project, log)
+    assert done.returncode == 0, done.stderr
+    calls = calls_in(log, project.assets)
+    renames = [n for n, call in enumerate(calls) if re.match(r"rename\w*\(", call) and "/part" in call]
+    assert len(renames) == len(CONTENTS)
+    for number in renames:
+        stage = re.search(r"(/[^\"<>]*)/part", calls[number])
+        assert stage is not None
+        before = [call for call in calls[:number] if call.startswith("fsync(") and f"{stage[1]}/part" in call]
+        assert before, "renamed without a flush"
+        writes = [n for n, call in enumerate(calls) if call.startswith("pwrite64(") and f"{stage[1]}/part" in call]
+        last_flush = max(n for n, call in enumerate(calls) if call == before[-1] and n < number)
+        assert not writes or max(writes) < last_flush, "written after the flush"
+        after = [call for call in calls[number:] if call.startswith("fsync(") and "/models>" in call]
+        assert after, "the folder was not flushed after the rename"
+
+
+def most_calls(log: Path, kind: str, place: Path) -> int:
+    """How often the busiest thread made this call, if any of them touched ``place``: strace counts by thread."""
+    threads = Counter(
+        line.split(None, 1)[0]
+        for line in log.read_text(errors="replace").splitlines()
+        if re.match(rf"\d+\s+{kind}\(", line)
+    )
+    touched = any(call.startswith(f"{kind}(") for call in calls_in(log, place))
+    return max(threads.values(), default=0) if touched else 0
+
+
+@pytest.mark.strace
+@pytest.mark.parametrize("kind", CHANGES.split(","))
+def test_killed_before_every_change(project: Project, tmp_path: Path, kind: str) -> None:
+    """Killed before any write, flush, rename or removal: all finals are good, and the next run finishes the job."""
+    reset(project)
+    log = tmp_path / "trace"
+    assert traced(project, log).returncode == 0
+    count = most_calls(log, kind, project.assets)
+    for when in range(1, count + 1, 1 if count < 10 else 3):
+        reset(project)
+        done = traced(project, log, "-e", f"inject={kind}:signal=SIGKILL:when={when}")
+        assert done.returncode in (0, 137, -9), done.stderr
+        check_finals(project)
+        asyncio.run(finish(project))
+        for name, content in CONTENTS.items():
+            assert (project.assets / "models" / f"{name}.bin").read_bytes() == content
+        # A kill after the rename leaves an empty stage behind, never bytes.
+        assert not [stage for stage in project.staged() if (stage / "part").exists()]
+
+
+async def finish(project: Project) -> None:
+    """Run again, undisturbed."""
+    async with project.manager() as manager:
+        await manager.sync()
+
+
+@pytest.mark.strace
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EDQUOT"])
+def test_failing_calls(project: Project, tmp_path: Path, error: str) -> None:
+    """A disk that fails a write or a flush ends the run with exit code 4, never with a wrong file."""
+    for call, when in (("pwrite64", 1), ("pwrite64", 4), ("fsync", 1), ("fsync", 5)):
+        reset(project)
+        done = traced(project, tmp_path / "trace", "-e", f"inject={call}:error={error}:when={when}")
+        check_finals(project)
+        if "INJECTED" in (tmp_path / "trace").read_text(errors="replace"):
+            assert done.returncode == 4, f"{call} {when}: {done.stderr}"
+            assert "Traceback" not in done.stderr
+        asyncio.run(finish(project))
+        check_finals(project)

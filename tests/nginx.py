@@ -1,0 +1,200 @@
+"""A real nginx on the loopback interface, as the second opinion on what a server does.
+
+Rules: all it writes lies in the folder given; it runs as the current user and dies with its test. A record of its log
+is written when a request is over for nginx, which may be after it is over for the client: so `sent` waits for as many
+as the test expects.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+BINARY = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+
+_DEADLINE = 10.0
+_RECORD = re.compile(r'(\S+) (\S+) (\d{3}) (\d+) "([^"]*)" (\d+)')
+_CONFIG = """
+daemon off;
+master_process off;
+pid {home}/nginx.pid;
+error_log {home}/error.log info;
+events {{ worker_connections 128; }}
+http {{
+    log_format told '$request_method $uri $status $body_bytes_sent "$http_range" $remote_port';
+    access_log {home}/access.log told;
+    sendfile on;
+    default_type application/octet-stream;
+    client_body_temp_path {home}/temp; proxy_temp_path {home}/temp; fastcgi_temp_path {home}/temp;
+    uwsgi_temp_path {home}/temp; scgi_temp_path {home}/temp;
+    server {{
+        listen 127.0.0.1:{port};
+        root {root};
+        keepalive_timeout 75;
+        {locations}
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Location:
+    """One path, and how nginx serves it otherwise than it would.
+
+    ``limit_rate`` in bytes per second and connection. ``ranges`` False: nginx ignores Range. ``status`` is answered
+    instead of the file; ``redirect`` is an address, answered with ``status`` or 302. A path that ends in a slash stands
+    for all below it.
+    """
+
+    path: str
+    limit_rate: int | None = None
+    ranges: bool = True
+    status: int | None = None
+    redirect: str | None = None
+
+    def directives(self) -> str:
+        """The block for the configuration."""
+        lines = []
+        if self.limit_rate is not None:
+            lines.append(f"limit_rate {self.limit_rate};")
+        if not self.ranges:
+            lines.append("max_ranges 0;")
+        if self.redirect is not None:
+            lines.append(f"return {self.status or 302} {self.redirect};")
+        elif self.status is not None:
+            lines.append(f"return {self.status};")
+        match = "" if self.path.endswith("/") else "= "
+        return f"location {match}{self.path} {{ {' '.join(lines)} }}"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One record of the access log. ``range`` is the request's field, None if it had none."""
+
+    method: str
+    path: str
+    status: int
+    body_bytes: int
+    range: str | None
+    remote_port: int
+
+
+class Nginx:
+    """One nginx. ``root`` is the folder it serves; put files there at any time."""
+
+    def __init__(self, home: Path, locations: Sequence[Location] = ()) -> None:
+        self._home = home / "nginx"
+        self.root = self._home / "root"
+        self.locations = tuple(locations)
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        for folder in (self.root, self._home / "temp"):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def start(self) -> Self:
+        """Start it; return once it answers."""
+        assert BINARY is not None, "nginx is not installed"
+        assert self._process is None, "it runs already"
+        for _ in range(5):
+            self.port = self.port or _free_port()
+            config = self._home / "nginx.conf"
+            locations = "\n        ".join(location.directives() for location in self.locations)
+            config.write_text(_CONFIG.format(home=self._home, root=self.root, port=self.port, locations=locations))
+            self._process = subprocess.Popen(
+                [BINARY, "-p", str(self._home), "-c", str(config), "-e", str(self._home / "error.log")],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            if self._answers(self._process):
+                return self
+            self.stop()
+            self.port = 0  # somebody else was faster with this port
+        raise RuntimeError(f"nginx does not start:\n{(self._home / 'error.log').read_text()}")
+
+    def _answers(self, process: subprocess.Popen[bytes]) -> bool:
+        deadline = time.monotonic() + _DEADLINE
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.005)
+            else:
+                return process.poll() is None
+        return False
+
+    def stop(self) -> None:
+        """End it: gracefully, and if it will not, at once."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGQUIT)
+        try:
+            process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def restart(self, *locations: Location) -> None:
+        """Serve on, at the same address, with these locations."""
+        self.stop()
+        self.locations = locations
+        self.start()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def url(self, path: str) -> str:
+        """The address of a path."""
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def add(self, path: str, content: bytes) -> str:
+        """Put a file there; return its address."""
+        file = self.root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        return self.url(path)
+
+    def sent(self, at_least: int = 0) -> list[Sent]:
+        """Every request that is over, in order; waits until there are ``at_least`` so many."""
+        deadline = time.monotonic() + _DEADLINE
+        while True:
+            records = self._records()
+            if len(records) >= at_least:
+                return records
+            assert time.monotonic() < deadline, f"nginx has served {len(records)} requests, not {at_least}"
+            time.sleep(0.005)
+
+    def _records(self) -> list[Sent]:
+        try:
+            text = (self._home / "access.log").read_text()
+        except FileNotFoundError:
+            return []
+        matches = [_RECORD.fullmatch(line) for line in text.splitlines()]
+        return [
+            Sent(m[1], m[2], int(m[3]), int(m[4]), None if m[5] == "-" else m[5], int(m[6]))
+            for m in matches
+            if m is not None
+        ]
+
+    def bytes_sent(self, path: str) -> int:
+        """Bytes of body that were sent for a path, all requests together."""
+        return sum(record.body_bytes for record in self.sent() if record.path == path)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
