@@ -20,6 +20,8 @@ from grym_fetch.core.ranges import range_header
 
 # What a signed address answers once it has expired, or a node that has gone.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
+MOST_FRESH = 3
+"""Remembered addresses that are tried in one exchange before the chain is walked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,17 @@ class Exchange:
         Raises `TooManyRedirects`, `PolicyRefused`, and what `Connection.get` raises.
         """
         first = parse_address(origin.url)
-        target = origin.target
-        if target is not None:
-            answer = await self._ask(connection, first, target, asked)
+        for _ in range(MOST_FRESH):
+            target = origin.target
+            if target is None:
+                break
+            answer = await self._ask(connection, first, target, asked, is_own=origin.target_is_own)
             expired = answer.response.head.status in _EXPIRED
             if not expired and not isinstance(answer.verdict, Redirected):
                 return answer
             answer.response.close()
-            # All workers meet the same expiry; the first one to see it forgets the address for all.
+            # All workers meet the same expiry. The first one to see it forgets the address for all; who comes later
+            # finds none, or the fresh one.
             if origin.target is target:
                 origin.target = None
         return await self._walk(connection, origin, first, asked)
@@ -58,30 +63,33 @@ class Exchange:
     async def _walk(self, connection: Connection, origin: Origin, first: URL, asked: Asked) -> Answer:
         seen = {first}
         here = first
+        is_own = True
         while True:
-            answer = await self._ask(connection, first, here, asked)
+            answer = await self._ask(connection, first, here, asked, is_own=is_own)
             if not isinstance(answer.verdict, Redirected):
                 origin.target = here if here is not first else None
+                origin.target_is_own = is_own
                 return answer
             # The body of a redirect is of no use to us, and nobody says how long it is.
             answer.response.close()
             here = follow_redirect(here, answer.verdict.location)
+            # Once another origin has led the way, credentials do not come back: it has chosen the address.
+            is_own = is_own and origin_key(here) == origin_key(first)
             if here in seen:
                 raise TooManyRedirects(str(here), "the redirects lead back to where they came from")
             if len(seen) > MAX_REDIRECTS:
                 raise TooManyRedirects(origin.url, f"more than {MAX_REDIRECTS} redirects")
             seen.add(here)
 
-    async def _ask(self, connection: Connection, first: URL, here: URL, asked: Asked) -> Answer:
+    async def _ask(self, connection: Connection, first: URL, here: URL, asked: Asked, *, is_own: bool) -> Answer:
         fields: dict[str, str] = {}
         if asked.wanted is not None:
             fields["Range"] = range_header(asked.wanted)
             if asked.validator.if_range:
                 fields["If-Range"] = asked.validator.if_range
-        if origin_key(here) == origin_key(first):
-            authorization = self._credentials.authorization(first)
-            if authorization:
-                fields["Authorization"] = authorization
+        authorization = self._credentials.authorization(first) if is_own else None
+        if authorization:
+            fields["Authorization"] = authorization
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
         response = await connection.get(str(bare.with_fragment(None)), fields)
         is_page = "html" in (response.head.get("content-type") or "").lower()

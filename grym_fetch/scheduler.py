@@ -9,6 +9,7 @@ HTTP or of files.
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import Counter
 from functools import partial
 from typing import Protocol
@@ -52,6 +53,7 @@ class Scheduler:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_due = False
         self._heartbeat: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def add(self, source: Source, rank: int) -> None:
         """Serve this source. The lower its rank, the earlier among equals."""
@@ -73,6 +75,8 @@ class Scheduler:
 
     def _assign(self) -> None:
         self._is_due = False
+        if self._is_closed:
+            return
         self._give_out()
         if self._free and self._tasks and self._heartbeat is None:
             self._heartbeat = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
@@ -82,18 +86,13 @@ class Scheduler:
         self._assign()
 
     def _give_out(self) -> None:
-        idle: set[Source] = set()
-        while self._free:
-            # The first of the least, and they stand in the order of their ranks.
-            waiting = [source for source in self._sources if source not in idle]
-            if not waiting:
-                return
-            source = min(waiting, key=self._sources.__getitem__)
-            attempt = source.next_attempt() if self._busy[source.host] < self._per_host else None
-            if attempt is None:
-                idle.add(source)
-            else:
+        waiting = [(at_work, order, source) for order, (source, at_work) in enumerate(self._sources.items())]
+        heapq.heapify(waiting)
+        while self._free and waiting:
+            at_work, order, source = heapq.heappop(waiting)
+            if self._busy[source.host] < self._per_host and (attempt := source.next_attempt()) is not None:
                 self._start(source, attempt)
+                heapq.heappush(waiting, (at_work + 1, order, source))
 
     def _start(self, source: Source, attempt: Attempt) -> None:
         connection = self._pick(attempt.host)
@@ -122,12 +121,15 @@ class Scheduler:
 
     async def aclose(self) -> None:
         """End what is under way and close every connection."""
+        self._is_closed = True
         if self._heartbeat is not None:
             self._heartbeat.cancel()
         tasks = list(self._tasks)
         for task in tasks:
             if not task.cancelling():
                 task.cancel()
-        await outlast(tasks)
-        for connection in self._connections:
-            await connection.aclose()
+        try:
+            await outlast(tasks)
+        finally:
+            for connection in self._connections:
+                await connection.aclose()

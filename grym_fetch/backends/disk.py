@@ -43,6 +43,7 @@ from grym_fetch.core.errors import DiskFull, UnsafePath
 from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_digest, read_journal
 from grym_fetch.core.text import safe_text
+from grym_fetch.outlast import outlast
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,14 @@ class DiskStore:
 
         ``exclusive``: this process holds a trustworthy lock on the asset, so every other stage of it is abandoned.
         """
-        return await self._writers.compute(self._open_stage, key, exclusive)
+        opened: list[DiskStage] = []
+        try:
+            await self._writers.compute(lambda: opened.append(self._open_stage(key, exclusive)))
+        except asyncio.CancelledError:
+            for stage in opened:
+                await stage.close()
+            raise
+        return opened[0]
 
     def _open_stage(self, key: StageKey, exclusive: bool) -> DiskStage:
         root = self.state_dir / "stage"
@@ -206,18 +214,18 @@ class DiskStage:
         self._lock = threading.Lock()
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._part = os.open(folder / "part", flags, 0o666)
-        try:
-            self._journal = os.open(folder / "journal", flags | os.O_APPEND, 0o600)
-        except BaseException:
-            os.close(self._part)
-            raise
-        self._open = True
+        self._journal = -1
         self._unflushed = 0
         self._flushing: asyncio.Task[None] | None = None
-        self.recovered = self._recover()
-        self._encoder = JournalEncoder(self.recovered.chain)
-        if self.recovered.asset is None:
-            self._append(self._encoder.header(key.content))
+        try:
+            self._journal = os.open(folder / "journal", flags | os.O_APPEND, 0o600)
+            self.recovered = self._recover()
+            self._encoder = JournalEncoder(self.recovered.chain)
+            if self.recovered.asset is None:
+                self._append(self._encoder.header(key.content))
+        except BaseException:
+            self._close()
+            raise
 
     def _recover(self) -> JournalState:
         length = os.fstat(self._journal).st_size
@@ -384,18 +392,20 @@ class DiskStage:
 
     async def close(self) -> None:
         """Let go; what is there stays for the next process."""
-        await self._end_flushing()
-        self._close()
+        try:
+            await self._end_flushing()
+        finally:
+            self._close()
 
     async def _end_flushing(self) -> None:
         if self._flushing is not None:
-            await asyncio.wait([self._flushing])
+            await outlast([self._flushing])
 
     def _close(self) -> None:
-        if self._open:
-            self._open = False
-            os.close(self._part)
-            os.close(self._journal)
+        for descriptor in (self._part, self._journal):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._part = self._journal = -1
 
 
 def hash_file(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> os.stat_result:

@@ -90,10 +90,18 @@ class HttpTransport:
         return self._tls
 
     def proxy_for(self, url: URL) -> str | None:
-        """The proxy that the environment names for this address, or None."""
+        """The proxy that the environment names for this address, or None. `ConnectFailed` for an unusable one."""
         if proxy_bypass(url.host or ""):
             return None
-        return self._proxies.get(url.scheme) or self._proxies.get("all")
+        proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
+        if not proxy:
+            return None
+        if "://" not in proxy:
+            proxy = f"http://{proxy}"
+        if not proxy.lower().startswith(("http://", "https://")):
+            scheme = safe_text(proxy.partition("://")[0], limit=20)
+            raise ConnectFailed(str(url), f"the proxy in the environment is of a kind ({scheme}) that is not supported")
+        return proxy
 
     def connection(self) -> SlotConnection:
         """Return a new place for a connection."""
@@ -122,7 +130,7 @@ class SlotConnection:
         key = (address.scheme, address.host, address.port, proxy)
         if key != self._key:
             await self.aclose()
-            self._session, self._key, self.host = self._open_session(), key, address.authority
+            self._session, self._key, self.host = self._open_session(guarded=not proxy), key, address.authority
         assert self._session is not None
         try:
             response = await self._session.get(
@@ -136,14 +144,16 @@ class SlotConnection:
             raise _mapped(error, url, self._transport) from None
         return BodyResponse(response, url, self._transport)
 
-    def _open_session(self) -> aiohttp.ClientSession:
+    def _open_session(self, *, guarded: bool) -> aiohttp.ClientSession:
+        # A proxy is the user's own choice and may be anywhere; what lies behind it, the proxy resolves itself.
+        resolver = GuardedResolver(allow_private=self._transport.allow_private) if guarded else DefaultResolver()
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=1,
                 limit_per_host=1,
                 keepalive_timeout=30,
                 use_dns_cache=False,
-                resolver=GuardedResolver(allow_private=self._transport.allow_private),
+                resolver=resolver,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._transport.timeout,
@@ -168,6 +178,7 @@ class BodyResponse:
         self._response = response
         self._url = url
         self._transport = transport
+        self._is_broken = False
         fields: dict[str, list[str]] = {}
         for name, value in response.headers.items():
             fields.setdefault(name.lower(), []).append(value)
@@ -175,9 +186,16 @@ class BodyResponse:
 
     async def read(self) -> bytes:
         """Return what has arrived since the last call, waiting for at least one byte; empty at the end."""
+        stream = self._response.content
         try:
-            return await self._response.content.readany()
+            return await stream.readany()
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            # aiohttp raises what ended the connection before it gives what had arrived by then. That is up to a
+            # MiB: thrown away each time, a server that breaks off early would never get us any further.
+            rest = b"".join(stream._buffer)  # noqa: SLF001 - no public way to it
+            if rest and not self._is_broken:
+                self._is_broken = True
+                return rest
             raise _mapped(error, self._url, self._transport, in_body=True) from None
 
     def close(self) -> None:

@@ -66,11 +66,14 @@ def _start_of(pid: int) -> str:
 
 
 def _boot_id() -> str:
+    """Names this boot of this machine, and the process namespace: in another container the numbers mean others."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip().replace("-", "")[:16]
+            boot = file.read().strip().replace("-", "")[:16]
+        namespace = "".join(char for char in os.readlink("/proc/self/ns/pid") if char.isdigit())
     except OSError:
         return ""
+    return f"{boot}{namespace}"
 
 
 class FileLock:
@@ -102,10 +105,14 @@ class FileLock:
             # Its last holder unlinked the file between our open and our lock: take the one that is there now.
             os.close(descriptor)
         self._descriptor = descriptor
-        self.is_trustworthy = self._excludes_others()
-        record = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, record, 0)
+        try:
+            self.is_trustworthy = self._excludes_others()
+            record = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, record, 0)
+        except OSError:
+            self.release()
+            raise
         return True
 
     def _excludes_others(self) -> bool:

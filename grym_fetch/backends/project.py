@@ -43,7 +43,7 @@ def find_project(
     Raises `ManifestMissing` if there is no manifest.
     """
     named = config or environ.get("GRYM_FETCH_CONFIG")
-    manifest = cwd / Path(named).expanduser() if named else _search(cwd)
+    manifest = _resolved(cwd, named) if named else _search(cwd)
     if manifest is None or not manifest.is_file():
         raise ManifestMissing(
             safe_text(str(named)) if named else f"{' or '.join(CANDIDATES)} in {safe_text(str(cwd))} or above"
@@ -61,7 +61,11 @@ def find_project(
 
 
 def _resolved(cwd: Path, text: str | Path) -> Path:
-    return (cwd / Path(text).expanduser()).absolute()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        path = Path(text)  # no such user: then it is a name like any other
+    return (cwd / path).absolute()
 
 
 def _search(cwd: Path) -> Path | None:

@@ -143,6 +143,6 @@ class Shelf:
                 for entry in entries:
                     checksum = Checksum.parse(entry["checksum"])
                     self._moved[checksum.hexdigest] = self._external_dir / check_local_path(entry["storagePath"])
-            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 pass  # no record, or an unusable one: nothing is found through it
         return self._moved

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
 
-MAX_LOG = 64 * 1024 * 1024
+MAX_BLOCKS = 64
+"""Most MiB of the log that are read."""
 _SLACK = 4096
 
 
@@ -86,9 +87,18 @@ class Stamps:
             descriptor = os.open(self._log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             return b""
-        with open(descriptor, "rb") as file:
+        try:
             # Another user's word on what is verified is not taken.
-            return file.read(MAX_LOG) if os.fstat(descriptor).st_uid == os.geteuid() else b""
+            if os.fstat(descriptor).st_uid != os.geteuid():
+                return b""
+            blocks = []
+            while len(blocks) < MAX_BLOCKS and (block := os.read(descriptor, 1 << 20)):
+                blocks.append(block)
+            return b"".join(blocks)
+        except OSError:
+            return b""
+        finally:
+            os.close(descriptor)
 
     def _compact(self) -> None:
         fresh = self._log.with_name(f"{self._log.name}.{os.getpid()}")
@@ -110,6 +120,8 @@ def _decode(line: bytes) -> tuple[str, str, Fingerprint] | None:
         if line[:9] != b"%08x " % zlib.crc32(line[9:]):
             return None
         path, checksum, *figures = json.loads(line[9:])
-        return (path, checksum, Fingerprint(*figures)) if len(figures) == 5 else None
+        if not (isinstance(path, str) and isinstance(checksum, str) and len(figures) == 5):
+            return None
+        return path, checksum, Fingerprint(*figures)
     except (ValueError, TypeError):
         return None

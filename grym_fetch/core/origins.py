@@ -33,6 +33,8 @@ class Origin:
     """Whether it serves ranges; None before it was asked."""
     target: URL | None = None
     """Where its redirects led; asked directly until it expires."""
+    target_is_own: bool = True
+    """Whether every hop on the way there was at this origin itself: then its credentials go along."""
     failures: int = 0
     failed_at: float = float("-inf")
     ready_at: float = float("-inf")

@@ -1,0 +1,259 @@
+"""What an origin does, as the client sees it: one suite for our own server and for a real nginx.
+
+What passes for both is a fact about HTTP, and our server may stand for a real one in all other tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from grym_fetch.backends.http_client import HttpTransport, SlotConnection
+from grym_fetch.core.addresses import Credentials
+from grym_fetch.core.http import Asked, Changed, Partial, Refused, Unsatisfiable, Validator, Verdict, Whole
+from grym_fetch.core.origins import Origin
+from grym_fetch.core.ranges import ByteRange
+from grym_fetch.exchange import Exchange
+from grym_fetch.testing import AssetServer, NoRanges, Redirect, seeded_bytes
+from tests.nginx import Location, Nginx
+
+CONTENT = seeded_bytes(100_003, seed=11)
+LONG = seeded_bytes(8 * 1024 * 1024, seed=12)
+
+
+class Server(Protocol):
+    """What the suite needs of either server."""
+
+    def add(self, path: str, content: bytes) -> str:
+        """Serve a file; return its address."""
+
+    def without_ranges(self, path: str, content: bytes) -> str:
+        """Serve a file and ignore Range."""
+
+    def redirect(self, path: str, to: str) -> str:
+        """Redirect to a path; return the redirecting address."""
+
+    def nowhere(self) -> str:
+        """An address that is not served."""
+
+    def asked(self, count: int) -> list[tuple[str, int]]:
+        """Path and client port of each of the ``count`` requests so far."""
+
+
+class OurServer:
+    """The fault server without faults."""
+
+    def __init__(self, server: AssetServer) -> None:
+        self._server = server
+
+    def add(self, path: str, content: bytes) -> str:
+        return self._server.add(path, content).url
+
+    def without_ranges(self, path: str, content: bytes) -> str:
+        return self._server.add(path, content, faults=[NoRanges()]).url
+
+    def redirect(self, path: str, to: str) -> str:
+        return self._server.add(path, faults=[Redirect(to)]).url
+
+    def nowhere(self) -> str:
+        return self._server.url("/nowhere")
+
+    def asked(self, count: int) -> list[tuple[str, int]]:
+        requests = self._server.stats.requests
+        assert len(requests) == count
+        return [(request.path, request.remote_port) for request in requests]
+
+
+class RealServer:
+    """nginx."""
+
+    def __init__(self, server: Nginx) -> None:
+        self._server = server
+
+    def add(self, path: str, content: bytes) -> str:
+        return self._server.add(path, content)
+
+    def without_ranges(self, path: str, content: bytes) -> str:
+        self._server.restart(*self._server.locations, Location(path, ranges=False))
+        return self._server.add(path, content)
+
+    def redirect(self, path: str, to: str) -> str:
+        self._server.restart(*self._server.locations, Location(path, redirect=to))
+        return self._server.url(path)
+
+    def nowhere(self) -> str:
+        return self._server.url("/nowhere")
+
+    def asked(self, count: int) -> list[tuple[str, int]]:
+        records = self._server.sent(at_least=count)
+        assert len(records) == count
+        return [(record.path, record.remote_port) for record in records]
+
+
+@pytest.fixture(params=["ours", pytest.param("nginx", marks=pytest.mark.nginx)])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
+    if request.param == "ours":
+        async with AssetServer() as ours:
+            yield OurServer(ours)
+    else:
+        yield RealServer(request.getfixturevalue("nginx"))
+
+
+@pytest.fixture
+async def connection() -> AsyncIterator[SlotConnection]:
+    connection = HttpTransport().connection()
+    yield connection
+    await connection.aclose()
+
+
+async def fetch(connection: SlotConnection, origin: Origin, asked: Asked) -> tuple[Verdict, bytes]:
+    """Ask, and read the body to its end."""
+    answer = await Exchange(Credentials({})).open(connection, origin, asked)
+    body = bytearray()
+    try:
+        while data := await answer.response.read():
+            body += data
+    finally:
+        answer.response.close()
+    return answer.verdict, bytes(body)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, 1), (0, 65_536), (4_097, 70_001), (100_002, 100_003), (0, 100_003)], ids=str
+)
+async def test_range_gives_exactly_these_bytes(
+    server: Server, connection: SlotConnection, start: int, stop: int
+) -> None:
+    """A range that is wanted comes as a Partial of just these bytes, with the total and a strong validator."""
+    origin = Origin(0, server.add("/a.bin", CONTENT))
+    verdict, body = await fetch(connection, origin, Asked(ByteRange(start, stop)))
+    assert isinstance(verdict, Partial)
+    assert (verdict.range, verdict.total) == (ByteRange(start, stop), len(CONTENT))
+    assert verdict.validator.is_strong
+    assert body == CONTENT[start:stop]
+
+
+async def test_range_over_the_end_is_cut(server: Server, connection: SlotConnection) -> None:
+    """A range that begins inside and ends beyond the content is answered up to its end."""
+    origin = Origin(0, server.add("/a.bin", CONTENT))
+    verdict, body = await fetch(connection, origin, Asked(ByteRange(100_000, 200_000)))
+    assert isinstance(verdict, Partial)
+    assert verdict.range == ByteRange(100_000, 100_003)
+    assert body == CONTENT[100_000:]
+
+
+async def test_whole_file(server: Server, connection: SlotConnection) -> None:
+    """Without a range the whole content comes, with its length."""
+    origin = Origin(0, server.add("/a.bin", CONTENT))
+    verdict, body = await fetch(connection, origin, Asked(None))
+    assert isinstance(verdict, Whole)
+    assert (verdict.length, verdict.framed) == (len(CONTENT), True)
+    assert body == CONTENT
+
+
+async def test_empty_file(server: Server, connection: SlotConnection) -> None:
+    """Asked for a range of nothing, one server calls it unsatisfiable, another sends it whole: both tell its length."""
+    origin = Origin(0, server.add("/empty.bin", b""))
+    ranged, body = await fetch(connection, origin, Asked(ByteRange(0, 1000)))
+    assert ranged == Unsatisfiable(0) or (isinstance(ranged, Whole) and (ranged.length, body) == (0, b""))
+    whole, body = await fetch(connection, origin, Asked(None))
+    assert isinstance(whole, Whole)
+    assert (whole.length, body) == (0, b"")
+
+
+async def test_beyond_the_end(server: Server, connection: SlotConnection) -> None:
+    """A range that begins at the end is unsatisfiable, and the answer says the total."""
+    origin = Origin(0, server.add("/a.bin", CONTENT))
+    verdict, _ = await fetch(connection, origin, Asked(ByteRange(len(CONTENT), len(CONTENT) + 5)))
+    assert verdict == Unsatisfiable(len(CONTENT))
+
+
+async def test_if_range_with_the_right_validator(server: Server, connection: SlotConnection) -> None:
+    """The validator that the origin gave brings another part of the same content."""
+    origin = Origin(0, server.add("/a.bin", CONTENT))
+    first, _ = await fetch(connection, origin, Asked(ByteRange(0, 10)))
+    assert isinstance(first, Partial)
+    asked = Asked(ByteRange(50, 60), len(CONTENT), first.validator, ranges_proven=True)
+    assert await fetch(connection, origin, asked) == (
+        Partial(ByteRange(50, 60), len(CONTENT), first.validator),
+        CONTENT[50:60],
+    )
+
+
+async def test_if_range_with_another_validator(server: Server, connection: SlotConnection) -> None:
+    """With the validator of other content no part comes: the content has changed."""
+    origin = Origin(0, server.add("/a.bin", CONTENT))
+    other = Validator(etag='"another-content"')
+    answer = await Exchange(Credentials({})).open(
+        connection, origin, Asked(ByteRange(50, 60), len(CONTENT), other, ranges_proven=True)
+    )
+    answer.response.close()
+    assert answer.response.head.status == 200
+    assert isinstance(answer.verdict, Changed)
+    assert answer.verdict.validator.etag != other.etag
+
+
+async def test_no_ranges_gives_the_whole(server: Server, connection: SlotConnection) -> None:
+    """An origin without ranges answers a range with the whole content, and that is what it is taken for."""
+    origin = Origin(0, server.without_ranges("/plain.bin", CONTENT))
+    verdict, body = await fetch(connection, origin, Asked(ByteRange(50, 60)))
+    assert isinstance(verdict, Whole)
+    assert verdict.length == len(CONTENT)
+    assert body == CONTENT
+
+
+async def test_not_found(server: Server, connection: SlotConnection) -> None:
+    """What is not there is refused for good."""
+    verdict, _ = await fetch(connection, Origin(0, server.nowhere()), Asked(ByteRange(0, 10)))
+    assert verdict == Refused(404, "status 404: not found", transient=False)
+
+
+async def test_redirect_is_followed_and_remembered(server: Server, connection: SlotConnection) -> None:
+    """A redirect leads to the same range elsewhere, and from then on that place is asked directly."""
+    origin = Origin(0, server.redirect("/old.bin", "/new.bin"))
+    server.add("/new.bin", CONTENT)
+    _, first = await fetch(connection, origin, Asked(ByteRange(7, 1000)))
+    _, second = await fetch(connection, origin, Asked(ByteRange(1000, 2000)))
+    assert first + second == CONTENT[7:2000]
+    assert [path for path, _ in server.asked(3)] == ["/old.bin", "/new.bin", "/new.bin"]
+
+
+async def test_keep_alive_reuses_the_socket(server: Server, connection: SlotConnection) -> None:
+    """A body that was read to its end leaves the socket open for the next request."""
+    origin = Origin(0, server.add("/a.bin", CONTENT))
+    for start in (0, 10, 20):
+        await fetch(connection, origin, Asked(ByteRange(start, start + 10)))
+    assert len({port for _, port in server.asked(3)}) == 1
+
+
+async def test_an_abandoned_body_closes_the_socket(server: Server, connection: SlotConnection) -> None:
+    """A body that is given up half-way costs its socket, and the next request gets clean bytes over a new one."""
+    origin = Origin(0, server.add("/long.bin", LONG))
+    answer = await Exchange(Credentials({})).open(connection, origin, Asked(None))
+    assert LONG.startswith(await answer.response.read())
+    answer.response.close()
+    _, body = await fetch(connection, origin, Asked(ByteRange(5_000_000, 5_001_000)))
+    assert body == LONG[5_000_000:5_001_000]
+    assert len({port for _, port in server.asked(2)}) == 2
+
+
+@pytest.mark.nginx
+class TestNginxHelper:
+    """The helper itself: what its log says is what was served."""
+
+    @pytest.fixture
+    def slow(self, tmp_path: Path) -> Iterator[Nginx]:
+        with Nginx(tmp_path, [Location("/gone/", status=410), Location("/a.bin", limit_rate=50_000_000)]) as server:
+            yield server
+
+    async def test_log_and_locations(self, slow: Nginx, connection: SlotConnection) -> None:
+        """Each request is in the log with its status, range and bytes."""
+        await fetch(connection, Origin(0, slow.add("/a.bin", CONTENT)), Asked(ByteRange(5, 1005)))
+        await fetch(connection, Origin(0, slow.url("/gone/b.bin")), Asked(None))
+        ranged, gone = slow.sent(at_least=2)
+        assert (ranged.method, ranged.path, ranged.status, ranged.range) == ("GET", "/a.bin", 206, "bytes=5-1004")
+        assert (gone.path, gone.status, gone.range) == ("/gone/b.bin", 410, None)
+        assert slow.bytes_sent("/a.bin") == 1000

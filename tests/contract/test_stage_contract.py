@@ -1,0 +1,290 @@
+"""What a stage does: one suite for the disk and for the stage in memory that other tests use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from grym_fetch.backends import disk
+from grym_fetch.backends.base import Stage
+from grym_fetch.backends.disk import DiskStore, StageKey
+from grym_fetch.core.errors import DiskFull
+from grym_fetch.core.http import Validator
+from grym_fetch.core.journal import Piece, address_hash, piece_digest
+from grym_fetch.testing import seeded_bytes
+from tests.fakes import MemoryFolder, MemoryStage
+
+CONTENT = seeded_bytes(300_001, seed=21)
+KEY = StageKey("models/a.bin", "sha256:21")
+
+
+class Place(Protocol):
+    """Where the stages of one asset lie, one after the other."""
+
+    async def open(self) -> Stage:
+        """Open a stage: what was left behind, or a new one."""
+
+    def published(self) -> bytes | None:
+        """The file in place."""
+
+    def overwrite(self, start: int, data: bytes) -> None:
+        """Change bytes of the part behind everybody's back."""
+
+    def cut_part(self, size: int) -> None:
+        """Cut the part off."""
+
+    def append_to_journal(self, data: bytes) -> None:
+        """Write rubbish behind the last record."""
+
+    def leave_free(self, size: int) -> None:
+        """So many bytes can still be written."""
+
+
+class OnDisk:
+    def __init__(self, store: DiskStore, patch: pytest.MonkeyPatch) -> None:
+        self._store = store
+        self._patch = patch
+
+    async def open(self) -> Stage:
+        await self._store.prepare()
+        return await self._store.open_stage(KEY, exclusive=True)
+
+    def published(self) -> bytes | None:
+        path = self._store.path_of(KEY.local_path)
+        return path.read_bytes() if path.exists() else None
+
+    def _file(self, name: str) -> Path:
+        (folder,) = (self._store.state_dir / "stage").iterdir()
+        return folder / name
+
+    def overwrite(self, start: int, data: bytes) -> None:
+        with self._file("part").open("r+b") as file:
+            file.seek(start)
+            file.write(data)
+
+    def cut_part(self, size: int) -> None:
+        with self._file("part").open("r+b") as file:
+            file.truncate(size)
+
+    def append_to_journal(self, data: bytes) -> None:
+        with self._file("journal").open("ab") as file:
+            file.write(data)
+
+    def leave_free(self, size: int) -> None:
+        self._patch.setattr(disk, "free_bytes", lambda _: size + disk.RESERVE)
+
+
+class InMemory:
+    def __init__(self) -> None:
+        self._folder = MemoryFolder(KEY.content)
+
+    async def open(self) -> Stage:
+        return MemoryStage(self._folder)
+
+    def published(self) -> bytes | None:
+        return self._folder.published
+
+    def overwrite(self, start: int, data: bytes) -> None:
+        self._folder.part[start : start + len(data)] = data
+
+    def cut_part(self, size: int) -> None:
+        del self._folder.part[size:]
+
+    def append_to_journal(self, data: bytes) -> None:
+        self._folder.journal += data
+
+    def leave_free(self, size: int) -> None:
+        self._folder.free = size
+
+
+@pytest.fixture(params=["disk", "memory"])
+async def place(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Place]:
+    if request.param == "memory":
+        yield InMemory()
+        return
+    store = DiskStore(tmp_path / "assets")
+    yield OnDisk(store, monkeypatch)
+    store.close()
+
+
+async def put(stage: Stage, start: int, stop: int, origin: int = 0) -> Piece:
+    """Write the bytes of the content that belong there."""
+    return await stage.write(start, CONTENT[start:stop], origin)
+
+
+async def test_a_new_stage_claims_nothing(place: Place) -> None:
+    """Where nobody was before, nothing is recovered but the asset's own name."""
+    stage = await place.open()
+    await stage.close()
+    assert len(stage.recovered.pieces) == 0
+    assert stage.recovered.size is None
+    assert stage.recovered.origins == {}
+
+
+async def test_a_piece_is_described_and_read_back(place: Place) -> None:
+    """Writing returns the piece with its digest and origin, and its bytes are there at once, in their place."""
+    stage = await place.open()
+    piece = await put(stage, 100_000, 200_000, origin=3)
+    assert piece == Piece(100_000, 200_000, piece_digest(CONTENT[100_000:200_000]), 3)
+    assert await stage.read(100_000, 200_000) == CONTENT[100_000:200_000]
+    assert await stage.read(150_001, 150_007) == CONTENT[150_001:150_007]
+    await stage.close()
+
+
+async def test_reading_ends_where_the_part_ends(place: Place) -> None:
+    """Reading over the end gives what is there; reading behind it gives nothing."""
+    stage = await place.open()
+    await put(stage, 0, 1000)
+    assert await stage.read(900, 5000) == CONTENT[900:1000]
+    assert await stage.read(2000, 3000) == b""
+    await stage.close()
+
+
+async def test_the_next_process_recovers_what_was_recorded(place: Place) -> None:
+    """Pieces, length and origins are what an earlier process noted, and no address is among them."""
+    first = await place.open()
+    late = await put(first, 200_000, 300_001, origin=1)
+    early = await put(first, 0, 100_000)
+    await first.note_size(len(CONTENT))
+    validator = Validator('"v1"', "Thu, 01 Jan 2026 00:00:00 GMT")
+    await first.note_origin(1, "https://mirror.example/a?sig=secret", validator)
+    await first.close()
+    again = await place.open()
+    assert list(again.recovered.pieces) == [early, late]
+    assert again.recovered.size == len(CONTENT)
+    assert again.recovered.origins[1].validator == validator
+    assert again.recovered.origins[1].address == address_hash("https://mirror.example/a?sig=secret")
+    assert await again.prove(late) == CONTENT[200_000:]
+    await again.close()
+
+
+async def test_void_claims_are_not_recovered(place: Place) -> None:
+    """A stretch noted as void takes every claim that touches it away, and no other."""
+    first = await place.open()
+    kept = await put(first, 0, 1000)
+    await put(first, 1000, 2000)
+    await put(first, 2000, 3000)
+    await first.note_void(1999, 2001)
+    await first.close()
+    again = await place.open()
+    assert list(again.recovered.pieces) == [kept]
+    await again.close()
+
+
+async def test_a_rewritten_piece_replaces_the_older_one(place: Place) -> None:
+    """Of two pieces for the same bytes the later one holds, also for the next process."""
+    first = await place.open()
+    await first.write(0, bytes(1000), 0)
+    right = await put(first, 0, 1000, origin=1)
+    await first.close()
+    again = await place.open()
+    assert list(again.recovered.pieces) == [right]
+    assert await again.prove(right) == CONTENT[:1000]
+    await again.close()
+
+
+async def test_a_changed_piece_is_not_proved(place: Place) -> None:
+    """One byte changed behind our back, and the piece is not what the journal claims; its neighbour is."""
+    stage = await place.open()
+    damaged, sound = await put(stage, 0, 1000), await put(stage, 1000, 2000)
+    place.overwrite(999, bytes([CONTENT[999] ^ 1]))
+    assert await stage.prove(damaged) is None
+    assert await stage.prove(sound) == CONTENT[1000:2000]
+    await stage.close()
+
+
+async def test_a_cut_piece_is_not_proved(place: Place) -> None:
+    """A piece whose end is missing is not proved by its beginning."""
+    stage = await place.open()
+    piece = await put(stage, 0, 1000)
+    place.cut_part(999)
+    assert await stage.prove(piece) is None
+    await stage.close()
+
+
+async def test_claims_beyond_the_part_are_dropped(place: Place) -> None:
+    """A journal that is ahead of its data claims no byte that is not there."""
+    first = await place.open()
+    kept = await put(first, 0, 1000)
+    await put(first, 1000, 2000)
+    await first.close()
+    place.cut_part(1500)
+    again = await place.open()
+    assert list(again.recovered.pieces) == [kept]
+    await again.close()
+
+
+@pytest.mark.parametrize("rubbish", [b"\0" * 4096, b"12345678 {}\n", b'{"piece"', b"\n\n"], ids=repr)
+async def test_a_torn_journal_goes_on_after_its_sound_part(place: Place, rubbish: bytes) -> None:
+    """Rubbish behind the last record hides nothing that was recorded before, or is recorded later."""
+    first = await place.open()
+    early = await put(first, 0, 1000)
+    await first.close()
+    place.append_to_journal(rubbish)
+    second = await place.open()
+    assert list(second.recovered.pieces) == [early]
+    late = await put(second, 1000, 2000)
+    await second.close()
+    third = await place.open()
+    assert list(third.recovered.pieces) == [early, late]
+    await third.close()
+
+
+async def test_publish_puts_the_content_in_place(place: Place) -> None:
+    """The file in place has every byte, and the stage is gone: the next one begins with nothing."""
+    stage = await place.open()
+    await put(stage, 150_000, 300_001)
+    await put(stage, 0, 150_000)
+    assert place.published() is None
+    await stage.publish(len(CONTENT))
+    await stage.close()
+    assert place.published() == CONTENT
+    again = await place.open()
+    assert len(again.recovered.pieces) == 0
+    await again.close()
+
+
+async def test_publish_cuts_at_the_size(place: Place) -> None:
+    """What lies behind the content's end is not part of the file."""
+    stage = await place.open()
+    await put(stage, 0, 2000)
+    await stage.publish(1234)
+    await stage.close()
+    assert place.published() == CONTENT[:1234]
+
+
+async def test_publish_of_nothing(place: Place) -> None:
+    """An empty file is a file."""
+    stage = await place.open()
+    await stage.publish(0)
+    await stage.close()
+    assert place.published() == b""
+
+
+async def test_discard_leaves_nothing(place: Place) -> None:
+    """A discarded stage is recovered by nobody, and what is in place stays."""
+    stage = await place.open()
+    await put(stage, 0, 1000)
+    await stage.discard()
+    await stage.close()
+    again = await place.open()
+    assert len(again.recovered.pieces) == 0
+    assert place.published() is None
+    await again.close()
+
+
+async def test_a_length_that_does_not_fit_is_refused(place: Place) -> None:
+    """The length is checked against the space before more is fetched; what is written already needs none."""
+    stage = await place.open()
+    await put(stage, 0, 200_000)
+    place.leave_free(150_000)
+    await stage.note_size(len(CONTENT))
+    place.leave_free(50_000)
+    with pytest.raises(DiskFull, match="not enough space"):
+        await stage.note_size(len(CONTENT))
+    await stage.close()
