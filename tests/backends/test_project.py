@@ -96,7 +96,7 @@ def test_a_manifest_that_is_not_there_is_named(repo: Path, named: str) -> None:
     manifest_at(repo / "assets.json")
     with pytest.raises(ManifestError, match="no manifest") as caught:
         find(repo, config=named)
-    assert named.replace("\0", "\\x00") in str(caught.value)
+    assert named.replace("\0", r"\x00") in str(caught.value)
     assert "\0" not in str(caught.value)
 
 

@@ -21,9 +21,7 @@ _assets = st.sampled_from([*NAMES, "unnamed"])
 _counts = st.integers(0, 2**50)
 _totals = st.none() | _counts
 _numbers = st.floats(0, 1e12) | st.sampled_from([float("nan"), float("inf"), -1.0])
-_texts = st.sampled_from(
-    ["", "the server answered 503", "line one\nline two", "\x1b[31m[bold]", "長い" * 100]
-)
+_texts = st.sampled_from(["", "the server answered 503", "line one\nline two", "\x1b[31m[bold]", "長い" * 100])
 
 any_event: st.SearchStrategy[Event] = st.one_of(
     st.builds(events.RunStarted, assets=st.integers(0, 20_000), bytes=_counts),

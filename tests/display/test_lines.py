@@ -67,13 +67,9 @@ def test_a_life_is_told_in_one_line_a_change() -> None:
 
 def test_a_failure_tells_the_first_line_of_its_reason() -> None:
     """The line does not repeat the asset's id; the rest of the message is the command line's to print."""
-    failed = events.AssetFailed(
-        asset="a", error="DigestMismatch", message="a: checksum mismatch\n  expected 1"
-    )
+    failed = events.AssetFailed(asset="a", error="DigestMismatch", message="a: checksum mismatch\n  expected 1")
     assert told(failed) == ["model.bin: failed: checksum mismatch"]
-    assert told(events.AssetFailed(asset="a", error="DiskFull", message="\n")) == [
-        "model.bin: failed: DiskFull"
-    ]
+    assert told(events.AssetFailed(asset="a", error="DiskFull", message="\n")) == ["model.bin: failed: DiskFull"]
 
 
 def test_an_unpinned_asset_is_never_called_verified() -> None:
@@ -102,9 +98,7 @@ def test_the_summary_says_what_resuming_saved() -> None:
     """Bytes that were kept from an earlier run are told at the end."""
     lines = told(
         events.AssetPlanned(asset="a", size=GIB, resumed_bytes=512 * MIB),
-        events.AssetVerified(
-            asset="a", path="p", checksum="c", size=GIB, seconds=0.0, downloaded_bytes=512 * MIB
-        ),
+        events.AssetVerified(asset="a", path="p", checksum="c", size=GIB, seconds=0.0, downloaded_bytes=512 * MIB),
         finished(verified=1, downloaded_bytes=512 * MIB),
     )
     assert lines[-1].endswith(" · 512 MiB in 12 s (43 MiB/s) · saved 512 MiB by resuming")

@@ -25,16 +25,12 @@ def planned(asset: str = "a", size: int | None = 1000, resumed: int = 0) -> even
     return events.AssetPlanned(asset=asset, size=size, resumed_bytes=resumed)
 
 
-def progress(
-    done: int, total: int | None = 1000, asset: str = "a", rate: float = 10.0
-) -> events.ProgressMade:
+def progress(done: int, total: int | None = 1000, asset: str = "a", rate: float = 10.0) -> events.ProgressMade:
     return events.ProgressMade(asset=asset, bytes=done, total=total, rate=rate, eta=7.0)
 
 
 def verified(asset: str = "a", size: int = 1000) -> events.AssetVerified:
-    return events.AssetVerified(
-        asset=asset, path="p", checksum="c", size=size, seconds=2.0, downloaded_bytes=size
-    )
+    return events.AssetVerified(asset=asset, path="p", checksum="c", size=size, seconds=2.0, downloaded_bytes=size)
 
 
 @given(st.lists(st.tuples(any_event, st.floats(0, 3)), max_size=60))
@@ -61,9 +57,7 @@ def test_bytes_never_go_back_nor_pass_the_total(happened: list[tuple[Event, floa
 
 def test_a_restart_freezes_the_bytes() -> None:
     """After a restart the old mark stays on show until it is passed, and the row says why."""
-    model = model_after(
-        planned(), progress(600), events.AssetRestarted(asset="a", discarded=600, reason="changed")
-    )
+    model = model_after(planned(), progress(600), events.AssetRestarted(asset="a", discarded=600, reason="changed"))
     model.apply(progress(600, rate=50.0), 1.0)
     row = only_row(model)
     assert (row.phase, row.bytes, row.rate_at(1.0)) == (Phase.RESTARTED, 600, 50.0)

@@ -29,9 +29,7 @@ def planned(asset: str = "plain", size: int | None = 100 * MIB, resumed: int = 0
     return events.AssetPlanned(asset=asset, size=size, resumed_bytes=resumed)
 
 
-def progress(
-    done: int = 50 * MIB, total: int | None = 100 * MIB, asset: str = "plain"
-) -> events.ProgressMade:
+def progress(done: int = 50 * MIB, total: int | None = 100 * MIB, asset: str = "plain") -> events.ProgressMade:
     return events.ProgressMade(asset=asset, bytes=done, total=total, rate=5.0 * MIB, eta=10.0)
 
 
@@ -49,9 +47,7 @@ def test_no_picture_is_larger_than_the_terminal(
 
 
 @given(st.lists(any_event, max_size=25), sizes, st.booleans())
-def test_no_line_that_stays_is_wider_than_the_terminal(
-    happened: list[Event], width: int, ascii_only: bool
-) -> None:
+def test_no_line_that_stays_is_wider_than_the_terminal(happened: list[Event], width: int, ascii_only: bool) -> None:
     """Finished assets, failures and summaries fit, too."""
     model = DisplayModel(NAMES)
     chronicle = Chronicle(model)

@@ -15,9 +15,7 @@ from tests.display.scripted import Bus, Clock, FakeTerminal, draw_at_once, start
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 PLANNED = events.AssetPlanned(asset="a", size=100, resumed_bytes=0)
 FINISHED = events.RunFinished(verified=1, reused=0, failed=0, downloaded_bytes=100, seconds=1.0)
-VERIFIED = events.AssetVerified(
-    asset="a", path="p", checksum="c", size=100, seconds=1.0, downloaded_bytes=100
-)
+VERIFIED = events.AssetVerified(asset="a", path="p", checksum="c", size=100, seconds=1.0, downloaded_bytes=100)
 
 
 def live(stream: FakeTerminal, *, width: int = 60, verbose: int = 0, **environ: str) -> LiveView:
@@ -113,9 +111,7 @@ def test_no_color_is_honoured() -> None:
     """With NO_COLOR no colour is written; without, there is some."""
     coloured, colourless = FakeTerminal(), FakeTerminal()
     drawn(live(coloured), PLANNED, events.ProgressMade(asset="a", bytes=50, total=100, rate=1.0))
-    drawn(
-        live(colourless, NO_COLOR="1"), PLANNED, events.ProgressMade(asset="a", bytes=50, total=100, rate=1.0)
-    )
+    drawn(live(colourless, NO_COLOR="1"), PLANNED, events.ProgressMade(asset="a", bytes=50, total=100, rate=1.0))
     assert "\x1b[36m" in coloured.getvalue()
     assert "\x1b[36m" not in colourless.getvalue()
 

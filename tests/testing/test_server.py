@@ -118,11 +118,7 @@ async def ask(
         ]
         writer.write("\r\n".join(lines).encode())
         async with asyncio.timeout(10):
-            while (
-                until is None
-                or len(received.partition(b"\r\n\r\n")[2]) < until
-                or b"\r\n\r\n" not in received
-            ):
+            while until is None or len(received.partition(b"\r\n\r\n")[2]) < until or b"\r\n\r\n" not in received:
                 try:
                     piece = await reader.read(1 << 16)
                 except ConnectionResetError:
@@ -151,9 +147,7 @@ async def server() -> AsyncIterator[AssetServer]:
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(
-        auto_decompress=False, timeout=aiohttp.ClientTimeout(total=10)
-    ) as opened:
+    async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=10)) as opened:
         yield opened
 
 
@@ -356,9 +350,7 @@ async def test_silent_close(server: AssetServer) -> None:
     ("fault", "received"),
     [(Stall(after=4000), 4000), (HangBeforeBody(), 0)],
 )
-async def test_stall(
-    server: AssetServer, session: aiohttp.ClientSession, fault: Fault, received: int
-) -> None:
+async def test_stall(server: AssetServer, session: aiohttp.ClientSession, fault: Fault, received: int) -> None:
     """Stall and HangBeforeBody: so many bytes, then nothing on an open connection."""
     file = order(server, fault)
     async with session.get(file.url) as response:
@@ -491,12 +483,8 @@ PARTS: list[tuple[Fault, int, str | None, bytes]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("fault", "status", "content_range", "body"), PARTS, ids=[repr(row[0]) for row in PARTS]
-)
-async def test_ranged(
-    server: AssetServer, fault: Fault, status: int, content_range: str | None, body: bytes
-) -> None:
+@pytest.mark.parametrize(("fault", "status", "content_range", "body"), PARTS, ids=[repr(row[0]) for row in PARTS])
+async def test_ranged(server: AssetServer, fault: Fault, status: int, content_range: str | None, body: bytes) -> None:
     """Each fault of ranges bends answers to ranged requests only, and frames them truly."""
     file = order(server, fault)
     reply = await get(file, PART)
@@ -520,10 +508,7 @@ async def test_multipart(server: AssetServer) -> None:
         "multipart/byteranges; boundary=grym-boundary",
         None,
     )
-    assert (
-        b"Content-Range: bytes 1000-1999/10000\r\n\r\n" + BODY[1000:2000] + b"\r\n--grym-boundary--"
-        in reply.body
-    )
+    assert b"Content-Range: bytes 1000-1999/10000\r\n\r\n" + BODY[1000:2000] + b"\r\n--grym-boundary--" in reply.body
 
 
 # --- Validators and content ---
@@ -674,9 +659,7 @@ async def test_expiring_redirect(server: AssetServer) -> None:
     assert (await ask(target, "Connection: close", target=second)).body == BODY
 
 
-async def test_expiring_redirect_to_another_server(
-    server: AssetServer, session: aiohttp.ClientSession
-) -> None:
+async def test_expiring_redirect_to_another_server(server: AssetServer, session: aiohttp.ClientSession) -> None:
     """A hub may lead to another origin, whose token expires by time."""
     async with AssetServer() as cdn:
         target = cdn.add("/signed", BODY)
