@@ -48,7 +48,7 @@ class Scheduler:
         self._per_host = per_host or connections
         self._busy: Counter[str] = Counter()
         self._sources: dict[Source, int] = {}
-        """How many attempts each has under way. In the order of their ranks."""
+        """How many attempts each has under way."""
         self._ranks: dict[Source, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_due = False
@@ -59,7 +59,6 @@ class Scheduler:
         """Serve this source. The lower its rank, the earlier among equals."""
         self._ranks[source] = rank
         self._sources[source] = 0
-        self._sources = {each: self._sources[each] for each in sorted(self._sources, key=self._ranks.__getitem__)}
         self.kick()
 
     def remove(self, source: Source) -> None:
@@ -86,13 +85,18 @@ class Scheduler:
         self._assign()
 
     def _give_out(self) -> None:
-        waiting = [(at_work, order, source) for order, (source, at_work) in enumerate(self._sources.items())]
+        if not self._free:
+            return
+        waiting = [
+            (at_work, self._ranks[source], order, source)
+            for order, (source, at_work) in enumerate(self._sources.items())
+        ]
         heapq.heapify(waiting)
         while self._free and waiting:
-            at_work, order, source = heapq.heappop(waiting)
+            at_work, rank, order, source = heapq.heappop(waiting)
             if self._busy[source.host] < self._per_host and (attempt := source.next_attempt()) is not None:
                 self._start(source, attempt)
-                heapq.heappush(waiting, (at_work + 1, order, source))
+                heapq.heappush(waiting, (at_work + 1, rank, order, source))
 
     def _start(self, source: Source, attempt: Attempt) -> None:
         connection = self._pick(attempt.host)

@@ -333,6 +333,18 @@ async def test_many_sources_cost_no_more_each_than_a_few(pool: Pool, schedulers:
     assert costs[1] <= 20 * costs[0]
 
 
+async def test_adding_many_sources_costs_no_more_each(pool: Pool, schedulers: Make) -> None:
+    """The ten-thousandth source is added as quickly as the first."""
+    costs = []
+    for count in (20, 200):
+        scheduler = schedulers(1)
+        CountedSource.looked_up = 0
+        for rank in range(count):
+            scheduler.add(CountedSource(pool, str(rank), 0), rank)
+        costs.append(CountedSource.looked_up)
+    assert costs[1] <= 20 * costs[0]
+
+
 # -- the heartbeat --------------------------------------------------------------------------------------------------
 
 
