@@ -85,10 +85,8 @@ class ManifestMissing(ManifestError):
 
     def __init__(self, looked_for: str) -> None:
         super().__init__(looked_for, [Problem("no such file", "", looked_for)])
-        self.args = (
-            f"no manifest: there is no {looked_for}. Name another one with --config, or write one "
-            "(`grym-fetch schema` prints the format).",
-        )
+        advice = "Name another one with --config, or write one (`grym-fetch schema` prints the format)."
+        self.args = (f"no manifest: there is no {looked_for}. {advice}",)
 
 
 class UnknownAsset(GrymFetchError, LookupError):
