@@ -91,7 +91,7 @@ class Stamps:
             # Another user's word on what is verified is not taken.
             if os.fstat(descriptor).st_uid != os.geteuid():
                 return b""
-            blocks = []
+            blocks: list[bytes] = []
             while len(blocks) < MAX_BLOCKS and (block := os.read(descriptor, 1 << 20)):
                 blocks.append(block)
             return b"".join(blocks)
