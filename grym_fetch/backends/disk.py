@@ -83,14 +83,17 @@ class DiskStore:
         self._writers = WorkerThreads("disk", threads)
         self._flusher = WorkerThreads("flush", 2)
         self._owner = Owner.this()
+        self._is_prepared = False
 
     def path_of(self, local_path: str) -> Path:
         """Where an asset belongs."""
         return self.assets_dir / local_path
 
     async def prepare(self) -> None:
-        """Make the folders of our own; raises `NotWritable` and others where that fails."""
-        await self._writers.compute(self._prepare)
+        """Make the folders of our own, once; raises `NotWritable` and others where that fails."""
+        if not self._is_prepared:
+            await self._writers.compute(self._prepare)
+            self._is_prepared = True
 
     def _prepare(self) -> None:
         with storage_errors(self.assets_dir):
@@ -331,7 +334,6 @@ class DiskStage:
         await self._end_flushing()
         path = await self._flusher.compute(self._publish, size)
         self._close()
-        await self._writers.compute(self._remove_folder)
         return path
 
     def _publish(self, size: int) -> Path:
@@ -347,6 +349,7 @@ class DiskStage:
                 sync(folder)
             finally:
                 os.close(folder)
+        self._remove_folder()
         return final
 
     def _rename(self, folder: int, name: str, final: Path) -> None:

@@ -79,6 +79,7 @@ class HttpTransport:
         self.allow_private = allow_private
         self.fields = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
         self._proxies = getproxies()
+        self._proxy_of: dict[tuple[str, str], str | None] = {}
         self._tls: ssl.SSLContext | None = None
 
     @property
@@ -91,6 +92,13 @@ class HttpTransport:
 
     def proxy_for(self, url: URL) -> str | None:
         """The proxy that the environment names for this address, or None. `ConnectFailed` for an unusable one."""
+        key = (url.scheme, url.host or "")
+        if key not in self._proxy_of:
+            # Looked up once: each time, the standard library reads the whole environment.
+            self._proxy_of[key] = self._find_proxy(url)
+        return self._proxy_of[key]
+
+    def _find_proxy(self, url: URL) -> str | None:
         if proxy_bypass(url.host or ""):
             return None
         proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
