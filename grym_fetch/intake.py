@@ -293,10 +293,15 @@ class Inlet:
 
     async def _settle(self) -> None:
         """Wait for the piece that is being stored; raise what went wrong with it."""
-        if self._storing is not None:
-            await outlast([self._storing])
-            storing, self._storing = self._storing, None
-            storing.result()
+        storing, self._storing = self._storing, None
+        if storing is None:
+            return
+        try:
+            await outlast([storing])
+        finally:
+            # The disk's error comes before a cancellation: bytes that count as on hand are not on the disk.
+            if (error := storing.exception()) is not None:
+                raise error
 
     async def close(self) -> None:
         """Store what is left, also when the connection broke off or the job was cancelled."""

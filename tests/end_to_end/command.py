@@ -116,14 +116,26 @@ def run(folder: Path, *arguments: str, **more: str) -> Done:
         return running.finish()
 
 
+# In between stands a small process: a child's peak memory is never less than its parent's when it was made.
+MEASURE = """
+import os, sys
+pid = os.posix_spawn(sys.executable, [sys.executable, "-m", "grym_fetch", *sys.argv[1:]], os.environ)
+_, status, usage = os.wait4(pid, 0)
+with open("peak", "w") as file:
+    file.write(str(usage.ru_maxrss * 1024))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def run_measured(folder: Path, *arguments: str) -> Done:
     """Run the command to its end and take its peak memory from the operating system."""
-    with (folder / "out").open("w+") as out, (folder / "err").open("w+") as err:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "grym_fetch", *arguments], cwd=folder, env=environment(), stdout=out, stderr=err
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        err.seek(0)
-        return Done(process.returncode, out.read(), err.read(), usage.ru_maxrss * 1024)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE,
+    )
+    return Done(done.returncode, done.stdout, done.stderr, int((folder / "peak").read_text()))
