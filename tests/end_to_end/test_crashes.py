@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 import re
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
+from grym_fetch.testing import AssetServer, Throttle, seeded_bytes, serve_in_thread
 from tests.end_to_end.command import environment
 from tests.project import KIB, Project
 
@@ -171,3 +173,33 @@ def test_failing_calls(project: Project, tmp_path: Path, error: str) -> None:
             assert "Traceback" not in done.stderr
         asyncio.run(finish(project))
         check_finals(project)
+
+
+@pytest.mark.parametrize("locks", ["flock works", "flock is a no-op"])
+def test_several_processes_and_random_kills(project: Project, server: AssetServer, locks: str) -> None:
+    """Three processes on one folder, killed at random: every final is right, also where flock locks nothing."""
+    dice = random.Random(locks)
+    program = PROGRAM if locks == "flock works" else f"import fcntl\nfcntl.flock = lambda *_: None\n{PROGRAM}"
+    for name, content in CONTENTS.items():
+        server.add(f"/{name}", content, faults=[Throttle(rate=300 * KIB)])
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-c", program], cwd=project.root, env=environment(PYTHONPATH=os.getcwd())
+        )
+
+    for _ in range(3):
+        reset(project)
+        processes = [start() for _ in range(3)]
+        for _ in range(4):
+            victim = dice.randrange(3)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                processes[victim].wait(timeout=dice.uniform(0.2, 0.7))
+            processes[victim].kill()
+            processes[victim].wait()
+            check_finals(project)
+            processes[victim] = start()
+        assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+        for name, content in CONTENTS.items():
+            assert (project.assets / "models" / f"{name}.bin").read_bytes() == content
+        assert project.staged() == []

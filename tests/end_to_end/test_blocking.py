@@ -1,0 +1,149 @@
+"""Scripts that use the blocking twin, as real processes: Ctrl-C, and an end without a farewell."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from grym_fetch.testing import AssetServer, SeededContent, Throttle, serve_in_thread
+from tests.end_to_end.command import environment
+from tests.project import Project
+
+MIB = 1024 * 1024
+SIZE = 24 * MIB
+
+PRELUDE = """
+import threading
+from grym_fetch.blocking import AssetManager
+
+manager = AssetManager()
+numbers = {"progress": "bytes", "asset_planned": "resumed_bytes"}
+manager.on_event(lambda event: print(event.type, getattr(event, numbers.get(event.type, ""), 0), flush=True))
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[AssetServer]:
+    with serve_in_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: AssetServer) -> Project:
+    """One asset that takes some seconds."""
+    made = Project(tmp_path / "project")
+    file = server.add("/a", SeededContent(SIZE, seed=3), faults=[Throttle(rate=2 * MIB)])
+    made.add("a", [file.url], None, size=SIZE, checksum=file.sha256)
+    return made
+
+
+class Script:
+    """A script under way, in the project's folder. Ended, whatever happens, when the block ends."""
+
+    def __init__(self, project: Project, text: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PRELUDE + text],
+            cwd=project.root,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def until(self, kind: str, least: int = 0) -> int:
+        """Read on until it prints this word with at least this number; return the number."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            word, number = line.split()
+            if word == kind and int(number) >= least:
+                return int(number)
+        raise AssertionError(f"it ended first: {self._process.communicate()}")
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
+
+    def finish(self) -> tuple[int, str]:
+        """Wait for the end; return the code and stderr."""
+        _, err = self._process.communicate(timeout=30)
+        return self._process.returncode, err
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()
+
+
+def check_resumes(project: Project, server: AssetServer, least: int) -> None:
+    """The next script begins with what is there, and completes it."""
+    server.add("/a", SeededContent(SIZE, seed=3))
+    with Script(project, "manager.get_asset_path('a')") as script:
+        assert script.until("asset_planned") >= least
+        assert script.finish() == (0, "")
+    assert (project.assets / "models/a.bin").stat().st_size == SIZE
+
+
+def test_ctrl_c_ends_a_script_and_keeps_what_arrived(project: Project, server: AssetServer) -> None:
+    """Ctrl-C ends a script within two seconds, as it ends any Python script, and the next one goes on."""
+    with Script(project, "with manager: manager.get_asset_path('a')") as script:
+        received = script.until("progress", SIZE // 4)
+        sent = time.monotonic()
+        script.interrupt()
+        code, err = script.finish()
+        assert time.monotonic() - sent < 2
+    assert code == -signal.SIGINT
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert err.count("Traceback") == 1
+    check_resumes(project, server, received - 64 * 1024)
+
+
+def test_a_script_may_go_on_after_ctrl_c(project: Project, server: AssetServer) -> None:
+    """Whoever catches the interruption has a manager that works, and asks the server for nothing any more."""
+    text = """
+try:
+    manager.get_asset_path("a")
+except KeyboardInterrupt:
+    print("interrupted", 0, flush=True)
+    print("went_on", int(manager.check_asset("a").exists), flush=True)
+    threading.Event().wait()
+"""
+    with Script(project, text) as script:
+        script.until("progress", SIZE // 8)
+        script.interrupt()
+        script.until("interrupted")
+        assert script.until("went_on") == 0
+        nothing_in_flight = server.stats.until(lambda stats: stats.requests_in_flight == 0)
+        assert server._loop is not None
+        asyncio.run_coroutine_threadsafe(nothing_in_flight, server._loop).result(10)
+        script.interrupt()
+        assert script.finish()[0] == -signal.SIGINT
+    assert server.stats.body_bytes_sent < SIZE
+
+
+def test_an_end_without_a_farewell(project: Project, server: AssetServer) -> None:
+    """A script that ends while another thread downloads does not hang, and what has arrived is kept."""
+    text = """
+threading.Thread(target=manager.get_asset_path, args=["a"], daemon=True).start()
+with manager.events() as events:
+    next(event for event in events if event.type == "progress" and event.bytes >= 4 << 20)
+"""
+    with Script(project, text) as script:
+        began = time.monotonic()
+        script.until("progress", 4 * MIB)
+        code, err = script.finish()
+        assert time.monotonic() - began < 15
+    assert code == 0
+    assert "AssertionError" not in err
+    check_resumes(project, server, 4 * MIB - 64 * 1024)

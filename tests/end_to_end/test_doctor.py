@@ -1,0 +1,277 @@
+"""``grym-fetch doctor``: each trouble is found, named, and followed by what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from grym_fetch.core.manifest import Asset
+from grym_fetch.diagnosis import environment_findings, origin_findings, space_finding
+from grym_fetch.testing import (
+    AssetServer,
+    HtmlPage,
+    NoRanges,
+    NoValidator,
+    Redirect,
+    Status,
+    WeakETag,
+    seeded_bytes,
+    serve_in_thread,
+)
+from tests.end_to_end.command import Done, run
+from tests.project import ImpatientClock, Project
+
+CONTENT = seeded_bytes(300_000, seed=1)
+
+
+@pytest.fixture
+def server() -> Iterator[AssetServer]:
+    with serve_in_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path / "project")
+
+
+def doctor(project: Project, *arguments: str, **more: str) -> tuple[Done, list[dict[str, object]]]:
+    """Run the doctor; its findings, as a program reads them."""
+    done = run(project.root, "doctor", "--json", *arguments, **more)
+    return done, [json.loads(line) for line in done.out.splitlines()]
+
+
+def of(findings: list[dict[str, object]], check: str) -> list[dict[str, object]]:
+    """The findings of one check."""
+    return [finding for finding in findings if finding["check"] == check]
+
+
+def test_all_is_well(project: Project, server: AssetServer) -> None:
+    """A good project: exit code 0, one line a check, one byte asked of each address, nothing written."""
+    file = server.add("/a.bin", CONTENT)
+    project.add("a", [file.url], CONTENT)
+    done = run(project.root, "doctor")
+    assert done.code == 0
+    assert all(line.startswith("ok    ") for line in done.out.splitlines())
+    assert "status 206, 300,000 bytes, ranges, validator strong" in done.out
+    assert "clock: this machine's clock agrees" in done.out
+    assert [request.range for request in server.stats.requests] == ["bytes=0-0"]
+    assert server.stats.body_bytes_sent == 1
+    assert not project.assets.exists()
+    assert run(project.root, "doctor", "--quiet").out == ""
+
+
+def test_a_broken_manifest(project: Project) -> None:
+    """Every problem of a manifest is a finding, and the exit code 2."""
+    project.root.mkdir()
+    project.manifest.write_text('{"assets": [{"id": "a", "url": "ftp://x/a", "localPath": "../a"}]}')
+    done, findings = doctor(project)
+    assert done.code == 2
+    assert [finding["level"] for finding in findings] == ["fail", "fail"]
+    assert "ftp" in done.out
+    assert ".." in done.out
+
+
+def test_no_manifest(tmp_path: Path) -> None:
+    """Without a manifest the finding names the command that makes one."""
+    (tmp_path / ".git").mkdir()
+    done = run(tmp_path, "doctor")
+    assert done.code == 2
+    assert done.out.startswith("FAIL  manifest: no manifest")
+    assert "grym-fetch setup" in done.out
+
+
+def test_an_unknown_id(project: Project, server: AssetServer) -> None:
+    """An id that is not there is wrong usage; the nearest ones are named."""
+    project.add("model", [server.add("/a.bin", CONTENT).url], CONTENT)
+    done = run(project.root, "doctor", "modle")
+    assert done.code == 2
+    assert "model" in done.err
+    assert not server.stats.requests
+
+
+def test_only_the_named_assets(project: Project, server: AssetServer) -> None:
+    """With ids only their addresses are asked."""
+    project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
+    project.add("b", [server.add("/b.bin", CONTENT).url], CONTENT)
+    done, findings = doctor(project, "b")
+    assert done.code == 0
+    assert [finding["asset"] for finding in of(findings, "origin")] == ["b"]
+
+
+def test_a_dead_address(project: Project, server: AssetServer) -> None:
+    """A dead address fails the asset, but is a warning where a mirror works."""
+    good = server.add("/a.bin", CONTENT).url
+    project.add("a", [server.url("/gone.bin")], CONTENT)
+    done, findings = doctor(project)
+    assert done.code == 1
+    (found,) = of(findings, "origin")
+    assert (found["level"], found["status"]) == ("fail", 404)
+    assert "no such file" in str(found["what"])
+    assert "correct the url" in str(found["advice"])
+    project.add("a", ["http://127.0.0.1:9/a.bin", good], CONTENT)
+    done, findings = doctor(project)
+    assert done.code == 0
+    assert [finding["level"] for finding in of(findings, "origin")] == ["warn", "ok"]
+    assert "cannot connect" in done.out
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_missing_and_a_refused_token(project: Project, server: AssetServer, status: int) -> None:
+    """A refusal names the variable that a token would come from; a token that was sent is named, not shown."""
+    project.add("a", [server.add("/a.bin", CONTENT, faults=[Status(status)]).url], CONTENT)
+    done, findings = doctor(project, HOME=str(project.root))
+    assert done.code == 1
+    (found,) = of(findings, "token")
+    assert found["variable"] == "GRYM_FETCH_TOKEN_127_0_0_1"
+    assert "no credentials were sent" in str(found["what"])
+    done, findings = doctor(project, GRYM_FETCH_TOKEN_127_0_0_1="s3cret")
+    (found,) = of(findings, "token")
+    assert "GRYM_FETCH_TOKEN_127_0_0_1 were not accepted" in str(found["what"])
+    assert "s3cret" not in done.out + done.err
+    netrc = project.root / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password s3cret\n")
+    netrc.chmod(0o600)
+    done, findings = doctor(project, NETRC=str(netrc))
+    assert "the netrc file were not accepted" in done.out
+    endpoint = server.url("")
+    done, findings = doctor(project, HF_ENDPOINT=endpoint, HF_TOKEN="s3cret")
+    assert "HF_TOKEN were not accepted" in done.out
+    done, findings = doctor(project, HF_ENDPOINT=endpoint, HOME=str(project.root))
+    assert of(findings, "token")[0]["variable"] == "HF_TOKEN"
+
+
+def test_what_a_server_says(project: Project, server: AssetServer) -> None:
+    """Size, ranges, validator, digests and redirects are in the figures; what hinders a resume is a warning."""
+    server.add("/plain.bin", CONTENT, faults=[NoRanges(), NoValidator()])
+    weak = server.add("/weak.bin", CONTENT, faults=[WeakETag()])
+    server.add("/away.bin", CONTENT, faults=[Redirect(weak.url.replace("127.0.0.1", "localhost"))])
+    for name in ("plain", "weak", "away"):
+        project.add(name, [server.url(f"/{name}.bin")], CONTENT)
+    done, findings = doctor(project)
+    assert done.code == 0
+    origins = {str(finding["asset"]): finding for finding in of(findings, "origin")}
+    assert [origins[name]["ranges"] for name in ("plain", "weak", "away")] == [False, True, True]
+    assert [origins[name]["validator"] for name in ("plain", "weak", "away")] == ["none", "weak", "weak"]
+    assert [origins[name]["level"] for name in ("plain", "weak", "away")] == ["warn", "ok", "ok"]
+    assert [origins[name]["size"] for name in ("plain", "weak", "away")] == [300_000] * 3
+    assert origins["away"]["target_host"] == "localhost"
+
+
+def test_a_changed_source(project: Project, server: AssetServer) -> None:
+    """A size that is not the manifest's fails, with both sizes; a web page in its place is called that."""
+    project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT, size=299_999)
+    project.add("b", [server.add("/b.bin", CONTENT, faults=[HtmlPage()]).url], CONTENT)
+    done, findings = doctor(project)
+    assert done.code == 1
+    one, other = of(findings, "origin")
+    assert "300,000 bytes, the manifest says 299,999" in str(one["what"])
+    assert "correct size and checksum" in str(one["advice"])
+    assert "web page" in str(other["what"])
+
+
+def test_an_unpinned_asset_without_a_validator(project: Project, server: AssetServer) -> None:
+    """Without a checksum and a strong ETag parts cannot be combined, which is a warning."""
+    project.add("a", [server.add("/a.bin", CONTENT, faults=[WeakETag()]).url], CONTENT, pinned=False)
+    _, findings = doctor(project)
+    assert "pin a" in str(of(findings, "origin")[0]["advice"])
+
+
+def test_permissions(project: Project, server: AssetServer) -> None:
+    """A file in the place of a folder, and a state folder that others may write to, are found."""
+    project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
+    project.assets.write_bytes(b"")
+    done, findings = doctor(project)
+    assert done.code == 1
+    assert "is no folder" in str(of(findings, "permissions")[0]["what"])
+    project.assets.unlink()
+    (project.assets / ".grym-fetch").mkdir(parents=True)
+    (project.assets / ".grym-fetch").chmod(0o777)
+    done, findings = doctor(project)
+    assert done.code == 0
+    assert "others may write" in done.out
+    assert "chmod 700" in done.out
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(project: Project, server: AssetServer) -> None:
+    """A folder without write permission fails, with what to do."""
+    project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
+    project.assets.mkdir()
+    project.assets.chmod(0o500)
+    done, _ = doctor(project)
+    assert done.code == 1
+    assert "make" in done.out
+
+
+def test_space() -> None:
+    """Space that is short is a failure that says how many bytes are missing."""
+    assert space_finding(10, 20, 0).level == "ok"
+    short = space_finding(3000, 1000, 2)
+    assert short.level == "fail"
+    assert "2 of unknown size" in short.what
+    assert short.advice.startswith("free 2,000 bytes")
+
+
+def test_proxy_and_tls_settings(tmp_path: Path) -> None:
+    """Settings are shown without their secrets; what cannot work fails."""
+    assert [finding.level for finding in environment_findings({})] == ["ok", "ok"]
+    certificates = tmp_path / "ca.pem"
+    certificates.write_text("")
+    found = environment_findings(
+        {
+            "https_proxy": "http://me:s3cret@proxy.example.org:3128",
+            "ALL_PROXY": "socks5://x",
+            "NO_PROXY": "localhost",
+            "SSL_CERT_FILE": str(certificates),
+            "SSL_CERT_DIR": str(tmp_path / "not-there"),
+        }
+    )
+    text = "\n".join(finding.what for finding in found)
+    assert "s3cret" not in text
+    assert "proxy.example.org:3128" in text
+    assert [finding.level for finding in found] == ["ok", "fail", "ok", "ok", "fail"]
+    assert all(finding.advice for finding in found if finding.level == "fail")
+
+
+def test_tls(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over https the certificate's days are counted; one that is not trusted fails, with what to do."""
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    certificates = project.root / "ca.pem"
+    project.root.mkdir()
+    authority.cert_pem.write_to_path(str(certificates))
+    with serve_in_thread(ssl_context=context) as server:
+        project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
+        done, findings = doctor(project, SSL_CERT_FILE=str(certificates))
+        assert done.code == 0
+        (found,) = of(findings, "origin")
+        assert found["tls"] == "verified"
+        assert isinstance(found["certificate_days"], int)
+        done, findings = doctor(project)
+    assert done.code == 1
+    assert "certificate was rejected" in done.out
+    assert "SSL_CERT_FILE" in done.out
+
+
+class WrongClock(ImpatientClock):
+    """Ten minutes ahead."""
+
+    def wall(self) -> float:
+        return super().wall() + 600
+
+
+async def test_a_wrong_clock() -> None:
+    """A clock that differs by more than five minutes from the servers' is a warning that says which way."""
+    async with AssetServer() as server:
+        asset = Asset("a", server.add("/a.bin", CONTENT).url, "a.bin", size=len(CONTENT))
+        findings = await origin_findings([asset], environ={"HOME": "/"}, clock=WrongClock(), version="0")
+    assert findings[-1].level == "warn"
+    assert findings[-1].what.startswith("this machine's clock is 10 minutes ahead of")

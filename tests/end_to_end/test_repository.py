@@ -1,0 +1,216 @@
+"""A repository with large files, from the first look to the same bytes in another clone."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grym_fetch import AssetManager
+from grym_fetch.testing import seeded_bytes, serve_in_thread
+from tests.end_to_end.command import Running, environment, run
+from tests.repo.story import commit, git, repository, write
+
+MODEL, VOICES, OLD = seeded_bytes(900_000, seed=1), seeded_bytes(700_000, seed=2), seeded_bytes(800_000, seed=3)
+LIMIT = "0.5"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A repository with two large files, and a third one that only history has."""
+    root = repository(tmp_path / "home" / "project")
+    write(root, "old.bin", OLD)
+    commit(root, day=1)
+    (root / "old.bin").unlink()
+    write(root, "models/model.ckpt", MODEL)
+    write(root, "data/voices.tar.gz", VOICES)
+    write(root, "src/train.py", b"print('hello')\n")
+    (root / "data/voices.tar.gz").chmod(0o755)
+    commit(root, day=2)
+    return root
+
+
+def test_from_a_heavy_repository_to_the_same_bytes_elsewhere(root: Path, tmp_path: Path) -> None:
+    """Look, move out, commit, clone on another machine, fetch from a server: every byte is the same."""
+    seen = run(root, "identify", LIMIT, "--history")
+    assert seen.code == 0
+    listing = seen.out.splitlines()
+    assert listing[0].split() == ["879", "KiB", "models/model.ckpt"]
+    assert listing[1].split() == ["684", "KiB", "data/voices.tar.gz"]
+    assert "  /models/model.ckpt" in listing
+    assert any("old.bin" in line and "in no branch or tag" in line for line in listing)
+    assert "git filter-repo" in seen.out
+
+    with serve_in_thread() as server:
+        base = server.add("/files/models/model.ckpt", MODEL).url.removesuffix("/models/model.ckpt")
+        server.add("/files/data/voices.tar.gz", VOICES)
+        into = ("--gitignore", "--add-to-manifest", "--base-url", base, "--config", "assets.json")
+        done = run(root, "clean", LIMIT, "-y", *into)
+        assert done.code == 0, done.err
+        assert "git filter-repo" in done.out
+        assert (tmp_path / "home/assets/models/model.ckpt").read_bytes() == MODEL
+        assert not (root / "models/model.ckpt").exists()
+        commit(root, day=3)
+        assert git(root, "status", "--porcelain") == ""
+        assert set(git(root, "ls-files").splitlines()) == {
+            ".gitignore", "assets.json", "data/voices.tar.gz.asset-ref", "models/model.ckpt.asset-ref", "src/train.py",
+        }  # fmt: skip
+
+        (tmp_path / "elsewhere").mkdir()
+        clone = tmp_path / "elsewhere" / "clone"
+        git(tmp_path, "clone", "-q", str(root), str(clone))
+        back = run(clone, "restore", "--all")
+        assert back.code == 0, back.err
+        assert (clone / "models/model.ckpt").read_bytes() == MODEL
+        assert (clone / "data/voices.tar.gz").read_bytes() == VOICES
+        assert run(clone, "sync").code == 0
+        assert run(clone, "check").code == 0
+
+    again = run(root, "restore", "model", "data")
+    assert again.code == 0
+    assert (root / "models/model.ckpt").read_bytes() == MODEL
+    assert (root / "data/voices.tar.gz").read_bytes() == VOICES
+    assert (root / "data/voices.tar.gz").stat().st_mode & 0o777 == 0o755
+    assert run(root, "restore", "model").out == "already there: models/model.ckpt\n"
+
+
+def test_the_arguments_of_the_document(root: Path) -> None:
+    """Size, folder and target stand where people expect them, and sizes may be fractions."""
+    assert "no file is larger than 10.0 MiB" in run(root, "identify").out
+    assert "voices" not in run(root, "identify", "0.5", "./models").out
+    assert run(root, "clean", "0.5", "./models", "../my-assets", "--yes").code == 0
+    assert (root / "../my-assets/model.ckpt").read_bytes() == MODEL
+    assert "--external-assets-dir ../my-assets" in (root / "models/model.ckpt.asset-ref").read_text()
+    missing = run(root, "restore", "--all")
+    assert missing.code == 1
+    assert "--external-assets-dir" in missing.err
+    assert run(root, "restore", "models/model.ckpt", "--external-assets-dir", "../my-assets").code == 0
+    assert (root / "models/model.ckpt").read_bytes() == MODEL
+
+
+def test_nothing_is_moved_unasked(root: Path, tmp_path: Path) -> None:
+    """Without a terminal and without -y, and with -n, everything stays; a person who says no is heard."""
+    done = run(root, "clean", LIMIT)
+    assert done.code == 2
+    assert "-y" in done.err
+    dry = run(root, "clean", LIMIT, "-n")
+    assert dry.code == 0
+    assert "models/model.ckpt" in dry.out
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "grym_fetch", "clean", LIMIT],
+        cwd=root, env=environment(), stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        os.write(ours, b"n\n")
+        process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 130
+    assert (root / "models/model.ckpt").read_bytes() == MODEL
+    assert not (tmp_path / "home/assets").exists()
+
+
+def test_json(root: Path) -> None:
+    """A program reads one object for a look, and one for each file that is moved or brought back."""
+    (looked,) = run(root, "identify", LIMIT, "--json", "--history").events
+    assert looked["files"] == [
+        {"path": "models/model.ckpt", "size": 900_000},
+        {"path": "data/voices.tar.gz", "size": 700_000},
+    ]
+    assert looked["bytes"] == 1_600_000
+    assert looked["by_type"] == [
+        {"name": ".ckpt", "files": 1, "bytes": 900_000},
+        {"name": ".gz", "files": 1, "bytes": 700_000},
+    ]
+    history = looked["history"]
+    assert isinstance(history, list)
+    assert [(blob["paths"], blob["current"]) for blob in history] == [
+        (["models/model.ckpt"], True), (["old.bin"], False), (["data/voices.tar.gz"], True),
+    ]  # fmt: skip
+    assert [e["path"] for e in run(root, "clean", LIMIT, "-n", "--json").of("would_move")] == [
+        "models/model.ckpt",
+        "data/voices.tar.gz",
+    ]
+    moved = run(root, "clean", LIMIT, "-y", "--json")
+    assert [event["id"] for event in moved.of("moved")] == ["model", "voices.tar"]
+    assert moved.of("clean")[0]["gitignore"] == ["/data/voices.tar.gz", "/models/model.ckpt"]
+    assert [event["source"] for event in run(root, "restore", "--all", "--json").events] == ["external", "external"]
+
+
+def test_exit_codes(root: Path, tmp_path: Path) -> None:
+    """Usage 2, integrity 3, storage 4, missing 1; each with a message that says what to do."""
+    inside = run(root, "clean", LIMIT, ".", "out", "-y")
+    assert (inside.code, "inside the repository" in inside.err) == (2, True)
+    assert run(root, "identify", "lots").code == 2
+    assert run(root, "identify", "10", "nowhere").code == 2
+    assert run(root, "restore").code == 2
+    assert run(root, "clean", LIMIT, "-y", "--add-to-manifest").code == 2
+    without_git = run(tmp_path, "identify", LIMIT, "--history")
+    assert (without_git.code, "not a git repository" in without_git.err) == (2, True)
+    write(root, "models/model.ckpt", MODEL[::-1])
+    dirty = run(root, "clean", LIMIT, "-y")
+    assert (dirty.code, "--allow-dirty" in dirty.out) == (2, True)
+    assert (root / "data/voices.tar.gz.asset-ref").exists()
+    write(tmp_path, "home/assets/models/model.ckpt", MODEL)
+    taken = run(root, "clean", LIMIT, "-y", "--allow-dirty")
+    assert (taken.code, "rename one of the two" in taken.err) == (4, True)
+    unknown = run(root, "restore", "nothing")
+    assert (unknown.code, "was not moved" in unknown.err) == (2, True)
+    write(root, "data/voices.tar.gz", b"mine")
+    in_the_way = run(root, "restore", "--all")
+    assert (in_the_way.code, "--force" in in_the_way.err) == (4, True)
+    write(tmp_path, "home/assets/data/voices.tar.gz", b"rot")
+    corrupt = run(root, "restore", "--all", "--force")
+    assert (corrupt.code, "checksum mismatch" in corrupt.err) == (3, True)
+    assert "Traceback" not in "".join(done.err for done in (inside, dirty, taken, unknown, in_the_way, corrupt))
+
+
+def test_entries_of_an_interrupted_run_are_made_up_for(root: Path) -> None:
+    """What an earlier run has moved is added to the manifest by the next one that is asked to."""
+    assert run(root, "clean", LIMIT, "-y").code == 0
+    (root / "assets.json").write_text('{\n  "assets": []\n}\n')
+    done = run(root, "clean", LIMIT, "-y", "--gitignore", "--add-to-manifest", "--base-url", "https://example.org/f")
+    assert done.code == 0, done.err
+    entries = json.loads((root / "assets.json").read_text())["assets"]
+    assert {entry["url"] for entry in entries} == {
+        "https://example.org/f/models/model.ckpt",
+        "https://example.org/f/data/voices.tar.gz",
+    }
+    assert (root / ".gitignore").read_text() == "/data/voices.tar.gz\n/models/model.ckpt\n"
+
+
+def test_a_killed_clean_loses_nothing(tmp_path: Path) -> None:
+    """Killed while it moves, it has lost no byte, and the next run finishes."""
+    root = repository(tmp_path / "project")
+    content = {f"file{number}.bin": seeded_bytes(600_000 + number, seed=number) for number in range(12)}
+    for name, data in content.items():
+        write(root, name, data)
+    with Running(root, "clean", LIMIT, "-y", "--json") as running:
+        running.until("moved")
+        running.send(signal.SIGKILL)
+        running.finish()
+    for name, data in content.items():
+        there = [path for path in (root / name, tmp_path / "assets" / name) if path.exists()]
+        assert there
+        assert all(path.read_bytes() == data for path in there)
+    assert run(root, "clean", LIMIT, "-y").code == 0
+    assert sorted(path.name for path in root.glob("*.bin*")) == sorted(f"{name}.asset-ref" for name in content)
+    assert run(root, "restore", "--all").code == 0
+    assert {path.name: path.read_bytes() for path in root.glob("*.bin")} == content
+
+
+async def test_from_python(root: Path) -> None:
+    """The manager restores by path and by id, from the external folder."""
+    assert run(root, "clean", LIMIT, "-y").code == 0
+    (root / "assets.json").write_text('{"assets": []}')
+    async with AssetManager(root / "assets.json", environ={}) as manager:
+        path = await manager.restore_asset("models/model.ckpt")
+        assert path == root / "models/model.ckpt"
+        assert path.read_bytes() == MODEL
+        assert (await manager.restore_asset("voices.tar")).read_bytes() == VOICES

@@ -1,0 +1,185 @@
+"""``grym-fetch setup``: a project made ready, and left alone the second time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.core.manifest_parser import parse_manifest
+from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
+from tests.end_to_end.command import run
+from tests.project import Project
+
+CONTENT = seeded_bytes(300_000, seed=1)
+SMALL = seeded_bytes(3_000, seed=2)
+
+
+@pytest.fixture
+def server() -> Iterator[AssetServer]:
+    with serve_in_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: AssetServer) -> Project:
+    """A git repository with a manifest, freshly cloned."""
+    made = Project(tmp_path / "project")
+    made.root.mkdir()
+    subprocess.run(["git", "init", "--quiet"], cwd=made.root, check=True)
+    file = server.add("/a.bin", CONTENT)
+    small = server.add("/small.bin", SMALL)
+    stand_in = {"url": small.url, "size": len(SMALL), "checksum": small.sha256}
+    made.add("model-a", [file.url], CONTENT, tags=["essential"], minimal=stand_in)
+    made.add("model-b", [file.url], CONTENT)
+    return made
+
+
+def states(out: str) -> dict[str, str]:
+    """Step to state, of what ``--json`` wrote."""
+    records = [json.loads(line) for line in out.splitlines()]
+    return {r["step"]: r["state"] for r in records if r["type"] == "setup_step"}
+
+
+def snapshot(root: Path) -> dict[Path, bytes]:
+    """Every file of a folder but git's and our own state."""
+    skip = {".git", ".grym-fetch"}
+    return {p: p.read_bytes() for p in root.rglob("*") if p.is_file() and not skip & set(p.parts)}
+
+
+def test_a_fresh_clone(project: Project, tmp_path: Path) -> None:
+    """One command makes folders, records and .gitignore lines, and fetches the required assets."""
+    done = run(project.root, "setup")
+    assert done.code == 0
+    assert project.assets.joinpath("models/model-a.bin").read_bytes() == CONTENT
+    assert project.assets.joinpath("models/model-b.bin").read_bytes() == CONTENT
+    assert (project.root / ".gitignore").read_text() == "/assets/\n/logs/\n"
+    record = json.loads((tmp_path / "assets" / "asset-manifest.json").read_text())
+    assert (record["version"], record["assets"]) == ("1.0", [])
+    assert record["created"] == record["updated"]
+    assert "asset-manifest.json" in (tmp_path / "assets" / ".gitignore").read_text()
+    status = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=project.root, capture_output=True, text=True, check=True
+    )
+    assert "assets/" not in status.stdout.replace("assets.json", "")
+    assert "done  git: added /assets/ and /logs/" in done.out
+
+
+def test_it_can_be_run_again(project: Project, tmp_path: Path) -> None:
+    """The second run changes nothing and says that all was right already."""
+    first = states(run(project.root, "setup", "--json").out)
+    assert {step for step, state in first.items() if state == "done"} == {
+        "assets folder", "external folder", "external record", "external .gitignore", "git",
+    }  # fmt: skip
+    before = snapshot(tmp_path)
+    done = run(project.root, "setup", "--json")
+    assert done.code == 0
+    assert set(states(done.out).values()) == {"ok"}
+    assert snapshot(tmp_path) == before
+
+
+def test_without_a_manifest(tmp_path: Path) -> None:
+    """In a repository without a manifest an empty valid one is made at its root, and said so."""
+    (tmp_path / "repo" / ".git").mkdir(parents=True)
+    deep = tmp_path / "repo" / "src" / "deep"
+    deep.mkdir(parents=True)
+    done = run(deep, "setup")
+    assert done.code == 0
+    manifest = tmp_path / "repo" / "assets.json"
+    assert parse_manifest(manifest.read_bytes(), "m").warnings == ()
+    assert f"made {manifest}" in done.out
+    assert "nothing to fetch" in done.err
+    assert not list(deep.iterdir())
+
+
+def test_outside_of_a_repository(tmp_path: Path) -> None:
+    """Without git the manifest is made in the working directory, and nothing is ignored."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    done = run(folder, "setup")
+    assert done.code == 0
+    assert (folder / "assets.json").is_file()
+    assert not (folder / ".gitignore").exists()
+    assert "no git repository" in done.out
+
+
+def test_a_named_manifest_that_is_not_there(tmp_path: Path) -> None:
+    """A manifest that was named is not made: it is most likely a typo."""
+    done = run(tmp_path, "setup", "--config", "asets.json")
+    assert done.code == 2
+    assert "asets.json" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_skip_assets(project: Project, server: AssetServer) -> None:
+    """--skip-assets makes everything ready and fetches nothing."""
+    done = run(project.root, "setup", "--skip-assets")
+    assert done.code == 0
+    assert project.assets.is_dir()
+    assert "600,000 bytes are still to be fetched" in done.out
+    assert not server.stats.requests
+
+
+def test_minimal(project: Project) -> None:
+    """--minimal fetches the essential assets, in their stand-ins."""
+    assert run(project.root, "setup", "--minimal").code == 0
+    assert (project.assets / "minimal/models/model-a.bin").read_bytes() == SMALL
+    assert not (project.assets / "models").exists()
+
+
+def test_external_assets_dir(project: Project, tmp_path: Path) -> None:
+    """--external-assets-dir names where the external folder is made."""
+    assert run(project.root, "setup", "--external-assets-dir", str(tmp_path / "shared"), "--skip-assets").code == 0
+    assert (tmp_path / "shared" / "asset-manifest.json").is_file()
+    assert not (tmp_path / "assets").exists()
+
+
+def test_what_is_there_is_kept(project: Project, tmp_path: Path) -> None:
+    """Records and ignore files that are there are not replaced; lines are added behind those that are there."""
+    external = tmp_path / "assets"
+    external.mkdir()
+    (external / "asset-manifest.json").write_text("mine")
+    (project.root / ".gitignore").write_text("*.pyc\nassets/")
+    assert run(project.root, "setup", "--skip-assets").code == 0
+    assert (external / "asset-manifest.json").read_text() == "mine"
+    assert (project.root / ".gitignore").read_text() == "*.pyc\nassets/\n/logs/\n"
+
+
+def test_files_that_git_tracks(project: Project) -> None:
+    """Files in the assets folder that git tracks already are a warning, with the command that ends it."""
+    (project.assets / "big.bin").parent.mkdir()
+    (project.assets / "big.bin").write_bytes(SMALL)
+    subprocess.run(["git", "add", "--force", "assets"], cwd=project.root, check=True)
+    done = run(project.root, "setup", "--skip-assets")
+    assert done.code == 0
+    assert "warn  git: 1 file in assets are tracked" in done.out
+    assert "git rm -r --cached assets" in done.out
+
+
+def test_the_exit_code_is_that_of_sync(project: Project, server: AssetServer) -> None:
+    """What sync would return is returned; what was made stays, and the next run goes on."""
+    project.add("gone", [server.url("/gone.bin")], CONTENT)
+    done = run(project.root, "setup")
+    assert done.code == 1
+    assert "gone" in done.err
+    assert (project.root / ".gitignore").is_file()
+
+
+def test_a_folder_that_cannot_be_made(project: Project, server: AssetServer) -> None:
+    """A file in the place of the assets folder is a failure of storage; nothing is fetched."""
+    project.assets.write_bytes(b"")
+    done = run(project.root, "setup")
+    assert done.code == 4
+    assert "FAIL" in done.out
+    assert not server.stats.requests
+
+
+def test_a_bad_proxy(project: Project, server: AssetServer) -> None:
+    """Network settings that cannot work stop the setup before anything is fetched."""
+    done = run(project.root, "setup", HTTP_PROXY="socks5://x:1")
+    assert done.code == 1
+    assert "HTTP_PROXY is not an http address" in done.out
+    assert not server.stats.requests
