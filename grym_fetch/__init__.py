@@ -43,6 +43,7 @@ from grym_fetch.core.errors import (
     TransferError,
     UnknownAsset,
     UnpinnedAsset,
+    UnsafeArchive,
     UnsafePath,
 )
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset, Manifest
     from grym_fetch.engine import Settings
     from grym_fetch.manager import AssetManager, AssetProgress, AssetStatus, SyncPlan, SyncReport
+    from grym_fetch.testing.mock import create_mock_asset_manager
 
     asset_manager: AssetManager
 
@@ -89,9 +91,11 @@ __all__ = [
     "TransferError",
     "UnknownAsset",
     "UnpinnedAsset",
+    "UnsafeArchive",
     "UnsafePath",
     "__version__",
     "asset_manager",
+    "create_mock_asset_manager",
 ]
 
 # Where the names live that bring aiohttp along: imported when first asked for, so that `--help` stays quick.
@@ -104,6 +108,7 @@ _LAZY = {
     "Settings": "grym_fetch.engine",
     "SyncPlan": "grym_fetch.manager",
     "SyncReport": "grym_fetch.manager",
+    "create_mock_asset_manager": "grym_fetch.testing.mock",
 }
 
 

@@ -17,6 +17,7 @@ from grym_fetch.backends.base import Clock, Threads
 from grym_fetch.backends.disk import DiskStore, StageKey
 from grym_fetch.backends.locks import FileLock
 from grym_fetch.backends.shelf import Shelf
+from grym_fetch.backends.unpack import Unpacker
 from grym_fetch.core.addresses import is_loopback
 from grym_fetch.core.errors import (
     AssetMissing,
@@ -74,6 +75,7 @@ class Delivery:
         *,
         store: DiskStore,
         shelf: Shelf,
+        unpacker: Unpacker,
         scheduler: Scheduler,
         exchange: Exchange,
         threads: Threads,
@@ -86,6 +88,7 @@ class Delivery:
     ) -> None:
         self._store = store
         self._shelf = shelf
+        self._unpacker = unpacker
         self._scheduler = scheduler
         self._exchange = exchange
         self._threads = threads
@@ -117,7 +120,7 @@ class Delivery:
 
     def staged_bytes(self, asset: Asset) -> int:
         """Bytes of this asset that an earlier run left behind: for a plan, not a promise."""
-        return self._store.staged_bytes(StageKey(asset.local_path, _fingerprint(asset)))
+        return self._store.staged_bytes(StageKey(asset.local_path, content_fingerprint(asset)))
 
     async def _deliver(self, asset: Asset, *, force: bool, rank: int) -> Delivered:
         if not asset.pinned:
@@ -130,10 +133,10 @@ class Delivery:
             raise AssetMissing(asset.id, "it is not on this machine, and --offline forbids fetching it")
         await self._store.check_destination(asset.local_path)
         await self._store.prepare()
-        key = StageKey(asset.local_path, _fingerprint(asset))
+        key = StageKey(asset.local_path, content_fingerprint(asset))
         lock = self._store.lock(key)
-        waited = await self._acquire(asset, lock)
         try:
+            waited = await self._acquire(asset, lock)
             # Whoever held the lock has most likely fetched what we want.
             if waited and not force and (present := await self._present(asset)) is not None:
                 return present
@@ -161,8 +164,14 @@ class Delivery:
                 raise IntegrityError(f"{asset.id}: {found.path}: {found.error}; --offline forbids fetching it again")
             log.warning("%s: the file there is wrong and will be replaced: %s", asset.id, found.error)
             return None
+        await self._unpack(asset, found.path)
         self._emit(AssetReused(asset=asset.id, path=str(found.path)))
         return Delivered(found.path, None)
+
+    async def _unpack(self, asset: Asset, archive: Path) -> None:
+        if asset.extract:
+            await self._store.prepare()
+            await self._unpacker.ensure(asset, archive)
 
     async def _acquire(self, asset: Asset, lock: FileLock) -> bool:
         """Take the asset's lock, waiting for its holder. Returns whether we waited; raises `Locked` past the wait."""
@@ -212,6 +221,7 @@ class Delivery:
                 self._on_received(transfer.received)
         if asset.checksum is not None:
             self._shelf.stamp(fetched.path, asset.checksum)
+        await self._unpack(asset, fetched.path)
         self._emit(
             AssetVerified(
                 asset=asset.id,
@@ -226,7 +236,7 @@ class Delivery:
         return Delivered(fetched.path, fetched)
 
 
-def _fingerprint(asset: Asset) -> str:
+def content_fingerprint(asset: Asset) -> str:
     """What content is wanted. For an unpinned asset only its address says, and that may be a secret."""
     return str(asset.checksum) if asset.checksum is not None else f"unpinned {address_hash(asset.url)}"
 

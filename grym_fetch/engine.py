@@ -15,6 +15,7 @@ from grym_fetch.backends.disk import DiskStore
 from grym_fetch.backends.project import Project
 from grym_fetch.backends.shelf import Shelf
 from grym_fetch.backends.threads import WorkerThreads
+from grym_fetch.backends.unpack import Unpacker
 from grym_fetch.core.addresses import Credentials
 from grym_fetch.core.events import Event
 from grym_fetch.core.policy import RetryPolicy, TokenBucket
@@ -66,6 +67,9 @@ class Engine:
         self._on_received = on_received
         self._version = version
         self._hashers = WorkerThreads("hash", 2)
+        # Its own thread: an archive takes minutes, and hashing must go on meanwhile.
+        self._unpacking = WorkerThreads("unpack", 1)
+        self.unpacker = Unpacker(project.assets_dir, self._unpacking)
         self.store = DiskStore(project.assets_dir)
         self.shelf = Shelf(project.assets_dir, project.external_dir, self._hashers)
         self._scheduler: Scheduler | None = None
@@ -86,6 +90,7 @@ class Engine:
         return Delivery(
             store=self.store,
             shelf=self.shelf,
+            unpacker=self.unpacker,
             scheduler=self._scheduler,
             exchange=Exchange(Credentials(self._environ, read_netrc(self._environ))),
             threads=self._hashers,
@@ -109,6 +114,7 @@ class Engine:
             await self._scheduler.aclose()
         self.store.close()
         self._hashers.close()
+        self._unpacking.close()
 
 
 def read_netrc(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:

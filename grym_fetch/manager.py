@@ -16,7 +16,8 @@ from typing import Self
 from grym_fetch._version import __version__
 from grym_fetch.backends.base import Clock
 from grym_fetch.backends.clock import SystemClock
-from grym_fetch.backends.project import Project, find_project, load_manifest
+from grym_fetch.backends.project import Project, find_project, load_manifest, read_manifest
+from grym_fetch.backends.prune import PruneReport
 from grym_fetch.bus import EventBus, Subscription, is_coroutine_callable
 from grym_fetch.core.errors import DiskFull, GrymFetchError, SyncFailed
 from grym_fetch.core.events import (
@@ -31,9 +32,11 @@ from grym_fetch.core.events import (
     RunStarted,
 )
 from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.progress import Progress
 from grym_fetch.core.text import safe_text
 from grym_fetch.delivery import Delivered
+from grym_fetch.editing import Editor, PinReport
 from grym_fetch.engine import Engine, Settings
 from grym_fetch.outlast import outlast
 
@@ -43,7 +46,8 @@ class AssetStatus:
     """What `AssetManager.check_asset` found. ``error`` says what is wrong, None if nothing is.
 
     ``valid`` is true only if the bytes were verified, now or (stamped) before. ``unverified`` is true for a file that
-    is there but has no checksum to verify it with.
+    is there but has no checksum to verify it with. ``is_stand_in`` is true where all this is said of the asset's small
+    stand-in, not of the asset itself.
     """
 
     id: str
@@ -52,6 +56,7 @@ class AssetStatus:
     path: Path | None
     error: str | None
     unverified: bool = False
+    is_stand_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +170,9 @@ class AssetManager:
 
     async def initialize(self) -> None:
         """Find and read the manifest. Raises `ManifestError`. Idempotent; every other method does it when needed."""
+        if self._manifest is None:
+            parsed = await read_manifest(self.project.manifest_path)
+            self._manifest, self.warnings = parsed.manifest, parsed.warnings
         self._ready()
 
     async def aclose(self) -> None:
@@ -209,17 +217,20 @@ class AssetManager:
             _ = self.manifest
             if self._bus.is_closed:
                 self._bus = EventBus(self._clock.wall)
-            self._engine = Engine(
-                self.project,
-                self.settings,
-                clock=self._clock,
-                emit=self._bus.emit,
-                environ=self._environ,
-                on_received=self._count,
-                version=__version__,
-            )
+            self._engine = self._make_engine(self.settings)
             self._loop = loop
         return self._engine
+
+    def _make_engine(self, settings: Settings) -> Engine:
+        return Engine(
+            self.project,
+            settings,
+            clock=self._clock,
+            emit=self._bus.emit,
+            environ=self._environ,
+            on_received=self._count,
+            version=__version__,
+        )
 
     def _count(self, received: int) -> None:
         self._downloaded += received
@@ -237,7 +248,8 @@ class AssetManager:
         """
         engine = self._ready()
         asset = self._asset(asset_id)
-        if (path := engine.shelf.find_stamped(asset)) is not None:
+        # An unpacked tree takes looking at each of its files, which the delivery does in a thread.
+        if not asset.extract and (path := engine.shelf.find_stamped(asset)) is not None:
             return path
         return (await self._join(asset, force=False)).path
 
@@ -265,7 +277,9 @@ class AssetManager:
         found = await self._ready().shelf.find(asset, full=full, on_hashing=lambda _: None)
         if found is None:
             path = self.project.assets_dir / asset.local_path
-            return AssetStatus(asset.id, exists=False, valid=False, path=path, error="missing")
+            return AssetStatus(
+                asset.id, exists=False, valid=False, path=path, error="missing", is_stand_in=asset.is_stand_in
+            )
         return AssetStatus(
             asset.id,
             exists=True,
@@ -273,6 +287,7 @@ class AssetManager:
             path=found.path,
             error=found.error,
             unverified=found.error is None and not found.verified,
+            is_stand_in=asset.is_stand_in,
         )
 
     def state_of(self, asset: Asset) -> str:
@@ -377,7 +392,7 @@ class AssetManager:
         try:
             remaining = []
             for asset in assets:
-                path = None if force else engine.shelf.find_stamped(asset)
+                path = None if force or asset.extract else engine.shelf.find_stamped(asset)
                 if path is None:
                     remaining.append(asset)
                 else:
@@ -445,6 +460,103 @@ class AssetManager:
         async with asyncio.TaskGroup() as group:
             for _ in range(lanes):
                 group.create_task(deliver_some())
+
+    async def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
+        """Bring back a file that ``grym-fetch clean`` has moved out of the repository, and return its path.
+
+        ``path`` is the file's own, its placeholder's, or its id. The file comes from the external folder, else by
+        download if an asset has its checksum. ``force``: also in the place of a file with other content.
+
+        Raises `AssetMissing`, `IntegrityError`, `StorageError`, or what `download_asset` raises.
+        """
+        from grym_fetch.repo.restore import Restorer, fetch_from
+        from grym_fetch.repo.tree import find_root
+
+        async def get(asset: Asset) -> Path:
+            return (await self._join(asset, force=False)).path
+
+        root = find_root(self.project.root, self.project.root)
+        restorer = Restorer(root, self.project.external_dir, fetch_from(self.manifest.assets, get))
+        return (await restorer.restore(restorer.find_one(str(path), Path.cwd()), force=force)).path
+
+    # -- the manifest itself ----------------------------------------------------------------------------------------
+
+    async def add_asset(self, asset: Asset, *, fetch: bool = False, file: Path | None = None) -> Asset:
+        """Append an asset to the manifest and return it as it is listed now.
+
+        ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
+        this file, and copy it into the asset's place if it is not there.
+
+        Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
+        then), or what `download_asset` raises.
+        """
+        await self.initialize()
+        with self._editor() as editor:
+            editor.check_new(self.manifest, asset)
+            if file is not None:
+                asset = await editor.take_in(asset, file)
+            elif fetch:
+                asset = await editor.fetch(asset)
+            self._take(await editor.add(asset))
+        await self._bus.settle()
+        return self.manifest.get(asset.id)
+
+    async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
+        """Drop an asset from the manifest, with ``delete_file`` also its file and that of its stand-in.
+
+        Only files in the assets folder are deleted; returns which. Raises `UnknownAsset`.
+        """
+        await self.initialize()
+        asset = self.manifest.get(asset_id)
+        with self._editor() as editor:
+            self._take(await editor.remove(asset_id))
+            return await editor.delete_files(asset) if delete_file else ()
+
+    async def pin(self, ids: Collection[str] | None = None) -> PinReport:
+        """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
+
+        A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
+        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that.
+
+        Raises `SyncFailed` if any of them failed (the others are pinned nevertheless), or `UnknownAsset`.
+        """
+        await self.initialize()
+        chosen = self.manifest.assets if ids is None else [self.manifest.get(each) for each in dict.fromkeys(ids)]
+        each_kind = [
+            kind
+            for asset in chosen
+            for kind in dict.fromkeys((asset, asset.stand_in()))
+            if kind.is_stand_in or not self.minimal
+        ]
+        wanted = [asset for asset in each_kind if not asset.pinned or (ids is not None and asset.size is None)]
+        if not wanted:
+            return PinReport((), {})
+        with self._editor() as editor:
+            try:
+                return await editor.pin(wanted, lanes=2 * self.settings.parallel + 2, on_change=self._take)
+            finally:
+                await self._bus.settle()
+
+    async def prune(self, *, dry_run: bool = False) -> PruneReport:
+        """Remove abandoned downloads, unused lock files and stale stamps; ``dry_run``: only say which.
+
+        Nothing of a process that runs is touched. What an interrupted download has left is abandoned, too.
+        """
+        await self.initialize()
+        with self._editor() as editor:
+            return await editor.prune(self.manifest, dry_run=dry_run)
+
+    def _editor(self) -> Editor:
+        return Editor(
+            self.project,
+            engine=self._ready(),
+            lenient_engine=lambda: self._make_engine(replace(self.settings, allow_unpinned=True)),
+            clock=self._clock,
+            emit=self._bus.emit,
+        )
+
+    def _take(self, parsed: ParsedManifest) -> None:
+        self._manifest, self.warnings = parsed.manifest, parsed.warnings
 
     # -- listening --------------------------------------------------------------------------------------------------
 

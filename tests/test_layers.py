@@ -21,8 +21,10 @@ LAYERS: list[set[str]] = [
     {"scheduler", "transfer"},
     {"delivery"},
     {"engine"},
-    {"manager"},
-    {"display", "testing"},
+    {"editing", "repo"},
+    {"manager", "diagnosis"},
+    {"blocking"},
+    {"display", "testing", "project_setup"},
     {"cli"},
 ]
 
@@ -31,9 +33,9 @@ CORE_LAYERS: list[set[str]] = [
     {"text"},
     {"errors"},
     {"ranges", "digest", "paths", "events"},
-    {"http", "addresses", "manifest_schema"},
+    {"http", "addresses", "manifest_schema", "archives"},
     {"manifest", "journal", "segments", "policy", "progress"},
-    {"origins", "manifest_parser"},
+    {"origins", "manifest_parser", "manifest_text"},
 ]
 
 IMPURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "threading", "socket", "time", "random", "subprocess", "tempfile"}

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiofiles
+
 from grym_fetch.backends.folders import storage_errors
 from grym_fetch.core.errors import ManifestMissing
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
@@ -76,6 +78,14 @@ def _search(cwd: Path) -> Path | None:
         if (folder / ".git").exists():
             return None
     return None
+
+
+async def read_manifest(path: Path) -> ParsedManifest:
+    """`load_manifest` without holding up the event loop: the file may lie on a slow disk of the network."""
+    with storage_errors(path):
+        async with aiofiles.open(path, "rb") as file:
+            data = await file.read(MAX_MANIFEST)
+    return parse_manifest(data, safe_text(str(path)))
 
 
 def load_manifest(path: Path) -> ParsedManifest:

@@ -59,7 +59,7 @@ class Stamps:
         known = self._load()
         known[str(path)] = (str(checksum), fingerprint)
         with suppress(OSError):
-            self._append(_encode(str(path), str(checksum), fingerprint))
+            self._append(encode_stamp(str(path), str(checksum), fingerprint))
 
     def _append(self, line: bytes) -> None:
         # O_APPEND puts a line of this size in whole, also when several processes write.
@@ -75,7 +75,7 @@ class Stamps:
             lines = 0
             for line in self._read().splitlines():
                 lines += 1
-                stamp = _decode(line)
+                stamp = decode_stamp(line)
                 if stamp is not None:
                     self._known[stamp[0]] = (stamp[1], stamp[2])
             if lines > 2 * len(self._known) + _SLACK:
@@ -103,19 +103,21 @@ class Stamps:
     def _compact(self) -> None:
         fresh = self._log.with_name(f"{self._log.name}.{os.getpid()}")
         try:
-            fresh.write_bytes(b"".join(_encode(path, *stamp) for path, stamp in (self._known or {}).items()))
+            fresh.write_bytes(b"".join(encode_stamp(path, *stamp) for path, stamp in (self._known or {}).items()))
             os.replace(fresh, self._log)
         except OSError:
             fresh.unlink(missing_ok=True)
 
 
-def _encode(path: str, checksum: str, look: Fingerprint) -> bytes:
+def encode_stamp(path: str, checksum: str, look: Fingerprint) -> bytes:
+    """Return the log's line for a file."""
     record = [path, checksum, look.size, look.mtime_ns, look.ctime_ns, look.inode, look.device]
     text = json.dumps(record, separators=(",", ":")).encode("ascii")
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _decode(line: bytes) -> tuple[str, str, Fingerprint] | None:
+def decode_stamp(line: bytes) -> tuple[str, str, Fingerprint] | None:
+    """Read a line: path, checksum and look of the file; None if it is none of ours."""
     try:
         if line[:9] != b"%08x " % zlib.crc32(line[9:]):
             return None

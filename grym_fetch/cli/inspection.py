@@ -45,11 +45,12 @@ def check_command(common: Common, ids: tuple[str, ...], full: bool, minimal: boo
             if common.json:
                 record = {
                     "id": status.id, "state": state, "exists": status.exists, "valid": status.valid,
-                    "path": str(status.path), "error": status.error,
+                    "path": str(status.path), "error": status.error, "stand_in": status.is_stand_in,
                 }  # fmt: skip
                 click.echo(json.dumps(record))
             elif not common.quiet or state not in ("ok", "unverified"):
                 detail = f"  {status.error}" if status.error and state == "corrupt" else ""
+                detail += "  (stand-in)" if status.is_stand_in else ""
                 shown = safe_text(str(status.path), limit=4000)
                 click.echo(f"{state:<10}  {safe_text(status.id)}  {shown}{detail}")
         return exit_codes.worst(codes - {exit_codes.DONE}) if codes != {exit_codes.DONE} else exit_codes.DONE

@@ -18,6 +18,15 @@ COMMANDS = {
     "list": "inspection",
     "info": "inspection",
     "schema": "inspection",
+    "add": "editing",
+    "pin": "editing",
+    "remove": "editing",
+    "prune": "editing",
+    "identify": "repository",
+    "clean": "repository",
+    "restore": "repository",
+    "setup": "setup",
+    "doctor": "doctor",
     "demo": "demo",
 }
 SUMMARIES = {
@@ -27,6 +36,15 @@ SUMMARIES = {
     "list": "List what is configured, and its state.",
     "info": "Show all that is known of an asset.",
     "schema": "Print the JSON Schema of the manifest.",
+    "add": "Add an asset to the manifest: a URL, which is fetched, or a file.",
+    "pin": "Write missing checksums and sizes into the manifest.",
+    "remove": "Drop an asset from the manifest.",
+    "prune": "Remove abandoned partial downloads and stale state.",
+    "identify": "List large files, in the folder or in git's history.",
+    "clean": "Move large files out of the repository.",
+    "restore": "Bring moved files back, verified.",
+    "setup": "Check the system, make folders and manifests, then sync.",
+    "doctor": "Find out why assets cannot be fetched.",
     "demo": "Show the main job with no network: a server on loopback, an interruption, a resume.",
 }
 

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 import anyio
@@ -53,17 +54,39 @@ def run(common: Common, body: Body, *, settings: Settings | None = None, minimal
             backend_options={"use_uvloop": _has_uvloop()},
         )
     except GrymFetchError as error:
-        _print_error(error)
+        print_error(error)
         return exit_codes.exit_code(error)
     except (click.ClickException, BrokenPipeError):
         raise
     except Exception as error:
         log.debug("internal error", exc_info=True)
-        hint = "" if common.verbose >= 2 else " Run it again with -vv to see where; please report it."
-        click.echo(f"error: internal error: {type(error).__name__}: {safe_text(str(error))}.{hint}", err=True)
-        return exit_codes.NOT_FETCHED
+        return _internal_error(common, error)
     finally:
         setup.close()
+
+
+def run_plain(common: Common, work: Callable[[], int]) -> int:
+    """Do work that needs neither manager nor event loop and return the exit code, with errors told as `run` does."""
+    setup = set_up_logging(common)
+    try:
+        setup.add_file(Path.cwd)
+        return work()
+    except GrymFetchError as error:
+        print_error(error)
+        return exit_codes.exit_code(error)
+    except (click.ClickException, click.Abort, BrokenPipeError):
+        raise
+    except Exception as error:
+        log.debug("internal error", exc_info=True)
+        return _internal_error(common, error)
+    finally:
+        setup.close()
+
+
+def _internal_error(common: Common, error: Exception) -> int:
+    hint = "" if common.verbose >= 2 else " Run it again with -vv to see where; please report it."
+    click.echo(f"error: internal error: {type(error).__name__}: {safe_text(str(error))}.{hint}", err=True)
+    return exit_codes.NOT_FETCHED
 
 
 def _has_uvloop() -> bool:
@@ -113,6 +136,7 @@ async def _work(common: Common, body: Body, settings: Settings | None, minimal: 
         minimal=minimal,
     )
     setup.add_file(lambda: manager.project.root)
+    await manager.initialize()
     manifest = manager.manifest
     for warning in manager.warnings:
         log.warning("%s", warning)
@@ -128,7 +152,7 @@ async def _work(common: Common, body: Body, settings: Settings | None, minimal: 
         code = exit_codes.exit_code(error)
         await _finish(listeners)
         setup.restore()
-        _print_error(error)
+        print_error(error)
         return code
     finally:
         await _finish(listeners)
@@ -186,7 +210,8 @@ def print_data(lines: Iterable[str]) -> None:
         click.echo(line)
 
 
-def _print_error(error: GrymFetchError) -> None:
+def print_error(error: GrymFetchError) -> None:
+    """Write an error to stderr: of a sync, each asset's, none twice."""
     errors: Iterable[GrymFetchError] = error.failures.values() if isinstance(error, SyncFailed) else [error]
     shown: set[str] = set()
     for failure in errors:

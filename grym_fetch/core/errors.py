@@ -22,7 +22,8 @@
     │   └── PolicyRefused        a redirect or address we never follow
     ├── IntegrityError           never retried on the same origin, never a warning
     │   ├── LengthMismatch
-    │   └── DigestMismatch
+    │   ├── DigestMismatch
+    │   └── UnsafeArchive        an archive that is damaged, or not safe to unpack
     ├── StorageError             this machine's disk: never retried
     │   ├── DiskFull
     │   ├── NotWritable
@@ -236,6 +237,18 @@ class DigestMismatch(IntegrityError):
         if advice:
             lines.append(f"  {advice}")
         super().__init__("\n".join(lines))
+
+
+class UnsafeArchive(IntegrityError):
+    """An archive is damaged, or holds what must not be unpacked. ``path`` is where it lies; nothing was unpacked."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(
+            f"the archive cannot be unpacked: {reason}; nothing of it was ({path}). If its maker can be trusted, unpack "
+            'it by hand and drop "extract" from the manifest; else remove it'
+        )
 
 
 class StorageError(GrymFetchError):

@@ -33,8 +33,8 @@ class StandIn:
 class Asset:
     """One entry of the manifest. ``size`` in bytes, None if not known; ``checksum`` None if unpinned.
 
-    ``local_path`` is relative to the assets folder. ``extra`` holds the keys of the entry that have no
-    meaning here.
+    ``local_path`` is relative to the assets folder. ``extract``: it is an archive that is unpacked next to itself.
+    ``extra`` holds the keys of the entry that have no meaning here.
     """
 
     id: str
@@ -50,6 +50,7 @@ class Asset:
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
     minimal: StandIn | None = None
+    extract: bool = False
     extra: Mapping[str, object] = field(default_factory=dict, hash=False)
     is_stand_in: bool = False
 

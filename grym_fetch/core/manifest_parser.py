@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from grym_fetch.core.archives import unpacked_path
 from grym_fetch.core.digest import DIGESTS_OF_NOTHING, Checksum
 from grym_fetch.core.errors import ManifestError, Problem
 from grym_fetch.core.manifest import Asset, Manifest, StandIn
@@ -227,6 +228,32 @@ def _check_places(entries: list[object], problems: _Problems) -> None:
         earlier, later = places[collision.first][0], places[collision.second][0]
         other = problems.name_of(earlier)
         problems.add(("assets", later, "localPath"), f"clashes with that of {other}: {collision.why}")
+    _check_unpacked(entries, places, problems)
+
+
+def _check_unpacked(entries: list[object], places: list[tuple[int, str]], problems: _Problems) -> None:
+    """A folder that an archive is unpacked into belongs to that archive alone."""
+    folders: list[tuple[int, str]] = []
+    for index, path in places:
+        entry = entries[index]
+        if isinstance(entry, dict) and entry.get("extract") is True:
+            try:
+                folders.append((index, unpacked_path(path)))
+            except ValueError as error:
+                problems.add(("assets", index, "extract"), str(error))
+    if not folders:
+        return
+    both = [*places, *folders]
+    for collision in find_collisions([path for _, path in both]):
+        for mine, other in ((collision.second, collision.first), (collision.first, collision.second)):
+            if mine >= len(places):
+                index, folder = both[mine]
+                problems.add(
+                    ("assets", index, "extract"),
+                    f"is true, but the folder '{safe_text(folder)}' that it is unpacked into clashes with "
+                    f"'{safe_text(both[other][1])}' of {problems.name_of(both[other][0])}",
+                )
+                break
 
 
 def _check_contents(entries: list[object], problems: _Problems) -> None:
@@ -326,6 +353,7 @@ def _asset_from_entry(entry: AssetEntry) -> Asset:
         tags=tuple(dict.fromkeys(entry.tags or ())),
         metadata=entry.metadata or {},
         minimal=None if entry.minimal is None else _stand_in_from_entry(entry.minimal),
+        extract=bool(entry.extract),
         extra=entry.model_extra or {},
     )
 

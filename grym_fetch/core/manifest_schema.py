@@ -68,6 +68,7 @@ RULES: Mapping[str, str] = {
     "tags[]": _LABEL_RULE,
     "metadata": "an object",
     "minimal": "an object with url, checksum and size",
+    "extract": "true or false",
 }
 """What is allowed for each key, in words for an error; ``key[]`` is an item of a list."""
 
@@ -292,6 +293,11 @@ class AssetEntry(_Entry):
         default=None, description="Anything of your own; kept as it is and not used."
     )
     minimal: StandInEntry | None = Field(default=None, description="A small stand-in for the asset.")
+    extract: bool | None = Field(
+        default=False,
+        description="Whether the file is an archive (.zip, .tar, .tar.gz, .tgz, .tar.zst) that is unpacked into the "
+        "folder of its name without that ending, next to it.",
+    )
 
 
 class ManifestFile(_Entry):

@@ -1,66 +1,74 @@
-"""What a project that uses grym-fetch needs for its own tests: a server, true until told to lie.
+"""What a project that uses grym-fetch needs for its own tests: a server, true until told to lie, and a mock.
 
 Start at ``AssetServer`` (or ``serve_in_thread``) in ``server``; the faults to order are in ``faults`` and
-``resource_faults``.
+``resource_faults``. For unit tests there is ``create_mock_asset_manager`` in ``mock``.
+
+Rule: a name is imported when it is first asked for, because pytest imports this package at every start (`plugin`).
 """
 
-from grym_fetch.testing.answers import Answer, Cut, Ending, Framing, RecordedRequest, Resource, Span
-from grym_fetch.testing.content import BytesContent, Content, SeededContent, seeded_bytes
-from grym_fetch.testing.faults import (
-    AnswerFault,
-    BigHeaders,
-    BodyFault,
-    Chunked,
-    ChunkedCut,
-    CloseDelimited,
-    ContentLength,
-    Delay,
-    Drip,
-    Endless,
-    ExpiringRedirect,
-    Fault,
-    FramingFault,
-    HangBeforeBody,
-    HangBeforeHeaders,
-    HtmlPage,
-    PartFault,
-    RawAnswer,
-    Redirect,
-    RedirectLoop,
-    RefuseHead,
-    Reset,
-    ResourceFault,
-    RetryAfter,
-    ServerGone,
-    Stall,
-    Status,
-    Throttle,
-    Truncate,
-)
-from grym_fetch.testing.resource_faults import (
-    ChangeContent,
-    ContentRange,
-    ETag,
-    FlipByte,
-    FlippingETag,
-    Gzip,
-    IgnoreIfRange,
-    LastModified,
-    LongPartial,
-    LyingTotal,
-    MultipartRanges,
-    NoRanges,
-    NoValidator,
-    RangeNotSatisfiable,
-    RefuseRanges,
-    ShiftRange,
-    ShortPartial,
-    SliceAs200,
-    WeakETag,
-    WrongFile,
-)
-from grym_fetch.testing.server import AssetServer, ServedFile, serve_in_thread
-from grym_fetch.testing.stats import RequestStats, ServerStats
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from grym_fetch.testing.answers import Answer, Cut, Ending, Framing, RecordedRequest, Resource, Span
+    from grym_fetch.testing.content import BytesContent, Content, SeededContent, seeded_bytes
+    from grym_fetch.testing.faults import (
+        AnswerFault,
+        BigHeaders,
+        BodyFault,
+        Chunked,
+        ChunkedCut,
+        CloseDelimited,
+        ContentLength,
+        Delay,
+        Drip,
+        Endless,
+        ExpiringRedirect,
+        Fault,
+        FramingFault,
+        HangBeforeBody,
+        HangBeforeHeaders,
+        HtmlPage,
+        PartFault,
+        RawAnswer,
+        Redirect,
+        RedirectLoop,
+        RefuseHead,
+        Reset,
+        ResourceFault,
+        RetryAfter,
+        ServerGone,
+        Stall,
+        Status,
+        Throttle,
+        Truncate,
+    )
+    from grym_fetch.testing.mock import Call, MockAssetManager, create_mock_asset_manager
+    from grym_fetch.testing.resource_faults import (
+        ChangeContent,
+        ContentRange,
+        ETag,
+        FlipByte,
+        FlippingETag,
+        Gzip,
+        IgnoreIfRange,
+        LastModified,
+        LongPartial,
+        LyingTotal,
+        MultipartRanges,
+        NoRanges,
+        NoValidator,
+        RangeNotSatisfiable,
+        RefuseRanges,
+        ShiftRange,
+        ShortPartial,
+        SliceAs200,
+        WeakETag,
+        WrongFile,
+    )
+    from grym_fetch.testing.server import AssetServer, ServedFile, serve_in_thread
+    from grym_fetch.testing.stats import RequestStats, ServerStats
 
 __all__ = [
     "Answer",
@@ -69,6 +77,7 @@ __all__ = [
     "BigHeaders",
     "BodyFault",
     "BytesContent",
+    "Call",
     "ChangeContent",
     "Chunked",
     "ChunkedCut",
@@ -96,6 +105,7 @@ __all__ = [
     "LastModified",
     "LongPartial",
     "LyingTotal",
+    "MockAssetManager",
     "MultipartRanges",
     "NoRanges",
     "NoValidator",
@@ -126,6 +136,23 @@ __all__ = [
     "Truncate",
     "WeakETag",
     "WrongFile",
+    "create_mock_asset_manager",
     "seeded_bytes",
     "serve_in_thread",
 ]
+
+
+# Where the names above live, in the order in which the modules need each other.
+_MODULES = ("content", "answers", "faults", "resource_faults", "stats", "server", "mock")
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name in __all__:
+        for module in _MODULES:
+            found = vars(importlib.import_module(f"{__name__}.{module}"))
+            if name in found:
+                globals()[name] = found[name]
+                return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

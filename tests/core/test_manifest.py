@@ -39,6 +39,7 @@ OPTIONAL_KEYS = [
     "size",
     "version",
     "required",
+    "extract",
     "tags",
     "metadata",
     "minimal",

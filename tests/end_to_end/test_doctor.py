@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 import trustme
+from yarl import URL
 
+from grym_fetch.backends.http_client import HttpTransport
+from grym_fetch.core.addresses import Credentials
 from grym_fetch.core.manifest import Asset
-from grym_fetch.diagnosis import environment_findings, origin_findings, space_finding
+from grym_fetch.diagnosis import _Prober, environment_findings, origin_findings, space_finding
+from grym_fetch.exchange import Exchange
 from grym_fetch.testing import (
     AssetServer,
     HtmlPage,
@@ -275,3 +279,14 @@ async def test_a_wrong_clock() -> None:
         findings = await origin_findings([asset], environ={"HOME": "/"}, clock=WrongClock(), version="0")
     assert findings[-1].level == "warn"
     assert findings[-1].what.startswith("this machine's clock is 10 minutes ahead of")
+
+
+def test_a_token_is_not_sent_over_plain_http() -> None:
+    """Where a token is kept back because the address is http, the advice is https, not another token."""
+    asset = Asset("a", "http://models.example.org/a.bin", "a.bin")
+    environ = {"GRYM_FETCH_TOKEN_MODELS_EXAMPLE_ORG": "s3cret"}
+    exchange = Exchange(Credentials(environ))
+    prober = _Prober(HttpTransport(), exchange, environ, {}, ImpatientClock(), 1.0)
+    finding = prober._refused(asset, asset.url, 401, URL(asset.url), {})
+    assert "over https only" in finding.what
+    assert "https address" in finding.advice

@@ -1,0 +1,106 @@
+"""``grym-fetch doctor``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from grym_fetch.cli.options import Common, common_options
+
+if TYPE_CHECKING:
+    from grym_fetch.core.manifest import Asset
+    from grym_fetch.diagnosis import Finding
+    from grym_fetch.manager import AssetManager
+
+
+@click.command("doctor")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@common_options
+def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
+    """Find out why assets cannot be fetched: manifest, every address, tokens, space, permissions, clock, proxy, TLS.
+
+    Asks each address of the assets named (or of all) for one byte, and downloads nothing. Exit code 0 if nothing fails,
+    1 if something does, 2 for an invalid manifest.
+    """
+    from grym_fetch.cli import exit_codes
+    from grym_fetch.cli.logs import set_up_logging
+    from grym_fetch.core.errors import GrymFetchError
+    from grym_fetch.core.text import safe_text
+    from grym_fetch.manager import AssetManager
+
+    setup = set_up_logging(common)
+    manager = AssetManager(
+        common.config, assets_dir=common.assets_dir, external_assets_dir=common.external_assets_dir, minimal=False
+    )
+    try:
+        if not _show_manifest(manager, common):
+            return exit_codes.WRONG_USAGE
+        assets = [manager.manifest.get(asset_id) for asset_id in ids] or list(manager.manifest.assets)
+        levels = asyncio.run(_examine(manager, assets, common, chosen=bool(ids)))
+    except GrymFetchError as error:
+        click.echo("error: " + "\n".join(safe_text(line, limit=1000) for line in str(error).split("\n")), err=True)
+        return exit_codes.exit_code(error)
+    finally:
+        setup.close()
+    return exit_codes.NOT_FETCHED if "fail" in levels else exit_codes.DONE
+
+
+def _show_manifest(manager: AssetManager, common: Common) -> bool:
+    """Show what is wrong with the manifest, all of it; False if it cannot be used."""
+    from grym_fetch.core.errors import ManifestError, ManifestMissing
+    from grym_fetch.diagnosis import Finding
+
+    try:
+        count = len(manager.manifest.assets)
+    except ManifestMissing as error:
+        what = str(error).partition(". ")[0]
+        print_finding(Finding("fail", "manifest", what, "name one with --config; `grym-fetch setup` makes one"), common)
+        return False
+    except ManifestError as error:
+        for problem in error.problems:
+            what = f"{error.source}: {problem}"
+            print_finding(
+                Finding("fail", "manifest", what, "correct it; `grym-fetch schema` prints the format"), common
+            )
+        return False
+    place = manager.project.manifest_path
+    print_finding(Finding("ok", "manifest", f"{place}: {count} asset{'s' if count != 1 else ''}"), common)
+    for warning in manager.warnings:
+        print_finding(Finding("warn", "manifest", warning, "correct or remove them"), common)
+    return True
+
+
+async def _examine(manager: AssetManager, assets: list[Asset], common: Common, *, chosen: bool) -> set[str]:
+    """Show every other finding as it comes; return the levels there were."""
+    from grym_fetch import diagnosis
+    from grym_fetch._version import __version__
+    from grym_fetch.backends.clock import SystemClock
+
+    findings = [*diagnosis.environment_findings(os.environ), *diagnosis.permission_findings(manager.project)]
+    async with manager:
+        # What a sync would fetch: without a choice the required ones, though the addresses of all are asked.
+        plan = await manager.plan(assets if chosen else manager.choose())
+    findings.append(diagnosis.space_finding(plan.space_needed, plan.space_free, plan.unknown_sizes))
+    for finding in findings:
+        print_finding(finding, common)
+    of_origins = await diagnosis.origin_findings(assets, environ=os.environ, clock=SystemClock(), version=__version__)
+    for finding in of_origins:
+        print_finding(finding, common)
+    return {finding.level for finding in (*findings, *of_origins)}
+
+
+def print_finding(finding: Finding, common: Common) -> None:
+    """Write one finding to stdout."""
+    from grym_fetch.core.text import safe_text
+
+    if common.json:
+        click.echo(json.dumps(finding.as_json()))
+    elif finding.level != "ok" or not common.quiet:
+        word = "FAIL" if finding.level == "fail" else finding.level
+        named = f"{safe_text(finding.asset)}: " if finding.asset is not None else ""
+        advice = f"  -> {safe_text(finding.advice, limit=1000)}" if finding.advice else ""
+        click.echo(f"{word:<4}  {finding.check}: {named}{safe_text(finding.what, limit=2000)}{advice}")

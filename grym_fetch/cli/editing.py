@@ -1,0 +1,323 @@
+"""Commands that change the manifest and its folder: ``add``, ``pin``, ``remove``, ``prune``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import click
+
+from grym_fetch.cli.options import Common, common_options, option, transfer_options
+
+if TYPE_CHECKING:
+    from grym_fetch.core.manifest import Asset
+    from grym_fetch.manager import AssetManager
+
+_ENDINGS = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_SIGNED = ("signature", "token", "credential", "expires", "sig", "key", "password")
+"""Words in the names of query keys that make an address a secret, or short-lived."""
+
+
+@click.command("add")
+@click.argument("source", metavar="URL_OR_FILE")
+@option("--id", "asset_id", metavar="ID", help="Its name. [the file's name without its ending]")
+@option("--name", metavar="TEXT", help="Its name for people. [the id]")
+@option("--local-path", metavar="PATH", help="Where it lies in the assets folder. [the file's name]")
+@option("--tag", "tags", multiple=True, metavar="T", help="A tag of it (repeatable).")
+@option("--required", is_flag=True, help="A sync without a choice fetches it.")
+@option("--url", metavar="URL", help="For a file: the address where others get it.")
+@option("--fallback-url", "fallback_urls", multiple=True, metavar="URL", help="A mirror of it (repeatable).")
+@option("--description", metavar="TEXT", help="What it is for.")
+@option("--asset-version", metavar="TEXT", help="Its version.")
+@transfer_options
+@common_options
+def add_command(
+    common: Common,
+    source: str,
+    asset_id: str | None,
+    name: str | None,
+    local_path: str | None,
+    tags: tuple[str, ...],
+    required: bool,
+    url: str | None,
+    fallback_urls: tuple[str, ...],
+    description: str | None,
+    asset_version: str | None,
+    **transfer: Any,
+) -> int:
+    """Add an asset to the manifest, with its checksum and size.
+
+    A URL is downloaded into its place in the assets folder. A file is measured and copied there; --url says where
+    others get it. Where there is no manifest, assets.json is made in the working folder.
+    """
+    from grym_fetch.cli.runner import run
+    from grym_fetch.cli.settings import settings_from
+    from grym_fetch.core.manifest import Asset
+    from grym_fetch.core.text import safe_text
+
+    file = _as_file(source, url)
+    address = url if file is not None else source
+    assert address is not None, "a file without --url was refused"
+    _refuse_password((address, *fallback_urls))
+
+    async def body(manager: AssetManager) -> int:
+        place = local_path or _default_path(manager, file, address)
+        asset = Asset(
+            id=asset_id or _default_id(place if file is not None and local_path is None else file_name(file, address)),
+            url=address,
+            local_path=place,
+            name=name or "",
+            description=description or "",
+            fallback_urls=fallback_urls,
+            version=asset_version,
+            required=required,
+            tags=tuple(dict.fromkeys(tags)),
+        )
+        if not common.quiet and any(map(_is_signed, asset.urls)):
+            click.echo(
+                "warning: an address looks signed or holds a token. It is written into the manifest as it is, for "
+                "everybody to read, and may stop to work; prefer one that lasts",
+                err=True,
+            )
+        added = await manager.add_asset(asset, fetch=file is None, file=file)
+        path = manager.project.assets_dir / added.local_path
+        if common.json:
+            click.echo(json.dumps({**_record(added), "path": str(path)}))
+        elif not common.quiet:
+            click.echo(f"added  {_measures(added)}  {safe_text(str(path), limit=4000)}")
+        return 0
+
+    _make_manifest(common)
+    return run(common, body, settings=settings_from(transfer), minimal=False)
+
+
+@click.command("pin")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@option("--minimal", is_flag=True, help="The small stand-ins only.")
+@transfer_options
+@common_options
+def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, **transfer: Any) -> int:
+    """Write checksums and sizes into the manifest; without a choice, of all assets that have no checksum.
+
+    A file that is there is taken as it is, one that is not is fetched. Look at what you pin: from then on these bytes
+    are the right ones. An interrupted pin is resumed by running it again.
+    """
+    from grym_fetch.cli.runner import run
+    from grym_fetch.cli.settings import settings_from
+    from grym_fetch.core.text import safe_text
+    from grym_fetch.display.lines import format_size
+
+    async def body(manager: AssetManager) -> int:
+        report = await manager.pin(ids or None)
+        for item in report.pinned:
+            if common.json:
+                record = {
+                    "id": item.id, "checksum": str(item.checksum), "size": item.size, "path": str(item.path),
+                    "fetched": item.fetched, "stand_in": item.is_stand_in,
+                }  # fmt: skip
+                click.echo(json.dumps(record))
+            elif not common.quiet:
+                kind = "  (stand-in)" if item.is_stand_in else ""
+                click.echo(f"pinned  {safe_text(item.id)}  {format_size(item.size)}  {item.checksum}{kind}")
+        if not report.pinned and not common.quiet:
+            click.echo("nothing to pin: every asset has its checksum", err=True)
+        return 0
+
+    return run(common, body, settings=settings_from(transfer), minimal=minimal)
+
+
+@click.command("remove")
+@click.argument("asset_id", metavar="ID")
+@option("--delete-file", is_flag=True, help="Also delete its file from the assets folder.")
+@option("-y", "--yes", is_flag=True, help="Do not ask before a file is deleted.")
+@common_options
+def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) -> int:
+    """Drop an asset from the manifest. Its file stays, unless --delete-file is given."""
+    from grym_fetch.cli.runner import run
+    from grym_fetch.core.text import safe_text
+
+    async def body(manager: AssetManager) -> int:
+        asset = manager.manifest.get(asset_id)
+        place = manager.project.assets_dir / asset.local_path
+        if delete_file and not yes and not await _agreed(place):
+            click.echo("nothing was removed", err=True)
+            return 1
+        deleted = await manager.remove_asset(asset_id, delete_file=delete_file)
+        if common.json:
+            click.echo(json.dumps({"id": asset_id, "deleted": [str(path) for path in deleted]}))
+        elif not common.quiet:
+            click.echo(f"removed  {safe_text(asset_id)}")
+            for path in deleted:
+                click.echo(f"deleted  {safe_text(str(path), limit=4000)}")
+        return 0
+
+    return run(common, body, minimal=False)
+
+
+@click.command("prune")
+@option("-n", "--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@common_options
+def prune_command(common: Common, dry_run: bool) -> int:
+    """Remove abandoned partial downloads, unused lock files and stale stamps from the assets folder.
+
+    What a running process downloads is left alone. A download that was interrupted is abandoned, too: without its
+    parts the next sync begins it anew. Assets are never touched.
+    """
+    from grym_fetch.cli.runner import run
+    from grym_fetch.core.text import safe_text
+    from grym_fetch.display.lines import format_size
+
+    async def body(manager: AssetManager) -> int:
+        report = await manager.prune(dry_run=dry_run)
+        for item in report.removed:
+            if common.json:
+                record = {"kind": item.kind, "id": item.asset, "name": item.name, "reason": item.reason}
+                click.echo(json.dumps({**record, "bytes": item.bytes}))
+            elif not common.quiet:
+                what = safe_text(item.asset) if item.asset is not None else item.name
+                click.echo(f"{item.kind:<8}  {what}  {format_size(item.bytes)}  {item.reason}")
+        if common.json:
+            click.echo(json.dumps({"bytes": report.bytes, "in_use": report.in_use, "dry_run": dry_run}))
+        elif not common.quiet:
+            in_use = f", {report.in_use} partial downloads in use were left" if report.in_use else ""
+            click.echo(f"{format_size(report.bytes)} {'would be freed' if dry_run else 'freed'}{in_use}")
+        return 0
+
+    return run(common, body)
+
+
+def _as_file(source: str, url: str | None) -> Path | None:
+    """The file that is meant, None for an address."""
+    if "://" in source:
+        if url is not None:
+            raise click.UsageError("--url is for a file; of an address the mirrors are named with --fallback-url")
+        return None
+    file = Path(source).expanduser()
+    if not file.is_file():
+        hint = " (an address begins with https://)" if not file.exists() and "." in source else ""
+        raise click.UsageError(f"there is no file {source!r}{hint}" if not file.exists() else f"{source!r} is no file")
+    if url is None:
+        raise click.UsageError(
+            "an entry of the manifest needs an address, so that others can fetch the asset: upload the file, and "
+            "say with --url where it is"
+        )
+    return file
+
+
+def _refuse_password(addresses: tuple[str, ...]) -> None:
+    for text in addresses:
+        try:
+            holds_one = urlsplit(text).username is not None
+        except ValueError:
+            continue  # refused with a better reason when the asset is looked at
+        if holds_one:
+            raise click.UsageError(
+                "an address with a user or password in it would be written into the manifest, for everybody to read. "
+                "Leave it out, and put it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc"
+            )
+
+
+def _is_signed(address: str) -> bool:
+    keys = [key.lower() for key, _ in parse_qsl(urlsplit(address).query, keep_blank_values=True)]
+    return any(word in key for key in keys for word in _SIGNED)
+
+
+def file_name(file: Path | None, address: str) -> str:
+    """The last part of a file's path, or of that of an address; empty if it has none."""
+    if file is not None:
+        return file.name
+    try:
+        return PurePosixPath(unquote(urlsplit(address).path)).name if not address.endswith("/") else ""
+    except ValueError:
+        return ""
+
+
+def _default_path(manager: AssetManager, file: Path | None, address: str) -> str:
+    """The file's name; for a file in the assets folder the place that it has there."""
+    from grym_fetch.core.paths import check_local_path
+
+    path = file_name(file, address)
+    if file is not None:
+        with suppress(ValueError):  # raised where it lies elsewhere
+            path = file.resolve().relative_to(manager.project.assets_dir.resolve()).as_posix()
+    try:
+        return check_local_path(path)
+    except ValueError as error:
+        raise click.UsageError(
+            f"the file's name cannot be its place, since it {error}; say one with --local-path"
+        ) from error
+
+
+def _default_id(path: str) -> str:
+    """The file's name without its ending."""
+    from grym_fetch.core.manifest_schema import check_id
+
+    name = PurePosixPath(path).name
+    ending = next((each for each in _ENDINGS if name.lower().endswith(each)), None)
+    stem = name[: -len(ending)] if ending else PurePosixPath(name).stem
+    try:
+        return check_id(stem)
+    except ValueError as error:
+        raise click.UsageError(f"the file's name cannot be the id, since it {error}; say one with --id") from error
+
+
+def _make_manifest(common: Common) -> None:
+    """Make an empty manifest where none is found; one that is named must be there."""
+    from grym_fetch.backends.clock import SystemClock
+    from grym_fetch.backends.manifest_file import create_manifest
+    from grym_fetch.backends.project import CANDIDATES, find_project
+    from grym_fetch.cli.exit_codes import exit_code
+    from grym_fetch.core.errors import GrymFetchError, ManifestMissing
+    from grym_fetch.core.text import safe_text
+
+    try:
+        find_project(config=common.config, environ=os.environ, cwd=Path.cwd())
+    except ManifestMissing:
+        if common.config is not None:
+            return  # the runner says what is wrong with it
+        path = Path.cwd() / CANDIDATES[0]
+        try:
+            is_new = create_manifest(path, SystemClock().wall())
+        except GrymFetchError as error:
+            click.echo(f"error: {error}", err=True)
+            raise click.exceptions.Exit(exit_code(error)) from error
+        if is_new and not common.quiet:
+            click.echo(f"there was no manifest: made {safe_text(str(path), limit=4000)}", err=True)
+
+
+async def _agreed(place: Path) -> bool:
+    """Ask whether a file may be deleted, if there is one. In a thread, so that Ctrl-C is heard."""
+    import anyio.to_thread
+
+    from grym_fetch.core.text import safe_text
+
+    if not os.path.isfile(place):  # noqa: ASYNC240 - one look
+        return True
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody is there to be asked whether the file may be deleted; say so with --yes")
+    question = f"Delete {safe_text(str(place), limit=4000)}?"
+    try:
+        return await anyio.to_thread.run_sync(lambda: click.confirm(question, err=True), abandon_on_cancel=True)
+    except click.Abort:
+        return False
+
+
+def _record(asset: Asset) -> dict[str, object]:
+    return {
+        "id": asset.id,
+        "localPath": asset.local_path,
+        "checksum": str(asset.checksum) if asset.checksum is not None else None,
+        "size": asset.size,
+    }
+
+
+def _measures(asset: Asset) -> str:
+    from grym_fetch.core.text import safe_text
+    from grym_fetch.display.lines import format_size
+
+    return f"{safe_text(asset.id)}  {format_size(asset.size or 0)}  {asset.checksum}"

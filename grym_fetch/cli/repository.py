@@ -1,0 +1,539 @@
+"""Commands about the git repository: ``identify``, ``clean``, ``restore``. None of them needs a manifest."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grym_fetch.cli.options import Common, common_options, option, transfer_options
+
+if TYPE_CHECKING:
+    from grym_fetch.repo.clean import Cleaner, Kept, Moved, Plan
+    from grym_fetch.repo.history import LargeBlob
+    from grym_fetch.repo.identify import Survey, Total
+    from grym_fetch.repo.placeholder import Placeholder
+    from grym_fetch.repo.restore import Restored, Restorer, Wanted
+
+MIB = 1024 * 1024
+_FEW = 5
+
+
+class Megabytes(click.ParamType[int]):
+    """A number of MB (1024 * 1024 bytes), which may be a fraction; as bytes."""
+
+    name = "size_mb"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the number, or fail with what is allowed."""
+        try:
+            size = float(str(value))
+        except ValueError:
+            size = math.nan
+        if not 0 <= size < 2**40:
+            self.fail(f"{value!r} is no size in MB; try 10 or 0.5. Then comes the folder.", param, ctx)
+        return int(size * MIB)
+
+
+class RefusedUsage(click.ClickException):
+    """What was asked for is refused; nothing was changed."""
+
+    exit_code = 2
+
+
+_folder = click.Path(path_type=Path)
+
+
+@click.command("identify")
+@click.argument("limit", type=Megabytes(), default="10", metavar="[SIZE_MB]")
+@click.argument("folder", type=_folder, default=".", metavar="[DIR]")
+@option("--ignored", is_flag=True, help="Also list files that git ignores.")
+@option("--history", is_flag=True, help="Also find large files in git's history, whether still there or not.")
+@common_options
+def identify_command(common: Common, limit: int, folder: Path, ignored: bool, history: bool) -> int:
+    """List the files in DIR [.] that are larger than SIZE_MB [10], the largest first.
+
+    Then: how they add up by type and by folder, and lines for .gitignore. Changes nothing.
+    """
+    from grym_fetch.repo.git import Git
+    from grym_fetch.repo.history import find_large_blobs
+    from grym_fetch.repo.identify import below, survey
+    from grym_fetch.repo.tree import find_root
+
+    def work() -> int:
+        place = _existing(folder)
+        root = find_root(place, Path.cwd())
+        found = survey(place, limit, root, with_ignored=ignored)
+        blobs = find_large_blobs(Git(root), limit) if history else None
+        if common.json:
+            click.echo(json.dumps(_survey_record(found, below(root, place), blobs)))
+            return 0
+        for line in _survey_lines(found, below(root, place), limit):
+            click.echo(line)
+        if blobs is not None:
+            for line in _history_lines(blobs, limit):
+                click.echo(line)
+        return 0
+
+    return _run(common, work)
+
+
+@click.command("clean")
+@click.argument("limit", type=Megabytes(), default="10", metavar="[SIZE_MB]")
+@click.argument("folder", type=_folder, default=".", metavar="[DIR]")
+@click.argument("target", type=click.Path(file_okay=False, path_type=Path), default=None, metavar="[TARGET]")
+@option("-y", "--yes", is_flag=True, help="Do not ask.")
+@option("-n", "--dry-run", is_flag=True, help="Say what would be moved, and move nothing.")
+@option("--allow-dirty", is_flag=True, help="Also move files with changes that are not committed.")
+@option("--gitignore", is_flag=True, help="Add the lines to .gitignore, instead of only printing them.")
+@option("--add-to-manifest", is_flag=True, help="Add what was moved to the manifest. Needs --base-url.")
+@option("--base-url", metavar="URL", help="Where the files of TARGET can be fetched.")
+@common_options
+def clean_command(
+    common: Common,
+    limit: int,
+    folder: Path,
+    target: Path | None,
+    yes: bool,
+    dry_run: bool,
+    allow_dirty: bool,
+    gitignore: bool,
+    add_to_manifest: bool,
+    base_url: str | None,
+) -> int:
+    """Move the files in DIR [.] that are larger than SIZE_MB [10] to TARGET [../assets].
+
+    Each is copied, read back and compared, recorded in TARGET/asset-manifest.json, and only then replaced by a small
+    text, FILE.asset-ref. Interrupted, it loses nothing; run it again. Git's history is not touched.
+    """
+    from grym_fetch.core.manifest_schema import check_url
+    from grym_fetch.core.text import safe_text
+    from grym_fetch.repo.clean import plan_clean
+    from grym_fetch.repo.tree import find_root
+
+    if add_to_manifest != (base_url is not None):
+        raise click.UsageError("--add-to-manifest and --base-url go together")
+    if base_url is not None:
+        try:
+            check_url(base_url)
+        except ValueError as error:
+            raise click.UsageError(f"--base-url {error}") from None
+
+    def work() -> int:
+        place = _existing(folder)
+        root = find_root(place, Path.cwd())
+        manifest = _manifest_path(common) if add_to_manifest else None
+        plan = plan_clean(root, place, target or _external_dir(common, root), limit, allow_dirty=allow_dirty)
+        if not common.json and not (common.quiet and yes):
+            for line in _plan_lines(plan, limit):
+                click.echo(line)
+        if dry_run:
+            if common.json:
+                for record in _plan_records(plan):
+                    click.echo(json.dumps(record))
+            return _exit_code(plan.kept)
+        if plan.moves and not yes:
+            if not sys.stdin.isatty():
+                raise click.UsageError("there is no terminal to ask on; use -y to move these files without asking")
+            click.confirm(f"Move {len(plan.moves)} to {safe_text(str(plan.target), limit=4000)}?", abort=True, err=True)
+        if not plan.moves and not gitignore and manifest is None:
+            return _exit_code(plan.kept)
+        return _clean(common, plan, manifest, base_url or "", gitignore=gitignore)
+
+    return _run(common, work)
+
+
+@click.command("restore")
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@option("--all", "everything", is_flag=True, help="Every file that a placeholder stands for.")
+@option("--force", is_flag=True, help="Replace a file with other content that is in the way.")
+@transfer_options
+@common_options
+def restore_command(common: Common, paths: tuple[str, ...], everything: bool, force: bool, **transfer: Any) -> int:
+    """Bring files back that `clean` has moved: by path, by placeholder, by folder, or by id.
+
+    They come from the external folder, or are downloaded if the manifest lists the same checksum. Each is verified
+    before it takes its place; then its placeholder is removed.
+    """
+    from grym_fetch.backends.project import find_project
+    from grym_fetch.cli.settings import settings_from
+    from grym_fetch.core.errors import ManifestMissing
+    from grym_fetch.manager import AssetManager
+    from grym_fetch.repo.restore import Restorer, fetch_from
+    from grym_fetch.repo.tree import find_root
+
+    if not paths and not everything:
+        raise click.UsageError("name what to restore, or use --all")
+    settings = settings_from(transfer)
+    root = find_root(Path.cwd(), Path.cwd())
+
+    async def with_manager(manager: AssetManager) -> int:
+        async def get(asset: Any) -> Path:
+            return await manager.get_asset_path(asset.id)
+
+        fetch = fetch_from(manager.manifest.assets, get)
+        return await _restore(common, Restorer(root, _external_dir(common, root), fetch), paths, everything, force)
+
+    def without_manager() -> int:
+        import anyio
+
+        restorer = Restorer(root, _external_dir(common, root))
+        return anyio.run(_restore, common, restorer, paths, everything, force)
+
+    try:
+        find_project(config=common.config, environ=os.environ, cwd=Path.cwd())
+    except ManifestMissing as error:
+        if common.config:
+            raise click.UsageError(str(error)) from None
+        return _run(common, without_manager)
+    from grym_fetch.cli.runner import run
+
+    return run(common, _refusing(with_manager), settings=settings, minimal=False)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder without symlinks on the way."""
+    if not folder.is_dir():
+        raise click.UsageError(f"DIR: there is no folder {_path(str(folder))}")
+    return folder.resolve()
+
+
+def _run(common: Common, work: Callable[[], int]) -> int:
+    """Do work that needs no manager; what is refused is wrong usage."""
+    from grym_fetch.cli.runner import run_plain
+    from grym_fetch.repo.errors import Refused
+
+    def guarded() -> int:
+        try:
+            return work()
+        except Refused as error:
+            raise RefusedUsage(str(error)) from error
+
+    return run_plain(common, guarded)
+
+
+def _refusing(body: Callable[[Any], Awaitable[int]]) -> Callable[[Any], Awaitable[int]]:
+    from grym_fetch.repo.errors import Refused
+
+    async def guarded(manager: Any) -> int:
+        try:
+            return await body(manager)
+        except Refused as error:
+            raise RefusedUsage(str(error)) from error
+
+    return guarded
+
+
+def _external_dir(common: Common, root: Path) -> Path:
+    """The folder that was named, else the one of the project, else ``assets`` beside the repository."""
+    from grym_fetch.backends.project import find_project
+    from grym_fetch.core.errors import ManifestMissing
+
+    if common.external_assets_dir:
+        return Path.cwd() / Path(common.external_assets_dir).expanduser()
+    try:
+        return find_project(config=common.config, environ=os.environ, cwd=root).external_dir
+    except ManifestMissing:
+        return root.parent / "assets"
+
+
+def _manifest_path(common: Common) -> Path:
+    """The manifest to add to: the one that is named, there or not, else the one that is found."""
+    from grym_fetch.backends.project import find_project, load_manifest
+
+    if common.config and not (named := Path.cwd() / Path(common.config).expanduser()).exists():
+        return named
+    path = find_project(config=common.config, environ=os.environ, cwd=Path.cwd()).manifest_path
+    load_manifest(path)  # a bad one is better known before anything is moved
+    return path
+
+
+# --- identify ---
+
+
+def _size(count: float) -> str:
+    from grym_fetch.display.lines import format_size
+
+    return format_size(count)
+
+
+def _path(text: str) -> str:
+    from grym_fetch.core.text import safe_text
+
+    return safe_text(text, limit=4000)
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def _survey_lines(found: Survey, prefix: str, limit: int) -> Iterator[str]:
+    from grym_fetch.repo.identify import LargeFile, ignore_line, totals
+
+    if not found.files:
+        yield f"no file is larger than {_size(limit)}"
+    for file in found.files:
+        yield f"{_size(file.size):>9}  {_path(file.path)}"
+    if found.files:
+        yield f"{_size(found.bytes):>9}  in {_count(len(found.files), 'file', 'files')} over {_size(limit)}"
+        by_type: Callable[[LargeFile], str] = lambda file: file.type  # noqa: E731
+        by_folder: Callable[[LargeFile], str] = lambda file: file.folder  # noqa: E731
+        yield from _total_lines("By type", totals(found.files, by_type))
+        yield from _total_lines("By folder", totals(found.files, by_folder))
+    yield from _aside_lines(found.symlinks, found.repositories, found.unreadable)
+    if found.ignored:
+        yield f"not listed because git ignores them: {_count(found.ignored, 'large file', 'large files')}"
+    if found.files:
+        yield ""
+        yield "Lines for .gitignore (git goes on tracking what it tracks until `git rm --cached`):"
+        for file in found.files:
+            yield f"  {_path(ignore_line(prefix + file.path))}"
+
+
+def _total_lines(title: str, sums: Sequence[Total]) -> Iterator[str]:
+    yield ""
+    yield f"{title}:"
+    for total in sums:
+        yield f"{_size(total.bytes):>9}  {_path(total.name)}  ({_count(total.files, 'file', 'files')})"
+
+
+def _aside_lines(symlinks: Sequence[str], repositories: Sequence[str], unreadable: Sequence[str]) -> Iterator[str]:
+    for what, paths in (
+        ("not followed, a symlink", symlinks),
+        ("not looked into, a repository of its own", repositories),
+        ("cannot be read", unreadable),
+    ):
+        for path in paths[:_FEW]:
+            yield f"{what}: {_path(path)}"
+        if len(paths) > _FEW:
+            yield f"{what}: {len(paths) - _FEW:,} more"
+
+
+def _survey_record(found: Survey, prefix: str, blobs: Sequence[LargeBlob] | None) -> dict[str, object]:
+    from grym_fetch.repo.identify import ignore_line, totals
+
+    def summed(sums: Iterable[Total]) -> list[dict[str, object]]:
+        return [{"name": total.name, "files": total.files, "bytes": total.bytes} for total in sums]
+
+    record: dict[str, object] = {
+        "v": 1,
+        "type": "identify",
+        "files": [{"path": file.path, "size": file.size} for file in found.files],
+        "bytes": found.bytes,
+        "by_type": summed(totals(found.files, lambda file: file.type)),
+        "by_folder": summed(totals(found.files, lambda file: file.folder)),
+        "gitignore": [ignore_line(prefix + file.path) for file in found.files],
+        "ignored": found.ignored,
+        "symlinks": list(found.symlinks),
+        "repositories": list(found.repositories),
+        "unreadable": list(found.unreadable),
+    }
+    if blobs is not None:
+        record["history"] = [
+            {
+                "blob": blob.blob,
+                "size": blob.size,
+                "packed": blob.packed,
+                "paths": list(blob.paths),
+                "commit": blob.commit,
+                "committed": blob.committed.isoformat() if blob.committed is not None else None,
+                "current": blob.is_current,
+            }
+            for blob in blobs
+        ]
+        record["history_packed"] = sum(blob.packed for blob in blobs)
+    return record
+
+
+def _history_lines(blobs: Sequence[LargeBlob], limit: int) -> Iterator[str]:
+    yield ""
+    if not blobs:
+        yield f"History: no file in it was ever larger than {_size(limit)}"
+        return
+    yield "History (size, packed size, newest commit that has it, path):"
+    for blob in blobs:
+        commit = (blob.commit or "no commit")[:12]
+        day = f"{blob.committed:%Y-%m-%d}" if blob.committed is not None else "          "
+        where = ", ".join(map(_path, blob.paths)) or blob.blob
+        gone = "" if blob.is_current else "  (in no branch or tag any more)"
+        yield f"{_size(blob.size):>9}  {_size(blob.packed):>9}  {commit}  {day}  {where}{gone}"
+    saved = _size(sum(blob.packed for blob in blobs))
+    yield f"without {_count(len(blobs), 'version', 'versions')} of large files the repository is {saved} smaller"
+    yield from _purge_lines(f"--strip-blobs-bigger-than {limit}")
+
+
+def _purge_lines(arguments: str) -> Iterator[str]:
+    yield "To take them out of the history, which gives every commit a new id, in a fresh clone:"
+    yield f"  git filter-repo {arguments}"
+    yield "Keep a backup; everybody must clone anew afterwards. Nothing here does that for you."
+
+
+# --- clean ---
+
+
+def _plan_lines(plan: Plan, limit: int) -> Iterator[str]:
+    for move in plan.moves:
+        yield f"{_size(move.size):>9}  {_path(move.path)}"
+    if plan.moves:
+        count = _count(len(plan.moves), "file", "files")
+        yield f"{_size(plan.bytes):>9}  in {count} over {_size(limit)}, to {_path(str(plan.target))}"
+    else:
+        yield f"nothing to move: no further file is larger than {_size(limit)}"
+    for kept in plan.kept:
+        yield f"not moved: {_path(kept.path)}: {kept.reason}"
+    yield from _aside_lines(plan.symlinks, plan.repositories, plan.unreadable)
+
+
+def _plan_records(plan: Plan) -> Iterator[dict[str, object]]:
+    for move in plan.moves:
+        yield {"v": 1, "type": "would_move", "path": move.path, "size": move.size, "storage_path": move.storage_path}
+    for kept in plan.kept:
+        yield _kept_record(kept)
+
+
+def _kept_record(kept: Kept) -> dict[str, object]:
+    return {"v": 1, "type": "not_moved", "path": kept.path, "why": kept.why.name.lower(), "reason": kept.reason}
+
+
+def _clean(common: Common, plan: Plan, manifest: Path | None, base_url: str, *, gitignore: bool) -> int:
+    from datetime import UTC, datetime
+
+    from grym_fetch.backends.project import load_manifest
+    from grym_fetch.repo.clean import Cleaner
+
+    listed = load_manifest(manifest).manifest.assets if manifest is not None and manifest.exists() else ()
+    known = {asset.checksum.hexdigest: asset.id for asset in listed if asset.checksum is not None}
+    results: list[Moved | Kept] = []
+    cleaner = Cleaner(plan, lambda: datetime.now(UTC), ids=[asset.id for asset in listed], known=known)
+    with cleaner:
+        try:
+            for result in cleaner.moves():
+                results.append(result)
+                _say_moved(common, plan, result)
+        finally:
+            # What was moved is told in full, also where the disk has ended it.
+            _afterwards(common, plan, cleaner, manifest, base_url, results, gitignore=gitignore)
+    from grym_fetch.repo.clean import Kept
+
+    return _exit_code([*plan.kept, *(result for result in results if isinstance(result, Kept))])
+
+
+def _say_moved(common: Common, plan: Plan, result: Moved | Kept) -> None:
+    from grym_fetch.repo.clean import Kept
+
+    if isinstance(result, Kept):
+        if common.json:
+            click.echo(json.dumps(_kept_record(result)))
+        else:
+            click.echo(f"not moved: {_path(result.path)}: {result.reason}", err=True)
+        return
+    file = result.placeholder
+    if common.json:
+        record = {
+            "v": 1, "type": "moved", "path": result.path, "id": file.id, "size": file.size,
+            "checksum": file.checksum.bare, "stored": str(plan.target / file.storage_path),
+        }  # fmt: skip
+        click.echo(json.dumps(record))
+    elif not common.quiet:
+        click.echo(f"moved: {_path(result.path)}", err=True)
+
+
+def _afterwards(
+    common: Common,
+    plan: Plan,
+    cleaner: Cleaner,
+    manifest: Path | None,
+    base_url: str,
+    results: Sequence[Moved | Kept],
+    *,
+    gitignore: bool,
+) -> None:
+    """Add to manifest and ``.gitignore`` what this run and interrupted ones before it have moved; say what is next."""
+    import time
+
+    from grym_fetch.repo.entries import add_to_gitignore, add_to_manifest
+    from grym_fetch.repo.identify import ignore_line
+
+    files: list[Placeholder] = cleaner.recorded(plan.source)
+    added = add_to_manifest(manifest, files, base_url, time.time()) if manifest is not None else []
+    lines = [ignore_line(file.original_path) for file in files]
+    new = add_to_gitignore(plan.root, lines) if gitignore else []
+    if common.json:
+        record = {"v": 1, "type": "clean", "target": str(plan.target), "gitignore": lines, "added_to_manifest": added}
+        click.echo(json.dumps(record))
+        return
+    if common.quiet:
+        return
+    if added:
+        click.echo(f"added to {_path(str(manifest))}: {', '.join(map(_path, added))}")
+    if gitignore:
+        click.echo(f".gitignore: {_count(len(new), 'line', 'lines')} added")
+    elif lines and results:
+        click.echo("\nLines for .gitignore, so that they are not committed again (--gitignore adds them):")
+        for line in lines:
+            click.echo(f"  {_path(line)}")
+    if results:
+        _say_next(plan, files)
+
+
+def _say_next(plan: Plan, files: Sequence[Placeholder]) -> None:
+    if not (plan.root / ".git").exists() or not files:
+        return
+    click.echo("\nNext: commit the placeholders and the removals (git add -A). `grym-fetch restore` brings files back.")
+    click.echo("The history still has what was committed; `grym-fetch identify --history` shows how much.")
+    paths = " ".join(f"--path {shlex.quote(_path(file.original_path))}" for file in files)
+    for line in _purge_lines(f"--invert-paths {paths}"):
+        click.echo(line)
+
+
+def _exit_code(kept: Iterable[Kept]) -> int:
+    from grym_fetch.cli import exit_codes
+    from grym_fetch.repo.clean import Why
+
+    codes = {exit_codes.WRONG_USAGE if each.why is Why.UNCOMMITTED else exit_codes.STORAGE for each in kept}
+    return exit_codes.worst(codes) if codes else exit_codes.DONE
+
+
+# --- restore ---
+
+
+async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], everything: bool, force: bool) -> int:
+    """Restore one after the other; a failure does not keep the others from being restored."""
+    from grym_fetch.cli import exit_codes
+    from grym_fetch.cli.runner import print_error
+    from grym_fetch.core.errors import GrymFetchError
+
+    wanted: dict[str, Wanted] = {}
+    for each in [*(found for path in paths for found in restorer.find(path, Path.cwd()))]:
+        wanted[each.path] = each
+    if everything:
+        wanted |= {each.path: each for each in restorer.all()}
+    if not wanted and not common.quiet:
+        click.echo("there is no placeholder in this repository: nothing to restore", err=True)
+    codes = set()
+    for each in wanted.values():
+        try:
+            _say_restored(common, each, await restorer.restore(each, force=force))
+        except GrymFetchError as error:
+            print_error(error)
+            codes.add(exit_codes.exit_code(error))
+    return exit_codes.worst(codes) if codes else exit_codes.DONE
+
+
+def _say_restored(common: Common, wanted: Wanted, restored: Restored) -> None:
+    if common.json:
+        record = {
+            "v": 1, "type": "restored", "path": wanted.path, "id": wanted.id, "checksum": wanted.checksum.bare,
+            "source": restored.source,
+        }  # fmt: skip
+        click.echo(json.dumps(record))
+    elif not common.quiet:
+        how = {"there": "already there", "external": "restored", "download": "restored, downloaded"}[restored.source]
+        click.echo(f"{how}: {_path(wanted.path)}")

@@ -1,0 +1,96 @@
+"""``grym-fetch setup``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grym_fetch.cli.options import Common, common_options, option, transfer_options
+
+if TYPE_CHECKING:
+    from grym_fetch.manager import AssetManager
+    from grym_fetch.project_setup import Step
+
+
+@click.command("setup")
+@option("--minimal", is_flag=True, help="Then fetch essential assets only, in their stand-ins where they have one.")
+@option("--skip-assets", is_flag=True, help="Fetch nothing afterwards.")
+@transfer_options
+@common_options
+def setup_command(common: Common, minimal: bool, skip_assets: bool, **transfer: Any) -> int:
+    """Make a project ready: check the system, make manifest, folders and .gitignore lines, then sync.
+
+    Every step says what it did, or that it was right already. It can be run again at any time, and never replaces a
+    file that is there.
+    """
+    from grym_fetch.cli import exit_codes
+    from grym_fetch.cli.runner import run
+    from grym_fetch.cli.settings import settings_from
+    from grym_fetch.core.errors import GrymFetchError
+    from grym_fetch.core.text import safe_text
+
+    failed: list[Step] = []
+    try:
+        for step in _steps(common):
+            print_step(step, common)
+            if step.state == "fail":
+                failed.append(step)
+    except GrymFetchError as error:
+        click.echo(f"error: {safe_text(str(error), limit=2000)}", err=True)
+        return exit_codes.exit_code(error)
+    if failed:
+        click.echo("error: the project is not ready; what to do is said above", err=True)
+        return exit_codes.STORAGE if any(step.is_storage for step in failed) else exit_codes.NOT_FETCHED
+
+    async def body(manager: AssetManager) -> int:
+        assets = manager.choose(minimal=minimal)
+        print_step(await _space(manager, assets), common)
+        if skip_assets:
+            return exit_codes.DONE
+        if not assets and not common.quiet:
+            click.echo("nothing to fetch: no asset is marked as required", err=True)
+        await manager.sync_assets(assets)
+        return exit_codes.DONE
+
+    return run(common, body, settings=settings_from(transfer), minimal=minimal)
+
+
+def _steps(common: Common) -> Iterator[Step]:
+    from grym_fetch.project_setup import folder_steps, git_steps, manifest_step, system_steps
+
+    now = datetime.now(UTC)
+    yield from system_steps(os.environ)
+    places = {"assets_dir": common.assets_dir, "external_assets_dir": common.external_assets_dir}
+    step, project = manifest_step(Path.cwd(), os.environ, now, config=common.config, places=places)
+    yield step
+    chosen = bool(common.external_assets_dir)
+    yield from folder_steps(project, now, external_is_chosen=chosen)
+    yield from git_steps(project)
+
+
+async def _space(manager: AssetManager, assets: Any) -> Step:
+    from grym_fetch.diagnosis import space_finding
+    from grym_fetch.project_setup import Step
+
+    plan = await manager.plan(assets)
+    finding = space_finding(plan.space_needed, plan.space_free, plan.unknown_sizes)
+    # Not a failure of its own: the sync refuses what does not fit, and with --skip-assets nothing is fetched.
+    return Step("warn" if finding.level == "fail" else "ok", finding.check, finding.what, finding.advice)
+
+
+def print_step(step: Step, common: Common) -> None:
+    """Write one step to stdout."""
+    from grym_fetch.core.text import safe_text
+
+    if common.json:
+        click.echo(json.dumps(step.as_json()))
+    elif not common.quiet or step.state in ("warn", "fail"):
+        word = "FAIL" if step.state == "fail" else step.state
+        advice = f"  -> {safe_text(step.advice, limit=1000)}" if step.advice else ""
+        click.echo(f"{word:<4}  {step.step}: {safe_text(step.what, limit=2000)}{advice}")

@@ -1,0 +1,387 @@
+"""Moves large files out of a repository, so that a crash at any point loses nothing.
+
+For each file, in this order; every step is on the disk before the next one begins::
+
+    copy to a draft in the external folder, hashing            a crash leaves a draft, which the next run removes
+    flush it, read it back, compare; give it its name          a crash leaves a good copy, which the next run finds
+    record it in asset-manifest.json                           a crash leaves an entry, which the next run keeps
+    write the placeholder                                      a crash leaves placeholder and file: both are right
+    the file is still the one that was copied? remove it       done
+
+So the original goes last, and at every instant the bytes are in the repository, in the external folder, or in both. A
+file is "still the one" while its size, times, inode and device are those from before the copy. The lock on the external
+folder keeps a second run out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum, auto
+from pathlib import Path
+from typing import Self
+
+from grym_fetch.backends.folders import free_bytes, open_folder, storage_errors, sync
+from grym_fetch.backends.stamps import Fingerprint
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import DiskFull
+from grym_fetch.core.paths import STATE_FOLDER, check_local_path
+from grym_fetch.core.text import safe_text
+from grym_fetch.repo.errors import NotMoved, Refused
+from grym_fetch.repo.git import Git, GitUnusable
+from grym_fetch.repo.identify import below, survey
+from grym_fetch.repo.moving import Draft, digest_of, lock, open_regular, remove_dead_draft, write_file
+from grym_fetch.repo.placeholder import SUFFIX, Placeholder, distinct_id
+from grym_fetch.repo.places import placeholders, read_placeholder
+from grym_fetch.repo.record import MovedFile, Record, check_original_path, iso
+
+MAX_NAME_BYTES = 230
+"""Longest name of a file that is moved: file systems take 255, and the placeholder's draft has a longer one."""
+
+
+class Why(Enum):
+    """Why a file is not moved."""
+
+    UNCOMMITTED = auto()
+    UNSAFE = auto()
+    TAKEN = auto()
+    CHANGED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A file to be moved: ``path`` relative to the root, ``storage_path`` to the external folder. Size in bytes."""
+
+    path: str
+    storage_path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file that is not moved, and why."""
+
+    path: str
+    why: Why
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A file that was moved, and the placeholder that is there now."""
+
+    path: str
+    placeholder: Placeholder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a clean would do. All folders are absolute, without symlinks."""
+
+    root: Path
+    source: Path
+    target: Path
+    moves: tuple[Move, ...]
+    kept: tuple[Kept, ...]
+    symlinks: tuple[str, ...]
+    repositories: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files to be moved."""
+        return sum(move.size for move in self.moves)
+
+
+class Changed(NotMoved):
+    """The file is not the one that was copied."""
+
+
+class Taken(NotMoved):
+    """Something else has the name."""
+
+
+def plan_clean(root: Path, source: Path, target: Path, limit: int, *, allow_dirty: bool = False) -> Plan:
+    """Find the files of ``source`` with more than ``limit`` bytes, and judge each. Changes nothing.
+
+    Raises `Refused` where the folders make no sense together, `GitUnusable` where git cannot say what is committed.
+    """
+    root, source, target = root.resolve(), source.resolve(), target.resolve()
+    if not source.is_dir():
+        raise Refused(f"{safe_text(str(source))} is not a folder")
+    if ".git" in source.parts:
+        raise Refused("this is git's own folder; nothing in .git is ever moved")
+    if target.is_relative_to(source) or target.is_relative_to(root):
+        raise Refused(f"the target {safe_text(str(target))} lies inside the repository; name a folder outside of it")
+    if target.exists() and not target.is_dir():
+        raise Refused(f"the target {safe_text(str(target))} is not a folder")
+    found = survey(source, limit, root)
+    dirty: Collection[str] = ()
+    if not allow_dirty and found.files:
+        try:
+            git = Git.of(root)
+        except GitUnusable as error:
+            hint = "so it is not known what is committed; --allow-dirty goes on anyway"
+            raise GitUnusable(f"{error}: {hint}") from error
+        dirty = git.uncommitted() if git is not None else ()
+    prefix = below(root, source)
+    moves, kept = [], []
+    for file in found.files:
+        move = Move(prefix + file.path, file.path, file.size)
+        judged = _judge(move, root, target, dirty)
+        if judged is None:
+            moves.append(move)
+        else:
+            kept.append(judged)
+    return Plan(
+        root=root,
+        source=source,
+        target=target,
+        moves=tuple(moves),
+        kept=tuple(kept),
+        symlinks=found.symlinks,
+        repositories=found.repositories,
+        unreadable=found.unreadable,
+    )
+
+
+def _judge(move: Move, root: Path, target: Path, dirty: Collection[str]) -> Kept | None:
+    name = move.path.rpartition("/")[2]
+    try:
+        normal = check_original_path(move.path), check_local_path(move.storage_path)
+    except ValueError as error:
+        return Kept(move.path, Why.UNSAFE, f"its path {error}")
+    if normal != (move.path, move.storage_path):
+        return Kept(move.path, Why.UNSAFE, "its path is not in Unicode normal form C, so other systems change it")
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        return Kept(move.path, Why.UNSAFE, f"its name is longer than {MAX_NAME_BYTES} bytes")
+    if name.endswith(SUFFIX):
+        return Kept(move.path, Why.UNSAFE, "its name is that of a placeholder")
+    if any((root / parent / STATE_FOLDER).is_dir() for parent in Path(move.path).parents):
+        return Kept(move.path, Why.UNSAFE, "it lies in an assets folder that grym-fetch keeps; add that to .gitignore")
+    if (target / move.storage_path).is_relative_to(root):
+        return Kept(move.path, Why.UNSAFE, "its place in the target lies inside the repository")
+    if move.path in dirty:
+        return Kept(move.path, Why.UNCOMMITTED, "has changes that are not committed; commit them, or use --allow-dirty")
+    try:
+        size = os.lstat(target / move.storage_path).st_size
+    except OSError:
+        size = move.size
+    if size != move.size:
+        return Kept(move.path, Why.TAKEN, _taken(target / move.storage_path))
+    try:
+        _check_placeholder(root / (move.path + SUFFIX))
+    except NotMoved as error:
+        return Kept(move.path, Why.TAKEN, str(error))
+    return None
+
+
+def _check_placeholder(path: Path) -> None:
+    """Raise `Taken` if something that is no placeholder has the placeholder's name."""
+    if os.path.lexists(path) and read_placeholder(path) is None:
+        raise Taken("the name of its placeholder is taken by something else")
+
+
+class Cleaner:
+    """Carries a plan out. A context manager: it holds the external folder's lock.
+
+    ``now`` is asked for the time of each move; ``ids`` are taken already (of other assets), ``known`` are the ids of
+    contents that a manifest lists.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        now: Callable[[], datetime],
+        *,
+        ids: Collection[str] = (),
+        known: dict[str, str] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._now = now
+        self._ids = set(ids)
+        self._known = known or {}
+        # As a person in the repository's root would write it; None where it is found without being named.
+        usual = plan.target == plan.root.parent / "assets"
+        self._external = None if usual else os.path.relpath(plan.target, plan.root)
+
+    def __enter__(self) -> Self:
+        plan = self._plan
+        with storage_errors(plan.target):
+            plan.target.mkdir(parents=True, exist_ok=True)
+            self._folder = os.open(plan.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            lock(self._folder, plan.target)
+            with storage_errors(plan.target):
+                self._sync_parent()
+            self._check_space()
+            self._record = Record(plan.target)
+        except BaseException:
+            os.close(self._folder)
+            raise
+        for found in placeholders(plan.root):
+            self._ids.add(found.placeholder.id)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        os.close(self._folder)
+
+    def _sync_parent(self) -> None:
+        parent = os.open(self._plan.target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sync(parent)
+        finally:
+            os.close(parent)
+
+    def _check_space(self) -> None:
+        """Each file is removed once it is copied, so on one file system only the largest needs room twice."""
+        sizes = [move.size for move in self._plan.moves]
+        shares = os.stat(self._plan.root).st_dev == os.stat(self._plan.target).st_dev
+        needed = max(sizes, default=0) if shares else sum(sizes)
+        free = free_bytes(self._plan.target)
+        if needed > free:
+            reason = f"not enough space: {needed} bytes are needed and {free} are free; nothing was moved"
+            raise DiskFull(safe_text(str(self._plan.target)), reason)
+
+    def moves(self) -> Iterator[Moved | Kept]:
+        """Move one file after the other. A failing disk ends it with a `StorageError`."""
+        for move in self._plan.moves:
+            try:
+                yield Moved(move.path, self._move(move))
+            except Changed as error:
+                yield Kept(move.path, Why.CHANGED, str(error))
+            except Taken as error:
+                yield Kept(move.path, Why.TAKEN, str(error))
+
+    def _move(self, move: Move) -> Placeholder:
+        *parents, name = move.path.split("/")
+        with storage_errors(self._plan.root / move.path):
+            here = open_folder(self._plan.root, tuple(parents), create=False)
+            try:
+                try:
+                    source = open_regular(name, here)
+                except OSError as error:
+                    raise Changed(f"could not be opened: {os.strerror(error.errno or 0).lower()}") from error
+                try:
+                    return self._move_open(move, here, name, source)
+                finally:
+                    os.close(source)
+            finally:
+                os.close(here)
+
+    def _move_open(self, move: Move, here: int, name: str, source: int) -> Placeholder:
+        look = Fingerprint.of(os.fstat(source))
+        checksum = self._store(move, source, lambda: _check_unchanged(source, here, name, look))
+        entry = self._record_move(move, look.size, checksum)
+        placeholder = self._placeholder(move, entry)
+        _check_unchanged(source, here, name, look)
+        write_file(here, name + SUFFIX, placeholder.encode())
+        try:
+            _check_unchanged(source, here, name, look)
+        except Changed:
+            os.unlink(name + SUFFIX, dir_fd=here)
+            raise
+        os.unlink(name, dir_fd=here)
+        sync(here)
+        return placeholder
+
+    def _store(self, move: Move, source: int, check: Callable[[], None]) -> Checksum:
+        *parents, name = move.storage_path.split("/")
+        with storage_errors(self._plan.target / move.storage_path):
+            there = open_folder(self._plan.target, tuple(parents), create=True)
+            try:
+                remove_dead_draft(there, name)
+                try:
+                    stored = open_regular(name, there)
+                except FileNotFoundError:
+                    return self._copy(move, source, there, name, check)
+                except OSError as error:
+                    raise Taken(_taken(self._plan.target / move.storage_path)) from error
+                return self._compare(move, source, stored, there, check)
+            finally:
+                os.close(there)
+
+    def _copy(self, move: Move, source: int, there: int, name: str, check: Callable[[], None]) -> Checksum:
+        with Draft(there, name, mode=0o600) as draft:
+            checksum = draft.copy(source)
+            check()
+            try:
+                draft.publish()
+            except FileExistsError as error:
+                raise Taken(_taken(self._plan.target / move.storage_path)) from error
+        return checksum
+
+    def _compare(self, move: Move, source: int, stored: int, there: int, check: Callable[[], None]) -> Checksum:
+        """A file is there already: fine if it has the same content, as it has after a crash."""
+        try:
+            checksum = digest_of(source)
+            check()
+            if digest_of(stored) != checksum:
+                raise Taken(_taken(self._plan.target / move.storage_path))
+            sync(stored)
+            sync(there)
+        finally:
+            os.close(stored)
+        return checksum
+
+    def _record_move(self, move: Move, size: int, checksum: Checksum) -> MovedFile:
+        known = self._record.find(move.path, checksum)
+        if known is not None and known.storage_path == move.storage_path:
+            return known
+        now = self._now()
+        entry = MovedFile(
+            original_path=move.path,
+            storage_path=move.storage_path,
+            size=size,
+            checksum=checksum,
+            moved_on=iso(now),
+        )
+        self._record.add(entry)
+        self._record.save(now)
+        return entry
+
+    def _placeholder(self, move: Move, entry: MovedFile) -> Placeholder:
+        before = read_placeholder(self._plan.root / (move.path + SUFFIX))
+        if before is not None and before.checksum == entry.checksum:
+            name = before.id
+        else:
+            name = self._known.get(entry.checksum.hexdigest) or distinct_id(move.path, self._ids)
+        self._ids.add(name)
+        return Placeholder(
+            id=name,
+            original_path=move.path,
+            storage_path=entry.storage_path,
+            size=entry.size,
+            checksum=entry.checksum,
+            moved_on=entry.moved_on,
+            external_dir=self._external,
+        )
+
+    def recorded(self, folder: Path) -> list[Placeholder]:
+        """The placeholders below ``folder`` that this external folder has the file of: of this run and of earlier ones.
+
+        A run that was interrupted has moved files; this is how the next one knows what to put into the manifest.
+        """
+        found = []
+        for place in placeholders(folder):
+            path = place.path.relative_to(self._plan.root).as_posix()
+            entry = self._record.find(place.placeholder.original_path, place.placeholder.checksum)
+            if entry is not None:
+                found.append(replace(place.placeholder, original_path=path, storage_path=entry.storage_path))
+        return found
+
+
+def _check_unchanged(source: int, folder: int, name: str, look: Fingerprint) -> None:
+    """Raise `Changed` unless the open file and the one with its name both still look as they did."""
+    try:
+        named = Fingerprint.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
+    except FileNotFoundError:
+        raise Changed("went away while it was moved") from None
+    if named != look or Fingerprint.of(os.fstat(source)) != look:
+        raise Changed("changed while it was moved; it stays, run the command again once nothing writes to it")
+
+
+def _taken(path: Path) -> str:
+    return f"{safe_text(str(path), limit=4000)} has this name already and other content; rename one of the two"

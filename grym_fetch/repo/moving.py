@@ -1,0 +1,186 @@
+"""Copies that can be trusted: hashed on the way, flushed, read back, and only then given their name.
+
+Rules: a copy grows in a draft beside its final name, ``.<name>.grym-part``. A draft belongs to the process that has it
+locked; a dead one's is unlinked, never written to, for it may already be the final file under a second name. Files and
+folders are flushed before anything relies on them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from grym_fetch.backends.folders import sync
+from grym_fetch.core.digest import Checksum, new_hasher
+from grym_fetch.core.errors import Locked, NotWritable
+from grym_fetch.core.text import safe_text
+
+STRIDE = 4 * 1024 * 1024
+"""Bytes read, hashed and written in one go."""
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NO_LOCKS = frozenset({errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL})
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+
+
+def draft_name(name: str) -> str:
+    """The name of a file's draft."""
+    return f".{name}.grym-part"
+
+
+def open_regular(name: str, folder: int) -> int:
+    """Open a file to read it. Raises ``OSError`` for symlinks and for what is no file."""
+    descriptor = os.open(name, _READ, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EISDIR, "not a file", name)
+    return descriptor
+
+
+def digest_of(descriptor: int) -> Checksum:
+    """Read a whole file and return its SHA-256."""
+    hasher = new_hasher("sha256")
+    at = 0
+    while block := os.pread(descriptor, STRIDE, at):
+        hasher.update(block)
+        at += len(block)
+    return Checksum("sha256", hasher.hexdigest())
+
+
+def lock(descriptor: int, shown: Path | str) -> None:
+    """Lock a file or folder for as long as it is open. Raises `Locked` if another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Locked(safe_text(str(shown)), "another process is at work here; wait for its end") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+class Draft:
+    """A file that is being made beside its final name. A context manager: what is not published is removed.
+
+    ``mode`` are its permissions until it is given others; a copy begins private, for its original may be.
+    """
+
+    def __init__(self, folder: int, name: str, *, mode: int = 0o666) -> None:
+        self._folder = folder
+        self._final = name
+        self._name = draft_name(name)
+        remove_dead_draft(folder, name)
+        self._descriptor = os.open(self._name, _NEW, mode, dir_fd=folder)
+        self._is_published = False
+        lock(self._descriptor, name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+        if not self._is_published:
+            with suppress(OSError):
+                os.unlink(self._name, dir_fd=self._folder)
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def set_mode(self, mode: int) -> None:
+        """Give the file these permissions."""
+        os.fchmod(self._descriptor, mode & 0o777)
+
+    def copy(self, source: int) -> Checksum:
+        """Take over a file's bytes, mode and times; flush, read back, and return the SHA-256.
+
+        Raises `NotWritable` if what is read back is not what was written.
+        """
+        hasher = new_hasher("sha256")
+        figures = os.fstat(source)
+        os.posix_fadvise(source, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        at = 0
+        while block := os.pread(source, STRIDE, at):
+            hasher.update(block)
+            self.write(block)
+            at += len(block)
+        with suppress(OSError):  # a file system may know neither modes nor times
+            os.fchmod(self._descriptor, figures.st_mode & 0o777)
+            os.utime(self._descriptor, ns=(figures.st_atime_ns, figures.st_mtime_ns))
+        sync(self._descriptor)
+        # So that the bytes come from the disk where the system grants it, not from what we just wrote.
+        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        written = Checksum("sha256", hasher.hexdigest())
+        if digest_of(self._descriptor) != written:
+            raise NotWritable(safe_text(self._final), "what was written is not what is read back: the disk is failing")
+        return written
+
+    def publish(self, *, replace: bool = False) -> None:
+        """Give the draft its name, durably. Raises `FileExistsError` if the name is taken, unless ``replace``."""
+        sync(self._descriptor)
+        if replace:
+            os.replace(self._name, self._final, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        else:
+            self._publish_new()
+        self._is_published = True
+        sync(self._folder)
+
+    def _publish_new(self) -> None:
+        try:
+            # A rename would silently replace what has appeared under the name meanwhile; a link does not.
+            os.link(
+                self._name,
+                self._final,
+                src_dir_fd=self._folder,
+                dst_dir_fd=self._folder,
+                follow_symlinks=False,
+            )
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if exists(self._folder, self._final):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._final) from None
+            os.rename(self._name, self._final, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        else:
+            os.unlink(self._name, dir_fd=self._folder)
+
+
+def remove_dead_draft(folder: int, name: str) -> None:
+    """Unlink a draft that a dead process left. Raises `Locked` if its owner is alive."""
+    try:
+        descriptor = os.open(draft_name(name), _READ, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    try:
+        lock(descriptor, name)
+        with suppress(FileNotFoundError):
+            os.unlink(draft_name(name), dir_fd=folder)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(folder: int, name: str, data: bytes) -> None:
+    """Replace a small file as a whole and flush it to the disk; a reader sees the old or the new one."""
+    with Draft(folder, name) as draft:
+        with suppress(FileNotFoundError):
+            draft.set_mode(os.stat(name, dir_fd=folder).st_mode)
+        draft.write(data)
+        draft.publish(replace=True)
+
+
+def exists(folder: int, name: str) -> bool:
+    """Whether there is anything with this name, be it a dangling symlink."""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,94 @@
+"""What stays in the place of a file that was moved out: ``<file>.asset-ref``, a text for people and for `restore`.
+
+Rules: pure. The file that it stands for is the one beside it, whatever path is written in it; so a placeholder may be
+moved with ``git mv``, and none can point out of the repository.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from typing import Self
+
+from grym_fetch.core.digest import Checksum
+
+SUFFIX = ".asset-ref"
+MAX_BYTES = 64 * 1024
+_HEAD = "grym-fetch asset reference, version 1"
+_COLUMN = 8
+"""Where the values begin, so that one may begin with a space itself."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placeholder:
+    """``original_path`` is relative to the repository's root, ``storage_path`` to the external folder.
+
+    ``size`` in bytes, ``moved_on`` in ISO 8601. ``external_dir`` is where the external folder was, seen from the
+    root, if it was not the usual one; it is for people only and is not read back.
+    """
+
+    id: str
+    original_path: str
+    storage_path: str
+    size: int
+    checksum: Checksum
+    moved_on: str
+    external_dir: str | None = None
+
+    def encode(self) -> bytes:
+        """Return the text of the file."""
+        command = f"grym-fetch restore {shlex.quote(self.original_path)}"
+        if self.external_dir is not None:
+            command += f" --external-assets-dir {shlex.quote(self.external_dir)}"
+        return (
+            f"{_HEAD}\n\n"
+            "A large file was moved out of this repository; this text is in its place.\n\n"
+            f"id:     {self.id}\n"
+            f"path:   {self.original_path}\n"
+            f"size:   {self.size}\n"
+            f"sha256: {self.checksum.hexdigest}\n"
+            f"moved:  {self.moved_on}\n"
+            f"stored: {self.storage_path}\n\n"
+            "To bring it back, run this in the root of the repository:\n\n"
+            f"    {command}\n"
+        ).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read the text of a placeholder. Raises `ValueError` if it is none."""
+        if len(data) > MAX_BYTES:
+            raise ValueError("is too long for a placeholder")
+        lines = data.decode("utf-8").replace("\r\n", "\n").split("\n")
+        if lines[0] != _HEAD:
+            raise ValueError(f"does not begin with {_HEAD!r}")
+        values = {line[:_COLUMN].rstrip(): line[_COLUMN:] for line in lines}
+        try:
+            return cls(
+                id=values["id:"],
+                original_path=values["path:"],
+                storage_path=values["stored:"],
+                size=int(values["size:"]),
+                checksum=Checksum.parse("sha256:" + values["sha256:"]),
+                moved_on=values["moved:"],
+            )
+        except KeyError as missing:
+            raise ValueError(f"has no line {missing.args[0]}") from None
+
+
+def asset_id(path: str) -> str:
+    """Return the id for a file: its name without extension, in what is safe everywhere."""
+    name = path.rpartition("/")[2]
+    stem = name.rpartition(".")[0] or name
+    return re.sub(r"[^A-Za-z0-9._]+", "-", stem).strip("-._").lower() or "asset"
+
+
+def distinct_id(path: str, taken: frozenset[str] | set[str]) -> str:
+    """`asset_id`, with as many of the folders in front, or a number behind, as make it distinct."""
+    parts = path.split("/")
+    for count in range(1, len(parts) + 1):
+        candidate = asset_id("-".join(parts[-count:]))
+        if candidate not in taken:
+            return candidate
+    number = next(number for number in range(2, len(taken) + 3) if f"{candidate}-{number}" not in taken)
+    return f"{candidate}-{number}"

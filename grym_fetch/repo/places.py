@@ -1,0 +1,41 @@
+"""The placeholders that are in a tree.
+
+Rules: what cannot be read, or is no regular file, is no placeholder.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from grym_fetch.repo.placeholder import MAX_BYTES, SUFFIX, Placeholder
+from grym_fetch.repo.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file that a placeholder stands for, there or not: its absolute path."""
+
+    path: Path
+    placeholder: Placeholder
+
+
+def placeholders(folder: Path) -> Iterator[Place]:
+    """Yield every placeholder below a folder, in the order of their paths."""
+    names = sorted(path for path, _ in Tree(folder).files() if path.endswith(SUFFIX))
+    for name in names:
+        if (found := read_placeholder(folder / name)) is not None:
+            yield Place(folder / name.removesuffix(SUFFIX), found)
+
+
+def read_placeholder(path: Path) -> Placeholder | None:
+    """Read a placeholder, None if there is none."""
+    with suppress(OSError, ValueError):
+        if stat.S_ISREG(os.lstat(path).st_mode):
+            with open(path, "rb") as file:
+                return Placeholder.decode(file.read(MAX_BYTES + 1))
+    return None

@@ -1,0 +1,269 @@
+"""Brings moved files back, verified.
+
+A file is looked for in the external folder, under the place that the record or the placeholder names, and then asked of
+whoever can fetch a content by its checksum. It is copied into a draft beside its place and hashed on the way; only a
+draft with the right SHA-256 gets the name, and only then the placeholder goes. The record keeps its entry, so that a
+file can be restored again.
+
+Rules: the file beside a placeholder is the one it stands for. A path from the record is foreign: it must be safe, lie
+below the root, and lead there through no symlink.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import anyio.to_thread
+
+from grym_fetch.backends.folders import open_folder, storage_errors, sync
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import AssetMissing, DigestMismatch, GrymFetchError, NotWritable, UnsafePath
+from grym_fetch.core.manifest import Asset
+from grym_fetch.core.paths import check_local_path
+from grym_fetch.core.text import safe_text
+from grym_fetch.repo.errors import Refused
+from grym_fetch.repo.moving import Draft, digest_of, exists, open_regular, remove_dead_draft
+from grym_fetch.repo.placeholder import SUFFIX, asset_id
+from grym_fetch.repo.places import Place, placeholders, read_placeholder
+from grym_fetch.repo.record import MovedFile, Record, check_original_path
+
+log = logging.getLogger(__name__)
+
+Fetch = Callable[[Checksum], Awaitable[Path | None]]
+"""Returns a file with this content, fetching it if need be; None if nobody knows where to get it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """A file to bring back. ``path`` is relative to the root; ``stored`` are its places in the external folder."""
+
+    path: str
+    id: str
+    checksum: Checksum
+    stored: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restored:
+    """A file that is back. ``source`` says where it came from; ``there`` means that nothing was to be done."""
+
+    path: Path
+    id: str
+    source: Literal["there", "external", "download"]
+
+
+class Restorer:
+    """Restores files of the repository at ``root`` that were moved to ``external_dir``."""
+
+    def __init__(self, root: Path, external_dir: Path, fetch: Fetch | None = None) -> None:
+        self._root = root.resolve()
+        self._external_dir = external_dir
+        self._fetch = fetch
+        self._record = Record(external_dir)
+
+    def all(self) -> list[Wanted]:
+        """Every file that a placeholder in the repository stands for."""
+        return [self._of_place(place) for place in placeholders(self._root)]
+
+    def find(self, text: str, cwd: Path) -> list[Wanted]:
+        """What a person means: a file, its placeholder, a folder of placeholders, or an id.
+
+        Raises `Refused` if nothing was moved that goes by this name, or several files have this id.
+        """
+        for base in (cwd, self._root):
+            path = Path(os.path.normpath(base / text))
+            if not path.is_relative_to(self._root):
+                continue
+            file = path.with_name(path.name.removesuffix(SUFFIX))
+            if (placeholder := read_placeholder(file.with_name(file.name + SUFFIX))) is not None:
+                return [self._of_place(Place(file, placeholder))]
+            if path.is_dir() and (found := [self._of_place(place) for place in placeholders(path)]):
+                return found
+            if (entry := self._entry(file.relative_to(self._root).as_posix())) is not None:
+                return [_of_entry(entry)]
+        return self._by_id(text)
+
+    def find_one(self, text: str, cwd: Path) -> Wanted:
+        """As `find`, for exactly one file. Raises `Refused` for a folder with several."""
+        found = self.find(text, cwd)
+        if len(found) > 1:
+            raise Refused(f"{safe_text(text)} is a folder with {len(found)} moved files; name one of them")
+        return found[0]
+
+    def _entry(self, path: str) -> MovedFile | None:
+        return next((entry for entry in reversed(self._record.files) if entry.original_path == path), None)
+
+    def _by_id(self, text: str) -> list[Wanted]:
+        known = self.all()
+        there = {wanted.path for wanted in known}
+        known += [_of_entry(entry) for entry in reversed(self._record.files) if entry.original_path not in there]
+        found = {wanted.path: wanted for wanted in reversed(known) if wanted.id == text}
+        if len(found) == 1:
+            return list(found.values())
+        if found:
+            paths = ", ".join(safe_text(path) for path in sorted(found))
+            raise Refused(f"several files have the id {safe_text(text)}: {paths}. Name one by its path.")
+        names = {name for wanted in known for name in (wanted.id, wanted.path)}
+        near = difflib.get_close_matches(text, names, n=3)
+        hint = f" Did you mean {', '.join(map(safe_text, near))}?" if near else ""
+        raise Refused(
+            f"{safe_text(text)} was not moved out of this repository: there is no placeholder for it, and "
+            f"{safe_text(str(self._record.path))} does not list it.{hint} Another folder: --external-assets-dir DIR."
+        )
+
+    def _of_place(self, place: Place) -> Wanted:
+        placeholder = place.placeholder
+        entries = [entry for entry in self._record.files if entry.checksum == placeholder.checksum]
+        stored = [entry.storage_path for entry in entries]
+        with suppress(ValueError):
+            stored.append(check_local_path(placeholder.storage_path))
+        return Wanted(
+            path=place.path.relative_to(self._root).as_posix(),
+            id=placeholder.id,
+            checksum=placeholder.checksum,
+            stored=tuple(dict.fromkeys(stored)),
+        )
+
+    async def restore(self, wanted: Wanted, *, force: bool = False) -> Restored:
+        """Bring one file back. ``force``: also in the place of a file with other content.
+
+        Raises `AssetMissing`, `IntegrityError`, `StorageError`, or what fetching it raises.
+        """
+        path = self._root / wanted.path
+        if await anyio.to_thread.run_sync(self._is_done, wanted, force):
+            return Restored(path=path, id=wanted.id, source="there")
+        wrong: GrymFetchError | None = None
+        for stored in wanted.stored:
+            try:
+                if await anyio.to_thread.run_sync(self._take, wanted, self._external_dir, stored, force):
+                    return Restored(path=path, id=wanted.id, source="external")
+            except DigestMismatch as error:
+                log.warning("%s", error)
+                wrong = error
+        if self._fetch is not None and (fetched := await self._fetch(wanted.checksum)) is not None:
+            taken = await anyio.to_thread.run_sync(self._take, wanted, fetched.parent, fetched.name, force)
+            if taken:
+                return Restored(path=path, id=wanted.id, source="download")
+        if wrong is not None:
+            raise wrong
+        raise AssetMissing(
+            wanted.id,
+            f"{safe_text(wanted.path)} is not in {safe_text(str(self._external_dir))}, and no manifest says where "
+            f"sha256 {wanted.checksum.hexdigest} can be fetched. Name the folder it was moved to with "
+            "--external-assets-dir, or add it to assets.json.",
+        )
+
+    def _open_place(self, wanted: Wanted, *, create: bool) -> int:
+        *parents, _ = wanted.path.split("/")
+        return open_folder(self._root, tuple(parents), create=create)
+
+    def _is_done(self, wanted: Wanted, force: bool) -> bool:
+        """Whether the file is there already and right; its placeholder goes then, as after an interruption."""
+        name = wanted.path.rpartition("/")[2]
+        shown = safe_text(str(self._root / wanted.path), limit=4000)
+        with storage_errors(self._root / wanted.path):
+            try:
+                folder = self._open_place(wanted, create=False)
+            except FileNotFoundError:
+                return False
+            try:
+                remove_dead_draft(folder, name)
+                if not exists(folder, name):
+                    return False
+                if not force and _is_symlink(folder, name):
+                    raise UnsafePath(shown, "a symlink is in the way; --force replaces it")
+                with suppress(OSError):
+                    found = open_regular(name, folder)
+                    try:
+                        if digest_of(found) == wanted.checksum:
+                            sync(found)
+                            sync(folder)
+                            _remove_placeholder(folder, name)
+                            return True
+                    finally:
+                        os.close(found)
+                if not force:
+                    raise NotWritable(shown, "a file with other content is there; --force replaces it")
+                return False
+            finally:
+                os.close(folder)
+
+    def _take(self, wanted: Wanted, root: Path, stored: str, force: bool) -> bool:
+        """Copy a stored file into its place. Returns False if it is not there; raises `DigestMismatch` if wrong."""
+        *parents, source_name = stored.split("/")
+        name = wanted.path.rpartition("/")[2]
+        with storage_errors(root / stored):
+            try:
+                there = open_folder(root, tuple(parents), create=False)
+            except FileNotFoundError:
+                return False
+            try:
+                source = open_regular(source_name, there)
+            except FileNotFoundError:
+                return False
+            finally:
+                os.close(there)
+        try:
+            with storage_errors(self._root / wanted.path):
+                folder = self._open_place(wanted, create=True)
+                try:
+                    self._publish(wanted, folder, name, source, root / stored, force)
+                finally:
+                    os.close(folder)
+        finally:
+            os.close(source)
+        return True
+
+    def _publish(self, wanted: Wanted, folder: int, name: str, source: int, origin: Path, force: bool) -> None:
+        with Draft(folder, name, mode=0o600) as draft:
+            copied = draft.copy(source)
+            if copied != wanted.checksum:
+                advice = f"{safe_text(str(origin))} is not the file that was moved; it was left as it is"
+                raise DigestMismatch(wanted.id, str(wanted.checksum), str(copied), advice=advice)
+            try:
+                draft.publish(replace=force)
+            except FileExistsError:
+                shown = safe_text(str(self._root / wanted.path), limit=4000)
+                raise NotWritable(shown, "another file has appeared there; --force replaces it") from None
+        _remove_placeholder(folder, name)
+
+
+def fetch_from(assets: Iterable[Asset], get: Callable[[Asset], Awaitable[Path]]) -> Fetch:
+    """Return what fetches a content that one of ``assets`` has, through ``get``."""
+    by_content = {asset.checksum: asset for asset in assets if asset.checksum is not None}
+
+    async def fetch(checksum: Checksum) -> Path | None:
+        asset = by_content.get(checksum)
+        return await get(asset) if asset is not None else None
+
+    return fetch
+
+
+def _of_entry(entry: MovedFile) -> Wanted:
+    return Wanted(
+        path=check_original_path(entry.original_path),
+        id=asset_id(entry.original_path),
+        checksum=entry.checksum,
+        stored=(entry.storage_path,),
+    )
+
+
+def _is_symlink(folder: int, name: str) -> bool:
+    try:
+        os.readlink(name, dir_fd=folder)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_placeholder(folder: int, name: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name + SUFFIX, dir_fd=folder)
+        sync(folder)

@@ -1,0 +1,242 @@
+"""What an archive may hold: names, links, counts, sizes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grym_fetch.core.archives import MIB, Census, Limits, Member, archive_kind, member_path, unpacked_path
+from grym_fetch.core.errors import ManifestError, UnsafeArchive
+from grym_fetch.core.manifest_parser import parse_manifest
+
+SMALL = Limits(members=20, bytes=1000, ratio=10, ratio_free=100)
+
+
+def census(*members: Member, packed: int = MIB, limits: Limits | None = None) -> Census:
+    """A census of these members, closed."""
+    made = Census("a.zip", packed, limits or Limits())
+    for member in members:
+        made.admit(member)
+        made.count(member.size)
+    made.close()
+    return made
+
+
+def link(path: str, target: str) -> Member:
+    return Member(path, "symlink", target=target)
+
+
+def file(path: str, size: int = 1) -> Member:
+    return Member(path, "file", size)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "folder"),
+    [
+        ("a/b.zip", "zip", "a/b"),
+        ("b.tar", "tar", "b"),
+        ("b.tar.gz", "tar.gz", "b"),
+        ("b.TGZ", "tar.gz", "b"),
+        ("v1.2.tar.zst", "tar.zst", "v1.2"),
+    ],
+)
+def test_kinds_and_folders(path: str, kind: str, folder: str) -> None:
+    """The name says the kind, and the folder is the name without the archive's ending."""
+    assert archive_kind(path) == kind
+    assert unpacked_path(path) == folder
+
+
+@pytest.mark.parametrize("path", ["a.rar", "a.gz", "a", "models/.zip", "minimal.zip", ".grym-fetch.tar"])
+def test_what_cannot_be_unpacked(path: str) -> None:
+    """A file that is no archive by its name, or whose folder would be reserved or nameless, is refused."""
+    with pytest.raises(ValueError, match="is true, but"):
+        unpacked_path(path)
+
+
+def test_names_are_read_as_archives_write_them() -> None:
+    """A leading ./ and a closing / mean nothing; the top folder is empty; an absolute name stays absolute."""
+    names = ["./a/b/", "././a", ".", "./", "/etc/x", "a//b"]
+    assert [member_path(name) for name in names] == ["a/b", "a", "", "", "/etc/x", "a//b"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../a", "a/../../b", "/etc/passwd", "a\\..\\b", "C:/x", "a//b", "con", "a/nul.txt", "a\x00b", "a\nb", "x/.."],
+)
+def test_names_that_are_refused(path: str) -> None:
+    """A name that leads out, or that some system takes for another, refuses the archive and is named."""
+    with pytest.raises(UnsafeArchive, match="its member"):
+        census(file(path))
+
+
+@pytest.mark.parametrize("path", ["minimal/a", ".grym-fetch/x", "~a", "asset-manifest.json", "a b/ü.txt"])
+def test_names_that_are_allowed(path: str) -> None:
+    """What is reserved at the top of the assets folder is free inside an archive's own folder."""
+    census(file(path))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        (file("a"), file("a")),
+        (file("a/Read.me"), file("a/readme"), file("A/x")),
+        (file("README"), file("readme")),
+        (file("\u00e9"), file("e\u0301")),
+        (file("a"), file("a/b")),
+        (file("a/b"), file("a")),
+        (Member("a", "folder"), file("a")),
+        (link("a", "b"), file("a/c")),
+        (file("a/c"), link("a", "b")),
+    ],
+)
+def test_two_members_in_one_place(members: tuple[Member, ...]) -> None:
+    """Members that are one file on some system, or of which one would lie behind another, are refused."""
+    with pytest.raises(UnsafeArchive):
+        census(*members)
+
+
+def test_a_folder_may_come_twice() -> None:
+    """Archives name folders before, after and between their files."""
+    made = census(file("a/b"), Member("a", "folder"), Member("", "folder"))
+    assert not made.admit(Member("a", "folder"))
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        [("a", "/etc")],
+        [("a", "..")],
+        [("d/a", "../../x")],
+        [("a", "d/../../x")],
+        # Each stays inside if read alone, together they lead out.
+        [("d/up", ".."), ("e", "d/up/../x")],
+        [("one", "two"), ("two", "one")],
+        [("a", "")],
+        [("a", "x\ny")],
+        [("a", "c:x")],
+    ],
+)
+def test_symlinks_that_lead_out(links: list[tuple[str, str]]) -> None:
+    """A symlink is followed as the kernel would, through others; out of the tree or nowhere refuses the archive."""
+    with pytest.raises(UnsafeArchive, match="symlink"):
+        census(Member("d", "folder"), *(link(*pair) for pair in links))
+
+
+def test_symlinks_that_stay_inside() -> None:
+    """Links to members, to folders, through other links and to what is not there stay."""
+    made = census(file("d/a"), link("b", "d/a"), link("d/up", "../d"), link("c", "d/up/a"), link("e", "not/there"))
+    assert set(made.links) == {"b", "d/up", "c", "e"}
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../x", "later", "folder", "sym"])
+def test_hard_links(target: str) -> None:
+    """A hard link leads to an earlier file of the archive or the archive is refused."""
+    start = (file("a"), Member("folder", "folder"), link("sym", "a"))
+    census(*start, Member("ok", "hardlink", target="a"), Member("too", "hardlink", target="ok"))
+    with pytest.raises(UnsafeArchive, match="hard link"):
+        census(*start, Member("b", "hardlink", target=target), file("later"))
+
+
+def test_devices() -> None:
+    """Devices and pipes are refused."""
+    with pytest.raises(UnsafeArchive, match="device"):
+        census(Member("null", "device"))
+
+
+def test_too_many_members() -> None:
+    """More members than allowed are refused, whatever they are."""
+    with pytest.raises(UnsafeArchive, match="more than 20 members"):
+        census(*(Member("", "folder") for _ in range(21)), limits=SMALL)
+
+
+def test_too_many_bytes() -> None:
+    """The total is bounded, by what is claimed and by what comes."""
+    with pytest.raises(UnsafeArchive, match="1,000 bytes"):
+        census(file("a", 600), file("b", 600), limits=SMALL)
+    liar = Census("a.zip", MIB, SMALL)
+    liar.admit(file("a", 1))
+    with pytest.raises(UnsafeArchive, match="1,000 bytes"):
+        liar.count(1001)
+
+
+def test_the_ratio() -> None:
+    """A small archive that unpacks to much is refused; below a floor the ratio does not matter."""
+    census(file("a", 100), packed=1, limits=SMALL)
+    census(file("a", 500), packed=50, limits=SMALL)
+    with pytest.raises(UnsafeArchive, match="no honest archive"):
+        census(file("a", 501), packed=50, limits=SMALL)
+
+
+names = st.lists(st.sampled_from(["a", "b", "..", ".", "d", ""]), min_size=1, max_size=5).map("/".join)
+
+
+@given(st.dictionaries(st.sampled_from(["x", "d/y", "d/e/z", "w"]), names, min_size=1))
+def test_what_is_admitted_stays_inside(links: dict[str, str]) -> None:
+    """Whatever links an archive has: either it is refused, or the kernel's way through them never leaves the tree."""
+    try:
+        census(Member("d/e", "folder"), *(link(path, target) for path, target in links.items()))
+    except UnsafeArchive:
+        return
+    for start in links:
+        here, ahead = start.split("/")[:-1], links[start].split("/")
+        for _ in range(1000):
+            if not ahead:
+                break
+            part = ahead.pop(0)
+            if part == "..":
+                assert here, "it has left the tree"
+                here.pop()
+            elif part not in ("", "."):
+                here.append(part)
+                if "/".join(here) in links:
+                    ahead = links["/".join(here)].split("/") + ahead
+                    here.pop()
+
+
+def manifest(*paths: str, extract: object = True) -> bytes:
+    """A manifest of assets at these paths; the first is to be unpacked."""
+    entries: list[dict[str, object]] = [
+        {"id": f"asset-{n}", "url": f"https://x.org/{n}", "localPath": path} for n, path in enumerate(paths)
+    ]
+    entries[0]["extract"] = extract
+    return json.dumps({"assets": entries}).encode()
+
+
+def test_extract_in_a_manifest() -> None:
+    """The key is read, and false without it."""
+    one, other = parse_manifest(manifest("a/x.zip", "a/y.zip"), "m").manifest.assets
+    assert (one.extract, other.extract) == (True, False)
+    assert one.stand_in().extract
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("a/x.zip", "a/x"),
+        ("a/x.zip", "a/X/file.bin"),
+        ("a/x.bin",),
+        ("minimal.zip",),
+    ],
+)
+def test_a_folder_that_clashes(paths: tuple[str, ...]) -> None:
+    """A tree that would share its place with another asset, or has none, is a problem of the manifest."""
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest(manifest(*paths), "m")
+    assert [(problem.where, problem.key) for problem in caught.value.problems] == [("asset 'asset-0'", "extract")]
+
+
+def test_two_archives_for_one_folder() -> None:
+    """Two archives that would be unpacked into one folder are a problem, named with both."""
+    data = json.loads(manifest("x.zip", "x.tar.gz"))
+    data["assets"][1]["extract"] = True
+    with pytest.raises(ManifestError, match="clashes with 'x' of asset 'asset-0'"):
+        parse_manifest(json.dumps(data).encode(), "m")
+
+
+def test_extract_is_true_or_false() -> None:
+    """Types are strict here too."""
+    with pytest.raises(ManifestError, match="allowed: true or false"):
+        parse_manifest(manifest("x.zip", extract="yes"), "m")

@@ -1,0 +1,360 @@
+"""Files are moved out, and whatever happens none is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import DiskFull, Locked, NotWritable
+from grym_fetch.repo import clean as clean_module
+from grym_fetch.repo import moving
+from grym_fetch.repo.clean import Cleaner, Kept, Moved, Why, plan_clean
+from grym_fetch.repo.errors import Refused
+from grym_fetch.repo.git import GitUnusable
+from grym_fetch.repo.moving import Draft, draft_name
+from grym_fetch.repo.places import placeholders, read_placeholder
+from grym_fetch.repo.record import Record
+from grym_fetch.testing import seeded_bytes
+from tests.repo.death import dying
+from tests.repo.story import LIMIT, NOON, clean, commit, git, repository, write
+
+A, B = seeded_bytes(5000, seed=1), seeded_bytes(3000, seed=2)
+FILES = {"models/a.bin": A, "b.bin": B}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with two large files and a small one, without git."""
+    root = tmp_path / "root"
+    for name, content in (FILES | {"small": b"small"}).items():
+        write(root, name, content)
+    return root
+
+
+def reasons(results: list[Moved | Kept]) -> dict[str, Why]:
+    """Why files were kept."""
+    return {result.path: result.why for result in results if isinstance(result, Kept)}
+
+
+def drafts(*folders: Path) -> list[Path]:
+    """Drafts that are left."""
+    return [path for folder in folders for path in folder.rglob("*.grym-part")]
+
+
+def test_a_file_is_moved(root: Path, tmp_path: Path) -> None:
+    """The bytes, mode and time are in the target, the record has an entry, and a placeholder is in the old place."""
+    (root / "b.bin").chmod(0o751)
+    os.utime(root / "b.bin", ns=(1, 1_600_000_000_123_456_789))
+    target = tmp_path / "out"
+    assert [type(result) for result in clean(root, target)] == [Moved, Moved]
+    for name, content in FILES.items():
+        assert (target / name).read_bytes() == content
+        assert not (root / name).exists()
+    figures = (target / "b.bin").stat()
+    assert (figures.st_mode & 0o777, figures.st_mtime_ns) == (0o751, 1_600_000_000_123_456_789)
+    document = json.loads((target / "asset-manifest.json").read_text())
+    assert document["created"] == document["updated"] == "2026-03-09T12:00:00.000Z"
+    assert document["assets"][0] == {
+        "originalPath": "models/a.bin",
+        "storagePath": "models/a.bin",
+        "size": len(A),
+        "checksum": Checksum.of(A).hexdigest,
+        "movedOn": "2026-03-09T12:00:00.000Z",
+        "required": True,
+    }
+    placeholder = read_placeholder(root / "models/a.bin.asset-ref")
+    assert placeholder is not None
+    assert (placeholder.id, placeholder.checksum, placeholder.size) == ("a", Checksum.of(A), len(A))
+    assert placeholder.external_dir is None  # not read back: for people
+    assert "--external-assets-dir ../out" in (root / "b.bin.asset-ref").read_text()
+    assert (root / "small").read_bytes() == b"small"
+
+
+def test_paths_in_the_target_begin_at_the_source(root: Path, tmp_path: Path) -> None:
+    """Cleaning a folder of the repository stores by the path in that folder, and records the path in the repository."""
+    plan = plan_clean(root, root / "models", tmp_path / "out", LIMIT)
+    with Cleaner(plan, lambda: NOON) as cleaner:
+        assert [result.path for result in cleaner.moves()] == ["models/a.bin"]
+    assert (tmp_path / "out/a.bin").read_bytes() == A
+    assert Record(tmp_path / "out").files[0].original_path == "models/a.bin"
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -> None:
+    """Whichever call is the last one, every byte is still there, no wrong one has a name, and a repeat finishes."""
+    at, ended = 0, False
+    while not ended:
+        at += 1
+        root, target = tmp_path / f"{at}" / "root", tmp_path / f"{at}" / "out"
+        for name, content in FILES.items():
+            write(root, name, content)
+        plan = plan_clean(root, root, target, LIMIT)
+        with dying(at, is_done=is_done) as fate, Cleaner(plan, lambda: NOON) as cleaner:
+            list(cleaner.moves())
+        ended = not fate.is_dead
+        for name, content in FILES.items():
+            there = [folder / name for folder in (root, target) if (folder / name).exists()]
+            assert there, f"lost at call {at}"
+            assert all(path.read_bytes() == content for path in there), f"wrong at call {at}"
+            if not (root / name).exists():
+                assert read_placeholder(root / f"{name}.asset-ref") is not None
+                assert Record(target).find(name, Checksum.of(content)) is not None
+        assert all(isinstance(result, Moved) for result in clean(root, target)), f"no repeat after call {at}"
+        assert len(Record(target).files) == 2
+        assert sorted(place.placeholder.original_path for place in placeholders(root)) == sorted(FILES)
+        assert sorted(p.name for p in root.rglob("*") if p.is_file()) == ["a.bin.asset-ref", "b.bin.asset-ref"]
+        assert drafts(root, target) == []
+        assert {name: (target / name).read_bytes() for name in FILES} == FILES
+    assert at > 60, "the sweep has not seen the calls of two moves"
+
+
+@pytest.mark.parametrize("number", range(1, 60))
+def test_a_failing_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Any one call may fail with an I/O error: the file is where it was or where it goes, and a repeat finishes."""
+    root, target = tmp_path / "root", tmp_path / "out"
+    write(root, "models/a.bin", A)
+    plan = plan_clean(root, root, target, LIMIT)
+    calls = 0
+
+    def failing(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **more: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                raise OSError(5, "Input/output error")
+            return real(*arguments, **more)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("write", "fsync", "link", "unlink", "replace", "mkdir", "pread"):
+            patch.setattr(os, name, failing(getattr(os, name)))
+        try:
+            with Cleaner(plan, lambda: NOON) as cleaner:
+                list(cleaner.moves())
+        except (NotWritable, Refused):
+            pass
+    there = [folder / "models/a.bin" for folder in (root, target) if (folder / "models/a.bin").exists()]
+    assert there
+    assert all(path.read_bytes() == A for path in there)
+    clean(root, target)
+    assert (target / "models/a.bin").read_bytes() == A
+    assert read_placeholder(root / "models/a.bin.asset-ref") is not None
+    assert drafts(root, target) == []
+
+
+def test_a_file_that_is_being_written_stays(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that changes while it is copied, even to the same size and time, is kept as it is now."""
+    real = Draft.copy
+
+    def copy(draft: Draft, source: int) -> Checksum:
+        checksum = real(draft, source)
+        figures = os.fstat(source)
+        if figures.st_size == len(A):
+            (root / "models/a.bin").write_bytes(B + A[len(B) :])
+            os.utime(root / "models/a.bin", ns=(figures.st_atime_ns, figures.st_mtime_ns))
+        return checksum
+
+    monkeypatch.setattr(Draft, "copy", copy)
+    results = clean(root, tmp_path / "out")
+    assert reasons(results) == {"models/a.bin": Why.CHANGED}
+    assert (root / "models/a.bin").read_bytes() == B + A[len(B) :]
+    assert not (root / "models/a.bin.asset-ref").exists()
+    assert not (tmp_path / "out/models/a.bin").exists()
+    assert (tmp_path / "out/b.bin").read_bytes() == B
+
+
+def test_a_file_that_changes_last_of_all_stays(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change after the placeholder was written is still noticed, and the placeholder goes."""
+    real = moving.write_file
+
+    def write_file(folder: int, name: str, data: bytes) -> None:
+        real(folder, name, data)
+        if name == "b.bin.asset-ref":
+            write(root, "new", A)
+            os.replace(root / "new", root / "b.bin")
+
+    monkeypatch.setattr(clean_module, "write_file", write_file)
+    assert reasons(clean(root, tmp_path / "out")) == {"b.bin": Why.CHANGED}
+    assert (root / "b.bin").read_bytes() == A
+    assert not (root / "b.bin.asset-ref").exists()
+
+
+def test_a_name_with_other_content_is_taken(root: Path, tmp_path: Path) -> None:
+    """A file in the target that is another one is never replaced, be its size the same; the same one is fine."""
+    target = tmp_path / "out"
+    write(target, "models/a.bin", A[::-1])
+    write(target, "b.bin", B)
+    assert reasons(clean(root, target)) == {"models/a.bin": Why.TAKEN}
+    assert (root / "models/a.bin").read_bytes() == A
+    assert (target / "models/a.bin").read_bytes() == A[::-1]
+    write(target, "models/a.bin", b"short")
+    assert reasons(list(plan_clean(root, root, target, LIMIT).kept)) == {"models/a.bin": Why.TAKEN}
+
+
+def test_a_placeholder_never_replaces_anything_else(root: Path, tmp_path: Path) -> None:
+    """Something else with the placeholder's name keeps the file where it is."""
+    write(root, "b.bin.asset-ref", b"my notes")
+    plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+    assert reasons(list(plan.kept)) == {"b.bin": Why.TAKEN}
+
+
+@pytest.mark.parametrize("target", [".", "models", "models/deep/er", "../root/x", "../link"])
+def test_a_target_inside_is_refused(root: Path, tmp_path: Path, target: str) -> None:
+    """The target lies outside of the repository, also seen through a symlink."""
+    (tmp_path / "link").symlink_to(root / "models")
+    with pytest.raises(Refused, match="inside"):
+        plan_clean(root, root, root / target, LIMIT)
+    with pytest.raises(Refused, match="inside"):
+        plan_clean(root, root / "models", root / target, LIMIT)
+
+
+def test_git_itself_is_never_touched(tmp_path: Path) -> None:
+    """Nothing in .git is moved, not even when it is named."""
+    root = repository(tmp_path / "repo")
+    write(root, ".git/big", A)
+    assert plan_clean(root, root, tmp_path / "out", LIMIT).moves == ()
+    with pytest.raises(Refused, match="git's own"):
+        plan_clean(root, root / ".git", tmp_path / "out", LIMIT)
+
+
+def test_uncommitted_changes_are_kept(tmp_path: Path) -> None:
+    """Modified and staged files stay until they are committed or it is allowed; new ones that git does not know go."""
+    root = repository(tmp_path / "repo")
+    for name in ("clean.bin", "modified ü.bin", "renamed.bin"):
+        write(root, name, seeded_bytes(2000, seed=len(name)))
+    commit(root)
+    write(root, "modified ü.bin", A)
+    git(root, "mv", "renamed.bin", "new name.bin")
+    write(root, "staged.bin", B)
+    git(root, "add", "staged.bin")
+    write(root, "untracked.bin", A)
+    plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+    dirty = {"modified ü.bin", "new name.bin", "staged.bin"}
+    assert reasons(list(plan.kept)) == dict.fromkeys(dirty, Why.UNCOMMITTED)
+    assert {move.path for move in plan.moves} == {"clean.bin", "untracked.bin"}
+    assert plan_clean(root, root, tmp_path / "out", LIMIT, allow_dirty=True).kept == ()
+
+
+def test_a_git_that_cannot_be_asked_is_an_obstacle(tmp_path: Path) -> None:
+    """Where it is not known what is committed, nothing is moved unless that is allowed."""
+    write(tmp_path / "repo", ".git", b"gitdir: /nowhere\n")
+    write(tmp_path / "repo", "a.bin", A)
+    with pytest.raises(GitUnusable, match="allow-dirty"):
+        plan_clean(tmp_path / "repo", tmp_path / "repo", tmp_path / "out", LIMIT)
+    assert len(plan_clean(tmp_path / "repo", tmp_path / "repo", tmp_path / "out", LIMIT, allow_dirty=True).moves) == 1
+
+
+def test_symlinks_are_reported(root: Path, tmp_path: Path) -> None:
+    """A symlink to a large file is neither followed nor moved."""
+    write(tmp_path, "elsewhere", A)
+    (root / "link.bin").symlink_to(tmp_path / "elsewhere")
+    plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+    assert plan.symlinks == ("link.bin",)
+    assert "link.bin" not in {move.path for move in plan.moves}
+
+
+@pytest.mark.parametrize("name", ["a:b", "minimal/a", "asset-manifest.json", "e\u0301.bin", "x" * 235, "a.asset-ref"])
+def test_names_that_could_not_come_back_stay(tmp_path: Path, name: str) -> None:
+    """A file whose path is not safe everywhere is kept where it is, with the reason."""
+    write(tmp_path / "root", name, A)
+    plan = plan_clean(tmp_path / "root", tmp_path / "root", tmp_path / "out", LIMIT)
+    assert reasons(list(plan.kept)) == {name: Why.UNSAFE}
+
+
+def test_an_assets_folder_stays(root: Path, tmp_path: Path) -> None:
+    """What grym-fetch has downloaded into the project is not moved out again."""
+    write(root, "assets/.grym-fetch/verified.log", b"")
+    write(root, "assets/deep/er.bin", A)
+    plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+    assert reasons(list(plan.kept)) == {"assets/deep/er.bin": Why.UNSAFE}
+
+
+def test_two_at_once(root: Path, tmp_path: Path) -> None:
+    """Only one process moves files into a folder at a time; the other is told so."""
+    plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+    with Cleaner(plan, lambda: NOON), pytest.raises(Locked), Cleaner(plan, lambda: NOON):
+        pass
+
+
+def test_no_room(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without room for the copies nothing is begun."""
+    monkeypatch.setattr(clean_module, "free_bytes", lambda _: 4000)
+    plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+    with pytest.raises(DiskFull, match="5000 bytes are needed and 4000"), Cleaner(plan, lambda: NOON):
+        pass
+
+
+def test_a_lying_disk_is_noticed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If what is read back is not what was written, the original stays and nothing gets the name."""
+    monkeypatch.setattr("grym_fetch.repo.moving.digest_of", lambda _: Checksum.of(b"rot"))
+    with pytest.raises(NotWritable, match="read back"):
+        clean(root, tmp_path / "out")
+    assert (root / "models/a.bin").read_bytes() == A
+    assert not (tmp_path / "out/models/a.bin").exists()
+    assert drafts(tmp_path / "out") == []
+
+
+def test_a_file_system_without_links(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no hard links, a rename does, and a taken name is still not replaced."""
+
+    def link(*arguments: object, **more: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    assert all(isinstance(result, Moved) for result in clean(root, tmp_path / "out"))
+    folder = os.open(tmp_path / "out", os.O_RDONLY)
+    try:
+        with Draft(folder, "b.bin") as draft, pytest.raises(FileExistsError):
+            draft.publish()
+    finally:
+        os.close(folder)
+    assert (tmp_path / "out/b.bin").read_bytes() == B
+
+
+def test_a_dead_draft_is_never_written_to(root: Path, tmp_path: Path) -> None:
+    """A draft may be the finished file under a second name (death between link and unlink): it is only unlinked."""
+    target = tmp_path / "out"
+    stored = write(target, "models/a.bin", A)
+    os.link(stored, stored.with_name(draft_name("a.bin")))
+    assert all(isinstance(result, Moved) for result in clean(root, target))
+    assert stored.read_bytes() == A
+    assert drafts(target) == []
+
+
+def test_a_damaged_record_is_not_overwritten(root: Path, tmp_path: Path) -> None:
+    """A record that cannot be read is left alone, and nothing is moved."""
+    record = write(tmp_path / "out", "asset-manifest.json", b'{"assets": [')
+    with pytest.raises(Refused, match="cannot be read"):
+        clean(root, tmp_path / "out")
+    assert record.read_bytes() == b'{"assets": ['
+    assert (root / "b.bin").exists()
+
+
+def test_what_others_wrote_into_the_record_is_kept(root: Path, tmp_path: Path) -> None:
+    """Unknown keys, entries of other projects and even unusable ones survive."""
+    others = [{"originalPath": "../x", "note": 1}, 7]
+    write(tmp_path / "out", "asset-manifest.json", json.dumps({"owner": "me", "assets": others}).encode())
+    clean(root, tmp_path / "out")
+    document = json.loads((tmp_path / "out/asset-manifest.json").read_text())
+    assert document["owner"] == "me"
+    assert document["assets"][:2] == others
+    assert len(document["assets"]) == 4
+
+
+@pytest.mark.root
+def test_across_file_systems(root: Path, tmp_path: Path) -> None:
+    """The target may be another file system."""
+    (tmp_path / "out").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path / "out"], check=True)
+    try:
+        assert all(isinstance(result, Moved) for result in clean(root, tmp_path / "out"))
+        assert (tmp_path / "out/models/a.bin").read_bytes() == A
+    finally:
+        subprocess.run(["umount", tmp_path / "out"], check=True)

@@ -1,0 +1,65 @@
+"""What is added to ``assets.json`` and ``.gitignore``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.backends.project import load_manifest
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import ManifestError
+from grym_fetch.repo.entries import add_to_gitignore, add_to_manifest
+from grym_fetch.repo.placeholder import Placeholder
+
+NOW = 1_773_000_000.0
+
+
+def moved(path: str, content: bytes, name: str = "model") -> Placeholder:
+    """A file that was moved."""
+    return Placeholder(
+        id=name, original_path=path, storage_path=path, size=len(content), checksum=Checksum.of(content), moved_on=""
+    )
+
+
+def test_a_new_manifest(tmp_path: Path) -> None:
+    """Where there is no manifest one is made, with every file and an address for each."""
+    path = tmp_path / "assets.json"
+    assert add_to_manifest(path, [moved("a b/ü.bin", b"1")], "https://example.org/x/", NOW) == ["model"]
+    asset = load_manifest(path).manifest.get("model")
+    assert asset.url == "https://example.org/x/a%20b/%C3%BC.bin"
+    assert (asset.local_path, asset.size, asset.checksum, asset.required) == ("a b/ü.bin", 1, Checksum.of(b"1"), True)
+
+
+def test_what_is_listed_already_is_not_added(tmp_path: Path) -> None:
+    """A content is listed once, and an id that is taken gives way."""
+    path = tmp_path / "assets.json"
+    add_to_manifest(path, [moved("a/model.bin", b"1")], "https://example.org", NOW)
+    before = path.read_text()
+    assert add_to_manifest(path, [moved("a/model.bin", b"1")], "https://example.org", NOW + 60) == []
+    assert path.read_text() == before
+    added = add_to_manifest(path, [moved("b/model.bin", b"2"), moved("c.bin", b"1")], "https://example.org", NOW)
+    assert added == ["b-model"]
+
+
+def test_a_manifest_that_would_not_be_good_is_not_written(tmp_path: Path) -> None:
+    """Two contents for one place are refused, and the file stays as it was."""
+    path = tmp_path / "assets.json"
+    add_to_manifest(path, [moved("model.bin", b"1")], "https://example.org", NOW)
+    before = path.read_text()
+    with pytest.raises(ManifestError):
+        add_to_manifest(path, [moved("model.bin", b"2", name="other")], "https://example.org", NOW)
+    assert path.read_text() == before
+
+
+def test_lines_are_added_once(tmp_path: Path) -> None:
+    """Lines come to the end, each once, and what was there stays; mode and symlink too."""
+    real = tmp_path / "ignore"
+    real.write_bytes(b"*.log\n/a\nlast without end")
+    real.chmod(0o640)
+    (tmp_path / ".gitignore").symlink_to("ignore")
+    assert add_to_gitignore(tmp_path, ["/a", "/b", "/b"]) == ["/b"]
+    assert real.read_bytes() == b"*.log\n/a\nlast without end\n/b\n"
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / ".gitignore").is_symlink()
+    assert add_to_gitignore(tmp_path, ["/a", "/b"]) == []

@@ -1,0 +1,69 @@
+"""The text that stays in the place of a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.paths import check_local_path
+from grym_fetch.repo.placeholder import Placeholder, asset_id, distinct_id
+
+PLACEHOLDER = Placeholder(
+    id="base",
+    original_path="models/base.ckpt",
+    storage_path="base.ckpt",
+    size=1_500_000,
+    checksum=Checksum.of(b"content"),
+    moved_on="2026-03-09T12:00:00.000Z",
+)
+
+
+def safe_paths() -> st.SearchStrategy[str]:
+    """Paths that are allowed, in their normal form."""
+
+    def is_safe(path: str) -> bool:
+        try:
+            return check_local_path(path) == path
+        except ValueError:
+            return False
+
+    return st.lists(st.text(min_size=1, max_size=9), min_size=1, max_size=3).map("/".join).filter(is_safe)
+
+
+@given(safe_paths(), safe_paths(), st.integers(0, 2**63 - 1))
+def test_what_is_written_is_read_back(original: str, stored: str, size: int) -> None:
+    """Any placeholder reads back as it was, whatever characters its paths have."""
+    placeholder = replace(PLACEHOLDER, original_path=original, storage_path=stored, size=size)
+    assert Placeholder.decode(placeholder.encode()) == placeholder
+
+
+def test_a_person_can_read_it() -> None:
+    """The text says what happened, what was there, and what to type; a folder that is not the usual one is named."""
+    text = replace(PLACEHOLDER, external_dir="../my assets").encode().decode()
+    assert "was moved out of this repository" in text
+    assert f"sha256: {PLACEHOLDER.checksum.hexdigest}" in text
+    assert "grym-fetch restore models/base.ckpt --external-assets-dir '../my assets'" in text
+
+
+def test_line_ends_of_another_system_do_no_harm() -> None:
+    """A placeholder that git has checked out with CRLF is still one."""
+    assert Placeholder.decode(PLACEHOLDER.encode().replace(b"\n", b"\r\n")) == PLACEHOLDER
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"something else\n", PLACEHOLDER.encode()[:60], b"x" * 100_000])
+def test_what_is_no_placeholder_is_refused(data: bytes) -> None:
+    """A file that only has the name of a placeholder is not taken for one."""
+    with pytest.raises(ValueError, match=r"."):
+        Placeholder.decode(data)
+
+
+def test_ids_come_from_file_names() -> None:
+    """An id is the file's name in plain characters, and grows by its folders until it is distinct."""
+    assert asset_id("models/AudioLDM S (full).ckpt") == "audioldm-s-full"
+    assert asset_id("models/.bin") == "bin"
+    assert distinct_id("a/base/model.bin", {"model"}) == "base-model"
+    assert distinct_id("model.bin", {"model", "model-2"}) == "model-3"

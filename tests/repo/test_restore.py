@@ -1,0 +1,224 @@
+"""Moved files come back: the right bytes, to the right place, and over nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import AssetMissing, DigestMismatch, NotWritable, UnsafePath
+from grym_fetch.core.manifest import Asset
+from grym_fetch.repo.errors import Refused
+from grym_fetch.repo.placeholder import SUFFIX
+from grym_fetch.repo.restore import Restored, Restorer, Wanted, fetch_from
+from grym_fetch.testing import seeded_bytes
+from tests.repo.death import dying
+from tests.repo.story import clean, write
+
+A, B = seeded_bytes(5000, seed=1), seeded_bytes(3000, seed=2)
+FILES = {"models/a.bin": A, "b.bin": B}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder whose two large files were moved to ``out``."""
+    for name, content in FILES.items():
+        write(tmp_path / "root", name, content)
+    (tmp_path / "root/b.bin").chmod(0o751)
+    clean(tmp_path / "root", tmp_path / "out")
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def restorer(root: Path, tmp_path: Path) -> Restorer:
+    return Restorer(root, tmp_path / "out")
+
+
+async def bring(restorer: Restorer, name: str, cwd: Path, *, force: bool = False) -> list[Restored]:
+    """Restore what a name means."""
+    return [await restorer.restore(wanted, force=force) for wanted in restorer.find(name, cwd)]
+
+
+@pytest.mark.parametrize("name", ["models/a.bin", "models/a.bin.asset-ref", "a", "models", "./models/../models/a.bin"])
+async def test_every_way_to_name_it(root: Path, restorer: Restorer, name: str) -> None:
+    """A file comes back by its path, its placeholder, its id, or its folder; from another folder by its path there."""
+    assert [each.source for each in await bring(restorer, name, root)] == ["external"]
+    assert (root / "models/a.bin").read_bytes() == A
+    assert not (root / "models/a.bin.asset-ref").exists()
+    assert not (root / "b.bin").exists()
+
+
+async def test_paths_may_be_those_of_where_one_is(root: Path, restorer: Restorer) -> None:
+    """In a folder of the repository a file may be named from there, or from the root."""
+    assert restorer.find("a.bin", root / "models") == restorer.find("models/a.bin", root / "models")
+    assert restorer.find("../b.bin", root / "models")[0].path == "b.bin"
+
+
+async def test_all_of_them(root: Path, restorer: Restorer) -> None:
+    """All means every placeholder; bytes and modes are as before, and a second time nothing is left to do."""
+    for wanted in restorer.all():
+        await restorer.restore(wanted)
+    assert {name: (root / name).read_bytes() for name in FILES} == FILES
+    assert (root / "b.bin").stat().st_mode & 0o777 == 0o751
+    assert restorer.all() == []
+
+
+async def test_again_and_again(root: Path, restorer: Restorer) -> None:
+    """What is there and right is left alone; what was deleted since comes back, though its placeholder is gone."""
+    await bring(restorer, "b.bin", root)
+    inode = (root / "b.bin").stat().st_ino
+    assert [each.source for each in await bring(restorer, "b.bin", root)] == ["there"]
+    assert (root / "b.bin").stat().st_ino == inode
+    (root / "b.bin").unlink()
+    assert [each.source for each in await bring(restorer, "b.bin", root)] == ["external"]
+    assert (root / "b.bin").read_bytes() == B
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+async def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -> None:
+    """Whichever call is the last one, no wrong bytes have the name, the placeholder goes last, a repeat ends well."""
+    at, ended = 0, False
+    while not ended:
+        at += 1
+        root, target = tmp_path / f"{at}" / "root", tmp_path / f"{at}" / "out"
+        write(root, "models/a.bin", A)
+        clean(root, target)
+        restorer = Restorer(root, target)
+        wanted = restorer.find("models/a.bin", root)[0]
+        with dying(at, is_done=is_done) as fate:
+            if not restorer._is_done(wanted, force=False):
+                restorer._take(wanted, target, "models/a.bin", force=False)
+        ended = not fate.is_dead
+        file = root / "models/a.bin"
+        assert (target / "models/a.bin").read_bytes() == A
+        assert not file.exists() or file.read_bytes() == A
+        assert file.exists() or file.with_name("a.bin" + SUFFIX).exists()
+        await bring(restorer, "models/a.bin", root)
+        assert file.read_bytes() == A
+        assert [path.name for path in root.rglob("*") if path.is_file()] == ["a.bin"]
+    assert at > 8
+
+
+async def test_another_file_is_in_the_way(root: Path, restorer: Restorer) -> None:
+    """A file with other content is replaced only on demand; so is a symlink, and not what it leads to."""
+    write(root, "b.bin", b"mine")
+    with pytest.raises(NotWritable, match="--force"):
+        await bring(restorer, "b.bin", root)
+    assert (root / "b.bin").read_bytes() == b"mine"
+    await bring(restorer, "b.bin", root, force=True)
+    assert (root / "b.bin").read_bytes() == B
+    write(root, "secret", b"secret")
+    (root / "models/a.bin").symlink_to(root / "secret")
+    with pytest.raises(UnsafePath, match="symlink"):
+        await bring(restorer, "models/a.bin", root)
+    await bring(restorer, "models/a.bin", root, force=True)
+    assert (root / "secret").read_bytes() == b"secret"
+    assert not (root / "models/a.bin").is_symlink()
+
+
+async def test_a_damaged_copy_is_not_restored(root: Path, tmp_path: Path, restorer: Restorer) -> None:
+    """A stored file with other bytes never takes the place of the placeholder, and is left for its owner to see."""
+    write(tmp_path / "out", "b.bin", B[::-1])
+    with pytest.raises(DigestMismatch):
+        await bring(restorer, "b.bin", root)
+    assert sorted(os.listdir(root)) == ["b.bin.asset-ref", "models"]
+    assert (tmp_path / "out/b.bin").read_bytes() == B[::-1]
+
+
+async def test_from_somewhere_else(root: Path, tmp_path: Path) -> None:
+    """What the external folder has not, or has wrong, is asked of whoever knows the checksum; and verified as well."""
+    fetched = write(tmp_path, "fetched/x", B)
+    asset = Asset(id="b", url="https://example.org/b", local_path="b", checksum=Checksum.of(B))
+
+    async def get(wanted: Asset) -> Path:
+        assert wanted is asset
+        return fetched
+
+    restorer = Restorer(root, tmp_path / "nowhere", fetch_from([asset], get))
+    assert [each.source for each in await bring(restorer, "b.bin", root)] == ["download"]
+    assert (root / "b.bin").read_bytes() == B
+    with pytest.raises(AssetMissing, match="--external-assets-dir"):
+        await bring(restorer, "models/a.bin", root)
+    (root / "b.bin").unlink()
+    write(tmp_path / "out", "b.bin", b"damaged")
+    restorer = Restorer(root, tmp_path / "out", fetch_from([asset], get))
+    assert [each.source for each in await bring(restorer, "b.bin", root)] == ["download"]
+    (root / "b.bin").unlink()
+    fetched.write_bytes(b"wrong")
+    with pytest.raises(DigestMismatch):
+        await bring(restorer, "b.bin", root)
+
+
+async def test_a_placeholder_may_move(root: Path, restorer: Restorer) -> None:
+    """A placeholder that was renamed brings its file back beside itself."""
+    (root / "b.bin.asset-ref").rename(root / "models/renamed.bin.asset-ref")
+    await bring(restorer, "models/renamed.bin", root)
+    assert (root / "models/renamed.bin").read_bytes() == B
+
+
+@pytest.mark.parametrize("original", ["../x", "/tmp/x", ".git/hooks/pre-commit", "a/.GIT/config", "a/../../x", "c:x"])
+async def test_no_record_leads_out_of_the_repository(
+    root: Path, tmp_path: Path, original: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An entry with a dangerous path is not used, whatever it is called by."""
+    path = tmp_path / "out/asset-manifest.json"
+    document = json.loads(path.read_text())
+    document["assets"][0] |= {"originalPath": original}
+    path.write_text(json.dumps(document))
+    (root / "models/a.bin.asset-ref").unlink()
+    restorer = Restorer(root, tmp_path / "out")
+    with pytest.raises(Refused):
+        restorer.find(original, root)
+    assert "entry 0 is not used" in caplog.text
+
+
+@pytest.mark.parametrize("stored", ["../root/secret", "/etc/passwd", "link/secret"])
+async def test_no_placeholder_reads_outside_of_the_external_folder(root: Path, tmp_path: Path, stored: str) -> None:
+    """A path that leads out of the external folder, or through a symlink in it, is not read."""
+    write(root, "secret", b"secret")
+    (tmp_path / "out/link").symlink_to(root)
+    (tmp_path / "out/asset-manifest.json").unlink()
+    path = root / "b.bin.asset-ref"
+    text = path.read_text().replace("stored: b.bin", f"stored: {stored}")
+    path.write_text(text.replace(Checksum.of(B).hexdigest, Checksum.of(b"secret").hexdigest))
+    with pytest.raises((AssetMissing, UnsafePath)):
+        await bring(Restorer(root, tmp_path / "out"), "b.bin", root)
+    assert not (root / "b.bin").exists()
+
+
+async def test_no_symlink_in_the_repository_is_followed(root: Path, tmp_path: Path, restorer: Restorer) -> None:
+    """A folder on the way that is a symlink by now ends the restore."""
+    wanted = restorer.find("models/a.bin", root)[0]
+    (root / "models").rename(tmp_path / "models")
+    (root / "models").symlink_to(tmp_path / "models")
+    with pytest.raises(UnsafePath, match="symlink"):
+        await restorer.restore(wanted)
+    assert not (tmp_path / "models/a.bin").exists()
+
+
+def test_what_was_never_moved(root: Path, restorer: Restorer) -> None:
+    """An unknown name is refused with the nearest ones; a name outside of the repository as well."""
+    with pytest.raises(Refused, match=r"Did you mean models/a\.bin"):
+        restorer.find("models/aa.bin", root)
+    with pytest.raises(Refused):
+        restorer.find("../out/b.bin", root)
+
+
+def test_an_id_of_several_files(root: Path, tmp_path: Path) -> None:
+    """Where an id means two files, both are named and none is chosen."""
+    for name in ("x/twin.bin", "y/twin.bin"):
+        path = root / (name + SUFFIX)
+        path.parent.mkdir()
+        path.write_bytes((root / "b.bin.asset-ref").read_bytes())
+    with pytest.raises(Refused, match=r"x/twin\.bin, y/twin\.bin"):
+        Restorer(root, tmp_path / "out").find("b", root)
+
+
+def test_what_is_wanted_knows_every_place(root: Path, restorer: Restorer) -> None:
+    """The place in the record and the one in the placeholder are both tried, none twice."""
+    assert restorer.find("b.bin", root) == [
+        Wanted(path="b.bin", id="b", checksum=Checksum.of(B), stored=("b.bin",)),
+    ]
