@@ -246,8 +246,8 @@ class UnsafeArchive(IntegrityError):
         self.path = path
         self.reason = reason
         super().__init__(
-            f"the archive cannot be unpacked: {reason}; nothing of it was ({path}). If its maker can be trusted, unpack "
-            'it by hand and drop "extract" from the manifest; else remove it'
+            f"the archive cannot be unpacked: {reason}; nothing of it was ({path}). If its maker can be trusted, "
+            'unpack it by hand and drop "extract" from the manifest; else remove it'
         )
 
 
