@@ -6,6 +6,7 @@ come redacted from where they are made (`grym_fetch.core.text`).
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -32,6 +33,18 @@ class SafeFormatter(logging.Formatter):
         """Format the record's message on one safe line."""
         record.message = safe_text(record.message, limit=2000)
         return super().formatMessage(record)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: an event as ``--json`` writes it, any other record with its time, level and message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line."""
+        event = getattr(record, "event", None)
+        if isinstance(event, Event):
+            return json.dumps(event.as_json())
+        message = safe_text(record.getMessage(), limit=2000)
+        return json.dumps({"time": round(record.created, 3), "level": record.levelname, "message": message})
 
 
 class _SayHandler(logging.Handler):
@@ -92,7 +105,8 @@ class LogSetup:
         except OSError as error:
             self._root.warning("no log file %s: %s", path, os.strerror(error.errno or 0).lower())
             return
-        handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
+        is_json = path.suffix in (".json", ".jsonl")
+        handler.setFormatter(JsonFormatter() if is_json else SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
         handler.setLevel(min(self._level, logging.INFO))
         self._root.setLevel(min(self._level, logging.INFO))
         self._handlers.append(handler)
@@ -115,7 +129,8 @@ def log_event(event: Event) -> None:
     """Write one event as one line."""
     record = event.as_json()
     text = " ".join(f"{key}={value!r}" for key, value in record.items() if key not in ("v", "time", "type"))
-    log.log(logging.ERROR if isinstance(event, AssetFailed) else logging.INFO, "%s %s", event.type, text)
+    level = logging.ERROR if isinstance(event, AssetFailed) else logging.INFO
+    log.log(level, "%s %s", event.type, text, extra={"event": event})
 
 
 def set_up_logging(common: Common) -> LogSetup:

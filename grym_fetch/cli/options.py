@@ -66,7 +66,12 @@ def common_options(command: F) -> F:
     wrapped: Any = gathered
     path = click.Path(dir_okay=False, path_type=Path)
     for decorate in (
-        option("--log-file", type=path, metavar="PATH", help="Also write the log to this file, rotated."),
+        option(
+            "--log-file",
+            type=path,
+            metavar="PATH",
+            help="Also write the log to this file, rotated; as JSON if it ends in .jsonl.",
+        ),
         option("--json", is_flag=True, help="Write one JSON object a line to stdout."),
         option("-q", "--quiet", is_flag=True, help="Show errors only."),
         option("-v", "--verbose", count=True, help="Show more: -v what happens, -vv everything."),

@@ -25,7 +25,7 @@ from grym_fetch.bus import Subscription
 from grym_fetch.cli import exit_codes
 from grym_fetch.cli.logs import LogSetup, set_up_logging
 from grym_fetch.cli.options import Common
-from grym_fetch.core.errors import GrymFetchError, SyncFailed
+from grym_fetch.core.errors import GrymFetchError, MirrorsExhausted, SyncFailed
 from grym_fetch.core.text import safe_text
 from grym_fetch.display import Display, choose_display
 from grym_fetch.engine import Settings
@@ -212,7 +212,7 @@ def print_data(lines: Iterable[str]) -> None:
 
 def print_error(error: GrymFetchError) -> None:
     """Write an error to stderr: of a sync, each asset's, none twice."""
-    errors: Iterable[GrymFetchError] = error.failures.values() if isinstance(error, SyncFailed) else [error]
+    errors = list(error.failures.values()) if isinstance(error, SyncFailed) else [error]
     shown: set[str] = set()
     for failure in errors:
         text = str(failure)
@@ -221,3 +221,8 @@ def print_error(error: GrymFetchError) -> None:
         if text not in shown:
             shown.add(text)
             click.echo("error: " + "\n".join(safe_text(line, limit=1000) for line in text.split("\n")), err=True)
+    lost = [failure.asset_id for failure in errors if isinstance(failure, MirrorsExhausted)]
+    if lost:
+        click.echo(
+            f"hint: `grym-fetch doctor {safe_text(str(lost[0]))}` asks every address and says what to do", err=True
+        )
