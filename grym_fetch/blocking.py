@@ -38,7 +38,7 @@ from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.editing import PinReport
 from grym_fetch.engine import Settings
-from grym_fetch.manager import AssetProgress, AssetStatus, SyncPlan, SyncReport
+from grym_fetch.reports import AssetProgress, AssetStatus, SyncPlan, SyncReport
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,7 +15,7 @@ LAYERS: list[set[str]] = [
     {"_version", "outlast"},
     {"core"},
     {"backends.base"},
-    {"bus", "exchange", "frontier", "backends"},
+    {"bus", "exchange", "frontier", "backends", "reports"},
     {"content"},
     {"intake"},
     {"scheduler", "transfer"},

@@ -21,12 +21,17 @@ MIB = 1024 * 1024
 SIZE = 24 * MIB
 
 PRELUDE = """
+import sys
 import threading
 from grym_fetch.blocking import AssetManager
 
+def say(word, number):
+    sys.stdout.write(f"{word} {number}\\n")  # at once, for two threads speak
+    sys.stdout.flush()
+
 manager = AssetManager()
 numbers = {"progress": "bytes", "asset_planned": "resumed_bytes"}
-manager.on_event(lambda event: print(event.type, getattr(event, numbers.get(event.type, ""), 0), flush=True))
+manager.on_event(lambda event: say(event.type, getattr(event, numbers.get(event.type, ""), 0)))
 """
 
 
@@ -115,8 +120,8 @@ def test_a_script_may_go_on_after_ctrl_c(project: Project, server: AssetServer) 
 try:
     manager.get_asset_path("a")
 except KeyboardInterrupt:
-    print("interrupted", 0, flush=True)
-    print("went_on", int(manager.check_asset("a").exists), flush=True)
+    say("interrupted", 0)
+    say("went_on", int(manager.check_asset("a").exists))
     threading.Event().wait()
 """
     with Script(project, text) as script:

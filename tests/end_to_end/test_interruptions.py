@@ -28,7 +28,7 @@ def server() -> Iterator[AssetServer]:
 def project(tmp_path: Path, server: AssetServer) -> Project:
     """One asset that takes some seconds."""
     made = Project(tmp_path / "project")
-    add(made, server, "a", rate=4 * MIB)
+    add(made, server, "a", rate=2 * MIB)
     return made
 
 
@@ -100,7 +100,7 @@ def test_a_second_process_waits_and_finds_it_done(project: Project, server: Asse
 def test_a_dead_holder_blocks_nobody(project: Project) -> None:
     """A process that was killed while it held an asset is not waited for, and what it had is taken over."""
     with Running(project.root, "sync", "--json") as first:
-        first.until_bytes(SIZE // 2)
+        first.until_bytes(SIZE // 6)
         with Running(project.root, "sync", "--json") as second:
             second.until("asset_waiting")
             first.send(signal.SIGKILL)
