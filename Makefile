@@ -16,7 +16,7 @@ demo: $(READY)  ## the main job, with no network
 	$(BIN)/grym-fetch demo
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 check: $(READY) lint types test  ## what decides whether a change is good
 
