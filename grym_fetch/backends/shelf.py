@@ -58,7 +58,11 @@ class Shelf:
         """The asset's file, if one is there that was verified and has not changed since. Never reads a file's bytes."""
         if asset.checksum is None:
             return None
-        for place in self.places(asset):
+        # Ten thousand times in a sync with nothing to do: joining text is ten times quicker than joining paths.
+        usual = f"{self._assets_dir}/{asset.local_path}"
+        if self.stamps.is_verified(usual, asset.checksum):
+            return Path(usual)
+        for place in self.places(asset)[1:]:
             if self.stamps.is_verified(place, asset.checksum):
                 return place
         return None

@@ -44,7 +44,7 @@ class Stamps:
         self._log = log
         self._known: dict[str, tuple[str, Fingerprint]] | None = None
 
-    def is_verified(self, path: Path, checksum: Checksum) -> bool:
+    def is_verified(self, path: Path | str, checksum: Checksum) -> bool:
         """Whether the file at ``path`` is the one that was found to have this checksum."""
         stamp = self._load().get(str(path))
         if stamp is None or stamp[0] != str(checksum):
@@ -63,7 +63,13 @@ class Stamps:
 
     def _append(self, line: bytes) -> None:
         # O_APPEND puts a line of this size in whole, also when several processes write.
-        descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self._log, flags, 0o600)
+        except FileNotFoundError:
+            # Files that were there before anything was ever fetched: then the folder of our own is not.
+            os.mkdir(self._log.parent, 0o700)
+            descriptor = os.open(self._log, flags, 0o600)
         try:
             os.write(descriptor, line)
         finally:

@@ -203,3 +203,13 @@ def test_a_log_of_repeated_stamps_is_made_short(log: Path, file: Path, monkeypat
     assert len(log.read_bytes().splitlines()) == 1
     assert is_verified(log, file)
     assert [path.name for path in log.parent.iterdir() if path.name.startswith("verified")] == ["verified.log"]
+
+
+def test_the_first_stamp_makes_its_folder(tmp_path: Path) -> None:
+    """Files that were there before anything was fetched are stamped too, so that they are not read every time."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"abc")
+    log = tmp_path / ".grym-fetch" / "verified.log"
+    Stamps(log).record(path, Checksum.of(b"abc"), Fingerprint.of(path.stat()))
+    assert Stamps(log).is_verified(path, Checksum.of(b"abc"))
+    assert log.parent.stat().st_mode & 0o777 == 0o700
