@@ -16,7 +16,8 @@ demo: $(READY)  ## the main job, with no network
 	$(BIN)/grym-fetch demo
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest -q -n auto --dist worksteal
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest -q -m alone
 
 check: $(READY) lint types test  ## what decides whether a change is good
 

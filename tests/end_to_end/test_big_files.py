@@ -75,16 +75,24 @@ def test_four_assets_of_one_and_a_half_gib(roomy: Path) -> None:
         assert abs(done.peak_memory - small.peak_memory) <= 40 * MIB
 
 
+@pytest.mark.alone
 def test_verified_as_soon_as_the_last_byte_is_there(roomy: Path) -> None:
-    """On a link slower than the hash, verification follows the last byte: nothing is read a second time."""
+    """On a link slower than the hash, verification follows the last byte: nothing is read a second time.
+
+    The best of three runs counts: a busy machine only ever adds to the time. A second read of 1 GiB would take longer
+    than the limit on any.
+    """
     with Site(roomy, {"big": GIB}, limit_rate=60 * MIB) as site:
-        done = run(site.project.root, "sync", "--json", "-q")
-        assert done.code == 0
-        (verified,) = done.of("asset_verified")
-        full = next(event for event in done.of("progress") if event["bytes"] == event["total"])
-        assert isinstance(verified["time"], float)
-        assert isinstance(full["time"], float)
-        assert verified["time"] - full["time"] <= 0.1
+        delays: list[float] = []
+        while len(delays) < 3 and min(delays, default=1.0) > 0.1:
+            done = run(site.project.root, "sync", "--json", "-q", "--force")
+            assert done.code == 0
+            (verified,) = done.of("asset_verified")
+            full = next(event for event in done.of("progress") if event["bytes"] == event["total"])
+            assert isinstance(verified["time"], float)
+            assert isinstance(full["time"], float)
+            delays.append(verified["time"] - full["time"])
+        assert min(delays) <= 0.1
 
 
 def test_killed_at_random_moments(roomy: Path) -> None:

@@ -100,6 +100,7 @@ def check_resumes(project: Project, server: AssetServer, least: int) -> None:
     assert (project.assets / "models/a.bin").stat().st_size == SIZE
 
 
+@pytest.mark.alone
 def test_ctrl_c_ends_a_script_and_keeps_what_arrived(project: Project, server: AssetServer) -> None:
     """Ctrl-C ends a script within two seconds, as it ends any Python script, and the next one goes on."""
     with Script(project, "with manager: manager.get_asset_path('a')") as script:

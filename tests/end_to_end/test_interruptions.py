@@ -39,6 +39,7 @@ def add(project: Project, server: AssetServer, name: str, *, rate: float, size: 
     return project.add(name, [file.url], None, size=size, checksum=file.sha256)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_soon_and_keeps_everything(
     project: Project, server: AssetServer, number: signal.Signals, code: int
@@ -73,6 +74,7 @@ def test_nothing_goes_on_after_a_signal(project: Project, server: AssetServer) -
     assert server.stats.connections_open == 0
 
 
+@pytest.mark.alone
 def test_a_second_signal_ends_at_once(project: Project) -> None:
     """Whoever presses Ctrl-C twice is not made to wait."""
     with Running(project.root, "sync", "--json") as running:

@@ -90,6 +90,7 @@ def test_a_line_for_gitignore_ignores_that_file_alone(tmp_path: Path, name: str)
         assert (done.returncode == 0) is (other == name)
 
 
+@pytest.mark.alone
 def test_a_big_tree_is_looked_through_quickly(tmp_path: Path) -> None:
     """20,000 files take a fifth of the two seconds that 100,000 may take, with room for a busy machine."""
     for folder in range(100):
