@@ -41,36 +41,29 @@ Body = Callable[[AssetManager], Awaitable[int]]
 
 def run(common: Common, body: Body, *, settings: Settings | None = None, minimal: bool | None = None) -> int:
     """Run ``body`` with a manager and return the exit code. Prints errors; raises nothing but `SystemExit`."""
-    setup = set_up_logging(common)
-    try:
-        return anyio.run(
-            _main,
-            common,
-            body,
-            settings,
-            minimal,
-            setup,
-            backend="asyncio",
-            backend_options={"use_uvloop": _has_uvloop()},
-        )
-    except GrymFetchError as error:
-        print_error(error)
-        return exit_codes.exit_code(error)
-    except (click.ClickException, BrokenPipeError):
-        raise
-    except Exception as error:
-        log.debug("internal error", exc_info=True)
-        return _internal_error(common, error)
-    finally:
-        setup.close()
+
+    def work(setup: LogSetup) -> int:
+        options = {"use_uvloop": _has_uvloop()}
+        return anyio.run(_main, common, body, settings, minimal, setup, backend="asyncio", backend_options=options)
+
+    return _told(common, work)
 
 
 def run_plain(common: Common, work: Callable[[], int]) -> int:
     """Do work that needs neither manager nor event loop and return the exit code, with errors told as `run` does."""
-    setup = set_up_logging(common)
-    try:
+
+    def logged(setup: LogSetup) -> int:
         setup.add_file(Path.cwd)
         return work()
+
+    return _told(common, logged)
+
+
+def _told(common: Common, work: Callable[[LogSetup], int]) -> int:
+    """Do the work with the log set up; turn what it raises into a message and an exit code."""
+    setup = set_up_logging(common)
+    try:
+        return work(setup)
     except GrymFetchError as error:
         print_error(error)
         return exit_codes.exit_code(error)
