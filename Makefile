@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check format lint types bench clean
+.PHONY: demo test sweep check format lint types bench clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grym-fetch needs Python 3.11 or later")'
@@ -15,9 +15,12 @@ $(READY): pyproject.toml
 demo: $(READY)  ## the main job, with no network
 	$(BIN)/grym-fetch demo
 
-test: $(READY)  ## all tests
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not alone"
-	$(BIN)/python -m pytest -q -m alone
+test: $(READY)  ## all tests but the sweeps
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not alone and not sweep"
+	$(BIN)/python -m pytest -q -m "alone and not sweep"
+
+sweep: $(READY)  ## every crash point and every seed: minutes
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m sweep
 
 check: $(READY) lint types test  ## what decides whether a change is good
 
