@@ -114,7 +114,7 @@ class Content:
             origin.validator = validator
             await self._stage.note_origin(origin.number, origin.url, validator)
 
-    async def store(self, start: int, data: bytes, origin: Origin) -> None:
+    async def store(self, start: int, data: bytes | memoryview, origin: Origin) -> None:
         """Write a piece; hash it from memory if the frontier is there."""
         self.frontier.offer(start, data)
         if self._suspects is not None:
@@ -180,7 +180,7 @@ class Content:
         self._suspects = PieceTable(piece for piece in self.pieces if piece.origin != trusted.number)
         self.differing.clear()
 
-    async def _compare(self, start: int, data: bytes, origin: Origin) -> None:
+    async def _compare(self, start: int, data: bytes | memoryview, origin: Origin) -> None:
         assert self._suspects is not None
         old = await self._stage.read(start, start + len(data))
         if old == data[: len(old)]:

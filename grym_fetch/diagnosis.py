@@ -352,9 +352,9 @@ class _Prober:
         return Finding("ok", "origin", what, "", asset.id, figures)
 
     async def _certificate_days(self, url: URL) -> int | None:
-        if self.transport.proxy_for(url) is not None:
+        if self.transport.settings.proxy_for(url) is not None:
             return None
-        end = await certificate_expiry(url.host or "", url.port or 443, self.transport.tls, self.patience)
+        end = await certificate_expiry(url.host or "", url.port or 443, self.transport.settings.tls, self.patience)
         return None if end is None else int((end - self.clock.wall()) // 86400)
 
 

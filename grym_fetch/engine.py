@@ -76,7 +76,7 @@ class Engine:
 
     @cached_property
     def delivery(self) -> Delivery:
-        """What fetches. Made when something has to be fetched: aiohttp is imported then, and not before."""
+        """What fetches. Made when something has to be fetched: what speaks HTTP is imported then, and not before."""
         from grym_fetch.backends.http_client import HttpTransport
 
         settings = self._settings

@@ -45,7 +45,7 @@ class Frontier:
         self._claims = PieceTable(claims)
         for piece in claims:
             self._stored.add(piece.start, piece.stop)
-        self._memory: dict[int, bytes] = {}
+        self._memory: dict[int, bytes | memoryview] = {}
         self._memory_end = 0
         """Where the run ends that is being hashed or waits in memory."""
         self._on_bad = on_bad
@@ -53,7 +53,7 @@ class Frontier:
         self._wakeup = asyncio.Event()
         self._wakeup.set()
 
-    def offer(self, start: int, data: bytes) -> None:
+    def offer(self, start: int, data: bytes | memoryview) -> None:
         """A piece is on its way to the disk; keep it in memory if the frontier will be there soon."""
         if start == self._memory_end and start + len(data) - self.position <= MEMORY:
             self._memory[start] = data
@@ -81,7 +81,7 @@ class Frontier:
     async def _advance(self) -> bool:
         """Hash what is next, if it is there. False if nothing is."""
         at = self.position
-        data = self._memory.pop(at, None)
+        data: bytes | memoryview | None = self._memory.pop(at, None)
         if data is None:
             stop = min(self._stored.run_from(at), at + READ_BACK)
             if stop == at:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from grym_fetch.backends.base import Clock, Response
+from grym_fetch.buffers import Buffers
 from grym_fetch.content import Content
 from grym_fetch.core import http
 from grym_fetch.core.errors import (
@@ -32,6 +33,8 @@ from grym_fetch.outlast import outlast
 
 FLUSH_SECONDS = 1.0
 """A piece is written when it is full or this old, so that a slow link loses little at a crash."""
+LIMITED_READ = 64 * 1024
+"""Bytes read in one go under a rate limit, so that the bar moves and does not jump."""
 RATE_SECONDS = 1.0
 """How far back the speed of one connection looks, at least."""
 MOST_CHANGES = 2
@@ -98,7 +101,7 @@ class Intake:
         self._promised_size = promised_size
         self._on_bytes = on_bytes
         self._limiter = limiter
-        self._piece_size = piece_size
+        self._buffers = Buffers(piece_size)
 
     async def take_in(self, attempt: Attempt, answer: Answer) -> Restart | None:
         """Act on the verdict. Raises `TransferError`, `IntegrityError` or `StorageError` where the attempt failed."""
@@ -218,77 +221,96 @@ class Intake:
     async def _stream(self, attempt: Attempt, response: Response, stop: int, *, ends_there: bool) -> Restart | None:
         """Take the body in up to ``stop``. ``ends_there``: it must reach it; otherwise its end tells the length."""
         segment, origin = attempt.segment, attempt.origin
-        inlet = Inlet(self._content, origin, self._clock, self._piece_size)
+        inlet = Inlet(self._content, origin, self._clock, self._buffers)
         try:
             # The segment may be cut short while we read: what lies behind its stop is someone else's by then.
-            while segment.position < min(stop, segment.stop):
-                data = await response.read()
+            while (left := min(stop, segment.stop) - segment.position) > 0:
+                room = inlet.room(left if self._limiter is None else min(left, LIMITED_READ))
+                count = await response.readinto(room)
                 now = self._clock.monotonic()
-                if not data:
+                if not count:
                     if ends_there:
                         raise ConnectionLost(origin.url, "the content ended early")
                     return await self._learn_size(segment.position, origin)
                 attempt.first_byte_at = attempt.first_byte_at or now
-                data = data[: max(0, min(stop, segment.stop) - segment.position)]
-                wanted = self._claim(segment, data)
-                self._on_bytes(origin, len(data), now)
-                for start, part in wanted:
-                    await inlet.add(start, part)
+                count = max(0, min(count, min(stop, segment.stop) - segment.position))
+                start, wanted = segment.position, self._claim(segment, count)
+                self._on_bytes(origin, count, now)
+                if wanted == [(start, start + count)] and inlet.ends_at(start):
+                    await inlet.took(start, count)
+                else:
+                    data = bytes(room[:count])
+                    for here, end in wanted:
+                        await inlet.add(here, data[here - start : end - start])
                 if self._limiter is not None:
-                    await self._clock.sleep(self._limiter.take(len(data), now))
+                    await self._clock.sleep(self._limiter.take(count, now))
         finally:
             await inlet.close()
         return None
 
-    def _claim(self, segment: Segment, data: bytes) -> list[tuple[int, bytes]]:
-        """Note that ``data`` is on hand; return what of it to keep, with where it belongs.
+    def _claim(self, segment: Segment, count: int) -> list[tuple[int, int]]:
+        """Note that the segment's next ``count`` bytes are on hand; return which stretches of them to keep.
 
         Of a whole stream that is what is missing: the rest is on hand already, proved or about to be.
         """
         segments, start = self._content.segments, segment.position
         if not segment.whole:
-            segments.arrived(segment, len(data))
-            return [(start, data)]
-        segment.position = end = start + len(data)
+            segments.arrived(segment, count)
+            return [(start, start + count)]
+        segment.position = end = start + count
         wanted = []
         while (gap := segments.missing_in(start, end)) is not None:
             segments.keep(gap.start, gap.stop)
-            wanted.append((gap.start, data[gap.start - end + len(data) : gap.stop - end + len(data)]))
+            wanted.append((gap.start, gap.stop))
         return wanted
 
 
 class Inlet:
-    """Collects chunks into pieces and has them stored one at a time, while the next one arrives."""
+    """Receives bytes into pieces and has them stored one at a time, while the next one arrives."""
 
-    def __init__(self, content: Content, origin: Origin, clock: Clock, piece_size: int) -> None:
+    def __init__(self, content: Content, origin: Origin, clock: Clock, buffers: Buffers) -> None:
         self.origin = origin
         self._content = content
         self._clock = clock
-        self._piece_size = piece_size
-        self._chunks: list[bytes] = []
+        self._buffers = buffers
+        self._buffer = buffers.take()
         self._start = 0
         self._length = 0
         self._since = 0.0
         self._storing: asyncio.Task[None] | None = None
 
-    async def add(self, start: int, chunk: bytes) -> None:
-        """Take in the bytes at ``start``. Waits for the disk where that is slower than the network."""
+    def room(self, most: int) -> memoryview:
+        """Where the next bytes are to be received, ``most`` of them at the most."""
+        return memoryview(self._buffer)[self._length : self._length + most]
+
+    def ends_at(self, start: int) -> bool:
+        """Whether bytes at ``start`` go on where the last ones ended."""
+        return not self._length or start == self._start + self._length
+
+    async def took(self, start: int, count: int) -> None:
+        """The bytes at ``start`` are in the room that was given. Waits where the disk is slower than the network."""
         now = self._clock.monotonic()
-        if self._chunks and start != self._start + self._length:
-            await self._flush()
-        if not self._chunks:
+        if not self._length:
             self._start, self._since = start, now
-        self._chunks.append(chunk)
-        self._length += len(chunk)
-        if self._length >= self._piece_size or now - self._since >= FLUSH_SECONDS:
+        self._length += count
+        if self._length == len(self._buffer) or now - self._since >= FLUSH_SECONDS:
             await self._flush()
+
+    async def add(self, start: int, data: bytes) -> None:
+        """Take bytes that were received elsewhere."""
+        if not self.ends_at(start):
+            await self._flush()
+        while data:
+            room = self.room(len(data))
+            count = len(room)
+            room[:] = data[:count]
+            await self.took(start, count)
+            start, data = start + count, data[count:]
 
     async def _flush(self) -> None:
         await self._settle()
-        # Joined once: one write, one digest and one hash for a few MiB, instead of one for each chunk of a socket.
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        self._length = 0
+        data = self._buffers.lend(self._buffer, self._length)
+        self._buffer, self._length = self._buffers.take(), 0
         self._storing = asyncio.get_running_loop().create_task(self._content.store(self._start, data, self.origin))
 
     async def _settle(self) -> None:
@@ -305,6 +327,9 @@ class Inlet:
 
     async def close(self) -> None:
         """Store what is left, also when the connection broke off or the job was cancelled."""
-        if self._chunks:
-            await self._flush()
-        await self._settle()
+        try:
+            if self._length:
+                await self._flush()
+            await self._settle()
+        finally:
+            self._buffers.give(self._buffer)

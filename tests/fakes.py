@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from grym_fetch.backends.base import Response
 from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.http import ResponseHead, Validator
 from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_digest, read_journal
@@ -91,7 +92,7 @@ class MemoryStage:
             state.pieces.drop(len(self.folder.part), 1 << 62)
         return state
 
-    async def write(self, start: int, data: bytes, origin: int) -> Piece:
+    async def write(self, start: int, data: bytes | memoryview, origin: int) -> Piece:
         """Write a piece and record it."""
         await asyncio.sleep(0)
         part = self.folder.part
@@ -162,10 +163,17 @@ class ScriptedResponse:
         self.closed = False
         self._body = list(body)
 
-    async def read(self) -> bytes:
-        """The next of the chunks given, empty after the last."""
+    async def readinto(self, buffer: memoryview) -> int:
+        """Give the next of the chunks given, nothing after the last."""
         await asyncio.sleep(0)
-        return self._body.pop(0) if self._body else b""
+        if not self._body:
+            return 0
+        chunk = self._body.pop(0)
+        count = min(len(chunk), len(buffer))
+        buffer[:count] = chunk[:count]
+        if count < len(chunk):
+            self._body.insert(0, chunk[count:])
+        return count
 
     def close(self) -> None:
         """Be done with it."""
@@ -173,6 +181,13 @@ class ScriptedResponse:
 
 
 Answer = ScriptedResponse | Exception | Callable[[Mapping[str, str]], ScriptedResponse]
+
+
+async def read_some(response: Response, most: int = 65_536) -> bytes:
+    """Return the next bytes of a body, empty at its end."""
+    buffer = bytearray(most)
+    count = await response.readinto(memoryview(buffer))
+    return bytes(buffer[:count])
 
 
 class ScriptedConnection:

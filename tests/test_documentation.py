@@ -433,7 +433,7 @@ def files_of_the_repository() -> Iterator[Path]:
     made = {"__pycache__", "build", "dist", "assets", "logs"}
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [name for name in folders if name not in made and (not name.startswith(".") or name == ".ci")]
-        yield from (Path(folder) / name for name in names)
+        yield from (Path(folder) / name for name in names if name != ".git")
 
 
 def test_nothing_speaks_of_the_place_where_it_was_written() -> None:

@@ -16,7 +16,7 @@ from grym_fetch.core.ranges import ByteRange
 from grym_fetch.exchange import Answer, Exchange
 from grym_fetch.testing import AssetServer, ExpiringRedirect, seeded_bytes
 from tests.fakes import Answer as Scripted
-from tests.fakes import ScriptedConnection, ScriptedResponse
+from tests.fakes import ScriptedConnection, ScriptedResponse, read_some
 
 HUB = "https://hub.example/a.bin"
 CDN = "https://cdn.example/a.bin?sig=hush"
@@ -338,7 +338,7 @@ async def test_an_expiring_link_of_a_real_server() -> None:
         body = b""
         for start in range(0, 6000, 1000):
             answer = await Exchange(Credentials({})).open(connection, origin, Asked(ByteRange(start, start + 1000)))
-            body += await answer.response.read()
+            body += await read_some(answer.response)
             answer.response.close()
         await connection.aclose()
         assert body == content

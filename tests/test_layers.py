@@ -12,7 +12,7 @@ PACKAGE = ROOT / "grym_fetch"
 
 # From the ground up. A module may import from lower rows only, and within a row of packages from itself.
 LAYERS: list[set[str]] = [
-    {"_version", "outlast"},
+    {"_version", "outlast", "buffers"},
     {"core"},
     {"backends.base"},
     {"bus", "exchange", "frontier", "backends", "reports"},

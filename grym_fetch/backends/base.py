@@ -39,8 +39,8 @@ class Response(Protocol):
     def head(self) -> ResponseHead:
         """Status and fields."""
 
-    async def read(self) -> bytes:
-        """Return the next bytes of the body as they come, empty at its end."""
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill the front of ``buffer`` with what has come of the body, waiting for at least one byte; 0 at its end."""
 
     def close(self) -> None:
         """Be done with it. The connection is kept only if the body was read to its end."""
@@ -77,7 +77,7 @@ class Stage(Protocol):
     def recovered(self) -> JournalState:
         """What an earlier process left behind. It claims; nothing is proved yet."""
 
-    async def write(self, start: int, data: bytes, origin: int) -> Piece:
+    async def write(self, start: int, data: bytes | memoryview, origin: int) -> Piece:
         """Write a piece and record it. Returns once both are with the operating system."""
 
     async def read(self, start: int, stop: int) -> bytes:

@@ -251,7 +251,7 @@ class DiskStage:
         if written != len(record):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    async def write(self, start: int, data: bytes, origin: int) -> Piece:
+    async def write(self, start: int, data: bytes | memoryview, origin: int) -> Piece:
         """Write a piece and record it."""
         piece = await self._writers.compute(self._write, start, data, origin)
         self._unflushed += len(data)
@@ -260,7 +260,7 @@ class DiskStage:
             self._flushing = asyncio.get_running_loop().create_task(self._flush(), name="background flush")
         return piece
 
-    def _write(self, start: int, data: bytes, origin: int) -> Piece:
+    def _write(self, start: int, data: bytes | memoryview, origin: int) -> Piece:
         with storage_errors(self._store.path_of(self._key.local_path)):
             view = memoryview(data)
             at = start

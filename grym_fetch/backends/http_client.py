@@ -1,67 +1,26 @@
-"""HTTP over aiohttp: one place for a connection, one GET, a body as it comes.
+"""HTTP: one place for a connection, one GET, a body as it comes. Which way it goes, the address decides.
 
-Rules: follows no redirect, sends no cookie, decodes nothing, verifies TLS always. Every exception of aiohttp, asyncio
-and the operating system is mapped here, once, and without its text, which may hold an address with a secret in it.
-
-A `SlotConnection` holds an aiohttp session whose connector may open one socket. aiohttp's own limit does not count
-idle sockets; this way there are never more sockets than places, idle ones included.
+Rules: whatever the way, there is at most one socket a place, idle ones included. No redirect is followed, no cookie
+kept, nothing decoded, TLS always verified; every foreign exception is mapped where it arises, without its text.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import ssl
 from collections.abc import Mapping
-from urllib.request import getproxies, proxy_bypass
+from typing import Literal
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
-from grym_fetch.core.addresses import forbidden_reason
-from grym_fetch.core.errors import (
-    BadResponse,
-    CertificateRejected,
-    ConnectFailed,
-    ConnectionLost,
-    GrymFetchError,
-    PolicyRefused,
-    Stalled,
-)
-from grym_fetch.core.http import ResponseHead
-from grym_fetch.core.text import safe_text
+from grym_fetch.backends.base import Connection, Response
+from grym_fetch.backends.http_plain import PlainConnection
+from grym_fetch.backends.http_settings import HttpSettings
 
-READ_BUFFER = 512 * 1024
-"""Bytes a connection may buffer before it stops reading from the socket (twice this at the most)."""
-MAX_FIELD = 16 * 1024
-"""Bytes of one header field; with at most 128 fields, this bounds what headers can cost."""
-
-
-class GuardedResolver(AbstractResolver):
-    """Resolves names, and refuses what `forbidden_reason` forbids: checked here, after resolution, nothing slips by."""
-
-    def __init__(self, *, allow_private: bool) -> None:
-        self._resolver = DefaultResolver()
-        self._allow_private = allow_private
-
-    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
-        """Resolve ``host``; raises `PolicyRefused` if any of its addresses is forbidden."""
-        found = await self._resolver.resolve(host, port, family)  # type: ignore[arg-type]  # as above
-        for entry in found:
-            reason = forbidden_reason(entry["host"], allow_private=self._allow_private)
-            if reason:
-                raise PolicyRefused(f"//{host}", f"{safe_text(host)} is {reason}")
-        return found
-
-    async def close(self) -> None:
-        """Close the resolver beneath."""
-        await self._resolver.close()
+Library = Literal["auto", "aiohttp"]
+"""``auto``: a socket of our own, and aiohttp where there is a proxy. ``aiohttp``: aiohttp for everything."""
 
 
 class HttpTransport:
-    """Makes connections that share time-outs, proxy settings and the TLS context. Times in seconds."""
+    """Makes connections that share settings. Times in seconds."""
 
     def __init__(
         self,
@@ -70,46 +29,15 @@ class HttpTransport:
         stall_timeout: float = 30.0,
         allow_private: bool = True,
         user_agent: str = "grym-fetch",
+        library: Library = "auto",
     ) -> None:
-        self.timeout = aiohttp.ClientTimeout(
-            total=None, connect=connect_timeout, sock_connect=connect_timeout, sock_read=stall_timeout
+        self.settings = HttpSettings(
+            connect_timeout=connect_timeout,
+            stall_timeout=stall_timeout,
+            allow_private=allow_private,
+            user_agent=user_agent,
         )
-        self.connect_timeout = connect_timeout
-        self.stall_timeout = stall_timeout
-        self.allow_private = allow_private
-        self.fields = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
-        self._proxies = getproxies()
-        self._proxy_of: dict[tuple[str, str], str | None] = {}
-        self._tls: ssl.SSLContext | None = None
-
-    @property
-    def tls(self) -> ssl.SSLContext:
-        """The context for https. Made on first use: it reads every trusted certificate."""
-        if self._tls is None:
-            # OpenSSL itself honours SSL_CERT_FILE and SSL_CERT_DIR here.
-            self._tls = ssl.create_default_context()
-        return self._tls
-
-    def proxy_for(self, url: URL) -> str | None:
-        """The proxy that the environment names for this address, or None. `ConnectFailed` for an unusable one."""
-        key = (url.scheme, url.host or "")
-        if key not in self._proxy_of:
-            # Looked up once: each time, the standard library reads the whole environment.
-            self._proxy_of[key] = self._find_proxy(url)
-        return self._proxy_of[key]
-
-    def _find_proxy(self, url: URL) -> str | None:
-        if proxy_bypass(url.host or ""):
-            return None
-        proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
-        if not proxy:
-            return None
-        if "://" not in proxy:
-            proxy = f"http://{proxy}"
-        if not proxy.lower().startswith(("http://", "https://")):
-            scheme = safe_text(proxy.partition("://")[0], limit=20)
-            raise ConnectFailed(str(url), f"the proxy in the environment is of a kind ({scheme}) that is not supported")
-        return proxy
+        self.library = library
 
     def connection(self) -> SlotConnection:
         """Return a new place for a connection."""
@@ -124,140 +52,31 @@ class SlotConnection:
 
     def __init__(self, transport: HttpTransport) -> None:
         self._transport = transport
-        self._session: aiohttp.ClientSession | None = None
-        self._key: tuple[str, str | None, int | None, str | None] | None = None
-        self.host = ""
+        self._plain: Connection = PlainConnection(transport.settings)
+        self._session: Connection | None = None
+        """Made when there is a proxy: aiohttp is imported then, and not before."""
 
-    async def get(self, url: str, fields: Mapping[str, str]) -> BodyResponse:
+    @property
+    def host(self) -> str:
+        """Host and port that the open socket leads to, empty if none is open."""
+        return self._plain.host or (self._session.host if self._session is not None else "")
+
+    async def get(self, url: str, fields: Mapping[str, str]) -> Response:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
-        address = URL(url, encoded=True)
-        proxy = self._transport.proxy_for(address)
-        reason = None if proxy else forbidden_reason(address.host or "", allow_private=self._transport.allow_private)
-        if reason:
-            raise PolicyRefused(url, f"{safe_text(address.host or '')} is {reason}")
-        key = (address.scheme, address.host, address.port, proxy)
-        if key != self._key:
-            await self.aclose()
-            self._session, self._key, self.host = self._open_session(guarded=not proxy), key, address.authority
-        assert self._session is not None
-        try:
-            response = await self._session.get(
-                address,
-                headers={**self._transport.fields, **fields},
-                allow_redirects=False,
-                proxy=proxy,
-                ssl=self._transport.tls if address.scheme == "https" else True,
-            )
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise _mapped(error, url, self._transport) from None
-        return BodyResponse(response, url, self._transport)
+        proxy = self._transport.settings.proxy_for(URL(url, encoded=True))
+        if proxy is None and self._transport.library == "auto":
+            if self._session is not None:
+                await self._session.aclose()
+            return await self._plain.get(url, fields)
+        await self._plain.aclose()
+        if self._session is None:
+            from grym_fetch.backends.http_session import SessionConnection
 
-    def _open_session(self, *, guarded: bool) -> aiohttp.ClientSession:
-        # A proxy is the user's own choice and may be anywhere; what lies behind it, the proxy resolves itself.
-        resolver = GuardedResolver(allow_private=self._transport.allow_private) if guarded else DefaultResolver()
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=1,
-                limit_per_host=1,
-                keepalive_timeout=30,
-                use_dns_cache=False,
-                resolver=resolver,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=self._transport.timeout,
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=READ_BUFFER,
-            max_line_size=MAX_FIELD,
-            max_field_size=MAX_FIELD,
-        )
+            self._session = SessionConnection(self._transport.settings)
+        return await self._session.get(url, fields)
 
     async def aclose(self) -> None:
         """Close the socket, if one is open."""
-        session, self._session, self._key, self.host = self._session, None, None, ""
-        if session is not None:
-            await session.close()
-
-
-class BodyResponse:
-    """A response whose body has not been read yet."""
-
-    def __init__(self, response: aiohttp.ClientResponse, url: str, transport: HttpTransport) -> None:
-        self._response = response
-        self._url = url
-        self._transport = transport
-        self._is_broken = False
-        fields: dict[str, list[str]] = {}
-        for name, value in response.headers.items():
-            fields.setdefault(name.lower(), []).append(value)
-        self.head = ResponseHead(response.status, fields)
-
-    async def read(self) -> bytes:
-        """Return what has arrived since the last call, waiting for at least one byte; empty at the end."""
-        stream = self._response.content
-        try:
-            return await stream.readany()
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            # aiohttp raises what ended the connection before it gives what had arrived by then. That is up to a
-            # MiB: thrown away each time, a server that breaks off early would never get us any further.
-            rest = b"".join(stream._buffer)  # noqa: SLF001 - no public way to it
-            if rest and not self._is_broken:
-                self._is_broken = True
-                return rest
-            raise _mapped(error, self._url, self._transport, in_body=True) from None
-
-    def close(self) -> None:
-        """Keep the socket if the body was read to its end, close it otherwise."""
-        if self._response.content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()
-
-
-def _mapped(error: BaseException, url: str, transport: HttpTransport, *, in_body: bool = False) -> GrymFetchError:
-    """Return our error for a foreign one: the family decides, never the text."""
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return ConnectFailed(url, f"no connection within {transport.connect_timeout:g} s")
-        case aiohttp.SocketTimeoutError() | asyncio.TimeoutError():
-            return Stalled(url, f"nothing arrived for {transport.stall_timeout:g} s")
-        case aiohttp.ClientConnectorCertificateError():
-            return CertificateRejected(url, f"the server's certificate was rejected: {_certificate_reason(error)}")
-        case aiohttp.ClientConnectorDNSError():
-            return ConnectFailed(url, "the host name cannot be resolved")
-        case aiohttp.ClientHttpProxyError():
-            return ConnectFailed(url, f"the proxy answered {error.status}")
-        case aiohttp.ClientProxyConnectionError():
-            return ConnectFailed(url, f"no connection to the proxy: {_os_reason(error)}")
-        case aiohttp.ClientSSLError():
-            return ConnectFailed(url, "the TLS handshake failed")
-        case aiohttp.ClientConnectorError():
-            return ConnectFailed(url, f"cannot connect: {_os_reason(error)}")
-        case aiohttp.ServerDisconnectedError() if not in_body:
-            return ConnectionLost(url, "the server closed the connection without an answer")
-        case aiohttp.ClientPayloadError():
-            return ConnectionLost(url, "the connection broke off before the end of the content")
-        case aiohttp.InvalidURL():
-            return PolicyRefused(url, "not a usable address")
-        case aiohttp.ClientResponseError():
-            return BadResponse(url, "the response breaks the rules of HTTP")
-        case OSError():
-            return ConnectionLost(url, f"the connection broke off: {_os_reason(error)}")
-        case aiohttp.ClientConnectionError():
-            return ConnectionLost(url, "the connection broke off")
-        case _:
-            return BadResponse(url, f"the response could not be read ({type(error).__name__})")
-
-
-def _os_reason(error: BaseException) -> str:
-    number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
-    if isinstance(number, int) and number > 0:
-        return os.strerror(number).lower()
-    # Several addresses were tried and asyncio has joined their errors into one text without a number.
-    inner = getattr(error, "os_error", None)
-    return "all addresses failed" if inner is not None else "the connection was reset"
-
-
-def _certificate_reason(error: aiohttp.ClientConnectorCertificateError) -> str:
-    reason = getattr(error.certificate_error, "verify_message", "") or "verification failed"
-    return safe_text(str(reason))
+        await self._plain.aclose()
+        if self._session is not None:
+            await self._session.aclose()

@@ -1,0 +1,60 @@
+"""What the connections of one run share."""
+
+from __future__ import annotations
+
+import ssl
+from urllib.request import getproxies, proxy_bypass
+
+from yarl import URL
+
+from grym_fetch.core.errors import ConnectFailed
+from grym_fetch.core.text import safe_text
+
+
+class HttpSettings:
+    """What every connection of a run knows: time-outs in seconds, fields, proxies, and the TLS context."""
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float = 10.0,
+        stall_timeout: float = 30.0,
+        allow_private: bool = True,
+        user_agent: str = "grym-fetch",
+    ) -> None:
+        self.connect_timeout = connect_timeout
+        self.stall_timeout = stall_timeout
+        self.allow_private = allow_private
+        self.fields = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+        self._proxies = getproxies()
+        self._proxy_of: dict[tuple[str, str], str | None] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """The context for https. Made on first use: it reads every trusted certificate."""
+        if self._tls is None:
+            # OpenSSL itself honours SSL_CERT_FILE and SSL_CERT_DIR here.
+            self._tls = ssl.create_default_context()
+        return self._tls
+
+    def proxy_for(self, url: URL) -> str | None:
+        """The proxy that the environment names for this address, or None. `ConnectFailed` for an unusable one."""
+        key = (url.scheme, url.host or "")
+        if key not in self._proxy_of:
+            # Looked up once: each time, the standard library reads the whole environment.
+            self._proxy_of[key] = self._find_proxy(url)
+        return self._proxy_of[key]
+
+    def _find_proxy(self, url: URL) -> str | None:
+        if proxy_bypass(url.host or ""):
+            return None
+        proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
+        if not proxy:
+            return None
+        if "://" not in proxy:
+            proxy = f"http://{proxy}"
+        if not proxy.lower().startswith(("http://", "https://")):
+            scheme = safe_text(proxy.partition("://")[0], limit=20)
+            raise ConnectFailed(str(url), f"the proxy in the environment is of a kind ({scheme}) that is not supported")
+        return proxy
