@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test sweep check format lint types bench clean
+.PHONY: demo test sweep check format lint types reliability bench clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grym-fetch needs Python 3.11 or later")'
@@ -34,6 +34,9 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+reliability: $(READY)  ## write docs/reliability.md anew from the marks of the tests
+	$(BIN)/python -m tests.reliability
 
 bench: $(READY)  ## speed, against the tools that are installed
 	$(BIN)/python -m benchmarks
