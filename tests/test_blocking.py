@@ -228,6 +228,7 @@ def test_progress(project: Project, kind: str) -> None:
     unregister()
 
 
+@pytest.mark.shows("U6")
 def test_a_callback_may_unregister_itself(project: Project) -> None:
     """A callback in a thread, and one in the loop itself, can end their own registration."""
     seen: list[str] = []
@@ -246,6 +247,7 @@ def test_a_callback_may_unregister_itself(project: Project) -> None:
     assert sorted(seen) == ["loop", "thread"]
 
 
+@pytest.mark.shows("U6")
 def test_a_blocking_call_inside_the_loop_is_refused(project: Project) -> None:
     """An async callback that makes a blocking call gets an error, where it would wait for itself for ever."""
     troubles: list[RuntimeError] = []

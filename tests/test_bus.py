@@ -82,6 +82,7 @@ happenings = st.lists(
 
 
 @given(happenings)
+@pytest.mark.shows("U6")
 def test_what_is_kept(steps: list[Event | None]) -> None:
     """Of the progress between two state changes of an asset the latest is kept; all else is kept, in order."""
     bus = new_bus()
@@ -101,6 +102,7 @@ def test_what_is_kept(steps: list[Event | None]) -> None:
     assert subscription.drain() == model
 
 
+@pytest.mark.shows("U6")
 async def test_a_reader_that_does_not_read_costs_little() -> None:
     """After 10,000 events without reading, at most one progress an asset is queued, and every other event."""
     bus = new_bus()
@@ -323,6 +325,7 @@ async def test_a_callback_gets_one_event_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.shows("U5")
 async def test_a_callback_that_raises_is_dropped(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     """A callback that raises is logged once and called no more; the others and the emitter notice nothing."""
     bus = new_bus()
@@ -354,6 +357,7 @@ async def test_a_callback_that_raises_is_dropped(kind: str, caplog: pytest.LogCa
     assert bus._pumps == {}
 
 
+@pytest.mark.shows("U6")
 async def test_a_callback_that_blocks_holds_up_nobody() -> None:
     """While one callback blocks its thread, events are emitted, others get them, and the bus can be closed."""
     bus = new_bus()
@@ -413,6 +417,7 @@ async def test_a_callback_that_is_stopped_hears_no_more() -> None:
     assert seen == [verifying("a", 1)]
 
 
+@pytest.mark.shows("U6")
 async def test_a_callback_may_stop_itself_and_emit() -> None:
     """From within a callback, emitting and stopping do no harm."""
     bus = new_bus()

@@ -55,6 +55,7 @@ async def test_range_and_validator_go_along() -> None:
 @pytest.mark.parametrize(
     "validator", [Validator(), Validator('W/"v1"'), Validator(None, "Thu, 01 Jan 2026 00:00:00 GMT")]
 )
+@pytest.mark.shows("R11", "B23")
 async def test_only_a_strong_validator_goes_along(validator: Validator) -> None:
     """RFC 9110 section 13.1.5: no weak validator is sent in If-Range."""
     connection = ScriptedConnection({HUB: [part()]})
@@ -96,6 +97,7 @@ async def test_a_failure_to_connect_passes_through() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.shows("R25", "A15")
 async def test_a_redirect_is_followed_with_the_same_question(status: int) -> None:
     """Each hop is asked for the same range under the same condition, and no redirect's body is read."""
     connection = ScriptedConnection({HUB: [to(CDN, status)], CDN: [part()]})
@@ -116,6 +118,7 @@ async def test_a_redirect_is_followed_with_the_same_question(status: int) -> Non
         ("https://user:pw@cdn.example/a", "https://cdn.example/a"),
     ],
 )
+@pytest.mark.shows("A16")
 async def test_where_a_location_leads(location: str, target: str) -> None:
     """A location is relative to where it came from, keeps its encoding, and loses userinfo and fragment."""
     connection = ScriptedConnection({HUB: [to(location)], target: [part()]})
@@ -128,6 +131,7 @@ async def test_where_a_location_leads(location: str, target: str) -> None:
     "location",
     ["http://hub.example/a.bin?sig=hush", "file:///etc/passwd", "ftp://hub.example/a", "javascript:1", "data:,x"],
 )
+@pytest.mark.shows("A11", "A12")
 async def test_a_redirect_to_somewhere_bad_is_refused(location: str) -> None:
     """Neither down to http nor to another scheme does a redirect lead, and the refusal tells no query."""
     connection = ScriptedConnection({HUB: [to(location)]})
@@ -162,6 +166,7 @@ async def test_the_longest_chain() -> None:
     assert isinstance((await ask(chain(MAX_REDIRECTS), Origin(0, HUB))).verdict, Partial)
 
 
+@pytest.mark.shows("A8")
 async def test_one_redirect_too_many() -> None:
     """One more is refused, nothing is left open, and nothing is remembered."""
     connection, origin = chain(MAX_REDIRECTS + 1), Origin(0, HUB)
@@ -173,6 +178,7 @@ async def test_one_redirect_too_many() -> None:
 
 
 @pytest.mark.parametrize("back", [HUB, CDN, "https://cdn.example/a.bin?sig=hush#again"])
+@pytest.mark.shows("A8")
 async def test_a_loop_is_noticed_when_it_closes(back: str) -> None:
     """A redirect to where we have been is refused at once, and the refusal tells no query."""
     connection = ScriptedConnection({HUB: [to(CDN)], CDN: [to(back)]})
@@ -201,6 +207,7 @@ async def test_credentials_go_to_their_own_origin() -> None:
     "target",
     [CDN, "https://hub.example:8443/a.bin", "https://sub.hub.example/a.bin", "https://hub.example.evil.example/a.bin"],
 )
+@pytest.mark.shows("A9", "A10")
 async def test_credentials_stay_behind(target: str) -> None:
     """Another host, another port or a subdomain gets nothing: neither the first origin's token nor one of its own."""
     connection = ScriptedConnection({HUB: [to(target)], target: [part()]})
@@ -208,6 +215,7 @@ async def test_credentials_stay_behind(target: str) -> None:
     assert authorizations(connection) == ["Bearer hub-token", None]
 
 
+@pytest.mark.shows("A9")
 async def test_credentials_do_not_come_back() -> None:
     """Once another origin has led the way, the first one gets no credentials either: it did not choose the address."""
     back = "https://hub.example/chosen-by-cdn"
@@ -216,6 +224,7 @@ async def test_credentials_do_not_come_back() -> None:
     assert authorizations(connection) == ["Bearer hub-token", None, None]
 
 
+@pytest.mark.shows("A9")
 async def test_a_remembered_address_gets_no_credentials() -> None:
     """What a redirect led to is asked without credentials also when it is asked directly."""
     connection, origin = ScriptedConnection({HUB: [to(CDN)], CDN: [part()]}), Origin(0, HUB)
@@ -243,6 +252,7 @@ async def test_plain_http_gets_no_credentials() -> None:
     assert authorizations(connection) == [None, "Bearer local"]
 
 
+@pytest.mark.shows("A14")
 async def test_each_origin_has_its_own() -> None:
     """A mirror gets its own token and never the first origin's."""
     mirror = "https://mirror.example/a.bin"
@@ -263,6 +273,7 @@ async def test_no_redirect_leaves_nothing_to_remember() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+@pytest.mark.shows("A6")
 async def test_an_expired_address_is_found_anew(status: int) -> None:
     """When the remembered address answers as expired, the chain is walked again, to wherever it leads now."""
     fresh = "https://cdn.example/a.bin?sig=fresh"
@@ -278,6 +289,7 @@ async def test_an_expired_address_is_found_anew(status: int) -> None:
     assert [response.closed for response in connection.given] == [True, False, True, True, False]
 
 
+@pytest.mark.shows("A6", "B50")
 async def test_an_expired_address_is_walked_once() -> None:
     """If the address is expired after the second walk too, that is the answer: nobody goes round in circles."""
     connection = ScriptedConnection({HUB: [to(CDN)], CDN: [part(), ScriptedResponse(403)]})
@@ -312,6 +324,7 @@ async def test_a_remembered_address_that_redirects_is_found_anew() -> None:
     assert str(origin.target) == moved
 
 
+@pytest.mark.shows("A6")
 async def test_who_comes_late_uses_what_another_has_found() -> None:
     """Of several workers that meet the same expiry one walks again; the others use the address that he has found."""
     fresh = "https://cdn.example/a.bin?sig=fresh"
@@ -328,6 +341,7 @@ async def test_who_comes_late_uses_what_another_has_found() -> None:
     assert str(origin.target) == fresh
 
 
+@pytest.mark.shows("A6", "B50")
 async def test_an_expiring_link_of_a_real_server() -> None:
     """Against a server whose links open a file twice, six ranges come, with as few walks as that takes."""
     content = seeded_bytes(6000, seed=71)

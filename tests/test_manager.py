@@ -122,6 +122,7 @@ async def test_check_asset(project: Project) -> None:
         assert "checksum" in (status.error or "")
 
 
+@pytest.mark.shows("C12")
 async def test_a_file_changed_behind_our_back(project: Project) -> None:
     """A verified file that was changed afterwards is noticed and replaced, though size and times were put back."""
     async with project.manager() as manager:
@@ -133,6 +134,7 @@ async def test_a_file_changed_behind_our_back(project: Project) -> None:
         assert (await manager.get_asset_path("a")).read_bytes() == CONTENT
 
 
+@pytest.mark.shows("M17")
 async def test_sync_reports(project: Project, server: AssetServer) -> None:
     """A sync reports what was fetched and what was there; with failures it raises, and the rest is there."""
     project.add("b", [server.add("/b.bin", CONTENT).url], CONTENT)
@@ -189,6 +191,7 @@ async def test_progress_callbacks(project: Project, kind: str) -> None:
         assert len(seen) == count
 
 
+@pytest.mark.shows("U5", "U6")
 async def test_bad_callbacks_harm_nothing(project: Project) -> None:
     """A callback that raises, and one that blocks its thread for ever, stop no download."""
     release = threading.Event()
@@ -237,6 +240,7 @@ async def test_stand_ins(project: Project, server: AssetServer) -> None:
         assert not (await manager.check_asset("a")).exists
 
 
+@pytest.mark.shows("A6", "B50")
 async def test_redirects_are_remembered_and_walked_again(project: Project, server: AssetServer) -> None:
     """A signed address is asked directly until it expires; then the first address is asked again, without a retry."""
     hub = server.add("/hub.bin", faults=[ExpiringRedirect("/a.bin", uses=3)])
@@ -251,6 +255,7 @@ async def test_redirects_are_remembered_and_walked_again(project: Project, serve
     assert "retry_scheduled" not in kinds
 
 
+@pytest.mark.shows("A10")
 async def test_a_redirect_gets_no_credentials(project: Project, server: AssetServer) -> None:
     """What was meant for one host and port is not sent to another one."""
     async with AssetServer() as elsewhere:

@@ -187,6 +187,7 @@ async def test_a_stage_of_unknown_ownership_is_not_touched(store: DiskStore, own
     await stage.close()
 
 
+@pytest.mark.shows("B2", "B45")
 async def test_without_a_working_flock_the_living_are_safe(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +304,7 @@ async def test_the_journal_of_other_content_is_not_trusted(store: DiskStore, sta
     await again.close()
 
 
+@pytest.mark.shows("U4")
 async def test_a_journal_holds_no_address(store: DiskStore, stage: DiskStage) -> None:
     """Neither an address nor its secret lies on the disk."""
     await stage.note_origin(0, "https://user:pass@host.example/a.bin?signature=hush", Validator('"v"'))
@@ -351,6 +353,7 @@ async def test_a_failed_write_is_ours_and_claims_nothing(
     await again.close()
 
 
+@pytest.mark.shows("B14", "B63")
 async def test_a_record_cut_short_is_a_full_disk(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record of which only a part could be written is no record: the next process finds those before it."""
     stage = await store.open_stage(KEY, exclusive=True)
@@ -430,6 +433,7 @@ async def test_a_cancelled_write_is_over_before_the_cancellation(
 # -- opening --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shows("B14")
 async def test_a_stage_that_cannot_be_opened_leaves_no_descriptor(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -561,6 +565,7 @@ class Recorder:
         return path.rpartition("/")[2] if ".grym-fetch" in path else path
 
 
+@pytest.mark.shows("B48")
 async def test_the_order_of_publishing(store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bytes are flushed before the file gets its name, and the name before anybody is told."""
     final(store).parent.mkdir(parents=True)
@@ -600,6 +605,7 @@ async def test_the_stage_is_gone_after_publishing(store: DiskStore, stage: DiskS
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])
+@pytest.mark.shows("B64")
 async def test_the_file_respects_the_umask(store: DiskStore, mask: int, mode: int) -> None:
     """The published file has the mode of any file that this user makes."""
     before = os.umask(mask)
@@ -648,6 +654,7 @@ async def test_a_failed_fsync_is_not_repeated(
     assert not final(store).exists()
 
 
+@pytest.mark.shows("B59")
 async def test_a_disk_without_fsync_gets_the_file(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -810,6 +817,7 @@ async def test_a_real_mount_that_is_too_small(store: DiskStore, stage: DiskStage
 
 
 @pytest.mark.root
+@pytest.mark.shows("B63")
 async def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     """A full disk is an error of ours; when there is space again, the next process goes on where this one stopped."""
     assets = tmp_path / "assets"

@@ -115,6 +115,7 @@ async def failure_of(work: Awaitable[object]) -> GrymFetchError:
 # -- what goes out --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shows("A17")
 async def test_what_is_sent(server: AssetServer) -> None:
     """One GET goes out with our name, wanting the bytes as they are, and with no more than was asked for."""
     file = server.add("/a.bin", CONTENT)
@@ -159,6 +160,7 @@ async def test_no_redirect_is_followed(server: AssetServer) -> None:
     assert len(server.stats.requests) == 1
 
 
+@pytest.mark.shows("R15", "C7", "B3")
 async def test_nothing_is_decoded(server: AssetServer) -> None:
     """Bytes that a server has compressed against our will come as they are, with the field that says so."""
     file = server.add("/a.bin", CONTENT, faults=[Gzip()])
@@ -287,6 +289,7 @@ QUICK = 0.15
     ],
     ids=lambda value: repr(value)[:60] if isinstance(value, Fault) else "",
 )
+@pytest.mark.shows("N7", "N10", "N11", "N20")
 async def test_a_bad_head(server: AssetServer, fault: Fault, expected: type[TransferError], text: str) -> None:
     """Whatever comes instead of a response is one of our errors, by whose fault it is."""
     file = server.add("/a.bin", CONTENT, faults=[fault])
@@ -316,6 +319,7 @@ async def test_a_bad_head(server: AssetServer, fault: Fault, expected: type[Tran
     ],
     ids=lambda value: repr(value)[:60] if isinstance(value, Fault) else "",
 )
+@pytest.mark.shows("N1", "N2", "N3")
 async def test_a_bad_body(server: AssetServer, fault: Fault, expected: type[TransferError], text: str) -> None:
     """A body that ends badly gives what has come of it, and then one of our errors."""
     file = server.add("/a.bin", CONTENT, faults=[fault])
@@ -337,6 +341,7 @@ async def test_a_bad_body(server: AssetServer, fault: Fault, expected: type[Tran
 
 
 @pytest.mark.parametrize("fault", [Chunked(), CloseDelimited(), CloseDelimited(http10=True)], ids=repr)
+@pytest.mark.shows("N4", "N8")
 async def test_framings_that_are_legal(server: AssetServer, fault: Fault) -> None:
     """However a body is framed, it is the same body."""
     file = server.add("/a.bin", CONTENT, faults=[fault])
@@ -345,6 +350,7 @@ async def test_framings_that_are_legal(server: AssetServer, fault: Fault) -> Non
         assert await read_all(connection, file.url) == CONTENT
 
 
+@pytest.mark.shows("N5")
 async def test_bytes_after_the_length_are_no_part_of_the_body(server: AssetServer) -> None:
     """A body never goes on behind its length, and what follows it spoils no other response."""
     file = server.add("/a.bin", CONTENT, faults=[ContentLength("1000", times=1)])
@@ -427,6 +433,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
     return names
 
 
+@pytest.mark.shows("N14")
 async def test_a_name_that_nobody_knows(names: FakeNames) -> None:
     """A host name without an address is said to be that."""
     names.answer = socket.gaierror(socket.EAI_NONAME, f"no such name {SECRET}")
@@ -448,6 +455,7 @@ async def test_a_name_is_resolved_and_asked_by_name(names: FakeNames, server: As
     "host",
     ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "100.100.100.200", "[fd00:ec2::254]"],
 )
+@pytest.mark.shows("M12")
 async def test_link_local_and_metadata_addresses_are_refused(host: str) -> None:
     """Where clouds hand out credentials, nothing is ever asked."""
     async with connected() as connection:
@@ -456,6 +464,7 @@ async def test_link_local_and_metadata_addresses_are_refused(host: str) -> None:
     assert "link-local or cloud metadata" in str(error)
 
 
+@pytest.mark.shows("M12")
 async def test_a_name_that_leads_to_a_forbidden_address_is_refused(names: FakeNames) -> None:
     """The address is looked at after resolution: a name hides nothing, nor does an odd way to write a number."""
     names.answer = "169.254.169.254"
@@ -465,6 +474,7 @@ async def test_a_name_that_leads_to_a_forbidden_address_is_refused(names: FakeNa
             assert type(error) is PolicyRefused
 
 
+@pytest.mark.shows("M12")
 async def test_private_addresses_can_be_forbidden(server: AssetServer, names: FakeNames) -> None:
     """Where private addresses are not allowed, neither the address nor a name for it is asked."""
     file = server.add("/a.bin", CONTENT)
@@ -512,6 +522,7 @@ async def test_a_trusted_certificate(authority: Authority, monkeypatch: pytest.M
     [(False, "127.0.0.1", "self-signed|local issuer"), (True, "other.example", "IP address mismatch")],
     ids=["unknown authority", "another host"],
 )
+@pytest.mark.shows("N15")
 async def test_a_rejected_certificate(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, trusted: bool, name: str, reason: str
 ) -> None:
@@ -645,6 +656,7 @@ async def test_a_host_can_be_exempt(
             assert len(proxy.asked) == 1
 
 
+@pytest.mark.shows("A18")
 async def test_a_proxy_that_is_down(server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the proxy cannot be reached, the error says that it is the proxy, and tells no password of it."""
     await server.refuse_connections()
@@ -655,6 +667,7 @@ async def test_a_proxy_that_is_down(server: AssetServer, monkeypatch: pytest.Mon
     assert "no connection to the proxy" in str(error)
 
 
+@pytest.mark.shows("A18")
 async def test_a_proxy_that_refuses_the_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that wants credentials for a tunnel is the proxy's failure, not the host's."""
     refusal = b"HTTP/1.1 407 hush-hush\r\nContent-Length: 9\r\n\r\nhush-hush"

@@ -94,6 +94,7 @@ RAISED: list[tuple[BaseException, type[TransferError], str]] = [
 
 
 @pytest.mark.parametrize(("raised", "expected", "text"), RAISED, ids=[type(row[0]).__name__ for row in RAISED])
+@pytest.mark.shows("N18", "U4", "B22")
 async def test_each_foreign_exception_has_its_family(
     raised: BaseException, expected: type[TransferError], text: str
 ) -> None:
@@ -109,6 +110,7 @@ async def test_each_foreign_exception_has_its_family(
 
 
 @pytest.mark.parametrize(("raised", "expected", "_"), RAISED, ids=[type(row[0]).__name__ for row in RAISED])
+@pytest.mark.shows("N18", "B22")
 async def test_the_same_in_a_body(
     server: AssetServer, raised: BaseException, expected: type[TransferError], _: str
 ) -> None:

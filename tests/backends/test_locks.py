@@ -82,6 +82,7 @@ def test_a_second_release_does_not_free_the_next_holder(path: Path) -> None:
     second.release()
 
 
+@pytest.mark.shows("B10", "B60")
 def test_the_lock_of_a_killed_process_is_free(path: Path, other: subprocess.Popen[str]) -> None:
     """A holder that was killed blocks nobody, although its file is still there."""
     name_of(other)
@@ -114,6 +115,7 @@ def test_an_unlinked_file_is_not_held(path: Path, monkeypatch: pytest.MonkeyPatc
     lock.release()
 
 
+@pytest.mark.shows("B2")
 def test_flock_without_effect_is_found_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where flock excludes nobody, both get the lock, neither trusts it, and neither unlinks the other's file."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
@@ -162,6 +164,7 @@ def test_an_unreadable_record_names_nobody(path: Path, record: bytes) -> None:
     holder.release()
 
 
+@pytest.mark.shows("U1")
 def test_the_holder_is_shown_on_one_line(path: Path) -> None:
     """What another process has written about itself cannot move a cursor."""
     holder, lock = FileLock(path), FileLock(path)

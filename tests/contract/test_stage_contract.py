@@ -188,6 +188,7 @@ async def test_a_rewritten_piece_replaces_the_older_one(place: Place) -> None:
     await again.close()
 
 
+@pytest.mark.shows("B47")
 async def test_a_changed_piece_is_not_proved(place: Place) -> None:
     """One byte changed behind our back, and the piece is not what the journal claims; its neighbour is."""
     stage = await place.open()
@@ -207,6 +208,7 @@ async def test_a_cut_piece_is_not_proved(place: Place) -> None:
     await stage.close()
 
 
+@pytest.mark.shows("P6")
 async def test_claims_beyond_the_part_are_dropped(place: Place) -> None:
     """A journal that is ahead of its data claims no byte that is not there."""
     first = await place.open()

@@ -51,6 +51,7 @@ SIGNED = "https://h.example/a%2fb%2Bc/%e2%82%ac?X-Sig=a%2Bb%2f%3d&Expires=1+2&em
         "\\\\h.example\\x",
     ],
 )
+@pytest.mark.shows("M11", "A12")
 def test_other_addresses_are_refused(text: str) -> None:
     """Only absolute http and https addresses with a host are asked."""
     with pytest.raises(PolicyRefused, match="not an http or https address"):
@@ -58,6 +59,7 @@ def test_other_addresses_are_refused(text: str) -> None:
 
 
 @given(st.text(max_size=40) | st.text(max_size=20).map("https://".__add__))
+@pytest.mark.shows("M11")
 def test_any_text_is_read_or_refused(text: str) -> None:
     """No text makes reading an address, or a redirect to it, raise anything but a refusal."""
     try:
@@ -107,6 +109,7 @@ def test_what_is_not_encoded_gets_encoded(text: str, sent: str) -> None:
         ("http://h.example/", "http://h.example:443/", False),
     ],
 )
+@pytest.mark.shows("A10")
 def test_an_origin_is_scheme_host_and_port(one: str, other: str, same: bool) -> None:
     """Two addresses are of one origin if scheme, host and port are (RFC 6454)."""
     assert (origin_key(parse_address(one)) == origin_key(parse_address(other))) is same
@@ -149,6 +152,7 @@ def test_the_host_that_limits_count_by(address: str, host: str) -> None:
         ("//login:hunter2@cdn.example/x", "https://cdn.example/x"),
     ],
 )
+@pytest.mark.shows("A16")
 def test_where_a_redirect_leads(location: str, target: str) -> None:
     """A redirect may be relative; it keeps its letters, loses its fragment, and never brings credentials along."""
     assert str(follow_redirect(HERE, location)) == target
@@ -170,12 +174,14 @@ def test_where_a_redirect_leads(location: str, target: str) -> None:
         "//h.example:bad/",
     ],
 )
+@pytest.mark.shows("A11", "A12")
 def test_redirects_that_are_never_followed(location: str) -> None:
     """From https nothing leads down to http, nothing leads to another scheme, and nothing unreadable is followed."""
     with pytest.raises(PolicyRefused):
         follow_redirect(HERE, location)
 
 
+@pytest.mark.shows("A16")
 def test_a_relative_redirect_drops_the_userinfo_of_its_base() -> None:
     """Userinfo of the address that redirects is not carried into the next one."""
     base = URL("https://login:hunter2@h.example/a", encoded=True)
@@ -189,6 +195,7 @@ def test_http_may_lead_up_and_sideways() -> None:
     assert str(follow_redirect(base, "http://cdn.example/b")) == "http://cdn.example/b"
 
 
+@pytest.mark.shows("U4")
 def test_a_refused_redirect_shows_no_secret() -> None:
     """Why a redirect was refused is told without the secrets of either address."""
     base = URL("https://login:hunter2@h.example/a?sig=hunter2", encoded=True)
@@ -221,6 +228,7 @@ def test_a_refused_redirect_shows_no_secret() -> None:
     ],
 )
 @pytest.mark.parametrize("allow_private", [True, False])
+@pytest.mark.shows("M12")
 def test_metadata_is_never_asked(ip: str, allow_private: bool) -> None:
     """Link-local and cloud metadata addresses are forbidden, in every spelling, and no setting allows them."""
     assert forbidden_reason(ip, allow_private=allow_private) == "a link-local or cloud metadata address"
@@ -244,6 +252,7 @@ def test_metadata_is_never_asked(ip: str, allow_private: bool) -> None:
         "::ffff:c0a8:101",
     ],
 )
+@pytest.mark.shows("M12")
 def test_private_addresses_need_leave(ip: str) -> None:
     """Private and loopback addresses are asked only where that is allowed."""
     assert forbidden_reason(ip, allow_private=True) is None
@@ -331,6 +340,7 @@ NETRC = {"netrc.example": ("me", "netrc-hunter2"), "empty.example": ("me", "x"),
         ("https://h.example/x", None),
     ],
 )
+@pytest.mark.shows("A13", "A14")
 def test_who_gets_which_credentials(address: str, expected: str | None) -> None:
     """Credentials go to the host they are for, over https or to loopback, and to nobody else."""
     assert Credentials(ENVIRON, NETRC).authorization(parse_address(address)) == expected
@@ -364,6 +374,7 @@ def test_an_empty_token_is_none() -> None:
         assert credentials.authorization(URL("https://h.example/x")) is None
 
 
+@pytest.mark.shows("U4")
 def test_credentials_are_never_shown() -> None:
     """Neither the repr nor the text of credentials holds any of them."""
     credentials = Credentials(ENVIRON, NETRC)

@@ -28,6 +28,7 @@ BLAKE2B = hashlib.blake2b(CONTENT).hexdigest()
         (f"Blake2b:{BLAKE2B}", Checksum("blake2b", BLAKE2B)),
     ],
 )
+@pytest.mark.shows("M9")
 def test_reads_every_form(text: str, expected: Checksum) -> None:
     """Bare hex is SHA-256; a prefix names the algorithm; case does not matter."""
     assert Checksum.parse(text) == expected
@@ -54,6 +55,7 @@ def test_reads_every_form(text: str, expected: Checksum) -> None:
         (f"bla\u212ae2b:{BLAKE2B}", "known algorithm"),
     ],
 )
+@pytest.mark.shows("M9")
 def test_refuses_all_else(text: str, complaint: str) -> None:
     """A checksum that cannot be read says what is wrong with it and what is allowed."""
     with pytest.raises(ValueError, match=complaint) as caught:
@@ -106,6 +108,7 @@ def test_reads_what_it_writes(data: bytes, algorithm: Algorithm) -> None:
 
 
 @given(st.text())
+@pytest.mark.shows("M9")
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Nothing but ValueError comes out of text that is no checksum."""
     with contextlib.suppress(ValueError):

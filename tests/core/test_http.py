@@ -237,6 +237,37 @@ TABLE: list[Row] = [
 
 
 @pytest.mark.parametrize(("asked", "status", "lines", "expected"), [r[1:] for r in TABLE], ids=[r[0] for r in TABLE])
+@pytest.mark.shows(
+    "N4",
+    "N7",
+    "N8",
+    "R1",
+    "R2",
+    "R3",
+    "R4",
+    "R5",
+    "R6",
+    "R7",
+    "R8",
+    "R9",
+    "R10",
+    "R11",
+    "R12",
+    "R15",
+    "R16",
+    "R17",
+    "R18",
+    "R21",
+    "R22",
+    "R24",
+    "R26",
+    "R27",
+    "B8",
+    "B17",
+    "B35",
+    "B43",
+    "B65",
+)
 def test_the_decision_table(asked: Asked, status: int, lines: Sequence[str], expected: Verdict | type) -> None:
     """Each response has one meaning, decided before a byte of its body is used."""
     verdict = judge(asked, head(status, *lines))
@@ -294,6 +325,7 @@ asks = st.builds(
 
 @given(asks, heads)
 @settings(max_examples=300)
+@pytest.mark.shows("N18", "N20", "B65")
 def test_any_response_has_a_verdict(asked: Asked, response: ResponseHead) -> None:
     """Whatever a server sends, the verdict is a value; and only 200 and 206 can ever mean content."""
     verdict = judge(asked, response)
@@ -326,6 +358,7 @@ def read_content_range(text: str) -> tuple[int, int, int | None] | None:
     ),
 )
 @settings(max_examples=400)
+@pytest.mark.shows("R4", "R8", "R9", "R15", "B17")
 def test_a_part_is_believed_only_if_everything_fits(asked: Asked, fields: Mapping[str, list[str]]) -> None:
     """A part starts where asked, stays within, is of the known total and version, and is not encoded."""
     verdict = judge(asked, ResponseHead(206, fields))
@@ -378,6 +411,7 @@ def test_a_part_is_believed_at_all() -> None:
         (None, False),
     ],
 )
+@pytest.mark.shows("R11", "B23")
 def test_only_a_strong_etag_is_sent(etag: str | None, strong: bool) -> None:
     """If-Range takes a well-formed strong ETag only; never a weak one, never a date (RFC 9110 section 13.1.5)."""
     validator = Validator(etag, MONDAY)
@@ -467,6 +501,7 @@ def test_fields_are_joined_by_commas() -> None:
         ("Mon, 1 Jan , 10:10:10 GMT", MONDAY, None),
     ],
 )
+@pytest.mark.shows("A2", "B57")
 def test_reads_retry_after(text: str | None, date: str | None, expected: float | None) -> None:
     """Seconds, or a date measured against the server's own Date, never below 0; rubbish is none."""
     assert parse_retry_after(text, date) == expected
@@ -493,12 +528,14 @@ DATE_WORDS = [
 
 @given(texts | st.lists(st.sampled_from(DATE_WORDS), max_size=7).map(" ".join), st.none() | dates | texts)
 @settings(max_examples=300)
+@pytest.mark.shows("A2", "B57")
 def test_any_retry_after_is_a_wait_or_none(text: str, date: str | None) -> None:
     """No text makes it raise, or wait less than nothing or for ever."""
     seconds = parse_retry_after(text, date)
     assert seconds is None or 0.0 <= seconds < float("inf")
 
 
+@pytest.mark.shows("A2", "B57")
 def test_the_longest_wait_is_bearable() -> None:
     """A server is never waited for longer than a few minutes."""
     assert 0 < MAX_RETRY_AFTER <= 300

@@ -178,6 +178,7 @@ def test_a_later_origin_record_replaces_the_earlier_one() -> None:
     assert read_journal(data).origins == {0: OriginRecord(address_hash(URL), STRONG)}
 
 
+@pytest.mark.shows("M13", "U4")
 def test_nothing_of_an_address_is_in_it() -> None:
     """An address is stored as a hash only: neither its host nor a secret of it can be read."""
     data = JournalEncoder().origin(0, URL, STRONG)
@@ -190,6 +191,7 @@ def test_nothing_of_an_address_is_in_it() -> None:
 # -- damaged ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shows("P4")
 def test_cut_at_every_byte() -> None:
     """A journal cut anywhere says what its whole lines say, and can be gone on with."""
     for cut in range(len(SAMPLE.data) + 1):
@@ -197,6 +199,7 @@ def test_cut_at_every_byte() -> None:
         go_on(data, assert_claims(data, SAMPLE, SAMPLE.lines_before(cut)))
 
 
+@pytest.mark.shows("P4")
 def test_one_bit_flipped_at_every_byte() -> None:
     """A flipped bit ends the journal before its line, wherever it is."""
     for at in range(len(SAMPLE.data)):
@@ -208,6 +211,7 @@ def test_one_bit_flipped_at_every_byte() -> None:
 
 
 @pytest.mark.parametrize("zeros", [1, 8, 9, 512, 2 * MAX_LINE])
+@pytest.mark.shows("P4", "B30")
 def test_zero_filled_from_every_byte(zeros: int) -> None:
     """A tail of zeros, as some file systems leave after a power cut, claims nothing."""
     for cut in range(len(SAMPLE.data) + 1):
@@ -216,6 +220,7 @@ def test_zero_filled_from_every_byte(zeros: int) -> None:
 
 
 @given(steps, st.integers(0), st.binary(max_size=100))
+@pytest.mark.shows("P4")
 def test_overwritten_with_garbage(given_steps: list[Step], where: int, garbage: bytes) -> None:
     """Garbage over any part ends the journal at the first byte that differs."""
     written = write("asset", given_steps)
@@ -226,6 +231,7 @@ def test_overwritten_with_garbage(given_steps: list[Step], where: int, garbage: 
 
 
 @pytest.mark.parametrize("other_asset", ["asset", "other"])
+@pytest.mark.shows("P5")
 def test_spliced_from_two_journals(other_asset: str) -> None:
     """The end of one journal behind the beginning of another claims nothing, not even where both begin alike."""
     other = write(other_asset, [("piece", 100, 10, 3), *STEPS, ("piece", 200, 10, 3)])
@@ -250,6 +256,7 @@ def test_a_line_lost_from_the_middle(drop: int) -> None:
 
 
 @given(st.binary(max_size=300))
+@pytest.mark.shows("P4", "B30")
 def test_garbage_is_no_journal(data: bytes) -> None:
     """Any bytes can be read; they claim nothing."""
     assert Claims.of(read_journal(data)) == Claims()
@@ -317,6 +324,7 @@ def test_a_record_that_nobody_writes_ends_it(record: bytes) -> None:
 
 
 @pytest.mark.parametrize("first", [b'{"size":10}', b'{"journal":2,"asset":"a"}', b'{"journal":1}', b'{"void":[0,1]}'])
+@pytest.mark.shows("P5")
 def test_the_first_record_is_a_header_of_this_version(first: bytes) -> None:
     """What begins otherwise, or with another version, is no journal of ours."""
     state = read_journal(forged(first, HEADER))

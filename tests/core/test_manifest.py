@@ -146,6 +146,7 @@ def test_a_version_may_be_a_number(written: object, kept: str | None) -> None:
     assert (parsed.version, parsed.assets[0].version) == (kept, kept)
 
 
+@pytest.mark.shows("M7")
 def test_a_byte_order_mark_is_skipped() -> None:
     """Windows editors write one."""
     assert parse_manifest(b'\xef\xbb\xbf{"assets": []}', "assets.json").manifest == Manifest()
@@ -169,6 +170,7 @@ def test_a_byte_order_mark_is_skipped() -> None:
         {"localPath": "Größe/模型.bin"},
     ],
 )
+@pytest.mark.shows("M8")
 def test_accepts_the_edges(keys: dict[str, Any]) -> None:
     """What is just allowed is allowed."""
     assert parse(entry(**keys)).warnings == ()
@@ -215,6 +217,7 @@ def test_accepts_the_edges(keys: dict[str, Any]) -> None:
         (b'{"assets": ["\xff"]}', "top level: is not UTF-8 (at byte 13); save it as UTF-8"),
     ],
 )
+@pytest.mark.shows("M7")
 def test_refuses_a_file_that_cannot_be_read(data: bytes, problem: str) -> None:
     """What is no manifest at all is refused with its place, however large, deep or odd it is."""
     found = problems_of(data)
@@ -222,6 +225,7 @@ def test_refuses_a_file_that_cannot_be_read(data: bytes, problem: str) -> None:
     assert problem in found[0]
 
 
+@pytest.mark.shows("M7")
 def test_brackets_in_strings_are_no_depth() -> None:
     """Only real lists and objects count, whatever strings hold."""
     inner = json.dumps('[[{"\\' * 40).encode()
@@ -290,6 +294,7 @@ def test_brackets_in_strings_are_no_depth() -> None:
         ),
     ],
 )
+@pytest.mark.shows("M8", "M9", "M10", "M14")
 def test_refuses_a_value_that_is_not_allowed(keys: dict[str, Any], problem: str) -> None:
     """Each problem has the asset, the key, what is wrong and what is allowed; and is said once."""
     found = problems(entry(**keys))
@@ -298,6 +303,7 @@ def test_refuses_a_value_that_is_not_allowed(keys: dict[str, Any], problem: str)
 
 
 @pytest.mark.parametrize("key", NEEDED_KEYS)
+@pytest.mark.shows("M10")
 def test_three_keys_are_needed(key: str) -> None:
     """An asset without id, url or localPath is refused, and a likely misspelling is pointed out."""
     asset = entry()
@@ -307,6 +313,7 @@ def test_three_keys_are_needed(key: str) -> None:
     assert problems({**asset, f"{key}_": value})[0].endswith(f"(is '{key}_' meant?)")
 
 
+@pytest.mark.shows("M10")
 def test_ids_are_distinct() -> None:
     """Each repetition of an id is named by its index, since the id names nothing."""
     found = problems(entry(), entry(localPath="b"), entry(localPath="c"), entry(id="Base", localPath="d"))
@@ -316,6 +323,7 @@ def test_ids_are_distinct() -> None:
     ]
 
 
+@pytest.mark.shows("M4")
 def test_local_paths_are_distinct_on_every_system() -> None:
     """Files that would overwrite each other on some file system are refused before any download."""
     found = problems(
@@ -332,6 +340,7 @@ def test_local_paths_are_distinct_on_every_system() -> None:
     )
 
 
+@pytest.mark.shows("M10")
 def test_all_problems_are_reported_together() -> None:
     """A file with ten problems is mended in one go: they come together, in the order of the assets."""
     found = problems_of(
@@ -361,6 +370,7 @@ def test_all_problems_are_reported_together() -> None:
     ]
 
 
+@pytest.mark.shows("M13", "U1")
 def test_no_message_repeats_an_address_or_moves_a_cursor() -> None:
     """An address may hold a secret, and any text may hold control characters: neither reaches a message."""
     found = problems(
@@ -455,6 +465,7 @@ def test_accepts_addresses(url: str) -> None:
         ("https://h/" + "x" * 8183, "is 8193 characters long; at most 8192"),
     ],
 )
+@pytest.mark.shows("M11")
 def test_refuses_addresses_that_parsers_disagree_on(url: str, complaint: str) -> None:
     """An address whose host is not beyond doubt, or whose scheme is not http or https, is refused."""
     with pytest.raises(ValueError, match=complaint):
@@ -462,6 +473,7 @@ def test_refuses_addresses_that_parsers_disagree_on(url: str, complaint: str) ->
 
 
 @given(st.from_regex(manifest_schema._COMMON_URL, fullmatch=True))
+@pytest.mark.shows("M11")
 def test_the_short_cut_for_common_addresses_lets_nothing_more_through(url: str) -> None:
     """What is accepted at first sight would be accepted after a close look, too."""
     try:
@@ -473,6 +485,7 @@ def test_the_short_cut_for_common_addresses_lets_nothing_more_through(url: str) 
 
 
 @given(st.one_of(st.text(), st.from_regex(r"https?://[^/]*", fullmatch=True)))
+@pytest.mark.shows("M11")
 def test_any_text_is_an_address_and_an_id_or_is_refused(text: str) -> None:
     """Nothing but ValueError comes out of text that is neither."""
     for check in (check_url, check_id):
@@ -483,6 +496,7 @@ def test_any_text_is_an_address_and_an_id_or_is_refused(text: str) -> None:
 # --- Unknown keys ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shows("M10")
 def test_unknown_keys_are_kept_and_named_in_one_warning() -> None:
     """What has no meaning here is kept where it is, and said once, with the key that was likely meant."""
     parsed = parse(
@@ -505,6 +519,7 @@ def test_unknown_keys_are_kept_and_named_in_one_warning() -> None:
     )
 
 
+@pytest.mark.shows("U1")
 def test_the_warning_stays_short() -> None:
     """A file full of unknown keys gives five of them and a number, without control characters."""
     (warning,) = parse(entry(**{f"key\x1b{n}": n for n in range(9)})).warnings
@@ -527,6 +542,7 @@ def asset(asset_id: str, **fields: Any) -> Asset:
     return Asset(id=asset_id, url=URL, local_path=f"models/{asset_id}", **fields)
 
 
+@pytest.mark.shows("M14")
 def test_urls_are_tried_in_order_and_once() -> None:
     """The primary address is first, and no address is there twice."""
     assert asset("a", fallback_urls=("http://b/", URL, "http://c/", "http://b/")).urls == (
@@ -677,23 +693,27 @@ def expect_manifest_or_error(data: bytes) -> None:
 
 
 @given(st.binary(max_size=400))
+@pytest.mark.shows("M7")
 def test_any_bytes_are_a_manifest_or_a_manifest_error(data: bytes) -> None:
     """No bytes make the parser raise anything else."""
     expect_manifest_or_error(data)
 
 
 @given(st.text(st.sampled_from('{}[]",:\\u0d8 \n1eE-.NaInfity'), max_size=80))
+@pytest.mark.shows("M7")
 def test_anything_like_json_is_a_manifest_or_a_manifest_error(text: str) -> None:
     """No near-JSON makes the parser raise anything else."""
     expect_manifest_or_error(text.encode())
 
 
 @given(files)
+@pytest.mark.shows("M7")
 def test_any_json_is_a_manifest_or_a_manifest_error(value: object) -> None:
     """No JSON value makes the parser raise anything else, and what is accepted can be written again."""
     expect_manifest_or_error(json.dumps(value).encode())
 
 
+@pytest.mark.shows("M7")
 def test_ten_thousand_assets_are_read_at_once() -> None:
     """A large manifest costs a fraction of a second (the bound is loose, for busy machines)."""
     data = json.dumps(

@@ -34,6 +34,7 @@ def test_the_first_is_asked_first() -> None:
     assert origins.reasons() == ()
 
 
+@pytest.mark.shows("A19")
 def test_an_outage_is_counted_once() -> None:
     """When one outage breaks several connections, only the first failure counts; one of a later attempt counts anew."""
     origins = Origins(URLS[:1])
@@ -96,6 +97,7 @@ def test_progress_renews_the_budget() -> None:
     assert fail(origins, 0, now=100.0) == Retry(1, 0.5)
 
 
+@pytest.mark.shows("A19", "N13")
 def test_without_progress_it_ends() -> None:
     """An origin that always brings a few bytes and breaks off is given up in the end."""
     origins = Origins(URLS[:1])
@@ -151,6 +153,7 @@ def test_the_best_that_is_ready(
         max_size=60,
     )
 )
+@pytest.mark.shows("A19")
 def test_any_failures_end(happenings: list[tuple[int, GrymFetchError, float, float]]) -> None:
     """However failures come, each origin is asked again at most as often as its budget says, then out for good."""
     origins = Origins(URLS)

@@ -41,6 +41,7 @@ NEVER = re.compile(r"(?!)")
         "/".join(["y" * 127] * 8),
     ],
 )
+@pytest.mark.shows("M1")
 def test_accepts_what_is_safe_everywhere(path: str) -> None:
     """A plain relative path is taken as it is."""
     assert check_local_path(path) == path
@@ -123,6 +124,7 @@ def test_accepts_what_is_safe_everywhere(path: str) -> None:
         ("asset-manifest.json", "record of moved files"),
     ],
 )
+@pytest.mark.shows("M1", "M2", "M3", "M5", "D10", "B62")
 def test_refuses_what_some_system_takes_for_something_else(path: str, complaint: str | None) -> None:
     """Each refusal is the same on every system and says why."""
     if complaint is None:
@@ -132,12 +134,14 @@ def test_refuses_what_some_system_takes_for_something_else(path: str, complaint:
         check_local_path(path)
 
 
+@pytest.mark.shows("M4")
 def test_returns_normal_form_c() -> None:
     """A path typed on a Mac names the same file as one typed elsewhere."""
     composed = "mod\u00e8le/\u00fc.bin"
     assert check_local_path(unicodedata.normalize("NFD", composed)) == composed
 
 
+@pytest.mark.shows("M2")
 def test_the_path_is_judged_as_it_will_be_used() -> None:
     """A character whose normal form is another one is judged as that one."""
     assert check_local_path("\u212aelvin") == "Kelvin"
@@ -145,6 +149,7 @@ def test_the_path_is_judged_as_it_will_be_used() -> None:
 
 
 @given(st.from_regex(paths._COMMON, fullmatch=True))
+@pytest.mark.shows("M1", "M3")
 def test_the_short_cut_for_common_paths_lets_nothing_more_through(text: str) -> None:
     """What is accepted at first sight would be accepted after a close look, too."""
     with mock.patch.object(paths, "_COMMON", NEVER):
@@ -162,6 +167,7 @@ candidates = st.one_of(risky, st.lists(segments, max_size=5).map("/".join))
 
 
 @given(candidates)
+@pytest.mark.shows("M1", "B62")
 def test_an_accepted_path_stays_inside_under_both_rules(text: str) -> None:
     """Joined to a folder, an accepted path lies in it on POSIX and on Windows, part by part as written."""
     try:
@@ -202,6 +208,7 @@ def test_checking_twice_changes_nothing(text: str) -> None:
         (["x", "y", "x", "X"], [(0, 2, "twice"), (0, 3, "case")]),
     ],
 )
+@pytest.mark.shows("M4")
 def test_finds_paths_that_cannot_exist_together(given_paths: list[str], clashes: list[tuple[int, int, str]]) -> None:
     """Equal paths clash, whatever their case or Unicode form, and so do a file and a folder of one name."""
     found = find_collisions(given_paths)
@@ -225,6 +232,7 @@ def collisions_by_comparing_all(candidates: list[str]) -> set[tuple[int, int]]:
 
 
 @given(st.lists(st.lists(st.sampled_from(["a", "A", "b", "a.", "a-", "é", "e\u0301"]), min_size=1, max_size=4)))
+@pytest.mark.shows("M4")
 def test_finds_the_same_as_comparing_all_pairs(parts: list[list[str]]) -> None:
     """The quick search finds exactly what the slow one does."""
     joined = ["/".join(part) for part in parts]
@@ -233,6 +241,7 @@ def test_finds_the_same_as_comparing_all_pairs(parts: list[list[str]]) -> None:
     assert len(found) == len({(first, second) for first, second, _ in found})
 
 
+@pytest.mark.shows("M4", "M7")
 def test_a_hundred_thousand_paths_are_compared_in_seconds() -> None:
     """The search is not quadratic: even if all of 10^5 paths clash."""
     many = [f"models/{index % 1000}/{index}.bin" for index in range(50_000)]

@@ -65,6 +65,7 @@ def name(value: object) -> str:
 
 @pytest.mark.parametrize("error", PERMANENT, ids=name)
 @pytest.mark.parametrize("alternatives", [True, False])
+@pytest.mark.shows("A4", "A5", "N15")
 def test_what_would_fail_again_is_not_tried_again(error: GrymFetchError, alternatives: bool) -> None:
     """A permanent failure ends this origin at once, whether or not there is another."""
     assert is_permanent(error)
@@ -136,6 +137,7 @@ def test_what_follows_a_failure(error: GrymFetchError, failures: int, alternativ
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=name)
 @pytest.mark.parametrize("retries", [0, 1, 5])
+@pytest.mark.shows("A19")
 def test_every_budget_is_finite(error: GrymFetchError, retries: int) -> None:
     """No failure is tried again more often than the policy says, whatever it is."""
     policy = RetryPolicy(retries=retries)
@@ -171,6 +173,7 @@ def test_the_bound_doubles() -> None:
 
 
 @given(st.floats(0, 1e18), st.integers(1, 4), st.booleans(), st.floats(0, 1, exclude_max=True))
+@pytest.mark.shows("A1", "A2")
 def test_told_to_wait_is_at_least_that_long(seconds: float, failures: int, alternatives: bool, jitter: float) -> None:
     """Retry-After is honoured up to its cap, and never stretched by more than a tenth of a backoff."""
     step = next_step(throttled(seconds), failures=failures, alternatives=alternatives, policy=POLICY, jitter=jitter)

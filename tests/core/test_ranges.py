@@ -129,6 +129,7 @@ def test_equality_is_that_of_the_members(steps: list[tuple[str, int, int]]) -> N
         (f"bytes 0-{2**63}/*", None),
     ],
 )
+@pytest.mark.shows("R5", "B65")
 def test_reads_a_content_range(text: str, expected: ContentRange | None) -> None:
     """Only what RFC 9110 section 14.4 calls valid is read, and no number that no file could have."""
     assert parse_content_range(text) == expected
@@ -145,6 +146,7 @@ def test_a_content_range_round_trips(start: int, length: int, beyond: int | None
 
 @given(st.text(max_size=40) | st.from_regex(r"bytes [-0-9*/ ]{0,20}", fullmatch=True))
 @settings(max_examples=200)
+@pytest.mark.shows("R5", "B65")
 def test_a_content_range_is_total(text: str) -> None:
     """Any text gives a valid range or none, never an exception."""
     found = parse_content_range(text)
@@ -182,6 +184,7 @@ def test_a_range_request_is_inclusive() -> None:
         (str(2**63), None),
     ],
 )
+@pytest.mark.shows("N7", "D18")
 def test_reads_a_content_length(text: str, expected: int | None) -> None:
     """A length is plain digits, below 2**63, and nothing else (RFC 9110 section 8.6)."""
     assert parse_length(text) == expected

@@ -26,6 +26,7 @@ def test_quiet_shows_nothing() -> None:
         (False, {"TERM": "xterm", "FORCE_COLOR": "1"}, PlainView),
     ],
 )
+@pytest.mark.shows("U7")
 def test_only_a_terminal_that_can_move_its_cursor_gets_animation(
     is_terminal: bool, environ: dict[str, str], expected: type
 ) -> None:
@@ -38,6 +39,7 @@ def test_only_a_terminal_that_can_move_its_cursor_gets_animation(
     assert display.is_live is (expected is LiveView)
 
 
+@pytest.mark.shows("U7")
 def test_a_closed_stream_is_no_terminal() -> None:
     """Choosing does not fail where stderr is closed."""
     stream = FakeTerminal()

@@ -84,6 +84,7 @@ def test_an_unpinned_asset_is_never_called_verified() -> None:
     ("assets", "reused", "verbose", "expected"),
     [(3, 3, 0, 3), (10_000, 20, 0, 20), (10_000, 10_000, 0, 1), (100, 100, 1, 100)],
 )
+@pytest.mark.shows("U9")
 def test_many_files_that_were_already_there_make_one_line(
     assets: int, reused: int, verbose: int, expected: int
 ) -> None:
@@ -105,6 +106,7 @@ def test_the_summary_says_what_resuming_saved() -> None:
 
 
 @given(st.lists(any_event, max_size=20))
+@pytest.mark.shows("U1")
 def test_a_line_is_one_line_of_harmless_text(happened: list[Event]) -> None:
     """No foreign text can break a line, nor bring a control character into it."""
     for line in told(*happened):

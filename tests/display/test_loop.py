@@ -19,6 +19,7 @@ def progress(number: int) -> ProgressMade:
     return ProgressMade(asset="a", bytes=number, total=10_000, rate=1.0)
 
 
+@pytest.mark.shows("U9")
 async def test_there_are_at_most_ten_drawings_a_second() -> None:
     """Ten thousand events in ten seconds make a hundred drawings, and every state is applied."""
     clock, bus = Clock(), Bus()
@@ -72,6 +73,7 @@ async def test_cancelling_gives_the_terminal_back() -> None:
     assert view.closed == 1
 
 
+@pytest.mark.shows("U6", "U7")
 async def test_a_blocked_drawing_stops_neither_the_draining_nor_the_end() -> None:
     """With a terminal that takes nothing, the bus stays empty, and the end waits for a bounded time."""
     clock, bus = Clock(), Bus([STARTED])
@@ -111,6 +113,7 @@ async def test_drawings_run_in_one_thread_that_is_not_the_loop() -> None:
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(5, "gone"), ValueError("closed")])
+@pytest.mark.shows("U7")
 async def test_a_broken_stream_ends_the_drawing_and_not_the_draining(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -137,6 +140,7 @@ class Faulty(Recorder):
         raise KeyError("a bug")
 
 
+@pytest.mark.shows("U5")
 async def test_a_fault_of_the_display_is_logged_once_and_isolated(caplog: pytest.LogCaptureFixture) -> None:
     """A bug in a view costs the picture, never the run."""
     clock, bus = Clock(), Bus([STARTED, FINISHED])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +35,7 @@ def verified(asset: str = "a", size: int = 1000) -> events.AssetVerified:
 
 
 @given(st.lists(st.tuples(any_event, st.floats(0, 3)), max_size=60))
+@pytest.mark.shows("U8")
 def test_bytes_never_go_back_nor_pass_the_total(happened: list[tuple[Event, float]]) -> None:
     """Whatever is published, no row's bytes decrease or exceed its total, and neither do those of the run."""
     model, now = DisplayModel(NAMES), 0.0
@@ -55,6 +57,7 @@ def test_bytes_never_go_back_nor_pass_the_total(happened: list[tuple[Event, floa
         in_all = totals.bytes
 
 
+@pytest.mark.shows("U8")
 def test_a_restart_freezes_the_bytes() -> None:
     """After a restart the old mark stays on show until it is passed, and the row says why."""
     model = model_after(planned(), progress(600), events.AssetRestarted(asset="a", discarded=600, reason="changed"))
@@ -74,6 +77,7 @@ def test_a_report_from_before_a_retry_does_not_hide_the_retry() -> None:
     assert only_row(model).phase is Phase.DOWNLOADING
 
 
+@pytest.mark.shows("U10")
 def test_a_late_report_does_not_hide_the_verification() -> None:
     """The last progress may be read after asset_verifying; the state stays verifying."""
     model = model_after(planned(), events.AssetVerifying(asset="a", bytes=0, total=1000), progress(1000))
@@ -136,6 +140,7 @@ def test_resuming_saves_what_was_kept() -> None:
     assert model.saved_bytes == 400
 
 
+@pytest.mark.shows("U1")
 def test_names_are_neutralised_and_keep_their_ends() -> None:
     """No control character gets into the model, and of a very long name both ends are kept."""
     model = DisplayModel({"a": "\x1b[31mred", "b": "begin" + "x" * 900 + ".tar"})

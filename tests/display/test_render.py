@@ -34,6 +34,7 @@ def progress(done: int = 50 * MIB, total: int | None = 100 * MIB, asset: str = "
 
 
 @given(st.lists(any_event, max_size=25), sizes, st.integers(0, 60), st.floats(0, 1e6), st.booleans())
+@pytest.mark.shows("U1", "U7")
 def test_no_picture_is_larger_than_the_terminal(
     happened: list[Event], width: int, height: int, now: float, ascii_only: bool
 ) -> None:
@@ -47,6 +48,7 @@ def test_no_picture_is_larger_than_the_terminal(
 
 
 @given(st.lists(any_event, max_size=25), sizes, st.booleans())
+@pytest.mark.shows("U1", "U7")
 def test_no_line_that_stays_is_wider_than_the_terminal(happened: list[Event], width: int, ascii_only: bool) -> None:
     """Finished assets, failures and summaries fit, too."""
     model = DisplayModel(NAMES)
@@ -112,18 +114,21 @@ def test_columns_go_in_their_order(width: int, expected: str) -> None:
     ],
 )
 @pytest.mark.parametrize("width", [120, 80, 40])
+@pytest.mark.shows("U10")
 def test_a_row_says_what_it_waits_for(event: Event, now: float, state: str, width: int) -> None:
     """What is not a flow of bytes is told in words, at every usual width."""
     shown, *_ = picture(planned(), event, now=now, width=width)
     assert shown.endswith(f"  {state}")
 
 
+@pytest.mark.shows("U8", "U10")
 def test_a_percentage_is_never_rounded_up() -> None:
     """100 % shows only when the last byte is there."""
     assert " 99%" in picture(planned(), progress(100 * MIB - 1))[0]
     assert "100%" in picture(planned(), progress(100 * MIB))[0]
 
 
+@pytest.mark.shows("U8")
 def test_an_unknown_size_has_a_moving_bar_and_no_percentage() -> None:
     """Without a total, the bytes and the speed show, a piece moves to and fro, and nothing claims a share."""
     happened = (planned(size=None), progress(total=None))
@@ -134,6 +139,7 @@ def test_an_unknown_size_has_a_moving_bar_and_no_percentage() -> None:
 
 
 @pytest.mark.parametrize("height", [3, 10, 24, 300])
+@pytest.mark.shows("U9")
 def test_the_rest_is_counted(height: int) -> None:
     """With 200 assets there are as many rows as fit the height minus 3, and the others are one line."""
     happened = [event for n in range(200) for event in (planned(str(n)), progress(asset=str(n)))]
@@ -145,6 +151,7 @@ def test_the_rest_is_counted(height: int) -> None:
     assert lines[-1].startswith("  0 of 200 files")
 
 
+@pytest.mark.shows("U9")
 def test_what_is_queued_does_not_fill_the_screen() -> None:
     """Of the assets that are queued only the next five have a row."""
     lines = picture(*(planned(str(n)) for n in range(200)), progress(asset="0"), height=50)
@@ -180,12 +187,14 @@ def test_the_last_line_adds_everything_up(width: int, expected: str) -> None:
     assert picture(*happened, width=width)[-1] == expected
 
 
+@pytest.mark.shows("U1", "U2")
 def test_markup_and_escapes_are_plain_text() -> None:
     """A name in Rich's markup or with terminal escapes is shown letter by letter."""
     assert "[red]evil[/red]" in picture(planned("markup"), width=120)[0]
     assert "\\x1b[2J" in picture(planned("escapes"), width=120)[0]
 
 
+@pytest.mark.shows("U7")
 def test_a_terminal_without_unicode_gets_ascii() -> None:
     """Bars, marks and names of other scripts have a form in ASCII."""
     shown, _ = picture(planned("wide"), progress(asset="wide"), width=60, ascii_only=True)

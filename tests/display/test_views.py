@@ -36,6 +36,7 @@ def drawn(view: View, *happened: events.Event, now: float = 0.0) -> None:
     drawing()
 
 
+@pytest.mark.shows("U1", "U7")
 def test_plain_lines_have_no_escape_codes() -> None:
     """A log gets one line a change, ended by a line feed, and nothing else."""
     stream = FakeTerminal(is_terminal=False)
@@ -46,6 +47,7 @@ def test_plain_lines_have_no_escape_codes() -> None:
     )
 
 
+@pytest.mark.shows("U9")
 def test_plain_lines_draw_nothing_for_progress() -> None:
     """Progress gives the plain display no reason to write."""
     view = PlainView(FakeTerminal(is_terminal=False))
@@ -53,6 +55,7 @@ def test_plain_lines_draw_nothing_for_progress() -> None:
     assert view.prepare(0.0) is None
 
 
+@pytest.mark.shows("U7")
 def test_plain_lines_are_ascii_where_the_stream_is() -> None:
     """A stream that is not UTF-8 gets escapes instead of an error or question marks."""
     stream = FakeTerminal(is_terminal=False, encoding="ascii")
@@ -62,6 +65,7 @@ def test_plain_lines_are_ascii_where_the_stream_is() -> None:
     )
 
 
+@pytest.mark.shows("U9")
 def test_lines_that_nobody_takes_are_bounded() -> None:
     """A stream that is stuck for long costs its oldest lines, and says how many."""
     stream = FakeTerminal(is_terminal=False)
@@ -72,6 +76,7 @@ def test_lines_that_nobody_takes_are_bounded() -> None:
     assert len(others) == MOST_PENDING
 
 
+@pytest.mark.shows("U2")
 def test_the_live_display_cleans_up_after_itself() -> None:
     """The cursor is hidden while the region lives, and shown again by the close; names are no markup."""
     stream = FakeTerminal()
@@ -107,6 +112,7 @@ def test_news_shows_only_when_verbose() -> None:
     assert "status 503" in talkative.getvalue()
 
 
+@pytest.mark.shows("U7")
 def test_no_color_is_honoured() -> None:
     """With NO_COLOR no colour is written; without, there is some."""
     coloured, colourless = FakeTerminal(), FakeTerminal()
@@ -126,6 +132,7 @@ def test_nothing_is_drawn_before_there_is_something_to_show() -> None:
     assert stream.getvalue() == ""
 
 
+@pytest.mark.shows("U1")
 def test_what_is_said_does_not_break_the_region() -> None:
     """A log record becomes a line above the region, neutralised and wrapped."""
     stream = FakeTerminal()
@@ -175,6 +182,7 @@ async def test_a_real_terminal_is_left_as_it_was(terminal: tuple[int, int]) -> N
     assert shown.count(HIDE_CURSOR) == shown.count(SHOW_CURSOR) == 1
 
 
+@pytest.mark.shows("U7")
 async def test_a_closed_pipe_harms_nobody(capfd: pytest.CaptureFixture[str]) -> None:
     """When the reader of stderr is gone the run goes on, stdout is untouched, and nothing is raised."""
     reader, writer = os.pipe()

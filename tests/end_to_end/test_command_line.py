@@ -130,6 +130,7 @@ def test_force_fetches_again(project: Project, server: AssetServer) -> None:
     assert done.of("asset_verified")
 
 
+@pytest.mark.shows("M17")
 def test_exit_codes(project: Project, server: AssetServer) -> None:
     """1 not fetched, 3 integrity; where both apply, 3."""
     gone = server.add("/gone.bin", CONTENT, faults=[Status(404)])
@@ -146,6 +147,7 @@ def test_exit_codes(project: Project, server: AssetServer) -> None:
     assert both.of("asset_verified")[0]["asset"] == "model-a"
 
 
+@pytest.mark.shows("M9")
 def test_unpinned_is_refused_unless_allowed(project: Project, server: AssetServer) -> None:
     """An asset without a checksum is refused with the way out, and reported as unverified for ever after."""
     file = server.add("/u.bin", CONTENT)
@@ -204,6 +206,7 @@ def test_the_log_file(project: Project) -> None:
     assert "asset_reused" in (project.root / "x.log").read_text()
 
 
+@pytest.mark.shows("U4", "M13")
 def test_no_secret_is_printed(project: Project, server: AssetServer) -> None:
     """A secret in an address is in no output, log or state file, also with -vv and after a failure."""
     canary = "s3cr3t"
@@ -216,6 +219,7 @@ def test_no_secret_is_printed(project: Project, server: AssetServer) -> None:
     assert canary.encode() not in project.all_text()
 
 
+@pytest.mark.shows("U7")
 def test_a_plain_pipe_gets_plain_lines(project: Project) -> None:
     """Where stderr is no terminal there is no escape sequence and no carriage return."""
     done = run(project.root, "sync", FORCE_COLOR="1")

@@ -102,6 +102,7 @@ def calls_in(log: Path, place: Path) -> list[str]:
 
 
 @pytest.mark.strace
+@pytest.mark.shows("B48")
 def test_flushed_before_renamed_and_the_folder_after(project: Project, tmp_path: Path) -> None:
     """A part is flushed before it is renamed, and the folder after: read off the real system calls."""
     reset(project)
@@ -176,6 +177,7 @@ def test_failing_calls(project: Project, tmp_path: Path, error: str) -> None:
 
 
 @pytest.mark.parametrize("locks", ["flock works", "flock is a no-op"])
+@pytest.mark.shows("B2", "B12", "B13", "B45")
 def test_several_processes_and_random_kills(project: Project, server: AssetServer, locks: str) -> None:
     """Three processes on one folder, killed at random: every final is right, also where flock locks nothing."""
     dice = random.Random(locks)

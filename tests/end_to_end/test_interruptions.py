@@ -41,6 +41,7 @@ def add(project: Project, server: AssetServer, name: str, *, rate: float, size: 
 
 @pytest.mark.alone
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.shows("B61")
 def test_a_signal_stops_soon_and_keeps_everything(
     project: Project, server: AssetServer, number: signal.Signals, code: int
 ) -> None:
@@ -62,6 +63,7 @@ def test_a_signal_stops_soon_and_keeps_everything(
     assert planned["resumed_bytes"] >= received - 64 * 1024
 
 
+@pytest.mark.shows("B61")
 def test_nothing_goes_on_after_a_signal(project: Project, server: AssetServer) -> None:
     """After Ctrl-C no thread downloads on: the server sees every connection closed."""
     with Running(project.root, "sync", "--json") as running:
@@ -84,6 +86,7 @@ def test_a_second_signal_ends_at_once(project: Project) -> None:
         assert running.finish(deadline=2).code in (130, -signal.SIGINT)
 
 
+@pytest.mark.shows("B12", "B13")
 def test_a_second_process_waits_and_finds_it_done(project: Project, server: AssetServer) -> None:
     """Two processes, one asset: the second says for whom it waits, and downloads nothing."""
     with Running(project.root, "sync", "--json") as first:
@@ -99,6 +102,7 @@ def test_a_second_process_waits_and_finds_it_done(project: Project, server: Asse
     assert server.stats.body_bytes_sent == SIZE
 
 
+@pytest.mark.shows("B10", "B44", "B60")
 def test_a_dead_holder_blocks_nobody(project: Project) -> None:
     """A process that was killed while it held an asset is not waited for, and what it had is taken over."""
     with Running(project.root, "sync", "--json") as first:
@@ -113,6 +117,7 @@ def test_a_dead_holder_blocks_nobody(project: Project) -> None:
     assert planned["resumed_bytes"] > 0
 
 
+@pytest.mark.shows("B60")
 def test_waiting_has_an_end(project: Project) -> None:
     """Past --lock-timeout the second process gives up with its own exit code and names the holder."""
     with Running(project.root, "sync", "--json") as first:
@@ -162,6 +167,7 @@ def test_too_small_a_disk_is_refused_before_the_first_byte(
 
 
 @pytest.mark.root
+@pytest.mark.shows("B63")
 def test_a_disk_that_fills_on_the_way(small_disk: Path, project: Project, server: AssetServer) -> None:
     """A disk that somebody else fills ends the run with exit code 4; with space again, it goes on from there."""
     add(project, server, "b", rate=3 * MIB, size=10 * MIB)
@@ -191,6 +197,7 @@ def test_a_folder_that_cannot_be_written(project: Project, tmp_path: Path, serve
     assert server.stats.body_bytes_sent == 0
 
 
+@pytest.mark.shows("U7")
 def test_a_reader_that_goes_away(project: Project) -> None:
     """A closed stdout ends the JSON and not the download."""
     with Running(project.root, "sync", "--json", "-q") as running:
