@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,8 +121,7 @@ class Transfer:
         self._wakeup = asyncio.Event()
         self._failure: BaseException | None = None
         self._restart: Restart | None = None
-        self._trusted: Origin | None = None
-        self._trials = 0
+        self._trials: Counter[Origin] = Counter()
         self._is_over = False
         self._is_full = False
 
@@ -207,11 +207,12 @@ class Transfer:
             origin.is_out = True
             origin.last_error = IntegrityError(f"what it sent has the digest {digest}, not {self.asset.checksum}")
         candidates = self._origins.usable
-        self._trials += 1
-        if not candidates or self._trials > 2 * len(self._origins.all):
+        if not candidates or self._trials.total() >= 2 * len(self._origins.all):
             raise self._mismatch(digest)
-        # Whoever gave the most has the least left to send.
-        trusted = max(candidates, key=lambda origin: (self._content.bytes_given(origin), -origin.number))
+        # Whoever was not asked yet; one that was may have broken off. Who gave the most has the least left to send.
+        given = self._content.bytes_given
+        trusted = min(candidates, key=lambda origin: (self._trials[origin], -given(origin), origin.number))
+        self._trials[trusted] += 1
         return Restart(f"the checksum does not match; asking {trusted.shown} for what others gave", trusted=trusted)
 
     def _mismatch(self, digest: Checksum) -> DigestMismatch:

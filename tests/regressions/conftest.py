@@ -1,0 +1,19 @@
+"""One world for each story."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.testing import AssetServer
+from tests.project import Project
+from tests.regressions.world import World
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """A server that tells the truth, and an empty project."""
+    async with AssetServer() as server:
+        yield World(server, Project(tmp_path / "project"))

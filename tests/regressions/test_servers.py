@@ -1,0 +1,254 @@
+"""What other tools made of servers that answer wrongly, not at all, or too late, and what becomes of it here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+
+from grym_fetch import DigestMismatch, LengthMismatch, MirrorsExhausted, Throttled
+from grym_fetch.core.http import MAX_RETRY_AFTER
+from grym_fetch.testing import (
+    ChunkedCut,
+    CloseDelimited,
+    ExpiringRedirect,
+    Fault,
+    FlipByte,
+    FlippingETag,
+    Gzip,
+    HtmlPage,
+    NoRanges,
+    NoValidator,
+    RangeNotSatisfiable,
+    RefuseHead,
+    RetryAfter,
+    Stall,
+    Status,
+    Truncate,
+    WrongFile,
+    seeded_bytes,
+)
+from grym_fetch.testing.answers import Answer, Framing, RecordedRequest
+from grym_fetch.testing.faults import FramingFault
+from tests.project import KIB, ImpatientClock
+from tests.regressions.world import CONTENT, HALF, SIZE, SLACK, World
+
+PAGE = b"<!doctype html><title>Please log in</title>".ljust(635)
+"""As long as the page that was once stored as a model."""
+
+
+@pytest.mark.shows("B3", "R15", "R23")
+@pytest.mark.parametrize("fault", [Gzip(times=1), Gzip(times=1, ranges=True), RefuseHead()], ids=repr)
+@pytest.mark.parametrize("size", [True, False], ids=["size known", "size unknown"])
+async def test_huggingface_hub_3234_no_compressed_length_and_no_head_is_taken_for_the_files(
+    world: World, fault: Fault, size: bool
+) -> None:
+    """The length comes from ranges of the bytes as they are; nobody is asked for a HEAD."""
+    world.asset(fault, size=size)
+    await world.arrives()
+    assert {request.method for request in world.server.stats.requests} == {"GET"}
+
+
+@pytest.mark.shows("B6", "C1")
+async def test_huggingface_hub_2589_a_page_of_635_bytes_is_called_a_page(world: World) -> None:
+    """With the size in the manifest the page is refused unread; without, by its digest. Both say what it was."""
+    world.asset(HtmlPage(page=PAGE))
+    failure = await world.fails()
+    assert isinstance(failure, MirrorsExhausted)
+    assert "web page" in str(failure)
+    assert "635" in str(failure)
+    world.asset(HtmlPage(page=PAGE), size=False)
+    failure = await world.fails()
+    assert isinstance(failure, DigestMismatch)
+    assert "web page" in str(failure)
+    assert world.project.staged() == []
+
+
+@pytest.mark.shows("B7", "C6", "C9")
+@pytest.mark.parametrize("actual", [SIZE - 1, SIZE + 1])
+async def test_huggingface_hub_1521_a_file_of_another_size_is_the_sources_fault(world: World, actual: int) -> None:
+    """The error has both sizes, and says of whom each is."""
+    world.list(world.serve(content=seeded_bytes(actual, seed=11)))
+    failure = await world.fails()
+    assert isinstance(failure, MirrorsExhausted)
+    assert isinstance(failure.failures[0].error, LengthMismatch)
+    assert f"the manifest says {SIZE} bytes, the server {actual}" in str(failure)
+
+
+@pytest.mark.shows("B9", "C4")
+@pytest.mark.parametrize("faults", [[], [CloseDelimited()]], ids=["with a length", "without"])
+async def test_modelscope_1365_nothing_is_called_nothing(world: World, faults: Sequence[Fault]) -> None:
+    """An empty body is not called corrupt: the error says that 0 bytes came."""
+    world.list(world.serve(*faults, content=b""), size=False)
+    assert "0 bytes" in str(await world.fails())
+
+
+@pytest.mark.shows("B17", "R22")
+@pytest.mark.parametrize("status", [400, 403, 500])
+async def test_ollama_an_error_page_is_not_written_where_the_part_belongs(world: World, status: int) -> None:
+    """One of several connections gets an error whose page is as long as the part would be."""
+    fault = Status(status, body=seeded_bytes(64 * KIB, seed=14), covering=HALF, times=1)
+    world.list(world.serve(fault), world.serve(path="/mirror.bin"))
+    await world.arrives()
+    assert world.sent <= SIZE + SLACK
+
+
+@pytest.mark.shows("B17", "B56", "N12")
+@pytest.mark.parametrize("after", [0, 1, 100 * KIB])
+async def test_google_resumable_media_239_a_stall_ends_and_is_not_retried_for_ever(world: World, after: int) -> None:
+    """A server that always sends so many bytes and then nothing is given up, with the reason."""
+    world.asset(Stall(after=after), NoRanges())
+    failure = await world.fails(stall_timeout=0.05, retries=2)
+    assert isinstance(failure, MirrorsExhausted)
+    assert "nothing arrived" in str(failure)
+    assert world.asked <= 4
+
+
+@pytest.mark.shows("B20")
+async def test_git_lfs_2030_a_server_that_breaks_off_and_has_no_ranges_comes_to_an_end(world: World) -> None:
+    """Every try begins at the first byte and ends in the middle, so there is an end to trying."""
+    world.asset(NoRanges(), Truncate(after=HALF))
+    assert isinstance(await world.fails(), MirrorsExhausted)
+    assert world.asked <= 8
+
+
+@pytest.mark.shows("B27", "C1")
+@pytest.mark.parametrize(
+    "fault", [HtmlPage(covering=HALF, times=1), Status(503, body=PAGE, covering=HALF, times=1)], ids=["200", "503"]
+)
+async def test_aria2_1115_an_error_page_inside_one_segment_is_not_in_the_file(world: World, fault: Fault) -> None:
+    """The bytes of a page are nowhere in the file, whatever status it came with."""
+    world.list(world.serve(fault), world.serve(path="/mirror.bin"))
+    await world.arrives()
+
+
+@pytest.mark.shows("B28", "N2")
+@pytest.mark.parametrize("pinned", [True, False])
+async def test_aria2_886_a_segment_that_was_aborted_is_not_complete(world: World, pinned: bool) -> None:
+    """One stretch never arrives. Whatever else did, and with or without a checksum, the file is not there."""
+    world.asset(Truncate(after=0, covering=HALF), pinned=pinned)
+    assert isinstance(await world.fails(allow_unpinned=True, retries=1), MirrorsExhausted)
+
+
+@dataclass(frozen=True)
+class LengthAndChunks(FramingFault):
+    """Sends the body chunked, and a wrong Content-Length besides."""
+
+    value: str
+
+    def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
+        answer = answer.with_header("Transfer-Encoding", "chunked").with_header("Content-Length", self.value)
+        return replace(answer, framing=Framing.CHUNKED)
+
+
+@pytest.mark.shows("B29", "N8")
+@pytest.mark.parametrize("value", ["5", "99999999"])
+@pytest.mark.parametrize("faults", [[], [NoRanges()]], ids=["ranges", "no ranges"])
+async def test_aria2_473_a_length_beside_chunks_means_nothing(
+    world: World, value: str, faults: Sequence[Fault]
+) -> None:
+    """RFC 9112 section 6.3: the chunks say where the body ends. Refusing such a server would be right as well."""
+    world.asset(LengthAndChunks(value), *faults)
+    failure = await world.sync()
+    assert failure is not None or world.path.read_bytes() == CONTENT
+
+
+@pytest.mark.shows("B31", "N2", "N3")
+@pytest.mark.parametrize("fault", [Truncate(after=HALF), ChunkedCut(after=HALF)], ids=repr)
+@pytest.mark.parametrize("pinned", [True, False])
+async def test_aria2_1278_what_cannot_be_resumed_is_not_left_under_the_final_name(
+    world: World, fault: Fault, pinned: bool
+) -> None:
+    """No ranges, no validator, perhaps no checksum, and never the whole: the final name stays free."""
+    world.asset(NoRanges(), NoValidator(), fault, pinned=pinned, size=pinned)
+    assert isinstance(await world.fails(allow_unpinned=True), MirrorsExhausted)
+
+
+@pytest.mark.shows("B34", "R13", "R28", "C3")
+async def test_aria2_1526_mirrors_with_other_content_are_not_mixed(world: World) -> None:
+    """The first has another file of the same size and fails half-way; the second is right. So is the result."""
+    bad = world.serve(WrongFile(), Truncate(after=0, covering=HALF), path="/bad.bin")
+    world.list(bad, world.serve())
+    await world.arrives()
+    assert world.last is not None
+    assert world.last.of("asset_restarted")
+
+
+@pytest.mark.shows("B50", "A6")
+async def test_transformers_45797_a_signed_address_that_is_always_expired_is_no_loop(world: World) -> None:
+    """Every address that is given out is refused: after a few walks the run ends and says why."""
+    target = world.serve(path="/signed.bin")
+    world.list(world.serve(ExpiringRedirect(to=target.path, uses=0)))
+    failure = await world.fails()
+    assert isinstance(failure, MirrorsExhausted)
+    assert "403" in str(failure)
+    assert world.asked <= 40
+
+
+@pytest.mark.shows("B50", "A6")
+async def test_xet_core_238_signed_addresses_that_expire_again_and_again_hang_nothing(world: World) -> None:
+    """Each address opens the file twice. No connection waits for ever, and no bytes are lost."""
+    target = world.serve(path="/signed.bin")
+    world.list(world.serve(ExpiringRedirect(to=target.path, uses=2)))
+    await world.arrives()
+    assert world.sent <= SIZE + 64 * KIB
+
+
+@pytest.mark.shows("B51", "R14")
+@pytest.mark.parametrize("pinned", [True, False])
+async def test_aria2_next_46_an_etag_that_changes_with_each_request_is_noise(world: World, pinned: bool) -> None:
+    """With a checksum the parts are combined all the same; without one the file is read as one stream."""
+    world.asset(FlippingETag(), pinned=pinned)
+    await world.arrives(allow_unpinned=True)
+
+
+@pytest.mark.shows("B57", "A2")
+@pytest.mark.parametrize("value", ["9999999999", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT", "-5"])
+async def test_urllib3_3743_a_giant_retry_after_is_neither_a_crash_nor_a_life(world: World, value: str) -> None:
+    """Whatever a server asks for, nobody waits longer than two minutes for it."""
+    world.asset(RetryAfter(value, status=429, times=1))
+    clock = ImpatientClock()
+    await world.arrives(clock=clock)
+    assert max(clock.slept) <= MAX_RETRY_AFTER + 30
+
+
+@pytest.mark.shows("B57", "A2")
+async def test_go_retryablehttp_247_a_server_that_always_wants_to_wait_is_given_up(world: World) -> None:
+    """A budget ends also this, and the error says that the server wanted to be left alone."""
+    world.asset(RetryAfter("999999999"))
+    clock = ImpatientClock()
+    failure = await world.fails(clock=clock, retries=2)
+    assert isinstance(failure, MirrorsExhausted)
+    assert isinstance(failure.failures[0].error, Throttled)
+    assert sum(clock.slept) <= 3 * (MAX_RETRY_AFTER + 30)
+
+
+@pytest.mark.shows("B65", "R18")
+@pytest.mark.parametrize("value", [None, "*/9", f"*/{SIZE}", "bytes */", "bytes */x", "bytes 0-9/*", "", "*"])
+@pytest.mark.parametrize("size", [True, False], ids=["size known", "size unknown"])
+async def test_starlette_a_416_in_any_dress_is_read_or_passed_over(world: World, value: str | None, size: bool) -> None:
+    """A 416 without a Content-Range, or with one that makes no sense, is answered by asking for the whole."""
+    world.asset(RangeNotSatisfiable(content_range=value), size=size)
+    await world.arrives()
+
+
+@pytest.mark.shows("B15", "C2", "C5")
+async def test_ollama_941_a_wrong_digest_is_mended_without_a_hand(world: World) -> None:
+    """Wrong bytes of an earlier run, and wrong bytes of one mirror, are both found and replaced in one run."""
+    first = world.serve(FlipByte(at=9))
+    world.list(first)
+    await world.break_off(first)
+    world.list(first, world.serve(path="/mirror.bin"))
+    await world.arrives()
+
+
+@pytest.mark.shows("B39", "C8")
+@pytest.mark.parametrize("faults", [[], [NoRanges()]], ids=["ranges", "one stream"])
+@pytest.mark.parametrize("at", [0, HALF, SIZE - 1])
+async def test_dragonfly_3031_a_digest_is_compared_on_every_way(world: World, faults: Sequence[Fault], at: int) -> None:
+    """One bit at the start, in the middle or at the end: in ranges or in one stream, fresh or resumed, it is found."""
+    file = world.serve(FlipByte(at=at), *faults)
+    world.list(file)
+    assert isinstance(await world.fails(), DigestMismatch)
+    assert world.project.staged() == []

@@ -1,0 +1,132 @@
+"""A server and a project for one story: `World` fetches, breaks off, and looks at what is left.
+
+Rules: every run is watched. At no instant does the final path hold anything but nothing, the file that was there
+before, or the right one; progress never goes back; each asset ends once; no task outlives the manager.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from grym_fetch import GrymFetchError, StorageError, SyncFailed
+from grym_fetch.testing import AssetServer, Fault, Reset, ServedFile, seeded_bytes
+from tests.project import KIB, ImpatientClock, Project, Recorder, Watcher
+
+SIZE = 500 * KIB + 123
+CONTENT = seeded_bytes(SIZE, seed=11)
+HALF = SIZE // 2
+SLACK = 160 * KIB
+"""What may be sent twice beside what is missing: a segment under way, and what lay in the sockets."""
+DEADLINE = 20.0
+
+
+@dataclass
+class World:
+    """One asset ``a`` with the content ``CONTENT``, and the addresses that it has so far."""
+
+    server: AssetServer
+    project: Project
+    right: bytes = CONTENT
+    also_allowed: Sequence[bytes] = ()
+    """Other whole contents that may be in place, where there is no checksum to say which is right."""
+    last: Recorder | None = None
+
+    def serve(self, *faults: Fault, content: bytes | None = None, path: str = "/a.bin") -> ServedFile:
+        """Offer the file, or other content, with faults."""
+        return self.server.add(path, self.right if content is None else content, faults=faults)
+
+    def list(self, *files: ServedFile, pinned: bool = True, size: bool | int = True) -> Path:
+        """List the asset with the addresses of ``files``; return its final path."""
+        return self.project.add("a", [file.url for file in files], self.right, pinned=pinned, size=size)
+
+    def asset(self, *faults: Fault, pinned: bool = True, size: bool | int = True) -> Path:
+        """Offer and list the file in one go."""
+        return self.list(self.serve(*faults), pinned=pinned, size=size)
+
+    @property
+    def path(self) -> Path:
+        """The final path."""
+        return self.project.assets / "models" / "a.bin"
+
+    @property
+    def stage(self) -> Path:
+        """The one stage that is left."""
+        (stage,) = self.project.staged()
+        return stage
+
+    @property
+    def sent(self) -> int:
+        """Bytes of body that the server has sent since the last `forget`."""
+        return self.server.stats.body_bytes_sent
+
+    @property
+    def asked(self) -> int:
+        """Requests since the last `forget`."""
+        return len(self.server.stats.requests)
+
+    def forget(self) -> None:
+        """Count the server's work from here on."""
+        self.server.stats.reset()
+
+    async def sync(self, **settings: object) -> GrymFetchError | None:
+        """Fetch; return the asset's error, or None if all went well. ``settings`` are those of the manager."""
+        failure: GrymFetchError | None = None
+        allowed = [self.right, *self.also_allowed]
+        if self.path.exists():
+            allowed.append(self.path.read_bytes())
+        async with asyncio.timeout(DEADLINE):
+            with Watcher(self.path, *allowed):
+                async with self.project.manager(**{"clock": ImpatientClock(), **settings}) as manager:  # type: ignore[arg-type]  # checked there
+                    self.last = Recorder(manager)
+                    try:
+                        await manager.sync()
+                    except SyncFailed as error:
+                        failure = error.failures["a"]
+        self.last.check()
+        return failure
+
+    async def arrives(self, **settings: object) -> None:
+        """Fetch; the file must be there, right, with nothing left of its stage."""
+        failure = await self.sync(**settings)
+        assert failure is None, str(failure)
+        assert self.path.read_bytes() == self.right
+        assert self.project.staged() == []
+
+    async def fails(self, **settings: object) -> GrymFetchError:
+        """Fetch; it must fail, and put nothing in place. Returns the asset's error."""
+        before = self.path.read_bytes() if self.path.exists() else None
+        failure = await self.sync(**settings)
+        assert failure is not None
+        assert (self.path.read_bytes() if self.path.exists() else None) == before
+        return failure
+
+    async def break_off(self, file: ServedFile, *, at: int = HALF, **settings: object) -> None:
+        """A first run that gets to ``at``, more or less, and dies there. The file is served well from then on."""
+        faults = file.faults
+        file.faults = (*faults, Reset(after=0, covering=at))
+        await self.fails(retries=0, parallel=1, **settings)
+        file.faults = faults
+        assert self.stage.joinpath("part").stat().st_size >= at // 2
+        self.forget()
+
+    async def leave_whole(self, *, number: int = errno.EACCES, **settings: object) -> None:
+        """A first run that has every byte and cannot put them in place: its last rename fails with this error."""
+        rename = os.rename
+
+        def refuse(source: Path, target: str, *, dst_dir_fd: int | None = None) -> None:
+            if dst_dir_fd is not None:
+                raise OSError(number, os.strerror(number))
+            rename(source, target)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "rename", refuse)
+            assert isinstance(await self.fails(**settings), StorageError)
+        assert self.stage.joinpath("part").stat().st_size == len(self.right)
+        self.forget()
