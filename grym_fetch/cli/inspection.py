@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def check_command(common: Common, ids: tuple[str, ...], full: bool, minimal: boo
                 }  # fmt: skip
                 click.echo(json.dumps(record))
             elif not common.quiet or state not in ("ok", "unverified"):
-                detail = f"  {status.error}" if status.error and state == "corrupt" else ""
+                detail = f"  {safe_text(status.error)}" if status.error and state == "corrupt" else ""
                 detail += "  (stand-in)" if status.is_stand_in else ""
                 shown = safe_text(str(status.path), limit=4000)
                 click.echo(f"{state:<10}  {safe_text(status.id)}  {shown}{detail}")
@@ -77,7 +78,8 @@ def path_command(common: Common, asset_id: str, minimal: bool, **transfer: Any) 
     code = run(common, body, settings=settings_from(transfer), minimal=minimal)
     # After the run, so that it comes after the last event of --json.
     for path in found:
-        click.echo(json.dumps({"id": asset_id, "path": path}) if common.json else path)
+        # To the byte: a script will open it.
+        click.echo(json.dumps({"id": asset_id, "path": path}) if common.json else os.fsencode(path))
     return code
 
 

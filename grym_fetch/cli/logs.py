@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any
 
 from grym_fetch.bus import Subscription
 from grym_fetch.cli.options import Common
@@ -27,12 +28,17 @@ BACKUPS = 5
 
 
 class SafeFormatter(logging.Formatter):
-    """Escapes what a terminal or a log reader could take for more than text; tracebacks keep their lines."""
+    """Escapes what a terminal or a log reader could take for more than text; tracebacks keep their lines, indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Format the record's message on one safe line."""
         record.message = safe_text(record.message, limit=2000)
         return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Format a traceback so that no line of it, such as an error's own text, can be taken for a record."""
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(f"    {safe_text(line, limit=1000)}" for line in lines)
 
 
 class JsonFormatter(logging.Formatter):

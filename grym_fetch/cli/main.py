@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
+from contextlib import suppress
 
 import click
 
 from grym_fetch._version import __version__
+from grym_fetch.cli import streams
 
 # Command to module: a command's module is imported when the command is run or its help is shown.
 COMMANDS = {
@@ -101,17 +102,18 @@ def cli() -> None:
 
 def main() -> None:
     """The entry point. Never lets a traceback out."""
+    streams.prepare()
     try:
         code = cli.main(prog_name="grym-fetch", standalone_mode=False)
     except click.exceptions.Exit as done:
         code = done.exit_code
     except click.ClickException as error:
-        error.show(sys.stderr)
+        with suppress(OSError):
+            error.show(sys.stderr)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; what we did is not undone by that.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    except streams.OutputLost as error:
+        streams.tell(f"error: the output could not be written: {(error.strerror or '').lower()}")
+        code = 4
     sys.exit(code if isinstance(code, int) else 0)

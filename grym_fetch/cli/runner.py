@@ -22,7 +22,7 @@ import anyio.to_thread
 import click
 
 from grym_fetch.bus import Subscription
-from grym_fetch.cli import exit_codes
+from grym_fetch.cli import exit_codes, streams
 from grym_fetch.cli.logs import LogSetup, set_up_logging
 from grym_fetch.cli.options import Common
 from grym_fetch.core.errors import GrymFetchError, MirrorsExhausted, SyncFailed
@@ -67,7 +67,7 @@ def _told(common: Common, work: Callable[[LogSetup], int]) -> int:
     except GrymFetchError as error:
         print_error(error)
         return exit_codes.exit_code(error)
-    except (click.ClickException, click.Abort, BrokenPipeError):
+    except (click.ClickException, click.Abort, streams.OutputLost):
         raise
     except Exception as error:
         log.debug("internal error", exc_info=True)
@@ -78,7 +78,7 @@ def _told(common: Common, work: Callable[[LogSetup], int]) -> int:
 
 def _internal_error(common: Common, error: Exception) -> int:
     hint = "" if common.verbose >= 2 else " Run it again with -vv to see where; please report it."
-    click.echo(f"error: internal error: {type(error).__name__}: {safe_text(str(error))}.{hint}", err=True)
+    streams.tell(f"error: internal error: {type(error).__name__}: {safe_text(str(error))}.{hint}")
     return exit_codes.NOT_FETCHED
 
 
@@ -108,7 +108,7 @@ async def _main(common: Common, body: Body, settings: Settings | None, minimal: 
         if not received:
             raise
         if not common.quiet:
-            click.echo("interrupted: what has arrived is kept, and the next run resumes", err=True)
+            streams.tell("interrupted: what has arrived is kept, and the next run resumes")
         _end_now(received[0])
 
 
@@ -179,11 +179,11 @@ async def _finish(listeners: list[asyncio.Task[None]]) -> None:
 
 async def write_json(subscription: Subscription) -> None:
     """Write events to stdout, one JSON object a line, from a thread: a reader may be slow, stop, or go away."""
-    is_broken = False
+    is_lost = False
     while await subscription.wait():
         lines = "".join(f"{json.dumps(event.as_json())}\n" for event in subscription.drain())
-        if not is_broken:
-            is_broken = not await anyio.to_thread.run_sync(_write, lines, abandon_on_cancel=True)
+        if not is_lost:
+            is_lost = not await anyio.to_thread.run_sync(_write, lines, abandon_on_cancel=True)
 
 
 def _write(text: str) -> bool:
@@ -191,8 +191,6 @@ def _write(text: str) -> bool:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError:
-        # So that the interpreter's own flush at exit does not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
     return True
 
@@ -213,9 +211,7 @@ def print_error(error: GrymFetchError) -> None:
             text = f"{safe_text(failure.asset_id)}: {text}"
         if text not in shown:
             shown.add(text)
-            click.echo("error: " + "\n".join(safe_text(line, limit=1000) for line in text.split("\n")), err=True)
+            streams.tell("error: " + "\n".join(safe_text(line, limit=1000) for line in text.split("\n")))
     lost = [failure.asset_id for failure in errors if isinstance(failure, MirrorsExhausted)]
     if lost:
-        click.echo(
-            f"hint: `grym-fetch doctor {safe_text(str(lost[0]))}` asks every address and says what to do", err=True
-        )
+        streams.tell(f"hint: `grym-fetch doctor {safe_text(str(lost[0]))}` asks every address and says what to do")

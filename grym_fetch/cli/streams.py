@@ -1,0 +1,67 @@
+"""The standard streams, however a shell, a supervisor or a reader that went away has left them.
+
+Rules: descriptors 0 to 2 are never free for a file of ours, or what somebody prints would end up in it. A reader of
+stdout that has gone changes nothing but that it reads no more: the work and the exit code are the same. Data that
+cannot be written for another reason is an error, `OutputLost`. What cannot be told on stderr costs nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class OutputLost(OSError):
+    """Stdout does not take what is written: its disk is full, for example."""
+
+
+class _Output(io.FileIO):
+    """Once it has failed, whatever else is written goes nowhere."""
+
+    def write(self, data: ReadableBuffer) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            if not isinstance(error, BrokenPipeError):
+                raise OutputLost(error.errno, os.strerror(error.errno or 0)) from None
+            return super().write(data)
+
+
+def prepare() -> None:
+    """Open what is closed, to nowhere; and let no character that a stream cannot take end the program."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is taken, which is this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    # Python has None for a stream whose descriptor was closed when it began.
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for the whole run
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    if sys.stdout is None or sys.stdout is sys.__stdout__:
+        before = sys.stdout
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Output(1, "w", closefd=False)),
+            encoding=getattr(before, "encoding", None),
+            errors="backslashreplace",
+            line_buffering=getattr(before, "line_buffering", False),
+        )
+
+
+def tell(text: str) -> None:
+    """Write a line to stderr, if it can be written."""
+    with suppress(OSError, ValueError):
+        click.echo(text, err=True)

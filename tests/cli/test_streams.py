@@ -1,0 +1,106 @@
+"""Standard streams that are closed, full, of another encoding, or given up by their reader: with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.testing import AssetServer, serve_in_thread
+from tests.end_to_end.command import environment
+from tests.project import KIB, Project
+
+CONTENT = bytes(range(256)) * KIB
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[AssetServer]:
+    with serve_in_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: AssetServer) -> Project:
+    """A project with one asset, not fetched yet; its name is in another script."""
+    project = Project(tmp_path / "project")
+    project.add("模型", [server.add("/a.bin", CONTENT).url], CONTENT, name="模型")
+    return project
+
+
+def shell(project: Project, script: str, **more: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a line of shell, in which ``$G`` is the command; return what came of it. ``$?`` of the command is its end."""
+    script = script.replace("$G", f'"{sys.executable}" -m grym_fetch')
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {script}"],
+        cwd=project.root,
+        env=environment(**more),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.shows("U7")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_descriptor_for_a_file(project: Project, closed: str) -> None:
+    """What is printed goes nowhere, and not into the file that would have got the stream's number."""
+    done = shell(project, f"$G sync --json -vv {closed}")
+    assert done.returncode == 0, done.stderr
+    assert (project.assets / "models" / "模型.bin").read_bytes() == CONTENT
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.shows("U7")
+@pytest.mark.parametrize("command", ["list", "schema", "--help"])
+def test_output_that_is_lost_is_an_error(project: Project, command: str) -> None:
+    """A list that could not be written is not a list: one line says why, and the exit code is that of a full disk."""
+    done = shell(project, f"$G {command} >/dev/full")
+    assert done.returncode == 4
+    assert done.stderr == b"error: the output could not be written: no space left on device\n"
+
+
+@pytest.mark.shows("U7")
+def test_a_full_disk_for_events_or_for_words_stops_no_download(project: Project) -> None:
+    """A sync whose events, or whose display, cannot be written fetches all the same, and says so by its exit code."""
+    assert shell(project, "$G sync --json -v >/dev/full 2>/dev/full").returncode == 0
+    assert (project.assets / "models" / "模型.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.shows("U7", "M17")
+def test_a_reader_that_has_gone_changes_no_exit_code(project: Project) -> None:
+    """`check` piped into a reader that takes nothing still says what it found: a corrupt file, 3."""
+    (project.assets / "models").mkdir(parents=True)
+    (project.assets / "models" / "模型.bin").write_bytes(b"wrong")
+    done = shell(project, "$G check | true")
+    assert done.returncode == 3
+    assert done.stderr == b""
+
+
+@pytest.mark.shows("U7")
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_no_character_is_too_much_for_a_terminal(project: Project, encoding: str) -> None:
+    """An id in another script is listed, escaped where the terminal cannot show it."""
+    for command in ("check", "sync -v"):
+        done = shell(project, f"$G {command}", PYTHONIOENCODING=encoding)
+        assert b"internal error" not in done.stderr
+        assert done.returncode == (1 if command == "check" else 0)
+        assert "模型".encode() in done.stdout + done.stderr or rb"\u6a21\u578b" in done.stdout + done.stderr
+
+
+@pytest.mark.shows("U7")
+def test_a_path_is_printed_to_the_byte(project: Project) -> None:
+    """A folder whose name is no text in any encoding is printed as it is, so that a script can open the path."""
+    folder = os.fsencode(project.root) + b"/\xff\xfe"
+    os.mkdir(folder)
+    done = shell(project, "$G path 模型 --assets-dir $'\\xff\\xfe'")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == folder + "/models/模型.bin\n".encode()
+    assert Path(os.fsdecode(done.stdout[:-1])).read_bytes() == CONTENT
+    shown = shell(project, "$G path 模型 --assets-dir $'\\xff\\xfe' --json --offline")
+    assert os.fsencode(json.loads(shown.stdout.splitlines()[-1])["path"]) == done.stdout[:-1]
