@@ -192,7 +192,7 @@ class Delivery:
 
     async def _fetch(self, asset: Asset, key: StageKey, *, exclusive: bool, rank: int) -> Delivered:
         began = self._clock.monotonic()
-        stage = await self._store.open_stage(key, exclusive=exclusive)
+        stage = await self._store.open_stage(key, exclusive=exclusive, size=asset.size)
         transfer = None
         try:
             transfer = Transfer(

@@ -26,11 +26,14 @@ import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from grym_fetch.backends.folders import (
     check_destination,
     free_bytes,
+    is_at,
+    make_root,
     open_folder,
     storage_error,
     storage_errors,
@@ -39,7 +42,7 @@ from grym_fetch.backends.folders import (
 from grym_fetch.backends.locks import FileLock, Owner
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.digest import Hasher
-from grym_fetch.core.errors import DiskFull, UnsafePath
+from grym_fetch.core.errors import DiskFull, StorageError, UnsafePath
 from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_digest, read_journal
 from grym_fetch.core.text import safe_text
@@ -84,6 +87,8 @@ class DiskStore:
         self._flusher = WorkerThreads("flush", 2)
         self._owner = Owner.this()
         self._is_prepared = False
+        self.flushed_folders: set[tuple[str, ...]] = set()
+        """Folders that this process has flushed into their parents."""
 
     def path_of(self, local_path: str) -> Path:
         """Where an asset belongs."""
@@ -97,6 +102,7 @@ class DiskStore:
 
     def _prepare(self) -> None:
         with storage_errors(self.assets_dir):
+            make_root(self.assets_dir)
             for name in ("locks", "stage"):
                 descriptor = open_folder(self.assets_dir, (STATE_FOLDER, name), create=True)
                 os.close(descriptor)
@@ -126,22 +132,25 @@ class DiskStore:
         """Raise `UnsafePath` if a file could not be put there."""
         await self._writers.compute(check_destination, self.assets_dir, local_path)
 
-    async def open_stage(self, key: StageKey, *, exclusive: bool) -> DiskStage:
+    async def open_stage(self, key: StageKey, *, exclusive: bool, size: int | None = None) -> DiskStage:
         """Open a stage: a dead owner's if there is one, a new one otherwise.
 
         ``exclusive``: this process holds a trustworthy lock on the asset, so every other stage of it is abandoned.
+        ``size``: the content's length if it is known. `DiskFull` if the rest would not fit; nothing is made then.
         """
         opened: list[DiskStage] = []
         try:
-            await self._writers.compute(lambda: opened.append(self._open_stage(key, exclusive)))
+            await self._writers.compute(lambda: opened.append(self._open_stage(key, exclusive, size)))
         except asyncio.CancelledError:
             for stage in opened:
                 await stage.close()
             raise
         return opened[0]
 
-    def _open_stage(self, key: StageKey, exclusive: bool) -> DiskStage:
+    def _open_stage(self, key: StageKey, exclusive: bool, size: int | None) -> DiskStage:
         root = self.state_dir / "stage"
+        if size is not None:
+            self.check_space(size - self.staged_bytes(key))
         with storage_errors(root):
             name = f"{key.path_key}.{key.content_key}.{self._owner.encode()}.{secrets.token_hex(4)}"
             folder = root / name
@@ -172,6 +181,15 @@ class DiskStore:
             if entry not in mine:
                 shutil.rmtree(entry.path, ignore_errors=True)  # an older content of the same asset
         return claimed
+
+    def check_space(self, missing: int) -> None:
+        """Raise `DiskFull` if so many bytes do not fit. Blocking: for a thread."""
+        free = free_bytes(self.assets_dir) - RESERVE
+        if missing > free:
+            raise DiskFull(
+                safe_text(str(self.assets_dir)),
+                f"not enough space: {missing} bytes are needed and {max(free, 0)} are free",
+            )
 
     def staged_bytes(self, key: StageKey) -> int:
         """Bytes of this content that earlier runs left behind, as the disk counts them: for a plan, not a promise."""
@@ -268,14 +286,19 @@ class DiskStage:
                 count = os.pwrite(self._part, view, at)
                 view = view[count:]
                 at += count
+            self._check_there(os.fstat(self._part).st_nlink > 0)
             piece = Piece(start, at, piece_digest(data), origin)
             with self._lock:
                 self._append(self._encoder.piece(piece))
             return piece
 
+    def _check_there(self, is_there: bool) -> None:
+        if not is_there:
+            raise StorageError(safe_text(str(self._folder)), "somebody has removed the download under way; run again")
+
     async def _flush(self) -> None:
         try:
-            await self._flusher.compute(os.fdatasync, self._part)
+            await self._flusher.compute(partial(sync, self._part, data_only=True))
         except OSError as error:
             # Not the last word: publishing flushes again, and an error there is fatal.
             log.warning("flushing in the background failed: %s", os.strerror(error.errno or 0))
@@ -304,13 +327,7 @@ class DiskStage:
             with storage_errors(self._store.path_of(self._key.local_path)):
                 with self._lock:
                     self._append(self._encoder.size(size))
-                missing = size - os.fstat(self._part).st_blocks * 512
-                free = free_bytes(self._store.assets_dir) - RESERVE
-                if missing > free:
-                    raise DiskFull(
-                        safe_text(str(self._store.assets_dir)),
-                        f"not enough space: {missing} bytes are needed and {max(free, 0)} are free",
-                    )
+                self._store.check_space(size - os.fstat(self._part).st_blocks * 512)
 
         await self._writers.compute(note)
 
@@ -343,7 +360,8 @@ class DiskStage:
             if os.fstat(self._part).st_size != size:
                 os.ftruncate(self._part, size)
             sync(self._part)
-            folder = open_folder(self._store.assets_dir, tuple(parents), create=True)
+            flushed = self._store.flushed_folders
+            folder = open_folder(self._store.assets_dir, tuple(parents), create=True, flushed=flushed)
             try:
                 self._rename(folder, name, final)
                 sync(folder)
@@ -353,6 +371,8 @@ class DiskStage:
         return final
 
     def _rename(self, folder: int, name: str, final: Path) -> None:
+        # By its name it is renamed, and by its descriptor it was verified: these must be the same.
+        self._check_there(is_at(self._part, self._folder / "part"))
         try:
             os.rename(self._folder / "part", name, dst_dir_fd=folder)
         except OSError as error:
@@ -405,10 +425,15 @@ class DiskStage:
             await outlast([self._flushing])
 
     def _close(self) -> None:
-        for descriptor in (self._part, self._journal):
-            if descriptor >= 0:
-                os.close(descriptor)
+        descriptors = (self._part, self._journal)
         self._part = self._journal = -1
+        for descriptor in descriptors:
+            try:
+                if descriptor >= 0:
+                    os.close(descriptor)
+            except OSError as error:
+                # Nothing depends on it: what is published was flushed, what is kept is proved when it is read back.
+                log.warning("closing a download under way failed: %s", os.strerror(error.errno or 0))
 
 
 def hash_file(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> os.stat_result:

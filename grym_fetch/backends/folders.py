@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # What file systems answer that have no fsync for this kind of file (SMB, some FUSE).
 _SYNC_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOTTY})
+_CANNOT_FLUSH: set[int] = set()
+"""Devices of which this was said already."""
 _FULL = {
     errno.ENOSPC: "no space left on the device",
     errno.EDQUOT: "the disk quota is used up",
@@ -62,29 +64,56 @@ def storage_error(error: OSError, path: object) -> StorageError:
     return NotWritable(shown, f"cannot use this path: {os.strerror(number).lower()}")
 
 
-def sync(descriptor: int) -> None:
+def sync(descriptor: int, *, data_only: bool = False) -> None:
     """Flush a file or folder to the disk. Where the file system knows no such thing, say so once and go on.
 
     An error is never retried: after a failed fsync the kernel may have dropped the data and call it clean.
     """
     try:
-        os.fsync(descriptor)
+        (os.fdatasync if data_only else os.fsync)(descriptor)
     except OSError as error:
         if error.errno not in _SYNC_UNSUPPORTED:
             raise
-        log.warning("this file system cannot flush to the disk on demand (%s)", os.strerror(error.errno or 0))
+        device = os.fstat(descriptor).st_dev
+        if device not in _CANNOT_FLUSH:
+            _CANNOT_FLUSH.add(device)
+            log.warning("this file system cannot flush to the disk on demand (%s)", os.strerror(error.errno or 0))
 
 
-def open_folder(root: Path, parts: tuple[str, ...], *, create: bool) -> int:
+def make_root(root: Path) -> None:
+    """Make the folder ``root`` and those above it, and flush it into its parent also if it was there already.
+
+    Who made it may not have: then a file in it that was reported as done could be lost together with it.
+    """
+    missing = [root]
+    while not missing[-1].parent.exists():
+        missing.append(missing[-1].parent)
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        try:
+            above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError:
+            continue  # a folder that may be passed through and not be read cannot be flushed either
+        try:
+            sync(above)
+        finally:
+            os.close(above)
+
+
+def open_folder(
+    root: Path, parts: tuple[str, ...], *, create: bool, flushed: set[tuple[str, ...]] | None = None
+) -> int:
     """Return a descriptor of the folder ``root/parts``. ``root`` itself may be reached through symlinks.
 
-    Folders that are made are flushed into their parents, so that a file renamed into them is not lost with them.
+    Folders that are made are flushed into their parents, so that a file renamed into them is not lost with them. With
+    ``flushed``, which remembers them, so are those that were there: whoever made one may not have come to it yet.
     """
-    if create:
-        root.mkdir(parents=True, exist_ok=True)
+    if create and not root.is_dir():
+        make_root(root)
     here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for part in parts:
+        for depth, part in enumerate(parts):
+            made = False
             try:
                 below = os.open(part, _FOLDER, dir_fd=here)
             except FileNotFoundError:
@@ -92,7 +121,7 @@ def open_folder(root: Path, parts: tuple[str, ...], *, create: bool) -> int:
                     raise
                 try:
                     os.mkdir(part, dir_fd=here)
-                    sync(here)
+                    made = True
                 except FileExistsError:
                     pass  # another process was faster
                 below = os.open(part, _FOLDER, dir_fd=here)
@@ -101,8 +130,14 @@ def open_folder(root: Path, parts: tuple[str, ...], *, create: bool) -> int:
                 if stat.S_ISLNK(os.stat(part, dir_fd=here, follow_symlinks=False).st_mode):
                     raise OSError(errno.ELOOP, "symlink", part) from None
                 raise
-            os.close(here)
-            here = below
+            above, here = here, below
+            try:
+                if made or (flushed is not None and parts[: depth + 1] not in flushed):
+                    sync(above)
+                if flushed is not None:
+                    flushed.add(parts[: depth + 1])
+            finally:
+                os.close(above)
     except BaseException:
         os.close(here)
         raise
@@ -128,6 +163,14 @@ def check_destination(root: Path, local_path: str) -> None:
         raise UnsafePath(safe_text(str(target)), "a folder is in the way")
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise UnsafePath(safe_text(str(target)), "something that is not a file is in the way")
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one at this path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
+    except OSError:
+        return False
 
 
 def free_bytes(path: Path) -> int:

@@ -15,6 +15,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from grym_fetch.backends.folders import is_at
 from grym_fetch.core.text import safe_text
 
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
@@ -100,7 +101,7 @@ class FileLock:
                 # No locks on this file system (ENOLCK, ENOTSUP): go on without; staging is private anyway.
                 self._descriptor = descriptor
                 return True
-            if _is_at(descriptor, self._path):
+            if is_at(descriptor, self._path):
                 break
             # Its last holder unlinked the file between our open and our lock: take the one that is there now.
             os.close(descriptor)
@@ -132,19 +133,12 @@ class FileLock:
         if descriptor is None:
             return
         try:
-            if self.is_trustworthy and _is_at(descriptor, self._path):
+            if self.is_trustworthy and is_at(descriptor, self._path):
                 os.unlink(self._path)
         except OSError:
             pass  # a lock file that stays behind is empty and harmless
         finally:
             os.close(descriptor)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
-    except OSError:
-        return False
 
 
 def _read_holder(descriptor: int) -> str:
