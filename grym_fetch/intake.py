@@ -151,8 +151,8 @@ class Intake:
         if not attempt.segment.whole:
             origin.ranges = False
             if len(content.segments.in_flight) > 1:
-                # Others still fetch ranges elsewhere; this origin's turn comes when they are done.
-                raise RangeRefused(origin.url, "the server ignores ranges")
+                # Others are still at work; when they are done, this origin is asked for the whole.
+                raise SingleStream(origin.url)
             content.segments.give_back(attempt.segment)
             whole = content.segments.take_all()
             assert whole is not None

@@ -22,6 +22,7 @@ from grym_fetch.testing import (
     NoValidator,
     RangeNotSatisfiable,
     RefuseHead,
+    Reset,
     RetryAfter,
     Stall,
     Status,
@@ -252,3 +253,10 @@ async def test_dragonfly_3031_a_digest_is_compared_on_every_way(world: World, fa
     world.list(file)
     assert isinstance(await world.fails(), DigestMismatch)
     assert world.project.staged() == []
+
+
+@pytest.mark.shows("R1")
+async def test_ours_a_server_that_loses_its_ranges_after_a_break_is_read_as_one_stream(world: World) -> None:
+    """One break uses up the patience with broken answers; that there are no ranges any more is none of these."""
+    world.asset(Reset(after=0, skip=1, times=1), NoRanges(skip=4))
+    await world.arrives()

@@ -1,0 +1,148 @@
+"""Listeners that misbehave, and what they are told: a transfer is none of their business, and the numbers are true."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from grym_fetch import AssetManager, DigestMismatch, SyncFailed
+from grym_fetch.bus import EventBus
+from grym_fetch.core.events import Event
+from grym_fetch.testing import AssetServer, ChangeContent, FlipByte, NoRanges, Truncate, seeded_bytes
+from tests.project import KIB, Project, Recorder
+
+CONTENT = seeded_bytes(300 * KIB, seed=21)
+Callback = Callable[[AssetManager, Event], Awaitable[object]]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[AssetServer]:
+    async with AssetServer() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits a second for a callback that does not come back."""
+    for method in (EventBus.settle, EventBus.aclose):
+        assert method.__kwdefaults__ is not None
+        monkeypatch.setitem(method.__kwdefaults__, "grace", 0.05)
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: AssetServer) -> Project:
+    """Two assets that are not fetched yet."""
+    project = Project(tmp_path / "project")
+    for name in ("a", "b"):
+        project.add(name, [server.add(f"/{name}.bin", CONTENT).url], CONTENT)
+    return project
+
+
+async def wait_for_the_same(manager: AssetManager, event: Event) -> object:
+    return await manager.get_asset_path("a")
+
+
+async def fetch_another(manager: AssetManager, event: Event) -> object:
+    return await manager.get_asset_path("b")
+
+
+async def sync_everything(manager: AssetManager, event: Event) -> object:
+    return await manager.sync(all=True)
+
+
+async def listen_more(manager: AssetManager, event: Event) -> object:
+    return manager.on_event(lambda event: None)
+
+
+async def cancel_oneself(manager: AssetManager, event: Event) -> object:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+    return None
+
+
+async def say_that_it_was_cancelled(manager: AssetManager, event: Event) -> object:
+    raise asyncio.CancelledError
+
+
+async def never_return(manager: AssetManager, event: Event) -> object:
+    return await asyncio.Event().wait()
+
+
+@pytest.mark.shows("U6")
+@pytest.mark.parametrize(
+    "callback",
+    [
+        wait_for_the_same,
+        fetch_another,
+        sync_everything,
+        listen_more,
+        cancel_oneself,
+        say_that_it_was_cancelled,
+        never_return,
+    ],
+    ids=lambda callback: callback.__name__,
+)
+async def test_whatever_a_callback_does_the_file_arrives(project: Project, callback: Callback) -> None:
+    """A callback that calls back, waits for what it is told of, cancels or never returns harms only itself."""
+    async with asyncio.timeout(15), project.manager() as manager:
+        recorder = Recorder(manager)
+        manager.on_event(lambda event: callback(manager, event))
+        path = await manager.get_asset_path("a")
+        assert path.read_bytes() == CONTENT
+    assert [event["asset"] for event in recorder.of("asset_verified")].count("a") == 1
+
+
+@pytest.mark.shows("U6")
+async def test_a_callback_may_close_the_manager(project: Project) -> None:
+    """Closed from within, the manager cancels who waits for a file, and does not wait for the one who closes it."""
+    async with asyncio.timeout(15), project.manager() as manager:
+
+        async def close(event: Event) -> None:
+            if event.type == "asset_planned":
+                await manager.aclose()
+
+        manager.on_event(close)
+        with pytest.raises(asyncio.CancelledError):
+            await manager.get_asset_path("a")
+
+
+@pytest.mark.shows("U8")
+@pytest.mark.parametrize("size", [True, False], ids=["size known", "size unknown"])
+async def test_progress_is_never_too_much_nor_taken_back_in_silence(
+    server: AssetServer, project: Project, size: bool
+) -> None:
+    """Through a change of the content, breaks and a server without ranges: never above the total, never less."""
+    old = seeded_bytes(len(CONTENT), seed=22)
+    faults = [ChangeContent(CONTENT, skip=3), NoRanges(skip=6), Truncate(after=40 * KIB, times=3)]
+    project.add("a", [server.add("/a.bin", old, faults=faults).url], CONTENT, size=size)
+    async with asyncio.timeout(15), project.manager() as manager:
+        recorder = Recorder(manager)
+        await manager.get_asset_path("a")
+    recorder.check()
+    amounts = [event["bytes"] for event in recorder.of("progress")]
+    assert amounts[-1] == len(CONTENT)
+    assert all(isinstance(amount, int) and 0 <= amount <= len(CONTENT) for amount in amounts)
+
+
+@pytest.mark.shows("U10")
+async def test_all_bytes_are_not_yet_a_file(server: AssetServer, project: Project) -> None:
+    """What has all its bytes is being verified, which is an event of its own, and may still fail; never both."""
+    project.add("a", [server.add("/a.bin", CONTENT, faults=[FlipByte(at=5)]).url], CONTENT)
+    async with asyncio.timeout(15), project.manager() as manager:
+        recorder = Recorder(manager)
+        seen: list[str] = []
+        manager.on_progress(lambda progress: seen.append(progress.status))
+        with pytest.raises(SyncFailed) as failed:
+            await manager.sync(["a"])
+    assert isinstance(failed.value.failures["a"], DigestMismatch)
+    kinds = [event.type for event in recorder.events if event.asset == "a"]
+    assert kinds.index("asset_verifying") < kinds.index("asset_failed")
+    assert recorder.of("progress")[-1]["bytes"] == len(CONTENT)
+    assert "asset_verified" not in kinds
+    assert "validating" in seen
+    assert "complete" not in seen
