@@ -25,6 +25,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -170,7 +171,7 @@ class DiskStore:
         claimed = False
         for entry in mine:
             if claimed:
-                shutil.rmtree(entry.path, ignore_errors=True)
+                _remove(entry.path)
                 continue
             try:
                 os.rename(entry.path, folder)
@@ -179,7 +180,7 @@ class DiskStore:
                 continue  # another process was faster
         for entry in abandoned:
             if entry not in mine:
-                shutil.rmtree(entry.path, ignore_errors=True)  # an older content of the same asset
+                _remove(entry.path)  # an older content of the same asset
         return claimed
 
     def check_space(self, missing: int) -> None:
@@ -212,6 +213,12 @@ def _is_abandoned(name: str, *, exclusive: bool) -> bool:
     fields = name.split(".")
     owner = Owner.parse(fields[2]) if len(fields) == 4 else None
     return owner is not None and owner.is_dead
+
+
+def _remove(folder: Path | str) -> None:
+    """Remove a stage as far as possible; what stays is for `prune`."""
+    with suppress(OSError):  # of a failed close, which rmtree does not ignore
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _allocated(path: Path) -> int:
@@ -411,7 +418,7 @@ class DiskStage:
         await self._writers.compute(self._remove_folder)
 
     def _remove_folder(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        _remove(self._folder)
 
     async def close(self) -> None:
         """Let go; what is there stays for the next process."""

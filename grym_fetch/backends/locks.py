@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +139,8 @@ class FileLock:
         except OSError:
             pass  # a lock file that stays behind is empty and harmless
         finally:
-            os.close(descriptor)
+            with suppress(OSError):  # it is closed all the same (close(2)), and so unlocked
+                os.close(descriptor)
 
 
 def _read_holder(descriptor: int) -> str:

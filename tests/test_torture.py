@@ -1,0 +1,252 @@
+"""Each step of a run fails once: whichever it is and however it fails, nothing leaks or hangs, and the next is right.
+
+A step is anything that leaves our own code: a request, a read, a call to a thread, a wait. The idea is curl's: count
+the steps of a run in which nothing happens, then run again for each of them and let that one fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from grym_fetch import GrymFetchError
+from grym_fetch.core.errors import ConnectionLost, DiskFull, NotWritable, Stalled
+from grym_fetch.testing import seeded_bytes
+from tests.power_cut import no_flushing
+from tests.project import Project
+from tests.small_world import CHUNK, SmallWorld
+
+CONTENTS = {"one": seeded_bytes(20_011, seed=5), "two": seeded_bytes(9_000, seed=6)}
+URLS = {name: f"https://origin.example/{name}" for name in CONTENTS}
+TOTAL = sum(map(len, CONTENTS.values()))
+
+Failure = Callable[[str, "asyncio.Task[object]"], None]
+"""What happens at a step: given its name and the run. Raises, cancels, or does nothing."""
+
+
+def cancelled(_: str, run: asyncio.Task[object]) -> None:
+    """The whole run is cancelled."""
+    run.cancel()
+
+
+def cut_off(step: str, _: object) -> None:
+    """The network fails."""
+    if step in ("get", "read"):
+        raise ConnectionLost("https://origin.example/", "the connection broke off")
+
+
+def stalled(step: str, _: object) -> None:
+    """Nothing comes for too long."""
+    if step in ("get", "read"):
+        raise Stalled("https://origin.example/", "nothing arrived for 30 s")
+
+
+def disk_full(step: str, _: object) -> None:
+    """A call to a thread finds no space."""
+    if step == "thread":
+        raise DiskFull("/somewhere", "no space left on the device")
+
+
+def disk_broken(step: str, _: object) -> None:
+    """A call to a thread finds a broken disk."""
+    if step == "thread":
+        raise NotWritable("/somewhere", "cannot use this path: input/output error")
+
+
+def a_bug(step: str, _: object) -> None:
+    """Something fails in a way that nobody foresaw."""
+    if step in ("get", "read"):
+        raise RuntimeError("a bug")
+
+
+FAILURES: dict[str, Failure] = {
+    "the run is cancelled": cancelled,
+    "the network fails": cut_off,
+    "the network stalls": stalled,
+    "the disk is full": disk_full,
+    "the disk is broken": disk_broken,
+    "a bug": a_bug,
+}
+
+
+def make_project(root: Path) -> Project:
+    """Two small assets."""
+    project = Project(root)
+    for name, content in CONTENTS.items():
+        project.add(name, [URLS[name]], content)
+    return project
+
+
+def check_finals(project: Project) -> None:
+    """Each file is right or not there."""
+    for name, content in CONTENTS.items():
+        path = project.assets / "models" / f"{name}.bin"
+        assert not path.exists() or path.read_bytes() == content
+
+
+async def run_with(project: Project, failure: Failure | None, at: int) -> tuple[int, int]:
+    """One run whose step ``at`` fails so. Returns how many steps there were and how many bytes were sent."""
+    world = SmallWorld({URLS[name]: content for name, content in CONTENTS.items()})
+    step = 0
+    has_raised = False
+
+    async def gate(name: str) -> None:
+        nonlocal step, has_raised
+        step += 1
+        if step == at and failure is not None:
+            has_raised = True
+            failure(name, run)
+            has_raised = False
+        await asyncio.sleep(0)
+
+    world.gate = gate
+    with world.in_place():
+        run: asyncio.Task[object] = asyncio.get_running_loop().create_task(world.sync(project))
+        _, hanging = await asyncio.wait([run], timeout=20)
+    assert not hanging, "it hangs"
+    if not run.cancelled() and (error := run.exception()) is not None:
+        assert isinstance(error, GrymFetchError) or failure is a_bug, "an error that is none of ours"
+    assert not run.cancelled() or failure is cancelled
+    assert not (failure is a_bug and has_raised) or run.exception() is not None, "a bug was hushed up"
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left"
+    return step, world.sent
+
+
+def fail_and_go_on(failure: Failure, at: int) -> int:
+    """Let one step fail, look at what is left, and run again. Returns how many steps the first run had."""
+    descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    with tempfile.TemporaryDirectory(prefix="grym-fetch-") as root:
+        project = make_project(Path(root))
+        steps, sent = asyncio.run(run_with(project, failure, at))
+        check_finals(project)
+        _, sent_again = asyncio.run(run_with(project, None, 0))
+        for name, content in CONTENTS.items():
+            assert (project.assets / "models" / f"{name}.bin").read_bytes() == content
+        assert project.staged() == []
+    assert sent_again <= TOTAL
+    if failure in (cancelled, cut_off, stalled):
+        assert sent + sent_again <= TOTAL + 2 * CHUNK, "what had arrived was thrown away"
+    assert len(os.listdir("/proc/self/fd")) == descriptors, "a file was left open"
+    assert threading.active_count() == threads, "a thread was left"
+    return steps
+
+
+def torture(failure: Failure, stride: int, offset: int) -> int:
+    """Let each ``stride``-th step fail. Returns how many were tried."""
+    at, tried = 1 + offset, 0
+    with no_flushing():
+        while fail_and_go_on(failure, at) >= at:
+            at += stride
+            tried += 1
+    return tried
+
+
+@pytest.mark.shows("N1", "N12", "D2", "D5", "P9", "P10")
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_step_fails(name: str) -> None:
+    """A quarter of all steps, another one for each kind of failure."""
+    assert torture(FAILURES[name], 4, list(FAILURES).index(name) % 4) > 20
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", FAILURES)
+def test_every_step_fails(name: str) -> None:
+    """All of them."""
+    assert torture(FAILURES[name], 1, 0) > 60
+
+
+# -- the system's calls -----------------------------------------------------------------------------------------------
+
+CALLS = ("open", "close", "write", "pwrite", "pread", "fsync", "fdatasync", "ftruncate", "statvfs", "scandir")
+CHANGES = ("mkdir", "rename", "replace", "unlink", "rmdir")
+
+
+class FailingCalls:
+    """Counts what is asked of the disk below ``root``, and lets call number ``at`` fail."""
+
+    def __init__(self, root: Path, at: int, number: int) -> None:
+        self._root = os.path.realpath(root)
+        self._at = at
+        self._number = number
+        self.count = 0
+        self.failed = ""
+
+    def wrap(self, name: str) -> Callable[..., Any]:
+        """The call of this name."""
+        real = getattr(os, name)
+
+        def call(first: Any, *rest: Any, **named: Any) -> Any:
+            if self._is_ours(first, named):
+                self.count += 1
+                if self.count == self._at:
+                    self.failed = name
+                    if name == "close":
+                        real(first)  # a failed close has closed all the same (close(2))
+                    raise OSError(self._number, os.strerror(self._number))
+            return real(first, *rest, **named)
+
+        return call
+
+    def _is_ours(self, first: Any, named: dict[str, Any]) -> bool:
+        folder = first if isinstance(first, int) else named.get("dir_fd", named.get("src_dir_fd"))
+        try:
+            place = os.fspath(first) if folder is None else os.readlink(f"/proc/self/fd/{folder}")
+        except OSError:
+            return False
+        return str(place).startswith(self._root)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """As long as this lasts, calls are counted."""
+        with mock.patch.multiple(os, **{name: self.wrap(name) for name in (*CALLS, *CHANGES)}):
+            yield
+
+
+def fail_call(at: int, number: int) -> bool:
+    """Let one call fail, look at what is left, and run again. Returns whether there was such a call."""
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with tempfile.TemporaryDirectory(prefix="grym-fetch-") as root:
+        project = make_project(Path(root))
+        calls = FailingCalls(project.root, at, number)
+        with calls.in_place():
+            asyncio.run(run_with(project, None, 0))
+        check_finals(project)
+        assert len(os.listdir("/proc/self/fd")) == descriptors, f"{calls.failed}: a file was left open"
+        asyncio.run(run_with(project, None, 0))
+        for name, content in CONTENTS.items():
+            assert (project.assets / "models" / f"{name}.bin").read_bytes() == content
+    return bool(calls.failed)
+
+
+NUMBERS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE)
+
+
+@pytest.mark.shows("D2", "D3", "D5", "D16")
+@pytest.mark.parametrize("number", NUMBERS, ids=errno.errorcode.get)
+def test_a_call_fails(number: int) -> None:
+    """An eighth of all calls to the disk, another one for each error: an error of ours, or none, and no harm."""
+    at = 1 + NUMBERS.index(number)
+    with no_flushing():
+        while fail_call(at, number):
+            at += 8
+    assert at > 100
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("number", NUMBERS, ids=errno.errorcode.get)
+def test_every_call_fails(number: int) -> None:
+    """All of them."""
+    at = 1
+    with no_flushing():
+        while fail_call(at, number):
+            at += 1
