@@ -11,13 +11,11 @@ import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from grym_fetch._version import __version__
-from grym_fetch.backends.base import Clock
 from grym_fetch.backends.clock import SystemClock
 from grym_fetch.backends.project import Project, find_project, load_manifest, read_manifest
-from grym_fetch.backends.prune import PruneReport
 from grym_fetch.bus import EventBus, Subscription, is_coroutine_callable
 from grym_fetch.core.errors import DiskFull, GrymFetchError, SyncFailed
 from grym_fetch.core.events import (
@@ -30,11 +28,16 @@ from grym_fetch.core.events import (
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.text import safe_text
-from grym_fetch.delivery import Delivered
-from grym_fetch.editing import Editor, PinReport
 from grym_fetch.engine import Engine, Settings
 from grym_fetch.outlast import outlast
 from grym_fetch.reports import AssetProgress, AssetStatus, ProgressTracker, SyncPlan, SyncReport
+
+if TYPE_CHECKING:
+    # What fetches and what edits is imported when it is needed: see the engine.
+    from grym_fetch.backends.base import Clock
+    from grym_fetch.backends.prune import PruneReport
+    from grym_fetch.delivery import Delivered
+    from grym_fetch.editing import Editor, PinReport
 
 
 @dataclass(eq=False, slots=True)
@@ -468,6 +471,8 @@ class AssetManager:
         ]
         wanted = [asset for asset in each_kind if not asset.pinned or (ids is not None and asset.size is None)]
         if not wanted:
+            from grym_fetch.editing import PinReport
+
             return PinReport((), {})
         with self._editor() as editor:
             try:
@@ -485,6 +490,8 @@ class AssetManager:
             return await editor.prune(self.manifest, dry_run=dry_run)
 
     def _editor(self) -> Editor:
+        from grym_fetch.editing import Editor
+
         return Editor(
             self.project,
             engine=self._ready(),

@@ -16,12 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from grym_fetch.backends.disk import STATE_FOLDER, hash_file
 from grym_fetch.backends.stamps import Fingerprint, Stamps
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.digest import Checksum, Hasher
 from grym_fetch.core.manifest import Asset
-from grym_fetch.core.paths import check_local_path
+from grym_fetch.core.paths import STATE_FOLDER, check_local_path
 from grym_fetch.outlast import outlast
 
 RECORD_OF_MOVES = "asset-manifest.json"
@@ -129,6 +128,8 @@ class Shelf:
 
     @staticmethod
     def _hash(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> tuple[str, Fingerprint]:
+        from grym_fetch.backends.disk import hash_file  # most files have a stamp, and are not read
+
         figures = hash_file(path, hasher, on_progress)
         return hasher.hexdigest(), Fingerprint.of(figures)
 

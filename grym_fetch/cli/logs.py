@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +103,8 @@ class LogSetup:
         """Write to the log file too, if one is wanted. A file that cannot be opened is said so, and no more."""
         if not self.wants_events:
             return
+        from logging.handlers import RotatingFileHandler  # brings pickle and more along, for a file few ask for
+
         path = self._common.log_file or root() / DEFAULT_FILE
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import anyio
-
 from grym_fetch.core.events import Event
+from grym_fetch.outlast import shielded
 
 REDRAW_INTERVAL = 0.1
 """Seconds between two drawings, at least."""
@@ -72,7 +71,7 @@ async def show(
     view: View,
     *,
     clock: Callable[[], float] = time.monotonic,
-    sleep: Sleep = anyio.sleep,
+    sleep: Sleep = asyncio.sleep,
     draw: Draw | None = None,
 ) -> None:
     """Show all that ``subscription`` gives until the bus is closed. Cancelling gives the terminal back, too.
@@ -91,7 +90,7 @@ async def show(
     try:
         await running.run()
     finally:
-        with anyio.CancelScope(shield=True):
+        with shielded():
             await running.close()
 
 

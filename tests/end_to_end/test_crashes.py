@@ -30,7 +30,7 @@ from grym_fetch.cli import runner
 from grym_fetch.cli.options import Common
 from grym_fetch.engine import Settings
 from tests.project import SMALL
-runner._has_uvloop = lambda: False
+runner._loop_factory = lambda: None
 common = Common(None, None, None, 0, True, False, None)
 async def body(manager):
     await manager.sync()
