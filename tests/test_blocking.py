@@ -340,6 +340,7 @@ def interrupt() -> Iterator[Callable[[], None]]:
     signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.mark.shows("P8")
 def test_an_interruption_ends_the_call_and_keeps_what_arrived(
     project: Project, server: AssetServer, interrupt: Callable[[], None]
 ) -> None:
@@ -402,6 +403,7 @@ def test_closing_ends_the_calls_of_other_threads(project: Project, server: Asset
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.shows("X9")
 def test_a_forked_process_is_told(project: Project) -> None:
     """A manager that was used before a fork is refused in the child, which can make its own; the parent's goes on."""
     with blocking(project) as assets:
@@ -421,6 +423,7 @@ def test_a_forked_process_is_told(project: Project) -> None:
         assert assets.check_asset("a").valid
 
 
+@pytest.mark.shows("X9")
 def test_other_loops_come_and_go(project: Project) -> None:
     """One manager serves a program that runs loops of its own meanwhile, one after the other."""
     with blocking(project) as assets:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from grym_fetch import DigestMismatch, GrymFetchError, LengthMismatch, MirrorsExhausted, SyncFailed
 from grym_fetch.testing import (
@@ -84,6 +85,12 @@ async def sync(project: Project, **settings: object) -> tuple[Recorder, SyncFail
     return recorder, failure
 
 
+def row(name: str, *values: object) -> ParameterSet:
+    """A case that shows the row at the beginning of its name."""
+    number = name.partition(" ")[0]
+    return pytest.param(*values, id=name, marks=pytest.mark.shows(number))
+
+
 # Faults that one origin alone must be survived with, because they pass or because there is a way around them.
 SURVIVED: dict[str, list[Fault]] = {
     "N1 reset once": [Reset(after=100_000, times=1)],
@@ -123,12 +130,12 @@ SURVIVED: dict[str, list[Fault]] = {
     "A2 throttled in rubbish": [RetryAfter(value="soon", status=503, times=1)],
     "A3 server error": [Status(500, times=2)],
     "A3 bad gateway": [Status(502, times=1)],
-    "If-Range ignored": [IgnoreIfRange()],
+    "R10 If-Range ignored": [IgnoreIfRange()],
 }
 
 
 @pytest.mark.parametrize("known_size", [True, False], ids=["size known", "size unknown"])
-@pytest.mark.parametrize("faults", SURVIVED.values(), ids=SURVIVED.keys())
+@pytest.mark.parametrize("faults", [row(name, faults) for name, faults in SURVIVED.items()])
 async def test_one_origin_survives(
     server: AssetServer, project: Project, faults: list[Fault], known_size: bool
 ) -> None:
@@ -162,7 +169,7 @@ FATAL: dict[str, tuple[list[Fault], type[GrymFetchError], str]] = {
 }
 
 
-@pytest.mark.parametrize(("faults", "error", "text"), FATAL.values(), ids=FATAL.keys())
+@pytest.mark.parametrize(("faults", "error", "text"), [row(name, *case) for name, case in FATAL.items()])
 async def test_one_bad_origin_is_named(
     server: AssetServer, project: Project, faults: list[Fault], error: type[GrymFetchError], text: str
 ) -> None:
@@ -184,7 +191,7 @@ async def test_one_bad_origin_is_named(
 
 
 @pytest.mark.parametrize("known_size", [True, False], ids=["size known", "size unknown"])
-@pytest.mark.parametrize("name", [*FATAL, "half-way for good"])
+@pytest.mark.parametrize("name", [*(row(name, name) for name in FATAL), "half-way for good"])
 async def test_a_good_mirror_saves_it(server: AssetServer, project: Project, name: str, known_size: bool) -> None:
     """However the first origin lies or fails, one good mirror is enough; the switch is told with its reason."""
     faults = FATAL[name][0] if name in FATAL else [Truncate(after=0, covering=SIZE // 2)]
@@ -201,6 +208,7 @@ async def test_a_good_mirror_saves_it(server: AssetServer, project: Project, nam
     assert all(event["reason"] for event in [*switches, *restarts])
 
 
+@pytest.mark.shows("R13")
 async def test_good_bytes_are_kept_at_a_switch(server: AssetServer, project: Project) -> None:
     """What a mirror gave before it failed for good is not fetched again from the next one."""
     half = SIZE // 2
@@ -213,6 +221,7 @@ async def test_good_bytes_are_kept_at_a_switch(server: AssetServer, project: Pro
     assert server.stats.of("/good.bin").body_bytes_sent <= SIZE - half + 128 * KIB
 
 
+@pytest.mark.shows("C6", "A20")
 async def test_wrong_on_every_mirror(server: AssetServer, project: Project) -> None:
     """A wrong checksum everywhere is an integrity error that names both digests and each origin."""
     first = server.add("/first.bin", CONTENT, faults=[FlipByte(at=10)])
@@ -231,6 +240,7 @@ async def test_wrong_on_every_mirror(server: AssetServer, project: Project) -> N
     assert project.staged() == []
 
 
+@pytest.mark.shows("C5", "B15")
 async def test_poisoned_resume(server: AssetServer, project: Project) -> None:
     """Wrong bytes that an earlier run left are found out and fetched again, once, from the same origin."""
     file = server.add("/a.bin", CONTENT, faults=[FlipByte(at=5, times=1), Reset(after=0, covering=400_000)])
@@ -246,6 +256,7 @@ async def test_poisoned_resume(server: AssetServer, project: Project) -> None:
 
 
 @pytest.mark.parametrize("etag", ["changes", "stays", "absent"])
+@pytest.mark.shows("R10", "R12")
 async def test_content_changes_between_runs(server: AssetServer, project: Project, etag: str) -> None:
     """A file that was replaced at its origin between two runs is never mixed with its old half."""
     faults: list[Fault] = [Reset(after=0, covering=400_000)]
@@ -265,6 +276,7 @@ async def test_content_changes_between_runs(server: AssetServer, project: Projec
     assert path.read_bytes() == CONTENT
 
 
+@pytest.mark.shows("R9", "B40")
 async def test_content_changes_while_we_fetch(server: AssetServer, project: Project) -> None:
     """A file that is replaced at its origin half-way through is fetched anew, not mixed."""
     old = seeded_bytes(SIZE, seed=8)
@@ -277,6 +289,7 @@ async def test_content_changes_while_we_fetch(server: AssetServer, project: Proj
     assert recorder.of("asset_restarted")
 
 
+@pytest.mark.shows("R9", "R12")
 async def test_content_changes_in_secret(server: AssetServer, project: Project) -> None:
     """A change that the server hides is found out by the checksum, and the next run is right."""
     old = seeded_bytes(SIZE, seed=8)
@@ -291,6 +304,7 @@ async def test_content_changes_in_secret(server: AssetServer, project: Project) 
     assert path.read_bytes() == CONTENT
 
 
+@pytest.mark.shows("R9", "R12", "B40")
 async def test_unpinned_parts_are_never_mixed(server: AssetServer, project: Project) -> None:
     """Without a checksum, content that changes under us ends as one of the two versions, whole."""
     old = seeded_bytes(SIZE, seed=8)
@@ -304,6 +318,7 @@ async def test_unpinned_parts_are_never_mixed(server: AssetServer, project: Proj
         assert recorder.of("asset_verified")[-1]["unverified"] is True
 
 
+@pytest.mark.shows("A1", "A2")
 async def test_retry_after_is_honoured(server: AssetServer, project: Project) -> None:
     """A server that asks to be left alone for a while is, and a request for a year is capped."""
     file = server.add("/a.bin", CONTENT, faults=[RetryAfter(value="7", status=429, times=1)])
@@ -314,6 +329,7 @@ async def test_retry_after_is_honoured(server: AssetServer, project: Project) ->
     assert any(7 <= delay < 10 for delay in clock.slept)
 
 
+@pytest.mark.shows("R20")
 async def test_an_empty_file(server: AssetServer, project: Project) -> None:
     """An empty file is a file, whether its size is known or not."""
     file = server.add("/a.bin", b"")
@@ -325,6 +341,7 @@ async def test_an_empty_file(server: AssetServer, project: Project) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 16 * KIB - 1, 16 * KIB, 16 * KIB + 1, 64 * KIB, 64 * KIB + 1, 300 * KIB])
+@pytest.mark.shows("R20")
 async def test_sizes_at_the_edges(server: AssetServer, project: Project, size: int) -> None:
     """A size just at, below or above a piece or a segment is no special case."""
     content = seeded_bytes(size, seed=size)
@@ -336,6 +353,7 @@ async def test_sizes_at_the_edges(server: AssetServer, project: Project, size: i
         assert path.read_bytes() == content
 
 
+@pytest.mark.shows("M13", "U4")
 async def test_no_secret_is_kept(server: AssetServer, project: Project) -> None:
     """A secret in an address reaches the server and no event, error, journal or log."""
     canary = "s3cr3t-canary"

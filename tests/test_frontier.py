@@ -118,6 +118,7 @@ def divisions(size: int) -> st.SearchStrategy[list[tuple[int, int]]]:
 @given(
     divisions(len(CONTENT)), st.lists(st.integers(0, 5), min_size=13, max_size=13), st.sampled_from([1, 700, 1 << 20])
 )
+@pytest.mark.shows("D21")
 def test_any_order_gives_the_same_digest(pieces: list[tuple[int, int]], pauses: list[int], memory: int) -> None:
     """In whatever order, sizes and pace the pieces come, and however little memory there is: the digest is the same."""
 
@@ -142,6 +143,7 @@ def test_any_order_gives_the_same_digest(pieces: list[tuple[int, int]], pauses: 
 
 @settings(deadline=None, max_examples=60)
 @given(divisions(len(CONTENT)), st.data())
+@pytest.mark.shows("P2", "D8")
 def test_any_remains_are_completed_and_proved(pieces: list[tuple[int, int]], data: st.DataObject) -> None:
     """Whatever an earlier process left and whatever of it is damaged, fetching what is missing gives the digest."""
     left = data.draw(st.lists(st.sampled_from(pieces), unique=True))

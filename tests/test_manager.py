@@ -53,6 +53,7 @@ async def test_initialize_and_aclose(project: Project) -> None:
     await manager.aclose()
 
 
+@pytest.mark.shows("X9")
 def test_a_manager_outlives_its_loop(project: Project) -> None:
     """One manager serves several runs of asyncio, as a module-level one must."""
     manager = project.manager()

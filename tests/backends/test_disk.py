@@ -104,6 +104,7 @@ async def test_preparing_twice_keeps_what_is_there(store: DiskStore, stage: Disk
     assert len(stages(store)) == 1
 
 
+@pytest.mark.shows("D12")
 async def test_our_folder_is_never_a_symlink(tmp_path: Path) -> None:
     """A symlink in the place of our folder is refused, and nothing is made behind it."""
     (tmp_path / "outside").mkdir()
@@ -147,6 +148,7 @@ def dead() -> str:
     return Owner(me.pid, "1", me.boot, me.host).encode()
 
 
+@pytest.mark.shows("X8")
 async def test_the_stage_of_the_dead_is_claimed_by_renaming(store: DiskStore) -> None:
     """What a dead process has left is taken over as it is, under the name of the living."""
     left = leave(store, dead(), count=3)
@@ -159,6 +161,7 @@ async def test_the_stage_of_the_dead_is_claimed_by_renaming(store: DiskStore) ->
     await stage.close()
 
 
+@pytest.mark.shows("X8")
 async def test_the_stage_of_the_living_is_not_touched(store: DiskStore, stage: DiskStage) -> None:
     """Without a lock that holds, a stage whose owner lives stays his, and a second one is made."""
     second = await store.open_stage(KEY, exclusive=False)
@@ -187,7 +190,7 @@ async def test_a_stage_of_unknown_ownership_is_not_touched(store: DiskStore, own
     await stage.close()
 
 
-@pytest.mark.shows("B2", "B45")
+@pytest.mark.shows("B2", "B45", "X3")
 async def test_without_a_working_flock_the_living_are_safe(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +218,7 @@ async def test_the_fullest_stage_is_claimed_and_the_rest_dropped(store: DiskStor
     await stage.close()
 
 
+@pytest.mark.shows("M15")
 async def test_a_stage_of_older_content_is_dropped(store: DiskStore) -> None:
     """When the manifest wants other content, what was staged for the old one is of no use; other paths are safe."""
     older = leave(store, dead(), key=StageKey(KEY.local_path, "sha256:old"))
@@ -265,6 +269,7 @@ async def test_a_symlink_in_the_place_of_the_part_is_refused(store: DiskStore, t
 # -- the journal ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shows("P4")
 async def test_a_journal_cut_anywhere_claims_no_byte_too_many(store: DiskStore, stage: DiskStage) -> None:
     """Wherever a crash has cut the journal, what is claimed can be proved, and writing goes on from there."""
     await stage.close()
@@ -282,6 +287,7 @@ async def test_a_journal_cut_anywhere_claims_no_byte_too_many(store: DiskStore, 
     assert final(store).read_bytes() == CONTENT
 
 
+@pytest.mark.shows("P7")
 async def test_a_part_without_its_journal_is_not_trusted(store: DiskStore, stage: DiskStage) -> None:
     """Bytes that nobody answers for are thrown away, not adopted."""
     await stage.close()
@@ -293,6 +299,7 @@ async def test_a_part_without_its_journal_is_not_trusted(store: DiskStore, stage
     await again.close()
 
 
+@pytest.mark.shows("P5")
 async def test_the_journal_of_other_content_is_not_trusted(store: DiskStore, stage: DiskStage) -> None:
     """A journal that names other content than its folder does is nobody's word."""
     await stage.close()
@@ -353,7 +360,7 @@ async def test_a_failed_write_is_ours_and_claims_nothing(
     await again.close()
 
 
-@pytest.mark.shows("B14", "B63")
+@pytest.mark.shows("B14", "B63", "D3")
 async def test_a_record_cut_short_is_a_full_disk(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record of which only a part could be written is no record: the next process finds those before it."""
     stage = await store.open_stage(KEY, exclusive=True)
@@ -392,6 +399,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.shows("D4")
 async def test_a_file_size_limit_is_a_full_disk(store: DiskStore) -> None:
     """A process at its file-size limit ends with an error of ours, and what was written before is recovered."""
     command = [sys.executable, "-c", LIMITED, str(store.assets_dir)]
@@ -402,6 +410,7 @@ async def test_a_file_size_limit_is_a_full_disk(store: DiskStore) -> None:
     await stage.close()
 
 
+@pytest.mark.shows("P9")
 async def test_a_cancelled_write_is_over_before_the_cancellation(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -565,7 +574,7 @@ class Recorder:
         return path.rpartition("/")[2] if ".grym-fetch" in path else path
 
 
-@pytest.mark.shows("B48")
+@pytest.mark.shows("B48", "P3")
 @pytest.mark.parametrize("folders", ["there", "new"])
 async def test_the_order_of_publishing(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, folders: str
@@ -611,7 +620,7 @@ async def test_the_stage_is_gone_after_publishing(store: DiskStore, stage: DiskS
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])
-@pytest.mark.shows("B64")
+@pytest.mark.shows("B64", "D20")
 async def test_the_file_respects_the_umask(store: DiskStore, mask: int, mode: int) -> None:
     """The published file has the mode of any file that this user makes."""
     before = os.umask(mask)
@@ -625,6 +634,7 @@ async def test_the_file_respects_the_umask(store: DiskStore, mask: int, mode: in
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
+@pytest.mark.shows("D5")
 async def test_a_failed_publishing_leaves_the_old_file(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -642,6 +652,7 @@ async def test_a_failed_publishing_leaves_the_old_file(
     await again.close()
 
 
+@pytest.mark.shows("D5")
 async def test_a_failed_fsync_is_not_repeated(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -660,7 +671,7 @@ async def test_a_failed_fsync_is_not_repeated(
     assert not final(store).exists()
 
 
-@pytest.mark.shows("B59")
+@pytest.mark.shows("B59", "D6")
 async def test_a_disk_without_fsync_gets_the_file(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -672,6 +683,7 @@ async def test_a_disk_without_fsync_gets_the_file(
     assert caplog.text.count("cannot flush") == 1
 
 
+@pytest.mark.shows("D11")
 async def test_a_folder_in_the_way_is_not_replaced(store: DiskStore, stage: DiskStage) -> None:
     """A destination that became a folder is refused, full or empty, and the stage is kept."""
     final(store).mkdir(parents=True)
@@ -684,6 +696,7 @@ async def test_a_folder_in_the_way_is_not_replaced(store: DiskStore, stage: Disk
 
 
 @pytest.mark.parametrize("component", ["models", "models/deep"])
+@pytest.mark.shows("D12")
 async def test_no_symlink_is_followed_at_publishing(
     store: DiskStore, stage: DiskStage, tmp_path: Path, component: str
 ) -> None:
@@ -709,6 +722,7 @@ async def test_a_symlink_in_the_final_place_is_replaced(store: DiskStore, stage:
     assert victim.read_bytes() == b"precious"
 
 
+@pytest.mark.shows("X6")
 async def test_a_reader_keeps_the_old_file(store: DiskStore, stage: DiskStage) -> None:
     """Who has the old file open reads it to its end: it is replaced, never rewritten."""
     final(store).parent.mkdir(parents=True)
@@ -738,6 +752,7 @@ def far_away(patch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.shows("D13")
 async def test_a_folder_of_another_file_system_gets_a_copy(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -763,6 +778,7 @@ async def test_a_folder_of_another_file_system_gets_a_copy(
 
 
 @pytest.mark.parametrize("name", ["x" * 240, "ü" * 120, "語" * 80], ids=["ascii", "two bytes", "three bytes"])
+@pytest.mark.shows("D10")
 async def test_the_longest_names_are_copied_too(store: DiskStore, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The name beside the final one is legal whenever that is: 240 bytes at most, 255 here."""
     key = StageKey(f"models/{name}", KEY.content)
@@ -773,6 +789,7 @@ async def test_the_longest_names_are_copied_too(store: DiskStore, monkeypatch: p
     assert path.read_bytes() == CONTENT
 
 
+@pytest.mark.shows("D13")
 async def test_a_copy_that_fails_leaves_nothing(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -806,6 +823,7 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
 
 
 @pytest.mark.root
+@pytest.mark.shows("D13")
 async def test_a_real_mount_below_the_assets_folder(store: DiskStore, stage: DiskStage) -> None:
     """A folder of assets that is a mount of its own gets its file, and no trace of the way it came."""
     with mounted(final(store).parent, "size=1m"):
@@ -824,7 +842,7 @@ async def test_a_real_mount_that_is_too_small(store: DiskStore, stage: DiskStage
 
 
 @pytest.mark.root
-@pytest.mark.shows("B63")
+@pytest.mark.shows("B63", "D2")
 async def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     """A full disk is an error of ours; when there is space again, the next process goes on where this one stopped."""
     assets = tmp_path / "assets"
@@ -853,6 +871,7 @@ async def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.shows("D1")
 async def test_a_full_disk_is_known_before_it_is_full(tmp_path: Path) -> None:
     """The length that does not fit is refused at once, with both figures."""
     with mounted(tmp_path / "assets", "size=4m"):
@@ -868,6 +887,7 @@ async def test_a_full_disk_is_known_before_it_is_full(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.shows("D9")
 async def test_a_read_only_file_system(tmp_path: Path) -> None:
     """A file system that cannot be written is refused with its path, before anything is fetched."""
     with mounted(tmp_path / "assets", "ro"):

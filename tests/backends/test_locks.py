@@ -82,7 +82,7 @@ def test_a_second_release_does_not_free_the_next_holder(path: Path) -> None:
     second.release()
 
 
-@pytest.mark.shows("B10", "B60")
+@pytest.mark.shows("B10", "B60", "X2")
 def test_the_lock_of_a_killed_process_is_free(path: Path, other: subprocess.Popen[str]) -> None:
     """A holder that was killed blocks nobody, although its file is still there."""
     name_of(other)
@@ -97,6 +97,7 @@ def test_the_lock_of_a_killed_process_is_free(path: Path, other: subprocess.Pope
     lock.release()
 
 
+@pytest.mark.shows("X4")
 def test_an_unlinked_file_is_not_held(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the last holder unlinks the file between our open and our lock, we lock the file that is there now."""
     real = fcntl.flock
@@ -115,7 +116,7 @@ def test_an_unlinked_file_is_not_held(path: Path, monkeypatch: pytest.MonkeyPatc
     lock.release()
 
 
-@pytest.mark.shows("B2")
+@pytest.mark.shows("B2", "X3")
 def test_flock_without_effect_is_found_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where flock excludes nobody, both get the lock, neither trusts it, and neither unlinks the other's file."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
@@ -130,6 +131,7 @@ def test_flock_without_effect_is_found_out(path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS], ids=errno.errorcode.get)
+@pytest.mark.shows("X3")
 def test_a_file_system_without_locks_does_not_stop_us(path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Where there are no locks at all, the work goes on without trusting one."""
 

@@ -66,6 +66,7 @@ def lock_path(assets: Path) -> Path:
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.shows("X8")
 def test_a_dead_owners_stage_goes(assets: Path, dry_run: bool) -> None:
     """What an ended process has left is removed and counted; a dry run only counts, and makes no file."""
     wanted = stage(assets, dead())
@@ -82,6 +83,7 @@ def test_a_dead_owners_stage_goes(assets: Path, dry_run: bool) -> None:
     assert not lock_path(assets).exists()
 
 
+@pytest.mark.shows("X8")
 def test_a_living_owners_stage_stays(assets: Path, living: Owner) -> None:
     """The stage of a process that runs is left, whether or not the manifest still names its content."""
     left = [stage(assets, living), stage(assets, living, StageKey("b", "gone")), stage(assets, Owner.this())]
@@ -92,6 +94,7 @@ def test_a_living_owners_stage_stays(assets: Path, living: Owner) -> None:
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.shows("X8")
 def test_a_held_lock_keeps_everything(assets: Path, dry_run: bool) -> None:
     """Where somebody holds the asset's lock, neither the lock file nor any stage is touched."""
     folder = stage(assets, dead())

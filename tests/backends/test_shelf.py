@@ -95,6 +95,7 @@ async def test_full_finds_what_a_stamp_hides(places: Places) -> None:
     assert "checksum mismatch" in found.error
 
 
+@pytest.mark.shows("C12")
 async def test_a_changed_file_is_read_again(places: Places) -> None:
     """A file that was right and was changed since is not right by its stamp."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)
@@ -130,6 +131,7 @@ async def test_of_wrong_files_the_first_is_told(places: Places) -> None:
     assert found == Found(wrong, "size mismatch: expected 50000 bytes, found 49999", verified=False)
 
 
+@pytest.mark.shows("C12", "B11")
 async def test_a_wrong_length_is_not_read(places: Places) -> None:
     """A file of the wrong length is wrong without being read."""
     places.put(places.assets / ASSET.local_path, CONTENT + b"x")

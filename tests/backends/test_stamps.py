@@ -87,6 +87,7 @@ def _longer(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_longer, _same_size, _back_dated, _touched, _replaced, Path.unlink])
+@pytest.mark.shows("C12")
 def test_a_changed_file_is_not_verified(log: Path, file: Path, change: Callable[[Path], None]) -> None:
     """Whatever was done to the file since, it must be read again."""
     stamp(log, file)

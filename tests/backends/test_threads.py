@@ -52,6 +52,7 @@ async def test_an_error_comes_back_as_it_is(threads: WorkerThreads) -> None:
         await threads.compute(lambda: 1 // 0)
 
 
+@pytest.mark.shows("P13")
 async def test_the_loop_goes_on_meanwhile(threads: WorkerThreads) -> None:
     """While a thread works, others run."""
     gate = Gate()
@@ -63,6 +64,7 @@ async def test_the_loop_goes_on_meanwhile(threads: WorkerThreads) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.shows("P9")
 async def test_a_cancellation_waits_for_the_work(threads: WorkerThreads, times: int) -> None:
     """However often the caller is cancelled, he is held until the thread is done with his descriptor."""
     gate = Gate()

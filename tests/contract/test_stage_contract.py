@@ -199,6 +199,7 @@ async def test_a_changed_piece_is_not_proved(place: Place) -> None:
     await stage.close()
 
 
+@pytest.mark.shows("P6")
 async def test_a_cut_piece_is_not_proved(place: Place) -> None:
     """A piece whose end is missing is not proved by its beginning."""
     stage = await place.open()
@@ -222,6 +223,7 @@ async def test_claims_beyond_the_part_are_dropped(place: Place) -> None:
 
 
 @pytest.mark.parametrize("rubbish", [b"\0" * 4096, b"12345678 {}\n", b'{"piece"', b"\n\n"], ids=repr)
+@pytest.mark.shows("P4")
 async def test_a_torn_journal_goes_on_after_its_sound_part(place: Place, rubbish: bytes) -> None:
     """Rubbish behind the last record hides nothing that was recorded before, or is recorded later."""
     first = await place.open()

@@ -17,6 +17,7 @@ happenings = st.lists(
 
 
 @given(happenings, st.none() | st.integers(0, 2000), st.integers(0, 3000))
+@pytest.mark.shows("U8")
 def test_never_back_and_never_past_the_total(
     steps: list[tuple[float, int, int]], total: int | None, begun: int
 ) -> None:
@@ -49,6 +50,7 @@ def test_a_total_that_shrinks_pulls_down(steps: list[tuple[float, int, int]], la
     assert meter.read(100.0).bytes <= last
 
 
+@pytest.mark.shows("U8")
 def test_a_restart_freezes() -> None:
     """After a restart the old mark stands until it is passed."""
     meter = Meter(now=0.0, total=1000)
@@ -107,6 +109,7 @@ def test_memory_is_bounded(steps: list[tuple[float, int, int]]) -> None:
     assert len(meter._samples) <= RATE_WINDOW / SAMPLE_INTERVAL + 3
 
 
+@pytest.mark.shows("U9")
 def test_a_report_is_due_once_an_interval() -> None:
     """Reports are due at most every tenth of a second, the first one at once."""
     meter = Meter(now=0.0)
@@ -118,11 +121,13 @@ def test_a_report_is_due_once_an_interval() -> None:
     ("done", "total", "expected"),
     [(0, None, 0.0), (10, None, 0.0), (0, 0, 100.0), (0, 10, 0.0), (1, 8, 12.5), (10, 10, 100.0)],
 )
+@pytest.mark.shows("U8")
 def test_percentage(done: int, total: int | None, expected: float) -> None:
     """An unknown total is 0 %, an empty file is complete."""
     assert Progress(done, total, 0.0, None).percentage == expected
 
 
+@pytest.mark.shows("U8")
 def test_time_left() -> None:
     """The time left is what is missing at the present rate; unknown without a total or a rate, 0 at the end."""
     meter = Meter(now=0.0)

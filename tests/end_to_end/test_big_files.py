@@ -95,6 +95,7 @@ def test_verified_as_soon_as_the_last_byte_is_there(roomy: Path) -> None:
         assert min(delays) <= 0.1
 
 
+@pytest.mark.shows("P1")
 def test_killed_at_random_moments(roomy: Path) -> None:
     """Ten times killed with -9 at a random moment and run again: right each time, and next to nothing sent twice."""
     size = 48 * MIB

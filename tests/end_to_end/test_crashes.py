@@ -102,7 +102,7 @@ def calls_in(log: Path, place: Path) -> list[str]:
 
 
 @pytest.mark.strace
-@pytest.mark.shows("B48")
+@pytest.mark.shows("B48", "P3")
 def test_flushed_before_renamed_and_the_folder_after(project: Project, tmp_path: Path) -> None:
     """A part is flushed before it is renamed, and the folder after: read off the real system calls."""
     reset(project)
@@ -137,6 +137,7 @@ def most_calls(log: Path, kind: str, place: Path) -> int:
 
 @pytest.mark.strace
 @pytest.mark.parametrize("kind", CHANGES.split(","))
+@pytest.mark.shows("P1")
 def test_killed_before_every_change(project: Project, tmp_path: Path, kind: str) -> None:
     """Killed before any write, flush, rename or removal: all finals are good, and the next run finishes the job."""
     reset(project)
@@ -163,6 +164,7 @@ async def finish(project: Project) -> None:
 
 @pytest.mark.strace
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EDQUOT"])
+@pytest.mark.shows("D2", "D5")
 def test_failing_calls(project: Project, tmp_path: Path, error: str) -> None:
     """A disk that fails a write or a flush ends the run with exit code 4, never with a wrong file."""
     for call, when in (("pwrite64", 1), ("pwrite64", 4), ("fsync", 1), ("fsync", 5)):
@@ -177,7 +179,7 @@ def test_failing_calls(project: Project, tmp_path: Path, error: str) -> None:
 
 
 @pytest.mark.parametrize("locks", ["flock works", "flock is a no-op"])
-@pytest.mark.shows("B2", "B12", "B13", "B45")
+@pytest.mark.shows("B2", "B12", "B13", "B45", "P1", "X1", "X3")
 def test_several_processes_and_random_kills(project: Project, server: AssetServer, locks: str) -> None:
     """Three processes on one folder, killed at random: every final is right, also where flock locks nothing."""
     dice = random.Random(locks)

@@ -41,7 +41,7 @@ def add(project: Project, server: AssetServer, name: str, *, rate: float, size: 
 
 @pytest.mark.alone
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.shows("B61")
+@pytest.mark.shows("B61", "P8")
 def test_a_signal_stops_soon_and_keeps_everything(
     project: Project, server: AssetServer, number: signal.Signals, code: int
 ) -> None:
@@ -77,6 +77,7 @@ def test_nothing_goes_on_after_a_signal(project: Project, server: AssetServer) -
 
 
 @pytest.mark.alone
+@pytest.mark.shows("P8")
 def test_a_second_signal_ends_at_once(project: Project) -> None:
     """Whoever presses Ctrl-C twice is not made to wait."""
     with Running(project.root, "sync", "--json") as running:
@@ -86,7 +87,7 @@ def test_a_second_signal_ends_at_once(project: Project) -> None:
         assert running.finish(deadline=2).code in (130, -signal.SIGINT)
 
 
-@pytest.mark.shows("B12", "B13")
+@pytest.mark.shows("B12", "B13", "X1")
 def test_a_second_process_waits_and_finds_it_done(project: Project, server: AssetServer) -> None:
     """Two processes, one asset: the second says for whom it waits, and downloads nothing."""
     with Running(project.root, "sync", "--json") as first:
@@ -102,7 +103,7 @@ def test_a_second_process_waits_and_finds_it_done(project: Project, server: Asse
     assert server.stats.body_bytes_sent == SIZE
 
 
-@pytest.mark.shows("B10", "B44", "B60")
+@pytest.mark.shows("B10", "B44", "B60", "X2")
 def test_a_dead_holder_blocks_nobody(project: Project) -> None:
     """A process that was killed while it held an asset is not waited for, and what it had is taken over."""
     with Running(project.root, "sync", "--json") as first:
@@ -117,7 +118,7 @@ def test_a_dead_holder_blocks_nobody(project: Project) -> None:
     assert planned["resumed_bytes"] > 0
 
 
-@pytest.mark.shows("B60")
+@pytest.mark.shows("B60", "X2")
 def test_waiting_has_an_end(project: Project) -> None:
     """Past --lock-timeout the second process gives up with its own exit code and names the holder."""
     with Running(project.root, "sync", "--json") as first:
@@ -155,6 +156,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.root
+@pytest.mark.shows("D1")
 def test_too_small_a_disk_is_refused_before_the_first_byte(
     small_disk: Path, project: Project, server: AssetServer
 ) -> None:
@@ -167,7 +169,7 @@ def test_too_small_a_disk_is_refused_before_the_first_byte(
 
 
 @pytest.mark.root
-@pytest.mark.shows("B63")
+@pytest.mark.shows("B63", "D2")
 def test_a_disk_that_fills_on_the_way(small_disk: Path, project: Project, server: AssetServer) -> None:
     """A disk that somebody else fills ends the run with exit code 4; with space again, it goes on from there."""
     add(project, server, "b", rate=3 * MIB, size=10 * MIB)
@@ -187,6 +189,7 @@ def test_a_disk_that_fills_on_the_way(small_disk: Path, project: Project, server
     assert planned["resumed_bytes"] != 0
 
 
+@pytest.mark.shows("D9")
 def test_a_folder_that_cannot_be_written(project: Project, tmp_path: Path, server: AssetServer) -> None:
     """An assets dir that is no folder ends with exit code 4 and names it."""
     blocked = tmp_path / "blocked"

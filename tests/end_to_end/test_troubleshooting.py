@@ -81,6 +81,7 @@ def test_no_access(project: Project, server: AssetServer) -> None:
     assert variable.sub("VAR", plain(line)) in {variable.sub("VAR", quoted) for quoted in QUOTED}
 
 
+@pytest.mark.shows("A20")
 def test_a_fallback(project: Project, server: AssetServer) -> None:
     """A fallback is used by itself; where all fail each one's reason is told."""
     project.add("base-model", [server.url("/gone.bin"), server.add("/ok.bin", CONTENT).url], CONTENT)
