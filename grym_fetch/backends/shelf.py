@@ -109,8 +109,10 @@ class Shelf:
         on_hashing(size)
         digest, look = await self.digest(place, asset.checksum)
         if digest != asset.checksum.hexdigest:
-            error = f"checksum mismatch: expected {asset.checksum}, found {asset.checksum.algorithm}:{digest}"
-            return Found(place, error, verified=False)
+            actual = Checksum(asset.checksum.algorithm, digest)
+            # In the place of an earlier stamp: the next run must not trust what a full check has found to be damaged.
+            self.stamps.record(place, actual, look)
+            return Found(place, f"checksum mismatch: expected {asset.checksum}, found {actual}", verified=False)
         self.stamps.record(place, asset.checksum, look)
         return Found(place, None, verified=True)
 

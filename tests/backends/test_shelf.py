@@ -83,8 +83,9 @@ async def test_full_reads_a_stamped_file_again(places: Places) -> None:
     assert places.hashed == [len(CONTENT)]
 
 
+@pytest.mark.shows("C11")
 async def test_full_finds_what_a_stamp_hides(places: Places) -> None:
-    """A wrong file with a forged stamp passes unread, and is found out when it is read."""
+    """A wrong file with a forged stamp passes unread, and is found out when it is read; from then on for everybody."""
     file = places.put(places.assets / ASSET.local_path, WRONG)
     assert ASSET.checksum is not None
     places.shelf().stamp(file, ASSET.checksum)
@@ -93,6 +94,9 @@ async def test_full_finds_what_a_stamp_hides(places: Places) -> None:
     assert found is not None
     assert found.error is not None
     assert "checksum mismatch" in found.error
+    later = await places.find()
+    assert later is not None
+    assert not later.verified
 
 
 @pytest.mark.shows("C12")

@@ -1,0 +1,275 @@
+"""Days that are odd without being anybody's bug: rows of the document that no other module shows."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import trustme
+
+from grym_fetch import AssetManager, DigestMismatch, NotWritable, Settings
+from grym_fetch.backends.http_client import HttpTransport, Library
+from grym_fetch.core.errors import ConnectionLost
+from grym_fetch.testing import FlipByte, LastModified, Reset, Status, seeded_bytes
+from grym_fetch.testing.answers import Answer, RecordedRequest, plain_answer
+from grym_fetch.testing.faults import AnswerFault, FramingFault
+from tests.fakes import read_some
+from tests.project import SMALL, ImpatientClock, Project, Watcher
+from tests.regressions.world import CONTENT, SIZE, SLACK, World
+
+# -- servers ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def abrupt_server(authority: trustme.CA, answer: bytes) -> Iterator[int]:
+    """A TLS server that gives one answer and ends its connection without a word of TLS; its port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as accepted:
+            tls = context.wrap_socket(accepted, server_side=True)
+            tls.recv(65_536)
+            tls.sendall(answer)
+            # The bare descriptor: no close_notify.
+            os.close(tls.detach())
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        thread.join()
+
+
+@pytest.mark.shows("N16")
+@pytest.mark.parametrize("library", ["auto", "aiohttp"])
+@pytest.mark.parametrize("sent", [1000, 999], ids=["all", "all but one"])
+async def test_tls_that_ends_without_a_word_is_judged_by_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Library, sent: int
+) -> None:
+    """Every byte is there: fine. One is missing: a break, though TLS says as little as before."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + CONTENT[:sent]
+    received = bytearray()
+    with abrupt_server(authority, answer) as port:
+        transport = HttpTransport(library=library)
+        connection = transport.connection()
+        response = await connection.get(f"https://127.0.0.1:{port}/", {})
+        try:
+            while data := await read_some(response):
+                received += data
+        except ConnectionLost:
+            assert sent < 1000
+        else:
+            assert sent == 1000
+        finally:
+            response.close()
+            await connection.aclose()
+            await transport.aclose()
+    assert received == CONTENT[:sent]
+
+
+@dataclass(frozen=True)
+class SignTheRange(AnswerFault):
+    """Redirects to an address that is good for the range that was asked for, and for no other."""
+
+    to: str
+
+    def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
+        return plain_answer(302, b"", {"Location": f"{self.to}?range={quote(request.range or '')}"})
+
+
+@dataclass(frozen=True)
+class OnlyTheSignedRange(AnswerFault):
+    """Answers 403 to a range that the address was not signed for."""
+
+    def applies(self, request: RecordedRequest, answer: Answer) -> bool:
+        return request.query != f"range={quote(request.range or '')}"
+
+    def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
+        return plain_answer(403, b"AuthorizationError: range is not the signed one\n")
+
+
+@pytest.mark.shows("A7", "B50")
+@pytest.mark.parametrize("size", [True, False], ids=["size known", "size unknown"])
+async def test_an_address_that_is_signed_for_one_range_is_signed_anew_for_the_next(world: World, size: bool) -> None:
+    """The remembered address is refused for another range, and resolved again with that one: no failure, no loop."""
+    target = world.serve(OnlyTheSignedRange(), path="/signed.bin")
+    world.list(world.serve(SignTheRange(to=target.path)), size=size)
+    await world.arrives()
+    assert world.last is not None
+    assert world.last.of("retry_scheduled") == []
+    assert world.sent <= SIZE + SLACK
+
+
+@dataclass(frozen=True)
+class Digests(FramingFault):
+    """Sends digests of its own, all of them of other bytes."""
+
+    def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
+        nothing = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+        fields = {
+            "Repr-Digest": f"sha-256=:{nothing}:",
+            "Content-Digest": f"sha-256=:{nothing}:",
+            "Content-MD5": "1B2M2Y8AsgTpgAmY7PhCfg==",
+            "X-Goog-Hash": "crc32c=AAAAAA==",
+            "X-Amz-Checksum-Sha256": nothing,
+        }
+        return replace(answer, headers=(*answer.headers, *fields.items()))
+
+
+@pytest.mark.shows("C10")
+async def test_digests_of_a_server_neither_condemn_nor_bless(world: World) -> None:
+    """A server that names wrong digests beside right bytes is believed no more than one that names none."""
+    file = world.serve(Digests())
+    world.list(file)
+    await world.arrives()
+    world.path.unlink()
+    file.faults = (Digests(), FlipByte(at=1))
+    assert isinstance(await world.fails(), DigestMismatch)
+
+
+# -- the disk ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.shows("C11")
+async def test_a_disk_that_changes_bytes_is_found_by_a_full_check(world: World) -> None:
+    """Bytes that came in order are hashed as they came, says the page; what the disk made of them, `--full` finds."""
+    world.asset()
+    pwrite = os.pwrite
+
+    def flip(descriptor: int, data: bytes | memoryview, at: int) -> int:
+        return pwrite(descriptor, bytes([data[0] ^ 1]) + bytes(data[1:]) if at == 0 else data, at)
+
+    async with world.project.manager(parallel=1) as manager:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "pwrite", flip)
+            await manager.get_asset_path("a")
+        status = await manager.check_asset("a", full=True)
+        assert not status.valid
+        assert (await manager.get_asset_path("a")).read_bytes() == CONTENT
+
+
+@pytest.mark.shows("D17")
+async def test_hundreds_of_small_files_need_few_descriptors(world: World) -> None:
+    """Four connections and a few files at a time are enough for any number; none is asked for twice."""
+    for number in range(300):
+        content = seeded_bytes(number, seed=number)
+        world.project.entries.append({"id": f"n{number}", "url": world.serve(content=content, path=f"/{number}").url})
+        world.project.entries[-1] |= {"localPath": f"{number % 7}/{number}", "required": True, "size": number}
+        world.project.entries[-1]["checksum"] = world.server.add(f"/{number}", content).sha256
+    world.project.write()
+    open_now = len(os.listdir("/proc/self/fd"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 60, limits[1]))
+    try:
+        async with asyncio.timeout(60), world.project.manager() as manager:
+            report = await manager.sync()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(report.verified) == 300
+    assert world.server.stats.most_open_connections <= 4
+    assert world.asked <= 310
+    assert (world.project.assets / str(299 % 7) / "299").read_bytes() == seeded_bytes(299, seed=299)
+
+
+@pytest.mark.shows("D22")
+async def test_a_file_is_as_old_as_its_arrival(world: World) -> None:
+    """The server's Last-Modified says nothing of when the file came here."""
+    world.asset(LastModified("Tue, 01 Jan 2019 00:00:00 GMT"))
+    before = time.time() - 5
+    await world.arrives()
+    assert world.path.stat().st_mtime >= before
+
+
+@pytest.mark.shows("X7")
+async def test_a_folder_of_another_user_is_named_and_its_files_are_used(world: World) -> None:
+    """Who may not write there gets what is there and right; for what is missing an error names the folder."""
+    world.asset()
+    await world.arrives()
+    open_ = os.open
+
+    def denied(path: object, flags: int, *args: int, **more: int | None) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and ".grym-fetch" in str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return open_(path, flags, *args, **more)  # type: ignore[arg-type]  # what os.open takes
+
+    world.forget()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", denied)
+        assert await world.sync() is None
+        assert world.asked == 0
+        world.path.unlink()
+        failure = await world.fails()
+    assert isinstance(failure, NotWritable)
+    assert ".grym-fetch" in failure.path or "models/a.bin" in failure.path
+
+
+# -- clocks and manifests ---------------------------------------------------------------------------------------------
+
+
+class JumpingClock(ImpatientClock):
+    """Its wall clock is set by years, forth and back, each time that somebody looks."""
+
+    looks = 0
+
+    def wall(self) -> float:
+        self.looks += 1
+        return super().wall() + (3e8 if self.looks % 2 else -3e8)
+
+
+@pytest.mark.shows("P12")
+async def test_a_wall_clock_that_jumps_by_years_decides_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks, delays and a busy server, and the clock on the wall is set all the while: nobody waits or gives up."""
+    clock = JumpingClock()
+    real, looks = time.time, iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: real() + (3e8 if next(looks) % 2 else -3e8))
+    world.asset(Reset(after=50_000, times=2), Status(503, headers={"Retry-After": "3"}, times=1))
+    await world.arrives(clock=clock)
+    assert world.last is not None
+    [verified] = world.last.of("asset_verified")
+    assert isinstance(verified["seconds"], float)
+    assert 0 <= verified["seconds"] < 100
+    assert sum(clock.slept) < 100
+
+
+@pytest.mark.shows("X5")
+async def test_two_manifests_that_want_other_content_in_one_place_get_what_they_want(
+    world: World, tmp_path: Path
+) -> None:
+    """Two at once, one place, two contents: each run ends well, what is there is one of them, and never a mixture."""
+    other = Project(tmp_path / "other")
+    theirs = seeded_bytes(SIZE, seed=23)
+    world.asset()
+    other.add("a", [world.serve(content=theirs, path="/theirs.bin").url], theirs)
+    second = AssetManager(
+        other.manifest,
+        assets_dir=world.project.assets,
+        settings=Settings(sizes=SMALL),
+        environ={},
+        clock=ImpatientClock(),
+    )
+    with Watcher(world.path, CONTENT, theirs):
+        async with asyncio.timeout(20), world.project.manager() as ours, second:
+            await asyncio.gather(ours.sync(), second.sync())
+            await ours.sync()
+            assert world.path.read_bytes() == CONTENT
+            await second.sync()
+            assert world.path.read_bytes() == theirs
+    assert world.project.staged() == []
