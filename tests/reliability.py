@@ -73,9 +73,9 @@ def all_rows() -> list[Row]:
     return [*(row for section in sections() for row in section.rows), *bugs()]
 
 
-def open_rows() -> set[str]:
-    """Rows whose tests are still being written. While there are any, the document may lag behind the tests."""
-    return set(_data().get("open", {}).get("rows", ()))
+def open_rows() -> set[str] | None:
+    """Rows whose tests are still being written; None once the list is closed, and the document must be exact."""
+    return set(_data()["open"]["rows"]) if "open" in _data() else None
 
 
 # --- What is proved -----------------------------------------------------------------------------------------
