@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from unittest import mock
 
 from grym_fetch import AssetManager, Settings
@@ -42,6 +42,7 @@ class SmallWorld:
     contents: Mapping[str, bytes]
     gate: Gate = turn
     sent: int = 0
+    last_modified: str = "Wed, 21 Oct 2015 07:28:00 GMT"
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Every request: its address and its Range."""
 
@@ -62,17 +63,18 @@ class SmallWorld:
         ):
             yield
 
-    def manager(self, project: Project, **settings: object) -> AssetManager:
+    def manager(self, project: Project, *, assets_dir: Path | None = None, **settings: object) -> AssetManager:
         """A manager that lives here."""
         chosen: dict[str, object] = {"sizes": TINY, "parallel": 2, "retries": 2, **settings}
         return AssetManager(
             project.manifest,
+            assets_dir=assets_dir,
             settings=Settings(**chosen),  # type: ignore[arg-type]  # checked where a test names a setting wrongly
             environ={"HOME": str(project.root)},
             clock=GatedClock(self),
         )
 
-    async def sync(self, project: Project, *, force: bool = False, **settings: object) -> dict[str, Path]:
+    async def sync(self, project: Project, *, force: bool = False, **settings: Any) -> dict[str, Path]:
         """One run over the required assets; their places."""
         async with self.manager(project, **settings) as manager:
             return dict((await manager.sync(force=force)).paths)
@@ -123,7 +125,7 @@ class OneConnection:
         self.host = url.split("/")[2]
         content = self._world.contents[url]
         etag = f'"{len(content)}-{content[:8].hex()}"'
-        head = {"etag": [etag], "accept-ranges": ["bytes"]}
+        head = {"etag": [etag], "last-modified": [self._world.last_modified], "accept-ranges": ["bytes"]}
         if not asked or fields.get("If-Range", etag) != etag:
             return OneBody(self._world, ResponseHead(200, head | {"content-length": [str(len(content))]}), content)
         first, _, last = asked.removeprefix("bytes=").partition("-")

@@ -27,7 +27,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from grym_fetch.backends.folders import (
@@ -245,6 +244,8 @@ class DiskStage:
         self._journal = -1
         self._unflushed = 0
         self._flushing: asyncio.Task[None] | None = None
+        self._lost: OSError | None = None
+        """Why a flush of the part failed: then some of its bytes may be on no disk."""
         try:
             self._journal = os.open(folder / "journal", flags | os.O_APPEND, 0o600)
             self.recovered = self._recover()
@@ -294,6 +295,8 @@ class DiskStage:
                 view = view[count:]
                 at += count
             self._check_there(os.fstat(self._part).st_nlink > 0)
+            if self._lost is not None:
+                raise self._lost
             piece = Piece(start, at, piece_digest(data), origin)
             with self._lock:
                 self._append(self._encoder.piece(piece))
@@ -305,10 +308,25 @@ class DiskStage:
 
     async def _flush(self) -> None:
         try:
-            await self._flusher.compute(partial(sync, self._part, data_only=True))
+            await self._flusher.compute(self._flush_part, True)
         except OSError as error:
-            # Not the last word: publishing flushes again, and an error there is fatal.
             log.warning("flushing in the background failed: %s", os.strerror(error.errno or 0))
+
+    def _flush_part(self, data_only: bool) -> None:
+        """Flush the part; remember if that ever failed. Raises `OSError`.
+
+        The kernel tells of a failed flush once, calls the lost pages clean, and goes on showing them to who reads: the
+        next flush would succeed, and the next process could prove pieces that are not on the disk. So nothing of this
+        part is used any more: a journal without its beginning claims nothing.
+        """
+        if self._lost is not None:
+            raise self._lost
+        try:
+            sync(self._part, data_only=data_only)
+        except OSError as error:
+            self._lost = error
+            os.ftruncate(self._journal, 0)
+            raise
 
     async def read(self, start: int, stop: int) -> bytes:
         """Read bytes back."""
@@ -366,7 +384,7 @@ class DiskStage:
         with storage_errors(final):
             if os.fstat(self._part).st_size != size:
                 os.ftruncate(self._part, size)
-            sync(self._part)
+            self._flush_part(False)
             flushed = self._store.flushed_folders
             folder = open_folder(self._store.assets_dir, tuple(parents), create=True, flushed=flushed)
             try:

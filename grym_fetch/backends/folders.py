@@ -86,7 +86,7 @@ def make_root(root: Path) -> None:
     Who made it may not have: then a file in it that was reported as done could be lost together with it.
     """
     missing = [root]
-    while not missing[-1].parent.exists():
+    while not os.path.exists(missing[-1].parent):
         missing.append(missing[-1].parent)
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
@@ -176,7 +176,7 @@ def is_at(descriptor: int, path: Path) -> bool:
 def free_bytes(path: Path) -> int:
     """Bytes that this user may still write on the file system of ``path`` or of its nearest existing parent."""
     probe = path
-    while not probe.exists() and probe != probe.parent:
+    while not os.path.exists(probe) and probe != probe.parent:  # which no error stops, unlike Path.exists
         probe = probe.parent
     with storage_errors(path):
         figures = os.statvfs(probe)

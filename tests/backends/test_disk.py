@@ -482,17 +482,27 @@ async def test_a_cancelled_opening_leaves_no_descriptor(store: DiskStore, monkey
 # -- flushing in the background -------------------------------------------------------------------------------------
 
 
-async def test_a_failed_background_flush_is_not_the_last_word(
+async def test_a_failed_background_flush_is_not_forgotten(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What cannot be flushed while it arrives is logged; the flush at the end decides."""
+    """The kernel tells of a failed flush once, and the next one succeeds: the part is given up all the same."""
     monkeypatch.setattr(disk, "FLUSH_STRIDE", 1000)
-    monkeypatch.setattr(os, "fdatasync", failing(errno.EIO))
-    stage = await store.open_stage(KEY, exclusive=True)
-    await stage.write(0, CONTENT, 0)
-    await stage.publish(len(CONTENT))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", failing(errno.EIO))
+        stage = await store.open_stage(KEY, exclusive=True)
+        await stage.write(0, CONTENT, 0)
+        assert stage._flushing is not None
+        await stage._flushing
     assert "flushing in the background failed" in caplog.text
-    assert final(store).read_bytes() == CONTENT
+    with pytest.raises(NotWritable, match="input/output error"):
+        await stage.publish(len(CONTENT))
+    with pytest.raises(NotWritable, match="input/output error"):
+        await stage.write(0, CONTENT, 0)
+    await stage.close()
+    assert not final(store).exists()
+    again = await store.open_stage(KEY, exclusive=True)
+    assert len(again.recovered.pieces) == 0
+    await again.close()
 
 
 async def test_one_flush_at_a_time(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -638,7 +648,10 @@ async def test_the_file_respects_the_umask(store: DiskStore, mask: int, mode: in
 async def test_a_failed_publishing_leaves_the_old_file(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """If the new file cannot be made durable or named, the old one is untouched and the stage is kept."""
+    """If the new file cannot be made durable or named, the old one is untouched.
+
+    The stage is kept, but not after a failed flush: what is read back then may be in memory only, and proves nothing.
+    """
     final(store).parent.mkdir(parents=True)
     final(store).write_bytes(b"the old file")
     with monkeypatch.context() as patch:
@@ -648,7 +661,7 @@ async def test_a_failed_publishing_leaves_the_old_file(
     assert final(store).read_bytes() == b"the old file"
     await stage.close()
     again = await store.open_stage(KEY, exclusive=True)
-    assert len(again.recovered.pieces) == 2
+    assert len(again.recovered.pieces) == (2 if call == "rename" else 0)
     await again.close()
 
 

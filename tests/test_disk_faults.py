@@ -1,0 +1,385 @@
+"""What a disk can do to a run: full, broken, slow, removed, or with something in the way; one test a fault.
+
+The real manager, engine and disk on one thread (`tests.small_world`), so that a fault comes at an exact step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from grym_fetch import DiskFull, GrymFetchError, NotWritable, StorageError, SyncFailed, UnsafePath
+from grym_fetch.backends import disk
+from grym_fetch.testing import seeded_bytes, serve_in_thread
+from tests.end_to_end.command import environment
+from tests.power_cut import no_flushing
+from tests.project import Project
+from tests.small_world import CHUNK, TINY, SmallWorld
+
+SIZE = 60_007
+CONTENT = seeded_bytes(SIZE, seed=17)
+URL = "https://origin.example/a"
+PATH = "assets/models/a.bin"
+
+
+@pytest.fixture
+def world() -> Iterator[SmallWorld]:
+    """An origin with one file; managers live there."""
+    made = SmallWorld({URL: CONTENT})
+    with made.in_place(), no_flushing():
+        yield made
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project that wants that file."""
+    made = Project(tmp_path / "project")
+    made.add("a", [URL], CONTENT)
+    return made
+
+
+async def failure(world: SmallWorld, project: Project) -> GrymFetchError:
+    """Run, and return why the asset failed."""
+    with pytest.raises(SyncFailed) as caught:
+        await world.sync(project)
+    return caught.value.failures["a"]
+
+
+async def finish(world: SmallWorld, project: Project) -> None:
+    """Run, and look at the file."""
+    await world.sync(project)
+    assert (project.root / PATH).read_bytes() == CONTENT
+    assert project.staged() == []
+
+
+def once_sent(world: SmallWorld, count: int, act: Callable[[], object]) -> None:
+    """Act once, as soon as so many bytes were sent."""
+    gate, acted = world.gate, False
+
+    async def watch(step: str) -> None:
+        nonlocal acted
+        if world.sent >= count and not acted:
+            acted = True
+            act()
+        await gate(step)
+
+    world.gate = watch
+
+
+# -- space ----------------------------------------------------------------------------------------------------------
+
+
+def leave_free(patch: pytest.MonkeyPatch, count: int) -> None:
+    """So many bytes are free, beside our reserve."""
+    patch.setattr(disk, "free_bytes", lambda _: count + disk.RESERVE)
+
+
+@pytest.mark.shows("D1")
+async def test_all_assets_together_must_fit(
+    world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two files that fit each but not both are refused before the first request, with what is needed and free."""
+    world.contents = {URL: CONTENT, f"{URL}2": CONTENT[:50_000]}
+    project.add("b", [f"{URL}2"], CONTENT[:50_000])
+    leave_free(monkeypatch, SIZE + 49_999)
+    with pytest.raises(SyncFailed) as caught:
+        await world.sync(project)
+    for error in caught.value.failures.values():
+        assert isinstance(error, DiskFull)
+        assert f"{SIZE + 50_000} bytes are needed and {SIZE + 49_999} are free" in str(error)
+    assert caught.value.failures.keys() == {"a", "b"}
+    assert world.requests == []
+    assert not project.assets.exists()
+    leave_free(monkeypatch, SIZE + 50_000)
+    await world.sync(project)
+
+
+@pytest.mark.shows("D1")
+async def test_one_asset_must_fit(world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a single file that is asked for by itself is refused before the first request, and leaves nothing."""
+    leave_free(monkeypatch, SIZE - 1)
+    async with world.manager(project) as manager:
+        with pytest.raises(DiskFull, match=f"{SIZE} bytes are needed and {SIZE - 1} are free"):
+            await manager.get_asset_path("a")
+    assert world.requests == []
+    assert project.staged() == []
+
+
+@pytest.mark.shows("D1", "B63")
+async def test_what_is_there_in_part_needs_no_space_again(
+    world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier run has left is counted: the rest alone must fit."""
+    once_sent(world, SIZE // 2, lambda: monkeypatch.setattr(os, "pwrite", refusing(errno.ENOSPC)))
+    await failure(world, project)
+    monkeypatch.undo()
+    staged = sum(os.stat(stage / "part").st_blocks * 512 for stage in project.staged())
+    assert staged > 0
+    leave_free(monkeypatch, SIZE - staged)
+    await finish(world, project)
+
+
+def refusing(number: int) -> Callable[..., int]:
+    """A system call that fails."""
+
+    def call(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "expected"),
+    [
+        pytest.param("pwrite", errno.ENOSPC, DiskFull, marks=pytest.mark.shows("D2"), id="content, no space"),
+        pytest.param("write", errno.ENOSPC, DiskFull, marks=pytest.mark.shows("D3"), id="journal, no space"),
+        pytest.param("pwrite", errno.EDQUOT, DiskFull, marks=pytest.mark.shows("D4"), id="content, quota"),
+        pytest.param("write", errno.EDQUOT, DiskFull, marks=pytest.mark.shows("D4"), id="journal, quota"),
+        pytest.param("pwrite", errno.EFBIG, DiskFull, marks=pytest.mark.shows("D4"), id="content, too large"),
+        pytest.param("pwrite", errno.EIO, NotWritable, marks=pytest.mark.shows("D5"), id="content, broken"),
+        pytest.param("pwrite", errno.EROFS, NotWritable, marks=pytest.mark.shows("D9"), id="content, read-only"),
+    ],
+)
+async def test_a_disk_that_fails_on_the_way(
+    world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch, call: str, number: int, expected: type
+) -> None:
+    """It is final at once; what has arrived is kept, and is not fetched again once the disk is good."""
+    real = getattr(os, call)
+    calls = 0
+
+    def fail_from_the_third(descriptor: int, data: bytes, *at: int) -> int:
+        nonlocal calls
+        if not os.readlink(f"/proc/self/fd/{descriptor}").endswith(("/part", "/journal")):
+            return int(real(descriptor, data, *at))
+        calls += 1
+        if calls > 3:
+            raise OSError(number, os.strerror(number))
+        return int(real(descriptor, data, *at))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail_from_the_third)
+        error = await failure(world, project)
+    assert isinstance(error, expected)
+    assert PATH in str(error), "it does not say which file"
+    assert len(world.requests) <= 5, "it has gone on"
+    kept = 3 * TINY.piece if call == "pwrite" else TINY.piece
+    before = world.sent
+    await finish(world, project)
+    assert world.sent - before <= SIZE - kept
+
+
+@pytest.mark.shows("D5")
+async def test_nothing_is_used_after_a_failed_flush(
+    world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a failed flush may have lost is not believed because memory still shows it: it is fetched again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None if stat.S_ISDIR(os.fstat(fd).st_mode) else refusing(errno.EIO)())
+        assert isinstance(await failure(world, project), NotWritable)
+    assert not (project.root / PATH).exists()
+    before = world.sent
+    await finish(world, project)
+    assert world.sent - before == SIZE
+
+
+@pytest.mark.shows("D5")
+async def test_a_close_that_fails_harms_nothing(
+    world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is published was flushed before: an error of close comes too late to matter, and leaks no descriptor."""
+    real = os.close
+
+    def close(descriptor: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        real(descriptor)
+        if name.endswith("/a.bin") or "/journal" in name:
+            failed.append(name)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before, failed = len(os.listdir("/proc/self/fd")), list[str]()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", close)
+        await finish(world, project)
+    assert len(failed) == 2
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.shows("D8", "B47")
+async def test_the_right_length_proves_nothing(world: SmallWorld, project: Project) -> None:
+    """A file of the right length that is full of holes is fetched, not taken for the real one."""
+    target = project.root / PATH
+    target.parent.mkdir(parents=True)
+    with target.open("wb") as file:
+        file.truncate(SIZE)
+    await finish(world, project)
+
+
+# -- what is in the way ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.shows("D9")
+def test_a_folder_that_is_not_ours(project: Project) -> None:
+    """Who may not write into the assets folder is told so before anything is fetched, with exit code 4."""
+    # Root may write everywhere, but for this capability (capabilities(7)).
+    unprivileged = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+    with serve_in_thread() as server:
+        project.add("a", [server.add("/a", CONTENT).url], CONTENT)
+        project.assets.mkdir(mode=0o555)
+        done = subprocess.run(
+            [*unprivileged, sys.executable, "-m", "grym_fetch", "sync"],
+            cwd=project.root,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 4, done.stderr
+        assert "permission denied" in done.stderr
+        assert str(project.assets) in done.stderr
+        assert not server.stats.requests
+
+
+@pytest.mark.shows("D10")
+async def test_a_path_that_is_too_long(world: SmallWorld, project: Project, tmp_path: Path) -> None:
+    """An assets folder deeper than the system allows is refused before anything is fetched."""
+    deep = tmp_path.joinpath(*["x" * 250] * 17)
+    manager = world.manager(project, assets_dir=deep)
+    async with manager:
+        with pytest.raises(SyncFailed) as caught:
+            await manager.sync()
+    assert isinstance(caught.value.failures["a"], UnsafePath)
+    assert "too long" in str(caught.value)
+    assert world.requests == []
+
+
+def a_folder(place: Path) -> None:
+    """With something in it."""
+    (place / "inside").mkdir(parents=True)
+
+
+def a_socket(place: Path) -> None:
+    """Bound by its short name: an address has no room for a long one."""
+    here = os.open(place.parent, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(f"/proc/self/fd/{here}/{place.name}")
+    os.close(here)
+
+
+@pytest.mark.shows("D11")
+@pytest.mark.parametrize("make", [a_folder, os.mkfifo, a_socket])
+async def test_something_else_in_its_place(world: SmallWorld, project: Project, make: Callable[[Path], object]) -> None:
+    """What is no file is neither replaced nor opened, and nothing is fetched."""
+    target = project.root / PATH
+    target.parent.mkdir(parents=True)
+    make(target)
+    before = target.lstat()
+    async with asyncio.timeout(10):
+        assert isinstance(await failure(world, project), UnsafePath)
+    assert os.path.samestat(target.lstat(), before)
+    assert world.requests == []
+
+
+@pytest.mark.shows("D12", "S5")
+@pytest.mark.parametrize("swapped", ["models", ".grym-fetch/stage"])
+async def test_a_symlink_put_there_during_the_run(
+    world: SmallWorld, project: Project, tmp_path: Path, swapped: str
+) -> None:
+    """A folder that becomes a symlink while bytes arrive does not lead anything out of the assets folder."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (project.assets / "models").mkdir(parents=True)
+
+    def swap() -> None:
+        (project.assets / swapped).rename(project.assets / "aside")
+        (project.assets / swapped).symlink_to(outside)
+
+    once_sent(world, SIZE // 2, swap)
+    assert isinstance(await failure(world, project), StorageError)
+    assert list(outside.iterdir()) == []
+    assert not (project.assets / "aside" / "a.bin").exists()
+
+
+@pytest.mark.shows("D12", "S1")
+async def test_another_part_put_in_the_place_of_ours(world: SmallWorld, project: Project) -> None:
+    """What is renamed into place is the file that was verified: not another one that has got its name meanwhile."""
+
+    def swap() -> None:
+        (stage,) = project.staged()
+        (stage / "part").rename(stage / "verified")
+        (stage / "part").write_bytes(bytes(SIZE))
+
+    once_sent(world, SIZE, swap)
+    assert isinstance(await failure(world, project), StorageError)
+    assert not (project.root / PATH).exists()
+    await finish(world, project)
+
+
+@pytest.mark.shows("D15", "B63")
+@pytest.mark.parametrize("removed", ["assets", "assets/.grym-fetch", "assets/.grym-fetch/stage"])
+async def test_folders_removed_during_the_run(world: SmallWorld, project: Project, removed: str) -> None:
+    """Who removes our folders gets an error that says so, soon; the rest is not fetched for nothing."""
+    once_sent(world, SIZE // 3, lambda: shutil.rmtree(project.root / removed))
+    error = await failure(world, project)
+    assert isinstance(error, StorageError)
+    assert "removed" in str(error)
+    assert world.sent < SIZE - CHUNK
+    assert not (project.root / PATH).exists()
+    await finish(world, project)
+
+
+@pytest.mark.shows("D15")
+async def test_the_place_removed_during_the_run(world: SmallWorld, project: Project) -> None:
+    """The folder that the file belongs in is made again if it vanishes: nothing of ours was in it."""
+    (project.assets / "models").mkdir(parents=True)
+    once_sent(world, SIZE // 2, (project.assets / "models").rmdir)
+    await finish(world, project)
+
+
+# -- many, huge, slow -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.shows("D17")
+async def test_descriptors_do_not_grow_with_the_number_of_assets(tmp_path: Path) -> None:
+    """Twenty times as many small files need not one descriptor more at any moment."""
+
+    async def most_open(count: int) -> int:
+        contents = {f"{URL}{n}": seeded_bytes(200, seed=n) for n in range(count)}
+        project = Project(tmp_path / str(count))
+        for n, (url, content) in enumerate(contents.items()):
+            project.add(f"a{n}", [url], content)
+        world = SmallWorld(contents)
+        most = 0
+
+        async def look(_: str) -> None:
+            nonlocal most
+            most = max(most, len(os.listdir("/proc/self/fd")))
+            await asyncio.sleep(0)
+
+        world.gate = look
+        with world.in_place(), no_flushing():
+            paths = await world.sync(project)
+        assert len(paths) == count
+        return most
+
+    few, many = await most_open(15), await most_open(300)
+    assert many <= few
+
+
+@pytest.mark.shows("D22")
+async def test_the_time_of_the_file_is_ours(world: SmallWorld, project: Project) -> None:
+    """The file is as new as it is here, whatever Last-Modified the server sends."""
+    began = time.time()
+    await finish(world, project)
+    assert world.last_modified.endswith("2015 07:28:00 GMT")
+    assert (project.root / PATH).stat().st_mtime >= began - 1
