@@ -33,9 +33,10 @@ CORE_LAYERS: list[set[str]] = [
     {"text"},
     {"errors"},
     {"ranges", "digest", "paths", "events"},
-    {"http", "addresses", "manifest_schema", "archives"},
-    {"manifest", "journal", "segments", "policy", "progress"},
-    {"origins", "manifest_parser", "manifest_text"},
+    {"http", "addresses", "manifest_values", "archives"},
+    {"manifest", "manifest_schema", "journal", "segments", "policy", "progress"},
+    {"origins", "manifest_plain", "manifest_text"},
+    {"manifest_parser"},
 ]
 
 IMPURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "threading", "socket", "time", "random", "subprocess", "tempfile"}

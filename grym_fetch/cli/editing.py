@@ -255,7 +255,7 @@ def _default_path(manager: AssetManager, file: Path | None, address: str) -> str
 
 def _default_id(path: str) -> str:
     """The file's name without its ending."""
-    from grym_fetch.core.manifest_schema import check_id
+    from grym_fetch.core.manifest_values import check_id
 
     name = PurePosixPath(path).name
     ending = next((each for each in _ENDINGS if name.lower().endswith(each)), None)

@@ -113,7 +113,7 @@ def clean_command(
     Each is copied, read back and compared, recorded in TARGET/asset-manifest.json, and only then replaced by a small
     text, FILE.asset-ref. Interrupted, it loses nothing; run it again. Git's history is not touched.
     """
-    from grym_fetch.core.manifest_schema import check_url
+    from grym_fetch.core.manifest_values import check_url
     from grym_fetch.core.text import safe_text
     from grym_fetch.repo.clean import plan_clean
     from grym_fetch.repo.tree import find_root

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from grym_fetch.core.archives import unpacked_path
 from grym_fetch.core.digest import DIGESTS_OF_NOTHING, Checksum
 from grym_fetch.core.errors import ManifestError, Problem
 from grym_fetch.core.manifest import Asset, Manifest, StandIn
+from grym_fetch.core.manifest_plain import read_plain_asset, read_plain_head
 from grym_fetch.core.paths import MAX_PATH_BYTES, find_collisions
 from grym_fetch.core.text import safe_text
 
@@ -183,26 +184,37 @@ def _report_marks(raw: object, marks: _Marks, problems: _Problems) -> None:
     walk(raw, ())
 
 
-# --- What concerns one value: the models judge --------------------------------------------------------------
+# --- What concerns one value: the models judge what is not plainly right -------------------------------------
 
 
 def _validate(raw: object, problems: _Problems) -> Manifest | None:
-    # Only here, so that programs that handle ready-made assets do not pay for the models.
-    from grym_fetch.core.manifest_schema import AssetEntry, ManifestFile, read_model
-
     entries: list[object] = []
     if isinstance(raw, dict) and isinstance(listed := raw.get("assets"), list):
         entries, raw = listed, {**raw, "assets": []}
-    file = read_model(ManifestFile, raw, (), problems.add)
+        head = read_plain_head(raw) or _head_by_model(raw, problems)
+    else:
+        head = _head_by_model(raw, problems)
     # One by one: a model that becomes an asset at once leaves the garbage collector nothing to look through.
     assets = [
-        _asset_from_entry(entry)
-        for index, value in enumerate(entries)
-        if (entry := read_model(AssetEntry, value, ("assets", index), problems.add))
+        asset
+        for index, entry in enumerate(entries)
+        if (asset := read_plain_asset(entry) or _asset_by_model(entry, index, problems))
     ]
-    if file is None:
-        return None
-    return Manifest(file.version, file.updated, tuple(assets), file.model_extra or {})
+    return None if head is None else replace(head, assets=tuple(assets))
+
+
+def _head_by_model(raw: object, problems: _Problems) -> Manifest | None:
+    from grym_fetch.core.manifest_schema import ManifestFile, read_model
+
+    file = read_model(ManifestFile, raw, (), problems.add)
+    return None if file is None else Manifest(file.version, file.updated, extra=file.model_extra or {})
+
+
+def _asset_by_model(value: object, index: int, problems: _Problems) -> Asset | None:
+    from grym_fetch.core.manifest_schema import AssetEntry, read_model
+
+    entry = read_model(AssetEntry, value, ("assets", index), problems.add)
+    return None if entry is None else _asset_from_entry(entry)
 
 
 # --- What concerns several values or assets: judged on the file as it is, so that a bad asset hides no other
@@ -372,8 +384,6 @@ def _stand_in_from_entry(entry: StandInEntry) -> StandIn:
 
 
 def _warnings(manifest: Manifest) -> tuple[str, ...]:
-    from grym_fetch.core.manifest_schema import AssetEntry, ManifestFile, StandInEntry, nearest_key
-
     # Each unknown key with where it is; editors put $schema at the top.
     found: dict[tuple[str, str], list[str]] = {}
     for key in manifest.extra:
@@ -386,6 +396,8 @@ def _warnings(manifest: Manifest) -> tuple[str, ...]:
             found.setdefault(("minimal", key), []).append(f"asset '{asset.id}'")
     if not found:
         return ()
+    from grym_fetch.core.manifest_schema import AssetEntry, ManifestFile, StandInEntry, nearest_key
+
     models: dict[str, type[BaseModel]] = {"": ManifestFile, "assets": AssetEntry, "minimal": StandInEntry}
     shown: list[str] = []
     for (level, key), places in list(found.items())[:WARNED_KEYS]:

@@ -2,19 +2,15 @@
 
 Rules: types are strict (``"12"``, ``1.0`` and ``true`` are no sizes); null means the default; unknown keys
 are let through. Each value is judged alone here, what concerns several values or assets is judged in
-`manifest`. Messages say what is wrong and what is allowed, and never repeat an address: it may hold a secret.
+`manifest_parser`. Messages say what is wrong and what is allowed, and never repeat an address: it may hold a secret.
 """
 
 from __future__ import annotations
 
 import difflib
-import ipaddress
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Annotated, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +25,18 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from grym_fetch.core.digest import CHECKSUM_RULE, Checksum
+from grym_fetch.core.manifest_values import (
+    ID_RULE,
+    LABEL_RULE,
+    MAX_FALLBACK_URLS,
+    MAX_ID_LENGTH,
+    MAX_SIZE,
+    MAX_URL_LENGTH,
+    URL_RULE,
+    check_id,
+    check_label,
+    check_url,
+)
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.text import safe_text
 
@@ -36,146 +44,32 @@ Entry = TypeVar("Entry", bound=BaseModel)
 Location = tuple[int | str, ...]
 """The keys and indices that lead to a value of the file."""
 
-MAX_ID_LENGTH = 200
-MAX_SIZE = 2**63 - 1
-"""Largest file in bytes: what an ``off_t`` holds."""
-MAX_URL_LENGTH = 8192
-"""Longest address in characters: more than any signed address, and what servers commonly take."""
-MAX_FALLBACK_URLS = 100
-
-_URL_RULE = "an http:// or https:// address"
 _PATH_RULE = "a relative path such as models/base.bin"
 _SIZE_RULE = f"a whole number of bytes from 0 to {MAX_SIZE}, or null"
 _VERSION_RULE = "a string or a number"
-_LABEL_RULE = "a string that is not empty"
 RULES: Mapping[str, str] = {
     "": "an object with the list assets",
     "assets": "a list of assets",
     "assets[]": "an object with at least id, url and localPath",
     "updated": "a string such as 2025-03-09T12:00:00Z",
     "version": _VERSION_RULE,
-    "id": f"a string of 1 to {MAX_ID_LENGTH} characters",
+    "id": ID_RULE,
     "name": "a string",
     "description": "a string",
-    "url": _URL_RULE,
+    "url": URL_RULE,
     "fallbackUrls": f"a list of at most {MAX_FALLBACK_URLS} addresses",
-    "fallbackUrls[]": _URL_RULE,
+    "fallbackUrls[]": URL_RULE,
     "localPath": _PATH_RULE,
     "checksum": CHECKSUM_RULE,
     "size": _SIZE_RULE,
     "required": "true or false",
     "tags": "a list of strings",
-    "tags[]": _LABEL_RULE,
+    "tags[]": LABEL_RULE,
     "metadata": "an object",
     "minimal": "an object with url, checksum and size",
     "extract": "true or false",
 }
 """What is allowed for each key, in words for an error; ``key[]`` is an item of a list."""
-
-_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_NOT_IN_URLS = frozenset({*_UNSAFE_CATEGORIES, "Zs"})
-# What nearly every id and address looks like; whatever else is read part by part.
-_COMMON_ID = re.compile(rf"[\w.][\w.-]{{0,{MAX_ID_LENGTH - 1}}}", re.ASCII)
-_COMMON_URL = re.compile(r"https?://[a-z0-9]++(?:[.-][a-z0-9]++)*+(?::[1-9][0-9]{0,3})?+(?P<rest>[/?#][!-\[\]-~]*+)?+")
-_PLAIN_URL = re.compile(r"[!-\[\]-~]*")  # printable ASCII but space and backslash
-_USERINFO = re.compile(r"[\w.~!$&'()*+,;=:%-]*", re.ASCII)  # RFC 3986, section 3.2.1
-_HOST_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE | re.ASCII)
-
-
-def check_url(text: str) -> str:
-    """Return ``text`` if it is an address that every parser reads in the same way.
-
-    Whatever parsers are known to disagree on (spaces, controls, backslashes, two @, escapes in the host) is
-    refused, so that the host that was checked is the host that is asked.
-
-    Raises:
-        ValueError: it is not; the message says why.
-    """
-    if len(text) > MAX_URL_LENGTH:
-        raise ValueError(f"is {len(text)} characters long; at most {MAX_URL_LENGTH} are allowed")
-    common = _COMMON_URL.fullmatch(text)
-    if common and (common.start("rest") if common["rest"] else len(text)) <= 63:
-        return text
-    if not _PLAIN_URL.fullmatch(text):
-        _check_url_characters(text)
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError as error:
-        if "port" in str(error).lower():
-            raise ValueError("has a port that is no number from 1 to 65535") from None
-        raise ValueError("has a host that cannot be read") from None
-    if parts.scheme not in ("http", "https"):
-        scheme = f"starts with {parts.scheme}:" if parts.scheme else "has no scheme"
-        raise ValueError(f"{scheme}; allowed: {_URL_RULE}")
-    if not parts.hostname:
-        raise ValueError(f"has no host; allowed: {_URL_RULE}")
-    if port == 0:
-        raise ValueError("has a port that is no number from 1 to 65535")
-    userinfo, _, place = parts.netloc.rpartition("@")
-    if not _USERINFO.fullmatch(userinfo):
-        raise ValueError("has characters before the host that must be percent-encoded there (a second @, a bracket)")
-    _check_host(parts.hostname, is_literal=place.startswith("["))
-    return text
-
-
-def _check_url_characters(text: str) -> None:
-    if "\\" in text:
-        raise ValueError("has a backslash; separate with / or write it as %5C")
-    for char in text:
-        if unicodedata.category(char) in _NOT_IN_URLS:
-            shown = "a space" if char == " " else f"the character {char.encode('unicode_escape').decode()}"
-            raise ValueError(f"has {shown}, which must be percent-encoded")
-
-
-def _check_host(host: str, *, is_literal: bool) -> None:
-    if is_literal:
-        try:
-            ipaddress.IPv6Address(host)
-        except ValueError:
-            raise ValueError("has brackets around a host that is no IPv6 address") from None
-        return
-    # A name is at most 253 characters (RFC 1035); the limit also bounds the IDNA codec, which is quadratic.
-    if len(host) > 253:
-        raise ValueError(f"has a host of {len(host)} characters; at most 253 are allowed")
-    try:
-        name = host if host.isascii() else host.encode("idna").decode("ascii")
-    except UnicodeError:
-        raise ValueError("has a host that is no valid international name") from None
-    if not all(_HOST_LABEL.fullmatch(label) for label in name.removesuffix(".").split(".")):
-        raise ValueError("has a host that is no valid name (letters, digits, - and _ in parts joined by dots)")
-
-
-def check_id(text: str) -> str:
-    """Return ``text`` if it can be an asset's id: something to type on a command line and to read in a log.
-
-    Raises:
-        ValueError: it cannot; the message says why.
-    """
-    if _COMMON_ID.fullmatch(text):
-        return text
-    if not text:
-        raise ValueError(f"is empty; allowed: {RULES['id']}")
-    if len(text) > MAX_ID_LENGTH:
-        raise ValueError(f"is {len(text)} characters long; at most {MAX_ID_LENGTH} are allowed")
-    _check_label(text)
-    if text != text.strip():
-        raise ValueError("begins or ends with white space")
-    if text.startswith("-"):
-        raise ValueError("begins with -, so a command line would take it for an option")
-    if "/" in text:
-        raise ValueError("has a /; an id is a name, not a path")
-    return text
-
-
-def _check_label(text: str) -> str:
-    if not text:
-        raise ValueError(f"is empty; allowed: {_LABEL_RULE}")
-    if not (text.isascii() and text.isprintable()):
-        for char in text:
-            if unicodedata.category(char) in _UNSAFE_CATEGORIES:
-                raise ValueError(f"has a control or invisible character ({safe_text(char)})")
-    return text
 
 
 def describe(value: object) -> str:
@@ -230,7 +124,7 @@ _Url = Annotated[
 ]
 _Id = Annotated[str, AfterValidator(check_id), Field(json_schema_extra={"minLength": 1, "maxLength": MAX_ID_LENGTH})]
 _LocalPath = Annotated[str, AfterValidator(check_local_path), Field(json_schema_extra={"minLength": 1})]
-_Tag = Annotated[str, AfterValidator(_check_label), Field(json_schema_extra={"minLength": 1})]
+_Tag = Annotated[str, AfterValidator(check_label), Field(json_schema_extra={"minLength": 1})]
 _Checksum = Annotated[
     Checksum,
     PlainValidator(_read_checksum),

@@ -16,12 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grym_fetch.core import manifest_schema
+from grym_fetch.core import manifest_parser, manifest_values
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import ManifestError, UnknownAsset
 from grym_fetch.core.manifest import Asset, Manifest, StandIn
 from grym_fetch.core.manifest_parser import MAX_ASSETS, MAX_DEPTH, MAX_MANIFEST_BYTES, ParsedManifest, parse_manifest
-from grym_fetch.core.manifest_schema import check_id, check_url, manifest_json_schema
+from grym_fetch.core.manifest_plain import read_plain_asset, read_plain_head
+from grym_fetch.core.manifest_schema import manifest_json_schema
+from grym_fetch.core.manifest_values import check_id, check_url
 from grym_fetch.core.text import safe_text
 
 CONTENT = random.Random(7).randbytes(300)
@@ -472,7 +474,7 @@ def test_refuses_addresses_that_parsers_disagree_on(url: str, complaint: str) ->
         check_url(url)
 
 
-@given(st.from_regex(manifest_schema._COMMON_URL, fullmatch=True))
+@given(st.from_regex(manifest_values._COMMON_URL, fullmatch=True))
 @pytest.mark.shows("M11")
 def test_the_short_cut_for_common_addresses_lets_nothing_more_through(url: str) -> None:
     """What is accepted at first sight would be accepted after a close look, too."""
@@ -480,7 +482,7 @@ def test_the_short_cut_for_common_addresses_lets_nothing_more_through(url: str) 
         check_url(url)
     except ValueError:
         return
-    with mock.patch.object(manifest_schema, "_COMMON_URL", re.compile("(?!)")):
+    with mock.patch.object(manifest_values, "_COMMON_URL", re.compile("(?!)")):
         assert check_url(url) == url
 
 
@@ -734,6 +736,113 @@ def test_ten_thousand_assets_are_read_at_once() -> None:
     start = time.process_time()
     assert len(parse_manifest(data, "assets.json").manifest.assets) == 10_000
     assert time.process_time() - start < 3
+
+
+# --- The short cut for what is plainly right ------------------------------------------------------------------
+
+PLAIN: dict[str, list[Any]] = {
+    "id": ["base", "a b", "é"],
+    "url": [URL, "HTTPS://h.example/", "http://[::1]:80/x?y#z"],
+    "localPath": ["models/a.zip", "e\u0301", "a b/c"],
+    "name": ["Base", "", None],
+    "description": ["", "A model", None],
+    "fallbackUrls": [[], [URL, URL], [URL] * 100, None],
+    "checksum": [CHECKSUM.bare, f"SHA256:{CHECKSUM.hexdigest.upper()}", str(Checksum.of(b"x", "blake2b")), None],
+    "size": [0, 1, 2**63 - 1, None],
+    "version": ["1.0", "", None],
+    "required": [True, False, None],
+    "extract": [True, False, None],
+    "tags": [[], ["a", "b", "a"], None],
+    "metadata": [{}, {"a": [1, None, {"b": 2.5}]}, None],
+    "minimal": [None, {"url": URL}, {"url": URL, "checksum": None, "size": 3, "fallbackUrls": [URL]}],
+}
+ODD: dict[str, list[Any]] = {
+    "id": [5, None, "", "-a", "a/b", "\u00a0a", "\ud800", ["base"]],
+    "url": [3, None, "", "ftp://h/", "https://a b/", "https://a@b@c/", "https://h/" + "x" * 9000],
+    "localPath": [1, None, "", "../x", "/x", "minimal/x", "a\\b", "con"],
+    "name": [1, True, []],
+    "description": [1, {}],
+    "fallbackUrls": [URL, [1], [None], ["x"], [URL] * 101, {}],
+    "checksum": [1, "", "abc", "md5:" + "0" * 32, [], NOTHING.bare],
+    "size": [-1, 2**63, True, 1.0, "1", 10**25, float("nan")],
+    "version": [1, 2.5, True, {}],
+    "required": [0, 1, "yes", []],
+    "extract": [0, 1, "yes"],
+    "tags": ["a", [""], [None], ["\u202e"], {"a": 1}],
+    "metadata": [[], "x", {"a": float("inf")}, {"\ud800": 1}],
+    "minimal": ["x", [], {}, {"url": None}, {"url": URL, "x": 1}, {"url": URL, "size": -1}, {"url": URL, "size": 0}],
+    "unknown": [1],
+}
+PLAIN_HEADS: dict[str, list[Any]] = {
+    "version": ["1.0", None],
+    "updated": ["now", None],
+    "$schema": ["https://example.org/s.json", 5],
+}
+ODD_HEADS: dict[str, list[Any]] = {
+    "version": [1, True, {}],
+    "updated": [1, []],
+    "$schema": [None],
+    "owner": ["me"],
+    "assets": [1, {}],
+}
+
+
+def some_of(values: dict[str, list[Any]], max_size: int | None = None) -> st.SearchStrategy[dict[str, Any]]:
+    """A few of these keys, each with one of its values."""
+    pairs = st.sampled_from(sorted(values)).flatmap(lambda key: st.tuples(st.just(key), st.sampled_from(values[key])))
+    return st.lists(pairs, unique_by=lambda pair: pair[0], max_size=max_size).map(dict)
+
+
+plain_entries = some_of(PLAIN).map(lambda keys: entry(**keys))
+nearly_plain_entries = st.builds(lambda plain, odd: {**plain, **odd}, plain_entries, some_of(ODD, max_size=2))
+nearly_plain_files = st.builds(
+    lambda assets, plain, odd: {"assets": assets, **plain, **odd},
+    st.lists(nearly_plain_entries, max_size=2),
+    some_of(PLAIN_HEADS),
+    some_of(ODD_HEADS, max_size=1),
+)
+
+
+def outcome(data: bytes) -> ParsedManifest | list[str]:
+    """The manifest and its warnings, or its problems, a line each."""
+    try:
+        return parse_manifest(data, "assets.json")
+    except ManifestError as error:
+        return [str(problem) for problem in error.problems]
+
+
+def expect_same_without_short_cut(value: object) -> None:
+    """The file is accepted with the same manifest, or refused for the same reasons, when the models judge all of it."""
+    data = json.dumps(value).encode()
+    with (
+        mock.patch.object(manifest_parser, "read_plain_asset", return_value=None),
+        mock.patch.object(manifest_parser, "read_plain_head", return_value=None),
+    ):
+        by_models = outcome(data)
+    assert outcome(data) == by_models
+
+
+@pytest.mark.parametrize("key", ODD)
+@pytest.mark.shows("M7")
+def test_the_short_cut_changes_no_outcome_for_one_key(key: str) -> None:
+    """Each key with each value, right or wrong, has the same outcome with and without the short cut."""
+    for value in (*PLAIN.get(key, ()), *ODD[key]):
+        expect_same_without_short_cut({"assets": [entry(**{key: value})]})
+        expect_same_without_short_cut({"assets": [entry(minimal={"url": URL, key: value})]})
+
+
+@given(nearly_plain_files | files)
+@pytest.mark.shows("M7")
+def test_the_short_cut_changes_no_outcome(value: object) -> None:
+    """With and without it the same files are accepted, with the same manifest, or refused for the same reasons."""
+    expect_same_without_short_cut(value)
+
+
+@given(plain_entries, some_of(PLAIN_HEADS))
+def test_what_is_plainly_right_takes_the_short_cut(listed: dict[str, Any], head: dict[str, Any]) -> None:
+    """Every key of the format, with null or any common value, is read without the models."""
+    assert read_plain_asset(listed) is not None
+    assert read_plain_head({"assets": [], **head}) is not None
 
 
 # --- The JSON Schema ------------------------------------------------------------------------------------------

@@ -1,0 +1,68 @@
+"""What a run imports: the time until something happens is mostly that."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from grym_fetch.backends.stamps import Fingerprint, Stamps
+from grym_fetch.core.digest import Checksum
+from tests.end_to_end.command import environment
+from tests.project import Project
+
+CONTENT = b"there already"
+PROGRAM = """
+import sys
+{run}
+print(*sorted(sys.modules), file=sys.stderr)
+"""
+COMMAND = """
+from grym_fetch.cli import main
+for arguments in {each!r}:
+    sys.argv = ["grym-fetch", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, arguments
+"""
+
+ASYNC = {"asyncio", "ssl", "uvloop", "concurrent.futures"}
+FOREIGN = {
+    "aiohttp", "aiohappyeyeballs", "anyio", "httptools", "multidict", "pydantic", "rich", "xxhash", "yarl", "zstandard",
+}  # fmt: skip
+OURS = {
+    f"grym_fetch.{name}"
+    for name in ("delivery", "diagnosis", "editing", "repo", "scheduler", "testing", "transfer", "backends.disk")
+}
+
+
+def imported(run: str, root: Path) -> set[str]:
+    """Run code in a fresh interpreter and return the modules it has in the end."""
+    program = PROGRAM.format(run=run)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def test_help_is_all_click(tmp_path: Path) -> None:
+    """`--help` of the group imports no command and no event loop, and neither does importing the package."""
+    help_only = imported(COMMAND.format(each=[["--help"]]), tmp_path)
+    assert not help_only & (ASYNC | FOREIGN | OURS | {"grym_fetch.manager", "grym_fetch.cli.runner"})
+    assert not imported("import grym_fetch", tmp_path) & (ASYNC | FOREIGN | OURS | {"click", "grym_fetch.manager"})
+
+
+def test_runs_that_find_everything_import_nothing_that_fetches(tmp_path: Path) -> None:
+    """`path`, `list`, `check`, `info` and `sync` of present assets import neither pydantic nor what speaks HTTP."""
+    project = Project(tmp_path)
+    file = project.add("base", ["https://models.example.org/base.bin"], CONTENT)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(CONTENT)
+    stamps = Stamps(project.assets / ".grym-fetch" / "verified.log")
+    stamps.record(file, Checksum.of(CONTENT), Fingerprint.of(file.stat()))
+    each = [["path", "base"], ["list"], ["check"], ["info", "base"], ["sync"]]
+    modules = imported(COMMAND.format(each=each), tmp_path)
+    assert "grym_fetch.manager" in modules
+    assert not modules & (FOREIGN | OURS)
