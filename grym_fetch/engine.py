@@ -82,6 +82,20 @@ class Engine:
         return DiskStore(self._assets_dir)
 
     @cached_property
+    def connections(self) -> int:
+        """How many connections there may be: what was asked for, or fewer where descriptors are short."""
+        from grym_fetch.backends.descriptors import affordable
+
+        return affordable(self._settings.parallel)
+
+    @property
+    def lanes(self) -> int:
+        """How many assets may be under way at once."""
+        from grym_fetch.backends.descriptors import lanes
+
+        return lanes(self.connections)
+
+    @cached_property
     def delivery(self) -> Delivery:
         """What fetches."""
         from grym_fetch.backends.http_client import HttpTransport
@@ -100,7 +114,7 @@ class Engine:
             allow_private=settings.allow_private_addresses,
             user_agent=f"grym-fetch/{self._version}",
         )
-        self._scheduler = Scheduler(transport, connections=settings.parallel, per_host=settings.max_per_host)
+        self._scheduler = Scheduler(transport, connections=self.connections, per_host=settings.max_per_host)
         return Delivery(
             store=self.store,
             shelf=self.shelf,
@@ -116,7 +130,7 @@ class Engine:
                 lock_timeout=settings.lock_timeout,
             ),
             transfer_settings=TransferSettings(
-                connections=settings.parallel, retry=RetryPolicy(retries=settings.retries), sizes=settings.sizes
+                connections=self.connections, retry=RetryPolicy(retries=settings.retries), sizes=settings.sizes
             ),
             limiter=TokenBucket(settings.limit_rate, self._clock.monotonic()) if settings.limit_rate else None,
             on_received=self._on_received,

@@ -397,9 +397,8 @@ class AssetManager:
                 (tally.verified if delivered.fetched is not None else tally.reused).append(asset.id)
                 tally.paths[asset.id] = delivered.path
 
-        lanes = min(len(assets), 2 * self.settings.parallel + 2)
         async with asyncio.TaskGroup() as group:
-            for _ in range(lanes):
+            for _ in range(min(len(assets), self._ready().lanes) if assets else 0):
                 group.create_task(deliver_some())
 
     async def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
@@ -476,7 +475,7 @@ class AssetManager:
             return PinReport((), {})
         with self._editor() as editor:
             try:
-                return await editor.pin(wanted, lanes=2 * self.settings.parallel + 2, on_change=self._take)
+                return await editor.pin(wanted, lanes=self._ready().lanes, on_change=self._take)
             finally:
                 await self._bus.settle()
 

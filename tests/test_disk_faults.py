@@ -376,6 +376,29 @@ async def test_descriptors_do_not_grow_with_the_number_of_assets(tmp_path: Path)
     assert many <= few
 
 
+@pytest.mark.shows("D16")
+@pytest.mark.parametrize("limit", [48, 100])
+def test_few_descriptors_mean_fewer_connections(project: Project, limit: int) -> None:
+    """A process that may open few files fetches with fewer connections, says so, and does not fail."""
+    with serve_in_thread() as server:
+        for n in range(40):
+            content = seeded_bytes(40_000, seed=n)
+            project.add(f"a{n}", [server.add(f"/{n}", content).url], content)
+        project.add("a", [server.add("/a", CONTENT).url], CONTENT)
+        done = subprocess.run(
+            ["sh", "-c", f'ulimit -n {limit}; exec "$0" -m grym_fetch sync --parallel 24', sys.executable],
+            cwd=project.root,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"may open {limit} files" in done.stderr
+        assert server.stats.most_open_connections <= limit // 10
+        assert len(list(project.assets.glob("models/*"))) == 41
+
+
 @pytest.mark.shows("D22")
 async def test_the_time_of_the_file_is_ours(world: SmallWorld, project: Project) -> None:
     """The file is as new as it is here, whatever Last-Modified the server sends."""

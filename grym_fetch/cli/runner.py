@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 GRACE = 1.6
 """Seconds after the first signal until the process ends itself."""
 
+MANY = 32
+"""With more connections than this, a usual limit of open files may be too low."""
+
 Body = Callable[[AssetManager], Awaitable[int]]
 
 
@@ -41,6 +44,10 @@ def run(common: Common, body: Body, *, settings: Settings | None = None, minimal
     """Run ``body`` with a manager and return the exit code. Prints errors; raises nothing but `SystemExit`."""
 
     def work(setup: LogSetup) -> int:
+        if settings is not None and settings.parallel > MANY:
+            from grym_fetch.backends.descriptors import raise_limit
+
+            raise_limit()
         # Not `anyio.run`, which is 35 ms of imports away.
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_main(common, body, settings, minimal, setup))
