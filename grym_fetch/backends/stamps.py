@@ -11,19 +11,19 @@ import json
 import os
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from grym_fetch.core.digest import Checksum
 
 MAX_BLOCKS = 64
 """Most MiB of the log that are read."""
 _SLACK = 4096
+_read_json = json.JSONDecoder().decode
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """How a file looks without reading it."""
+class Fingerprint(NamedTuple):
+    """How a file looks without reading it. A tuple, since a run makes and compares two for each file."""
 
     size: int
     mtime_ns: int
@@ -127,7 +127,7 @@ def decode_stamp(line: bytes) -> tuple[str, str, Fingerprint] | None:
     try:
         if line[:9] != b"%08x " % zlib.crc32(line[9:]):
             return None
-        path, checksum, *figures = json.loads(line[9:])
+        path, checksum, *figures = _read_json(line[9:].decode("utf-8"))
         if not (isinstance(path, str) and isinstance(checksum, str) and len(figures) == 5):
             return None
         return path, checksum, Fingerprint(*figures)
