@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
+import json
 import os
 import shutil
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,10 +24,18 @@ import pytest
 
 from grym_fetch import DiskFull, GrymFetchError, NotWritable, StorageError, SyncFailed, UnsafePath
 from grym_fetch.backends import disk
-from grym_fetch.testing import seeded_bytes, serve_in_thread
+from grym_fetch.backends.disk import DiskStore, StageKey
+from grym_fetch.backends.project import load_manifest
+from grym_fetch.core.events import ProgressMade
+from grym_fetch.core.http import Asked, Partial, ResponseHead, judge
+from grym_fetch.core.journal import MAX_PIECE, JournalEncoder, Piece, piece_digest, read_journal
+from grym_fetch.core.progress import Meter
+from grym_fetch.core.ranges import ByteRange, IntervalSet, range_header
+from grym_fetch.core.segments import UNBOUNDED, Segments, SegmentSizes
+from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
 from tests.end_to_end.command import environment
 from tests.power_cut import no_flushing
-from tests.project import Project
+from tests.project import Project, Recorder
 from tests.small_world import CHUNK, TINY, SmallWorld
 
 SIZE = 60_007
@@ -406,3 +417,150 @@ async def test_the_time_of_the_file_is_ours(world: SmallWorld, project: Project)
     await finish(world, project)
     assert world.last_modified.endswith("2015 07:28:00 GMT")
     assert (project.root / PATH).stat().st_mtime >= began - 1
+
+
+@pytest.mark.shows("D19", "S4")
+async def test_a_disk_that_stands_still_stops_the_network(world: SmallWorld, project: Project) -> None:
+    """While nothing can be written, each connection takes in what it has room for, one piece, and then no byte more."""
+    moves = asyncio.Event()
+
+    async def stand_still(step: str) -> None:
+        if step == "thread" and world.sent:
+            await moves.wait()
+        await asyncio.sleep(0)
+
+    world.gate = stand_still
+    running = asyncio.ensure_future(world.sync(project, parallel=2))
+    for _ in range(2000):
+        await asyncio.sleep(0)
+    sent = world.sent
+    moves.set()
+    await running
+    assert 0 < sent <= 2 * 2 * TINY.piece, "more than a piece at the disk and a piece in hand, for each connection"
+    assert (project.root / PATH).read_bytes() == CONTENT
+
+
+@pytest.mark.shows("D19", "N12")
+async def test_waiting_for_the_disk_is_no_stall(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that takes longer for one write than a server may be silent costs no connection: we were not listening."""
+    slow = threading.Event()
+    real, writes = os.pwrite, 0
+
+    def pwrite(descriptor: int, data: bytes, at: int) -> int:
+        nonlocal writes
+        writes += 1
+        if writes == 3:
+            slow.wait(0.6)  # for nothing: the disk is slow
+        return real(descriptor, data, at)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    content = seeded_bytes(45 * 65_536, seed=4)
+    length = len(content)
+    async with AssetServer() as server:
+        path = project.add("a", [server.add("/a", content).url], content)
+        sizes = SegmentSizes(piece=65_536, first=length, smallest=65_536, largest=length, window=length)
+        async with project.manager(parallel=1, stall_timeout=0.2, sizes=sizes) as manager:
+            recorder = Recorder(manager)
+            await manager.sync()
+        assert path.read_bytes() == content
+        assert recorder.of("retry_scheduled") == []
+        assert len(server.stats.requests) == 1
+
+
+# -- sizes that 32 bits, or a float, do not hold --------------------------------------------------------------------
+
+
+HUGE = [2**31, 2**32, 2**32 + 1, 2**53, 2**53 + 1, 2**61 + 1]
+
+
+@pytest.mark.shows("D18")
+@pytest.mark.parametrize("size", HUGE)
+def test_sizes_are_whole_numbers(tmp_path: Path, size: int) -> None:
+    """From the manifest to the request, the answer, the journal and the events, not one byte is rounded off."""
+    project = Project(tmp_path)
+    project.add("a", [URL], CONTENT, size=size)
+    asset = load_manifest(project.manifest).manifest.get("a")
+    assert asset.size == size
+    wanted = ByteRange(size - 7, size)
+    assert range_header(wanted) == f"bytes={size - 7}-{size - 1}"
+    fields = {"content-range": [f"bytes {size - 7}-{size - 1}/{size}"], "content-length": ["7"]}
+    verdict = judge(Asked(wanted, total=size), ResponseHead(206, fields))
+    assert isinstance(verdict, Partial)
+    assert (verdict.range, verdict.total) == (wanted, size)
+    encoder = JournalEncoder()
+    piece = Piece(size - 7, size, piece_digest(b"7 bytes"), 0)
+    state = read_journal(encoder.header("x") + encoder.size(size) + encoder.piece(piece))
+    assert (state.size, list(state.pieces)) == (size, [piece])
+    segments = Segments(size, IntervalSet([ByteRange(0, size - 7)]), TINY)
+    (segment,) = [segments.take(length=TINY.first, horizon=UNBOUNDED)]
+    assert segment is not None
+    assert (segment.start, segment.stop, segments.on_hand_bytes) == (size - 7, size, size - 7)
+    meter = Meter(now=0.0, total=size, on_hand=0)
+    meter.advance(1.0, on_hand=size - 1, received=size - 1, total=size)
+    made = json.loads(json.dumps(ProgressMade(asset="a", bytes=meter.read(1.0).bytes, total=size, rate=1.0).as_json()))
+    assert (made["bytes"], made["total"]) == (size - 1, size)
+
+
+@pytest.mark.shows("D18")
+@pytest.mark.parametrize("start", [2**31 - 5, 2**32 - 5, 2**42])
+async def test_bytes_at_a_huge_offset(tmp_path: Path, start: int) -> None:
+    """What is written behind 4 GiB lies there, is claimed there and is proved there; the part stays sparse."""
+    store = DiskStore(tmp_path / "assets")
+    await store.prepare()
+    key = StageKey("a.bin", "sha256:1")
+    stage = await store.open_stage(key, exclusive=True)
+    piece = await stage.write(start, CONTENT[:1000], 0)
+    await stage.close()
+    again = await store.open_stage(key, exclusive=True)
+    assert list(again.recovered.pieces) == [piece]
+    assert await again.prove(piece) == CONTENT[:1000]
+    assert await again.read(start + 990, start + 2000) == CONTENT[990:1000]
+    assert store.staged_bytes(key) < 100_000
+    await again.close()
+    store.close()
+
+
+class Zeros(bytes):
+    """Very many zeros and then ``self``, none of the zeros in memory."""
+
+    zeros = 2**32
+
+    def __len__(self) -> int:
+        return self.zeros + super().__len__()
+
+    def __getitem__(self, key: object) -> bytes:  # type: ignore[override]  # a slice is all that an origin takes
+        assert isinstance(key, slice)
+        start, stop, _ = key.indices(len(self))
+        before = bytes(max(0, min(stop, self.zeros) - start))
+        return before + bytes(self)[max(0, start - self.zeros) : max(0, stop - self.zeros)]
+
+
+@pytest.mark.sweep
+@pytest.mark.shows("D18")
+async def test_a_file_of_more_than_4_gib(tmp_path: Path) -> None:
+    """A file whose end lies behind 4 GiB is resumed there, and is right."""
+    project, content = Project(tmp_path / "project"), Zeros(CONTENT)
+    hasher, zeros = hashlib.sha256(), bytes(MAX_PIECE)
+    for _ in range(content.zeros // MAX_PIECE):
+        hasher.update(zeros)
+    hasher.update(CONTENT)
+    checksum = f"sha256:{hasher.hexdigest()}"
+    path = project.add("a", [URL], None, size=len(content), checksum=checksum)
+    encoder, digest = JournalEncoder(), piece_digest(zeros)
+    journal = encoder.header(checksum)
+    for start in range(0, content.zeros, MAX_PIECE):
+        journal += encoder.piece(Piece(start, start + MAX_PIECE, digest, 0))
+    key = StageKey("models/a.bin", checksum)
+    stage = project.assets / ".grym-fetch" / "stage" / f"{key.path_key}.{key.content_key}.1-1-1.0"
+    stage.mkdir(parents=True)
+    (stage / "journal").write_bytes(journal)
+    with (stage / "part").open("wb") as part:
+        part.truncate(content.zeros)
+    world = SmallWorld({URL: content})
+    with world.in_place():
+        await world.sync(project)
+    assert world.sent == SIZE
+    assert path.stat().st_size == len(content)
+    with path.open("rb") as file:
+        file.seek(content.zeros)
+        assert file.read() == CONTENT
