@@ -66,12 +66,16 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Bytes on hand must be given up: those that ``origin`` gave, or all that ``trusted`` did not give."""
+    """Bytes on hand must be given up: those that ``origin`` gave, or all that ``trusted`` did not give.
+
+    ``repeats``: only the budget of retries bounds how often this happens, so getting as far again is no progress.
+    """
 
     reason: str
     origin: Origin | None = None
     trusted: Origin | None = None
     forget_size: bool = False
+    repeats: bool = False
 
 
 class SingleStream(TransferError):
@@ -82,7 +86,10 @@ class SingleStream(TransferError):
 
 
 class Intake:
-    """Takes responses in for one asset. ``on_bytes`` is told of each arrival: the origin, how many, and when."""
+    """Takes responses in for one asset.
+
+    ``on_bytes`` is told of each arrival: the origin, how many bytes, how many of them were missing, and when.
+    """
 
     def __init__(
         self,
@@ -90,7 +97,7 @@ class Intake:
         clock: Clock,
         *,
         pinned: bool,
-        on_bytes: Callable[[Origin, int, float], None],
+        on_bytes: Callable[[Origin, int, int, float], None],
         limiter: TokenBucket | None = None,
         piece_size: int,
         promised_size: bool,
@@ -110,9 +117,9 @@ class Intake:
         match answer.verdict:
             case http.Partial(range=got, total=total, validator=validator):
                 origin.ranges = True
-                await self._content.learn_validator(origin, validator)
-                if not self._pinned and not validator.is_strong and got.length != total:
+                if got.length != total and not self._combines(origin, validator):
                     raise SingleStream(origin.url)
+                await self._content.learn_validator(origin, validator)
                 if total is not None and (restart := await self._learn_size(total, origin)) is not None:
                     return restart
                 return await self._stream(attempt, answer.response, got.stop, ends_there=True)
@@ -159,14 +166,26 @@ class Intake:
             attempt.segment = whole
         if not framed and not self._pinned and content.size is None:
             raise BadResponse(origin.url, "nothing says where the content ends, and there is no checksum to tell")
-        if not self._pinned and content.segments.on_hand_bytes and not validator.is_strong:
-            return Restart("the server has no ranges and names no version, so it starts over", origin=origin)
+        if content.segments.on_hand_bytes and not self._combines(origin, validator):
+            why = "the server has no ranges and names no version, so it starts over"
+            return Restart(why, origin=origin, repeats=True)
         await content.learn_validator(origin, validator)
         if length is not None:
             if (restart := await self._learn_size(length, origin)) is not None:
                 return restart
             attempt.segment.stop = length
         return await self._stream(attempt, response, attempt.segment.stop, ends_there=content.size is not None)
+
+    def _combines(self, origin: Origin, validator: http.Validator) -> bool:
+        """Whether a part of this version may join other parts. RFC 9110 section 15.3.7.3: under one strong validator.
+
+        With a checksum, all may: it decides in the end.
+        """
+        if self._pinned:
+            return True
+        return validator.is_strong and (
+            not self._content.segments.on_hand_bytes or validator.etag == origin.validator.etag
+        )
 
     async def _unsatisfiable(self, attempt: Attempt, total: int | None) -> Restart | None:
         origin, start, content = attempt.origin, attempt.segment.start, self._content
@@ -184,7 +203,7 @@ class Intake:
         if self._content.size is not None:
             return None
         if self._content.reaches_past(size):
-            return Restart("the content is shorter than what is on hand", forget_size=True)
+            return Restart("the content is shorter than what is on hand", forget_size=True, repeats=True)
         await self._content.learn_size(size, origin)
         return None
 
@@ -235,7 +254,7 @@ class Intake:
                 attempt.first_byte_at = attempt.first_byte_at or now
                 count = max(0, min(count, min(stop, segment.stop) - segment.position))
                 start, wanted = segment.position, self._claim(segment, count)
-                self._on_bytes(origin, count, now)
+                self._on_bytes(origin, count, sum(end - here for here, end in wanted), now)
                 if wanted == [(start, start + count)] and inlet.ends_at(start):
                     await inlet.took(start, count)
                 else:

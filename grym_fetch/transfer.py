@@ -122,6 +122,8 @@ class Transfer:
         self._failure: BaseException | None = None
         self._restart: Restart | None = None
         self._trials: Counter[Origin] = Counter()
+        self._repeated = 0
+        """Bytes that will arrive once more before there is progress again; see `Restart.repeats`."""
         self._is_over = False
         self._is_full = False
 
@@ -238,6 +240,8 @@ class Transfer:
             discarded = await content.reduce(lambda p: p.origin != origin.number, forget_size=restart.forget_size)
         else:
             discarded = await content.reduce(lambda _: False, forget_size=restart.forget_size)
+        if restart.repeats:
+            self._repeated += discarded
         self._is_full = False
         self._emit(AssetRestarted(asset=self.asset.id, discarded=discarded, reason=restart.reason))
 
@@ -413,9 +417,11 @@ class Transfer:
 
     # -- progress ---------------------------------------------------------------------------------------------------
 
-    def _arrived(self, origin: Origin, count: int, now: float) -> None:
+    def _arrived(self, origin: Origin, count: int, missing: int, now: float) -> None:
         self.received += count
-        origin.delivered(count)
+        repeated = min(missing, self._repeated)
+        self._repeated -= repeated
+        origin.delivered(missing - repeated)
         self._meter.advance(
             now,
             on_hand=self._content.segments.on_hand_bytes,

@@ -18,7 +18,7 @@ from grym_fetch.backends.http_client import HttpTransport, Library
 from grym_fetch.backends.http_session import SessionConnection
 from grym_fetch.backends.http_settings import HttpSettings
 from grym_fetch.core.journal import Piece
-from grym_fetch.testing import ChangeContent, NoValidator, Reset, seeded_bytes
+from grym_fetch.testing import ChangeContent, NoRanges, NoValidator, Reset, seeded_bytes
 from tests.fakes import read_some
 from tests.project import KIB, ImpatientClock
 from tests.regressions.world import CONTENT, HALF, SIZE, SLACK, World
@@ -116,6 +116,26 @@ async def test_s3transfer_86_a_file_that_is_replaced_meanwhile_is_one_version(wo
     world.also_allowed = (old,)
     assert await world.sync(allow_unpinned=True) is None
     assert world.path.read_bytes() in (old, CONTENT)
+
+
+@pytest.mark.shows("B40", "R2", "R12")
+async def test_aws_cli_2321_two_versions_are_not_joined_where_nothing_tells_them_apart(world: World) -> None:
+    """No ranges, no validator, no checksum: after a break in the old version the new one is taken from its start."""
+    old = seeded_bytes(SIZE, seed=15)
+    faults = [NoValidator(), NoRanges(), Reset(after=HALF, times=1), ChangeContent(CONTENT, skip=1)]
+    world.list(world.serve(*faults, content=old), pinned=False)
+    await world.arrives(allow_unpinned=True)
+
+
+@pytest.mark.shows("B40", "R10", "R12")
+async def test_aws_cli_2321_two_versions_are_not_joined_by_two_runs(world: World) -> None:
+    """The same, and the version changes between two runs."""
+    file = world.serve(NoValidator(), NoRanges(), Reset(after=HALF), content=seeded_bytes(SIZE, seed=15))
+    world.list(file, pinned=False)
+    await world.fails(retries=0, allow_unpinned=True)
+    assert world.stage
+    world.serve(NoValidator())
+    await world.arrives(allow_unpinned=True)
 
 
 # -- the disk ---------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.testing import (
     Chunked,
     ContentRange,
+    Fault,
     NoRanges,
     RangeNotSatisfiable,
     Reset,
@@ -110,16 +111,20 @@ async def test_eliza_29454_what_is_measured_after_a_resume_is_not_the_digest_of_
 
 
 @pytest.mark.shows("B8", "R3")
-@pytest.mark.parametrize("content_range", [True, False])
+@pytest.mark.parametrize(
+    "faults",
+    [[SliceAs200()], [SliceAs200(content_range=False)], [SliceAs200(), Chunked()]],
+    ids=["with Content-Range", "with Content-Length", "chunked"],
+)
 @pytest.mark.parametrize("known", [True, False], ids=["size known", "size unknown"])
 async def test_modelscope_hub_50_a_slice_called_200_is_not_the_file(
-    world: World, content_range: bool, known: bool
+    world: World, faults: list[Fault], known: bool
 ) -> None:
     """A slice from the middle, sent as if it were the file, is not written at its start."""
     file = world.serve()
     world.list(file, size=known)
     await world.break_off(file)
-    file.faults = (SliceAs200(content_range=content_range),)
+    file.faults = tuple(faults)
     await world.arrives()
 
 

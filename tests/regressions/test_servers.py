@@ -10,6 +10,7 @@ import pytest
 from grym_fetch import DigestMismatch, LengthMismatch, MirrorsExhausted, Throttled
 from grym_fetch.core.http import MAX_RETRY_AFTER
 from grym_fetch.testing import (
+    Chunked,
     ChunkedCut,
     CloseDelimited,
     ExpiringRedirect,
@@ -33,7 +34,7 @@ from grym_fetch.testing import (
 from grym_fetch.testing.answers import Answer, Framing, RecordedRequest
 from grym_fetch.testing.faults import FramingFault
 from tests.project import KIB, ImpatientClock
-from tests.regressions.world import CONTENT, HALF, SIZE, SLACK, World
+from tests.regressions.world import HALF, SIZE, SLACK, World
 
 PAGE = b"<!doctype html><title>Please log in</title>".ljust(635)
 """As long as the page that was once stored as a model."""
@@ -107,11 +108,24 @@ async def test_google_resumable_media_239_a_stall_ends_and_is_not_retried_for_ev
 
 
 @pytest.mark.shows("B20")
-async def test_git_lfs_2030_a_server_that_breaks_off_and_has_no_ranges_comes_to_an_end(world: World) -> None:
+@pytest.mark.parametrize("faults", [[], [CloseDelimited()], [Chunked()]], ids=["a length", "no length", "chunked"])
+async def test_git_lfs_2030_a_server_that_breaks_off_and_has_no_ranges_comes_to_an_end(
+    world: World, faults: Sequence[Fault]
+) -> None:
     """Every try begins at the first byte and ends in the middle, so there is an end to trying."""
-    world.asset(NoRanges(), Truncate(after=HALF))
+    world.asset(NoRanges(), Truncate(after=HALF), *faults)
     assert isinstance(await world.fails(), MirrorsExhausted)
     assert world.asked <= 8
+
+
+@pytest.mark.shows("B20")
+@pytest.mark.parametrize("pinned", [True, False])
+async def test_git_lfs_2030_getting_as_far_as_before_is_no_progress(world: World, pinned: bool) -> None:
+    """Megabytes arrive with each try, and none of them is new: they do not renew the budget of retries."""
+    world.right = seeded_bytes(5 * KIB * KIB, seed=17)
+    world.asset(NoRanges(), Truncate(after=4 * KIB * KIB), *([] if pinned else [NoValidator()]), pinned=pinned)
+    assert isinstance(await world.fails(retries=2, allow_unpinned=True), MirrorsExhausted)
+    assert world.asked <= 6
 
 
 @pytest.mark.shows("B27", "C1")
@@ -146,13 +160,15 @@ class LengthAndChunks(FramingFault):
 @pytest.mark.shows("B29", "N8")
 @pytest.mark.parametrize("value", ["5", "99999999"])
 @pytest.mark.parametrize("faults", [[], [NoRanges()]], ids=["ranges", "no ranges"])
-async def test_aria2_473_a_length_beside_chunks_means_nothing(
+async def test_aria2_473_a_length_beside_chunks_is_not_believed(
     world: World, value: str, faults: Sequence[Fault]
 ) -> None:
-    """RFC 9112 section 6.3: the chunks say where the body ends. Refusing such a server would be right as well."""
-    world.asset(LengthAndChunks(value), *faults)
-    failure = await world.sync()
-    assert failure is not None or world.path.read_bytes() == CONTENT
+    """RFC 9112 section 6.3: such a response may be an attack. It is refused, and a mirror is asked."""
+    bad = world.serve(LengthAndChunks(value), *faults)
+    world.list(bad)
+    assert "breaks the rules" in str(await world.fails())
+    world.list(bad, world.serve(path="/mirror.bin"))
+    await world.arrives()
 
 
 @pytest.mark.shows("B31", "N2", "N3")
