@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
@@ -241,19 +241,25 @@ class Platter:
         del data[length:]
         data.extend(bytes(length - len(data)))
 
+    def paths(self, folder: int = ROOT, above: str = "") -> Iterator[tuple[str, int]]:
+        """What can be reached from the root, and its numbers."""
+        if folder == ROOT:
+            yield "", ROOT
+        for name, node in self.folders[folder].items():
+            yield f"{above}{name}", node
+            if node in self.folders:
+                yield from self.paths(node, f"{above}{name}/")
+
+    def node_at(self, path: str) -> int:
+        """The number of the file or folder at this path."""
+        node = ROOT
+        for part in filter(None, path.split("/")):
+            node = self.folders[node][part]
+        return node
+
     def tree(self) -> dict[str, bytes | None]:
-        """What can be reached from the root."""
-        found: dict[str, bytes | None] = {}
-
-        def visit(folder: int, path: str) -> None:
-            for name, node in self.folders[folder].items():
-                here = f"{path}{name}"
-                found[here] = None if node in self.folders else bytes(self.files[node])
-                if node in self.folders:
-                    visit(node, f"{here}/")
-
-        visit(ROOT, "")
-        return found
+        """What can be reached from the root, without the root."""
+        return {p: None if node in self.folders else bytes(self.files[node]) for p, node in self.paths() if p}
 
 
 def _survivors(call: Written, fate: Fate) -> Iterator[tuple[int, bytes]]:
@@ -282,9 +288,47 @@ class Recording:
         platter.pull_the_plug(fate)
         return platter.tree()
 
+    def killed(self, after: int, following: Recording) -> Recording:
+        """The process was killed right after so many calls, with no power cut; then came the run ``following``.
+
+        What was not flushed by the first one is still in memory only while the second one runs.
+        """
+        first, second = _now(self.before, self.calls[:after]), Platter(following.before)
+        numbers = {node: first.node_at(path) for path, node in second.paths()}
+        fresh = 1 + max([*first.files, *first.folders])
+
+        def number(node: int) -> int:
+            return numbers.setdefault(node, fresh + node)
+
+        calls = [_renumbered(call, number) for call in following.calls]
+        return Recording(self.before, [*self.calls[:after], *calls])
+
     def told(self, after: int) -> set[str]:
         """Which files somebody was told of by then."""
         return {call.path for call in self.calls[:after] if isinstance(call, Told)}
+
+
+def _now(tree: Tree, calls: Sequence[Call]) -> Platter:
+    """Where every name leads after these calls: each change of one is made certain at once."""
+    platter = Platter(tree)
+    for call in calls:
+        platter.take(call)
+        if isinstance(call, Named):
+            for folder, _, _ in call.changes:
+                platter.take(Synced(folder))
+    return platter
+
+
+def _renumbered(call: Call, number: Callable[[int], int]) -> Call:
+    match call:
+        case Named():
+            changes = [(number(f), name, None if node is None else number(node)) for f, name, node in call.changes]
+            made = None if call.made is None else number(call.made)
+            return replace(call, changes=tuple(changes), made=made)
+        case Told():
+            return call
+        case _:
+            return replace(call, node=number(call.node))
 
 
 # -- recording --------------------------------------------------------------------------------------------------------
@@ -321,10 +365,7 @@ class Recorder:
     def _find(self, path: str) -> int | None:
         if path != self._root and not path.startswith(f"{self._root}/"):
             return None
-        node = ROOT
-        for part in filter(None, path[len(self._root) :].split("/")):
-            node = self._platter.folders[node][part]
-        return node
+        return self._platter.node_at(path[len(self._root) :])
 
     def _node_at(self, place: tuple[int, str] | None) -> int | None:
         return None if place is None else self._platter.folders[place[0]].get(place[1])

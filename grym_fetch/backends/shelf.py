@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from grym_fetch.backends.folders import sync
 from grym_fetch.backends.stamps import Fingerprint, Stamps
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.digest import Checksum, Hasher
@@ -23,6 +26,10 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.core.paths import STATE_FOLDER, check_local_path
 from grym_fetch.outlast import outlast
 
+log = logging.getLogger(__name__)
+
+RECENT = 600.0
+"""Seconds. A file that has changed within these is flushed before it gets a stamp; older ones are written by now."""
 RECORD_OF_MOVES = "asset-manifest.json"
 MAX_RECORD = 64 * 1024 * 1024
 
@@ -113,7 +120,8 @@ class Shelf:
             # In the place of an earlier stamp: the next run must not trust what a full check has found to be damaged.
             self.stamps.record(place, actual, look)
             return Found(place, f"checksum mismatch: expected {asset.checksum}, found {actual}", verified=False)
-        self.stamps.record(place, asset.checksum, look)
+        if await self._threads.compute(_is_durable, place, look):
+            self.stamps.record(place, asset.checksum, look)
         return Found(place, None, verified=True)
 
     async def digest(self, path: Path, checksum: Checksum) -> tuple[str, Fingerprint]:
@@ -153,3 +161,23 @@ class Shelf:
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 pass  # no record, or an unusable one: nothing is found through it
         return self._moved
+
+
+def _is_durable(path: Path, look: Fingerprint) -> bool:
+    """Flush a file that was changed or named lately, and its folder: whoever put it there may not have.
+
+    Else a power cut could leave the stamp, and other bytes of the same length. Blocking: for a thread.
+    """
+    if time.time() - look.ctime_ns / 1e9 > RECENT:
+        return True
+    try:
+        for place in (path, path.parent):
+            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                sync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        log.warning("a file could not be flushed and is hashed again next time: %s", os.strerror(error.errno or 0))
+        return False
+    return True

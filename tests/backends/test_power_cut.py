@@ -26,7 +26,7 @@ from grym_fetch.backends import disk
 from grym_fetch.backends.disk import DiskStore, StageKey
 from grym_fetch.core.errors import ConnectionLost
 from grym_fetch.testing import seeded_bytes
-from tests.power_cut import WORST, Chance, Fate, Recording, Tree, no_flushing, recording, write_tree
+from tests.power_cut import NOTHING_LOST, WORST, Chance, Fate, Recording, Tree, no_flushing, recording, write_tree
 from tests.project import Project
 from tests.small_world import SmallWorld
 
@@ -242,6 +242,21 @@ def test_nothing_told_is_ever_lost(recordings: dict[str, Recording], name: str) 
         for fate in fates:
             check_finals(story, recording.cut(after, fate), recording.told(after), recording.before)
     assert recording.told(len(recording.calls)) == story.wanted.keys(), "nobody was told, so nothing was shown"
+
+
+@pytest.mark.shows("P1", "P3")
+@pytest.mark.parametrize("name", ["fresh", "interrupted", "another file system"])
+def test_killed_and_then_a_power_cut(recordings: dict[str, Recording], name: str) -> None:
+    """What a killed process has not flushed, the run that finishes its work answers for: nothing told is lost."""
+    story, first = STORIES[name], recordings[name]
+    for after in range(0, len(first.calls), 2):
+        tree = first.cut(after, NOTHING_LOST)
+        with folder() as root:
+            second = record(story, left_in(root, story, tree))
+        both = first.killed(after, second)
+        assert both.cut(len(both.calls), NOTHING_LOST) == second.cut(len(second.calls), NOTHING_LOST)
+        for fate in (*WORST.values(), Chance(Random(after))):
+            check_finals(story, both.cut(len(both.calls), fate), both.told(len(both.calls)), both.before)
 
 
 def pull_the_plug_twice(data: st.DataObject, recordings: dict[str, Recording]) -> None:

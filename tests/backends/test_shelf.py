@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from grym_fetch.backends import disk
 from grym_fetch.backends.disk import hash_file
-from grym_fetch.backends.shelf import Found, Shelf
+from grym_fetch.backends.shelf import RECENT, Found, Shelf
 from grym_fetch.backends.stamps import Fingerprint
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.digest import Checksum
@@ -280,3 +282,43 @@ def test_stamping_what_is_gone_is_harmless(places: Places) -> None:
     assert ASSET.checksum is not None
     places.shelf().stamp(places.assets / "gone.bin", ASSET.checksum)
     assert places.shelf().find_stamped(ASSET) is None
+
+
+# -- a stamp outlives a power cut ----------------------------------------------------------------------------------
+
+
+@pytest.mark.shows("P3", "B48")
+@pytest.mark.parametrize(("age", "flushed"), [(0.0, ["a.bin", "models"]), (2 * RECENT, [])], ids=["new", "old"])
+async def test_what_was_put_there_lately_is_flushed_before_its_stamp(
+    places: Places, monkeypatch: pytest.MonkeyPatch, age: float, flushed: list[str]
+) -> None:
+    """Whoever put a file there may not have flushed it: a stamp must not outlive the bytes that it speaks of."""
+    places.put(places.assets / ASSET.local_path, CONTENT)
+    calls: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        assert not (places.assets / ".grym-fetch" / "verified.log").exists(), "stamped before it was flushed"
+        calls.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    now = time.time() + age
+    monkeypatch.setattr(time, "time", lambda: now)
+    found = await places.find()
+    assert found is not None
+    assert found.verified
+    assert calls == flushed
+    assert places.shelf().find_stamped(ASSET) is not None
+
+
+async def test_what_cannot_be_flushed_gets_no_stamp(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is right and that the disk refuses to flush is taken now, and looked at again the next time."""
+    file = places.put(places.assets / ASSET.local_path, CONTENT)
+
+    def fsync(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert await places.find() == Found(file, None, verified=True)
+    assert places.shelf().find_stamped(ASSET) is None
+    assert len(os.listdir("/proc/self/fd")) == before
