@@ -6,8 +6,9 @@ an asset is fetched, so that another process waits instead of fetching the same;
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from grym_fetch.backends.base import Clock, Threads
 from grym_fetch.backends.disk import DiskStore, StageKey
 from grym_fetch.backends.locks import FileLock
 from grym_fetch.backends.shelf import Shelf
+from grym_fetch.backends.stamps import Stamp
 from grym_fetch.backends.unpack import Unpacker
+from grym_fetch.batch import LEAST, Batch, Parcel, by_host, is_small
 from grym_fetch.core.addresses import is_loopback
 from grym_fetch.core.errors import (
     AssetMissing,
@@ -27,15 +30,18 @@ from grym_fetch.core.errors import (
     Locked,
     MirrorsExhausted,
     PolicyRefused,
+    StorageError,
     UnpinnedAsset,
 )
 from grym_fetch.core.events import (
     AssetFailed,
+    AssetPlanned,
     AssetReused,
     AssetVerified,
     AssetVerifying,
     AssetWaiting,
     Event,
+    ProgressMade,
 )
 from grym_fetch.core.journal import address_hash
 from grym_fetch.core.manifest import Asset
@@ -117,6 +123,92 @@ class Delivery:
                 )
             )
             raise
+
+    def small_among(self, assets: Sequence[Asset]) -> list[Asset]:
+        """Those that `deliver_together` is for; none if they are too few to gain by it."""
+        small = [] if self._settings.offline else [asset for asset in assets if is_small(asset)]
+        return small if len(small) >= LEAST else []
+
+    async def deliver_together(
+        self, assets: Sequence[Asset], on_delivered: Callable[[Asset, Delivered], None]
+    ) -> list[Asset]:
+        """Deliver small assets, as far as nothing is unusual about them; return those left over for `deliver`."""
+        # A file that is there in part or unverified is for `deliver` to judge.
+        left_over, missing = self._split(assets)
+        if len(missing) < LEAST:
+            return list(assets)
+        lock = self._store.lock_together
+        try:
+            await self._store.prepare()
+            if await self._acquire(missing[0], lock):
+                # Whoever held the lock has most likely fetched what we want.
+                more, missing = self._split(missing)
+                left_over += more
+            return left_over + await self._fetch_together(missing, on_delivered)
+        except StorageError:
+            return list(assets)  # each of them will tell what is wrong
+        finally:
+            lock.release()
+
+    def _split(self, assets: Sequence[Asset]) -> tuple[list[Asset], list[Asset]]:
+        """Those that something is there of, and those that nothing is."""
+        there: list[Asset] = []
+        missing: list[Asset] = []
+        for asset in assets:
+            (there if self._shelf.is_occupied(asset) else missing).append(asset)
+        return there, missing
+
+    async def _fetch_together(
+        self, assets: Sequence[Asset], on_delivered: Callable[[Asset, Delivered], None]
+    ) -> list[Asset]:
+        def on_placed(placed: list[tuple[Parcel, Stamp]]) -> None:
+            self._shelf.stamps.record_all(stamp for _, stamp in placed)
+            for parcel, stamp in placed:
+                on_delivered(parcel.asset, self._tell_all(parcel, stamp))
+
+        batches = [
+            Batch(
+                host,
+                some,
+                exchange=self._exchange,
+                bundles=self._store.bundles,
+                clock=self._clock,
+                limiter=self._limiter,
+                on_received=self._on_received,
+                on_placed=on_placed,
+            )
+            for host, some in by_host(assets).items()
+        ]
+        for batch in batches:
+            self._scheduler.add(batch, rank=0)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for batch in batches:
+                    group.create_task(batch.run())
+        finally:
+            for batch in batches:
+                self._scheduler.remove(batch)
+            await self._store.bundles.close()
+        return [asset for batch in batches for asset in batch.left_over]
+
+    def _tell_all(self, parcel: Parcel, stamp: Stamp) -> Delivered:
+        """Tell of an asset that went the short way, from beginning to end."""
+        asset, size = parcel.asset, len(parcel.data)
+        self._emit(AssetPlanned(asset=asset.id, size=size, resumed_bytes=0))
+        self._emit(ProgressMade(asset=asset.id, bytes=size, total=size, rate=0.0, eta=0.0))
+        self._emit(AssetVerifying(asset=asset.id, bytes=size, total=size))
+        self._emit(
+            AssetVerified(
+                asset=asset.id,
+                path=stamp.path,
+                checksum=stamp.checksum,
+                size=size,
+                seconds=round(self._clock.monotonic() - parcel.began, 3),
+                downloaded_bytes=size,
+            )
+        )
+        path = Path(stamp.path)
+        return Delivered(path, Fetched(path, parcel.checksum, size, size))
 
     def staged_bytes(self, asset: Asset) -> int:
         """Bytes of this asset that an earlier run left behind: for a plan, not a promise."""

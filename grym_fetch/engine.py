@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from grym_fetch.core.segments import SegmentSizes
 if TYPE_CHECKING:
     from grym_fetch.backends.base import Clock
     from grym_fetch.backends.disk import DiskStore
+    from grym_fetch.core.manifest import Asset
     from grym_fetch.delivery import Delivery
     from grym_fetch.scheduler import Scheduler
 
@@ -135,6 +136,14 @@ class Engine:
             limiter=TokenBucket(settings.limit_rate, self._clock.monotonic()) if settings.limit_rate else None,
             on_received=self._on_received,
         )
+
+    async def tidy(self, present: Sequence[Asset]) -> None:
+        """Remove what runs that were killed have left of assets that are in place."""
+        if not self.shelf.has_stages():
+            return
+        from grym_fetch.backends.prune import remove_leftovers
+
+        await self._hashers.compute(remove_leftovers, self._assets_dir, [asset.local_path for asset in present])
 
     async def aclose(self) -> None:
         """End transfers under way, keep what they have, close every connection."""

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from grym_fetch.delivery import Delivered
     from grym_fetch.editing import Editor, PinReport
 
+_Key = tuple[str, bool, bool]
+
 
 @dataclass(eq=False, slots=True)
 class _Flight:
@@ -96,7 +98,9 @@ class AssetManager:
         self._manifest: Manifest | None = None
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._flights: dict[tuple[str, bool, bool], _Flight] = {}
+        self._flights: dict[_Key, _Flight] = {}
+        self._batched: dict[_Key, asyncio.Event] = {}
+        """Small assets under way together; set when one is in place or left over."""
         self._downloaded = 0
         self._ranks = 0
 
@@ -245,7 +249,9 @@ class AssetManager:
 
     async def _join(self, asset: Asset, *, force: bool) -> Delivered:
         """Wait for the asset's delivery, starting it if nobody has. The last one who leaves ends it."""
-        key = (asset.id, asset.is_stand_in, force)
+        key = _key(asset, force=force)
+        while not force and (batched := self._batched.get(key)) is not None:
+            await batched.wait()
         flight = self._flights.get(key)
         if flight is None:
             self._ranks += 1
@@ -267,7 +273,7 @@ class AssetManager:
         await self._bus.settle()
         return delivered
 
-    def _landed(self, key: tuple[str, bool, bool], task: asyncio.Task[Delivered]) -> None:
+    def _landed(self, key: _Key, task: asyncio.Task[Delivered]) -> None:
         if (flight := self._flights.get(key)) is not None and flight.task is task:
             del self._flights[key]
         if not task.cancelled():
@@ -345,6 +351,7 @@ class AssetManager:
             if remaining and not self.settings.offline:
                 await self._refuse_if_full(remaining, tally, force=force)
             await self._deliver_all(remaining, tally, force=force)
+            await engine.tidy([asset for asset in assets if asset.id in tally.paths])
         finally:
             report = SyncReport(
                 verified=tuple(tally.verified),
@@ -384,6 +391,45 @@ class AssetManager:
         assets[:] = plan.present
 
     async def _deliver_all(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
+        """Deliver these: small ones together, the others beside them."""
+        if not assets:
+            return
+        delivery = self._ready().delivery
+        free = [] if force else [asset for asset in assets if _key(asset) not in self._flights]
+        small = delivery.small_among(free)
+        if not small:
+            await self._deliver_each(assets, tally, force=force)
+            return
+        chosen = {_key(asset) for asset in small}
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._deliver_together(small, tally))
+            group.create_task(
+                self._deliver_each([asset for asset in assets if _key(asset) not in chosen], tally, force=force)
+            )
+
+    async def _deliver_together(self, assets: list[Asset], tally: _Tally) -> None:
+        def delivered(asset: Asset, how: Delivered) -> None:
+            self._note_delivered(asset, how, tally)
+            self._batched.pop(_key(asset)).set()
+
+        batched = {_key(asset): asyncio.Event() for asset in assets if _key(asset) not in self._batched}
+        self._batched |= batched
+        try:
+            mine = [asset for asset in assets if _key(asset) in batched]
+            left_over = await self._ready().delivery.deliver_together(mine, delivered)
+        finally:
+            # Who waits for one of these may now look for it the long way.
+            for key in batched.keys() & self._batched.keys():
+                self._batched.pop(key).set()
+        left_over += [asset for asset in assets if _key(asset) not in batched]
+        await self._deliver_each(left_over, tally, force=False)
+
+    @staticmethod
+    def _note_delivered(asset: Asset, delivered: Delivered, tally: _Tally) -> None:
+        (tally.verified if delivered.fetched is not None else tally.reused).append(asset.id)
+        tally.paths[asset.id] = delivered.path
+
+    async def _deliver_each(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
         """Deliver these, a few at a time and in order: enough to keep every connection busy while others verify."""
         queue = iter(assets)
 
@@ -394,8 +440,7 @@ class AssetManager:
                 except GrymFetchError as error:
                     tally.failed[asset.id] = error
                     continue
-                (tally.verified if delivered.fetched is not None else tally.reused).append(asset.id)
-                tally.paths[asset.id] = delivered.path
+                self._note_delivered(asset, delivered, tally)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(len(assets), self._ready().lanes) if assets else 0):
@@ -534,6 +579,11 @@ class AssetManager:
                 callback(progress)
 
         return self._bus.call(report)
+
+
+def _key(asset: Asset, *, force: bool = False) -> _Key:
+    """What a delivery is known by."""
+    return asset.id, asset.is_stand_in, force
 
 
 def _is_true(text: str | None) -> bool:

@@ -12,30 +12,43 @@ import asyncio
 import heapq
 from collections import Counter
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from grym_fetch.backends.base import Connection, Transport
-from grym_fetch.intake import Attempt
 from grym_fetch.outlast import outlast
 
 HEARTBEAT = 0.25
 """Seconds between looks while some connections work and others are idle: a slow one may have to share by then."""
 
 
-class Source(Protocol):
-    """Something that has work: a transfer."""
+class Work(Protocol):
+    """What one connection is to do: an attempt."""
+
+    @property
+    def host(self) -> str:
+        """Host and port that it goes to."""
+
+    task: asyncio.Task[None] | None
+    """Who does it."""
+
+
+W = TypeVar("W", bound=Work)
+
+
+class Source(Protocol[W]):
+    """Something that has work: a transfer, or a batch of small assets."""
 
     @property
     def host(self) -> str:
         """Host and port that its next attempt would go to."""
 
-    def next_attempt(self) -> Attempt | None:
+    def next_attempt(self) -> W | None:
         """The next piece of work, if there is any now."""
 
-    async def fetch(self, attempt: Attempt, connection: Connection) -> None:
+    async def fetch(self, attempt: W, /, connection: Connection) -> None:
         """Do it."""
 
-    def release(self, attempt: Attempt) -> None:
+    def release(self, attempt: W, /) -> None:
         """It is over, one way or another; also when it was cancelled before it began."""
 
 
@@ -47,21 +60,21 @@ class Scheduler:
         self._connections = tuple(self._free)
         self._per_host = per_host or connections
         self._busy: Counter[str] = Counter()
-        self._sources: dict[Source, int] = {}
+        self._sources: dict[Source[Any], int] = {}
         """How many attempts each has under way."""
-        self._ranks: dict[Source, int] = {}
+        self._ranks: dict[Source[Any], int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_due = False
         self._heartbeat: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    def add(self, source: Source, rank: int) -> None:
+    def add(self, source: Source[Any], rank: int) -> None:
         """Serve this source. The lower its rank, the earlier among equals."""
         self._ranks[source] = rank
         self._sources[source] = 0
         self.kick()
 
-    def remove(self, source: Source) -> None:
+    def remove(self, source: Source[Any]) -> None:
         """Serve it no more. What it has under way is its own to end."""
         del self._sources[source], self._ranks[source]
         self.kick()
@@ -98,7 +111,7 @@ class Scheduler:
                 self._start(source, attempt)
                 heapq.heappush(waiting, (at_work + 1, rank, order, source))
 
-    def _start(self, source: Source, attempt: Attempt) -> None:
+    def _start(self, source: Source[Any], attempt: Work) -> None:
         connection = self._pick(attempt.host)
         self._sources[source] += 1
         self._busy[attempt.host] += 1
@@ -114,7 +127,7 @@ class Scheduler:
         self._free.remove(best)
         return best
 
-    def _ended(self, source: Source, attempt: Attempt, connection: Connection, task: asyncio.Task[None]) -> None:
+    def _ended(self, source: Source[Any], attempt: Work, connection: Connection, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._busy[attempt.host] -= 1
         if source in self._sources:

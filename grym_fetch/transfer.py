@@ -112,7 +112,7 @@ class Transfer:
             promised_size=asset.size is not None,
             on_bytes=self._arrived,
             limiter=limiter,
-            piece_size=settings.sizes.piece,
+            piece_size=min(settings.sizes.piece, asset.size or settings.sizes.piece),
         )
         self.resumed = self._content.segments.on_hand_bytes
         self._meter = Meter(now=clock.monotonic(), total=self._content.size, on_hand=self.resumed)

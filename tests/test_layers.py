@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"bus", "exchange", "frontier", "backends", "reports"},
     {"content"},
     {"intake"},
-    {"scheduler", "transfer"},
+    {"scheduler", "transfer", "batch"},
     {"delivery"},
     {"engine"},
     {"editing", "repo"},

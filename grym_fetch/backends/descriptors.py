@@ -25,19 +25,32 @@ def lanes(connections: int) -> int:
 
 def affordable(connections: int) -> int:
     """Return how many of so many connections there are descriptors for; at least one."""
+    left = _left()
+    if left is None:
+        return connections
+    most = max(1, (left - PER_ASSET * lanes(0)) // (1 + PER_ASSET * (lanes(1) - lanes(0))))
+    if most < connections:
+        log.warning("only %d connections instead of %d: this process may open few files", most, connections)
+    return min(most, connections)
+
+
+def spare(files: int) -> int:
+    """Return how many of so many files may be open beside everything else; at least one."""
+    left = _left()
+    return files if left is None else max(1, min(files, left // 4))
+
+
+def _left() -> int | None:
+    """How many more files this process may open; None if nobody knows or counts."""
     import resource
 
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
-        return connections
+        return None
     try:
-        left = limit - SPARE - len(os.listdir("/dev/fd"))
+        return limit - SPARE - len(os.listdir("/dev/fd"))
     except OSError:
-        return connections
-    most = max(1, (left - PER_ASSET * lanes(0)) // (1 + PER_ASSET * (lanes(1) - lanes(0))))
-    if most < connections:
-        log.warning("only %d connections instead of %d: this process may open %d files", most, connections, limit)
-    return min(most, connections)
+        return None
 
 
 def raise_limit() -> None:

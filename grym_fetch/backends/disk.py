@@ -29,6 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from grym_fetch.backends.bundle import PATH_KEY, Bundles
 from grym_fetch.backends.folders import (
     check_destination,
     free_bytes,
@@ -86,6 +87,7 @@ class DiskStore:
         self._writers = WorkerThreads("disk", threads)
         self._flusher = WorkerThreads("flush", 2)
         self._owner = Owner.this()
+        self.bundles = Bundles(assets_dir, self.state_dir, self._writers)
         self._is_prepared = False
         self.flushed_folders: set[tuple[str, ...]] = set()
         """Folders that this process has flushed into their parents."""
@@ -114,6 +116,11 @@ class DiskStore:
     def lock(self, key: StageKey) -> FileLock:
         """The lock of an asset, not taken yet."""
         return FileLock(self.state_dir / "locks" / f"{key.path_key}.lock")
+
+    @property
+    def lock_together(self) -> FileLock:
+        """The lock of who fetches small assets, many at a time."""
+        return FileLock(self.state_dir / "locks" / f"{PATH_KEY}.lock")
 
     async def try_lock(self, lock: FileLock) -> bool:
         """Take a lock if it is free."""

@@ -277,7 +277,7 @@ class Wire(asyncio.BufferedProtocol):
         # What a body brings counts for nothing here; a head, or the wrapping of chunks, without end does.
         if self._head_bytes > MAX_HEAD + SCRATCH:
             self._fail(BadResponse(self._url, "the response breaks the rules of HTTP: its header has no end"))
-        if self._ready and self._target is None:
+        if self._ready and self._target is None and not self._at_end:
             self._pause()
         if self._ready or self._has_head:
             self._wake()

@@ -40,6 +40,8 @@ class HttpSettings:
 
     def proxy_for(self, url: URL) -> str | None:
         """The proxy that the environment names for this address, or None. `ConnectFailed` for an unusable one."""
+        if not self._proxies:
+            return None
         key = (url.scheme, url.host or "")
         if key not in self._proxy_of:
             # Looked up once: each time, the standard library reads the whole environment.

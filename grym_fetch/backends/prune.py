@@ -1,4 +1,4 @@
-"""Removes what earlier runs left behind in the assets folder and nobody needs.
+"""Removes what earlier runs left behind in the assets folder and nobody needs: on demand, and a little at each sync.
 
 Rules: a stage is removed only if its owner is certainly gone and nobody holds the asset's lock; a lock file only if
 nobody holds the lock; a stamp only if its file has changed or gone. What cannot be told (another machine's stage where
@@ -13,12 +13,13 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from grym_fetch.backends.disk import STATE_FOLDER
+from grym_fetch.backends.bundle import PATH_KEY
+from grym_fetch.backends.disk import STATE_FOLDER, StageKey
 from grym_fetch.backends.folders import storage_errors
 from grym_fetch.backends.locks import FileLock, Owner
 from grym_fetch.backends.stamps import Fingerprint, decode_stamp, encode_stamp
@@ -72,7 +73,9 @@ def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: b
             if not _remove_stage(state, entry.name, path_key, Owner.parse(owner), dry_run=dry_run):
                 in_use += 1
                 continue
-            reason = "an interrupted download" if asset is not None else "no longer in the manifest"
+            reason = (
+                "an interrupted download" if asset is not None or path_key == PATH_KEY else "no longer in the manifest"
+            )
             removed.append(Pruned("download", entry.name, reason, size, asset))
         for entry in _entries(state / "locks"):
             size = _allocated(Path(entry.path))
@@ -81,6 +84,17 @@ def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: b
         if (stamps := _remove_stamps(state / "verified.log", dry_run=dry_run)) is not None:
             removed.append(stamps)
     return PruneReport(tuple(removed), in_use)
+
+
+def remove_leftovers(assets_dir: Path, local_paths: Iterable[str]) -> None:
+    """Remove the stages that dead processes have left for these places, as far as possible. Blocking: for a thread."""
+    state = assets_dir / STATE_FOLDER
+    path_keys = {StageKey(local_path, "").path_key for local_path in local_paths}
+    with suppress(OSError):
+        for entry in _entries(state / "stage"):
+            match = _STAGE.fullmatch(entry.name)
+            if match is not None and match[1] in path_keys:
+                _remove_stage(state, entry.name, match[1], Owner.parse(match[3]), dry_run=False)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

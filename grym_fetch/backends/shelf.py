@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,27 +55,35 @@ class Shelf:
 
     def places(self, asset: Asset) -> list[Path]:
         """Where this asset may lie, best first."""
-        places = [self._assets_dir / asset.local_path, self._external_dir / asset.local_path]
+        return [Path(place) for place in self._places(asset)]
+
+    def _places(self, asset: Asset) -> Iterator[str]:
+        # For ten thousand assets at a time: joining text is ten times quicker than joining paths.
+        yield f"{self._assets_dir}/{asset.local_path}"
+        yield f"{self._external_dir}/{asset.local_path}"
         if asset.checksum is not None and (moved := self._moves().get(asset.checksum.hexdigest)) is not None:
-            places.append(moved)
-        return places
+            yield str(moved)
 
     def find_stamped(self, asset: Asset) -> Path | None:
         """The asset's file, if one is there that was verified and has not changed since. Never reads a file's bytes."""
         if asset.checksum is None:
             return None
-        # Ten thousand times in a sync with nothing to do: joining text is ten times quicker than joining paths.
-        usual = f"{self._assets_dir}/{asset.local_path}"
-        if self.stamps.is_verified(usual, asset.checksum):
-            return Path(usual)
-        for place in self.places(asset)[1:]:
+        for place in self._places(asset):
             if self.stamps.is_verified(place, asset.checksum):
-                return place
+                return Path(place)
         return None
+
+    def has_stages(self) -> bool:
+        """Whether there are unfinished downloads of anything."""
+        try:
+            with os.scandir(self._assets_dir / STATE_FOLDER / "stage") as found:
+                return any(True for _ in found)
+        except OSError:
+            return False
 
     def is_there(self, asset: Asset) -> bool:
         """Whether a file of the right size is there, unread: for a plan."""
-        for place in self.places(asset):
+        for place in self._places(asset):
             try:
                 size = os.stat(place).st_size
             except OSError:
@@ -83,6 +91,10 @@ class Shelf:
             if asset.size in (None, size):
                 return True
         return False
+
+    def is_occupied(self, asset: Asset) -> bool:
+        """Whether anything at all is in one of the asset's places."""
+        return any(os.path.lexists(place) for place in self._places(asset))
 
     async def find(self, asset: Asset, *, full: bool = False, on_hashing: Callable[[int], None]) -> Found | None:
         """Look for the asset and verify it: the first right file, else the first wrong one, else None.

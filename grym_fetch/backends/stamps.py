@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +38,14 @@ class Fingerprint(NamedTuple):
         return cls(figures.st_size, figures.st_mtime_ns, figures.st_ctime_ns, figures.st_ino, figures.st_dev)
 
 
+class Stamp(NamedTuple):
+    """A file at ``path`` that was found to have this checksum, and how it looked then."""
+
+    path: str
+    checksum: str
+    look: Fingerprint
+
+
 class Stamps:
     """The log of one assets folder. Read once, on first use."""
 
@@ -56,13 +65,19 @@ class Stamps:
 
     def record(self, path: Path, checksum: Checksum, fingerprint: Fingerprint) -> None:
         """Remember that this file has this checksum. Failing to is harmless and silent."""
-        known = self._load()
-        known[str(path)] = (str(checksum), fingerprint)
-        with suppress(OSError):
-            self._append(encode_stamp(str(path), str(checksum), fingerprint))
+        self.record_all([Stamp(str(path), str(checksum), fingerprint)])
 
-    def _append(self, line: bytes) -> None:
-        # O_APPEND puts a line of this size in whole, also when several processes write.
+    def record_all(self, stamps: Iterable[Stamp]) -> None:
+        """`record` for several files, in one write."""
+        known, lines = self._load(), []
+        for stamp in stamps:
+            known[stamp.path] = (stamp.checksum, stamp.look)
+            lines.append(encode_stamp(stamp.path, stamp.checksum, stamp.look))
+        with suppress(OSError):
+            self._append(b"".join(lines))
+
+    def _append(self, lines: bytes) -> None:
+        # O_APPEND puts lines in whole, also when several processes write; one that got torn is no stamp, by its sum.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(self._log, flags, 0o600)
@@ -71,7 +86,7 @@ class Stamps:
             os.mkdir(self._log.parent, 0o700)
             descriptor = os.open(self._log, flags, 0o600)
         try:
-            os.write(descriptor, line)
+            os.write(descriptor, lines)
         finally:
             os.close(descriptor)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 from collections.abc import Mapping
+from functools import lru_cache
 
 from yarl import URL
 
@@ -92,7 +93,11 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 def is_loopback(url: URL) -> bool:
     """Whether the address names this machine itself."""
-    host = url.host or ""
+    return _is_loopback(url.host or "")
+
+
+@lru_cache(maxsize=64)
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

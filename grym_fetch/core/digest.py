@@ -100,6 +100,12 @@ class Checksum:
         """Whether this is the checksum of an empty file."""
         return self.hexdigest == DIGESTS_OF_NOTHING[self.algorithm]
 
+    def is_of(self, data: bytes | bytearray) -> bool:
+        """Whether ``data`` has this checksum."""
+        hasher = self.new_hasher()
+        hasher.update(data)
+        return hasher.hexdigest() == self.hexdigest
+
     def new_hasher(self) -> Hasher:
         """Return a fresh hasher of this checksum's algorithm."""
         return new_hasher(self.algorithm)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -180,6 +180,9 @@ class _MockDelivery:
     def staged_bytes(self, _: Asset) -> int:
         return 0
 
+    def small_among(self, _: Sequence[Asset]) -> list[Asset]:
+        return []
+
     async def deliver(self, asset: Asset, **_: object) -> Delivered:
         try:
             return await self._download(asset, self.owner.fail.get(asset.id))
@@ -240,6 +243,10 @@ class _MockEngine:
         self.shelf = _MockShelf(owner)
         self.delivery = _MockDelivery(owner, emit, count)
         self.store = _MockStore()
+        self.lanes = 4
+
+    async def tidy(self, _: Sequence[Asset]) -> None:
+        """Nothing is ever left."""
 
     async def aclose(self) -> None:
         """Nothing to close."""

@@ -13,7 +13,7 @@ import pytest
 
 from grym_fetch.backends.disk import StageKey
 from grym_fetch.backends.locks import FileLock, Owner
-from grym_fetch.backends.prune import prune
+from grym_fetch.backends.prune import prune, remove_leftovers
 from grym_fetch.backends.stamps import Fingerprint, Stamps
 from grym_fetch.core.digest import Checksum
 
@@ -177,3 +177,14 @@ def test_an_assets_folder_that_is_not_there(tmp_path: Path) -> None:
     """Where nothing was ever fetched there is nothing to prune, and nothing is made."""
     assert not prune(tmp_path / "assets", {}, dry_run=False).removed
     assert not (tmp_path / "assets").exists()
+
+
+def test_leftovers_of_what_is_in_place(assets: Path, living: Owner) -> None:
+    """What the dead have left of some places goes, whatever content it was of; nothing else does."""
+    other_key = StageKey("models/b.bin", "sha256:b")
+    gone = [stage(assets, dead()), stage(assets, dead(), StageKey(KEY.local_path, "sha256:older"), "00000001")]
+    kept = [stage(assets, living, nonce="00000002"), stage(assets, dead(), other_key)]
+    remove_leftovers(assets, [KEY.local_path, "models/c.bin"])
+    assert not any(folder.exists() for folder in gone)
+    assert all(folder.exists() for folder in kept)
+    remove_leftovers(assets / "nowhere", [KEY.local_path])

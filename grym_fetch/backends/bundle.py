@@ -1,0 +1,189 @@
+"""Many small files put in place together: written, flushed, renamed and remembered in one go.
+
+Rules: for each file what holds for a large one: its digest is right, its bytes are on the disk before it gets its final
+name, no symlink is followed, nothing that is not a file is replaced. What they share is the turn of the thread, the
+flush of each folder and the line of stamps; flushed one after the other, files that were written together cost the
+journal of a file system one commit and not one each. A file for which anything goes wrong is left out, and nothing of
+it stays.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from grym_fetch.backends.descriptors import spare
+from grym_fetch.backends.folders import open_folder, sync
+from grym_fetch.backends.locks import Owner
+from grym_fetch.backends.stamps import Fingerprint, Stamp
+from grym_fetch.backends.threads import WorkerThreads
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import GrymFetchError
+
+log = logging.getLogger(__name__)
+
+PATH_KEY, CONTENT_KEY = "0" * 24, "0" * 16
+"""Stand in the names of the folder and the lock where those of one asset have the hashes of its place and content."""
+MOST_OPEN = 64
+"""Files that are open at once, if the process may open so many: they are flushed through the descriptor that wrote
+them, since another one need not be told of an error."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SmallFile:
+    """What belongs at ``local_path``, if it is right."""
+
+    local_path: str
+    data: bytes | bytearray
+    checksum: Checksum
+
+
+class Bundles:
+    """Puts small files of one assets folder in place. Its folder for unfinished ones is made on first use."""
+
+    def __init__(self, assets_dir: Path, state_dir: Path, threads: WorkerThreads) -> None:
+        self._assets_dir = assets_dir
+        self._stage_dir = state_dir / "stage"
+        self._threads = threads
+        self._folder: Path | None = None
+        self._numbers = itertools.count()
+        self._open_at_once = 1
+
+    async def put(self, files: Sequence[SmallFile]) -> list[Stamp | None]:
+        """Put these in place; durable on return. For each its stamp, or None where it could not be done."""
+        return await self._threads.compute(self._put, files)
+
+    async def close(self) -> None:
+        """Remove the folder for unfinished files."""
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            await self._threads.compute(shutil.rmtree, folder, True)
+
+    def _put(self, files: Sequence[SmallFile]) -> list[Stamp | None]:
+        try:
+            folder = self._open()
+        except OSError as error:
+            log.debug("small files cannot be put in place together: %s", os.strerror(error.errno or 0))
+            return [None] * len(files)
+        try:
+            with _parents(self._assets_dir, files) as parents:
+                usable = [file for file in files if _parent(file) in parents and file.checksum.is_of(file.data)]
+                staged = self._write(folder, usable)
+                placed = [file for file, name in staged.items() if self._rename(folder, name, file, parents)]
+                durable = _flushed({_parent(file): parents[_parent(file)] for file in placed})
+                stamps = {file: self._stamp(file, parents) for file in placed if _parent(file) in durable}
+                return [stamps.get(file) for file in files]
+        finally:
+            os.close(folder)
+
+    def _open(self) -> int:
+        if self._folder is None:
+            self._clear_away()
+            self._folder = self._stage_dir / f"{PATH_KEY}.{CONTENT_KEY}.{Owner.this().encode()}.{secrets.token_hex(4)}"
+            self._folder.mkdir(mode=0o700)
+            self._open_at_once = spare(MOST_OPEN)
+        return os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def _clear_away(self) -> None:
+        """Remove what processes that were killed have left: a few small files, not worth resuming."""
+        for entry in os.scandir(self._stage_dir):
+            fields = entry.name.split(".")
+            if fields[0] == PATH_KEY and len(fields) == 4:
+                owner = Owner.parse(fields[2])
+                if owner is not None and owner.is_dead:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+    def _write(self, folder: int, files: Sequence[SmallFile]) -> dict[SmallFile, str]:
+        """Write and flush; return the names of those that are on the disk."""
+        staged: dict[SmallFile, str] = {}
+        for start in range(0, len(files), self._open_at_once):
+            staged |= self._write_some(folder, files[start : start + self._open_at_once])
+        return staged
+
+    def _write_some(self, folder: int, files: Sequence[SmallFile]) -> dict[SmallFile, str]:
+        written: list[tuple[SmallFile, str, int]] = []
+        staged: dict[SmallFile, str] = {}
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            for file in files:
+                name = str(next(self._numbers))
+                with suppress(OSError):
+                    written.append((file, name, os.open(name, flags, 0o666, dir_fd=folder)))
+                    _write_all(written[-1][2], file.data)
+                    staged[file] = name
+            # All are written before the first is flushed: then one flush takes the others along.
+            for file, _, descriptor in written:
+                try:
+                    sync(descriptor)
+                except OSError:
+                    staged.pop(file, None)
+        finally:
+            for file, name, descriptor in written:
+                os.close(descriptor)
+                if file not in staged:
+                    os.unlink(name, dir_fd=folder)
+        return staged
+
+    @staticmethod
+    def _rename(folder: int, staged: str, file: SmallFile, parents: dict[str, int]) -> bool:
+        parent, name = parents[_parent(file)], file.local_path.rpartition("/")[2]
+        try:
+            with suppress(FileNotFoundError):
+                mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+                if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+                    raise OSError
+            os.rename(staged, name, src_dir_fd=folder, dst_dir_fd=parent)
+        except OSError:
+            os.unlink(staged, dir_fd=folder)
+            return False
+        return True
+
+    def _stamp(self, file: SmallFile, parents: dict[str, int]) -> Stamp | None:
+        name = file.local_path.rpartition("/")[2]
+        try:
+            figures = os.stat(name, dir_fd=parents[_parent(file)], follow_symlinks=False)
+        except OSError:
+            return None
+        return Stamp(f"{self._assets_dir}/{file.local_path}", str(file.checksum), Fingerprint.of(figures))
+
+
+def _parent(file: SmallFile) -> str:
+    return file.local_path.rpartition("/")[0]
+
+
+@contextmanager
+def _parents(assets_dir: Path, files: Sequence[SmallFile]) -> Iterator[dict[str, int]]:
+    """The folders that the files belong in, made and open; without those that cannot be used."""
+    opened: dict[str, int] = {}
+    try:
+        for parent in dict.fromkeys(map(_parent, files)):
+            with suppress(OSError, GrymFetchError):
+                opened[parent] = open_folder(assets_dir, tuple(parent.split("/")) if parent else (), create=True)
+        yield opened
+    finally:
+        for descriptor in opened.values():
+            os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes | bytearray) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _flushed(folders: dict[str, int]) -> set[str]:
+    """Flush these; return which could be."""
+    done = set()
+    for parent, descriptor in folders.items():
+        with suppress(OSError):
+            sync(descriptor)
+            done.add(parent)
+    return done

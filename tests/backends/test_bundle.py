@@ -1,0 +1,138 @@
+"""Small files put in place together: what is flushed when, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.backends.bundle import Bundles, SmallFile
+from grym_fetch.backends.threads import WorkerThreads
+from grym_fetch.core.digest import Checksum
+
+
+def small(place: str, content: bytes) -> SmallFile:
+    return SmallFile(place, content, Checksum.of(content))
+
+
+FILES = [small("a.bin", b"a" * 10), small("d/b.bin", b"b" * 20), small("d/c.bin", b""), small("e/f/g.bin", b"g")]
+
+
+@pytest.fixture
+async def bundles(tmp_path: Path) -> AsyncIterator[Bundles]:
+    (tmp_path / "state" / "stage").mkdir(parents=True)
+    threads = WorkerThreads("test", 1)
+    made = Bundles(tmp_path / "assets", tmp_path / "state", threads)
+    yield made
+    await made.close()
+    assert list((tmp_path / "state" / "stage").iterdir()) == []
+    threads.close()
+
+
+async def test_all_are_put_in_place(bundles: Bundles, tmp_path: Path) -> None:
+    """Each is where it belongs, with a stamp of how it looks now."""
+    stamps = await bundles.put(FILES)
+    for file, stamp in zip(FILES, stamps, strict=True):
+        path = tmp_path / "assets" / file.local_path
+        assert path.read_bytes() == file.data
+        assert stamp is not None
+        assert (stamp.path, stamp.checksum) == (str(path), str(file.checksum))
+        assert (stamp.look.inode, stamp.look.size) == (path.stat().st_ino, len(file.data))
+
+
+async def test_the_umask_decides_who_may_read(bundles: Bundles, tmp_path: Path) -> None:
+    """A file gets the mode that any new file gets here."""
+    before = os.umask(0o027)
+    try:
+        await bundles.put(FILES[:1])
+    finally:
+        os.umask(before)
+    assert (tmp_path / "assets" / "a.bin").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.shows("P3", "S2")
+async def test_written_flushed_renamed_flushed(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file is flushed after it was written and before any is renamed, and every folder after the last rename."""
+    calls: list[str] = []
+
+    def watched(name: str) -> Callable[..., object]:
+        real = getattr(os, name)
+
+        def call(*args: object, **more: object) -> object:
+            kind = "folder" if name == "fsync" and os.path.isdir(f"/proc/self/fd/{args[0]}") else "file"
+            calls.append(f"{name} {kind}" if name == "fsync" else name)
+            return real(*args, **more)
+
+        return call
+
+    await bundles.put(FILES)  # the folders are made and flushed now
+    for name in ("write", "fsync", "rename"):
+        monkeypatch.setattr(os, name, watched(name))
+    await bundles.put(FILES)
+    assert calls == ["write"] * 3 + ["fsync file"] * 4 + ["rename"] * 4 + ["fsync folder"] * 3
+
+
+@pytest.mark.shows("C8", "S1")
+async def test_a_wrong_one_is_left_out(bundles: Bundles, tmp_path: Path) -> None:
+    """What has not the digest that it should have goes nowhere; the others do."""
+    wrong = SmallFile("d/b.bin", b"x" * 20, FILES[1].checksum)
+    stamps = await bundles.put([FILES[0], wrong, FILES[3]])
+    assert [stamp is not None for stamp in stamps] == [True, False, True]
+    assert not (tmp_path / "assets" / "d").exists() or list((tmp_path / "assets" / "d").iterdir()) == []
+
+
+@pytest.mark.shows("D2", "D5")
+@pytest.mark.parametrize("name", ["open", "write", "fsync", "rename"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE])
+async def test_whatever_fails_leaves_nothing(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    """Where the system fails for one file it is left out, the old file stays, and nothing of the new one does."""
+    await bundles.put(FILES)
+    newer = [small(file.local_path, b"newer" + file.data) for file in FILES]
+    real = getattr(os, name)
+    calls = 0
+
+    def second_fails(*args: object, **more: object) -> object:
+        nonlocal calls
+        # The files of the bundle, not its folders.
+        if name != "open" or (isinstance(args[1], int) and args[1] & os.O_EXCL):
+            calls += 1
+            if calls == 2:
+                raise OSError(number, "injected")
+        return real(*args, **more)
+
+    monkeypatch.setattr(os, name, second_fails)
+    stamps = await bundles.put(newer)
+    monkeypatch.undo()
+    assert [stamp is None for stamp in stamps] == [False, True, False, False]
+    for file, old, stamp in zip(newer, FILES, stamps, strict=True):
+        assert (tmp_path / "assets" / file.local_path).read_bytes() == (old.data if stamp is None else file.data)
+
+
+@pytest.mark.shows("D5")
+async def test_a_folder_that_cannot_be_flushed(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a rename may not last, nothing is said of it: no stamp, and the long way does it again."""
+    await bundles.put(FILES)
+    real = os.fsync
+
+    def fails_for_folders(descriptor: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EIO, "injected")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_for_folders)
+    assert await bundles.put(FILES) == [None] * 4
+
+
+@pytest.mark.shows("D9")
+async def test_no_folder_to_write_in(tmp_path: Path) -> None:
+    """Where nothing can be staged, nothing is put in place."""
+    threads = WorkerThreads("test", 1)
+    assert await Bundles(tmp_path / "assets", tmp_path / "nowhere", threads).put(FILES) == [None] * 4
+    threads.close()
