@@ -121,13 +121,22 @@ class Batch:
 
     # -- work for the scheduler ---------------------------------------------------------------------------------------
 
-    def next_attempt(self) -> Turn | None:
-        """Give the next few assets to fetch, or None if none is waiting."""
+    def next_attempt(self, has_room: Callable[[str], bool]) -> Turn | None:
+        """Give the next few assets to fetch; where none is waiting, half of what another connection has."""
+        if not has_room(self.host) or self._in_a_row >= PATIENCE:
+            return None
+        if not self._waiting:
+            self._waiting.extend(self._half_of_a_turn())
         if not self._waiting:
             return None
         turn = Turn(self.host, deque(self._waiting.popleft() for _ in range(min(TURN, len(self._waiting)))))
         self._turns.add(turn)
         return turn
+
+    def _half_of_a_turn(self) -> list[Asset]:
+        """Take back half of the longest turn; never the asset that is under way."""
+        longest = max((turn.assets for turn in self._turns), key=len, default=deque[Asset]())
+        return [longest.pop() for _ in range(len(longest) // 2)][::-1]
 
     async def fetch(self, turn: Turn, connection: Connection) -> None:
         """Fetch these over a connection. Raises nothing but cancellation."""
@@ -141,6 +150,9 @@ class Batch:
                 else:
                     self._in_a_row = 0
                     await self._take(parcel)
+            if not self._waiting:
+                # Nobody knows how long the others will take.
+                await self._put_away()
         except Exception as error:  # noqa: BLE001 - a bug of ours must fail the sync, not hang it
             self._failure = self._failure or error
 

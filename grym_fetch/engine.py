@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from grym_fetch.backends.project import Project
 from grym_fetch.backends.shelf import Shelf
@@ -28,15 +28,20 @@ if TYPE_CHECKING:
     from grym_fetch.scheduler import Scheduler
 
 
+Mirrors = Literal["fallback", "together"]
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything a user can choose about how assets are fetched. Times in seconds, ``limit_rate`` in bytes per second.
 
     ``parallel`` is the most connections open at once over all assets, ``max_per_host`` the most of them on one host.
+    ``mirrors``: whether an asset's addresses are asked one after the other, or all at once, each as far as it is fast.
     """
 
     parallel: int = 4
     max_per_host: int | None = None
+    mirrors: Mirrors = "fallback"
     limit_rate: float | None = None
     retries: int = 5
     stall_timeout: float = 30.0
@@ -131,7 +136,10 @@ class Engine:
                 lock_timeout=settings.lock_timeout,
             ),
             transfer_settings=TransferSettings(
-                connections=self.connections, retry=RetryPolicy(retries=settings.retries), sizes=settings.sizes
+                connections=self.connections,
+                together=settings.mirrors == "together",
+                retry=RetryPolicy(retries=settings.retries),
+                sizes=settings.sizes,
             ),
             limiter=TokenBucket(settings.limit_rate, self._clock.monotonic()) if settings.limit_rate else None,
             on_received=self._on_received,

@@ -27,16 +27,17 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.policy import TokenBucket
+from grym_fetch.core.progress import Pace
 from grym_fetch.core.segments import Segment
 from grym_fetch.exchange import Answer
 from grym_fetch.outlast import outlast
 
 FLUSH_SECONDS = 1.0
 """A piece is written when it is full or this old, so that a slow link loses little at a crash."""
+SLOW_SECONDS = 0.5
+"""An attempt that took this long and brought next to nothing was slow; a shorter one says nothing."""
 LIMITED_READ = 64 * 1024
 """Bytes read in one go under a rate limit, so that the bar moves and does not jump."""
-RATE_SECONDS = 1.0
-"""How far back the speed of one connection looks, at least."""
 MOST_CHANGES = 2
 """After this many changes of content an origin's validators are taken for noise, and only the checksum decides."""
 
@@ -51,17 +52,33 @@ class Attempt:
     began: float
     first_byte_at: float | None = None
     task: asyncio.Task[None] | None = None
-    _marks: tuple[tuple[float, int], tuple[float, int]] | None = None
+    _first_bytes: int = 0
+    _pace: Pace | None = None
+
+    def arrived(self, now: float, count: int) -> None:
+        """Bytes have come."""
+        if self._pace is None:
+            self.first_byte_at, self._first_bytes = now, count
+            self._pace = Pace(self.began)
+        self._pace.advance(now, count)
 
     def rate(self, now: float) -> float:
-        """Its speed lately, in bytes per second: over the last second or two, if it is asked that often."""
-        here = (now, self.segment.position)
-        older, newer = self._marks or ((self.began, self.segment.start), (self.began, self.segment.start))
-        if now - newer[0] >= RATE_SECONDS:
-            older, newer = newer, here
-        self._marks = older, newer
-        elapsed = now - older[0]
-        return (here[1] - older[1]) / elapsed if elapsed > 0 else 0.0
+        """Its speed just now, in bytes per second."""
+        return 0.0 if self._pace is None else self._pace.rate(now)
+
+    def is_known(self, now: float, seconds: float) -> bool:
+        """Whether it has gone on long enough to say how fast it is: so long without a byte, or since the first one."""
+        return now - (self.began if self.first_byte_at is None else self.first_byte_at) >= seconds
+
+    def measure(self, now: float) -> None:
+        """It is over: tell its origin how fast it was."""
+        self.origin.waited((self.first_byte_at or now) - self.began)
+        received = self.segment.position - self.segment.start
+        if self.first_byte_at is not None and received > self._first_bytes:
+            # What came first was on its way before it was seen.
+            self.origin.measured(received - self._first_bytes, now - self.first_byte_at)
+        elif now - self.began >= SLOW_SECONDS:
+            self.origin.measured(max(received, 1), now - self.began)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +268,7 @@ class Intake:
                     if ends_there:
                         raise ConnectionLost(origin.url, "the content ended early")
                     return await self._learn_size(segment.position, origin)
-                attempt.first_byte_at = attempt.first_byte_at or now
+                attempt.arrived(now, count)
                 count = max(0, min(count, min(stop, segment.stop) - segment.position))
                 start, wanted = segment.position, self._claim(segment, count)
                 self._on_bytes(origin, count, sum(end - here for here, end in wanted), now)

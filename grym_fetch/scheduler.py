@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from grym_fetch.backends.base import Connection, Transport
 from grym_fetch.outlast import outlast
 
-HEARTBEAT = 0.25
+HEARTBEAT = 0.1
 """Seconds between looks while some connections work and others are idle: a slow one may have to share by then."""
 
 
@@ -38,12 +39,8 @@ W = TypeVar("W", bound=Work)
 class Source(Protocol[W]):
     """Something that has work: a transfer, or a batch of small assets."""
 
-    @property
-    def host(self) -> str:
-        """Host and port that its next attempt would go to."""
-
-    def next_attempt(self) -> W | None:
-        """The next piece of work, if there is any now."""
+    def next_attempt(self, has_room: Callable[[str], bool], /) -> W | None:
+        """The next piece of work, if there is any now for a host that has room."""
 
     async def fetch(self, attempt: W, /, connection: Connection) -> None:
         """Do it."""
@@ -107,9 +104,12 @@ class Scheduler:
         heapq.heapify(waiting)
         while self._free and waiting:
             at_work, rank, order, source = heapq.heappop(waiting)
-            if self._busy[source.host] < self._per_host and (attempt := source.next_attempt()) is not None:
+            if (attempt := source.next_attempt(self._has_room)) is not None:
                 self._start(source, attempt)
                 heapq.heappush(waiting, (at_work + 1, rank, order, source))
+
+    def _has_room(self, host: str) -> bool:
+        return self._busy[host] < self._per_host
 
     def _start(self, source: Source[Any], attempt: Work) -> None:
         connection = self._pick(attempt.host)

@@ -53,15 +53,19 @@ from grym_fetch.outlast import outlast
 
 log = logging.getLogger(__name__)
 
-STEAL_SECONDS = 1.0
+STEAL_SECONDS = 0.5
 """A connection with more work left than this shares it with an idle one."""
+WAITS = 4
+"""One whose first byte takes so many times as long as elsewhere is taken for hung."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransferSettings:
-    """What the user chose. ``connections``: the most that may work at once, over all assets."""
+    """What the user chose. ``connections``: the most that may work at once, over all assets. ``together``: all healthy
+    origins of an asset share the work, instead of one after the other."""
 
     connections: int = 4
+    together: bool = False
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     sizes: SegmentSizes = field(default_factory=SegmentSizes)
 
@@ -103,7 +107,8 @@ class Transfer:
         self._emit = emit
         self._kick = kick
         self._settings = settings
-        self._origins = Origins(asset.urls)
+        # Without a checksum, nothing says that what two origins have is the same content.
+        self._origins = Origins(asset.urls, together=settings.together and asset.pinned)
         self._content = Content(asset, self._origins, stage, threads, self._changed, settings.sizes)
         self._intake = Intake(
             self._content,
@@ -230,6 +235,7 @@ class Transfer:
         content, trusted, origin = self._content, restart.trusted, restart.origin
         if trusted is not None:
             self._origins.current = trusted
+            self._origins.together = False  # from now on, one answers for all of it
             trusted.ready_at = float("-inf")
             content.compare_with(trusted)
             discarded = await content.reduce(
@@ -247,26 +253,18 @@ class Transfer:
 
     # -- work for the scheduler -------------------------------------------------------------------------------------
 
-    @property
-    def host(self) -> str:
-        """Host and port that the next attempt would go to."""
-        origin = self._origins.current
-        return host_of(origin.url if origin.target is None else str(origin.target))
-
-    def next_attempt(self) -> Attempt | None:
+    def next_attempt(self, has_room: Callable[[str], bool]) -> Attempt | None:
         """Give the next segment to fetch, or None if there is nothing to do now. Decides; awaits nothing."""
         if self._is_over or self._failure is not None or self._restart is not None:
             return None
         now = self._clock.monotonic()
-        origin = self._origins.current
-        if origin.is_out or origin.ready_at > now:
-            return None
-        segment = self._take(origin, now)
-        if segment is None:
-            return None
-        attempt = Attempt(segment, origin, self.host, now)
-        self._attempts.add(attempt)
-        return attempt
+        for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts)):
+            host = host_of(origin.url if origin.target is None else str(origin.target))
+            if has_room(host) and (segment := self._take(origin, now)) is not None:
+                attempt = Attempt(segment, origin, host, now)
+                self._attempts.add(attempt)
+                return attempt
+        return None
 
     def _take(self, origin: Origin, now: float) -> Segment | None:
         segments, connections, sizes = self._content.segments, self._settings.connections, self._settings.sizes
@@ -274,37 +272,46 @@ class Transfer:
             return None
         if origin.ranges is False:
             return segments.take_all()
-        if (origin.ranges is None or segments.size is None) and self._attempts:
+        if self._attempts if segments.size is None else origin.ranges is None and self._is_asked(origin):
             return None  # the answer under way tells how to go on
         if segments.unpromised is None:
             return segments.take(length=sizes.first, horizon=UNBOUNDED)
-        length = segment_length(segments.unpromised, connections, origin.rate, sizes)
+        length = segment_length(segments.unpromised, connections, origin.rate, sizes, wait=origin.wait)
         segment = segments.take(
             length=length, horizon=self._content.frontier.position + sizes.window + connections * length
         )
-        if segment is None and segments.unpromised == 0:
-            segment = self._steal(origin, now)
-        return segment
+        return segment or self._steal(origin, now)
+
+    def _is_asked(self, origin: Origin) -> bool:
+        return any(attempt.origin is origin for attempt in self._attempts)
 
     def _steal(self, origin: Origin, now: float) -> Segment | None:
-        """Share what the slowest connection has left, so that both end at about the same time."""
+        """Share what the slowest connection has left, so that both end at about the same time.
+
+        Where the window ends before what nobody has begun, that is the connection all others wait for.
+        """
         if origin.rate is None:
             return None
         working = [
             (attempt.segment.remaining / max(attempt.rate(now), 1.0), attempt)
             for attempt in self._attempts
-            if not attempt.segment.whole and attempt.segment.remaining > 0 and now - attempt.began >= STEAL_SECONDS
+            if not attempt.segment.whole
+            and attempt.segment.remaining > 0
+            and attempt.is_known(now, max(STEAL_SECONDS, WAITS * origin.wait))
         ]
+        if self._content.segments.unpromised:
+            working = sorted(working, key=lambda entry: entry[1].segment.position)[:1]
         seconds_left, victim = max(working, key=lambda entry: entry[0], default=(0.0, None))
-        if victim is None or seconds_left < STEAL_SECONDS:
+        if victim is None or seconds_left < max(STEAL_SECONDS, 2 * origin.wait):
             return None
         kept = share_of_slower(victim.segment.remaining, victim.rate(now), origin.rate, self._settings.sizes)
         if kept is None:
             return None
+        share = victim.segment.remaining - kept
         self._content.segments.cut(victim.segment, victim.segment.position + kept)
         if kept == 0 and victim.task is not None:
             victim.task.cancel()
-        return self._content.segments.take(length=UNBOUNDED, horizon=UNBOUNDED)
+        return self._content.segments.take(length=share, horizon=UNBOUNDED)
 
     async def fetch(self, attempt: Attempt, connection: Connection) -> None:
         """Carry out an attempt over a connection. Raises nothing but cancellation: a failure becomes a decision."""
@@ -329,9 +336,7 @@ class Transfer:
 
     def release(self, attempt: Attempt) -> None:
         """The attempt is over: what it has not received is missing again."""
-        if attempt.first_byte_at is not None:
-            received = attempt.segment.position - attempt.segment.start
-            attempt.origin.measured(received, self._clock.monotonic() - attempt.first_byte_at)
+        attempt.measure(self._clock.monotonic())
         self._content.segments.give_back(attempt.segment)
         self._attempts.discard(attempt)
         if attempt.first_byte_at is not None and not self._is_full:
@@ -364,7 +369,7 @@ class Transfer:
         )
         reason = error.reason if isinstance(error, TransferError) else str(error)
         log.debug("%s: %s: %s: %s", self.asset.id, origin.shown, reason, step)
-        if origin is not self._origins.current:
+        if origin is not self._origins.current and not self._origins.together:
             return
         if isinstance(step, Retry):
             self._announce_retry(origin, step.attempt, step.delay, reason)
@@ -376,7 +381,9 @@ class Transfer:
         if chosen is None:
             self._fail(self._exhausted())
             return
-        if chosen is not origin:
+        if self._origins.together and not origin.is_out:
+            self._wake_later(origin)
+        if chosen is not origin and origin is self._origins.current:
             self._origins.current = chosen
             self._emit(
                 MirrorSwitched(
@@ -400,6 +407,9 @@ class Transfer:
         self._emit(
             RetryScheduled(asset=self.asset.id, url=origin.shown, attempt=attempt, delay=round(delay, 3), reason=reason)
         )
+        self._wake_later(origin)
+
+    def _wake_later(self, origin: Origin) -> None:
         timer = asyncio.get_running_loop().create_task(self._wake_when_ready(origin), name=f"retry {self.asset.id}")
         self._timers.add(timer)
         timer.add_done_callback(self._timers.discard)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from unittest import mock
 
 from grym_fetch import AssetManager, Settings
-from grym_fetch.backends.base import Response
+from grym_fetch.backends.base import Clock, Response
 from grym_fetch.core.http import ResponseHead
 from grym_fetch.core.segments import SegmentSizes
 from tests.fakes import VirtualClock
@@ -35,12 +35,20 @@ async def turn(_: str) -> None:
     await asyncio.sleep(0)
 
 
+async def at_once(_: OneConnection, _url: str, _count: int) -> None:
+    """Bytes take no time."""
+
+
 @dataclass
 class SmallWorld:
     """The world of one project: what its origins serve, by address. ``sent`` counts the bytes of all bodies."""
 
     contents: Mapping[str, bytes]
     gate: Gate = turn
+    pace: Callable[[OneConnection, str, int], Awaitable[None]] = at_once
+    """Awaited before so many bytes arrive over a connection; 0: before a head does."""
+    chunk: int = CHUNK
+    clock: Callable[[SmallWorld], Clock] = field(default=lambda world: GatedClock(world))
     sent: int = 0
     last_modified: str = "Wed, 21 Oct 2015 07:28:00 GMT"
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -71,7 +79,7 @@ class SmallWorld:
             assets_dir=assets_dir,
             settings=Settings(**chosen),  # type: ignore[arg-type]  # checked where a test names a setting wrongly
             environ={"HOME": str(project.root)},
-            clock=GatedClock(self),
+            clock=self.clock(self),
         )
 
     async def sync(self, project: Project, *, force: bool = False, **settings: Any) -> dict[str, Path]:
@@ -114,49 +122,55 @@ class OneConnection:
     """Implements `grym_fetch.backends.base.Connection`: an origin that serves ranges under a strong ETag."""
 
     def __init__(self, world: SmallWorld) -> None:
-        self._world = world
+        self.world = world
         self.host = ""
+        self.sockets = 1
+        """How many there were so far: a response that is not read to its end costs one."""
 
     async def get(self, url: str, fields: Mapping[str, str]) -> Response:
         """Answer as RFC 9110 section 14 says."""
-        await self._world.gate("get")
+        await self.world.gate("get")
         asked = fields.get("Range", "")
-        self._world.requests.append((url, asked))
+        self.world.requests.append((url, asked))
         self.host = url.split("/")[2]
-        content = self._world.contents[url]
+        await self.world.pace(self, url, 0)
+        content = self.world.contents[url]
         etag = f'"{len(content)}-{content[:8].hex()}"'
-        head = {"etag": [etag], "last-modified": [self._world.last_modified], "accept-ranges": ["bytes"]}
+        head = {"etag": [etag], "last-modified": [self.world.last_modified], "accept-ranges": ["bytes"]}
         if not asked or fields.get("If-Range", etag) != etag:
-            return OneBody(self._world, ResponseHead(200, head | {"content-length": [str(len(content))]}), content)
+            return OneBody(self, url, ResponseHead(200, head | {"content-length": [str(len(content))]}), content)
         first, _, last = asked.removeprefix("bytes=").partition("-")
         start, stop = int(first), min(int(last) + 1, len(content))
         if start >= stop:
-            return OneBody(self._world, ResponseHead(416, head | {"content-range": [f"bytes */{len(content)}"]}), b"")
+            return OneBody(self, url, ResponseHead(416, head | {"content-range": [f"bytes */{len(content)}"]}), b"")
         head |= {
             "content-range": [f"bytes {start}-{stop - 1}/{len(content)}"],
             "content-length": [str(stop - start)],
         }
-        return OneBody(self._world, ResponseHead(206, head), content[start:stop])
+        return OneBody(self, url, ResponseHead(206, head), content[start:stop])
 
     async def aclose(self) -> None:
         """Close the socket that is none."""
-        await self._world.gate("close connection")
+        await self.world.gate("close connection")
         self.host = ""
 
 
 class OneBody:
     """Implements `grym_fetch.backends.base.Response`."""
 
-    def __init__(self, world: SmallWorld, head: ResponseHead, body: bytes) -> None:
+    def __init__(self, connection: OneConnection, url: str, head: ResponseHead, body: bytes) -> None:
         self.head = head
-        self._world = world
-        self._body = body
+        self._connection = connection
+        self._world = connection.world
+        self._url = url
+        self._body = memoryview(body)
         self._at = 0
 
     async def readinto(self, buffer: memoryview) -> int:
         """The next bytes."""
         await self._world.gate("read")
-        chunk = self._body[self._at : self._at + min(CHUNK, len(buffer))]
+        chunk = self._body[self._at : self._at + min(self._world.chunk, len(buffer))]
+        await self._world.pace(self._connection, self._url, len(chunk))
         buffer[: len(chunk)] = chunk
         self._at += len(chunk)
         self._world.sent += len(chunk)
@@ -164,3 +178,5 @@ class OneBody:
 
     def close(self) -> None:
         """Be done with it."""
+        if self._at < len(self._body):
+            self._connection.sockets += 1

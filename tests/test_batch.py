@@ -282,3 +282,20 @@ async def test_limit_rate_holds(server: AssetServer, project: Project) -> None:
     async with project.manager(limit_rate=total / 10) as manager:
         report = await manager.sync()
     assert report.seconds >= 8
+
+
+async def test_a_slow_connection_does_not_keep_the_others_waiting(server: AssetServer, project: Project) -> None:
+    """What waits behind a slow file is taken over by a connection that has nothing left to do, and put in place."""
+    fill(project, server, 2 * TURN)
+    server.add("/0.bin", content_of(0), faults=[HangBeforeHeaders()])
+    there: list[str | None] = []
+    async with asyncio.timeout(30), project.manager(parallel=2, stall_timeout=3600.0) as manager:
+        heard = manager.events()
+        run = asyncio.create_task(manager.sync())
+        async for event in heard:
+            there += [event.asset] if event.type == "asset_verified" else []
+            if len(there) == 2 * TURN - 1:
+                break
+        run.cancel()
+        await asyncio.wait([run])
+    assert "a0" not in there

@@ -59,9 +59,9 @@ class FakeSource:
         self._instant = instant
         self._gates: list[asyncio.Event] = []
 
-    def next_attempt(self) -> Attempt | None:
+    def next_attempt(self, has_room: Callable[[str], bool]) -> Attempt | None:
         self.asked += 1
-        if self.work == 0:
+        if self.work == 0 or not has_room(self.host):
             return None
         self.work -= 1
         attempt = Attempt(Segment(0, 10, 0), Origin(0, f"http://{self.host}/"), self.host, 0.0)

@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 import stat
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class Bundles:
         self._folder: Path | None = None
         self._numbers = itertools.count()
         self._open_at_once = 1
+        self._opening = threading.Lock()
 
     async def put(self, files: Sequence[SmallFile]) -> list[Stamp | None]:
         """Put these in place; durable on return. For each its stamp, or None where it could not be done."""
@@ -85,12 +87,14 @@ class Bundles:
             os.close(folder)
 
     def _open(self) -> int:
-        if self._folder is None:
-            self._clear_away()
-            self._folder = self._stage_dir / f"{PATH_KEY}.{CONTENT_KEY}.{Owner.this().encode()}.{secrets.token_hex(4)}"
-            self._folder.mkdir(mode=0o700)
-            self._open_at_once = spare(MOST_OPEN)
-        return os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with self._opening:
+            if self._folder is None:
+                self._clear_away()
+                name = f"{PATH_KEY}.{CONTENT_KEY}.{Owner.this().encode()}.{secrets.token_hex(4)}"
+                (self._stage_dir / name).mkdir(mode=0o700)
+                self._folder = self._stage_dir / name
+                self._open_at_once = spare(MOST_OPEN)
+            return os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     def _clear_away(self) -> None:
         """Remove what processes that were killed have left: a few small files, not worth resuming."""

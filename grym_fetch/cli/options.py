@@ -101,6 +101,8 @@ def transfer_options(command: F) -> F:
         option("--no-private-addresses", is_flag=True, help="Refuse servers with private addresses."),
         option("--offline", is_flag=True, help="Fetch nothing; fail if something is missing."),
         option("--limit-rate", type=Rate(), metavar="RATE", help="Bytes per second over all connections: 500K, 10M."),
+        option("--mirrors", type=click.Choice(["fallback", "together"]), default="fallback", show_default=True,
+               help="Ask the addresses of an asset one after the other, or all at once."),
         option("--max-per-host", type=positive, metavar="N", help="The most of these on one host. [all]"),
         option("-j", "--parallel", type=positive, default=4, metavar="N", show_default=True,
                help="The most connections open at once, over all assets."),

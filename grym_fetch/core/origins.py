@@ -1,13 +1,14 @@
 """The origins of one asset: who is asked now, who may be asked later, who never again.
 
-Rules: they are asked in the manifest's order, one at a time, and kept until they fail. Failures are counted once an
+Rules: they are asked in the manifest's order, one at a time, and kept until they fail; or, if that is wanted, all
+together, each in proportion to its speed. Failures are counted once an
 outage, not once a connection: an attempt that began before the last counted failure adds nothing. Real progress (a
 piece) renews an origin's budget; a few bytes do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from yarl import URL
@@ -47,6 +48,8 @@ class Origin:
     """Whether it sent a web page: the likely reason for a wrong checksum."""
     rate: float | None = None
     """One connection's speed, in bytes per second, smoothed."""
+    wait: float = 0.0
+    """Seconds from a request to the first byte, at the worst of late."""
     _progress: int = field(default=0, repr=False)
 
     @property
@@ -61,6 +64,10 @@ class Origin:
             self._progress = 0
             self.failures = 0
 
+    def waited(self, seconds: float) -> None:
+        """Take note of how long a first byte took, or takes at least."""
+        self.wait = max(seconds, 0.7 * self.wait)
+
     def measured(self, count: int, seconds: float) -> None:
         """Take note of one connection's speed."""
         if seconds > 0 and count > 0:
@@ -69,16 +76,34 @@ class Origin:
 
 
 class Origins:
-    """All origins of one asset, and the one that is asked now."""
+    """All origins of one asset, and the one that is asked now, or first. ``together``: the others are asked as well."""
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], *, together: bool = False) -> None:
         self.all = tuple(Origin(number, url) for number, url in enumerate(urls))
         self.current = self.all[0]
+        self.together = together and len(self.all) > 1
 
     @property
     def usable(self) -> list[Origin]:
         """Those that may still be asked."""
         return [origin for origin in self.all if not origin.is_out]
+
+    def to_ask(self, now: float, at_work: Mapping[Origin, int]) -> list[Origin]:
+        """Whom the next request may go to, the best first. ``at_work``: how many connections each has."""
+        if not self.together:
+            return [] if self.current.is_out or self.current.ready_at > now else [self.current]
+        ready = [origin for origin in self.usable if origin.ready_at <= now]
+        # One that sends all or nothing could not share the work.
+        sharing = [origin for origin in ready if origin.ranges is not False]
+        fastest = max((origin.rate or 0.0 for origin in self.all), default=0.0)
+
+        def seats(origin: Origin) -> tuple[float, int]:
+            # Connections go to origins as seats go to parties: the highest quotient has the next one (d'Hondt). Who was
+            # not measured yet counts as fast, so that it is.
+            rate = origin.rate or fastest or 1.0
+            return -rate / (at_work.get(origin, 0) + 1), origin.number
+
+        return sorted(sharing or ready, key=seats)
 
     def failed(
         self,

@@ -7,6 +7,7 @@ never what was already on disk.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ RATE_WINDOW = 5.0
 """Seconds of the past that the rate is averaged over."""
 SAMPLE_INTERVAL = 0.1
 """Seconds between two samples: bounds the memory of a meter and the rate of its reports."""
+PACE_SECONDS = 0.4
+"""How fast the past is forgotten by a `Pace`: bytes that came so long ago count for a third."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +79,21 @@ class Meter:
 
     def _clamped(self, on_hand: int) -> int:
         return on_hand if self._total is None else min(on_hand, self._total)
+
+
+class Pace:
+    """How fast one connection is just now: an exponentially weighted average, quick to see a connection slow down."""
+
+    def __init__(self, began: float) -> None:
+        self._began = self._at = began
+        self._weighted = 0.0
+
+    def advance(self, now: float, count: int) -> None:
+        """So many bytes have come."""
+        self._weighted = self._weighted * math.exp((self._at - now) / PACE_SECONDS) + count
+        self._at = now
+
+    def rate(self, now: float) -> float:
+        """Bytes per second."""
+        weight = -math.expm1((self._began - now) / PACE_SECONDS) * PACE_SECONDS
+        return self._weighted * math.exp((self._at - now) / PACE_SECONDS) / weight if weight > 0 else 0.0

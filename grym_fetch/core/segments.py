@@ -34,6 +34,8 @@ class SegmentSizes:
 
 SEGMENT_SECONDS = 2.0
 """A segment should take about this long at the speed measured."""
+ROUND_TRIPS = 2
+"""And at least as long as so many times the wait for its first byte."""
 HOPELESS = 8.0
 """A connection this many times slower than another one is cut off when the other is idle."""
 UNBOUNDED = 1 << 62
@@ -58,15 +60,18 @@ class Segment:
         return self.stop - self.position
 
 
-def segment_length(missing: int, connections: int, rate: float | None, sizes: SegmentSizes) -> int:
+def segment_length(
+    missing: int, connections: int, rate: float | None, sizes: SegmentSizes, *, wait: float = 0.0
+) -> int:
     """Return how long the next segment should be, in bytes.
 
     ``missing`` bytes are not yet promised to anyone; ``rate`` is one connection's speed in bytes per second, None
-    before it was measured.
+    before it was measured; ``wait`` the seconds from a request to its first byte.
     """
     ideal = sizes.first if rate is None else max(int(rate * SEGMENT_SECONDS), 4 * sizes.smallest)
     fair = -(-missing // (2 * connections)) if connections > 1 else missing
-    length = min(ideal, fair, sizes.largest)
+    worthwhile = int((rate or 0.0) * wait * ROUND_TRIPS)
+    length = min(max(fair, worthwhile), ideal, sizes.largest)
     # In steps of the smallest one, so that segments are whole pieces mostly.
     return max(sizes.smallest, length // sizes.smallest * sizes.smallest)
 

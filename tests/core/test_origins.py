@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -180,3 +182,65 @@ def test_speed_is_smoothed() -> None:
     assert origin.rate == 500.0
     origin.measured(1000, 1.0)
     assert origin.rate == pytest.approx(0.6 * 500 + 0.4 * 1000)
+
+
+def test_a_wait_is_the_worst_of_late() -> None:
+    """Seconds until the first byte: a long one counts at once and is forgotten slowly."""
+    origin = Origin(0, URLS[0])
+    waits = []
+    for seconds in (0.1, 2.0, 0.1, 0.1):
+        origin.waited(seconds)
+        waits.append(origin.wait)
+    assert waits == pytest.approx([0.1, 2.0, 1.4, 0.98])
+
+
+def shares(origins: Origins, connections: int) -> list[int]:
+    """How many of so many connections each origin gets."""
+    at_work: Counter[Origin] = Counter()
+    for _ in range(connections):
+        at_work[origins.to_ask(0.0, at_work)[0]] += 1
+    return [at_work[origin] for origin in origins.all]
+
+
+@pytest.mark.parametrize(
+    ("rates", "connections", "expected"),
+    [
+        ([None, None], 2, [1, 1]),
+        ([None, None, None], 4, [2, 1, 1]),
+        ([10.0, 10.0], 8, [4, 4]),
+        ([30.0, 10.0], 8, [6, 2]),
+        ([10.0, 1.0], 4, [4, 0]),
+        ([10.0, None], 2, [1, 1]),
+        ([1e9, 1.0, None], 6, [3, 0, 3]),
+    ],
+)
+def test_together_each_has_connections_as_it_is_fast(
+    rates: list[float | None], connections: int, expected: list[int]
+) -> None:
+    """The seats of d'Hondt; who was not measured counts as fast."""
+    origins = Origins([f"https://{n}.example.org/" for n in range(len(rates))], together=True)
+    for origin, rate in zip(origins.all, rates, strict=True):
+        origin.rate = rate
+    assert shares(origins, connections) == expected
+
+
+def test_together_only_those_are_asked_that_can_help() -> None:
+    """Not one that waits, is out, or has no ranges; but that one if there is no other."""
+    origins = Origins([f"https://{n}.example.org/" for n in range(4)], together=True)
+    stream, waiting, out, good = origins.all
+    stream.ranges, waiting.ready_at, out.is_out = False, 5.0, True
+    assert origins.to_ask(0.0, {}) == [good]
+    good.is_out = True
+    assert origins.to_ask(0.0, {}) == [stream]
+    assert origins.to_ask(5.0, {}) == [waiting]
+
+
+def test_one_address_is_never_together() -> None:
+    """Nor are several unless that is wanted: then the current one alone is asked, when it is ready."""
+    assert not Origins(URLS[:1], together=True).together
+    origins = Origins(URLS)
+    assert origins.to_ask(0.0, {}) == [origins.all[0]]
+    origins.current.ready_at = 1.0
+    assert origins.to_ask(0.0, {}) == []
+    origins.current = origins.all[1]
+    assert origins.to_ask(0.0, {}) == [origins.all[1]]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grym_fetch.core.progress import RATE_WINDOW, SAMPLE_INTERVAL, Meter, Progress
+from grym_fetch.core.progress import RATE_WINDOW, SAMPLE_INTERVAL, Meter, Pace, Progress
 
 happenings = st.lists(
     st.tuples(st.floats(0, 20), st.integers(0, 5000), st.integers(0, 3000)),
@@ -138,3 +138,23 @@ def test_time_left() -> None:
     meter.advance(10.0, on_hand=1000, received=1000, total=1000)
     assert meter.read(10.0).eta == 0.0
     assert Meter(now=0.0, total=1000).read(0.0) == Progress(0, 1000, 0.0, None)
+
+
+def test_a_pace_is_exact_while_it_is_steady() -> None:
+    """From the beginning on, and whatever the size of the portions."""
+    for portion in (0.001, 0.05, 0.2):
+        pace = Pace(5.0)
+        for step in range(1, round(2 / portion)):
+            pace.advance(5.0 + step * portion, round(1e6 * portion))
+            assert pace.rate(5.0 + step * portion) == pytest.approx(1e6, rel=0.3 if portion > 0.1 else 0.07)
+
+
+def test_a_pace_forgets() -> None:
+    """A connection that was fast and stands still is known to be slow within two seconds."""
+    pace = Pace(0.0)
+    for step in range(1, 1000):
+        pace.advance(step / 100, 10_000)
+    assert pace.rate(9.99) == pytest.approx(1e6, rel=0.05)
+    assert pace.rate(10.5) < 0.4e6
+    assert pace.rate(12.0) < 0.01e6
+    assert Pace(3.0).rate(3.0) == Pace(3.0).rate(4.0) == 0.0

@@ -333,6 +333,9 @@ def test_a_segment_is_as_long_as_the_connection_is_fast() -> None:
     assert segment_length(plenty, 4, 1e12, REAL) == REAL.largest
     assert segment_length(plenty, 1, 10.0 * MIB, REAL) == 20 * MIB
     assert segment_length(16 * MIB, 4, 1e12, REAL) == 2 * MIB
+    # At the end, too, it is worth the round trip.
+    assert segment_length(16 * MIB, 4, 100.0 * MIB, REAL, wait=0.08) == 16 * MIB
+    assert segment_length(16 * MIB, 4, 100.0 * MIB, REAL, wait=1e9) == REAL.largest
 
 
 @given(
