@@ -263,6 +263,7 @@ class AssetManager:
         external_assets_dir: str | Path | None = None,
         parallel: int | None = None,
         minimal: bool | None = None,
+        allow_stale: bool | None = None,
         settings: Settings | None = None,
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
@@ -274,6 +275,7 @@ class AssetManager:
             external_assets_dir=external_assets_dir,
             parallel=parallel,
             minimal=minimal,
+            allow_stale=allow_stale,
             settings=settings,
             environ=dict(os.environ if environ is None else environ),
             clock=clock,
@@ -376,6 +378,7 @@ class AssetManager:
         """Make the asset present and verified, and return its path. ``force``: fetch it again even if it is valid.
 
         Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call.
+        Raises `StaleManifest` if the manifest is not to be used any more.
         """
         return self._run(asynchronous.AssetManager.download_asset, asset_id, force)
 
@@ -402,6 +405,10 @@ class AssetManager:
 
         return thread.run(state)
 
+    def why_stale(self) -> str | None:
+        """Say why the manifest is not to be used any more, None if it is: see ``expires`` and ``version`` in it."""
+        return self._manager.why_stale()
+
     # -- many assets ------------------------------------------------------------------------------------------------
 
     def download_required_assets(self) -> SyncReport:
@@ -419,7 +426,10 @@ class AssetManager:
         return self._manager.choose(ids, tags, all, minimal)
 
     def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
-        """Say what fetching these assets would take. Reads no file's bytes: one of the right size counts as present."""
+        """Say what fetching these assets would take. Reads no file's bytes: one of the right size counts as present.
+
+        Raises `StaleManifest`.
+        """
         return self._run(asynchronous.AssetManager.plan, assets, force=force)
 
     def sync(
@@ -432,8 +442,8 @@ class AssetManager:
     ) -> SyncReport:
         """Make the chosen assets present and verified; without a choice, all required ones.
 
-        Raises `SyncFailed` if any of them failed (the others are there nevertheless), `UnknownAsset`, or `DiskFull`
-        before the first byte if they would not fit.
+        Raises `SyncFailed` if any of them failed (the others are there nevertheless), `UnknownAsset`, `StaleManifest`,
+        or `DiskFull` before the first byte if they would not fit.
         """
         return self._run(asynchronous.AssetManager.sync, ids, tags, all, minimal, force)
 

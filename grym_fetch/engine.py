@@ -49,6 +49,7 @@ class Settings:
     lock_timeout: float = 3600.0
     offline: bool = False
     allow_unpinned: bool = False
+    allow_stale: bool = False
     allow_private_addresses: bool = True
     sizes: SegmentSizes = field(default_factory=SegmentSizes)
 

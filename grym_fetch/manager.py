@@ -7,6 +7,7 @@ started on first use, so that making a manager costs nothing.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Self
 from grym_fetch._version import __version__
 from grym_fetch.backends.clock import SystemClock
 from grym_fetch.backends.project import Project, find_project, load_manifest, read_manifest
+from grym_fetch.backends.seen import SeenVersion
 from grym_fetch.bus import EventBus, Subscription, is_coroutine_callable
-from grym_fetch.core.errors import DiskFull, GrymFetchError, SyncFailed
+from grym_fetch.core.errors import DiskFull, GrymFetchError, StaleManifest, SyncFailed
 from grym_fetch.core.events import (
     AssetFailed,
     AssetReused,
@@ -25,6 +27,7 @@ from grym_fetch.core.events import (
     RunFinished,
     RunStarted,
 )
+from grym_fetch.core.freshness import version_number, why_stale
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.text import safe_text
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from grym_fetch.backends.prune import PruneReport
     from grym_fetch.delivery import Delivered
     from grym_fetch.editing import Editor, PinReport
+
+log = logging.getLogger(__name__)
 
 _Key = tuple[str, bool, bool]
 
@@ -70,7 +75,8 @@ class AssetManager:
         external_assets_dir: where files are looked for too; default ``../assets``.
         parallel: the most connections open at once, over all assets.
         minimal: use the small stand-ins of assets that have one.
-        settings: any other choice, see `Settings`; ``parallel`` above wins if given.
+        allow_stale: also use a manifest that has expired, or is older than the one used before.
+        settings: any other choice, see `Settings`; ``parallel`` and ``allow_stale`` above win if given.
         environ, clock: for tests; default the process's environment and the system's clock.
     """
 
@@ -82,6 +88,7 @@ class AssetManager:
         external_assets_dir: str | Path | None = None,
         parallel: int | None = None,
         minimal: bool | None = None,
+        allow_stale: bool | None = None,
         settings: Settings | None = None,
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
@@ -90,12 +97,16 @@ class AssetManager:
         self._clock: Clock = clock or SystemClock()
         self._places = (config, assets_dir, external_assets_dir)
         base = settings or Settings()
-        self.settings = base if parallel is None else replace(base, parallel=parallel)
+        base = base if parallel is None else replace(base, parallel=parallel)
+        self.settings = base if allow_stale is None else replace(base, allow_stale=allow_stale)
         self.minimal = _is_true(self._environ.get("GRYM_FETCH_MINIMAL")) if minimal is None else minimal
         self.warnings: tuple[str, ...] = ()
         self._bus = EventBus(self._clock.wall)
         self._project: Project | None = None
         self._manifest: Manifest | None = None
+        self._warned = False
+        self._remembered: Manifest | None = None
+        """The manifest whose version was noted as seen."""
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flights: dict[_Key, _Flight] = {}
@@ -184,6 +195,30 @@ class AssetManager:
         asset = self.manifest.get(asset_id)
         return asset.stand_in() if self.minimal else asset
 
+    def why_stale(self) -> str | None:
+        """Say why the manifest is not to be used any more, None if it is: see ``expires`` and ``version`` in it."""
+        seen = SeenVersion(self.project.assets_dir, self.project.manifest_path).read()
+        return why_stale(self.manifest.version, self.manifest.expires, now=self._clock.wall(), last_seen=seen)
+
+    def _refuse_stale(self) -> None:
+        if (why := self.why_stale()) is not None:
+            source = safe_text(str(self.project.manifest_path))
+            if not self.settings.allow_stale:
+                raise StaleManifest(source, why)
+            if not self._warned:
+                self._warned = True
+                log.warning("%s %s; it is used because that is allowed", source, why)
+
+    async def _accept(self) -> None:
+        """Raise `StaleManifest` if the manifest may not be used; else remember its version as seen."""
+        self._refuse_stale()
+        if self._remembered is not self.manifest:
+            self._remembered = self.manifest
+            version = self.manifest.version if version_number(self.manifest.version) is not None else None
+            seen = SeenVersion(self.project.assets_dir, self.project.manifest_path)
+            if version != seen.read():
+                await asyncio.to_thread(seen.write, version)
+
     # -- single assets ----------------------------------------------------------------------------------------------
 
     async def get_asset_path(self, asset_id: str) -> Path:
@@ -192,6 +227,7 @@ class AssetManager:
         Raises `UnknownAsset`, `UnpinnedAsset`, or what `download_asset` raises.
         """
         engine = self._ready()
+        await self._accept()
         asset = self._asset(asset_id)
         # An unpacked tree takes looking at each of its files, which the delivery does in a thread.
         if not asset.extract and (path := engine.shelf.find_stamped(asset)) is not None:
@@ -202,8 +238,10 @@ class AssetManager:
         """Make the asset present and verified, and return its path. ``force``: fetch it again even if it is valid.
 
         Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call.
+        Raises `StaleManifest` if the manifest is not to be used any more.
         """
         self._ready()
+        await self._accept()
         return (await self._join(self._asset(asset_id), force=force)).path
 
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
@@ -296,8 +334,12 @@ class AssetManager:
         return self.manifest.select(ids or (), tags or (), all=all, minimal=minimal or self.minimal)
 
     async def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
-        """Say what fetching these assets would take. Reads no file's bytes: one of the right size counts as present."""
+        """Say what fetching these assets would take. Reads no file's bytes: one of the right size counts as present.
+
+        Raises `StaleManifest`.
+        """
         engine = self._ready()
+        self._refuse_stale()
         present: list[Asset] = []
         to_fetch: list[Asset] = []
         for asset in assets:
@@ -325,14 +367,15 @@ class AssetManager:
     ) -> SyncReport:
         """Make the chosen assets present and verified; without a choice, all required ones.
 
-        Raises `SyncFailed` if any of them failed (the others are there nevertheless), `UnknownAsset`, or `DiskFull`
-        before the first byte if they would not fit.
+        Raises `SyncFailed` if any of them failed (the others are there nevertheless), `UnknownAsset`, `StaleManifest`,
+        or `DiskFull` before the first byte if they would not fit.
         """
         return await self.sync_assets(self.choose(ids, tags, all, minimal), force=force)
 
     async def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
         """`sync` for assets already chosen."""
         engine = self._ready()
+        await self._accept()
         began, downloaded_before = self._clock.monotonic(), self._downloaded
         self._bus.emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
         tally = _Tally()
@@ -458,6 +501,7 @@ class AssetManager:
         from grym_fetch.repo.tree import find_root
 
         async def get(asset: Asset) -> Path:
+            await self._accept()
             return (await self._join(asset, force=False)).path
 
         root = find_root(self.project.root, self.project.root)
@@ -481,6 +525,7 @@ class AssetManager:
             if file is not None:
                 asset = await editor.take_in(asset, file)
             elif fetch:
+                await self._accept()
                 asset = await editor.fetch(asset)
             self._take(await editor.add(asset))
         await self._bus.settle()
@@ -514,6 +559,7 @@ class AssetManager:
             if kind.is_stand_in or not self.minimal
         ]
         wanted = [asset for asset in each_kind if not asset.pinned or (ids is not None and asset.size is None)]
+        await self._accept()
         if not wanted:
             from grym_fetch.editing import PinReport
 

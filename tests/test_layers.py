@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
 CORE_LAYERS: list[set[str]] = [
     {"text"},
     {"errors"},
-    {"ranges", "digest", "paths", "events"},
+    {"ranges", "digest", "paths", "events", "freshness"},
     {"http", "addresses", "manifest_values", "archives"},
     {"manifest", "manifest_schema", "journal", "segments", "policy", "progress"},
     {"origins", "manifest_plain", "manifest_text"},

@@ -34,13 +34,18 @@ def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
 
     setup = set_up_logging(common)
     manager = AssetManager(
-        common.config, assets_dir=common.assets_dir, external_assets_dir=common.external_assets_dir, minimal=False
+        common.config,
+        assets_dir=common.assets_dir,
+        external_assets_dir=common.external_assets_dir,
+        minimal=False,
+        allow_stale=True,
     )
     try:
         if not _show_manifest(manager, common):
             return exit_codes.WRONG_USAGE
         assets = [manager.manifest.get(asset_id) for asset_id in ids] or list(manager.manifest.assets)
-        levels = asyncio.run(_examine(manager, assets, common, chosen=bool(ids)))
+        levels = {"fail"} if _is_stale(manager, common) else set()
+        levels |= asyncio.run(_examine(manager, assets, common, chosen=bool(ids)))
     except GrymFetchError as error:
         click.echo("error: " + "\n".join(safe_text(line, limit=1000) for line in str(error).split("\n")), err=True)
         return exit_codes.exit_code(error)
@@ -71,6 +76,17 @@ def _show_manifest(manager: AssetManager, common: Common) -> bool:
     print_finding(Finding("ok", "manifest", f"{place}: {count} asset{'s' if count != 1 else ''}"), common)
     for warning in manager.warnings:
         print_finding(Finding("warn", "manifest", warning, "correct or remove them"), common)
+    return True
+
+
+def _is_stale(manager: AssetManager, common: Common) -> bool:
+    """Show that the manifest is not to be used any more, if that is so."""
+    from grym_fetch.diagnosis import Finding
+
+    if (why := manager.why_stale()) is None:
+        return False
+    advice = "get a newer one, or pass --allow-stale to use it as it is"
+    print_finding(Finding("fail", "manifest", why, advice), common)
     return True
 
 

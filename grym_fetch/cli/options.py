@@ -98,6 +98,7 @@ def transfer_options(command: F) -> F:
         option("--retries", type=click.IntRange(min=0), default=5, metavar="N", show_default=True,
                help="Further attempts on one origin that makes no progress."),
         option("--allow-unpinned", is_flag=True, help="Also take assets without a checksum, unverified."),
+        option("--allow-stale", is_flag=True, help="Also use a manifest that has expired, or is older than before."),
         option("--no-private-addresses", is_flag=True, help="Refuse servers with private addresses."),
         option("--offline", is_flag=True, help="Fetch nothing; fail if something is missing."),
         option("--limit-rate", type=Rate(), metavar="RATE", help="Bytes per second over all connections: 500K, 10M."),

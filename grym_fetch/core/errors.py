@@ -4,7 +4,8 @@
 
     GrymFetchError
     ├── ManifestError            the user's file; every problem at once
-    │   └── ManifestMissing      no file there
+    │   ├── ManifestMissing      no file there
+    │   └── StaleManifest        expired, or older than one seen before
     ├── UnknownAsset             no such id; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
     ├── AssetMissing             offline, and the file is not there
@@ -88,6 +89,14 @@ class ManifestMissing(ManifestError):
         super().__init__(looked_for, [Problem("no such file", "", looked_for)])
         advice = "Name another one with --config, or write one (`grym-fetch schema` prints the format)."
         self.args = (f"no manifest: there is no {looked_for}. {advice}",)
+
+
+class StaleManifest(ManifestError):
+    """The manifest has expired, or is older than the one that was used before."""
+
+    def __init__(self, source: str, why: str) -> None:
+        super().__init__(source, [Problem("top level", "", why)])
+        self.args = (f"{source} {why}; nothing was done. Get a newer one, or pass --allow-stale to use it as it is.",)
 
 
 class UnknownAsset(GrymFetchError, LookupError):

@@ -82,10 +82,11 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The assets of a project, in the order of the file. Ids are distinct."""
+    """The assets of a project, in the order of the file. Ids are distinct. ``expires``: seconds since the epoch."""
 
     version: str | None = None
     updated: str | None = None
+    expires: float | None = None
     assets: tuple[Asset, ...] = ()
     extra: Mapping[str, object] = field(default_factory=dict, hash=False)
     _by_id: dict[str, Asset] = field(init=False, repr=False, compare=False)

@@ -207,7 +207,7 @@ def _head_by_model(raw: object, problems: _Problems) -> Manifest | None:
     from grym_fetch.core.manifest_schema import ManifestFile, read_model
 
     file = read_model(ManifestFile, raw, (), problems.add)
-    return None if file is None else Manifest(file.version, file.updated, extra=file.model_extra or {})
+    return None if file is None else Manifest(file.version, file.updated, file.expires, extra=file.model_extra or {})
 
 
 def _asset_by_model(value: object, index: int, problems: _Problems) -> Asset | None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.freshness import parse_expiry
 from grym_fetch.core.manifest import Asset, Manifest, StandIn
 from grym_fetch.core.manifest_values import MAX_FALLBACK_URLS, MAX_SIZE, check_id, check_label, check_url
 from grym_fetch.core.paths import check_local_path
@@ -28,11 +29,18 @@ _ASSET_KEYS = _STAND_IN_KEYS | {
 def read_plain_head(raw: Mapping[str, object]) -> Manifest | None:
     """Return what stands beside ``assets``, as a manifest without assets; None if the models must look at it."""
     schema = {key: value for key, value in raw.items() if key == "$schema"}  # for editors
-    if not raw.keys() <= {"version", "updated", "assets", *schema}:
+    if not raw.keys() <= {"version", "updated", "expires", "assets", *schema}:
         return None
     try:
-        return Manifest(_maybe(str, raw.get("version")), _maybe(str, raw.get("updated")), extra=schema)
-    except TypeError:
+        get = raw.get
+        expires = _maybe(str, get("expires"))
+        return Manifest(
+            _maybe(str, get("version")),
+            _maybe(str, get("updated")),
+            None if expires is None else parse_expiry(expires),
+            extra=schema,
+        )
+    except (TypeError, ValueError):
         return None
 
 

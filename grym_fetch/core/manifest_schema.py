@@ -25,6 +25,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from grym_fetch.core.digest import CHECKSUM_RULE, Checksum
+from grym_fetch.core.freshness import EXPIRY_RULE, parse_expiry
 from grym_fetch.core.manifest_values import (
     ID_RULE,
     LABEL_RULE,
@@ -52,6 +53,7 @@ RULES: Mapping[str, str] = {
     "assets": "a list of assets",
     "assets[]": "an object with at least id, url and localPath",
     "updated": "a string such as 2025-03-09T12:00:00Z",
+    "expires": EXPIRY_RULE,
     "version": _VERSION_RULE,
     "id": ID_RULE,
     "name": "a string",
@@ -110,6 +112,12 @@ def _read_version(value: object) -> str | None:
     return str(value)
 
 
+def _read_expiry(value: object) -> float:
+    if not isinstance(value, str):
+        raise ValueError(f"{describe(value)}; allowed: {EXPIRY_RULE}")  # noqa: TRY004 - pydantic's wish
+    return parse_expiry(value)
+
+
 _DIGEST_PATTERN = "^(([Ss][Hh][Aa]256:)?[0-9A-Fa-f]{64}|([Ss][Hh][Aa]512|[Bb][Ll][Aa][Kk][Ee]2[Bb]):[0-9A-Fa-f]{128})$"
 _Url = Annotated[
     str,
@@ -131,6 +139,9 @@ _Checksum = Annotated[
     WithJsonSchema({"type": "string", "pattern": _DIGEST_PATTERN}),
 ]
 _Version = Annotated[str | None, PlainValidator(_read_version), WithJsonSchema({"type": ["string", "number", "null"]})]
+_Expires = Annotated[
+    float, PlainValidator(_read_expiry), WithJsonSchema({"type": "string", "format": "date-time"}, mode="validation")
+]
 _Size = Annotated[int, Field(ge=0, le=MAX_SIZE)]
 _FallbackUrls = Annotated[list[_Url], Field(max_length=MAX_FALLBACK_URLS)]
 
@@ -199,8 +210,14 @@ class ManifestFile(_Entry):
 
     model_config = ConfigDict(title="grym-fetch manifest (assets.json)")
 
-    version: _Version = Field(default=None, description="Version of this list of assets.")
+    version: _Version = Field(
+        default=None,
+        description="Version of this list of assets. One of numbers and dots must not fall; other text is a label.",
+    )
     updated: str | None = Field(default=None, description="When the list was last changed, in ISO 8601.")
+    expires: _Expires | None = Field(
+        default=None, description="When this list is no longer to be used, in RFC 3339. null: never."
+    )
     assets: list[AssetEntry] = Field(description="The assets. Ids and local paths must be distinct.")
 
 

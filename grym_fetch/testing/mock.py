@@ -136,6 +136,13 @@ class MockAssetManager(AssetManager):
         """Do what is done before the first call."""
         self._ready()
 
+    def why_stale(self) -> str | None:
+        """A mock's manifest is always fresh."""
+        return None
+
+    async def _accept(self) -> None:
+        """Leave no trace."""
+
     def _ready(self) -> Engine:
         loop = asyncio.get_running_loop()
         if self._engine is None or self._loop is not loop:

@@ -1,0 +1,63 @@
+"""Whether a manifest is still good: not past its ``expires``, and not an older version than one seen before.
+
+Rules: both are the manifest's own words, so they guard against being handed an old manifest, by a stale mirror or cache
+or on purpose, and not against one that was written to deceive. A manifest that has neither is always good.
+"""
+
+from __future__ import annotations
+
+import re
+
+from grym_fetch.core.text import safe_text
+
+EXPIRY_RULE = "a time with a zone such as 2026-12-31T00:00:00Z"
+
+VersionNumber = tuple[int, ...]
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)  # RFC 3339, 5.6
+_VERSION = re.compile(r"v?\d{1,20}(\.\d{1,20}){0,7}", re.ASCII)
+
+
+def parse_expiry(text: str) -> float:
+    """Return the moment that an RFC 3339 time names, in seconds since the epoch. Raises `ValueError`."""
+    from datetime import datetime  # most manifests have no such time
+
+    try:
+        if not _TIME.fullmatch(text):
+            raise ValueError
+        return datetime.fromisoformat(text.upper()).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError(f"is no such time; allowed: {EXPIRY_RULE}") from None
+
+
+def version_number(text: str | None) -> VersionNumber | None:
+    """Return a version that can be compared: numbers joined by dots, a ``v`` before them or not. None for any other.
+
+    ``1``, ``1.0`` and ``v1.0.0`` are the same version, and ``1.10`` is later than ``1.9``.
+    """
+    if text is None or not _VERSION.fullmatch(text):
+        return None
+    numbers = [int(part) for part in text.removeprefix("v").split(".")]
+    while len(numbers) > 1 and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def why_stale(version: str | None, expires: float | None, *, now: float, last_seen: str | None) -> str | None:
+    """Say why a manifest is not taken, or None. ``expires`` and ``now`` in seconds since the epoch."""
+    if expires is not None and now >= expires:
+        return f"expired on {_shown(expires)} (it is {_shown(now)} by this machine's clock)"
+    seen = version_number(last_seen)
+    if seen is None:
+        return None
+    number = version_number(version)
+    if number is None:
+        has = "has no version" if version is None else f"has the version '{safe_text(version, limit=80)}'"
+        return f"{has}, which cannot be compared with version {last_seen} that was seen here before"
+    return f"is version {version}, older than version {last_seen} that was seen here before" if number < seen else None
+
+
+def _shown(moment: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
