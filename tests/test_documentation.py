@@ -305,7 +305,7 @@ def test_python_examples_compile(block: Block) -> None:
     tree = compile(textwrap.dedent(block.text), str(block), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("grym_fetch"):
-            module = __import__(node.module, fromlist=["_"])
+            module = __import__(node.module, fromlist=[alias.name for alias in node.names])
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
