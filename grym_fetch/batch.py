@@ -34,6 +34,8 @@ TURN = 32
 """Assets that a connection fetches before the scheduler may give it to somebody else."""
 BUNDLE_FILES = 64
 BUNDLE_BYTES = 4 * 1024 * 1024
+SOON = 1.0
+"""Seconds. On a slow link bundles are put away this often, however small, and connections come free for others."""
 PATIENCE = 3
 """After so many assets in a row that could not be had the short way, the rest is left over as well."""
 
@@ -62,12 +64,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """An asset's bytes, as they came. ``began`` is when it was asked for, in monotonic seconds."""
+    """An asset's bytes, as they came: asked for at ``began``, here at ``came``, in monotonic seconds."""
 
     asset: Asset
     checksum: Checksum
     data: bytearray
     began: float
+    came: float
 
 
 class Batch:
@@ -141,7 +144,8 @@ class Batch:
     async def fetch(self, turn: Turn, connection: Connection) -> None:
         """Fetch these over a connection. Raises nothing but cancellation."""
         try:
-            while turn.assets and self._in_a_row < PATIENCE:
+            began = self._clock.monotonic()
+            while turn.assets and self._in_a_row < PATIENCE and self._clock.monotonic() - began < SOON:
                 parcel = await self._get(turn.assets[0], connection)
                 asset = turn.assets.popleft()
                 if parcel is None:
@@ -183,7 +187,7 @@ class Batch:
                 answer.response.close()
         except GrymFetchError:
             return None
-        return Parcel(asset, asset.checksum, data, began)
+        return Parcel(asset, asset.checksum, data, began, self._clock.monotonic())
 
     async def _receive(self, response: Response, data: bytearray) -> bool:
         """Fill ``data``. False if there is less or more of it."""
@@ -206,7 +210,8 @@ class Batch:
     async def _take(self, parcel: Parcel) -> None:
         self._bundle.append(parcel)
         self._bundle_bytes += len(parcel.data)
-        if len(self._bundle) >= BUNDLE_FILES or self._bundle_bytes >= BUNDLE_BYTES:
+        waited = self._clock.monotonic() - self._bundle[0].came
+        if len(self._bundle) >= BUNDLE_FILES or self._bundle_bytes >= BUNDLE_BYTES or waited >= SOON:
             # This connection waits for the disk, the others go on: a slow disk slows them all down in the end.
             await self._put_away()
 

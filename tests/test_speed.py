@@ -10,6 +10,7 @@ import asyncio
 import selectors
 from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class Network:
         self.given: Counter[str] = Counter()
         self.world = SmallWorld(contents, pace=self._pace, chunk=64 * KIB, clock=lambda _: LoopClock())
         self.project = Project(tmp_path / f"p{len(list(tmp_path.iterdir()))}")
-        self.path = self.project.add("a", list(contents), CONTENT)
+        self.path = self.project.add("a", [url for url, content in contents.items() if len(content) == SIZE], CONTENT)
         self._speed = speed
         self.delay: Callable[[], float] = lambda: delay
 
@@ -165,6 +166,23 @@ def test_a_server_that_thinks_is_waited_for(tmp_path: Path) -> None:
     networks[0].delay = lambda: 2.0 if networks[0].given[ONE] > 4 * MIB else 0.01
     assert networks[0].sync() <= 24
     assert len(networks[0].world.requests) <= 40
+
+
+def test_many_small_files_on_a_slow_link(tmp_path: Path) -> None:
+    """They are put in place every second, not at the end, and a large file has its share of connections meanwhile."""
+    contents = {f"https://one.example.org/{n}": seeded_bytes(20 * KIB, seed=n) for n in range(200)}
+    network = Network(
+        tmp_path, lambda _, url: 40.0 * KIB if url in contents else RATE, contents={ONE: CONTENT, **contents}
+    )
+    for n, (url, content) in enumerate(contents.items()):
+        network.project.add(f"small-{n}", [url], content)
+    network.sync()
+    began, *events = network.heard.events
+    ends = [event.time for event in events if event.type == "asset_verified"]
+    assert len(ends) == 201
+    assert max(after - before for before, after in pairwise([began.time, *ends])) <= 2.0
+    first = next(event for event in events if event.type == "progress" and event.asset == "a")
+    assert first.time - began.time <= 1.5
 
 
 # -- mirrors ----------------------------------------------------------------------------------------------------------
