@@ -148,7 +148,7 @@ class DisplayModel:
                 self._assets, self._expected_bytes = event.assets, event.bytes
                 self._meter = Meter(now=now)
             case events.AssetVerified():
-                self._verified += self._end(event.asset, size=event.size)
+                self._verified += self._end(event.asset, size=event.size, downloaded=event.downloaded_bytes)
             case events.AssetFailed():
                 self._failed += self._end(event.asset, size=None)
             case events.AssetReused():
@@ -216,7 +216,7 @@ class DisplayModel:
             self._sizeless += sign * (row.total is None and row.phase is not Phase.WAITING)
             self._resumed += sign * row.resumed
 
-    def _end(self, asset: str | None, *, size: int | None) -> bool:
+    def _end(self, asset: str | None, *, size: int | None, downloaded: int = 0) -> bool:
         """Take the row out; say whether it was the asset's first end.
 
         Its bytes stay in the totals: all of them, or what a failure had reached.
@@ -235,7 +235,8 @@ class DisplayModel:
         self._total += reached
         self._resumed += row.resumed
         if size is not None:
-            self.saved_bytes += min(row.resumed, size)
+            # A server without ranges sends also what was kept.
+            self.saved_bytes += max(0, min(row.resumed, size - downloaded))
         else:
             self._expected_bytes -= max(0, (row.total or 0) - reached)
         return True
