@@ -4,12 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test sweep check format lint types reliability bench clean
+.PHONY: demo test sweep check format lint types reliability bench constraints oldest audit clean
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grym-fetch needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,speed]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,speed]'
 	@touch $@
 
 demo: $(READY)  ## the main job, with no network
@@ -40,6 +40,25 @@ reliability: $(READY)  ## write docs/reliability.md anew from the marks of the t
 
 bench: $(READY)  ## speed, against the tools that are installed
 	$(BIN)/python -m benchmarks
+
+constraints:  ## write constraints.txt anew from the newest versions there are; run the checks afterwards
+	$(PYTHON) -m venv --clear .venv/newest
+	.venv/newest/bin/python -m pip install --quiet --disable-pip-version-check '.[dev,speed]'
+	{ sed -n '/^#/p' constraints.txt; .venv/newest/bin/python -m pip freeze --exclude grym-fetch --disable-pip-version-check \
+	  | sed 's/^uvloop==.*/&; platform_system != "Windows"/'; } > constraints.new
+	mv constraints.new constraints.txt
+
+oldest: $(READY)  ## the tests with the oldest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear .venv/oldest
+	$(BIN)/python -m tests.dependencies > .venv/oldest/constraints.txt
+	.venv/oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint .venv/oldest/constraints.txt --editable '.[dev,speed]'
+	.venv/oldest/bin/python -m pytest -q -n auto -m "not alone and not sweep"
+
+audit: $(READY)  ## known vulnerabilities of the versions in constraints.txt; asks the package index
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv/audit/bin/pip-audit --no-deps --disable-pip --progress-spinner off --requirement constraints.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -11,7 +11,6 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from grym_fetch.backends.project import Project
@@ -172,11 +171,11 @@ def read_netrc(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """
     import netrc
 
-    path = Path(environ.get("NETRC") or Path.home() / ".netrc")
+    path = environ.get("NETRC") or os.path.expanduser("~/.netrc")
     try:
         if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
             return {}
         hosts = netrc.netrc(path).hosts
-    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
+    except (OSError, netrc.NetrcParseError, ValueError):
         return {}
     return {host.lower(): (login, password or "") for host, (login, _, password) in hosts.items() if host != "default"}

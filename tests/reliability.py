@@ -1,6 +1,6 @@
-"""Which test proves what: reads ``reliability.toml`` and the tests' marks, and writes the tables of the document.
+"""Which test proves what: reads ``reliability.toml`` and the tests' marks, and writes the tables of two documents.
 
-``python -m tests.reliability`` brings ``docs/reliability.md`` up to date.
+``python -m tests.reliability`` brings ``docs/reliability.md`` and ``SECURITY.md`` up to date.
 
 Rules: a test says what it proves with ``@pytest.mark.shows("N1")``, on itself, its class, its module, or on one of its
 parameters. Marks are read from the imported modules, not by running or collecting anything.
@@ -21,6 +21,7 @@ from _pytest.mark.structures import ParameterSet
 
 TESTS = Path(__file__).parent
 DOCUMENT = TESTS.parent / "docs" / "reliability.md"
+SECURITY = TESTS.parent / "SECURITY.md"
 BEGIN = "<!-- From here on written by `make reliability`. -->\n"
 
 # --- What is promised ---------------------------------------------------------------------------------------
@@ -68,9 +69,14 @@ def bugs() -> tuple[Row, ...]:
     return _rows("bugs", "unaffected")
 
 
+def promises() -> tuple[Row, ...]:
+    """The promises of SECURITY.md; ``what`` is a word for each, ``comes`` what is promised."""
+    return _rows("promises", "uncovered")
+
+
 def all_rows() -> list[Row]:
-    """Faults and bugs."""
-    return [*(row for section in sections() for row in section.rows), *bugs()]
+    """Faults, bugs and promises."""
+    return [*(row for section in sections() for row in section.rows), *bugs(), *promises()]
 
 
 def open_rows() -> set[str] | None:
@@ -149,21 +155,30 @@ def tables() -> str:
     return "".join(parts)
 
 
-def _proof(row: Row) -> str:
+def promise_table() -> str:
+    """The part of SECURITY.md that is made."""
+    rows = [f"| {r.id} | **{r.what}.** {r.comes} | {_proof(r, '')} |\n" for r in promises()]
+    return "\n| | What is promised | Tests |\n|---|---|---|\n" + "".join(rows)
+
+
+def _proof(row: Row, up: str = "../") -> str:
     if row.why_untested is not None:
         return f"none: {row.why_untested}"
     by_place: dict[str, list[str]] = {}
     for test in sorted(shown().get(row.id, ())):
         place, _, name = test.partition("::")
         by_place.setdefault(place, []).append(name)
-    lines = [f"[{place}](../tests/{place}): " + ", ".join(f"`{n}`" for n in names) for place, names in by_place.items()]
+    lines = [
+        f"[{place}]({up}tests/{place}): " + ", ".join(f"`{n}`" for n in names) for place, names in by_place.items()
+    ]
     return "<br>".join(lines) or "open"
 
 
 def write() -> None:
-    """Bring the document up to date."""
-    head, _, _ = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    DOCUMENT.write_text(head + BEGIN + tables(), encoding="utf-8")
+    """Bring the documents up to date."""
+    for document, made in ((DOCUMENT, tables()), (SECURITY, promise_table())):
+        head, _, _ = document.read_text(encoding="utf-8").partition(BEGIN)
+        document.write_text(head + BEGIN + made, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ async def test_a_page_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://host.example/a", "file:///etc/passwd", "a.bin", "https://", "http://h:x/"])
+@pytest.mark.shows("S9")
 async def test_other_addresses_are_never_asked(url: str) -> None:
     """Only http and https addresses are asked."""
     connection = ScriptedConnection()
@@ -131,7 +132,7 @@ async def test_where_a_location_leads(location: str, target: str) -> None:
     "location",
     ["http://hub.example/a.bin?sig=hush", "file:///etc/passwd", "ftp://hub.example/a", "javascript:1", "data:,x"],
 )
-@pytest.mark.shows("A11", "A12")
+@pytest.mark.shows("A11", "A12", "S6", "S9")
 async def test_a_redirect_to_somewhere_bad_is_refused(location: str) -> None:
     """Neither down to http nor to another scheme does a redirect lead, and the refusal tells no query."""
     connection = ScriptedConnection({HUB: [to(location)]})
@@ -166,7 +167,7 @@ async def test_the_longest_chain() -> None:
     assert isinstance((await ask(chain(MAX_REDIRECTS), Origin(0, HUB))).verdict, Partial)
 
 
-@pytest.mark.shows("A8")
+@pytest.mark.shows("A8", "S4")
 async def test_one_redirect_too_many() -> None:
     """One more is refused, nothing is left open, and nothing is remembered."""
     connection, origin = chain(MAX_REDIRECTS + 1), Origin(0, HUB)
@@ -178,7 +179,7 @@ async def test_one_redirect_too_many() -> None:
 
 
 @pytest.mark.parametrize("back", [HUB, CDN, "https://cdn.example/a.bin?sig=hush#again"])
-@pytest.mark.shows("A8")
+@pytest.mark.shows("A8", "S4")
 async def test_a_loop_is_noticed_when_it_closes(back: str) -> None:
     """A redirect to where we have been is refused at once, and the refusal tells no query."""
     connection = ScriptedConnection({HUB: [to(CDN)], CDN: [to(back)]})
@@ -195,6 +196,7 @@ def authorizations(connection: ScriptedConnection) -> list[str | None]:
     return [fields.get("Authorization") for _, fields in connection.asked]
 
 
+@pytest.mark.shows("S7")
 async def test_credentials_go_to_their_own_origin() -> None:
     """The token of a host goes to that host, also when a redirect stays there."""
     there = "https://hub.example/b.bin"
@@ -207,7 +209,7 @@ async def test_credentials_go_to_their_own_origin() -> None:
     "target",
     [CDN, "https://hub.example:8443/a.bin", "https://sub.hub.example/a.bin", "https://hub.example.evil.example/a.bin"],
 )
-@pytest.mark.shows("A9", "A10")
+@pytest.mark.shows("A9", "A10", "S7")
 async def test_credentials_stay_behind(target: str) -> None:
     """Another host, another port or a subdomain gets nothing: neither the first origin's token nor one of its own."""
     connection = ScriptedConnection({HUB: [to(target)], target: [part()]})
@@ -215,7 +217,7 @@ async def test_credentials_stay_behind(target: str) -> None:
     assert authorizations(connection) == ["Bearer hub-token", None]
 
 
-@pytest.mark.shows("A9")
+@pytest.mark.shows("A9", "S7")
 async def test_credentials_do_not_come_back() -> None:
     """Once another origin has led the way, the first one gets no credentials either: it did not choose the address."""
     back = "https://hub.example/chosen-by-cdn"
@@ -224,7 +226,7 @@ async def test_credentials_do_not_come_back() -> None:
     assert authorizations(connection) == ["Bearer hub-token", None, None]
 
 
-@pytest.mark.shows("A9")
+@pytest.mark.shows("A9", "S7")
 async def test_a_remembered_address_gets_no_credentials() -> None:
     """What a redirect led to is asked without credentials also when it is asked directly."""
     connection, origin = ScriptedConnection({HUB: [to(CDN)], CDN: [part()]}), Origin(0, HUB)
@@ -242,6 +244,7 @@ async def test_userinfo_becomes_a_field() -> None:
     assert authorizations(connection) == ["Basic dXNlcjpwQHNz", None]
 
 
+@pytest.mark.shows("S7")
 async def test_plain_http_gets_no_credentials() -> None:
     """Over plain http a token would be everybody's; on this machine it stays here."""
     away, here = "http://hub.example/a.bin", "http://127.0.0.1:8000/a.bin"
@@ -252,7 +255,7 @@ async def test_plain_http_gets_no_credentials() -> None:
     assert authorizations(connection) == [None, "Bearer local"]
 
 
-@pytest.mark.shows("A14")
+@pytest.mark.shows("A14", "S7")
 async def test_each_origin_has_its_own() -> None:
     """A mirror gets its own token and never the first origin's."""
     mirror = "https://mirror.example/a.bin"

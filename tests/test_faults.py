@@ -136,6 +136,7 @@ SURVIVED: dict[str, list[Fault]] = {
 
 @pytest.mark.parametrize("known_size", [True, False], ids=["size known", "size unknown"])
 @pytest.mark.parametrize("faults", [row(name, faults) for name, faults in SURVIVED.items()])
+@pytest.mark.shows("S4")
 async def test_one_origin_survives(
     server: AssetServer, project: Project, faults: list[Fault], known_size: bool
 ) -> None:
@@ -192,6 +193,7 @@ async def test_one_bad_origin_is_named(
 
 @pytest.mark.parametrize("known_size", [True, False], ids=["size known", "size unknown"])
 @pytest.mark.parametrize("name", [*(row(name, name) for name in FATAL), "half-way for good"])
+@pytest.mark.shows("S12")
 async def test_a_good_mirror_saves_it(server: AssetServer, project: Project, name: str, known_size: bool) -> None:
     """However the first origin lies or fails, one good mirror is enough; the switch is told with its reason."""
     faults = FATAL[name][0] if name in FATAL else [Truncate(after=0, covering=SIZE // 2)]
@@ -208,7 +210,7 @@ async def test_a_good_mirror_saves_it(server: AssetServer, project: Project, nam
     assert all(event["reason"] for event in [*switches, *restarts])
 
 
-@pytest.mark.shows("R13")
+@pytest.mark.shows("R13", "S12")
 async def test_good_bytes_are_kept_at_a_switch(server: AssetServer, project: Project) -> None:
     """What a mirror gave before it failed for good is not fetched again from the next one."""
     half = SIZE // 2
@@ -221,7 +223,7 @@ async def test_good_bytes_are_kept_at_a_switch(server: AssetServer, project: Pro
     assert server.stats.of("/good.bin").body_bytes_sent <= SIZE - half + 128 * KIB
 
 
-@pytest.mark.shows("C6", "A20")
+@pytest.mark.shows("C6", "A20", "S1", "S12")
 async def test_wrong_on_every_mirror(server: AssetServer, project: Project) -> None:
     """A wrong checksum everywhere is an integrity error that names both digests and each origin."""
     first = server.add("/first.bin", CONTENT, faults=[FlipByte(at=10)])
@@ -240,7 +242,7 @@ async def test_wrong_on_every_mirror(server: AssetServer, project: Project) -> N
     assert project.staged() == []
 
 
-@pytest.mark.shows("C5", "B15")
+@pytest.mark.shows("C5", "B15", "S1")
 async def test_poisoned_resume(server: AssetServer, project: Project) -> None:
     """Wrong bytes that an earlier run left are found out and fetched again, once, from the same origin."""
     file = server.add("/a.bin", CONTENT, faults=[FlipByte(at=5, times=1), Reset(after=0, covering=400_000)])
@@ -256,7 +258,7 @@ async def test_poisoned_resume(server: AssetServer, project: Project) -> None:
 
 
 @pytest.mark.parametrize("etag", ["changes", "stays", "absent"])
-@pytest.mark.shows("R10", "R12")
+@pytest.mark.shows("R10", "R12", "S3")
 async def test_content_changes_between_runs(server: AssetServer, project: Project, etag: str) -> None:
     """A file that was replaced at its origin between two runs is never mixed with its old half."""
     faults: list[Fault] = [Reset(after=0, covering=400_000)]
@@ -276,7 +278,7 @@ async def test_content_changes_between_runs(server: AssetServer, project: Projec
     assert path.read_bytes() == CONTENT
 
 
-@pytest.mark.shows("R9", "B40")
+@pytest.mark.shows("R9", "B40", "S3")
 async def test_content_changes_while_we_fetch(server: AssetServer, project: Project) -> None:
     """A file that is replaced at its origin half-way through is fetched anew, not mixed."""
     old = seeded_bytes(SIZE, seed=8)
@@ -289,7 +291,7 @@ async def test_content_changes_while_we_fetch(server: AssetServer, project: Proj
     assert recorder.of("asset_restarted")
 
 
-@pytest.mark.shows("R9", "R12")
+@pytest.mark.shows("R9", "R12", "S1", "S3")
 async def test_content_changes_in_secret(server: AssetServer, project: Project) -> None:
     """A change that the server hides is found out by the checksum, and the next run is right."""
     old = seeded_bytes(SIZE, seed=8)
@@ -304,7 +306,7 @@ async def test_content_changes_in_secret(server: AssetServer, project: Project) 
     assert path.read_bytes() == CONTENT
 
 
-@pytest.mark.shows("R9", "R12", "B40")
+@pytest.mark.shows("R9", "R12", "B40", "S3")
 async def test_unpinned_parts_are_never_mixed(server: AssetServer, project: Project) -> None:
     """Without a checksum, content that changes under us ends as one of the two versions, whole."""
     old = seeded_bytes(SIZE, seed=8)
@@ -353,7 +355,7 @@ async def test_sizes_at_the_edges(server: AssetServer, project: Project, size: i
         assert path.read_bytes() == content
 
 
-@pytest.mark.shows("M13", "U4")
+@pytest.mark.shows("M13", "U4", "S8")
 async def test_no_secret_is_kept(server: AssetServer, project: Project) -> None:
     """A secret in an address reaches the server and no event, error, journal or log."""
     canary = "s3cr3t-canary"

@@ -73,7 +73,7 @@ async def never_return(manager: AssetManager, event: Event) -> object:
     return await asyncio.Event().wait()
 
 
-@pytest.mark.shows("U6")
+@pytest.mark.shows("U6", "S13")
 @pytest.mark.parametrize(
     "callback",
     [
@@ -97,7 +97,7 @@ async def test_whatever_a_callback_does_the_file_arrives(project: Project, callb
     assert [event["asset"] for event in recorder.of("asset_verified")].count("a") == 1
 
 
-@pytest.mark.shows("U6")
+@pytest.mark.shows("U6", "S13")
 async def test_a_callback_may_close_the_manager(project: Project) -> None:
     """Closed from within, the manager cancels who waits for a file, and does not wait for the one who closes it."""
     async with asyncio.timeout(15), project.manager() as manager:

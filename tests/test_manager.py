@@ -123,7 +123,7 @@ async def test_check_asset(project: Project) -> None:
         assert "checksum" in (status.error or "")
 
 
-@pytest.mark.shows("C12")
+@pytest.mark.shows("C12", "S1")
 async def test_a_file_changed_behind_our_back(project: Project) -> None:
     """A verified file that was changed afterwards is noticed and replaced, though size and times were put back."""
     async with project.manager() as manager:
@@ -152,6 +152,7 @@ async def test_sync_reports(project: Project, server: AssetServer) -> None:
         assert list(caught.value.failures) == ["c"]
 
 
+@pytest.mark.shows("S1")
 async def test_unknown_and_unpinned(project: Project, server: AssetServer) -> None:
     """An unknown id and an asset without a checksum are refused with errors of their own."""
     project.add("loose", [server.add("/l.bin", CONTENT).url], CONTENT, pinned=False)
@@ -192,7 +193,7 @@ async def test_progress_callbacks(project: Project, kind: str) -> None:
         assert len(seen) == count
 
 
-@pytest.mark.shows("U5", "U6")
+@pytest.mark.shows("U5", "U6", "S13")
 async def test_bad_callbacks_harm_nothing(project: Project) -> None:
     """A callback that raises, and one that blocks its thread for ever, stop no download."""
     release = threading.Event()
@@ -256,7 +257,7 @@ async def test_redirects_are_remembered_and_walked_again(project: Project, serve
     assert "retry_scheduled" not in kinds
 
 
-@pytest.mark.shows("A10")
+@pytest.mark.shows("A10", "S7")
 async def test_a_redirect_gets_no_credentials(project: Project, server: AssetServer) -> None:
     """What was meant for one host and port is not sent to another one."""
     async with AssetServer() as elsewhere:

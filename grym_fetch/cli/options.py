@@ -16,7 +16,7 @@ _SIZE = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)(?:i?B)?(?:
 _FACTORS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
-class Rate(click.ParamType[float]):
+class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
     """A speed in bytes per second, such as ``500K``, ``10M`` or ``1.5MiB/s``; units are powers of 1024."""
 
     name = "rate"

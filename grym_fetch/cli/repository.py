@@ -26,7 +26,7 @@ MIB = 1024 * 1024
 _FEW = 5
 
 
-class Megabytes(click.ParamType[int]):
+class Megabytes(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
     """A number of MB (1024 * 1024 bytes), which may be a fraction; as bytes."""
 
     name = "size_mb"

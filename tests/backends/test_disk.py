@@ -92,6 +92,7 @@ def test_nothing_is_made_before_it_is_needed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.shows("S8")
 def test_our_folder_is_private_and_ignored(store: DiskStore) -> None:
     """Nobody else reads what is staged, and git does not see it."""
     assert stat.S_IMODE(store.state_dir.stat().st_mode) == 0o700
@@ -104,7 +105,7 @@ async def test_preparing_twice_keeps_what_is_there(store: DiskStore, stage: Disk
     assert len(stages(store)) == 1
 
 
-@pytest.mark.shows("D12")
+@pytest.mark.shows("D12", "S5")
 async def test_our_folder_is_never_a_symlink(tmp_path: Path) -> None:
     """A symlink in the place of our folder is refused, and nothing is made behind it."""
     (tmp_path / "outside").mkdir()
@@ -190,7 +191,7 @@ async def test_a_stage_of_unknown_ownership_is_not_touched(store: DiskStore, own
     await stage.close()
 
 
-@pytest.mark.shows("B2", "B45", "X3")
+@pytest.mark.shows("B2", "B45", "X3", "S14")
 async def test_without_a_working_flock_the_living_are_safe(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +253,7 @@ async def test_staged_bytes_are_counted(store: DiskStore) -> None:
     assert store.staged_bytes(StageKey(KEY.local_path, "sha256:other")) == 0
 
 
+@pytest.mark.shows("S5")
 async def test_a_symlink_in_the_place_of_the_part_is_refused(store: DiskStore, tmp_path: Path) -> None:
     """A stage whose part leads elsewhere is not written through, and no descriptor stays open."""
     victim = tmp_path / "victim"
@@ -269,7 +271,7 @@ async def test_a_symlink_in_the_place_of_the_part_is_refused(store: DiskStore, t
 # -- the journal ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.shows("P4")
+@pytest.mark.shows("P4", "S1")
 async def test_a_journal_cut_anywhere_claims_no_byte_too_many(store: DiskStore, stage: DiskStage) -> None:
     """Wherever a crash has cut the journal, what is claimed can be proved, and writing goes on from there."""
     await stage.close()
@@ -311,7 +313,7 @@ async def test_the_journal_of_other_content_is_not_trusted(store: DiskStore, sta
     await again.close()
 
 
-@pytest.mark.shows("U4")
+@pytest.mark.shows("U4", "S8")
 async def test_a_journal_holds_no_address(store: DiskStore, stage: DiskStage) -> None:
     """Neither an address nor its secret lies on the disk."""
     await stage.note_origin(0, "https://user:pass@host.example/a.bin?signature=hush", Validator('"v"'))
@@ -584,7 +586,7 @@ class Recorder:
         return path.rpartition("/")[2] if ".grym-fetch" in path else path
 
 
-@pytest.mark.shows("B48", "P3")
+@pytest.mark.shows("B48", "P3", "S2")
 @pytest.mark.parametrize("folders", ["there", "new"])
 async def test_the_order_of_publishing(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, folders: str
@@ -630,7 +632,7 @@ async def test_the_stage_is_gone_after_publishing(store: DiskStore, stage: DiskS
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])
-@pytest.mark.shows("B64", "D20")
+@pytest.mark.shows("B64", "D20", "S2")
 async def test_the_file_respects_the_umask(store: DiskStore, mask: int, mode: int) -> None:
     """The published file has the mode of any file that this user makes."""
     before = os.umask(mask)
@@ -644,7 +646,7 @@ async def test_the_file_respects_the_umask(store: DiskStore, mask: int, mode: in
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
-@pytest.mark.shows("D5")
+@pytest.mark.shows("D5", "S2")
 async def test_a_failed_publishing_leaves_the_old_file(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -709,7 +711,7 @@ async def test_a_folder_in_the_way_is_not_replaced(store: DiskStore, stage: Disk
 
 
 @pytest.mark.parametrize("component", ["models", "models/deep"])
-@pytest.mark.shows("D12")
+@pytest.mark.shows("D12", "S5")
 async def test_no_symlink_is_followed_at_publishing(
     store: DiskStore, stage: DiskStage, tmp_path: Path, component: str
 ) -> None:
@@ -723,6 +725,7 @@ async def test_no_symlink_is_followed_at_publishing(
     assert [path.name for path in outside.rglob("*")] == ["deep"]
 
 
+@pytest.mark.shows("S5")
 async def test_a_symlink_in_the_final_place_is_replaced(store: DiskStore, stage: DiskStage, tmp_path: Path) -> None:
     """The rename replaces the symlink itself; what it led to is untouched."""
     victim = tmp_path / "victim"

@@ -151,7 +151,7 @@ def test_the_root_itself_may_be_a_symlink(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
 @pytest.mark.parametrize("create", [True, False])
-@pytest.mark.shows("D12", "M6")
+@pytest.mark.shows("D12", "M6", "S5")
 def test_no_component_may_be_a_symlink(root: Path, outside: Path, depth: int, create: bool) -> None:
     """A symlink at any depth is refused, wherever it leads, and nothing is made behind it."""
     parts = ("a", "b", "c")
@@ -214,7 +214,7 @@ def test_a_destination_whose_folders_are_missing_is_good(tmp_path: Path) -> None
     [(lambda p: p.mkdir(), "a folder is in the way"), (os.mkfifo, "not a file")],
     ids=["folder", "fifo"],
 )
-@pytest.mark.shows("D11")
+@pytest.mark.shows("D11", "S5")
 def test_a_destination_that_is_no_file_is_refused(root: Path, make: Callable[[Path], object], reason: str) -> None:
     """A folder or a device is never replaced."""
     make(root / "a.bin")
@@ -222,7 +222,7 @@ def test_a_destination_that_is_no_file_is_refused(root: Path, make: Callable[[Pa
         check_destination(root, "a.bin")
 
 
-@pytest.mark.shows("D12", "M6")
+@pytest.mark.shows("D12", "M6", "S5")
 def test_a_destination_behind_a_symlink_is_refused(root: Path, outside: Path) -> None:
     """A symlink on the way to the destination is found before anything is fetched."""
     (root / "models").symlink_to(outside)

@@ -115,7 +115,7 @@ async def failure_of(work: Awaitable[object]) -> GrymFetchError:
 # -- what goes out --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.shows("A17")
+@pytest.mark.shows("A17", "S7")
 async def test_what_is_sent(server: AssetServer) -> None:
     """One GET goes out with our name, wanting the bytes as they are, and with no more than was asked for."""
     file = server.add("/a.bin", CONTENT)
@@ -140,6 +140,7 @@ async def test_an_address_goes_out_to_the_letter(server: AssetServer) -> None:
     assert server.stats.requests[0].query == "sig=a%2Fb%2B%3D&x=%7E+~"
 
 
+@pytest.mark.shows("S7")
 async def test_no_cookie_is_sent_back(server: AssetServer) -> None:
     """A cookie that a server sets is forgotten."""
     file = server.add("/a.bin", CONTENT, faults=[Status(200, b"x", {"Set-Cookie": "track=1; Path=/"}, times=1)])
@@ -149,6 +150,7 @@ async def test_no_cookie_is_sent_back(server: AssetServer) -> None:
     assert all("Cookie" not in request.headers for request in server.stats.requests)
 
 
+@pytest.mark.shows("S7")
 async def test_no_redirect_is_followed(server: AssetServer) -> None:
     """A redirect is a response like another: whoever asked decides."""
     server.add("/new.bin", CONTENT)
@@ -160,7 +162,7 @@ async def test_no_redirect_is_followed(server: AssetServer) -> None:
     assert len(server.stats.requests) == 1
 
 
-@pytest.mark.shows("R15", "C7", "B3")
+@pytest.mark.shows("R15", "C7", "B3", "S4")
 async def test_nothing_is_decoded(server: AssetServer) -> None:
     """Bytes that a server has compressed against our will come as they are, with the field that says so."""
     file = server.add("/a.bin", CONTENT, faults=[Gzip()])
@@ -249,6 +251,7 @@ async def test_closing_twice_is_closing_once(server: AssetServer) -> None:
         assert await read_all(connection, file.url) == CONTENT
 
 
+@pytest.mark.shows("S4")
 async def test_memory_stays_bounded(server: AssetServer) -> None:
     """A body that nobody reads stops coming: what the server gets rid of fits into buffers."""
     file = server.add("/a.bin", seeded_bytes(64 << 20, seed=63))
@@ -289,7 +292,7 @@ QUICK = 0.15
     ],
     ids=lambda value: repr(value)[:60] if isinstance(value, Fault) else "",
 )
-@pytest.mark.shows("N7", "N10", "N11", "N20")
+@pytest.mark.shows("N7", "N10", "N11", "N20", "S4")
 async def test_a_bad_head(server: AssetServer, fault: Fault, expected: type[TransferError], text: str) -> None:
     """Whatever comes instead of a response is one of our errors, by whose fault it is."""
     file = server.add("/a.bin", CONTENT, faults=[fault])
@@ -350,7 +353,7 @@ async def test_framings_that_are_legal(server: AssetServer, fault: Fault) -> Non
         assert await read_all(connection, file.url) == CONTENT
 
 
-@pytest.mark.shows("N5")
+@pytest.mark.shows("N5", "S4")
 async def test_bytes_after_the_length_are_no_part_of_the_body(server: AssetServer) -> None:
     """A body never goes on behind its length, and what follows it spoils no other response."""
     file = server.add("/a.bin", CONTENT, faults=[ContentLength("1000", times=1)])
@@ -455,7 +458,7 @@ async def test_a_name_is_resolved_and_asked_by_name(names: FakeNames, server: As
     "host",
     ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "100.100.100.200", "[fd00:ec2::254]"],
 )
-@pytest.mark.shows("M12")
+@pytest.mark.shows("M12", "S9")
 async def test_link_local_and_metadata_addresses_are_refused(host: str) -> None:
     """Where clouds hand out credentials, nothing is ever asked."""
     async with connected() as connection:
@@ -464,7 +467,7 @@ async def test_link_local_and_metadata_addresses_are_refused(host: str) -> None:
     assert "link-local or cloud metadata" in str(error)
 
 
-@pytest.mark.shows("M12")
+@pytest.mark.shows("M12", "S9")
 async def test_a_name_that_leads_to_a_forbidden_address_is_refused(names: FakeNames) -> None:
     """The address is looked at after resolution: a name hides nothing, nor does an odd way to write a number."""
     names.answer = "169.254.169.254"
@@ -474,7 +477,7 @@ async def test_a_name_that_leads_to_a_forbidden_address_is_refused(names: FakeNa
             assert type(error) is PolicyRefused
 
 
-@pytest.mark.shows("M12")
+@pytest.mark.shows("M12", "S9")
 async def test_private_addresses_can_be_forbidden(server: AssetServer, names: FakeNames) -> None:
     """Where private addresses are not allowed, neither the address nor a name for it is asked."""
     file = server.add("/a.bin", CONTENT)
@@ -509,6 +512,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(ca, bundle)
 
 
+@pytest.mark.shows("S6")
 async def test_a_trusted_certificate(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     """A certificate that this machine trusts, for the host that was asked, is all that is needed."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
@@ -522,7 +526,7 @@ async def test_a_trusted_certificate(authority: Authority, monkeypatch: pytest.M
     [(False, "127.0.0.1", "self-signed|local issuer"), (True, "other.example", "IP address mismatch")],
     ids=["unknown authority", "another host"],
 )
-@pytest.mark.shows("N15")
+@pytest.mark.shows("N15", "S6")
 async def test_a_rejected_certificate(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, trusted: bool, name: str, reason: str
 ) -> None:
@@ -614,6 +618,7 @@ class TinyProxy:
         target.close()
 
 
+@pytest.mark.shows("S7")
 async def test_the_proxy_of_the_environment_is_used(server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """For http the proxy is asked for the whole address, credentials in its address go to it, and the bytes come."""
     file = server.add("/a.bin", CONTENT)

@@ -126,7 +126,7 @@ async def test_interim_responses_are_passed_over() -> None:
         assert await body_of(response) == b"body"
 
 
-@pytest.mark.shows("N10")
+@pytest.mark.shows("N10", "S4")
 @pytest.mark.parametrize(
     "portion",
     [
@@ -146,7 +146,7 @@ async def test_a_head_without_end(portion: bytes) -> None:
             await asked(connection, url)
 
 
-@pytest.mark.shows("N5")
+@pytest.mark.shows("N5", "S3")
 async def test_what_follows_a_body_is_never_an_answer() -> None:
     """Bytes behind a body's end end the connection: they are not taken for the answer to the next request."""
     forged = with_length(b"forged")
@@ -200,7 +200,7 @@ async def test_a_stall_ends_it_and_a_slow_reader_does_not(monkeypatch: pytest.Mo
         response.close()
 
 
-@pytest.mark.shows("M11")
+@pytest.mark.shows("M11", "S7")
 @pytest.mark.parametrize("path", ["/a b", "/a\r\nX: y", "/\0", "/ä", "/a\x7f"])
 async def test_nothing_can_be_smuggled_into_a_request(path: str) -> None:
     """A character that could end a line, in an address or a field, is refused before anything is sent."""
@@ -215,6 +215,7 @@ async def test_nothing_can_be_smuggled_into_a_request(path: str) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=400), st.sampled_from([b"", HEAD, HEAD + b"Content-Length: 3\r\n", b"HTTP/1.1 206 X\r\n"]))
+@pytest.mark.shows("S11")
 def test_any_bytes_are_an_answer_or_an_error(noise: bytes, prefix: bytes) -> None:
     """Whatever a server sends: an answer or one of our errors, nothing else, and never a hang."""
 

@@ -116,7 +116,7 @@ def test_an_unlinked_file_is_not_held(path: Path, monkeypatch: pytest.MonkeyPatc
     lock.release()
 
 
-@pytest.mark.shows("B2", "X3")
+@pytest.mark.shows("B2", "X3", "S14")
 def test_flock_without_effect_is_found_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where flock excludes nobody, both get the lock, neither trusts it, and neither unlinks the other's file."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
@@ -145,6 +145,7 @@ def test_a_file_system_without_locks_does_not_stop_us(path: Path, monkeypatch: p
     lock.release()
 
 
+@pytest.mark.shows("S5")
 def test_no_symlink_is_locked(path: Path, tmp_path: Path) -> None:
     """A symlink in the lock's place is refused, and what it leads to is not written."""
     victim = tmp_path / "victim"

@@ -190,6 +190,7 @@ async def test_a_moved_file_is_found_by_its_checksum(places: Places) -> None:
 
 
 @pytest.mark.parametrize("path", ["../secret.bin", "/etc/passwd", "a/../../secret.bin"])
+@pytest.mark.shows("S5")
 async def test_a_record_leads_nowhere_else(places: Places, path: str) -> None:
     """A record whose path leads out of the external folder finds nothing, right or wrong."""
     places.put(places.external.parent / "secret.bin", CONTENT)
@@ -215,6 +216,7 @@ async def test_a_record_leads_nowhere_else(places: Places, path: str) -> None:
     ],
     ids=lambda text: text[:50],
 )
+@pytest.mark.shows("S11")
 async def test_an_unusable_record_finds_nothing(places: Places, text: str) -> None:
     """Whatever stands in the record of moves, it costs no more than what it would have found."""
     (places.external / "asset-manifest.json").write_text(text)

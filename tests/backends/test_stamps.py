@@ -124,6 +124,7 @@ def test_the_last_stamp_counts(log: Path, file: Path) -> None:
     ],
     ids=["cut", "flipped", "zeroed", "empty", "rubbish"],
 )
+@pytest.mark.shows("S11")
 def test_a_damaged_log_costs_a_hash(log: Path, file: Path, damage: Callable[[bytes], bytes]) -> None:
     """A damaged line is nobody's word; the next stamp is as good as ever, at the latest the one after it."""
     stamp(log, file)
@@ -160,6 +161,7 @@ def test_a_folder_in_the_place_of_the_log_costs_a_hash(log: Path, file: Path) ->
     assert not is_verified(log, file)
 
 
+@pytest.mark.shows("S5")
 def test_no_symlink_is_read_or_written(log: Path, file: Path, tmp_path: Path) -> None:
     """A log that is a symlink is neither believed nor appended to."""
     stamp(tmp_path / "elsewhere", file)
@@ -171,6 +173,7 @@ def test_no_symlink_is_read_or_written(log: Path, file: Path, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.shows("S1")
 def test_the_word_of_another_user_is_not_taken(log: Path, file: Path) -> None:
     """Who else can write the log cannot make us believe in a file."""
     stamp(log, file)

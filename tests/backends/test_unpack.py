@@ -244,6 +244,7 @@ ATTACKS: dict[str, tuple[str, bytes]] = {
 
 
 @pytest.mark.parametrize(("ending", "data"), ATTACKS.values(), ids=ATTACKS.keys())
+@pytest.mark.shows("S5")
 def test_attacks(shelf: Shelf, tmp_path: Path, ending: str, data: bytes) -> None:
     """A hostile or damaged archive is refused as a whole, and the tree that is there stays."""
     shelf.put(tar_of(OTHER))
@@ -270,6 +271,7 @@ BOMBS: dict[str, tuple[str, bytes, Limits]] = {
 
 
 @pytest.mark.parametrize(("ending", "data", "limits"), BOMBS.values(), ids=BOMBS.keys())
+@pytest.mark.shows("S4")
 def test_bombs(shelf: Shelf, ending: str, data: bytes, limits: Limits) -> None:
     """What unpacks to too much is refused, and takes no more of the disk than allowed on the way."""
     shelf.put(data, ending)

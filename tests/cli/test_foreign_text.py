@@ -78,7 +78,7 @@ def hostile(project: Project, server: AssetServer, *faults: Fault) -> None:
     project.write()
 
 
-@pytest.mark.shows("U1", "U2", "U3")
+@pytest.mark.shows("U1", "U2", "U3", "S10")
 @pytest.mark.parametrize("command", ["list", "info a", "check", "doctor", "sync", "sync -vv", "sync -n", "prune"])
 def test_hostile_texts_of_a_manifest_and_of_folders(
     project: Project, server: AssetServer, capfd: pytest.CaptureFixture[str], command: str
@@ -91,7 +91,7 @@ def test_hostile_texts_of_a_manifest_and_of_folders(
         assert isinstance(json.loads(line), dict)
 
 
-@pytest.mark.shows("U1", "U3")
+@pytest.mark.shows("U1", "U3", "S10")
 @pytest.mark.parametrize(
     "fault",
     [
@@ -120,7 +120,7 @@ def test_hostile_texts_of_a_server(
     run(capfd, "doctor")
 
 
-@pytest.mark.shows("U1", "U3")
+@pytest.mark.shows("U1", "U3", "S10")
 def test_hostile_texts_of_errors_in_tracebacks() -> None:
     """With a traceback an error's own text is shown, in which no line can pass for a record, nor move a cursor."""
     try:
@@ -134,7 +134,7 @@ def test_hostile_texts_of_errors_in_tracebacks() -> None:
     assert "RuntimeError" in SafeFormatter("%(message)s").format(record)
 
 
-@pytest.mark.shows("U1", "U2")
+@pytest.mark.shows("U1", "U2", "S10")
 def test_hostile_names_of_files(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
     """A large file with a hostile name is listed, planned to be moved and refused in escaped letters."""
     subprocess.run(["git", "init", "-q"], check=True)

@@ -51,7 +51,7 @@ SIGNED = "https://h.example/a%2fb%2Bc/%e2%82%ac?X-Sig=a%2Bb%2f%3d&Expires=1+2&em
         "\\\\h.example\\x",
     ],
 )
-@pytest.mark.shows("M11", "A12")
+@pytest.mark.shows("M11", "A12", "S9")
 def test_other_addresses_are_refused(text: str) -> None:
     """Only absolute http and https addresses with a host are asked."""
     with pytest.raises(PolicyRefused, match="not an http or https address"):
@@ -174,14 +174,14 @@ def test_where_a_redirect_leads(location: str, target: str) -> None:
         "//h.example:bad/",
     ],
 )
-@pytest.mark.shows("A11", "A12")
+@pytest.mark.shows("A11", "A12", "S6", "S9")
 def test_redirects_that_are_never_followed(location: str) -> None:
     """From https nothing leads down to http, nothing leads to another scheme, and nothing unreadable is followed."""
     with pytest.raises(PolicyRefused):
         follow_redirect(HERE, location)
 
 
-@pytest.mark.shows("A16")
+@pytest.mark.shows("A16", "S7")
 def test_a_relative_redirect_drops_the_userinfo_of_its_base() -> None:
     """Userinfo of the address that redirects is not carried into the next one."""
     base = URL("https://login:hunter2@h.example/a", encoded=True)
@@ -195,7 +195,7 @@ def test_http_may_lead_up_and_sideways() -> None:
     assert str(follow_redirect(base, "http://cdn.example/b")) == "http://cdn.example/b"
 
 
-@pytest.mark.shows("U4")
+@pytest.mark.shows("U4", "S8")
 def test_a_refused_redirect_shows_no_secret() -> None:
     """Why a redirect was refused is told without the secrets of either address."""
     base = URL("https://login:hunter2@h.example/a?sig=hunter2", encoded=True)
@@ -228,7 +228,7 @@ def test_a_refused_redirect_shows_no_secret() -> None:
     ],
 )
 @pytest.mark.parametrize("allow_private", [True, False])
-@pytest.mark.shows("M12")
+@pytest.mark.shows("M12", "S9")
 def test_metadata_is_never_asked(ip: str, allow_private: bool) -> None:
     """Link-local and cloud metadata addresses are forbidden, in every spelling, and no setting allows them."""
     assert forbidden_reason(ip, allow_private=allow_private) == "a link-local or cloud metadata address"
@@ -252,7 +252,7 @@ def test_metadata_is_never_asked(ip: str, allow_private: bool) -> None:
         "::ffff:c0a8:101",
     ],
 )
-@pytest.mark.shows("M12")
+@pytest.mark.shows("M12", "S9")
 def test_private_addresses_need_leave(ip: str) -> None:
     """Private and loopback addresses are asked only where that is allowed."""
     assert forbidden_reason(ip, allow_private=True) is None
@@ -340,7 +340,7 @@ NETRC = {"netrc.example": ("me", "netrc-hunter2"), "empty.example": ("me", "x"),
         ("https://h.example/x", None),
     ],
 )
-@pytest.mark.shows("A13", "A14")
+@pytest.mark.shows("A13", "A14", "S7")
 def test_who_gets_which_credentials(address: str, expected: str | None) -> None:
     """Credentials go to the host they are for, over https or to loopback, and to nobody else."""
     assert Credentials(ENVIRON, NETRC).authorization(parse_address(address)) == expected
@@ -360,6 +360,7 @@ def test_who_gets_which_credentials(address: str, expected: str | None) -> None:
         ("https://[bad", "https://huggingface.co/x", True),
     ],
 )
+@pytest.mark.shows("S7")
 def test_the_endpoint_of_hugging_face(endpoint: str, address: str, sent: bool) -> None:
     """``HF_ENDPOINT`` moves the token to another origin; one that cannot be read leaves it at home."""
     credentials = Credentials({"HF_TOKEN": "hf_hunter2", "HF_ENDPOINT": endpoint})
@@ -374,7 +375,7 @@ def test_an_empty_token_is_none() -> None:
         assert credentials.authorization(URL("https://h.example/x")) is None
 
 
-@pytest.mark.shows("U4")
+@pytest.mark.shows("U4", "S8")
 def test_credentials_are_never_shown() -> None:
     """Neither the repr nor the text of credentials holds any of them."""
     credentials = Credentials(ENVIRON, NETRC)

@@ -66,6 +66,7 @@ def test_names_are_read_as_archives_write_them() -> None:
     "path",
     ["../a", "a/../../b", "/etc/passwd", "a\\..\\b", "C:/x", "a//b", "con", "a/nul.txt", "a\x00b", "a\nb", "x/.."],
 )
+@pytest.mark.shows("S5")
 def test_names_that_are_refused(path: str) -> None:
     """A name that leads out, or that some system takes for another, refuses the archive and is named."""
     with pytest.raises(UnsafeArchive, match="its member"):
@@ -119,6 +120,7 @@ def test_a_folder_may_come_twice() -> None:
         [("a", "c:x")],
     ],
 )
+@pytest.mark.shows("S5")
 def test_symlinks_that_lead_out(links: list[tuple[str, str]]) -> None:
     """A symlink is followed as the kernel would, through others; out of the tree or nowhere refuses the archive."""
     with pytest.raises(UnsafeArchive, match="symlink"):
@@ -132,6 +134,7 @@ def test_symlinks_that_stay_inside() -> None:
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../x", "later", "folder", "sym"])
+@pytest.mark.shows("S5")
 def test_hard_links(target: str) -> None:
     """A hard link leads to an earlier file of the archive or the archive is refused."""
     start = (file("a"), Member("folder", "folder"), link("sym", "a"))
@@ -140,18 +143,21 @@ def test_hard_links(target: str) -> None:
         census(*start, Member("b", "hardlink", target=target), file("later"))
 
 
+@pytest.mark.shows("S5")
 def test_devices() -> None:
     """Devices and pipes are refused."""
     with pytest.raises(UnsafeArchive, match="device"):
         census(Member("null", "device"))
 
 
+@pytest.mark.shows("S4")
 def test_too_many_members() -> None:
     """More members than allowed are refused, whatever they are."""
     with pytest.raises(UnsafeArchive, match="more than 20 members"):
         census(*(Member("", "folder") for _ in range(21)), limits=SMALL)
 
 
+@pytest.mark.shows("S4")
 def test_too_many_bytes() -> None:
     """The total is bounded, by what is claimed and by what comes."""
     with pytest.raises(UnsafeArchive, match="1,000 bytes"):
@@ -162,6 +168,7 @@ def test_too_many_bytes() -> None:
         liar.count(1001)
 
 
+@pytest.mark.shows("S4")
 def test_the_ratio() -> None:
     """A small archive that unpacks to much is refused; below a floor the ratio does not matter."""
     census(file("a", 100), packed=1, limits=SMALL)
@@ -174,6 +181,7 @@ names = st.lists(st.sampled_from(["a", "b", "..", ".", "d", ""]), min_size=1, ma
 
 
 @given(st.dictionaries(st.sampled_from(["x", "d/y", "d/e/z", "w"]), names, min_size=1))
+@pytest.mark.shows("S5")
 def test_what_is_admitted_stays_inside(links: dict[str, str]) -> None:
     """Whatever links an archive has: either it is refused, or the kernel's way through them never leaves the tree."""
     try:

@@ -358,7 +358,7 @@ def read_content_range(text: str) -> tuple[int, int, int | None] | None:
     ),
 )
 @settings(max_examples=400)
-@pytest.mark.shows("R4", "R8", "R9", "R15", "B17")
+@pytest.mark.shows("R4", "R8", "R9", "R15", "B17", "S3")
 def test_a_part_is_believed_only_if_everything_fits(asked: Asked, fields: Mapping[str, list[str]]) -> None:
     """A part starts where asked, stays within, is of the known total and version, and is not encoded."""
     verdict = judge(asked, ResponseHead(206, fields))
@@ -535,7 +535,7 @@ def test_any_retry_after_is_a_wait_or_none(text: str, date: str | None) -> None:
     assert seconds is None or 0.0 <= seconds < float("inf")
 
 
-@pytest.mark.shows("A2", "B57")
+@pytest.mark.shows("A2", "B57", "S4")
 def test_the_longest_wait_is_bearable() -> None:
     """A server is never waited for longer than a few minutes."""
     assert 0 < MAX_RETRY_AFTER <= 300

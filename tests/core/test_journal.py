@@ -178,7 +178,7 @@ def test_a_later_origin_record_replaces_the_earlier_one() -> None:
     assert read_journal(data).origins == {0: OriginRecord(address_hash(URL), STRONG)}
 
 
-@pytest.mark.shows("M13", "U4")
+@pytest.mark.shows("M13", "U4", "S8")
 def test_nothing_of_an_address_is_in_it() -> None:
     """An address is stored as a hash only: neither its host nor a secret of it can be read."""
     data = JournalEncoder().origin(0, URL, STRONG)
@@ -199,7 +199,7 @@ def test_cut_at_every_byte() -> None:
         go_on(data, assert_claims(data, SAMPLE, SAMPLE.lines_before(cut)))
 
 
-@pytest.mark.shows("P4")
+@pytest.mark.shows("P4", "S11")
 def test_one_bit_flipped_at_every_byte() -> None:
     """A flipped bit ends the journal before its line, wherever it is."""
     for at in range(len(SAMPLE.data)):
@@ -256,7 +256,7 @@ def test_a_line_lost_from_the_middle(drop: int) -> None:
 
 
 @given(st.binary(max_size=300))
-@pytest.mark.shows("P4", "B30")
+@pytest.mark.shows("P4", "B30", "S11")
 def test_garbage_is_no_journal(data: bytes) -> None:
     """Any bytes can be read; they claim nothing."""
     assert Claims.of(read_journal(data)) == Claims()

@@ -219,7 +219,7 @@ def test_accepts_the_edges(keys: dict[str, Any]) -> None:
         (b'{"assets": ["\xff"]}', "top level: is not UTF-8 (at byte 13); save it as UTF-8"),
     ],
 )
-@pytest.mark.shows("M7")
+@pytest.mark.shows("M7", "S4", "S11")
 def test_refuses_a_file_that_cannot_be_read(data: bytes, problem: str) -> None:
     """What is no manifest at all is refused with its place, however large, deep or odd it is."""
     found = problems_of(data)
@@ -296,7 +296,7 @@ def test_brackets_in_strings_are_no_depth() -> None:
         ),
     ],
 )
-@pytest.mark.shows("M8", "M9", "M10", "M14")
+@pytest.mark.shows("M8", "M9", "M10", "M14", "S11")
 def test_refuses_a_value_that_is_not_allowed(keys: dict[str, Any], problem: str) -> None:
     """Each problem has the asset, the key, what is wrong and what is allowed; and is said once."""
     found = problems(entry(**keys))
@@ -325,7 +325,7 @@ def test_ids_are_distinct() -> None:
     ]
 
 
-@pytest.mark.shows("M4")
+@pytest.mark.shows("M4", "S5")
 def test_local_paths_are_distinct_on_every_system() -> None:
     """Files that would overwrite each other on some file system are refused before any download."""
     found = problems(
@@ -372,7 +372,7 @@ def test_all_problems_are_reported_together() -> None:
     ]
 
 
-@pytest.mark.shows("M13", "U1")
+@pytest.mark.shows("M13", "U1", "S8", "S10")
 def test_no_message_repeats_an_address_or_moves_a_cursor() -> None:
     """An address may hold a secret, and any text may hold control characters: neither reaches a message."""
     found = problems(
@@ -467,7 +467,7 @@ def test_accepts_addresses(url: str) -> None:
         ("https://h/" + "x" * 8183, "is 8193 characters long; at most 8192"),
     ],
 )
-@pytest.mark.shows("M11")
+@pytest.mark.shows("M11", "S9")
 def test_refuses_addresses_that_parsers_disagree_on(url: str, complaint: str) -> None:
     """An address whose host is not beyond doubt, or whose scheme is not http or https, is refused."""
     with pytest.raises(ValueError, match=complaint):
@@ -695,7 +695,7 @@ def expect_manifest_or_error(data: bytes) -> None:
 
 
 @given(st.binary(max_size=400))
-@pytest.mark.shows("M7")
+@pytest.mark.shows("M7", "S11")
 def test_any_bytes_are_a_manifest_or_a_manifest_error(data: bytes) -> None:
     """No bytes make the parser raise anything else."""
     expect_manifest_or_error(data)
@@ -709,7 +709,7 @@ def test_anything_like_json_is_a_manifest_or_a_manifest_error(text: str) -> None
 
 
 @given(files)
-@pytest.mark.shows("M7")
+@pytest.mark.shows("M7", "S11")
 def test_any_json_is_a_manifest_or_a_manifest_error(value: object) -> None:
     """No JSON value makes the parser raise anything else, and what is accepted can be written again."""
     expect_manifest_or_error(json.dumps(value).encode())
@@ -857,7 +857,7 @@ def test_the_schema_describes_every_key() -> None:
     assert schema["required"] == ["assets"]
     assert definitions["AssetEntry"]["required"] == ["id", "url", "localPath"]
     assert definitions["StandInEntry"]["required"] == ["url"]
-    assert set(schema["properties"]) == {"version", "updated", "assets"}
+    assert set(schema["properties"]) == {"version", "updated", "expires", "assets"}
     assert set(definitions["AssetEntry"]["properties"]) == {*NEEDED_KEYS, *OPTIONAL_KEYS}
     assert set(definitions["StandInEntry"]["properties"]) == {"url", "checksum", "size", "fallbackUrls"}
     for part in (schema, *definitions.values()):

@@ -124,7 +124,7 @@ def test_accepts_what_is_safe_everywhere(path: str) -> None:
         ("asset-manifest.json", "record of moved files"),
     ],
 )
-@pytest.mark.shows("M1", "M2", "M3", "M5", "D10", "B62")
+@pytest.mark.shows("M1", "M2", "M3", "M5", "D10", "B62", "S5")
 def test_refuses_what_some_system_takes_for_something_else(path: str, complaint: str | None) -> None:
     """Each refusal is the same on every system and says why."""
     if complaint is None:
@@ -173,7 +173,7 @@ candidates = st.one_of(risky, st.lists(segments, max_size=5).map("/".join))
 
 
 @given(candidates)
-@pytest.mark.shows("M1", "B62")
+@pytest.mark.shows("M1", "B62", "S5")
 def test_an_accepted_path_stays_inside_under_both_rules(text: str) -> None:
     """Joined to a folder, an accepted path lies in it on POSIX and on Windows, part by part as written."""
     try:
@@ -214,7 +214,7 @@ def test_checking_twice_changes_nothing(text: str) -> None:
         (["x", "y", "x", "X"], [(0, 2, "twice"), (0, 3, "case")]),
     ],
 )
-@pytest.mark.shows("M4")
+@pytest.mark.shows("M4", "S5")
 def test_finds_paths_that_cannot_exist_together(given_paths: list[str], clashes: list[tuple[int, int, str]]) -> None:
     """Equal paths clash, whatever their case or Unicode form, and so do a file and a folder of one name."""
     found = find_collisions(given_paths)

@@ -137,7 +137,7 @@ def test_what_follows_a_failure(error: GrymFetchError, failures: int, alternativ
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=name)
 @pytest.mark.parametrize("retries", [0, 1, 5])
-@pytest.mark.shows("A19")
+@pytest.mark.shows("A19", "S4")
 def test_every_budget_is_finite(error: GrymFetchError, retries: int) -> None:
     """No failure is tried again more often than the policy says, whatever it is."""
     policy = RetryPolicy(retries=retries)

@@ -15,7 +15,7 @@ UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 @given(st.text(st.characters(codec=None), max_size=60), st.integers(0, 80))
-@pytest.mark.shows("U1", "U3")
+@pytest.mark.shows("U1", "U3", "S10")
 def test_nothing_unsafe_is_left(text: str, limit: int) -> None:
     """No control, format, surrogate or separator character is left, and the text is one line."""
     shown = safe_text(text, limit=limit)
@@ -50,7 +50,7 @@ def test_harmless_text_stays(text: str) -> None:
         ("é🧊 中", "é🧊 中"),
     ],
 )
-@pytest.mark.shows("U1", "U3")
+@pytest.mark.shows("U1", "U3", "S10")
 def test_how_unsafe_characters_are_shown(text: str, shown: str) -> None:
     """An unsafe character is shown as Python would write it."""
     assert safe_text(text) == shown
@@ -79,7 +79,7 @@ def addresses_with_secrets(draw: st.DrawFn) -> str:
 
 
 @given(addresses_with_secrets())
-@pytest.mark.shows("M13", "U4")
+@pytest.mark.shows("M13", "U4", "S8")
 def test_no_secret_of_an_address_is_shown(url: str) -> None:
     """Userinfo, query and fragment are dropped, whatever they are made of."""
     assert CANARY not in redact_url(url)
@@ -127,7 +127,7 @@ def test_how_an_address_is_shown(url: str, shown: str) -> None:
         "https://login:hunter2%40h.example/x",
     ],
 )
-@pytest.mark.shows("M13", "U4")
+@pytest.mark.shows("M13", "U4", "S8")
 def test_a_misspelt_address_shows_no_password(url: str) -> None:
     """An address that is wrong, as by a password that is not encoded, is shown without it all the same."""
     assert CANARY not in redact_url(url)

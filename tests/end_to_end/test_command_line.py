@@ -147,7 +147,7 @@ def test_exit_codes(project: Project, server: AssetServer) -> None:
     assert both.of("asset_verified")[0]["asset"] == "model-a"
 
 
-@pytest.mark.shows("M9")
+@pytest.mark.shows("M9", "S1")
 def test_unpinned_is_refused_unless_allowed(project: Project, server: AssetServer) -> None:
     """An asset without a checksum is refused with the way out, and reported as unverified for ever after."""
     file = server.add("/u.bin", CONTENT)
@@ -165,6 +165,7 @@ def test_unpinned_is_refused_unless_allowed(project: Project, server: AssetServe
     assert checked.code == 1
 
 
+@pytest.mark.shows("S7")
 def test_usage(project: Project) -> None:
     """Wrong usage is exit code 2 with a hint; a header is refused because a command line is not secret."""
     assert run(project.root, "sync", "-j", "0").code == 2
@@ -206,7 +207,7 @@ def test_the_log_file(project: Project) -> None:
     assert "asset_reused" in (project.root / "x.log").read_text()
 
 
-@pytest.mark.shows("U4", "M13")
+@pytest.mark.shows("U4", "M13", "S8")
 def test_no_secret_is_printed(project: Project, server: AssetServer) -> None:
     """A secret in an address is in no output, log or state file, also with -vv and after a failure."""
     canary = "s3cr3t"

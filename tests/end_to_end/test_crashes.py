@@ -102,7 +102,7 @@ def calls_in(log: Path, place: Path) -> list[str]:
 
 
 @pytest.mark.strace
-@pytest.mark.shows("B48", "P3")
+@pytest.mark.shows("B48", "P3", "S2")
 def test_flushed_before_renamed_and_the_folder_after(project: Project, tmp_path: Path) -> None:
     """A part is flushed before it is renamed, and the folder after: read off the real system calls."""
     reset(project)
@@ -137,7 +137,7 @@ def most_calls(log: Path, kind: str, place: Path) -> int:
 
 @pytest.mark.strace
 @pytest.mark.parametrize("kind", CHANGES.split(","))
-@pytest.mark.shows("P1")
+@pytest.mark.shows("P1", "S2")
 def test_killed_before_every_change(project: Project, tmp_path: Path, kind: str) -> None:
     """Killed before any write, flush, rename or removal: all finals are good, and the next run finishes the job."""
     reset(project)

@@ -281,6 +281,7 @@ async def test_a_wrong_clock() -> None:
     assert findings[-1].what.startswith("this machine's clock is 10 minutes ahead of")
 
 
+@pytest.mark.shows("S7")
 def test_a_token_is_not_sent_over_plain_http() -> None:
     """Where a token is kept back because the address is http, the advice is https, not another token."""
     asset = Asset("a", "http://models.example.org/a.bin", "a.bin")

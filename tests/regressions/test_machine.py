@@ -60,7 +60,7 @@ async def test_ollama_200_two_at_once_fetch_one_file_once(world: World) -> None:
     assert world.sent <= SIZE + SLACK
 
 
-@pytest.mark.shows("B2", "B45", "X1", "X3")
+@pytest.mark.shows("B2", "B45", "X1", "X3", "S14")
 async def test_huggingface_hub_4306_a_flock_that_locks_nothing_mixes_no_file(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,7 +70,7 @@ async def test_huggingface_hub_4306_a_flock_that_locks_nothing_mixes_no_file(
     await two_at_once(world)
 
 
-@pytest.mark.shows("B2", "X3")
+@pytest.mark.shows("B2", "X3", "S14")
 async def test_huggingface_hub_2399_a_file_system_without_locks_is_worked_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +127,7 @@ async def test_aws_cli_2321_two_versions_are_not_joined_where_nothing_tells_them
     await world.arrives(allow_unpinned=True)
 
 
-@pytest.mark.shows("B40", "R10", "R12")
+@pytest.mark.shows("B40", "R10", "R12", "S3")
 async def test_aws_cli_2321_two_versions_are_not_joined_by_two_runs(world: World) -> None:
     """The same, and the version changes between two runs."""
     file = world.serve(NoValidator(), NoRanges(), Reset(after=HALF), content=seeded_bytes(SIZE, seed=15))

@@ -198,7 +198,7 @@ async def test_a_file_is_as_old_as_its_arrival(world: World) -> None:
     assert world.path.stat().st_mtime >= before
 
 
-@pytest.mark.shows("X7")
+@pytest.mark.shows("X7", "S5")
 async def test_a_folder_of_another_user_is_named_and_its_files_are_used(world: World) -> None:
     """Who may not write there gets what is there and right; for what is missing an error names the folder."""
     world.asset()

@@ -182,7 +182,7 @@ async def test_aria2_1278_what_cannot_be_resumed_is_not_left_under_the_final_nam
     assert isinstance(await world.fails(allow_unpinned=True), MirrorsExhausted)
 
 
-@pytest.mark.shows("B34", "R13", "R28", "C3")
+@pytest.mark.shows("B34", "R13", "R28", "C3", "S3", "S12")
 async def test_aria2_1526_mirrors_with_other_content_are_not_mixed(world: World) -> None:
     """The first has another file of the same size and fails half-way; the second is right. So is the result."""
     bad = world.serve(WrongFile(), Truncate(after=0, covering=HALF), path="/bad.bin")
@@ -260,7 +260,7 @@ async def test_ollama_941_a_wrong_digest_is_mended_without_a_hand(world: World) 
     await world.arrives()
 
 
-@pytest.mark.shows("B39", "C8")
+@pytest.mark.shows("B39", "C8", "S1")
 @pytest.mark.parametrize("faults", [[], [NoRanges()]], ids=["ranges", "one stream"])
 @pytest.mark.parametrize("at", [0, HALF, SIZE - 1])
 async def test_dragonfly_3031_a_digest_is_compared_on_every_way(world: World, faults: Sequence[Fault], at: int) -> None:

@@ -55,6 +55,7 @@ def test_line_ends_of_another_system_do_no_harm() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"something else\n", PLACEHOLDER.encode()[:60], b"x" * 100_000])
+@pytest.mark.shows("S11")
 def test_what_is_no_placeholder_is_refused(data: bytes) -> None:
     """A file that only has the name of a placeholder is not taken for one."""
     with pytest.raises(ValueError, match=r"."):

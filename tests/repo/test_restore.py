@@ -160,6 +160,7 @@ async def test_a_placeholder_may_move(root: Path, restorer: Restorer) -> None:
 
 
 @pytest.mark.parametrize("original", ["../x", "/tmp/x", ".git/hooks/pre-commit", "a/.GIT/config", "a/../../x", "c:x"])
+@pytest.mark.shows("S5")
 async def test_no_record_leads_out_of_the_repository(
     root: Path, tmp_path: Path, original: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,6 +177,7 @@ async def test_no_record_leads_out_of_the_repository(
 
 
 @pytest.mark.parametrize("stored", ["../root/secret", "/etc/passwd", "link/secret"])
+@pytest.mark.shows("S5")
 async def test_no_placeholder_reads_outside_of_the_external_folder(root: Path, tmp_path: Path, stored: str) -> None:
     """A path that leads out of the external folder, or through a symlink in it, is not read."""
     write(root, "secret", b"secret")
@@ -189,6 +191,7 @@ async def test_no_placeholder_reads_outside_of_the_external_folder(root: Path, t
     assert not (root / "b.bin").exists()
 
 
+@pytest.mark.shows("S5")
 async def test_no_symlink_in_the_repository_is_followed(root: Path, tmp_path: Path, restorer: Restorer) -> None:
     """A folder on the way that is a symlink by now ends the restore."""
     wanted = restorer.find("models/a.bin", root)[0]
