@@ -1,7 +1,7 @@
 """The log: stderr while developing, a rotated file in production.
 
-Rules: one line a record; every record is made safe for a terminal here, so that no caller can forget it. Addresses
-come redacted from where they are made (`grym_fetch.core.text`).
+Rules: one line a record; every record is made safe for a terminal and rid of secrets here, so that no caller can forget
+it. Our own errors hold none (`grym_fetch.core.text`), but a foreign exception may.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from grym_fetch.bus import Subscription
 from grym_fetch.cli.options import Common
 from grym_fetch.core.events import AssetFailed, Event, ProgressMade
-from grym_fetch.core.text import safe_text
+from grym_fetch.core.text import redact_text, safe_text
 
 log = logging.getLogger("grym_fetch.events")
 
@@ -29,15 +29,20 @@ BACKUPS = 5
 class SafeFormatter(logging.Formatter):
     """Escapes what a terminal or a log reader could take for more than text; tracebacks keep their lines, indented."""
 
+    def format(self, record: logging.LogRecord) -> str:
+        """Format the record; a traceback that another formatter has left in it is made anew."""
+        record.exc_text = None
+        return super().format(record)
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Format the record's message on one safe line."""
-        record.message = safe_text(record.message, limit=2000)
+        record.message = safe_text(redact_text(record.message), limit=2000)
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         """Format a traceback so that no line of it, such as an error's own text, can be taken for a record."""
         lines = super().formatException(ei).split("\n")
-        return "\n".join(f"    {safe_text(line, limit=1000)}" for line in lines)
+        return "\n".join(f"    {safe_text(redact_text(line), limit=1000)}" for line in lines)
 
 
 class JsonFormatter(logging.Formatter):
@@ -48,7 +53,7 @@ class JsonFormatter(logging.Formatter):
         event = getattr(record, "event", None)
         if isinstance(event, Event):
             return json.dumps(event.as_json())
-        message = safe_text(record.getMessage(), limit=2000)
+        message = safe_text(redact_text(record.getMessage()), limit=2000)
         return json.dumps({"time": round(record.created, 3), "level": record.levelname, "message": message})
 
 

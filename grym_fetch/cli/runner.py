@@ -24,7 +24,7 @@ from grym_fetch.cli import exit_codes, streams
 from grym_fetch.cli.logs import LogSetup, set_up_logging
 from grym_fetch.cli.options import Common
 from grym_fetch.core.errors import GrymFetchError, MirrorsExhausted, SyncFailed
-from grym_fetch.core.text import safe_text
+from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.display import Display, choose_display
 from grym_fetch.engine import Settings
 from grym_fetch.manager import AssetManager
@@ -84,7 +84,7 @@ def _told(common: Common, work: Callable[[LogSetup], int]) -> int:
 
 def _internal_error(common: Common, error: Exception) -> int:
     hint = "" if common.verbose >= 2 else " Run it again with -vv to see where; please report it."
-    streams.tell(f"error: internal error: {type(error).__name__}: {safe_text(str(error))}.{hint}")
+    streams.tell(f"error: internal error: {type(error).__name__}: {safe_text(redact_text(str(error)))}.{hint}")
     return exit_codes.NOT_FETCHED
 
 
@@ -222,7 +222,7 @@ def print_error(error: GrymFetchError) -> None:
             text = f"{safe_text(failure.asset_id)}: {text}"
         if text not in shown:
             shown.add(text)
-            streams.tell("error: " + "\n".join(safe_text(line, limit=1000) for line in text.split("\n")))
+            streams.tell("error: " + "\n".join(safe_text(redact_text(line), limit=1000) for line in text.split("\n")))
     lost = [failure.asset_id for failure in errors if isinstance(failure, MirrorsExhausted)]
     if lost:
         streams.tell(f"hint: `grym-fetch doctor {safe_text(str(lost[0]))}` asks every address and says what to do")

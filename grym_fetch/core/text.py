@@ -1,6 +1,7 @@
 """Foreign text made safe: no secret leaves, no control character reaches a terminal or a log.
 
-Rules: an address is shown as scheme, host, port and path only. Text from a server or a manifest is shown with every
+Rules: an address is shown as scheme, host, port and path only, `redact_text` sees to it also where one stands in other
+text. Text from a server or a manifest is shown with every
 control, format and surrogate character escaped, so that it can neither move a cursor nor forge a line.
 """
 
@@ -14,6 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,20}://"
+_ADDRESS = re.compile(rf"\b{_SCHEME}(?:(?!{_SCHEME})[^\s'\"<>])*")
+_SECRET_FIELD = re.compile(r"\b((?:proxy-)?authorization|(?:set-)?cookie)(['\"]\s*[:,]|\s*[:=])[^\n]*", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 
 
@@ -42,3 +46,13 @@ def redact_url(url: str) -> str:
     except ValueError:
         return "<unreadable address>"
     return safe_text(shown, limit=500)
+
+
+def redact_text(text: str) -> str:
+    """Return text of any origin with each address in it redacted, and without the values of fields that hold secrets.
+
+    For what we did not write ourselves, such as the text of a foreign exception. A value ends with its line.
+    """
+    if "://" in text:
+        text = _ADDRESS.sub(lambda found: redact_url(found[0]), text)
+    return _SECRET_FIELD.sub(r"\1: …", text)

@@ -134,6 +134,29 @@ def test_hostile_texts_of_errors_in_tracebacks() -> None:
     assert "RuntimeError" in SafeFormatter("%(message)s").format(record)
 
 
+@pytest.mark.shows("U4", "S8")
+def test_secrets_of_foreign_errors_are_not_logged(capfd: pytest.CaptureFixture[str], project: Project) -> None:
+    """A library's exception may hold a whole address; neither a record, nor a traceback, nor our last words have it."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("GET http://me:hunter2@h.example/x?sig=hunter2 {'Authorization': 'hunter2'}")
+
+    project.add("a", ["http://h.example/x"], CONTENT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("grym_fetch.manager.AssetManager.choose", fail)
+        for name in ("run.log", "run.jsonl"):
+            code, _, err = run(capfd, "sync", "-vv", "--log-file", name)
+            assert code == 1
+            assert "RuntimeError: GET http://h.example/x" in err
+            assert "hunter2" not in err + (project.root / name).read_text()
+    try:
+        fail()
+    except RuntimeError as error:
+        record = logging.LogRecord("x", logging.ERROR, __file__, 1, "%s", (error,), sys.exc_info())
+    for formatter in (SafeFormatter("%(message)s"), JsonFormatter()):
+        assert "hunter2" not in formatter.format(record)
+
+
 @pytest.mark.shows("U1", "U2", "S10")
 def test_hostile_names_of_files(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
     """A large file with a hostile name is listed, planned to be moved and refused in escaped letters."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grym_fetch.core.text import redact_url, safe_text
+from grym_fetch.core.text import redact_text, redact_url, safe_text
 
 CANARY = "hunter2"
 UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -131,3 +131,38 @@ def test_how_an_address_is_shown(url: str, shown: str) -> None:
 def test_a_misspelt_address_shows_no_password(url: str) -> None:
     """An address that is wrong, as by a password that is not encoded, is shown without it all the same."""
     assert CANARY not in redact_url(url)
+
+
+@given(free, addresses_with_secrets(), free)
+@pytest.mark.shows("U4", "S8")
+def test_no_secret_of_an_address_in_other_text_is_shown(before: str, url: str, after: str) -> None:
+    """Whatever stands around an address, as in the text of a foreign exception, its secrets do not get through."""
+    url = "".join(char for char in url if char.isprintable() and char not in " '\"<>")
+    assert CANARY not in redact_text(f"{before.replace('://', '')} {url} {after}")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("nothing to hide: 3 < 4, see a://b", "nothing to hide: 3 < 4, see a://b"),
+        ("GET https://u:hunter2@h.example/x?sig=hunter2 failed", "GET https://h.example/x failed"),
+        ("ClientError(url='http://h.example/x?hunter2')", "ClientError(url='http://h.example/x')"),
+        ("two: http://a:hunter2@b/c,http://d:hunter2@e/f", "two: http://b/c,http://e/f"),
+        ("socks5://me:hunter2@proxy.example:1080", "socks5://proxy.example:1080"),
+        ("{'Authorization': 'Bearer hunter2', 'X': 1}", "{'Authorization: …"),
+        ("Set-Cookie: id=hunter2\nnext line", "Set-Cookie: …\nnext line"),
+        ("(('Proxy-Authorization', 'Basic hunter2'),)", "(('Proxy-Authorization: …"),
+        ("no cookie was sent, and authorization failed", "no cookie was sent, and authorization failed"),
+    ],
+)
+@pytest.mark.shows("U4", "S8")
+def test_how_text_with_secrets_is_shown(text: str, shown: str) -> None:
+    """Addresses are shown as ever, and the values of fields that hold secrets are not."""
+    assert redact_text(text) == shown
+
+
+@given(st.text(max_size=200) | st.text("htps:/@?#'= autorizngk", max_size=200))
+def test_text_without_addresses_and_fields_stays(text: str) -> None:
+    """Any text can be redacted, and what holds nothing of the kind stays as it is."""
+    shown = redact_text(text)
+    assert shown == text or "://" in text or "authorization" in text.lower() or "cookie" in text.lower()
