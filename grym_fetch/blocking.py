@@ -396,7 +396,8 @@ class AssetManager:
     def state_of(self, asset: Asset) -> str:
         """How the asset stands, without reading a file: ``verified``, ``present``, ``partial`` or ``missing``.
 
-        ``present`` is a file of the right size that was not verified yet.
+        ``present`` is a file of the right size that was not verified yet, ``partial`` also an archive that is not
+        unpacked.
         """
         thread = self._started()
 

@@ -20,6 +20,8 @@ from grym_fetch.core.events import Event
 from grym_fetch.core.segments import SegmentSizes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from grym_fetch.backends.base import Clock
     from grym_fetch.backends.disk import DiskStore
     from grym_fetch.core.manifest import Asset
@@ -64,14 +66,14 @@ class Engine:
         clock: Clock,
         emit: Callable[[Event], None],
         environ: Mapping[str, str],
-        on_received: Callable[[int], None],
         version: str,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._emit = emit
         self._environ = environ
-        self._on_received = on_received
+        self.received = 0
+        """Bytes that have come, whatever became of them."""
         self._version = version
         self._hashers = WorkerThreads("hash", 2)
         # Its own thread: an archive takes minutes, and hashing must go on meanwhile.
@@ -142,8 +144,18 @@ class Engine:
                 sizes=settings.sizes,
             ),
             limiter=TokenBucket(settings.limit_rate, self._clock.monotonic()) if settings.limit_rate else None,
-            on_received=self._on_received,
+            on_received=self._count,
         )
+
+    def is_unpacked(self, asset: Asset, archive: Path) -> bool:
+        """Whether what was in the archive is there as it was unpacked. Looks at each of its files and reads none."""
+        from grym_fetch.backends.unpack import is_unpacked
+
+        checksum = None if asset.checksum is None else str(asset.checksum)
+        return is_unpacked(self._assets_dir, asset.local_path, checksum, archive)
+
+    def _count(self, received: int) -> None:
+        self.received += received
 
     async def tidy(self, present: Sequence[Asset]) -> None:
         """Remove what runs that were killed have left of assets that are in place."""

@@ -1,7 +1,6 @@
-"""`AssetManager`: the public API. Knows the project and who asks for what; how it is done is the engine's.
+"""`AssetManager`: the public API. Knows the project and its manifest; who asks for what is the desk's.
 
-Rules: two callers that want one asset share one delivery; one of them going away does not harm the other. Everything is
-started on first use, so that making a manager costs nothing.
+Rule: everything is started on first use, so that making a manager costs nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -19,48 +18,23 @@ from grym_fetch.backends.clock import SystemClock
 from grym_fetch.backends.project import Project, find_project, load_manifest, read_manifest
 from grym_fetch.backends.seen import SeenVersion
 from grym_fetch.bus import EventBus, Subscription, is_coroutine_callable
-from grym_fetch.core.errors import DiskFull, GrymFetchError, StaleManifest, SyncFailed
-from grym_fetch.core.events import (
-    AssetFailed,
-    AssetReused,
-    Event,
-    RunFinished,
-    RunStarted,
-)
+from grym_fetch.core.errors import StaleManifest
+from grym_fetch.core.events import Event
 from grym_fetch.core.freshness import version_number, why_stale
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.text import safe_text
+from grym_fetch.desk import Desk
 from grym_fetch.engine import Engine, Settings
-from grym_fetch.outlast import outlast
 from grym_fetch.reports import AssetProgress, AssetStatus, ProgressTracker, SyncPlan, SyncReport
 
 if TYPE_CHECKING:
     # What fetches and what edits is imported when it is needed: see the engine.
     from grym_fetch.backends.base import Clock
     from grym_fetch.backends.prune import PruneReport
-    from grym_fetch.delivery import Delivered
     from grym_fetch.editing import Editor, PinReport
 
 log = logging.getLogger(__name__)
-
-_Key = tuple[str, bool, bool]
-
-
-@dataclass(eq=False, slots=True)
-class _Flight:
-    """A delivery under way, and how many wait for it."""
-
-    task: asyncio.Task[Delivered]
-    waiters: int = 0
-
-
-@dataclass(slots=True)
-class _Tally:
-    verified: list[str] = field(default_factory=list)
-    reused: list[str] = field(default_factory=list)
-    failed: dict[str, GrymFetchError] = field(default_factory=dict)
-    paths: dict[str, Path] = field(default_factory=dict)
 
 
 class AssetManager:
@@ -107,13 +81,8 @@ class AssetManager:
         self._warned = False
         self._remembered: Manifest | None = None
         """The manifest whose version was noted as seen."""
-        self._engine: Engine | None = None
+        self._desk: Desk | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._flights: dict[_Key, _Flight] = {}
-        self._batched: dict[_Key, asyncio.Event] = {}
-        """Small assets under way together; set when one is in place or left over."""
-        self._downloaded = 0
-        self._ranks = 0
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -133,13 +102,9 @@ class AssetManager:
 
     async def aclose(self) -> None:
         """End downloads under way (what has arrived is kept), close connections, end event streams."""
-        flights = [flight.task for flight in self._flights.values()]
-        for task in flights:
-            task.cancel()
-        await outlast(flights)
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            await engine.aclose()
+        desk, self._desk = self._desk, None
+        if desk is not None:
+            await desk.aclose()
         await self._bus.aclose()
 
     @property
@@ -164,18 +129,22 @@ class AssetManager:
             self._manifest, self.warnings = parsed.manifest, parsed.warnings
         return self._manifest
 
-    def _ready(self) -> Engine:
-        """The engine of the running loop. A manager that outlives its loop (`asyncio.run` twice) gets a new one."""
+    def _ready(self) -> Desk:
+        """The desk of the running loop. A manager that outlives its loop (`asyncio.run` twice) gets a new one."""
         loop = asyncio.get_running_loop()
-        if self._engine is None or self._loop is not loop:
-            if self._loop is not None and self._loop is not loop:
-                self._flights.clear()
+        if self._desk is None or self._loop is not loop:
             _ = self.manifest
             if self._bus.is_closed:
                 self._bus = EventBus(self._clock.wall)
-            self._engine = self._make_engine(self.settings)
+            self._desk = Desk(
+                self._make_engine(self.settings),
+                self._bus,
+                self._clock,
+                assets_dir=self.project.assets_dir,
+                offline=self.settings.offline,
+            )
             self._loop = loop
-        return self._engine
+        return self._desk
 
     def _make_engine(self, settings: Settings) -> Engine:
         return Engine(
@@ -184,12 +153,8 @@ class AssetManager:
             clock=self._clock,
             emit=self._bus.emit,
             environ=self._environ,
-            on_received=self._count,
             version=__version__,
         )
-
-    def _count(self, received: int) -> None:
-        self._downloaded += received
 
     def _asset(self, asset_id: str) -> Asset:
         asset = self.manifest.get(asset_id)
@@ -226,13 +191,13 @@ class AssetManager:
 
         Raises `UnknownAsset`, `UnpinnedAsset`, or what `download_asset` raises.
         """
-        engine = self._ready()
+        desk = self._ready()
         await self._accept()
         asset = self._asset(asset_id)
         # An unpacked tree takes looking at each of its files, which the delivery does in a thread.
-        if not asset.extract and (path := engine.shelf.find_stamped(asset)) is not None:
+        if not asset.extract and (path := desk.engine.shelf.find_stamped(asset)) is not None:
             return path
-        return (await self._join(asset, force=False)).path
+        return (await desk.order(asset)).path
 
     async def download_asset(self, asset_id: str, force: bool = False) -> Path:
         """Make the asset present and verified, and return its path. ``force``: fetch it again even if it is valid.
@@ -240,9 +205,9 @@ class AssetManager:
         Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call.
         Raises `StaleManifest` if the manifest is not to be used any more.
         """
-        self._ready()
+        desk = self._ready()
         await self._accept()
-        return (await self._join(self._asset(asset_id), force=force)).path
+        return (await desk.order(self._asset(asset_id), force=force)).path
 
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Say whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
@@ -257,11 +222,15 @@ class AssetManager:
         return [await self.check_asset(asset.id, full=full) for asset in self.manifest.assets]
 
     async def _check(self, asset: Asset, *, full: bool) -> AssetStatus:
-        found = await self._ready().shelf.find(asset, full=full, on_hashing=lambda _: None)
-        if found is None:
-            path = self.project.assets_dir / asset.local_path
+        engine = self._ready().engine
+        found = await engine.shelf.find(asset, full=full, on_hashing=lambda _: None)
+        missing = "missing" if found is None else ""
+        if found is not None and found.error is None and asset.extract:
+            missing = "" if await asyncio.to_thread(engine.is_unpacked, asset, found.path) else "not unpacked"
+        if found is None or missing:
+            path = self.project.assets_dir / asset.local_path if found is None else found.path
             return AssetStatus(
-                asset.id, exists=False, valid=False, path=path, error="missing", is_stand_in=asset.is_stand_in
+                asset.id, exists=False, valid=False, path=path, error=missing, is_stand_in=asset.is_stand_in
             )
         return AssetStatus(
             asset.id,
@@ -276,46 +245,15 @@ class AssetManager:
     def state_of(self, asset: Asset) -> str:
         """How the asset stands, without reading a file: ``verified``, ``present``, ``partial`` or ``missing``.
 
-        ``present`` is a file of the right size that was not verified yet. Needs a running loop.
+        ``present`` is a file of the right size that was not verified yet, ``partial`` also an archive that is not
+        unpacked. Needs a running loop.
         """
-        engine = self._ready()
-        if engine.shelf.find_stamped(asset) is not None:
-            return "verified"
+        engine = self._ready().engine
+        if (path := engine.shelf.find_stamped(asset)) is not None:
+            return "verified" if not asset.extract or engine.is_unpacked(asset, path) else "partial"
         if engine.shelf.is_there(asset):
             return "present"
         return "partial" if engine.delivery.staged_bytes(asset) else "missing"
-
-    async def _join(self, asset: Asset, *, force: bool) -> Delivered:
-        """Wait for the asset's delivery, starting it if nobody has. The last one who leaves ends it."""
-        key = _key(asset, force=force)
-        while not force and (batched := self._batched.get(key)) is not None:
-            await batched.wait()
-        flight = self._flights.get(key)
-        if flight is None:
-            self._ranks += 1
-            task = asyncio.get_running_loop().create_task(
-                self._ready().delivery.deliver(asset, force=force, rank=self._ranks), name=f"deliver {asset.id}"
-            )
-            flight = self._flights[key] = _Flight(task)
-            task.add_done_callback(lambda done: self._landed(key, done))
-        flight.waiters += 1
-        try:
-            delivered = await asyncio.shield(flight.task)
-        except asyncio.CancelledError:
-            if flight.waiters == 1 and not flight.task.done():
-                flight.task.cancel()
-                await outlast([flight.task])
-            raise
-        finally:
-            flight.waiters -= 1
-        await self._bus.settle()
-        return delivered
-
-    def _landed(self, key: _Key, task: asyncio.Task[Delivered]) -> None:
-        if (flight := self._flights.get(key)) is not None and flight.task is task:
-            del self._flights[key]
-        if not task.cancelled():
-            task.exception()  # seen: every waiter gets it by itself, and there may be none left
 
     # -- many assets ------------------------------------------------------------------------------------------------
 
@@ -338,24 +276,9 @@ class AssetManager:
 
         Raises `StaleManifest`.
         """
-        engine = self._ready()
+        desk = self._ready()
         self._refuse_stale()
-        present: list[Asset] = []
-        to_fetch: list[Asset] = []
-        for asset in assets:
-            there = not force and (engine.shelf.find_stamped(asset) is not None or engine.shelf.is_there(asset))
-            (present if there else to_fetch).append(asset)
-        staged = sum(min(engine.delivery.staged_bytes(asset), asset.size or 0) for asset in to_fetch)
-        size = sum(asset.size or 0 for asset in to_fetch)
-        return SyncPlan(
-            present=tuple(present),
-            to_fetch=tuple(to_fetch),
-            bytes_to_fetch=size - staged,
-            bytes_staged=staged,
-            unknown_sizes=sum(asset.size is None for asset in to_fetch),
-            space_needed=size - staged,
-            space_free=await engine.store.free_bytes(),
-        )
+        return await desk.plan(assets, force=force)
 
     async def sync(
         self,
@@ -374,120 +297,9 @@ class AssetManager:
 
     async def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
         """`sync` for assets already chosen."""
-        engine = self._ready()
+        desk = self._ready()
         await self._accept()
-        began, downloaded_before = self._clock.monotonic(), self._downloaded
-        self._bus.emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
-        tally = _Tally()
-        try:
-            remaining = []
-            for asset in assets:
-                path = None if force or asset.extract else engine.shelf.find_stamped(asset)
-                if path is None:
-                    remaining.append(asset)
-                else:
-                    self._bus.emit(AssetReused(asset=asset.id, path=str(path)))
-                    tally.reused.append(asset.id)
-                    tally.paths[asset.id] = path
-                if len(tally.reused) % 100 == 99:
-                    await asyncio.sleep(0)  # let listeners keep up
-            if remaining and not self.settings.offline:
-                await self._refuse_if_full(remaining, tally, force=force)
-            await self._deliver_all(remaining, tally, force=force)
-            await engine.tidy([asset for asset in assets if asset.id in tally.paths])
-        finally:
-            report = SyncReport(
-                verified=tuple(tally.verified),
-                reused=tuple(tally.reused),
-                failed=tally.failed,
-                paths=tally.paths,
-                downloaded_bytes=self._downloaded - downloaded_before,
-                seconds=self._clock.monotonic() - began,
-            )
-            self._bus.emit(
-                RunFinished(
-                    verified=len(report.verified),
-                    reused=len(report.reused),
-                    failed=len(report.failed),
-                    downloaded_bytes=report.downloaded_bytes,
-                    seconds=round(report.seconds, 3),
-                )
-            )
-        await self._bus.settle()
-        if tally.failed:
-            raise SyncFailed(tally.failed)
-        return report
-
-    async def _refuse_if_full(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
-        """Fail every asset that would have to be fetched if they do not all fit: better than half of them."""
-        plan = await self.plan(assets, force=force)
-        if plan.space_needed <= plan.space_free:
-            return
-        error = DiskFull(
-            safe_text(str(self.project.assets_dir)),
-            f"not enough space: {plan.space_needed} bytes are needed and {plan.space_free} are free; "
-            "nothing was fetched",
-        )
-        for asset in plan.to_fetch:
-            self._bus.emit(AssetFailed(asset=asset.id, error="DiskFull", message=str(error)))
-            tally.failed[asset.id] = error
-        assets[:] = plan.present
-
-    async def _deliver_all(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
-        """Deliver these: small ones together, the others beside them."""
-        if not assets:
-            return
-        delivery = self._ready().delivery
-        free = [] if force else [asset for asset in assets if _key(asset) not in self._flights]
-        small = delivery.small_among(free)
-        if not small:
-            await self._deliver_each(assets, tally, force=force)
-            return
-        chosen = {_key(asset) for asset in small}
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._deliver_together(small, tally))
-            group.create_task(
-                self._deliver_each([asset for asset in assets if _key(asset) not in chosen], tally, force=force)
-            )
-
-    async def _deliver_together(self, assets: list[Asset], tally: _Tally) -> None:
-        def delivered(asset: Asset, how: Delivered) -> None:
-            self._note_delivered(asset, how, tally)
-            self._batched.pop(_key(asset)).set()
-
-        batched = {_key(asset): asyncio.Event() for asset in assets if _key(asset) not in self._batched}
-        self._batched |= batched
-        try:
-            mine = [asset for asset in assets if _key(asset) in batched]
-            left_over = await self._ready().delivery.deliver_together(mine, delivered)
-        finally:
-            # Who waits for one of these may now look for it the long way.
-            for key in batched.keys() & self._batched.keys():
-                self._batched.pop(key).set()
-        left_over += [asset for asset in assets if _key(asset) not in batched]
-        await self._deliver_each(left_over, tally, force=False)
-
-    @staticmethod
-    def _note_delivered(asset: Asset, delivered: Delivered, tally: _Tally) -> None:
-        (tally.verified if delivered.fetched is not None else tally.reused).append(asset.id)
-        tally.paths[asset.id] = delivered.path
-
-    async def _deliver_each(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
-        """Deliver these, a few at a time and in order: enough to keep every connection busy while others verify."""
-        queue = iter(assets)
-
-        async def deliver_some() -> None:
-            for asset in queue:
-                try:
-                    delivered = await self._join(asset, force=force)
-                except GrymFetchError as error:
-                    tally.failed[asset.id] = error
-                    continue
-                self._note_delivered(asset, delivered, tally)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(len(assets), self._ready().lanes) if assets else 0):
-                group.create_task(deliver_some())
+        return await desk.sync(assets, force=force)
 
     async def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
         """Bring back a file that ``grym-fetch clean`` has moved out of the repository, and return its path.
@@ -502,7 +314,7 @@ class AssetManager:
 
         async def get(asset: Asset) -> Path:
             await self._accept()
-            return (await self._join(asset, force=False)).path
+            return (await self._ready().order(asset)).path
 
         root = find_root(self.project.root, self.project.root)
         restorer = Restorer(root, self.project.external_dir, fetch_from(self.manifest.assets, get))
@@ -566,7 +378,7 @@ class AssetManager:
             return PinReport((), {})
         with self._editor() as editor:
             try:
-                return await editor.pin(wanted, lanes=self._ready().lanes, on_change=self._take)
+                return await editor.pin(wanted, lanes=self._ready().engine.lanes, on_change=self._take)
             finally:
                 await self._bus.settle()
 
@@ -584,7 +396,7 @@ class AssetManager:
 
         return Editor(
             self.project,
-            engine=self._ready(),
+            engine=self._ready().engine,
             lenient_engine=lambda: self._make_engine(replace(self.settings, allow_unpinned=True)),
             clock=self._clock,
             emit=self._bus.emit,
@@ -625,11 +437,6 @@ class AssetManager:
                 callback(progress)
 
         return self._bus.call(report)
-
-
-def _key(asset: Asset, *, force: bool = False) -> _Key:
-    """What a delivery is known by."""
-    return asset.id, asset.is_stand_in, force
 
 
 def _is_true(text: str | None) -> bool:

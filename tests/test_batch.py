@@ -266,7 +266,7 @@ async def test_what_a_dead_process_left_is_cleared_away(server: AssetServer, pro
     fill(project, server, 12)
     async with project.manager() as manager:
         await manager.sync(ids=["a0"])
-        owner = manager._ready().store._owner
+        owner = manager._ready().engine.store._owner
         name = f"{'0' * 24}.{'0' * 16}.999999999-1-{owner.boot}.00000000"
         left = project.assets / ".grym-fetch" / "stage" / name
         left.mkdir()

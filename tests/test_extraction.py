@@ -105,6 +105,22 @@ async def test_a_missing_tree_is_made_again(project: Project, server: AssetServe
     assert server.stats.body_bytes_sent == sent
 
 
+async def test_a_tree_is_looked_at(project: Project, server: AssetServer) -> None:
+    """An archive whose tree is gone or damaged is neither valid nor verified, and says why."""
+    tree = offer(project, server, tar_of(INSIDE))
+    async with project.manager() as manager:
+        await manager.sync()
+        asset = manager.manifest.get("voices")
+        assert (await manager.check_asset("voices")).valid
+        assert manager.state_of(asset) == "verified"
+        (tree / "LICENSE").write_bytes(b"another licence")
+        status = await manager.check_asset("voices")
+        assert (status.exists, status.valid, status.error) == (False, False, "not unpacked")
+        assert manager.state_of(asset) == "partial"
+        tree.rename(tree.with_name("gone"))
+        assert not (await manager.check_asset("voices", full=True)).valid
+
+
 async def test_a_new_version_replaces_the_tree(project: Project, server: AssetServer) -> None:
     """Another checksum in the manifest brings another archive and its tree, and nothing of the old one stays."""
     tree = offer(project, server, tar_of(INSIDE))

@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     {"scheduler", "transfer", "batch"},
     {"delivery"},
     {"engine"},
-    {"editing", "repo"},
+    {"desk", "editing", "repo"},
     {"manager", "diagnosis"},
     {"blocking"},
     {"display", "testing", "project_setup"},

@@ -30,7 +30,8 @@ def affordable(connections: int) -> int:
         return connections
     most = max(1, (left - PER_ASSET * lanes(0)) // (1 + PER_ASSET * (lanes(1) - lanes(0))))
     if most < connections:
-        log.warning("only %d connections instead of %d: this process may open few files", most, connections)
+        counted = "1 connection" if most == 1 else f"{most} connections"
+        log.warning("only %s instead of %d: this process may open %d files", counted, connections, _limit())
     return min(most, connections)
 
 
@@ -44,13 +45,19 @@ def _left() -> int | None:
     """How many more files this process may open; None if nobody knows or counts."""
     import resource
 
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _limit()
     if limit == resource.RLIM_INFINITY:
         return None
     try:
         return limit - SPARE - len(os.listdir("/dev/fd"))
     except OSError:
         return None
+
+
+def _limit() -> int:
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def raise_limit() -> None:

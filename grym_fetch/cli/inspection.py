@@ -50,7 +50,7 @@ def check_command(common: Common, ids: tuple[str, ...], full: bool, minimal: boo
                 }  # fmt: skip
                 click.echo(json.dumps(record))
             elif not common.quiet or state not in ("ok", "unverified"):
-                detail = f"  {safe_text(status.error)}" if status.error and state == "corrupt" else ""
+                detail = f"  {safe_text(status.error)}" if status.error not in (None, "missing") else ""
                 detail += "  (stand-in)" if status.is_stand_in else ""
                 shown = safe_text(str(status.path), limit=4000)
                 click.echo(f"{state:<10}  {safe_text(status.id)}  {shown}{detail}")
