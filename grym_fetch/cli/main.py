@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from contextlib import suppress
 
@@ -50,8 +51,32 @@ SUMMARIES = {
 }
 
 
+VALUED = "--(?:config|assets-dir|external-assets-dir|log-file)"
+COMMON_OPTION = re.compile(VALUED)
+COMMON_WORD = re.compile(rf"-[vq]+|--(?:verbose|quiet|json)|{VALUED}=.*", re.DOTALL)
+
+
+def behind_the_command(arguments: list[str]) -> list[str]:
+    """Put common options that come before the command behind it: every command takes them."""
+    at = 0
+    while at < len(arguments):
+        if COMMON_WORD.fullmatch(arguments[at]):
+            at += 1
+        elif COMMON_OPTION.fullmatch(arguments[at]):
+            at += 2
+        elif arguments[at].startswith("-"):
+            return arguments[at:]  # the group's own, or none of ours
+        else:
+            return [arguments[at], *arguments[:at], *arguments[at + 1 :]]
+    return []
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands' names and summaries, and imports a command only to run it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, with common options also before the command."""
+        return super().parse_args(ctx, behind_the_command(args))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All commands, in the order of the help."""

@@ -179,6 +179,17 @@ def test_usage(project: Project) -> None:
     assert "sync" in done.err
 
 
+def test_common_options_before_the_command(project: Project) -> None:
+    """What every command takes may also come before its name; anything else may not."""
+    manifest = str(project.manifest)
+    done = run(project.root.parent, "-q", "--config", manifest, f"--assets-dir={project.root}/there", "sync", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert list((project.root / "there").glob("models/*"))
+    assert run(project.root, "-vq", "--json", "--help").out.startswith("Usage: grym-fetch")
+    for arguments in (("--parallel", "2", "sync"), ("-q", "--all", "sync"), ("--config",)):
+        assert run(project.root, *arguments).code == 2
+
+
 def test_quiet_prints_nothing_but_errors(project: Project, server: AssetServer) -> None:
     """-q is silent when all is well, and not when it is not."""
     done = run(project.root, "sync", "-q")
