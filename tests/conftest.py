@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import tinyproxy
 from tests.nginx import BINARY, Nginx
 
 _FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir", "hf_token")
@@ -29,7 +30,8 @@ def _own_environment() -> Iterator[None]:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine cannot run; in CI a missing program is an error, so that no suite is skipped unseen."""
-    missing = [name for name in ("nginx", "strace") if item.get_closest_marker(name) and not _is_installed(name)]
+    programs = [name for name in ("nginx", "strace", "tinyproxy") if item.get_closest_marker(name)]
+    missing = [name for name in programs if not _is_installed(name)]
     if missing:
         reason = f"{' and '.join(missing)} not installed"
         if os.environ.get("CI"):
@@ -40,7 +42,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _is_installed(name: str) -> bool:
-    return (BINARY if name == "nginx" else shutil.which(name)) is not None
+    found = {"nginx": BINARY, "tinyproxy": tinyproxy.BINARY}
+    return (found[name] if name in found else shutil.which(name)) is not None
 
 
 @cache

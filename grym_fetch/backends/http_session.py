@@ -10,6 +10,7 @@ idle sockets; this way there are never more sockets than places, idle ones inclu
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Mapping
 
 import aiohttp
@@ -22,6 +23,7 @@ from grym_fetch.backends.http_settings import HttpSettings
 from grym_fetch.core.addresses import forbidden_reason
 from grym_fetch.core.errors import (
     BadResponse,
+    BadStatus,
     CertificateRejected,
     ConnectFailed,
     ConnectionLost,
@@ -29,7 +31,7 @@ from grym_fetch.core.errors import (
     PolicyRefused,
     Stalled,
 )
-from grym_fetch.core.http import ResponseHead
+from grym_fetch.core.http import PROXY_ADVICE, ResponseHead
 from grym_fetch.core.text import safe_text
 
 READ_BUFFER = 512 * 1024
@@ -78,7 +80,8 @@ class SessionConnection:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
         address = URL(url, encoded=True)
         proxy = self._settings.proxy_for(address)
-        reason = None if proxy else forbidden_reason(address.host or "", allow_private=self._settings.allow_private)
+        # What is behind a name, a proxy finds out by itself; what is written as a number can be judged here.
+        reason = forbidden_reason(_as_number(address.host or ""), allow_private=self._settings.allow_private)
         if reason:
             raise PolicyRefused(url, f"{safe_text(address.host or '')} is {reason}")
         key = (address.scheme, address.host, address.port, proxy)
@@ -96,6 +99,10 @@ class SessionConnection:
             )
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise _mapped(error, url, self._settings) from None
+        if proxy and address.scheme == "http" and response.status == 401 and "Via" not in response.headers:
+            # Some proxies (tinyproxy) answer a wrong password as a server would. Only what came from behind has a Via.
+            response.close()
+            raise BadStatus(url, 401, f"status 401: the server wants credentials, or {PROXY_ADVICE}")
         return SessionResponse(response, url, self._settings)
 
     def _open_session(self, *, guarded: bool) -> aiohttp.ClientSession:
@@ -169,6 +176,14 @@ class SessionResponse:
             self._response.close()
 
 
+def _as_number(host: str) -> str:
+    """An IPv4 address in any spelling (``0xa9fea9fe``, ``169.254.43518``) in the common one; other text as it is."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except (OSError, ValueError):
+        return host
+
+
 def _mapped(error: BaseException, url: str, settings: HttpSettings, *, in_body: bool = False) -> GrymFetchError:
     """Return our error for a foreign one: the family decides, never the text."""
     match error:
@@ -182,6 +197,8 @@ def _mapped(error: BaseException, url: str, settings: HttpSettings, *, in_body: 
             )
         case aiohttp.ClientConnectorDNSError():
             return ConnectFailed(url, "the host name cannot be resolved")
+        case aiohttp.ClientHttpProxyError() if error.status in (401, 407):
+            return BadStatus(url, error.status, f"the proxy answered {error.status}: {PROXY_ADVICE}")
         case aiohttp.ClientHttpProxyError():
             return ConnectFailed(url, f"the proxy answered {error.status}")
         case aiohttp.ClientProxyConnectionError():

@@ -27,7 +27,7 @@ class HttpSettings:
         self.allow_private = allow_private
         self.fields = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
         self._proxies = getproxies()
-        self._proxy_of: dict[tuple[str, str], str | None] = {}
+        self._proxy_of: dict[tuple[str, str, int | None], str | None] = {}
         self._tls: ssl.SSLContext | None = None
 
     @property
@@ -42,14 +42,16 @@ class HttpSettings:
         """The proxy that the environment names for this address, or None. `ConnectFailed` for an unusable one."""
         if not self._proxies:
             return None
-        key = (url.scheme, url.host or "")
+        key = (url.scheme, url.host or "", url.port)
         if key not in self._proxy_of:
             # Looked up once: each time, the standard library reads the whole environment.
             self._proxy_of[key] = self._find_proxy(url)
         return self._proxy_of[key]
 
     def _find_proxy(self, url: URL) -> str | None:
-        if proxy_bypass(url.host or ""):
+        host = url.host or ""
+        # NO_PROXY may name a host alone or with its port.
+        if proxy_bypass(host) or proxy_bypass(f"{host}:{url.port}"):
             return None
         proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
         if not proxy:

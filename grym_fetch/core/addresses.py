@@ -18,7 +18,9 @@ from grym_fetch.core.errors import PolicyRefused
 MAX_REDIRECTS = 10
 
 # The addresses where clouds hand out their machines' credentials, besides link-local ones.
-_METADATA = frozenset(ipaddress.ip_address(text) for text in ("100.100.100.200", "192.0.0.192", "fd00:ec2::254"))
+_METADATA = frozenset(
+    ipaddress.ip_address(text) for text in ("100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")
+)
 
 
 def parse_address(text: str) -> URL:
@@ -80,15 +82,18 @@ def forbidden_reason(ip: str, *, allow_private: bool) -> str | None:
 
 
 def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 one stands for: mapped, 6to4 (RFC 3056) or NAT64 (RFC 6052)."""
+    """The IPv4 address that an IPv6 one stands for: mapped, 6to4, NAT64 or Teredo."""
     if not isinstance(address, ipaddress.IPv6Address):
         return None
-    if address in _NAT64:
+    if any(address in network for network in _NAT64):
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour
+    if address.teredo is not None:  # RFC 4380
+        return address.teredo[1]
+    return address.ipv4_mapped or address.sixtofour  # RFC 4291, RFC 3056
 
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# RFC 6052, RFC 8215; the last is what was meant for IPv4 before it was mapped (RFC 4291 section 2.5.5.1).
+_NAT64 = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96"))
 
 
 def is_loopback(url: URL) -> bool:

@@ -241,13 +241,15 @@ def is_transient(status: int) -> bool:
     return status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505))
 
 
+PROXY_ADVICE = "the proxy wants another user or password than HTTP_PROXY and HTTPS_PROXY name"
+
 # Answers that signed addresses and filters give to a Range although they would serve the whole.
 _RANGE_ONLY = frozenset({400, 403, 501})
 _ADVICE = {
     401: "the server wants credentials",
     403: "access denied",
     404: "not found",
-    407: "the proxy wants credentials",
+    407: PROXY_ADVICE,
     410: "gone for good",
     451: "unavailable for legal reasons",
 }

@@ -19,6 +19,7 @@ from grym_fetch.backends.base import Response
 from grym_fetch.backends.http_client import HttpTransport, SlotConnection
 from grym_fetch.core.errors import (
     BadResponse,
+    BadStatus,
     CertificateRejected,
     ConnectFailed,
     ConnectionLost,
@@ -27,6 +28,7 @@ from grym_fetch.core.errors import (
     Stalled,
     TransferError,
 )
+from grym_fetch.core.policy import is_permanent
 from grym_fetch.testing import (
     AssetServer,
     BigHeaders,
@@ -141,12 +143,13 @@ async def test_an_address_goes_out_to_the_letter(server: AssetServer) -> None:
 
 
 @pytest.mark.shows("S7")
-async def test_no_cookie_is_sent_back(server: AssetServer) -> None:
+async def test_no_cookie_is_sent_back(server: AssetServer, names: FakeNames) -> None:
     """A cookie that a server sets is forgotten."""
     file = server.add("/a.bin", CONTENT, faults=[Status(200, b"x", {"Set-Cookie": "track=1; Path=/"}, times=1)])
+    url = file.url.replace("127.0.0.1", "files.example")  # since numbers keep no cookies anyway
     async with connected() as connection:
-        await read_all(connection, file.url)
-        await read_all(connection, file.url)
+        await read_all(connection, url)
+        await read_all(connection, url)
     assert all("Cookie" not in request.headers for request in server.stats.requests)
 
 
@@ -456,8 +459,9 @@ async def test_a_name_is_resolved_and_asked_by_name(names: FakeNames, server: As
 
 @pytest.mark.parametrize(
     "host",
-    ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "100.100.100.200", "[fd00:ec2::254]"],
-)
+    ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "100.100.100.200", "[fd00:ec2::254]",
+     "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518"],
+)  # fmt: skip
 @pytest.mark.shows("M12", "S9")
 async def test_link_local_and_metadata_addresses_are_refused(host: str) -> None:
     """Where clouds hand out credentials, nothing is ever asked."""
@@ -680,8 +684,9 @@ async def test_a_proxy_that_refuses_the_tunnel(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("https_proxy", f"http://user:{SECRET}@127.0.0.1:{proxy.port}")
         async with connected() as connection:
             error = await failure_of(connection.get("https://host.example/a.bin", {}))
-    assert type(error) is ConnectFailed
-    assert "the proxy answered 407" in str(error)
+    assert type(error) is BadStatus
+    assert is_permanent(error)
+    assert "the proxy answered 407: the proxy wants another user or password" in str(error)
 
 
 async def test_a_proxy_of_another_kind_is_not_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -702,6 +707,36 @@ async def test_a_proxy_without_a_scheme_is_an_http_proxy(server: AssetServer, mo
         async with connected() as connection:
             assert await read_all(connection, file.url) == CONTENT
     assert len(proxy.asked) == 1
+
+
+@pytest.mark.shows("M12", "S9")
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize(
+    "host",
+    ["169.254.169.254", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518", "[::ffff:169.254.169.254]",
+     "[fe80::1]", "100.100.100.200"],
+)  # fmt: skip
+async def test_a_proxy_is_not_asked_for_metadata(monkeypatch: pytest.MonkeyPatch, host: str, private: bool) -> None:
+    """A number, however it is spelt, needs no resolving: the proxy's machine keeps its credentials, too."""
+    async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
+        monkeypatch.setenv("all_proxy", f"http://127.0.0.1:{proxy.port}")
+        async with connected(HttpTransport(allow_private=private)) as connection:
+            for scheme in ("http", "https"):
+                with pytest.raises(PolicyRefused, match="link-local or cloud metadata"):
+                    await connection.get(f"{scheme}://{host}/latest/meta-data", {})
+    assert proxy.asked == []
+
+
+@pytest.mark.shows("M12", "S9")
+@pytest.mark.parametrize("host", ["127.0.0.1", "0x7f.1", "10.1.2.3", "[::1]", "[::ffff:10.0.0.1]"])
+async def test_a_proxy_is_not_asked_for_private_numbers(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """Where they are forbidden, they are so through a proxy, too."""
+    async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
+        monkeypatch.setenv("all_proxy", f"http://127.0.0.1:{proxy.port}")
+        async with connected(HttpTransport(allow_private=False)) as connection:
+            with pytest.raises(PolicyRefused, match="private address"):
+                await connection.get(f"http://{host}/x", {})
+    assert proxy.asked == []
 
 
 async def test_a_proxy_may_have_a_private_address(
@@ -725,6 +760,9 @@ async def test_a_proxy_may_have_a_private_address(
         ({"all_proxy": "http://r:3", "http_proxy": "http://p:1"}, "http://host.example/", "http://p:1"),
         ({"all_proxy": "http://r:3", "no_proxy": ".example"}, "https://host.example/", None),
         ({"all_proxy": "http://r:3", "no_proxy": "other"}, "https://host.example/", "http://r:3"),
+        ({"all_proxy": "http://r:3", "no_proxy": "host.example:8080"}, "http://host.example:8080/", None),
+        ({"all_proxy": "http://r:3", "no_proxy": "host.example:8080"}, "http://host.example/", "http://r:3"),
+        ({"all_proxy": "http://r:3", "no_proxy": "::1"}, "http://[::1]:8080/", None),
     ],
 )
 def test_which_proxy(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], url: str, expected: str | None) -> None:

@@ -72,7 +72,7 @@ RAISED: list[tuple[BaseException, type[TransferError], str]] = [
         ConnectFailed,
         "no connection to the proxy",
     ),
-    (aiohttp.ClientHttpProxyError(INFO, (), status=407, message=SECRET), ConnectFailed, "the proxy answered 407"),
+    (aiohttp.ClientHttpProxyError(INFO, (), status=502, message=SECRET), ConnectFailed, "the proxy answered 502"),
     (aiohttp.ClientConnectorSSLError(KEY, _os_error(1)), ConnectFailed, "TLS handshake failed"),
     (
         aiohttp.ClientConnectorCertificateError(KEY, ssl.SSLCertVerificationError(1, SECRET)),

@@ -225,6 +225,12 @@ def test_a_refused_redirect_shows_no_secret() -> None:
         "::ffff:100.100.100.200",
         "192.0.0.192",
         "fd00:ec2::254",
+        "fd20:ce::254",
+        "::169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
+        "2001:0:4136:e378:8000:63bf:5601:5601",
     ],
 )
 @pytest.mark.parametrize("allow_private", [True, False])
@@ -250,6 +256,9 @@ def test_metadata_is_never_asked(ip: str, allow_private: bool) -> None:
         "::ffff:127.0.0.1",
         "::ffff:10.0.0.1",
         "::ffff:c0a8:101",
+        "::10.0.0.1",
+        "64:ff9b::a00:1",
+        "2002:c0a8:101::1",
     ],
 )
 @pytest.mark.shows("M12", "S9")

@@ -212,7 +212,17 @@ TABLE: list[Row] = [
     ("C1 401", KNOWN, 401, [], Refused(401, "status 401: the server wants credentials", transient=False)),
     ("C1 404", KNOWN, 404, [], Refused(404, "status 404: not found", transient=False)),
     ("C1 404 with Retry-After", KNOWN, 404, ["Retry-After: 5"], Refused(404, "status 404: not found", transient=False)),
-    ("C1 407", KNOWN, 407, [], Refused(407, "status 407: the proxy wants credentials", transient=False)),
+    (
+        "C1 407",
+        KNOWN,
+        407,
+        [],
+        Refused(
+            407,
+            "status 407: the proxy wants another user or password than HTTP_PROXY and HTTPS_PROXY name",
+            transient=False,
+        ),
+    ),
     ("C1 410", KNOWN, 410, [], Refused(410, "status 410: gone for good", transient=False)),
     ("C1 451", KNOWN, 451, [], Refused(451, "status 451: unavailable for legal reasons", transient=False)),
     ("C1 418", KNOWN, 418, [], Refused(418, "status 418", transient=False)),

@@ -1,0 +1,84 @@
+"""A real tinyproxy on the loopback interface, as the second opinion on what a proxy does.
+
+Rules: all it writes lies in the folder given; it runs as the current user and dies with its test. A record of its log
+is written before it connects to the server, so it is there when the answer is.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+BINARY = shutil.which("tinyproxy") or shutil.which("tinyproxy", path="/usr/sbin:/usr/local/sbin")
+
+_DEADLINE = 10.0
+_CONFIG = """
+Port {port}
+Listen 127.0.0.1
+Timeout 20
+MaxClients 20
+LogFile "{home}/log"
+LogLevel Connect
+PidFile "{home}/pid"
+{more}
+"""
+
+
+class TinyProxy:
+    """One tinyproxy. With ``login`` and ``password`` it wants these."""
+
+    def __init__(self, home: Path, login: str = "", password: str = "") -> None:
+        self._home = home / "tinyproxy"
+        self._home.mkdir()
+        self._more = f"BasicAuth {login} {password}" if login else ""
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        assert BINARY is not None, "tinyproxy is not installed"
+        for _ in range(5):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
+            config = self._home / "conf"
+            config.write_text(_CONFIG.format(port=self.port, home=self._home, more=self._more))
+            self._process = subprocess.Popen(
+                [BINARY, "-d", "-c", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            if self._answers(self._process):
+                return self
+            self.__exit__()
+        raise RuntimeError("tinyproxy does not start")
+
+    def _answers(self, process: subprocess.Popen[bytes]) -> bool:
+        deadline = time.monotonic() + _DEADLINE
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.005)
+            else:
+                return process.poll() is None
+        return False
+
+    def __exit__(self, *_: object) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def url(self, userinfo: str = "") -> str:
+        """What a variable of the environment names."""
+        return f"http://{userinfo}{'@' if userinfo else ''}127.0.0.1:{self.port}"
+
+    def asked(self) -> list[str]:
+        """The method and target of each request so far."""
+        return re.findall(r"Request \(file descriptor \d+\): (\S+ \S+) HTTP", (self._home / "log").read_text())
