@@ -21,7 +21,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import GrymFetchError
 from grym_fetch.core.http import Asked, Whole
 from grym_fetch.core.manifest import Asset
-from grym_fetch.core.origins import Origin
+from grym_fetch.core.origins import CRAWL, Origin
 from grym_fetch.core.policy import TokenBucket
 from grym_fetch.exchange import Exchange
 from grym_fetch.outlast import outlast
@@ -36,6 +36,8 @@ BUNDLE_FILES = 64
 BUNDLE_BYTES = 4 * 1024 * 1024
 SOON = 1.0
 """Seconds. On a slow link bundles are put away this often, however small, and connections come free for others."""
+CRAWLS = 30.0
+"""Seconds after which an asset whose bytes still come at a crawl is left over: another mirror may be quicker."""
 PATIENCE = 3
 """After so many assets in a row that could not be had the short way, the rest is left over as well."""
 
@@ -192,13 +194,15 @@ class Batch:
     async def _receive(self, response: Response, data: bytearray) -> bool:
         """Fill ``data``. False if there is less or more of it."""
         view = memoryview(data)
-        received = 0
+        received, began = 0, self._clock.monotonic()
         try:
             while received < len(data):
                 count = await response.readinto(view[received:])
                 if not count:
                     return False
                 received += count
+                if (took := self._clock.monotonic() - began) > CRAWLS and received < CRAWL * took:
+                    return False
             return await response.readinto(memoryview(bytearray(1))) == 0
         finally:
             self._on_received(received)

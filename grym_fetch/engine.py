@@ -140,6 +140,7 @@ class Engine:
             transfer_settings=TransferSettings(
                 connections=self.connections,
                 together=settings.mirrors == "together",
+                patience=settings.stall_timeout,
                 retry=RetryPolicy(retries=settings.retries),
                 sizes=settings.sizes,
             ),

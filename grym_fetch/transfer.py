@@ -29,6 +29,7 @@ from grym_fetch.core.errors import (
     GrymFetchError,
     IntegrityError,
     MirrorsExhausted,
+    Stalled,
     StorageError,
     TransferError,
 )
@@ -42,7 +43,7 @@ from grym_fetch.core.events import (
     RetryScheduled,
 )
 from grym_fetch.core.manifest import Asset
-from grym_fetch.core.origins import Origin, Origins
+from grym_fetch.core.origins import CRAWL, Origin, Origins
 from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, TokenBucket
 from grym_fetch.core.progress import Meter
 from grym_fetch.core.ranges import ByteRange
@@ -62,10 +63,11 @@ WAITS = 4
 @dataclass(frozen=True, slots=True)
 class TransferSettings:
     """What the user chose. ``connections``: the most that may work at once, over all assets. ``together``: all healthy
-    origins of an asset share the work, instead of one after the other."""
+    origins of an asset share the work, instead of one after the other. ``patience``: seconds that one may crawl."""
 
     connections: int = 4
     together: bool = False
+    patience: float = 30.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     sizes: SegmentSizes = field(default_factory=SegmentSizes)
 
@@ -384,17 +386,7 @@ class Transfer:
         if self._origins.together and not origin.is_out:
             self._wake_later(origin)
         if chosen is not origin and origin is self._origins.current:
-            self._origins.current = chosen
-            self._emit(
-                MirrorSwitched(
-                    asset=self.asset.id,
-                    from_=origin.shown,
-                    to=chosen.shown,
-                    reason=reason,
-                    number=chosen.number + 1,
-                    count=len(self._origins.all),
-                )
-            )
+            self._turn_to(chosen, origin, reason)
             if not self.asset.pinned and self._content.segments.on_hand_bytes:
                 why = "without a checksum, parts from two origins cannot be combined"
                 self._restart = self._restart or Restart(why, origin=origin, forget_size=True)
@@ -402,6 +394,19 @@ class Transfer:
             theirs = chosen.last_error
             because = theirs.reason if isinstance(theirs, TransferError) else str(theirs)
             self._announce_retry(chosen, chosen.failures, chosen.ready_at - now, because)
+
+    def _turn_to(self, chosen: Origin, left: Origin, reason: str) -> None:
+        self._origins.current = chosen
+        self._emit(
+            MirrorSwitched(
+                asset=self.asset.id,
+                from_=left.shown,
+                to=chosen.shown,
+                reason=reason,
+                number=chosen.number + 1,
+                count=len(self._origins.all),
+            )
+        )
 
     def _announce_retry(self, origin: Origin, attempt: int, delay: float, reason: str) -> None:
         self._emit(
@@ -442,6 +447,18 @@ class Transfer:
             self._report_full(now)
         elif self._meter.is_due(now):
             self._emit_progress(now)
+            self._leave_if_crawling(self._meter.read(now).rate, now)
+
+    def _leave_if_crawling(self, rate: float, now: float) -> None:
+        """Turn to another origin if this one keeps us busy with next to nothing."""
+        slow = self._origins.current
+        # Without a checksum, parts of two origins do not combine: all would have to begin anew.
+        if not self.asset.pinned or (faster := self._origins.who_is_faster(rate, now, self._settings.patience)) is None:
+            return
+        reason = f"slower than {CRAWL / 1024:g} KiB/s for {self._settings.patience:g} s"
+        slow.last_error = Stalled(slow.url, reason)
+        self._turn_to(faster, slow, reason)
+        _cancel(attempt.task for attempt in self._attempts if attempt.origin is slow and attempt.task is not None)
 
     def _emit_progress(self, now: float) -> None:
         state = self._meter.read(now)

@@ -19,6 +19,8 @@ from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, Step, next
 from grym_fetch.core.segments import MIB
 from grym_fetch.core.text import redact_url
 
+CRAWL = 1024.0
+"""Bytes per second, over all connections to an origin. One that is slower for long is left, if there is another."""
 PROGRESS = 2 * MIB
 """Bytes that count as progress: they renew an origin's budget of retries."""
 
@@ -48,6 +50,8 @@ class Origin:
     """Whether it sent a web page: the likely reason for a wrong checksum."""
     rate: float | None = None
     """One connection's speed, in bytes per second, smoothed."""
+    is_slow: bool = False
+    """Whether it was left because it crawled. That happens to each once: then the line is slow, or all of them are."""
     wait: float = 0.0
     """Seconds from a request to the first byte, at the worst of late."""
     _progress: int = field(default=0, repr=False)
@@ -82,6 +86,8 @@ class Origins:
         self.all = tuple(Origin(number, url) for number, url in enumerate(urls))
         self.current = self.all[0]
         self.together = together and len(self.all) > 1
+        self._crawls: tuple[Origin, float] | None = None
+        """Who crawls, and since when."""
 
     @property
     def usable(self) -> list[Origin]:
@@ -104,6 +110,24 @@ class Origins:
             return -rate / (at_work.get(origin, 0) + 1), origin.number
 
         return sorted(sharing or ready, key=seats)
+
+    def who_is_faster(self, rate: float, now: float, patience: float) -> Origin | None:
+        """Take note of the speed of the one that is asked now; return whom to ask instead if it has crawled for long.
+
+        ``rate`` in bytes per second, ``patience`` in seconds. Against a mirror that keeps us busy with a few bytes now
+        and then. Where they are asked together, the idle ones take over by themselves.
+        """
+        if self.together or rate >= CRAWL:
+            self._crawls = None
+            return None
+        if self._crawls is None or self._crawls[0] is not self.current:
+            self._crawls = (self.current, now)
+        others = [origin for origin in self.usable if not origin.is_slow and origin.ready_at <= now]
+        fresh = min((o for o in others if o is not self.current), key=lambda o: (o.failures, o.number), default=None)
+        if fresh is None or now - self._crawls[1] < patience:
+            return None
+        self.current.is_slow = True
+        return fresh
 
     def failed(
         self,

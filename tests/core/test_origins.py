@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.core.errors import BadStatus, ConnectFailed, ConnectionLost, GrymFetchError, Throttled
-from grym_fetch.core.origins import PROGRESS, Origin, Origins
+from grym_fetch.core.origins import CRAWL, PROGRESS, Origin, Origins
 from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, Step
 
 URLS = ("https://a.example/x?sig=hunter2", "https://b.example/x", "https://c.example/x")
@@ -244,3 +244,35 @@ def test_one_address_is_never_together() -> None:
     assert origins.to_ask(0.0, {}) == []
     origins.current = origins.all[1]
     assert origins.to_ask(0.0, {}) == [origins.all[1]]
+
+
+@pytest.mark.shows("N13", "S12")
+def test_who_crawls_is_left_once() -> None:
+    """For the best other one, after some patience; each origin once, so that a slow line does not use them all up."""
+    origins = Origins(URLS)
+    _, second, third = origins.all
+    assert origins.who_is_faster(CRAWL - 1, 0.0, 30.0) is None
+    assert origins.who_is_faster(CRAWL - 1, 29.0, 30.0) is None
+    assert origins.who_is_faster(CRAWL, 29.5, 30.0) is None  # it got on
+    assert origins.who_is_faster(CRAWL - 1, 31.0, 30.0) is None
+    second.failures = 1
+    assert origins.who_is_faster(CRAWL - 1, 61.0, 30.0) is third
+    origins.current = third
+    assert origins.who_is_faster(0.0, 62.0, 30.0) is None
+    assert origins.who_is_faster(0.0, 92.0, 30.0) is second
+    origins.current = second
+    assert origins.who_is_faster(0.0, 1000.0, 30.0) is None
+    assert origins.who_is_faster(0.0, 2000.0, 30.0) is None
+    assert [origin.is_slow for origin in origins.all] == [True, False, True]
+
+
+def test_nobody_is_left_for_one_that_cannot_be_asked() -> None:
+    """Slow is better than nothing: one that is out, or waits for its time, is no alternative."""
+    origins = Origins(URLS[:2])
+    origins.all[1].ready_at = 100.0
+    assert origins.who_is_faster(0.0, 0.0, 30.0) is None
+    assert origins.who_is_faster(0.0, 50.0, 30.0) is None
+    assert origins.who_is_faster(0.0, 100.0, 30.0) is origins.all[1]
+    origins.all[0].is_slow = False
+    origins.all[1].is_out = True
+    assert origins.who_is_faster(0.0, 200.0, 30.0) is None
