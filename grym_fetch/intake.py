@@ -20,7 +20,9 @@ from grym_fetch.core.errors import (
     BadStatus,
     ConnectionLost,
     ContentChanged,
+    IntegrityError,
     LengthMismatch,
+    PolicyRefused,
     RangeRefused,
     Throttled,
     TransferError,
@@ -95,6 +97,9 @@ class Restart:
     repeats: bool = False
 
 
+ENDLESS = "it sends without end, and nothing says how long the content is; give the asset its size"
+
+
 class SingleStream(TransferError):
     """Not a failure: this origin's parts cannot be combined, so it is asked for everything in one response."""
 
@@ -139,6 +144,8 @@ class Intake:
                 await self._content.learn_validator(origin, validator)
                 if total is not None and (restart := await self._learn_size(total, origin)) is not None:
                     return restart
+                if self._content.size is None and got.stop > self._content.segments.most:
+                    raise PolicyRefused(origin.url, ENDLESS)
                 return await self._stream(attempt, answer.response, got.stop, ends_there=True)
             case http.Whole(length=length, validator=validator, framed=framed):
                 return await self._whole(attempt, answer.response, length, validator, framed=framed)
@@ -148,6 +155,9 @@ class Intake:
                 return self._changed(origin, reason)
             case http.WrongLength(actual=actual, hint=hint):
                 return self._wrong_length(origin, actual, hint)
+            case http.WrongDigest(actual=digest):
+                origin.digest = digest
+                raise IntegrityError(f"checksum mismatch: by its own Repr-Digest the server has {digest}")
             case http.NoRanges(reason=reason):
                 self._no_ranges(origin, reason)
             case http.Refused(status=status, reason=reason, retry_after=retry_after):
@@ -191,7 +201,10 @@ class Intake:
             if (restart := await self._learn_size(length, origin)) is not None:
                 return restart
             attempt.segment.stop = length
-        return await self._stream(attempt, response, attempt.segment.stop, ends_there=content.size is not None)
+        restart = await self._stream(attempt, response, attempt.segment.stop, ends_there=content.size is not None)
+        if restart is None and content.size is None:
+            raise PolicyRefused(origin.url, ENDLESS)
+        return restart
 
     def _combines(self, origin: Origin, validator: http.Validator) -> bool:
         """Whether a part of this version may join other parts. RFC 9110 section 15.3.7.3: under one strong validator.

@@ -214,6 +214,7 @@ class Transfer:
         if len(givers) == 1 and NOBODY_NOW not in givers:
             origin = self._origins.all[givers.pop()]
             origin.is_out = True
+            origin.digest = digest
             origin.last_error = IntegrityError(f"what it sent has the digest {digest}, not {self.asset.checksum}")
         candidates = self._origins.usable
         if not candidates or self._trials.total() >= 2 * len(self._origins.all):
@@ -230,6 +231,8 @@ class Transfer:
             advice = "The servers sent 0 bytes."
         elif any(origin.sent_page for origin in self._origins.all):
             advice = "A web page came instead of the file: a login, an error page or a captive portal?"
+        elif agreement := self._origins.agreement():
+            advice = agreement
         return DigestMismatch(self.asset.id, str(self.asset.checksum), str(digest), self._origins.reasons(), advice)
 
     async def _start_over(self, restart: Restart) -> None:
@@ -353,6 +356,7 @@ class Transfer:
             total=self._content.size,
             validator=origin.validator if is_bound else http.NO_VALIDATOR,
             ranges_proven=origin.ranges is True,
+            checksum=self.asset.checksum,
         )
 
     # -- failures ---------------------------------------------------------------------------------------------------
@@ -427,7 +431,8 @@ class Transfer:
 
     def _exhausted(self) -> GrymFetchError:
         kept = self._content.segments.on_hand_bytes
-        advice = "What has arrived is kept; the next run goes on from there." if kept else ""
+        kept_advice = "What has arrived is kept; the next run goes on from there." if kept else ""
+        advice = self._origins.agreement() or kept_advice
         return MirrorsExhausted(self.asset.id, self._origins.reasons(), advice)
 
     # -- progress ---------------------------------------------------------------------------------------------------

@@ -16,7 +16,9 @@ from grym_fetch.core.events import Event
 from grym_fetch.core.segments import SegmentSizes
 
 KIB = 1024
-SMALL = SegmentSizes(piece=16 * KIB, first=64 * KIB, smallest=16 * KIB, largest=128 * KIB, window=512 * KIB)
+SMALL = SegmentSizes(
+    piece=16 * KIB, first=64 * KIB, smallest=16 * KIB, largest=128 * KIB, window=512 * KIB, unsized=4096 * KIB
+)
 """So that a file of a few hundred KiB has many pieces and segments."""
 
 
@@ -153,13 +155,14 @@ class Recorder:
         return [event.as_json() for event in self.events if event.type == kind]
 
     def check(self) -> None:
-        """Progress never goes back and never passes its total; each asset ends once."""
+        """Progress never passes its total, and goes back only with a total that shrinks; each asset ends once."""
         last: dict[object, int] = {}
         for event in self.of("progress"):
             count, total = event["bytes"], event["total"]
             assert isinstance(count, int)
             assert total is None or (isinstance(total, int) and count <= total)
-            assert count >= last.get(event["asset"], 0)
+            before = last.get(event["asset"], 0)
+            assert count >= (before if total is None else min(before, total))
             last[event["asset"]] = count
         ends = [e.asset for e in self.events if e.type in ("asset_verified", "asset_reused", "asset_failed")]
         assert len(ends) == len(set(ends))

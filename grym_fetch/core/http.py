@@ -3,17 +3,20 @@
 Rules (RFC 9110): a 206 is believed only if its Content-Range starts where we asked (section 15.3.7), its total and
 validator are the known ones, and its body is not encoded. A 200 to a ranged request is the whole content or nothing
 (section 14.2), never quietly a success. Parts are combined only under the same strong validator (section 15.3.7.3).
+What a server says of its own content's digest (RFC 9530) can condemn it and never bless it.
 Nothing here raises for any status or header text.
 """
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 
+from grym_fetch.core.digest import Algorithm, Checksum
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 
 MAX_RETRY_AFTER = 120.0
@@ -80,12 +83,13 @@ class ResponseHead:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What we asked, and what we know. ``wanted`` is None for the whole content; ``total`` None while unknown;
-    ``ranges_proven`` says that this origin has served a range before."""
+    ``ranges_proven`` says that this origin has served a range before; ``checksum`` is the manifest's."""
 
     wanted: ByteRange | None
     total: int | None = None
     validator: Validator = NO_VALIDATOR
     ranges_proven: bool = False
+    checksum: Checksum | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,13 @@ class WrongLength:
 
 
 @dataclass(frozen=True, slots=True)
+class WrongDigest:
+    """The server itself says that the whole content it has is not the right one (RFC 9530 ``Repr-Digest``)."""
+
+    actual: Checksum
+
+
+@dataclass(frozen=True, slots=True)
 class Redirected:
     """The content is elsewhere, at ``location``, as sent."""
 
@@ -161,7 +172,9 @@ class Broken:
     reason: str
 
 
-Verdict = Partial | Whole | Unsatisfiable | Changed | WrongLength | Redirected | NoRanges | Refused | Broken
+Verdict = (
+    Partial | Whole | Unsatisfiable | Changed | WrongLength | WrongDigest | Redirected | NoRanges | Refused | Broken
+)
 
 
 def judge(asked: Asked, head: ResponseHead) -> Verdict:
@@ -200,6 +213,8 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
     lengths = head.fields.get("content-length", ())
     if any(parse_length(value) != got.length for value in lengths) and "transfer-encoding" not in head.fields:
         return NoRanges(f"a Content-Length {lengths[0][:40]!r} that is not the {got.length} bytes of its Content-Range")
+    if (stated := _stated_otherwise(asked, head)) is not None:
+        return WrongDigest(stated)
     # Ask for the validator first: where it differs, a different total is the consequence, not the fault.
     if asked.validator.contradicts(head.validator):
         return Changed("the content at this address has changed", head.validator)
@@ -224,6 +239,8 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
         # The slice without the words for it; or, while the total is unknown, a file of just this length. Asking for
         # the whole tells which.
         return NoRanges("status 200 with only the slice that was asked for")
+    if (stated := _stated_otherwise(asked, head)) is not None:
+        return WrongDigest(stated)
     if asked.total is not None and length is not None and length != asked.total:
         if asked.validator.contradicts(head.validator):
             return Changed("the content at this address has changed", head.validator)
@@ -272,6 +289,31 @@ def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
 def _encoding(head: ResponseHead) -> str | None:
     encoding = (head.get("content-encoding") or "identity").strip().lower()
     return None if encoding in ("", "identity") else encoding[:40]
+
+
+_FIELD_NAMES: Mapping[str, Algorithm] = {"sha-256": "sha256", "sha-512": "sha512"}
+_STATED_DIGEST = re.compile(r"(?:^|,)[ \t]*(sha-256|sha-512)=:([A-Za-z0-9+/]{43,86}={1,2}):(?=[ \t]*(?:[,;]|$))")
+
+
+def _stated_otherwise(asked: Asked, head: ResponseHead) -> Checksum | None:
+    """The digest that ``Repr-Digest`` states of the whole content (RFC 9530 section 3), if it is not the manifest's.
+
+    Also on a 206 it is the whole's. What cannot be read, and what is stated in two ways, says nothing.
+    """
+    if asked.checksum is None:
+        return None
+    stated = {
+        base64.b64decode(digest).hex()
+        for name, digest in _STATED_DIGEST.findall(head.get("repr-digest") or "")
+        if _FIELD_NAMES[name] == asked.checksum.algorithm
+    }
+    if len(stated) != 1:
+        return None
+    try:
+        digest = Checksum(asked.checksum.algorithm, stated.pop())
+    except ValueError:
+        return None  # not of the length that a digest has
+    return None if digest == asked.checksum else digest
 
 
 def _page_hint(head: ResponseHead) -> str:

@@ -8,12 +8,14 @@ piece) renews an origin's budget; a few bytes do not.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from yarl import URL
 
-from grym_fetch.core.errors import GrymFetchError, OriginFailure
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import GrymFetchError, LengthMismatch, OriginFailure
 from grym_fetch.core.http import NO_VALIDATOR, Validator
 from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, Step, next_step
 from grym_fetch.core.segments import MIB
@@ -48,6 +50,8 @@ class Origin:
     range_faults: int = 0
     sent_page: bool = False
     """Whether it sent a web page: the likely reason for a wrong checksum."""
+    digest: Checksum | None = None
+    """The digest of its whole content, where that is known and wrong."""
     rate: float | None = None
     """One connection's speed, in bytes per second, smoothed."""
     is_slow: bool = False
@@ -160,6 +164,17 @@ class Origins:
         if not usable:
             return None
         return min(usable, key=lambda o: (max(o.ready_at - now, 0.0), o.failures, o.number))
+
+    def agreement(self) -> str:
+        """Advice where two or more have the same other content than the manifest names; empty if there are none."""
+        digests = Counter(str(origin.digest) for origin in self.all if origin.digest is not None)
+        lengths = Counter(o.last_error.actual for o in self.all if isinstance(o.last_error, LengthMismatch))
+        for what, found in (("checksum", digests), ("size", lengths)):
+            for value, count in found.most_common(1):
+                if count > 1:
+                    shown = f"{value} bytes" if what == "size" else value
+                    return f"{count} addresses agree on {shown}: the {what} in the manifest is probably wrong."
+        return ""
 
     def reasons(self) -> tuple[OriginFailure, ...]:
         """Why each origin failed, in the manifest's order."""

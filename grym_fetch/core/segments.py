@@ -30,6 +30,8 @@ class SegmentSizes:
     largest: int = 64 * MIB
     window: int = 64 * MIB
     """How far segments may be ahead of the hash frontier, beside one segment for each connection."""
+    unsized: int = 64 * 1024 * MIB
+    """The most that is taken in of a content whose length nobody tells, neither the manifest nor the server."""
 
 
 SEGMENT_SECONDS = 2.0
@@ -81,7 +83,10 @@ class Segments:
 
     def __init__(self, size: int | None, on_hand: IntervalSet, sizes: SegmentSizes | None = None) -> None:
         self.size = size
-        self._smallest = (sizes or SegmentSizes()).smallest
+        sizes = sizes or SegmentSizes()
+        self._smallest = sizes.smallest
+        self.most = sizes.unsized
+        """Bytes that are taken from an origin while the size is unknown."""
         self.in_flight: list[Segment] = []
         self.on_hand_bytes = on_hand.total
         self._taken = IntervalSet(on_hand)
@@ -122,7 +127,7 @@ class Segments:
         """Promise the whole content to one connection, for an origin without ranges. Only one at a time, alone."""
         if self.in_flight or self.is_complete:
             return None
-        segment = Segment(0, UNBOUNDED if self.size is None else self.size, 0, whole=True)
+        segment = Segment(0, self.most if self.size is None else self.size, 0, whole=True)
         self.in_flight.append(segment)
         return segment
 

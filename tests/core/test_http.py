@@ -6,6 +6,8 @@ status. The last column is the verdict, or only its kind where the words do not 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grym_fetch.core.digest import Checksum
 from grym_fetch.core.http import (
     MAX_RETRY_AFTER,
     NO_VALIDATOR,
@@ -28,6 +31,7 @@ from grym_fetch.core.http import (
     Validator,
     Verdict,
     Whole,
+    WrongDigest,
     WrongLength,
     judge,
     parse_retry_after,
@@ -549,3 +553,37 @@ def test_any_retry_after_is_a_wait_or_none(text: str, date: str | None) -> None:
 def test_the_longest_wait_is_bearable() -> None:
     """A server is never waited for longer than a few minutes."""
     assert 0 < MAX_RETRY_AFTER <= 300
+
+
+def stated(content: bytes, name: str = "sha-256") -> str:
+    """A value of ``Repr-Digest``: RFC 9530 section 2, a dictionary of byte sequences."""
+    return f"{name}=:{base64.b64encode(hashlib.new(name.replace('-', ''), content).digest()).decode()}:"
+
+
+OURS = Checksum.of(b"ours")
+
+
+@pytest.mark.shows("C10")
+@pytest.mark.parametrize(
+    ("value", "condemns"),
+    [
+        (stated(b"ours"), False),
+        (stated(b"theirs"), True),
+        (f"{stated(b'theirs', 'sha-512')}, {stated(b'theirs')}", True),
+        (f"{stated(b'theirs')};q=1", True),
+        (stated(b"theirs", "sha-512"), False),  # of the manifest's algorithm there is none
+        (f"{stated(b'ours')}, {stated(b'theirs')}", False),  # two words, none believed
+        (stated(b"theirs").upper(), False),
+        (stated(b"theirs")[:-3], False),
+        ("sha-256=:AAAA:", False),
+        ("", False),
+    ],
+)
+def test_a_server_condemns_its_own_content(value: str, condemns: bool) -> None:
+    """``Repr-Digest`` is of the whole, also on a part; where it is readable and not the manifest's, that is final."""
+    for asked, status, lines in ((SLICE, 206, (CR, CL)), (None, 200, ("Content-Length: 1000",))):
+        verdict = judge(Asked(asked, 1000, checksum=OURS), head(status, *lines, f"Repr-Digest: {value}"))
+        assert isinstance(verdict, WrongDigest) == condemns
+        if isinstance(verdict, WrongDigest):
+            assert verdict.actual == Checksum.of(b"theirs")
+        assert not isinstance(judge(Asked(asked, 1000), head(status, *lines, f"Repr-Digest: {value}")), WrongDigest)

@@ -103,7 +103,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         assert (segment is None) == bool(self.promises or self.segments.is_complete)
         if segment is not None:
             assert (segment.start, segment.position, segment.whole) == (0, 0, True)
-            assert segment.stop == (UNBOUNDED if self.size is None else self.size)
+            assert segment.stop == (self.segments.most if self.size is None else self.size)
             self.promises.append(Promise(segment, set()))
 
     @precondition(lambda self: self.promises)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
+import hashlib
 import os
 import resource
 import socket
@@ -22,7 +24,16 @@ import trustme
 from grym_fetch import AssetManager, DigestMismatch, NotWritable, Settings
 from grym_fetch.backends.http_client import HttpTransport, Library
 from grym_fetch.core.errors import ConnectionLost
-from grym_fetch.testing import FlipByte, LastModified, Reset, Status, seeded_bytes
+from grym_fetch.testing import (
+    Endless,
+    Fault,
+    FlipByte,
+    LastModified,
+    NoRanges,
+    Reset,
+    Status,
+    seeded_bytes,
+)
 from grym_fetch.testing.answers import Answer, RecordedRequest, plain_answer
 from grym_fetch.testing.faults import AnswerFault, FramingFault
 from tests.fakes import read_some
@@ -120,29 +131,84 @@ async def test_an_address_that_is_signed_for_one_range_is_signed_anew_for_the_ne
 
 @dataclass(frozen=True)
 class Digests(FramingFault):
-    """Sends digests of its own, all of them of other bytes."""
+    """Sends digests of its own: of the whole content (RFC 9530), and of who knows what."""
+
+    repr_digest: str = ""
 
     def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
         nothing = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
         fields = {
-            "Repr-Digest": f"sha-256=:{nothing}:",
             "Content-Digest": f"sha-256=:{nothing}:",
             "Content-MD5": "1B2M2Y8AsgTpgAmY7PhCfg==",
             "X-Goog-Hash": "crc32c=AAAAAA==",
             "X-Amz-Checksum-Sha256": nothing,
         }
+        if self.repr_digest:
+            fields["Repr-Digest"] = self.repr_digest
         return replace(answer, headers=(*answer.headers, *fields.items()))
 
 
+def repr_digest(content: bytes) -> str:
+    """The field's value for this content."""
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"
+
+
 @pytest.mark.shows("C10")
-async def test_digests_of_a_server_neither_condemn_nor_bless(world: World) -> None:
-    """A server that names wrong digests beside right bytes is believed no more than one that names none."""
-    file = world.serve(Digests())
+@pytest.mark.parametrize("stated", ["", "sha-256=:rubbish:", "sha-256=:AAAA:", repr_digest(CONTENT)])
+async def test_digests_of_a_server_never_bless(world: World, stated: str) -> None:
+    """A server that names digests, right ones or none that can be read, is believed no more than one without."""
+    file = world.serve(Digests(stated))
     world.list(file)
     await world.arrives()
     world.path.unlink()
-    file.faults = (Digests(), FlipByte(at=1))
+    file.faults = (Digests(stated), FlipByte(at=1))
     assert isinstance(await world.fails(), DigestMismatch)
+
+
+@pytest.mark.shows("C10", "C6")
+@pytest.mark.parametrize("faults", [(), (NoRanges(),)], ids=["ranges", "one stream"])
+async def test_a_server_that_has_another_content_by_its_own_word_is_left_at_once(
+    world: World, faults: tuple[Fault, ...]
+) -> None:
+    """Its Repr-Digest is not the manifest's: no body is read, and a mirror is asked. With none, the error says so."""
+    other = world.serve(*faults, Digests(repr_digest(b"another")), path="/other.bin")
+    world.list(other, world.serve())
+    await world.arrives()
+    assert world.last is not None
+    assert world.last.of("run_finished")[0]["downloaded_bytes"] == SIZE
+    world.path.unlink()
+    world.list(other, world.serve(Digests(repr_digest(b"another"))))
+    failure = str(await world.fails())
+    assert f"2 addresses agree on sha256:{hashlib.sha256(b'another').hexdigest()}" in failure
+    assert "manifest is probably wrong" in failure
+
+
+@pytest.mark.shows("C6", "C3")
+@pytest.mark.parametrize("size", [True, False], ids=["another checksum", "another size"])
+async def test_mirrors_that_agree_cast_doubt_on_the_manifest(world: World, size: bool) -> None:
+    """Two addresses have the same, and the manifest names something else: the error says who is probably wrong."""
+    other = seeded_bytes(SIZE if size else SIZE - 1, seed=99)
+    world.list(world.serve(content=other), world.serve(content=other, path="/b.bin"))
+    failure = str(await world.fails(parallel=1))
+    agreed = f"sha256:{hashlib.sha256(other).hexdigest()}" if size else f"{SIZE - 1} bytes"
+    assert f"2 addresses agree on {agreed}: the {'checksum' if size else 'size'} in the manifest" in failure
+
+
+@pytest.mark.shows("N9")
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("pinned", [True, False])
+async def test_a_body_without_end_and_without_a_known_size_is_bounded(
+    world: World, chunked: bool, pinned: bool
+) -> None:
+    """Nobody tells a length, and it never ends: after the most that is taken the address is left, for a mirror."""
+    endless = world.serve(NoRanges(), Endless(chunked=chunked), path="/endless.bin")
+    world.list(endless, size=False, pinned=pinned)
+    await world.fails(allow_unpinned=True)
+    assert world.last is not None
+    assert world.last.of("run_finished")[0]["downloaded_bytes"] in ((SMALL.unsized,) if chunked or pinned else (0,))
+    if pinned:
+        world.list(endless, world.serve(), size=False)
+        await world.arrives()
 
 
 # -- the disk ---------------------------------------------------------------------------------------------------------
