@@ -113,6 +113,7 @@ LIES: dict[type[Fault], list[Fault]] = {
         Redirect("file:///etc/passwd"),
         Redirect("//[::ffff:a9fe:a9fe]/"),
         Redirect(""),
+        Redirect("http://[::]:p@"),
         Redirect("http://" + "a" * 9000),
         Redirect("/wrong", status=308),
     ],
@@ -180,6 +181,18 @@ def test_every_kind_of_fault_is_here() -> None:
 async def test_one_lie(tmp_path: Path, server: AssetServer, fault: Fault) -> None:
     """Whatever one mirror does all the time, the other one makes up for it."""
     await fetch(tmp_path, server, [fault])
+
+
+async def test_what_makes_us_fail_is_the_failure_of_one_mirror(
+    tmp_path: Path, server: AssetServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug of ours that a server finds, as one in the reader of redirects, does not cost the other mirrors' file."""
+
+    def fail(*_: object) -> None:
+        raise IndexError("string index out of range")
+
+    monkeypatch.setattr("grym_fetch.exchange.follow_redirect", fail)
+    await fetch(tmp_path, server, [Redirect("/x")])
 
 
 @pytest.mark.shows("N13")

@@ -100,7 +100,7 @@ class Room:
         with open(descriptor, "rb") as file:
             # Another user's word on what may be deleted is not taken.
             data = file.read(MAX_RECORD) if os.fstat(descriptor).st_uid == os.geteuid() else b""
-        return _decode(data, self.folder)
+        return decode_record(data, self.folder)
 
     def write_record(self, unpacked: Unpacked) -> None:
         """Put the record in place, whole and durable."""
@@ -281,7 +281,7 @@ def _encode(unpacked: Unpacked) -> bytes:
     return json.dumps(record, separators=(",", ":")).encode("ascii")
 
 
-def _decode(data: bytes, folder: str) -> Unpacked | None:
+def decode_record(data: bytes, folder: str) -> Unpacked | None:
     try:
         record = json.loads(data)
         if record["v"] != 1 or record["folder"] != folder:

@@ -36,8 +36,11 @@ def parse_address(text: str) -> URL:
 
 
 def _read(text: str) -> URL:
-    # An address that is already encoded is left as it is, to the letter: a signature may cover it.
-    return URL(text, encoded=text.isascii() and text.isprintable() and " " not in text)
+    try:
+        # An address that is already encoded is left as it is, to the letter: a signature may cover it.
+        return URL(text, encoded=text.isascii() and text.isprintable() and " " not in text)
+    except IndexError:
+        raise ValueError("no address") from None  # yarl's word for `http://[::]:x@`
 
 
 def origin_key(url: URL) -> tuple[str, str, int]:
@@ -48,7 +51,7 @@ def origin_key(url: URL) -> tuple[str, str, int]:
 def host_of(address: str) -> str:
     """Host and port of an address, for limits per host; empty if unreadable."""
     try:
-        return URL(address).authority.rpartition("@")[2]
+        return _read(address).authority.rpartition("@")[2]
     except ValueError:
         return ""
 

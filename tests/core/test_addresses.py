@@ -169,6 +169,7 @@ def test_where_a_redirect_leads(location: str, target: str) -> None:
         "data:,x",
         "javascript:alert(1)",
         "https://[::1/",
+        "https://[::]:x@",
         "https://h.example:99999/",
         "https://h.example:bad/",
         "//h.example:bad/",

@@ -1,0 +1,354 @@
+"""What is fuzzed: each target takes any bytes, and fails with an `AssertionError` or whatever else it raises.
+
+Rules: a target is quick, keeps nothing between calls, and writes into no folder but its own. What it asserts is what
+the rest of the program relies on, not only that nothing is raised.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tarfile
+import tempfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import zstandard
+from yarl import URL
+
+from grym_fetch.backends.archive_reader import members, reading
+from grym_fetch.backends.seen import decode_version, encode_version
+from grym_fetch.backends.shelf import Shelf
+from grym_fetch.backends.stamps import decode_stamp
+from grym_fetch.backends.threads import WorkerThreads
+from grym_fetch.backends.unpacked import decode_record
+from grym_fetch.core.addresses import follow_redirect, forbidden_reason, parse_address
+from grym_fetch.core.archives import ArchiveKind, Census, Limits
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import ManifestError, PolicyRefused, UnsafeArchive
+from grym_fetch.core.http import Asked, Partial, ResponseHead, Whole, judge, parse_retry_after
+from grym_fetch.core.journal import JournalEncoder, Piece, read_journal
+from grym_fetch.core.manifest_parser import parse_manifest
+from grym_fetch.core.manifest_text import ManifestText
+from grym_fetch.core.paths import check_local_path
+from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
+from grym_fetch.core.text import redact_text, redact_url, safe_text
+from grym_fetch.repo.errors import Refused
+from grym_fetch.repo.placeholder import Placeholder
+from grym_fetch.repo.record import Record
+
+DIGEST = "0" * 64
+
+
+@dataclass(frozen=True)
+class Target:
+    """``run`` takes any bytes; ``seeds`` are good inputs to begin with."""
+
+    run: Callable[[bytes], None]
+    seeds: tuple[bytes, ...]
+
+
+def text_of(data: bytes) -> str:
+    """Any text, half surrogate pairs included."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a path is relative and leads nowhere else, by the rules of both worlds."""
+    kinds = (PurePosixPath(path), PureWindowsPath(path))
+    return not any(p.is_absolute() or p.drive or p.root or ".." in p.parts for p in kinds) and bool(path)
+
+
+@cache
+def folder() -> Path:
+    """Where files that a target needs are written."""
+    return Path(tempfile.mkdtemp(prefix="grym-fetch-fuzz-"))
+
+
+# --- What a user or a stranger wrote ------------------------------------------------------------------------
+
+
+def manifest(data: bytes) -> None:
+    """A manifest is whole and safe or is refused; and changing it changes nothing else."""
+    try:
+        parsed = parse_manifest(data, "m").manifest
+    except ManifestError as error:
+        assert error.problems
+        assert safe_text(str(error), limit=10**9) == str(error).replace("\n", "\\n")
+        return
+    places = [asset.local_path for asset in parsed.assets]
+    assert all(map(stays_inside, places))
+    assert len({place.casefold() for place in places}) == len(places)
+    assert all(URL(url).scheme in ("http", "https") for asset in parsed.assets for url in asset.urls)
+    again = parse_manifest(ManifestText.read(data).touch(0.0).encode(), "m").manifest
+    assert again.assets == parsed.assets
+    assert (again.version, again.expires) == (parsed.version, parsed.expires)
+
+
+def local_path(data: bytes) -> None:
+    """A path is refused, or it is one everywhere, and is the same when it is looked at again."""
+    try:
+        path = check_local_path(text_of(data))
+    except ValueError:
+        return
+    assert stays_inside(path)
+    assert check_local_path(path) == path
+    assert safe_text(path, limit=10_000) == path
+
+
+def placeholder(data: bytes) -> None:
+    """A placeholder is read as it was written, or refused."""
+    try:
+        found = Placeholder.decode(data)
+    except ValueError:
+        return
+    assert Placeholder.decode(found.encode()) == found
+
+
+def record_of_moves(data: bytes) -> None:
+    """The record leads nowhere else, whichever of its two readers looks at it."""
+    path = folder() / "asset-manifest.json"
+    path.write_bytes(data)
+    try:
+        for moved in Record(folder()).files:
+            assert stays_inside(moved.original_path)
+            assert stays_inside(moved.storage_path)
+            assert ".git" not in moved.original_path.casefold().split("/")
+    except Refused:
+        pass
+    threads = WorkerThreads("fuzz", 1)
+    try:
+        for place in Shelf(folder() / "assets", folder(), threads)._moves().values():
+            assert stays_inside(str(place.relative_to(folder())))
+    finally:
+        threads.close()
+
+
+# --- What a server sent -------------------------------------------------------------------------------------
+
+
+def content_range(data: bytes) -> None:
+    """A Content-Range is a part of something, or nothing."""
+    text = data.decode("latin-1")
+    if (found := parse_content_range(text)) is not None:
+        if found.range is not None:
+            assert 0 <= found.range.start < found.range.stop
+            assert found.total is None or found.range.stop <= found.total
+        else:
+            assert found.total is None or found.total >= 0
+    length = parse_length(text)
+    assert length is None or 0 <= length < 2**63
+
+
+def retry_after(data: bytes) -> None:
+    """A wait is a number of seconds, or none; the two halves are the field and the server's date."""
+    text, _, date = data.decode("latin-1").partition("\n")
+    wait = parse_retry_after(text, date or None)
+    assert wait is None or (wait >= 0 and math.isfinite(wait))
+
+
+def response(data: bytes) -> None:
+    """Whatever a head says: a verdict, and bytes are believed only where they were asked for."""
+    first, *lines = data.decode("latin-1").split("\n")
+    fields: dict[str, list[str]] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip().lower(), []).append(value.strip())
+    status = int(first) if first.isdigit() and first.isascii() and len(first) == 3 else 206
+    wanted = ByteRange(10, 100)
+    for asked in (Asked(wanted, 1000), Asked(wanted, None), Asked(None, 1000), Asked(None, None)):
+        match judge(asked, ResponseHead(status, fields)):
+            case Partial(range=got, total=total):
+                assert asked.wanted is not None
+                assert status == 206
+                assert got.start == wanted.start
+                assert got.stop <= wanted.stop
+                assert total is None or asked.total in (None, total)
+            case Whole(length=length):
+                assert status == 200
+                assert length is None or asked.total in (None, length)
+            case _:
+                pass
+
+
+def redirect(data: bytes) -> None:
+    """A redirect leads to http or https, never down, with no user; or it is refused, and tells no secret."""
+    for base in ("https://me:hunter2@h.example/a/b?sig=hunter2", "http://127.0.0.1:8000/x"):
+        try:
+            target = follow_redirect(parse_address(base), data.decode("latin-1"))
+        except PolicyRefused as error:
+            assert "hunter2" not in str(error)
+            continue
+        assert target.scheme in ("http", "https")
+        assert target.scheme == "https" or base.startswith("http:")
+        assert target.user is None
+        assert target.password is None
+        forbidden_reason(target.host or "", allow_private=False)
+
+
+def foreign_text(data: bytes) -> None:
+    """What is shown is on one line and printable, and no address in it has a secret."""
+    text = text_of(data)
+    shown = safe_text(text)
+    assert not [char for char in shown if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+    assert len(shown) <= 301
+    redact_url(text)
+    hidden = redact_text(f"see https://me:hunter2@h.example/x?sig=hunter2 {text}")
+    assert "hunter2" not in hidden or "hunter2" in text
+
+
+# --- What we wrote ourselves, before something happened to it -----------------------------------------------
+
+
+def journal(data: bytes) -> None:
+    """Raw bytes, and the same lines with the right sums: no claim reaches past the size or past what is undamaged."""
+    sealed, chain = b"", read_journal(b"").chain
+    for line in data.split(b"\n"):
+        chain = zlib.crc32(line, chain)
+        sealed += b"%08x %s\n" % (chain, line)
+    for written in (data, sealed):
+        state = read_journal(written)
+        assert state.valid_bytes <= len(written)
+        claims = [piece.range for piece in state.pieces]
+        assert all(0 <= claim.start < claim.stop for claim in claims)
+        again = read_journal(written[: state.valid_bytes])
+        assert (again.size, list(again.pieces), again.chain) == (state.size, list(state.pieces), state.chain)
+
+
+def state_files(data: bytes) -> None:
+    """Stamps, versions seen and records of trees: read, or none of ours."""
+    text = data.rstrip(b"\n")
+    sealed = b"%08x %s" % (zlib.crc32(text), text)
+    for line in (data, sealed):
+        if (stamp := decode_stamp(line)) is not None:
+            assert isinstance(stamp[0], str)
+            assert isinstance(stamp[1], str)
+        version = decode_version(line)
+        assert version is None or decode_version(encode_version(version)) == version
+    decode_record(data, "x")
+
+
+# --- Archives -----------------------------------------------------------------------------------------------
+
+LIMITS = Limits(members=50, bytes=1 << 20, ratio=200, ratio_free=1 << 20)
+
+
+def archive(kind: ArchiveKind) -> Callable[[bytes], None]:
+    """Members are inside and bounded, or the archive is refused."""
+
+    def run(data: bytes) -> None:
+        census = Census("a", len(data), LIMITS)
+        total = 0
+        try:
+            with reading(Path("a"), census):
+                for member, read in members(io.BytesIO(data), kind, census):
+                    if not census.admit(member):
+                        continue
+                    assert stays_inside(member.path)
+                    while member.kind == "file" and (chunk := read(65_536)):
+                        assert len(chunk) <= 65_536
+                        total += len(chunk)
+                        census.count(len(chunk))
+                census.close()
+        except UnsafeArchive as error:
+            assert safe_text(str(error), limit=10**6) == str(error)
+        assert total <= LIMITS.bytes + 65_536
+
+    return run
+
+
+def _zip(compression: int) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as made:
+        made.writestr("a/b.txt", b"hello " * 50)
+        made.writestr("c", b"")
+    return file.getvalue()
+
+
+def _tar(form: int) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=form) as made:
+        for name, kind, link in (
+            ("a", tarfile.DIRTYPE, ""),
+            ("a/s", tarfile.SYMTYPE, "b"),
+            (f"a/{'n' * 60}/{'n' * 60}", tarfile.REGTYPE, ""),
+        ):
+            header = tarfile.TarInfo(name)
+            header.type, header.linkname = kind, link
+            made.addfile(header)
+        header = tarfile.TarInfo("a/b")
+        header.size = 5
+        made.addfile(header, io.BytesIO(b"hello"))
+    return file.getvalue().rstrip(b"\0") + bytes(1024)  # without most of the padding
+
+
+def _gzipped(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=31)
+    return packer.compress(data) + packer.flush()
+
+
+_TARS = (_tar(tarfile.USTAR_FORMAT), _tar(tarfile.GNU_FORMAT), _tar(tarfile.PAX_FORMAT))
+_ENTRY = {"id": "a", "url": "https://h.example/a?b", "localPath": "m/a.bin", "checksum": DIGEST, "size": 1}
+_MOVED = {"originalPath": "a/b", "storagePath": "b", "size": 1, "checksum": DIGEST, "movedOn": "now", "required": True}
+_PLACEHOLDER = Placeholder(
+    id="a", original_path="a/b", storage_path="b", size=1, checksum=Checksum.parse(DIGEST), moved_on="now"
+)
+_TREE = (
+    b'{"v": 1, "folder": "x", "content": "c", "files": [["a", 1, 2]], "links": [["b", "a"]], "folders": ["d"], '
+    b'"earlier": [["a", 1.5, 1e9]], "earlier_links": []}'
+)
+_JOURNAL = JournalEncoder()
+_RECORDS = [
+    b'{"journal":1,"asset":"x"}',
+    b'{"size":100}',
+    b'{"origin":0,"address":"h","etag":null,"modified":"m"}',
+    b'{"piece":[0,10,"%s",0]}' % (b"0" * 32),
+    b'{"void":[0,5]}',
+]
+
+TARGETS: dict[str, Target] = {
+    "manifest": Target(
+        manifest,
+        (
+            json.dumps({"version": "1.0", "expires": "2030-01-01T00:00:00Z", "assets": [_ENTRY]}, indent=2).encode(),
+            json.dumps({"assets": [_ENTRY | {"minimal": _ENTRY, "extract": True, "fallbackUrls": []}, {}]}).encode(),
+            b'{"version": 1e5, "assets": [], "x": [1.5, NaN, "\\ud800"]}',
+        ),
+    ),
+    "local_path": Target(local_path, (b"models/base.bin", b"../x", b"a/CON.txt", "é/ｆ".encode(), b"a%2e%2e/b")),
+    "placeholder": Target(placeholder, (_PLACEHOLDER.encode(),)),
+    "record_of_moves": Target(record_of_moves, (json.dumps({"version": "1.0", "assets": [_MOVED]}).encode(),)),
+    "content_range": Target(content_range, (b"bytes 0-9/10", b"bytes */5", b"bytes 0-0/*", b"123")),
+    "retry_after": Target(
+        retry_after, (b"120", b"Wed, 21 Oct 2015 07:28:00 GMT\nWed, 21 Oct 2015 07:27:00 GMT", b"1e5")
+    ),
+    "response": Target(
+        response,
+        (
+            b'206\ncontent-range: bytes 10-99/1000\ncontent-length: 90\netag: "x"',
+            b"200\ncontent-length: 1000\ntransfer-encoding: chunked",
+            b"302\nlocation: /x",
+            b"503\nretry-after: 5",
+        ),
+    ),
+    "redirect": Target(redirect, (b"/x", b"//h/x", b"https://u:p@h:1/x?y#z", b"file:///etc", b"http://[::1]/", b"?x")),
+    "foreign_text": Target(foreign_text, (b"x\x1b[2J", b"Authorization: x", b"http://u:p@h/x http://v@w/")),
+    "journal": Target(
+        journal,
+        (
+            b"\n".join(_RECORDS),
+            _JOURNAL.header("x") + _JOURNAL.size(50) + _JOURNAL.piece(Piece(0, 9, "0" * 32, 0)) + _JOURNAL.void(0, 3),
+        ),
+    ),
+    "state_files": Target(state_files, (b'["p","c",1,2,3,4,5]', encode_version("1.2"), b'"v1"', _TREE)),
+    "zip": Target(archive("zip"), (_zip(zipfile.ZIP_STORED), _zip(zipfile.ZIP_DEFLATED), _zip(zipfile.ZIP_LZMA))),
+    "tar": Target(archive("tar"), _TARS),
+    "tar_gz": Target(archive("tar.gz"), tuple(_gzipped(tar) for tar in _TARS)),
+    "tar_zst": Target(archive("tar.zst"), tuple(zstandard.compress(tar) for tar in _TARS)),
+}

@@ -1,0 +1,48 @@
+"""Each fuzzing target, for a moment: any bytes, and good inputs that somebody has damaged."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from fuzz.targets import TARGETS, Target
+
+pytestmark = pytest.mark.shows("S11")
+
+EXAMPLES = 60
+
+
+@st.composite
+def damaged(draw: st.DrawFn, seeds: tuple[bytes, ...]) -> bytes:
+    """A good input with stretches of it replaced, doubled or dropped, or another one's end."""
+    data = draw(st.sampled_from(seeds))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(data)))
+        stop = draw(st.integers(start, min(len(data), start + 40)))
+        other = draw(st.sampled_from(seeds))
+        new = draw(st.one_of(st.binary(max_size=8), st.just(data[start:stop] * 2), st.just(other[start:])))
+        data = data[:start] + new + data[stop:]
+    return data
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_good_inputs(name: str) -> None:
+    """The inputs to begin with are let through."""
+    for seed in TARGETS[name].seeds:
+        TARGETS[name].run(seed)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_any_input(name: str) -> None:
+    """Nothing that was sent or written makes a reader fail, or take what is not safe."""
+    target: Target = TARGETS[name]
+
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.one_of(damaged(target.seeds), st.binary(max_size=300)))
+    @example(b"")
+    @example(b"\x00" * 100)
+    def run(data: bytes) -> None:
+        target.run(data)
+
+    run()
