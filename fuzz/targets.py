@@ -322,7 +322,10 @@ TARGETS: dict[str, Target] = {
         ),
     ),
     "local_path": Target(local_path, (b"models/base.bin", b"../x", b"a/CON.txt", "é/ｆ".encode(), b"a%2e%2e/b")),
-    "placeholder": Target(placeholder, (_PLACEHOLDER.encode(),)),
+    "placeholder": Target(
+        placeholder,
+        (_PLACEHOLDER.encode(), _PLACEHOLDER.encode().replace(b"\n", b"\r\n"), _PLACEHOLDER.encode() + b"\r"),
+    ),
     "record_of_moves": Target(record_of_moves, (json.dumps({"version": "1.0", "assets": [_MOVED]}).encode(),)),
     "content_range": Target(content_range, (b"bytes 0-9/10", b"bytes */5", b"bytes 0-0/*", b"123")),
     "retry_after": Target(

@@ -13,7 +13,9 @@ from click.testing import CliRunner, Result
 from grym_fetch import AssetManager, StaleManifest
 from grym_fetch.backends import seen
 from grym_fetch.backends.seen import SeenVersion, decode_version, encode_version
+from grym_fetch.backends.stamps import Fingerprint, Stamps
 from grym_fetch.cli.main import cli
+from grym_fetch.core.digest import Checksum
 from tests.project import ImpatientClock, Project
 
 pytestmark = pytest.mark.shows("M16", "S16")
@@ -185,7 +187,7 @@ def test_what_is_written_is_whole_or_not_there(project: Versioned, monkeypatch: 
     for call in ("write", "fsync", "rename"):
         with monkeypatch.context() as patch:
 
-            def fail(*_: object) -> int:
+            def fail(*_: object, **more: object) -> int:
                 raise OSError(28, "full")
 
             patch.setattr(os, call, fail)
@@ -196,6 +198,19 @@ def test_what_is_written_is_whole_or_not_there(project: Versioned, monkeypatch: 
     folder = project.assets / ".grym-fetch"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert [stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()] == [0o600]
+
+
+@pytest.mark.shows("S5")
+def test_nothing_is_written_behind_a_symlink(project: Versioned) -> None:
+    """Whoever puts a symlink in the place of our folder gets no file of ours written elsewhere."""
+    project.is_at("1")
+    elsewhere = project.root / "elsewhere"
+    elsewhere.mkdir()
+    (project.assets / ".grym-fetch").symlink_to(elsewhere)
+    project.seen.write("1")
+    stamps = Stamps(project.assets / ".grym-fetch" / "verified.log")
+    stamps.record(project.manifest, Checksum.of(b""), Fingerprint.of(project.manifest.stat()))
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_no_assets_folder_is_made_for_it(tmp_path: Path) -> None:

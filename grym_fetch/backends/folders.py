@@ -11,7 +11,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from grym_fetch.core.errors import DiskFull, GrymFetchError, NotWritable, StorageError, UnsafePath
@@ -142,6 +142,16 @@ def open_folder(
         os.close(here)
         raise
     return here
+
+
+def open_state(folder: Path) -> int:
+    """Return a descriptor of our state folder, made if it is not there; never one that a symlink leads to."""
+    try:
+        return os.open(folder, _FOLDER)
+    except FileNotFoundError:
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        return os.open(folder, _FOLDER)
 
 
 def check_destination(root: Path, local_path: str) -> None:

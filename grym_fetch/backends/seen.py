@@ -13,6 +13,7 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
+from grym_fetch.backends.folders import open_state, sync
 from grym_fetch.core.freshness import version_number
 from grym_fetch.core.paths import STATE_FOLDER
 
@@ -27,12 +28,14 @@ class SeenVersion:
         name = os.path.relpath(manifest, assets_dir)
         key = hashlib.sha256(os.fsencode(name)).hexdigest()[:24]
         self._state = assets_dir / STATE_FOLDER
-        self._path = f"{self._state}/seen-{key}"
+        self._name = f"seen-{key}"
 
     def read(self) -> str | None:
         """Return it, None if there is none that can be believed."""
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(
+                f"{self._state}/{self._name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            )
         except OSError:
             return None
         try:
@@ -45,22 +48,26 @@ class SeenVersion:
 
     def write(self, version: str | None) -> None:
         """Replace it; None forgets it. Blocking: for a thread."""
-        from grym_fetch.backends.folders import sync
-
         with suppress(OSError):
-            if version is None:
-                os.unlink(self._path)
-                return
-            with suppress(FileExistsError):
-                os.mkdir(self._state, 0o700)
-            fresh = f"{self._path}.{os.getpid()}"
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            folder = open_state(self._state)
             try:
-                os.write(descriptor, encode_version(version))
-                sync(descriptor)
+                self._write(folder, version)
             finally:
-                os.close(descriptor)
-            os.rename(fresh, self._path)
+                os.close(folder)
+
+    def _write(self, folder: int, version: str | None) -> None:
+        if version is None:
+            os.unlink(self._name, dir_fd=folder)
+            return
+        fresh = f"{self._name}.{os.getpid()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(fresh, flags, 0o600, dir_fd=folder)
+        try:
+            os.write(descriptor, encode_version(version))
+            sync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(fresh, self._name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def encode_version(version: str) -> bytes:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from grym_fetch.backends.folders import open_state
 from grym_fetch.core.digest import Checksum
 
 MAX_BLOCKS = 64
@@ -79,12 +80,12 @@ class Stamps:
     def _append(self, lines: bytes) -> None:
         # O_APPEND puts lines in whole, also when several processes write; one that got torn is no stamp, by its sum.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        # Files may have been there before anything was ever fetched: then the folder of our own is not.
+        folder = open_state(self._log.parent)
         try:
-            descriptor = os.open(self._log, flags, 0o600)
-        except FileNotFoundError:
-            # Files that were there before anything was ever fetched: then the folder of our own is not.
-            os.mkdir(self._log.parent, 0o700)
-            descriptor = os.open(self._log, flags, 0o600)
+            descriptor = os.open(self._log.name, flags, 0o600, dir_fd=folder)
+        finally:
+            os.close(folder)
         try:
             os.write(descriptor, lines)
         finally:

@@ -60,6 +60,8 @@ class Placeholder:
         if len(data) > MAX_BYTES:
             raise ValueError("is too long for a placeholder")
         lines = data.decode("utf-8").replace("\r\n", "\n").split("\n")
+        if any("\r" in line for line in lines):
+            raise ValueError("has a carriage return in the middle of a line")
         if lines[0] != _HEAD:
             raise ValueError(f"does not begin with {_HEAD!r}")
         values = {line[:_COLUMN].rstrip(): line[_COLUMN:] for line in lines}

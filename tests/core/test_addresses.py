@@ -107,6 +107,7 @@ def test_what_is_not_encoded_gets_encoded(text: str, sent: str) -> None:
         ("https://h.example/", "https://h.example:8443/", False),
         ("https://h.example/", "https://www.h.example/", False),
         ("http://h.example/", "http://h.example:443/", False),
+        ("http://h.example:8443/", "https://h.example:8443/", False),
     ],
 )
 @pytest.mark.shows("A10")
