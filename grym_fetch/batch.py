@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from grym_fetch.backends.base import Clock, Connection, Response
@@ -18,7 +19,7 @@ from grym_fetch.backends.bundle import Bundles, SmallFile
 from grym_fetch.backends.stamps import Stamp
 from grym_fetch.core.addresses import host_of
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import GrymFetchError
+from grym_fetch.core.errors import GrymFetchError, StorageError
 from grym_fetch.core.http import Asked, Whole
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import CRAWL, Origin
@@ -118,7 +119,7 @@ class Batch:
                 raise self._failure
             await self._put_away()
         finally:
-            self._waiting.clear()
+            self._is_over.set()
             tasks = [turn.task for turn in self._turns if turn.task is not None]
             for task in tasks:
                 task.cancel()
@@ -128,7 +129,7 @@ class Batch:
 
     def next_attempt(self, has_room: Callable[[str], bool]) -> Turn | None:
         """Give the next few assets to fetch; where none is waiting, half of what another connection has."""
-        if not has_room(self.host) or self._in_a_row >= PATIENCE:
+        if self._is_over.is_set() or not has_room(self.host) or self._in_a_row >= PATIENCE:
             return None
         if not self._waiting:
             self._waiting.extend(self._half_of_a_turn())
@@ -224,8 +225,11 @@ class Batch:
         if not bundle:
             return
         files = [SmallFile(p.asset.local_path, p.data, p.checksum) for p in bundle]
+        stamps: list[Stamp | None] = [None] * len(files)
+        with suppress(StorageError):  # the long way tells what is wrong
+            stamps = await self._bundles.put(files)
         placed = []
-        for parcel, stamp in zip(bundle, await self._bundles.put(files), strict=True):
+        for parcel, stamp in zip(bundle, stamps, strict=True):
             if stamp is None:
                 self.left_over.append(parcel.asset)
                 self._in_a_row += 1

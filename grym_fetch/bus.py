@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Self
@@ -171,15 +172,13 @@ class EventBus:
 
 
 async def _pump(subscription: Subscription, callback: EventCallback) -> None:
-    import anyio.to_thread  # 35 ms, for those who have callbacks only
-
     is_async = is_coroutine_callable(callback)
     try:
         async for event in subscription:
             if is_async:
                 outcome = callback(event)
             else:
-                outcome = await anyio.to_thread.run_sync(callback, event, abandon_on_cancel=True)
+                outcome = await _call_in_thread(callback, event)
             if inspect.isawaitable(outcome):
                 await outcome
             if subscription.is_empty:
@@ -188,6 +187,38 @@ async def _pump(subscription: Subscription, callback: EventCallback) -> None:
         log.exception("a callback raised and is called no more")
     finally:
         subscription.close()
+
+
+async def _call_in_thread(callback: EventCallback, event: Event) -> object:
+    """Call a callback that may block. On cancellation it is left to itself, and what it returns is dropped."""
+    import anyio.to_thread  # 35 ms, for those who have such callbacks only
+
+    handing_over = threading.Lock()
+    is_given_up, outcomes = False, []
+
+    def call() -> None:
+        outcome = callback(event)
+        with handing_over:
+            if not is_given_up:
+                outcomes.append(outcome)
+                return
+        _drop(outcome)
+
+    try:
+        await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+    except BaseException:
+        with handing_over:
+            is_given_up = True
+        for outcome in outcomes:
+            _drop(outcome)
+        raise
+    return outcomes[0]
+
+
+def _drop(outcome: object) -> None:
+    """Nobody will await this: a coroutine is closed, so that Python does not complain of it."""
+    if inspect.iscoroutine(outcome):
+        outcome.close()
 
 
 def is_coroutine_callable(callback: object) -> bool:

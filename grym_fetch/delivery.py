@@ -139,14 +139,16 @@ class Delivery:
             return list(assets)
         lock = self._store.lock_together
         try:
-            await self._store.prepare()
-            if await self._acquire(missing[0], lock):
+            try:
+                await self._store.prepare()
+                waited = await self._acquire(missing[0], lock)
+            except StorageError:
+                return list(assets)  # each of them will tell what is wrong
+            if waited:
                 # Whoever held the lock has most likely fetched what we want.
                 more, missing = self._split(missing)
                 left_over += more
             return left_over + await self._fetch_together(missing, on_delivered)
-        except StorageError:
-            return list(assets)  # each of them will tell what is wrong
         finally:
             lock.release()
 

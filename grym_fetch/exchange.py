@@ -7,16 +7,19 @@ that address answers as expired, the chain is walked again, once.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from yarl import URL
 
 from grym_fetch.backends.base import Connection, Response
 from grym_fetch.core.addresses import MAX_REDIRECTS, Credentials, follow_redirect, origin_key, parse_address
-from grym_fetch.core.errors import TooManyRedirects
+from grym_fetch.core.errors import BadResponse, GrymFetchError, TooManyRedirects
 from grym_fetch.core.http import Asked, Redirected, Verdict, judge
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import range_header
+
+log = logging.getLogger(__name__)
 
 # What a signed address answers once it has expired, or a node that has gone.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
@@ -44,6 +47,17 @@ class Exchange:
 
         Raises `TooManyRedirects`, `PolicyRefused`, and what `Connection.get` raises.
         """
+        try:
+            return await self._open(connection, origin, asked)
+        except GrymFetchError:
+            raise
+        except Exception as error:
+            # Whatever this server has sent to make us fail, it is this server's failure: others may have the file.
+            log.warning("%s: unexpected", origin.shown, exc_info=True)
+            reason = f"the response could not be read ({type(error).__name__})"
+            raise BadResponse(origin.url, reason) from error
+
+    async def _open(self, connection: Connection, origin: Origin, asked: Asked) -> Answer:
         first = parse_address(origin.url)
         for _ in range(MOST_FRESH):
             target = origin.target

@@ -25,7 +25,6 @@ from grym_fetch.core import http
 from grym_fetch.core.addresses import host_of
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
-    BadResponse,
     DigestMismatch,
     GrymFetchError,
     IntegrityError,
@@ -49,7 +48,7 @@ from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, TokenBucke
 from grym_fetch.core.progress import Meter
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, Segment, SegmentSizes, segment_length, share_of_slower
-from grym_fetch.exchange import Answer, Exchange
+from grym_fetch.exchange import Exchange
 from grym_fetch.intake import MOST_CHANGES, Attempt, Intake, Restart, SingleStream
 from grym_fetch.outlast import outlast
 
@@ -323,7 +322,7 @@ class Transfer:
         """Carry out an attempt over a connection. Raises nothing but cancellation: a failure becomes a decision."""
         attempt.began = self._clock.monotonic()
         try:
-            answer = await self._ask(attempt, connection)
+            answer = await self._exchange.open(connection, attempt.origin, self._asked(attempt))
             try:
                 restart = await self._intake.take_in(attempt, answer)
             finally:
@@ -339,17 +338,6 @@ class Transfer:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - a bug of ours must fail the asset, not hang it
             self._fail(error)
-
-    async def _ask(self, attempt: Attempt, connection: Connection) -> Answer:
-        try:
-            return await self._exchange.open(connection, attempt.origin, self._asked(attempt))
-        except GrymFetchError:
-            raise
-        except Exception as error:
-            # Whatever this server has sent to make us fail, it is this server's failure: others may have the file.
-            log.warning("%s: %s: unexpected", self.asset.id, attempt.origin.shown, exc_info=True)
-            reason = f"the response could not be read ({type(error).__name__})"
-            raise BadResponse(attempt.origin.url, reason) from error
 
     def release(self, attempt: Attempt) -> None:
         """The attempt is over: what it has not received is missing again."""

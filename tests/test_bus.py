@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import logging
 import threading
 from collections import Counter
+from collections.abc import Coroutine
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import grym_fetch.bus
 from grym_fetch.bus import EventBus, Subscription, is_coroutine_callable
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event, ProgressMade, RunStarted
 
@@ -393,6 +396,40 @@ async def test_a_callback_that_blocks_holds_up_nobody() -> None:
         assert bus._pumps == {}
     finally:
         release.set()
+
+
+@pytest.mark.shows("U6")
+async def test_what_a_callback_returns_too_late_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that gives back something to await, when nobody listens any more, leaves no coroutine behind."""
+    bus = new_bus()
+    entered, release, dropped = asyncio.Event(), threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    drop = grym_fetch.bus._drop
+
+    def drop_and_tell(outcome: object) -> None:
+        drop(outcome)
+        loop.call_soon_threadsafe(dropped.set)
+
+    monkeypatch.setattr("grym_fetch.bus._drop", drop_and_tell)
+    made: list[Coroutine[object, object, None]] = []
+
+    async def answer() -> None:
+        raise AssertionError("nobody asked")
+
+    class Late:
+        def __call__(self, event: Event) -> object:
+            loop.call_soon_threadsafe(entered.set)
+            release.wait(60)
+            made.append(answer())
+            return made[0]
+
+    bus.call(Late())
+    bus.emit(verifying("a", 0))
+    await entered.wait()
+    await bus.aclose(grace=0.0)
+    release.set()
+    await dropped.wait()
+    assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
 
 
 async def test_a_callback_that_is_stopped_hears_no_more() -> None:

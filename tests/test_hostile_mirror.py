@@ -140,7 +140,7 @@ KINDS = {Fault, AnswerFault, BodyFault, FramingFault, PartFault, ResourceFault}
 
 def kinds(base: type[Fault] = Fault) -> set[type[Fault]]:
     """Every fault that the package has."""
-    found = {kind for kind in base.__subclasses__() if kind.__module__.startswith("grym_fetch.")}
+    found = {kind for kind in base.__subclasses__() if kind.__module__.startswith("grym_fetch.testing.")}
     return found.union(*(kinds(kind) for kind in base.__subclasses__())) - KINDS
 
 

@@ -10,10 +10,8 @@ it stays.
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import secrets
-import shutil
 import stat
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,14 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grym_fetch.backends.descriptors import spare
-from grym_fetch.backends.folders import open_folder, sync
+from grym_fetch.backends.folders import close_each, open_folder, remove_tree, storage_errors, sync
 from grym_fetch.backends.locks import Owner
 from grym_fetch.backends.stamps import Fingerprint, Stamp
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import GrymFetchError
-
-log = logging.getLogger(__name__)
+from grym_fetch.core.errors import GrymFetchError, StorageError
 
 PATH_KEY, CONTENT_KEY = "0" * 24, "0" * 16
 """Stand in the names of the folder and the lock where those of one asset have the hashes of its place and content."""
@@ -60,21 +56,22 @@ class Bundles:
         self._opening = threading.Lock()
 
     async def put(self, files: Sequence[SmallFile]) -> list[Stamp | None]:
-        """Put these in place; durable on return. For each its stamp, or None where it could not be done."""
+        """Put these in place; durable on return. For each its stamp, or None where it could not be done.
+
+        Raises `StorageError` where nothing could be done at all.
+        """
         return await self._threads.compute(self._put, files)
 
     async def close(self) -> None:
         """Remove the folder for unfinished files."""
         folder, self._folder = self._folder, None
         if folder is not None:
-            await self._threads.compute(shutil.rmtree, folder, True)
+            with suppress(StorageError):  # what stays is cleared away by the next run
+                await self._threads.compute(remove_tree, folder)
 
     def _put(self, files: Sequence[SmallFile]) -> list[Stamp | None]:
-        try:
+        with storage_errors(self._stage_dir):
             folder = self._open()
-        except OSError as error:
-            log.debug("small files cannot be put in place together: %s", os.strerror(error.errno or 0))
-            return [None] * len(files)
         try:
             with _parents(self._assets_dir, files) as parents:
                 usable = [file for file in files if _parent(file) in parents and file.checksum.is_of(file.data)]
@@ -84,7 +81,7 @@ class Bundles:
                 stamps = {file: self._stamp(file, parents) for file in placed if _parent(file) in durable}
                 return [stamps.get(file) for file in files]
         finally:
-            os.close(folder)
+            close_each(folder)
 
     def _open(self) -> int:
         with self._opening:
@@ -103,7 +100,7 @@ class Bundles:
             if fields[0] == PATH_KEY and len(fields) == 4:
                 owner = Owner.parse(fields[2])
                 if owner is not None and owner.is_dead:
-                    shutil.rmtree(entry.path, ignore_errors=True)
+                    remove_tree(entry.path)
 
     def _write(self, folder: int, files: Sequence[SmallFile]) -> dict[SmallFile, str]:
         """Write and flush; return the names of those that are on the disk."""
@@ -130,10 +127,10 @@ class Bundles:
                 except OSError:
                     staged.pop(file, None)
         finally:
-            for file, name, descriptor in written:
-                os.close(descriptor)
+            close_each(*(descriptor for _, _, descriptor in written))
+            for file, name, _ in written:
                 if file not in staged:
-                    os.unlink(name, dir_fd=folder)
+                    _remove(folder, name)
         return staged
 
     @staticmethod
@@ -146,7 +143,7 @@ class Bundles:
                     raise OSError
             os.rename(staged, name, src_dir_fd=folder, dst_dir_fd=parent)
         except OSError:
-            os.unlink(staged, dir_fd=folder)
+            _remove(folder, staged)
             return False
         return True
 
@@ -157,6 +154,12 @@ class Bundles:
         except OSError:
             return None
         return Stamp(f"{self._assets_dir}/{file.local_path}", str(file.checksum), Fingerprint.of(figures))
+
+
+def _remove(folder: int, name: str) -> None:
+    """Remove an unfinished file as far as possible; what stays goes with the folder, or with the next run."""
+    with suppress(OSError):
+        os.unlink(name, dir_fd=folder)
 
 
 def _parent(file: SmallFile) -> str:
@@ -173,8 +176,7 @@ def _parents(assets_dir: Path, files: Sequence[SmallFile]) -> Iterator[dict[str,
                 opened[parent] = open_folder(assets_dir, tuple(parent.split("/")) if parent else (), create=True)
         yield opened
     finally:
-        for descriptor in opened.values():
-            os.close(descriptor)
+        close_each(*opened.values())
 
 
 def _write_all(descriptor: int, data: bytes | bytearray) -> None:

@@ -22,20 +22,20 @@ import hashlib
 import logging
 import os
 import secrets
-import shutil
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from grym_fetch.backends.bundle import PATH_KEY, Bundles
 from grym_fetch.backends.folders import (
     check_destination,
+    close_each,
     free_bytes,
     is_at,
     make_root,
     open_folder,
+    remove_tree,
     storage_error,
     storage_errors,
     sync,
@@ -177,7 +177,7 @@ class DiskStore:
         claimed = False
         for entry in mine:
             if claimed:
-                _remove(entry.path)
+                remove_tree(entry.path)
                 continue
             try:
                 os.rename(entry.path, folder)
@@ -186,7 +186,7 @@ class DiskStore:
                 continue  # another process was faster
         for entry in abandoned:
             if entry not in mine:
-                _remove(entry.path)  # an older content of the same asset
+                remove_tree(entry.path)  # an older content of the same asset
         return claimed
 
     def check_space(self, missing: int) -> None:
@@ -219,12 +219,6 @@ def _is_abandoned(name: str, *, exclusive: bool) -> bool:
     fields = name.split(".")
     owner = Owner.parse(fields[2]) if len(fields) == 4 else None
     return owner is not None and owner.is_dead
-
-
-def _remove(folder: Path | str) -> None:
-    """Remove a stage as far as possible; what stays is for `prune`."""
-    with suppress(OSError):  # of a failed close, which rmtree does not ignore
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _allocated(path: Path) -> int:
@@ -443,7 +437,7 @@ class DiskStage:
         await self._writers.compute(self._remove_folder)
 
     def _remove_folder(self) -> None:
-        _remove(self._folder)
+        remove_tree(self._folder)
 
     async def close(self) -> None:
         """Let go; what is there stays for the next process."""
@@ -459,13 +453,8 @@ class DiskStage:
     def _close(self) -> None:
         descriptors = (self._part, self._journal)
         self._part = self._journal = -1
-        for descriptor in descriptors:
-            try:
-                if descriptor >= 0:
-                    os.close(descriptor)
-            except OSError as error:
-                # Nothing depends on it: what is published was flushed, what is kept is proved when it is read back.
-                log.warning("closing a download under way failed: %s", os.strerror(error.errno or 0))
+        # What is published was flushed, what is kept is proved when it is read back.
+        close_each(*(descriptor for descriptor in descriptors if descriptor >= 0))
 
 
 def hash_file(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> os.stat_result:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -78,6 +79,24 @@ def sync(descriptor: int, *, data_only: bool = False) -> None:
         if device not in _CANNOT_FLUSH:
             _CANNOT_FLUSH.add(device)
             log.warning("this file system cannot flush to the disk on demand (%s)", os.strerror(error.errno or 0))
+
+
+def close_each(*descriptors: int) -> None:
+    """Close these; where one fails, say so and close the others. It is closed all the same (close(2)).
+
+    For descriptors on which nothing depends any more: what had to be durable was flushed, and told then.
+    """
+    for descriptor in descriptors:
+        try:
+            os.close(descriptor)
+        except OSError as error:
+            log.warning("closing a file failed: %s", os.strerror(error.errno or 0))
+
+
+def remove_tree(folder: Path | str) -> None:
+    """Remove a folder of our own as far as possible; what stays is for `prune`."""
+    with suppress(OSError):  # of a failed close, which rmtree does not ignore
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_root(root: Path) -> None:

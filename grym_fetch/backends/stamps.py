@@ -84,12 +84,12 @@ class Stamps:
         folder = open_state(self._log.parent)
         try:
             descriptor = os.open(self._log.name, flags, 0o600, dir_fd=folder)
+            try:
+                os.write(descriptor, lines)
+            finally:
+                os.close(descriptor)
         finally:
             os.close(folder)
-        try:
-            os.write(descriptor, lines)
-        finally:
-            os.close(descriptor)
 
     def _load(self) -> dict[str, tuple[str, Fingerprint]]:
         if self._known is None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from grym_fetch.backends.disk import STATE_FOLDER
-from grym_fetch.backends.folders import open_folder, sync
+from grym_fetch.backends.folders import close_each, open_folder, sync
 from grym_fetch.backends.locks import Owner
 from grym_fetch.core.archives import MIB
 from grym_fetch.core.errors import UnsafePath
@@ -163,8 +163,7 @@ class Room:
             sync(above)
             sync(here)
         finally:
-            os.close(here)
-            os.close(above)
+            close_each(here, above)
 
     def retire(self, stage: Path) -> None:
         """Delete the old tree and the stage; what is not ours in the tree is kept beside the new one."""

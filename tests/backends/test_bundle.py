@@ -12,6 +12,7 @@ import pytest
 from grym_fetch.backends.bundle import Bundles, SmallFile
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import NotWritable
 
 
 def small(place: str, content: bytes) -> SmallFile:
@@ -134,5 +135,7 @@ async def test_a_folder_that_cannot_be_flushed(
 async def test_no_folder_to_write_in(tmp_path: Path) -> None:
     """Where nothing can be staged, nothing is put in place."""
     threads = WorkerThreads("test", 1)
-    assert await Bundles(tmp_path / "assets", tmp_path / "nowhere", threads).put(FILES) == [None] * 4
+    with pytest.raises(NotWritable):
+        await Bundles(tmp_path / "assets", tmp_path / "nowhere", threads).put(FILES)
+    assert not (tmp_path / "assets").exists()
     threads.close()
