@@ -37,6 +37,18 @@ async def body(manager):
     return 0
 sys.exit(runner.run(common, body, settings=Settings(sizes=SMALL, retries=0)))
 """
+# All of it on one thread: then the n-th call is the same one in every run.
+ONE_THREAD = """
+import asyncio
+def run_here(loop, executor, function, *args):
+    future = loop.create_future()
+    try:
+        future.set_result(function(*args))
+    except BaseException as error:
+        future.set_exception(error)
+    return future
+asyncio.BaseEventLoop.run_in_executor = run_here
+"""
 CHANGES = "pwrite64,write,fsync,fdatasync,ftruncate,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir"
 
 
@@ -62,15 +74,17 @@ def reset(project: Project) -> None:
     (project.assets / "models" / "one.bin").write_bytes(OLD)
 
 
-def check_finals(project: Project) -> None:
-    """Each final file is absent, the old good one, or the new good one."""
+def check_finals(project: Project, *, all_new: bool = False) -> None:
+    """Each final file is absent, the old good one, or the new good one; or certainly the new one."""
     for name, content in CONTENTS.items():
         path = project.assets / "models" / f"{name}.bin"
-        if path.exists():
+        if all_new:
+            assert path.read_bytes() == content
+        elif path.exists():
             assert path.read_bytes() in ((content, OLD) if name == "one" else (content,))
 
 
-def traced(project: Project, log: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def traced(project: Project, log: Path, *options: str, program: str = PROGRAM) -> subprocess.CompletedProcess[str]:
     """Run the program under strace."""
     return subprocess.run(
         [
@@ -85,7 +99,7 @@ def traced(project: Project, log: Path, *options: str) -> subprocess.CompletedPr
             *options,
             sys.executable,
             "-c",
-            PROGRAM,
+            program,
         ],
         cwd=project.root,
         env=environment(PYTHONDONTWRITEBYTECODE="1", PYTHONPATH=os.getcwd()),
@@ -150,8 +164,7 @@ def test_killed_before_every_change(project: Project, tmp_path: Path, kind: str)
         assert done.returncode in (0, 137, -9), done.stderr
         check_finals(project)
         asyncio.run(finish(project))
-        for name, content in CONTENTS.items():
-            assert (project.assets / "models" / f"{name}.bin").read_bytes() == content
+        check_finals(project, all_new=True)
         # A kill after the rename leaves an empty stage behind, never bytes.
         assert not [stage for stage in project.staged() if (stage / "part").exists()]
 
@@ -178,11 +191,72 @@ def test_failing_calls(project: Project, tmp_path: Path, error: str) -> None:
         check_finals(project)
 
 
+def numbers_of(log: Path, kind: str, place: Path) -> list[int]:
+    """Which calls of this kind touched ``place``, counted from 1 over all of them, as strace's ``when`` does."""
+    calls = [line for line in log.read_text(errors="replace").splitlines() if re.match(rf"\d+\s+{kind}\(", line)]
+    assert len({line.split(None, 1)[0] for line in calls}) <= 1, "more than one thread"
+    return [number for number, line in enumerate(calls, 1) if str(place) in line]
+
+
+@pytest.mark.sweep
+@pytest.mark.strace
+@pytest.mark.parametrize("kind", CHANGES.split(","))
+@pytest.mark.shows("P1", "S2")
+def test_killed_before_each_change(project: Project, tmp_path: Path, kind: str) -> None:
+    """All of them, one after the other: with one thread, none is left out."""
+    reset(project)
+    log, program = tmp_path / "trace", ONE_THREAD + PROGRAM
+    assert traced(project, log, program=program).returncode == 0
+    numbers = numbers_of(log, kind, project.assets)
+    killed = 0
+    for when in numbers:
+        reset(project)
+        done = traced(project, log, "-e", f"inject={kind}:signal=SIGKILL:when={when}", program=program)
+        killed += done.returncode != 0
+        check_finals(project)
+        asyncio.run(finish(project))
+        check_finals(project, all_new=True)
+    # A run may take a few calls less than the one that was counted: what comes in two reads may come in one.
+    assert killed >= 0.8 * len(numbers)
+
+
+@pytest.mark.sweep
+@pytest.mark.strace
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EDQUOT"])
+@pytest.mark.parametrize("kind", ["pwrite64", "write", "fsync", "fdatasync", "ftruncate", "rename", "mkdir"])
+@pytest.mark.shows("D2", "D3", "D4", "D5")
+def test_each_change_fails(project: Project, tmp_path: Path, kind: str, error: str) -> None:
+    """Whichever write, flush or rename fails: exit code 4, or 0 if nothing that was asked for depended on it."""
+    reset(project)
+    log, program = tmp_path / "trace", ONE_THREAD + PROGRAM
+    assert traced(project, log, program=program).returncode == 0
+    for when in numbers_of(log, kind, project.assets):
+        reset(project)
+        done = traced(project, log, "-e", f"inject={kind}:error={error}:when={when}", program=program)
+        assert done.returncode in (0, 4), f"{kind} {when}: {done.stderr}"
+        assert "Traceback" not in done.stderr
+        check_finals(project, all_new=done.returncode == 0)
+        asyncio.run(finish(project))
+        check_finals(project, all_new=True)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("locks", ["flock works", "flock is a no-op"])
+def test_twenty_rounds_of_random_kills(project: Project, server: AssetServer, locks: str, seed: int) -> None:
+    """The same twenty times over, five rounds to a seed."""
+    several_processes(project, server, locks, rounds=5, dice=random.Random(f"{locks} {seed}"))
+
+
 @pytest.mark.parametrize("locks", ["flock works", "flock is a no-op"])
 @pytest.mark.shows("B2", "B12", "B13", "B45", "P1", "X1", "X3")
 def test_several_processes_and_random_kills(project: Project, server: AssetServer, locks: str) -> None:
     """Three processes on one folder, killed at random: every final is right, also where flock locks nothing."""
-    dice = random.Random(locks)
+    several_processes(project, server, locks, rounds=3, dice=random.Random(locks))
+
+
+def several_processes(project: Project, server: AssetServer, locks: str, *, rounds: int, dice: random.Random) -> None:
+    """Start three, kill four at random, each followed by another, and wait for the rest; so many times over."""
     program = PROGRAM if locks == "flock works" else f"import fcntl\nfcntl.flock = lambda *_: None\n{PROGRAM}"
     for name, content in CONTENTS.items():
         server.add(f"/{name}", content, faults=[Throttle(rate=300 * KIB)])
@@ -192,7 +266,7 @@ def test_several_processes_and_random_kills(project: Project, server: AssetServe
             [sys.executable, "-c", program], cwd=project.root, env=environment(PYTHONPATH=os.getcwd())
         )
 
-    for _ in range(3):
+    for _ in range(rounds):
         reset(project)
         processes = [start() for _ in range(3)]
         for _ in range(4):
@@ -204,6 +278,5 @@ def test_several_processes_and_random_kills(project: Project, server: AssetServe
             check_finals(project)
             processes[victim] = start()
         assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
-        for name, content in CONTENTS.items():
-            assert (project.assets / "models" / f"{name}.bin").read_bytes() == content
+        check_finals(project, all_new=True)
         assert project.staged() == []
