@@ -18,8 +18,8 @@ from grym_fetch.core.journal import Piece, PieceTable
 from grym_fetch.core.ranges import IntervalSet
 from grym_fetch.core.segments import MIB
 
-READ_BACK = 4 * MIB
-"""Bytes read back and hashed in one go."""
+STRIDE = 16 * MIB
+"""Bytes hashed in one turn of a thread, if so many are there: each turn costs two changes of threads."""
 MEMORY = 8 * MIB
 """Bytes of pieces kept for the frontier that it has not reached yet; the rest is read back."""
 
@@ -81,28 +81,39 @@ class Frontier:
     async def _advance(self) -> bool:
         """Hash what is next, if it is there. False if nothing is."""
         at = self.position
-        data: bytes | memoryview | None = self._memory.pop(at, None)
-        if data is None:
-            stop = min(self._stored.run_from(at), at + READ_BACK)
-            if stop == at:
+        if at in self._memory:
+            self.position += await self._hash_memory(at)
+        elif (claim := self._claims.at(at)) is not None and self._stored.run_from(at) > at:
+            if not await self._stage.prove(claim, self.hasher.update):
+                self._forget(claim)
                 return False
-            claim = self._claims.at(at)
-            if claim is not None:
-                data = await self._stage.prove(claim)
-                if data is None:
-                    self._forget(claim)
-                    return False
-                self._claims.drop(claim.start, claim.stop)
-            else:
-                # Up to the next claim only: that one is read by itself, so that its digest can be compared.
-                following = next((piece.start for piece in self._claims if piece.start > at), stop)
-                data = await self._stage.read(at, min(stop, following))
-                if not data:
-                    raise StorageError("the part file", "somebody else has cut off what was written; run again")
-        self._memory_end = max(self._memory_end, at + len(data))
-        await self._threads.compute(self.hasher.update, data)
-        self.position = at + len(data)
+            self._claims.drop(claim.start, claim.stop)
+            self.position = claim.stop
+        elif (stop := min(self._stored.run_from(at), at + STRIDE)) > at:
+            # Up to the next claim only: that one is read by itself, so that its digest can be compared.
+            following = next((piece.start for piece in self._claims if piece.start > at), stop)
+            count = await self._stage.feed(at, min(stop, following), self.hasher.update)
+            if not count:
+                raise StorageError("the part file", "somebody else has cut off what was written; run again")
+            self.position += count
+        else:
+            return False
+        self._memory_end = max(self._memory_end, self.position)
         return True
+
+    async def _hash_memory(self, at: int) -> int:
+        """Hash the pieces in memory that follow each other. Returns how many bytes that were."""
+        run: list[bytes | memoryview] = []
+        while (data := self._memory.pop(at, None)) is not None:
+            run.append(data)
+            at += len(data)
+
+        def update() -> int:
+            for data in run:
+                self.hasher.update(data)
+            return sum(map(len, run))
+
+        return await self._threads.compute(update)
 
     def _forget(self, claim: Piece) -> None:
         self._claims.drop(claim.start, claim.stop)

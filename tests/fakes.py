@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from grym_fetch.backends.base import Response
+from grym_fetch.backends.base import Response, Stage, Use
 from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.http import ResponseHead, Validator
 from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_digest, read_journal
@@ -111,10 +111,19 @@ class MemoryStage:
         self.reads.append((start, stop))
         return bytes(self.folder.part[start:stop])
 
-    async def prove(self, piece: Piece) -> bytes | None:
-        """Read a piece back and compare its digest."""
+    async def feed(self, start: int, stop: int, use: Use) -> int:
+        """Read bytes back and use them."""
+        data = await self.read(start, stop)
+        use(memoryview(data))
+        return len(data)
+
+    async def prove(self, piece: Piece, use: Use) -> bool:
+        """Read a piece back, compare its digest, and use it if it is right."""
         data = await self.read(piece.start, piece.stop)
-        return data if len(data) == piece.stop - piece.start and piece_digest(data) == piece.digest else None
+        if len(data) != piece.stop - piece.start or piece_digest(data) != piece.digest:
+            return False
+        use(memoryview(data))
+        return True
 
     async def note_size(self, size: int) -> None:
         """Record the content's length. `DiskFull` if the rest would not fit."""
@@ -153,6 +162,26 @@ class MemoryStage:
     async def close(self) -> None:
         """Let go; what is there stays."""
         await asyncio.sleep(0)
+
+
+class Taken:
+    """What was read back and used."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def use(self, data: memoryview) -> None:
+        """Keep a copy."""
+        self.data += data
+
+
+async def read_proved(stage: Stage, piece: Piece) -> bytes | None:
+    """The piece's bytes as they are used, None if they are not."""
+    taken = Taken()
+    if await stage.prove(piece, taken.use):
+        return taken.data
+    assert taken.data == b""
+    return None
 
 
 class ScriptedResponse:

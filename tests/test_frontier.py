@@ -137,7 +137,7 @@ def test_any_order_gives_the_same_digest(pieces: list[tuple[int, int]], pauses: 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MEMORY", memory)
-        patch.setattr(module, "READ_BACK", 512)
+        patch.setattr(module, "STRIDE", 512)
         asyncio.run(scenario())
 
 

@@ -70,6 +70,10 @@ class Transport(Protocol):
         """Release what the connections share."""
 
 
+Use = Callable[[memoryview], object]
+"""What is done with bytes that are read back. It must not keep them: the memory is used again."""
+
+
 class Stage(Protocol):
     """The part file and journal of one asset, owned by this process alone."""
 
@@ -83,8 +87,11 @@ class Stage(Protocol):
     async def read(self, start: int, stop: int) -> bytes:
         """Read bytes back; shorter where the file ends."""
 
-    async def prove(self, piece: Piece) -> bytes | None:
-        """Read a piece back; None if the disk does not hold what the journal claims."""
+    async def feed(self, start: int, stop: int, use: Use) -> int:
+        """Read bytes back and give them to ``use``, in order and off the loop. Returns how many; fewer at the end."""
+
+    async def prove(self, piece: Piece, use: Use) -> bool:
+        """Read a piece back and give it to ``use``; False, and nothing is given, if the disk does not hold it."""
 
     async def note_size(self, size: int) -> None:
         """Record the content's length. `DiskFull` if the rest would not fit."""

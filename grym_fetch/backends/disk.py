@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import itertools
 import logging
 import os
 import secrets
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from grym_fetch.backends.base import Use
 from grym_fetch.backends.bundle import PATH_KEY, Bundles
 from grym_fetch.backends.folders import (
     check_destination,
@@ -56,6 +58,8 @@ RESERVE = 1024 * 1024
 """Bytes left free for journals and folders when space is counted."""
 FLUSH_STRIDE = 128 * 1024 * 1024
 """Bytes written between two flushes in the background, so that the last one is short."""
+BLOCK = 1024 * 1024
+"""Bytes read back in one go: they are still in the processor's cache when they are hashed."""
 HASH_STRIDE = 4 * 1024 * 1024
 """Bytes hashed in one go: long enough to forget the call, short enough to stop soon."""
 
@@ -78,16 +82,34 @@ class StageKey:
         return hashlib.sha256(self.content.encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True, slots=True)
+class StageThreads:
+    """Who works for a stage: one thread that writes, and some that read back and flush."""
+
+    write: WorkerThreads
+    read: WorkerThreads
+    flush: WorkerThreads
+
+    def close(self) -> None:
+        """End them."""
+        self.write.close()
+        self.read.close()
+        self.flush.close()
+
+
 class DiskStore:
     """The assets folder. ``assets_dir`` need not exist yet; nothing is made before the first stage is opened."""
 
     def __init__(self, assets_dir: Path, *, threads: int = 2) -> None:
         self.assets_dir = assets_dir
         self.state_dir = assets_dir / STATE_FOLDER
-        self._writers = WorkerThreads("disk", threads)
-        self._flusher = WorkerThreads("flush", 2)
+        self._threads = WorkerThreads("disk", threads)
+        reading, flushing = WorkerThreads("read", threads), WorkerThreads("flush", threads)
+        # One thread for one file: two that write to one wait for each other in the kernel, and burn time doing so.
+        self._sets = tuple(StageThreads(WorkerThreads("write", 1), reading, flushing) for _ in range(threads))
+        self._turns = itertools.cycle(self._sets)
         self._owner = Owner.this()
-        self.bundles = Bundles(assets_dir, self.state_dir, self._writers)
+        self.bundles = Bundles(assets_dir, self.state_dir, self._threads)
         self._is_prepared = False
         self.flushed_folders: set[tuple[str, ...]] = set()
         """Folders that this process has flushed into their parents."""
@@ -99,7 +121,7 @@ class DiskStore:
     async def prepare(self) -> None:
         """Make the folders of our own, once; raises `NotWritable` and others where that fails."""
         if not self._is_prepared:
-            await self._writers.compute(self._prepare)
+            await self._threads.compute(self._prepare)
             self._is_prepared = True
 
     def _prepare(self) -> None:
@@ -129,15 +151,15 @@ class DiskStore:
             with storage_errors(self.state_dir):
                 return lock.try_acquire()
 
-        return await self._writers.compute(take)
+        return await self._threads.compute(take)
 
     async def free_bytes(self) -> int:
         """Bytes that may still be written here, less a small reserve."""
-        return max(0, await self._writers.compute(free_bytes, self.assets_dir) - RESERVE)
+        return max(0, await self._threads.compute(free_bytes, self.assets_dir) - RESERVE)
 
     async def check_destination(self, local_path: str) -> None:
         """Raise `UnsafePath` if a file could not be put there."""
-        await self._writers.compute(check_destination, self.assets_dir, local_path)
+        await self._threads.compute(check_destination, self.assets_dir, local_path)
 
     async def open_stage(self, key: StageKey, *, exclusive: bool, size: int | None = None) -> DiskStage:
         """Open a stage: a dead owner's if there is one, a new one otherwise.
@@ -147,7 +169,7 @@ class DiskStore:
         """
         opened: list[DiskStage] = []
         try:
-            await self._writers.compute(lambda: opened.append(self._open_stage(key, exclusive, size)))
+            await self._threads.compute(lambda: opened.append(self._open_stage(key, exclusive, size)))
         except asyncio.CancelledError:
             for stage in opened:
                 await stage.close()
@@ -163,7 +185,7 @@ class DiskStore:
             folder = root / name
             if not self._claim(root, key, folder, exclusive):
                 folder.mkdir(mode=0o700)
-            return DiskStage(self, key, folder, self._writers, self._flusher)
+            return DiskStage(self, key, folder, next(self._turns))
 
     def _claim(self, root: Path, key: StageKey, folder: Path, exclusive: bool) -> bool:
         """Take over the fullest abandoned stage of this content by renaming it; drop the other ones of this path."""
@@ -209,8 +231,9 @@ class DiskStore:
 
     def close(self) -> None:
         """End the threads."""
-        self._writers.close()
-        self._flusher.close()
+        self._threads.close()
+        for threads in self._sets:
+            threads.close()
 
 
 def _is_abandoned(name: str, *, exclusive: bool) -> bool:
@@ -231,14 +254,11 @@ def _allocated(path: Path) -> int:
 class DiskStage:
     """Implements `grym_fetch.backends.base.Stage`."""
 
-    def __init__(
-        self, store: DiskStore, key: StageKey, folder: Path, writers: WorkerThreads, flusher: WorkerThreads
-    ) -> None:
+    def __init__(self, store: DiskStore, key: StageKey, folder: Path, threads: StageThreads) -> None:
         self._store = store
         self._key = key
         self._folder = folder
-        self._writers = writers
-        self._flusher = flusher
+        self._threads = threads
         self._lock = threading.Lock()
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._part = os.open(folder / "part", flags, 0o666)
@@ -280,7 +300,7 @@ class DiskStage:
 
     async def write(self, start: int, data: bytes | memoryview, origin: int) -> Piece:
         """Write a piece and record it."""
-        piece = await self._writers.compute(self._write, start, data, origin)
+        piece = await self._threads.write.compute(self._write, start, data, origin)
         self._unflushed += len(data)
         if self._unflushed >= FLUSH_STRIDE and (self._flushing is None or self._flushing.done()):
             self._unflushed = 0
@@ -309,7 +329,7 @@ class DiskStage:
 
     async def _flush(self) -> None:
         try:
-            await self._flusher.compute(self._flush_part, True)
+            await self._threads.flush.compute(self._flush_part, True)
         except OSError as error:
             log.warning("flushing in the background failed: %s", os.strerror(error.errno or 0))
 
@@ -331,20 +351,36 @@ class DiskStage:
 
     async def read(self, start: int, stop: int) -> bytes:
         """Read bytes back."""
-        return await self._writers.compute(self._read, start, stop)
+        return await self._threads.read.compute(self._read, start, stop)
 
     def _read(self, start: int, stop: int) -> bytes:
         with storage_errors(self._folder / "part"):
             return os.pread(self._part, stop - start, start)
 
-    async def prove(self, piece: Piece) -> bytes | None:
-        """Read a piece back and compare its digest."""
+    async def feed(self, start: int, stop: int, use: Use) -> int:
+        """Read bytes back and use them on the way: for the hash, this is one turn of a thread and not two."""
+        return await self._threads.read.compute(self._feed, start, stop, use)
 
-        def compare() -> bytes | None:
+    def _feed(self, start: int, stop: int, use: Use) -> int:
+        block = memoryview(bytearray(min(BLOCK, stop - start)))
+        at = start
+        with storage_errors(self._folder / "part"):
+            while at < stop and (count := os.preadv(self._part, [block[: stop - at]], at)):
+                use(block[:count])
+                at += count
+        return at - start
+
+    async def prove(self, piece: Piece, use: Use) -> bool:
+        """Read a piece back, compare its digest, and use it if it is right."""
+
+        def compare() -> bool:
             data = self._read(piece.start, piece.stop)
-            return data if len(data) == piece.stop - piece.start and piece_digest(data) == piece.digest else None
+            if len(data) != piece.stop - piece.start or piece_digest(data) != piece.digest:
+                return False
+            use(memoryview(data))
+            return True
 
-        return await self._writers.compute(compare)
+        return await self._threads.read.compute(compare)
 
     async def note_size(self, size: int) -> None:
         """Record the content's length. `DiskFull` if the rest would not fit."""
@@ -355,7 +391,7 @@ class DiskStage:
                     self._append(self._encoder.size(size))
                 self._store.check_space(size - os.fstat(self._part).st_blocks * 512)
 
-        await self._writers.compute(note)
+        await self._threads.write.compute(note)
 
     async def note_origin(self, number: int, url: str, validator: Validator) -> None:
         """Record an origin's validator."""
@@ -370,12 +406,12 @@ class DiskStage:
             with storage_errors(self._folder / "journal"), self._lock:
                 self._append(record())
 
-        await self._writers.compute(note)
+        await self._threads.write.compute(note)
 
     async def publish(self, size: int) -> Path:
         """Make the part durable and rename it into place."""
         await self._end_flushing()
-        path = await self._flusher.compute(self._publish, size)
+        path = await self._threads.flush.compute(self._publish, size)
         self._close()
         return path
 
@@ -434,7 +470,7 @@ class DiskStage:
         """Delete the part and the journal."""
         await self._end_flushing()
         self._close()
-        await self._writers.compute(self._remove_folder)
+        await self._threads.write.compute(self._remove_folder)
 
     def _remove_folder(self) -> None:
         remove_tree(self._folder)

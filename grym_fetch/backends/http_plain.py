@@ -252,6 +252,8 @@ class Wire(asyncio.BufferedProtocol):
             self._left -= count
         if self._is_direct:
             self._filled += count
+            if self._target is not None and self._filled == len(self._target) and self._left != 0:
+                self._pause()  # until there is room for more; else what comes now would be copied once more
         else:
             self._ready.append(bytes(self._scratch[:count]))
             self._pause()

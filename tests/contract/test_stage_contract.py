@@ -15,7 +15,7 @@ from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import Piece, address_hash, piece_digest
 from grym_fetch.testing import seeded_bytes
-from tests.fakes import MemoryFolder, MemoryStage
+from tests.fakes import MemoryFolder, MemoryStage, Taken, read_proved
 
 CONTENT = seeded_bytes(300_001, seed=21)
 KEY = StageKey("models/a.bin", "sha256:21")
@@ -142,6 +142,22 @@ async def test_reading_ends_where_the_part_ends(place: Place) -> None:
     await put(stage, 0, 1000)
     assert await stage.read(900, 5000) == CONTENT[900:1000]
     assert await stage.read(2000, 3000) == b""
+    taken = Taken()
+    assert await stage.feed(900, 5000, taken.use) == 100
+    assert await stage.feed(2000, 3000, taken.use) == 0
+    assert taken.data == CONTENT[900:1000]
+    await stage.close()
+
+
+async def test_a_long_stretch_is_used_block_by_block(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a stretch is, its bytes are used in order, once, and never more of them at once than a block."""
+    monkeypatch.setattr(disk, "BLOCK", 7000)
+    stage = await place.open()
+    for start in range(0, len(CONTENT), 50_000):
+        await put(stage, start, min(start + 50_000, len(CONTENT)))
+    taken = Taken()
+    assert await stage.feed(11, 250_000, taken.use) == 250_000 - 11
+    assert taken.data == CONTENT[11:250_000]
     await stage.close()
 
 
@@ -159,7 +175,7 @@ async def test_the_next_process_recovers_what_was_recorded(place: Place) -> None
     assert again.recovered.size == len(CONTENT)
     assert again.recovered.origins[1].validator == validator
     assert again.recovered.origins[1].address == address_hash("https://mirror.example/a?sig=secret")
-    assert await again.prove(late) == CONTENT[200_000:]
+    assert await read_proved(again, late) == CONTENT[200_000:]
     await again.close()
 
 
@@ -184,7 +200,7 @@ async def test_a_rewritten_piece_replaces_the_older_one(place: Place) -> None:
     await first.close()
     again = await place.open()
     assert list(again.recovered.pieces) == [right]
-    assert await again.prove(right) == CONTENT[:1000]
+    assert await read_proved(again, right) == CONTENT[:1000]
     await again.close()
 
 
@@ -194,8 +210,8 @@ async def test_a_changed_piece_is_not_proved(place: Place) -> None:
     stage = await place.open()
     damaged, sound = await put(stage, 0, 1000), await put(stage, 1000, 2000)
     place.overwrite(999, bytes([CONTENT[999] ^ 1]))
-    assert await stage.prove(damaged) is None
-    assert await stage.prove(sound) == CONTENT[1000:2000]
+    assert await read_proved(stage, damaged) is None
+    assert await read_proved(stage, sound) == CONTENT[1000:2000]
     await stage.close()
 
 
@@ -205,7 +221,7 @@ async def test_a_cut_piece_is_not_proved(place: Place) -> None:
     stage = await place.open()
     piece = await put(stage, 0, 1000)
     place.cut_part(999)
-    assert await stage.prove(piece) is None
+    assert await read_proved(stage, piece) is None
     await stage.close()
 
 
