@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from grym_fetch.backends.disk import DiskStore, StageKey
 from grym_fetch.backends.locks import FileLock
 from grym_fetch.backends.shelf import Shelf
 from grym_fetch.backends.stamps import Stamp
-from grym_fetch.backends.unpack import Unpacker
 from grym_fetch.batch import LEAST, Batch, Parcel, by_host, is_small
 from grym_fetch.core.addresses import is_loopback
 from grym_fetch.core.errors import (
@@ -81,7 +80,7 @@ class Delivery:
         *,
         store: DiskStore,
         shelf: Shelf,
-        unpacker: Unpacker,
+        unpack: Callable[[Asset, Path], Awaitable[None]],
         scheduler: Scheduler,
         exchange: Exchange,
         threads: Threads,
@@ -94,7 +93,7 @@ class Delivery:
     ) -> None:
         self._store = store
         self._shelf = shelf
-        self._unpacker = unpacker
+        self._unpack_archive = unpack
         self._scheduler = scheduler
         self._exchange = exchange
         self._threads = threads
@@ -265,7 +264,7 @@ class Delivery:
     async def _unpack(self, asset: Asset, archive: Path) -> None:
         if asset.extract:
             await self._store.prepare()
-            await self._unpacker.ensure(asset, archive)
+            await self._unpack_archive(asset, archive)
 
     async def _acquire(self, asset: Asset, lock: FileLock) -> bool:
         """Take the asset's lock, waiting for its holder. Returns whether we waited; raises `Locked` past the wait."""

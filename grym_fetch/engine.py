@@ -107,7 +107,6 @@ class Engine:
     def delivery(self) -> Delivery:
         """What fetches."""
         from grym_fetch.backends.http_client import HttpTransport
-        from grym_fetch.backends.unpack import Unpacker
         from grym_fetch.core.addresses import Credentials
         from grym_fetch.core.policy import RetryPolicy, TokenBucket
         from grym_fetch.delivery import Delivery, DeliverySettings
@@ -126,7 +125,7 @@ class Engine:
         return Delivery(
             store=self.store,
             shelf=self.shelf,
-            unpacker=Unpacker(self._assets_dir, self._unpacking),
+            unpack=self._unpack,
             scheduler=self._scheduler,
             exchange=Exchange(Credentials(self._environ, read_netrc(self._environ))),
             threads=self._hashers,
@@ -154,6 +153,11 @@ class Engine:
 
         checksum = None if asset.checksum is None else str(asset.checksum)
         return is_unpacked(self._assets_dir, asset.local_path, checksum, archive)
+
+    async def _unpack(self, asset: Asset, archive: Path) -> None:
+        from grym_fetch.backends.unpack import Unpacker
+
+        await Unpacker(self._assets_dir, self._unpacking).ensure(asset, archive)
 
     def _count(self, received: int) -> None:
         self.received += received
