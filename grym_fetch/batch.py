@@ -149,6 +149,7 @@ class Batch:
         try:
             began = self._clock.monotonic()
             while turn.assets and self._in_a_row < PATIENCE and self._clock.monotonic() - began < SOON:
+                await self._bundles.calm()
                 parcel = await self._get(turn.assets[0], connection)
                 asset = turn.assets.popleft()
                 if parcel is None:

@@ -122,7 +122,9 @@ class Desk:
         for asset in assets:
             there = not force and (shelf.find_stamped(asset) is not None or shelf.is_there(asset))
             (present if there else to_fetch).append(asset)
-        staged = sum(min(self.engine.delivery.staged_bytes(asset), asset.size or 0) for asset in to_fetch)
+        staged = 0
+        if shelf.has_stages():
+            staged = sum(min(self.engine.delivery.staged_bytes(asset), asset.size or 0) for asset in to_fetch)
         size = sum(asset.size or 0 for asset in to_fetch)
         return SyncPlan(
             present=tuple(present),

@@ -9,11 +9,13 @@ it stays.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import secrets
 import stat
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ from grym_fetch.core.errors import GrymFetchError, StorageError
 
 PATH_KEY, CONTENT_KEY = "0" * 24, "0" * 16
 """Stand in the names of the folder and the lock where those of one asset have the hashes of its place and content."""
+QUICK = 0.02
+"""Seconds. A disk that puts a bundle away so soon is waited for; see `Bundles.calm`."""
 MOST_OPEN = 64
 """Files that are open at once, if the process may open so many: they are flushed through the descriptor that wrote
 them, since another one need not be told of an error."""
@@ -54,13 +58,34 @@ class Bundles:
         self._numbers = itertools.count()
         self._open_at_once = 1
         self._opening = threading.Lock()
+        self._under_way = 0
+        self._is_quick = False
+        self._is_calm = asyncio.Event()
+        self._is_calm.set()
 
     async def put(self, files: Sequence[SmallFile]) -> list[Stamp | None]:
         """Put these in place; durable on return. For each its stamp, or None where it could not be done.
 
         Raises `StorageError` where nothing could be done at all.
         """
-        return await self._threads.compute(self._put, files)
+        self._under_way += 1
+        if self._is_quick:
+            self._is_calm.clear()
+        try:
+            return await self._threads.compute(self._put_timed, files)
+        finally:
+            self._under_way -= 1
+            if not self._under_way or not self._is_quick:
+                self._is_calm.set()
+
+    async def calm(self) -> None:
+        """Wait for the bundle that is being put away, where the disk is quick.
+
+        A bundle is hundreds of short system calls. The interpreter runs one thread at a time, and hands itself over at
+        each of these calls: beside a busy event loop they take five times as long as beside an idle one, and slow it
+        down. A disk that is really waited for does not need the interpreter meanwhile; then nobody waits here.
+        """
+        await self._is_calm.wait()
 
     async def close(self) -> None:
         """Remove the folder for unfinished files."""
@@ -68,6 +93,13 @@ class Bundles:
         if folder is not None:
             with suppress(StorageError):  # what stays is cleared away by the next run
                 await self._threads.compute(remove_tree, folder)
+
+    def _put_timed(self, files: Sequence[SmallFile]) -> list[Stamp | None]:
+        began = time.monotonic()
+        try:
+            return self._put(files)
+        finally:
+            self._is_quick = time.monotonic() - began < QUICK
 
     def _put(self, files: Sequence[SmallFile]) -> list[Stamp | None]:
         with storage_errors(self._stage_dir):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from grym_fetch.backends import bundle
 from grym_fetch.backends.bundle import Bundles, SmallFile
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.digest import Checksum
@@ -138,4 +141,30 @@ async def test_no_folder_to_write_in(tmp_path: Path) -> None:
     with pytest.raises(NotWritable):
         await Bundles(tmp_path / "assets", tmp_path / "nowhere", threads).put(FILES)
     assert not (tmp_path / "assets").exists()
+    threads.close()
+
+
+@pytest.mark.parametrize("quick", [True, False])
+async def test_a_quick_disk_is_waited_for_and_a_slow_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    """Who is about to ask for more waits while a bundle is put away, if the last one took no time."""
+    monkeypatch.setattr(bundle, "QUICK", 1e9 if quick else 0.0)
+    (tmp_path / "state" / "stage").mkdir(parents=True)
+    threads = WorkerThreads("test", 1)
+    bundles = Bundles(tmp_path / "assets", tmp_path / "state", threads)
+    await bundles.calm()
+    await bundles.put(FILES[:1])
+    may_go_on = threading.Event()
+    held_up = asyncio.ensure_future(threads.compute(may_go_on.wait, 60))
+    await asyncio.sleep(0)
+    putting = asyncio.ensure_future(bundles.put(FILES[1:]))
+    await asyncio.sleep(0)
+    calm = asyncio.ensure_future(bundles.calm())
+    await asyncio.sleep(0)
+    assert calm.done() is not quick
+    may_go_on.set()
+    await asyncio.gather(held_up, putting, calm)
+    await bundles.calm()
+    await bundles.close()
     threads.close()
