@@ -38,8 +38,10 @@ types: $(READY)
 reliability: $(READY)  ## write docs/reliability.md anew from the marks of the tests
 	$(BIN)/python -m tests.reliability
 
-bench: $(READY)  ## speed, against the tools that are installed
-	$(BIN)/python -m benchmarks
+bench: $(READY)  ## speed, against the tools that are installed; QUICK=1, SCENARIOS="tls killed", REPORT=1 for the page
+	@test -x $(VENV)/peers/bin/python || $(PYTHON) -m venv $(VENV)/peers
+	@$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt || true
+	$(BIN)/python -m benchmarks $(SCENARIOS) $(if $(REPORT),--report docs/performance.md)
 
 fuzz: $(READY)  ## look for inputs that break a reader: FUZZ_SECONDS (600) for each target
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: 'atheris>=3.0' 2>/dev/null || true

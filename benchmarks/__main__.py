@@ -1,146 +1,105 @@
-"""``make bench``: starts nginx on loopback, makes its files from a seed, prints a table. ``QUICK=1``: a short run."""
+"""``make bench``: every scenario, ours and theirs in turn in one run; a table in Markdown, and the same in JSON.
+
+Usage: ``python -m benchmarks [SCENARIO…] [--report FILE]``. ``QUICK=1`` in the environment: small files, few rounds.
+The report is written from the run, with the date, the machine and the versions.
+"""
 
 from __future__ import annotations
 
-import json
+import argparse
+import datetime
 import os
 import platform
-import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import Contestant, Row, compare, installed
-from grym_fetch.testing import SeededContent
-from tests.nginx import BINARY, Nginx
+from benchmarks.measure import MIB, Row, installed
+from benchmarks.place import PEERS, Place
+from benchmarks.scenarios import ALL, FULL, QUICK, as_json
+from tests.nginx import BINARY
 
-MIB = 1024 * 1024
-QUICK = bool(os.environ.get("QUICK"))
-ROUNDS = 3 if QUICK else 5
+BETWEEN = "<!-- From here on written by `make bench REPORT=1`. -->"
 
 
 def main() -> int:
-    """Run every scenario whose tools are there."""
+    """Run the scenarios that are asked for, all by default."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("scenarios", nargs="*", choices=[*ALL, []], metavar="SCENARIO", help=", ".join(ALL))
+    parser.add_argument("--report", type=Path, help="put the table into this page, behind its own words")
+    parser.add_argument("--json", type=Path, help="write the rows here as well")
+    chosen = parser.parse_args()
     if BINARY is None:
         print("nginx is not installed (Debian: apt-get install nginx-light)", file=sys.stderr)
         return 1
+    scale = QUICK if os.environ.get("QUICK") else FULL
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        bench = Bench(Path(folder))
-        with bench.nginx:
-            rows = [*bench.big_file(), *bench.small_files(), *bench.nothing_to_do(), *bench.start_up()]
-    print_table(rows)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, prefix="grym-fetch-bench-") as folder:
+        place = Place(Path(folder))
+        with place.open():
+            for name in chosen.scenarios or ALL:
+                print(f"{name} …", file=sys.stderr, flush=True)
+                rows += ALL[name](place, scale)
+                place.tidy()
+    table = f"{about(scale.rounds)}\n\n{markdown(rows)}\n"
+    print(table)
+    print(as_json(rows))
+    if chosen.json:
+        chosen.json.write_text(as_json(rows) + "\n")
+    if chosen.report:
+        own_words = chosen.report.read_text().partition(BETWEEN)[0]
+        chosen.report.write_text(f"{own_words}{BETWEEN}\n\n{table}")
     return 0
 
 
-class Bench:
-    """The scenarios, in one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.nginx = Nginx(folder)
-
-    def project(self, name: str, contents: dict[str, SeededContent]) -> tuple[Path, dict[str, str]]:
-        """Serve files and list them in a manifest; return the project's folder and each file's digest."""
-        root = self.folder / name
-        root.mkdir()
-        entries, digests = [], {}
-        for path, content in contents.items():
-            target = self.nginx.root / name / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # Block by block: a child's peak memory is never less than its parent's when it was made.
-            with target.open("wb") as file:
-                for start in range(0, content.size, MIB):
-                    file.write(content.read(start, min(start + MIB, content.size)))
-            digests[path] = content.sha256()
-            entries.append(
-                {
-                    "id": path,
-                    "url": self.nginx.url(f"/{name}/{path}"),
-                    "localPath": path,
-                    "checksum": digests[path],
-                    "size": content.size,
-                    "required": True,
-                }
-            )
-        (root / "assets.json").write_text(json.dumps({"assets": entries}))
-        return root, digests
-
-    def ours(self, root: Path, *arguments: str, fresh: bool = True) -> Contestant:
-        """Our own command."""
-
-        def prepare() -> None:
-            if fresh:
-                shutil.rmtree(root / "assets", ignore_errors=True)
-
-        return Contestant("grym-fetch", [sys.executable, "-m", "grym_fetch", *arguments], root, prepare, "verified")
-
-    def big_file(self) -> list[Row]:
-        """One file of 1 GiB."""
-        size = 256 * MIB if QUICK else 1024 * MIB
-        root, digests = self.project("big", {"big.bin": SeededContent(size, 1)})
-        url, digest = self.nginx.url("/big/big.bin"), digests["big.bin"]
-        out = root / "theirs.bin"
-
-        def prepare() -> None:
-            out.unlink(missing_ok=True)
-
-        others = []
-        if curl := installed("curl"):
-            others.append(Contestant("curl", [curl, "-sS", "-o", str(out), url], root, prepare, "verifies nothing"))
-        if aria2 := installed("aria2c"):
-            command = [aria2, "-q", "-x4", "-s4", f"--checksum=sha-256={digest}", "-d", str(root), "-o", out.name, url]
-            others.append(Contestant("aria2c -x4", command, root, prepare, "verified"))
-        if openssl := installed("openssl"):
-            served = str(self.nginx.root / "big" / "big.bin")
-            command = [openssl, "dgst", "-sha256", served]
-            others.append(Contestant("openssl dgst", command, root, lambda: None, "the hash alone: the floor"))
-        return compare(f"one file, {size // MIB} MiB", self.ours(root, "sync", "-q"), others, ROUNDS)
-
-    def small_files(self) -> list[Row]:
-        """Many files of 16 KiB."""
-        count = 500 if QUICK else 2000
-        root, _ = self.project("small", {f"f{n}": SeededContent(16 * 1024, n) for n in range(count)})
-        others = []
-        if aria2 := installed("aria2c"):
-            listing = root / "urls"
-            listing.write_text("\n".join(self.nginx.url(f"/small/f{number}") for number in range(count)))
-            target = root / "theirs"
-
-            def prepare() -> None:
-                shutil.rmtree(target, ignore_errors=True)
-
-            command = [aria2, "-q", "-j16", "-i", str(listing), "-d", str(target)]
-            others.append(Contestant("aria2c -j16", command, root, prepare, "verifies nothing"))
-        return compare(f"{count} files of 16 KiB", self.ours(root, "sync", "-q"), others, ROUNDS)
-
-    def nothing_to_do(self) -> list[Row]:
-        """A second sync."""
-        ours = self.ours(self.folder / "small", "sync", "-q", fresh=False)
-        return compare("the same again: nothing to do", ours, [], ROUNDS)
-
-    def start_up(self) -> list[Row]:
-        """Commands that only look."""
-        root = self.folder / "big"
-        return [
-            *compare("--help", self.ours(root, "--help", fresh=False), [], ROUNDS),
-            *compare("path of a present asset", self.ours(root, "path", "big.bin", fresh=False), [], ROUNDS),
-        ]
-
-
-def print_table(rows: list[Row]) -> None:
-    """Markdown for people, JSON for programs."""
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {ROUNDS} pairs, medians\n"
+def about(rounds: int) -> str:
+    """What it was measured on: date, machine class and versions."""
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    gibibytes = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    system = f"{platform.system()} {platform.release().split('-')[0]}"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {gibibytes} GiB, {system}"
+    return (
+        f"{today}. {machine}, Python {platform.python_version()}, nginx on loopback, files in memory. "
+        f"Medians of {rounds} pairs (3 where a run takes seconds); ratios pair by pair.\n\n{versions()}."
     )
-    print("| scenario | who | wall s | CPU s | peak MiB | ours / theirs | |")
-    print("|---|---|---|---|---|---|---|")
+
+
+def versions() -> str:
+    """What the tools say of themselves."""
+    found = []
+    for tool, option in (("nginx", "-v"), ("aria2c", "-v"), ("curl", "-V"), ("wget2", "-V"), ("openssl", "version")):
+        if program := installed(tool):
+            said = subprocess.run([program, option], capture_output=True, text=True, check=False)
+            words = (said.stdout + said.stderr).split("\n")[0].replace("/", " ").split()
+            number = next((word for word in words if word[:1].isdigit()), "?")
+            found.append(f"{tool} {number}")
+    libraries = ("huggingface_hub", "pooch", "parfive", "pypdl", "bytehaul")
+    if PEERS.exists():
+        code = "import importlib.metadata as m, sys; print(*(f'{n} {m.version(n)}' for n in sys.argv[1:]), sep=', ')"
+        said = subprocess.run([PEERS, "-c", code, *libraries], capture_output=True, text=True, check=False)
+        found += said.stdout.strip().split(", ") if said.returncode == 0 else []
+    return ", ".join(found)
+
+
+def markdown(rows: list[Row]) -> str:
+    """The table, for people."""
+    lines = [
+        "| scenario | who | wall s | CPU s | peak MiB | ours / theirs | target | | |",
+        "|---|---|--:|--:|--:|--:|---|---|---|",
+    ]
+    last = ""
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        peak = round(row.peak_memory / MIB)
-        print(f"| {row.scenario} | {row.name} | {row.wall:.2f} | {row.cpu:.2f} | {peak} | {ratio} | {row.note} |")
-    print()
-    print(json.dumps([vars(row) for row in rows]))
+        told = "" if row.told is None else f"{row.told * 1000:.3g} ms. "
+        met = {True: "met", False: "missed", None: ""}[row.is_met]
+        scenario, last = ("" if row.scenario == last else row.scenario), row.scenario
+        lines.append(
+            f"| {scenario} | {row.name} | {row.wall:.2f} | {row.cpu:.2f} | {round(row.peak_memory / MIB)} "
+            f"| {ratio} | {row.limit} | {met} | {told}{row.note} |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,52 +1,92 @@
-"""Whole processes, measured by the operating system: wall, CPU, peak memory."""
+"""Whole processes, measured by the operating system: wall, CPU, peak memory. Pairs, so that noise hits both alike."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import statistics
 import subprocess
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One finished process. Seconds and bytes."""
+    """One finished process. Seconds and bytes. ``told``: seconds that it measured itself and printed, if it did."""
 
     wall: float
     cpu: float
     peak_memory: int
+    told: float | None = None
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A command that does the job. ``prepare`` is called before each run, outside of the measured time."""
+    """A command that does the job. ``prepare`` is called before each run, outside of the measured time.
+
+    ``memory``: bytes that it will write, which are touched and let go before each run. A virtual machine gets its
+    memory from the host bit by bit, and the first to touch it pays for that.
+    """
 
     name: str
     command: Sequence[str]
     folder: Path
-    prepare: Callable[[], None]
+    prepare: Callable[[], None] = lambda: None
     note: str = ""
+    memory: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    tells: bool = False
 
 
 def measure(contestant: Contestant) -> Figures:
     """Run once. Raises `RuntimeError` if it fails: a failed run is no time."""
     contestant.prepare()
-    began = time.perf_counter()
-    with (contestant.folder / "output").open("wb") as output:
-        process = subprocess.Popen(
-            contestant.command, cwd=contestant.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+    _touch(contestant.folder / "touched", contestant.memory)
+    figures = contestant.folder / "figures.json"
+    output = contestant.folder / "output"
+    # Compiled modules are kept, as they are where a package was installed.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    with output.open("wb") as file:
+        done = subprocess.run(
+            [sys.executable, "-S", str(Path(__file__).with_name("launch.py")), str(figures), *contestant.command],
+            cwd=contestant.folder,
+            env={**environment, **contestant.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            check=False,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        said = (contestant.folder / "output").read_text(errors="replace")[-500:]
-        raise RuntimeError(f"{contestant.name} ended with {process.returncode}: {said}")
-    return Figures(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    said = output.read_text(errors="replace")
+    if done.returncode != 0:
+        raise RuntimeError(f"{contestant.name} ended with {done.returncode}: {said[-500:]}")
+    told = float(said.splitlines()[-1]) if contestant.tells else None
+    return Figures(**json.loads(figures.read_text()), told=told)
+
+
+def _touch(file: Path, size: int) -> None:
+    if size:
+        block = bytes(16 * MIB)
+        with file.open("wb") as target:
+            for _ in range(-(-size // len(block))):
+                target.write(block)
+        file.unlink()
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What is aimed at: at most so much. ``of``: a ratio of wall or CPU times, or an absolute figure of ours."""
+
+    most: float
+    of: str = "ratio"
+
+    def __str__(self) -> str:
+        shown = {"wall": "{:g} s", "told": "{:g} s", "peak": "{:g} MiB", "cpu ratio": "{:g} (CPU)"}
+        return "≤ " + shown.get(self.of, "{:g}").format(self.most)
 
 
 @dataclass(frozen=True)
@@ -58,12 +98,23 @@ class Row:
     wall: float
     cpu: float
     peak_memory: int
-    ratio: float | None
-    note: str
+    ratio: float | None = None
+    told: float | None = None
+    limit: str = ""
+    is_met: bool | None = None
+    note: str = ""
 
 
-def compare(scenario: str, ours: Contestant, others: Sequence[Contestant], rounds: int) -> list[Row]:
+def compare(
+    scenario: str,
+    ours: Contestant,
+    others: Sequence[Contestant] = (),
+    *,
+    rounds: int,
+    limits: Mapping[str, Limit] | None = None,
+) -> list[Row]:
     """Run ours and each other in turn, ``rounds`` times, after one run of each that does not count."""
+    limits = limits or {}
     everyone = [ours, *others]
     for contestant in everyone:
         measure(contestant)
@@ -71,23 +122,31 @@ def compare(scenario: str, ours: Contestant, others: Sequence[Contestant], round
     for _ in range(rounds):
         for contestant in everyone:
             runs[contestant.name].append(measure(contestant))
-    rows = []
-    for contestant in everyone:
-        figures = runs[contestant.name]
-        pairs = zip(runs[ours.name], figures, strict=True)
-        ratio = None if contestant is ours else statistics.median(mine.wall / theirs.wall for mine, theirs in pairs)
-        rows.append(
-            Row(
-                scenario,
-                contestant.name,
-                statistics.median(each.wall for each in figures),
-                statistics.median(each.cpu for each in figures),
-                max(each.peak_memory for each in figures),
-                ratio,
-                contestant.note,
-            )
-        )
-    return rows
+    return [_row(scenario, each, runs[ours.name], runs[each.name], limits.get(each.name)) for each in everyone]
+
+
+def _row(scenario: str, who: Contestant, ours: list[Figures], theirs: list[Figures], limit: Limit | None) -> Row:
+    told = [figures.told for figures in theirs if figures.told is not None]
+    found = {
+        "wall": statistics.median(figures.wall for figures in theirs),
+        "cpu": statistics.median(figures.cpu for figures in theirs),
+        "peak": max(figures.peak_memory for figures in theirs) / MIB,
+        "told": statistics.median(told) if told else 0.0,
+        "ratio": statistics.median(mine.wall / other.wall for mine, other in zip(ours, theirs, strict=True)),
+        "cpu ratio": statistics.median(mine.cpu / other.cpu for mine, other in zip(ours, theirs, strict=True)),
+    }
+    return Row(
+        scenario,
+        who.name,
+        wall=found["wall"],
+        cpu=found["cpu"],
+        peak_memory=int(found["peak"] * MIB),
+        ratio=None if ours is theirs else found["ratio"],
+        told=found["told"] if told else None,
+        limit="" if limit is None else str(limit),
+        is_met=None if limit is None else found[limit.of] <= limit.most,
+        note=who.note,
+    )
 
 
 def installed(name: str) -> str | None:

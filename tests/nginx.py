@@ -36,7 +36,7 @@ http {{
     client_body_temp_path {home}/temp; proxy_temp_path {home}/temp; fastcgi_temp_path {home}/temp;
     uwsgi_temp_path {home}/temp; scgi_temp_path {home}/temp;
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{tls};
         root {root};
         keepalive_timeout 75;
         {locations}
@@ -49,14 +49,15 @@ http {{
 class Location:
     """One path, and how nginx serves it otherwise than it would.
 
-    ``limit_rate`` in bytes per second and connection. ``ranges`` False: nginx ignores Range. ``status`` is answered
-    instead of the file; ``redirect`` is an address, answered with ``status`` or 302. A path that ends in a slash stands
-    for all below it.
+    ``limit_rate`` in bytes per second and connection. ``ranges`` False: nginx ignores Range. ``fields``: further
+    ones of its answers, as ``add_header`` takes them. ``status`` is answered instead of the file; ``redirect`` is an
+    address, answered with ``status`` or 302. A path that ends in a slash stands for all below it.
     """
 
     path: str
     limit_rate: int | None = None
     ranges: bool = True
+    fields: tuple[str, ...] = ()
     status: int | None = None
     redirect: str | None = None
 
@@ -65,6 +66,7 @@ class Location:
         lines = []
         if self.limit_rate is not None:
             lines.append(f"limit_rate {self.limit_rate};")
+        lines += [f"add_header {field};" for field in self.fields]
         if not self.ranges:
             lines.append("max_ranges 0;")
         if self.redirect is not None:
@@ -88,9 +90,13 @@ class Sent:
 
 
 class Nginx:
-    """One nginx. ``root`` is the folder it serves; put files there at any time."""
+    """One nginx. ``root`` is the folder it serves; put files there at any time.
 
-    def __init__(self, home: Path, locations: Sequence[Location] = ()) -> None:
+    ``certificate``: a PEM file with its key and chain; then it speaks TLS 1.3 and nothing else.
+    """
+
+    def __init__(self, home: Path, locations: Sequence[Location] = (), *, certificate: Path | None = None) -> None:
+        self._certificate = certificate
         self._home = home / "nginx"
         self.root = self._home / "root"
         self.locations = tuple(locations)
@@ -107,7 +113,9 @@ class Nginx:
             self.port = self.port or _free_port()
             config = self._home / "nginx.conf"
             locations = "\n        ".join(location.directives() for location in self.locations)
-            config.write_text(_CONFIG.format(home=self._home, root=self.root, port=self.port, locations=locations))
+            config.write_text(
+                _CONFIG.format(home=self._home, root=self.root, port=self.port, tls=self._tls(), locations=locations)
+            )
             self._process = subprocess.Popen(
                 [BINARY, "-p", str(self._home), "-c", str(config), "-e", str(self._home / "error.log")],
                 stdin=subprocess.DEVNULL,
@@ -119,6 +127,12 @@ class Nginx:
             self.stop()
             self.port = 0  # somebody else was faster with this port
         raise RuntimeError(f"nginx does not start:\n{(self._home / 'error.log').read_text()}")
+
+    def _tls(self) -> str:
+        if self._certificate is None:
+            return ""
+        pem = self._certificate
+        return f" ssl;\n        ssl_certificate {pem}; ssl_certificate_key {pem}; ssl_protocols TLSv1.3"
 
     def _answers(self, process: subprocess.Popen[bytes]) -> bool:
         deadline = time.monotonic() + _DEADLINE
@@ -157,7 +171,7 @@ class Nginx:
 
     def url(self, path: str) -> str:
         """The address of a path."""
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{'http' if self._certificate is None else 'https'}://127.0.0.1:{self.port}{path}"
 
     def add(self, path: str, content: bytes) -> str:
         """Put a file there; return its address."""

@@ -1,0 +1,18 @@
+"""Runs one command and writes down what it took. A small process in between: a child's peak memory is never less than
+its parent's when it was made, and the parent of this one has whole files in mind.
+
+Usage: ``python -S benchmarks/launch.py FIGURES COMMAND…``; ends with the command's exit code.
+"""
+
+import json
+import os
+import sys
+import time
+
+began = time.perf_counter()
+pid = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+wall = time.perf_counter() - began
+with open(sys.argv[1], "w") as file:
+    json.dump({"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "peak_memory": usage.ru_maxrss * 1024}, file)
+sys.exit(os.waitstatus_to_exitcode(status) & 255)

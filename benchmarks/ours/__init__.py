@@ -1,0 +1,1 @@
+"""Ways to use grym-fetch that are no single command: each a script."""
