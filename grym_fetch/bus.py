@@ -20,6 +20,9 @@ from grym_fetch.core.events import Event, ProgressMade
 
 log = logging.getLogger(__name__)
 
+STUCK = 0.05
+"""Seconds. A callback that needs longer for one event is a slow one, and nobody waits for it to catch up."""
+
 EventCallback = Callable[[Event], object] | Callable[[Event], Awaitable[object]]
 
 
@@ -40,6 +43,8 @@ class Subscription:
         self.handled = asyncio.Event()
         """Set while a reader that reports back (see `EventBus.call`) has dealt with everything queued."""
         self.handled.set()
+        self.moved = asyncio.Event()
+        """Set whenever such a reader has dealt with one more."""
 
     def put(self, event: Event) -> None:
         """Queue an event. Called by the bus."""
@@ -81,6 +86,7 @@ class Subscription:
         self.finish()
         self._queue.clear()
         self.handled.set()
+        self.moved.set()
 
     @property
     def is_empty(self) -> bool:
@@ -148,14 +154,26 @@ class EventBus:
         task.add_done_callback(lambda done: self._pumps.pop(done, None))
         return subscription.close
 
-    async def settle(self, *, grace: float = 1.0) -> None:
-        """Give callbacks up to ``grace`` seconds to deal with what was emitted so far."""
+    async def settle(self, *, grace: float = 1.0, stuck: float = STUCK) -> None:
+        """Give callbacks up to ``grace`` seconds to deal with what was emitted so far.
+
+        One that takes longer than ``stuck`` seconds for a single event is not waited for: it sleeps.
+        """
         behind = [subscription for subscription in self._pumps.values() if not subscription.handled.is_set()]
         if behind:
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
-                    for subscription in behind:
-                        await subscription.handled.wait()
+                    await asyncio.gather(*(self._catch_up(subscription, stuck) for subscription in behind))
+
+    @staticmethod
+    async def _catch_up(subscription: Subscription, stuck: float) -> None:
+        while not subscription.handled.is_set():
+            subscription.moved.clear()
+            try:
+                async with asyncio.timeout(stuck):
+                    await subscription.moved.wait()
+            except TimeoutError:
+                return
 
     async def aclose(self, *, grace: float = 1.0) -> None:
         """End all subscriptions; callbacks get ``grace`` seconds to deal with what is queued."""
@@ -183,6 +201,7 @@ async def _pump(subscription: Subscription, callback: EventCallback) -> None:
                 await outcome
             if subscription.is_empty:
                 subscription.handled.set()
+            subscription.moved.set()
     except Exception:
         log.exception("a callback raised and is called no more")
     finally:

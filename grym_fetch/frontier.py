@@ -83,12 +83,14 @@ class Frontier:
         at = self.position
         if at in self._memory:
             self.position += await self._hash_memory(at)
-        elif (claim := self._claims.at(at)) is not None and self._stored.run_from(at) > at:
-            if not await self._stage.prove(claim, self.hasher.update):
-                self._forget(claim)
-                return False
-            self._claims.drop(claim.start, claim.stop)
-            self.position = claim.stop
+        elif claims := self._claims_from(at):
+            proved = await self._stage.prove(claims, self.hasher.update)
+            for claim in claims[:proved]:
+                self._claims.drop(claim.start, claim.stop)
+                self.position = claim.stop
+            if proved < len(claims):
+                self._forget(claims[proved])
+                return proved > 0
         elif (stop := min(self._stored.run_from(at), at + STRIDE)) > at:
             # Up to the next claim only: that one is read by itself, so that its digest can be compared.
             following = next((piece.start for piece in self._claims if piece.start > at), stop)
@@ -100,6 +102,15 @@ class Frontier:
             return False
         self._memory_end = max(self._memory_end, self.position)
         return True
+
+    def _claims_from(self, at: int) -> list[Piece]:
+        """The claims that follow each other from here on, a stride of them at the most."""
+        run: list[Piece] = []
+        stop = min(self._stored.run_from(at), at + STRIDE)
+        while at < stop and (claim := self._claims.at(at)) is not None:
+            run.append(claim)
+            at = claim.stop
+        return run
 
     async def _hash_memory(self, at: int) -> int:
         """Hash the pieces in memory that follow each other. Returns how many bytes that were."""

@@ -7,7 +7,7 @@ asked of it, so that a test can look at outcome and work alike.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -117,13 +117,14 @@ class MemoryStage:
         use(memoryview(data))
         return len(data)
 
-    async def prove(self, piece: Piece, use: Use) -> bool:
-        """Read a piece back, compare its digest, and use it if it is right."""
-        data = await self.read(piece.start, piece.stop)
-        if len(data) != piece.stop - piece.start or piece_digest(data) != piece.digest:
-            return False
-        use(memoryview(data))
-        return True
+    async def prove(self, pieces: Sequence[Piece], use: Use) -> int:
+        """Read pieces back, compare their digests, and use each that is right; end with the first that is not."""
+        for number, piece in enumerate(pieces):
+            data = await self.read(piece.start, piece.stop)
+            if len(data) != piece.stop - piece.start or piece_digest(data) != piece.digest:
+                return number
+            use(memoryview(data))
+        return len(pieces)
 
     async def note_size(self, size: int) -> None:
         """Record the content's length. `DiskFull` if the rest would not fit."""
@@ -178,7 +179,7 @@ class Taken:
 async def read_proved(stage: Stage, piece: Piece) -> bytes | None:
     """The piece's bytes as they are used, None if they are not."""
     taken = Taken()
-    if await stage.prove(piece, taken.use):
+    if await stage.prove([piece], taken.use) == 1:
         return taken.data
     assert taken.data == b""
     return None

@@ -6,7 +6,7 @@ done off the event loop. A cancelled call has ended its work on the disk before 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -90,8 +90,8 @@ class Stage(Protocol):
     async def feed(self, start: int, stop: int, use: Use) -> int:
         """Read bytes back and give them to ``use``, in order and off the loop. Returns how many; fewer at the end."""
 
-    async def prove(self, piece: Piece, use: Use) -> bool:
-        """Read a piece back and give it to ``use``; False, and nothing is given, if the disk does not hold it."""
+    async def prove(self, pieces: Sequence[Piece], use: Use) -> int:
+        """Read pieces back and give each to ``use``, up to the first that the disk does not hold. Returns how many."""
 
     async def note_size(self, size: int) -> None:
         """Record the content's length. `DiskFull` if the rest would not fit."""

@@ -24,7 +24,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -365,22 +365,31 @@ class DiskStage:
         block = memoryview(bytearray(min(BLOCK, stop - start)))
         at = start
         with storage_errors(self._folder / "part"):
-            while at < stop and (count := os.preadv(self._part, [block[: stop - at]], at)):
+            while at < stop and (count := self._fill(block[: stop - at], at)):
                 use(block[:count])
                 at += count
         return at - start
 
-    async def prove(self, piece: Piece, use: Use) -> bool:
-        """Read a piece back, compare its digest, and use it if it is right."""
+    async def prove(self, pieces: Sequence[Piece], use: Use) -> int:
+        """Read pieces back, compare their digests, and use each that is right; end with the first that is not."""
+        return await self._threads.read.compute(self._prove, pieces, use)
 
-        def compare() -> bool:
-            data = self._read(piece.start, piece.stop)
-            if len(data) != piece.stop - piece.start or piece_digest(data) != piece.digest:
-                return False
-            use(memoryview(data))
-            return True
+    def _prove(self, pieces: Sequence[Piece], use: Use) -> int:
+        memory = memoryview(bytearray(max(piece.stop - piece.start for piece in pieces)))
+        with storage_errors(self._folder / "part"):
+            for number, piece in enumerate(pieces):
+                data = memory[: piece.stop - piece.start]
+                if self._fill(data, piece.start) < len(data) or piece_digest(data) != piece.digest:
+                    return number
+                use(data)
+        return len(pieces)
 
-        return await self._threads.read.compute(compare)
+    def _fill(self, memory: memoryview, start: int) -> int:
+        """Read as much as there is room for; return how much there was."""
+        at = 0
+        while at < len(memory) and (count := os.preadv(self._part, [memory[at:]], start + at)):
+            at += count
+        return at
 
     async def note_size(self, size: int) -> None:
         """Record the content's length. `DiskFull` if the rest would not fit."""

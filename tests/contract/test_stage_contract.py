@@ -149,6 +149,17 @@ async def test_reading_ends_where_the_part_ends(place: Place) -> None:
     await stage.close()
 
 
+async def test_pieces_are_used_up_to_the_first_that_is_wrong(place: Place) -> None:
+    """Several pieces at once: each that is right is used, in order; what comes behind a wrong one is not."""
+    stage = await place.open()
+    pieces = [await put(stage, start, start + 1000) for start in range(0, 5000, 1000)]
+    place.overwrite(3500, bytes([CONTENT[3500] ^ 1]))
+    taken = Taken()
+    assert await stage.prove(pieces, taken.use) == 3
+    assert taken.data == CONTENT[:3000]
+    await stage.close()
+
+
 async def test_a_long_stretch_is_used_block_by_block(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a stretch is, its bytes are used in order, once, and never more of them at once than a block."""
     monkeypatch.setattr(disk, "BLOCK", 7000)
