@@ -45,6 +45,7 @@ class Frontier:
         self._claims = PieceTable(claims)
         for piece in claims:
             self._stored.add(piece.start, piece.stop)
+        self._unproved_bytes = self._stored.total
         self._memory: dict[int, bytes | memoryview] = {}
         self._memory_end = 0
         """Where the run ends that is being hashed or waits in memory."""
@@ -70,6 +71,14 @@ class Frontier:
         """What an earlier process claimed and nobody has compared yet."""
         return self._claims
 
+    @property
+    def reach(self) -> int:
+        """Where the frontier would be if it had passed what an earlier process left: it costs time, and no bytes.
+
+        How far new bytes may be ahead is counted from here, so that they come beside the proof and not after it.
+        """
+        return self.position + self._unproved_bytes
+
     async def run(self) -> None:
         """Follow the bytes for ever; the caller cancels. Raises what the stage raises."""
         while True:
@@ -86,7 +95,7 @@ class Frontier:
         elif claims := self._claims_from(at):
             proved = await self._stage.prove(claims, self.hasher.update)
             for claim in claims[:proved]:
-                self._claims.drop(claim.start, claim.stop)
+                self._drop(claim)
                 self.position = claim.stop
             if proved < len(claims):
                 self._forget(claims[proved])
@@ -126,7 +135,11 @@ class Frontier:
 
         return await self._threads.compute(update)
 
-    def _forget(self, claim: Piece) -> None:
+    def _drop(self, claim: Piece) -> None:
         self._claims.drop(claim.start, claim.stop)
+        self._unproved_bytes -= claim.stop - claim.start
+
+    def _forget(self, claim: Piece) -> None:
+        self._drop(claim)
         self._stored.remove(claim.start, claim.stop)
         self._on_bad(claim)

@@ -283,7 +283,7 @@ class Transfer:
             return segments.take(length=sizes.first, horizon=UNBOUNDED)
         length = segment_length(segments.unpromised, connections, origin.rate, sizes, wait=origin.wait)
         segment = segments.take(
-            length=length, horizon=self._content.frontier.position + sizes.window + connections * length
+            length=length, horizon=self._content.frontier.reach + sizes.window + connections * length
         )
         return segment or self._steal(origin, now)
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from grym_fetch import SyncFailed
+from grym_fetch.backends.disk import DiskStage
 from grym_fetch.core.errors import ConnectionLost
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.testing import seeded_bytes
@@ -250,3 +251,31 @@ def test_without_a_checksum_mirrors_are_not_mixed(tmp_path: Path) -> None:
     network = Network(tmp_path, steady({ONE: RATE, TWO: RATE}), contents={ONE: CONTENT, TWO: CONTENT})
     network.sync(pinned=False, mirrors="together", allow_unpinned=True)
     assert network.given == {ONE: SIZE}
+
+
+# -- resuming ---------------------------------------------------------------------------------------------------------
+
+
+def test_new_bytes_come_while_old_ones_are_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier run left is read back beside the download of the rest, however much of it there is."""
+    monkeypatch.setattr("grym_fetch.frontier.STRIDE", SIZES.piece)
+    networks: list[Network] = []
+    most = 18 * MIB
+    networks.append(Network(tmp_path, breaks_after(steady({ONE: RATE}), ONE, most, networks), contents={ONE: CONTENT}))
+    network = networks[0]
+    with pytest.raises(SyncFailed):
+        network.sync()
+    network.given.clear()
+    network.world.requests.clear()
+    asked: list[int] = []
+    prove = DiskStage._prove
+
+    def prove_and_look(self: DiskStage, *arguments: Any) -> int:
+        asked.append(len(network.world.requests))
+        return prove(self, *arguments)
+
+    monkeypatch.setattr(DiskStage, "_prove", prove_and_look)
+    network.sync()
+    assert network.path.read_bytes() == CONTENT
+    assert len(asked) > 100
+    assert asked[10] > 0
