@@ -85,7 +85,13 @@ class Limit:
     of: str = "ratio"
 
     def __str__(self) -> str:
-        shown = {"wall": "{:g} s", "told": "{:g} s", "peak": "{:g} MiB", "cpu ratio": "{:g} (CPU)"}
+        shown = {
+            "wall": "{:g} s",
+            "told": "{:g} s",
+            "peak": "{:g} MiB",
+            "cpu ratio": "{:g} (CPU)",
+            "told ratio": "{:g}",
+        }
         return "≤ " + shown.get(self.of, "{:g}").format(self.most)
 
 
@@ -133,6 +139,11 @@ def _row(scenario: str, who: Contestant, ours: list[Figures], theirs: list[Figur
         "peak": max(figures.peak_memory for figures in theirs) / MIB,
         "told": statistics.median(told) if told else 0.0,
         "ratio": statistics.median(mine.wall / other.wall for mine, other in zip(ours, theirs, strict=True)),
+        "told ratio": statistics.median(
+            mine.told / other.told for mine, other in zip(ours, theirs, strict=True) if mine.told and other.told
+        )
+        if told
+        else 0.0,
         "cpu ratio": statistics.median(mine.cpu / other.cpu for mine, other in zip(ours, theirs, strict=True)),
     }
     return Row(
@@ -141,7 +152,7 @@ def _row(scenario: str, who: Contestant, ours: list[Figures], theirs: list[Figur
         wall=found["wall"],
         cpu=found["cpu"],
         peak_memory=int(found["peak"] * MIB),
-        ratio=None if ours is theirs else found["ratio"],
+        ratio=None if ours is theirs else found["told ratio" if told else "ratio"],
         told=found["told"] if told else None,
         limit="" if limit is None else str(limit),
         is_met=None if limit is None else found[limit.of] <= limit.most,

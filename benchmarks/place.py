@@ -145,7 +145,7 @@ class Project:
     def script(self, module: str, *arguments: str, name: str = "grym-fetch", fresh: bool = True) -> Contestant:
         """A script of `benchmarks.ours`. One that prints a figure is named with its unit."""
         command = [sys.executable, str(ROOT / "benchmarks" / "ours" / f"{module}.py"), *arguments]
-        tells = module in ("last_byte", "warm_path")
+        tells = module in ("last_byte", "subscriber", "warm_path")
         clear = self._clear if fresh else _nothing
         return Contestant(name, command, self.root, clear, memory=self._memory(fresh), tells=tells)
 

@@ -45,6 +45,8 @@ class Subscription:
         self.handled.set()
         self.moved = asyncio.Event()
         """Set whenever such a reader has dealt with one more."""
+        self.is_slow = False
+        """Whether such a reader has needed longer for its last event than anybody should wait."""
 
     def put(self, event: Event) -> None:
         """Queue an event. Called by the bus."""
@@ -157,9 +159,9 @@ class EventBus:
     async def settle(self, *, grace: float = 1.0, stuck: float = STUCK) -> None:
         """Give callbacks up to ``grace`` seconds to deal with what was emitted so far.
 
-        One that takes longer than ``stuck`` seconds for a single event is not waited for: it sleeps.
+        One that takes longer than ``stuck`` seconds for a single event, or has just done so, is not waited for.
         """
-        behind = [subscription for subscription in self._pumps.values() if not subscription.handled.is_set()]
+        behind = [each for each in self._pumps.values() if not (each.is_slow or each.handled.is_set())]
         if behind:
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
@@ -191,8 +193,10 @@ class EventBus:
 
 async def _pump(subscription: Subscription, callback: EventCallback) -> None:
     is_async = is_coroutine_callable(callback)
+    loop = asyncio.get_running_loop()
     try:
         async for event in subscription:
+            began = loop.time()
             if is_async:
                 outcome = callback(event)
             else:
@@ -202,6 +206,7 @@ async def _pump(subscription: Subscription, callback: EventCallback) -> None:
             if subscription.is_empty:
                 subscription.handled.set()
             subscription.moved.set()
+            subscription.is_slow = loop.time() - began > STUCK
     except Exception:
         log.exception("a callback raised and is called no more")
     finally:

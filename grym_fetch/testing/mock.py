@@ -161,6 +161,9 @@ class _MockShelf:
     def find_stamped(self, asset: Asset) -> Path | None:
         return self.owner.path_of(asset.id) if self.owner.has(asset.id) else None
 
+    def has_stages(self) -> bool:
+        return False
+
     def is_there(self, asset: Asset) -> bool:
         return self.owner.has(asset.id)
 
