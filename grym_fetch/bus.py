@@ -150,6 +150,8 @@ class EventBus:
 
         An async callback runs in the event loop. A sync one runs in a worker thread, so that it may block.
         """
+        if not is_coroutine_callable(callback):
+            import anyio.to_thread  # noqa: F401 - 35 ms, for those who have such callbacks only, and not in a transfer
         subscription = self.subscribe()
         task = asyncio.get_running_loop().create_task(_pump(subscription, callback), name="event callback")
         self._pumps[task] = subscription
@@ -215,7 +217,7 @@ async def _pump(subscription: Subscription, callback: EventCallback) -> None:
 
 async def _call_in_thread(callback: EventCallback, event: Event) -> object:
     """Call a callback that may block. On cancellation it is left to itself, and what it returns is dropped."""
-    import anyio.to_thread  # 35 ms, for those who have such callbacks only
+    import anyio.to_thread
 
     handing_over = threading.Lock()
     is_given_up, outcomes = False, []

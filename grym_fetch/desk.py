@@ -83,6 +83,11 @@ class Desk:
 
     async def order(self, asset: Asset, *, force: bool = False) -> Delivered:
         """Wait for the asset's delivery, starting it if nobody has. Raises what `Delivery.deliver` raises."""
+        delivered = await self._order(asset, force=force)
+        await self._bus.settle()
+        return delivered
+
+    async def _order(self, asset: Asset, *, force: bool) -> Delivered:
         key = _key(asset, force=force)
         while not force and (together := self._together.get(key)) is not None:
             await together.wait()
@@ -95,7 +100,7 @@ class Desk:
             task.add_done_callback(lambda done: self._landed(key, done))
         flight.waiters += 1
         try:
-            delivered = await asyncio.shield(flight.task)
+            return await asyncio.shield(flight.task)
         except asyncio.CancelledError:
             if flight.waiters == 1 and not flight.task.done():
                 flight.task.cancel()
@@ -103,8 +108,6 @@ class Desk:
             raise
         finally:
             flight.waiters -= 1
-        await self._bus.settle()
-        return delivered
 
     def _landed(self, key: _Key, task: asyncio.Task[Delivered]) -> None:
         if (flight := self._flights.get(key)) is not None and flight.task is task:
@@ -236,7 +239,7 @@ class Desk:
         async def deliver_some() -> None:
             for asset in queue:
                 try:
-                    tally.note(asset, await self.order(asset, force=force))
+                    tally.note(asset, await self._order(asset, force=force))
                 except GrymFetchError as error:
                     tally.failed[asset.id] = error
 

@@ -32,13 +32,14 @@ from grym_fetch.testing import (
     NoRanges,
     Reset,
     Status,
+    Throttle,
     seeded_bytes,
 )
 from grym_fetch.testing.answers import Answer, RecordedRequest, plain_answer
 from grym_fetch.testing.faults import AnswerFault, FramingFault
 from tests.fakes import read_some
-from tests.project import SMALL, ImpatientClock, Project, Watcher
-from tests.regressions.world import CONTENT, SIZE, SLACK, World
+from tests.project import KIB, SMALL, ImpatientClock, Project, Watcher
+from tests.regressions.world import CONTENT, HALF, SIZE, SLACK, World
 
 # -- servers ----------------------------------------------------------------------------------------------------------
 
@@ -313,6 +314,26 @@ async def test_a_wall_clock_that_jumps_by_years_decides_nothing(world: World, mo
     assert isinstance(verified["seconds"], float)
     assert 0 <= verified["seconds"] < 100
     assert sum(clock.slept) < 100
+
+
+@pytest.mark.shows("P11", "P12")
+async def test_a_machine_that_sleeps_goes_on_where_it_was(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two reads the clock jumps, as when a lid is opened: that is one failure at the most, and costs no bytes."""
+    world.asset(Throttle(rate=300 * KIB))
+    real, slept = time.monotonic, [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: real() + slept[0])
+
+    async def fall_asleep() -> None:
+        await world.server.stats.until(lambda stats: stats.body_bytes_sent > HALF)
+        slept[0] = 10.0
+
+    sleeping = asyncio.create_task(fall_asleep())
+    await world.arrives(parallel=2)
+    await sleeping
+    assert world.last is not None
+    assert len(world.last.of("retry_scheduled")) <= 1
+    assert world.last.of("asset_restarted") == []
+    assert world.sent <= SIZE + SLACK
 
 
 @pytest.mark.shows("X5")
