@@ -318,7 +318,7 @@ async def test_a_wall_clock_that_jumps_by_years_decides_nothing(world: World, mo
 
 @pytest.mark.shows("P11", "P12")
 async def test_a_machine_that_sleeps_goes_on_where_it_was(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two reads the clock jumps, as when a lid is opened: that is one failure at the most, and costs no bytes."""
+    """Between two reads the clock jumps, as when a lid is opened: one failure at the most, and no bytes lost."""
     world.asset(Throttle(rate=300 * KIB))
     real, slept = time.monotonic, [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: real() + slept[0])
