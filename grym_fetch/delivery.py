@@ -15,9 +15,10 @@ from pathlib import Path
 from yarl import URL
 
 from grym_fetch.backends.base import Clock, Threads
-from grym_fetch.backends.disk import DiskStore, StageKey
+from grym_fetch.backends.disk import DiskStore
 from grym_fetch.backends.locks import FileLock
 from grym_fetch.backends.shelf import Shelf
+from grym_fetch.backends.stage import StageKey
 from grym_fetch.backends.stamps import Stamp
 from grym_fetch.batch import LEAST, Batch, Parcel, by_host, is_small
 from grym_fetch.core.addresses import is_loopback

@@ -19,7 +19,6 @@ from typing import Literal
 from yarl import URL
 
 from grym_fetch.backends.base import Clock
-from grym_fetch.backends.disk import STATE_FOLDER
 from grym_fetch.backends.http_client import HttpTransport
 from grym_fetch.backends.project import Project
 from grym_fetch.backends.tls import certificate_expiry
@@ -28,6 +27,7 @@ from grym_fetch.core.errors import CertificateRejected, GrymFetchError, PolicyRe
 from grym_fetch.core.http import Asked, ResponseHead
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin
+from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.engine import read_netrc

@@ -23,12 +23,13 @@ from typing import Self
 from yarl import URL
 
 from grym_fetch.backends.base import Clock
-from grym_fetch.backends.disk import HASH_STRIDE, StageKey
 from grym_fetch.backends.folders import check_destination, open_folder, storage_errors
 from grym_fetch.backends.manifest_file import Change, EditRefused, edit_manifest
 from grym_fetch.backends.project import Project
 from grym_fetch.backends.prune import PruneReport
 from grym_fetch.backends.prune import prune as prune_folder
+from grym_fetch.backends.shelf import HASH_STRIDE
+from grym_fetch.backends.stage import StageKey
 from grym_fetch.backends.stamps import Fingerprint
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.backends.unpack import forget_unpacked

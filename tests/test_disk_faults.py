@@ -23,9 +23,10 @@ from pathlib import Path
 import pytest
 
 from grym_fetch import DiskFull, GrymFetchError, NotWritable, StorageError, SyncFailed, UnsafePath
-from grym_fetch.backends import disk
-from grym_fetch.backends.disk import DiskStore, StageKey
+from grym_fetch.backends import folders
+from grym_fetch.backends.disk import DiskStore
 from grym_fetch.backends.project import load_manifest
+from grym_fetch.backends.stage import StageKey
 from grym_fetch.core.events import ProgressMade
 from grym_fetch.core.http import Asked, Partial, ResponseHead, judge
 from grym_fetch.core.journal import MAX_PIECE, JournalEncoder, Piece, piece_digest, read_journal
@@ -94,7 +95,7 @@ def once_sent(world: SmallWorld, count: int, act: Callable[[], object]) -> None:
 
 def leave_free(patch: pytest.MonkeyPatch, count: int) -> None:
     """So many bytes are free, beside our reserve."""
-    patch.setattr(disk, "free_bytes", lambda _: count + disk.RESERVE)
+    patch.setattr(folders, "free_bytes", lambda _: count + folders.RESERVE)
 
 
 @pytest.mark.shows("D1")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from grym_fetch import SyncFailed
-from grym_fetch.backends.disk import DiskStage
+from grym_fetch.backends.stage import DiskStage
 from grym_fetch.core.errors import ConnectionLost
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.testing import seeded_bytes

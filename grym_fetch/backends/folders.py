@@ -20,6 +20,9 @@ from grym_fetch.core.text import safe_text
 
 log = logging.getLogger(__name__)
 
+RESERVE = 1024 * 1024
+"""Bytes left free for journals and folders when space is counted."""
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # What file systems answer that have no fsync for this kind of file (SMB, some FUSE).
 _SYNC_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOTTY})
@@ -210,3 +213,15 @@ def free_bytes(path: Path) -> int:
     with storage_errors(path):
         figures = os.statvfs(probe)
         return figures.f_bavail * figures.f_frsize
+
+
+def room(path: Path) -> int:
+    """Bytes that may be written there, less a small reserve."""
+    return max(0, free_bytes(path) - RESERVE)
+
+
+def require_room(path: Path, missing: int) -> None:
+    """Raise `DiskFull` if so many bytes do not fit."""
+    free = room(path)
+    if missing > free:
+        raise DiskFull(safe_text(str(path)), f"not enough space: {missing} bytes are needed and {free} are free")

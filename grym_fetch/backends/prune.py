@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grym_fetch.backends.bundle import PATH_KEY
-from grym_fetch.backends.disk import STATE_FOLDER, StageKey
 from grym_fetch.backends.folders import storage_errors
 from grym_fetch.backends.locks import FileLock, Owner
+from grym_fetch.backends.stage import StageKey
 from grym_fetch.backends.stamps import Fingerprint, decode_stamp, encode_stamp
+from grym_fetch.core.paths import STATE_FOLDER
 
 _STAGE = re.compile(r"([0-9a-f]{24})\.([0-9a-f]{16})\.([^.]+)\.([0-9a-f]{8})")
 _LOCK = re.compile(r"[0-9a-f]{24}\.lock")

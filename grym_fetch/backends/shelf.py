@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from grym_fetch.backends.folders import sync
+from grym_fetch.backends.folders import storage_errors, sync
 from grym_fetch.backends.stamps import Fingerprint, Stamps
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.digest import Checksum, Hasher
@@ -28,6 +28,8 @@ from grym_fetch.outlast import outlast
 
 log = logging.getLogger(__name__)
 
+HASH_STRIDE = 4 * 1024 * 1024
+"""Bytes hashed in one go: long enough to forget the call, short enough to stop soon."""
 RECENT = 600.0
 """Seconds. A file that has changed within these is flushed before it gets a stamp; older ones are written by now."""
 RECORD_OF_MOVES = "asset-manifest.json"
@@ -150,8 +152,6 @@ class Shelf:
 
     @staticmethod
     def _hash(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> tuple[str, Fingerprint]:
-        from grym_fetch.backends.disk import hash_file  # most files have a stamp, and are not read
-
         figures = hash_file(path, hasher, on_progress)
         return hasher.hexdigest(), Fingerprint.of(figures)
 
@@ -193,3 +193,24 @@ def _is_durable(path: Path, look: Fingerprint) -> bool:
         log.warning("a file could not be flushed and is hashed again next time: %s", os.strerror(error.errno or 0))
         return False
     return True
+
+
+def hash_file(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> os.stat_result:
+    """Feed a whole file to ``hasher``; return what it was when opened. Blocking: for a thread.
+
+    ``on_progress`` gets the bytes read so far; reading ends early where it returns False.
+    """
+    with storage_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            figures = os.fstat(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            at = 0
+            while block := os.pread(descriptor, HASH_STRIDE, at):
+                hasher.update(block)
+                at += len(block)
+                if not on_progress(at):
+                    break
+            return figures
+        finally:
+            os.close(descriptor)

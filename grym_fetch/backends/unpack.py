@@ -25,8 +25,7 @@ from pathlib import Path
 
 from grym_fetch.backends.archive_reader import Read, members, reading
 from grym_fetch.backends.base import Threads
-from grym_fetch.backends.disk import RESERVE
-from grym_fetch.backends.folders import free_bytes, storage_errors
+from grym_fetch.backends.folders import room, storage_errors
 from grym_fetch.backends.unpacked import Room, Unpacked, flush, look_of, mode_of, remove_known
 from grym_fetch.core.archives import MIB, Census, Limits, Member, archive_kind, unpacked_path
 from grym_fetch.core.errors import DiskFull
@@ -171,7 +170,7 @@ def _unpack(
 ) -> Unpacked:
     kind = archive_kind(local_path)
     assert kind is not None, "the manifest's parser has refused it"
-    free = max(0, free_bytes(tree.parent) - RESERVE)
+    free = room(tree.parent)
     files: list[str] = []
     folders: list[str] = []
     made: set[str] = set()

@@ -21,11 +21,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from grym_fetch.backends.disk import STATE_FOLDER
 from grym_fetch.backends.folders import close_each, open_folder, sync
 from grym_fetch.backends.locks import Owner
 from grym_fetch.core.archives import MIB
 from grym_fetch.core.errors import UnsafePath
+from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.core.text import safe_text
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,12 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.backends import disk, folders
-from grym_fetch.backends.disk import DiskStage, DiskStore, StageKey, hash_file
+from grym_fetch.backends import folders, shelf
+from grym_fetch.backends import stage as stage_module
+from grym_fetch.backends.disk import DiskStore
 from grym_fetch.backends.locks import Owner
+from grym_fetch.backends.shelf import hash_file
+from grym_fetch.backends.stage import DiskStage, StageKey
 from grym_fetch.core.digest import new_hasher
 from grym_fetch.core.errors import DiskFull, NotWritable, StorageError, UnsafePath
 from grym_fetch.core.http import Validator
@@ -382,7 +385,8 @@ async def test_a_record_cut_short_is_a_full_disk(store: DiskStore, monkeypatch: 
 LIMITED = """
 import asyncio, resource, sys
 from pathlib import Path
-from grym_fetch.backends.disk import DiskStore, StageKey
+from grym_fetch.backends.disk import DiskStore
+from grym_fetch.backends.stage import StageKey
 from grym_fetch.core.errors import StorageError
 
 async def main():
@@ -489,7 +493,7 @@ async def test_a_failed_background_flush_is_not_forgotten(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The kernel tells of a failed flush once, and the next one succeeds: the part is given up all the same."""
-    monkeypatch.setattr(disk, "FLUSH_STRIDE", 1000)
+    monkeypatch.setattr(stage_module, "FLUSH_STRIDE", 1000)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", failing(errno.EIO))
         stage = await store.open_stage(KEY, exclusive=True)
@@ -510,7 +514,7 @@ async def test_a_failed_background_flush_is_not_forgotten(
 
 async def test_one_flush_at_a_time(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a slow disk flushes, writing goes on, and no second flush queues up behind the first."""
-    monkeypatch.setattr(disk, "FLUSH_STRIDE", 1000)
+    monkeypatch.setattr(stage_module, "FLUSH_STRIDE", 1000)
     begun, go_on = threading.Event(), threading.Event()
     flushes = []
 
@@ -531,7 +535,7 @@ async def test_one_flush_at_a_time(store: DiskStore, monkeypatch: pytest.MonkeyP
 
 async def test_a_cancelled_close_still_closes(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancellation while the last flush runs does not leave the stage's files open."""
-    monkeypatch.setattr(disk, "FLUSH_STRIDE", 1000)
+    monkeypatch.setattr(stage_module, "FLUSH_STRIDE", 1000)
     begun, go_on = threading.Event(), threading.Event()
 
     def fdatasync(_: int) -> None:
@@ -919,7 +923,7 @@ async def test_a_read_only_file_system(tmp_path: Path) -> None:
 
 def test_a_file_is_hashed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every byte goes in, in strides; the look of the file is that of the moment it was opened."""
-    monkeypatch.setattr(disk, "HASH_STRIDE", 64_000)
+    monkeypatch.setattr(shelf, "HASH_STRIDE", 64_000)
     path = tmp_path / "a.bin"
     path.write_bytes(CONTENT)
     hasher = new_hasher("sha256")
@@ -937,7 +941,7 @@ def test_a_file_is_hashed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_hashing_stops_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a file of which he no longer wants the digest."""
-    monkeypatch.setattr(disk, "HASH_STRIDE", 1000)
+    monkeypatch.setattr(shelf, "HASH_STRIDE", 1000)
     path = tmp_path / "a.bin"
     path.write_bytes(CONTENT)
     hasher = new_hasher("sha256")

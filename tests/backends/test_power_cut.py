@@ -22,8 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from grym_fetch import SyncFailed
-from grym_fetch.backends import disk
-from grym_fetch.backends.disk import DiskStore, StageKey
+from grym_fetch.backends import stage as stages
+from grym_fetch.backends.disk import DiskStore
+from grym_fetch.backends.stage import StageKey
 from grym_fetch.core.errors import ConnectionLost
 from grym_fetch.testing import seeded_bytes
 from tests.fakes import read_proved
@@ -147,7 +148,7 @@ def recordings() -> dict[str, Recording]:
     """Every story, as it goes when nothing happens."""
     made = {}
     # So often that flushes in the background are among what is recorded.
-    with mock.patch.object(disk, "FLUSH_STRIDE", 16_384):
+    with mock.patch.object(stages, "FLUSH_STRIDE", 16_384):
         for name, story in STORIES.items():
             with folder() as root:
                 made[name] = record(story, story.before(root / "project"))

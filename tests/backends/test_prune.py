@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.backends.disk import StageKey
 from grym_fetch.backends.locks import FileLock, Owner
 from grym_fetch.backends.prune import prune, remove_leftovers
+from grym_fetch.backends.stage import StageKey
 from grym_fetch.backends.stamps import Fingerprint, Stamps
 from grym_fetch.core.digest import Checksum
 

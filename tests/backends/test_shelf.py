@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.backends import disk
-from grym_fetch.backends.disk import hash_file
-from grym_fetch.backends.shelf import RECENT, Found, Shelf
+from grym_fetch.backends import shelf as module
+from grym_fetch.backends.shelf import RECENT, Found, Shelf, hash_file
 from grym_fetch.backends.stamps import Fingerprint
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.digest import Checksum
@@ -239,7 +238,7 @@ async def test_a_file_changed_while_it_was_hashed_is_not_stamped(
         file.write_bytes(WRONG)
         return figures
 
-    monkeypatch.setattr(disk, "hash_file", hashing)
+    monkeypatch.setattr(module, "hash_file", hashing)
     await places.find()
     assert places.shelf().find_stamped(ASSET) is None
 
@@ -257,7 +256,7 @@ async def test_cancelled_hashing_ends_soon(places: Places, monkeypatch: pytest.M
         told.append(on_progress(2))
         return path.stat()
 
-    monkeypatch.setattr(disk, "hash_file", slow)
+    monkeypatch.setattr(module, "hash_file", slow)
     checksum = Checksum.of(CONTENT)
     hashing = asyncio.ensure_future(places.shelf().digest(file, checksum))
     await asyncio.to_thread(begun.wait)

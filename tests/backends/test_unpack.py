@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from grym_fetch.backends import unpack, unpacked
+from grym_fetch.backends import folders, unpacked
 from grym_fetch.backends.locks import Owner
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.backends.unpack import Unpacker, ensure_unpacked, forget_unpacked
@@ -283,7 +283,7 @@ def test_bombs(shelf: Shelf, ending: str, data: bytes, limits: Limits) -> None:
 
 def test_a_full_disk(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """Free space bounds what is unpacked, and running out of it is the disk's error, not the archive's."""
-    monkeypatch.setattr(unpack, "free_bytes", lambda _: 2_000_000)
+    monkeypatch.setattr(folders, "free_bytes", lambda _: 2_000_000)
     shelf.put(TAR)
     with pytest.raises(DiskFull, match="not enough space to unpack"):
         shelf.unpack()

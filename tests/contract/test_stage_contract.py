@@ -8,9 +8,10 @@ from typing import Protocol
 
 import pytest
 
-from grym_fetch.backends import disk
+from grym_fetch.backends import folders
 from grym_fetch.backends.base import Stage
-from grym_fetch.backends.disk import DiskStore, StageKey
+from grym_fetch.backends.disk import DiskStore
+from grym_fetch.backends.stage import StageKey
 from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import Piece, address_hash, piece_digest
@@ -74,7 +75,7 @@ class OnDisk:
             file.write(data)
 
     def leave_free(self, size: int) -> None:
-        self._patch.setattr(disk, "free_bytes", lambda _: size + disk.RESERVE)
+        self._patch.setattr(folders, "free_bytes", lambda _: size + folders.RESERVE)
 
 
 class InMemory:
@@ -162,7 +163,7 @@ async def test_pieces_are_used_up_to_the_first_that_is_wrong(place: Place) -> No
 
 async def test_a_long_stretch_is_used_block_by_block(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a stretch is, its bytes are used in order, once, and never more of them at once than a block."""
-    monkeypatch.setattr(disk, "BLOCK", 7000)
+    monkeypatch.setattr("grym_fetch.backends.stage.BLOCK", 7000)
     stage = await place.open()
     for start in range(0, len(CONTENT), 50_000):
         await put(stage, start, min(start + 50_000, len(CONTENT)))

@@ -13,10 +13,10 @@ from typing import TypeVar
 import pytest
 
 from grym_fetch import DiskFull, MirrorsExhausted
-from grym_fetch.backends.disk import DiskStage, StageKey
 from grym_fetch.backends.http_client import HttpTransport, Library
 from grym_fetch.backends.http_session import SessionConnection
 from grym_fetch.backends.http_settings import HttpSettings
+from grym_fetch.backends.stage import DiskStage, StageKey
 from grym_fetch.core.journal import Piece
 from grym_fetch.testing import ChangeContent, NoRanges, NoValidator, Reset, seeded_bytes
 from tests.fakes import read_some

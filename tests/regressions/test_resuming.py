@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from grym_fetch import MirrorsExhausted, StorageError
-from grym_fetch.backends.disk import DiskStage
+from grym_fetch.backends.stage import DiskStage
 from grym_fetch.core.digest import Checksum
 from grym_fetch.testing import (
     Chunked,
@@ -185,7 +185,7 @@ async def test_git_lfs_4229_a_rename_that_fails_does_not_break_the_resuming(worl
     world.asset()
     with pytest.MonkeyPatch.context() as patch:
         # Between two file systems the file would be copied: that fails as well here.
-        patch.setattr("grym_fetch.backends.disk.DiskStage._copy_across", failing(errno.EIO))
+        patch.setattr("grym_fetch.backends.stage.DiskStage._copy_across", failing(errno.EIO))
         await world.leave_whole(number=number)
     await world.arrives()
     assert world.asked == 0
