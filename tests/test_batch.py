@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 
 from grym_fetch import SyncFailed, UnsafePath
+from grym_fetch.backends.bundle import Bundles
 from grym_fetch.backends.locks import FileLock
-from grym_fetch.batch import LEAST, PATIENCE, SMALL, TURN
+from grym_fetch.backends.threads import WorkerThreads
+from grym_fetch.batch import LEAST, PATIENCE, SMALL, TURN, Batch
+from grym_fetch.core.addresses import Credentials
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.manifest_parser import parse_manifest
+from grym_fetch.exchange import Exchange
 from grym_fetch.testing import (
     AssetServer,
     Chunked,
@@ -29,6 +34,7 @@ from grym_fetch.testing import (
     WrongFile,
     seeded_bytes,
 )
+from tests.fakes import VirtualClock
 from tests.project import Project, Recorder, Watcher
 
 COUNT = 2 * TURN + 8
@@ -207,6 +213,33 @@ async def test_cancelled_half_way(server: AssetServer, project: Project) -> None
     assert project.staged() == []
     async with project.manager() as manager:
         assert len((await manager.sync()).reused) == len(there)
+
+
+async def test_who_is_cancelled_hands_out_no_more(project: Project, tmp_path: Path) -> None:
+    """A turn that ends after the batch was cancelled gives nothing back: what it had not come to is wanted no more."""
+    threads = WorkerThreads("test", 1)
+    project.add("a", ["http://127.0.0.1:1/a"], b"a")
+    asset = parse_manifest(project.manifest.read_bytes(), "assets.json").manifest.get("a")
+    batch = Batch(
+        "127.0.0.1:1",
+        [asset] * (2 * TURN),
+        exchange=Exchange(Credentials({}, {})),
+        bundles=Bundles(tmp_path / "assets", tmp_path / "state", threads),
+        clock=VirtualClock(),
+        limiter=None,
+        on_received=lambda _: None,
+        on_placed=lambda _: None,
+    )
+    running = asyncio.ensure_future(batch.run())
+    await asyncio.sleep(0)
+    turn = batch.next_attempt(lambda _: True)
+    assert turn is not None
+    assert len(turn.assets) == TURN
+    running.cancel()
+    await asyncio.wait([running])
+    batch.release(turn)
+    assert batch.next_attempt(lambda _: True) is None
+    threads.close()
 
 
 @pytest.mark.shows("X1")
