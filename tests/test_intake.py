@@ -1,0 +1,101 @@
+"""The intake: a body goes where the verdict says, and never a byte of it anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from grym_fetch.content import Content
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.http import Asked, ResponseHead, judge
+from grym_fetch.core.manifest import Asset
+from grym_fetch.core.origins import Origins
+from grym_fetch.core.ranges import ByteRange
+from grym_fetch.core.segments import UNBOUNDED, SegmentSizes
+from grym_fetch.exchange import Answer
+from grym_fetch.intake import Attempt, Intake
+from grym_fetch.testing import seeded_bytes
+from tests.fakes import InlineThreads, MemoryFolder, MemoryStage, VirtualClock
+
+DATA = seeded_bytes(3000, seed=91)
+ASSET = Asset("a", "https://origin.example/a", "a", checksum=Checksum.of(DATA), size=len(DATA))
+
+
+class Body:
+    """The bytes of a range, a thousand at a time; ``meanwhile`` happens while the next ones are waited for."""
+
+    def __init__(self, start: int, stop: int, meanwhile: Callable[[], None] = lambda: None) -> None:
+        span = f"bytes {start}-{stop - 1}/{len(DATA)}"
+        self.head = ResponseHead(206, {"content-range": [span], "content-length": [str(stop - start)]})
+        self._left = DATA[start:stop]
+        self._meanwhile = meanwhile
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """The next bytes."""
+        data, count = self._left, min(len(buffer), len(self._left), 1000)
+        buffer[:count] = data[:count]
+        self._left = data[count:]
+        self._meanwhile()
+        return count
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Scene:
+    """An asset of which nothing is here yet, one connection at work on a segment, and what it has received."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        self.folder = MemoryFolder(str(ASSET.checksum))
+        self.origins = Origins(ASSET.urls)
+        self.content = Content(
+            ASSET, self.origins, MemoryStage(self.folder), InlineThreads(), lambda: None, SegmentSizes()
+        )
+        self.received = 0
+        self.intake = Intake(
+            self.content,
+            VirtualClock(),
+            pinned=True,
+            on_bytes=self._count,
+            piece_size=4096,
+            promised_size=True,
+        )
+        segments = self.content.segments
+        segments.take(length=start, horizon=UNBOUNDED) if start else None
+        segment = segments.take(length=stop - start, horizon=UNBOUNDED)
+        assert segment is not None
+        # So small a content is given out in one go: cut it to what this connection shall have.
+        segments.cut(segment, stop)
+        self.attempt = Attempt(segment, self.origins.current, "origin.example", 0.0)
+
+    def _count(self, _origin: object, count: int, _missing: int, _now: float) -> None:
+        self.received += count
+
+    async def take_in(self, body: Body) -> None:
+        """Take it in as the answer to what was asked."""
+        segment = self.attempt.segment
+        asked = Asked(ByteRange(segment.start, segment.stop), len(DATA))
+        assert await self.intake.take_in(self.attempt, Answer(body, judge(asked, body.head), is_page=False)) is None
+
+
+async def test_a_body_is_taken_in_whole() -> None:
+    """Its bytes are stored in their place and count once."""
+    scene = Scene(0, 2500)
+    await scene.take_in(Body(0, 2500))
+    assert scene.received == scene.content.segments.on_hand_bytes == 2500
+    assert scene.folder.part == DATA[:2500]
+
+
+@pytest.mark.shows("U8", "R28")
+@pytest.mark.parametrize("kept", [0, 400, 1000, 1700])
+async def test_what_was_given_to_somebody_else_is_not_taken(kept: int) -> None:
+    """A segment that is cut short while its next bytes are under way ends there: what lies behind counts for others."""
+    scene = Scene(0, 2500)
+    segments = scene.content.segments
+    await scene.take_in(Body(0, 2500, lambda: segments.cut(scene.attempt.segment, kept)))
+    assert scene.attempt.segment.position == scene.received == segments.on_hand_bytes == kept
+    assert scene.folder.part == DATA[:kept]
+    rest = segments.take(length=len(DATA), horizon=UNBOUNDED)
+    assert rest is not None
+    assert (rest.start, rest.stop) == (kept, len(DATA))
