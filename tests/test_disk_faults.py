@@ -424,15 +424,18 @@ async def test_the_time_of_the_file_is_ours(world: SmallWorld, project: Project)
 @pytest.mark.shows("D19", "S4")
 async def test_a_disk_that_stands_still_stops_the_network(world: SmallWorld, project: Project) -> None:
     """While nothing can be written, each connection takes in what it has room for, one piece, and then no byte more."""
-    moves = asyncio.Event()
+    moves, stands = asyncio.Event(), asyncio.Event()
 
     async def stand_still(step: str) -> None:
         if step == "thread" and world.sent:
+            stands.set()
             await moves.wait()
         await asyncio.sleep(0)
 
     world.gate = stand_still
     running = asyncio.ensure_future(world.sync(project, parallel=2))
+    # The manifest is read by a real thread, which takes as long as the machine is busy.
+    await stands.wait()
     for _ in range(2000):
         await asyncio.sleep(0)
     sent = world.sent
