@@ -84,6 +84,10 @@ class SessionConnection:
         reason = forbidden_reason(_as_number(address.host or ""), allow_private=self._settings.allow_private)
         if reason:
             raise PolicyRefused(url, f"{safe_text(address.host or '')} is {reason}")
+        fields = {**self._settings.fields, **fields}
+        if proxy and address.scheme == "http":
+            # They were given because the host is this machine. A proxy reads them, and takes itself for that host.
+            fields.pop("Authorization", None)
         key = (address.scheme, address.host, address.port, proxy)
         if key != self._key:
             await self.aclose()
@@ -92,7 +96,7 @@ class SessionConnection:
         try:
             response = await self._session.get(
                 address,
-                headers={**self._settings.fields, **fields},
+                headers=fields,
                 allow_redirects=False,
                 proxy=proxy,
                 ssl=self._settings.tls if address.scheme == "https" else True,

@@ -67,7 +67,7 @@ def told_to(server: AssetServer, field: str) -> set[str | None]:
 
 
 async def test_http(tmp_path: Path, server: AssetServer, proxy: TinyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every request goes through the proxy, which gets its password; the server gets it not, ranges or redirects."""
+    """Every request goes through the proxy, which gets its password and no other secret; the server gets neither."""
     monkeypatch.setenv("HTTP_PROXY", proxy.url(f"{LOGIN}:{PASSWORD}"))
     server.add("/b.bin", CONTENT)
     file = server.add("/a.bin", CONTENT, faults=[Redirect("/b.bin")])
