@@ -185,8 +185,12 @@ class EventBus:
         for subscription in self._subscriptions:
             subscription.finish()
         self._subscriptions.clear()
-        if self._pumps:
-            _, late = await asyncio.wait(list(self._pumps), timeout=grace)
+        pumps = list(self._pumps)
+        try:
+            if pumps:
+                await asyncio.wait(pumps, timeout=grace)
+        finally:
+            late = [task for task in pumps if not task.done()]
             for task in late:
                 task.cancel()
             if late:

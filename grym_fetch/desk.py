@@ -76,8 +76,10 @@ class Desk:
         flights = [flight.task for flight in self._flights.values()]
         for task in flights:
             task.cancel()
-        await outlast(flights)
-        await self.engine.aclose()
+        try:
+            await outlast(flights)
+        finally:
+            await self.engine.aclose()
 
     # -- one asset --------------------------------------------------------------------------------------------------
 

@@ -172,12 +172,14 @@ class Engine:
 
     async def aclose(self) -> None:
         """End transfers under way, keep what they have, close every connection."""
-        if self._scheduler is not None:
-            await self._scheduler.aclose()
-        if "store" in vars(self):
-            self.store.close()
-        self._hashers.close()
-        self._unpacking.close()
+        try:
+            if self._scheduler is not None:
+                await self._scheduler.aclose()
+        finally:
+            if "store" in vars(self):
+                self.store.close()
+            self._hashers.close()
+            self._unpacking.close()
 
 
 def read_netrc(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -103,9 +103,11 @@ class AssetManager:
     async def aclose(self) -> None:
         """End downloads under way (what has arrived is kept), close connections, end event streams."""
         desk, self._desk = self._desk, None
-        if desk is not None:
-            await desk.aclose()
-        await self._bus.aclose()
+        try:
+            if desk is not None:
+                await desk.aclose()
+        finally:
+            await self._bus.aclose()
 
     @property
     def project(self) -> Project:

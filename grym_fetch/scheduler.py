@@ -12,6 +12,7 @@ import asyncio
 import heapq
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -145,8 +146,7 @@ class Scheduler:
         for task in tasks:
             if not task.cancelling():
                 task.cancel()
-        try:
-            await outlast(tasks)
-        finally:
+        async with AsyncExitStack() as stack:  # closes all of them, whatever becomes of one
             for connection in self._connections:
-                await connection.aclose()
+                stack.push_async_callback(connection.aclose)
+            await outlast(tasks)

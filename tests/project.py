@@ -1,18 +1,15 @@
-"""A project folder for tests: a manifest, its assets, and what must be true of it whatever happens."""
+"""A project folder for tests: a manifest and its assets. What must be true of it is in `tests.invariants`."""
 
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from grym_fetch import AssetManager, Settings
 from grym_fetch.backends.clock import SystemClock
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.events import Event
 from grym_fetch.core.segments import SegmentSizes
 
 KIB = 1024
@@ -20,6 +17,9 @@ SMALL = SegmentSizes(
     piece=16 * KIB, first=64 * KIB, smallest=16 * KIB, largest=128 * KIB, window=512 * KIB, unsized=4096 * KIB
 )
 """So that a file of a few hundred KiB has many pieces and segments."""
+
+CANARY = "canary-in-the-environment"
+"""A token for 127.0.0.1 in each manager's environment. It may reach a server and nobody else."""
 
 
 class ImpatientClock(SystemClock):
@@ -50,6 +50,8 @@ class Project:
 
     root: Path
     entries: list[dict[str, object]] = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict)
+    """What each asset ought to be, by id, as far as it was said."""
 
     def add(
         self,
@@ -69,8 +71,14 @@ class Project:
         entry["size"] = len(content) if size is True and content is not None else (size or None)
         entry["required"] = True
         self.entries = [e for e in self.entries if e["id"] != asset_id] + [entry | more]
+        if content is not None:
+            self.contents[asset_id] = content
         self.write()
         return self.assets / path
+
+    def finals(self) -> dict[str, Path]:
+        """Where each asset belongs, by id."""
+        return {str(entry["id"]): self.assets / str(entry["localPath"]) for entry in self.entries}
 
     def write(self) -> None:
         """Write the manifest."""
@@ -93,7 +101,7 @@ class Project:
         return AssetManager(
             self.manifest,
             settings=Settings(**chosen),  # type: ignore[arg-type]  # checked where a test names a setting wrongly
-            environ={},
+            environ={"GRYM_FETCH_TOKEN_127_0_0_1": CANARY},
             clock=clock or ImpatientClock(),
         )
 
@@ -105,64 +113,3 @@ class Project:
         """Every byte of our own state, to look for secrets in; parts are the assets' own bytes."""
         state = self.assets / ".grym-fetch"
         return b"".join(p.read_bytes() for p in state.rglob("*") if p.is_file() and p.name != "part")
-
-
-class Watcher:
-    """Polls a final path from a thread all along: it must be absent, the old good file, or the new good file."""
-
-    def __init__(self, path: Path, *allowed: bytes) -> None:
-        self._path = path
-        self._allowed = {Checksum.of(content) for content in allowed}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self.wrong: list[str] = []
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.001):
-            self._look()
-
-    def _look(self) -> None:
-        try:
-            content = self._path.read_bytes()
-        except FileNotFoundError:
-            return
-        if Checksum.of(content) not in self._allowed:
-            self.wrong.append(f"{len(content)} bytes that are neither the old nor the new file")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._look()
-        assert not self.wrong, self.wrong[0]
-
-
-class Recorder:
-    """Keeps every event, and checks what holds of every run."""
-
-    def __init__(self, manager: AssetManager) -> None:
-        self.events: list[Event] = []
-        manager.on_event(self._take)
-
-    async def _take(self, event: Event) -> None:
-        self.events.append(event)
-
-    def of(self, kind: str) -> list[dict[str, object]]:
-        """Events of one type, as JSON."""
-        return [event.as_json() for event in self.events if event.type == kind]
-
-    def check(self) -> None:
-        """Progress never passes its total, and goes back only with a total that shrinks; each asset ends once."""
-        last: dict[object, int] = {}
-        for event in self.of("progress"):
-            count, total = event["bytes"], event["total"]
-            assert isinstance(count, int)
-            assert total is None or (isinstance(total, int) and count <= total)
-            before = last.get(event["asset"], 0)
-            assert count >= (before if total is None else min(before, total))
-            last[event["asset"]] = count
-        ends = [e.asset for e in self.events if e.type in ("asset_verified", "asset_reused", "asset_failed")]
-        assert len(ends) == len(set(ends))

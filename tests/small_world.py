@@ -53,10 +53,20 @@ class SmallWorld:
     last_modified: str = "Wed, 21 Oct 2015 07:28:00 GMT"
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Every request: its address and its Range."""
+    open: set[OneConnection | OnThisThread] = field(default_factory=set)
+    """What was made and has not been closed."""
 
     def connection(self) -> OneConnection:
         """Return a place for a connection."""
-        return OneConnection(self)
+        made = OneConnection(self)
+        self.open.add(made)
+        return made
+
+    def threads(self, *_: object) -> OnThisThread:
+        """Return what stands for worker threads."""
+        made = OnThisThread(self)
+        self.open.add(made)
+        return made
 
     async def aclose(self) -> None:
         """Nothing is shared."""
@@ -66,8 +76,8 @@ class SmallWorld:
         """As long as this lasts, managers that are made live in this world."""
         with (
             mock.patch("grym_fetch.backends.http_client.HttpTransport", return_value=self),
-            mock.patch("grym_fetch.backends.disk.WorkerThreads", return_value=OnThisThread(self)),
-            mock.patch("grym_fetch.engine.WorkerThreads", return_value=OnThisThread(self)),
+            mock.patch("grym_fetch.backends.disk.WorkerThreads", side_effect=self.threads),
+            mock.patch("grym_fetch.engine.WorkerThreads", side_effect=self.threads),
         ):
             yield
 
@@ -103,6 +113,7 @@ class OnThisThread:
 
     def close(self) -> None:
         """There is none."""
+        self._world.open.discard(self)
 
 
 class GatedClock(VirtualClock):
@@ -151,8 +162,9 @@ class OneConnection:
 
     async def aclose(self) -> None:
         """Close the socket that is none."""
-        await self.world.gate("close connection")
         self.host = ""
+        self.world.open.discard(self)
+        await self.world.gate("close connection")
 
 
 class OneBody:

@@ -35,7 +35,8 @@ from grym_fetch.testing import (
     seeded_bytes,
 )
 from tests.fakes import VirtualClock
-from tests.project import Project, Recorder, Watcher
+from tests.invariants import Recorder, Watcher
+from tests.project import Project
 
 COUNT = 2 * TURN + 8
 

@@ -29,7 +29,8 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.editing import Editor
 from grym_fetch.testing import AssetServer, Reset, Status, seeded_bytes
-from tests.project import KIB, Project, Recorder
+from tests.invariants import Recorder
+from tests.project import KIB, Project
 
 CONTENT = seeded_bytes(300 * KIB, seed=21)
 SMALL_CONTENT = seeded_bytes(3 * KIB, seed=22)

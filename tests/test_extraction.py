@@ -14,7 +14,8 @@ import pytest
 from grym_fetch import SyncFailed, UnsafeArchive
 from grym_fetch.cli import exit_codes
 from grym_fetch.testing import AssetServer, seeded_bytes
-from tests.project import Project, Recorder
+from tests.invariants import Recorder
+from tests.project import Project
 
 INSIDE = {"voice/a.wav": seeded_bytes(300_000, seed=1), "LICENSE": seeded_bytes(100, seed=2)}
 NEWER = {"voice/b.wav": seeded_bytes(200_000, seed=3)}

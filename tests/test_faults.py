@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from grym_fetch import DigestMismatch, GrymFetchError, LengthMismatch, MirrorsExhausted, SyncFailed
+from grym_fetch import DigestMismatch, GrymFetchError, LengthMismatch, MirrorsExhausted
 from grym_fetch.testing import (
     AssetServer,
     BigHeaders,
@@ -51,11 +50,11 @@ from grym_fetch.testing import (
     WrongFile,
     seeded_bytes,
 )
-from tests.project import KIB, ImpatientClock, Project, Recorder, Watcher
+from tests.invariants import checked_sync
+from tests.project import KIB, ImpatientClock, Project
 
 SIZE = 700 * KIB + 123
 CONTENT = seeded_bytes(SIZE, seed=7)
-DEADLINE = 15.0
 
 
 @pytest.fixture
@@ -67,22 +66,6 @@ async def server() -> AsyncIterator[AssetServer]:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path / "project")
-
-
-async def sync(project: Project, **settings: object) -> tuple[Recorder, SyncFailed | None]:
-    """Run one sync to its end, and check what holds of every run."""
-    failure = None
-    async with asyncio.timeout(DEADLINE):
-        async with project.manager(**settings) as manager:  # type: ignore[arg-type]  # settings are checked there
-            recorder = Recorder(manager)
-            try:
-                await manager.sync()
-            except SyncFailed as error:
-                failure = error
-    recorder.check()
-    leftovers = asyncio.all_tasks() - {asyncio.current_task()}
-    assert not [task for task in leftovers if "Server" not in repr(task) and "testing" not in repr(task)]
-    return recorder, failure
 
 
 def row(name: str, *values: object) -> ParameterSet:
@@ -143,9 +126,8 @@ async def test_one_origin_survives(
     """A fault that passes, or that there is a way around, costs requests and nothing else."""
     file = server.add("/a.bin", CONTENT, faults=faults)
     path = project.add("a", [file.url], CONTENT, size=known_size)
-    with Watcher(path, CONTENT):
-        _, failure = await sync(project)
-    assert failure is None
+    run = await checked_sync(project, server)
+    assert not run.failures
     assert path.read_bytes() == CONTENT
     assert project.staged() == []
 
@@ -179,15 +161,13 @@ async def test_one_bad_origin_is_named(
     path = project.add("a", [file.url], CONTENT)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"old")
-    with Watcher(path, b"old"):
-        recorder, failure = await sync(project, stall_timeout=0.3)
-    assert failure is not None
-    assert type(failure.failures["a"]) in (error, LengthMismatch) or error is DigestMismatch
-    assert isinstance(failure.failures["a"], error)
-    assert text in str(failure)
-    assert "/a.bin" in str(failure)
+    run = await checked_sync(project, server, stall_timeout=0.3)
+    assert type(run.failures["a"]) in (error, LengthMismatch) or error is DigestMismatch
+    assert isinstance(run.failures["a"], error)
+    assert text in str(run.failures["a"])
+    assert "/a.bin" in str(run.failures["a"])
     assert path.read_bytes() == b"old"
-    assert len(recorder.of("asset_failed")) == 1
+    assert len(run.heard.of("asset_failed")) == 1
     assert len(server.stats.requests) <= 25
 
 
@@ -200,12 +180,11 @@ async def test_a_good_mirror_saves_it(server: AssetServer, project: Project, nam
     bad = server.add("/bad.bin", CONTENT, faults=faults)
     good = server.add("/good.bin", CONTENT)
     path = project.add("a", [bad.url, good.url], CONTENT, size=known_size)
-    with Watcher(path, CONTENT):
-        recorder, failure = await sync(project, stall_timeout=0.3)
-    assert failure is None, str(failure)
+    run = await checked_sync(project, server, stall_timeout=0.3)
+    assert not run.failures, run.failures
     assert path.read_bytes() == CONTENT
-    switches = recorder.of("mirror_switched")
-    restarts = recorder.of("asset_restarted")
+    switches = run.heard.of("mirror_switched")
+    restarts = run.heard.of("asset_restarted")
     assert switches or restarts
     assert all(event["reason"] for event in [*switches, *restarts])
 
@@ -217,8 +196,8 @@ async def test_good_bytes_are_kept_at_a_switch(server: AssetServer, project: Pro
     bad = server.add("/bad.bin", CONTENT, faults=[Truncate(after=0, covering=half)])
     good = server.add("/good.bin", CONTENT)
     path = project.add("a", [bad.url, good.url], CONTENT)
-    _, failure = await sync(project, parallel=1)
-    assert failure is None
+    run = await checked_sync(project, server, parallel=1)
+    assert not run.failures
     assert path.read_bytes() == CONTENT
     assert server.stats.of("/good.bin").body_bytes_sent <= SIZE - half + 128 * KIB
 
@@ -229,10 +208,8 @@ async def test_wrong_on_every_mirror(server: AssetServer, project: Project) -> N
     first = server.add("/first.bin", CONTENT, faults=[FlipByte(at=10)])
     second = server.add("/second.bin", CONTENT, faults=[WrongFile(seed=9)])
     path = project.add("a", [first.url, second.url], CONTENT)
-    with Watcher(path):
-        _, failure = await sync(project)
-    assert failure is not None
-    error = failure.failures["a"]
+    run = await checked_sync(project, server)
+    error = run.failures["a"]
     assert isinstance(error, DigestMismatch)
     assert error.expected in str(error)
     assert error.actual in str(error)
@@ -247,14 +224,14 @@ async def test_poisoned_resume(server: AssetServer, project: Project) -> None:
     """Wrong bytes that an earlier run left are found out and fetched again, once, from the same origin."""
     file = server.add("/a.bin", CONTENT, faults=[FlipByte(at=5, times=1), Reset(after=0, covering=400_000)])
     path = project.add("a", [file.url], CONTENT)
-    _, failure = await sync(project, retries=0, parallel=1)
-    assert isinstance((failure or SyncFailed({})).failures.get("a"), MirrorsExhausted)
+    run = await checked_sync(project, server, retries=0, parallel=1)
+    assert isinstance(run.failures["a"], MirrorsExhausted)
     file.faults = ()
-    recorder, failure = await sync(project)
-    assert failure is None
+    run = await checked_sync(project, server)
+    assert not run.failures
     assert path.read_bytes() == CONTENT
-    assert recorder.of("asset_planned")[0]["resumed_bytes"] != 0
-    assert len(recorder.of("asset_restarted")) == 1
+    assert run.heard.of("asset_planned")[0]["resumed_bytes"] != 0
+    assert len(run.heard.of("asset_restarted")) == 1
 
 
 @pytest.mark.parametrize("etag", ["changes", "stays", "absent"])
@@ -269,12 +246,11 @@ async def test_content_changes_between_runs(server: AssetServer, project: Projec
     old = seeded_bytes(SIZE, seed=8)
     file = server.add("/a.bin", old, faults=faults)
     path = project.add("a", [file.url], CONTENT)
-    await sync(project, retries=0, parallel=1)
+    await checked_sync(project, server, retries=0, parallel=1)
     assert project.staged()
     file = server.add("/a.bin", CONTENT, faults=[f for f in faults if not isinstance(f, Reset)])
-    with Watcher(path, CONTENT):
-        _, failure = await sync(project)
-    assert failure is None
+    run = await checked_sync(project, server)
+    assert not run.failures
     assert path.read_bytes() == CONTENT
 
 
@@ -284,11 +260,10 @@ async def test_content_changes_while_we_fetch(server: AssetServer, project: Proj
     old = seeded_bytes(SIZE, seed=8)
     file = server.add("/a.bin", old, faults=[ChangeContent(CONTENT, skip=4)])
     path = project.add("a", [file.url], CONTENT)
-    with Watcher(path, CONTENT):
-        recorder, failure = await sync(project, parallel=1)
-    assert failure is None
+    run = await checked_sync(project, server, parallel=1)
+    assert not run.failures
     assert path.read_bytes() == CONTENT
-    assert recorder.of("asset_restarted")
+    assert run.heard.of("asset_restarted")
 
 
 @pytest.mark.shows("R9", "R12", "S1", "S3")
@@ -297,12 +272,11 @@ async def test_content_changes_in_secret(server: AssetServer, project: Project) 
     old = seeded_bytes(SIZE, seed=8)
     file = server.add("/a.bin", old, faults=[ChangeContent(CONTENT, keep_validators=True, skip=4)])
     path = project.add("a", [file.url], CONTENT)
-    with Watcher(path, CONTENT):
-        _, failure = await sync(project, parallel=1)
-        assert isinstance((failure or SyncFailed({})).failures.get("a"), DigestMismatch)
-        assert project.staged() == []
-        _, failure = await sync(project, parallel=1)
-    assert failure is None
+    run = await checked_sync(project, server, parallel=1)
+    assert isinstance(run.failures["a"], DigestMismatch)
+    assert project.staged() == []
+    run = await checked_sync(project, server, parallel=1)
+    assert not run.failures
     assert path.read_bytes() == CONTENT
 
 
@@ -314,10 +288,10 @@ async def test_unpinned_parts_are_never_mixed(server: AssetServer, project: Proj
         changed = ChangeContent(CONTENT, keep_validators=keep, skip=2)
         file = server.add(f"/{number}.bin", old, faults=[changed, *([NoValidator()] if keep else [])])
         path = project.add(str(number), [file.url], CONTENT, pinned=False, size=False)
-        recorder, failure = await sync(project, allow_unpinned=True, parallel=1)
-        assert failure is None
+        run = await checked_sync(project, server, also_allowed=[old], allow_unpinned=True, parallel=1)
+        assert not run.failures
         assert path.read_bytes() in (old, CONTENT)
-        assert recorder.of("asset_verified")[-1]["unverified"] is True
+        assert run.heard.of("asset_verified")[-1]["unverified"] is True
 
 
 @pytest.mark.shows("A1", "A2")
@@ -326,8 +300,8 @@ async def test_retry_after_is_honoured(server: AssetServer, project: Project) ->
     file = server.add("/a.bin", CONTENT, faults=[RetryAfter(value="7", status=429, times=1)])
     project.add("a", [file.url], CONTENT)
     clock = ImpatientClock()
-    _, failure = await sync(project, clock=clock)
-    assert failure is None
+    run = await checked_sync(project, server, clock=clock)
+    assert not run.failures
     assert any(7 <= delay < 10 for delay in clock.slept)
 
 
@@ -337,8 +311,8 @@ async def test_an_empty_file(server: AssetServer, project: Project) -> None:
     file = server.add("/a.bin", b"")
     for size in (True, False):
         path = project.add(f"a{size}", [file.url], b"", size=size)
-        _, failure = await sync(project)
-        assert failure is None
+        run = await checked_sync(project, server)
+        assert not run.failures
         assert path.read_bytes() == b""
 
 
@@ -350,8 +324,8 @@ async def test_sizes_at_the_edges(server: AssetServer, project: Project, size: i
     file = server.add("/a.bin", content)
     for known in (True, False):
         path = project.add(f"a{known}", [file.url], content, size=known)
-        _, failure = await sync(project)
-        assert failure is None
+        run = await checked_sync(project, server)
+        assert not run.failures
         assert path.read_bytes() == content
 
 
@@ -362,9 +336,8 @@ async def test_no_secret_is_kept(server: AssetServer, project: Project) -> None:
     file = server.add("/a.bin", CONTENT, faults=[Reset(after=100_000, times=2), Status(404, skip=2)])
     url = file.url.replace("http://", f"http://user:{canary}@") + f"?token={canary}"
     project.add("a", [url], CONTENT)
-    recorder, failure = await sync(project, parallel=1)
-    assert failure is not None
-    texts = [str(failure), repr(failure), *(repr(event.as_json()) for event in recorder.events)]
+    run = await checked_sync(project, server, parallel=1)
+    texts = [str(run.failures["a"]), repr(run.failures["a"]), *(repr(event.as_json()) for event in run.heard.events)]
     assert not [text for text in texts if canary in text]
     assert canary.encode() not in project.all_text()
     request = server.stats.requests[0]

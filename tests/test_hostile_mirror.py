@@ -63,7 +63,8 @@ from grym_fetch.testing import (
     WrongFile,
     seeded_bytes,
 )
-from tests.project import KIB, Project, Recorder, Watcher
+from tests.invariants import Recorder, checked_sync
+from tests.project import KIB, Project
 
 pytestmark = pytest.mark.shows("S12")
 
@@ -161,9 +162,8 @@ async def fetch(
     good = server.url("/good.bin")
     project = Project(tmp_path)
     path = project.add("a", [good, bad] if last else [bad, good], CONTENT, size=size)
-    with Watcher(path, CONTENT):
-        async with asyncio.timeout(15), project.manager(stall_timeout=0.15) as manager:
-            assert await manager.get_asset_path("a") == path
+    run = await checked_sync(project, server, stall_timeout=0.15, may_lose=None)
+    assert run.failures == {}
     assert path.read_bytes() == CONTENT
     assert project.staged() == []
     assert len(server.stats.requests) < MOST_REQUESTS

@@ -12,7 +12,8 @@ from grym_fetch import AssetManager, DigestMismatch, SyncFailed
 from grym_fetch.bus import EventBus
 from grym_fetch.core.events import Event
 from grym_fetch.testing import AssetServer, ChangeContent, FlipByte, NoRanges, Truncate, seeded_bytes
-from tests.project import KIB, Project, Recorder
+from tests.invariants import Recorder
+from tests.project import KIB, Project
 
 CONTENT = seeded_bytes(300 * KIB, seed=21)
 Callback = Callable[[AssetManager, Event], Awaitable[object]]

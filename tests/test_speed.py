@@ -21,7 +21,8 @@ from grym_fetch.backends.stage import DiskStage
 from grym_fetch.core.errors import ConnectionLost
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.testing import seeded_bytes
-from tests.project import KIB, Project, Recorder
+from tests.invariants import Recorder
+from tests.project import KIB, Project
 from tests.small_world import OneConnection, SmallWorld
 
 MIB = 1024 * KIB

@@ -10,19 +10,20 @@ import asyncio
 import errno
 import os
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 
-from grym_fetch import GrymFetchError
+from grym_fetch import GrymFetchError, SyncFailed
 from grym_fetch.backends.bundle import PATH_KEY
 from grym_fetch.core.errors import ConnectionLost, DiskFull, NotWritable, Stalled
 from grym_fetch.testing import seeded_bytes
+from tests.invariants import DEADLINE, Recorder, Rules, Run
 from tests.power_cut import no_flushing
 from tests.project import Project
 from tests.small_world import CHUNK, SmallWorld
@@ -102,59 +103,82 @@ def make_project(root: Path, contents: Contents) -> Project:
     return project
 
 
-def check_finals(project: Project, contents: Contents, *, all_there: bool = False) -> None:
-    """Each file is right or not there."""
-    for name, content in contents.items():
-        path = project.assets / "models" / f"{name}.bin"
-        assert (not path.exists() and not all_there) or path.read_bytes() == content
+@dataclass(frozen=True)
+class Tried:
+    """A run: how many steps it had, how many bytes were sent, and what came of it, if it was neither cut nor broken."""
+
+    steps: int
+    sent: int
+    run: Run | None
 
 
-async def run_with(project: Project, contents: Contents, failure: Failure | None, at: int) -> tuple[int, int]:
-    """One run whose step ``at`` fails so. Returns how many steps there were and how many bytes were sent."""
+async def attempt(project: Project, contents: Contents, rules: Rules, failure: Failure | None, at: int) -> Tried:
+    """One run whose step ``at`` fails so; at each step the final paths are looked at."""
     world = SmallWorld({url_of(name): content for name, content in contents.items()})
+    heard: list[Recorder] = []
     step = 0
     has_raised = False
 
     async def gate(name: str) -> None:
         nonlocal step, has_raised
         step += 1
+        for watcher in rules.watchers:
+            watcher.look()
         if step == at and failure is not None:
             has_raised = True
             failure(name, run)
             has_raised = False
         await asyncio.sleep(0)
 
+    async def fetch() -> None:
+        async with world.manager(project) as manager:
+            heard.append(Recorder(manager))
+            await manager.sync()
+
     world.gate = gate
     with world.in_place():
-        run: asyncio.Task[object] = asyncio.get_running_loop().create_task(world.sync(project))
-        _, hanging = await asyncio.wait([run], timeout=20)
+        run: asyncio.Task[object] = asyncio.get_running_loop().create_task(fetch())
+        _, hanging = await asyncio.wait([run], timeout=DEADLINE)
     assert not hanging, "it hangs"
-    if not run.cancelled() and (error := run.exception()) is not None:
-        assert isinstance(error, GrymFetchError) or failure is a_bug, "an error that is none of ours"
+    error = None if run.cancelled() else run.exception()
+    assert error is None or isinstance(error, GrymFetchError) or failure is a_bug, "an error that is none of ours"
     assert not run.cancelled() or failure is cancelled
-    assert not (failure is a_bug and has_raised) or run.exception() is not None, "a bug was hushed up"
+    assert not (failure is a_bug and has_raised) or error is not None, "a bug was hushed up"
+    has_ended = error is None and not run.cancelled()
+    failures = error.failures if isinstance(error, SyncFailed) else {}
     assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left"
-    return step, world.sent
+    assert world.open == set(), "a connection or a set of threads was left"
+    return Tried(step, world.sent, Run(heard[0], failures) if has_ended or failures else None)
+
+
+def run_with(
+    project: Project,
+    contents: Contents,
+    failure: Failure | None = None,
+    at: int = 0,
+    calls: FailingCalls | None = None,
+) -> Tried:
+    """One run, held to all rules; ``calls`` to the disk are counted, if given."""
+    rules = Rules(project)
+    with nullcontext() if calls is None else calls.in_place():
+        tried = asyncio.run(attempt(project, contents, rules, failure, at))
+    rules.check(tried.run)
+    return tried
 
 
 def fail_and_go_on(failure: Failure, at: int, contents: Contents) -> int:
     """Let one step fail, look at what is left, and run again. Returns how many steps the first run had."""
-    descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
     total = sum(map(len, contents.values()))
-    with tempfile.TemporaryDirectory(prefix="grym-fetch-") as root:
-        project = make_project(Path(root), contents)
-        steps, sent = asyncio.run(run_with(project, contents, failure, at))
-        check_finals(project, contents)
-        _, sent_again = asyncio.run(run_with(project, contents, None, 0))
-        check_finals(project, contents, all_there=True)
+    with tempfile.TemporaryDirectory(prefix="grym-fetch-") as folder:
+        project = make_project(Path(folder) / "project", contents)
+        first = run_with(project, contents, failure, at)
+        second = run_with(project, contents)
         # What small files were staged in belongs to this process as long as it lives; the next one clears it away.
         assert [stage for stage in project.staged() if not stage.name.startswith(PATH_KEY)] == []
-    assert sent_again <= total
+    assert second.sent <= total
     if failure in (cancelled, cut_off, stalled):
-        assert sent + sent_again <= total + 2 * CHUNK, "what had arrived was thrown away"
-    assert len(os.listdir("/proc/self/fd")) == descriptors, "a file was left open"
-    assert threading.active_count() == threads, "a thread was left"
-    return steps
+        assert first.sent + second.sent <= total + 2 * CHUNK, "what had arrived was thrown away"
+    return first.steps
 
 
 def torture(failure: Failure, contents: Contents, stride: int, offset: int) -> int:
@@ -238,23 +262,13 @@ class FailingCalls:
 
 def fail_call(at: int, number: int, contents: Contents) -> bool:
     """Let one call fail, look at what is left, and run again. Returns whether there was such a call."""
-    before = open_files()
-    with tempfile.TemporaryDirectory(prefix="grym-fetch-") as root:
-        project = make_project(Path(root), contents)
+    with tempfile.TemporaryDirectory(prefix="grym-fetch-") as folder:
+        project = make_project(Path(folder) / "project", contents)
         calls = FailingCalls(project.root, at, number)
-        with calls.in_place():
-            asyncio.run(run_with(project, contents, None, 0))
-        check_finals(project, contents)
-        assert open_files() == before, f"{calls.failed}: a file was left open"
-        asyncio.run(run_with(project, contents, None, 0))
-        check_finals(project, contents, all_there=True)
+        run_with(project, contents, calls=calls)
+        run_with(project, contents)
+        assert all(path.exists() for path in project.finals().values())
     return bool(calls.failed)
-
-
-def open_files() -> list[str]:
-    """What this process has open, by path, so that a failure names it."""
-    with os.scandir("/proc/self/fd") as entries:
-        return sorted(os.readlink(entry.path) for entry in entries if os.path.lexists(entry.path))
 
 
 NUMBERS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE)

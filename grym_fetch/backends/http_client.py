@@ -77,6 +77,8 @@ class SlotConnection:
 
     async def aclose(self) -> None:
         """Close the socket, if one is open."""
-        await self._plain.aclose()
-        if self._session is not None:
-            await self._session.aclose()
+        try:
+            await self._plain.aclose()
+        finally:
+            if self._session is not None:
+                await self._session.aclose()

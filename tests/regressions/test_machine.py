@@ -20,8 +20,9 @@ from grym_fetch.backends.stage import DiskStage, StageKey
 from grym_fetch.core.journal import Piece
 from grym_fetch.testing import ChangeContent, NoRanges, NoValidator, Reset, seeded_bytes
 from tests.fakes import read_some
+from tests.invariants import SLACK
 from tests.project import KIB, ImpatientClock
-from tests.regressions.world import CONTENT, HALF, SIZE, SLACK, World
+from tests.regressions.world import CONTENT, HALF, SIZE, World
 
 T = TypeVar("T")
 

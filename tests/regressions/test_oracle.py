@@ -125,6 +125,7 @@ async def one_story(world: World, seed: int, *, pinned: bool) -> None:
             mirrors=dice.choice(["fallback", "together"]),
             stall_timeout=0.2,
             allow_unpinned=True,
+            may_lose=None,
         )
         assert world.asked <= 60 * len(origins)
         assert failure is None or isinstance(failure, MirrorsExhausted | DigestMismatch)

@@ -32,8 +32,9 @@ from grym_fetch.testing import (
 )
 from grym_fetch.testing.answers import Answer, RecordedRequest, Span
 from grym_fetch.testing.faults import PartFault
+from tests.invariants import SLACK
 from tests.project import KIB, SMALL
-from tests.regressions.world import CONTENT, HALF, SIZE, SLACK, World
+from tests.regressions.world import CONTENT, HALF, SIZE, World
 
 
 @pytest.mark.shows("B1", "R2")

@@ -1,30 +1,27 @@
 """A server and a project for one story: `World` fetches, breaks off, and looks at what is left.
 
-Rules: every run is watched. At no instant does the final path hold anything but nothing, the file that was there
-before, or the right one; progress never goes back; each asset ends once; no task outlives the manager.
+Every run is held to all the rules of `tests.invariants`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from grym_fetch import GrymFetchError, StorageError, SyncFailed
+from grym_fetch import GrymFetchError, StorageError
 from grym_fetch.testing import AssetServer, Fault, Reset, ServedFile, seeded_bytes
-from tests.project import KIB, ImpatientClock, Project, Recorder, Watcher
+from tests.invariants import Recorder, checked_sync
+from tests.project import KIB, Project
 
 SIZE = 500 * KIB + 123
 CONTENT = seeded_bytes(SIZE, seed=11)
 HALF = SIZE // 2
-SLACK = 160 * KIB
-"""What may be sent twice beside what is missing: a segment under way, and what lay in the sockets."""
-DEADLINE = 20.0
 
 
 @dataclass
@@ -75,31 +72,21 @@ class World:
         """Count the server's work from here on."""
         self.server.stats.reset()
 
-    async def sync(self, **settings: object) -> GrymFetchError | None:
-        """Fetch; return the asset's error, or None if all went well. ``settings`` are those of the manager."""
-        failure: GrymFetchError | None = None
-        allowed = [self.right, *self.also_allowed]
-        if self.path.exists():
-            allowed.append(self.path.read_bytes())
-        async with asyncio.timeout(DEADLINE):
-            with Watcher(self.path, *allowed):
-                async with self.project.manager(**{"clock": ImpatientClock(), **settings}) as manager:  # type: ignore[arg-type]  # checked there
-                    self.last = Recorder(manager)
-                    try:
-                        await manager.sync()
-                    except SyncFailed as error:
-                        failure = error.failures["a"]
-        self.last.check()
-        return failure
+    async def sync(self, **settings: Any) -> GrymFetchError | None:
+        """Fetch; return the asset's error, or None if all went well. ``settings`` are those of `checked_sync`."""
+        self.project.contents["a"] = self.right
+        run = await checked_sync(self.project, self.server, also_allowed=self.also_allowed, **settings)
+        self.last = run.heard
+        return run.failures.get("a")
 
-    async def arrives(self, **settings: object) -> None:
+    async def arrives(self, **settings: Any) -> None:
         """Fetch; the file must be there, right, with nothing left of its stage."""
         failure = await self.sync(**settings)
         assert failure is None, str(failure)
         assert self.path.read_bytes() == self.right
         assert self.project.staged() == []
 
-    async def fails(self, **settings: object) -> GrymFetchError:
+    async def fails(self, **settings: Any) -> GrymFetchError:
         """Fetch; it must fail, and put nothing in place. Returns the asset's error."""
         before = self.path.read_bytes() if self.path.exists() else None
         failure = await self.sync(**settings)
@@ -107,7 +94,7 @@ class World:
         assert (self.path.read_bytes() if self.path.exists() else None) == before
         return failure
 
-    async def break_off(self, file: ServedFile, *, at: int = HALF, **settings: object) -> None:
+    async def break_off(self, file: ServedFile, *, at: int = HALF, **settings: Any) -> None:
         """A first run that gets to ``at``, more or less, and dies there. The file is served well from then on."""
         faults = file.faults
         file.faults = (*faults, Reset(after=0, covering=at))
@@ -116,7 +103,7 @@ class World:
         assert self.stage.joinpath("part").stat().st_size >= at // 2
         self.forget()
 
-    async def leave_whole(self, *, number: int = errno.EACCES, **settings: object) -> None:
+    async def leave_whole(self, *, number: int = errno.EACCES, **settings: Any) -> None:
         """A first run that has every byte and cannot put them in place: its last rename fails with this error."""
         rename = os.rename
 
