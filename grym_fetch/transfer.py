@@ -33,24 +33,16 @@ from grym_fetch.core.errors import (
     StorageError,
     TransferError,
 )
-from grym_fetch.core.events import (
-    AssetPlanned,
-    AssetRestarted,
-    AssetVerifying,
-    Event,
-    MirrorSwitched,
-    ProgressMade,
-    RetryScheduled,
-)
+from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import CRAWL, Origin, Origins
 from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, TokenBucket
-from grym_fetch.core.progress import Meter
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, Segment, SegmentSizes, segment_length, share_of_slower
 from grym_fetch.exchange import Exchange
 from grym_fetch.intake import MOST_CHANGES, Attempt, Intake, Restart, SingleStream
 from grym_fetch.outlast import outlast
+from grym_fetch.telling import Telling
 
 log = logging.getLogger(__name__)
 
@@ -102,11 +94,9 @@ class Transfer:
         limiter: TokenBucket | None = None,
     ) -> None:
         self.asset = asset
-        self.received = 0
         self._stage = stage
         self._exchange = exchange
         self._clock = clock
-        self._emit = emit
         self._kick = kick
         self._settings = settings
         # Without a checksum, nothing says that what two origins have is the same content.
@@ -121,8 +111,7 @@ class Transfer:
             limiter=limiter,
             piece_size=min(settings.sizes.piece, asset.size or settings.sizes.piece),
         )
-        self.resumed = self._content.segments.on_hand_bytes
-        self._meter = Meter(now=clock.monotonic(), total=self._content.size, on_hand=self.resumed)
+        self._telling = Telling(asset.id, self._content, emit, now=clock.monotonic())
         self._attempts: set[Attempt] = set()
         self._timers: set[asyncio.Task[None]] = set()
         self._wakeup = asyncio.Event()
@@ -132,7 +121,11 @@ class Transfer:
         self._repeated = 0
         """Bytes that will arrive once more before there is progress again; see `Restart.repeats`."""
         self._is_over = False
-        self._is_full = False
+
+    @property
+    def received(self) -> int:
+        """Bytes that have come, whatever became of them."""
+        return self._telling.received
 
     # -- the life ---------------------------------------------------------------------------------------------------
 
@@ -141,7 +134,7 @@ class Transfer:
 
         Whatever ends it: what has arrived is on disk and recorded, and nothing works for it any more.
         """
-        self._emit(AssetPlanned(asset=self.asset.id, size=self._content.size, resumed_bytes=self.resumed))
+        self._telling.planned()
         hashing = self._start_hashing()
         try:
             while True:
@@ -184,7 +177,7 @@ class Transfer:
                     return
                 _cancel(self._tasks())
             if self._content.segments.is_complete and not self._attempts:
-                self._report_full(self._clock.monotonic())
+                self._telling.full(self._clock.monotonic())
                 if self._content.is_hashed:
                     return
             self._wakeup.clear()
@@ -253,8 +246,7 @@ class Transfer:
             discarded = await content.reduce(lambda _: False, forget_size=restart.forget_size)
         if restart.repeats:
             self._repeated += discarded
-        self._is_full = False
-        self._emit(AssetRestarted(asset=self.asset.id, discarded=discarded, reason=restart.reason))
+        self._telling.restarted(discarded, restart.reason)
 
     # -- work for the scheduler -------------------------------------------------------------------------------------
 
@@ -344,8 +336,8 @@ class Transfer:
         attempt.measure(self._clock.monotonic())
         self._content.segments.give_back(attempt.segment)
         self._attempts.discard(attempt)
-        if attempt.first_byte_at is not None and not self._is_full:
-            self._emit_progress(self._clock.monotonic())  # where it stands, for it may be a while until the next byte
+        if attempt.first_byte_at is not None:
+            self._telling.stands(self._clock.monotonic())  # for it may be a while until the next byte
         self._changed()
 
     def _asked(self, attempt: Attempt) -> http.Asked:
@@ -401,21 +393,10 @@ class Transfer:
 
     def _turn_to(self, chosen: Origin, left: Origin, reason: str) -> None:
         self._origins.current = chosen
-        self._emit(
-            MirrorSwitched(
-                asset=self.asset.id,
-                from_=left.shown,
-                to=chosen.shown,
-                reason=reason,
-                number=chosen.number + 1,
-                count=len(self._origins.all),
-            )
-        )
+        self._telling.switched(left, chosen, reason, count=len(self._origins.all))
 
     def _announce_retry(self, origin: Origin, attempt: int, delay: float, reason: str) -> None:
-        self._emit(
-            RetryScheduled(asset=self.asset.id, url=origin.shown, attempt=attempt, delay=round(delay, 3), reason=reason)
-        )
+        self._telling.retries(origin, attempt, delay, reason)
         self._wake_later(origin)
 
     def _wake_later(self, origin: Origin) -> None:
@@ -438,21 +419,11 @@ class Transfer:
     # -- progress ---------------------------------------------------------------------------------------------------
 
     def _arrived(self, origin: Origin, count: int, missing: int, now: float) -> None:
-        self.received += count
         repeated = min(missing, self._repeated)
         self._repeated -= repeated
         origin.delivered(missing - repeated)
-        self._meter.advance(
-            now,
-            on_hand=self._content.segments.on_hand_bytes,
-            received=self.received,
-            total=self._content.size,
-        )
-        if self._content.segments.is_complete:
-            self._report_full(now)
-        elif self._meter.is_due(now):
-            self._emit_progress(now)
-            self._leave_if_crawling(self._meter.read(now).rate, now)
+        if (rate := self._telling.arrived(count, now)) is not None:
+            self._leave_if_crawling(rate, now)
 
     def _leave_if_crawling(self, rate: float, now: float) -> None:
         """Turn to another origin if this one keeps us busy with next to nothing."""
@@ -464,29 +435,6 @@ class Transfer:
         slow.last_error = Stalled(slow.url, reason)
         self._turn_to(faster, slow, reason)
         _cancel(attempt.task for attempt in self._attempts if attempt.origin is slow and attempt.task is not None)
-
-    def _emit_progress(self, now: float) -> None:
-        state = self._meter.read(now)
-        self._emit(
-            ProgressMade(
-                asset=self.asset.id,
-                bytes=state.bytes,
-                total=state.total,
-                rate=round(state.rate, 1),
-                eta=None if state.eta is None else round(state.eta, 1),
-            )
-        )
-
-    def _report_full(self, now: float) -> None:
-        """Say once that everything has arrived and is being verified."""
-        if self._is_full:
-            return
-        self._is_full = True
-        size = self._content.size
-        assert size is not None
-        self._meter.advance(now, on_hand=size, received=self.received, total=size)
-        self._emit_progress(now)
-        self._emit(AssetVerifying(asset=self.asset.id, bytes=self._content.frontier.position, total=size))
 
 
 NOBODY_NOW = -2

@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     {"backends.base"},
     {"bus", "exchange", "frontier", "backends", "reports"},
     {"content"},
-    {"intake"},
+    {"intake", "telling"},
     {"scheduler", "transfer", "batch"},
     {"delivery"},
     {"engine"},
