@@ -169,6 +169,8 @@ TABLE: list[Row] = [
     ("R22 403 where ranges had worked", KNOWN, 403, [], Refused(403, "status 403: access denied", transient=False)),
     ("R22 403 to a whole request", ALL, 403, [], Refused(403, "status 403: access denied", transient=False)),
     ("R22 400 to a whole request", ALL, 400, [], Refused(400, "status 400", transient=False)),
+    ("R22 404 to the first range", FRESH, 404, [], Refused(404, "status 404: not found", transient=False)),
+    ("A3 501 to a whole request", ALL, 501, [], Refused(501, "status 501", transient=False)),
     # -- R24, R26
     ("R24 several parts", KNOWN, 206, [CR, TAG, "Content-Type: multipart/byteranges; boundary=x"], NoRanges),
     ("R24 several parts, no range", KNOWN, 206, ["Content-Type:  MULTIPART/ByteRanges"], NoRanges),

@@ -79,6 +79,12 @@ def test_equality_is_that_of_the_members(steps: list[tuple[str, int, int]]) -> N
     assert repr(intervals).count("[") == len(runs(model))
 
 
+@pytest.mark.parametrize("other", [ByteRange(1, 5), ByteRange(0, 4)])
+def test_sets_that_differ_at_one_end_differ(other: ByteRange) -> None:
+    """Whether they begin or end elsewhere."""
+    assert IntervalSet([ByteRange(0, 5)]) != IntervalSet([other])
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
