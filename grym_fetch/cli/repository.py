@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,10 @@ from grym_fetch.cli.options import Common, common_options, option, transfer_opti
 
 if TYPE_CHECKING:
     from grym_fetch.repo.clean import Cleaner, Kept, Moved, Plan
-    from grym_fetch.repo.history import LargeBlob
-    from grym_fetch.repo.identify import Survey, Total
     from grym_fetch.repo.placeholder import Placeholder
     from grym_fetch.repo.restore import Restored, Restorer, Wanted
 
 MIB = 1024 * 1024
-_FEW = 5
 
 
 class Megabytes(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
@@ -62,6 +59,7 @@ def identify_command(common: Common, limit: int, folder: Path, ignored: bool, hi
 
     Then: how they add up by type and by folder, and lines for .gitignore. Changes nothing.
     """
+    from grym_fetch.cli.repository_text import history_lines, survey_lines, survey_record
     from grym_fetch.repo.git import Git
     from grym_fetch.repo.history import find_large_blobs
     from grym_fetch.repo.identify import below, survey
@@ -73,12 +71,12 @@ def identify_command(common: Common, limit: int, folder: Path, ignored: bool, hi
         found = survey(place, limit, root, with_ignored=ignored)
         blobs = find_large_blobs(Git(root), limit) if history else None
         if common.json:
-            click.echo(json.dumps(_survey_record(found, below(root, place), blobs)))
+            click.echo(json.dumps(survey_record(found, below(root, place), blobs)))
             return 0
-        for line in _survey_lines(found, below(root, place), limit):
+        for line in survey_lines(found, below(root, place), limit):
             click.echo(line)
         if blobs is not None:
-            for line in _history_lines(blobs, limit):
+            for line in history_lines(blobs, limit):
                 click.echo(line)
         return 0
 
@@ -113,8 +111,8 @@ def clean_command(
     Each is copied, read back and compared, recorded in TARGET/asset-manifest.json, and only then replaced by a small
     text, FILE.asset-ref. Interrupted, it loses nothing; run it again. Git's history is not touched.
     """
+    from grym_fetch.cli.repository_text import plan_lines, plan_records, shown
     from grym_fetch.core.manifest_values import check_url
-    from grym_fetch.core.text import safe_text
     from grym_fetch.repo.clean import plan_clean
     from grym_fetch.repo.tree import find_root
 
@@ -132,17 +130,17 @@ def clean_command(
         manifest = _manifest_path(common) if add_to_manifest else None
         plan = plan_clean(root, place, target or _external_dir(common, root), limit, allow_dirty=allow_dirty)
         if not common.json and not (common.quiet and yes):
-            for line in _plan_lines(plan, limit):
+            for line in plan_lines(plan, limit):
                 click.echo(line)
         if dry_run:
             if common.json:
-                for record in _plan_records(plan):
+                for record in plan_records(plan):
                     click.echo(json.dumps(record))
             return _exit_code(plan.kept)
         if plan.moves and not yes:
             if not sys.stdin.isatty():
                 raise click.UsageError("there is no terminal to ask on; use -y to move these files without asking")
-            click.confirm(f"Move {len(plan.moves)} to {safe_text(str(plan.target), limit=4000)}?", abort=True, err=True)
+            click.confirm(f"Move {len(plan.moves)} to {shown(str(plan.target))}?", abort=True, err=True)
         if not plan.moves and not gitignore and manifest is None:
             return _exit_code(plan.kept)
         return _clean(common, plan, manifest, base_url or "", gitignore=gitignore)
@@ -200,8 +198,10 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
 
 def _existing(folder: Path) -> Path:
     """The folder without symlinks on the way."""
+    from grym_fetch.cli.repository_text import shown
+
     if not folder.is_dir():
-        raise click.UsageError(f"DIR: there is no folder {_path(str(folder))}")
+        raise click.UsageError(f"DIR: there is no folder {shown(str(folder))}")
     return folder.resolve()
 
 
@@ -255,151 +255,7 @@ def _manifest_path(common: Common) -> Path:
     return path
 
 
-# --- identify ---
-
-
-def _size(count: float) -> str:
-    from grym_fetch.display.lines import format_size
-
-    return format_size(count)
-
-
-def _path(text: str) -> str:
-    from grym_fetch.core.text import safe_text
-
-    return safe_text(text, limit=4000)
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
-
-
-def _survey_lines(found: Survey, prefix: str, limit: int) -> Iterator[str]:
-    from grym_fetch.repo.identify import LargeFile, ignore_line, totals
-
-    if not found.files:
-        yield f"no file is larger than {_size(limit)}"
-    for file in found.files:
-        yield f"{_size(file.size):>9}  {_path(file.path)}"
-    if found.files:
-        yield f"{_size(found.bytes):>9}  in {_count(len(found.files), 'file', 'files')} over {_size(limit)}"
-        by_type: Callable[[LargeFile], str] = lambda file: file.type  # noqa: E731
-        by_folder: Callable[[LargeFile], str] = lambda file: file.folder  # noqa: E731
-        yield from _total_lines("By type", totals(found.files, by_type))
-        yield from _total_lines("By folder", totals(found.files, by_folder))
-    yield from _aside_lines(found.symlinks, found.repositories, found.unreadable)
-    if found.ignored:
-        yield f"not listed because git ignores them: {_count(found.ignored, 'large file', 'large files')}"
-    if found.files:
-        yield ""
-        yield "Lines for .gitignore (git goes on tracking what it tracks until `git rm --cached`):"
-        for file in found.files:
-            yield f"  {_path(ignore_line(prefix + file.path))}"
-
-
-def _total_lines(title: str, sums: Sequence[Total]) -> Iterator[str]:
-    yield ""
-    yield f"{title}:"
-    for total in sums:
-        yield f"{_size(total.bytes):>9}  {_path(total.name)}  ({_count(total.files, 'file', 'files')})"
-
-
-def _aside_lines(symlinks: Sequence[str], repositories: Sequence[str], unreadable: Sequence[str]) -> Iterator[str]:
-    for what, paths in (
-        ("not followed, a symlink", symlinks),
-        ("not looked into, a repository of its own", repositories),
-        ("cannot be read", unreadable),
-    ):
-        for path in paths[:_FEW]:
-            yield f"{what}: {_path(path)}"
-        if len(paths) > _FEW:
-            yield f"{what}: {len(paths) - _FEW:,} more"
-
-
-def _survey_record(found: Survey, prefix: str, blobs: Sequence[LargeBlob] | None) -> dict[str, object]:
-    from grym_fetch.repo.identify import ignore_line, totals
-
-    def summed(sums: Iterable[Total]) -> list[dict[str, object]]:
-        return [{"name": total.name, "files": total.files, "bytes": total.bytes} for total in sums]
-
-    record: dict[str, object] = {
-        "v": 1,
-        "type": "identify",
-        "files": [{"path": file.path, "size": file.size} for file in found.files],
-        "bytes": found.bytes,
-        "by_type": summed(totals(found.files, lambda file: file.type)),
-        "by_folder": summed(totals(found.files, lambda file: file.folder)),
-        "gitignore": [ignore_line(prefix + file.path) for file in found.files],
-        "ignored": found.ignored,
-        "symlinks": list(found.symlinks),
-        "repositories": list(found.repositories),
-        "unreadable": list(found.unreadable),
-    }
-    if blobs is not None:
-        record["history"] = [
-            {
-                "blob": blob.blob,
-                "size": blob.size,
-                "packed": blob.packed,
-                "paths": list(blob.paths),
-                "commit": blob.commit,
-                "committed": blob.committed.isoformat() if blob.committed is not None else None,
-                "current": blob.is_current,
-            }
-            for blob in blobs
-        ]
-        record["history_packed"] = sum(blob.packed for blob in blobs)
-    return record
-
-
-def _history_lines(blobs: Sequence[LargeBlob], limit: int) -> Iterator[str]:
-    yield ""
-    if not blobs:
-        yield f"History: no file in it was ever larger than {_size(limit)}"
-        return
-    yield "History (size, packed size, newest commit that has it, path):"
-    for blob in blobs:
-        commit = (blob.commit or "no commit")[:12]
-        day = f"{blob.committed:%Y-%m-%d}" if blob.committed is not None else "          "
-        where = ", ".join(map(_path, blob.paths)) or blob.blob
-        gone = "" if blob.is_current else "  (in no branch or tag any more)"
-        yield f"{_size(blob.size):>9}  {_size(blob.packed):>9}  {commit}  {day}  {where}{gone}"
-    saved = _size(sum(blob.packed for blob in blobs))
-    yield f"without {_count(len(blobs), 'version', 'versions')} of large files the repository is {saved} smaller"
-    yield from _purge_lines(f"--strip-blobs-bigger-than {limit}")
-
-
-def _purge_lines(arguments: str) -> Iterator[str]:
-    yield "To take them out of the history, which gives every commit a new id, in a fresh clone:"
-    yield f"  git filter-repo {arguments}"
-    yield "Keep a backup; everybody must clone anew afterwards. Nothing here does that for you."
-
-
 # --- clean ---
-
-
-def _plan_lines(plan: Plan, limit: int) -> Iterator[str]:
-    for move in plan.moves:
-        yield f"{_size(move.size):>9}  {_path(move.path)}"
-    if plan.moves:
-        count = _count(len(plan.moves), "file", "files")
-        yield f"{_size(plan.bytes):>9}  in {count} over {_size(limit)}, to {_path(str(plan.target))}"
-    else:
-        yield f"nothing to move: no further file is larger than {_size(limit)}"
-    for kept in plan.kept:
-        yield f"not moved: {_path(kept.path)}: {kept.reason}"
-    yield from _aside_lines(plan.symlinks, plan.repositories, plan.unreadable)
-
-
-def _plan_records(plan: Plan) -> Iterator[dict[str, object]]:
-    for move in plan.moves:
-        yield {"v": 1, "type": "would_move", "path": move.path, "size": move.size, "storage_path": move.storage_path}
-    for kept in plan.kept:
-        yield _kept_record(kept)
-
-
-def _kept_record(kept: Kept) -> dict[str, object]:
-    return {"v": 1, "type": "not_moved", "path": kept.path, "why": kept.why.name.lower(), "reason": kept.reason}
 
 
 def _clean(common: Common, plan: Plan, manifest: Path | None, base_url: str, *, gitignore: bool) -> int:
@@ -426,13 +282,14 @@ def _clean(common: Common, plan: Plan, manifest: Path | None, base_url: str, *, 
 
 
 def _say_moved(common: Common, plan: Plan, result: Moved | Kept) -> None:
+    from grym_fetch.cli.repository_text import kept_record, shown
     from grym_fetch.repo.clean import Kept
 
     if isinstance(result, Kept):
         if common.json:
-            click.echo(json.dumps(_kept_record(result)))
+            click.echo(json.dumps(kept_record(result)))
         else:
-            click.echo(f"not moved: {_path(result.path)}: {result.reason}", err=True)
+            click.echo(f"not moved: {shown(result.path)}: {result.reason}", err=True)
         return
     file = result.placeholder
     if common.json:
@@ -442,7 +299,7 @@ def _say_moved(common: Common, plan: Plan, result: Moved | Kept) -> None:
         }  # fmt: skip
         click.echo(json.dumps(record))
     elif not common.quiet:
-        click.echo(f"moved: {_path(result.path)}", err=True)
+        click.echo(f"moved: {shown(result.path)}", err=True)
 
 
 def _afterwards(
@@ -458,6 +315,7 @@ def _afterwards(
     """Add to manifest and ``.gitignore`` what this run and interrupted ones before it have moved; say what is next."""
     import time
 
+    from grym_fetch.cli.repository_text import counted, shown
     from grym_fetch.repo.entries import add_to_gitignore, add_to_manifest
     from grym_fetch.repo.identify import ignore_line
 
@@ -472,24 +330,26 @@ def _afterwards(
     if common.quiet:
         return
     if added:
-        click.echo(f"added to {_path(str(manifest))}: {', '.join(map(_path, added))}")
+        click.echo(f"added to {shown(str(manifest))}: {', '.join(map(shown, added))}")
     if gitignore:
-        click.echo(f".gitignore: {_count(len(new), 'line', 'lines')} added")
+        click.echo(f".gitignore: {counted(len(new), 'line', 'lines')} added")
     elif lines and results:
         click.echo("\nLines for .gitignore, so that they are not committed again (--gitignore adds them):")
         for line in lines:
-            click.echo(f"  {_path(line)}")
+            click.echo(f"  {shown(line)}")
     if results:
         _say_next(plan, files)
 
 
 def _say_next(plan: Plan, files: Sequence[Placeholder]) -> None:
+    from grym_fetch.cli.repository_text import purge_lines, shown
+
     if not (plan.root / ".git").exists() or not files:
         return
     click.echo("\nNext: commit the placeholders and the removals (git add -A). `grym-fetch restore` brings files back.")
     click.echo("The history still has what was committed; `grym-fetch identify --history` shows how much.")
-    paths = " ".join(f"--path {shlex.quote(_path(file.original_path))}" for file in files)
-    for line in _purge_lines(f"--invert-paths {paths}"):
+    paths = " ".join(f"--path {shlex.quote(shown(file.original_path))}" for file in files)
+    for line in purge_lines(f"--invert-paths {paths}"):
         click.echo(line)
 
 
@@ -528,6 +388,8 @@ async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], eve
 
 
 def _say_restored(common: Common, wanted: Wanted, restored: Restored) -> None:
+    from grym_fetch.cli.repository_text import shown
+
     if common.json:
         record = {
             "v": 1, "type": "restored", "path": wanted.path, "id": wanted.id, "checksum": wanted.checksum.bare,
@@ -536,4 +398,4 @@ def _say_restored(common: Common, wanted: Wanted, restored: Restored) -> None:
         click.echo(json.dumps(record))
     elif not common.quiet:
         how = {"there": "already there", "external": "restored", "download": "restored, downloaded"}[restored.source]
-        click.echo(f"{how}: {_path(wanted.path)}")
+        click.echo(f"{how}: {shown(wanted.path)}")

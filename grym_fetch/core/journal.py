@@ -188,7 +188,7 @@ def read_journal(data: bytes) -> JournalState:
 def _apply(state: JournalState, record: dict[str, object]) -> bool:
     """Take one record in; False if it is none that this version writes."""
     match record:
-        case {"journal": 1, "asset": str(asset)} if state.asset is None and state.valid_bytes == 0:
+        case {"journal": 1, "asset": str(asset)} if state.asset is None:
             state.asset = asset
         case _ if state.asset is None:
             return False

@@ -310,6 +310,7 @@ DIGEST = b"0123456789abcdef0123456789abcdef"
         b'{"void":[5]}',
         b'{"origin":0,"address":1,"etag":null,"modified":null}',
         b'{"origin":0,"address":"x","etag":7,"modified":null}',
+        b'{"origin":0,"address":"x","etag":null,"modified":7}',
         b'{"origin":"0","address":"x","etag":null,"modified":null}',
     ],
 )
