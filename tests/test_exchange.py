@@ -236,12 +236,18 @@ async def test_a_remembered_address_gets_no_credentials() -> None:
     assert authorizations(connection) == ["Bearer hub-token", None, None]
 
 
-async def test_userinfo_becomes_a_field() -> None:
+@pytest.mark.parametrize(
+    ("userinfo", "field"),
+    [("user:p%40ss", "Basic dXNlcjpwQHNz"), ("user", "Basic dXNlcjo="), (":p%40ss", "Basic OnBAc3M=")],
+    ids=["both", "user only", "password only"],
+)
+@pytest.mark.shows("S7", "S8")
+async def test_userinfo_becomes_a_field(userinfo: str, field: str) -> None:
     """User and password of an address are sent as a field to its origin, and are not part of what is asked."""
     connection = ScriptedConnection({"https://hub.example/a.bin?q=1": [to(CDN)], CDN: [part()]})
-    await ask(connection, Origin(0, "https://user:p%40ss@hub.example/a.bin?q=1#part"))
+    await ask(connection, Origin(0, f"https://{userinfo}@hub.example/a.bin?q=1#part"))
     assert connection.addresses == ["https://hub.example/a.bin?q=1", CDN]
-    assert authorizations(connection) == ["Basic dXNlcjpwQHNz", None]
+    assert authorizations(connection) == [field, None]
 
 
 @pytest.mark.shows("S7")

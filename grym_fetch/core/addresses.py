@@ -134,8 +134,8 @@ class Credentials:
         """Return the field's value for this address, or None."""
         if url.scheme != "https" and not is_loopback(url):
             return None
-        if url.user is not None:
-            return _basic(url.user, url.password or "")
+        if url.user is not None or url.password is not None:
+            return _basic(url.user or "", url.password or "")
         host = (url.host or "").lower()
         token = self._tokens.get(host.upper().translate(_AS_UNDERSCORE))
         if token is None and origin_key(url) == self._hf_origin:
