@@ -90,7 +90,11 @@ def test_an_encoded_address_is_kept_to_the_letter(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "sent"),
-    [("https://h.example/a b", "https://h.example/a%20b"), ("https://h.example/é", "https://h.example/%C3%A9")],
+    [
+        ("https://h.example/a b", "https://h.example/a%20b"),
+        ("https://h.example/é", "https://h.example/%C3%A9"),
+        ("https://h.example/a\0b?c=\x7f", "https://h.example/a%00b?c=%7F"),
+    ],
 )
 def test_what_is_not_encoded_gets_encoded(text: str, sent: str) -> None:
     """An address as a person writes it is encoded for the wire."""
@@ -312,7 +316,7 @@ ENVIRON = {
     "GRYM_FETCH_TOKEN_FILES_EXAMPLE_COM": " files-hunter2\n",
     "GRYM_FETCH_TOKEN_localhost": "local-hunter2",
     "GRYM_FETCH_TOKEN_EMPTY_EXAMPLE": "",
-    "UNRELATED": "unrelated-hunter2",
+    "OTHER_TOOL_TOKEN_H_EXAMPLE": "unrelated-hunter2",
 }
 NETRC = {"netrc.example": ("me", "netrc-hunter2"), "empty.example": ("me", "x"), "localhost": ("me", "x")}
 
@@ -355,6 +359,13 @@ NETRC = {"netrc.example": ("me", "netrc-hunter2"), "empty.example": ("me", "x"),
 def test_who_gets_which_credentials(address: str, expected: str | None) -> None:
     """Credentials go to the host they are for, over https or to loopback, and to nobody else."""
     assert Credentials(ENVIRON, NETRC).authorization(parse_address(address)) == expected
+
+
+@pytest.mark.shows("S7")
+def test_the_own_variable_of_a_host_comes_before_hf_token() -> None:
+    """Who names Hugging Face's host means this token and not the other."""
+    environ = ENVIRON | {"GRYM_FETCH_TOKEN_HUGGINGFACE_CO": "own-hunter2"}
+    assert Credentials(environ).authorization(parse_address("https://huggingface.co/x")) == "Bearer own-hunter2"
 
 
 @pytest.mark.parametrize(
