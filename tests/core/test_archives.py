@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grym_fetch.core.archives import MIB, Census, Limits, Member, archive_kind, member_path, unpacked_path
+from grym_fetch.core.archives import MAX_DEPTH, MIB, Census, Limits, Member, archive_kind, member_path, unpacked_path
 from grym_fetch.core.errors import ManifestError, UnsafeArchive
 from grym_fetch.core.manifest_parser import parse_manifest
 
@@ -49,17 +49,21 @@ def test_kinds_and_folders(path: str, kind: str, folder: str) -> None:
     assert unpacked_path(path) == folder
 
 
-@pytest.mark.parametrize("path", ["a.rar", "a.gz", "a", "models/.zip", "minimal.zip", ".grym-fetch.tar"])
-def test_what_cannot_be_unpacked(path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "complaint"),
+    [(name, "this is no archive") for name in ("a.rar", "a.gz", "a")]
+    + [(name, "the folder '.*' ") for name in ("models/.zip", "minimal.zip", ".grym-fetch.tar")],
+)
+def test_what_cannot_be_unpacked(path: str, complaint: str) -> None:
     """A file that is no archive by its name, or whose folder would be reserved or nameless, is refused."""
-    with pytest.raises(ValueError, match="is true, but"):
+    with pytest.raises(ValueError, match=f"is true, but {complaint}"):
         unpacked_path(path)
 
 
 def test_names_are_read_as_archives_write_them() -> None:
     """A leading ./ and a closing / mean nothing; the top folder is empty; an absolute name stays absolute."""
-    names = ["./a/b/", "././a", ".", "./", "/etc/x", "a//b"]
-    assert [member_path(name) for name in names] == ["a/b", "a", "", "", "/etc/x", "a//b"]
+    names = ["./a/b/", "././a", ".", "./", "/etc/x", "/", "a//b"]
+    assert [member_path(name) for name in names] == ["a/b", "a", "", "", "/etc/x", "/", "a//b"]
 
 
 @pytest.mark.parametrize(
@@ -159,13 +163,34 @@ def test_too_many_members() -> None:
 
 @pytest.mark.shows("S4")
 def test_too_many_bytes() -> None:
-    """The total is bounded, by what is claimed and by what comes."""
-    with pytest.raises(UnsafeArchive, match="1,000 bytes"):
-        census(file("a", 600), file("b", 600), limits=SMALL)
+    """The total is bounded, by what is claimed before a byte of it is unpacked, and by what comes."""
+    honest, limit = Census("a.zip", MIB, SMALL), "it unpacks to more than 1,000 bytes; nothing"
+    honest.admit(file("a", 600))
+    honest.count(600)
+    with pytest.raises(UnsafeArchive, match=limit):
+        honest.admit(file("b", 401))
     liar = Census("a.zip", MIB, SMALL)
     liar.admit(file("a", 1))
-    with pytest.raises(UnsafeArchive, match="1,000 bytes"):
+    with pytest.raises(UnsafeArchive, match=limit):
         liar.count(1001)
+
+
+@pytest.mark.shows("S4")
+def test_a_stream_that_is_longer_than_what_is_in_it() -> None:
+    """A stream of nothing but headers and padding has an end, too: 2 KiB a member, and 1 MiB."""
+    made = Census("a.tar.gz", MIB, SMALL)
+    made.admit(file("a", 1))
+    made.check_stream(1000 + 17 * 2048 + MIB)
+    with pytest.raises(UnsafeArchive, match="unpacks to more"):
+        made.check_stream(1001 + 17 * 2048 + MIB)
+
+
+@pytest.mark.shows("S4")
+def test_too_deep() -> None:
+    """Folders within folders end somewhere, before what removes them runs out of stack or path."""
+    census(file("/".join("a" * MAX_DEPTH)))
+    with pytest.raises(UnsafeArchive, match="more than 100 folders deep"):
+        census(file("/".join("a" * (MAX_DEPTH + 1))))
 
 
 @pytest.mark.shows("S4")
