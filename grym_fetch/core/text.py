@@ -24,7 +24,7 @@ _HOST = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 def safe_text(text: str, *, limit: int = 300) -> str:
     """Return ``text`` on one line, with unsafe characters escaped and at most ``limit`` characters long."""
     # Nearly all text; looking at each character would take a tenth of a sync of 10,000 files that are there.
-    if len(text) <= limit and text.isascii() and text.isprintable():
+    if len(text) <= limit and text.isprintable():
         return text
     escaped = "".join(
         char.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grym_fetch.core.errors import BadStatus, ConnectFailed, ConnectionLost, GrymFetchError, Throttled
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import (
+    BadStatus,
+    ConnectFailed,
+    ConnectionLost,
+    GrymFetchError,
+    LengthMismatch,
+    Throttled,
+)
 from grym_fetch.core.origins import CRAWL, PROGRESS, Origin, Origins
 from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, Step
 
@@ -72,6 +80,7 @@ def test_one_given_up_stays_out() -> None:
     assert origins.all[0].is_out
     assert [origin.number for origin in origins.usable] == [1, 2]
     assert origins.choose(now=1e9) is origins.all[1]
+    assert origins.to_ask(1e9, {}) == []  # nobody has turned to another one yet
     assert fail(origins, 0, now=2.0) is None
 
 
@@ -276,3 +285,26 @@ def test_nobody_is_left_for_one_that_cannot_be_asked() -> None:
     origins.all[0].is_slow = False
     origins.all[1].is_out = True
     assert origins.who_is_faster(0.0, 200.0, 30.0) is None
+
+
+@pytest.mark.shows("N13")
+def test_together_nobody_is_left_for_being_slow() -> None:
+    """Those that are asked together share the work by their speed: the idle ones take over by themselves."""
+    origins = Origins(URLS, together=True)
+    assert origins.who_is_faster(0.0, 0.0, 30.0) is None
+    assert origins.who_is_faster(0.0, 31.0, 30.0) is None
+
+
+def test_what_several_have_in_common_is_told() -> None:
+    """Two addresses with the same other content make it likely that the manifest is wrong; one alone does not."""
+    origins = Origins(URLS)
+    first, second, third = origins.all
+    assert origins.agreement() == ""
+    first.digest, second.digest = Checksum.of(b"one"), Checksum.of(b"two")
+    third.last_error = LengthMismatch(URLS[2], 5, 7)
+    assert origins.agreement() == ""
+    first.last_error = LengthMismatch(URLS[0], 5, 7)
+    assert origins.agreement() == "2 addresses agree on 7 bytes: the size in the manifest is probably wrong."
+    third.digest = second.digest
+    told = f"2 addresses agree on {second.digest}: the checksum in the manifest is probably wrong."
+    assert origins.agreement() == told

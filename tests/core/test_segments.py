@@ -333,6 +333,7 @@ def test_a_segment_is_as_long_as_the_connection_is_fast() -> None:
     assert segment_length(plenty, 4, 1e12, REAL) == REAL.largest
     assert segment_length(plenty, 1, 10.0 * MIB, REAL) == 20 * MIB
     assert segment_length(16 * MIB, 4, 1e12, REAL) == 2 * MIB
+    assert segment_length(16 * MIB, 1, 1e12, REAL) == 16 * MIB  # nobody else waits for a share
     # At the end, too, it is worth the round trip.
     assert segment_length(16 * MIB, 4, 100.0 * MIB, REAL, wait=0.08) == 16 * MIB
     assert segment_length(16 * MIB, 4, 100.0 * MIB, REAL, wait=1e9) == REAL.largest
@@ -360,3 +361,9 @@ def test_the_share_of_the_slower(remaining: int, slower: float, faster: float) -
 def test_a_silent_connection_keeps_nothing() -> None:
     """Who has brought nothing at all is cut off when another one works."""
     assert share_of_slower(10 * MIB, 0.0, 1.0, REAL) == 0
+
+
+@pytest.mark.parametrize("slower", [0.0, 1.0])
+def test_one_that_brings_nothing_helps_nobody(slower: float) -> None:
+    """Who has a speed of 0 gets no share, not even of one that is silent."""
+    assert share_of_slower(10 * MIB, slower, 0.0, REAL) is None
