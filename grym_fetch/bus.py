@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 STUCK = 0.05
 """Seconds. A callback that needs longer for one event is a slow one, and nobody waits for it to catch up."""
+PATIENCE = 2.0
+"""Seconds. One that needs longer for one event, once everything else is over, gets no more of them."""
 
 EventCallback = Callable[[Event], object] | Callable[[Event], Awaitable[object]]
 
@@ -179,22 +181,36 @@ class EventBus:
             except TimeoutError:
                 return
 
-    async def aclose(self, *, grace: float = 1.0) -> None:
-        """End all subscriptions; callbacks get ``grace`` seconds to deal with what is queued."""
+    async def aclose(self, *, patience: float = PATIENCE) -> None:
+        """End all subscriptions. Callbacks get all that is queued, as long as they need for it.
+
+        One that takes longer than ``patience`` seconds for a single event is cancelled.
+        """
         self.is_closed = True
         for subscription in self._subscriptions:
             subscription.finish()
         self._subscriptions.clear()
-        pumps = list(self._pumps)
+        # Whoever closes the bus from within a callback cannot be waited for.
+        pumps = {task: listener for task, listener in self._pumps.items() if task is not asyncio.current_task()}
         try:
-            if pumps:
-                await asyncio.wait(pumps, timeout=grace)
+            await asyncio.gather(*(self._run_out(task, listener, patience) for task, listener in pumps.items()))
         finally:
             late = [task for task in pumps if not task.done()]
             for task in late:
                 task.cancel()
             if late:
-                await asyncio.wait(late, timeout=grace)
+                await asyncio.wait(late, timeout=patience)
+
+    @staticmethod
+    async def _run_out(pump: asyncio.Task[None], subscription: Subscription, patience: float) -> None:
+        """Wait until a callback has had everything, or takes too long for one event."""
+        while not pump.done():
+            subscription.moved.clear()
+            try:
+                async with asyncio.timeout(patience):
+                    await subscription.moved.wait()
+            except TimeoutError:
+                return
 
 
 async def _pump(subscription: Subscription, callback: EventCallback) -> None:

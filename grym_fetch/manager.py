@@ -101,13 +101,20 @@ class AssetManager:
         self._ready()
 
     async def aclose(self) -> None:
-        """End downloads under way (what has arrived is kept), close connections, end event streams."""
-        desk, self._desk = self._desk, None
+        """End downloads under way (what has arrived is kept), close connections, end event streams.
+
+        Callbacks get what they have not had yet; one that takes longer than 2 s for a single event is given up.
+        """
         try:
-            if desk is not None:
-                await desk.aclose()
+            await self._close_desk()
         finally:
             await self._bus.aclose()
+            await self._close_desk()  # what a callback has asked for meanwhile
+
+    async def _close_desk(self) -> None:
+        desk, self._desk = self._desk, None
+        if desk is not None:
+            await desk.aclose()
 
     @property
     def project(self) -> Project:

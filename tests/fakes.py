@@ -7,6 +7,7 @@ asked of it, so that a test can look at outcome and work alike.
 from __future__ import annotations
 
 import asyncio
+import selectors
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,33 @@ from grym_fetch.core.http import ResponseHead, Validator
 from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_digest, read_journal
 
 T = TypeVar("T")
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop whose time jumps to the next moment at which something happens."""
+
+    def __init__(self) -> None:
+        super().__init__(_NoWaiting(self))
+        self.now = 1000.0
+
+    def time(self) -> float:
+        """The virtual time."""
+        return self.now
+
+
+class _NoWaiting(selectors.DefaultSelector):
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            # A thread is at work: the manifest is read by one.
+            found = super().select(10.0)
+            assert found, "everybody waits for something that will never happen"
+            return found
+        self._loop.now += max(0.0, timeout)
+        return super().select(0)
 
 
 class VirtualClock:

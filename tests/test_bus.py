@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import grym_fetch.bus
-from grym_fetch.bus import EventBus, Subscription, is_coroutine_callable
+from grym_fetch.bus import PATIENCE, EventBus, Subscription, is_coroutine_callable
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event, ProgressMade, RunStarted
+from tests.fakes import VirtualLoop
 
 
 def progress(asset: str, done: int) -> ProgressMade:
@@ -281,7 +282,7 @@ async def test_every_kind_of_callback() -> None:
     events = [verifying("a", number) for number in range(20)]
     for event in events:
         bus.emit(event)
-    await bus.aclose(grace=30.0)
+    await bus.aclose(patience=30.0)
     assert seen == [events] * 5
 
 
@@ -299,7 +300,7 @@ async def test_a_sync_callback_runs_beside_the_loop_and_an_async_one_in_it() -> 
     bus.call(synchronous)
     bus.call(asynchronous)
     bus.emit(verifying("a"))
-    await bus.aclose(grace=30.0)
+    await bus.aclose(patience=30.0)
     assert threads["async"] is threading.current_thread()
     assert threads["sync"] is not threading.current_thread()
 
@@ -321,8 +322,62 @@ async def test_a_callback_gets_one_event_at_a_time() -> None:
     bus.call(slow)
     for number in range(10):
         bus.emit(verifying("a", number))
-    await bus.aclose(grace=30.0)
+    await bus.aclose(patience=30.0)
     assert (most, busy) == (1, 0)
+
+
+@pytest.mark.shows("U6")
+def test_a_slow_callback_gets_everything_in_the_end() -> None:
+    """Who needs a second for each of a hundred events has had all of them when the bus is closed."""
+
+    async def story() -> None:
+        bus, began = new_bus(), asyncio.get_running_loop().time()
+        seen: list[Event] = []
+
+        async def slow(event: Event) -> None:
+            await asyncio.sleep(1.0)
+            seen.append(event)
+
+        bus.call(slow)
+        events = [verifying("a", number) for number in range(100)]
+        for event in events:
+            bus.emit(event)
+        await bus.settle()
+        assert asyncio.get_running_loop().time() <= began + 1.0, "who emits waited for it"
+        await bus.aclose()
+        assert seen == events
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(story())
+
+
+@pytest.mark.shows("U6")
+def test_a_callback_that_never_returns_is_left_when_the_bus_closes() -> None:
+    """One event that takes too long is the end of it; the others have had everything."""
+
+    async def story() -> None:
+        bus, began = new_bus(), asyncio.get_running_loop().time()
+        seen: list[Event] = []
+
+        async def never(event: Event) -> None:
+            await asyncio.Event().wait()
+
+        async def slow(event: Event) -> None:
+            await asyncio.sleep(1.0)
+            seen.append(event)
+
+        bus.call(never)
+        bus.call(slow)
+        events = [verifying("a", number) for number in range(10)]
+        for event in events:
+            bus.emit(event)
+        await bus.aclose()
+        assert seen == events
+        assert asyncio.get_running_loop().time() <= began + 10.0 + PATIENCE
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(story())
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
@@ -349,7 +404,7 @@ async def test_a_callback_that_raises_is_dropped(kind: str, caplog: pytest.LogCa
             bus.emit(event)
         await bus.settle(grace=30.0)
         bus.emit(AssetFailed(asset="a", error="X", message="m"))
-        await bus.aclose(grace=30.0)
+        await bus.aclose(patience=30.0)
     assert calls == 1
     assert seen[:5] == events
     assert len(seen) == 6
@@ -390,7 +445,7 @@ async def test_a_callback_that_blocks_holds_up_nobody() -> None:
         await bus.settle(grace=0.0)
         assert seen == [verifying("a", number) for number in range(100)]
         assert blocked == [verifying("a", 0)]
-        await bus.aclose(grace=0.0)
+        await bus.aclose(patience=0.0)
         for _ in range(3):
             await asyncio.sleep(0)
         assert bus._pumps == {}
@@ -427,7 +482,7 @@ async def test_what_a_callback_returns_too_late_is_dropped(monkeypatch: pytest.M
     bus.call(Late())
     bus.emit(verifying("a", 0))
     await entered.wait()
-    await bus.aclose(grace=0.0)
+    await bus.aclose(patience=0.0)
     release.set()
     await dropped.wait()
     assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
@@ -449,7 +504,7 @@ async def test_a_callback_that_is_stopped_hears_no_more() -> None:
     stop()
     bus.emit(verifying("a", 3))
     await bus.settle(grace=30.0)
-    await bus.aclose(grace=30.0)
+    await bus.aclose(patience=30.0)
     assert seen == [verifying("a", 1)]
 
 
@@ -468,7 +523,7 @@ async def test_a_callback_may_stop_itself_and_emit() -> None:
     listener = bus.subscribe()
     bus.emit(verifying("a", 1))
     await bus.settle(grace=30.0)
-    await bus.aclose(grace=30.0)
+    await bus.aclose(patience=30.0)
     assert seen == [verifying("a", 1)]
     assert await everything(listener) == [verifying("a", 1), verifying("a", 2)]
 
@@ -490,7 +545,7 @@ async def test_settle_waits_for_what_was_emitted() -> None:
     await bus.settle(grace=30.0)
     assert done == list(range(10))
     await bus.settle(grace=30.0)
-    await bus.aclose(grace=30.0)
+    await bus.aclose(patience=30.0)
 
 
 async def test_settle_does_not_wait_for_who_sleeps() -> None:
@@ -515,7 +570,7 @@ async def test_settle_does_not_wait_for_who_sleeps() -> None:
         await bus.settle(grace=30.0, stuck=0.1)
     assert len(seen) == 50
     wake.set()
-    await bus.aclose(grace=30.0)
+    await bus.aclose(patience=30.0)
 
 
 async def test_settle_does_not_wait_for_readers() -> None:
@@ -546,14 +601,14 @@ async def test_closing_lets_callbacks_finish() -> None:
     bus.call(note)
     for number in range(3):
         bus.emit(verifying("a", number))
-    await bus.aclose(grace=30.0)
+    await bus.aclose(patience=30.0)
     assert seen == [verifying("a", number) for number in range(3)]
     other = new_bus()
     other.call(stuck)
     other.emit(verifying("a"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    await other.aclose(grace=0.0)
+    await other.aclose(patience=0.0)
     await asyncio.sleep(0)
     assert ended == ["cancelled"]
 

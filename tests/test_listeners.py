@@ -11,8 +11,9 @@ import pytest
 from grym_fetch import AssetManager, DigestMismatch, SyncFailed
 from grym_fetch.bus import EventBus
 from grym_fetch.core.events import Event
+from grym_fetch.desk import Desk
 from grym_fetch.testing import AssetServer, ChangeContent, FlipByte, NoRanges, Truncate, seeded_bytes
-from tests.invariants import Recorder
+from tests.invariants import Recorder, Rules
 from tests.project import KIB, Project
 
 CONTENT = seeded_bytes(300 * KIB, seed=21)
@@ -28,9 +29,9 @@ async def server() -> AsyncIterator[AssetServer]:
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits a second for a callback that does not come back."""
-    for method in (EventBus.settle, EventBus.aclose):
+    for method, name in ((EventBus.settle, "grace"), (EventBus.aclose, "patience")):
         assert method.__kwdefaults__ is not None
-        monkeypatch.setitem(method.__kwdefaults__, "grace", 0.05)
+        monkeypatch.setitem(method.__kwdefaults__, name, 0.05)
 
 
 @pytest.fixture
@@ -110,6 +111,32 @@ async def test_a_callback_may_close_the_manager(project: Project) -> None:
         manager.on_event(close)
         with pytest.raises(asyncio.CancelledError):
             await manager.get_asset_path("a")
+
+
+@pytest.mark.shows("U6", "S13")
+async def test_what_a_callback_asks_for_at_the_end_ends_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A callback that still has events to deal with, when the manager closes, may use it: nothing of that is left."""
+    assert EventBus.aclose.__kwdefaults__ is not None
+    monkeypatch.setitem(EventBus.aclose.__kwdefaults__, "patience", 30.0)
+    rules, closing, close = Rules(project), asyncio.Event(), Desk.aclose
+    answers: list[Path] = []
+
+    async def close_and_tell(desk: Desk) -> None:
+        await close(desk)
+        closing.set()
+
+    monkeypatch.setattr(Desk, "aclose", close_and_tell)
+    async with asyncio.timeout(15), project.manager() as manager:
+
+        async def look(event: Event) -> None:
+            if event.type == "asset_verified" and not answers:
+                await closing.wait()
+                answers.append(await manager.get_asset_path("b"))
+
+        manager.on_event(look)
+        await manager.get_asset_path("a")
+    assert [path.read_bytes() for path in answers] == [CONTENT]
+    rules.check(None)
 
 
 @pytest.mark.shows("U8")

@@ -7,7 +7,6 @@ connection gets its bytes at the rate that a test gives it. Real seconds are for
 from __future__ import annotations
 
 import asyncio
-import selectors
 from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -21,6 +20,7 @@ from grym_fetch.backends.stage import DiskStage
 from grym_fetch.core.errors import ConnectionLost
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.testing import seeded_bytes
+from tests.fakes import VirtualLoop
 from tests.invariants import Recorder
 from tests.project import KIB, Project
 from tests.small_world import OneConnection, SmallWorld
@@ -34,33 +34,6 @@ RATE = MIB / 2
 
 Speed = Callable[[OneConnection, str], float]
 """Bytes per second of a connection to an address, now."""
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose time jumps to the next moment at which something happens."""
-
-    def __init__(self) -> None:
-        super().__init__(_NoWaiting(self))
-        self.now = 1000.0
-
-    def time(self) -> float:
-        """The virtual time."""
-        return self.now
-
-
-class _NoWaiting(selectors.DefaultSelector):
-    def __init__(self, loop: VirtualLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            # A thread is at work: the manifest is read by one.
-            found = super().select(10.0)
-            assert found, "everybody waits for something that will never happen"
-            return found
-        self._loop.now += max(0.0, timeout)
-        return super().select(0)
 
 
 class LoopClock:
