@@ -181,10 +181,10 @@ class EventBus:
             except TimeoutError:
                 return
 
-    async def aclose(self, *, patience: float = PATIENCE) -> None:
+    async def aclose(self, *, patience: float = PATIENCE, longest: float | None = None) -> None:
         """End all subscriptions. Callbacks get all that is queued, as long as they need for it.
 
-        One that takes longer than ``patience`` seconds for a single event is cancelled.
+        One that takes longer than ``patience`` seconds for a single event is cancelled, and all are after ``longest``.
         """
         self.is_closed = True
         for subscription in self._subscriptions:
@@ -193,7 +193,9 @@ class EventBus:
         # Whoever closes the bus from within a callback cannot be waited for.
         pumps = {task: listener for task, listener in self._pumps.items() if task is not asyncio.current_task()}
         try:
-            await asyncio.gather(*(self._run_out(task, listener, patience) for task, listener in pumps.items()))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(longest):
+                    await asyncio.gather(*(self._run_out(task, each, patience) for task, each in pumps.items()))
         finally:
             late = [task for task in pumps if not task.done()]
             for task in late:

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Coroutine
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ import grym_fetch.bus
 from grym_fetch.bus import PATIENCE, EventBus, Subscription, is_coroutine_callable
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event, ProgressMade, RunStarted
 from tests.fakes import VirtualLoop
+from tests.project import Project
 
 
 def progress(asset: str, done: int) -> ProgressMade:
@@ -349,6 +351,41 @@ def test_a_slow_callback_gets_everything_in_the_end() -> None:
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(story())
+
+
+@pytest.mark.shows("U6", "B61")
+def test_ctrl_c_does_not_wait_for_a_slow_callback(tmp_path: Path) -> None:
+    """Who is cancelled within the manager's block is gone a second later, however far behind a callback is."""
+    project = Project(tmp_path / "project")
+    project.add("a", ["https://origin.example/a"], b"a")
+    began, ended, running = 0.0, 0.0, asyncio.Event()
+
+    async def story() -> None:
+        nonlocal began
+        async with project.manager() as manager:
+
+            async def slow(event: Event) -> None:
+                await asyncio.sleep(0.5)
+
+            manager.on_event(slow)
+            for number in range(100):
+                manager._bus.emit(verifying("a", number))
+            began = asyncio.get_running_loop().time()
+            running.set()
+            await asyncio.Event().wait()
+
+    async def whole() -> None:
+        nonlocal ended
+        task = asyncio.ensure_future(story())
+        await running.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        ended = asyncio.get_running_loop().time()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(whole())
+    assert 0.9 <= ended - began <= 1.1
 
 
 @pytest.mark.shows("U6")
