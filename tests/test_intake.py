@@ -8,7 +8,8 @@ import pytest
 
 from grym_fetch.content import Content
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.http import Asked, ResponseHead, judge
+from grym_fetch.core.errors import RangeRefused
+from grym_fetch.core.http import Asked, NoRanges, ResponseHead, judge
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origins
 from grym_fetch.core.ranges import ByteRange
@@ -99,3 +100,25 @@ async def test_what_was_given_to_somebody_else_is_not_taken(kept: int) -> None:
     rest = segments.take(length=len(DATA), horizon=UNBOUNDED)
     assert rest is not None
     assert (rest.start, rest.stop) == (kept, len(DATA))
+
+
+@pytest.mark.shows("R22", "R4")
+@pytest.mark.parametrize(
+    ("ranges", "faults"),
+    [(None, []), (True, [True]), (False, [False])],
+    ids=["never seen to work", "have worked", "known not to work"],
+)
+async def test_what_a_refused_range_means(ranges: bool | None, faults: list[bool]) -> None:
+    """Where ranges have worked, one refusal is a fault, to be tried again; two, or the very first, end them."""
+    scene = Scene(0, 2500)
+    origin = scene.attempt.origin
+    origin.ranges = ranges
+    answer = Answer(Body(0, 2500), NoRanges("the range is another one"), is_page=False)
+    for still in faults:
+        with pytest.raises(RangeRefused):
+            await scene.intake.take_in(scene.attempt, answer)
+        assert origin.ranges is still
+    if ranges is False:
+        return
+    assert await scene.intake.take_in(scene.attempt, answer) is None
+    assert origin.ranges is False

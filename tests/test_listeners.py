@@ -12,7 +12,7 @@ from grym_fetch import AssetManager, DigestMismatch, SyncFailed
 from grym_fetch.bus import EventBus
 from grym_fetch.core.events import Event
 from grym_fetch.desk import Desk
-from grym_fetch.testing import AssetServer, ChangeContent, FlipByte, NoRanges, Truncate, seeded_bytes
+from grym_fetch.testing import AssetServer, ChangeContent, Fault, FlipByte, NoRanges, Truncate, seeded_bytes
 from tests.invariants import Recorder, Rules
 from tests.project import KIB, Project
 
@@ -155,6 +155,20 @@ async def test_progress_is_never_too_much_nor_taken_back_in_silence(
     amounts = [event["bytes"] for event in recorder.of("progress")]
     assert amounts[-1] == len(CONTENT)
     assert all(isinstance(amount, int) and 0 <= amount <= len(CONTENT) for amount in amounts)
+
+
+@pytest.mark.shows("U8")
+@pytest.mark.parametrize("faults", [[], [NoRanges()]], ids=["ranges", "no ranges"])
+async def test_the_total_is_told_as_soon_as_a_server_tells_it(
+    server: AssetServer, project: Project, faults: list[Fault]
+) -> None:
+    """Where the manifest has no size, the first answer has it: no progress is told without a total."""
+    project.add("a", [server.add("/a.bin", CONTENT, faults=faults).url], CONTENT, size=False)
+    async with asyncio.timeout(15), project.manager() as manager:
+        recorder = Recorder(manager)
+        await manager.get_asset_path("a")
+    assert {event["total"] for event in recorder.of("progress")} == {len(CONTENT)}
+    assert len(recorder.of("progress")) > 1
 
 
 @pytest.mark.shows("U10")

@@ -88,7 +88,7 @@ def unpacked_path(local_path: str) -> str:
 def member_path(name: str) -> str:
     """Return a member's name as a path: without ``./`` before it and ``/`` behind it; empty for the top folder."""
     while name.startswith("./"):
-        name = name[2:].lstrip("/") if name[2:3] == "/" else name[2:]
+        name = name[2:].lstrip("/")
     name = name.rstrip("/") if not name.startswith("/") else name
     return "" if name == "." else name
 

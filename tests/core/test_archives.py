@@ -62,13 +62,13 @@ def test_what_cannot_be_unpacked(path: str, complaint: str) -> None:
 
 def test_names_are_read_as_archives_write_them() -> None:
     """A leading ./ and a closing / mean nothing; the top folder is empty; an absolute name stays absolute."""
-    names = ["./a/b/", "././a", ".", "./", "/etc/x", "/", "a//b"]
-    assert [member_path(name) for name in names] == ["a/b", "a", "", "", "/etc/x", "/", "a//b"]
+    names = ["./a/b/", "././a", ".//a", ".", "./", "/etc/x", "/", "a//b"]
+    assert [member_path(name) for name in names] == ["a/b", "a", "a", "", "", "/etc/x", "/", "a//b"]
 
 
 @pytest.mark.parametrize(
     "path",
-    ["../a", "a/../../b", "/etc/passwd", "a\\..\\b", "C:/x", "a//b", "con", "a/nul.txt", "a\x00b", "a\nb", "x/.."],
+    ["../a", "a/../../b", "/etc/passwd", "a\\..\\b", "C:/x", "a//b", "con", "a/nul.txt", "a\x00b", "a\nb", "x/..", ""],
 )
 @pytest.mark.shows("S5")
 def test_names_that_are_refused(path: str) -> None:
@@ -93,6 +93,8 @@ def test_names_that_are_allowed(path: str) -> None:
         (file("a"), file("a/b")),
         (file("a/b"), file("a")),
         (Member("a", "folder"), file("a")),
+        (file("a"), Member("a", "folder")),
+        (Member("a", "folder"), Member("A", "folder")),
         (link("a", "b"), file("a/c")),
         (file("a/c"), link("a", "b")),
     ],
@@ -114,6 +116,9 @@ def test_a_folder_may_come_twice() -> None:
     [
         [("a", "/etc")],
         [("a", "..")],
+        [("a", "b\\..\\..\\x")],
+        [("a", "~/x")],
+        [("a", "b" * 1025)],
         [("d/a", "../../x")],
         [("a", "d/../../x")],
         # Each stays inside if read alone, together they lead out.
