@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -160,6 +160,86 @@ async def test_what_follows_a_body_is_never_an_answer() -> None:
             script.answers = [[with_length(b"true")]] * 2
             assert await asked(connection, url) == b"true"
         assert script.sockets == 2
+
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[None]]
+"""What a server does with a socket, given its number from 1."""
+
+
+@asynccontextmanager
+async def serving(handle: Handler) -> AsyncIterator[tuple[PlainConnection, str]]:
+    """A server that does this, with a connection to be used and an address."""
+    numbers = count(1)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await handle(reader, writer, next(numbers))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    connection = PlainConnection(HttpSettings())
+    try:
+        yield connection, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a"
+    finally:
+        await connection.aclose()
+        server.close()
+        await server.wait_closed()
+
+
+async def some_turns() -> None:
+    """Let the loop look at its sockets: what was sent within this process is there."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.shows("N5", "R7", "S3")
+@pytest.mark.parametrize("together", [True, False], ids=["in one packet", "when it is idle"])
+async def test_nothing_behind_a_body_goes_where_its_bytes_go(together: bool) -> None:
+    """A body that is received in place ends where its length says, and what follows costs the connection."""
+    waits, is_idle, sent = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    body, forged = CONTENT[:1000], with_length(b"forged")
+
+    async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        if number > 1:
+            writer.write(with_length(b"true"))
+            return
+        writer.write(HEAD + b"Content-Length: 1000\r\n\r\n")
+        await waits.wait()
+        writer.write(body + forged if together else body)
+        await is_idle.wait()
+        writer.write(forged)
+        sent.set()
+
+    async with serving(handle) as (connection, url):
+        response = await connection.get(url, {})
+        reading = asyncio.ensure_future(body_of(response))
+        await asyncio.sleep(0)
+        waits.set()
+        assert await reading == body
+        is_idle.set()
+        await sent.wait()
+        await some_turns()
+        assert connection.host == "", "it would be used again"
+        assert await asked(connection, url) == b"true"
+
+
+async def test_what_comes_before_anybody_reads_is_kept() -> None:
+    """A body that begins to arrive while its reader does something else is whole all the same, and not read ahead."""
+    has_head, sent = asyncio.Event(), asyncio.Event()
+
+    async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(CONTENT))
+        await has_head.wait()
+        writer.write(CONTENT)
+        sent.set()
+
+    async with serving(handle) as (connection, url):
+        response = await connection.get(url, {})
+        has_head.set()
+        await sent.wait()
+        await some_turns()
+        assert await body_of(response) == CONTENT
 
 
 @pytest.mark.shows("N17")
