@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from grym_fetch.backends import folders, unpacked
+from grym_fetch.backends import folders, unpack, unpacked
 from grym_fetch.backends.locks import Owner
 from grym_fetch.backends.threads import WorkerThreads
-from grym_fetch.backends.unpack import Unpacker, ensure_unpacked, forget_unpacked
+from grym_fetch.backends.unpack import Unpacker, ensure_unpacked, forget_unpacked, is_unpacked
 from grym_fetch.core.archives import Census, Limits, Member
 from grym_fetch.core.errors import DiskFull, StorageError, UnsafeArchive, UnsafePath
 from grym_fetch.core.manifest import Asset
@@ -323,6 +323,50 @@ def test_what_is_added_is_no_change(shelf: Shelf) -> None:
     assert not shelf.unpack()
 
 
+def test_an_archive_that_was_only_touched(shelf: Shelf) -> None:
+    """With a checksum it is the same archive, whatever its time says."""
+    path = shelf.put(TAR)
+    assert shelf.unpack()
+    os.utime(path, (1, 1))
+    assert not shelf.unpack()
+
+
+def test_whether_it_is_unpacked(shelf: Shelf) -> None:
+    """Asked without unpacking: there, of this very archive, and unchanged."""
+
+    def answer(checksum: str = CHECK) -> bool:
+        return is_unpacked(shelf.assets, shelf.local_path, checksum, shelf.assets / shelf.local_path)
+
+    shelf.put(TAR)
+    assert not answer()
+    shelf.unpack()
+    assert answer()
+    assert not answer(CHECK_2)
+    (shelf.tree / "top.txt").unlink()
+    assert not answer()
+
+
+@pytest.mark.parametrize("ending", ["tar", "zip"])
+def test_empty_folders_are_there(shelf: Shelf, ending: str) -> None:
+    """A folder with nothing in it is a member like any other."""
+    shelf.put(
+        tar_of({}, header("empty/deep", tarfile.DIRTYPE)) if ending == "tar" else zip_of({"empty/deep/": b""}), ending
+    )
+    shelf.unpack()
+    assert (shelf.tree / "empty" / "deep").is_dir()
+
+
+@pytest.mark.shows("S4")
+def test_a_reader_that_stops_early(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member that has fewer bytes than the archive says refuses it, also where the archive's reader says nothing."""
+    chunks = iter([b"short", b""])
+    monkeypatch.setattr(unpack, "members", lambda *_: iter([(Member("a", "file", size=10), lambda _: next(chunks))]))
+    shelf.put(TAR)
+    with pytest.raises(UnsafeArchive, match="its member 'a' is cut off"):
+        shelf.unpack()
+    assert not shelf.tree.exists()
+
+
 def test_an_unpinned_archive(shelf: Shelf) -> None:
     """Without a checksum the archive's size and time say whether it is the same."""
     shelf.put(TAR)
@@ -486,3 +530,12 @@ async def test_cancelling_ends_between_members(shelf: Shelf) -> None:
     assert seen == 1
     assert not shelf.tree.exists()
     assert shelf.stages() == []
+
+
+async def test_an_asset_that_is_no_archive(shelf: Shelf) -> None:
+    """What is not to be unpacked is left alone."""
+    threads = WorkerThreads("test", 1)
+    path = shelf.put(TAR)
+    await Unpacker(shelf.assets, threads).ensure(Asset("voices", "https://x.org/v", shelf.local_path), path)
+    threads.close()
+    assert not shelf.tree.exists()
