@@ -8,14 +8,15 @@ import pytest
 
 from grym_fetch.content import Content
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import RangeRefused
-from grym_fetch.core.http import Asked, NoRanges, ResponseHead, judge
+from grym_fetch.core.errors import ContentChanged, RangeRefused
+from grym_fetch.core.http import NO_VALIDATOR, Asked, Changed, NoRanges, ResponseHead, Whole, judge
+from grym_fetch.core.journal import piece_digest
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origins
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, SegmentSizes
 from grym_fetch.exchange import Answer
-from grym_fetch.intake import Attempt, Intake
+from grym_fetch.intake import MOST_CHANGES, Attempt, Intake, Restart
 from grym_fetch.testing import seeded_bytes
 from tests.fakes import InlineThreads, MemoryFolder, MemoryStage, VirtualClock
 
@@ -47,7 +48,7 @@ class Body:
 class Scene:
     """An asset of which nothing is here yet, one connection at work on a segment, and what it has received."""
 
-    def __init__(self, start: int, stop: int) -> None:
+    def __init__(self, start: int, stop: int, *, pinned: bool = True) -> None:
         self.folder = MemoryFolder(str(ASSET.checksum))
         self.origins = Origins(ASSET.urls)
         self.content = Content(
@@ -57,16 +58,17 @@ class Scene:
         self.intake = Intake(
             self.content,
             VirtualClock(),
-            pinned=True,
+            pinned=pinned,
             on_bytes=self._count,
             piece_size=4096,
             promised_size=True,
         )
         segments = self.content.segments
-        segments.take(length=start, horizon=UNBOUNDED) if start else None
+        # So small a content is given out in one go: cut it to what each connection shall have.
+        if start and (before := segments.take(length=start, horizon=UNBOUNDED)) is not None:
+            segments.cut(before, start)
         segment = segments.take(length=stop - start, horizon=UNBOUNDED)
         assert segment is not None
-        # So small a content is given out in one go: cut it to what this connection shall have.
         segments.cut(segment, stop)
         self.attempt = Attempt(segment, self.origins.current, "origin.example", 0.0)
 
@@ -122,3 +124,36 @@ async def test_what_a_refused_range_means(ranges: bool | None, faults: list[bool
         return
     assert await scene.intake.take_in(scene.attempt, answer) is None
     assert origin.ranges is False
+
+
+@pytest.mark.shows("R2", "S3")
+async def test_a_whole_stream_fills_the_gaps_and_nothing_else() -> None:
+    """What is on hand stays; each stretch around it is stored where it belongs, though it comes in one stream."""
+    scene = Scene(1000, 2000)
+    await scene.take_in(Body(1000, 2000))
+    segments = scene.content.segments
+    for segment in list(segments.in_flight):
+        segments.give_back(segment)
+    whole = segments.take_all()
+    assert whole is not None
+    stream = Body(0, len(DATA))
+    answer = Answer(stream, Whole(len(DATA), NO_VALIDATOR, framed=True), is_page=False)
+    assert await scene.intake.take_in(Attempt(whole, scene.origins.current, "origin.example", 0.0), answer) is None
+    assert scene.folder.part == DATA
+    assert sorted((p.start, p.stop) for p in scene.content.pieces) == [(0, 1000), (1000, 2000), (2000, 3000)]
+    assert all(piece_digest(DATA[p.start : p.stop]) == p.digest for p in scene.content.pieces)
+
+
+@pytest.mark.shows("R9", "R10", "R14")
+@pytest.mark.parametrize("pinned", [True, False])
+async def test_content_that_changes_again_and_again(pinned: bool) -> None:
+    """Each change starts it over; without a checksum it is soon read in one go, and in the end the origin is left."""
+    scene = Scene(0, 2500, pinned=pinned)
+    origin = scene.attempt.origin
+    for number in range(1, MOST_CHANGES + 2):
+        answer = Answer(Body(0, 2500), Changed("its ETag is another one", NO_VALIDATOR), is_page=False)
+        restart = await scene.intake.take_in(scene.attempt, answer)
+        assert isinstance(restart, Restart)
+        assert origin.ranges is (False if not pinned and number >= MOST_CHANGES else None)
+    with pytest.raises(ContentChanged, match="again and again"):
+        await scene.intake.take_in(scene.attempt, answer)
