@@ -270,6 +270,25 @@ async def test_nothing_is_hashed_beyond_a_gap() -> None:
     assert scene.is_right
 
 
+@pytest.mark.parametrize("is_left_behind", [True, False], ids=["proved", "read back"])
+async def test_no_turn_is_long(monkeypatch: pytest.MonkeyPatch, is_left_behind: bool) -> None:
+    """However much lies ready, it is taken a stride at a time: in between is told how far it is, and one can cancel."""
+    monkeypatch.setattr(module, "STRIDE", 1000)
+    monkeypatch.setattr(module, "MEMORY", 0)
+    stops = range(500, 4001, 500)
+    scene = Scene(await left_behind(stops) if is_left_behind else None)
+
+    async def story() -> None:
+        for stop in () if is_left_behind else stops:
+            await scene.stage.write(stop - 500, CONTENT[stop - 500 : stop], 0)
+        for stop in () if is_left_behind else stops:
+            scene.frontier.stored(stop - 500, stop)
+
+    await scene.play(story)
+    assert scene.is_right
+    assert scene.advanced == [1000, 2000, 3000, 4000]
+
+
 # -- claims ---------------------------------------------------------------------------------------------------------
 
 
