@@ -11,7 +11,7 @@ import trustme
 
 from grym_fetch import MirrorsExhausted
 from grym_fetch.testing import AssetServer, Redirect, Status, seeded_bytes
-from tests.project import Project
+from tests.project import CANARY, Project
 from tests.tinyproxy import TinyProxy
 
 pytestmark = [pytest.mark.tinyproxy, pytest.mark.shows("A18", "S7")]
@@ -79,13 +79,14 @@ async def test_http(tmp_path: Path, server: AssetServer, proxy: TinyProxy, monke
 
 
 async def test_https(tmp_path: Path, secure: AssetServer, proxy: TinyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through a tunnel: the proxy sees host and port, the server no proxy and none of its credentials."""
+    """Through a tunnel: the proxy sees host and port; the server its own token, and nothing of the proxy."""
     monkeypatch.setenv("HTTPS_PROXY", proxy.url(f"{LOGIN}:{PASSWORD}"))
     file = secure.add("/a.bin", CONTENT)
     await fetch(tmp_path, f"{file.url}?sig=secret")
     assert set(proxy.asked()) == {f"CONNECT 127.0.0.1:{secure.port}"}
     assert secure.stats.requests
     assert told_to(secure, "via") == told_to(secure, "proxy-authorization") == {None}
+    assert told_to(secure, "authorization") == {f"Bearer {CANARY}"}
 
 
 async def test_https_is_verified_through_the_proxy(
@@ -125,12 +126,19 @@ async def test_a_wrong_password(
     assert len(proxy.asked()) == 1
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_server_that_wants_credentials_is_not_called_a_proxy(
-    tmp_path: Path, proxy: TinyProxy, server: AssetServer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    proxy: TinyProxy,
+    server: AssetServer,
+    secure: AssetServer,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
 ) -> None:
     """What comes from behind the proxy is told as without one."""
     monkeypatch.setenv("ALL_PROXY", proxy.url(f"{LOGIN}:{PASSWORD}"))
-    text = await refusal(tmp_path, server.add("/a.bin", CONTENT, faults=[Status(401)]).url)
+    asked = secure if scheme == "https" else server
+    text = await refusal(tmp_path, asked.add("/a.bin", CONTENT, faults=[Status(401)]).url)
     assert "status 401: the server wants credentials" in text
     assert "proxy" not in text
 
