@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.paths import check_local_path
-from grym_fetch.repo.placeholder import Placeholder, asset_id, distinct_id
+from grym_fetch.repo.placeholder import MAX_BYTES, Placeholder, asset_id, distinct_id
 
 PLACEHOLDER = Placeholder(
     id="base",
@@ -54,11 +54,28 @@ def test_line_ends_of_another_system_do_no_harm() -> None:
     assert Placeholder.decode(PLACEHOLDER.encode().replace(b"\n", b"\r\n")) == PLACEHOLDER
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"something else\n", PLACEHOLDER.encode()[:60], b"x" * 100_000])
+GOOD = PLACEHOLDER.encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"", "does not begin"),
+        (b"\xff\xfe", "utf-8"),
+        (b"something else\n", "does not begin"),
+        (GOOD.replace(b"grym-fetch", b"grim-fetch", 1), "does not begin"),
+        (GOOD[:60], "has no line"),
+        (GOOD.replace(b"base.ckpt\n", b"base\r.ckpt\n", 1), "carriage return"),
+        (GOOD.replace(b"1500000", b"many"), "invalid literal"),
+        (GOOD.replace(b"sha256: ", b"sha256: x"), "hex digits"),
+        (GOOD + b"x" * MAX_BYTES, "too long"),
+    ],
+    ids=["empty", "binary", "other", "other head", "cut off", "carriage return", "size", "digest", "long"],
+)
 @pytest.mark.shows("S11")
-def test_what_is_no_placeholder_is_refused(data: bytes) -> None:
-    """A file that only has the name of a placeholder is not taken for one."""
-    with pytest.raises(ValueError, match=r"."):
+def test_what_is_no_placeholder_is_refused(data: bytes, complaint: str) -> None:
+    """A file that only has the name of a placeholder is not taken for one, however good the rest of it looks."""
+    with pytest.raises(ValueError, match=complaint):
         Placeholder.decode(data)
 
 
@@ -66,5 +83,6 @@ def test_ids_come_from_file_names() -> None:
     """An id is the file's name in plain characters, and grows by its folders until it is distinct."""
     assert asset_id("models/AudioLDM S (full).ckpt") == "audioldm-s-full"
     assert asset_id("models/.bin") == "bin"
+    assert asset_id("models/---.bin") == "asset"
     assert distinct_id("a/base/model.bin", {"model"}) == "base-model"
     assert distinct_id("model.bin", {"model", "model-2"}) == "model-3"
