@@ -8,8 +8,8 @@ import pytest
 
 from grym_fetch.content import Content
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import ContentChanged, RangeRefused
-from grym_fetch.core.http import NO_VALIDATOR, Asked, Changed, NoRanges, ResponseHead, Whole, judge
+from grym_fetch.core.errors import ContentChanged, RangeRefused, Throttled
+from grym_fetch.core.http import NO_VALIDATOR, Asked, Changed, NoRanges, Refused, ResponseHead, Whole, judge
 from grym_fetch.core.journal import piece_digest
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origins
@@ -157,3 +157,14 @@ async def test_content_that_changes_again_and_again(pinned: bool) -> None:
         assert origin.ranges is (False if not pinned and number >= MOST_CHANGES else None)
     with pytest.raises(ContentChanged, match="again and again"):
         await scene.intake.take_in(scene.attempt, answer)
+
+
+@pytest.mark.shows("C1")
+async def test_a_page_is_remembered() -> None:
+    """A page among good answers is a hint that is still there when the checksum turns out to be wrong."""
+    scene = Scene(0, 2500)
+    refusal = Answer(Body(0, 2500), Refused(503, "status 503", transient=True), is_page=True)
+    with pytest.raises(Throttled):
+        await scene.intake.take_in(scene.attempt, refusal)
+    await scene.take_in(Body(0, 2500))
+    assert scene.attempt.origin.sent_page
