@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from grym_fetch.content import Content
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import ContentChanged, RangeRefused, Throttled
-from grym_fetch.core.http import NO_VALIDATOR, Asked, Changed, NoRanges, Refused, ResponseHead, Whole, judge
+from grym_fetch.core.errors import BadResponse, ContentChanged, LengthMismatch, RangeRefused, Throttled
+from grym_fetch.core.http import (
+    NO_VALIDATOR,
+    Asked,
+    Changed,
+    NoRanges,
+    Refused,
+    ResponseHead,
+    Unsatisfiable,
+    Whole,
+    WrongLength,
+    judge,
+)
 from grym_fetch.core.journal import piece_digest
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origins
@@ -48,11 +60,12 @@ class Body:
 class Scene:
     """An asset of which nothing is here yet, one connection at work on a segment, and what it has received."""
 
-    def __init__(self, start: int, stop: int, *, pinned: bool = True) -> None:
+    def __init__(self, start: int, stop: int, *, pinned: bool = True, promised: bool = True) -> None:
+        asset = ASSET if promised else replace(ASSET, size=None)
         self.folder = MemoryFolder(str(ASSET.checksum))
         self.origins = Origins(ASSET.urls)
         self.content = Content(
-            ASSET, self.origins, MemoryStage(self.folder), InlineThreads(), lambda: None, SegmentSizes()
+            asset, self.origins, MemoryStage(self.folder), InlineThreads(), lambda: None, SegmentSizes()
         )
         self.received = 0
         self.intake = Intake(
@@ -61,7 +74,7 @@ class Scene:
             pinned=pinned,
             on_bytes=self._count,
             piece_size=4096,
-            promised_size=True,
+            promised_size=promised,
         )
         segments = self.content.segments
         # So small a content is given out in one go: cut it to what each connection shall have.
@@ -168,3 +181,56 @@ async def test_a_page_is_remembered() -> None:
         await scene.intake.take_in(scene.attempt, refusal)
     await scene.take_in(Body(0, 2500))
     assert scene.attempt.origin.sent_page
+
+
+@pytest.mark.shows("R17", "R18", "R20", "B25")
+@pytest.mark.parametrize(
+    ("start", "total", "learned"),
+    [(1000, 1000, 1000), (1000, None, 1000), (0, 0, 0), (0, None, None), (1000, 2000, None)],
+    ids=["it ends here", "it has no more", "it is empty", "it says nothing", "it has more"],
+)
+async def test_a_range_that_cannot_be_satisfied(start: int, total: int | None, learned: int | None) -> None:
+    """A 416 behind all that is known is the end of it; one that cannot mean that, is a refusal of ranges."""
+    scene = Scene(start, 2500, promised=False)
+    answer = Answer(Body(0, 2500), Unsatisfiable(total), is_page=False)
+    assert await scene.intake.take_in(scene.attempt, answer) is None
+    assert scene.content.size == learned
+    assert scene.attempt.origin.ranges is (None if learned is not None else False)
+
+
+@pytest.mark.shows("R8", "R17")
+async def test_a_416_with_another_length_than_was_promised() -> None:
+    """The manifest's size is not given up: the origin is not the right one."""
+    scene = Scene(0, 2500)
+    with pytest.raises(LengthMismatch, match="the manifest says 3000 bytes, the server 50"):
+        await scene.intake.take_in(scene.attempt, Answer(Body(0, 2500), Unsatisfiable(50), is_page=False))
+
+
+@pytest.mark.shows("R8")
+@pytest.mark.parametrize("promised", [True, False])
+async def test_another_length(promised: bool) -> None:
+    """What the manifest promises holds; what was only learned may have changed, and it is all begun anew."""
+    scene = Scene(0, 2500, promised=promised)
+    await scene.content.learn_size(3000, scene.attempt.origin)
+    answer = Answer(Body(0, 2500), WrongLength(50), is_page=False)
+    if promised:
+        with pytest.raises(LengthMismatch):
+            await scene.intake.take_in(scene.attempt, answer)
+    else:
+        restart = await scene.intake.take_in(scene.attempt, answer)
+        assert isinstance(restart, Restart)
+        assert restart.forget_size
+
+
+@pytest.mark.shows("N4")
+@pytest.mark.parametrize("promised", [True, False], ids=["the manifest has a size", "nobody knows the size"])
+async def test_a_body_that_ends_with_its_connection(promised: bool) -> None:
+    """Without a checksum it is believed only where the manifest says how long it is."""
+    scene = Scene(0, 2500, pinned=False, promised=promised)
+    answer = Answer(Body(0, len(DATA)), Whole(None, NO_VALIDATOR, framed=False), is_page=False)
+    if promised:
+        assert await scene.intake.take_in(scene.attempt, answer) is None
+        assert scene.folder.part == DATA
+    else:
+        with pytest.raises(BadResponse, match="nothing says where the content ends"):
+            await scene.intake.take_in(scene.attempt, answer)
