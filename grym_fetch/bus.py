@@ -24,6 +24,8 @@ STUCK = 0.05
 """Seconds. A callback that needs longer for one event is a slow one, and nobody waits for it to catch up."""
 PATIENCE = 2.0
 """Seconds. One that needs longer for one event, once everything else is over, gets no more of them."""
+HURRY = 1.0
+"""Seconds that callbacks have for everything when somebody is in a hurry."""
 
 EventCallback = Callable[[Event], object] | Callable[[Event], Awaitable[object]]
 
@@ -122,6 +124,7 @@ class EventBus:
         self._wall_clock = wall_clock
         self._subscriptions: list[Subscription] = []
         self._pumps: dict[asyncio.Task[None], Subscription] = {}
+        self._closes_within: float | None = None
         self.is_closed = False
 
     def emit(self, event: Event) -> None:
@@ -181,10 +184,14 @@ class EventBus:
             except TimeoutError:
                 return
 
-    async def aclose(self, *, patience: float = PATIENCE, longest: float | None = None) -> None:
-        """End all subscriptions. Callbacks get all that is queued, as long as they need for it.
+    def hurry(self) -> None:
+        """Somebody wants to be gone soon, as after Ctrl-C: a callback that is far behind shall not hold that up."""
+        self._closes_within = HURRY
 
-        One that takes longer than ``patience`` seconds for a single event is cancelled, and all are after ``longest``.
+    async def aclose(self, *, patience: float = PATIENCE) -> None:
+        """End all subscriptions. Callbacks get all that is queued, as long as they need for it, unless in a `hurry`.
+
+        One that takes longer than ``patience`` seconds for a single event is cancelled.
         """
         self.is_closed = True
         for subscription in self._subscriptions:
@@ -194,7 +201,7 @@ class EventBus:
         pumps = {task: listener for task, listener in self._pumps.items() if task is not asyncio.current_task()}
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(longest):
+                async with asyncio.timeout(self._closes_within):
                     await asyncio.gather(*(self._run_out(task, each, patience) for task, each in pumps.items()))
         finally:
             late = [task for task in pumps if not task.done()]

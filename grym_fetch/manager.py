@@ -91,8 +91,9 @@ class AssetManager:
         return self
 
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:
-        # Who is cancelled wants to be gone soon: a callback that is far behind does not hold that up.
-        await self._close(longest=1.0 if isinstance(error, asyncio.CancelledError) else None)
+        if isinstance(error, asyncio.CancelledError):
+            self._bus.hurry()
+        await self.aclose()
 
     async def initialize(self) -> None:
         """Find and read the manifest. Raises `ManifestError`. Idempotent; every other method does it when needed."""
@@ -106,14 +107,10 @@ class AssetManager:
 
         Callbacks get what they have not had yet; one that takes longer than 2 s for a single event is given up.
         """
-        await self._close(longest=None)
-
-    async def _close(self, *, longest: float | None) -> None:
-        """Close. ``longest``: seconds that callbacks may take for everything together."""
         try:
             await self._close_desk()
         finally:
-            await self._bus.aclose(longest=longest)
+            await self._bus.aclose()
             await self._close_desk()  # what a callback has asked for meanwhile
 
     async def _close_desk(self) -> None:

@@ -21,9 +21,13 @@ MIB = 1024 * 1024
 SIZE = 24 * MIB
 
 PRELUDE = """
+import signal
 import sys
 import threading
 from grym_fetch.blocking import AssetManager
+
+# A shell starts what it leaves in the background with SIGINT ignored, and so would this be if the tests run there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def say(word, number):
     sys.stdout.write(f"{word} {number}\\n")  # at once, for two threads speak
