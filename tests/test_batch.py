@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from grym_fetch import SyncFailed, UnsafePath
 from grym_fetch.backends.bundle import Bundles
 from grym_fetch.backends.locks import FileLock
 from grym_fetch.backends.threads import WorkerThreads
-from grym_fetch.batch import LEAST, PATIENCE, SMALL, TURN, Batch
+from grym_fetch.batch import LEAST, PATIENCE, SMALL, TURN, Batch, is_small
 from grym_fetch.core.addresses import Credentials
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.manifest import Asset
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.exchange import Exchange
 from grym_fetch.testing import (
@@ -86,6 +88,24 @@ async def test_many_small_assets(server: AssetServer, project: Project) -> None:
     async with project.manager() as manager:
         assert len((await manager.sync()).reused) == COUNT
     assert len(server.stats.requests) == COUNT
+
+
+def test_which_are_small() -> None:
+    """What has a checksum and a size of up to 256 KiB and is not unpacked; all else goes the long way."""
+    small = Asset("a", "https://origin.example/a", "a", checksum=Checksum.of(b""), size=SMALL)
+    assert is_small(small)
+    assert not is_small(replace(small, size=SMALL + 1))
+    assert not is_small(replace(small, size=None))
+    assert not is_small(replace(small, checksum=None))
+    assert not is_small(replace(small, extract=True))
+
+
+async def test_no_more_connections_to_a_host_than_allowed(server: AssetServer, project: Project) -> None:
+    """The limit for one host holds for small assets, too."""
+    fill(project, server)
+    async with project.manager(parallel=4, max_per_host=1) as manager:
+        await manager.sync()
+    assert server.stats.most_open_connections == 1
 
 
 UNUSUAL: dict[str, list[Fault]] = {

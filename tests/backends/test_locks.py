@@ -82,6 +82,20 @@ def test_a_second_release_does_not_free_the_next_holder(path: Path) -> None:
     second.release()
 
 
+@pytest.mark.shows("X4")
+def test_a_release_does_not_take_away_the_file_of_another(path: Path) -> None:
+    """Somebody has removed our lock file and another process holds a new one: that one stays, and is held."""
+    first, second = FileLock(path), FileLock(path)
+    first.try_acquire()
+    path.unlink()
+    assert second.try_acquire()
+    first.release()
+    assert path.exists()
+    assert not FileLock(path).try_acquire()
+    second.release()
+    assert not path.exists()
+
+
 @pytest.mark.shows("B10", "B60", "X2")
 def test_the_lock_of_a_killed_process_is_free(path: Path, other: subprocess.Popen[str]) -> None:
     """A holder that was killed blocks nobody, although its file is still there."""
@@ -242,6 +256,12 @@ CHANGES: list[tuple[str, Callable[[Owner], Owner], bool]] = [
 def test_death_is_certain_or_not_claimed(change: Callable[[Owner], Owner], is_dead: bool) -> None:
     """A process number that was given anew means death; what another machine does is not known here."""
     assert change(Owner.this()).is_dead is is_dead
+
+
+def test_without_proc_nobody_is_declared_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system does not say which boot this is, two processes that do not know it are not of the same."""
+    monkeypatch.setattr("grym_fetch.backends.locks._boot_id", lambda: "")
+    assert not Owner(1 << 30, "1", "", "here").is_dead
 
 
 @pytest.mark.root
