@@ -20,6 +20,7 @@ import atexit
 import functools
 import inspect
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -100,6 +101,7 @@ class _LoopThread:
         self._pid = os.getpid()
         self._lock = threading.RLock()  # a finalizer may come in the middle of anything
         self._ending = False
+        self._was_interrupted = False
         self._stop = asyncio.Event()
         self._trouble: BaseException | None = None
         self._loop = asyncio.new_event_loop()
@@ -122,7 +124,8 @@ class _LoopThread:
         try:
             await self._stop.wait()
         finally:
-            await self.manager.aclose()
+            reason = asyncio.CancelledError() if self._was_interrupted else None
+            await self.manager.__aexit__(type(reason), reason, None)
 
     @property
     def is_of_another_process(self) -> bool:
@@ -162,12 +165,13 @@ class _LoopThread:
         with suppress(CancelledError):
             self.run(call)
 
-    def abandon(self) -> None:
-        """Let it end; do not wait. Idempotent."""
+    def abandon(self, *, was_interrupted: bool = False) -> None:
+        """Let it end; do not wait. After an interruption, slow callbacks are not waited for either. Idempotent."""
         if self.is_of_another_process:
             return  # the thread is not here, and the loop's wires are the other process's
         with self._lock:
             self._ending = True
+            self._was_interrupted = self._was_interrupted or was_interrupted
             with suppress(RuntimeError):  # closed already
                 self._loop.call_soon_threadsafe(self._stop.set)
 
@@ -176,11 +180,11 @@ class _LoopThread:
         if not self.is_of_another_process:
             self._thread.join(timeout)
 
-    def end(self) -> None:
+    def end(self, *, was_interrupted: bool = False) -> None:
         """Close the manager and wait until its thread is gone."""
         if self.is_current:
             raise RuntimeError("a manager cannot be closed inside its own loop")
-        self.abandon()
+        self.abandon(was_interrupted=was_interrupted)
         self.join()
         if self._trouble is not None:
             raise self._trouble
@@ -192,8 +196,9 @@ _alive: weakref.WeakSet[_LoopThread] = weakref.WeakSet()
 def _at_shutdown() -> None:
     """Close what was left open, while threads can still be waited for: what has arrived is kept and recorded."""
     left = list(_alive)
+    was_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt  # and nobody has caught it
     for thread in left:
-        thread.abandon()
+        thread.abandon(was_interrupted=was_interrupted)
     for thread in left:
         thread.join(PATIENCE_AT_SHUTDOWN)
 
@@ -295,8 +300,8 @@ class AssetManager:
             raise
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._close(was_interrupted=isinstance(error, KeyboardInterrupt))
 
     def initialize(self) -> None:
         """Find and read the manifest. Raises `ManifestError`. Idempotent; every other method does it when needed."""
@@ -307,6 +312,9 @@ class AssetManager:
 
         Calls of other threads end with `concurrent.futures.CancelledError`. Idempotent; a later call starts anew.
         """
+        self._close(was_interrupted=False)
+
+    def _close(self, *, was_interrupted: bool) -> None:
         with self._lock:
             thread = self._thread
             if thread is None:
@@ -314,7 +322,7 @@ class AssetManager:
             if not thread.is_current:
                 self._thread, self._manager = None, self._make()
                 self._forget()
-        thread.end()
+        thread.end(was_interrupted=was_interrupted)
 
     def _started(self) -> _LoopThread:
         with self._lock:

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from grym_fetch import (
     manager,
 )
 from grym_fetch.blocking import AssetManager, _without_await
+from grym_fetch.core.events import Event
 from grym_fetch.testing import AssetServer, HangBeforeBody, Status, Throttle, seeded_bytes, serve_in_thread
 from tests.project import KIB, SMALL, Project
 
@@ -338,6 +340,26 @@ def interrupt() -> Iterator[Callable[[], None]]:
     before = signal.signal(signal.SIGUSR1, handle)
     yield lambda: os.kill(os.getpid(), signal.SIGUSR1)
     signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.shows("U6", "B61")
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_an_interruption_does_not_wait_for_a_slow_callback(project: Project, interrupted: bool) -> None:
+    """Left by Ctrl-C, a block gives a callback that is behind a second; left in peace, all the time it needs."""
+    seen: list[str] = []
+    never = threading.Event()
+
+    def slow(event: Event) -> None:
+        seen.append(event.type)
+        never.wait(0.06)
+
+    with suppress(KeyboardInterrupt), blocking(project) as assets:
+        assets.on_event(slow)
+        for _ in range(12):
+            assets.sync()  # about 40 events: more than it can deal with in a second
+        if interrupted:
+            raise KeyboardInterrupt
+    assert (seen.count("run_finished") == 12) is not interrupted
 
 
 @pytest.mark.shows("P8")
