@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Iterator
 
 import pytest
@@ -164,6 +165,14 @@ def terminal() -> Iterator[tuple[int, int]]:
     os.close(written)
 
 
+def read_until(descriptor: int, text: str) -> str:
+    """Read what a person sees, up to a text: the system hands it on in portions, and when it likes."""
+    shown = b""
+    while text.encode() not in shown and select.select([descriptor], [], [], 10)[0]:
+        shown += os.read(descriptor, 65_536)
+    return shown.decode()
+
+
 async def test_a_real_terminal_is_left_as_it_was(terminal: tuple[int, int]) -> None:
     """On a pseudo-terminal the live display is chosen, shows the run, and ends with a visible cursor."""
     written, seen = terminal
@@ -176,7 +185,7 @@ async def test_a_real_terminal_is_left_as_it_was(terminal: tuple[int, int]) -> N
         bus.publish(FINISHED)
         bus.close()
         await running
-    shown = os.read(seen, 65536).decode()
+    shown = read_until(seen, SHOW_CURSOR)
     assert "1 verified, 0 already there, 0 failed" in shown
     assert "✓ " in shown
     assert shown.count(HIDE_CURSOR) == shown.count(SHOW_CURSOR) == 1
