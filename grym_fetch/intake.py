@@ -159,7 +159,7 @@ class Intake:
                 origin.digest = digest
                 raise IntegrityError(f"checksum mismatch: by its own Repr-Digest the server has {digest}")
             case http.NoRanges(reason=reason):
-                self._no_ranges(origin, reason)
+                self._no_ranges(attempt, reason)
             case http.Refused(status=status, reason=reason, retry_after=retry_after):
                 if status in (429, 503) or retry_after is not None:
                     raise Throttled(origin.url, status, reason, retry_after)
@@ -225,7 +225,7 @@ class Intake:
                 return await self._learn_size(start, origin)
         elif total is not None and total != content.size:
             return self._wrong_length(origin, total, "")
-        self._no_ranges(origin, "the server calls a good range unsatisfiable (416)")
+        self._no_ranges(attempt, "the server calls a good range unsatisfiable (416)")
         return None
 
     async def _learn_size(self, size: int, origin: Origin) -> Restart | None:
@@ -237,8 +237,11 @@ class Intake:
         await self._content.learn_size(size, origin)
         return None
 
-    def _no_ranges(self, origin: Origin, reason: str) -> None:
+    def _no_ranges(self, attempt: Attempt, reason: str) -> None:
         """The bytes could belong elsewhere. Where ranges have worked, once is a fault; else the whole is asked for."""
+        origin = attempt.origin
+        if origin.ranges is False and not attempt.segment.whole:
+            raise SingleStream(origin.url)  # it was asked before that was known, so this is no further failure
         origin.range_faults += 1
         if origin.ranges is False or (origin.ranges is True and origin.range_faults < 2):
             raise RangeRefused(origin.url, reason)

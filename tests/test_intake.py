@@ -28,7 +28,7 @@ from grym_fetch.core.origins import Origins
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, SegmentSizes
 from grym_fetch.exchange import Answer
-from grym_fetch.intake import MOST_CHANGES, Attempt, Intake, Restart
+from grym_fetch.intake import MOST_CHANGES, Attempt, Intake, Restart, SingleStream
 from grym_fetch.testing import seeded_bytes
 from tests.fakes import InlineThreads, MemoryFolder, MemoryStage, VirtualClock
 
@@ -118,25 +118,38 @@ async def test_what_was_given_to_somebody_else_is_not_taken(kept: int) -> None:
 
 
 @pytest.mark.shows("R22", "R4")
-@pytest.mark.parametrize(
-    ("ranges", "faults"),
-    [(None, []), (True, [True]), (False, [False])],
-    ids=["never seen to work", "have worked", "known not to work"],
-)
-async def test_what_a_refused_range_means(ranges: bool | None, faults: list[bool]) -> None:
+@pytest.mark.parametrize("have_worked", [True, False])
+async def test_what_a_refused_range_means(have_worked: bool) -> None:
     """Where ranges have worked, one refusal is a fault, to be tried again; two, or the very first, end them."""
     scene = Scene(0, 2500)
     origin = scene.attempt.origin
-    origin.ranges = ranges
+    origin.ranges = True if have_worked else None
     answer = Answer(Body(0, 2500), NoRanges("the range is another one"), is_page=False)
-    for still in faults:
+    if have_worked:
         with pytest.raises(RangeRefused):
             await scene.intake.take_in(scene.attempt, answer)
-        assert origin.ranges is still
-    if ranges is False:
-        return
+        assert origin.ranges is True
     assert await scene.intake.take_in(scene.attempt, answer) is None
     assert origin.ranges is False
+
+
+@pytest.mark.shows("R22", "B35")
+async def test_a_refusal_that_comes_late_is_no_further_failure() -> None:
+    """Others had asked for ranges before it was known that there are none; a refusal of the whole is one."""
+    scene = Scene(0, 2500)
+    scene.attempt.origin.ranges = False
+    answer = Answer(Body(0, 2500), NoRanges("the range is another one"), is_page=False)
+    with pytest.raises(SingleStream):
+        await scene.intake.take_in(scene.attempt, answer)
+    segments = scene.content.segments
+    segments.give_back(scene.attempt.segment)
+    whole = segments.take_all()
+    assert whole is not None
+    with pytest.raises(RangeRefused):
+        await scene.intake.take_in(
+            Attempt(whole, scene.attempt.origin, "origin.example", 0.0),
+            Answer(Body(0, 2500), Unsatisfiable(None), is_page=False),
+        )
 
 
 @pytest.mark.shows("R2", "S3")
