@@ -172,17 +172,7 @@ class EventBus:
         if behind:
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
-                    await asyncio.gather(*(self._catch_up(subscription, stuck) for subscription in behind))
-
-    @staticmethod
-    async def _catch_up(subscription: Subscription, stuck: float) -> None:
-        while not subscription.handled.is_set():
-            subscription.moved.clear()
-            try:
-                async with asyncio.timeout(stuck):
-                    await subscription.moved.wait()
-            except TimeoutError:
-                return
+                    await asyncio.gather(*(_follow(each, each.handled.is_set, stuck) for each in behind))
 
     def hurry(self) -> None:
         """Somebody wants to be gone soon, as after Ctrl-C: a callback that is far behind shall not hold that up."""
@@ -202,7 +192,7 @@ class EventBus:
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._closes_within):
-                    await asyncio.gather(*(self._run_out(task, each, patience) for task, each in pumps.items()))
+                    await asyncio.gather(*(_follow(each, task.done, patience) for task, each in pumps.items()))
         finally:
             late = [task for task in pumps if not task.done()]
             for task in late:
@@ -210,16 +200,16 @@ class EventBus:
             if late:
                 await asyncio.wait(late, timeout=patience)
 
-    @staticmethod
-    async def _run_out(pump: asyncio.Task[None], subscription: Subscription, patience: float) -> None:
-        """Wait until a callback has had everything, or takes too long for one event."""
-        while not pump.done():
-            subscription.moved.clear()
-            try:
-                async with asyncio.timeout(patience):
-                    await subscription.moved.wait()
-            except TimeoutError:
-                return
+
+async def _follow(subscription: Subscription, is_there: Callable[[], bool], patience: float) -> None:
+    """Wait until a callback has got there, or takes longer than ``patience`` seconds for one event."""
+    while not is_there():
+        subscription.moved.clear()
+        try:
+            async with asyncio.timeout(patience):
+                await subscription.moved.wait()
+        except TimeoutError:
+            return
 
 
 async def _pump(subscription: Subscription, callback: EventCallback) -> None:

@@ -85,6 +85,15 @@ class Scene:
         segments.cut(segment, stop)
         self.attempt = Attempt(segment, self.origins.current, "origin.example", 0.0)
 
+    def ask_for_all(self) -> Attempt:
+        """Give all segments back, and have the connection ask for the whole."""
+        segments = self.content.segments
+        for segment in list(segments.in_flight):
+            segments.give_back(segment)
+        whole = segments.take_all()
+        assert whole is not None
+        return Attempt(whole, self.origins.current, "origin.example", 0.0)
+
     def _count(self, _origin: object, count: int, _missing: int, _now: float) -> None:
         self.received += count
 
@@ -141,15 +150,9 @@ async def test_a_refusal_that_comes_late_is_no_further_failure() -> None:
     answer = Answer(Body(0, 2500), NoRanges("the range is another one"), is_page=False)
     with pytest.raises(SingleStream):
         await scene.intake.take_in(scene.attempt, answer)
-    segments = scene.content.segments
-    segments.give_back(scene.attempt.segment)
-    whole = segments.take_all()
-    assert whole is not None
+    whole = scene.ask_for_all()
     with pytest.raises(RangeRefused):
-        await scene.intake.take_in(
-            Attempt(whole, scene.attempt.origin, "origin.example", 0.0),
-            Answer(Body(0, 2500), Unsatisfiable(None), is_page=False),
-        )
+        await scene.intake.take_in(whole, Answer(Body(0, 2500), Unsatisfiable(None), is_page=False))
 
 
 @pytest.mark.shows("R2", "S3")
@@ -157,14 +160,10 @@ async def test_a_whole_stream_fills_the_gaps_and_nothing_else() -> None:
     """What is on hand stays; each stretch around it is stored where it belongs, though it comes in one stream."""
     scene = Scene(1000, 2000)
     await scene.take_in(Body(1000, 2000))
-    segments = scene.content.segments
-    for segment in list(segments.in_flight):
-        segments.give_back(segment)
-    whole = segments.take_all()
-    assert whole is not None
+    whole = scene.ask_for_all()
     stream = Body(0, len(DATA))
     answer = Answer(stream, Whole(len(DATA), NO_VALIDATOR, framed=True), is_page=False)
-    assert await scene.intake.take_in(Attempt(whole, scene.origins.current, "origin.example", 0.0), answer) is None
+    assert await scene.intake.take_in(whole, answer) is None
     assert scene.folder.part == DATA
     assert sorted((p.start, p.stop) for p in scene.content.pieces) == [(0, 1000), (1000, 2000), (2000, 3000)]
     assert all(piece_digest(DATA[p.start : p.stop]) == p.digest for p in scene.content.pieces)

@@ -20,6 +20,21 @@ CONTENT = bytes(range(256)) * 1000
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
+@asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], **more: float
+) -> AsyncIterator[tuple[PlainConnection, str]]:
+    """A server that does this with each socket, with a connection to be used and an address."""
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    connection = PlainConnection(HttpSettings(**more))  # type: ignore[arg-type]  # times only
+    try:
+        yield connection, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a"
+    finally:
+        await connection.aclose()
+        server.close()
+        await server.wait_closed()
+
+
 class Script:
     """A server that answers each request on a socket with the next of its answers, in the portions given.
 
@@ -34,14 +49,8 @@ class Script:
     @asynccontextmanager
     async def running(self, **more: float) -> AsyncIterator[tuple[PlainConnection, str]]:
         """The server, with a connection to be used and an address."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        connection = PlainConnection(HttpSettings(**more))  # type: ignore[arg-type]  # times only
-        try:
-            yield connection, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a"
-        finally:
-            await connection.aclose()
-            server.close()
-            await server.wait_closed()
+        async with listening(self._serve, **more) as both:
+            yield both
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.sockets += 1
@@ -155,8 +164,7 @@ async def test_what_follows_a_body_is_never_an_answer() -> None:
         script.answers *= 2
         async with script.running() as (connection, url):
             assert await asked(connection, url) == b"body"
-            for _ in range(20):
-                await asyncio.sleep(0)
+            await some_turns()
             script.answers = [[with_length(b"true")]] * 2
             assert await asked(connection, url) == b"true"
         assert script.sockets == 2
@@ -177,14 +185,8 @@ async def serving(handle: Handler) -> AsyncIterator[tuple[PlainConnection, str]]
         await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    connection = PlainConnection(HttpSettings())
-    try:
-        yield connection, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a"
-    finally:
-        await connection.aclose()
-        server.close()
-        await server.wait_closed()
+    async with listening(serve) as both:
+        yield both
 
 
 async def some_turns() -> None:
