@@ -19,6 +19,7 @@ import asyncio
 import itertools
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from grym_fetch.backends.bundle import PATH_KEY, Bundles
@@ -71,9 +72,9 @@ class DiskStore:
                 descriptor = open_folder(self.assets_dir, (STATE_FOLDER, name), create=True)
                 os.close(descriptor)
             os.chmod(self.state_dir, 0o700)
-            marker = self.state_dir / ".gitignore"
-            if not marker.exists():
-                marker.write_text("*\n", encoding="ascii")
+            # "x": neither what is there is written to, nor what a symlink there leads to.
+            with suppress(FileExistsError), open(self.state_dir / ".gitignore", "x", encoding="ascii") as marker:
+                marker.write("*\n")
 
     def lock(self, key: StageKey) -> FileLock:
         """The lock of an asset, not taken yet."""

@@ -171,11 +171,8 @@ class Room:
         for old in (stage / "old", stage / "tree"):
             if not stat.S_ISDIR(mode_of(old)):
                 continue
-            if known is not None and known.is_at(old):
-                # The new tree, which never got to its place.
-                shutil.rmtree(old)
-                continue
             if known is not None:
+                # All of it where it is the new tree, which never got to its place.
                 remove_known(old, known)
             if old.exists():
                 self._keep(old)

@@ -122,6 +122,18 @@ async def test_our_folder_is_never_a_symlink(tmp_path: Path) -> None:
     assert list((tmp_path / "outside").iterdir()) == []
 
 
+@pytest.mark.shows("S5")
+async def test_no_symlink_in_our_folder_is_written_through(tmp_path: Path) -> None:
+    """The mark for git is not made where a symlink in its place leads, be there nothing or a file."""
+    state = tmp_path / "assets/.grym-fetch"
+    state.mkdir(parents=True)
+    (state / ".gitignore").symlink_to(tmp_path / "outside")
+    store = DiskStore(tmp_path / "assets")
+    await store.prepare()
+    store.close()
+    assert not (tmp_path / "outside").exists()
+
+
 def test_a_key_is_safe_in_a_file_name() -> None:
     """Whatever a path looks like, its key is a short word, and no two share it."""
     keys = [StageKey("../" * 100 + name, "x") for name in ("a", "b", "a\n", "ä" * 200)]

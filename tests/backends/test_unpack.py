@@ -315,6 +315,19 @@ def test_a_changed_tree_is_unpacked_anew(shelf: Shelf) -> None:
     }
 
 
+def test_what_was_added_is_kept_whatever_the_new_archive_has(shelf: Shelf) -> None:
+    """A new archive that asks nothing of the tree (it has a folder only) is no reason to take the old one for it."""
+    shelf.put(tar_of({**FILES, "empty/x": b""}))
+    shelf.unpack()
+    (shelf.tree / "notes").write_bytes(b"mine")
+    shelf.put(tar_of({}, header("empty", tarfile.DIRTYPE)))
+    assert shelf.unpack(CHECK_2)
+    assert shelf.read() == {}
+    kept = shelf.tree.with_name("voices.old")
+    assert {path.name: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == {"notes": b"mine"}
+    assert shelf.stages() == []
+
+
 def test_what_is_added_is_no_change(shelf: Shelf) -> None:
     """A file that somebody put into the tree does not cause unpacking."""
     shelf.put(TAR)
