@@ -22,7 +22,7 @@ from grym_fetch.backends.bundle import PATH_KEY
 from grym_fetch.backends.folders import storage_errors
 from grym_fetch.backends.locks import FileLock, Owner
 from grym_fetch.backends.stage import StageKey
-from grym_fetch.backends.stamps import Fingerprint, decode_stamp, encode_stamp
+from grym_fetch.backends.stamps import Fingerprint, decode_stamp, encode_stamp, replace_log
 from grym_fetch.core.paths import STATE_FOLDER
 
 _STAGE = re.compile(r"([0-9a-f]{24})\.([0-9a-f]{16})\.([^.]+)\.([0-9a-f]{8})")
@@ -187,10 +187,7 @@ def _remove_lock(path: Path, *, dry_run: bool) -> bool:
 
 
 def _remove_stamps(log: Path, *, dry_run: bool) -> Pruned | None:
-    """Write the log of stamps anew without those that no longer hold.
-
-    A stamp that another process adds in this very moment is lost, which costs it one more look at the file's bytes.
-    """
+    """Write the log of stamps anew without those that no longer hold."""
     try:
         descriptor = os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -205,15 +202,7 @@ def _remove_stamps(log: Path, *, dry_run: bool) -> Pruned | None:
     if len(new) >= len(old):
         return None
     if not dry_run:
-        fresh = log.with_name(f"{log.name}.{_nonce()}")
-        try:
-            target = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(target, "wb") as file:
-                file.write(new)
-            os.rename(fresh, log)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
+        replace_log(log, new)
     stale = len(stamps) - len(kept)
     reason = f"{stale} of {len(stamps)} are of files that have changed or gone" if stale else "written more than once"
     return Pruned("stamps", log.name, reason, len(old) - len(new))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
@@ -123,12 +124,24 @@ class Stamps:
             os.close(descriptor)
 
     def _compact(self) -> None:
-        fresh = self._log.with_name(f"{self._log.name}.{os.getpid()}")
-        try:
-            fresh.write_bytes(b"".join(encode_stamp(path, *stamp) for path, stamp in (self._known or {}).items()))
-            os.replace(fresh, self._log)
-        except OSError:
-            fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            replace_log(self._log, b"".join(encode_stamp(path, *stamp) for path, stamp in (self._known or {}).items()))
+
+
+def replace_log(log: Path, lines: bytes) -> None:
+    """Put a new log in the place of the old one, whole. Raises ``OSError``, and leaves the old one then.
+
+    A stamp that another process adds in this very moment is lost, which costs it one more look at the file's bytes.
+    """
+    fresh = log.with_name(f"{log.name}.{secrets.token_hex(4)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(fresh, flags, 0o600), "wb") as file:
+            file.write(lines)
+        os.rename(fresh, log)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def encode_stamp(path: str, checksum: str, look: Fingerprint) -> bytes:
