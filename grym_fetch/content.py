@@ -110,6 +110,9 @@ class Content:
 
     async def learn_validator(self, origin: Origin, validator: Validator) -> None:
         """The origin said what names its representation."""
+        if validator.server != origin.server:
+            origin.is_mixed = origin.is_mixed or self.bytes_given(origin) > 0
+            origin.server = validator.server
         if validator and validator != origin.validator:
             origin.validator = validator
             await self._stage.note_origin(origin.number, origin.url, validator)

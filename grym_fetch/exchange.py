@@ -2,18 +2,26 @@
 
 Rules: redirects are followed here, by hand, each hop checked; Range and If-Range go along, credentials only while
 scheme, host and port stay the same. Where a chain ended is remembered per origin and asked directly from then on; when
-that address answers as expired, the chain is walked again, once.
+that address answers as expired, the chain is walked again, once. A validator is for the server that said it: at the end
+of another chain it is no condition, and contradicts nothing.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from yarl import URL
 
 from grym_fetch.backends.base import Connection, Response
-from grym_fetch.core.addresses import MAX_REDIRECTS, Credentials, follow_redirect, origin_key, parse_address
+from grym_fetch.core.addresses import (
+    MAX_REDIRECTS,
+    Credentials,
+    follow_redirect,
+    origin_key,
+    parse_address,
+    server_mark,
+)
 from grym_fetch.core.errors import BadResponse, GrymFetchError, TooManyRedirects
 from grym_fetch.core.http import Asked, Redirected, Verdict, judge
 from grym_fetch.core.origins import Origin
@@ -97,9 +105,10 @@ class Exchange:
 
     async def _ask(self, connection: Connection, first: URL, here: URL, asked: Asked, *, is_own: bool) -> Answer:
         fields: dict[str, str] = {}
+        server = server_mark(here)
         if asked.wanted is not None:
             fields["Range"] = range_header(asked.wanted)
-            if asked.validator.if_range:
+            if asked.validator.if_range and asked.validator.is_for(server):
                 fields["If-Range"] = asked.validator.if_range
         authorization = self._credentials.authorization(first) if is_own else None
         if authorization:
@@ -107,4 +116,4 @@ class Exchange:
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
         response = await connection.get(str(bare.with_fragment(None)), fields)
         is_page = "html" in (response.head.get("content-type") or "").lower()
-        return Answer(response, judge(asked, response.head), is_page)
+        return Answer(response, judge(asked, replace(response.head, server=server)), is_page)

@@ -213,15 +213,15 @@ class Intake:
         """
         if self._pinned:
             return True
-        return validator.is_strong and (
-            not self._content.segments.on_hand_bytes or validator.etag == origin.validator.etag
-        )
+        if not self._content.segments.on_hand_bytes:
+            return validator.is_strong
+        return validator.proves(origin.validator)
 
     async def _unsatisfiable(self, attempt: Attempt, total: int | None) -> Restart | None:
         origin, start, content = attempt.origin, attempt.segment.start, self._content
         if content.size is None:
-            if total == start or (total is None and start > 0):
-                # We hold everything before it, and there is nothing more: that is the end.
+            if total == start or (total is None and start > 0 and self._pinned):
+                # We hold everything before it, and there is nothing more: that is the end, or the checksum tells.
                 return await self._learn_size(start, origin)
         elif total is not None and total != content.size:
             return self._wrong_length(origin, total, "")

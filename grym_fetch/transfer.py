@@ -201,11 +201,16 @@ class Transfer:
 
         Some origin must be able to give the whole right content by itself. One after the other is trusted with that:
         it is asked for what it has not given in this run; where its bytes differ from what is on hand, they replace
-        it. One that has given everything and is still wrong is not asked again, since asking again would not mend it.
+        it. One that has given everything and is still wrong is not asked again, since asking again would not mend it;
+        but once, if its redirects led to several servers, for what one of them has.
         """
         givers = {NOBODY_NOW if self._content.is_inherited(p) else p.origin for p in self._content.pieces}
         if len(givers) == 1 and NOBODY_NOW not in givers:
             origin = self._origins.all[givers.pop()]
+            if origin.is_mixed and not self._trials[origin]:
+                self._trials[origin] += 1
+                origin.is_mixed = False
+                return Restart("the checksum does not match; asking one server for what several gave", origin=origin)
             origin.is_out = True
             origin.digest = digest
             origin.last_error = IntegrityError(f"what it sent has the digest {digest}, not {self.asset.checksum}")

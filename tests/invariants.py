@@ -18,7 +18,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from grym_fetch.cli.exit_codes import exit_code
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.events import Event
 from grym_fetch.core.journal import piece_digest, read_journal
-from grym_fetch.testing import AssetServer
+from grym_fetch.testing import AssetServer, ServerStats
 from tests.project import CANARY, KIB, Project
 
 DEADLINE = 20.0
@@ -245,6 +245,18 @@ def check_traffic(run: Run, sent: int, requests: int, sizes: Mapping[str, int], 
     assert requests <= MOST_REQUESTS * (len(sizes) + len(restarted) + broke), f"{requests} requests"
 
 
+def _open_at_most(connections: int) -> Callable[[ServerStats], bool]:
+    return lambda stats: stats.connections_open <= connections
+
+
+def _traffic(servers: Iterable[AssetServer]) -> tuple[int, int]:
+    """Bytes of body that these have sent, and requests that they got."""
+    return (
+        sum(server.stats.body_bytes_sent for server in servers),
+        sum(len(server.stats.requests) for server in servers),
+    )
+
+
 def open_files(below: Path) -> list[str]:
     """What this process holds open in a folder, where /proc tells it."""
     if not sys.platform.startswith("linux"):
@@ -271,20 +283,20 @@ def _tasks() -> set[asyncio.Task[object]]:
 
 async def checked_sync(
     project: Project,
-    server: AssetServer,
-    *,
+    *servers: AssetServer,
     also_allowed: Sequence[bytes] = (),
     may_lose: int | None = SLACK,
     **settings: object,
 ) -> Run:
-    """Fetch what is required, and hold the run to every rule.
+    """Fetch what is required, and hold the run to every rule. ``servers``: those that the assets come from.
 
     ``also_allowed``: other whole contents that may be in place, where there is no checksum to say which is right.
     ``may_lose``: bytes each time that something breaks off; more where an address gives no ranges, and must begin
     anew; None: it is not counted. ``settings`` are those of `Project.manager`.
     """
     rules = Rules(project, also_allowed=also_allowed)
-    sent, asked, connections = server.stats.body_bytes_sent, len(server.stats.requests), server.stats.connections_open
+    sent, asked = _traffic(servers)
+    connections = [server.stats.connections_open for server in servers]
     failures: Mapping[str, GrymFetchError] = {}
     with rules.watched(), Log() as log:
         async with asyncio.timeout(DEADLINE):
@@ -294,12 +306,12 @@ async def checked_sync(
                     await manager.sync()
                 except SyncFailed as error:
                     failures = error.failures
-            await server.stats.until(lambda stats: stats.connections_open <= connections)
+            for server, before in zip(servers, connections, strict=True):
+                await server.stats.until(_open_at_most(before))
     run = Run(heard, failures, log.lines)
     rules.check(run)
     if may_lose is not None:
         sizes = {asset: len(content) for asset, content in project.contents.items()}
-        check_traffic(
-            run, server.stats.body_bytes_sent - sent, len(server.stats.requests) - asked, sizes, may_lose=may_lose
-        )
+        sent_by_now, asked_by_now = _traffic(servers)
+        check_traffic(run, sent_by_now - sent, asked_by_now - asked, sizes, may_lose=may_lose)
     return run

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import pytest
+from yarl import URL
 
 from grym_fetch.backends.http_client import HttpTransport
-from grym_fetch.core.addresses import MAX_REDIRECTS, Credentials
+from grym_fetch.core.addresses import MAX_REDIRECTS, Credentials, server_mark
 from grym_fetch.core.errors import ConnectFailed, PolicyRefused, TooManyRedirects
 from grym_fetch.core.http import Asked, Broken, NoRanges, Partial, Refused, Validator
 from grym_fetch.core.origins import Origin
@@ -48,7 +49,7 @@ async def test_range_and_validator_go_along() -> None:
     connection = ScriptedConnection({HUB: [part()]})
     answer = await ask(connection, Origin(0, HUB))
     assert connection.asked == [(HUB, {"Range": "bytes=10-19", "If-Range": '"v1"'})]
-    assert answer.verdict == Partial(ByteRange(10, 20), 1000, Validator('"v1"'))
+    assert answer.verdict == Partial(ByteRange(10, 20), 1000, Validator('"v1"', None, server_mark(URL(HUB))))
     assert not answer.is_page
 
 
@@ -279,6 +280,18 @@ async def test_no_redirect_leaves_nothing_to_remember() -> None:
     connection, origin = ScriptedConnection({HUB: [part()]}), Origin(0, HUB)
     await ask(connection, origin)
     assert origin.target is None
+
+
+@pytest.mark.shows("R25", "R13")
+async def test_a_validator_is_for_the_server_that_said_it() -> None:
+    """Of two servers that an address may lead to, only the one that named the content so gets its name back."""
+    other = "https://cdn2.example/a.bin"
+    connection = ScriptedConnection({HUB: [to(other), to(CDN)], CDN: [part()], other: [part({"ETag": '"v2"'})]})
+    asked = Asked(ByteRange(10, 20), 1000, Validator('"v1"', None, server_mark(URL(CDN))))
+    for origin in (Origin(0, HUB), Origin(0, HUB)):
+        assert isinstance((await Exchange(Credentials({})).open(connection, origin, asked)).verdict, Partial)
+    conditions = [(url, fields.get("If-Range")) for url, fields in connection.asked]
+    assert conditions == [(HUB, None), (other, None), (HUB, None), (CDN, '"v1"')]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])

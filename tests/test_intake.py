@@ -210,6 +210,15 @@ async def test_a_range_that_cannot_be_satisfied(start: int, total: int | None, l
     assert scene.attempt.origin.ranges is (None if learned is not None else False)
 
 
+@pytest.mark.shows("R18", "S3")
+async def test_without_a_checksum_a_416_must_say_where_the_end_is() -> None:
+    """One that does not may be a fault in the middle, and nothing else would tell: the whole is asked for."""
+    scene = Scene(1000, 2500, promised=False, pinned=False)
+    assert await scene.intake.take_in(scene.attempt, Answer(Body(0, 2500), Unsatisfiable(None), is_page=False)) is None
+    assert scene.content.size is None
+    assert scene.attempt.origin.ranges is False
+
+
 @pytest.mark.shows("R8", "R17")
 async def test_a_416_with_another_length_than_was_promised() -> None:
     """The manifest's size is not given up: the origin is not the right one."""

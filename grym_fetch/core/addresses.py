@@ -7,6 +7,7 @@ to one scheme, host and port: no other gets them, and plain http gets them only 
 from __future__ import annotations
 
 import base64
+import hashlib
 import ipaddress
 from collections.abc import Mapping
 from functools import lru_cache
@@ -46,6 +47,11 @@ def _read(text: str) -> URL:
 def origin_key(url: URL) -> tuple[str, str, int]:
     """Scheme, host and port: what credentials are bound to (RFC 6454)."""
     return url.scheme, (url.host or "").lower().rstrip("."), url.port or 0
+
+
+def server_mark(url: URL) -> str:
+    """Stands for scheme, host and port where they are compared and not told: a journal may be read by others."""
+    return hashlib.sha256("{}://{}:{}".format(*origin_key(url)).encode()).hexdigest()[:16]
 
 
 def host_of(address: str) -> str:

@@ -26,11 +26,13 @@ MAX_RETRY_AFTER = 120.0
 class Validator:
     """What names one representation at one origin (RFC 9110 section 8.8): a strong ETag, or nothing we can send.
 
-    ``etag`` is the field as received, weak or strong; ``last_modified`` likewise. Belongs to *one* origin.
+    ``etag`` is the field as received, weak or strong; ``last_modified`` likewise. ``server`` stands for who said so,
+    the one that redirects led to; empty where it is not known. Another server's word for the same bytes may be another.
     """
 
     etag: str | None = None
     last_modified: str | None = None
+    server: str = ""
 
     @property
     def is_strong(self) -> bool:
@@ -42,16 +44,26 @@ class Validator:
         """The value for ``If-Range``: a strong ETag only (section 13.1.5 forbids weak ones)."""
         return self.etag if self.is_strong else None
 
+    def is_for(self, server: str) -> bool:
+        """Whether it means anything to this server."""
+        return self.server in ("", server)
+
     def contradicts(self, other: Validator) -> bool:
-        """Whether the two certainly name different representations: what both carry differs.
+        """Whether the two certainly name different representations: what both carry differs, at one server.
 
         A strong and a weak ETag of the same content differ by the ``W/`` alone, so weak comparison is used.
         """
+        if not self.is_for(other.server):
+            return False
         if self.etag and other.etag:
             return self.etag.removeprefix("W/") != other.etag.removeprefix("W/")
         if self.last_modified and other.last_modified:
             return self.last_modified != other.last_modified
         return False
+
+    def proves(self, other: Validator) -> bool:
+        """Whether the two certainly name the same bytes: the same strong ETag, at one server (section 15.3.7.3)."""
+        return self.is_strong and self.etag == other.etag and self.is_for(other.server)
 
     def __bool__(self) -> bool:
         return bool(self.etag or self.last_modified)
@@ -63,10 +75,14 @@ NO_VALIDATOR = Validator()
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """Status and header fields. Names are lower case; a field that came several times has several values."""
+    """Status and header fields. Names are lower case; a field that came several times has several values.
+
+    ``server`` stands for who sent them; see `Validator`.
+    """
 
     status: int
     fields: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
+    server: str = ""
 
     def get(self, name: str) -> str | None:
         """The field's value, joined by commas as RFC 9110 section 5.3 says, or None."""
@@ -76,7 +92,7 @@ class ResponseHead:
     @property
     def validator(self) -> Validator:
         """What the response says about its representation."""
-        return Validator(self.get("etag"), self.get("last-modified"))
+        return Validator(self.get("etag"), self.get("last-modified"), self.server)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ A line is ``<8 hex digits> <JSON object>\\n`` with one of these objects, the fir
 
     {"journal": 1, "asset": "…"}                         the fingerprint of what is being fetched
     {"size": 1048576}                                    the content's length, once learned
-    {"origin": 0, "address": "…", "etag": …, "modified": …}
+    {"origin": 0, "address": "…", "etag": …, "modified": …, "server": "…"}
     {"piece": [start, length, "xxh3-128", origin]}
     {"void": [start, stop]}                              earlier claims that touch this stretch are void
 """
@@ -144,6 +144,7 @@ class JournalEncoder:
                 "address": address_hash(url),
                 "etag": _bounded(validator.etag),
                 "modified": _bounded(validator.last_modified),
+                "server": validator.server,
             }
         )
 
@@ -197,7 +198,9 @@ def _apply(state: JournalState, record: dict[str, object]) -> bool:
         case {"origin": int(number), "address": str(address), "etag": etag, "modified": modified} if _is_optional_text(
             etag
         ) and _is_optional_text(modified):
-            state.origins[number] = OriginRecord(address, Validator(etag, modified))  # type: ignore[arg-type]
+            # Journals of the first versions do not say which server it was.
+            server = str(record.get("server", ""))
+            state.origins[number] = OriginRecord(address, Validator(etag, modified, server))  # type: ignore[arg-type]
         case {"piece": [int(start), int(length), str(digest), int(origin)]} if (
             0 <= start < _MAX_POSITION and 0 < length <= MAX_PIECE and len(digest) == 32
         ):

@@ -37,7 +37,11 @@ class Origin:
     ranges: bool | None = None
     """Whether it serves ranges; None before it was asked."""
     target: URL | None = None
-    """Where its redirects led; asked directly until it expires."""
+    """Where its redirects led; asked directly until it expires or fails."""
+    server: str = ""
+    """Stands for the one that served it last, at the end of the redirects."""
+    is_mixed: bool = False
+    """Whether what it gave in this run came from several servers: then it may be that only one of them was wrong."""
     target_is_own: bool = True
     """Whether every hop on the way there was at this origin itself: then its credentials go along."""
     failures: int = 0
@@ -149,6 +153,7 @@ class Origins:
             return None
         origin.failed_at = now
         origin.failures += 1
+        origin.target = None  # the next chain may end at a server that works
         alternatives = any(other is not origin and other.ready_at <= now for other in self.usable)
         step = next_step(error, failures=origin.failures, alternatives=alternatives, policy=policy, jitter=jitter)
         match step:

@@ -17,6 +17,7 @@ from grym_fetch.core.addresses import (
     is_loopback,
     origin_key,
     parse_address,
+    server_mark,
 )
 from grym_fetch.core.errors import PolicyRefused
 
@@ -118,6 +119,8 @@ def test_what_is_not_encoded_gets_encoded(text: str, sent: str) -> None:
 def test_an_origin_is_scheme_host_and_port(one: str, other: str, same: bool) -> None:
     """Two addresses are of one origin if scheme, host and port are (RFC 6454)."""
     assert (origin_key(parse_address(one)) == origin_key(parse_address(other))) is same
+    assert (server_mark(parse_address(one)) == server_mark(parse_address(other))) is same
+    assert "example" not in server_mark(parse_address(one))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -459,6 +460,43 @@ def test_what_contradicts(one: Validator, other: Validator, contradict: bool) ->
     """Two validators contradict if what both carry differs; the ETag decides where both have one."""
     assert one.contradicts(other) is contradict
     assert other.contradicts(one) is contradict
+
+
+@pytest.mark.shows("R25", "R13", "R14")
+def test_what_another_server_says_contradicts_nothing() -> None:
+    """A validator is for the server that said it; where that is not known, for any."""
+    here, there, unknown = Validator('"v1"', None, "here"), Validator('"v2"', MONDAY, "there"), V2
+    assert not here.contradicts(there)
+    assert not there.contradicts(here)
+    assert here.contradicts(replace(there, server="here"))
+    assert unknown.contradicts(here)
+    assert here.is_for("here")
+    assert unknown.is_for("here")
+    assert not here.is_for("there")
+    asked = Asked(ByteRange(0, 10), 100, here)
+    head = ResponseHead(206, {"content-range": ["bytes 0-9/100"], "etag": ['"v2"']}, "there")
+    assert judge(asked, head) == Partial(ByteRange(0, 10), 100, Validator('"v2"', None, "there"))
+    assert isinstance(judge(asked, replace(head, server="here")), Changed)
+
+
+@pytest.mark.shows("R25", "R11")
+@pytest.mark.parametrize(
+    ("one", "other", "proves"),
+    [
+        (V1, V1, True),
+        (V1, V2, False),
+        (Validator('"v1"', MONDAY), Validator('"v1"', TUESDAY), True),
+        (Validator('"v1"', None, "here"), Validator('"v1"', None, "here"), True),
+        (Validator('"v1"', None, "here"), Validator('"v1"', None, "there"), False),
+        (Validator('W/"v1"'), Validator('W/"v1"'), False),
+        (Validator(None, MONDAY), Validator(None, MONDAY), False),
+        (NO_VALIDATOR, NO_VALIDATOR, False),
+    ],
+)
+def test_what_proves_the_same_bytes(one: Validator, other: Validator, proves: bool) -> None:
+    """One strong ETag, from one server."""
+    assert one.proves(other) is proves
+    assert other.proves(one) is proves
 
 
 @pytest.mark.parametrize(

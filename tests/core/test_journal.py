@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import pytest
@@ -176,6 +176,20 @@ def test_a_later_origin_record_replaces_the_earlier_one() -> None:
     encoder = JournalEncoder()
     data = encoder.header("a") + encoder.origin(0, URL, NO_VALIDATOR) + encoder.origin(0, URL, STRONG)
     assert read_journal(data).origins == {0: OriginRecord(address_hash(URL), STRONG)}
+
+
+@pytest.mark.shows("R25")
+def test_the_server_of_a_validator_is_remembered() -> None:
+    """A validator is recorded with its server; a journal of an earlier version, which says none, is read as well."""
+    of_a_server = replace(STRONG, server="b76c9f70d37dc6dd")
+    encoder = JournalEncoder()
+    header, line = encoder.header("a"), encoder.origin(0, URL, of_a_server)
+    assert read_journal(header + line).origins[0].validator == of_a_server
+    record = json.loads(line[9:])
+    del record["server"]
+    text = json.dumps(record, separators=(",", ":")).encode()
+    chain = zlib.crc32(text, zlib.crc32(header[9:-1], zlib.crc32(b"grym-fetch journal")))
+    assert read_journal(header + b"%08x %s\n" % (chain, text)).origins[0].validator == STRONG
 
 
 @pytest.mark.shows("M13", "U4", "S8")

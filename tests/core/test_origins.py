@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
@@ -54,6 +55,19 @@ def test_an_outage_is_counted_once() -> None:
     assert origins.all[0].failures == 1
     assert fail(origins, 0, began=11.0, now=13.0) == Retry(2, 1.0)
     assert origins.all[0].failures == 2
+
+
+@pytest.mark.shows("A6")
+def test_a_failure_forgets_where_redirects_led() -> None:
+    """The next request asks the first address again; a failure of an outage that was counted is no reason to."""
+    origins = Origins(URLS[:1])
+    origin, fresh = origins.all[0], URL("https://node2.example/x")
+    origin.target = URL("https://node1.example/x")
+    fail(origins, 0, began=0.0, now=10.0)
+    assert origin.target is None
+    origin.target = fresh
+    fail(origins, 0, began=5.0, now=10.1)
+    assert origin.target is fresh
 
 
 def test_a_failure_that_is_not_counted_is_remembered() -> None:

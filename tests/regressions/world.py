@@ -33,6 +33,8 @@ class World:
     right: bytes = CONTENT
     also_allowed: Sequence[bytes] = ()
     """Other whole contents that may be in place, where there is no checksum to say which is right."""
+    others: Sequence[AssetServer] = ()
+    """Servers besides the one, whose traffic counts as well."""
     last: Recorder | None = None
 
     def serve(self, *faults: Fault, content: bytes | None = None, path: str = "/a.bin") -> ServedFile:
@@ -75,7 +77,7 @@ class World:
     async def sync(self, **settings: Any) -> GrymFetchError | None:
         """Fetch; return the asset's error, or None if all went well. ``settings`` are those of `checked_sync`."""
         self.project.contents["a"] = self.right
-        run = await checked_sync(self.project, self.server, also_allowed=self.also_allowed, **settings)
+        run = await checked_sync(self.project, self.server, *self.others, also_allowed=self.also_allowed, **settings)
         self.last = run.heard
         return run.failures.get("a")
 
