@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from grym_fetch.backends.disk import DiskStore
 from grym_fetch.backends.locks import Owner
 from grym_fetch.backends.shelf import hash_file
 from grym_fetch.backends.stage import DiskStage, StageKey
+from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.digest import new_hasher
 from grym_fetch.core.errors import DiskFull, NotWritable, StorageError, UnsafePath
 from grym_fetch.core.http import Validator
@@ -70,6 +71,11 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def is_flushing(stage: DiskStage) -> bool:
+    """Whether a flush in the background is under way."""
+    return stage._flushing is not None and not stage._flushing.done()
+
+
 async def turns() -> None:
     """Let everything happen that needs no thread to end."""
     for _ in range(50):
@@ -105,8 +111,23 @@ def test_our_folder_is_private_and_ignored(store: DiskStore) -> None:
 
 async def test_preparing_twice_keeps_what_is_there(store: DiskStore, stage: DiskStage) -> None:
     """A second process that prepares the folder disturbs no stage."""
-    await store.prepare()
+    second = DiskStore(store.assets_dir)
+    await second.prepare()
+    second.close()
     assert len(stages(store)) == 1
+
+
+async def test_preparing_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And flushes the assets folder into its parent also if somebody else has made it."""
+    (tmp_path / "assets").mkdir()
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
+    before = descriptors()
+    store = DiskStore(tmp_path / "assets")
+    await store.prepare()
+    store.close()
+    assert descriptors() == before
+    assert flushed[0] == str(tmp_path)
 
 
 @pytest.mark.shows("D12", "S5")
@@ -192,7 +213,9 @@ async def test_the_stage_of_the_living_is_not_touched(store: DiskStore, stage: D
 
 
 @pytest.mark.parametrize(
-    "owner", ["rubbish", "1-2", "12345-1-0123456789abcdef"], ids=["rubbish", "short", "other machine"]
+    "owner",
+    ["rubbish", "1-2", "12345-1-0123456789abcdef", "one.too.many"],
+    ids=["rubbish", "short", "other machine", "fields"],
 )
 async def test_a_stage_of_unknown_ownership_is_not_touched(store: DiskStore, owner: str) -> None:
     """Whose owner cannot be known to be dead is left alone, unless the lock says that he is."""
@@ -223,6 +246,14 @@ async def test_without_a_working_flock_the_living_are_safe(
     lock.release()
     assert final(store).read_bytes() == CONTENT
     assert stages(store) == []
+
+
+async def test_a_name_that_is_none_of_ours_is_no_failure(store: DiskStore) -> None:
+    """Whatever somebody has put beside the stages."""
+    (store.state_dir / "stage" / f"{KEY.path_key}.x").mkdir()
+    stage = await store.open_stage(KEY, exclusive=False)
+    assert len(stages(store)) == 2
+    await stage.close()
 
 
 async def test_the_fullest_stage_is_claimed_and_the_rest_dropped(store: DiskStore) -> None:
@@ -537,12 +568,48 @@ async def test_one_flush_at_a_time(store: DiskStore, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
     stage = await store.open_stage(KEY, exclusive=True)
-    for start in range(0, 10_000, 1000):
+    await stage.write(0, CONTENT[:999], 0)
+    assert not is_flushing(stage)
+    for start in range(1000, 10_000, 1000):
         await stage.write(start, CONTENT[start : start + 1000], 0)
     await asyncio.to_thread(begun.wait)
     assert len(flushes) == 1
     go_on.set()
+    await stage._end_flushing()
+    assert not is_flushing(stage)
+    await stage.write(10_000, CONTENT[10_000:11_000], 0)
+    await stage._end_flushing()
+    assert len(flushes) == 2
     await stage.close()
+
+
+async def test_publishing_waits_for_the_flush_under_way(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is not closed, nor renamed, while another thread is at work on it."""
+    monkeypatch.setattr(stage_module, "FLUSH_STRIDE", 1000)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def fdatasync(_: int) -> None:
+        begun.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    stage = await store.open_stage(KEY, exclusive=True)
+    await stage.write(0, CONTENT, 0)
+    await asyncio.to_thread(begun.wait)
+    compute, handed_over = WorkerThreads.compute, []
+
+    async def noting(threads: WorkerThreads, function: Callable[..., object], *args: object) -> object:
+        handed_over.append((function.__name__, go_on.is_set()))
+        return await compute(threads, function, *args)
+
+    monkeypatch.setattr(WorkerThreads, "compute", noting)
+    publishing = asyncio.ensure_future(stage.publish(len(CONTENT)))
+    await turns()
+    go_on.set()
+    await publishing
+    await stage.close()
+    assert handed_over == [("_publish", True)]
+    assert final(store).read_bytes() == CONTENT
 
 
 async def test_a_cancelled_close_still_closes(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -641,11 +708,42 @@ async def test_folders_above_are_flushed_once(
     assert [call[0] for call in recorder.calls] == ["fsync", "rename", "fsync"]
 
 
-async def test_the_stage_is_gone_after_publishing(store: DiskStore, stage: DiskStage) -> None:
+@pytest.mark.parametrize("far", [False, True], ids=["here", "on another file system"])
+async def test_the_stage_is_gone_after_publishing(store: DiskStore, monkeypatch: pytest.MonkeyPatch, far: bool) -> None:
     """Nothing of the stage is left over, neither a folder nor an open file."""
-    await stage.publish(len(CONTENT))
+    before = descriptors()
+    stage = await store.open_stage(KEY, exclusive=True)
+    await stage.write(0, CONTENT, 0)
+    with far_away(monkeypatch) if far else nullcontext():
+        await stage.publish(len(CONTENT))
+    assert descriptors() == before
     assert stages(store) == []
     await stage.close()
+    assert final(store).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOTEMPTY, UnsafePath),
+        (errno.EEXIST, UnsafePath),
+        (errno.EISDIR, UnsafePath),
+        (errno.EACCES, NotWritable),
+        (errno.ENOSPC, DiskFull),
+    ],
+    ids=lambda value: errno.errorcode.get(value, "") if isinstance(value, int) else value.__name__,
+)
+@pytest.mark.shows("D11", "S2")
+async def test_what_a_failed_rename_means(
+    store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[StorageError]
+) -> None:
+    """Systems have several words for a folder in the way. Only another file system is a reason to copy."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", failing(number))
+        patch.setattr(os, "write", failing(errno.EIO))
+        with pytest.raises(expected):
+            await stage.publish(len(CONTENT))
+    assert not final(store).exists()
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])

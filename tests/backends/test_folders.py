@@ -13,7 +13,10 @@ from grym_fetch.backends import folders
 from grym_fetch.backends.folders import (
     check_destination,
     free_bytes,
+    make_root,
     open_folder,
+    require_room,
+    room,
     storage_error,
     storage_errors,
     sync,
@@ -33,6 +36,16 @@ def outside(tmp_path: Path) -> Path:
     folder = tmp_path / "outside"
     folder.mkdir()
     return folder
+
+
+def descriptors() -> int:
+    """How many files this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def denied(*_: object, **__: object) -> int:
+    """A system call that this user may not make."""
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 # -- errors ---------------------------------------------------------------------------------------------------------
@@ -134,6 +147,41 @@ def test_missing_folders_are_made_and_flushed_into_their_parents(root: Path, mon
     assert flushed == [str(root / "a"), str(root / "a/b")]
 
 
+@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.shows("P3")
+def test_the_root_is_made_and_flushed_into_its_parents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int
+) -> None:
+    """However much of the way to it is missing; also if it was there, since whoever made it may not have come to it."""
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
+    ways = [tmp_path, *(tmp_path.joinpath(*"xyz"[: length + 1]) for length in range(3))]
+    root = ways[3]
+    ways[3 - depth].mkdir(exist_ok=True, parents=True)
+    before = descriptors()
+    make_root(root)
+    assert root.is_dir()
+    assert flushed == [str(folder) for folder in ways[3 - max(depth, 1) : 3]]
+    assert descriptors() == before
+
+
+def test_a_root_above_which_nothing_can_be_read_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a folder may be passed through and not be opened, it is not flushed either: that is no failure."""
+    monkeypatch.setattr(os, "open", denied)
+    make_root(tmp_path / "x/y")
+    assert (tmp_path / "x/y").is_dir()
+
+
+def test_a_missing_root_is_made_with_what_is_below(tmp_path: Path) -> None:
+    """And only if something is to be made."""
+    root = tmp_path / "not/yet"
+    with pytest.raises(FileNotFoundError):
+        open_folder(root, ("a",), create=False)
+    assert not root.parent.exists()
+    os.close(open_folder(root, ("a",), create=True))
+    assert (root / "a").is_dir()
+
+
 def test_a_missing_folder_is_not_made_unasked(root: Path) -> None:
     """Looking makes nothing."""
     with pytest.raises(FileNotFoundError):
@@ -185,11 +233,11 @@ def test_a_refusal_leaves_no_descriptor_open(root: Path, outside: Path) -> None:
     """A walk that ends in an error closes every folder it has opened."""
     (root / "a/b").mkdir(parents=True)
     (root / "a/b/c").symlink_to(outside)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for _ in range(5):
         with pytest.raises(OSError, match="symlink"):
             open_folder(root, ("a", "b", "c"), create=True)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 # -- destinations ---------------------------------------------------------------------------------------------------
@@ -201,7 +249,9 @@ def test_a_good_destination(root: Path, make: Callable[[Path], object] | None) -
     (root / "models").mkdir()
     if make is not None:
         make(root / "models/a.bin")
+    before = descriptors()
     check_destination(root, "models/a.bin")
+    assert descriptors() == before
 
 
 def test_a_destination_whose_folders_are_missing_is_good(tmp_path: Path) -> None:
@@ -234,3 +284,13 @@ def test_free_bytes_of_a_folder_that_is_not_made_yet(root: Path) -> None:
     """Space is asked for at the nearest folder that exists, less what only root may use."""
     figures = os.statvfs(root)
     assert abs(free_bytes(root / "x/y/z") - figures.f_bavail * figures.f_frsize) < 1 << 30
+
+
+@pytest.mark.shows("D1")
+def test_a_disk_within_the_reserve_has_no_room_and_needs_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is free there is for journals and folders; whoever wants to write nothing more is not turned away."""
+    monkeypatch.setattr(folders, "free_bytes", lambda _: folders.RESERVE - 1)
+    assert room(root) == 0
+    require_room(root, 0)
+    with pytest.raises(DiskFull, match="1 bytes are needed and 0 are free"):
+        require_room(root, 1)
