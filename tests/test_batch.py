@@ -245,7 +245,7 @@ async def test_who_is_cancelled_hands_out_no_more(project: Project, tmp_path: Pa
         "127.0.0.1:1",
         [asset] * (2 * TURN),
         exchange=Exchange(Credentials({}, {})),
-        bundles=Bundles(tmp_path / "assets", tmp_path / "state", threads),
+        bundles=Bundles(tmp_path / "assets", tmp_path / "state", threads, set()),
         clock=VirtualClock(),
         limiter=None,
         on_received=lambda _: None,

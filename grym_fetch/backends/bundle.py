@@ -48,12 +48,18 @@ class SmallFile:
 
 
 class Bundles:
-    """Puts small files of one assets folder in place. Its folder for unfinished ones is made on first use."""
+    """Puts small files of one assets folder in place. Its folder for unfinished ones is made on first use.
 
-    def __init__(self, assets_dir: Path, state_dir: Path, threads: WorkerThreads) -> None:
+    ``flushed_folders``: see `open_folder`.
+    """
+
+    def __init__(
+        self, assets_dir: Path, state_dir: Path, threads: WorkerThreads, flushed_folders: set[tuple[str, ...]]
+    ) -> None:
         self._assets_dir = assets_dir
         self._stage_dir = state_dir / "stage"
         self._threads = threads
+        self._flushed_folders = flushed_folders
         self._folder: Path | None = None
         self._numbers = itertools.count()
         self._open_at_once = 1
@@ -105,7 +111,7 @@ class Bundles:
         with storage_errors(self._stage_dir):
             folder = self._open()
         try:
-            with _parents(self._assets_dir, files) as parents:
+            with self._parents(files) as parents:
                 usable = [file for file in files if _parent(file) in parents and file.checksum.is_of(file.data)]
                 staged = self._write(folder, usable)
                 placed = [file for file, name in staged.items() if self._rename(folder, name, file, parents)]
@@ -133,6 +139,19 @@ class Bundles:
                 owner = Owner.parse(fields[2])
                 if owner is not None and owner.is_dead:
                     remove_tree(entry.path)
+
+    @contextmanager
+    def _parents(self, files: Sequence[SmallFile]) -> Iterator[dict[str, int]]:
+        """The folders that the files belong in, made and open; without those that cannot be used."""
+        opened: dict[str, int] = {}
+        try:
+            for parent in dict.fromkeys(map(_parent, files)):
+                parts = tuple(parent.split("/")) if parent else ()
+                with suppress(OSError, GrymFetchError):
+                    opened[parent] = open_folder(self._assets_dir, parts, create=True, flushed=self._flushed_folders)
+            yield opened
+        finally:
+            close_each(*opened.values())
 
     def _write(self, folder: int, files: Sequence[SmallFile]) -> dict[SmallFile, str]:
         """Write and flush; return the names of those that are on the disk."""
@@ -196,19 +215,6 @@ def _remove(folder: int, name: str) -> None:
 
 def _parent(file: SmallFile) -> str:
     return file.local_path.rpartition("/")[0]
-
-
-@contextmanager
-def _parents(assets_dir: Path, files: Sequence[SmallFile]) -> Iterator[dict[str, int]]:
-    """The folders that the files belong in, made and open; without those that cannot be used."""
-    opened: dict[str, int] = {}
-    try:
-        for parent in dict.fromkeys(map(_parent, files)):
-            with suppress(OSError, GrymFetchError):
-                opened[parent] = open_folder(assets_dir, tuple(parent.split("/")) if parent else (), create=True)
-        yield opened
-    finally:
-        close_each(*opened.values())
 
 
 def _write_all(descriptor: int, data: bytes | bytearray) -> None:

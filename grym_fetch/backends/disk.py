@@ -50,10 +50,10 @@ class DiskStore:
         self._sets = tuple(StageThreads(WorkerThreads("write", 1), reading, flushing) for _ in range(threads))
         self._turns = itertools.cycle(self._sets)
         self._owner = Owner.this()
-        self.bundles = Bundles(assets_dir, self.state_dir, self._threads)
         self._is_prepared = False
         self._flushed_folders: set[tuple[str, ...]] = set()
         """Folders that this process has flushed into their parents."""
+        self.bundles = Bundles(assets_dir, self.state_dir, self._threads, self._flushed_folders)
 
     def path_of(self, local_path: str) -> Path:
         """Where an asset belongs."""

@@ -29,7 +29,7 @@ FILES = [small("a.bin", b"a" * 10), small("d/b.bin", b"b" * 20), small("d/c.bin"
 async def bundles(tmp_path: Path) -> AsyncIterator[Bundles]:
     (tmp_path / "state" / "stage").mkdir(parents=True)
     threads = WorkerThreads("test", 1)
-    made = Bundles(tmp_path / "assets", tmp_path / "state", threads)
+    made = Bundles(tmp_path / "assets", tmp_path / "state", threads, set())
     yield made
     await made.close()
     assert list((tmp_path / "state" / "stage").iterdir()) == []
@@ -80,6 +80,21 @@ async def test_written_flushed_renamed_flushed(bundles: Bundles, monkeypatch: py
 
 
 @pytest.mark.shows("C8", "S1")
+@pytest.mark.shows("P3", "S2")
+async def test_folders_of_others_are_flushed_once(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has made a folder may not have flushed it into its parent: a file in it would be lost with it."""
+    (tmp_path / "assets" / "e" / "f").mkdir(parents=True)
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
+    for expected in (["assets", "assets/e", "assets/e/f"], ["assets/e/f"]):
+        flushed.clear()
+        await bundles.put(FILES[3:])
+        folders = [path.removeprefix(f"{tmp_path}/") for path in flushed if path.startswith(f"{tmp_path}/assets")]
+        assert folders == expected
+
+
 async def test_a_wrong_one_is_left_out(bundles: Bundles, tmp_path: Path) -> None:
     """What has not the digest that it should have goes nowhere; the others do."""
     wrong = SmallFile("d/b.bin", b"x" * 20, FILES[1].checksum)
@@ -139,7 +154,7 @@ async def test_no_folder_to_write_in(tmp_path: Path) -> None:
     """Where nothing can be staged, nothing is put in place."""
     threads = WorkerThreads("test", 1)
     with pytest.raises(NotWritable):
-        await Bundles(tmp_path / "assets", tmp_path / "nowhere", threads).put(FILES)
+        await Bundles(tmp_path / "assets", tmp_path / "nowhere", threads, set()).put(FILES)
     assert not (tmp_path / "assets").exists()
     threads.close()
 
@@ -152,7 +167,7 @@ async def test_a_quick_disk_is_waited_for_and_a_slow_one_is_not(
     monkeypatch.setattr(bundle, "QUICK", 1e9 if quick else 0.0)
     (tmp_path / "state" / "stage").mkdir(parents=True)
     threads = WorkerThreads("test", 1)
-    bundles = Bundles(tmp_path / "assets", tmp_path / "state", threads)
+    bundles = Bundles(tmp_path / "assets", tmp_path / "state", threads, set())
     await bundles.calm()
     await bundles.put(FILES[:1])
     may_go_on = threading.Event()
