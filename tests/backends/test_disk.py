@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -254,6 +255,39 @@ async def test_a_name_that_is_none_of_ours_is_no_failure(store: DiskStore) -> No
     stage = await store.open_stage(KEY, exclusive=False)
     assert len(stages(store)) == 2
     await stage.close()
+
+
+@pytest.mark.shows("D1")
+async def test_what_does_not_fit_is_refused_before_anything_is_made(store: DiskStore) -> None:
+    """Bytes that an earlier run has left need no room once more."""
+    with pytest.raises(DiskFull, match="not enough space"):
+        await store.open_stage(KEY, exclusive=True, size=1 << 60)
+    assert stages(store) == []
+    leave(store, dead(), count=2)
+    staged = store.staged_bytes(KEY)
+    assert staged >= 20_000
+    free = await store.free_bytes()
+    stage = await store.open_stage(KEY, exclusive=True, size=free // 2 + staged)
+    await stage.close()
+
+
+@pytest.mark.shows("D11")
+async def test_a_destination_is_looked_at(store: DiskStore) -> None:
+    """A folder in the place of the file is found before anything is fetched."""
+    await store.check_destination(KEY.local_path)
+    final(store).mkdir(parents=True)
+    with pytest.raises(UnsafePath, match="folder is in the way"):
+        await store.check_destination(KEY.local_path)
+
+
+async def test_closing_ends_every_thread(tmp_path: Path) -> None:
+    """Nothing is begun any more."""
+    store = DiskStore(tmp_path / "assets")
+    store.close()
+    sets = [threads for each in store._sets for threads in (each.write, each.read, each.flush)]
+    for threads in [store._threads, *sets]:
+        with pytest.raises(RuntimeError, match="shutdown"):
+            await threads.compute(int)
 
 
 async def test_the_fullest_stage_is_claimed_and_the_rest_dropped(store: DiskStore) -> None:
@@ -638,6 +672,31 @@ async def test_a_cancelled_close_still_closes(store: DiskStore, monkeypatch: pyt
     await stage.close()
     assert not ended_early, "the flush was still at work on the file"
     assert after == before
+
+
+# -- removed under our feet -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.shows("D15")
+async def test_a_stage_that_was_removed_is_noticed_at_the_next_piece(store: DiskStore, stage: DiskStage) -> None:
+    """Bytes written to a file without a name would be lost with it."""
+    (folder,) = stages(store)
+    shutil.rmtree(folder)
+    with pytest.raises(StorageError, match="somebody has removed the download"):
+        await stage.write(0, CONTENT[:1000], 0)
+
+
+@pytest.mark.parametrize("instead", [None, b"something else"], ids=["nothing", "another file"])
+@pytest.mark.shows("D15", "S1")
+async def test_only_what_was_verified_is_published(store: DiskStore, stage: DiskStage, instead: bytes | None) -> None:
+    """What has the part's name by now is not what was verified through its descriptor."""
+    (folder,) = stages(store)
+    (folder / "part").unlink()
+    if instead is not None:
+        (folder / "part").write_bytes(instead)
+    with pytest.raises(StorageError, match="somebody has removed the download"):
+        await stage.publish(len(CONTENT))
+    assert not final(store).exists()
 
 
 # -- publishing -----------------------------------------------------------------------------------------------------
