@@ -220,6 +220,25 @@ async def test_nothing_is_used_after_a_failed_flush(
 
 
 @pytest.mark.shows("D5")
+async def test_what_cannot_be_read_back_fails_the_asset(
+    world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier run left is proved by reading it. Where that fails, nobody waits for it, and it stays."""
+    with monkeypatch.context() as patch:
+        once_sent(world, SIZE // 2, lambda: patch.setattr(os, "pwrite", refusing(errno.EDQUOT)))
+        assert isinstance(await failure(world, project), DiskFull)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", refusing(errno.EIO))
+        error = await failure(world, project)
+    assert isinstance(error, NotWritable)
+    assert "input/output error" in str(error)
+    assert "/part)" in str(error), "it does not say which file"
+    before = world.sent
+    await finish(world, project)
+    assert world.sent - before < SIZE
+
+
+@pytest.mark.shows("D5")
 async def test_a_close_that_fails_harms_nothing(
     world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
