@@ -1,7 +1,11 @@
-"""What every test can rely on: no proxy of the machine's environment, and markers that say what a test needs."""
+"""What every test can rely on: no proxy of the machine's environment, and markers that say what a test needs.
+
+And what is relied on of it: that no exception goes where nobody sees it.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -26,6 +30,31 @@ def _own_environment() -> Iterator[None]:
             if name.lower() in _FOREIGN or name.startswith("GRYM_FETCH_"):
                 patch.delenv(name)
         yield
+
+
+class _Unhandled(logging.Handler):
+    """Keeps what asyncio has to say of exceptions that nobody took: of callbacks, and of tasks that were let go."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        self.records.append(record)
+
+
+@pytest.fixture(autouse=True)
+def unhandled() -> Iterator[list[logging.LogRecord]]:
+    """Fail a test in which an exception went to nobody: a transfer may go on without the part that it hit.
+
+    A test that wants to see one takes it out of the list.
+    """
+    handler = _Unhandled()
+    logging.getLogger("asyncio").addHandler(handler)
+    yield handler.records
+    logging.getLogger("asyncio").removeHandler(handler)
+    assert not handler.records, "\n\n".join(map(logging.Formatter().format, handler.records))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.backends import bundle
-from grym_fetch.backends.bundle import Bundles, SmallFile
+from grym_fetch.backends.bundle import CONTENT_KEY, PATH_KEY, Bundles, SmallFile
+from grym_fetch.backends.locks import Owner
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import NotWritable
@@ -23,6 +24,11 @@ def small(place: str, content: bytes) -> SmallFile:
 
 
 FILES = [small("a.bin", b"a" * 10), small("d/b.bin", b"b" * 20), small("d/c.bin", b""), small("e/f/g.bin", b"g")]
+
+
+def to_nowhere(place: Path) -> None:
+    """Make a symlink."""
+    place.symlink_to(place.parent.parent / "nowhere")
 
 
 @pytest.fixture
@@ -132,6 +138,39 @@ async def test_whatever_fails_leaves_nothing(
     assert [stamp is None for stamp in stamps] == [False, True, False, False]
     for file, old, stamp in zip(newer, FILES, stamps, strict=True):
         assert (tmp_path / "assets" / file.local_path).read_bytes() == (old.data if stamp is None else file.data)
+
+
+@pytest.mark.parametrize(("make", "is_replaced"), [(os.mkfifo, False), (Path.mkdir, False), (to_nowhere, True)])
+@pytest.mark.shows("D11", "S5")
+async def test_what_is_in_the_place_already(
+    bundles: Bundles, tmp_path: Path, make: Callable[[Path], None], is_replaced: bool
+) -> None:
+    """A symlink is replaced, and what it leads to is not touched. What is no file stays, and the long way tells."""
+    place = tmp_path / "assets" / FILES[0].local_path
+    place.parent.mkdir()
+    make(place)
+    before = place.lstat()
+    (stamp,) = await bundles.put(FILES[:1])
+    assert (stamp is not None) is is_replaced
+    assert (place.lstat().st_ino != before.st_ino) is is_replaced
+    assert not (tmp_path / "nowhere").exists()
+
+
+async def test_only_the_dead_are_cleared_away(bundles: Bundles, tmp_path: Path) -> None:
+    """What a process that was killed has left goes; what a living one is at work on, and what nobody knows, stays."""
+    me, stage = Owner.this(), tmp_path / "state" / "stage"
+    names = {
+        owner: stage / f"{PATH_KEY}.{CONTENT_KEY}.{owner}.00000000"
+        for owner in (me.encode(), Owner(me.pid, "1", me.boot, me.host).encode(), "rubbish")
+    }
+    names["short"] = stage / f"{PATH_KEY}.short"
+    for folder in names.values():
+        folder.mkdir()
+    await bundles.put(FILES[:1])
+    assert [folder.exists() for folder in names.values()] == [True, False, True, True]
+    for folder in names.values():
+        if folder.exists():
+            folder.rmdir()
 
 
 @pytest.mark.shows("D5")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count, pairwise
 
 import pytest
@@ -182,7 +182,8 @@ async def serving(handle: Handler) -> AsyncIterator[tuple[PlainConnection, str]]
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await handle(reader, writer, next(numbers))
-        await reader.read()
+        with suppress(ConnectionError):
+            await reader.read()
         writer.close()
 
     async with listening(serve) as both:

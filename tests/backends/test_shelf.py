@@ -154,6 +154,12 @@ async def test_what_is_no_file_is_never_opened(places: Places, make: Callable[[P
     assert found.error == "something that is not a file is in its place"
 
 
+async def test_without_a_size_the_checksum_decides(places: Places) -> None:
+    """A file whose length nobody has told is right if its bytes are."""
+    file = places.put(places.assets / ASSET.local_path, CONTENT)
+    assert await places.find(replace(ASSET, size=None)) == Found(file, None, verified=True)
+
+
 async def test_without_a_checksum_nothing_is_verified(places: Places) -> None:
     """A file that no checksum vouches for is there, and not more."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)

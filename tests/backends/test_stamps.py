@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.backends import stamps as module
-from grym_fetch.backends.stamps import Fingerprint, Stamps
+from grym_fetch.backends.stamps import Fingerprint, Stamps, decode_stamp, replace_log
 from grym_fetch.core.digest import Checksum
 from grym_fetch.testing import seeded_bytes
 
@@ -135,6 +136,48 @@ def test_a_damaged_log_costs_a_hash(log: Path, file: Path, damage: Callable[[byt
     assert is_verified(log, file)
 
 
+@pytest.mark.shows("S11")
+def test_a_flipped_bit_anywhere_costs_a_hash(log: Path, file: Path) -> None:
+    """Also one that makes another stamp of it, as of another checksum."""
+    stamp(log, file)
+    whole = log.read_bytes()
+    for at, byte in enumerate(whole):
+        log.write_bytes(whole[:at] + bytes([byte ^ 1]) + whole[at + 1 :])
+        assert not is_verified(log, file)
+        assert decode_stamp(log.read_bytes().rstrip(b"\n")) is None
+
+
+def test_a_log_without_end_is_not_read_to_its_end(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded, whatever somebody has written there."""
+    monkeypatch.setattr(module, "MAX_BLOCKS", 1)
+    log.write_bytes(b"#" * (1 << 20))
+    stamp(log, file)
+    assert not is_verified(log, file)
+
+
+def test_nothing_stays_open(log: Path, file: Path) -> None:
+    """Neither the log nor its folder."""
+    before = len(os.listdir("/proc/self/fd"))
+    stamp(log, file)
+    assert is_verified(log, file)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_log_that_cannot_be_replaced_stays(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing is left beside it."""
+    stamp(log, file)
+    before = log.read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "injected")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="injected"):
+        replace_log(log, b"")
+    assert log.read_bytes() == before
+    assert sorted(path.name for path in log.parent.iterdir()) == ["a.bin", "verified.log"]
+
+
 def test_a_damaged_line_spoils_no_other(log: Path, file: Path) -> None:
     """Lines stand for themselves."""
     stamp(log, file)
@@ -144,11 +187,23 @@ def test_a_damaged_line_spoils_no_other(log: Path, file: Path) -> None:
 
 @pytest.mark.parametrize(
     "record",
-    [5, None, [], ["a"], ["a", "b", 1], [[], "b", 1, 2, 3, 4, 5], [{}, "b", 1, 2, 3, 4, 5], {"a": 1}],
+    [
+        5,
+        None,
+        [],
+        ["a"],
+        ["a", "b", 1],
+        [[], "b", 1, 2, 3, 4, 5],
+        [{}, "b", 1, 2, 3, 4, 5],
+        ["a", 1, 1, 2, 3, 4, 5],
+        ["a", "b", 1, 2, 3, 4, 5, 6],
+        {"a": 1},
+    ],
     ids=str,
 )
 def test_a_line_of_another_shape_is_passed_over(log: Path, file: Path, record: object) -> None:
     """A line whose checksum holds and that is no stamp all the same costs nothing."""
+    assert decode_stamp(line_of(record).rstrip(b"\n")) is None
     stamp(log, file)
     log.write_bytes(line_of(record) + log.read_bytes())
     assert is_verified(log, file)
