@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import io
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -11,6 +14,7 @@ import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import zstandard
@@ -423,12 +427,21 @@ def test_forget(shelf: Shelf) -> None:
     assert forget_unpacked(shelf.assets, "models/other.bin") == ()
 
 
-def test_a_damaged_record(shelf: Shelf) -> None:
-    """A record that cannot be read claims nothing: the tree is then a stranger, and is left alone."""
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-30],
+        lambda data: data.replace(b'"v":1', b'"v":2'),
+        lambda data: data.replace(b'"models/voices"', b'"models/others"'),
+    ],
+    ids=["cut", "of another version", "of another folder"],
+)
+def test_a_damaged_record(shelf: Shelf, damage: Callable[[bytes], bytes]) -> None:
+    """A record that cannot be read, or is another one's, claims nothing: the tree is left alone, as a stranger."""
     shelf.put(TAR)
     shelf.unpack()
     record = next((shelf.assets / ".grym-fetch" / "unpacked").iterdir())
-    record.write_bytes(record.read_bytes()[:-30])
+    record.write_bytes(damage(record.read_bytes()))
     with pytest.raises(UnsafePath):
         shelf.unpack()
     assert shelf.read() == FILES
@@ -469,9 +482,10 @@ def crash_at(step: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], objec
 
 @pytest.mark.parametrize("can_exchange", [True, False])
 def test_a_crash_at_any_step(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool) -> None:
-    """After a crash anywhere the old tree or the new one is there, and the next run ends with the new one alone.
+    """After a crash anywhere the old tree or the new one is there, and the next run ends with the new one.
 
-    Where two folders cannot be exchanged in one step there may be no tree for an instant, but never half a one.
+    What somebody has put into the old one is kept. Where two folders cannot be exchanged in one step there may be no
+    tree for an instant, but never half a one.
     """
     if not can_exchange:
         monkeypatch.setattr(unpacked, "exchange", lambda *_: False)
@@ -484,14 +498,70 @@ def test_a_crash_at_any_step(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.M
         here = Shelf(tmp_path / str(step))
         here.put(tar_of(small))
         here.unpack(CHECK)
+        (here.tree / "notes").write_bytes(b"mine")
         here.put(tar_of(OTHER, header("link", tarfile.SYMTYPE, "new.bin")))
         crashed = crash_at(step, monkeypatch, lambda: here.unpack(CHECK_2))  # noqa: B023 - called at once
-        assert here.read() in ((small, OTHER) if can_exchange else (small, OTHER, {}))
+        before = {**small, "notes": b"mine"}
+        assert here.read() in ((before, OTHER) if can_exchange else (before, OTHER, {}))
         here.unpack(CHECK_2)
         assert here.read() == OTHER
-        assert sorted(path.name for path in here.tree.parent.iterdir()) == ["voices", "voices.tar"]
+        (notes,) = here.assets.rglob("notes")
+        assert notes.read_bytes() == b"mine"
+        assert [path.name for path in notes.parent.iterdir()] == ["notes"]
+        others = {path.name for path in here.tree.parent.iterdir()} - {notes.parent.name}
+        assert others == {"voices", "voices.tar"}
         assert here.stages() == []
     assert step > 25
+
+
+def test_in_what_order_a_tree_becomes_durable(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tree, the record of it, and the word that it is about to take its place, before it does; then the place."""
+    calls: list[str] = []
+
+    def noting(name: str, real: Callable[..., object]) -> Callable[..., object]:
+        def call(first: int | Path, *more: object) -> object:
+            path = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else str(first)
+            place = os.path.relpath(path, shelf.assets).removeprefix(".grym-fetch/")
+            place = re.sub("unpacked/.*", "unpacked/record", re.sub("unpack/[^/]*", "stage", place))
+            calls.append(f"{name} {place}")
+            assert os.stat(path).st_size, "nothing was written yet"
+            return real(first, *more)
+
+        return call
+
+    shelf.put(tar_of(OTHER))
+    shelf.unpack()
+    shelf.put(tar_of({"a": b"1"}))
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
+    monkeypatch.setattr(unpacked, "exchange", noting("exchange", unpacked.exchange))
+    opened = len(os.listdir("/proc/self/fd"))
+    shelf.unpack(CHECK_2)
+    assert len(os.listdir("/proc/self/fd")) == opened
+    recorded = ["fsync unpacked/record", "replace unpacked/record", "fsync unpacked"]
+    in_place = ["fsync stage", "exchange stage", "fsync models", "fsync stage"]
+    assert calls == ["fsync stage/tree/a", "fsync stage/tree", *recorded, *in_place, *recorded]
+
+
+@pytest.mark.parametrize(
+    ("number", "exchanged"), [(0, True), (errno.EINVAL, False), (errno.ENOSYS, False), (errno.ENOTSUP, False)]
+)
+def test_where_folders_cannot_be_exchanged(monkeypatch: pytest.MonkeyPatch, number: int, exchanged: bool) -> None:
+    """An old system, and some file systems, say so: then it is done in two steps."""
+    monkeypatch.setattr(ctypes, "get_errno", lambda: number)
+    library = SimpleNamespace(renameat2=lambda *_: -1 if number else 0)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: library)
+    assert unpacked.exchange(3, "tree", 4, "voices") is exchanged
+    del library.renameat2
+    assert not unpacked.exchange(3, "tree", 4, "voices")
+
+
+def test_an_exchange_that_fails_is_an_error(tmp_path: Path) -> None:
+    """Whatever else the system says is no reason to do without."""
+    here = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(OSError, match="No such file"):
+        unpacked.exchange(here, "tree", here, "voices")
+    os.close(here)
 
 
 def test_a_failing_disk(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
