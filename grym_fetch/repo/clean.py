@@ -203,6 +203,8 @@ class Cleaner:
         self._now = now
         self._ids = set(ids)
         self._known = known or {}
+        self._flushed_folders: set[tuple[str, ...]] = set()
+        """Those of the target that are certainly in their parents on the disk: a run that died may have made some."""
         # As a person in the repository's root would write it; None where it is found without being named.
         usual = plan.target == plan.root.parent / "assets"
         self._external = None if usual else os.path.relpath(plan.target, plan.root)
@@ -290,7 +292,7 @@ class Cleaner:
     def _store(self, move: Move, source: int, check: Callable[[], None]) -> Checksum:
         *parents, name = move.storage_path.split("/")
         with storage_errors(self._plan.target / move.storage_path):
-            there = open_folder(self._plan.target, tuple(parents), create=True)
+            there = open_folder(self._plan.target, tuple(parents), create=True, flushed=self._flushed_folders)
             try:
                 remove_dead_draft(there, name)
                 try:

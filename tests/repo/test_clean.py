@@ -149,6 +149,30 @@ def test_a_failing_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert drafts(root, target) == []
 
 
+def test_folders_that_a_dead_run_has_made_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may not have come to it, and with its folder the only copy would be lost in a power cut."""
+    write(tmp_path / "root", "models/deep/a.bin", A)
+    (tmp_path / "out/models/deep").mkdir(parents=True)
+    calls: list[str] = []
+    fsync, unlink = os.fsync, os.unlink
+
+    def noting_fsync(descriptor: int) -> None:
+        calls.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    def noting_unlink(name: str, *, dir_fd: int | None = None) -> None:
+        calls.append(f"unlink {name}")
+        unlink(name, dir_fd=dir_fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", noting_fsync)
+        patch.setattr(os, "unlink", noting_unlink)
+        clean(tmp_path / "root", tmp_path / "out")
+    before = calls[: calls.index("unlink a.bin")]
+    for folder in ("out", "out/models", "out/models/deep"):
+        assert str(tmp_path / folder) in before
+
+
 def test_a_file_that_is_being_written_stays(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that changes while it is copied, even to the same size and time, is kept as it is now."""
     real = Draft.copy
