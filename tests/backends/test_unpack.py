@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import io
 import os
 import re
@@ -371,6 +372,9 @@ def test_empty_folders_are_there(shelf: Shelf, ending: str) -> None:
     )
     shelf.unpack()
     assert (shelf.tree / "empty" / "deep").is_dir()
+    (shelf.tree / "empty" / "deep").rmdir()
+    assert shelf.unpack()
+    assert (shelf.tree / "empty" / "deep").is_dir()
 
 
 @pytest.mark.shows("S4")
@@ -384,14 +388,87 @@ def test_a_reader_that_stops_early(shelf: Shelf, monkeypatch: pytest.MonkeyPatch
     assert not shelf.tree.exists()
 
 
-def test_an_unpinned_archive(shelf: Shelf) -> None:
+async def test_an_unpinned_archive(shelf: Shelf) -> None:
     """Without a checksum the archive's size and time say whether it is the same."""
-    shelf.put(TAR)
-    assert shelf.unpack(None)
+    threads = WorkerThreads("test", 1)
+    asset = Asset("voices", "https://x.org/v", shelf.local_path, extract=True)
+    path = shelf.put(TAR)
+    await Unpacker(shelf.assets, threads).ensure(asset, path)
     assert not shelf.unpack(None)
     shelf.put(tar_of(OTHER))
-    assert shelf.unpack(None)
+    await Unpacker(shelf.assets, threads).ensure(asset, path)
     assert shelf.read() == OTHER
+    threads.close()
+
+
+@pytest.mark.shows("S5")
+def test_a_tree_behind_a_symlink_is_none_of_ours(shelf: Shelf, tmp_path: Path) -> None:
+    """It may look like the one that was unpacked, and is not where that was."""
+    shelf.put(TAR)
+    shelf.unpack()
+    shelf.tree.rename(tmp_path / "elsewhere")
+    shelf.tree.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnsafePath, match="no folder"):
+        shelf.unpack()
+
+
+def test_a_link_that_leads_elsewhere_is_a_change(shelf: Shelf) -> None:
+    """As a file with other bytes is."""
+    shelf.put(tar_of(FILES, header("link", tarfile.SYMTYPE, "top.txt")))
+    shelf.unpack()
+    (shelf.tree / "link").unlink()
+    (shelf.tree / "link").symlink_to("elsewhere")
+    assert shelf.unpack()
+    assert os.readlink(shelf.tree / "link") == "top.txt"
+
+
+def test_what_is_kept_never_replaces_what_was_kept(shelf: Shelf) -> None:
+    """Each old tree with something of somebody's in it gets a name of its own."""
+    shelf.put(TAR)
+    for number in range(3):
+        shelf.unpack()
+        (shelf.tree / "top.txt").write_bytes(b"mine %d" % number)
+    shelf.unpack()
+    kept = {path.name: (path / "top.txt").read_bytes() for path in shelf.tree.parent.glob("voices.old*")}
+    assert kept == {"voices.old": b"mine 0", "voices.old2": b"mine 1", "voices.old3": b"mine 2"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.shows("S5")
+def test_the_word_of_another_user_is_not_taken(shelf: Shelf) -> None:
+    """Who else can write the record cannot make us delete a file."""
+    shelf.put(TAR)
+    shelf.unpack()
+    (record,) = (shelf.assets / ".grym-fetch" / "unpacked").iterdir()
+    os.chown(record, 12345, -1)
+    assert forget_unpacked(shelf.assets, shelf.local_path) == ()
+    assert shelf.read() == FILES
+
+
+def test_only_what_the_dead_have_left_is_cleared_away(shelf: Shelf) -> None:
+    """And only of this archive: what somebody is at work on stays, and what nobody knows."""
+    shelf.put(TAR)
+    me, key = Owner.this(), hashlib.sha256(b"models/voices").hexdigest()[:24]
+    dead = Owner(me.pid, "1", me.boot, me.host).encode()
+    stages = shelf.assets / ".grym-fetch" / "unpack"
+    names = [f"{key}.{dead}.00000000", f"{key}.{me.encode()}.00000000", f"{key}.rubbish", f"{'0' * 24}.{dead}.00000000"]
+    for name in names:
+        (stages / name).mkdir(parents=True)
+    shelf.unpack()
+    assert sorted(path.name for path in shelf.stages()) == sorted(names[1:])
+    (stages / names[0]).mkdir()
+    forget_unpacked(shelf.assets, shelf.local_path)
+    assert sorted(path.name for path in shelf.stages()) == sorted(names[1:])
+
+
+def test_very_many_files_are_flushed_at_once(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One by one it would take hours."""
+    shelf.put(TAR)
+    synced: list[str] = []
+    monkeypatch.setattr(unpack, "FLUSH_SINGLY", 1)
+    monkeypatch.setattr(os, "sync", lambda: synced.append("all"))
+    shelf.unpack()
+    assert synced == ["all"]
 
 
 def test_a_stranger_in_the_way(shelf: Shelf, tmp_path: Path) -> None:
@@ -613,6 +690,17 @@ async def test_cancelling_ends_between_members(shelf: Shelf) -> None:
     assert seen == 1
     assert not shelf.tree.exists()
     assert shelf.stages() == []
+
+
+def test_cancelling_ends_within_a_member(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one is not written to its end first."""
+    path = shelf.put(tar_of({"large": b"x" * 100_000}))
+    monkeypatch.setattr(unpack, "CHUNK", 1000)
+    answers = iter([False] * 10)
+    with pytest.raises(unpack.Stopped):
+        ensure_unpacked(shelf.assets, shelf.local_path, CHECK, path, is_stopped=lambda: next(answers, True))
+    assert shelf.stages() == []
+    assert not shelf.tree.exists()
 
 
 async def test_an_asset_that_is_no_archive(shelf: Shelf) -> None:
