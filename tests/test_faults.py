@@ -167,7 +167,11 @@ async def test_one_bad_origin_is_named(
     assert text in str(run.failures["a"])
     assert "/a.bin" in str(run.failures["a"])
     assert path.read_bytes() == b"old"
-    assert len(run.heard.of("asset_failed")) == 1
+    (told,) = run.heard.of("asset_failed")
+    assert told["error"] == type(run.failures["a"]).__name__
+    assert isinstance(run.failures["a"], MirrorsExhausted | DigestMismatch)
+    assert told["attempts"] == tuple(str(failure) for failure in run.failures["a"].failures)
+    assert told["attempts"]
     assert len(server.stats.requests) <= 25
 
 

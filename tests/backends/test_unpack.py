@@ -504,6 +504,15 @@ def test_forget(shelf: Shelf) -> None:
     assert forget_unpacked(shelf.assets, "models/other.bin") == ()
 
 
+def test_a_hard_link_is_forgotten_too(shelf: Shelf) -> None:
+    """It is a file of the tree like any other."""
+    shelf.put(tar_of(FILES, header("twin", tarfile.LNKTYPE, "top.txt")))
+    shelf.unpack()
+    assert (shelf.tree / "twin").samefile(shelf.tree / "top.txt")
+    assert forget_unpacked(shelf.assets, shelf.local_path) == ()
+    assert not shelf.tree.exists()
+
+
 @pytest.mark.parametrize(
     "damage",
     [
