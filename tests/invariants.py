@@ -2,7 +2,7 @@
 
 1. The final path holds nothing, the file that was there before, or the right one, at every instant.
 2. A run that ends well has put every asset in place; one that fails names just those that are not, each with its cause.
-3. Progress never passes its total and never goes back; each asset ends once.
+3. Progress never passes its total and never goes back; each asset ends once, and none is passed over.
 4. Bytes are taken twice only as far as something broke off or was thrown away, and requests are finite.
 5. A journal claims no piece that is not on disk.
 6. No secret is in an event, an error, a log record or a file of ours; one is planted in each run (`CANARY`).
@@ -112,8 +112,16 @@ class Recorder:
             before = last.get(event["asset"], 0)
             assert count >= (before if total is None else min(before, total))
             last[event["asset"]] = count
-        ends = [e.asset for e in self.events if e.type in ("asset_verified", "asset_reused", "asset_failed")]
-        assert len(ends) == len(set(ends))
+        assert len(self._ends) == len(self.ended)
+
+    @property
+    def ended(self) -> set[str | None]:
+        """The assets whose end was told."""
+        return set(self._ends)
+
+    @property
+    def _ends(self) -> list[str | None]:
+        return [e.asset for e in self.events if e.type in ("asset_verified", "asset_reused", "asset_failed")]
 
 
 class Log(logging.Handler):
@@ -182,6 +190,8 @@ class Rules:
         self._check_claims()
         self._check_places()
         self._check_leftovers()
+        if run is not None:
+            assert not (silent := set(self._finals) - run.heard.ended), f"nothing was told of the end of {silent}"
 
     def _check_outcome(self, failures: Mapping[str, GrymFetchError]) -> None:
         """Rule 2."""

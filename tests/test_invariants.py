@@ -135,6 +135,14 @@ def test_events_that_cannot_be(events: list[Event]) -> None:
         a_run(*events).heard.check()
 
 
+def test_an_end_that_is_not_told(project: Project) -> None:
+    """The file is there, and whoever listens waits for it."""
+    rules = Rules(project)
+    put(project)
+    with pytest.raises(AssertionError, match="nothing was told of the end of"):
+        rules.check(a_run())
+
+
 def test_a_secret_that_is_told(project: Project) -> None:
     """In a log record, an event or an error."""
     rules = Rules(project)
