@@ -163,6 +163,30 @@ def test_many_small_files_on_a_slow_link(tmp_path: Path) -> None:
 # -- mirrors ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("every", "arrives"), [(3 * MIB, True), (MIB, False)])
+@pytest.mark.shows("A19")
+def test_only_real_progress_renews_the_budget(tmp_path: Path, every: int, arrives: bool) -> None:
+    """A server that breaks off again and again is asked again as long as it brings something each time."""
+    breaks = iter(range(every, SIZE, every))
+    due = next(breaks)
+
+    def speed(*_: object) -> float:
+        nonlocal due
+        if network.given[ONE] < due:
+            return RATE
+        due = next(breaks, SIZE)
+        return 0.0
+
+    network = Network(tmp_path, speed, contents={ONE: CONTENT})
+    if not arrives:
+        with pytest.raises(SyncFailed):
+            network.sync(retries=1, parallel=1)
+        return
+    network.sync(retries=1, parallel=1)
+    assert network.path.read_bytes() == CONTENT
+    assert len(network.heard.of("retry_scheduled")) >= SIZE // every - 2
+
+
 def test_mirrors_one_after_the_other(tmp_path: Path) -> None:
     """By default one address is asked as long as it does."""
     network = Network(tmp_path, steady({ONE: RATE, TWO: 9 * RATE}), contents={ONE: CONTENT, TWO: CONTENT})
