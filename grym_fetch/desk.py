@@ -40,6 +40,8 @@ class _Flight:
 
     task: asyncio.Task[Delivered]
     waiters: int = 0
+    is_ending: bool = False
+    """Whether it was cancelled, because nobody waited any more: it has yet to let go of what it holds."""
 
 
 @dataclass(slots=True)
@@ -93,7 +95,8 @@ class Desk:
         key = _key(asset, force=force)
         while not force and (together := self._together.get(key)) is not None:
             await together.wait()
-        flight = self._flights.get(key)
+        while (flight := self._flights.get(key)) is not None and flight.is_ending:
+            await asyncio.wait([flight.task])
         if flight is None:
             self._ranks += 1
             delivery = self.engine.delivery.deliver(asset, force=force, rank=self._ranks)
@@ -105,6 +108,7 @@ class Desk:
             return await asyncio.shield(flight.task)
         except asyncio.CancelledError:
             if flight.waiters == 1 and not flight.task.done():
+                flight.is_ending = True
                 flight.task.cancel()
                 await outlast([flight.task])
             raise

@@ -104,6 +104,35 @@ async def test_one_caller_leaves_another_stays(project: Project, server: AssetSe
     assert planned.as_json()["resumed_bytes"] != 0
 
 
+async def test_who_comes_while_a_cancelled_download_lets_go_is_not_cancelled_with_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one who waited has left, and what has arrived is being put away: a new caller gets a new download."""
+    began, ending, has_let_go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def deliver(*_: object, **__: object) -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await has_let_go.wait()
+
+    async with project.manager() as manager:
+        with monkeypatch.context() as patch:
+            patch.setattr(manager._ready().engine.delivery, "deliver", deliver)
+            first = asyncio.create_task(manager.get_asset_path("a"))
+            await began.wait()
+            first.cancel()
+            await ending.wait()
+        second = asyncio.create_task(manager.get_asset_path("a"))
+        await asyncio.sleep(0)
+        has_let_go.set()
+        assert (await second).read_bytes() == CONTENT
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+
 async def _queued(events: Subscription) -> AsyncIterator[Event]:
     for event in events.drain():
         yield event
