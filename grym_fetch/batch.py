@@ -145,34 +145,36 @@ class Batch:
         return [longest.pop() for _ in range(len(longest) // 2)][::-1]
 
     async def fetch(self, turn: Turn, connection: Connection) -> None:
-        """Fetch these over a connection. Raises nothing but cancellation."""
-        try:
-            began = self._clock.monotonic()
-            while turn.assets and self._in_a_row < PATIENCE and self._clock.monotonic() - began < SOON:
-                await self._bundles.calm()
-                parcel = await self._get(turn.assets[0], connection)
-                asset = turn.assets.popleft()
-                if parcel is None:
-                    self.left_over.append(asset)
-                    self._in_a_row += 1
-                else:
-                    self._in_a_row = 0
-                    await self._take(parcel)
-            if not self._waiting:
-                # Nobody knows how long the others will take.
-                await self._put_away()
-        except Exception as error:  # noqa: BLE001 - a bug of ours must fail the sync, not hang it
-            self._failure = self._failure or error
+        """Fetch these over a connection."""
+        began = self._clock.monotonic()
+        while turn.assets and self._in_a_row < PATIENCE and self._clock.monotonic() - began < SOON:
+            await self._bundles.calm()
+            parcel = await self._get(turn.assets[0], connection)
+            asset = turn.assets.popleft()
+            if parcel is None:
+                self.left_over.append(asset)
+                self._in_a_row += 1
+            else:
+                self._in_a_row = 0
+                await self._take(parcel)
+        if not self._waiting:
+            # Nobody knows how long the others will take.
+            await self._put_away()
 
     def release(self, turn: Turn) -> None:
         """The turn is over: what it has not come to waits again, or is left over with all the rest."""
         self._turns.discard(turn)
         self._waiting.extendleft(reversed(turn.assets))
-        if self._in_a_row >= PATIENCE or self._failure is not None:
+        if self._in_a_row >= PATIENCE:
             self.left_over.extend(self._waiting)
             self._waiting.clear()
         if not self._waiting and not self._turns:
             self._is_over.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Let `run` end and raise this."""
+        self._failure = self._failure or error
+        self._is_over.set()
 
     # -- one asset ----------------------------------------------------------------------------------------------------
 

@@ -44,10 +44,13 @@ class Source(Protocol[W]):
         """The next piece of work, if there is any now for a host that has room."""
 
     async def fetch(self, attempt: W, /, connection: Connection) -> None:
-        """Do it."""
+        """Do it. What went wrong is for the source to deal with; it raises nothing but cancellation."""
 
     def release(self, attempt: W, /) -> None:
         """It is over, one way or another; also when it was cancelled before it began."""
+
+    def fail(self, error: BaseException, /) -> None:
+        """One of these has raised all the same: a bug of ours must fail this source, not hang it and all others."""
 
 
 class Scheduler:
@@ -105,7 +108,12 @@ class Scheduler:
         heapq.heapify(waiting)
         while self._free and waiting:
             at_work, rank, order, source = heapq.heappop(waiting)
-            if (attempt := source.next_attempt(self._has_room)) is not None:
+            try:
+                attempt = source.next_attempt(self._has_room)
+            except Exception as error:  # noqa: BLE001 - see Source.fail
+                source.fail(error)
+                continue
+            if attempt is not None:
                 self._start(source, attempt)
                 heapq.heappush(waiting, (at_work + 1, rank, order, source))
 
@@ -134,7 +142,12 @@ class Scheduler:
         if source in self._sources:
             self._sources[source] -= 1
         self._free.append(connection)
-        source.release(attempt)
+        try:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                source.fail(error)
+            source.release(attempt)
+        except Exception as error:  # noqa: BLE001 - see Source.fail
+            source.fail(error)
         self.kick()
 
     async def aclose(self) -> None:

@@ -165,7 +165,7 @@ class Transfer:
 
     def _hashing_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error)
+            self.fail(error)
 
     async def _until_hashed_or_restart(self) -> None:
         """Wait until every byte is on disk and hashed, or a restart is due. No attempt is under way on return."""
@@ -186,7 +186,8 @@ class Transfer:
     def _tasks(self) -> list[asyncio.Task[None]]:
         return [attempt.task for attempt in self._attempts if attempt.task is not None]
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """Let `run` end and raise this."""
         self._failure = self._failure or error
         self._changed()
 
@@ -316,7 +317,7 @@ class Transfer:
         return self._content.segments.take(length=share, horizon=UNBOUNDED)
 
     async def fetch(self, attempt: Attempt, connection: Connection) -> None:
-        """Carry out an attempt over a connection. Raises nothing but cancellation: a failure becomes a decision."""
+        """Carry out an attempt over a connection; a failure becomes a decision."""
         attempt.began = self._clock.monotonic()
         try:
             answer = await self._exchange.open(connection, attempt.origin, self._asked(attempt))
@@ -332,9 +333,7 @@ class Transfer:
         except (TransferError, IntegrityError) as error:
             self._failed(attempt, error)
         except StorageError as error:
-            self._fail(error)
-        except Exception as error:  # noqa: BLE001 - a bug of ours must fail the asset, not hang it
-            self._fail(error)
+            self.fail(error)
 
     def release(self, attempt: Attempt) -> None:
         """The attempt is over: what it has not received is missing again."""
@@ -382,7 +381,7 @@ class Transfer:
     def _leave(self, origin: Origin, reason: str, now: float) -> None:
         chosen = self._origins.choose(now)
         if chosen is None:
-            self._fail(self._exhausted())
+            self.fail(self._exhausted())
             return
         if self._origins.together and not origin.is_out:
             self._wake_later(origin)

@@ -133,6 +133,26 @@ async def test_who_comes_while_a_cancelled_download_lets_go_is_not_cancelled_wit
             await first
 
 
+@pytest.mark.parametrize("where", ["Transfer.next_attempt", "Transfer.release", "Transfer._failed", "Transfer._asked"])
+async def test_a_bug_of_ours_fails_the_asset_and_hangs_nothing(
+    project: Project, server: AssetServer, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Wherever in the engine it is, also where only the event loop would see it."""
+
+    def bug(*_: object, **__: object) -> None:
+        raise ZeroDivisionError(where)
+
+    if where.endswith("_failed"):
+        server.add("/a.bin", CONTENT, faults=[Status(500)])
+    async with project.manager() as manager:
+        with monkeypatch.context() as patch:
+            patch.setattr(f"grym_fetch.transfer.{where}", bug)
+            with pytest.raises(ZeroDivisionError, match=where):
+                await manager.get_asset_path("a")
+        server.add("/a.bin", CONTENT)
+        assert (await manager.get_asset_path("a")).read_bytes() == CONTENT
+
+
 async def _queued(events: Subscription) -> AsyncIterator[Event]:
     for event in events.drain():
         yield event

@@ -53,6 +53,7 @@ class FakeSource:
         self.given: list[Attempt] = []
         self.released: list[Attempt] = []
         self.used: list[Connection] = []
+        self.failed: BaseException | None = None
         self.asked = 0
         self.kick: Callable[[], None] = lambda: None
         self._pool = pool
@@ -83,6 +84,9 @@ class FakeSource:
 
     def release(self, attempt: Attempt) -> None:
         self.released.append(attempt)
+
+    def fail(self, error: BaseException) -> None:
+        self.failed = error
 
     def finish(self, count: int = 1) -> None:
         """End the oldest attempts."""
@@ -477,3 +481,28 @@ async def test_a_cancelled_closing_still_closes_the_connections(pool: Pool) -> N
     with pytest.raises(asyncio.CancelledError):
         await closing
     assert [connection.closed for connection in transport.connections] == [True, True]
+
+
+@pytest.mark.parametrize("name", ["next_attempt", "fetch", "release"])
+async def test_a_bug_in_one_source_harms_no_other(
+    pool: Pool, schedulers: Callable[..., Scheduler], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A source that raises where nobody waits for it is told so, and the others go on being served."""
+    bug = TypeError("a bug")
+
+    def raising(*_: object) -> None:
+        raise bug
+
+    async def raising_later(*_: object) -> None:
+        raise bug
+
+    bad, good = (FakeSource(pool, name, 3, instant=True) for name in ("bad", "good"))
+    monkeypatch.setattr(bad, name, raising_later if name == "fetch" else raising)
+    scheduler = schedulers(1)
+    scheduler.add(bad, rank=0)
+    scheduler.add(good, rank=1)
+    await turns()
+    assert bad.failed is bug
+    assert len(good.released) == 3
+    for source in (bad, good):
+        scheduler.remove(source)
