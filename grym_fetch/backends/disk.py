@@ -32,7 +32,7 @@ from grym_fetch.backends.folders import (
     room,
     storage_errors,
 )
-from grym_fetch.backends.locks import FileLock, Owner
+from grym_fetch.backends.locks import FileLock, Owner, is_abandoned
 from grym_fetch.backends.stage import DiskStage, StageKey, StageThreads
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.paths import STATE_FOLDER
@@ -105,7 +105,8 @@ class DiskStore:
     async def open_stage(self, key: StageKey, *, exclusive: bool, size: int | None = None) -> DiskStage:
         """Open a stage: a dead owner's if there is one, a new one otherwise.
 
-        ``exclusive``: this process holds a trustworthy lock on the asset, so every other stage of it is abandoned.
+        ``exclusive``: this process holds a trustworthy lock on the asset, so every other stage of it is abandoned, but
+        perhaps one of another machine (see `is_abandoned`).
         ``size``: the content's length if it is known. `DiskFull` if the rest would not fit; nothing is made then.
         """
         opened: list[DiskStage] = []
@@ -133,7 +134,7 @@ class DiskStore:
         abandoned = [
             entry
             for entry in os.scandir(root)
-            if entry.name.startswith(f"{key.path_key}.") and _is_abandoned(entry.name, exclusive=exclusive)
+            if entry.name.startswith(f"{key.path_key}.") and _is_free(Path(entry.path), exclusive=exclusive)
         ]
         mine = [entry for entry in abandoned if entry.name.split(".")[1] == key.content_key]
         mine.sort(key=lambda entry: _allocated(Path(entry.path) / "part"), reverse=True)
@@ -168,12 +169,9 @@ class DiskStore:
             threads.close()
 
 
-def _is_abandoned(name: str, *, exclusive: bool) -> bool:
-    if exclusive:
-        return True
-    fields = name.split(".")
-    owner = Owner.parse(fields[2]) if len(fields) == 4 else None
-    return owner is not None and owner.is_dead
+def _is_free(stage: Path, *, exclusive: bool) -> bool:
+    fields = stage.name.split(".")
+    return is_abandoned(Owner.parse(fields[2]) if len(fields) == 4 else None, stage, exclusive=exclusive)
 
 
 def _allocated(path: Path) -> int:

@@ -2,16 +2,19 @@
 
 Rules: a lock is an flock, so a dead holder blocks nobody. Its file is unlinked by its holder only, while held; whoever
 gets a lock checks that the file is still the one at that path. Where flock is a no-op (some network file systems)
-that is found out, and what depends on the lock is not done.
+that is found out, and what depends on the lock is not done. Where it holds on each machine by itself (Lustre's
+``localflock``, NFS's ``local_lock``) that cannot be found out: what another machine has just written to is left to it.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +23,17 @@ from grym_fetch.backends.folders import is_at
 from grym_fetch.core.text import safe_text
 
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
+QUIET = 180.0
+"""Seconds after which a stage of another machine that nobody writes to counts as abandoned: longer than any wait for a
+server, and than a network file system keeps what was written to itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process, named so that it can be told from a later one with the same number."""
+    """A process, named so that it can be told from a later one with the same number.
+
+    ``boot`` names the system's start and the process namespace, ``host`` the machine, as a hash; empty if not known.
+    """
 
     pid: int
     started: str
@@ -34,19 +43,21 @@ class Owner:
     @classmethod
     def this(cls) -> Owner:
         """The running process."""
-        return cls(os.getpid(), _start_of(os.getpid()), _boot_id(), socket.gethostname())
+        host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+        return cls(os.getpid(), _start_of(os.getpid()), _boot_id(), host)
 
     @classmethod
     def parse(cls, text: str) -> Owner | None:
         """Read what `encode` wrote; None for anything else."""
-        fields = text.split("-")
-        if len(fields) != 3 or not fields[0].isdigit():
+        pid, *others = text.split("-")
+        if len(others) not in (2, 3) or not pid.isdigit():
             return None
-        return cls(int(fields[0]), fields[1], fields[2], "")
+        started, boot, host = (*others, "")[:3]  # the first versions did not name the machine
+        return cls(int(pid), started, boot, host)
 
     def encode(self) -> str:
         """A short text that is safe in a file name."""
-        return f"{self.pid}-{self.started}-{self.boot}"
+        return f"{self.pid}-{self.started}-{self.boot}-{self.host}"
 
     @property
     def is_dead(self) -> bool:
@@ -55,6 +66,34 @@ class Owner:
             # Another machine, or this one before it was started anew: cannot be told apart here.
             return False
         return _start_of(self.pid) != self.started
+
+    @property
+    def may_be_elsewhere(self) -> bool:
+        """Whether it may run on another machine, whose locks are perhaps not seen here.
+
+        Not if it is of this start of this system, in whichever container, or of an earlier one of this machine.
+        """
+        this = Owner.this()
+        return self.boot[:_BOOT] != this.boot[:_BOOT] and self.host != this.host
+
+
+def is_abandoned(owner: Owner | None, stage: Path, *, exclusive: bool) -> bool:
+    """Whether nobody is at work on a stage. ``exclusive``: we hold its lock, and it excludes others on this machine."""
+    if not exclusive:
+        return owner is not None and owner.is_dead
+    return owner is None or not owner.may_be_elsewhere or _is_quiet(stage)
+
+
+def _is_quiet(stage: Path) -> bool:
+    times = []
+    for place in (stage, stage / "part", stage / "journal"):
+        with suppress(OSError):
+            times.append(os.stat(place, follow_symlinks=False).st_mtime)
+    return time.time() - max(times, default=0.0) > QUIET
+
+
+_BOOT = 16
+"""Digits that name a start of the system."""
 
 
 def _start_of(pid: int) -> str:
@@ -71,7 +110,7 @@ def _boot_id() -> str:
     """Names this boot of this machine, and the process namespace: in another container the numbers mean others."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot = file.read().strip().replace("-", "")[:16]
+            boot = file.read().strip().replace("-", "")[:_BOOT]
         namespace = "".join(char for char in os.readlink("/proc/self/ns/pid") if char.isdigit())
     except OSError:
         return ""

@@ -2,7 +2,7 @@
 
 Rules: a stage is removed only if its owner is certainly gone and nobody holds the asset's lock; a lock file only if
 nobody holds the lock; a stamp only if its file has changed or gone. What cannot be told (another machine's stage where
-locks do not work) stays, and so does every name that is not one of ours.
+locks do not work, or one that was just written to) stays, and so does every name that is not one of ours.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from grym_fetch.backends.bundle import PATH_KEY
 from grym_fetch.backends.folders import storage_errors
-from grym_fetch.backends.locks import FileLock, Owner
+from grym_fetch.backends.locks import FileLock, Owner, is_abandoned
 from grym_fetch.backends.stage import StageKey
 from grym_fetch.backends.stamps import Fingerprint, decode_stamp, encode_stamp, replace_log
 from grym_fetch.core.paths import STATE_FOLDER
@@ -122,8 +122,7 @@ def _remove_stage(state: Path, name: str, path_key: str, owner: Owner | None, *,
     if owner is None or _is_alive(owner):
         return False
     with _held(state / "locks" / f"{path_key}.lock", dry_run=dry_run) as excludes_others:
-        # With the lock, every other owner is done for; without a lock that works, only a dead one.
-        if excludes_others is None or not (excludes_others or owner.is_dead):
+        if excludes_others is None or not is_abandoned(owner, state / "stage" / name, exclusive=excludes_others):
             return False
         if not dry_run:
             # Claimed under our own name first, as a download does it: where locks do not work, one of us gets it.

@@ -146,13 +146,13 @@ class DiskStage:
 
     def _write(self, start: int, data: bytes | memoryview, origin: int) -> Piece:
         with storage_errors(self._final):
+            self._check_is_ours()
             view = memoryview(data)
             at = start
             while view:
                 count = os.pwrite(self._part, view, at)
                 view = view[count:]
                 at += count
-            self._check_there(os.fstat(self._part).st_nlink > 0)
             if self._lost is not None:
                 raise self._lost
             piece = Piece(start, at, piece_digest(data), origin)
@@ -160,9 +160,11 @@ class DiskStage:
                 self._append(self._encoder.piece(piece))
             return piece
 
-    def _check_there(self, is_there: bool) -> None:
-        if not is_there:
-            raise StorageError(safe_text(str(self._folder)), "somebody has removed the download under way; run again")
+    def _check_is_ours(self) -> None:
+        """By its name a stage is claimed and renamed, by its descriptor it is written: these must be the same file."""
+        if not is_at(self._part, self._folder / "part"):
+            reason = "somebody has removed the download under way, or taken it over; run again"
+            raise StorageError(safe_text(str(self._folder)), reason)
 
     async def _flush(self) -> None:
         try:
@@ -278,8 +280,7 @@ class DiskStage:
         return final
 
     def _rename(self, folder: int, name: str, final: Path) -> None:
-        # By its name it is renamed, and by its descriptor it was verified: these must be the same.
-        self._check_there(is_at(self._part, self._folder / "part"))
+        self._check_is_ours()
         try:
             os.rename(self._folder / "part", name, dst_dir_fd=folder)
         except OSError as error:

@@ -15,8 +15,10 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ import pytest
 from grym_fetch.backends import folders, shelf
 from grym_fetch.backends import stage as stage_module
 from grym_fetch.backends.disk import DiskStore
-from grym_fetch.backends.locks import Owner
+from grym_fetch.backends.locks import QUIET, Owner
 from grym_fetch.backends.shelf import hash_file
 from grym_fetch.backends.stage import DiskStage, StageKey
 from grym_fetch.backends.threads import WorkerThreads
@@ -213,11 +215,7 @@ async def test_the_stage_of_the_living_is_not_touched(store: DiskStore, stage: D
     assert final(store).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize(
-    "owner",
-    ["rubbish", "1-2", "12345-1-0123456789abcdef", "one.too.many"],
-    ids=["rubbish", "short", "other machine", "fields"],
-)
+@pytest.mark.parametrize("owner", ["rubbish", "1-2", "one.too.many"], ids=["rubbish", "short", "fields"])
 async def test_a_stage_of_unknown_ownership_is_not_touched(store: DiskStore, owner: str) -> None:
     """Whose owner cannot be known to be dead is left alone, unless the lock says that he is."""
     left = leave(store, owner)
@@ -229,6 +227,49 @@ async def test_a_stage_of_unknown_ownership_is_not_touched(store: DiskStore, own
     assert len(stage.recovered.pieces) == 1
     assert not left.exists()
     await stage.close()
+
+
+@pytest.mark.parametrize("name", ["12345-1-0123456789abcdef", "12345-1-0123456789abcdef-0123abcd"])
+@pytest.mark.shows("X3", "X8", "S14")
+async def test_a_stage_of_another_machine_is_not_taken_while_it_is_written_to(store: DiskStore, name: str) -> None:
+    """A lock may hold on each machine by itself. What nobody writes to any more is resumed from any of them."""
+    left = leave(store, name)
+    stage = await store.open_stage(KEY, exclusive=True)
+    assert len(stage.recovered.pieces) == 0
+    assert left.exists()
+    await stage.discard()
+    long_ago = time.time() - QUIET - 60
+    for path in (left / "part", left / "journal", left):
+        stage = await store.open_stage(KEY, exclusive=True)
+        assert left.exists()
+        await stage.discard()
+        os.utime(path, (long_ago, long_ago))
+    stage = await store.open_stage(KEY, exclusive=True)
+    assert len(stage.recovered.pieces) == 1
+    assert not left.exists()
+    await stage.close()
+
+
+@pytest.mark.parametrize("is_container", [True, False], ids=["another container", "before the last boot"])
+@pytest.mark.shows("X8", "P1")
+async def test_what_this_machine_has_left_is_taken_over_at_once(store: DiskStore, is_container: bool) -> None:
+    """After a power cut, and in a new container: there the lock holds for all, or nobody can be alive."""
+    me = Owner.this()
+    others = replace(me, boot=f"{me.boot[:16]}1", host="") if is_container else replace(me, boot="0123456789abcdef")
+    leave(store, others.encode())
+    stage = await store.open_stage(KEY, exclusive=True)
+    assert len(stage.recovered.pieces) == 1
+    await stage.close()
+
+
+@pytest.mark.shows("X3", "S14")
+async def test_who_has_lost_a_stage_does_not_write_to_it(store: DiskStore, stage: DiskStage) -> None:
+    """Another process has claimed it, by its name: the bytes are that one's now, and perhaps in place already."""
+    (folder,) = stages(store)
+    folder.rename(folder.with_name("claimed"))
+    with pytest.raises(StorageError, match="or taken it over"):
+        await stage.write(0, bytes(1000), 0)
+    assert (folder.with_name("claimed") / "part").read_bytes() == CONTENT
 
 
 @pytest.mark.shows("B2", "B45", "X3", "S14")

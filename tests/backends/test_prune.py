@@ -110,7 +110,17 @@ def test_a_held_lock_keeps_everything(assets: Path, dry_run: bool) -> None:
 
 def test_a_stage_from_before_the_last_boot_goes_if_locks_work(assets: Path) -> None:
     """An owner that cannot be asked is believed to be gone only because we hold the lock."""
-    folder = stage(assets, Owner(1, "1", "0123456789abcdef", ""))
+    folder = stage(assets, Owner(1, "1", "0123456789abcdef", Owner.this().host))
+    assert prune(assets, WANTED, dry_run=False).removed
+    assert not folder.exists()
+
+
+def test_another_machines_stage_stays_while_it_is_written_to(assets: Path) -> None:
+    """Our lock may not be seen there."""
+    folder = stage(assets, Owner(1, "1", "0123456789abcdef", "0123abcd"))
+    assert not prune(assets, WANTED, dry_run=False).removed
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (1, 1))
     assert prune(assets, WANTED, dry_run=False).removed
     assert not folder.exists()
 
@@ -119,7 +129,7 @@ def test_without_locks_only_the_dead_are_cleared_away(assets: Path, monkeypatch:
     """Where locks exclude nobody, a stage whose owner cannot be asked stays."""
     monkeypatch.setattr(fcntl, "flock", lambda descriptor, operation: None)
     gone = stage(assets, dead())
-    left = stage(assets, Owner(1, "1", "0123456789abcdef", ""))
+    left = stage(assets, Owner(1, "1", "0123456789abcdef", Owner.this().host))
     report = prune(assets, WANTED, dry_run=False)
     assert not gone.exists()
     assert left.exists()
