@@ -23,7 +23,7 @@ from pathlib import Path
 
 from grym_fetch.backends.descriptors import spare
 from grym_fetch.backends.folders import close_each, open_folder, remove_tree, storage_errors, sync
-from grym_fetch.backends.locks import Owner
+from grym_fetch.backends.locks import Owner, is_left_behind
 from grym_fetch.backends.stamps import Fingerprint, Stamp
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.digest import Checksum
@@ -135,10 +135,9 @@ class Bundles:
         """Remove what processes that were killed have left: a few small files, not worth resuming."""
         for entry in os.scandir(self._stage_dir):
             fields = entry.name.split(".")
-            if fields[0] == PATH_KEY and len(fields) == 4:
-                owner = Owner.parse(fields[2])
-                if owner is not None and owner.is_dead:
-                    remove_tree(entry.path)
+            is_bundle = fields[0] == PATH_KEY and len(fields) == 4
+            if is_bundle and is_left_behind(Owner.parse(fields[2]), Path(entry.path)):
+                remove_tree(entry.path)
 
     @contextmanager
     def _parents(self, files: Sequence[SmallFile]) -> Iterator[dict[str, int]]:

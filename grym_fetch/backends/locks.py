@@ -26,6 +26,8 @@ _BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 QUIET = 180.0
 """Seconds after which a stage of another machine that nobody writes to counts as abandoned: longer than any wait for a
 server, and than a network file system keeps what was written to itself."""
+LONG_AGO = 24 * 3600.0
+"""Seconds. What takes no more than minutes was not begun before that by somebody who is still at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,24 @@ def is_abandoned(owner: Owner | None, stage: Path, *, exclusive: bool) -> bool:
     return owner is None or not owner.may_be_elsewhere or _is_quiet(stage)
 
 
+def is_left_behind(owner: Owner | None, folder: Path) -> bool:
+    """Whether a folder that no lock guards is nobody's: its owner is dead, or cannot be asked and made it long ago."""
+    if owner is None:
+        return False
+    return owner.is_dead or (owner.boot != Owner.this().boot and _age(folder) > LONG_AGO)
+
+
 def _is_quiet(stage: Path) -> bool:
+    return _age(stage, stage / "part", stage / "journal") > QUIET
+
+
+def _age(*places: Path) -> float:
+    """Seconds since the last of these was written to."""
     times = []
-    for place in (stage, stage / "part", stage / "journal"):
+    for place in places:
         with suppress(OSError):
             times.append(os.stat(place, follow_symlinks=False).st_mtime)
-    return time.time() - max(times, default=0.0) > QUIET
+    return time.time() - max(times, default=0.0)
 
 
 _BOOT = 16

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from grym_fetch.backends.folders import close_each, open_folder, sync
-from grym_fetch.backends.locks import Owner
+from grym_fetch.backends.locks import Owner, is_left_behind
 from grym_fetch.core.archives import MIB
 from grym_fetch.core.errors import UnsafePath
 from grym_fetch.core.paths import STATE_FOLDER
@@ -193,8 +193,7 @@ class Room:
         except FileNotFoundError:
             return
         for name in names:
-            owner = Owner.parse(name.split(".")[1])
-            if owner is not None and owner.is_dead:
+            if is_left_behind(Owner.parse(name.split(".")[1]), self._stages / name):
                 self.discard(self._stages / name)
 
     def _keep(self, old: Path) -> None:

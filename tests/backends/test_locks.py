@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.backends.locks import FileLock, Owner
+from grym_fetch.backends.locks import FileLock, Owner, is_left_behind
 
 HOLD = """
 import sys
@@ -264,6 +264,20 @@ def test_without_proc_nobody_is_declared_dead(monkeypatch: pytest.MonkeyPatch) -
     """Where the system does not say which boot this is, two processes that do not know it are not of the same."""
     monkeypatch.setattr("grym_fetch.backends.locks._boot_id", lambda: "")
     assert not Owner(1 << 30, "1", "", "here").is_dead
+
+
+def test_what_no_lock_guards_is_left_behind(path: Path) -> None:
+    """By a process that is dead; by one that cannot be asked, as one of before a power cut, once it is a day old."""
+    path.mkdir()
+    me = Owner.this()
+    before = replace(me, boot="0123456789abcdef")
+    assert is_left_behind(replace(me, started="1"), path)
+    for owner in (me, before, None):
+        assert not is_left_behind(owner, path)
+    os.utime(path, (1, 1))
+    assert is_left_behind(before, path)
+    for owner in (me, None):
+        assert not is_left_behind(owner, path)
 
 
 @pytest.mark.root
