@@ -109,6 +109,8 @@ class Census:
         # By the key under which two names are one file somewhere: the path as it was, and what is there.
         self._places: dict[str, tuple[str, MemberKind]] = {}
         self._links: dict[str, str] = {}
+        self._targets: dict[str, str] = {}
+        """The same by the key of the link's path."""
 
     @property
     def links(self) -> Mapping[str, str]:
@@ -136,7 +138,7 @@ class Census:
             self._check_hard_link(member)
         elif member.kind == "symlink":
             self._check_symlink(member)
-            self._links[member.path] = member.target
+            self._links[member.path] = self._targets[key] = member.target
         self._places[key] = (member.path, member.kind)
         if self._bytes + member.size > self._most:
             raise self._too_much()
@@ -205,7 +207,7 @@ class Census:
             raise self._refused(member, "is a symlink that leads out of the archive")
 
     def _follow(self, path: str) -> None:
-        """Walk the way a symlink leads, through other symlinks, as the kernel would."""
+        """Walk the way a symlink leads, through other symlinks, as the kernel would: on any file system."""
         here = path.split("/")[:-1]
         ahead = self._links[path].split("/")[::-1]
         steps = 1
@@ -219,7 +221,7 @@ class Census:
                 here.pop()
                 continue
             here.append(part)
-            if (target := self._links.get("/".join(here))) is not None:
+            if (target := self._targets.get(collision_key("/".join(here)))) is not None:
                 steps += 1
                 if steps > MAX_STEPS:
                     raise self.refusal(f"its member '{safe_text(path)}' is a symlink that leads nowhere")

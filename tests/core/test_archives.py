@@ -123,6 +123,9 @@ def test_a_folder_may_come_twice() -> None:
         [("a", "d/../../x")],
         # Each stays inside if read alone, together they lead out.
         [("d/up", ".."), ("e", "d/up/../x")],
+        # Where case or form are not told apart.
+        [("p/q/UP", "../.."), ("e", "p/q/up/../x")],
+        [("p/q/\u00e9", "../.."), ("e", "p/q/e\u0301/../x")],
         [("one", "two"), ("two", "one")],
         [("a", "")],
         [("a", "x\ny")],
