@@ -368,8 +368,9 @@ class Editor:
                         record.is_written = True
                     del self._records[: len(batch)]
         except BaseException:
-            # The others are still in line, and write theirs themselves.
-            self._records.remove(mine)
+            if not mine.is_written:
+                # The others are still in line, and write theirs themselves.
+                self._records.remove(mine)
             raise
         if mine.error is not None:
             raise mine.error

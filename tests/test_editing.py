@@ -54,6 +54,33 @@ def entries(project: Project) -> dict[str, dict[str, object]]:
     return {entry["id"]: entry for entry in json.loads(project.manifest.read_bytes())["assets"]}
 
 
+async def test_a_cancellation_while_another_one_has_just_written_is_a_cancellation(project: Project) -> None:
+    """The other's turn has written this one's entry as well, and nothing is left in line to be taken out."""
+    url = str(entries(project)["a"]["url"])
+    for name in ("b", "c"):
+        path = project.add(name, [url], CONTENT, pinned=False, size=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(CONTENT)
+    async with project.manager() as manager:
+        with manager._editor() as editor:
+            assets = [manager.manifest.get(name) for name in ("b", "c")]
+            found = [await editor._measure(asset, project.assets / asset.local_path) for asset in assets]
+
+            def has_written(_: object) -> None:
+                asyncio.get_running_loop().call_soon(second.cancel)
+
+            async with editor._writing:
+                first, second = (
+                    asyncio.create_task(editor._record(asset, measured, has_written))
+                    for asset, measured in zip(assets, found, strict=True)
+                )
+                await asyncio.sleep(0)
+            await first
+            with pytest.raises(asyncio.CancelledError):
+                await second
+    assert entries(project)["b"]["checksum"] == entries(project)["c"]["checksum"] == Checksum.of(CONTENT).hexdigest
+
+
 # -- add ------------------------------------------------------------------------------------------------------------
 
 
