@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ import pytest
 from grym_fetch import DiskFull, GrymFetchError, NotWritable, StorageError, SyncFailed, UnsafePath
 from grym_fetch.backends import folders
 from grym_fetch.backends.disk import DiskStore
+from grym_fetch.backends.locks import Owner
 from grym_fetch.backends.project import load_manifest
 from grym_fetch.backends.stage import StageKey
 from grym_fetch.core.events import ProgressMade
@@ -591,7 +593,8 @@ async def test_a_file_of_more_than_4_gib(tmp_path: Path) -> None:
     for start in range(0, content.zeros, MAX_PIECE):
         journal += encoder.piece(Piece(start, start + MAX_PIECE, digest, 0))
     key = StageKey("models/a.bin", checksum)
-    stage = project.assets / ".grym-fetch" / "stage" / f"{key.path_key}.{key.content_key}.1-1-1.0"
+    dead = replace(Owner.this(), started="1").encode()
+    stage = project.assets / ".grym-fetch" / "stage" / f"{key.path_key}.{key.content_key}.{dead}.0"
     stage.mkdir(parents=True)
     (stage / "journal").write_bytes(journal)
     with (stage / "part").open("wb") as part:
