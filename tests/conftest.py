@@ -10,12 +10,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from grym_fetch.testing import AssetServer
 from tests import tinyproxy
 from tests.nginx import BINARY, Nginx
 
@@ -86,6 +87,13 @@ def _why_no_mount() -> str:
             return "mounting is not permitted here"
         subprocess.run(["umount", folder], check=True)
     return ""
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[AssetServer]:
+    """A server on loopback that tells the truth until it is told otherwise."""
+    async with AssetServer() as running:
+        yield running
 
 
 @pytest.fixture

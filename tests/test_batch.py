@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,12 +45,6 @@ COUNT = 2 * TURN + 8
 def content_of(number: int) -> bytes:
     """Each has its own, of another length."""
     return seeded_bytes(100 + 997 * number % 9000, seed=number)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[AssetServer]:
-    async with AssetServer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +17,6 @@ from tests.project import Project
 
 CONTENT = b"some bytes"
 PINNED = Asset("a", "https://a.example/x?sig=hush", "a.bin", checksum=Checksum.of(CONTENT), size=len(CONTENT))
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[AssetServer]:
-    async with AssetServer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -34,12 +33,6 @@ from tests.project import KIB, Project
 
 CONTENT = seeded_bytes(300 * KIB, seed=21)
 SMALL_CONTENT = seeded_bytes(3 * KIB, seed=22)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[AssetServer]:
-    async with AssetServer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import io
 import json
 import tarfile
 import zipfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -44,12 +43,6 @@ def zip_of(files: dict[str, bytes]) -> bytes:
 def read(tree: Path) -> dict[str, bytes]:
     """What is in a folder."""
     return {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[AssetServer]:
-    async with AssetServer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -55,12 +54,6 @@ from tests.project import KIB, ImpatientClock, Project
 
 SIZE = 700 * KIB + 123
 CONTENT = seeded_bytes(SIZE, seed=7)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[AssetServer]:
-    async with AssetServer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,6 @@ from tests.project import KIB, Project
 
 CONTENT = seeded_bytes(300 * KIB, seed=21)
 Callback = Callable[[AssetManager, Event], Awaitable[object]]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[AssetServer]:
-    async with AssetServer() as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

@@ -22,12 +22,6 @@ CONTENT = seeded_bytes(600 * KIB, seed=11)
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[AssetServer]:
-    async with AssetServer() as running:
-        yield running
-
-
-@pytest.fixture
 def project(tmp_path: Path, server: AssetServer) -> Project:
     made = Project(tmp_path / "project")
     made.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)

@@ -64,12 +64,6 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return str(request.param)
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[AssetServer]:
-    async with AssetServer() as server:
-        yield server
-
-
 @asynccontextmanager
 async def connected(transport: HttpTransport | None = None) -> AsyncIterator[SlotConnection]:
     """A place for a connection, closed at the end."""

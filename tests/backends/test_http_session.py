@@ -32,12 +32,6 @@ from tests.backends.test_http_client import CONTENT, SECRET, failure_of
 from tests.fakes import read_some
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[AssetServer]:
-    async with AssetServer() as server:
-        yield server
-
-
 @asynccontextmanager
 async def session() -> AsyncIterator[SessionConnection]:
     """A connection over aiohttp, closed at the end."""

@@ -28,12 +28,6 @@ def proxy(tmp_path: Path) -> Iterator[TinyProxy]:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[AssetServer]:
-    async with AssetServer() as running:
-        yield running
-
-
-@pytest.fixture
 async def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AssetServer]:
     """A server with TLS, whose authority this machine trusts."""
     authority = trustme.CA()

@@ -7,7 +7,7 @@ import builtins
 import inspect
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,6 @@ GONE = MirrorsExhausted("a", [])
 WRONG = DigestMismatch("a", "sha256:1", "sha256:2")
 
 Story = Callable[[AssetManager], Any]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[AssetServer]:
-    async with AssetServer() as running:
-        yield running
 
 
 @pytest.fixture
