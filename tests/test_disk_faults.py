@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,6 @@ import pytest
 from grym_fetch import DiskFull, GrymFetchError, NotWritable, StorageError, SyncFailed, UnsafePath
 from grym_fetch.backends import folders
 from grym_fetch.backends.disk import DiskStore
-from grym_fetch.backends.locks import Owner
 from grym_fetch.backends.project import load_manifest
 from grym_fetch.backends.stage import StageKey
 from grym_fetch.core.events import ProgressMade
@@ -42,6 +40,7 @@ from tests.invariants import Recorder, Rules, Run
 from tests.power_cut import no_flushing
 from tests.project import Project
 from tests.small_world import CHUNK, TINY, SmallWorld
+from tests.system import dead_owner, descriptors
 
 SIZE = 60_007
 CONTENT = seeded_bytes(SIZE, seed=17)
@@ -254,12 +253,12 @@ async def test_a_close_that_fails_harms_nothing(
             failed.append(name)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    before, failed = len(os.listdir("/proc/self/fd")), list[str]()
+    before, failed = descriptors(), list[str]()
     with monkeypatch.context() as patch:
         patch.setattr(os, "close", close)
         await finish(world, project)
     assert len(failed) == 2
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 @pytest.mark.shows("D8", "B47")
@@ -413,7 +412,7 @@ async def test_descriptors_do_not_grow_with_the_number_of_assets(tmp_path: Path)
 
         async def look(_: str) -> None:
             nonlocal most
-            most = max(most, len(os.listdir("/proc/self/fd")))
+            most = max(most, descriptors())
             await asyncio.sleep(0)
 
         world.gate = look
@@ -593,7 +592,7 @@ async def test_a_file_of_more_than_4_gib(tmp_path: Path) -> None:
     for start in range(0, content.zeros, MAX_PIECE):
         journal += encoder.piece(Piece(start, start + MAX_PIECE, digest, 0))
     key = StageKey("models/a.bin", checksum)
-    dead = replace(Owner.this(), started="1").encode()
+    dead = dead_owner().encode()
     stage = project.assets / ".grym-fetch" / "stage" / f"{key.path_key}.{key.content_key}.{dead}.0"
     stage.mkdir(parents=True)
     (stage / "journal").write_bytes(journal)

@@ -17,6 +17,7 @@ from grym_fetch.backends.locks import Owner
 from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import NotWritable
+from tests.system import dead_owner, descriptors
 
 
 def small(place: str, content: bytes) -> SmallFile:
@@ -44,9 +45,9 @@ async def bundles(tmp_path: Path) -> AsyncIterator[Bundles]:
 
 async def test_all_are_put_in_place(bundles: Bundles, tmp_path: Path) -> None:
     """Each is where it belongs, with a stamp of how it looks now; no descriptor stays open."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     stamps = await bundles.put(FILES)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
     for file, stamp in zip(FILES, stamps, strict=True):
         path = tmp_path / "assets" / file.local_path
         assert path.read_bytes() == file.data
@@ -161,7 +162,7 @@ async def test_only_the_dead_are_cleared_away(bundles: Bundles, tmp_path: Path) 
     me, stage = Owner.this(), tmp_path / "state" / "stage"
     names = {
         owner: stage / f"{PATH_KEY}.{CONTENT_KEY}.{owner}.00000000"
-        for owner in (me.encode(), Owner(me.pid, "1", me.boot, me.host).encode(), "rubbish")
+        for owner in (me.encode(), dead_owner().encode(), "rubbish")
     }
     names["short"] = stage / f"{PATH_KEY}.short"
     for folder in names.values():

@@ -36,6 +36,7 @@ from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import JournalEncoder, Piece, piece_digest
 from grym_fetch.testing import seeded_bytes
 from tests.fakes import read_proved
+from tests.system import dead_owner, descriptors, named
 
 CONTENT = seeded_bytes(200_003, seed=41)
 KEY = StageKey("models/deep/a.bin", "sha256:41")
@@ -67,11 +68,6 @@ def stages(store: DiskStore) -> list[Path]:
 def final(store: DiskStore) -> Path:
     """Where the asset belongs."""
     return store.path_of(KEY.local_path)
-
-
-def descriptors() -> int:
-    """How many files this process has open."""
-    return len(os.listdir("/proc/self/fd"))
 
 
 def is_flushing(stage: DiskStage) -> bool:
@@ -183,16 +179,10 @@ def leave(store: DiskStore, owner: str, *, count: int = 1, key: StageKey = KEY, 
     return folder
 
 
-def dead() -> str:
-    """The name of a process that is over."""
-    me = Owner.this()
-    return Owner(me.pid, "1", me.boot, me.host).encode()
-
-
 @pytest.mark.shows("X8")
 async def test_the_stage_of_the_dead_is_claimed_by_renaming(store: DiskStore) -> None:
     """What a dead process has left is taken over as it is, under the name of the living."""
-    left = leave(store, dead(), count=3)
+    left = leave(store, dead_owner().encode(), count=3)
     part = (left / "part").stat().st_ino
     stage = await store.open_stage(KEY, exclusive=False)
     assert [piece.start for piece in stage.recovered.pieces] == [0, 10_000, 20_000]
@@ -304,7 +294,7 @@ async def test_what_does_not_fit_is_refused_before_anything_is_made(store: DiskS
     with pytest.raises(DiskFull, match="not enough space"):
         await store.open_stage(KEY, exclusive=True, size=1 << 60)
     assert stages(store) == []
-    leave(store, dead(), count=2)
+    leave(store, dead_owner().encode(), count=2)
     staged = store.staged_bytes(KEY)
     assert staged >= 20_000
     free = await store.free_bytes()
@@ -334,7 +324,7 @@ async def test_closing_ends_every_thread(tmp_path: Path) -> None:
 async def test_the_fullest_stage_is_claimed_and_the_rest_dropped(store: DiskStore) -> None:
     """Of several abandoned stages the one with most bytes goes on; the others are garbage."""
     for count, nonce in [(1, "a"), (5, "b"), (2, "c")]:
-        leave(store, dead(), count=count, nonce=nonce)
+        leave(store, dead_owner().encode(), count=count, nonce=nonce)
     stage = await store.open_stage(KEY, exclusive=False)
     assert len(stage.recovered.pieces) == 5
     assert len(stages(store)) == 1
@@ -344,8 +334,8 @@ async def test_the_fullest_stage_is_claimed_and_the_rest_dropped(store: DiskStor
 @pytest.mark.shows("M15")
 async def test_a_stage_of_older_content_is_dropped(store: DiskStore) -> None:
     """When the manifest wants other content, what was staged for the old one is of no use; other paths are safe."""
-    older = leave(store, dead(), key=StageKey(KEY.local_path, "sha256:old"))
-    neighbour = leave(store, dead(), key=StageKey("models/b.bin", KEY.content))
+    older = leave(store, dead_owner().encode(), key=StageKey(KEY.local_path, "sha256:old"))
+    neighbour = leave(store, dead_owner().encode(), key=StageKey("models/b.bin", KEY.content))
     stage = await store.open_stage(KEY, exclusive=False)
     assert len(stage.recovered.pieces) == 0
     assert not older.exists()
@@ -355,7 +345,7 @@ async def test_a_stage_of_older_content_is_dropped(store: DiskStore) -> None:
 
 async def test_losing_the_race_for_a_stage_is_no_failure(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who finds a stage gone that he was about to claim begins with a new one."""
-    leave(store, dead())
+    leave(store, dead_owner().encode())
     real = os.rename
 
     def rename(source: str, target: Path) -> None:
@@ -370,7 +360,7 @@ async def test_losing_the_race_for_a_stage_is_no_failure(store: DiskStore, monke
 
 async def test_staged_bytes_are_counted(store: DiskStore) -> None:
     """A plan knows about how much of this content is here, and nothing of other content."""
-    leave(store, dead(), count=8)
+    leave(store, dead_owner().encode(), count=8)
     assert 80_000 <= store.staged_bytes(KEY) <= 100_000
     assert store.staged_bytes(StageKey(KEY.local_path, "sha256:other")) == 0
 
@@ -380,7 +370,7 @@ async def test_a_symlink_in_the_place_of_the_part_is_refused(store: DiskStore, t
     """A stage whose part leads elsewhere is not written through, and no descriptor stays open."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    left = leave(store, dead())
+    left = leave(store, dead_owner().encode())
     (left / "part").unlink()
     (left / "part").symlink_to(victim)
     before = descriptors()
@@ -428,7 +418,9 @@ async def test_the_journal_of_other_content_is_not_trusted(store: DiskStore, sta
     """A journal that names other content than its folder does is nobody's word."""
     await stage.close()
     other = StageKey(KEY.local_path, "sha256:other")
-    os.rename(stages(store)[0], store.state_dir / "stage" / f"{other.path_key}.{other.content_key}.{dead()}.0")
+    os.rename(
+        stages(store)[0], store.state_dir / "stage" / f"{other.path_key}.{other.content_key}.{dead_owner().encode()}.0"
+    )
     again = await store.open_stage(other, exclusive=True)
     assert len(again.recovered.pieces) == 0
     assert await again.read(0, 10) == b""
@@ -465,7 +457,7 @@ async def test_a_short_write_is_continued(store: DiskStore, monkeypatch: pytest.
         (errno.EROFS, NotWritable),
         (errno.EIO, NotWritable),
     ],
-    ids=lambda value: errno.errorcode.get(value, "") if isinstance(value, int) else value.__name__,
+    ids=named,
 )
 async def test_a_failed_write_is_ours_and_claims_nothing(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[StorageError]
@@ -831,7 +823,7 @@ async def test_the_stage_is_gone_after_publishing(store: DiskStore, monkeypatch:
         (errno.EACCES, NotWritable),
         (errno.ENOSPC, DiskFull),
     ],
-    ids=lambda value: errno.errorcode.get(value, "") if isinstance(value, int) else value.__name__,
+    ids=named,
 )
 @pytest.mark.shows("D11", "S2")
 async def test_what_a_failed_rename_means(

@@ -22,6 +22,7 @@ from grym_fetch.backends.folders import (
     sync,
 )
 from grym_fetch.core.errors import DiskFull, Locked, NotWritable, StorageError, UnsafePath
+from tests.system import descriptors, named
 
 
 @pytest.fixture
@@ -36,11 +37,6 @@ def outside(tmp_path: Path) -> Path:
     folder = tmp_path / "outside"
     folder.mkdir()
     return folder
-
-
-def descriptors() -> int:
-    """How many files this process has open."""
-    return len(os.listdir("/proc/self/fd"))
 
 
 def denied(*_: object, **__: object) -> int:
@@ -67,7 +63,7 @@ def denied(*_: object, **__: object) -> int:
         (errno.EMFILE, NotWritable),
         (errno.ESTALE, NotWritable),
     ],
-    ids=lambda value: errno.errorcode.get(value, "") if isinstance(value, int) else value.__name__,
+    ids=named,
 )
 def test_each_error_has_its_family(number: int, expected: type[StorageError]) -> None:
     """The number decides the family; the path goes along, on one line, and the cause stays known."""

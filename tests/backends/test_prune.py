@@ -16,6 +16,7 @@ from grym_fetch.backends.prune import prune, remove_leftovers
 from grym_fetch.backends.stage import StageKey
 from grym_fetch.backends.stamps import Fingerprint, Stamps
 from grym_fetch.core.digest import Checksum
+from tests.system import dead_owner
 
 KEY = StageKey("models/a.bin", "sha256:a")
 WANTED = {(KEY.path_key, KEY.content_key): "a"}
@@ -46,12 +47,6 @@ def living() -> Iterator[Owner]:
         process.kill()
 
 
-def dead() -> Owner:
-    """A process of this boot that runs no more: this one's number, at another time."""
-    this = Owner.this()
-    return Owner(this.pid, "1", this.boot, "")
-
-
 def stage(assets: Path, owner: Owner, key: StageKey = KEY, nonce: str = "00000000") -> Path:
     """A stage with some bytes in it."""
     folder = assets / ".grym-fetch" / "stage" / f"{key.path_key}.{key.content_key}.{owner.encode()}.{nonce}"
@@ -69,8 +64,8 @@ def lock_path(assets: Path) -> Path:
 @pytest.mark.shows("X8")
 def test_a_dead_owners_stage_goes(assets: Path, dry_run: bool) -> None:
     """What an ended process has left is removed and counted; a dry run only counts, and makes no file."""
-    wanted = stage(assets, dead())
-    other = stage(assets, dead(), StageKey("models/a.bin", "sha256:older"))
+    wanted = stage(assets, dead_owner())
+    other = stage(assets, dead_owner(), StageKey("models/a.bin", "sha256:older"))
     before = sorted(assets.rglob("*"))
     report = prune(assets, WANTED, dry_run=dry_run)
     assert {(item.asset, item.reason) for item in report.removed} == {
@@ -97,7 +92,7 @@ def test_a_living_owners_stage_stays(assets: Path, living: Owner) -> None:
 @pytest.mark.shows("X8")
 def test_a_held_lock_keeps_everything(assets: Path, dry_run: bool) -> None:
     """Where somebody holds the asset's lock, neither the lock file nor any stage is touched."""
-    folder = stage(assets, dead())
+    folder = stage(assets, dead_owner())
     lock = FileLock(lock_path(assets))
     assert lock.try_acquire()
     report = prune(assets, WANTED, dry_run=dry_run)
@@ -128,7 +123,7 @@ def test_another_machines_stage_stays_while_it_is_written_to(assets: Path) -> No
 def test_without_locks_only_the_dead_are_cleared_away(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where locks exclude nobody, a stage whose owner cannot be asked stays."""
     monkeypatch.setattr(fcntl, "flock", lambda descriptor, operation: None)
-    gone = stage(assets, dead())
+    gone = stage(assets, dead_owner())
     left = stage(assets, Owner(1, "1", "0123456789abcdef", Owner.this().host))
     report = prune(assets, WANTED, dry_run=False)
     assert not gone.exists()
@@ -156,7 +151,7 @@ def test_foreign_names_and_symlinks_stay(assets: Path, tmp_path: Path) -> None:
     (outside / "file").write_bytes(b"mine")
     root = assets / ".grym-fetch" / "stage"
     (root / "mine").mkdir()
-    (root / f"{KEY.path_key}.{KEY.content_key}.{dead().encode()}.00000001").symlink_to(outside)
+    (root / f"{KEY.path_key}.{KEY.content_key}.{dead_owner().encode()}.00000001").symlink_to(outside)
     assert not prune(assets, WANTED, dry_run=False).removed
     assert (outside / "file").exists()
     assert len(os.listdir(root)) == 2
@@ -192,8 +187,11 @@ def test_an_assets_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_leftovers_of_what_is_in_place(assets: Path, living: Owner) -> None:
     """What the dead have left of some places goes, whatever content it was of; nothing else does."""
     other_key = StageKey("models/b.bin", "sha256:b")
-    gone = [stage(assets, dead()), stage(assets, dead(), StageKey(KEY.local_path, "sha256:older"), "00000001")]
-    kept = [stage(assets, living, nonce="00000002"), stage(assets, dead(), other_key)]
+    gone = [
+        stage(assets, dead_owner()),
+        stage(assets, dead_owner(), StageKey(KEY.local_path, "sha256:older"), "00000001"),
+    ]
+    kept = [stage(assets, living, nonce="00000002"), stage(assets, dead_owner(), other_key)]
     remove_leftovers(assets, [KEY.local_path, "models/c.bin"])
     assert not any(folder.exists() for folder in gone)
     assert all(folder.exists() for folder in kept)

@@ -21,6 +21,7 @@ from grym_fetch.backends.threads import WorkerThreads
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.testing import seeded_bytes
+from tests.system import descriptors
 
 CONTENT = seeded_bytes(50_000, seed=51)
 WRONG = seeded_bytes(50_000, seed=52)
@@ -324,8 +325,8 @@ async def test_what_cannot_be_flushed_gets_no_stamp(places: Places, monkeypatch:
     def fsync(_: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     monkeypatch.setattr(os, "fsync", fsync)
     assert await places.find() == Found(file, None, verified=True)
     assert places.shelf().find_stamped(ASSET) is None
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before

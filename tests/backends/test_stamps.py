@@ -15,6 +15,7 @@ from grym_fetch.backends import stamps as module
 from grym_fetch.backends.stamps import Fingerprint, Stamps, decode_stamp, replace_log
 from grym_fetch.core.digest import Checksum
 from grym_fetch.testing import seeded_bytes
+from tests.system import descriptors
 
 CONTENT = seeded_bytes(10_000, seed=31)
 CHECKSUM = Checksum.of(CONTENT)
@@ -157,10 +158,10 @@ def test_a_log_without_end_is_not_read_to_its_end(log: Path, file: Path, monkeyp
 
 def test_nothing_stays_open(log: Path, file: Path) -> None:
     """Neither the log nor its folder."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     stamp(log, file)
     assert is_verified(log, file)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_a_log_that_cannot_be_replaced_stays(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from grym_fetch.core.archives import Census, Limits, Member
 from grym_fetch.core.errors import DiskFull, StorageError, UnsafeArchive, UnsafePath
 from grym_fetch.core.manifest import Asset
 from grym_fetch.testing import seeded_bytes
+from tests.system import dead_owner, descriptors
 
 FILES = {
     "top.txt": seeded_bytes(10, seed=1),
@@ -449,7 +450,7 @@ def test_only_what_the_dead_have_left_is_cleared_away(shelf: Shelf) -> None:
     """And only of this archive: what somebody is at work on stays, and what nobody knows."""
     shelf.put(TAR)
     me, key = Owner.this(), hashlib.sha256(b"models/voices").hexdigest()[:24]
-    dead = Owner(me.pid, "1", me.boot, me.host).encode()
+    dead = dead_owner().encode()
     stages = shelf.assets / ".grym-fetch" / "unpack"
     names = [f"{key}.{dead}.00000000", f"{key}.{me.encode()}.00000000", f"{key}.rubbish", f"{'0' * 24}.{dead}.00000000"]
     for name in names:
@@ -621,9 +622,9 @@ def test_in_what_order_a_tree_becomes_durable(shelf: Shelf, monkeypatch: pytest.
     for name in ("fsync", "replace"):
         monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
     monkeypatch.setattr(unpacked, "exchange", noting("exchange", unpacked.exchange))
-    opened = len(os.listdir("/proc/self/fd"))
+    opened = descriptors()
     shelf.unpack(CHECK_2)
-    assert len(os.listdir("/proc/self/fd")) == opened
+    assert descriptors() == opened
     recorded = ["fsync unpacked/record", "replace unpacked/record", "fsync unpacked"]
     in_place = ["fsync stage", "exchange stage", "fsync models", "fsync stage"]
     assert calls == ["fsync stage/tree/a", "fsync stage/tree", *recorded, *in_place, *recorded]

@@ -41,6 +41,7 @@ from tests.fakes import read_some
 from tests.invariants import SLACK, Watcher
 from tests.project import KIB, SMALL, ImpatientClock, Project
 from tests.regressions.world import CONTENT, HALF, SIZE, World
+from tests.system import descriptors
 
 # -- servers ----------------------------------------------------------------------------------------------------------
 
@@ -243,7 +244,7 @@ async def test_hundreds_of_small_files_need_few_descriptors(world: World) -> Non
         world.project.entries[-1] |= {"localPath": f"{number % 7}/{number}", "required": True, "size": number}
         world.project.entries[-1]["checksum"] = world.server.add(f"/{number}", content).sha256
     world.project.write()
-    open_now = len(os.listdir("/proc/self/fd"))
+    open_now = descriptors()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 60, limits[1]))
     try:
