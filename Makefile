@@ -36,7 +36,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 reliability: $(READY)  ## write docs/reliability.md anew from the marks of the tests
-	$(BIN)/python -m tests.reliability
+	$(BIN)/python -m tests.house.reliability
 
 bench: $(READY)  ## speed, against the tools that are installed; QUICK=1, SCENARIOS="tls killed", REPORT=1 for the page
 	@test -x $(VENV)/peers/bin/python || $(PYTHON) -m venv $(VENV)/peers
@@ -56,7 +56,7 @@ constraints:  ## write constraints.txt anew from the newest versions there are; 
 
 oldest: $(READY)  ## the tests with the oldest versions that pyproject.toml allows
 	$(PYTHON) -m venv --clear .venv/oldest
-	$(BIN)/python -m tests.dependencies > .venv/oldest/constraints.txt
+	$(BIN)/python -m tests.house.dependencies > .venv/oldest/constraints.txt
 	.venv/oldest/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint .venv/oldest/constraints.txt --editable '.[dev,speed]'
 	.venv/oldest/bin/python -m pytest -q -n auto -m "not alone and not sweep"

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.measure import MIB, Row, installed
 from benchmarks.place import PEERS, Place
 from benchmarks.scenarios import ALL, FULL, QUICK, as_json
-from tests.nginx import BINARY
+from tests.support.nginx import BINARY
 
 BETWEEN = "<!-- From here on written by `make bench REPORT=1`. -->"
 

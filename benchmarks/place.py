@@ -16,7 +16,7 @@ import trustme
 
 from benchmarks.measure import MIB, Contestant, installed
 from grym_fetch.testing import SeededContent
-from tests.nginx import Location, Nginx
+from tests.support.nginx import Location, Nginx
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / ".venv" / "peers" / "bin" / "python"

@@ -22,12 +22,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import zstandard
 from yarl import URL
 
-from grym_fetch.backends.archive_reader import members, reading
-from grym_fetch.backends.seen import decode_version, encode_version
-from grym_fetch.backends.shelf import Shelf
-from grym_fetch.backends.stamps import decode_stamp
-from grym_fetch.backends.threads import WorkerThreads
-from grym_fetch.backends.unpacked import decode_record
+from grym_fetch.archive.reader import members, reading
+from grym_fetch.archive.tree import decode_record
 from grym_fetch.core.addresses import follow_redirect, forbidden_reason, parse_address
 from grym_fetch.core.archives import ArchiveKind, Census, Limits
 from grym_fetch.core.digest import Checksum
@@ -39,9 +35,13 @@ from grym_fetch.core.manifest_text import ManifestText
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 from grym_fetch.core.text import redact_text, redact_url, safe_text
+from grym_fetch.disk.local_files import LocalFiles
+from grym_fetch.disk.rollback import decode_version, encode_version
+from grym_fetch.disk.verified import decode_stamp
 from grym_fetch.repo.errors import Refused
 from grym_fetch.repo.placeholder import Placeholder
 from grym_fetch.repo.record import Record
+from grym_fetch.runtime.threads import WorkerThreads
 
 DIGEST = "0" * 64
 
@@ -124,7 +124,7 @@ def record_of_moves(data: bytes) -> None:
         pass
     threads = WorkerThreads("fuzz", 1)
     try:
-        for place in Shelf(folder() / "assets", folder(), threads)._moves().values():
+        for place in LocalFiles(folder() / "assets", folder(), threads)._moves().values():
             assert stays_inside(str(place.relative_to(folder())))
     finally:
         threads.close()
@@ -222,7 +222,7 @@ def journal(data: bytes) -> None:
 
 
 def state_files(data: bytes) -> None:
-    """Stamps, versions seen and records of trees: read, or none of ours."""
+    """VerifiedCache, versions seen and records of trees: read, or none of ours."""
     text = data.rstrip(b"\n")
     sealed = b"%08x %s" % (zlib.crc32(text), text)
     for line in (data, sealed):

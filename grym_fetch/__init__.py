@@ -50,9 +50,9 @@ from grym_fetch.core.errors import (
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset, Manifest
-    from grym_fetch.engine import Settings
+    from grym_fetch.engine.reports import AssetProgress, AssetStatus, SyncPlan, SyncReport
     from grym_fetch.manager import AssetManager
-    from grym_fetch.reports import AssetProgress, AssetStatus, SyncPlan, SyncReport
+    from grym_fetch.settings import Settings
     from grym_fetch.testing.mock import create_mock_asset_manager
 
     asset_manager: AssetManager
@@ -105,12 +105,12 @@ __all__ = [
 _LAZY = {
     "Asset": "grym_fetch.core.manifest",
     "AssetManager": "grym_fetch.manager",
-    "AssetProgress": "grym_fetch.reports",
-    "AssetStatus": "grym_fetch.reports",
+    "AssetProgress": "grym_fetch.engine.reports",
+    "AssetStatus": "grym_fetch.engine.reports",
     "Manifest": "grym_fetch.core.manifest",
-    "Settings": "grym_fetch.engine",
-    "SyncPlan": "grym_fetch.reports",
-    "SyncReport": "grym_fetch.reports",
+    "Settings": "grym_fetch.settings",
+    "SyncPlan": "grym_fetch.engine.reports",
+    "SyncReport": "grym_fetch.engine.reports",
     "create_mock_asset_manager": "grym_fetch.testing.mock",
 }
 

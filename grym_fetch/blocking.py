@@ -31,15 +31,15 @@ from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from grym_fetch import manager as asynchronous
-from grym_fetch.backends.base import Clock
-from grym_fetch.backends.project import Project
-from grym_fetch.backends.prune import PruneReport
-from grym_fetch.bus import Subscription
 from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset, Manifest
-from grym_fetch.editing import PinReport
-from grym_fetch.engine import Settings
-from grym_fetch.reports import AssetProgress, AssetStatus, SyncPlan, SyncReport
+from grym_fetch.core.world import Clock
+from grym_fetch.disk.project import Project
+from grym_fetch.disk.prune import PruneReport
+from grym_fetch.engine.reports import AssetProgress, AssetStatus, SyncPlan, SyncReport
+from grym_fetch.project.editing import PinReport
+from grym_fetch.runtime.bus import Subscription
+from grym_fetch.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")

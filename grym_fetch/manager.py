@@ -1,4 +1,4 @@
-"""`AssetManager`: the public API. Knows the project and its manifest; who asks for what is the desk's.
+"""`AssetManager`: the public API. Knows the project and its manifest; who asks for what is the coordinator's.
 
 Rule: everything is started on first use, so that making a manager costs nothing.
 """
@@ -14,25 +14,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from grym_fetch._version import __version__
-from grym_fetch.backends.clock import SystemClock
-from grym_fetch.backends.project import Project, find_project, load_manifest, read_manifest
-from grym_fetch.backends.seen import SeenVersion
-from grym_fetch.bus import EventBus, Subscription, is_coroutine_callable
 from grym_fetch.core.errors import StaleManifest
 from grym_fetch.core.events import Event
 from grym_fetch.core.freshness import version_number, why_stale
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.text import safe_text
-from grym_fetch.desk import Desk
-from grym_fetch.engine import Engine, Settings
-from grym_fetch.reports import AssetProgress, AssetStatus, ProgressTracker, SyncPlan, SyncReport
+from grym_fetch.disk.project import Project, find_project, load_manifest, read_manifest
+from grym_fetch.disk.rollback import RollbackGuard
+from grym_fetch.engine.coordinator import Coordinator
+from grym_fetch.engine.engine import Engine
+from grym_fetch.engine.reports import AssetProgress, AssetStatus, ProgressTracker, SyncPlan, SyncReport
+from grym_fetch.runtime.bus import EventBus, Subscription, is_coroutine_callable
+from grym_fetch.runtime.clock import SystemClock
+from grym_fetch.settings import Settings
 
 if TYPE_CHECKING:
     # What fetches and what edits is imported when it is needed: see the engine.
-    from grym_fetch.backends.base import Clock
-    from grym_fetch.backends.prune import PruneReport
-    from grym_fetch.editing import Editor, PinReport
+    from grym_fetch.core.world import Clock
+    from grym_fetch.disk.prune import PruneReport
+    from grym_fetch.project.editing import Editor, PinReport
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class AssetManager:
         self._warned = False
         self._remembered: Manifest | None = None
         """The manifest whose version was noted as seen."""
-        self._desk: Desk | None = None
+        self._coordinator: Coordinator | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -108,15 +109,15 @@ class AssetManager:
         Callbacks get what they have not had yet; one that takes longer than 2 s for a single event is given up.
         """
         try:
-            await self._close_desk()
+            await self._close_coordinator()
         finally:
             await self._bus.aclose()
-            await self._close_desk()  # what a callback has asked for meanwhile
+            await self._close_coordinator()  # what a callback has asked for meanwhile
 
-    async def _close_desk(self) -> None:
-        desk, self._desk = self._desk, None
-        if desk is not None:
-            await desk.aclose()
+    async def _close_coordinator(self) -> None:
+        coordinator, self._coordinator = self._coordinator, None
+        if coordinator is not None:
+            await coordinator.aclose()
 
     @property
     def project(self) -> Project:
@@ -140,14 +141,14 @@ class AssetManager:
             self._manifest, self.warnings = parsed.manifest, parsed.warnings
         return self._manifest
 
-    def _ready(self) -> Desk:
-        """The desk of the running loop. A manager that outlives its loop (`asyncio.run` twice) gets a new one."""
+    def _ready(self) -> Coordinator:
+        """The running loop's coordinator. A manager that outlives its loop (`asyncio.run` twice) gets a new one."""
         loop = asyncio.get_running_loop()
-        if self._desk is None or self._loop is not loop:
+        if self._coordinator is None or self._loop is not loop:
             _ = self.manifest
             if self._bus.is_closed:
                 self._bus = EventBus(self._clock.wall)
-            self._desk = Desk(
+            self._coordinator = Coordinator(
                 self._make_engine(self.settings),
                 self._bus,
                 self._clock,
@@ -155,7 +156,7 @@ class AssetManager:
                 offline=self.settings.offline,
             )
             self._loop = loop
-        return self._desk
+        return self._coordinator
 
     def _make_engine(self, settings: Settings) -> Engine:
         return Engine(
@@ -173,7 +174,7 @@ class AssetManager:
 
     def why_stale(self) -> str | None:
         """Say why the manifest is not to be used any more, None if it is: see ``expires`` and ``version`` in it."""
-        seen = SeenVersion(self.project.assets_dir, self.project.manifest_path).read()
+        seen = RollbackGuard(self.project.assets_dir, self.project.manifest_path).read()
         return why_stale(self.manifest.version, self.manifest.expires, now=self._clock.wall(), last_seen=seen)
 
     def _refuse_stale(self) -> None:
@@ -191,7 +192,7 @@ class AssetManager:
         if self._remembered is not self.manifest:
             self._remembered = self.manifest
             version = self.manifest.version if version_number(self.manifest.version) is not None else None
-            seen = SeenVersion(self.project.assets_dir, self.project.manifest_path)
+            seen = RollbackGuard(self.project.assets_dir, self.project.manifest_path)
             if version != seen.read():
                 await asyncio.to_thread(seen.write, version)
 
@@ -202,13 +203,13 @@ class AssetManager:
 
         Raises `UnknownAsset`, `UnpinnedAsset`, or what `download_asset` raises.
         """
-        desk = self._ready()
+        coordinator = self._ready()
         await self._accept()
         asset = self._asset(asset_id)
         # An unpacked tree takes looking at each of its files, which the delivery does in a thread.
-        if not asset.extract and (path := desk.engine.shelf.find_stamped(asset)) is not None:
+        if not asset.extract and (path := coordinator.engine.local_files.find_stamped(asset)) is not None:
             return path
-        return (await desk.order(asset)).path
+        return (await coordinator.order(asset)).path
 
     async def download_asset(self, asset_id: str, force: bool = False) -> Path:
         """Make the asset present and verified, and return its path. ``force``: fetch it again even if it is valid.
@@ -216,9 +217,9 @@ class AssetManager:
         Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call.
         Raises `StaleManifest` if the manifest is not to be used any more.
         """
-        desk = self._ready()
+        coordinator = self._ready()
         await self._accept()
-        return (await desk.order(self._asset(asset_id), force=force)).path
+        return (await coordinator.order(self._asset(asset_id), force=force)).path
 
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Say whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
@@ -234,7 +235,7 @@ class AssetManager:
 
     async def _check(self, asset: Asset, *, full: bool) -> AssetStatus:
         engine = self._ready().engine
-        found = await engine.shelf.find(asset, full=full, on_hashing=lambda _: None)
+        found = await engine.local_files.find(asset, full=full, on_hashing=lambda _: None)
         missing = "missing" if found is None else ""
         if found is not None and found.error is None and asset.extract:
             missing = "" if await asyncio.to_thread(engine.is_unpacked, asset, found.path) else "not unpacked"
@@ -260,11 +261,11 @@ class AssetManager:
         unpacked. Needs a running loop.
         """
         engine = self._ready().engine
-        if (path := engine.shelf.find_stamped(asset)) is not None:
+        if (path := engine.local_files.find_stamped(asset)) is not None:
             return "verified" if not asset.extract or engine.is_unpacked(asset, path) else "partial"
-        if engine.shelf.is_there(asset):
+        if engine.local_files.is_there(asset):
             return "present"
-        return "partial" if engine.delivery.staged_bytes(asset) else "missing"
+        return "partial" if engine.fetcher.staged_bytes(asset) else "missing"
 
     # -- many assets ------------------------------------------------------------------------------------------------
 
@@ -287,9 +288,9 @@ class AssetManager:
 
         Raises `StaleManifest`.
         """
-        desk = self._ready()
+        coordinator = self._ready()
         self._refuse_stale()
-        return await desk.plan(assets, force=force)
+        return await coordinator.plan(assets, force=force)
 
     async def sync(
         self,
@@ -308,9 +309,9 @@ class AssetManager:
 
     async def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
         """`sync` for assets already chosen."""
-        desk = self._ready()
+        coordinator = self._ready()
         await self._accept()
-        return await desk.sync(assets, force=force)
+        return await coordinator.sync(assets, force=force)
 
     async def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
         """Bring back a file that ``grym-fetch clean`` has moved out of the repository, and return its path.
@@ -384,12 +385,14 @@ class AssetManager:
         wanted = [asset for asset in each_kind if not asset.pinned or (ids is not None and asset.size is None)]
         await self._accept()
         if not wanted:
-            from grym_fetch.editing import PinReport
+            from grym_fetch.project.editing import PinReport
 
             return PinReport((), {})
         with self._editor() as editor:
             try:
-                return await editor.pin(wanted, lanes=self._ready().engine.lanes, on_change=self._take)
+                return await editor.pin(
+                    wanted, max_active_assets=self._ready().engine.max_active_assets, on_change=self._take
+                )
             finally:
                 await self._bus.settle()
 
@@ -403,7 +406,7 @@ class AssetManager:
             return await editor.prune(self.manifest, dry_run=dry_run)
 
     def _editor(self) -> Editor:
-        from grym_fetch.editing import Editor
+        from grym_fetch.project.editing import Editor
 
         return Editor(
             self.project,

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.testing import AssetServer
-from tests import tinyproxy
-from tests.nginx import BINARY, Nginx
+from tests.support import tinyproxy
+from tests.support.nginx import BINARY, Nginx
 
 _FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir", "hf_token")
 

@@ -31,7 +31,7 @@ from grym_fetch import (
 from grym_fetch.blocking import AssetManager, _without_await
 from grym_fetch.core.events import Event
 from grym_fetch.testing import AssetServer, HangBeforeBody, Status, Throttle, seeded_bytes, serve_in_thread
-from tests.project import KIB, SMALL, Project
+from tests.support.project import KIB, SMALL, Project
 
 CONTENT = seeded_bytes(600 * KIB, seed=21)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from grym_fetch import AssetManager, DigestMismatch, SyncFailed
-from grym_fetch.bus import EventBus
 from grym_fetch.core.events import Event
-from grym_fetch.desk import Desk
+from grym_fetch.engine.coordinator import Coordinator
+from grym_fetch.runtime.bus import EventBus
 from grym_fetch.testing import AssetServer, ChangeContent, Fault, FlipByte, NoRanges, Truncate, seeded_bytes
-from tests.invariants import Recorder, Rules
-from tests.project import KIB, Project
+from tests.support.invariants import Recorder, Rules
+from tests.support.project import KIB, Project
 
 CONTENT = seeded_bytes(300 * KIB, seed=21)
 Callback = Callable[[AssetManager, Event], Awaitable[object]]
@@ -112,14 +112,14 @@ async def test_what_a_callback_asks_for_at_the_end_ends_too(project: Project, mo
     """A callback that still has events to deal with, when the manager closes, may use it: nothing of that is left."""
     assert EventBus.aclose.__kwdefaults__ is not None
     monkeypatch.setitem(EventBus.aclose.__kwdefaults__, "patience", 30.0)
-    rules, closing, close = Rules(project), asyncio.Event(), Desk.aclose
+    rules, closing, close = Rules(project), asyncio.Event(), Coordinator.aclose
     answers: list[Path] = []
 
-    async def close_and_tell(desk: Desk) -> None:
-        await close(desk)
+    async def close_and_tell(coordinator: Coordinator) -> None:
+        await close(coordinator)
         closing.set()
 
-    monkeypatch.setattr(Desk, "aclose", close_and_tell)
+    monkeypatch.setattr(Coordinator, "aclose", close_and_tell)
     async with asyncio.timeout(15), project.manager() as manager:
 
         async def look(event: Event) -> None:

@@ -13,10 +13,10 @@ import pytest
 
 import grym_fetch
 from grym_fetch import AssetManager, AssetMissing, AssetProgress, SyncFailed, UnknownAsset, UnpinnedAsset
-from grym_fetch.bus import Subscription
 from grym_fetch.core.events import Event
+from grym_fetch.runtime.bus import Subscription
 from grym_fetch.testing import AssetServer, ExpiringRedirect, Redirect, Status, Throttle, seeded_bytes
-from tests.project import KIB, Project
+from tests.support.project import KIB, Project
 
 CONTENT = seeded_bytes(600 * KIB, seed=11)
 
@@ -104,7 +104,7 @@ async def test_who_comes_while_a_cancelled_download_lets_go_is_not_cancelled_wit
     """The last one who waited has left, and what has arrived is being put away: a new caller gets a new download."""
     began, ending, has_let_go = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def deliver(*_: object, **__: object) -> None:
+    async def fetch(*_: object, **__: object) -> None:
         began.set()
         try:
             await asyncio.Event().wait()
@@ -114,7 +114,7 @@ async def test_who_comes_while_a_cancelled_download_lets_go_is_not_cancelled_wit
 
     async with project.manager() as manager:
         with monkeypatch.context() as patch:
-            patch.setattr(manager._ready().engine.delivery, "deliver", deliver)
+            patch.setattr(manager._ready().engine.fetcher, "fetch", fetch)
             first = asyncio.create_task(manager.get_asset_path("a"))
             await began.wait()
             first.cancel()
@@ -140,7 +140,7 @@ async def test_a_bug_of_ours_fails_the_asset_and_hangs_nothing(
         server.add("/a.bin", CONTENT, faults=[Status(500)])
     async with project.manager() as manager:
         with monkeypatch.context() as patch:
-            patch.setattr(f"grym_fetch.transfer.{where}", bug)
+            patch.setattr(f"grym_fetch.transfer.transfer.{where}", bug)
             with pytest.raises(ZeroDivisionError, match=where):
                 await manager.get_asset_path("a")
         server.add("/a.bin", CONTENT)

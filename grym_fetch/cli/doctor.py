@@ -13,8 +13,8 @@ from grym_fetch.cli.options import Common, common_options
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
-    from grym_fetch.diagnosis import Finding
     from grym_fetch.manager import AssetManager
+    from grym_fetch.project.diagnosis import Finding
 
 
 @click.command("doctor")
@@ -57,7 +57,7 @@ def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
 def _show_manifest(manager: AssetManager, common: Common) -> bool:
     """Show what is wrong with the manifest, all of it; False if it cannot be used."""
     from grym_fetch.core.errors import ManifestError, ManifestMissing
-    from grym_fetch.diagnosis import Finding
+    from grym_fetch.project.diagnosis import Finding
 
     try:
         count = len(manager.manifest.assets)
@@ -81,7 +81,7 @@ def _show_manifest(manager: AssetManager, common: Common) -> bool:
 
 def _is_stale(manager: AssetManager, common: Common) -> bool:
     """Show that the manifest is not to be used any more, if that is so."""
-    from grym_fetch.diagnosis import Finding
+    from grym_fetch.project.diagnosis import Finding
 
     if (why := manager.why_stale()) is None:
         return False
@@ -92,9 +92,9 @@ def _is_stale(manager: AssetManager, common: Common) -> bool:
 
 async def _examine(manager: AssetManager, assets: list[Asset], common: Common, *, chosen: bool) -> set[str]:
     """Show every other finding as it comes; return the levels there were."""
-    from grym_fetch import diagnosis
     from grym_fetch._version import __version__
-    from grym_fetch.backends.clock import SystemClock
+    from grym_fetch.project import diagnosis
+    from grym_fetch.runtime.clock import SystemClock
 
     findings = [*diagnosis.environment_findings(os.environ), *diagnosis.permission_findings(manager.project)]
     async with manager:

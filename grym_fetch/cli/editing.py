@@ -268,12 +268,12 @@ def _default_id(path: str) -> str:
 
 def _make_manifest(common: Common) -> None:
     """Make an empty manifest where none is found; one that is named must be there."""
-    from grym_fetch.backends.clock import SystemClock
-    from grym_fetch.backends.manifest_file import create_manifest
-    from grym_fetch.backends.project import CANDIDATES, find_project
     from grym_fetch.cli.exit_codes import exit_code
     from grym_fetch.core.errors import GrymFetchError, ManifestMissing
     from grym_fetch.core.text import safe_text
+    from grym_fetch.disk.manifest_file import create_manifest
+    from grym_fetch.disk.project import CANDIDATES, find_project
+    from grym_fetch.runtime.clock import SystemClock
 
     try:
         find_project(config=common.config, environ=os.environ, cwd=Path.cwd())

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from grym_fetch.bus import Subscription
 from grym_fetch.cli.options import Common
 from grym_fetch.core.events import AssetFailed, Event, ProgressMade
 from grym_fetch.core.text import redact_text, safe_text
+from grym_fetch.runtime.bus import Subscription
 
 log = logging.getLogger("grym_fetch.events")
 

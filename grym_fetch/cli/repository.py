@@ -160,9 +160,9 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
     They come from the external folder, or are downloaded if the manifest lists the same checksum. Each is verified
     before it takes its place; then its placeholder is removed.
     """
-    from grym_fetch.backends.project import find_project
     from grym_fetch.cli.settings import settings_from
     from grym_fetch.core.errors import ManifestMissing
+    from grym_fetch.disk.project import find_project
     from grym_fetch.manager import AssetManager
     from grym_fetch.repo.restore import Restorer, fetch_from
     from grym_fetch.repo.tree import find_root
@@ -233,8 +233,8 @@ def _refusing(body: Callable[[Any], Awaitable[int]]) -> Callable[[Any], Awaitabl
 
 def _external_dir(common: Common, root: Path) -> Path:
     """The folder that was named, else the one of the project, else ``assets`` beside the repository."""
-    from grym_fetch.backends.project import find_project
     from grym_fetch.core.errors import ManifestMissing
+    from grym_fetch.disk.project import find_project
 
     if common.external_assets_dir:
         return Path.cwd() / Path(common.external_assets_dir).expanduser()
@@ -246,7 +246,7 @@ def _external_dir(common: Common, root: Path) -> Path:
 
 def _manifest_path(common: Common) -> Path:
     """The manifest to add to: the one that is named, there or not, else the one that is found."""
-    from grym_fetch.backends.project import find_project, load_manifest
+    from grym_fetch.disk.project import find_project, load_manifest
 
     if common.config and not (named := Path.cwd() / Path(common.config).expanduser()).exists():
         return named
@@ -261,7 +261,7 @@ def _manifest_path(common: Common) -> Path:
 def _clean(common: Common, plan: Plan, manifest: Path | None, base_url: str, *, gitignore: bool) -> int:
     from datetime import UTC, datetime
 
-    from grym_fetch.backends.project import load_manifest
+    from grym_fetch.disk.project import load_manifest
     from grym_fetch.repo.clean import Cleaner
 
     listed = load_manifest(manifest).manifest.assets if manifest is not None and manifest.exists() else ()

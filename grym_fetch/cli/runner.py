@@ -19,15 +19,15 @@ from typing import NoReturn
 
 import click
 
-from grym_fetch.bus import Subscription
 from grym_fetch.cli import exit_codes, streams
 from grym_fetch.cli.logs import LogSetup, set_up_logging
 from grym_fetch.cli.options import Common
 from grym_fetch.core.errors import GrymFetchError, MirrorsExhausted, SyncFailed
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.display import Display, choose_display
-from grym_fetch.engine import Settings
 from grym_fetch.manager import AssetManager
+from grym_fetch.runtime.bus import Subscription
+from grym_fetch.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def run(common: Common, body: Body, *, settings: Settings | None = None, minimal
 
     def work(setup: LogSetup) -> int:
         if settings is not None and settings.parallel > MANY:
-            from grym_fetch.backends.descriptors import raise_limit
+            from grym_fetch.runtime.descriptors import raise_limit
 
             raise_limit()
         # Not `anyio.run`, which is 35 ms of imports away.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from grym_fetch.engine import Settings
+from grym_fetch.settings import Settings
 
 
 def settings_from(options: dict[str, Any]) -> Settings:

@@ -15,7 +15,7 @@ from grym_fetch.cli.options import Common, common_options, option, transfer_opti
 
 if TYPE_CHECKING:
     from grym_fetch.manager import AssetManager
-    from grym_fetch.project_setup import Step
+    from grym_fetch.project.setup import Step
 
 
 @click.command("setup")
@@ -62,7 +62,7 @@ def setup_command(common: Common, minimal: bool, skip_assets: bool, **transfer: 
 
 
 def _steps(common: Common) -> Iterator[Step]:
-    from grym_fetch.project_setup import folder_steps, git_steps, manifest_step, system_steps
+    from grym_fetch.project.setup import folder_steps, git_steps, manifest_step, system_steps
 
     now = datetime.now(UTC)
     yield from system_steps(os.environ)
@@ -75,8 +75,8 @@ def _steps(common: Common) -> Iterator[Step]:
 
 
 async def _space(manager: AssetManager, assets: Any) -> Step:
-    from grym_fetch.diagnosis import space_finding
-    from grym_fetch.project_setup import Step
+    from grym_fetch.project.diagnosis import space_finding
+    from grym_fetch.project.setup import Step
 
     plan = await manager.plan(assets)
     finding = space_finding(plan.space_needed, plan.space_free, plan.unknown_sizes)

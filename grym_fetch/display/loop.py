@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from grym_fetch.core.events import Event
-from grym_fetch.outlast import shielded
+from grym_fetch.runtime.waiting import shielded
 
 REDRAW_INTERVAL = 0.1
 """Seconds between two drawings, at least."""

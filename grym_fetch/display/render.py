@@ -116,11 +116,11 @@ def cut_middle(text: str, width: int, *, ascii_only: bool = False) -> str:
     if cell_len(text) <= width:
         return text
     dots = "..." if ascii_only else "…"
-    room = width - len(dots)
-    if room < 2:
+    space = width - len(dots)
+    if space < 2:
         return _head(text, max(0, width))
-    tail = _head(text[::-1], room // 2)[::-1]
-    return _head(text, room - cell_len(tail)) + dots + tail
+    tail = _head(text[::-1], space // 2)[::-1]
+    return _head(text, space - cell_len(tail)) + dots + tail
 
 
 def cut_end(text: str, width: int, *, ascii_only: bool = False) -> str:
@@ -194,10 +194,10 @@ class _Pen:
         else:
             cells = self._with_state(cells, Text(state, style))
         mark = Text("·" if not self._ascii else "-", "dim") if queued else Text(self._spin(), style or "cyan")
-        room = columns.name
+        space = columns.name
         if state and not columns.bar:
-            room = min(room, max(8, self._width - 4 - cell_len(state)))
-        return self._joined(mark, Text(self._name(row.name, room), "dim" if queued else ""), cells, room)
+            space = min(space, max(8, self._width - 4 - cell_len(state)))
+        return self._joined(mark, Text(self._name(row.name, space), "dim" if queued else ""), cells, space)
 
     def totals(self, totals: Totals, width: int) -> Text:
         columns = self._columns
@@ -228,17 +228,17 @@ class _Pen:
 
     def _with_state(self, cells: list[tuple[int, Text]], state: Text) -> list[tuple[int, Text]]:
         """Put ``state`` in the place of speed and time left; where that is too narrow, of more."""
-        room = self._width - 2 - self._columns.name - 2
+        space = self._width - 2 - self._columns.name - 2
         kept = list(cells)
-        while kept and state.cell_len > room - sum(cells + 2 for cells, _ in kept if cells):
+        while kept and state.cell_len > space - sum(cells + 2 for cells, _ in kept if cells):
             kept.pop()
         return [*kept, (-1, state)]
 
-    def _joined(self, mark: Text, name: Text, cells: list[tuple[int, Text]], room: int) -> Text:
+    def _joined(self, mark: Text, name: Text, cells: list[tuple[int, Text]], space: int) -> Text:
         """Return one line: names to the left, numbers to the right of their columns. -1: as wide as it is."""
         columns = self._columns
         line = Text().append_text(mark).append(" ").append_text(name)
-        line.append(" " * max(0, room - name.cell_len))
+        line.append(" " * max(0, space - name.cell_len))
         for index, (width, cell) in enumerate(cells):
             if width == 0:
                 continue

@@ -23,12 +23,12 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Self
 
-from grym_fetch.backends.folders import free_bytes, open_folder, storage_errors, sync
-from grym_fetch.backends.stamps import Fingerprint
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.paths import STATE_FOLDER, check_local_path
 from grym_fetch.core.text import safe_text
+from grym_fetch.disk.folders import free_bytes, open_folder, storage_errors, sync
+from grym_fetch.disk.verified import FileSignature
 from grym_fetch.repo.errors import NotMoved, Refused
 from grym_fetch.repo.git import Git, GitUnusable
 from grym_fetch.repo.identify import below, survey
@@ -274,14 +274,14 @@ class Cleaner:
                 os.close(here)
 
     def _move_open(self, move: Move, here: int, name: str, source: int) -> Placeholder:
-        look = Fingerprint.of(os.fstat(source))
-        checksum = self._store(move, source, lambda: _check_unchanged(source, here, name, look))
-        entry = self._record_move(move, look.size, checksum)
+        signature = FileSignature.of(os.fstat(source))
+        checksum = self._store(move, source, lambda: _check_unchanged(source, here, name, signature))
+        entry = self._record_move(move, signature.size, checksum)
         placeholder = self._placeholder(move, entry)
-        _check_unchanged(source, here, name, look)
+        _check_unchanged(source, here, name, signature)
         write_file(here, name + SUFFIX, placeholder.encode())
         try:
-            _check_unchanged(source, here, name, look)
+            _check_unchanged(source, here, name, signature)
         except Changed:
             os.unlink(name + SUFFIX, dir_fd=here)
             raise
@@ -375,13 +375,13 @@ class Cleaner:
         return found
 
 
-def _check_unchanged(source: int, folder: int, name: str, look: Fingerprint) -> None:
+def _check_unchanged(source: int, folder: int, name: str, signature: FileSignature) -> None:
     """Raise `Changed` unless the open file and the one with its name both still look as they did."""
     try:
-        named = Fingerprint.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
+        named = FileSignature.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:
         raise Changed("went away while it was moved") from None
-    if named != look or Fingerprint.of(os.fstat(source)) != look:
+    if named != signature or FileSignature.of(os.fstat(source)) != signature:
         raise Changed("changed while it was moved; it stays, run the command again once nothing writes to it")
 
 

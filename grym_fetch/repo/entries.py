@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
-from grym_fetch.backends.folders import storage_errors
-from grym_fetch.backends.manifest_file import create_manifest, edit_manifest
 from grym_fetch.core.errors import Locked
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_text import ManifestText
 from grym_fetch.core.text import safe_text
+from grym_fetch.disk.folders import storage_errors
+from grym_fetch.disk.manifest_file import create_manifest, edit_manifest
 from grym_fetch.repo.moving import write_file
 from grym_fetch.repo.placeholder import Placeholder, distinct_id
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from grym_fetch.backends.folders import sync
 from grym_fetch.core.digest import Checksum, new_hasher
 from grym_fetch.core.errors import Locked, NotWritable
 from grym_fetch.core.text import safe_text
+from grym_fetch.disk.folders import sync
 
 STRIDE = 4 * 1024 * 1024
 """Bytes read, hashed and written in one go."""

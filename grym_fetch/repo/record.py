@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from grym_fetch.backends.folders import storage_errors
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.paths import MOVED_FILES, check_local_path, collision_key
 from grym_fetch.core.text import safe_text
+from grym_fetch.disk.folders import storage_errors
 from grym_fetch.repo.errors import Refused
 from grym_fetch.repo.moving import write_file
 

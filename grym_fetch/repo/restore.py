@@ -22,12 +22,12 @@ from typing import Literal
 
 import anyio.to_thread
 
-from grym_fetch.backends.folders import open_folder, storage_errors, sync
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import AssetMissing, DigestMismatch, GrymFetchError, NotWritable, UnsafePath
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.text import safe_text
+from grym_fetch.disk.folders import open_folder, storage_errors, sync
 from grym_fetch.repo.errors import Refused
 from grym_fetch.repo.moving import Draft, digest_of, exists, open_regular, remove_dead_draft
 from grym_fetch.repo.placeholder import SUFFIX, asset_id

@@ -21,16 +21,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from grym_fetch.backends.project import Project
-from grym_fetch.backends.shelf import Found
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import AssetMissing, GrymFetchError, IntegrityError, ManifestError, Problem, UnpinnedAsset
 from grym_fetch.core.events import AssetFailed, AssetPlanned, AssetVerified, AssetVerifying, Event, ProgressMade
 from grym_fetch.core.manifest import Asset, Manifest
-from grym_fetch.delivery import Delivered, attempts_of
-from grym_fetch.engine import Engine, Settings
+from grym_fetch.disk.local_files import Found
+from grym_fetch.disk.project import Project
+from grym_fetch.engine.engine import Engine
 from grym_fetch.manager import AssetManager
-from grym_fetch.transfer import Fetched
+from grym_fetch.settings import Settings
+from grym_fetch.transfer.fetcher import FetchResult, attempts_of
+from grym_fetch.transfer.transfer import TransferResult
 
 DEFAULT_SIZE = 1_000_000
 """Bytes of an asset whose size was not given."""
@@ -153,8 +154,8 @@ class MockAssetManager(AssetManager):
 
 
 @dataclass(frozen=True, slots=True)
-class _MockShelf:
-    """The part of a `Shelf` that the manager asks."""
+class _MockLocalFiles:
+    """The part of a `LocalFiles` that the manager asks."""
 
     owner: MockAssetManager
 
@@ -173,8 +174,8 @@ class _MockShelf:
 
 
 @dataclass(frozen=True, slots=True)
-class _MockDelivery:
-    """The part of a `Delivery` that the manager asks: it plays one download."""
+class _MockFetcher:
+    """The part of a `Fetcher` that the manager asks: it plays one download."""
 
     owner: MockAssetManager
     emit: Callable[[Event], Awaitable[None]]
@@ -186,7 +187,7 @@ class _MockDelivery:
     def small_among(self, _: Sequence[Asset]) -> list[Asset]:
         return []
 
-    async def deliver(self, asset: Asset, **_: object) -> Delivered:
+    async def fetch(self, asset: Asset, **_: object) -> FetchResult:
         try:
             return await self._download(asset, self.owner.fail.get(asset.id))
         except Exception as error:
@@ -197,7 +198,7 @@ class _MockDelivery:
             await self.emit(AssetFailed(asset=asset.id, error=kind, message=str(error), attempts=attempts))
             raise
 
-    async def _download(self, asset: Asset, failure: Exception | None) -> Delivered:
+    async def _download(self, asset: Asset, failure: Exception | None) -> FetchResult:
         """The events of one download: an error comes at the point where the real one would come."""
         size, checksum = asset.size, asset.checksum
         assert size is not None
@@ -227,7 +228,7 @@ class _MockDelivery:
                 downloaded_bytes=size,
             )
         )
-        return Delivered(path, Fetched(path=path, size=size, checksum=checksum, downloaded=size))
+        return FetchResult(path, TransferResult(path=path, size=size, checksum=checksum, downloaded=size))
 
 
 class _MockStore:
@@ -238,14 +239,14 @@ class _MockStore:
 
 
 class _MockEngine:
-    """What the desk asks of an `Engine`."""
+    """What the coordinator asks of an `Engine`."""
 
     def __init__(self, owner: MockAssetManager, emit: Callable[[Event], Awaitable[None]]) -> None:
         self.received = 0
-        self.shelf = _MockShelf(owner)
-        self.delivery = _MockDelivery(owner, emit, self._count)
+        self.local_files = _MockLocalFiles(owner)
+        self.fetcher = _MockFetcher(owner, emit, self._count)
         self.store = _MockStore()
-        self.lanes = 4
+        self.max_active_assets = 4
 
     def is_unpacked(self, _: Asset, archive: Path) -> bool:  # noqa: ARG002 - named as it is called
         return True

@@ -26,7 +26,7 @@ from grym_fetch.testing import (
     Status,
     serve_in_thread,
 )
-from tests.project import Project
+from tests.support.project import Project
 
 CONTENT = bytes(1000)
 EVIL = (

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from grym_fetch.backends.stamps import Fingerprint, Stamps
 from grym_fetch.core.digest import Checksum
+from grym_fetch.disk.verified import FileSignature, VerifiedCache
 from tests.end_to_end.command import environment
-from tests.project import Project
+from tests.support.project import Project
 
 CONTENT = b"there already"
 PROGRAM = """
@@ -60,8 +60,8 @@ def test_runs_that_find_everything_import_nothing_that_fetches(tmp_path: Path) -
     file = project.add("base", ["https://models.example.org/base.bin"], CONTENT)
     file.parent.mkdir(parents=True)
     file.write_bytes(CONTENT)
-    stamps = Stamps(project.assets / ".grym-fetch" / "verified.log")
-    stamps.record(file, Checksum.of(CONTENT), Fingerprint.of(file.stat()))
+    stamps = VerifiedCache(project.assets / ".grym-fetch" / "verified.log")
+    stamps.record(file, Checksum.of(CONTENT), FileSignature.of(file.stat()))
     each = [["path", "base"], ["list"], ["check"], ["info", "base"], ["sync"]]
     modules = imported(COMMAND.format(each=each), tmp_path)
     assert "grym_fetch.manager" in modules

@@ -13,7 +13,7 @@ import pytest
 
 from grym_fetch.testing import AssetServer, serve_in_thread
 from tests.end_to_end.command import environment
-from tests.project import KIB, Project
+from tests.support.project import KIB, Project
 
 CONTENT = bytes(range(256)) * KIB
 

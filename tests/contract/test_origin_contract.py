@@ -11,15 +11,15 @@ from typing import Protocol
 
 import pytest
 
-from grym_fetch.backends.http_client import HttpTransport, SlotConnection
 from grym_fetch.core.addresses import Credentials
 from grym_fetch.core.http import Asked, Changed, Partial, Refused, Unsatisfiable, Validator, Verdict, Whole
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange
-from grym_fetch.exchange import Exchange
+from grym_fetch.net.client import HttpTransport, SlotConnection
 from grym_fetch.testing import AssetServer, NoRanges, Redirect, seeded_bytes
-from tests.fakes import read_some
-from tests.nginx import Location, Nginx
+from grym_fetch.transfer.request import Requester
+from tests.support.fakes import read_some
+from tests.support.nginx import Location, Nginx
 
 CONTENT = seeded_bytes(100_003, seed=11)
 LONG = seeded_bytes(8 * 1024 * 1024, seed=12)
@@ -112,7 +112,7 @@ async def connection() -> AsyncIterator[SlotConnection]:
 
 async def fetch(connection: SlotConnection, origin: Origin, asked: Asked) -> tuple[Verdict, bytes]:
     """Ask, and read the body to its end."""
-    answer = await Exchange(Credentials({})).open(connection, origin, asked)
+    answer = await Requester(Credentials({})).open(connection, origin, asked)
     body = bytearray()
     try:
         while data := await read_some(answer.response):
@@ -188,7 +188,7 @@ async def test_if_range_with_another_validator(server: Server, connection: SlotC
     """With the validator of other content no part comes: the content has changed."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     other = Validator(etag='"another-content"')
-    answer = await Exchange(Credentials({})).open(
+    answer = await Requester(Credentials({})).open(
         connection, origin, Asked(ByteRange(50, 60), len(CONTENT), other, ranges_proven=True)
     )
     answer.response.close()
@@ -233,7 +233,7 @@ async def test_keep_alive_reuses_the_socket(server: Server, connection: SlotConn
 async def test_an_abandoned_body_closes_the_socket(server: Server, connection: SlotConnection) -> None:
     """A body that is given up half-way costs its socket, and the next request gets clean bytes over a new one."""
     origin = Origin(0, server.add("/long.bin", LONG))
-    answer = await Exchange(Credentials({})).open(connection, origin, Asked(None))
+    answer = await Requester(Credentials({})).open(connection, origin, Asked(None))
     assert LONG.startswith(await read_some(answer.response))
     answer.response.close()
     _, body = await fetch(connection, origin, Asked(ByteRange(5_000_000, 5_001_000)))

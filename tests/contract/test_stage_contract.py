@@ -8,15 +8,15 @@ from typing import Protocol
 
 import pytest
 
-from grym_fetch.backends import folders
-from grym_fetch.backends.base import Stage
-from grym_fetch.backends.disk import DiskStore
-from grym_fetch.backends.stage import StageKey
 from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import Piece, address_hash, piece_digest
+from grym_fetch.core.world import Stage
+from grym_fetch.disk import folders
+from grym_fetch.disk.stage import StageKey
+from grym_fetch.disk.store import DiskStore
 from grym_fetch.testing import seeded_bytes
-from tests.fakes import MemoryFolder, MemoryStage, Taken, read_proved
+from tests.support.fakes import MemoryFolder, MemoryStage, Taken, read_proved
 
 CONTENT = seeded_bytes(300_001, seed=21)
 KEY = StageKey("models/a.bin", "sha256:21")
@@ -163,7 +163,7 @@ async def test_pieces_are_used_up_to_the_first_that_is_wrong(place: Place) -> No
 
 async def test_a_long_stretch_is_used_block_by_block(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a stretch is, its bytes are used in order, once, and never more of them at once than a block."""
-    monkeypatch.setattr("grym_fetch.backends.stage.BLOCK", 7000)
+    monkeypatch.setattr("grym_fetch.disk.stage.BLOCK", 7000)
     stage = await place.open()
     for start in range(0, len(CONTENT), 50_000):
         await put(stage, start, min(start + 50_000, len(CONTENT)))

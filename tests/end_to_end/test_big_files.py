@@ -13,7 +13,7 @@ import pytest
 
 from grym_fetch.testing import SeededContent
 from tests.end_to_end.command import Running, run, run_measured
-from tests.nginx import Location, Nginx
+from tests.support.nginx import Location, Nginx
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -34,7 +34,7 @@ class Site:
     """An nginx with seeded files, and a project that lists them."""
 
     def __init__(self, folder: Path, sizes: dict[str, int], *, limit_rate: int | None = None) -> None:
-        from tests.project import Project
+        from tests.support.project import Project
 
         self.nginx = Nginx(folder, [Location("/", limit_rate=limit_rate)] if limit_rate else [])
         self.project = Project(folder / "project")

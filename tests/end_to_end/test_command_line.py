@@ -10,7 +10,7 @@ import pytest
 
 from grym_fetch.testing import AssetServer, Reset, Status, WrongFile, seeded_bytes, serve_in_thread
 from tests.end_to_end.command import run
-from tests.project import Project
+from tests.support.project import Project
 
 CONTENT = seeded_bytes(300_000, seed=1)
 

@@ -17,7 +17,7 @@ import pytest
 
 from grym_fetch.testing import AssetServer, Throttle, seeded_bytes, serve_in_thread
 from tests.end_to_end.command import environment
-from tests.project import KIB, Project
+from tests.support.project import KIB, Project
 
 CONTENTS = {"one": seeded_bytes(200 * KIB, seed=1), "two": seeded_bytes(70 * KIB, seed=2), "three": b"3"}
 OLD = b"the old good file"
@@ -28,8 +28,8 @@ PROGRAM = """
 import sys
 from grym_fetch.cli import runner
 from grym_fetch.cli.options import Common
-from grym_fetch.engine import Settings
-from tests.project import SMALL
+from grym_fetch.settings import Settings
+from tests.support.project import SMALL
 runner._loop_factory = lambda: None
 common = Common(None, None, None, 0, True, False, None)
 async def body(manager):

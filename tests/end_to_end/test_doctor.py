@@ -12,11 +12,10 @@ import pytest
 import trustme
 from yarl import URL
 
-from grym_fetch.backends.http_client import HttpTransport
 from grym_fetch.core.addresses import Credentials
 from grym_fetch.core.manifest import Asset
-from grym_fetch.diagnosis import _Prober, environment_findings, origin_findings, space_finding
-from grym_fetch.exchange import Exchange
+from grym_fetch.net.client import HttpTransport
+from grym_fetch.project.diagnosis import _Prober, environment_findings, origin_findings, space_finding
 from grym_fetch.testing import (
     AssetServer,
     HtmlPage,
@@ -28,8 +27,9 @@ from grym_fetch.testing import (
     seeded_bytes,
     serve_in_thread,
 )
+from grym_fetch.transfer.request import Requester
 from tests.end_to_end.command import Done, run
-from tests.project import ImpatientClock, Project
+from tests.support.project import ImpatientClock, Project
 
 CONTENT = seeded_bytes(300_000, seed=1)
 
@@ -286,8 +286,8 @@ def test_a_token_is_not_sent_over_plain_http() -> None:
     """Where a token is kept back because the address is http, the advice is https, not another token."""
     asset = Asset("a", "http://models.example.org/a.bin", "a.bin")
     environ = {"GRYM_FETCH_TOKEN_MODELS_EXAMPLE_ORG": "s3cret"}
-    exchange = Exchange(Credentials(environ))
-    prober = _Prober(HttpTransport(), exchange, environ, {}, ImpatientClock(), 1.0)
+    requester = Requester(Credentials(environ))
+    prober = _Prober(HttpTransport(), requester, environ, {}, ImpatientClock(), 1.0)
     finding = prober._refused(asset, asset.url, 401, URL(asset.url), {})
     assert "over https only" in finding.what
     assert "https address" in finding.advice

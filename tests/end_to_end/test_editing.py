@@ -11,7 +11,7 @@ import pytest
 
 from grym_fetch.testing import AssetServer, Throttle, seeded_bytes, serve_in_thread
 from tests.end_to_end.command import Done, Running, run
-from tests.project import Project
+from tests.support.project import Project
 
 CONTENT = seeded_bytes(300_000, seed=31)
 

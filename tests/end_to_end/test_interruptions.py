@@ -12,7 +12,7 @@ import pytest
 
 from grym_fetch.testing import AssetServer, SeededContent, Throttle, serve_in_thread
 from tests.end_to_end.command import Running, run
-from tests.project import Project
+from tests.support.project import Project
 
 MIB = 1024 * 1024
 SIZE = 24 * MIB

@@ -27,7 +27,7 @@ from grym_fetch.testing import (
     serve_in_thread,
 )
 from tests.end_to_end.command import Done, Running, run
-from tests.project import Project
+from tests.support.project import Project
 
 pytestmark = pytest.mark.shows("U4", "M13", "S8")
 

@@ -12,7 +12,7 @@ import pytest
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
 from tests.end_to_end.command import run
-from tests.project import Project
+from tests.support.project import Project
 
 CONTENT = seeded_bytes(300_000, seed=1)
 SMALL = seeded_bytes(3_000, seed=2)

@@ -12,7 +12,7 @@ import pytest
 
 from grym_fetch.testing import AssetServer, HtmlPage, Stall, Status, seeded_bytes, serve_in_thread
 from tests.end_to_end.command import Done, run
-from tests.project import Project
+from tests.support.project import Project
 
 PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 CONTENT = seeded_bytes(300_000, seed=1)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.testing import AssetServer
-from tests.project import Project
 from tests.regressions.world import World
+from tests.support.project import Project
 
 
 @pytest.fixture

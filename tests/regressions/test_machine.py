@@ -13,16 +13,16 @@ from typing import TypeVar
 import pytest
 
 from grym_fetch import DiskFull, MirrorsExhausted
-from grym_fetch.backends.http_client import HttpTransport, Library
-from grym_fetch.backends.http_session import SessionConnection
-from grym_fetch.backends.http_settings import HttpSettings
-from grym_fetch.backends.stage import DiskStage, StageKey
 from grym_fetch.core.journal import Piece
+from grym_fetch.disk.stage import DiskStage, StageKey
+from grym_fetch.net.client import HttpTransport, Library
+from grym_fetch.net.session import SessionConnection
+from grym_fetch.net.settings import HttpSettings
 from grym_fetch.testing import ChangeContent, NoRanges, NoValidator, Reset, seeded_bytes
-from tests.fakes import read_some
-from tests.invariants import SLACK
-from tests.project import KIB, ImpatientClock
 from tests.regressions.world import CONTENT, HALF, SIZE, World
+from tests.support.fakes import read_some
+from tests.support.invariants import SLACK
+from tests.support.project import KIB, ImpatientClock
 
 T = TypeVar("T")
 

@@ -22,8 +22,8 @@ import pytest
 import trustme
 
 from grym_fetch import AssetManager, DigestMismatch, NotWritable, Settings
-from grym_fetch.backends.http_client import HttpTransport, Library
 from grym_fetch.core.errors import ConnectionLost
+from grym_fetch.net.client import HttpTransport, Library
 from grym_fetch.testing import (
     Endless,
     Fault,
@@ -37,11 +37,11 @@ from grym_fetch.testing import (
 )
 from grym_fetch.testing.answers import Answer, RecordedRequest, plain_answer
 from grym_fetch.testing.faults import AnswerFault, FramingFault
-from tests.fakes import read_some
-from tests.invariants import SLACK, Watcher
-from tests.project import KIB, SMALL, ImpatientClock, Project
 from tests.regressions.world import CONTENT, HALF, SIZE, World
-from tests.system import descriptors
+from tests.support.fakes import read_some
+from tests.support.invariants import SLACK, Watcher
+from tests.support.project import KIB, SMALL, ImpatientClock, Project
+from tests.support.system import descriptors
 
 # -- servers ----------------------------------------------------------------------------------------------------------
 

@@ -48,8 +48,8 @@ from grym_fetch.testing import (
     WrongFile,
     seeded_bytes,
 )
-from tests.project import KIB
 from tests.regressions.world import CONTENT, HALF, SIZE, World
+from tests.support.project import KIB
 
 OLD = seeded_bytes(SIZE, seed=31)
 SHORTER = seeded_bytes(HALF, seed=32)

@@ -12,8 +12,8 @@ import pytest
 
 from grym_fetch import MirrorsExhausted
 from grym_fetch.testing import AssetServer, ChangeContent, ETag, Fault, Redirect, Reset, ServedFile, Truncate, WrongFile
-from tests.project import KIB
 from tests.regressions.world import CONTENT, HALF, SIZE, World
+from tests.support.project import KIB
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from grym_fetch import MirrorsExhausted, StorageError
-from grym_fetch.backends.stage import DiskStage
 from grym_fetch.core.digest import Checksum
+from grym_fetch.disk.stage import DiskStage
 from grym_fetch.testing import (
     Chunked,
     ContentRange,
@@ -32,9 +32,9 @@ from grym_fetch.testing import (
 )
 from grym_fetch.testing.answers import Answer, RecordedRequest, Span
 from grym_fetch.testing.faults import PartFault
-from tests.invariants import SLACK
-from tests.project import KIB, SMALL
 from tests.regressions.world import CONTENT, HALF, SIZE, World
+from tests.support.invariants import SLACK
+from tests.support.project import KIB, SMALL
 
 
 @pytest.mark.shows("B1", "R2")
@@ -186,7 +186,7 @@ async def test_git_lfs_4229_a_rename_that_fails_does_not_break_the_resuming(worl
     world.asset()
     with pytest.MonkeyPatch.context() as patch:
         # Between two file systems the file would be copied: that fails as well here.
-        patch.setattr("grym_fetch.backends.stage.DiskStage._copy_across", failing(errno.EIO))
+        patch.setattr("grym_fetch.disk.stage.DiskStage._copy_across", failing(errno.EIO))
         await world.leave_whole(number=number)
     await world.arrives()
     assert world.asked == 0

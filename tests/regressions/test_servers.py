@@ -33,9 +33,9 @@ from grym_fetch.testing import (
 )
 from grym_fetch.testing.answers import Answer, Framing, RecordedRequest
 from grym_fetch.testing.faults import FramingFault
-from tests.invariants import SLACK
-from tests.project import KIB, ImpatientClock
 from tests.regressions.world import HALF, SIZE, World
+from tests.support.invariants import SLACK
+from tests.support.project import KIB, ImpatientClock
 
 PAGE = b"<!doctype html><title>Please log in</title>".ljust(635)
 """As long as the page that was once stored as a model."""

@@ -1,6 +1,6 @@
 """A server and a project for one story: `World` fetches, breaks off, and looks at what is left.
 
-Every run is held to all the rules of `tests.invariants`.
+Every run is held to all the rules of `tests.support.invariants`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pytest
 
 from grym_fetch import GrymFetchError, StorageError
 from grym_fetch.testing import AssetServer, Fault, Reset, ServedFile, seeded_bytes
-from tests.invariants import Recorder, checked_sync
-from tests.project import KIB, Project
+from tests.support.invariants import Recorder, checked_sync
+from tests.support.project import KIB, Project
 
 SIZE = 500 * KIB + 123
 CONTENT = seeded_bytes(SIZE, seed=11)

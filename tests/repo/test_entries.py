@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.backends.project import load_manifest
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import ManifestError
+from grym_fetch.disk.project import load_manifest
 from grym_fetch.repo.entries import add_to_gitignore, add_to_manifest
 from grym_fetch.repo.placeholder import Placeholder
 

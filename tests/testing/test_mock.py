@@ -34,7 +34,7 @@ from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset
 from grym_fetch.testing import AssetServer, FlipByte, MockAssetManager, Status, seeded_bytes
 from grym_fetch.testing.mock import DEFAULT_SIZE
-from tests.project import KIB, Project
+from tests.support.project import KIB, Project
 
 CONTENT = seeded_bytes(200 * KIB, seed=5)
 GONE = MirrorsExhausted("a", [])

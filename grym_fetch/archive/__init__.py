@@ -1,0 +1,1 @@
+"""Archives: reading them without trusting them, and the trees they are unpacked to."""

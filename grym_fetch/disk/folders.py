@@ -1,0 +1,227 @@
+"""Folders and renames, done through descriptors so that nothing can be swapped in on the way.
+
+Rules: no symlink is followed below the assets folder; every component is opened from its parent's descriptor. An
+``OSError`` becomes one of our errors here, with the path that it is about.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from grym_fetch.core.errors import DiskFull, GrymFetchError, NotWritable, StorageError, UnsafePath
+from grym_fetch.core.text import safe_text
+
+log = logging.getLogger(__name__)
+
+RESERVE = 1024 * 1024
+"""Bytes left free for journals and folders when space is counted."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# What file systems answer that have no fsync for this kind of file (SMB, some FUSE).
+_SYNC_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOTTY})
+_CANNOT_FLUSH: set[int] = set()
+"""Devices of which this was said already."""
+_FULL = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than this file system or limit allows",
+}
+_UNSAFE = {
+    errno.ELOOP: "a symlink is in the way; none is followed below the assets folder",
+    errno.ENOTDIR: "something on the way is not a folder",
+    errno.EISDIR: "a folder is in the way",
+    errno.ENAMETOOLONG: "the name is too long for this file system",
+}
+_ADVICE = {
+    errno.ENOSPC: "free some space; what has arrived is kept and the next run resumes",
+    errno.EDQUOT: "free some space; what has arrived is kept and the next run resumes",
+}
+
+
+@contextmanager
+def storage_errors(path: object) -> Iterator[None]:
+    """Turn any ``OSError`` of the block into a `StorageError` about ``path``."""
+    try:
+        yield
+    except GrymFetchError:
+        raise
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def storage_error(error: OSError, path: object) -> StorageError:
+    """Return our error for one of the operating system's."""
+    number = error.errno or 0
+    shown = safe_text(str(path))
+    if number in _FULL:
+        advice = _ADVICE.get(number)
+        return DiskFull(shown, _FULL[number] + (f"; {advice}" if advice else ""))
+    if number in _UNSAFE:
+        return UnsafePath(shown, _UNSAFE[number])
+    return NotWritable(shown, f"cannot use this path: {os.strerror(number).lower()}")
+
+
+def sync(descriptor: int, *, data_only: bool = False) -> None:
+    """Flush a file or folder to the disk. Where the file system knows no such thing, say so once and go on.
+
+    An error is never retried: after a failed fsync the kernel may have dropped the data and call it clean.
+    """
+    try:
+        (os.fdatasync if data_only else os.fsync)(descriptor)
+    except OSError as error:
+        if error.errno not in _SYNC_UNSUPPORTED:
+            raise
+        device = os.fstat(descriptor).st_dev
+        if device not in _CANNOT_FLUSH:
+            _CANNOT_FLUSH.add(device)
+            log.warning("this file system cannot flush to the disk on demand (%s)", os.strerror(error.errno or 0))
+
+
+def close_each(*descriptors: int) -> None:
+    """Close these; where one fails, say so and close the others. It is closed all the same (close(2)).
+
+    For descriptors on which nothing depends any more: what had to be durable was flushed, and told then.
+    """
+    for descriptor in descriptors:
+        try:
+            os.close(descriptor)
+        except OSError as error:
+            log.warning("closing a file failed: %s", os.strerror(error.errno or 0))
+
+
+def remove_tree(folder: Path | str) -> None:
+    """Remove a folder of our own as far as possible; what stays is for `prune`."""
+    with suppress(OSError):  # of a failed close, which rmtree does not ignore
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_root(root: Path) -> None:
+    """Make the folder ``root`` and those above it, and flush it into its parent also if it was there already.
+
+    Who made it may not have: then a file in it that was reported as done could be lost together with it.
+    """
+    missing = [root]
+    while not os.path.exists(missing[-1].parent):
+        missing.append(missing[-1].parent)
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        try:
+            above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError:
+            continue  # a folder that may be passed through and not be read cannot be flushed either
+        try:
+            sync(above)
+        finally:
+            os.close(above)
+
+
+def open_folder(
+    root: Path, parts: tuple[str, ...], *, create: bool, flushed: set[tuple[str, ...]] | None = None
+) -> int:
+    """Return a descriptor of the folder ``root/parts``. ``root`` itself may be reached through symlinks.
+
+    Folders that are made are flushed into their parents, so that a file renamed into them is not lost with them. With
+    ``flushed``, which remembers them, so are those that were there: whoever made one may not have come to it yet.
+    """
+    if create and not root.is_dir():
+        make_root(root)
+    here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for depth, part in enumerate(parts):
+            made = False
+            try:
+                below = os.open(part, _FOLDER, dir_fd=here)
+            except FileNotFoundError:
+                if not create:
+                    raise
+                try:
+                    os.mkdir(part, dir_fd=here)
+                    made = True
+                except FileExistsError:
+                    pass  # another process was faster
+                below = os.open(part, _FOLDER, dir_fd=here)
+            except NotADirectoryError:
+                # O_NOFOLLOW with O_DIRECTORY reports a symlink this way; tell the two apart for the message.
+                if stat.S_ISLNK(os.stat(part, dir_fd=here, follow_symlinks=False).st_mode):
+                    raise OSError(errno.ELOOP, "symlink", part) from None
+                raise
+            above, here = here, below
+            try:
+                if made or (flushed is not None and parts[: depth + 1] not in flushed):
+                    sync(above)
+                if flushed is not None:
+                    flushed.add(parts[: depth + 1])
+            finally:
+                os.close(above)
+    except BaseException:
+        os.close(here)
+        raise
+    return here
+
+
+def open_state(folder: Path) -> int:
+    """Return a descriptor of our state folder, made if it is not there; never one that a symlink leads to."""
+    try:
+        return os.open(folder, _FOLDER)
+    except FileNotFoundError:
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        return os.open(folder, _FOLDER)
+
+
+def check_destination(root: Path, local_path: str) -> None:
+    """Raise `UnsafePath` if a file could not be put there: a folder, a device or a symlink on the way."""
+    *parents, name = local_path.split("/")
+    target = root / local_path
+    with storage_errors(target):
+        try:
+            folder = open_folder(root, tuple(parents), create=False)
+        except FileNotFoundError:
+            return
+        try:
+            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return
+        finally:
+            os.close(folder)
+    if stat.S_ISDIR(mode):
+        raise UnsafePath(safe_text(str(target)), "a folder is in the way")
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise UnsafePath(safe_text(str(target)), "something that is not a file is in the way")
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one at this path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
+    except OSError:
+        return False
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that this user may still write on the file system of ``path`` or of its nearest existing parent."""
+    probe = path
+    while not os.path.exists(probe) and probe != probe.parent:  # which no error stops, unlike Path.exists
+        probe = probe.parent
+    with storage_errors(path):
+        figures = os.statvfs(probe)
+        return figures.f_bavail * figures.f_frsize
+
+
+def usable_bytes(path: Path) -> int:
+    """Bytes that may be written there, less a small reserve."""
+    return max(0, free_bytes(path) - RESERVE)
+
+
+def require_room(path: Path, missing: int) -> None:
+    """Raise `DiskFull` if so many bytes do not fit."""
+    free = usable_bytes(path)
+    if missing > free:
+        raise DiskFull(safe_text(str(path)), f"not enough space: {missing} bytes are needed and {free} are free")

@@ -1,0 +1,214 @@
+"""Removes what earlier runs left behind in the assets folder and nobody needs: on demand, and a little at each sync.
+
+Rules: a stage is removed only if its owner is certainly gone and nobody holds the asset's lock; a lock file only if
+nobody holds the lock; a stamp only if its file has changed or gone. What cannot be told (another machine's stage where
+locks do not work, or one that was just written to) stays, and so does every name that is not one of ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from grym_fetch.core.paths import STATE_FOLDER
+from grym_fetch.disk.folders import storage_errors
+from grym_fetch.disk.locks import FileLock, Owner, is_abandoned
+from grym_fetch.disk.small_files import PATH_KEY
+from grym_fetch.disk.stage import StageKey
+from grym_fetch.disk.verified import FileSignature, decode_stamp, encode_stamp, replace_log
+
+_STAGE = re.compile(r"([0-9a-f]{24})\.([0-9a-f]{16})\.([^.]+)\.([0-9a-f]{8})")
+_LOCK = re.compile(r"[0-9a-f]{24}\.lock")
+_BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """Something that was removed, or would be. ``kind``: ``download``, ``lock`` or ``stamps``; ``bytes`` it frees."""
+
+    kind: str
+    name: str
+    reason: str
+    bytes: int
+    asset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport:
+    """What was removed, and how many stages were left because somebody uses them, or may."""
+
+    removed: tuple[Pruned, ...]
+    in_use: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes freed, as the disk counts them."""
+        return sum(item.bytes for item in self.removed)
+
+
+def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: bool) -> PruneReport:
+    """Remove abandoned downloads, unused lock files and stale stamps. Blocking: for a thread.
+
+    ``wanted`` has the id of each asset of the manifest by the path key and the content key of its stage. With
+    ``dry_run`` nothing is changed.
+    """
+    state = assets_dir / STATE_FOLDER
+    removed: list[Pruned] = []
+    in_use = 0
+    with storage_errors(state):
+        for entry in _entries(state / "stage"):
+            match = _STAGE.fullmatch(entry.name)
+            if match is None or not entry.is_dir(follow_symlinks=False):
+                continue
+            path_key, content_key, owner, _ = match.groups()
+            asset = wanted.get((path_key, content_key))
+            size = _allocated(Path(entry.path))
+            if not _remove_stage(state, entry.name, path_key, Owner.parse(owner), dry_run=dry_run):
+                in_use += 1
+                continue
+            reason = (
+                "an interrupted download" if asset is not None or path_key == PATH_KEY else "no longer in the manifest"
+            )
+            removed.append(Pruned("download", entry.name, reason, size, asset))
+        for entry in _entries(state / "locks"):
+            size = _allocated(Path(entry.path))
+            if _LOCK.fullmatch(entry.name) and _remove_lock(Path(entry.path), dry_run=dry_run):
+                removed.append(Pruned("lock", entry.name, "nobody holds it", size))
+        if (stamps := _remove_stamps(state / "verified.log", dry_run=dry_run)) is not None:
+            removed.append(stamps)
+    return PruneReport(tuple(removed), in_use)
+
+
+def remove_leftovers(assets_dir: Path, local_paths: Iterable[str]) -> None:
+    """Remove the stages that dead processes have left for these places, as far as possible. Blocking: for a thread."""
+    state = assets_dir / STATE_FOLDER
+    path_keys = {StageKey(local_path, "").path_key for local_path in local_paths}
+    with suppress(OSError):
+        for entry in _entries(state / "stage"):
+            match = _STAGE.fullmatch(entry.name)
+            if match is not None and match[1] in path_keys:
+                _remove_stage(state, entry.name, match[1], Owner.parse(match[3]), dry_run=False)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
+
+
+def _allocated(path: Path) -> int:
+    """Bytes on the disk of a file, or of the files in a folder."""
+    total = 0
+    with suppress(OSError):
+        figures = os.stat(path, follow_symlinks=False)
+        total = figures.st_blocks * 512 if figures.st_nlink else 0
+        for entry in _entries(path) if path.is_dir() and not path.is_symlink() else ():
+            total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total
+
+
+def _remove_stage(state: Path, name: str, path_key: str, owner: Owner | None, *, dry_run: bool) -> bool:
+    """Remove a stage, if it is abandoned for certain. Returns whether it was (or would be)."""
+    if owner is None or _is_alive(owner):
+        return False
+    with _held(state / "locks" / f"{path_key}.lock", dry_run=dry_run) as excludes_others:
+        if excludes_others is None or not is_abandoned(owner, state / "stage" / name, exclusive=excludes_others):
+            return False
+        if not dry_run:
+            # Claimed under our own name first, as a download does it: where locks do not work, one of us gets it.
+            ours = state / "stage" / f"{name.rpartition('.')[0].rpartition('.')[0]}.{Owner.this().encode()}.{_nonce()}"
+            try:
+                os.rename(state / "stage" / name, ours)
+            except FileNotFoundError:
+                return False
+            shutil.rmtree(ours)
+    return True
+
+
+def _is_alive(owner: Owner) -> bool:
+    """Whether the process runs for certain: on this machine, since this boot."""
+    return bool(owner.boot) and owner.boot == Owner.this().boot and not owner.is_dead
+
+
+def _nonce() -> str:
+    return secrets.token_hex(4)
+
+
+@contextmanager
+def _held(path: Path, *, dry_run: bool) -> Iterator[bool | None]:
+    """Hold a lock. Gives whether it excludes others, None if somebody has it. A dry run makes no lock file."""
+    if dry_run:
+        yield _is_free(path)
+        return
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    lock = FileLock(path)
+    if not lock.try_acquire():
+        yield None
+        return
+    try:
+        yield lock.is_trustworthy
+    finally:
+        lock.release()
+
+
+def _is_free(path: Path) -> bool | None:
+    """Whether nobody holds this lock; None if somebody does. Changes nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return None if error.errno in _BUSY else False
+    else:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _remove_lock(path: Path, *, dry_run: bool) -> bool:
+    try:
+        with _held(path, dry_run=dry_run) as excludes_others:
+            return bool(excludes_others)  # its holder removes the file when it gives the lock back
+    except OSError:
+        return False  # a symlink, or somebody else's file
+
+
+def _remove_stamps(log: Path, *, dry_run: bool) -> Pruned | None:
+    """Write the log of stamps anew without those that no longer hold."""
+    try:
+        descriptor = os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with open(descriptor, "rb") as file:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            return None
+        old = file.read()
+    stamps = {stamp[0]: stamp for line in old.splitlines() if (stamp := decode_stamp(line)) is not None}
+    kept = {path: stamp for path, stamp in stamps.items() if _looks(path, stamp[2])}
+    new = b"".join(encode_stamp(*stamp) for stamp in kept.values())
+    if len(new) >= len(old):
+        return None
+    if not dry_run:
+        replace_log(log, new)
+    stale = len(stamps) - len(kept)
+    reason = f"{stale} of {len(stamps)} are of files that have changed or gone" if stale else "written more than once"
+    return Pruned("stamps", log.name, reason, len(old) - len(new))
+
+
+def _looks(path: str, signature: FileSignature) -> bool:
+    try:
+        return FileSignature.of(os.stat(path)) == signature
+    except OSError:
+        return False

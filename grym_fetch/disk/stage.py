@@ -1,0 +1,339 @@
+"""One stage: the part file and the journal of an asset under way, until they become the file in its place.
+
+Rules: a stage belongs to one process, and one thread writes to it. No data is flushed while it arrives but in the
+background; publishing flushes the part, renames it, and flushes the folder, in this order. What a failed flush may have
+lost is never claimed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from grym_fetch.core.errors import StorageError, UnsafePath
+from grym_fetch.core.http import Validator
+from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_digest, read_journal
+from grym_fetch.core.text import safe_text
+from grym_fetch.core.world import Use
+from grym_fetch.disk.folders import (
+    close_each,
+    is_at,
+    open_folder,
+    remove_tree,
+    require_room,
+    storage_error,
+    storage_errors,
+    sync,
+)
+from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.runtime.waiting import wait_uncancelled
+
+log = logging.getLogger(__name__)
+
+FLUSH_STRIDE = 128 * 1024 * 1024
+"""Bytes written between two flushes in the background, so that the last one is short."""
+BLOCK = 1024 * 1024
+"""Bytes read back in one go: they are still in the processor's cache when they are hashed."""
+COPY_STRIDE = 4 * 1024 * 1024
+"""Bytes copied in one go where a folder is a mount of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageKey:
+    """What a stage is for: a place in the assets folder, and a content."""
+
+    local_path: str
+    content: str
+
+    @property
+    def path_key(self) -> str:
+        """Stands for the place in file names, whatever characters it has."""
+        return hashlib.sha256(self.local_path.encode()).hexdigest()[:24]
+
+    @property
+    def content_key(self) -> str:
+        """Stands for the content in file names."""
+        return hashlib.sha256(self.content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class StageThreads:
+    """Who works for a stage: one thread that writes, and some that read back and flush."""
+
+    write: WorkerThreads
+    read: WorkerThreads
+    flush: WorkerThreads
+
+    def close(self) -> None:
+        """End them."""
+        self.write.close()
+        self.read.close()
+        self.flush.close()
+
+
+class DiskStage:
+    """Implements `grym_fetch.core.world.Stage`."""
+
+    def __init__(
+        self,
+        assets_dir: Path,
+        key: StageKey,
+        folder: Path,
+        threads: StageThreads,
+        flushed_folders: set[tuple[str, ...]],
+    ) -> None:
+        self._assets_dir = assets_dir
+        self._final = assets_dir / key.local_path
+        self._flushed_folders = flushed_folders
+        self._key = key
+        self._folder = folder
+        self._threads = threads
+        self._lock = threading.Lock()
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._part = os.open(folder / "part", flags, 0o666)
+        self._journal = -1
+        self._unflushed = 0
+        self._flushing: asyncio.Task[None] | None = None
+        self._lost: OSError | None = None
+        """Why a flush of the part failed: then some of its bytes may be on no disk."""
+        try:
+            self._journal = os.open(folder / "journal", flags | os.O_APPEND, 0o600)
+            self.recovered = self._recover()
+            self._encoder = JournalEncoder(self.recovered.chain)
+            if self.recovered.asset is None:
+                self._append(self._encoder.header(key.content))
+        except BaseException:
+            self._close()
+            raise
+
+    def _recover(self) -> JournalState:
+        length = os.fstat(self._journal).st_size
+        data = bytearray()
+        while len(data) < length and (block := os.pread(self._journal, 1 << 20, len(data))):
+            data += block
+        state = read_journal(bytes(data))
+        if state.asset != self._key.content:
+            state = JournalState()
+        # Cut off the damaged end before anything is appended: the reader stops at the first bad byte.
+        os.ftruncate(self._journal, state.valid_bytes)
+        if state.asset is None:
+            os.ftruncate(self._part, 0)
+        else:
+            state.pieces.drop(os.fstat(self._part).st_size, 1 << 62)
+        return state
+
+    def _append(self, record: bytes) -> None:
+        written = os.write(self._journal, record)
+        if written != len(record):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def write(self, start: int, data: bytes | memoryview, origin: int) -> Piece:
+        """Write a piece and record it."""
+        piece = await self._threads.write.compute(self._write, start, data, origin)
+        self._unflushed += len(data)
+        if self._unflushed >= FLUSH_STRIDE and (self._flushing is None or self._flushing.done()):
+            self._unflushed = 0
+            self._flushing = asyncio.get_running_loop().create_task(self._flush(), name="background flush")
+        return piece
+
+    def _write(self, start: int, data: bytes | memoryview, origin: int) -> Piece:
+        with storage_errors(self._final):
+            self._check_is_ours()
+            view = memoryview(data)
+            at = start
+            while view:
+                count = os.pwrite(self._part, view, at)
+                view = view[count:]
+                at += count
+            if self._lost is not None:
+                raise self._lost
+            piece = Piece(start, at, piece_digest(data), origin)
+            with self._lock:
+                self._append(self._encoder.piece(piece))
+            return piece
+
+    def _check_is_ours(self) -> None:
+        """By its name a stage is claimed and renamed, by its descriptor it is written: these must be the same file."""
+        if not is_at(self._part, self._folder / "part"):
+            reason = "somebody has removed the download under way, or taken it over; run again"
+            raise StorageError(safe_text(str(self._folder)), reason)
+
+    async def _flush(self) -> None:
+        try:
+            await self._threads.flush.compute(self._flush_part, True)
+        except OSError as error:
+            log.warning("flushing in the background failed: %s", os.strerror(error.errno or 0))
+
+    def _flush_part(self, data_only: bool) -> None:
+        """Flush the part; remember if that ever failed. Raises `OSError`.
+
+        The kernel tells of a failed flush once, calls the lost pages clean, and goes on showing them to who reads: the
+        next flush would succeed, and the next process could prove pieces that are not on the disk. So nothing of this
+        part is used any more: a journal without its beginning claims nothing.
+        """
+        if self._lost is not None:
+            raise self._lost
+        try:
+            sync(self._part, data_only=data_only)
+        except OSError as error:
+            self._lost = error
+            os.ftruncate(self._journal, 0)
+            raise
+
+    async def read(self, start: int, stop: int) -> bytes:
+        """Read bytes back."""
+        return await self._threads.read.compute(self._read, start, stop)
+
+    def _read(self, start: int, stop: int) -> bytes:
+        with storage_errors(self._folder / "part"):
+            return os.pread(self._part, stop - start, start)
+
+    async def feed(self, start: int, stop: int, use: Use) -> int:
+        """Read bytes back and use them on the way: for the hash, this is one turn of a thread and not two."""
+        return await self._threads.read.compute(self._feed, start, stop, use)
+
+    def _feed(self, start: int, stop: int, use: Use) -> int:
+        block = memoryview(bytearray(min(BLOCK, stop - start)))
+        at = start
+        with storage_errors(self._folder / "part"):
+            while at < stop and (count := self._fill(block[: stop - at], at)):
+                use(block[:count])
+                at += count
+        return at - start
+
+    async def prove(self, pieces: Sequence[Piece], use: Use) -> int:
+        """Read pieces back, compare their digests, and use each that is right; end with the first that is not."""
+        return await self._threads.read.compute(self._prove, pieces, use)
+
+    def _prove(self, pieces: Sequence[Piece], use: Use) -> int:
+        memory = memoryview(bytearray(max(piece.stop - piece.start for piece in pieces)))
+        with storage_errors(self._folder / "part"):
+            for number, piece in enumerate(pieces):
+                data = memory[: piece.stop - piece.start]
+                if self._fill(data, piece.start) < len(data) or piece_digest(data) != piece.digest:
+                    return number
+                use(data)
+        return len(pieces)
+
+    def _fill(self, memory: memoryview, start: int) -> int:
+        """Read as much as there is room for; return how much there was."""
+        at = 0
+        while at < len(memory) and (count := os.preadv(self._part, [memory[at:]], start + at)):
+            at += count
+        return at
+
+    async def note_size(self, size: int) -> None:
+        """Record the content's length. `DiskFull` if the rest would not fit."""
+
+        def note() -> None:
+            with storage_errors(self._final):
+                with self._lock:
+                    self._append(self._encoder.size(size))
+                require_room(self._assets_dir, size - os.fstat(self._part).st_blocks * 512)
+
+        await self._threads.write.compute(note)
+
+    async def note_origin(self, number: int, url: str, validator: Validator) -> None:
+        """Record an origin's validator."""
+        await self._note(lambda: self._encoder.origin(number, url, validator))
+
+    async def note_void(self, start: int, stop: int) -> None:
+        """Record that claims in this stretch no longer hold."""
+        await self._note(lambda: self._encoder.void(start, stop))
+
+    async def _note(self, record: Callable[[], bytes]) -> None:
+        def note() -> None:
+            with storage_errors(self._folder / "journal"), self._lock:
+                self._append(record())
+
+        await self._threads.write.compute(note)
+
+    async def publish(self, size: int) -> Path:
+        """Make the part durable and rename it into place."""
+        await self._end_flushing()
+        path = await self._threads.flush.compute(self._publish, size)
+        self._close()
+        return path
+
+    def _publish(self, size: int) -> Path:
+        final = self._final
+        *parents, name = self._key.local_path.split("/")
+        with storage_errors(final):
+            if os.fstat(self._part).st_size != size:
+                os.ftruncate(self._part, size)
+            self._flush_part(False)
+            folder = open_folder(self._assets_dir, tuple(parents), create=True, flushed=self._flushed_folders)
+            try:
+                self._rename(folder, name, final)
+                sync(folder)
+            finally:
+                os.close(folder)
+        self._remove_folder()
+        return final
+
+    def _rename(self, folder: int, name: str, final: Path) -> None:
+        self._check_is_ours()
+        try:
+            os.rename(self._folder / "part", name, dst_dir_fd=folder)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                self._copy_across(folder, name)
+            elif error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
+                raise UnsafePath(safe_text(str(final)), "a folder is in the way") from error
+            else:
+                raise storage_error(error, final) from error
+
+    def _copy_across(self, folder: int, name: str) -> None:
+        """The folder is a mount of its own: copy next to the final name, flush, and rename there."""
+        beside = f".{name[:200]}.{secrets.token_hex(4)}.part"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        target = os.open(beside, flags, 0o666, dir_fd=folder)
+        try:
+            try:
+                at = 0
+                while block := os.pread(self._part, COPY_STRIDE, at):
+                    view = memoryview(block)
+                    while view:
+                        view = view[os.write(target, view) :]
+                    at += len(block)
+                sync(target)
+            finally:
+                os.close(target)
+            os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            os.unlink(beside, dir_fd=folder)
+            raise
+
+    async def discard(self) -> None:
+        """Delete the part and the journal."""
+        await self._end_flushing()
+        self._close()
+        await self._threads.write.compute(self._remove_folder)
+
+    def _remove_folder(self) -> None:
+        remove_tree(self._folder)
+
+    async def close(self) -> None:
+        """Let go; what is there stays for the next process."""
+        try:
+            await self._end_flushing()
+        finally:
+            self._close()
+
+    async def _end_flushing(self) -> None:
+        if self._flushing is not None:
+            await wait_uncancelled([self._flushing])
+
+    def _close(self) -> None:
+        descriptors = (self._part, self._journal)
+        self._part = self._journal = -1
+        # What is published was flushed, what is kept is proved when it is read back.
+        close_each(*(descriptor for descriptor in descriptors if descriptor >= 0))

@@ -1,0 +1,254 @@
+"""The coordinator: who asks for what. One asset wanted by several callers, and many assets wanted by one.
+
+Rules: two callers that want one asset share one delivery; one of them going away does not harm the other, and the last
+one who leaves ends it. A run over many assets tells what became of each, whatever became of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grym_fetch.core.errors import DiskFull, GrymFetchError, SyncFailed
+from grym_fetch.core.events import AssetFailed, AssetReused, RunFinished, RunStarted
+from grym_fetch.core.manifest import Asset
+from grym_fetch.core.text import safe_text
+from grym_fetch.engine.engine import Engine
+from grym_fetch.engine.reports import SyncPlan, SyncReport
+from grym_fetch.runtime.bus import EventBus
+from grym_fetch.runtime.waiting import wait_uncancelled
+
+if TYPE_CHECKING:
+    # What fetches is imported when it is needed: see the engine.
+    from grym_fetch.core.world import Clock
+    from grym_fetch.transfer.fetcher import FetchResult
+
+_Key = tuple[str, bool, bool]
+
+
+def _key(asset: Asset, *, force: bool = False) -> _Key:
+    """What a delivery is known by."""
+    return asset.id, asset.is_stand_in, force
+
+
+@dataclass(eq=False, slots=True)
+class _Flight:
+    """A delivery under way, and how many wait for it."""
+
+    task: asyncio.Task[FetchResult]
+    waiters: int = 0
+    is_ending: bool = False
+    """Whether it was cancelled, because nobody waited any more: it has yet to let go of what it holds."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of each asset of a run."""
+
+    verified: list[str] = field(default_factory=list)
+    reused: list[str] = field(default_factory=list)
+    failed: dict[str, GrymFetchError] = field(default_factory=dict)
+    paths: dict[str, Path] = field(default_factory=dict)
+
+    def note(self, asset: Asset, delivered: FetchResult) -> None:
+        """The asset is there."""
+        (self.verified if delivered.fetched is not None else self.reused).append(asset.id)
+        self.paths[asset.id] = delivered.path
+
+
+class Coordinator:
+    """Takes orders for one engine, in its event loop."""
+
+    def __init__(self, engine: Engine, bus: EventBus, clock: Clock, *, assets_dir: Path, offline: bool) -> None:
+        self.engine = engine
+        self._bus = bus
+        self._clock = clock
+        self._assets_dir = assets_dir
+        self._offline = offline
+        self._flights: dict[_Key, _Flight] = {}
+        self._together: dict[_Key, asyncio.Event] = {}
+        """Small assets under way together; set when one is in place or left over."""
+        self._ranks = 0
+
+    async def aclose(self) -> None:
+        """End deliveries under way (what has arrived is kept), and the engine."""
+        flights = [flight.task for flight in self._flights.values()]
+        for task in flights:
+            task.cancel()
+        try:
+            await wait_uncancelled(flights)
+        finally:
+            await self.engine.aclose()
+
+    # -- one asset --------------------------------------------------------------------------------------------------
+
+    async def order(self, asset: Asset, *, force: bool = False) -> FetchResult:
+        """Wait for the asset's delivery, starting it if nobody has. Raises what `Fetcher.deliver` raises."""
+        delivered = await self._order(asset, force=force)
+        await self._bus.settle()
+        return delivered
+
+    async def _order(self, asset: Asset, *, force: bool) -> FetchResult:
+        key = _key(asset, force=force)
+        while not force and (together := self._together.get(key)) is not None:
+            await together.wait()
+        while (flight := self._flights.get(key)) is not None and flight.is_ending:
+            await asyncio.wait([flight.task])
+        if flight is None:
+            self._ranks += 1
+            delivery = self.engine.fetcher.fetch(asset, force=force, rank=self._ranks)
+            task = asyncio.get_running_loop().create_task(delivery, name=f"deliver {asset.id}")
+            flight = self._flights[key] = _Flight(task)
+            task.add_done_callback(lambda done: self._landed(key, done))
+        flight.waiters += 1
+        try:
+            return await asyncio.shield(flight.task)
+        except asyncio.CancelledError:
+            if flight.waiters == 1 and not flight.task.done():
+                flight.is_ending = True
+                flight.task.cancel()
+                await wait_uncancelled([flight.task])
+            raise
+        finally:
+            flight.waiters -= 1
+
+    def _landed(self, key: _Key, task: asyncio.Task[FetchResult]) -> None:
+        if (flight := self._flights.get(key)) is not None and flight.task is task:
+            del self._flights[key]
+        if not task.cancelled():
+            task.exception()  # seen: every waiter gets it by itself, and there may be none left
+
+    # -- many assets ------------------------------------------------------------------------------------------------
+
+    async def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
+        """Say what fetching these would take. Reads no file's bytes: one of the right size counts as present."""
+        local_files = self.engine.local_files
+        present: list[Asset] = []
+        to_fetch: list[Asset] = []
+        for asset in assets:
+            there = not force and (local_files.find_stamped(asset) is not None or local_files.is_there(asset))
+            (present if there else to_fetch).append(asset)
+        staged = 0
+        if local_files.has_stages():
+            staged = sum(min(self.engine.fetcher.staged_bytes(asset), asset.size or 0) for asset in to_fetch)
+        size = sum(asset.size or 0 for asset in to_fetch)
+        return SyncPlan(
+            present=tuple(present),
+            to_fetch=tuple(to_fetch),
+            bytes_to_fetch=size - staged,
+            bytes_staged=staged,
+            unknown_sizes=sum(asset.size is None for asset in to_fetch),
+            space_needed=size - staged,
+            space_free=await self.engine.store.free_bytes(),
+        )
+
+    async def sync(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
+        """Make these present and verified. Raises `SyncFailed` if any of them failed; the others are there then."""
+        began, received = self._clock.monotonic(), self.engine.received
+        self._bus.emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
+        tally = _Tally()
+        try:
+            remaining = await self._without_stamped(assets, tally, force=force)
+            if remaining and not self._offline:
+                remaining = await self._without_what_is_too_much(remaining, tally, force=force)
+            await self._deliver_all(remaining, tally, force=force)
+            await self.engine.tidy([asset for asset in assets if asset.id in tally.paths])
+        finally:
+            report = SyncReport(
+                verified=tuple(tally.verified),
+                reused=tuple(tally.reused),
+                failed=tally.failed,
+                paths=tally.paths,
+                downloaded_bytes=self.engine.received - received,
+                seconds=self._clock.monotonic() - began,
+            )
+            self._bus.emit(
+                RunFinished(
+                    verified=len(report.verified),
+                    reused=len(report.reused),
+                    failed=len(report.failed),
+                    downloaded_bytes=report.downloaded_bytes,
+                    seconds=round(report.seconds, 3),
+                )
+            )
+        await self._bus.settle()
+        if tally.failed:
+            raise SyncFailed(tally.failed)
+        return report
+
+    async def _without_stamped(self, assets: Collection[Asset], tally: _Tally, *, force: bool) -> list[Asset]:
+        """Tell of those that are known to be there; return the others."""
+        remaining = []
+        for asset in assets:
+            path = None if force or asset.extract else self.engine.local_files.find_stamped(asset)
+            if path is None:
+                remaining.append(asset)
+                continue
+            self._bus.emit(AssetReused(asset=asset.id, path=str(path)))
+            tally.reused.append(asset.id)
+            tally.paths[asset.id] = path
+            if len(tally.reused) % 100 == 0:
+                await asyncio.sleep(0)  # let listeners keep up
+        return remaining
+
+    async def _without_what_is_too_much(self, assets: list[Asset], tally: _Tally, *, force: bool) -> list[Asset]:
+        """Fail every asset that would have to be fetched if they do not all fit: better than half of them."""
+        plan = await self.plan(assets, force=force)
+        if plan.space_needed <= plan.space_free:
+            return assets
+        error = DiskFull(
+            safe_text(str(self._assets_dir)),
+            f"not enough space: {plan.space_needed} bytes are needed and {plan.space_free} are free; "
+            "nothing was fetched",
+        )
+        for asset in plan.to_fetch:
+            self._bus.emit(AssetFailed(asset=asset.id, error="DiskFull", message=str(error)))
+            tally.failed[asset.id] = error
+        return list(plan.present)
+
+    async def _deliver_all(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
+        """Deliver these: small ones together, the others beside them."""
+        if not assets:
+            return
+        free = [] if force else [asset for asset in assets if _key(asset) not in self._flights]
+        small = self.engine.fetcher.small_among(free)
+        chosen = {_key(asset) for asset in small}
+        others = [asset for asset in assets if _key(asset) not in chosen]
+        async with asyncio.TaskGroup() as group:
+            if small:
+                group.create_task(self._deliver_together(small, tally))
+            group.create_task(self._deliver_each(others, tally, force=force))
+
+    async def _deliver_together(self, assets: list[Asset], tally: _Tally) -> None:
+        def delivered(asset: Asset, how: FetchResult) -> None:
+            tally.note(asset, how)
+            self._together.pop(_key(asset)).set()
+
+        mine = {_key(asset): asset for asset in assets if _key(asset) not in self._together}
+        self._together |= {key: asyncio.Event() for key in mine}
+        try:
+            left_over = await self.engine.fetcher.fetch_together(list(mine.values()), delivered)
+        finally:
+            # Who waits for one of these may now look for it the long way.
+            for key in mine.keys() & self._together.keys():
+                self._together.pop(key).set()
+        left_over += [asset for asset in assets if _key(asset) not in mine]
+        await self._deliver_each(left_over, tally, force=False)
+
+    async def _deliver_each(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
+        """Deliver these, a few at a time and in order: enough to keep every connection busy while others verify."""
+        queue = iter(assets)
+
+        async def deliver_some() -> None:
+            for asset in queue:
+                try:
+                    tally.note(asset, await self._order(asset, force=force))
+                except GrymFetchError as error:
+                    tally.failed[asset.id] = error
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(len(assets), self.engine.max_active_assets) if assets else 0):
+                group.create_task(deliver_some())

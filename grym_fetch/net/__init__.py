@@ -1,0 +1,1 @@
+"""The network: connections, TLS, proxies, and their errors as ours."""

@@ -1,0 +1,227 @@
+"""HTTP over aiohttp: what a plain connection does not cover, which is proxies.
+
+Rules: follows no redirect, sends no cookie, decodes nothing, verifies TLS always. Every exception of aiohttp, asyncio
+and the operating system is mapped here, once, and without its text, which may hold an address with a secret in it.
+
+A `SessionConnection` holds an aiohttp session whose connector may open one socket. aiohttp's own limit does not count
+idle sockets; this way there are never more sockets than places, idle ones included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import DefaultResolver
+from yarl import URL
+
+from grym_fetch.core.addresses import forbidden_reason
+from grym_fetch.core.errors import (
+    BadResponse,
+    BadStatus,
+    CertificateRejected,
+    ConnectFailed,
+    ConnectionLost,
+    GrymFetchError,
+    PolicyRefused,
+    Stalled,
+)
+from grym_fetch.core.http import PROXY_ADVICE, ResponseHead
+from grym_fetch.core.text import safe_text
+from grym_fetch.net.errors import certificate_reason, os_reason
+from grym_fetch.net.settings import HttpSettings
+
+READ_BUFFER = 512 * 1024
+"""Bytes a connection may buffer before it stops reading from the socket (twice this at the most)."""
+MAX_FIELD = 16 * 1024
+"""Bytes of one header field; with at most 128 fields, this bounds what headers can cost."""
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves names, and refuses what `forbidden_reason` forbids: checked here, after resolution, nothing slips by."""
+
+    def __init__(self, *, allow_private: bool) -> None:
+        self._resolver = DefaultResolver()
+        self._allow_private = allow_private
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+        """Resolve ``host``; raises `PolicyRefused` if any of its addresses is forbidden."""
+        found = await self._resolver.resolve(host, port, family)  # type: ignore[arg-type]  # as above
+        for entry in found:
+            reason = forbidden_reason(entry["host"], allow_private=self._allow_private)
+            if reason:
+                raise PolicyRefused(f"//{host}", f"{safe_text(host)} is {reason}")
+        return found
+
+    async def close(self) -> None:
+        """Close the resolver beneath."""
+        await self._resolver.close()
+
+
+class SessionConnection:
+    """At most one socket. Kept open between requests to the same host, closed before another host is asked."""
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
+        self._timeout = aiohttp.ClientTimeout(
+            total=None,
+            connect=settings.connect_timeout,
+            sock_connect=settings.connect_timeout,
+            sock_read=settings.stall_timeout,
+        )
+        self._session: aiohttp.ClientSession | None = None
+        self._key: tuple[str, str | None, int | None, str | None] | None = None
+        self.host = ""
+
+    async def get(self, url: str, fields: Mapping[str, str]) -> SessionResponse:
+        """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
+        address = URL(url, encoded=True)
+        proxy = self._settings.proxy_for(address)
+        # What is behind a name, a proxy finds out by itself; what is written as a number can be judged here.
+        reason = forbidden_reason(_as_number(address.host or ""), allow_private=self._settings.allow_private)
+        if reason:
+            raise PolicyRefused(url, f"{safe_text(address.host or '')} is {reason}")
+        fields = {**self._settings.fields, **fields}
+        if proxy and address.scheme == "http":
+            # They were given because the host is this machine. A proxy reads them, and takes itself for that host.
+            fields.pop("Authorization", None)
+        key = (address.scheme, address.host, address.port, proxy)
+        if key != self._key:
+            await self.aclose()
+            self._session, self._key, self.host = self._open_session(guarded=not proxy), key, address.authority
+        assert self._session is not None
+        try:
+            response = await self._session.get(
+                address,
+                headers=fields,
+                allow_redirects=False,
+                proxy=proxy,
+                ssl=self._settings.tls if address.scheme == "https" else True,
+            )
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise _mapped(error, url, self._settings) from None
+        if proxy and address.scheme == "http" and response.status == 401 and "Via" not in response.headers:
+            # Some proxies (tinyproxy) answer a wrong password as a server would. Only what came from behind has a Via.
+            response.close()
+            raise BadStatus(url, 401, f"status 401: the server wants credentials, or {PROXY_ADVICE}")
+        return SessionResponse(response, url, self._settings)
+
+    def _open_session(self, *, guarded: bool) -> aiohttp.ClientSession:
+        # A proxy is the user's own choice and may be anywhere; what lies behind it, the proxy resolves itself.
+        resolver = GuardedResolver(allow_private=self._settings.allow_private) if guarded else DefaultResolver()
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=1,
+                limit_per_host=1,
+                keepalive_timeout=30,
+                use_dns_cache=False,
+                resolver=resolver,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=READ_BUFFER,
+            max_line_size=MAX_FIELD,
+            max_field_size=MAX_FIELD,
+        )
+
+    async def aclose(self) -> None:
+        """Close the socket, if one is open."""
+        session, self._session, self._key, self.host = self._session, None, None, ""
+        if session is not None:
+            await session.close()
+
+
+class SessionResponse:
+    """A response whose body has not been read yet."""
+
+    def __init__(self, response: aiohttp.ClientResponse, url: str, settings: HttpSettings) -> None:
+        self._response = response
+        self._url = url
+        self._settings = settings
+        self._is_broken = False
+        self._rest = memoryview(b"")
+        fields: dict[str, list[str]] = {}
+        for name, value in response.headers.items():
+            fields.setdefault(name.lower(), []).append(value)
+        self.head = ResponseHead(response.status, fields)
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill the front of ``buffer`` with what has come, waiting for at least one byte; 0 at the end."""
+        if not self._rest:
+            self._rest = await self._read()
+        count = min(len(self._rest), len(buffer))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    async def _read(self) -> memoryview:
+        stream = self._response.content
+        try:
+            return memoryview(await stream.readany())
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            # aiohttp raises what ended the connection before it gives what had arrived by then. That is up to a
+            # MiB: thrown away each time, a server that breaks off early would never get us any further.
+            rest = b"".join(stream._buffer)  # noqa: SLF001 - no public way to it
+            if rest and not self._is_broken:
+                self._is_broken = True
+                return memoryview(rest)
+            raise _mapped(error, self._url, self._settings, in_body=True) from None
+
+    def close(self) -> None:
+        """Keep the socket if the body was read to its end, close it otherwise."""
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+def _as_number(host: str) -> str:
+    """An IPv4 address in any spelling (``0xa9fea9fe``, ``169.254.43518``) in the common one; other text as it is."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except (OSError, ValueError):
+        return host
+
+
+def _mapped(error: BaseException, url: str, settings: HttpSettings, *, in_body: bool = False) -> GrymFetchError:
+    """Return our error for a foreign one: the family decides, never the text."""
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return ConnectFailed(url, f"no connection within {settings.connect_timeout:g} s")
+        case aiohttp.SocketTimeoutError() | asyncio.TimeoutError():
+            return Stalled(url, f"nothing arrived for {settings.stall_timeout:g} s")
+        case aiohttp.ClientConnectorCertificateError():
+            return CertificateRejected(
+                url, f"the server's certificate was rejected: {certificate_reason(error.certificate_error)}"
+            )
+        case aiohttp.ClientConnectorDNSError():
+            return ConnectFailed(url, "the host name cannot be resolved")
+        case aiohttp.ClientHttpProxyError() if error.status in (401, 407):
+            return BadStatus(url, error.status, f"the proxy answered {error.status}: {PROXY_ADVICE}")
+        case aiohttp.ClientHttpProxyError():
+            return ConnectFailed(url, f"the proxy answered {error.status}")
+        case aiohttp.ClientProxyConnectionError():
+            return ConnectFailed(url, f"no connection to the proxy: {os_reason(error)}")
+        case aiohttp.ClientSSLError():
+            return ConnectFailed(url, "the TLS handshake failed")
+        case aiohttp.ClientConnectorError():
+            return ConnectFailed(url, f"cannot connect: {os_reason(error)}")
+        case aiohttp.ServerDisconnectedError() if not in_body:
+            return ConnectionLost(url, "the server closed the connection without an answer")
+        case aiohttp.ClientPayloadError():
+            return ConnectionLost(url, "the connection broke off before the end of the content")
+        case aiohttp.InvalidURL():
+            return PolicyRefused(url, "not a usable address")
+        case aiohttp.ClientResponseError():
+            return BadResponse(url, "the response breaks the rules of HTTP")
+        case OSError():
+            return ConnectionLost(url, f"the connection broke off: {os_reason(error)}")
+        case aiohttp.ClientConnectionError():
+            return ConnectionLost(url, "the connection broke off")
+        case _:
+            return BadResponse(url, f"the response could not be read ({type(error).__name__})")

@@ -1,0 +1,381 @@
+"""What stands between a project and its assets: the environment, the disk, and every address.
+
+Rules: each check is one `Finding`, which says what is so and, if it is not good, what to do next. Every address is
+asked for one byte, a few at a time, through the very code that fetches; nothing is downloaded and nothing changed.
+An address that fails while another of the same asset works is a warning, since a sync would succeed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Literal
+
+from yarl import URL
+
+from grym_fetch.core.addresses import Credentials, is_loopback, parse_address
+from grym_fetch.core.errors import CertificateRejected, GrymFetchError, PolicyRefused, TransferError
+from grym_fetch.core.http import Asked, ResponseHead
+from grym_fetch.core.manifest import Asset
+from grym_fetch.core.origins import Origin
+from grym_fetch.core.paths import STATE_FOLDER
+from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
+from grym_fetch.core.text import redact_url, safe_text
+from grym_fetch.core.world import Clock
+from grym_fetch.disk.project import Project
+from grym_fetch.net.client import HttpTransport
+from grym_fetch.net.credentials import read_netrc
+from grym_fetch.net.tls import certificate_expiry
+from grym_fetch.transfer.request import Requester
+
+Level = Literal["ok", "warn", "fail"]
+
+AT_ONCE = 4
+CLOCK_TOLERANCE = 300.0
+"""Seconds that this machine's clock may differ from the servers': signed addresses and certificates need no more."""
+CERTIFICATE_DAYS = 14
+DIGEST_FIELDS = ("repr-digest", "content-digest", "digest", "x-goog-hash", "content-md5")
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. ``advice`` is what to do next, empty if nothing; ``figures`` are for programs."""
+
+    level: Level
+    check: str
+    what: str
+    advice: str = ""
+    asset: str | None = None
+    figures: Mapping[str, object] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, object]:
+        """For ``--json``."""
+        named = {"asset": self.asset} if self.asset is not None else {}
+        record = {"level": self.level, "check": self.check, **named, "what": self.what, "advice": self.advice}
+        return record | dict(self.figures)
+
+
+# --- This machine -------------------------------------------------------------------------------------------
+
+
+def environment_findings(environ: Mapping[str, str]) -> list[Finding]:
+    """Proxy and TLS settings, without their secrets."""
+    return [*_proxy_findings(environ), *_tls_findings(environ)]
+
+
+def _variable(environ: Mapping[str, str], name: str) -> str:
+    # As urllib reads them: the lower-case name first.
+    return environ.get(name.lower()) or environ.get(name) or ""
+
+
+def _proxy_findings(environ: Mapping[str, str]) -> list[Finding]:
+    found: list[Finding] = []
+    for name in PROXY_VARIABLES:
+        value = _variable(environ, name)
+        if not value:
+            continue
+        try:
+            proxy = parse_address(value if "://" in value else f"http://{value}")
+        except PolicyRefused:
+            advice = f"set {name} to an address such as http://proxy.example.org:3128; other kinds are not supported"
+            found.append(Finding("fail", "proxy", f"{name} is not an http address", advice))
+            continue
+        found.append(Finding("ok", "proxy", f"{name}: requests go through {proxy.host}:{proxy.port}"))
+    exempt = _variable(environ, "NO_PROXY")
+    if found and exempt:
+        found.append(Finding("ok", "proxy", f"NO_PROXY: not for {safe_text(exempt)}"))
+    return found or [Finding("ok", "proxy", "no proxy is set")]
+
+
+def _tls_findings(environ: Mapping[str, str]) -> list[Finding]:
+    found: list[Finding] = []
+    for name, is_there in (("SSL_CERT_FILE", os.path.isfile), ("SSL_CERT_DIR", os.path.isdir)):
+        value = environ.get(name)
+        if not value:
+            continue
+        shown = safe_text(value, limit=1000)
+        if is_there(value) and os.access(value, os.R_OK):
+            found.append(Finding("ok", "tls", f"{name}: trusted certificates are read from {shown}"))
+        else:
+            advice = f"correct {name} or unset it; without certificates every https address is refused"
+            found.append(Finding("fail", "tls", f"{name}: cannot be read: {shown}", advice))
+    return found or [Finding("ok", "tls", "the system's trusted certificates are used")]
+
+
+def permission_findings(project: Project) -> list[Finding]:
+    """Whether the assets folder and our own state in it can be written."""
+    return [_writable("assets folder", project.assets_dir), *_state_findings(project.assets_dir / STATE_FOLDER)]
+
+
+def _writable(name: str, folder: Path) -> Finding:
+    shown = safe_text(str(folder), limit=1000)
+    if os.path.lexists(folder):
+        if not folder.is_dir():
+            return Finding("fail", "permissions", f"{name}: {shown} is no folder", "move it away")
+        if os.access(folder, os.W_OK | os.X_OK):
+            return Finding("ok", "permissions", f"{name}: {shown} is writable")
+        return Finding("fail", "permissions", f"{name}: {shown} is not writable", _own_it(folder))
+    above = folder
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
+        return Finding("ok", "permissions", f"{name}: {shown} is not there yet and can be made")
+    return Finding("fail", "permissions", f"{name}: {shown} cannot be made in {safe_text(str(above))}", _own_it(above))
+
+
+def _own_it(folder: Path) -> str:
+    return f"make {safe_text(str(folder), limit=1000)} writable for this user, or name another folder with --assets-dir"
+
+
+def _state_findings(folder: Path) -> list[Finding]:
+    try:
+        figures = os.lstat(folder)
+    except OSError:
+        return []
+    shown = safe_text(str(folder), limit=1000)
+    if not stat.S_ISDIR(figures.st_mode):
+        return [Finding("fail", "permissions", f"state folder: {shown} is no folder", "move it away")]
+    if figures.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
+        advice = "run as the user it belongs to, or share the files through --external-assets-dir instead"
+        return [Finding("warn", "permissions", f"state folder: {shown} belongs to another user", advice)]
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return [Finding("fail", "permissions", f"state folder: {shown} is not writable", _own_it(folder))]
+    if figures.st_mode & 0o022:
+        advice = f"chmod 700 {shown}"
+        return [Finding("warn", "permissions", f"state folder: others may write to {shown}", advice)]
+    return [Finding("ok", "permissions", f"state folder: {shown} is writable")]
+
+
+def space_finding(needed: int, free: int, unknown: int) -> Finding:
+    """Free space against what is still to be fetched, in bytes; ``unknown`` counts assets of unknown size."""
+    figures = {"needed": needed, "free": free}
+    more = f", and {unknown} of unknown size" if unknown else ""
+    what = f"{needed:,} bytes are still to be fetched{more}; {free:,} are free"
+    if needed > free:
+        advice = f"free {needed - free:,} bytes, or name a folder on another disk with --assets-dir"
+        return Finding("fail", "space", what, advice, figures=figures)
+    return Finding("ok", "space", what, figures=figures)
+
+
+# --- Every address ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """What one address answered. ``offset``: our clock less the server's, in seconds."""
+
+    finding: Finding
+    host: str
+    offset: float | None = None
+
+
+async def origin_findings(
+    assets: Sequence[Asset],
+    *,
+    environ: Mapping[str, str],
+    clock: Clock,
+    version: str,
+    patience: float = 15.0,
+) -> list[Finding]:
+    """Ask every address of ``assets`` for one byte; the findings in the manifest's order, the clock's last."""
+    transport = HttpTransport(connect_timeout=patience, stall_timeout=patience, user_agent=f"grym-fetch/{version}")
+    logins = read_netrc(environ)
+    prober = _Prober(transport, Requester(Credentials(environ, logins)), environ, logins, clock, patience)
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def probe(asset: Asset, number: int, url: str) -> _Probe:
+        async with places:
+            return await prober.probe(asset, number, url)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                [group.create_task(probe(asset, number, url)) for number, url in enumerate(asset.urls)]
+                for asset in assets
+            ]
+    finally:
+        await transport.aclose()
+    findings: list[Finding] = []
+    offsets: dict[str, float] = {}
+    for of_asset in tasks:
+        probes = [task.result() for task in of_asset]
+        findings += _softened([probe.finding for probe in probes])
+        offsets |= {probe.host: probe.offset for probe in probes if probe.offset is not None}
+    return [*findings, *_clock_findings(offsets)]
+
+
+def _softened(findings: list[Finding]) -> list[Finding]:
+    """A failure is a warning where another address of the asset works."""
+    if all(finding.level == "fail" for finding in findings):
+        return findings
+    also = "; other addresses of this asset work"
+    return [replace(f, level="warn", what=f.what + also) if f.level == "fail" else f for f in findings]
+
+
+def _clock_findings(offsets: Mapping[str, float]) -> list[Finding]:
+    if not offsets:
+        return []
+    # The server that is nearest to us: a wrong clock here is wrong against all of them.
+    host, offset = min(offsets.items(), key=lambda item: abs(item[1]))
+    figures = {"offset_seconds": round(offset, 1)}
+    if abs(offset) <= CLOCK_TOLERANCE:
+        return [Finding("ok", "clock", "this machine's clock agrees with the servers'", figures=figures)]
+    way = "ahead of" if offset > 0 else "behind"
+    what = f"this machine's clock is {abs(offset) / 60:.0f} minutes {way} that of {safe_text(host)}"
+    advice = "set it (timedatectl set-ntp true); certificates and signed addresses depend on it"
+    return [Finding("warn", "clock", what, advice, figures=figures)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prober:
+    transport: HttpTransport
+    requester: Requester
+    environ: Mapping[str, str]
+    logins: Mapping[str, tuple[str, str]]
+    clock: Clock
+    patience: float
+
+    async def probe(self, asset: Asset, number: int, url: str) -> _Probe:
+        shown = redact_url(url)
+        connection = self.transport.connection()
+        origin = Origin(number, url)
+        began = self.clock.monotonic()
+        try:
+            answer = await self.requester.open(connection, origin, Asked(ByteRange(0, 1)))
+            seconds = self.clock.monotonic() - began
+            answer.response.close()
+            head = answer.response.head
+        except GrymFetchError as error:
+            reason = error.reason if isinstance(error, TransferError) else str(error)
+            figures: dict[str, object] = {"url": shown}
+            finding = Finding("fail", "origin", f"{shown}: {reason}", _advice_for(error), asset.id, figures)
+            return _Probe(finding, shown)
+        finally:
+            await connection.aclose()
+        final = origin.target or URL(url, encoded=True)
+        figures = {"url": shown, "status": head.status, "seconds": round(seconds, 3)}
+        if final.host != URL(url, encoded=True).host:
+            figures["target_host"] = final.host
+        offset = _offset(head, self.clock.wall())
+        if head.status not in (200, 206, 416):
+            return _Probe(self._refused(asset, url, head.status, final, figures), final.host or "", offset)
+        return _Probe(await self._served(asset, shown, head, final, figures), final.host or "", offset)
+
+    def _refused(self, asset: Asset, url: str, status: int, final: URL, figures: dict[str, object]) -> Finding:
+        shown, advice = redact_url(url), ""
+        reason = f"status {status}"
+        if status in (401, 403, 404):
+            variable, source = self._credential(URL(url, encoded=True))
+            if final.host != URL(url, encoded=True).host:
+                reason += f" from {final.host}, where a redirect led; no credentials are sent there"
+                advice = "the address may have expired, or the account behind it lacks access"
+            elif source:
+                reason += f": the credentials from {source} were not accepted"
+                advice = f"renew {source}, and see that the account has access"
+            elif status != 404 and final.scheme == "http" and not is_loopback(final):
+                reason += ": no credentials were sent, since they travel over https only"
+                advice = "use the https address of the server in the manifest"
+            elif status != 404:
+                reason += ": no credentials were sent"
+                advice = f"set {variable} to a token, or add the host to ~/.netrc (readable by you alone)"
+                figures["variable"] = variable
+        if status == 403 and not advice:
+            advice = "see that the account has access"
+        if status in (404, 410) and not advice:
+            reason += ": there is no such file"
+            advice = "correct the url in the manifest, or replace it by a fallback that works"
+        elif status == 429 or status >= 500:
+            advice = "the server is busy or broken; try again later, or add a fallback url"
+        advice = advice or "open the address in a browser; correct the url in the manifest"
+        check = "token" if status in (401, 403) else "origin"
+        return Finding("fail", check, f"{shown}: {reason}", advice, asset.id, figures)
+
+    def _credential(self, url: URL) -> tuple[str, str]:
+        """The variable that a token for this address would be taken from, and what one was taken from, if any."""
+        host = (url.host or "").lower()
+        variable = "GRYM_FETCH_TOKEN_" + "".join("_" if char in ".-:" else char for char in host).upper()
+        tokens = {name: value for name, value in self.environ.items() if name.startswith("GRYM_FETCH_TOKEN_")}
+        hf = {name: self.environ[name] for name in ("HF_TOKEN", "HF_ENDPOINT") if name in self.environ}
+        asks_hf = Credentials({**hf, "HF_TOKEN": "x"}).authorization(url.with_user(None)) is not None
+        sources: tuple[tuple[str, Credentials], ...] = (
+            ("the address itself", Credentials({})),
+            (variable, Credentials(tokens)),
+            ("HF_TOKEN", Credentials(hf)),
+            ("the netrc file", Credentials({}, self.logins)),
+        )
+        source = next((name for name, credentials in sources if credentials.authorization(url)), "")
+        return ("HF_TOKEN" if asks_hf else variable), source
+
+    async def _served(
+        self, asset: Asset, shown: str, head: ResponseHead, final: URL, figures: dict[str, object]
+    ) -> Finding:
+        size, ranges = _size_of(head), head.status == 206 or head.status == 416
+        validator = head.validator
+        kind = "strong" if validator.is_strong else "weak" if validator else "none"
+        digests = [name for name in DIGEST_FIELDS if head.get(name) is not None]
+        figures |= {"size": size, "ranges": ranges, "validator": kind, "digests": digests}
+        parts = [f"status {head.status}", f"{size:,} bytes" if size is not None else "size not said"]
+        parts += ["ranges" if ranges else "no ranges", f"validator {kind}"]
+        parts.append(", ".join(digests) if digests else "no digest fields")
+        warning = advice = ""
+        if final.scheme == "https":
+            days = await self._certificate_days(final)
+            figures |= {"tls": "verified", "certificate_days": days}
+            parts.append("TLS verified" + (f", certificate good for {days} days" if days is not None else ""))
+            if days is not None and days < CERTIFICATE_DAYS:
+                warning, advice = f"its certificate ends in {days} days", "tell whoever runs the server"
+        elif not is_loopback(final):
+            parts.append("no TLS")
+        parts.append(f"first byte after {figures['seconds']} s")
+        if "target_host" in figures:
+            parts.append(f"redirected to {safe_text(str(figures['target_host']))}")
+        what = f"{shown}: {', '.join(parts)}"
+        if asset.size is not None and size is not None and size != asset.size:
+            page = "; it sends a web page" if "html" in (head.get("content-type") or "").lower() else ""
+            what = f"{shown}: the server has {size:,} bytes, the manifest says {asset.size:,}{page}"
+            advice = "the source has changed or is another version: compare, then correct size and checksum"
+            return Finding("fail", "origin", what, advice, asset.id, figures)
+        if not ranges:
+            warning = "it serves no ranges, so one connection fetches all and a broken download starts over"
+            advice = "prefer a server with ranges as the primary url"
+        elif not asset.pinned and kind != "strong":
+            warning = "no checksum and no strong ETag, so parts cannot be combined"
+            advice = f"run `grym-fetch pin {safe_text(asset.id)}`"
+        if warning:
+            return Finding("warn", "origin", f"{what}; {warning}", advice, asset.id, figures)
+        return Finding("ok", "origin", what, "", asset.id, figures)
+
+    async def _certificate_days(self, url: URL) -> int | None:
+        if self.transport.settings.proxy_for(url) is not None:
+            return None
+        end = await certificate_expiry(url.host or "", url.port or 443, self.transport.settings.tls, self.patience)
+        return None if end is None else int((end - self.clock.wall()) // 86400)
+
+
+def _size_of(head: ResponseHead) -> int | None:
+    content_range = parse_content_range(head.get("content-range") or "")
+    if content_range is not None:
+        return content_range.total
+    length = head.get("content-length")
+    return parse_length(length) if head.status == 200 and length is not None else None
+
+
+def _offset(head: ResponseHead, now: float) -> float | None:
+    try:
+        return now - parsedate_to_datetime(head.get("date") or "").timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _advice_for(error: GrymFetchError) -> str:
+    if isinstance(error, CertificateRejected):
+        return "check the clock; for a private authority set SSL_CERT_FILE to its certificates"
+    if isinstance(error, PolicyRefused):
+        return "correct the url in the manifest"
+    return "check the network and the proxy settings, and that the host name is right"

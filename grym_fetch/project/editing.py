@@ -1,0 +1,469 @@
+"""Changes to the manifest that need to know content: what is added, pinned or removed, and what is left over.
+
+Rules: an entry is written only once its file is in place and measured, and every measured one at once, so that an
+interruption loses no finished work and leaves no entry without its file. Bytes that came over plain http from
+somewhere else are never measured: that would make whatever arrived right for ever. Nothing of the user's is written
+over: neither a file that is in the way nor an entry that somebody else has changed meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import stat
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from yarl import URL
+
+from grym_fetch.archive.unpack import forget_unpacked
+from grym_fetch.core.addresses import is_loopback
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import (
+    DigestMismatch,
+    GrymFetchError,
+    Locked,
+    NotWritable,
+    PolicyRefused,
+    Problem,
+    StorageError,
+    SyncFailed,
+    UnsafePath,
+)
+from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event, RunFinished, RunStarted
+from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
+from grym_fetch.core.manifest_text import ManifestText, Setting, entry_of
+from grym_fetch.core.paths import find_collisions
+from grym_fetch.core.text import safe_text
+from grym_fetch.core.world import Clock
+from grym_fetch.disk.folders import check_destination, open_folder, storage_errors
+from grym_fetch.disk.local_files import HASH_STRIDE
+from grym_fetch.disk.manifest_file import Change, EditRefused, edit_manifest
+from grym_fetch.disk.project import Project
+from grym_fetch.disk.prune import PruneReport
+from grym_fetch.disk.prune import prune as prune_folder
+from grym_fetch.disk.stage import StageKey
+from grym_fetch.disk.verified import FileSignature
+from grym_fetch.engine.engine import Engine
+from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.transfer.fetcher import content_fingerprint
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 30.0
+"""Seconds to wait for another process that changes the manifest."""
+POLL_SECONDS = 0.05
+_SHA256 = Checksum.of(b"")
+"""Stands for the algorithm that new checksums have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """An asset, or its stand-in, whose checksum and size are in the manifest now. ``fetched``: it was not there."""
+
+    id: str
+    checksum: Checksum
+    size: int
+    path: Path
+    fetched: bool
+    is_stand_in: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PinReport:
+    """What `AssetManager.pin` did."""
+
+    pinned: tuple[Pinned, ...]
+    failed: Mapping[str, GrymFetchError]
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A file that is there: what its bytes are."""
+
+    path: Path
+    checksum: Checksum
+    size: int
+    downloaded: int | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Record:
+    """What was found for an asset, on its way into the manifest. ``error`` says why it was not taken."""
+
+    asset: Asset
+    measured: _Measured
+    is_written: bool = False
+    error: EditRefused | None = None
+
+
+class Editor:
+    """Changes the manifest of one project. A context manager, whose end gives its thread back.
+
+    ``engine`` looks at files that are there; ``lenient_engine`` makes one that also fetches what has no checksum yet.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        *,
+        engine: Engine,
+        lenient_engine: Callable[[], Engine],
+        clock: Clock,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._project = project
+        self._source = safe_text(str(project.manifest_path))
+        self._engine = engine
+        self._lenient_engine = lenient_engine
+        self._clock = clock
+        self._emit = emit
+        self._threads = WorkerThreads("edit", 1)
+        self._writing = asyncio.Lock()
+        self._records: list[_Record] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._threads.close()
+
+    # -- the manifest -----------------------------------------------------------------------------------------------
+
+    def check_new(self, manifest: Manifest, asset: Asset) -> None:
+        """Raise `EditRefused` if this asset cannot be added: something is wrong with it, or its id or place is taken.
+
+        For before anything is fetched for it; `add` itself looks once more.
+        """
+        data = json.dumps({"assets": [entry_of(asset)]}).encode()
+        parse_manifest(data, safe_text(f"the new asset {asset.id}", limit=120))
+        where = f"asset '{safe_text(asset.id, limit=80)}'"
+        problems = []
+        if any(other.id == asset.id for other in manifest.assets):
+            problems.append(Problem(where, "id", "is taken; choose another id, or remove the old asset first"))
+        places = [other.local_path for other in manifest.assets] + [asset.local_path]
+        for collision in find_collisions(places):
+            if collision.second == len(places) - 1:
+                other = manifest.assets[collision.first]
+                problems.append(
+                    Problem(where, "localPath", f"clashes with that of asset '{other.id}': {collision.why}")
+                )
+        if problems:
+            raise EditRefused(self._source, problems)
+
+    async def add(self, asset: Asset) -> ParsedManifest:
+        """Append an entry. Raises `EditRefused` if its id or place is taken."""
+
+        def change(text: ManifestText, manifest: Manifest) -> ManifestText:
+            self.check_new(manifest, asset)
+            return text.add(asset).touch(self._clock.wall(), insert=True)
+
+        return await self._edit(change)
+
+    async def remove(self, asset_id: str) -> ParsedManifest:
+        """Drop an entry. Raises `UnknownAsset`."""
+
+        def change(text: ManifestText, manifest: Manifest) -> ManifestText:
+            return text.remove(manifest.assets.index(manifest.get(asset_id))).touch(self._clock.wall())
+
+        return await self._edit(change)
+
+    async def _edit(self, change: Change) -> ParsedManifest:
+        path = self._project.manifest_path
+        deadline = self._clock.monotonic() + PATIENCE
+        while (parsed := await self._threads.compute(edit_manifest, path, change)) is None:
+            if self._clock.monotonic() >= deadline:
+                raise Locked(self._source, "another process has been changing the manifest for too long")
+            await self._clock.sleep(POLL_SECONDS)
+        return parsed
+
+    # -- content ----------------------------------------------------------------------------------------------------
+
+    async def fetch(self, asset: Asset) -> Asset:
+        """Download a new asset into its place, and return it with the checksum and size that it has.
+
+        Raises `EditRefused` if a file is there already: nobody knows whether it is this one.
+        """
+        place = self._project.assets_dir / asset.local_path
+        if _is_taken(place):
+            shown = safe_text(str(place), limit=1000)
+            reason = (
+                f"there is a file already at {shown}. If it is this asset, add the file itself and name its address "
+                "with --url; otherwise choose another place with --local-path"
+            )
+            raise EditRefused(self._source, [Problem(f"asset '{asset.id}'", "localPath", reason)])
+        _refuse_bare_http(asset)
+        async with self._fetching() as engine:
+            delivered = await engine.fetcher.fetch(_packed(asset), force=True)
+        fetched = delivered.fetched
+        assert fetched is not None, "what is forced is fetched"
+        self._engine.local_files.stamp(delivered.path, fetched.checksum)
+        return replace(asset, checksum=fetched.checksum, size=fetched.size)
+
+    async def take_in(self, asset: Asset, file: Path) -> Asset:
+        """Measure a file, copy it into the asset's place if it is not there, and return the asset with what it has.
+
+        Raises `DigestMismatch` if the asset has another checksum already, `UnsafePath` if another file is in its place.
+        """
+        measured = await self._measure(asset, file)
+        place = self._project.assets_dir / asset.local_path
+        if asset.checksum is not None and asset.checksum != measured.checksum:
+            raise DigestMismatch(asset.id, str(asset.checksum), str(measured.checksum))
+        if _is_taken(place):
+            if not place.is_file() or not (
+                place.samefile(file) or (await self._measure(asset, place)).checksum == measured.checksum
+            ):
+                reason = "another file is there already; move it away, or choose another place with --local-path"
+                raise UnsafePath(safe_text(str(place)), reason)
+        else:
+            await self._copy(file, StageKey(asset.local_path, f"copy of {measured.checksum}"), measured)
+        self._engine.local_files.stamp(place, measured.checksum)
+        return replace(asset, checksum=measured.checksum, size=measured.size)
+
+    async def _copy(self, file: Path, key: StageKey, measured: _Measured) -> None:
+        """Copy a file into the assets folder as a download would get there: flushed, then renamed."""
+        store = self._engine.store
+        await self._threads.compute(check_destination, self._project.assets_dir, key.local_path)
+        await store.prepare()
+        stage = await store.open_stage(key, exclusive=False)
+        try:
+            hasher, at = measured.checksum.new_hasher(), 0
+            await stage.note_size(measured.size)
+            with storage_errors(file):
+                descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                while block := await self._threads.compute(_read_at, file, descriptor, at):
+                    hasher.update(block)
+                    await stage.write(at, block, 0)
+                    at += len(block)
+            finally:
+                os.close(descriptor)
+            if hasher.hexdigest() != measured.checksum.hexdigest:
+                raise _changed_meanwhile(file)
+            await stage.publish(measured.size)
+        except BaseException:
+            await stage.discard()
+            raise
+
+    async def _measure(self, asset: Asset, file: Path) -> _Measured:
+        """Hash a file. A file that is being written has no checksum worth a record."""
+        with storage_errors(file):
+            figures = os.stat(file)
+        if not stat.S_ISREG(figures.st_mode):
+            raise UnsafePath(safe_text(str(file)), "this is not a file")
+        self._emit(AssetVerifying(asset=asset.id, bytes=0, total=figures.st_size))
+        digest, signature = await self._engine.local_files.digest(file, asset.checksum or _SHA256)
+        with storage_errors(file):
+            after = FileSignature.of(os.stat(file))
+        if not signature == after == FileSignature.of(figures):
+            raise _changed_meanwhile(file)
+        return _Measured(file, replace(asset.checksum or _SHA256, hexdigest=digest), signature.size)
+
+    @asynccontextmanager
+    async def _fetching(self) -> AsyncIterator[Engine]:
+        engine = self._lenient_engine()
+        try:
+            yield engine
+        finally:
+            await engine.aclose()
+
+    # -- pinning ----------------------------------------------------------------------------------------------------
+
+    async def pin(
+        self, assets: Collection[Asset], *, max_active_assets: int, on_change: Callable[[ParsedManifest], None]
+    ) -> PinReport:
+        """Write the checksum and size of these assets (or stand-ins) into the manifest, fetching those not there.
+
+        Raises `SyncFailed` if any of them failed; the other ones are pinned nevertheless.
+        """
+        began = self._clock.monotonic()
+        self._emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
+        pinned: list[Pinned] = []
+        failed: dict[str, GrymFetchError] = {}
+        downloaded = 0
+        queue = iter(assets)
+
+        async def pin_some(engine: Engine) -> None:
+            nonlocal downloaded
+            for asset in queue:
+                try:
+                    measured = await self._find_or_fetch(asset, engine)
+                    downloaded += measured.downloaded or 0
+                    await self._record(asset, measured, on_change)
+                except GrymFetchError as error:
+                    failed[f"{asset.id} (stand-in)" if asset.is_stand_in else asset.id] = error
+                    continue
+                self._engine.local_files.stamp(measured.path, measured.checksum)
+                fetched = measured.downloaded is not None
+                pinned.append(
+                    Pinned(asset.id, measured.checksum, measured.size, measured.path, fetched, asset.is_stand_in)
+                )
+
+        try:
+            async with self._fetching() as engine, asyncio.TaskGroup() as group:
+                for _ in range(min(max_active_assets, len(assets))):
+                    group.create_task(pin_some(engine))
+        finally:
+            fetched = sum(item.fetched for item in pinned)
+            self._emit(
+                RunFinished(
+                    verified=fetched,
+                    reused=len(pinned) - fetched,
+                    failed=len(failed),
+                    downloaded_bytes=downloaded,
+                    seconds=round(self._clock.monotonic() - began, 3),
+                )
+            )
+        if failed:
+            raise SyncFailed(failed)
+        return PinReport(tuple(pinned), failed)
+
+    async def _find_or_fetch(self, asset: Asset, engine: Engine) -> _Measured:
+        try:
+            if (present := await self._find(asset)) is not None:
+                self._emit(AssetReused(asset=asset.id, path=str(present.path)))
+                return present
+            if not asset.pinned:
+                _refuse_bare_http(asset)
+        except GrymFetchError as error:
+            error.asset_id = error.asset_id or asset.id
+            self._emit(AssetFailed(asset=asset.id, error=type(error).__name__, message=str(error)))
+            raise
+        delivered = await engine.fetcher.fetch(_packed(asset))
+        if delivered.fetched is None:
+            return await self._measure(asset, delivered.path)
+        fetched = delivered.fetched
+        return _Measured(delivered.path, fetched.checksum, fetched.size, fetched.downloaded)
+
+    async def _find(self, asset: Asset) -> _Measured | None:
+        """The asset's file, measured, if there is one and nothing is known to be wrong with it."""
+        for place in self._engine.local_files.places(asset):
+            try:
+                figures = os.stat(place)
+            except OSError:
+                continue
+            if stat.S_ISREG(figures.st_mode) and asset.size in (None, figures.st_size):
+                measured = await self._measure(asset, place)
+                if asset.checksum in (None, measured.checksum):
+                    return measured
+        return None
+
+    async def _record(self, asset: Asset, measured: _Measured, on_change: Callable[[ParsedManifest], None]) -> None:
+        """Write what was found into the asset's entry, with what others have found while the file was being written."""
+        mine = _Record(asset, measured)
+        self._records.append(mine)
+        try:
+            async with self._writing:
+                if not mine.is_written:
+                    batch = list(self._records)
+                    on_change(await self._edit(partial(self._with_records, batch)))
+                    for record in batch:
+                        record.is_written = True
+                    del self._records[: len(batch)]
+        except BaseException:
+            if not mine.is_written:
+                # The others are still in line, and write theirs themselves.
+                self._records.remove(mine)
+            raise
+        if mine.error is not None:
+            raise mine.error
+
+    def _with_records(self, batch: list[_Record], text: ManifestText, manifest: Manifest) -> ManifestText:
+        """The change for a batch. What was found for an entry that is another one by now is refused."""
+        numbers = {asset.id: number for number, asset in enumerate(manifest.assets)}
+        settings = []
+        for record in batch:
+            asset, found = record.asset, record.measured
+            number = numbers.get(asset.id)
+            entry = manifest.assets[number] if number is not None else None
+            now = entry.stand_in() if entry is not None and asset.is_stand_in else entry
+            record.error = None
+            if number is None or now is None or not _is_about(now, asset) or now.checksum not in (None, found.checksum):
+                reason = "has been changed meanwhile by somebody else; look at it, and pin it again"
+                record.error = EditRefused(self._source, [Problem(f"asset '{safe_text(asset.id)}'", "", reason)])
+                continue
+            values: dict[str, object] = {"size": found.size}
+            if now.checksum is None:
+                values = {"checksum": found.checksum.bare, **values}
+            settings.append(Setting(number, values, asset.is_stand_in))
+        return text.set_all(settings).touch(self._clock.wall()) if settings else text
+
+    # -- leftovers --------------------------------------------------------------------------------------------------
+
+    async def delete_files(self, asset: Asset) -> tuple[Path, ...]:
+        """Delete the file of an asset and that of its stand-in from the assets folder; return what was there.
+
+        What was unpacked from them goes as well, but for what somebody has changed or added.
+        """
+        root = self._project.assets_dir
+        for each in (asset, asset.stand_in()) if asset.extract else ():
+            if left := await self._threads.compute(forget_unpacked, root, each.local_path):
+                log.warning("%s: %d changed or added files were left (%s)", asset.id, len(left), safe_text(left[0]))
+        places = dict.fromkeys((asset.local_path, asset.stand_in().local_path))
+        return tuple([root / each for each in places if await self._threads.compute(_delete, root, each)])
+
+    async def prune(self, manifest: Manifest, *, dry_run: bool) -> PruneReport:
+        """Remove what earlier runs left behind and nobody needs; with ``dry_run`` only say what that is."""
+        wanted = {}
+        for asset in manifest.assets:
+            for each in (asset, asset.stand_in()):
+                key = StageKey(each.local_path, content_fingerprint(each))
+                wanted[key.path_key, key.content_key] = each.id
+        return await self._threads.compute(partial(prune_folder, self._project.assets_dir, wanted, dry_run=dry_run))
+
+
+def _is_about(entry: Asset, asset: Asset) -> bool:
+    """Whether the entry still says of the content what it said when that was fetched."""
+    return (entry.url, entry.local_path, entry.is_stand_in) == (asset.url, asset.local_path, asset.is_stand_in)
+
+
+def _packed(asset: Asset) -> Asset:
+    """The asset without its archive being unpacked: nobody has said yet that these bytes are the right ones."""
+    return replace(asset, extract=False)
+
+
+def _refuse_bare_http(asset: Asset) -> None:
+    for text in asset.urls:
+        url = URL(text)
+        if url.scheme == "http" and not is_loopback(url):
+            raise PolicyRefused(
+                text,
+                f"{asset.id}: over plain http anybody on the way could change the bytes, and their checksum would be "
+                "taken for the right one. Use an https address, or get the file in a way you trust and put it in place",
+            )
+
+
+def _changed_meanwhile(file: Path) -> StorageError:
+    return NotWritable(safe_text(str(file)), "the file was changed while it was read; try again when it is finished")
+
+
+def _is_taken(place: Path) -> bool:
+    return os.path.lexists(place)
+
+
+def _read_at(file: Path, descriptor: int, at: int) -> bytes:
+    with storage_errors(file):
+        return os.pread(descriptor, HASH_STRIDE, at)
+
+
+def _delete(root: Path, local_path: str) -> bool:
+    *parents, name = local_path.split("/")
+    with storage_errors(root / local_path):
+        try:
+            folder = open_folder(root, tuple(parents), create=False)
+        except FileNotFoundError:
+            return False
+        try:
+            os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        finally:
+            os.close(folder)
+    return True

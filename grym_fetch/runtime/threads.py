@@ -1,0 +1,38 @@
+"""Named worker threads for blocking work.
+
+Rule: work handed to a thread cannot be taken back. Whoever is cancelled meanwhile still waits until it is done, so that
+no descriptor is closed and no file renamed under a thread that uses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from grym_fetch.runtime.waiting import wait_uncancelled
+
+T = TypeVar("T")
+
+
+class WorkerThreads:
+    """A few threads with a name. Started on first use, ended by `close`."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self._executor = ThreadPoolExecutor(count, thread_name_prefix=f"grym-fetch-{name}")
+
+    async def compute(self, function: Callable[..., T], *args: object) -> T:
+        """Call ``function(*args)`` in a thread. A cancellation is raised only once the call is over."""
+        work = asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await wait_uncancelled([work])
+            if not work.cancelled():
+                work.exception()  # seen: whoever is cancelled has no use for it
+            raise
+
+    def close(self) -> None:
+        """End the threads once what they do now is done; what has not begun is dropped."""
+        self._executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,1 @@
+"""One asset's way from the first request to the file, and many small ones'."""

@@ -1,0 +1,145 @@
+"""The hash frontier: how far the content is hashed, from its beginning on, while it arrives in any order.
+
+Rules: bytes are hashed in file order and once. A piece that begins at the frontier is hashed from memory; what lay
+ahead of it is read back, from the page cache, when the frontier arrives. A piece that an earlier process left is
+compared with its digest in the journal on the way: the same read proves it and hashes it. So verification ends with
+the last byte, and resuming needs no pass of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from grym_fetch.core.digest import Hasher
+from grym_fetch.core.errors import StorageError
+from grym_fetch.core.journal import Piece, PieceTable
+from grym_fetch.core.ranges import IntervalSet
+from grym_fetch.core.segments import MIB
+from grym_fetch.core.world import Stage, Threads
+
+STRIDE = 16 * MIB
+"""Bytes hashed in one turn of a thread, if so many are there: each turn costs two changes of threads."""
+MEMORY = 8 * MIB
+"""Bytes of pieces kept for the frontier that it has not reached yet; the rest is read back."""
+
+
+class Frontier:
+    """Hashes one asset's content as it gets stored. ``on_bad`` is told of pieces that are not what was claimed."""
+
+    def __init__(
+        self,
+        hasher: Hasher,
+        stage: Stage,
+        threads: Threads,
+        *,
+        claims: PieceTable,
+        on_bad: Callable[[Piece], None],
+        on_advance: Callable[[], None],
+    ) -> None:
+        self.position = 0
+        self.hasher = hasher
+        self._stage = stage
+        self._threads = threads
+        self._stored = IntervalSet()
+        self._claims = PieceTable(claims)
+        for piece in claims:
+            self._stored.add(piece.start, piece.stop)
+        self._unproved_bytes = self._stored.total
+        self._memory: dict[int, bytes | memoryview] = {}
+        self._memory_end = 0
+        """Where the run ends that is being hashed or waits in memory."""
+        self._on_bad = on_bad
+        self._on_advance = on_advance
+        self._wakeup = asyncio.Event()
+        self._wakeup.set()
+
+    def offer(self, start: int, data: bytes | memoryview) -> None:
+        """A piece is on its way to the disk; keep it in memory if the frontier will be there soon."""
+        if start == self._memory_end and start + len(data) - self.position <= MEMORY:
+            self._memory[start] = data
+            self._memory_end = start + len(data)
+            self._wakeup.set()
+
+    def stored(self, start: int, stop: int) -> None:
+        """Bytes are on the disk."""
+        self._stored.add(start, stop)
+        self._wakeup.set()
+
+    @property
+    def unproved(self) -> PieceTable:
+        """What an earlier process claimed and nobody has compared yet."""
+        return self._claims
+
+    @property
+    def reach(self) -> int:
+        """Where the frontier would be if it had passed what an earlier process left: it costs time, and no bytes.
+
+        How far new bytes may be ahead is counted from here, so that they come beside the proof and not after it.
+        """
+        return self.position + self._unproved_bytes
+
+    async def run(self) -> None:
+        """Follow the bytes for ever; the caller cancels. Raises what the stage raises."""
+        while True:
+            await self._wakeup.wait()
+            self._wakeup.clear()
+            while await self._advance():
+                self._on_advance()
+
+    async def _advance(self) -> bool:
+        """Hash what is next, if it is there. False if nothing is."""
+        at = self.position
+        if at in self._memory:
+            self.position += await self._hash_memory(at)
+        elif claims := self._claims_from(at):
+            proved = await self._stage.prove(claims, self.hasher.update)
+            for claim in claims[:proved]:
+                self._drop(claim)
+                self.position = claim.stop
+            if proved < len(claims):
+                self._forget(claims[proved])
+                return proved > 0
+        elif (stop := min(self._stored.run_from(at), at + STRIDE)) > at:
+            # Up to the next claim only: that one is read by itself, so that its digest can be compared.
+            following = next((piece.start for piece in self._claims if piece.start > at), stop)
+            count = await self._stage.feed(at, min(stop, following), self.hasher.update)
+            if not count:
+                raise StorageError("the part file", "somebody else has cut off what was written; run again")
+            self.position += count
+        else:
+            return False
+        self._memory_end = max(self._memory_end, self.position)
+        return True
+
+    def _claims_from(self, at: int) -> list[Piece]:
+        """The claims that follow each other from here on, a stride of them at the most."""
+        run: list[Piece] = []
+        stop = min(self._stored.run_from(at), at + STRIDE)
+        while at < stop and (claim := self._claims.at(at)) is not None:
+            run.append(claim)
+            at = claim.stop
+        return run
+
+    async def _hash_memory(self, at: int) -> int:
+        """Hash the pieces in memory that follow each other. Returns how many bytes that were."""
+        run: list[bytes | memoryview] = []
+        while (data := self._memory.pop(at, None)) is not None:
+            run.append(data)
+            at += len(data)
+
+        def update() -> int:
+            for data in run:
+                self.hasher.update(data)
+            return sum(map(len, run))
+
+        return await self._threads.compute(update)
+
+    def _drop(self, claim: Piece) -> None:
+        self._claims.drop(claim.start, claim.stop)
+        self._unproved_bytes -= claim.stop - claim.start
+
+    def _forget(self, claim: Piece) -> None:
+        self._drop(claim)
+        self._stored.remove(claim.start, claim.stop)
+        self._on_bad(claim)

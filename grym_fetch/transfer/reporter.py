@@ -1,0 +1,102 @@
+"""What a transfer tells of itself: the events of one asset's way, from its plan until every byte is here.
+
+Rules: how far it is, is measured here and nowhere else. That everything has arrived is told once, and after it no
+progress, until a transfer starts over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from grym_fetch.core.events import (
+    AssetPlanned,
+    AssetRestarted,
+    AssetVerifying,
+    Event,
+    MirrorSwitched,
+    ProgressMade,
+    RetryScheduled,
+)
+from grym_fetch.core.origins import Origin
+from grym_fetch.core.progress import Meter
+from grym_fetch.transfer.state import DownloadState
+
+
+class Reporter:
+    """Tells of one asset. ``now`` is a monotonic time in seconds, ``emit`` publishes an event."""
+
+    def __init__(self, asset_id: str, state: DownloadState, emit: Callable[[Event], None], *, now: float) -> None:
+        self.received = 0
+        """Bytes that have come, whatever became of them."""
+        self._asset = asset_id
+        self._state = state
+        self._emit = emit
+        self._resumed = state.segments.on_hand_bytes
+        self._meter = Meter(now=now, total=state.size, on_hand=self._resumed)
+        self._is_full = False
+
+    def planned(self) -> None:
+        """It begins."""
+        self._emit(AssetPlanned(asset=self._asset, size=self._state.size, resumed_bytes=self._resumed))
+
+    def arrived(self, count: int, now: float) -> float | None:
+        """So many bytes have come. Returns the speed in bytes per second as often as progress is told."""
+        self.received += count
+        segments = self._state.segments
+        self._meter.advance(now, on_hand=segments.on_hand_bytes, received=self.received, total=self._state.size)
+        if segments.is_complete:
+            self.full(now)
+        elif self._meter.is_due(now):
+            self.stands(now)
+            return self._meter.read(now).rate
+        return None
+
+    def stands(self, now: float) -> None:
+        """How far it is."""
+        if self._is_full:
+            return
+        state = self._meter.read(now)
+        self._emit(
+            ProgressMade(
+                asset=self._asset,
+                bytes=state.bytes,
+                total=state.total,
+                rate=round(state.rate, 1),
+                eta=None if state.eta is None else round(state.eta, 1),
+            )
+        )
+
+    def full(self, now: float) -> None:
+        """Everything has arrived, and is being verified."""
+        if self._is_full:
+            return
+        size = self._state.size
+        assert size is not None
+        self._meter.advance(now, on_hand=size, received=self.received, total=size)
+        self.stands(now)
+        self._is_full = True
+        self._emit(AssetVerifying(asset=self._asset, bytes=self._state.frontier.position, total=size))
+
+    def restarted(self, discarded: int, reason: str) -> None:
+        """So many bytes were given up."""
+        self._is_full = False
+        self._emit(AssetRestarted(asset=self._asset, discarded=discarded, reason=reason))
+
+    def retries(self, origin: Origin, attempt: int, delay: float, reason: str) -> None:
+        """An origin will be asked again, in so many seconds."""
+        self._emit(
+            RetryScheduled(asset=self._asset, url=origin.shown, attempt=attempt, delay=round(delay, 3), reason=reason)
+        )
+
+    def switched(self, left: Origin, chosen: Origin, reason: str, *, count: int) -> None:
+        """Another origin, of ``count``, is asked from now on."""
+        self._emit(
+            MirrorSwitched(
+                asset=self._asset,
+                from_=left.shown,
+                to=chosen.shown,
+                reason=reason,
+                number=chosen.number + 1,
+                count=count,
+            )
+        )

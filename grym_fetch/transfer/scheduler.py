@@ -1,0 +1,165 @@
+"""The bounded pool: one set of connections, shared by all assets under way.
+
+Rules: there are never more connections than `connections`, idle ones included, nor more at work on one host than
+`per_host`. A free connection goes to the source that has the fewest at work, so that no small asset waits for a big
+one; among equals to the one that was asked for first. The scheduler knows attempts and connections, and nothing of
+HTTP or of files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from grym_fetch.core.world import Connection, Transport
+from grym_fetch.runtime.waiting import wait_uncancelled
+
+HEARTBEAT = 0.1
+"""Seconds between looks while some connections work and others are idle: a slow one may have to share by then."""
+
+
+class Work(Protocol):
+    """What one connection is to do: an attempt."""
+
+    @property
+    def host(self) -> str:
+        """Host and port that it goes to."""
+
+    task: asyncio.Task[None] | None
+    """Who does it."""
+
+
+W = TypeVar("W", bound=Work)
+
+
+class Source(Protocol[W]):
+    """Something that has work: a transfer, or a batch of small assets."""
+
+    def next_attempt(self, has_room: Callable[[str], bool], /) -> W | None:
+        """The next piece of work, if there is any now for a host that has room."""
+
+    async def fetch(self, attempt: W, /, connection: Connection) -> None:
+        """Do it. What went wrong is for the source to deal with; it raises nothing but cancellation."""
+
+    def release(self, attempt: W, /) -> None:
+        """It is over, one way or another; also when it was cancelled before it began."""
+
+    def fail(self, error: BaseException, /) -> None:
+        """One of these has raised all the same: a bug of ours must fail this source, not hang it and all others."""
+
+
+class Scheduler:
+    """Gives free connections to sources that have work."""
+
+    def __init__(self, transport: Transport, *, connections: int, per_host: int | None = None) -> None:
+        self._free = [transport.connection() for _ in range(connections)]
+        self._connections = tuple(self._free)
+        self._per_host = per_host or connections
+        self._busy: Counter[str] = Counter()
+        self._sources: dict[Source[Any], int] = {}
+        """How many attempts each has under way."""
+        self._ranks: dict[Source[Any], int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_due = False
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    def add(self, source: Source[Any], rank: int) -> None:
+        """Serve this source. The lower its rank, the earlier among equals."""
+        self._ranks[source] = rank
+        self._sources[source] = 0
+        self.kick()
+
+    def remove(self, source: Source[Any]) -> None:
+        """Serve it no more. What it has under way is its own to end."""
+        del self._sources[source], self._ranks[source]
+        self.kick()
+
+    def kick(self) -> None:
+        """There may be new work: look soon. Many kicks in one turn of the loop cost one look."""
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._assign)
+
+    def _assign(self) -> None:
+        self._is_due = False
+        if self._is_closed:
+            return
+        self._give_out()
+        if self._free and self._tasks and self._heartbeat is None:
+            self._heartbeat = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
+
+    def _beat(self) -> None:
+        self._heartbeat = None
+        self._assign()
+
+    def _give_out(self) -> None:
+        if not self._free:
+            return
+        waiting = [
+            (at_work, self._ranks[source], order, source)
+            for order, (source, at_work) in enumerate(self._sources.items())
+        ]
+        heapq.heapify(waiting)
+        while self._free and waiting:
+            at_work, rank, order, source = heapq.heappop(waiting)
+            try:
+                attempt = source.next_attempt(self._has_room)
+            except Exception as error:  # noqa: BLE001 - see Source.fail
+                source.fail(error)
+                continue
+            if attempt is not None:
+                self._start(source, attempt)
+                heapq.heappush(waiting, (at_work + 1, rank, order, source))
+
+    def _has_room(self, host: str) -> bool:
+        return self._busy[host] < self._per_host
+
+    def _start(self, source: Source[Any], attempt: Work) -> None:
+        connection = self._pick(attempt.host)
+        self._sources[source] += 1
+        self._busy[attempt.host] += 1
+        task = asyncio.get_running_loop().create_task(source.fetch(attempt, connection))
+        attempt.task = task
+        self._tasks.add(task)
+        # A callback and not a finally: a task that is cancelled before its first step runs no finally.
+        task.add_done_callback(partial(self._ended, source, attempt, connection))
+
+    def _pick(self, host: str) -> Connection:
+        """A connection that is open to this host if there is one, else one that is not open, else any."""
+        best = min(self._free, key=lambda connection: (connection.host != host, connection.host != ""))
+        self._free.remove(best)
+        return best
+
+    def _ended(self, source: Source[Any], attempt: Work, connection: Connection, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._busy[attempt.host] -= 1
+        if source in self._sources:
+            self._sources[source] -= 1
+        self._free.append(connection)
+        try:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                source.fail(error)
+            source.release(attempt)
+        except Exception as error:  # noqa: BLE001 - see Source.fail
+            source.fail(error)
+        self.kick()
+
+    async def aclose(self) -> None:
+        """End what is under way and close every connection."""
+        self._is_closed = True
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        tasks = list(self._tasks)
+        for task in tasks:
+            if not task.cancelling():
+                task.cancel()
+        async with AsyncExitStack() as stack:  # closes all of them, whatever becomes of one
+            for connection in self._connections:
+                stack.push_async_callback(connection.aclose)
+            await wait_uncancelled(tasks)

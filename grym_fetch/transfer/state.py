@@ -1,0 +1,193 @@
+"""What is on hand of one asset: the bytes on its stage, where they came from, its length, and its digest so far.
+
+Rules: what an earlier process left is taken over as far as it may be combined, and proved on the way (`Frontier`).
+What is on hand is given up only where it is known to be wrong, and the journal is told so first.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from grym_fetch.core.digest import Algorithm, Checksum, new_hasher
+from grym_fetch.core.http import Validator
+from grym_fetch.core.journal import Piece, PieceTable, address_hash
+from grym_fetch.core.manifest import Asset
+from grym_fetch.core.origins import Origin, Origins
+from grym_fetch.core.ranges import IntervalSet
+from grym_fetch.core.segments import UNBOUNDED, Segments, SegmentSizes
+from grym_fetch.core.world import Stage, Threads
+from grym_fetch.transfer.hashing import Frontier
+
+log = logging.getLogger(__name__)
+
+NOBODY = -1
+"""The number of an origin that the manifest names no more. Its pieces are proved by their digests all the same."""
+
+
+class DownloadState:
+    """The content of one asset, as far as it is here. ``on_change`` is called when more is hashed or some is lost."""
+
+    def __init__(
+        self,
+        asset: Asset,
+        origins: Origins,
+        stage: Stage,
+        threads: Threads,
+        on_change: Callable[[], None],
+        sizes: SegmentSizes,
+    ) -> None:
+        self._asset = asset
+        self._origins = origins
+        self._stage = stage
+        self._threads = threads
+        self._on_change = on_change
+        self._sizes = sizes
+        self._algorithm: Algorithm = asset.checksum.algorithm if asset.checksum is not None else "sha256"
+        self._suspects: PieceTable | None = None
+        self.size = asset.size if asset.size is not None else stage.recovered.size
+        self.size_origin: Origin | None = None
+        """Who told the length, if neither the manifest nor an earlier run did."""
+        self.differing: set[Origin] = set()
+        """Whose bytes differ from those of the origin that is trusted now; see `compare_with`."""
+        self.inherited = self._recover()
+        self._begin(self.inherited)
+
+    # -- what an earlier process left -------------------------------------------------------------------------------
+
+    def _recover(self) -> PieceTable:
+        left = self._stage.recovered
+        by_address = {address_hash(origin.url): origin for origin in self._origins.all}
+        numbers: dict[int, int] = {}
+        for number, record in left.origins.items():
+            origin = by_address.get(record.address)
+            if origin is not None:
+                origin.validator = record.validator
+                numbers[number] = origin.number
+        claims = PieceTable(
+            Piece(piece.start, piece.stop, piece.digest, numbers.get(piece.origin, NOBODY)) for piece in left.pieces
+        )
+        if self.size is not None:
+            claims.drop(self.size, UNBOUNDED)
+        return claims if self._asset.pinned or self._is_one_representation(claims) else PieceTable()
+
+    def _is_one_representation(self, pieces: PieceTable) -> bool:
+        """RFC 9110 section 15.3.7.3: without a checksum, parts are combined only under one strong validator."""
+        givers = {piece.origin for piece in pieces}
+        return not givers or (
+            len(givers) == 1 and NOBODY not in givers and self._origins.all[givers.pop()].validator.is_strong
+        )
+
+    def _begin(self, pieces: PieceTable) -> None:
+        on_hand = IntervalSet()
+        for piece in pieces:
+            on_hand.add(piece.start, piece.stop)
+        self.pieces = PieceTable(pieces)
+        self.segments = Segments(self.size, on_hand, self._sizes)
+        self.frontier = Frontier(
+            new_hasher(self._algorithm),
+            self._stage,
+            self._threads,
+            claims=pieces,
+            on_bad=self._lose,
+            on_advance=self._on_change,
+        )
+
+    def _lose(self, piece: Piece) -> None:
+        log.warning("%s: a piece that an earlier run left is damaged and is fetched again", self._asset.id)
+        self.segments.lose(piece.start, piece.stop)
+        self.pieces.drop(piece.start, piece.stop)
+        self._on_change()
+
+    # -- what comes in ----------------------------------------------------------------------------------------------
+
+    async def learn_size(self, size: int, origin: Origin) -> None:
+        """The length became known. `DiskFull` if the rest would not fit."""
+        self.size = size
+        self.size_origin = origin
+        self.segments.learn_size(size)
+        await self._stage.note_size(size)
+
+    async def learn_validator(self, origin: Origin, validator: Validator) -> None:
+        """The origin said what names its representation."""
+        if validator.server != origin.server:
+            origin.is_mixed = origin.is_mixed or self.bytes_given(origin) > 0
+            origin.server = validator.server
+        if validator and validator != origin.validator:
+            origin.validator = validator
+            await self._stage.note_origin(origin.number, origin.url, validator)
+
+    async def store(self, start: int, data: bytes | memoryview, origin: Origin) -> None:
+        """Write a piece; hash it from memory if the frontier is there."""
+        self.frontier.offer(start, data)
+        if self._suspects is not None:
+            await self._compare(start, data, origin)
+        piece = await self._stage.write(start, data, origin.number)
+        self.pieces.add(piece)
+        self.frontier.stored(piece.start, piece.stop)
+
+    # -- what is known of it ----------------------------------------------------------------------------------------
+
+    @property
+    def is_hashed(self) -> bool:
+        """Whether every byte is on disk and hashed."""
+        return self.segments.is_complete and self.frontier.position == self.size
+
+    @property
+    def digest(self) -> Checksum:
+        """The digest of what is hashed so far."""
+        return Checksum(self._algorithm, self.frontier.hasher.hexdigest())
+
+    def reaches_past(self, size: int) -> bool:
+        """Whether there are bytes on hand at or behind ``size``: then that cannot be the length of all this."""
+        return any(piece.stop > size for piece in self.pieces) or any(
+            segment.position > size for segment in self.segments.in_flight
+        )
+
+    def is_inherited(self, piece: Piece) -> bool:
+        """Whether an earlier process fetched it: then nobody who can be asked now answers for it."""
+        return self.inherited.at(piece.start) is piece
+
+    def bytes_given(self, origin: Origin) -> int:
+        """How much of what is on hand came from this origin, in this run."""
+        return sum(
+            piece.stop - piece.start
+            for piece in self.pieces
+            if piece.origin == origin.number and not self.is_inherited(piece)
+        )
+
+    def is_bound_to(self, origin: Origin) -> bool:
+        """Whether some of it came from this origin, now or earlier: then its validator must stay the same."""
+        return any(piece.origin == origin.number for piece in self.pieces)
+
+    # -- giving up --------------------------------------------------------------------------------------------------
+
+    async def reduce(self, keep: Callable[[Piece], bool], *, forget_size: bool = False) -> int:
+        """Begin anew with the pieces that ``keep`` accepts, no connection being at work. Returns the bytes given up."""
+        before = self.segments.on_hand_bytes
+        kept, dropped = PieceTable(), IntervalSet()
+        for piece in self.pieces:
+            if keep(piece):
+                kept.add(piece)
+            else:
+                dropped.add(piece.start, piece.stop)
+        for gone in dropped:
+            await self._stage.note_void(gone.start, gone.stop)
+        if forget_size and self._asset.size is None:
+            self.size = self.size_origin = None
+        self._begin(kept)
+        return before - self.segments.on_hand_bytes
+
+    def compare_with(self, trusted: Origin) -> None:
+        """From now on, find out who gave other bytes than ``trusted`` gives."""
+        self._suspects = PieceTable(piece for piece in self.pieces if piece.origin != trusted.number)
+        self.differing.clear()
+
+    async def _compare(self, start: int, data: bytes | memoryview, origin: Origin) -> None:
+        assert self._suspects is not None
+        old = await self._stage.read(start, start + len(data))
+        if old == data[: len(old)]:
+            return
+        for piece in self._suspects.drop(start, start + len(data)):
+            if piece.origin not in (NOBODY, origin.number):
+                self.differing.add(self._origins.all[piece.origin])

@@ -1,0 +1,733 @@
+"""Unpacking on a real disk: good archives of each kind, every attack, and a crash at every step."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import io
+import os
+import re
+import shutil
+import stat
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import zstandard
+
+from grym_fetch.archive import tree as unpacked
+from grym_fetch.archive import unpack
+from grym_fetch.archive.unpack import Unpacker, ensure_unpacked, forget_unpacked, is_unpacked
+from grym_fetch.core.archives import Census, Limits, Member
+from grym_fetch.core.errors import DiskFull, StorageError, UnsafeArchive, UnsafePath
+from grym_fetch.core.manifest import Asset
+from grym_fetch.disk import folders
+from grym_fetch.disk.locks import Owner
+from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.testing import seeded_bytes
+from tests.support.system import dead_owner, descriptors
+
+FILES = {
+    "top.txt": seeded_bytes(10, seed=1),
+    "sub/deep/big.bin": seeded_bytes(3_000_000, seed=2),
+    "sub/empty": b"",
+}
+OTHER = {"top.txt": seeded_bytes(11, seed=3), "new.bin": seeded_bytes(5000, seed=4)}
+CHECK, CHECK_2 = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+
+Entry = tuple[str, bytes | tarfile.TarInfo]
+
+
+def tar_of(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
+    """A tar of these files, then these headers without content."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in files.items():
+            header = tarfile.TarInfo(name)
+            header.size, header.mode = len(content), 0o4755
+            tar.addfile(header, io.BytesIO(content))
+        for header in special:
+            tar.addfile(header)
+    return out.getvalue()
+
+
+def header(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    """A header of a member that is no file."""
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, target
+    return made
+
+
+def gz(data: bytes) -> bytes:
+    """Compressed by gzip."""
+    import gzip
+
+    return gzip.compress(data, mtime=0)
+
+
+def zst(data: bytes) -> bytes:
+    """Compressed by Zstandard."""
+    return zstandard.ZstdCompressor().compress(data)
+
+
+def zip_of(files: dict[str, bytes], *, mode: int = 0o100644, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip of these files, each with this mode."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr, entry.create_system, entry.compress_type = mode << 16, 3, method
+            archive.writestr(entry, content)
+    return out.getvalue()
+
+
+KINDS: dict[str, Callable[[dict[str, bytes]], bytes]] = {
+    "zip": zip_of,
+    "tar": tar_of,
+    "tar.gz": lambda files: gz(tar_of(files)),
+    "tgz": lambda files: gz(tar_of(files)),
+    "tar.zst": lambda files: zst(tar_of(files)),
+}
+
+
+class LocalFiles:
+    """An assets folder with one archive in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.assets = root / "assets"
+        self.tree = self.assets / "models" / "voices"
+        self.local_path = "models/voices.tar"
+        (self.assets / "models").mkdir(parents=True)
+
+    def put(self, data: bytes, ending: str = "tar") -> Path:
+        """Write the archive."""
+        self.local_path = f"models/voices.{ending}"
+        path = self.assets / self.local_path
+        path.write_bytes(data)
+        return path
+
+    def unpack(self, checksum: str | None = CHECK, limits: Limits | None = None) -> bool:
+        """Unpack the archive that is there."""
+        return ensure_unpacked(self.assets, self.local_path, checksum, self.assets / self.local_path, limits)
+
+    def read(self) -> dict[str, bytes]:
+        """The tree as it is."""
+        return {
+            str(path.relative_to(self.tree)): path.read_bytes()
+            for path in self.tree.rglob("*")
+            if path.is_file() and not path.is_symlink()
+        }
+
+    def stages(self) -> list[Path]:
+        """What is left of unpacking."""
+        return list((self.assets / ".grym-fetch" / "unpack").glob("*"))
+
+
+@pytest.fixture
+def local_files(tmp_path: Path) -> LocalFiles:
+    return LocalFiles(tmp_path)
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_each_kind(local_files: LocalFiles, ending: str) -> None:
+    """Every kind of archive gives the same tree, once, and an unchanged tree is not unpacked again."""
+    local_files.put(KINDS[ending](FILES), ending)
+    assert local_files.unpack()
+    assert local_files.read() == FILES
+    assert not local_files.unpack()
+    assert local_files.stages() == []
+
+
+def test_modes(local_files: LocalFiles) -> None:
+    """Of a file's mode only its being executable is kept, and the umask is followed."""
+    before = os.umask(0o027)
+    try:
+        local_files.put(tar_of(FILES))
+        local_files.unpack()
+        assert stat.S_IMODE((local_files.tree / "top.txt").stat().st_mode) == 0o750
+        local_files.put(zip_of(OTHER, mode=0o104644), "zip")
+        local_files.unpack(CHECK_2)
+        assert stat.S_IMODE((local_files.tree / "top.txt").stat().st_mode) == 0o640
+    finally:
+        os.umask(before)
+
+
+def test_links_inside(local_files: LocalFiles) -> None:
+    """Symlinks and hard links that stay inside are made."""
+    links = (header("sub/up", tarfile.SYMTYPE, "../top.txt"), header("hard", tarfile.LNKTYPE, "./top.txt"))
+    local_files.put(tar_of(FILES, *links))
+    local_files.unpack()
+    assert (local_files.tree / "sub" / "up").read_bytes() == FILES["top.txt"]
+    assert (local_files.tree / "hard").samefile(local_files.tree / "top.txt")
+    assert not local_files.unpack()
+
+
+def sparse_bomb() -> bytes:
+    """A tar that claims a terabyte in one header."""
+    bomb = tarfile.TarInfo("bomb")
+    bomb.size = 2**40
+    return bomb.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+
+
+def long_header() -> bytes:
+    """A tar with an extended header of a gigabyte."""
+    made = tarfile.TarInfo("long")
+    made.type, made.size = tarfile.XHDTYPE, 2**30
+    return made.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+
+
+def zip_symlink(target: str, then: dict[str, bytes] | None = None) -> bytes:
+    """A zip with a symlink and perhaps files after it."""
+    out = io.BytesIO(zip_of({"link": target.encode()}, mode=0o120777))
+    with zipfile.ZipFile(out, "a") as archive:
+        for name, content in (then or {}).items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def encrypted_zip() -> bytes:
+    """A zip whose member says that it is encrypted."""
+    data = bytearray(zip_of({"a": b"secret"}))
+    data[data.index(b"PK\x03\x04") + 6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(data)
+
+
+def flipped(data: bytes) -> bytes:
+    """With one bit of a member's bytes flipped."""
+    return data[:1000] + bytes([data[1000] ^ 1]) + data[1001:]
+
+
+def duplicates() -> bytes:
+    """A tar with one name twice."""
+    return tar_of({"a": b"1"})[: 2 * 512] + tar_of({"a": b"2"})
+
+
+TAR = tar_of(FILES)
+ATTACKS: dict[str, tuple[str, bytes]] = {
+    "dot dot": ("tar", tar_of({"../escape": b"x"})),
+    "dot dot deeper": ("zip", zip_of({"sub/../../escape": b"x"})),
+    "absolute": ("tar", tar_of({"/tmp/escape": b"x"})),
+    "absolute zip": ("zip", zip_of({"/tmp/escape": b"x"})),
+    "backslash": ("zip", zip_of({"..\\escape": b"x"})),
+    "symlink out": ("tar", tar_of({}, header("link", tarfile.SYMTYPE, "../../escape"))),
+    "absolute symlink": ("tar", tar_of({}, header("link", tarfile.SYMTYPE, "/etc/passwd"))),
+    "symlink out of a zip": ("zip", zip_symlink("../..")),
+    "write through a symlink": (
+        "tar",
+        tar_of({}, header("link", tarfile.SYMTYPE, "sub"))[:512] + tar_of({"link/x": b"x"}),
+    ),
+    "write through a symlink of a zip": ("zip", zip_symlink("..", {"link/escape": b"x"})),
+    "hard link out": ("tar", tar_of({}, header("hard", tarfile.LNKTYPE, "../../../etc/passwd"))),
+    "absolute hard link": ("tar", tar_of({}, header("hard", tarfile.LNKTYPE, "/etc/passwd"))),
+    "device": ("tar", tar_of({}, header("null", tarfile.CHRTYPE))),
+    "pipe": ("tar", tar_of({}, header("pipe", tarfile.FIFOTYPE))),
+    "device in a zip": ("zip", zip_of({"dev": b""}, mode=0o020644)),
+    "one header claims a terabyte": ("tar", sparse_bomb()),
+    "long header": ("tar", long_header()),
+    "one name twice": ("tar", duplicates()),
+    "case": ("tar", tar_of({"Readme": b"1", "README": b"2"})),
+    "case in a zip": ("zip", zip_of({"a/x": b"1", "A/y": b"2"})),
+    "cut tar": ("tar", TAR[:-20_000]),
+    "cut at a member's end": ("tar", TAR[: 512 * 2]),
+    "cut gzip": ("tar.gz", gz(TAR)[:-100]),
+    "gzip with a wrong checksum": ("tar.gz", gz(TAR)[:-8] + bytes(8)),
+    "cut zstd": ("tar.zst", zst(TAR)[:-100]),
+    "cut zip": ("zip", zip_of(FILES)[:-100]),
+    "damaged zip": ("zip", flipped(zip_of({"a": seeded_bytes(5000, seed=9)}))),
+    "damaged header": ("tar", TAR[:1024] + b"\xff" * 512 + TAR[1536:]),
+    "wrong type": ("zip", TAR),
+    "wrong type of tar": ("tar", zip_of(FILES)),
+    "no gzip": ("tar.gz", TAR),
+    "no zstd": ("tar.zst", gz(TAR)),
+    "empty": ("tar", b""),
+    "empty zip": ("zip", b""),
+    "encrypted": ("zip", encrypted_zip()),
+}
+
+
+@pytest.mark.parametrize(("ending", "data"), ATTACKS.values(), ids=ATTACKS.keys())
+@pytest.mark.shows("S5")
+def test_attacks(local_files: LocalFiles, tmp_path: Path, ending: str, data: bytes) -> None:
+    """A hostile or damaged archive is refused as a whole, and the tree that is there stays."""
+    local_files.put(tar_of(OTHER))
+    local_files.unpack()
+    outside = {path for path in tmp_path.rglob("*") if ".grym-fetch" not in path.parts}
+    archive = local_files.put(data, ending)
+    with pytest.raises(UnsafeArchive) as caught:
+        local_files.unpack(CHECK_2)
+    assert "voices" in str(caught.value)
+    assert local_files.read() == OTHER
+    assert local_files.stages() == []
+    assert {path for path in tmp_path.rglob("*") if ".grym-fetch" not in path.parts} == outside | {archive}
+    assert not Path("/tmp/escape").exists()
+
+
+BOMBS: dict[str, tuple[str, bytes, Limits]] = {
+    "ratio": ("zip", zip_of({"a": bytes(300_000)}), Limits(ratio_free=100_000)),
+    "ratio of a stream": ("tar.gz", gz(tar_of({"a": bytes(300_000)})), Limits(ratio_free=100_000)),
+    "ratio of zstd": ("tar.zst", zst(tar_of({"a": bytes(300_000)})), Limits(ratio_free=100_000)),
+    "count": ("tar", tar_of({f"f{n}": b"" for n in range(30)}), Limits(members=29)),
+    "size": ("tar", tar_of({"a": bytes(3000), "b": bytes(3000)}), Limits(bytes=5000)),
+    "padding": ("tar.gz", gz(tar_of({"a": b"1"}) + bytes(4_000_000)), Limits(ratio_free=100_000)),
+}
+
+
+@pytest.mark.parametrize(("ending", "data", "limits"), BOMBS.values(), ids=BOMBS.keys())
+@pytest.mark.shows("S4")
+def test_bombs(local_files: LocalFiles, ending: str, data: bytes, limits: Limits) -> None:
+    """What unpacks to too much is refused, and takes no more of the disk than allowed on the way."""
+    local_files.put(data, ending)
+    with pytest.raises(UnsafeArchive, match="more than"):
+        local_files.unpack(limits=limits)
+    assert not local_files.tree.exists()
+    assert local_files.stages() == []
+
+
+def test_a_full_disk(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free space bounds what is unpacked, and running out of it is the disk's error, not the archive's."""
+    monkeypatch.setattr(folders, "free_bytes", lambda _: 2_000_000)
+    local_files.put(TAR)
+    with pytest.raises(DiskFull, match="not enough space to unpack"):
+        local_files.unpack()
+    assert local_files.stages() == []
+
+
+def test_another_content(local_files: LocalFiles) -> None:
+    """A new archive's tree takes the place of the old one, of which nothing stays."""
+    local_files.put(tar_of(FILES, header("link", tarfile.SYMTYPE, "top.txt")))
+    local_files.unpack()
+    local_files.put(zip_of(OTHER), "zip")
+    assert local_files.unpack(CHECK_2)
+    assert local_files.read() == OTHER
+    assert sorted(path.name for path in local_files.tree.parent.iterdir()) == ["voices", "voices.tar", "voices.zip"]
+
+
+def test_a_changed_tree_is_unpacked_anew(local_files: LocalFiles) -> None:
+    """A file changed behind our back is noticed; what was added or changed is kept beside the new tree."""
+    local_files.put(TAR)
+    local_files.unpack()
+    (local_files.tree / "top.txt").write_bytes(b"mine")
+    (local_files.tree / "notes").write_bytes(b"mine too")
+    assert local_files.unpack()
+    assert local_files.read() == FILES
+    kept = local_files.tree.with_name("voices.old")
+    assert {path.name: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == {
+        "top.txt": b"mine",
+        "notes": b"mine too",
+    }
+
+
+def test_what_was_added_is_kept_whatever_the_new_archive_has(local_files: LocalFiles) -> None:
+    """A new archive that asks nothing of the tree (it has a folder only) is no reason to take the old one for it."""
+    local_files.put(tar_of({**FILES, "empty/x": b""}))
+    local_files.unpack()
+    (local_files.tree / "notes").write_bytes(b"mine")
+    local_files.put(tar_of({}, header("empty", tarfile.DIRTYPE)))
+    assert local_files.unpack(CHECK_2)
+    assert local_files.read() == {}
+    kept = local_files.tree.with_name("voices.old")
+    assert {path.name: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == {"notes": b"mine"}
+    assert local_files.stages() == []
+
+
+def test_what_is_added_is_no_change(local_files: LocalFiles) -> None:
+    """A file that somebody put into the tree does not cause unpacking."""
+    local_files.put(TAR)
+    local_files.unpack()
+    (local_files.tree / "cache").write_bytes(b"x")
+    assert not local_files.unpack()
+
+
+def test_an_archive_that_was_only_touched(local_files: LocalFiles) -> None:
+    """With a checksum it is the same archive, whatever its time says."""
+    path = local_files.put(TAR)
+    assert local_files.unpack()
+    os.utime(path, (1, 1))
+    assert not local_files.unpack()
+
+
+def test_whether_it_is_unpacked(local_files: LocalFiles) -> None:
+    """Asked without unpacking: there, of this very archive, and unchanged."""
+
+    def answer(checksum: str = CHECK) -> bool:
+        return is_unpacked(
+            local_files.assets, local_files.local_path, checksum, local_files.assets / local_files.local_path
+        )
+
+    local_files.put(TAR)
+    assert not answer()
+    local_files.unpack()
+    assert answer()
+    assert not answer(CHECK_2)
+    (local_files.tree / "top.txt").unlink()
+    assert not answer()
+
+
+@pytest.mark.parametrize("ending", ["tar", "zip"])
+def test_empty_folders_are_there(local_files: LocalFiles, ending: str) -> None:
+    """A folder with nothing in it is a member like any other."""
+    local_files.put(
+        tar_of({}, header("empty/deep", tarfile.DIRTYPE)) if ending == "tar" else zip_of({"empty/deep/": b""}), ending
+    )
+    local_files.unpack()
+    assert (local_files.tree / "empty" / "deep").is_dir()
+    (local_files.tree / "empty" / "deep").rmdir()
+    assert local_files.unpack()
+    assert (local_files.tree / "empty" / "deep").is_dir()
+
+
+@pytest.mark.shows("S4")
+def test_a_reader_that_stops_early(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member that has fewer bytes than the archive says refuses it, also where the archive's reader says nothing."""
+    chunks = iter([b"short", b""])
+    monkeypatch.setattr(unpack, "members", lambda *_: iter([(Member("a", "file", size=10), lambda _: next(chunks))]))
+    local_files.put(TAR)
+    with pytest.raises(UnsafeArchive, match="its member 'a' is cut off"):
+        local_files.unpack()
+    assert not local_files.tree.exists()
+
+
+async def test_an_unpinned_archive(local_files: LocalFiles) -> None:
+    """Without a checksum the archive's size and time say whether it is the same."""
+    threads = WorkerThreads("test", 1)
+    asset = Asset("voices", "https://x.org/v", local_files.local_path, extract=True)
+    path = local_files.put(TAR)
+    await Unpacker(local_files.assets, threads).ensure(asset, path)
+    assert not local_files.unpack(None)
+    local_files.put(tar_of(OTHER))
+    await Unpacker(local_files.assets, threads).ensure(asset, path)
+    assert local_files.read() == OTHER
+    threads.close()
+
+
+@pytest.mark.shows("S5")
+def test_a_tree_behind_a_symlink_is_none_of_ours(local_files: LocalFiles, tmp_path: Path) -> None:
+    """It may look like the one that was unpacked, and is not where that was."""
+    local_files.put(TAR)
+    local_files.unpack()
+    local_files.tree.rename(tmp_path / "elsewhere")
+    local_files.tree.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnsafePath, match="no folder"):
+        local_files.unpack()
+
+
+def test_a_link_that_leads_elsewhere_is_a_change(local_files: LocalFiles) -> None:
+    """As a file with other bytes is."""
+    local_files.put(tar_of(FILES, header("link", tarfile.SYMTYPE, "top.txt")))
+    local_files.unpack()
+    (local_files.tree / "link").unlink()
+    (local_files.tree / "link").symlink_to("elsewhere")
+    assert local_files.unpack()
+    assert os.readlink(local_files.tree / "link") == "top.txt"
+
+
+def test_what_is_kept_never_replaces_what_was_kept(local_files: LocalFiles) -> None:
+    """Each old tree with something of somebody's in it gets a name of its own."""
+    local_files.put(TAR)
+    for number in range(3):
+        local_files.unpack()
+        (local_files.tree / "top.txt").write_bytes(b"mine %d" % number)
+    local_files.unpack()
+    kept = {path.name: (path / "top.txt").read_bytes() for path in local_files.tree.parent.glob("voices.old*")}
+    assert kept == {"voices.old": b"mine 0", "voices.old2": b"mine 1", "voices.old3": b"mine 2"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.shows("S5")
+def test_the_word_of_another_user_is_not_taken(local_files: LocalFiles) -> None:
+    """Who else can write the record cannot make us delete a file."""
+    local_files.put(TAR)
+    local_files.unpack()
+    (record,) = (local_files.assets / ".grym-fetch" / "unpacked").iterdir()
+    os.chown(record, 12345, -1)
+    assert forget_unpacked(local_files.assets, local_files.local_path) == ()
+    assert local_files.read() == FILES
+
+
+def test_only_what_the_dead_have_left_is_cleared_away(local_files: LocalFiles) -> None:
+    """And only of this archive: what somebody is at work on stays, and what nobody knows."""
+    local_files.put(TAR)
+    me, key = Owner.this(), hashlib.sha256(b"models/voices").hexdigest()[:24]
+    dead = dead_owner().encode()
+    stages = local_files.assets / ".grym-fetch" / "unpack"
+    names = [f"{key}.{dead}.00000000", f"{key}.{me.encode()}.00000000", f"{key}.rubbish", f"{'0' * 24}.{dead}.00000000"]
+    for name in names:
+        (stages / name).mkdir(parents=True)
+    local_files.unpack()
+    assert sorted(path.name for path in local_files.stages()) == sorted(names[1:])
+    (stages / names[0]).mkdir()
+    forget_unpacked(local_files.assets, local_files.local_path)
+    assert sorted(path.name for path in local_files.stages()) == sorted(names[1:])
+
+
+def test_very_many_files_are_flushed_at_once(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One by one it would take hours."""
+    local_files.put(TAR)
+    synced: list[str] = []
+    monkeypatch.setattr(unpack, "FLUSH_SINGLY", 1)
+    monkeypatch.setattr(os, "sync", lambda: synced.append("all"))
+    local_files.unpack()
+    assert synced == ["all"]
+
+
+def test_a_stranger_in_the_way(local_files: LocalFiles, tmp_path: Path) -> None:
+    """A folder that did not come from an archive, a file or a symlink is never replaced; an empty folder is."""
+    local_files.put(TAR)
+    local_files.tree.mkdir()
+    (local_files.tree / "thesis.txt").write_bytes(b"mine")
+    with pytest.raises(UnsafePath, match="did not come from the archive"):
+        local_files.unpack()
+    assert local_files.read() == {"thesis.txt": b"mine"}
+    (local_files.tree / "thesis.txt").unlink()
+    assert local_files.unpack()
+    forget_unpacked(local_files.assets, local_files.local_path)
+    (tmp_path / "elsewhere").mkdir()
+    local_files.tree.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnsafePath, match="no folder"):
+        local_files.unpack()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_forget(local_files: LocalFiles) -> None:
+    """Undoing deletes what was unpacked and nothing else, and says what is left."""
+    local_files.put(tar_of(FILES, header("sub/link", tarfile.SYMTYPE, "../top.txt")))
+    local_files.unpack()
+    assert forget_unpacked(local_files.assets, local_files.local_path) == ()
+    assert not local_files.tree.exists()
+    assert local_files.unpack()
+    (local_files.tree / "top.txt").write_bytes(b"mine")
+    (local_files.tree / "sub" / "notes").write_bytes(b"mine")
+    assert forget_unpacked(local_files.assets, local_files.local_path) == (
+        "models/voices/sub/notes",
+        "models/voices/top.txt",
+    )
+    assert local_files.read() == {"top.txt": b"mine", "sub/notes": b"mine"}
+    assert forget_unpacked(local_files.assets, local_files.local_path) == ()
+    assert forget_unpacked(local_files.assets, "models/other.bin") == ()
+
+
+def test_a_hard_link_is_forgotten_too(local_files: LocalFiles) -> None:
+    """It is a file of the tree like any other."""
+    local_files.put(tar_of(FILES, header("twin", tarfile.LNKTYPE, "top.txt")))
+    local_files.unpack()
+    assert (local_files.tree / "twin").samefile(local_files.tree / "top.txt")
+    assert forget_unpacked(local_files.assets, local_files.local_path) == ()
+    assert not local_files.tree.exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-30],
+        lambda data: data.replace(b'"v":1', b'"v":2'),
+        lambda data: data.replace(b'"models/voices"', b'"models/others"'),
+    ],
+    ids=["cut", "of another version", "of another folder"],
+)
+def test_a_damaged_record(local_files: LocalFiles, damage: Callable[[bytes], bytes]) -> None:
+    """A record that cannot be read, or is another one's, claims nothing: the tree is left alone, as a stranger."""
+    local_files.put(TAR)
+    local_files.unpack()
+    record = next((local_files.assets / ".grym-fetch" / "unpacked").iterdir())
+    record.write_bytes(damage(record.read_bytes()))
+    with pytest.raises(UnsafePath):
+        local_files.unpack()
+    assert local_files.read() == FILES
+
+
+class Crash(BaseException):
+    """The process is gone: no clean-up runs after this."""
+
+
+STEPS = ("open", "mkdir", "write", "fsync", "rename", "replace", "symlink", "unlink", "rmdir")
+
+
+def crash_at(step: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> bool:
+    """Let the ``step``-th call that changes the disk never happen; False if there were fewer."""
+    seen = 0
+    with monkeypatch.context() as patch:
+
+        def failing(real: Callable[..., object]) -> Callable[..., object]:
+            def call(*arguments: object, **more: object) -> object:
+                nonlocal seen
+                seen += 1
+                if seen >= step:
+                    raise Crash
+                return real(*arguments, **more)
+
+            return call
+
+        for name in STEPS:
+            patch.setattr(os, name, failing(getattr(os, name)))
+        patch.setattr(unpacked, "swap_folders", failing(unpacked.swap_folders))
+        patch.setattr(shutil, "rmtree", failing(shutil.rmtree))
+        try:
+            act()
+        except Crash:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_crash_at_any_step(
+    local_files: LocalFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
+) -> None:
+    """After a crash anywhere the old tree or the new one is there, and the next run ends with the new one.
+
+    What somebody has put into the old one is kept. Where two folders cannot be exchanged in one step there may be no
+    tree for an instant, but never half a one.
+    """
+    if not can_exchange:
+        monkeypatch.setattr(unpacked, "swap_folders", lambda *_: False)
+    monkeypatch.setattr(Owner, "is_dead", property(lambda _: True))
+    small = {name: content[:2000] for name, content in FILES.items()}
+    step = 0
+    crashed = True
+    while crashed:
+        step += 1
+        here = LocalFiles(tmp_path / str(step))
+        here.put(tar_of(small))
+        here.unpack(CHECK)
+        (here.tree / "notes").write_bytes(b"mine")
+        here.put(tar_of(OTHER, header("link", tarfile.SYMTYPE, "new.bin")))
+        crashed = crash_at(step, monkeypatch, lambda: here.unpack(CHECK_2))  # noqa: B023 - called at once
+        before = {**small, "notes": b"mine"}
+        assert here.read() in ((before, OTHER) if can_exchange else (before, OTHER, {}))
+        here.unpack(CHECK_2)
+        assert here.read() == OTHER
+        (notes,) = here.assets.rglob("notes")
+        assert notes.read_bytes() == b"mine"
+        assert [path.name for path in notes.parent.iterdir()] == ["notes"]
+        others = {path.name for path in here.tree.parent.iterdir()} - {notes.parent.name}
+        assert others == {"voices", "voices.tar"}
+        assert here.stages() == []
+    assert step > 25
+
+
+def test_in_what_order_a_tree_becomes_durable(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tree, the record of it, and the word that it is about to take its place, before it does; then the place."""
+    calls: list[str] = []
+
+    def noting(name: str, real: Callable[..., object]) -> Callable[..., object]:
+        def call(first: int | Path, *more: object) -> object:
+            path = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else str(first)
+            place = os.path.relpath(path, local_files.assets).removeprefix(".grym-fetch/")
+            place = re.sub("unpacked/.*", "unpacked/record", re.sub("unpack/[^/]*", "stage", place))
+            calls.append(f"{name} {place}")
+            assert os.stat(path).st_size, "nothing was written yet"
+            return real(first, *more)
+
+        return call
+
+    local_files.put(tar_of(OTHER))
+    local_files.unpack()
+    local_files.put(tar_of({"a": b"1"}))
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
+    monkeypatch.setattr(unpacked, "swap_folders", noting("exchange", unpacked.swap_folders))
+    opened = descriptors()
+    local_files.unpack(CHECK_2)
+    assert descriptors() == opened
+    recorded = ["fsync unpacked/record", "replace unpacked/record", "fsync unpacked"]
+    in_place = ["fsync stage", "exchange stage", "fsync models", "fsync stage"]
+    assert calls == ["fsync stage/tree/a", "fsync stage/tree", *recorded, *in_place, *recorded]
+
+
+@pytest.mark.parametrize(
+    ("number", "exchanged"), [(0, True), (errno.EINVAL, False), (errno.ENOSYS, False), (errno.ENOTSUP, False)]
+)
+def test_where_folders_cannot_be_exchanged(monkeypatch: pytest.MonkeyPatch, number: int, exchanged: bool) -> None:
+    """An old system, and some file systems, say so: then it is done in two steps."""
+    monkeypatch.setattr(ctypes, "get_errno", lambda: number)
+    library = SimpleNamespace(renameat2=lambda *_: -1 if number else 0)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: library)
+    assert unpacked.swap_folders(3, "tree", 4, "voices") is exchanged
+    del library.renameat2
+    assert not unpacked.swap_folders(3, "tree", 4, "voices")
+
+
+def test_an_exchange_that_fails_is_an_error(tmp_path: Path) -> None:
+    """Whatever else the system says is no reason to do without."""
+    here = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(OSError, match="No such file"):
+        unpacked.swap_folders(here, "tree", here, "voices")
+    os.close(here)
+
+
+def test_a_failing_disk(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the disk is one of ours, and the old tree stays."""
+    local_files.put(tar_of(OTHER))
+    local_files.unpack()
+    local_files.put(TAR)
+
+    def fail(_: int) -> None:
+        raise OSError(5, "I/O error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError):
+        local_files.unpack(CHECK_2)
+    assert local_files.read() == OTHER
+    assert local_files.stages() == []
+
+
+async def test_cancelling_ends_between_members(local_files: LocalFiles) -> None:
+    """A cancelled unpacking ends at the next member, with nothing left of it."""
+    import asyncio
+
+    local_files.put(tar_of({f"f{n}": b"x" for n in range(50)}))
+    threads = WorkerThreads("test", 1)
+    begun, go_on = threading.Event(), threading.Event()
+    real = Census.admit
+    seen = 0
+
+    def admit(census: Census, member: Member) -> bool:
+        nonlocal seen
+        seen += 1
+        begun.set()
+        go_on.wait(10)
+        return real(census, member)
+
+    asset = Asset("voices", "https://x.org/v", local_files.local_path, extract=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Census, "admit", admit)
+        work = asyncio.create_task(
+            Unpacker(local_files.assets, threads).ensure(asset, local_files.assets / local_files.local_path)
+        )
+        await asyncio.to_thread(begun.wait, 10)
+        work.cancel()
+        # One turn for the cancellation to arrive and raise the flag.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+    threads.close()
+    assert seen == 1
+    assert not local_files.tree.exists()
+    assert local_files.stages() == []
+
+
+def test_cancelling_ends_within_a_member(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one is not written to its end first."""
+    path = local_files.put(tar_of({"large": b"x" * 100_000}))
+    monkeypatch.setattr(unpack, "CHUNK", 1000)
+    answers = iter([False] * 10)
+    with pytest.raises(unpack.Stopped):
+        ensure_unpacked(local_files.assets, local_files.local_path, CHECK, path, is_stopped=lambda: next(answers, True))
+    assert local_files.stages() == []
+    assert not local_files.tree.exists()
+
+
+async def test_an_asset_that_is_no_archive(local_files: LocalFiles) -> None:
+    """What is not to be unpacked is left alone."""
+    threads = WorkerThreads("test", 1)
+    path = local_files.put(TAR)
+    await Unpacker(local_files.assets, threads).ensure(Asset("voices", "https://x.org/v", local_files.local_path), path)
+    threads.close()
+    assert not local_files.tree.exists()

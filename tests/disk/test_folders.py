@@ -1,0 +1,292 @@
+"""Folders through descriptors: no symlink below the assets folder, and every error of the system is one of ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.core.errors import DiskFull, Locked, NotWritable, StorageError, UnsafePath
+from grym_fetch.disk import folders
+from grym_fetch.disk.folders import (
+    check_destination,
+    free_bytes,
+    make_root,
+    open_folder,
+    require_room,
+    storage_error,
+    storage_errors,
+    sync,
+    usable_bytes,
+)
+from tests.support.system import descriptors, named
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "assets"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    return folder
+
+
+def denied(*_: object, **__: object) -> int:
+    """A system call that this user may not make."""
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+# -- errors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, DiskFull),
+        (errno.EDQUOT, DiskFull),
+        (errno.EFBIG, DiskFull),
+        (errno.ELOOP, UnsafePath),
+        (errno.ENOTDIR, UnsafePath),
+        (errno.EISDIR, UnsafePath),
+        (errno.ENAMETOOLONG, UnsafePath),
+        (errno.EROFS, NotWritable),
+        (errno.EACCES, NotWritable),
+        (errno.EIO, NotWritable),
+        (errno.EMFILE, NotWritable),
+        (errno.ESTALE, NotWritable),
+    ],
+    ids=named,
+)
+def test_each_error_has_its_family(number: int, expected: type[StorageError]) -> None:
+    """The number decides the family; the path goes along, on one line, and the cause stays known."""
+    with pytest.raises(StorageError) as caught, storage_errors("models/a\nb"):
+        raise OSError(number, os.strerror(number))
+    assert type(caught.value) is expected
+    assert caught.value.path == "models/a\\nb"
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_full_disk_comes_with_advice() -> None:
+    """Who has no space left is told what to do and that nothing is lost."""
+    assert "the next run resumes" in str(storage_error(OSError(errno.ENOSPC, ""), "x"))
+
+
+def test_an_error_without_a_number_is_an_error_still() -> None:
+    """An ``OSError`` without a number is not mistaken for another one."""
+    assert type(storage_error(OSError("odd"), "x")) is NotWritable
+
+
+def test_our_own_errors_pass_unchanged() -> None:
+    """What is one of our errors already is not wrapped."""
+    ours = Locked("x", "held")
+    with pytest.raises(Locked) as caught, storage_errors("y"):
+        raise ours
+    assert caught.value is ours
+
+
+# -- sync -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.shows("D6")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOTTY], ids=errno.errorcode.get)
+@pytest.mark.shows("B59")
+def test_a_file_system_without_fsync_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    """Where there is no fsync the work goes on, and the log says so once, however much is flushed."""
+
+    def fsync(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(folders, "_CANNOT_FLUSH", set())
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "fdatasync", fsync)
+    sync(0)
+    sync(0)
+    sync(0, data_only=True)
+    assert caplog.text.count("cannot flush") == 1
+
+
+@pytest.mark.shows("D5")
+def test_a_failed_fsync_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed fsync the kernel may call lost data clean, so the first failure counts."""
+    calls = []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output"):
+        sync(5)
+    assert calls == [5]
+
+
+# -- folders --------------------------------------------------------------------------------------------------------
+
+
+def test_missing_folders_are_made_and_flushed_into_their_parents(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder that is made is made durable in its parent, and nothing is flushed that was there."""
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
+    (root / "a").mkdir()
+    os.close(open_folder(root, ("a", "b", "c"), create=True))
+    assert (root / "a/b/c").is_dir()
+    assert flushed == [str(root / "a"), str(root / "a/b")]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.shows("P3")
+def test_the_root_is_made_and_flushed_into_its_parents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int
+) -> None:
+    """However much of the way to it is missing; also if it was there, since whoever made it may not have come to it."""
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
+    ways = [tmp_path, *(tmp_path.joinpath(*"xyz"[: length + 1]) for length in range(3))]
+    root = ways[3]
+    ways[3 - depth].mkdir(exist_ok=True, parents=True)
+    before = descriptors()
+    make_root(root)
+    assert root.is_dir()
+    assert flushed == [str(folder) for folder in ways[3 - max(depth, 1) : 3]]
+    assert descriptors() == before
+
+
+def test_a_root_above_which_nothing_can_be_read_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a folder may be passed through and not be opened, it is not flushed either: that is no failure."""
+    monkeypatch.setattr(os, "open", denied)
+    make_root(tmp_path / "x/y")
+    assert (tmp_path / "x/y").is_dir()
+
+
+def test_a_missing_root_is_made_with_what_is_below(tmp_path: Path) -> None:
+    """And only if something is to be made."""
+    root = tmp_path / "not/yet"
+    with pytest.raises(FileNotFoundError):
+        open_folder(root, ("a",), create=False)
+    assert not root.parent.exists()
+    os.close(open_folder(root, ("a",), create=True))
+    assert (root / "a").is_dir()
+
+
+def test_a_missing_folder_is_not_made_unasked(root: Path) -> None:
+    """Looking makes nothing."""
+    with pytest.raises(FileNotFoundError):
+        open_folder(root, ("a",), create=False)
+    assert list(root.iterdir()) == []
+
+
+def test_the_root_itself_may_be_a_symlink(root: Path, tmp_path: Path) -> None:
+    """Where the assets folder is, is the user's choice."""
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    os.close(open_folder(link, ("a",), create=True))
+    assert (root / "a").is_dir()
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("create", [True, False])
+@pytest.mark.shows("D12", "M6", "S5")
+def test_no_component_may_be_a_symlink(root: Path, outside: Path, depth: int, create: bool) -> None:
+    """A symlink at any depth is refused, wherever it leads, and nothing is made behind it."""
+    parts = ("a", "b", "c")
+    root.joinpath(*parts[:depth]).mkdir(parents=True, exist_ok=True)
+    root.joinpath(*parts[: depth + 1]).symlink_to(outside)
+    with pytest.raises(UnsafePath, match="symlink"), storage_errors(root):
+        open_folder(root, parts, create=create)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_file_on_the_way_is_not_called_a_symlink(root: Path) -> None:
+    """A file where a folder should be is refused as what it is."""
+    (root / "a").write_bytes(b"")
+    with pytest.raises(UnsafePath, match="not a folder"), storage_errors(root):
+        open_folder(root, ("a", "b"), create=True)
+
+
+def test_a_folder_made_by_another_process_meanwhile_is_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losing the race to make a folder is no failure."""
+    real = os.mkdir
+
+    def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        real(path, mode, dir_fd=dir_fd)
+        raise FileExistsError(errno.EEXIST, "exists")
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    os.close(open_folder(root, ("a",), create=True))
+
+
+def test_a_refusal_leaves_no_descriptor_open(root: Path, outside: Path) -> None:
+    """A walk that ends in an error closes every folder it has opened."""
+    (root / "a/b").mkdir(parents=True)
+    (root / "a/b/c").symlink_to(outside)
+    before = descriptors()
+    for _ in range(5):
+        with pytest.raises(OSError, match="symlink"):
+            open_folder(root, ("a", "b", "c"), create=True)
+    assert descriptors() == before
+
+
+# -- destinations ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [None, lambda p: p.write_bytes(b"old"), lambda p: p.symlink_to("/etc/passwd")])
+def test_a_good_destination(root: Path, make: Callable[[Path], object] | None) -> None:
+    """Nothing, a file, or a symlink (which a rename replaces) may be in the place."""
+    (root / "models").mkdir()
+    if make is not None:
+        make(root / "models/a.bin")
+    before = descriptors()
+    check_destination(root, "models/a.bin")
+    assert descriptors() == before
+
+
+def test_a_destination_whose_folders_are_missing_is_good(tmp_path: Path) -> None:
+    """Not even the assets folder need exist."""
+    check_destination(tmp_path / "none", "models/a.bin")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(lambda p: p.mkdir(), "a folder is in the way"), (os.mkfifo, "not a file")],
+    ids=["folder", "fifo"],
+)
+@pytest.mark.shows("D11", "S5")
+def test_a_destination_that_is_no_file_is_refused(root: Path, make: Callable[[Path], object], reason: str) -> None:
+    """A folder or a device is never replaced."""
+    make(root / "a.bin")
+    with pytest.raises(UnsafePath, match=reason):
+        check_destination(root, "a.bin")
+
+
+@pytest.mark.shows("D12", "M6", "S5")
+def test_a_destination_behind_a_symlink_is_refused(root: Path, outside: Path) -> None:
+    """A symlink on the way to the destination is found before anything is fetched."""
+    (root / "models").symlink_to(outside)
+    with pytest.raises(UnsafePath, match="symlink"):
+        check_destination(root, "models/a.bin")
+
+
+def test_free_bytes_of_a_folder_that_is_not_made_yet(root: Path) -> None:
+    """Space is asked for at the nearest folder that exists, less what only root may use."""
+    figures = os.statvfs(root)
+    assert abs(free_bytes(root / "x/y/z") - figures.f_bavail * figures.f_frsize) < 1 << 30
+
+
+@pytest.mark.shows("D1")
+def test_a_disk_within_the_reserve_has_no_room_and_needs_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is free there is for journals and folders; whoever wants to write nothing more is not turned away."""
+    monkeypatch.setattr(folders, "free_bytes", lambda _: folders.RESERVE - 1)
+    assert usable_bytes(root) == 0
+    require_room(root, 0)
+    with pytest.raises(DiskFull, match="1 bytes are needed and 0 are free"):
+        require_room(root, 1)

@@ -1,0 +1,332 @@
+"""Finding files that are there: the right one wherever it lies, and never a wrong one."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.manifest import Asset
+from grym_fetch.disk import local_files as module
+from grym_fetch.disk.local_files import RECENT, Found, LocalFiles, hash_file
+from grym_fetch.disk.verified import FileSignature
+from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.testing import seeded_bytes
+from tests.support.system import descriptors
+
+CONTENT = seeded_bytes(50_000, seed=51)
+WRONG = seeded_bytes(50_000, seed=52)
+ASSET = Asset("a", "https://host.example/a", "models/a.bin", checksum=Checksum.of(CONTENT), size=len(CONTENT))
+
+
+class Places:
+    """The folders, the local_files, and the sizes it has announced to hash."""
+
+    def __init__(self, root: Path, threads: WorkerThreads) -> None:
+        self.assets, self.external = root / "assets", root / "external"
+        (self.assets / ".grym-fetch").mkdir(parents=True)
+        self.external.mkdir()
+        self._threads = threads
+        self.hashed: list[int] = []
+
+    def local_files(self) -> LocalFiles:
+        """A fresh one, as in a new process."""
+        return LocalFiles(self.assets, self.external, self._threads)
+
+    async def find(self, asset: Asset = ASSET, *, full: bool = False) -> Found | None:
+        self.hashed.clear()
+        return await self.local_files().find(asset, full=full, on_hashing=self.hashed.append)
+
+    def put(self, place: Path, content: bytes) -> Path:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        return place
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Iterator[Places]:
+    threads = WorkerThreads("test", 2)
+    yield Places(tmp_path, threads)
+    threads.close()
+
+
+async def test_nothing_there(places: Places) -> None:
+    """Where no file is, none is found."""
+    assert await places.find() is None
+    assert places.local_files().find_stamped(ASSET) is None
+    assert not places.local_files().is_there(ASSET)
+
+
+async def test_a_right_file_is_found_and_hashed_once(places: Places) -> None:
+    """A right file is read the first time, and believed by its stamp from then on."""
+    file = places.put(places.assets / ASSET.local_path, CONTENT)
+    assert places.local_files().find_stamped(ASSET) is None
+    assert await places.find() == Found(file, None, verified=True)
+    assert places.hashed == [len(CONTENT)]
+    assert await places.find() == Found(file, None, verified=True)
+    assert places.hashed == []
+    assert places.local_files().find_stamped(ASSET) == file
+
+
+async def test_full_reads_a_stamped_file_again(places: Places) -> None:
+    """Who wants every byte read gets it, whatever the stamp says."""
+    places.put(places.assets / ASSET.local_path, CONTENT)
+    await places.find()
+    await places.find(full=True)
+    assert places.hashed == [len(CONTENT)]
+
+
+@pytest.mark.shows("C11")
+async def test_full_finds_what_a_stamp_hides(places: Places) -> None:
+    """A wrong file with a forged stamp passes unread, and is found out when it is read; from then on for everybody."""
+    file = places.put(places.assets / ASSET.local_path, WRONG)
+    assert ASSET.checksum is not None
+    places.local_files().stamp(file, ASSET.checksum)
+    assert await places.find() == Found(file, None, verified=True)
+    found = await places.find(full=True)
+    assert found is not None
+    assert found.error is not None
+    assert "checksum mismatch" in found.error
+    later = await places.find()
+    assert later is not None
+    assert not later.verified
+
+
+@pytest.mark.shows("C12")
+async def test_a_changed_file_is_read_again(places: Places) -> None:
+    """A file that was right and was changed since is not right by its stamp."""
+    file = places.put(places.assets / ASSET.local_path, CONTENT)
+    await places.find()
+    file.write_bytes(WRONG)
+    assert places.local_files().find_stamped(ASSET) is None
+    found = await places.find()
+    assert found is not None
+    assert found.error is not None
+
+
+async def test_the_assets_folder_comes_first(places: Places) -> None:
+    """Of two right files the one in the assets folder is taken."""
+    file = places.put(places.assets / ASSET.local_path, CONTENT)
+    places.put(places.external / ASSET.local_path, CONTENT)
+    found = await places.find()
+    assert found is not None
+    assert found.path == file
+
+
+async def test_a_right_file_elsewhere_beats_a_wrong_one_here(places: Places) -> None:
+    """A wrong file in the first place hides no right one in the second."""
+    places.put(places.assets / ASSET.local_path, WRONG)
+    right = places.put(places.external / ASSET.local_path, CONTENT)
+    assert await places.find() == Found(right, None, verified=True)
+
+
+async def test_of_wrong_files_the_first_is_told(places: Places) -> None:
+    """If all are wrong, the error is about the one in the assets folder."""
+    wrong = places.put(places.assets / ASSET.local_path, WRONG[:-1])
+    places.put(places.external / ASSET.local_path, WRONG)
+    found = await places.find()
+    assert found == Found(wrong, "size mismatch: expected 50000 bytes, found 49999", verified=False)
+
+
+@pytest.mark.shows("C12", "B11")
+async def test_a_wrong_length_is_not_read(places: Places) -> None:
+    """A file of the wrong length is wrong without being read."""
+    places.put(places.assets / ASSET.local_path, CONTENT + b"x")
+    await places.find()
+    assert places.hashed == []
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "fifo"])
+async def test_what_is_no_file_is_never_opened(places: Places, make: Callable[[Path], None]) -> None:
+    """A folder or a pipe in the file's place is wrong, and nobody waits for it."""
+    (places.assets / "models").mkdir()
+    make(places.assets / ASSET.local_path)
+    found = await places.find()
+    assert found is not None
+    assert found.error == "something that is not a file is in its place"
+
+
+async def test_without_a_size_the_checksum_decides(places: Places) -> None:
+    """A file whose length nobody has told is right if its bytes are."""
+    file = places.put(places.assets / ASSET.local_path, CONTENT)
+    assert await places.find(replace(ASSET, size=None)) == Found(file, None, verified=True)
+
+
+async def test_without_a_checksum_nothing_is_verified(places: Places) -> None:
+    """A file that no checksum vouches for is there, and not more."""
+    file = places.put(places.assets / ASSET.local_path, CONTENT)
+    unpinned = replace(ASSET, checksum=None)
+    assert await places.find(unpinned) == Found(file, None, verified=False)
+    assert places.local_files().find_stamped(unpinned) is None
+
+
+def test_a_plan_asks_for_the_length_only(places: Places) -> None:
+    """For a plan a file of the right length is there; one of another length is not."""
+    places.put(places.assets / ASSET.local_path, WRONG)
+    assert places.local_files().is_there(ASSET)
+    assert not places.local_files().is_there(replace(ASSET, size=1))
+    assert places.local_files().is_there(replace(ASSET, size=None))
+
+
+# -- files that were moved out of the repository ----------------------------------------------------------------------
+
+
+def record_moves(places: Places, *entries: object) -> None:
+    (places.external / "asset-manifest.json").write_text(json.dumps({"assets": entries}))
+
+
+async def test_a_moved_file_is_found_by_its_checksum(places: Places) -> None:
+    """What was moved to another name is found there, if its bytes are right."""
+    moved = places.put(places.external / "store/0001.bin", CONTENT)
+    record_moves(places, {"checksum": str(ASSET.checksum), "storagePath": "store/0001.bin"})
+    assert await places.find() == Found(moved, None, verified=True)
+    moved.write_bytes(WRONG)
+    found = await places.find()
+    assert found is not None
+    assert found.error is not None
+
+
+@pytest.mark.parametrize("path", ["../secret.bin", "/etc/passwd", "a/../../secret.bin"])
+@pytest.mark.shows("S5")
+async def test_a_record_leads_nowhere_else(places: Places, path: str) -> None:
+    """A record whose path leads out of the external folder finds nothing, right or wrong."""
+    places.put(places.external.parent / "secret.bin", CONTENT)
+    record_moves(places, {"checksum": str(ASSET.checksum), "storagePath": path})
+    assert await places.find() is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"assets": 5}',
+        '{"assets": [5]}',
+        '{"assets": [{}]}',
+        '{"assets": [{"checksum": 5, "storagePath": "a"}]}',
+        '{"assets": [{"checksum": null, "storagePath": "a"}]}',
+        '{"assets": [{"checksum": "%s", "storagePath": 5}]}' % ("0" * 64),
+        '{"assets": [{"checksum": "%s", "storagePath": null}]}' % ("0" * 64),
+        '{"assets": ' + "[" * 100_000,
+    ],
+    ids=lambda text: text[:50],
+)
+@pytest.mark.shows("S11")
+async def test_an_unusable_record_finds_nothing(places: Places, text: str) -> None:
+    """Whatever stands in the record of moves, it costs no more than what it would have found."""
+    (places.external / "asset-manifest.json").write_text(text)
+    file = places.put(places.assets / ASSET.local_path, CONTENT)
+    assert await places.find() == Found(file, None, verified=True)
+
+
+# -- hashing --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_changed_while_it_was_hashed_is_not_stamped(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stamp is of the look before the bytes were read: what changes meanwhile is read again next time."""
+    file = places.put(places.assets / ASSET.local_path, CONTENT)
+    real = hash_file
+
+    def hashing(*args: object) -> os.stat_result:
+        figures = real(*args)  # type: ignore[arg-type]
+        file.write_bytes(WRONG)
+        return figures
+
+    monkeypatch.setattr(module, "hash_file", hashing)
+    await places.find()
+    assert places.local_files().find_stamped(ASSET) is None
+
+
+async def test_cancelled_hashing_ends_soon(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is cancelled while a large file is read waits for one stride, not for the file."""
+    file = places.put(places.assets / ASSET.local_path, CONTENT)
+    begun, cancelled = threading.Event(), threading.Event()
+    told: list[bool] = []
+
+    def slow(path: Path, _: object, on_progress: Callable[[int], bool]) -> os.stat_result:
+        told.append(on_progress(1))
+        begun.set()
+        assert cancelled.wait(10)
+        told.append(on_progress(2))
+        return path.stat()
+
+    monkeypatch.setattr(module, "hash_file", slow)
+    checksum = Checksum.of(CONTENT)
+    hashing = asyncio.ensure_future(places.local_files().digest(file, checksum))
+    await asyncio.to_thread(begun.wait)
+    hashing.cancel()
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not hashing.done()
+    cancelled.set()
+    with pytest.raises(asyncio.CancelledError):
+        await hashing
+    assert told == [True, False]
+
+
+async def test_a_digest_comes_with_the_look_of_the_file(places: Places) -> None:
+    """The digest is that of the bytes, under the algorithm of the checksum."""
+    file = places.put(places.assets / "a.bin", CONTENT)
+    for algorithm in ("sha256", "sha512", "blake2b"):
+        checksum = Checksum.of(CONTENT, algorithm)
+        assert await places.local_files().digest(file, checksum) == (checksum.hexdigest, FileSignature.of(file.stat()))
+
+
+def test_stamping_what_is_gone_is_harmless(places: Places) -> None:
+    """A file that vanished right after it was put in place gets no stamp and raises nothing."""
+    assert ASSET.checksum is not None
+    places.local_files().stamp(places.assets / "gone.bin", ASSET.checksum)
+    assert places.local_files().find_stamped(ASSET) is None
+
+
+# -- a stamp outlives a power cut ----------------------------------------------------------------------------------
+
+
+@pytest.mark.shows("P3", "B48")
+@pytest.mark.parametrize(("age", "flushed"), [(0.0, ["a.bin", "models"]), (2 * RECENT, [])], ids=["new", "old"])
+async def test_what_was_put_there_lately_is_flushed_before_its_stamp(
+    places: Places, monkeypatch: pytest.MonkeyPatch, age: float, flushed: list[str]
+) -> None:
+    """Whoever put a file there may not have flushed it: a stamp must not outlive the bytes that it speaks of."""
+    places.put(places.assets / ASSET.local_path, CONTENT)
+    calls: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        assert not (places.assets / ".grym-fetch" / "verified.log").exists(), "stamped before it was flushed"
+        calls.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    now = time.time() + age
+    monkeypatch.setattr(time, "time", lambda: now)
+    found = await places.find()
+    assert found is not None
+    assert found.verified
+    assert calls == flushed
+    assert places.local_files().find_stamped(ASSET) is not None
+
+
+async def test_what_cannot_be_flushed_gets_no_stamp(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is right and that the disk refuses to flush is taken now, and looked at again the next time."""
+    file = places.put(places.assets / ASSET.local_path, CONTENT)
+
+    def fsync(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before = descriptors()
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert await places.find() == Found(file, None, verified=True)
+    assert places.local_files().find_stamped(ASSET) is None
+    assert descriptors() == before

@@ -1,0 +1,302 @@
+"""The power fails at any moment: what is left is never wrong, nothing that was told is lost, and the next run goes on.
+
+See `tests.support.power_cut` for what a disk may do to what was not flushed. What recovers here is the real reader,
+then the real manager against an origin in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from grym_fetch import SyncFailed
+from grym_fetch.core.errors import ConnectionLost
+from grym_fetch.disk import stage as stages
+from grym_fetch.disk.stage import StageKey
+from grym_fetch.disk.store import DiskStore
+from grym_fetch.testing import seeded_bytes
+from tests.support.fakes import read_proved
+from tests.support.power_cut import (
+    NOTHING_LOST,
+    WORST,
+    Chance,
+    Fate,
+    Recording,
+    Tree,
+    no_flushing,
+    recording,
+    write_tree,
+)
+from tests.support.project import Project
+from tests.support.small_world import SmallWorld
+
+SIZE = 40_001
+NEW = seeded_bytes(SIZE, seed=91)
+OLD = seeded_bytes(9_000, seed=92)
+SECOND = seeded_bytes(12_345, seed=93)
+URL, MIRROR, OTHER = (f"https://{host}.example/a.bin" for host in ("origin", "mirror", "other"))
+
+
+@dataclass(frozen=True)
+class Story:
+    """What happens before and while the power fails. ``wanted``: what each file must become in the end."""
+
+    run: Callable[[Project, SmallWorld], Awaitable[object]]
+    contents: Mapping[str, bytes]
+    wanted: Mapping[str, bytes] = field(default_factory=lambda: {"assets/models/a.bin": NEW})
+    old: bytes | None = None
+    pinned: bool = True
+
+    def project(self, root: Path) -> Project:
+        """A project that wants these files."""
+        project = Project(root)
+        urls = [url for url in self.contents if url != OTHER]
+        project.add("a", urls, NEW, pinned=self.pinned, size=self.pinned)
+        if OTHER in self.contents:
+            project.add("b", [OTHER], SECOND)
+        return project
+
+    def before(self, root: Path) -> Project:
+        """The project before anything happens."""
+        project = self.project(root)
+        if self.old is not None:
+            write_tree(root, {"assets": None, "assets/models": None, "assets/models/a.bin": self.old})
+        return project
+
+
+async def once(project: Project, world: SmallWorld) -> None:
+    """One run."""
+    await world.sync(project)
+
+
+async def forced(project: Project, world: SmallWorld) -> None:
+    """One run that fetches what is there."""
+    await world.sync(project, force=True)
+
+
+async def unpinned(project: Project, world: SmallWorld) -> None:
+    """One run without a checksum."""
+    await world.sync(project, allow_unpinned=True)
+
+
+async def interrupted(project: Project, world: SmallWorld) -> None:
+    """The connection breaks for good half-way, twice; the third run finishes."""
+    gate = world.gate
+    for limit in (SIZE // 3, 2 * SIZE // 3):
+
+        async def fail(name: str, limit: int = limit) -> None:
+            if name in ("get", "read") and world.sent >= limit:
+                raise ConnectionLost(URL, "it broke off")
+            await gate(name)
+
+        world.gate = fail
+        with suppress(SyncFailed):
+            await world.sync(project, retries=0)
+    world.gate = gate
+    await world.sync(project)
+
+
+async def far_away(project: Project, world: SmallWorld) -> None:
+    """One run in which the file's folder is a file system of its own."""
+    rename = os.rename
+
+    def refuse(
+        source: str | Path, target: str | Path, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
+    ) -> None:
+        if str(source).endswith("part") and src_dir_fd != dst_dir_fd:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    with mock.patch("os.rename", refuse):
+        await world.sync(project)
+
+
+FLIPPED = NEW[:30_000] + bytes([NEW[30_000] ^ 1]) + NEW[30_001:]
+STORIES = {
+    "fresh": Story(once, {URL: NEW}),
+    "replaced": Story(once, {URL: NEW}, old=OLD),
+    "fetched anew": Story(forced, {URL: NEW}, old=NEW),
+    "interrupted": Story(interrupted, {URL: NEW}, old=OLD),
+    "one origin lies": Story(once, {URL: FLIPPED, MIRROR: NEW}),
+    "without a checksum": Story(unpinned, {URL: NEW}, pinned=False),
+    "another file system": Story(far_away, {URL: NEW}, old=OLD),
+    "two files": Story(once, {URL: NEW, OTHER: SECOND}, {"assets/models/a.bin": NEW, "assets/models/b.bin": SECOND}),
+}
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A new folder; not a fixture's, since a test may need hundreds."""
+    with tempfile.TemporaryDirectory(prefix="grym-fetch-") as name:
+        yield Path(name)
+
+
+def record(story: Story, project: Project) -> Recording:
+    """Run a story and note what it asked of the disk."""
+    world = SmallWorld(story.contents)
+    with world.in_place(), recording(project.root) as recorder:
+        asyncio.run(story.run(project, world))  # type: ignore[arg-type]  # a coroutine, each of them
+    for path, content in story.wanted.items():
+        assert (project.root / path).read_bytes() == content
+    return Recording(recorder.before, recorder.calls)
+
+
+@pytest.fixture(scope="module")
+def recordings() -> dict[str, Recording]:
+    """Every story, as it goes when nothing happens."""
+    made = {}
+    # So often that flushes in the background are among what is recorded.
+    with mock.patch.object(stages, "FLUSH_STRIDE", 16_384):
+        for name, story in STORIES.items():
+            with folder() as root:
+                made[name] = record(story, story.before(root / "project"))
+    return made
+
+
+def check_finals(story: Story, tree: Tree, told: set[str], old: Tree) -> None:
+    """Each final file is absent, the old or the new one; the old one does not vanish, the new one not once told."""
+    for path, content in story.wanted.items():
+        there = tree.get(path)
+        assert there in (content, old.get(path)), "neither the old nor the new file"
+        assert there == content or path not in told, "somebody was told of it, and it is gone"
+
+
+async def prove(project: Project, story: Story) -> int:
+    """How many bytes the real reader finds on the stages and can prove; each of them is what an origin gave."""
+    proved = 0
+    store = DiskStore(project.assets)
+    await store.prepare()
+    for entry in project.entries:
+        path, checksum = str(entry["localPath"]), str(entry.get("checksum", ""))
+        given = [content for url, content in story.contents.items() if url in (entry["url"], *entry["fallbackUrls"])]  # type: ignore[misc]
+        stage = await store.open_stage(StageKey(path, checksum), exclusive=True)
+        for piece in stage.recovered.pieces:
+            if (data := await read_proved(stage, piece)) is not None:
+                assert data in [content[piece.start : piece.stop] for content in given]
+                proved += len(data)
+        await stage.close()
+    store.close()
+    return proved
+
+
+async def recover(project: Project, story: Story, tree: Tree) -> None:
+    """Start again on what is left."""
+    world = SmallWorld(story.contents)
+    with world.in_place():
+        to_fetch = {path: content for path, content in story.wanted.items() if tree.get(path) != content}
+        proved = await prove(project, story) if story.pinned else 0
+        await world.sync(project, allow_unpinned=True)
+        for path, content in story.wanted.items():
+            assert (project.root / path).read_bytes() == content
+        if len(to_fetch) == len(story.wanted) == len(story.contents):
+            missing = sum(map(len, to_fetch.values())) - proved
+            assert world.sent == missing or (world.sent < missing and not story.pinned), "fetched again, or not at all"
+            # A cut in the midst of removing a stage may leave it with nothing on it.
+            assert not [stage for stage in project.staged() if (stage / "part").exists()]
+
+
+def left_in(root: Path, story: Story, tree: Tree) -> Project:
+    """A project with what a power cut has left."""
+    project = story.project(root / "project")
+    write_tree(project.root, {path: content for path, content in tree.items() if path != project.manifest.name})
+    return project
+
+
+def check(name: str, recording: Recording, after: int, fate: Fate) -> None:
+    """Pull the plug, look at what is left, and start again."""
+    story = STORIES[name]
+    tree = recording.cut(after, fate)
+    check_finals(story, tree, recording.told(after), recording.before)
+    with folder() as root, no_flushing():
+        asyncio.run(recover(left_in(root, story, tree), story, tree))
+
+
+@pytest.mark.shows("P1", "P2", "P4", "P6", "B48")
+@pytest.mark.parametrize("fate", WORST)
+@pytest.mark.parametrize("name", STORIES)
+def test_power_cut_at_any_call(recordings: dict[str, Recording], name: str, fate: str) -> None:
+    """Whichever call was the last one, and whatever kind of thing is lost as a whole, the next run makes it right."""
+    calls = len(recordings[name].calls)
+    # Every fifth call; the five kinds of loss begin one after the other.
+    for after in {*range(list(WORST).index(fate), calls, 5), calls}:
+        check(name, recordings[name], after, WORST[fate])
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("fate", WORST)
+@pytest.mark.parametrize("name", STORIES)
+def test_power_cut_after_every_call(recordings: dict[str, Recording], name: str, fate: str) -> None:
+    """The same after each call."""
+    for after in range(len(recordings[name].calls) + 1):
+        check(name, recordings[name], after, WORST[fate])
+
+
+@pytest.mark.shows("P3", "S2")
+@pytest.mark.parametrize("name", STORIES)
+def test_nothing_told_is_ever_lost(recordings: dict[str, Recording], name: str) -> None:
+    """Whatever became of the bytes and names that were not flushed, the files are right, after every single call."""
+    story, recording = STORIES[name], recordings[name]
+    dice = Random(name)
+    for after in range(len(recording.calls) + 1):
+        fates: list[Fate] = [*WORST.values(), *(Chance(dice) for _ in range(10))]
+        for fate in fates:
+            check_finals(story, recording.cut(after, fate), recording.told(after), recording.before)
+    assert recording.told(len(recording.calls)) == story.wanted.keys(), "nobody was told, so nothing was shown"
+
+
+@pytest.mark.shows("P1", "P3")
+@pytest.mark.parametrize("name", ["fresh", "interrupted", "another file system"])
+def test_killed_and_then_a_power_cut(recordings: dict[str, Recording], name: str) -> None:
+    """What a killed process has not flushed, the run that finishes its work answers for: nothing told is lost."""
+    story, first = STORIES[name], recordings[name]
+    for after in range(0, len(first.calls), 2):
+        tree = first.cut(after, NOTHING_LOST)
+        with folder() as root:
+            second = record(story, left_in(root, story, tree))
+        both = first.killed(after, second)
+        assert both.cut(len(both.calls), NOTHING_LOST) == second.cut(len(second.calls), NOTHING_LOST)
+        for fate in (*WORST.values(), Chance(Random(after))):
+            check_finals(story, both.cut(len(both.calls), fate), both.told(len(both.calls)), both.before)
+
+
+def pull_the_plug_twice(data: st.DataObject, recordings: dict[str, Recording]) -> None:
+    """Power fails at any moment with any luck; the run after it is cut off, too; the third one makes it right."""
+    name = data.draw(st.sampled_from(sorted(STORIES)), label="story")
+    story, first = STORIES[name], recordings[name]
+    dice = data.draw(st.randoms(use_true_random=False))
+    after = data.draw(st.integers(0, len(first.calls)), label="first cut after")
+    tree = first.cut(after, Chance(dice))
+    check_finals(story, tree, first.told(after), first.before)
+    with folder() as root:
+        second = record(story, left_in(root, story, tree))
+    after = data.draw(st.integers(0, len(second.calls)), label="second cut after")
+    check(name, second, after, Chance(dice))
+
+
+@pytest.mark.shows("P2", "P3", "D8")
+@given(st.data())
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_power_cut_with_any_luck(recordings: dict[str, Recording], data: st.DataObject) -> None:
+    """Two power cuts in a row, each of which keeps, loses and tears what it likes, cost bandwidth and nothing else."""
+    pull_the_plug_twice(data, recordings)
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(600)  # about two minutes where nothing else runs
+@given(st.data())
+@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_power_cut_with_all_kinds_of_luck(recordings: dict[str, Recording], data: st.DataObject) -> None:
+    """The same many times over."""
+    pull_the_plug_twice(data, recordings)

@@ -1,0 +1,115 @@
+"""Where a project keeps its manifest and files: an argument wins over the environment, and that over what is found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.core.errors import ManifestError, StorageError
+from grym_fetch.disk.project import Project, find_project, load_manifest
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    """A repository with a folder deep in it, and no manifest yet."""
+    (tmp_path / "repo/src/deep").mkdir(parents=True)
+    (tmp_path / "repo/.git").mkdir()
+    return tmp_path / "repo"
+
+
+def manifest_at(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"assets": []}')
+    return path
+
+
+def find(cwd: Path, environ: Mapping[str, str] | None = None, **named: str | Path) -> Project:
+    return find_project(environ=environ or {}, cwd=cwd, **named)
+
+
+@pytest.mark.parametrize("place", ["assets.json", "config/assets.json"])
+@pytest.mark.parametrize("where", [".", "src", "src/deep"])
+def test_the_manifest_is_found_from_anywhere_below(repo: Path, place: str, where: str) -> None:
+    """From any folder of the project the same manifest and the same folders are found."""
+    manifest = manifest_at(repo / place)
+    assert find(repo / where) == Project(manifest, repo, repo / "assets", repo.parent / "assets")
+
+
+def test_the_nearest_manifest_wins(repo: Path) -> None:
+    """A project within a project is its own; of two manifests in one folder ``assets.json`` counts."""
+    manifest_at(repo / "assets.json")
+    manifest_at(repo / "src/config/assets.json")
+    nearest = manifest_at(repo / "src/assets.json")
+    assert find(repo / "src/deep").manifest_path == nearest
+
+
+def test_nothing_above_the_repository_is_taken(repo: Path) -> None:
+    """A manifest outside of the repository is somebody else's."""
+    manifest_at(repo.parent / "assets.json")
+    with pytest.raises(ManifestError, match=r"assets\.json or config/assets\.json"):
+        find(repo / "src")
+
+
+def test_a_git_file_bounds_the_search_too(repo: Path) -> None:
+    """In a worktree or submodule ``.git`` is a file."""
+    manifest_at(repo / "assets.json")
+    (repo / "src/.git").write_text("gitdir: elsewhere")
+    with pytest.raises(ManifestError):
+        find(repo / "src/deep")
+
+
+def test_an_argument_wins_over_the_environment(repo: Path) -> None:
+    """What is said on the call counts more than what the environment says, and that more than what is found."""
+    manifest_at(repo / "assets.json")
+    by_environment, by_argument = manifest_at(repo / "e.json"), manifest_at(repo / "a.json")
+    environ = {
+        "GRYM_FETCH_CONFIG": "e.json",
+        "GRYM_FETCH_ASSETS_DIR": "from-environ",
+        "GRYM_FETCH_EXTERNAL_ASSETS_DIR": "/ext",
+    }
+    found = find(repo, environ)
+    assert found == Project(by_environment, repo, repo / "from-environ", Path("/ext"))
+    found = find(repo, environ, config="a.json", assets_dir="x", external_assets_dir=Path("y"))
+    assert found == Project(by_argument, repo, repo / "x", repo / "y")
+
+
+def test_an_empty_variable_is_none(repo: Path) -> None:
+    """A variable that is set to nothing says nothing."""
+    manifest = manifest_at(repo / "assets.json")
+    found = find(repo, {"GRYM_FETCH_CONFIG": "", "GRYM_FETCH_ASSETS_DIR": ""})
+    assert (found.manifest_path, found.assets_dir) == (manifest, repo / "assets")
+
+
+def test_a_home_folder_is_expanded(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``~`` is the home folder, in an argument as in the environment."""
+    monkeypatch.setenv("HOME", str(repo))
+    manifest = manifest_at(repo / "own.json")
+    found = find(repo / "src", {"GRYM_FETCH_CONFIG": "~/own.json"}, assets_dir="~/files")
+    assert (found.manifest_path, found.assets_dir) == (manifest, repo / "files")
+
+
+@pytest.mark.parametrize("named", ["none.json", "src", "~nobody-of-this-name/assets.json", "a\0b"])
+def test_a_manifest_that_is_not_there_is_named(repo: Path, named: str) -> None:
+    """Who names a manifest that is none is told which, and is not given another one."""
+    manifest_at(repo / "assets.json")
+    with pytest.raises(ManifestError, match="no manifest") as caught:
+        find(repo, config=named)
+    assert named.replace("\0", r"\x00") in str(caught.value)
+    assert "\0" not in str(caught.value)
+
+
+def test_a_manifest_is_loaded(repo: Path) -> None:
+    """What is in the file is what is parsed, and errors name the file."""
+    manifest = manifest_at(repo / "assets.json")
+    load_manifest(manifest)
+    manifest.write_text("{")
+    with pytest.raises(ManifestError, match=r"assets\.json"):
+        load_manifest(manifest)
+
+
+def test_an_unreadable_manifest_is_a_storage_error(repo: Path) -> None:
+    """What cannot be read is the disk's fault, not the manifest's."""
+    with pytest.raises(StorageError, match="no such file"):
+        load_manifest(repo / "gone.json")

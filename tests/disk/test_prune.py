@@ -1,0 +1,198 @@
+"""Pruning: what nobody needs goes, what somebody uses or may use stays."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.core.digest import Checksum
+from grym_fetch.disk.locks import FileLock, Owner
+from grym_fetch.disk.prune import prune, remove_leftovers
+from grym_fetch.disk.stage import StageKey
+from grym_fetch.disk.verified import FileSignature, VerifiedCache
+from tests.support.system import dead_owner
+
+KEY = StageKey("models/a.bin", "sha256:a")
+WANTED = {(KEY.path_key, KEY.content_key): "a"}
+CHECKSUM = Checksum.of(b"content")
+
+
+@pytest.fixture
+def assets(tmp_path: Path) -> Path:
+    for name in ("stage", "locks"):
+        (tmp_path / ".grym-fetch" / name).mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture
+def living() -> Iterator[Owner]:
+    """Another process that runs."""
+    program = (
+        "import sys; from grym_fetch.disk.locks import Owner; print(Owner.this().encode(), flush=True); "
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        owner = Owner.parse(process.stdout.readline().strip())
+        assert owner is not None
+        yield owner
+        process.kill()
+
+
+def stage(assets: Path, owner: Owner, key: StageKey = KEY, nonce: str = "00000000") -> Path:
+    """A stage with some bytes in it."""
+    folder = assets / ".grym-fetch" / "stage" / f"{key.path_key}.{key.content_key}.{owner.encode()}.{nonce}"
+    folder.mkdir()
+    (folder / "part").write_bytes(b"x" * 100_000)
+    (folder / "journal").write_bytes(b"j")
+    return folder
+
+
+def lock_path(assets: Path) -> Path:
+    return assets / ".grym-fetch" / "locks" / f"{KEY.path_key}.lock"
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.shows("X8")
+def test_a_dead_owners_stage_goes(assets: Path, dry_run: bool) -> None:
+    """What an ended process has left is removed and counted; a dry run only counts, and makes no file."""
+    wanted = stage(assets, dead_owner())
+    other = stage(assets, dead_owner(), StageKey("models/a.bin", "sha256:older"))
+    before = sorted(assets.rglob("*"))
+    report = prune(assets, WANTED, dry_run=dry_run)
+    assert {(item.asset, item.reason) for item in report.removed} == {
+        ("a", "an interrupted download"),
+        (None, "no longer in the manifest"),
+    }
+    assert report.bytes >= 200_000
+    assert wanted.exists() is other.exists() is dry_run
+    assert (sorted(assets.rglob("*")) == before) is dry_run
+    assert not lock_path(assets).exists()
+
+
+@pytest.mark.shows("X8")
+def test_a_living_owners_stage_stays(assets: Path, living: Owner) -> None:
+    """The stage of a process that runs is left, whether or not the manifest still names its content."""
+    left = [stage(assets, living), stage(assets, living, StageKey("b", "gone")), stage(assets, Owner.this())]
+    report = prune(assets, WANTED, dry_run=False)
+    assert all(folder.exists() for folder in left)
+    assert report.in_use == 3
+    assert not report.removed
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.shows("X8")
+def test_a_held_lock_keeps_everything(assets: Path, dry_run: bool) -> None:
+    """Where somebody holds the asset's lock, neither the lock file nor any stage is touched."""
+    folder = stage(assets, dead_owner())
+    lock = FileLock(lock_path(assets))
+    assert lock.try_acquire()
+    report = prune(assets, WANTED, dry_run=dry_run)
+    assert folder.exists()
+    assert lock_path(assets).exists()
+    assert report.in_use == 1
+    assert not report.removed
+    lock.release()
+
+
+def test_a_stage_from_before_the_last_boot_goes_if_locks_work(assets: Path) -> None:
+    """An owner that cannot be asked is believed to be gone only because we hold the lock."""
+    folder = stage(assets, Owner(1, "1", "0123456789abcdef", Owner.this().host))
+    assert prune(assets, WANTED, dry_run=False).removed
+    assert not folder.exists()
+
+
+def test_another_machines_stage_stays_while_it_is_written_to(assets: Path) -> None:
+    """Our lock may not be seen there."""
+    folder = stage(assets, Owner(1, "1", "0123456789abcdef", "0123abcd"))
+    assert not prune(assets, WANTED, dry_run=False).removed
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (1, 1))
+    assert prune(assets, WANTED, dry_run=False).removed
+    assert not folder.exists()
+
+
+def test_without_locks_only_the_dead_are_cleared_away(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where locks exclude nobody, a stage whose owner cannot be asked stays."""
+    monkeypatch.setattr(fcntl, "flock", lambda descriptor, operation: None)
+    gone = stage(assets, dead_owner())
+    left = stage(assets, Owner(1, "1", "0123456789abcdef", Owner.this().host))
+    report = prune(assets, WANTED, dry_run=False)
+    assert not gone.exists()
+    assert left.exists()
+    assert report.in_use == 1
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_unused_locks_go(assets: Path, dry_run: bool) -> None:
+    """A lock file that nobody holds is removed, and files that are not ours are not."""
+    unused = lock_path(assets)
+    unused.write_bytes(b"{}")
+    foreign = unused.with_name("notes.txt")
+    foreign.write_bytes(b"mine")
+    report = prune(assets, {}, dry_run=dry_run)
+    assert [item.kind for item in report.removed] == ["lock"]
+    assert unused.exists() is dry_run
+    assert foreign.exists()
+
+
+def test_foreign_names_and_symlinks_stay(assets: Path, tmp_path: Path) -> None:
+    """What does not look like ours, or leads elsewhere, is not touched."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(b"mine")
+    root = assets / ".grym-fetch" / "stage"
+    (root / "mine").mkdir()
+    (root / f"{KEY.path_key}.{KEY.content_key}.{dead_owner().encode()}.00000001").symlink_to(outside)
+    assert not prune(assets, WANTED, dry_run=False).removed
+    assert (outside / "file").exists()
+    assert len(os.listdir(root)) == 2
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_stale_stamps_go(assets: Path, dry_run: bool) -> None:
+    """VerifiedCache of files that have changed or gone are dropped; those that hold are kept and still work."""
+    log = assets / ".grym-fetch" / "verified.log"
+    files = {name: assets / name for name in ("good", "changed", "gone")}
+    stamps = VerifiedCache(log)
+    for file in files.values():
+        file.write_bytes(b"content")
+        stamps.record(file, CHECKSUM, FileSignature.of(file.stat()))
+    files["changed"].write_bytes(b"other content")
+    files["gone"].unlink()
+    before = log.read_bytes()
+    report = prune(assets, {}, dry_run=dry_run)
+    assert [(item.kind, item.reason[:6]) for item in report.removed] == [("stamps", "2 of 3")]
+    assert (log.read_bytes() == before) is dry_run
+    assert len(log.read_bytes()) == len(before) - (0 if dry_run else report.bytes)
+    assert VerifiedCache(log).is_verified(files["good"], CHECKSUM)
+    if not dry_run:
+        assert not prune(assets, {}, dry_run=False).removed
+
+
+def test_an_assets_folder_that_is_not_there(tmp_path: Path) -> None:
+    """Where nothing was ever fetched there is nothing to prune, and nothing is made."""
+    assert not prune(tmp_path / "assets", {}, dry_run=False).removed
+    assert not (tmp_path / "assets").exists()
+
+
+def test_leftovers_of_what_is_in_place(assets: Path, living: Owner) -> None:
+    """What the dead have left of some places goes, whatever content it was of; nothing else does."""
+    other_key = StageKey("models/b.bin", "sha256:b")
+    gone = [
+        stage(assets, dead_owner()),
+        stage(assets, dead_owner(), StageKey(KEY.local_path, "sha256:older"), "00000001"),
+    ]
+    kept = [stage(assets, living, nonce="00000002"), stage(assets, dead_owner(), other_key)]
+    remove_leftovers(assets, [KEY.local_path, "models/c.bin"])
+    assert not any(folder.exists() for folder in gone)
+    assert all(folder.exists() for folder in kept)
+    remove_leftovers(assets / "nowhere", [KEY.local_path])

@@ -1,0 +1,229 @@
+"""Small files put in place together: what is flushed when, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import NotWritable
+from grym_fetch.disk import small_files as bundle
+from grym_fetch.disk.locks import Owner
+from grym_fetch.disk.small_files import CONTENT_KEY, PATH_KEY, SmallFile, SmallFileWriter
+from grym_fetch.runtime.threads import WorkerThreads
+from tests.support.system import dead_owner, descriptors
+
+
+def small(place: str, content: bytes) -> SmallFile:
+    return SmallFile(place, content, Checksum.of(content))
+
+
+FILES = [small("a.bin", b"a" * 10), small("d/b.bin", b"b" * 20), small("d/c.bin", b""), small("e/f/g.bin", b"g")]
+
+
+def to_nowhere(place: Path) -> None:
+    """Make a symlink."""
+    place.symlink_to(place.parent.parent / "nowhere")
+
+
+@pytest.fixture
+async def small_file_writer(tmp_path: Path) -> AsyncIterator[SmallFileWriter]:
+    (tmp_path / "state" / "stage").mkdir(parents=True)
+    threads = WorkerThreads("test", 1)
+    made = SmallFileWriter(tmp_path / "assets", tmp_path / "state", threads, set())
+    yield made
+    await made.close()
+    assert list((tmp_path / "state" / "stage").iterdir()) == []
+    threads.close()
+
+
+async def test_all_are_put_in_place(small_file_writer: SmallFileWriter, tmp_path: Path) -> None:
+    """Each is where it belongs, with a stamp of how it looks now; no descriptor stays open."""
+    before = descriptors()
+    stamps = await small_file_writer.put(FILES)
+    assert descriptors() == before
+    for file, stamp in zip(FILES, stamps, strict=True):
+        path = tmp_path / "assets" / file.local_path
+        assert path.read_bytes() == file.data
+        assert stamp is not None
+        assert (stamp.path, stamp.checksum) == (str(path), str(file.checksum))
+        assert (stamp.signature.inode, stamp.signature.size) == (path.stat().st_ino, len(file.data))
+
+
+async def test_the_umask_decides_who_may_read(small_file_writer: SmallFileWriter, tmp_path: Path) -> None:
+    """A file gets the mode that any new file gets here."""
+    before = os.umask(0o027)
+    try:
+        await small_file_writer.put(FILES[:1])
+    finally:
+        os.umask(before)
+    assert (tmp_path / "assets" / "a.bin").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.shows("P3", "S2")
+async def test_written_flushed_renamed_flushed(
+    small_file_writer: SmallFileWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file is flushed after it was written and before any is renamed, and every folder after the last rename."""
+    calls: list[str] = []
+
+    def watched(name: str) -> Callable[..., object]:
+        real = getattr(os, name)
+
+        def call(*args: object, **more: object) -> object:
+            kind = "folder" if name == "fsync" and os.path.isdir(f"/proc/self/fd/{args[0]}") else "file"
+            calls.append(f"{name} {kind}" if name == "fsync" else name)
+            return real(*args, **more)
+
+        return call
+
+    await small_file_writer.put(FILES)  # the folders are made and flushed now
+    for name in ("write", "fsync", "rename"):
+        monkeypatch.setattr(os, name, watched(name))
+    await small_file_writer.put(FILES)
+    assert calls == ["write"] * 3 + ["fsync file"] * 4 + ["rename"] * 4 + ["fsync folder"] * 3
+
+
+@pytest.mark.shows("C8", "S1")
+@pytest.mark.shows("P3", "S2")
+async def test_folders_of_others_are_flushed_once(
+    small_file_writer: SmallFileWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has made a folder may not have flushed it into its parent: a file in it would be lost with it."""
+    (tmp_path / "assets" / "e" / "f").mkdir(parents=True)
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
+    for expected in (["assets", "assets/e", "assets/e/f"], ["assets/e/f"]):
+        flushed.clear()
+        await small_file_writer.put(FILES[3:])
+        folders = [path.removeprefix(f"{tmp_path}/") for path in flushed if path.startswith(f"{tmp_path}/assets")]
+        assert folders == expected
+
+
+async def test_a_wrong_one_is_left_out(small_file_writer: SmallFileWriter, tmp_path: Path) -> None:
+    """What has not the digest that it should have goes nowhere; the others do."""
+    wrong = SmallFile("d/b.bin", b"x" * 20, FILES[1].checksum)
+    stamps = await small_file_writer.put([FILES[0], wrong, FILES[3]])
+    assert [stamp is not None for stamp in stamps] == [True, False, True]
+    assert not (tmp_path / "assets" / "d").exists() or list((tmp_path / "assets" / "d").iterdir()) == []
+
+
+@pytest.mark.shows("D2", "D5")
+@pytest.mark.parametrize("name", ["open", "write", "fsync", "rename"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE])
+async def test_whatever_fails_leaves_nothing(
+    small_file_writer: SmallFileWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    """Where the system fails for one file it is left out, the old file stays, and nothing of the new one does."""
+    await small_file_writer.put(FILES)
+    newer = [small(file.local_path, b"newer" + file.data) for file in FILES]
+    real = getattr(os, name)
+    calls = 0
+
+    def second_fails(*args: object, **more: object) -> object:
+        nonlocal calls
+        # The files of the bundle, not its folders.
+        if name != "open" or (isinstance(args[1], int) and args[1] & os.O_EXCL):
+            calls += 1
+            if calls == 2:
+                raise OSError(number, "injected")
+        return real(*args, **more)
+
+    monkeypatch.setattr(os, name, second_fails)
+    stamps = await small_file_writer.put(newer)
+    monkeypatch.undo()
+    assert [stamp is None for stamp in stamps] == [False, True, False, False]
+    for file, old, stamp in zip(newer, FILES, stamps, strict=True):
+        assert (tmp_path / "assets" / file.local_path).read_bytes() == (old.data if stamp is None else file.data)
+
+
+@pytest.mark.parametrize(("make", "is_replaced"), [(os.mkfifo, False), (Path.mkdir, False), (to_nowhere, True)])
+@pytest.mark.shows("D11", "S5")
+async def test_what_is_in_the_place_already(
+    small_file_writer: SmallFileWriter, tmp_path: Path, make: Callable[[Path], None], is_replaced: bool
+) -> None:
+    """A symlink is replaced, and what it leads to is not touched. What is no file stays, and the long way tells."""
+    place = tmp_path / "assets" / FILES[0].local_path
+    place.parent.mkdir()
+    make(place)
+    before = place.lstat()
+    (stamp,) = await small_file_writer.put(FILES[:1])
+    assert (stamp is not None) is is_replaced
+    assert (place.lstat().st_ino != before.st_ino) is is_replaced
+    assert not (tmp_path / "nowhere").exists()
+
+
+async def test_only_the_dead_are_cleared_away(small_file_writer: SmallFileWriter, tmp_path: Path) -> None:
+    """What a process that was killed has left goes; what a living one is at work on, and what nobody knows, stays."""
+    me, stage = Owner.this(), tmp_path / "state" / "stage"
+    names = {
+        owner: stage / f"{PATH_KEY}.{CONTENT_KEY}.{owner}.00000000"
+        for owner in (me.encode(), dead_owner().encode(), "rubbish")
+    }
+    names["short"] = stage / f"{PATH_KEY}.short"
+    for folder in names.values():
+        folder.mkdir()
+    await small_file_writer.put(FILES[:1])
+    assert [folder.exists() for folder in names.values()] == [True, False, True, True]
+    for folder in names.values():
+        if folder.exists():
+            folder.rmdir()
+
+
+@pytest.mark.shows("D5")
+async def test_a_folder_that_cannot_be_flushed(
+    small_file_writer: SmallFileWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a rename may not last, nothing is said of it: no stamp, and the long way does it again."""
+    await small_file_writer.put(FILES)
+    real = os.fsync
+
+    def fails_for_folders(descriptor: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EIO, "injected")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_for_folders)
+    assert await small_file_writer.put(FILES) == [None] * 4
+
+
+@pytest.mark.shows("D9")
+async def test_no_folder_to_write_in(tmp_path: Path) -> None:
+    """Where nothing can be staged, nothing is put in place."""
+    threads = WorkerThreads("test", 1)
+    with pytest.raises(NotWritable):
+        await SmallFileWriter(tmp_path / "assets", tmp_path / "nowhere", threads, set()).put(FILES)
+    assert not (tmp_path / "assets").exists()
+    threads.close()
+
+
+@pytest.mark.parametrize("quick", [True, False])
+async def test_a_quick_disk_is_waited_for_and_a_slow_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    """Who is about to ask for more waits while a bundle is put away, if the last one took no time."""
+    monkeypatch.setattr(bundle, "QUICK", 1e9 if quick else 0.0)
+    (tmp_path / "state" / "stage").mkdir(parents=True)
+    threads = WorkerThreads("test", 1)
+    small_file_writer = SmallFileWriter(tmp_path / "assets", tmp_path / "state", threads, set())
+    await small_file_writer.calm()
+    await small_file_writer.put(FILES[:1])
+    may_go_on = threading.Event()
+    held_up = asyncio.ensure_future(threads.compute(may_go_on.wait, 60))
+    await asyncio.sleep(0)
+    putting = asyncio.ensure_future(small_file_writer.put(FILES[1:]))
+    await asyncio.sleep(0)
+    calm = asyncio.ensure_future(small_file_writer.calm())
+    await asyncio.sleep(0)
+    assert calm.done() is not quick
+    may_go_on.set()
+    await asyncio.gather(held_up, putting, calm)
+    await small_file_writer.calm()
+    await small_file_writer.close()
+    threads.close()

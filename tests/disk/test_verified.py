@@ -1,0 +1,275 @@
+"""VerifiedCache: a file that was verified is not read again, until anything about it has changed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.core.digest import Checksum
+from grym_fetch.disk import verified as module
+from grym_fetch.disk.verified import FileSignature, VerifiedCache, decode_stamp, replace_log
+from grym_fetch.testing import seeded_bytes
+from tests.support.system import descriptors
+
+CONTENT = seeded_bytes(10_000, seed=31)
+CHECKSUM = Checksum.of(CONTENT)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "a.bin"
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "verified.log"
+
+
+def stamp(log: Path, file: Path) -> None:
+    VerifiedCache(log).record(file, CHECKSUM, FileSignature.of(file.stat()))
+
+
+def is_verified(log: Path, file: Path) -> bool:
+    """As a later process sees it."""
+    return VerifiedCache(log).is_verified(file, CHECKSUM)
+
+
+def line_of(record: object) -> bytes:
+    text = json.dumps(record).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def test_an_unchanged_file_is_verified(log: Path, file: Path) -> None:
+    """What was found right and has not changed is right, also for a later process."""
+    assert not is_verified(log, file)
+    stamp(log, file)
+    assert is_verified(log, file)
+
+
+def test_a_stamp_is_for_one_checksum(log: Path, file: Path) -> None:
+    """When the manifest wants other content, the old stamp says nothing."""
+    stamp(log, file)
+    assert not VerifiedCache(log).is_verified(file, Checksum.of(b"other"))
+
+
+def _same_size(path: Path) -> None:
+    path.write_bytes(CONTENT[:-1] + b"x")
+
+
+def _back_dated(path: Path) -> None:
+    """As one who hides a change would: other bytes, the old size and the old mtime."""
+    figures = path.stat()
+    path.write_bytes(CONTENT[::-1])
+    os.utime(path, ns=(figures.st_atime_ns, figures.st_mtime_ns))
+
+
+def _touched(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+def _replaced(path: Path) -> None:
+    figures = path.stat()
+    fresh = path.with_name("fresh")
+    fresh.write_bytes(CONTENT)
+    os.utime(fresh, ns=(figures.st_atime_ns, figures.st_mtime_ns))
+    os.replace(fresh, path)
+
+
+def _longer(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"x")
+
+
+@pytest.mark.parametrize("change", [_longer, _same_size, _back_dated, _touched, _replaced, Path.unlink])
+@pytest.mark.shows("C12")
+def test_a_changed_file_is_not_verified(log: Path, file: Path, change: Callable[[Path], None]) -> None:
+    """Whatever was done to the file since, it must be read again."""
+    stamp(log, file)
+    change(file)
+    assert not is_verified(log, file)
+
+
+@pytest.mark.parametrize("name", ["size", "mtime_ns", "ctime_ns", "inode", "device"])
+def test_each_figure_counts(log: Path, file: Path, name: str) -> None:
+    """A stamp that differs from the file in any one figure is not trusted."""
+    signature = FileSignature.of(file.stat())
+    figures = {field: getattr(signature, field) for field in ("size", "mtime_ns", "ctime_ns", "inode", "device")}
+    figures[name] += 1
+    VerifiedCache(log).record(file, CHECKSUM, FileSignature(**figures))
+    assert not is_verified(log, file)
+
+
+def test_the_last_stamp_counts(log: Path, file: Path) -> None:
+    """A newer stamp of the same file replaces the older one."""
+    stamp(log, file)
+    _replaced(file)
+    stamp(log, file)
+    assert is_verified(log, file)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-20],
+        lambda data: data[:30] + bytes([data[30] ^ 1]) + data[31:],
+        lambda data: bytes(len(data)),
+        lambda _: b"",
+        lambda _: b"\xff\n\n" * 100,
+    ],
+    ids=["cut", "flipped", "zeroed", "empty", "rubbish"],
+)
+@pytest.mark.shows("S11")
+def test_a_damaged_log_costs_a_hash(log: Path, file: Path, damage: Callable[[bytes], bytes]) -> None:
+    """A damaged line is nobody's word; the next stamp is as good as ever, at the latest the one after it."""
+    stamp(log, file)
+    log.write_bytes(damage(log.read_bytes()))
+    assert not is_verified(log, file)
+    stamp(log, file)
+    stamp(log, file)
+    assert is_verified(log, file)
+
+
+@pytest.mark.shows("S11")
+def test_a_flipped_bit_anywhere_costs_a_hash(log: Path, file: Path) -> None:
+    """Also one that makes another stamp of it, as of another checksum."""
+    stamp(log, file)
+    whole = log.read_bytes()
+    for at, byte in enumerate(whole):
+        log.write_bytes(whole[:at] + bytes([byte ^ 1]) + whole[at + 1 :])
+        assert not is_verified(log, file)
+        assert decode_stamp(log.read_bytes().rstrip(b"\n")) is None
+
+
+def test_a_log_without_end_is_not_read_to_its_end(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded, whatever somebody has written there."""
+    monkeypatch.setattr(module, "MAX_BLOCKS", 1)
+    log.write_bytes(b"#" * (1 << 20))
+    stamp(log, file)
+    assert not is_verified(log, file)
+
+
+def test_nothing_stays_open(log: Path, file: Path) -> None:
+    """Neither the log nor its folder."""
+    before = descriptors()
+    stamp(log, file)
+    assert is_verified(log, file)
+    assert descriptors() == before
+
+
+def test_a_log_that_cannot_be_replaced_stays(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing is left beside it."""
+    stamp(log, file)
+    before = log.read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "injected")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="injected"):
+        replace_log(log, b"")
+    assert log.read_bytes() == before
+    assert sorted(path.name for path in log.parent.iterdir()) == ["a.bin", "verified.log"]
+
+
+def test_a_damaged_line_spoils_no_other(log: Path, file: Path) -> None:
+    """Lines stand for themselves."""
+    stamp(log, file)
+    log.write_bytes(b"rubbish\n" + log.read_bytes() + b"00000000 []\n")
+    assert is_verified(log, file)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        5,
+        None,
+        [],
+        ["a"],
+        ["a", "b", 1],
+        [[], "b", 1, 2, 3, 4, 5],
+        [{}, "b", 1, 2, 3, 4, 5],
+        ["a", 1, 1, 2, 3, 4, 5],
+        ["a", "b", 1, 2, 3, 4, 5, 6],
+        {"a": 1},
+    ],
+    ids=str,
+)
+def test_a_line_of_another_shape_is_passed_over(log: Path, file: Path, record: object) -> None:
+    """A line whose checksum holds and that is no stamp all the same costs nothing."""
+    assert decode_stamp(line_of(record).rstrip(b"\n")) is None
+    stamp(log, file)
+    log.write_bytes(line_of(record) + log.read_bytes())
+    assert is_verified(log, file)
+
+
+def test_a_folder_in_the_place_of_the_log_costs_a_hash(log: Path, file: Path) -> None:
+    """Where no log can be, nothing is verified and nothing fails."""
+    log.mkdir()
+    stamp(log, file)
+    assert not is_verified(log, file)
+
+
+@pytest.mark.shows("S5")
+def test_no_symlink_is_read_or_written(log: Path, file: Path, tmp_path: Path) -> None:
+    """A log that is a symlink is neither believed nor appended to."""
+    stamp(tmp_path / "elsewhere", file)
+    before = (tmp_path / "elsewhere").read_bytes()
+    log.symlink_to(tmp_path / "elsewhere")
+    assert not is_verified(log, file)
+    stamp(log, file)
+    assert (tmp_path / "elsewhere").read_bytes() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.shows("S1")
+def test_the_word_of_another_user_is_not_taken(log: Path, file: Path) -> None:
+    """Who else can write the log cannot make us believe in a file."""
+    stamp(log, file)
+    os.chown(log, 12345, -1)
+    assert not is_verified(log, file)
+
+
+def test_a_missing_folder_is_harmless(tmp_path: Path, file: Path) -> None:
+    """A stamp that cannot be written is known to this process only."""
+    stamps = VerifiedCache(tmp_path / "none" / "verified.log")
+    stamps.record(file, CHECKSUM, FileSignature.of(file.stat()))
+    assert stamps.is_verified(file, CHECKSUM)
+
+
+def test_a_path_that_is_no_text_is_kept(log: Path, tmp_path: Path) -> None:
+    """A file name that is not UTF-8 is a file name."""
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n.bin"))
+    file.write_bytes(CONTENT)
+    stamp(log, file)
+    assert is_verified(log, file)
+
+
+def test_a_log_of_repeated_stamps_is_made_short(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that says the same again and again is written anew, and says the same."""
+    monkeypatch.setattr(module, "_SLACK", 10)
+    stamps = VerifiedCache(log)
+    for _ in range(20):
+        stamps.record(file, CHECKSUM, FileSignature.of(file.stat()))
+    assert len(log.read_bytes().splitlines()) == 20
+    assert is_verified(log, file)
+    assert len(log.read_bytes().splitlines()) == 1
+    assert is_verified(log, file)
+    assert [path.name for path in log.parent.iterdir() if path.name.startswith("verified")] == ["verified.log"]
+
+
+def test_the_first_stamp_makes_its_folder(tmp_path: Path) -> None:
+    """Files that were there before anything was fetched are stamped too, so that they are not read every time."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"abc")
+    log = tmp_path / ".grym-fetch" / "verified.log"
+    VerifiedCache(log).record(path, Checksum.of(b"abc"), FileSignature.of(path.stat()))
+    assert VerifiedCache(log).is_verified(path, Checksum.of(b"abc"))
+    assert log.parent.stat().st_mode & 0o777 == 0o700

@@ -1,0 +1,227 @@
+"""The architecture, as a test: imports point one way, between rooms and inside them, and the core is pure."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "grym_fetch"
+
+# The rooms, from the ground up. A room may import from lower rows only; inside a room, see `ORDER`.
+LAYERS: list[set[str]] = [
+    {"_version"},
+    {"core"},
+    {"errors", "events", "settings"},
+    {"net", "runtime"},
+    {"disk", "display"},
+    {"transfer", "archive", "repo"},
+    {"engine"},
+    {"project"},
+    {"manager"},
+    {"blocking", "testing"},
+    {"cli"},
+]
+
+# The modules of each room, from the ground up. A module may import from earlier rows of its room only.
+ORDER: dict[str, list[set[str]]] = {
+    "core": [
+        {"text"},
+        {"errors"},
+        {"ranges", "digest", "paths", "events", "freshness", "progress"},
+        {"http", "addresses", "manifest_values", "archives"},
+        {"manifest", "manifest_schema", "journal", "segments", "policy"},
+        {"origins", "manifest_plain", "manifest_text", "world"},
+        {"manifest_parser"},
+    ],
+    "net": [{"settings", "errors", "tls", "credentials"}, {"plain", "session"}, {"client"}],
+    "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads", "bus"}],
+    "disk": [
+        {"folders"},
+        {"locks", "stage", "verified", "project", "rollback"},
+        {"small_files", "local_files", "manifest_file"},
+        {"store", "prune"},
+    ],
+    "display": [{"model", "loop"}, {"lines"}, {"plain"}, {"render"}, {"live"}, {"__init__"}],
+    "transfer": [
+        {"hashing", "request", "scheduler"},
+        {"state", "small_files"},
+        {"response", "reporter"},
+        {"transfer"},
+        {"fetcher"},
+    ],
+    "archive": [{"reader", "tree"}, {"unpack"}],
+    "repo": [
+        {"errors", "tree", "moving", "placeholder"},
+        {"git", "record", "places", "entries"},
+        {"identify", "history"},
+        {"clean", "restore"},
+    ],
+    "engine": [{"engine", "reports"}, {"coordinator"}],
+    "project": [{"diagnosis", "editing"}, {"setup"}],
+    "testing": [
+        {"content"},
+        {"answers"},
+        {"faults", "stats"},
+        {"resource_faults", "wire"},
+        {"server", "mock"},
+        {"__init__"},
+        {"plugin"},
+    ],
+    "cli": [
+        {"exit_codes", "streams", "repository_text", "demo_report"},
+        {"options", "demo_stage"},
+        {"settings", "logs"},
+        {"runner", "demo_story"},
+        {"sync"},
+        {"doctor", "editing", "inspection", "repository", "setup", "demo"},
+        {"main"},
+        {"__init__"},
+    ],
+}
+
+IMPURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "threading", "socket", "time", "random", "subprocess", "tempfile"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    """``disk.store`` for ``grym_fetch/disk/store.py``, ``disk.__init__`` for the room itself."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+NAMES = {module_name(path) for path in MODULES}
+
+
+def resolved(name: str) -> str:
+    """The module of ours that a dotted name below ``grym_fetch`` is, or lies in."""
+    while name and name not in NAMES:
+        if f"{name}.__init__" in NAMES:
+            return f"{name}.__init__"
+        name = name.rpartition(".")[0]
+    return name or "__init__"
+
+
+def imports_of(tree: ast.AST, module: str) -> set[str]:
+    """Every module that a module imports, also inside functions, in each way to write it.
+
+    Full names: ``asyncio``, ``grym_fetch.disk.store``. Those of ours are resolved to the file that is loaded.
+    """
+    found: set[str] = set()
+    package = f"grym_fetch.{module}".split(".")[:-1]
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                found |= {alias.name for alias in names}
+            case ast.ImportFrom(module=base, names=names, level=level):
+                where = ".".join([*package[: len(package) - level + 1], *([base] if base else [])]) if level else base
+                assert where is not None
+                found |= {f"{where}.{alias.name}" for alias in names} if is_ours(where) else {where}
+            case ast.Call(args=[ast.Constant(value=str(text)), *_]) if ast.unparse(node.func).endswith("import_module"):
+                found.add(text)
+    return {
+        f"grym_fetch.{resolved(name.removeprefix('grym_fetch').lstrip('.'))}" if is_ours(name) else name
+        for name in found
+    }
+
+
+def is_ours(name: str) -> bool:
+    """Whether a dotted name lies in the package."""
+    return name == "grym_fetch" or name.startswith("grym_fetch.")
+
+
+def row_of(name: str, rows: list[set[str]]) -> int:
+    """The row that lists a name."""
+    for number, row in enumerate(rows):
+        if name in row:
+            return number
+    raise AssertionError(f"{name} has no layer: say where it belongs")
+
+
+def breaches(tree: ast.AST, module: str) -> list[str]:
+    """What a module imports and must not."""
+    room, _, inside = module.partition(".")
+    found = []
+    for imported in sorted(imports_of(tree, module)):
+        target = imported.removeprefix("grym_fetch.")
+        if not is_ours(imported) or target in (module, "_version"):
+            continue
+        other, _, other_inside = target.partition(".")
+        if other == room:
+            if other_inside == "__init__" and room not in ("testing", "display"):
+                continue
+            is_below = row_of(other_inside, ORDER[room]) < row_of(inside, ORDER[room])
+        else:
+            is_below = target != "__init__" and row_of(other, LAYERS) < row_of(room, LAYERS)
+        if not is_below:
+            found.append(f"{module} imports {target}, which is not below it")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_point_down(path: Path) -> None:
+    """A module imports only from rooms below its own, and from modules below it in its own."""
+    module = module_name(path)
+    if module in ("__init__", "__main__"):
+        return  # the public names, gathered from everywhere
+    assert breaches(ast.parse(path.read_text(encoding="utf-8")), module) == []
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "from grym_fetch.engine.engine import Engine",
+        "from grym_fetch.engine import engine",
+        "from grym_fetch import engine",
+        "from grym_fetch import AssetManager",
+        "import grym_fetch.engine.engine as e",
+        "import grym_fetch",
+        "from ..engine import engine",
+        "from .. import engine",
+        "from . import manifest_parser",
+        "from .manifest_parser import parse_manifest",
+        "def f():\n    from grym_fetch.disk import folders",
+        "import importlib\nimportlib.import_module('grym_fetch.disk.folders')",
+    ],
+)
+def test_no_spelling_passes(spelling: str) -> None:
+    """An import that points up is noticed however it is written."""
+    assert breaches(ast.parse(spelling), "core.ranges") != []
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["from grym_fetch.core.text import plural", "from grym_fetch.core import text", "from . import text", "import os"],
+)
+def test_what_points_down_passes(spelling: str) -> None:
+    """An import that points down is none of this test's business."""
+    assert breaches(ast.parse(spelling), "core.ranges") == []
+
+
+def test_every_module_has_its_place() -> None:
+    """The order of a room names each of its modules once, and no other."""
+    listed = [f"{room}.{module}" for room, rows in ORDER.items() for row in rows for module in row]
+    listed += [module for row in LAYERS for module in row if module not in ORDER]
+    assert len(listed) == len(set(listed))
+    unlisted = NAMES - set(listed) - {"__init__", "__main__"}
+    assert {name for name in unlisted if not name.endswith(".__init__")} == set()
+    assert set(listed) - NAMES == set()
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=module_name)
+def test_core_is_pure(path: Path) -> None:
+    """The core imports nothing that waits, opens, draws lots or reads a clock."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not {imported.partition(".")[0] for imported in imports_of(tree, module_name(path))} & IMPURE
+    if path.stem != "world":  # which says what others do
+        waits = ast.Await | ast.AsyncFunctionDef | ast.AsyncWith | ast.AsyncFor
+        assert not [node for node in ast.walk(tree) if isinstance(node, waits)]
+    calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert "open" not in calls
+
+
+def test_nothing_depends_on_what_lies_outside() -> None:
+    """No file of the package reaches outside of the repository."""
+    for path in MODULES:
+        assert "../shared" not in path.read_text(encoding="utf-8")

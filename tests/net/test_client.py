@@ -1,0 +1,766 @@
+"""HTTP: what goes out, what comes back as which error, and how many sockets there are, whichever way it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import traceback
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trustme
+from yarl import URL
+
+from grym_fetch.core.errors import (
+    BadResponse,
+    BadStatus,
+    CertificateRejected,
+    ConnectFailed,
+    ConnectionLost,
+    GrymFetchError,
+    PolicyRefused,
+    Stalled,
+    TransferError,
+)
+from grym_fetch.core.policy import is_permanent
+from grym_fetch.core.world import Response
+from grym_fetch.net.client import HttpTransport, SlotConnection
+from grym_fetch.testing import (
+    AssetServer,
+    BigHeaders,
+    Chunked,
+    ChunkedCut,
+    CloseDelimited,
+    ContentLength,
+    Fault,
+    Gzip,
+    HangBeforeBody,
+    HangBeforeHeaders,
+    RawAnswer,
+    Redirect,
+    Reset,
+    ServerGone,
+    Stall,
+    Status,
+    Truncate,
+    seeded_bytes,
+)
+from tests.support.fakes import read_some
+
+CONTENT = seeded_bytes(200_003, seed=61)
+SECRET = "hush-hush"
+
+
+@pytest.fixture(params=["auto", "aiohttp"], autouse=True)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test here holds for both ways to speak HTTP."""
+    defaults = HttpTransport.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "library", request.param)
+    return str(request.param)
+
+
+@asynccontextmanager
+async def connected(transport: HttpTransport | None = None) -> AsyncIterator[SlotConnection]:
+    """A place for a connection, closed at the end."""
+    connection = (transport or HttpTransport()).connection()
+    try:
+        yield connection
+    finally:
+        await connection.aclose()
+
+
+async def read_all(connection: SlotConnection, url: str, **fields: str) -> bytes:
+    """Ask, and read the body to its end."""
+    response = await connection.get(url, fields)
+    body = bytearray()
+    try:
+        while data := await read_some(response):
+            body += data
+    finally:
+        response.close()
+    return bytes(body)
+
+
+async def read_until_it_breaks(response: Response) -> bytes:
+    """Read until the connection breaks off, which it must."""
+    body = bytearray()
+    try:
+        while data := await read_some(response):
+            body += data
+    except ConnectionLost:
+        return bytes(body)
+    raise AssertionError("the body has an end")
+
+
+async def failure_of(work: Awaitable[object]) -> GrymFetchError:
+    """What it raised; whatever that is, nobody learns a secret or a library's text from it."""
+    with pytest.raises(GrymFetchError) as caught:
+        await work
+    error = caught.value
+    assert SECRET not in "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
+    assert error.__cause__ is None
+    assert error.__suppress_context__ or error.__context__ is None
+    return error
+
+
+# -- what goes out --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.shows("A17", "S7")
+async def test_what_is_sent(server: AssetServer) -> None:
+    """One GET goes out with our name, wanting the bytes as they are, and with no more than was asked for."""
+    file = server.add("/a.bin", CONTENT)
+    async with connected(HttpTransport(user_agent="grym-fetch/test")) as connection:
+        await read_all(connection, file.url, Range="bytes=0-9")
+    (request,) = server.stats.requests
+    sent = {name.lower(): value for name, value in request.headers.items()}
+    assert sent == {
+        "host": URL(file.url).authority,
+        "user-agent": "grym-fetch/test",
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "range": "bytes=0-9",
+    }
+
+
+async def test_an_address_goes_out_to_the_letter(server: AssetServer) -> None:
+    """What is encoded in an address stays as it is: a signature may cover it."""
+    server.add("/a b.bin", CONTENT)
+    async with connected() as connection:
+        await read_all(connection, server.url("") + "/a%20b.bin?sig=a%2Fb%2B%3D&x=%7E+~")
+    assert server.stats.requests[0].query == "sig=a%2Fb%2B%3D&x=%7E+~"
+
+
+@pytest.mark.shows("S7")
+async def test_no_cookie_is_sent_back(server: AssetServer, names: FakeNames) -> None:
+    """A cookie that a server sets is forgotten."""
+    file = server.add("/a.bin", CONTENT, faults=[Status(200, b"x", {"Set-Cookie": "track=1; Path=/"}, times=1)])
+    url = file.url.replace("127.0.0.1", "files.example")  # since numbers keep no cookies anyway
+    async with connected() as connection:
+        await read_all(connection, url)
+        await read_all(connection, url)
+    assert all("Cookie" not in request.headers for request in server.stats.requests)
+
+
+@pytest.mark.shows("S7")
+async def test_no_redirect_is_followed(server: AssetServer) -> None:
+    """A redirect is a response like another: whoever asked decides."""
+    server.add("/new.bin", CONTENT)
+    file = server.add("/old.bin", faults=[Redirect("/new.bin")])
+    async with connected() as connection:
+        response = await connection.get(file.url, {})
+        assert (response.head.status, response.head.get("location")) == (302, "/new.bin")
+        response.close()
+    assert len(server.stats.requests) == 1
+
+
+@pytest.mark.shows("R15", "C7", "B3", "S4")
+async def test_nothing_is_decoded(server: AssetServer) -> None:
+    """Bytes that a server has compressed against our will come as they are, with the field that says so."""
+    file = server.add("/a.bin", CONTENT, faults=[Gzip()])
+    async with connected() as connection:
+        response = await connection.get(file.url, {})
+        assert response.head.get("content-encoding") == "gzip"
+        assert (await read_some(response)).startswith(b"\x1f\x8b")
+        response.close()
+
+
+async def test_fields_that_come_twice_are_two(server: AssetServer) -> None:
+    """Names are lower case, and a field that came twice has two values."""
+    raw = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Thing: a\r\nx-thing: b\r\n\r\n"
+    file = server.add("/a.bin", faults=[RawAnswer(raw)])
+    async with connected() as connection:
+        response = await connection.get(file.url, {})
+        assert list(response.head.fields["x-thing"]) == ["a", "b"]
+        assert response.head.get("x-thing") == "a, b"
+        response.close()
+
+
+# -- sockets --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_socket_is_kept_for_the_same_host(server: AssetServer) -> None:
+    """Requests to one host go over one socket, and the connection says where it leads."""
+    file = server.add("/a.bin", CONTENT)
+    async with connected() as connection:
+        assert connection.host == ""
+        for _ in range(3):
+            assert await read_all(connection, file.url) == CONTENT
+        assert connection.host == URL(file.url).authority
+    assert server.stats.connections_opened == 1
+    await server.stats.until(lambda stats: stats.connections_open == 0)
+
+
+async def test_one_socket_across_hosts(server: AssetServer) -> None:
+    """Before another host is asked, the socket to the last one is closed: there is never a second one."""
+    async with AssetServer() as second, connected() as connection:
+        here, there = server.add("/a.bin", CONTENT), second.add("/a.bin", CONTENT)
+        for _ in range(2):
+            await read_all(connection, here.url)
+            await second.stats.until(lambda stats: stats.connections_open == 0)
+            await read_all(connection, there.url)
+            await server.stats.until(lambda stats: stats.connections_open == 0)
+            assert connection.host == URL(there.url).authority
+        assert (server.stats.connections_opened, second.stats.connections_opened) == (2, 2)
+        assert (server.stats.most_open_connections, second.stats.most_open_connections) == (1, 1)
+
+
+async def test_an_unread_body_closes_the_socket(server: AssetServer) -> None:
+    """A body that is not wanted is not read either: its socket is closed."""
+    file = server.add("/a.bin", seeded_bytes(8 << 20, seed=62))
+    async with connected() as connection:
+        (await connection.get(file.url, {})).close()
+        await server.stats.until(lambda stats: stats.connections_open == 0)
+
+
+async def test_an_empty_body_keeps_the_socket(server: AssetServer) -> None:
+    """Where there is no body there is nothing left to read."""
+    file = server.add("/a.bin", b"")
+    async with connected() as connection:
+        for _ in range(2):
+            (await connection.get(file.url, {})).close()
+    assert server.stats.connections_opened == 1
+
+
+async def test_a_socket_that_the_server_closed_is_replaced(server: AssetServer) -> None:
+    """A server that hangs up between two requests costs a new socket and no error."""
+    file = server.add("/a.bin", CONTENT, faults=[Truncate(after=len(CONTENT), times=1)])
+    async with connected() as connection:
+        assert await read_all(connection, file.url) == CONTENT
+        await server.stats.until(lambda stats: stats.connections_open == 0)
+        assert await read_all(connection, file.url) == CONTENT
+    assert server.stats.connections_opened == 2
+
+
+async def test_closing_twice_is_closing_once(server: AssetServer) -> None:
+    """A connection that is closed can be closed, and used, again."""
+    file = server.add("/a.bin", CONTENT)
+    async with connected() as connection:
+        await read_all(connection, file.url)
+        await connection.aclose()
+        await connection.aclose()
+        assert connection.host == ""
+        assert await read_all(connection, file.url) == CONTENT
+
+
+@pytest.mark.shows("S4")
+async def test_memory_stays_bounded(server: AssetServer) -> None:
+    """A body that nobody reads stops coming: what the server gets rid of fits into buffers."""
+    file = server.add("/a.bin", seeded_bytes(64 << 20, seed=63))
+    async with connected() as connection:
+        response = await connection.get(file.url, {})
+        sent = -1
+        while sent != server.stats.body_bytes_sent:
+            sent = server.stats.body_bytes_sent
+            for _ in range(200):
+                await asyncio.sleep(0)
+        # The system's own buffers on both sides take most of this.
+        assert sent <= 16 << 20
+        response.close()
+
+
+# -- what goes wrong on the wire ------------------------------------------------------------------------------------
+
+QUICK = 0.15
+"""Seconds: a stall time-out that a test can wait for."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "text"),
+    [
+        (ServerGone(), ConnectionLost, "without an answer"),
+        (ServerGone(reset=True), ConnectionLost, "connection"),
+        (HangBeforeHeaders(), Stalled, f"nothing arrived for {QUICK} s"),
+        (RawAnswer(b"SSH-2.0-OpenSSH_9.2 hush-hush\r\n\r\n"), BadResponse, "breaks the rules of HTTP"),
+        (RawAnswer(b"\x16\x03\x01 hush-hush\r\n\r\n"), BadResponse, "breaks the rules of HTTP"),
+        (RawAnswer(b"HTTP/1.1 200 OK\r\nno colon hush-hush\r\n\r\n"), BadResponse, "breaks the rules of HTTP"),
+        (RawAnswer(b"HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n"), BadResponse, "breaks the rules of HTTP"),
+        (RawAnswer(b"HTTP/1.1 999999 hush-hush\r\n\r\n"), BadResponse, "breaks the rules of HTTP"),
+        (RawAnswer(b"HTTP/1.1 20"), ConnectionLost, "without an answer"),
+        (BigHeaders(count=1, size=64_000), BadResponse, "breaks the rules of HTTP"),
+        (BigHeaders(count=2000, size=100), BadResponse, "breaks the rules of HTTP"),
+        (ContentLength("-5"), BadResponse, "breaks the rules of HTTP"),
+        (ContentLength("5a"), BadResponse, "breaks the rules of HTTP"),
+    ],
+    ids=lambda value: repr(value)[:60] if isinstance(value, Fault) else "",
+)
+@pytest.mark.shows("N7", "N10", "N11", "N20", "S4")
+async def test_a_bad_head(server: AssetServer, fault: Fault, expected: type[TransferError], text: str) -> None:
+    """Whatever comes instead of a response is one of our errors, by whose fault it is."""
+    file = server.add("/a.bin", CONTENT, faults=[fault])
+    async with connected(HttpTransport(stall_timeout=QUICK)) as connection:
+        error = await failure_of(read_all(connection, f"{file.url}?sig={SECRET}"))
+    assert type(error) is expected
+    assert text in str(error)
+    assert file.url in str(error)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "text"),
+    [
+        (Reset(after=50_000), ConnectionLost, "connection"),
+        (Truncate(after=50_000), ConnectionLost, "before the end of the content"),
+        (Stall(after=50_000), Stalled, f"nothing arrived for {QUICK} s"),
+        (HangBeforeBody(), Stalled, f"nothing arrived for {QUICK} s"),
+        (ChunkedCut(after=50_000), ConnectionLost, "before the end of the content"),
+        (ChunkedCut(), ConnectionLost, "before the end of the content"),
+        (
+            RawAnswer(
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n" + CONTENT[:5] + b"\r\nhush-hush\r\n"
+            ),
+            BadResponse,
+            "breaks the rules of HTTP",
+        ),
+    ],
+    ids=lambda value: repr(value)[:60] if isinstance(value, Fault) else "",
+)
+@pytest.mark.shows("N1", "N2", "N3")
+async def test_a_bad_body(server: AssetServer, fault: Fault, expected: type[TransferError], text: str) -> None:
+    """A body that ends badly gives what has come of it, and then one of our errors."""
+    file = server.add("/a.bin", CONTENT, faults=[fault])
+    body = bytearray()
+
+    async def read(connection: SlotConnection) -> None:
+        response = await connection.get(f"{file.url}?sig={SECRET}", {})
+        try:
+            while data := await read_some(response):
+                body.extend(data)
+        finally:
+            response.close()
+
+    async with connected(HttpTransport(stall_timeout=QUICK)) as connection:
+        error = await failure_of(read(connection))
+    assert type(error) is expected
+    assert text in str(error)
+    assert CONTENT.startswith(bytes(body))
+
+
+@pytest.mark.parametrize("fault", [Chunked(), CloseDelimited(), CloseDelimited(http10=True)], ids=repr)
+@pytest.mark.shows("N4", "N8")
+async def test_framings_that_are_legal(server: AssetServer, fault: Fault) -> None:
+    """However a body is framed, it is the same body."""
+    file = server.add("/a.bin", CONTENT, faults=[fault])
+    async with connected() as connection:
+        assert await read_all(connection, file.url) == CONTENT
+        assert await read_all(connection, file.url) == CONTENT
+
+
+@pytest.mark.shows("N5", "S4")
+async def test_bytes_after_the_length_are_no_part_of_the_body(server: AssetServer) -> None:
+    """A body never goes on behind its length, and what follows it spoils no other response."""
+    file = server.add("/a.bin", CONTENT, faults=[ContentLength("1000", times=1)])
+    body = b""
+    async with connected() as connection:
+        with suppress(BadResponse):  # what follows is an error to aiohttp, if it comes along with the head
+            body = await read_all(connection, file.url)
+        assert body in (b"", CONTENT[:1000])
+        assert await read_all(connection, file.url) == CONTENT
+
+
+async def test_what_has_arrived_before_the_break_is_given(server: AssetServer) -> None:
+    """Bytes that arrived before the connection broke off are given first, however late they are asked for."""
+    file = server.add("/a.bin", CONTENT, faults=[Truncate(after=100_000)])
+    async with connected() as connection:
+        response = await connection.get(file.url, {})
+        await server.stats.until(lambda stats: stats.connections_open == 0)
+        for _ in range(100):  # turns of the loop: the client hears of it after the server
+            await asyncio.sleep(0)
+        body = await read_until_it_breaks(response)
+        response.close()
+    assert body == CONTENT[:100_000]
+
+
+async def test_a_failed_connection_can_be_used_again(server: AssetServer) -> None:
+    """After any failure the same place takes the next request."""
+    faults: list[Fault] = [Reset(after=10, times=1), RawAnswer(b"rubbish\r\n\r\n", times=1)]
+    file = server.add("/a.bin", CONTENT, faults=faults)
+    async with connected() as connection:
+        for _ in range(2):
+            await failure_of(read_all(connection, file.url))
+        assert await read_all(connection, file.url) == CONTENT
+
+
+async def test_a_cancelled_request_leaves_no_socket(server: AssetServer) -> None:
+    """A request that is cancelled while it waits for the answer takes its socket along."""
+    file = server.add("/a.bin", CONTENT, faults=[HangBeforeHeaders()])
+    async with connected() as connection:
+        asking = asyncio.ensure_future(connection.get(file.url, {}))
+        await server.stats.until(lambda stats: len(stats.requests) == 1)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await server.stats.until(lambda stats: stats.connections_open == 0)
+
+
+# -- connecting -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_refused_connection(server: AssetServer) -> None:
+    """A server that does not listen is one that cannot be connected to."""
+    file = server.add("/a.bin", CONTENT)
+    await server.refuse_connections()
+    async with connected() as connection:
+        error = await failure_of(read_all(connection, f"{file.url}?sig={SECRET}"))
+    assert type(error) is ConnectFailed
+    assert "connection refused" in str(error)
+
+
+class FakeNames:
+    """One answer for every name."""
+
+    answer: str | OSError = "127.0.0.1"
+
+    async def getaddrinfo(self, host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        """As the event loop's."""
+        if isinstance(self.answer, OSError):
+            raise self.answer
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (self.answer, port))]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
+    names = FakeNames()
+
+    async def getaddrinfo(_: object, host: str, port: int, **more: object) -> list[tuple[object, ...]]:
+        return await names.getaddrinfo(host, port, **more)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    return names
+
+
+@pytest.mark.shows("N14")
+async def test_a_name_that_nobody_knows(names: FakeNames) -> None:
+    """A host name without an address is said to be that."""
+    names.answer = socket.gaierror(socket.EAI_NONAME, f"no such name {SECRET}")
+    async with connected() as connection:
+        error = await failure_of(connection.get(f"http://nowhere.example/a?sig={SECRET}", {}))
+    assert type(error) is ConnectFailed
+    assert "cannot be resolved" in str(error)
+
+
+async def test_a_name_is_resolved_and_asked_by_name(names: FakeNames, server: AssetServer) -> None:
+    """The resolved address is connected to, and the host is asked by its name."""
+    server.add("/a.bin", CONTENT)
+    async with connected() as connection:
+        assert await read_all(connection, f"http://files.example:{server.port}/a.bin") == CONTENT
+    assert server.stats.requests[0].headers["Host"] == f"files.example:{server.port}"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "100.100.100.200", "[fd00:ec2::254]",
+     "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518"],
+)  # fmt: skip
+@pytest.mark.shows("M12", "S9")
+async def test_link_local_and_metadata_addresses_are_refused(host: str) -> None:
+    """Where clouds hand out credentials, nothing is ever asked."""
+    async with connected() as connection:
+        error = await failure_of(connection.get(f"http://{host}/latest/meta-data?x={SECRET}", {}))
+    assert type(error) is PolicyRefused
+    assert "link-local or cloud metadata" in str(error)
+
+
+@pytest.mark.shows("M12", "S9")
+async def test_a_name_that_leads_to_a_forbidden_address_is_refused(names: FakeNames) -> None:
+    """The address is looked at after resolution: a name hides nothing, nor does an odd way to write a number."""
+    names.answer = "169.254.169.254"
+    async with connected() as connection:
+        for host in ("innocent.example", "2852039166", "0xa9fea9fe"):
+            error = await failure_of(connection.get(f"http://{host}/?x={SECRET}", {}))
+            assert type(error) is PolicyRefused
+
+
+@pytest.mark.shows("M12", "S9")
+async def test_private_addresses_can_be_forbidden(server: AssetServer, names: FakeNames) -> None:
+    """Where private addresses are not allowed, neither the address nor a name for it is asked."""
+    file = server.add("/a.bin", CONTENT)
+    async with connected(HttpTransport(allow_private=False)) as connection:
+        for url in (file.url, f"http://files.example:{server.port}/a.bin"):
+            error = await failure_of(connection.get(url, {}))
+            assert "a private address" in str(error)
+    assert server.stats.connections_opened == 0
+
+
+# -- TLS ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Authority:
+    """A certificate authority, and whether this machine trusts it."""
+
+    ca: trustme.CA
+    bundle: Path
+
+    def context_for(self, *names: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.ca.issue_cert(*names).configure_cert(context)
+        return context
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    ca = trustme.CA()
+    bundle = tmp_path_factory.mktemp("ca") / "ca.pem"
+    ca.cert_pem.write_to_path(str(bundle))
+    return Authority(ca, bundle)
+
+
+@pytest.mark.shows("S6")
+async def test_a_trusted_certificate(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate that this machine trusts, for the host that was asked, is all that is needed."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+    async with AssetServer(ssl_context=authority.context_for("127.0.0.1")) as server, connected() as connection:
+        file = server.add("/a.bin", CONTENT)
+        assert await read_all(connection, file.url) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("trusted", "name", "reason"),
+    [(False, "127.0.0.1", "self-signed|local issuer"), (True, "other.example", "IP address mismatch")],
+    ids=["unknown authority", "another host"],
+)
+@pytest.mark.shows("N15", "S6")
+async def test_a_rejected_certificate(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, trusted: bool, name: str, reason: str
+) -> None:
+    """A certificate that proves nothing is rejected, with the reason, and no request goes out."""
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+    async with AssetServer(ssl_context=authority.context_for(name)) as server, connected() as connection:
+        file = server.add("/a.bin", CONTENT)
+        with pytest.raises(CertificateRejected, match=reason):
+            await connection.get(file.url, {})
+        error = await failure_of(connection.get(f"{file.url}?sig={SECRET}", {}))
+        assert type(error) is CertificateRejected
+        assert server.stats.requests == ()
+
+
+async def test_plain_http_behind_https(server: AssetServer) -> None:
+    """A server that speaks no TLS is a failed handshake, not a bad certificate and not an insecure success."""
+    server.add("/a.bin", CONTENT)
+    async with connected() as connection:
+        error = await failure_of(connection.get(f"https://127.0.0.1:{server.port}/a.bin?sig={SECRET}", {}))
+    assert isinstance(error, ConnectFailed)
+    assert not isinstance(error, CertificateRejected)
+
+
+# -- proxies --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TinyProxy:
+    """A proxy of forty lines: absolute form for http, CONNECT for https. ``asked`` has each request's first line."""
+
+    refuse: bytes = b""
+    asked: list[str] = field(default_factory=list)
+    authorizations: list[str | None] = field(default_factory=list)
+    port: int = 0
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[TinyProxy]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await server.wait_closed()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            first, *lines = head.decode("latin-1").split("\r\n")
+            self.asked.append(first)
+            fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+            self.authorizations.append(fields.get("proxy-authorization"))
+            method, target, _ = first.split(" ")
+            if self.refuse:
+                writer.write(self.refuse)
+                await writer.drain()
+                return
+            url = URL(f"http://{target}" if method == "CONNECT" else target)
+            far_reader, far_writer = await asyncio.open_connection(url.host, url.port)
+            if method == "CONNECT":
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            else:
+                kept = [line for line in lines if not line.lower().startswith("proxy-")]
+                far_writer.write("\r\n".join([f"{method} {url.raw_path_qs} HTTP/1.1", *kept]).encode("latin-1"))
+            try:
+                await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+            finally:
+                far_writer.close()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    @staticmethod
+    async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65_536):
+            target.write(data)
+            await target.drain()
+        target.close()
+
+
+@pytest.mark.shows("S7")
+async def test_the_proxy_of_the_environment_is_used(server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For http the proxy is asked for the whole address, credentials in its address go to it, and the bytes come."""
+    file = server.add("/a.bin", CONTENT)
+    async with TinyProxy().running() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://user:pw@127.0.0.1:{proxy.port}")
+        async with connected() as connection:
+            assert await read_all(connection, file.url, Range="bytes=10-99") == CONTENT[10:100]
+    assert proxy.asked == [f"GET {file.url} HTTP/1.1"]
+    assert proxy.authorizations == ["Basic dXNlcjpwdw=="]
+    assert server.stats.requests[0].range == "bytes=10-99"
+
+
+async def test_https_goes_through_a_tunnel(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For https the proxy gets to see host and port only, and the certificate is checked through it."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+    context = authority.context_for("127.0.0.1")
+    async with TinyProxy().running() as proxy, AssetServer(ssl_context=context) as server:
+        file = server.add("/a.bin", CONTENT)
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+        async with connected() as connection:
+            assert await read_all(connection, f"{file.url}?sig={SECRET}") == CONTENT
+        assert proxy.asked == [f"CONNECT 127.0.0.1:{server.port} HTTP/1.1"]
+
+
+@pytest.mark.parametrize("variable", ["all_proxy", "http_proxy"])
+@pytest.mark.parametrize("bypass", ["127.0.0.1", "*"])
+async def test_a_host_can_be_exempt(
+    server: AssetServer, monkeypatch: pytest.MonkeyPatch, variable: str, bypass: str
+) -> None:
+    """Whom ``no_proxy`` names is asked directly; without it both variables hold."""
+    file = server.add("/a.bin", CONTENT)
+    async with TinyProxy().running() as proxy:
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
+        async with connected() as connection:
+            await read_all(connection, file.url)
+            assert len(proxy.asked) == 1
+        monkeypatch.setenv("no_proxy", bypass)
+        async with connected() as connection:
+            await read_all(connection, file.url)
+            assert len(proxy.asked) == 1
+
+
+@pytest.mark.shows("A18")
+async def test_a_proxy_that_is_down(server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the proxy cannot be reached, the error says that it is the proxy, and tells no password of it."""
+    await server.refuse_connections()
+    monkeypatch.setenv("http_proxy", f"http://user:{SECRET}@127.0.0.1:{server.port}")
+    async with connected() as connection:
+        error = await failure_of(connection.get("http://host.example/a.bin", {}))
+    assert type(error) is ConnectFailed
+    assert "no connection to the proxy" in str(error)
+
+
+@pytest.mark.shows("A18")
+async def test_a_proxy_that_refuses_the_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that wants credentials for a tunnel is the proxy's failure, not the host's."""
+    refusal = b"HTTP/1.1 407 hush-hush\r\nContent-Length: 9\r\n\r\nhush-hush"
+    async with TinyProxy(refusal).running() as proxy:
+        monkeypatch.setenv("https_proxy", f"http://user:{SECRET}@127.0.0.1:{proxy.port}")
+        async with connected() as connection:
+            error = await failure_of(connection.get("https://host.example/a.bin", {}))
+    assert type(error) is BadStatus
+    assert is_permanent(error)
+    assert "the proxy answered 407: the proxy wants another user or password" in str(error)
+
+
+async def test_a_proxy_of_another_kind_is_not_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a SOCKS proxy no HTTP is spoken, and the error says that it is the proxy that cannot be used."""
+    async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
+        monkeypatch.setenv("all_proxy", f"socks5://user:{SECRET}@127.0.0.1:{proxy.port}")
+        async with connected() as connection:
+            error = await failure_of(connection.get("http://host.example/a.bin", {}))
+    assert "proxy" in str(error)
+    assert proxy.asked == []
+
+
+async def test_a_proxy_without_a_scheme_is_an_http_proxy(server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that is named as host and port only is one for http, as it is for curl and for pip."""
+    file = server.add("/a.bin", CONTENT)
+    async with TinyProxy().running() as proxy:
+        monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.port}")
+        async with connected() as connection:
+            assert await read_all(connection, file.url) == CONTENT
+    assert len(proxy.asked) == 1
+
+
+@pytest.mark.shows("M12", "S9")
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize(
+    "host",
+    ["169.254.169.254", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518", "[::ffff:169.254.169.254]",
+     "[fe80::1]", "100.100.100.200"],
+)  # fmt: skip
+async def test_a_proxy_is_not_asked_for_metadata(monkeypatch: pytest.MonkeyPatch, host: str, private: bool) -> None:
+    """A number, however it is spelt, needs no resolving: the proxy's machine keeps its credentials, too."""
+    async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
+        monkeypatch.setenv("all_proxy", f"http://127.0.0.1:{proxy.port}")
+        async with connected(HttpTransport(allow_private=private)) as connection:
+            for scheme in ("http", "https"):
+                with pytest.raises(PolicyRefused, match="link-local or cloud metadata"):
+                    await connection.get(f"{scheme}://{host}/latest/meta-data", {})
+    assert proxy.asked == []
+
+
+@pytest.mark.shows("M12", "S9")
+@pytest.mark.parametrize("host", ["127.0.0.1", "0x7f.1", "10.1.2.3", "[::1]", "[::ffff:10.0.0.1]"])
+async def test_a_proxy_is_not_asked_for_private_numbers(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """Where they are forbidden, they are so through a proxy, too."""
+    async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
+        monkeypatch.setenv("all_proxy", f"http://127.0.0.1:{proxy.port}")
+        async with connected(HttpTransport(allow_private=False)) as connection:
+            with pytest.raises(PolicyRefused, match="private address"):
+                await connection.get(f"http://{host}/x", {})
+    assert proxy.asked == []
+
+
+async def test_a_proxy_may_have_a_private_address(
+    server: AssetServer, names: FakeNames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where private addresses are forbidden, the proxy that the user has named is still used, whatever its name."""
+    async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
+        for host in ("127.0.0.1", "proxy.example"):
+            monkeypatch.setenv("http_proxy", f"http://{host}:{proxy.port}")
+            async with connected(HttpTransport(allow_private=False)) as connection:
+                assert await read_all(connection, "http://host.example/a.bin") == b"ok"
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "expected"),
+    [
+        ({}, "http://host.example/", None),
+        ({"http_proxy": "http://p:1"}, "http://host.example/", "http://p:1"),
+        ({"http_proxy": "http://p:1"}, "https://host.example/", None),
+        ({"HTTPS_PROXY": "http://q:2"}, "https://host.example/", "http://q:2"),
+        ({"all_proxy": "http://r:3", "http_proxy": "http://p:1"}, "http://host.example/", "http://p:1"),
+        ({"all_proxy": "http://r:3", "no_proxy": ".example"}, "https://host.example/", None),
+        ({"all_proxy": "http://r:3", "no_proxy": "other"}, "https://host.example/", "http://r:3"),
+        ({"all_proxy": "http://r:3", "no_proxy": "host.example:8080"}, "http://host.example:8080/", None),
+        ({"all_proxy": "http://r:3", "no_proxy": "host.example:8080"}, "http://host.example/", "http://r:3"),
+        ({"all_proxy": "http://r:3", "no_proxy": "::1"}, "http://[::1]:8080/", None),
+    ],
+)
+def test_which_proxy(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], url: str, expected: str | None) -> None:
+    """The proxy of the address's own scheme wins over that for all, and an exempt host has none."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert HttpTransport().settings.proxy_for(URL(url)) == expected

@@ -1,0 +1,312 @@
+"""The socket of our own, byte for byte: what a server may send at the wrong moment, and where each byte goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from itertools import count, pairwise
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from grym_fetch.core.errors import BadResponse, ConnectionLost, GrymFetchError, PolicyRefused, Stalled
+from grym_fetch.net.plain import MAX_HEAD, PlainConnection, PlainResponse
+from grym_fetch.net.settings import HttpSettings
+from tests.support.fakes import read_some
+
+CONTENT = bytes(range(256)) * 1000
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], **more: float
+) -> AsyncIterator[tuple[PlainConnection, str]]:
+    """A server that does this with each socket, with a connection to be used and an address."""
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    connection = PlainConnection(HttpSettings(**more))  # type: ignore[arg-type]  # times only
+    try:
+        yield connection, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a"
+    finally:
+        await connection.aclose()
+        server.close()
+        await server.wait_closed()
+
+
+class Script:
+    """A server that answers each request on a socket with the next of its answers, in the portions given.
+
+    ``None`` in an answer closes the socket. ``requests`` has what was asked, ``sockets`` how many there were.
+    """
+
+    def __init__(self, *answers: Sequence[bytes | None]) -> None:
+        self.answers = list(answers)
+        self.requests: list[bytes] = []
+        self.sockets = 0
+
+    @asynccontextmanager
+    async def running(self, **more: float) -> AsyncIterator[tuple[PlainConnection, str]]:
+        """The server, with a connection to be used and an address."""
+        async with listening(self._serve, **more) as both:
+            yield both
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.sockets += 1
+        try:
+            while self.answers:
+                self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+                for portion in self.answers.pop(0):
+                    if portion is None:
+                        return
+                    writer.write(portion)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+            await reader.read()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+async def body_of(response: PlainResponse, most: int = 1 << 20) -> bytes:
+    """Read it to its end, ``most`` bytes at a time."""
+    body = b""
+    try:
+        while data := await read_some(response, most):
+            body += data
+    finally:
+        response.close()
+    return body
+
+
+async def asked(connection: PlainConnection, url: str) -> bytes:
+    """Ask, and read the body."""
+    return await body_of(await connection.get(url, {}))
+
+
+def with_length(body: bytes) -> bytes:
+    """A response with this body."""
+    return HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    """The same in chunks."""
+    parts = [body[at : at + size] for at in range(0, len(body), size)]
+    framed = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+    return HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + framed + b"0\r\n\r\n"
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    framing=st.sampled_from(["length", "chunked", "close"]),
+    cuts=st.lists(st.integers(0, 70_000), max_size=6),
+    most=st.sampled_from([1000, 4096, 65_536, 200_000]),
+    size=st.integers(0, 66_000),
+)
+def test_however_it_comes_it_is_the_same_body(framing: str, cuts: list[int], most: int, size: int) -> None:
+    """Whatever the framing, the portions on the wire and the buffer it goes into: the body is the body."""
+    body = CONTENT[:size]
+    raw = {
+        "length": with_length(body),
+        "chunked": chunked(body, 999),
+        "close": HEAD + b"\r\n" + body,
+    }[framing]
+    edges = sorted({0, len(raw), *(min(cut, len(raw)) for cut in cuts)})
+    portions: list[bytes | None] = [raw[a:b] for a, b in pairwise(edges)]
+
+    async def run() -> None:
+        script = Script([*portions, None] if framing == "close" else portions, [with_length(b"next")])
+        async with script.running() as (connection, url):
+            assert await body_of(await connection.get(url, {}), most) == body
+            assert await asked(connection, url) == b"next"
+            assert script.sockets == (2 if framing == "close" else 1)
+
+    asyncio.run(run())
+
+
+async def test_interim_responses_are_passed_over() -> None:
+    """RFC 9110 section 15.2: any number of 1xx may come before the answer; their fields are not its own."""
+    interim = b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\nETag: early\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+    async with Script([interim + with_length(b"body")]).running() as (connection, url):
+        response = await connection.get(url, {})
+        assert (response.head.status, response.head.get("etag")) == (200, None)
+        assert await body_of(response) == b"body"
+
+
+@pytest.mark.shows("N10", "S4")
+@pytest.mark.parametrize(
+    "portion",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 100,
+        HEAD + b"X: " + b"x" * MAX_HEAD,
+        HEAD + b"X: y\r\n" * 10_000,
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"Trailer: t\r\n" * 1000,
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"extension" * 1000,
+    ],
+    ids=["interim", "field", "fields", "trailers", "extension"],
+)
+async def test_a_head_without_end(portion: bytes) -> None:
+    """Interim responses, fields, trailers and chunk extensions without end are cut off after some kilobytes."""
+    rest: list[bytes | None] = [b"x" * 8000 if b"Trailer" not in portion and b"100" not in portion else portion] * 50
+    async with Script([portion, *rest]).running() as (connection, url):
+        with pytest.raises(BadResponse, match="rules of HTTP"):
+            await asked(connection, url)
+
+
+@pytest.mark.shows("N5", "S3")
+async def test_what_follows_a_body_is_never_an_answer() -> None:
+    """Bytes behind a body's end end the connection: they are not taken for the answer to the next request."""
+    forged = with_length(b"forged")
+    for portions in ([with_length(b"body") + forged], [with_length(b"body"), forged]):
+        script = Script(portions, [with_length(b"true")])
+        script.answers *= 2
+        async with script.running() as (connection, url):
+            assert await asked(connection, url) == b"body"
+            await some_turns()
+            script.answers = [[with_length(b"true")]] * 2
+            assert await asked(connection, url) == b"true"
+        assert script.sockets == 2
+
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[None]]
+"""What a server does with a socket, given its number from 1."""
+
+
+@asynccontextmanager
+async def serving(handle: Handler) -> AsyncIterator[tuple[PlainConnection, str]]:
+    """A server that does this, with a connection to be used and an address."""
+    numbers = count(1)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await handle(reader, writer, next(numbers))
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async with listening(serve) as both:
+        yield both
+
+
+async def some_turns() -> None:
+    """Let the loop look at its sockets: what was sent within this process is there."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.shows("N5", "R7", "S3")
+@pytest.mark.parametrize("together", [True, False], ids=["in one packet", "when it is idle"])
+async def test_nothing_behind_a_body_goes_where_its_bytes_go(together: bool) -> None:
+    """A body that is received in place ends where its length says, and what follows costs the connection."""
+    waits, is_idle, sent = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    body, forged = CONTENT[:1000], with_length(b"forged")
+
+    async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        if number > 1:
+            writer.write(with_length(b"true"))
+            return
+        writer.write(HEAD + b"Content-Length: 1000\r\n\r\n")
+        await waits.wait()
+        writer.write(body + forged if together else body)
+        await is_idle.wait()
+        writer.write(forged)
+        sent.set()
+
+    async with serving(handle) as (connection, url):
+        response = await connection.get(url, {})
+        reading = asyncio.ensure_future(body_of(response))
+        await asyncio.sleep(0)
+        waits.set()
+        assert await reading == body
+        is_idle.set()
+        await sent.wait()
+        await some_turns()
+        assert connection.host == "", "it would be used again"
+        assert await asked(connection, url) == b"true"
+
+
+async def test_what_comes_before_anybody_reads_is_kept() -> None:
+    """A body that begins to arrive while its reader does something else is whole all the same, and not read ahead."""
+    has_head, sent = asyncio.Event(), asyncio.Event()
+
+    async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(CONTENT))
+        await has_head.wait()
+        writer.write(CONTENT)
+        sent.set()
+
+    async with serving(handle) as (connection, url):
+        response = await connection.get(url, {})
+        has_head.set()
+        await sent.wait()
+        await some_turns()
+        assert await body_of(response) == CONTENT
+
+
+@pytest.mark.shows("N17")
+async def test_an_idle_connection_that_was_closed_costs_nothing() -> None:
+    """A kept socket that closes just as it is used is replaced once, without an error; a new one that does is not."""
+    script = Script([with_length(b"one")], [None], [with_length(b"two")], [None])
+    async with script.running() as (connection, url):
+        assert await asked(connection, url) == b"one"
+        assert await asked(connection, url) == b"two"
+        script.answers = [[None], [None]]
+        with pytest.raises(ConnectionLost, match="without an answer"):
+            await asked(connection, url)
+        assert script.sockets == 3
+
+
+async def test_bytes_before_the_break_come_first() -> None:
+    """What arrived before the connection broke off is given, then the error, again and again."""
+    async with Script([HEAD + b"Content-Length: 9\r\n\r\nbegun", None]).running() as (connection, url):
+        response = await connection.get(url, {})
+        assert await read_some(response) == b"begun"
+        for _ in range(2):
+            with pytest.raises(ConnectionLost, match="before the end"):
+                await read_some(response)
+        response.close()
+
+
+@pytest.mark.shows("N12")
+async def test_a_stall_ends_it_and_a_slow_reader_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only silence while somebody waits counts: who is slow to read, on a slow disk, is not the server's fault."""
+    async with Script([HEAD + b"Content-Length: 9\r\n\r\nbegun"]).running(stall_timeout=0.05) as (connection, url):
+        response = await connection.get(url, {})
+        loop, hour_ago = asyncio.get_running_loop(), asyncio.get_running_loop().time
+        monkeypatch.setattr(loop, "time", lambda: hour_ago() + 3600)
+        await asyncio.sleep(0)  # timers of an hour are due now
+        assert await read_some(response) == b"begun"
+        with pytest.raises(Stalled, match="nothing arrived"):
+            await read_some(response)
+        response.close()
+
+
+@pytest.mark.shows("M11", "S7")
+@pytest.mark.parametrize("path", ["/a b", "/a\r\nX: y", "/\0", "/ä", "/a\x7f"])
+async def test_nothing_can_be_smuggled_into_a_request(path: str) -> None:
+    """A character that could end a line, in an address or a field, is refused before anything is sent."""
+    script = Script()
+    async with script.running() as (connection, url):
+        with pytest.raises(PolicyRefused):
+            await connection.get(url + path, {})
+        with pytest.raises(PolicyRefused):
+            await connection.get(url, {"X": f"y{path.replace('a b', chr(10))}"})
+    assert script.sockets == 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=400), st.sampled_from([b"", HEAD, HEAD + b"Content-Length: 3\r\n", b"HTTP/1.1 206 X\r\n"]))
+@pytest.mark.shows("S11")
+def test_any_bytes_are_an_answer_or_an_error(noise: bytes, prefix: bytes) -> None:
+    """Whatever a server sends: an answer or one of our errors, nothing else, and never a hang."""
+
+    async def run() -> None:
+        async with Script([prefix + noise, None]).running(stall_timeout=5.0) as (connection, url):
+            try:
+                await asked(connection, url)
+            except GrymFetchError as error:
+                assert isinstance(error, BadResponse | ConnectionLost)  # noqa: PT017
+
+    asyncio.run(run())

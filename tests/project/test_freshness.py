@@ -1,0 +1,255 @@
+"""A manifest that has expired, or is older than one that was used before: who refuses it, and what is remembered."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from grym_fetch import AssetManager, StaleManifest
+from grym_fetch.cli.main import cli
+from grym_fetch.core.digest import Checksum
+from grym_fetch.disk import rollback as seen
+from grym_fetch.disk.rollback import RollbackGuard, decode_version, encode_version
+from grym_fetch.disk.verified import FileSignature, VerifiedCache
+from tests.support.project import ImpatientClock, Project
+
+pytestmark = pytest.mark.shows("M16", "S16")
+
+CONTENT = b"there already"
+PAST, FUTURE = "2001-01-01T00:00:00Z", "9001-01-01T00:00:00Z"
+
+
+class Versioned(Project):
+    """A project whose manifest has a version and an expiry; its one asset is there."""
+
+    def is_at(self, version: object, expires: str | None = None) -> None:
+        """Write the manifest so."""
+        if not self.entries:
+            file = self.add("base", ["https://models.example.org/base.bin"], CONTENT)
+            file.parent.mkdir(parents=True)
+            file.write_bytes(CONTENT)
+        record = {"version": version, "expires": expires, "assets": self.entries}
+        self.manifest.write_text(json.dumps(record))
+
+    @property
+    def seen(self) -> RollbackGuard:
+        """What is remembered of it."""
+        return RollbackGuard(self.assets, self.manifest)
+
+    @property
+    def state_files(self) -> list[str]:
+        """The files of that kind."""
+        return sorted(p.name for p in (self.assets / ".grym-fetch").glob("seen-*"))
+
+
+class CalendarClock(ImpatientClock):
+    """Says the date that a test wants."""
+
+    now = 0.0
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return self.now
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Versioned:
+    """A project with a version."""
+    return Versioned(tmp_path)
+
+
+async def use(project: Versioned, *, allow_stale: bool = False) -> None:
+    """Ask for the asset in each of the three ways; all agree."""
+    outcomes = []
+    for way in ("get_asset_path", "download_asset", "sync"):
+        async with project.manager(offline=True, allow_stale=allow_stale) as manager:
+            try:
+                await getattr(manager, way)(*([] if way == "sync" else ["base"]))
+                outcomes.append("")
+            except StaleManifest as error:
+                outcomes.append(str(error))
+    assert len(set(outcomes)) == 1, outcomes
+    if outcomes[0]:
+        raise AssertionError(outcomes[0])
+
+
+async def test_an_older_version_is_refused(project: Versioned) -> None:
+    """The same version and later ones are taken, an older one is not, and the refusal says what to do."""
+    for version in ("1.9", "1.9.0", "1.10"):
+        project.is_at(version)
+        await use(project)
+    project.is_at("1.9")
+    with pytest.raises(AssertionError, match=r"is version 1\.9, older than version 1\.10 .* pass --allow-stale"):
+        await use(project)
+    assert project.seen.read() == "1.10"
+
+
+async def test_an_expired_manifest_is_refused_and_not_remembered(project: Versioned) -> None:
+    """A version counts as seen only if its manifest was taken."""
+    project.is_at(3, FUTURE)
+    await use(project)
+    project.is_at(99, PAST)
+    with pytest.raises(AssertionError, match="expired on 2001-01-01"):
+        await use(project)
+    assert project.seen.read() == "3"
+
+
+async def test_a_manager_that_lives_on_sees_its_manifest_expire(project: Versioned) -> None:
+    """An application that runs for days is told at its next call."""
+    clock = CalendarClock()
+    project.is_at("1", "2001-01-01T00:00:00Z")
+    async with project.manager(clock, offline=True) as manager:
+        await manager.get_asset_path("base")
+        clock.now = 1e9
+        with pytest.raises(StaleManifest):
+            await manager.get_asset_path("base")
+
+
+async def test_going_back_on_purpose(project: Versioned, caplog: pytest.LogCaptureFixture) -> None:
+    """What was allowed once is what was seen last; an expiry has to be allowed each time. Both leave a warning."""
+    project.is_at("2")
+    await use(project)
+    project.is_at("1")
+    await use(project, allow_stale=True)
+    assert "older than version 2" in caplog.text
+    await use(project)
+    project.is_at("label")
+    await use(project, allow_stale=True)
+    assert project.state_files == []
+    await use(project)
+    project.is_at("1", PAST)
+    await use(project, allow_stale=True)
+    with pytest.raises(AssertionError, match="expired on"):
+        await use(project)
+
+
+async def test_manifests_that_share_an_assets_folder_do_not_mix(project: Versioned) -> None:
+    """Each has its own last version, and keeps it when the whole project is moved."""
+    project.is_at("2.0")
+    await use(project)
+    other = Versioned(project.root / "other", project.entries)
+    other.root.mkdir()
+    other.is_at("1.0")
+    async with AssetManager(other.manifest, assets_dir=project.assets, environ={}) as manager:
+        await manager.get_asset_path("base")
+    assert len(project.state_files) == 2
+    moved = project.root.with_name("moved")
+    project.root.rename(moved)
+    assert RollbackGuard(moved / "assets", moved / "assets.json").read() == "2.0"
+
+
+@pytest.mark.shows("P4")
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\0" * 40, b'"9.9"\n', encode_version("9.9")[:-2], encode_version("9.9").replace(b"9.9", b"9.8"),
+     encode_version("nightly"), b"%08x null\n" % 0, b"x" * (seen.MAX_BYTES + 1)],
+)  # fmt: skip
+async def test_a_damaged_state_file_is_ignored(project: Versioned, data: bytes) -> None:
+    """Nothing is believed that was not written whole; the next use writes it anew."""
+    project.is_at("1.0")
+    await use(project)
+    (name,) = project.state_files
+    (project.assets / ".grym-fetch" / name).write_bytes(data)
+    await use(project)
+    assert project.seen.read() == "1.0"
+
+
+async def test_a_state_file_of_somebody_else_is_ignored(project: Versioned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither another user's file, nor one that a symlink leads to, nor a pipe that would hold everything up."""
+    project.is_at("1.0")
+    await use(project)
+    (name,) = project.state_files
+    path = project.assets / ".grym-fetch" / name
+    path.write_bytes(encode_version("9.9"))
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert project.seen.read() is None
+    monkeypatch.undo()
+    assert project.seen.read() == "9.9"
+    path.rename(project.root / "elsewhere")
+    path.symlink_to(project.root / "elsewhere")
+    assert project.seen.read() is None
+    path.unlink()
+    os.mkfifo(path)
+    assert project.seen.read() is None
+    await use(project)
+    assert stat.S_ISREG(os.lstat(path).st_mode)
+
+
+def test_what_is_written_is_whole_or_not_there(project: Versioned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written beside, flushed and renamed; where that fails the old one stays, and no error is raised."""
+    project.is_at("1")
+    project.seen.write("1")
+    for call in ("write", "fsync", "rename"):
+        with monkeypatch.context() as patch:
+
+            def fail(*_: object, **more: object) -> int:
+                raise OSError(28, "full")
+
+            patch.setattr(os, call, fail)
+            project.seen.write("2")
+        assert project.seen.read() == "1", call
+    project.seen.write("2")
+    assert project.seen.read() == "2"
+    folder = project.assets / ".grym-fetch"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert [stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()] == [0o600]
+
+
+@pytest.mark.shows("S5")
+def test_nothing_is_written_behind_a_symlink(project: Versioned) -> None:
+    """Whoever puts a symlink in the place of our folder gets no file of ours written elsewhere."""
+    project.is_at("1")
+    elsewhere = project.root / "elsewhere"
+    elsewhere.mkdir()
+    (project.assets / ".grym-fetch").symlink_to(elsewhere)
+    project.seen.write("1")
+    stamps = VerifiedCache(project.assets / ".grym-fetch" / "verified.log")
+    stamps.record(project.manifest, Checksum.of(b""), FileSignature.of(project.manifest.stat()))
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_no_assets_folder_is_made_for_it(tmp_path: Path) -> None:
+    """Remembering is a convenience: where nothing was ever fetched it leaves no folder behind."""
+    RollbackGuard(tmp_path / "assets", tmp_path / "assets.json").write("1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_content_comes_back() -> None:
+    """What is written is what is read."""
+    assert decode_version(encode_version("v1.2")) == "v1.2"
+
+
+def run(project: Versioned, *arguments: str) -> Result:
+    """Call the command line in this process."""
+    arguments = (*arguments, "--config", str(project.manifest))
+    return CliRunner().invoke(cli, list(arguments), standalone_mode=False)
+
+
+def test_commands_refuse_a_stale_manifest(project: Versioned) -> None:
+    """What fetches or hands out paths ends with 2 and a plain sentence; what only looks still works."""
+    project.is_at("1", PAST)
+    for command in (["sync"], ["sync", "--dry-run"], ["path", "base"], ["pin"]):
+        done = run(project, *command)
+        assert done.return_value == 2, (command, done.output)
+        assert "expired on 2001-01-01T00:00:00Z" in done.stderr
+        assert "--allow-stale" in done.stderr
+        assert done.stdout == ""
+        assert run(project, *command, "--allow-stale", "--offline").return_value == 0, command
+    for command in (["list"], ["info", "base"], ["check"]):
+        assert run(project, *command).return_value == 0, command
+
+
+def test_doctor_names_a_stale_manifest(project: Versioned) -> None:
+    """It fails because of it, and says everything else all the same."""
+    project.is_at("1")
+    project.entries[0]["url"] = "http://127.0.0.1:9/base.bin"
+    project.is_at("1", PAST)
+    done = run(project, "doctor")
+    assert done.return_value == 1
+    assert "FAIL  manifest: expired on 2001-01-01" in done.stdout
+    assert "space:" in done.stdout

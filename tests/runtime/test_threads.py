@@ -1,0 +1,118 @@
+"""Worker threads: off the loop, named, and never left behind by a cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from grym_fetch.runtime.threads import WorkerThreads
+
+
+@pytest.fixture
+def threads() -> Iterator[WorkerThreads]:
+    threads = WorkerThreads("test", 1)
+    yield threads
+    threads.close()
+
+
+class Gate:
+    """Work that waits in its thread until it is let through."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+        self.ended = False
+
+    def __call__(self, error: Exception | None = None) -> str:
+        self.begun.set()
+        assert self.go_on.wait(10)
+        self.ended = True
+        if error is not None:
+            raise error
+        return "done"
+
+
+async def turns() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_work_is_done_in_a_named_thread(threads: WorkerThreads) -> None:
+    """The result comes back, and a thread dump says whose thread it was."""
+    name = await threads.compute(lambda prefix: prefix + threading.current_thread().name, "in ")
+    assert name.startswith("in grym-fetch-test")
+
+
+async def test_an_error_comes_back_as_it_is(threads: WorkerThreads) -> None:
+    """What the work raises is raised to whoever asked for it."""
+    with pytest.raises(ZeroDivisionError):
+        await threads.compute(lambda: 1 // 0)
+
+
+@pytest.mark.shows("P13")
+async def test_the_loop_goes_on_meanwhile(threads: WorkerThreads) -> None:
+    """While a thread works, others run."""
+    gate = Gate()
+    work = asyncio.ensure_future(threads.compute(gate))
+    await asyncio.to_thread(gate.begun.wait)
+    assert not work.done()
+    gate.go_on.set()
+    assert await work == "done"
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.shows("P9")
+async def test_a_cancellation_waits_for_the_work(threads: WorkerThreads, times: int) -> None:
+    """However often the caller is cancelled, he is held until the thread is done with his descriptor."""
+    gate = Gate()
+    work = asyncio.ensure_future(threads.compute(gate))
+    await asyncio.to_thread(gate.begun.wait)
+    for _ in range(times):
+        work.cancel()
+        await turns()
+        assert not work.done()
+    gate.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert gate.ended
+
+
+async def test_the_cancelled_caller_is_spared_the_error(threads: WorkerThreads) -> None:
+    """Work that fails after its caller was cancelled raises the cancellation, and complains nowhere."""
+    gate = Gate()
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    work = asyncio.ensure_future(threads.compute(gate, OSError("late")))
+    await asyncio.to_thread(gate.begun.wait)
+    work.cancel()
+    await turns()
+    gate.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    await turns()
+    assert complaints == []
+
+
+async def test_work_that_has_not_begun_can_be_taken_back(threads: WorkerThreads) -> None:
+    """Who waits in the queue behind other work, and is cancelled, is held by nothing but that queue."""
+    gate, late = Gate(), Gate()
+    first = asyncio.ensure_future(threads.compute(gate))
+    second = asyncio.ensure_future(threads.compute(late))
+    await asyncio.to_thread(gate.begun.wait)
+    second.cancel()
+    late.go_on.set()
+    gate.go_on.set()
+    assert await first == "done"
+    with pytest.raises(asyncio.CancelledError):
+        await second
+
+
+def test_no_thread_is_started_for_nothing() -> None:
+    """Threads begin with the first work, and closing without any is nothing."""
+    before = threading.active_count()
+    threads = WorkerThreads("idle", 4)
+    assert threading.active_count() == before
+    threads.close()

@@ -1,0 +1,115 @@
+"""A project folder for tests: a manifest and its assets. What must be true of it is in `tests.support.invariants`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from grym_fetch import AssetManager, Settings
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.segments import SegmentSizes
+from grym_fetch.runtime.clock import SystemClock
+
+KIB = 1024
+SMALL = SegmentSizes(
+    piece=16 * KIB, first=64 * KIB, smallest=16 * KIB, largest=128 * KIB, window=512 * KIB, unsized=4096 * KIB
+)
+"""So that a file of a few hundred KiB has many pieces and segments."""
+
+CANARY = "canary-in-the-environment"
+"""A token for 127.0.0.1 in each manager's environment. It may reach a server and nobody else."""
+
+
+class ImpatientClock(SystemClock):
+    """The real clock, but nobody waits: who sleeps finds that the time has passed already."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+        self._skipped = 0.0
+
+    def monotonic(self) -> float:
+        """Real seconds and those that were slept."""
+        return super().monotonic() + self._skipped
+
+    async def sleep(self, seconds: float) -> None:
+        """Note the delay and skip it; let others run."""
+        self.slept.append(seconds)
+        self._skipped += max(seconds, 0.0)
+        await super().sleep(0)
+
+    def jitter(self) -> float:
+        """The middle."""
+        return 0.5
+
+
+@dataclass
+class Project:
+    """A folder with a manifest. `add` puts an asset into it."""
+
+    root: Path
+    entries: list[dict[str, object]] = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict)
+    """What each asset ought to be, by id, as far as it was said."""
+
+    def add(
+        self,
+        asset_id: str,
+        urls: Sequence[str],
+        content: bytes | None,
+        *,
+        pinned: bool = True,
+        size: int | bool | None = True,
+        **more: object,
+    ) -> Path:
+        """List an asset whose right content is ``content``; return where it will be. ``size`` True: the right one."""
+        path = f"models/{asset_id}.bin"
+        entry: dict[str, object] = {"id": asset_id, "url": urls[0], "fallbackUrls": list(urls[1:]), "localPath": path}
+        if pinned and content is not None:
+            entry["checksum"] = str(Checksum.of(content))
+        entry["size"] = len(content) if size is True and content is not None else (size or None)
+        entry["required"] = True
+        self.entries = [e for e in self.entries if e["id"] != asset_id] + [entry | more]
+        if content is not None:
+            self.contents[asset_id] = content
+        self.write()
+        return self.assets / path
+
+    def finals(self) -> dict[str, Path]:
+        """Where each asset belongs, by id."""
+        return {str(entry["id"]): self.assets / str(entry["localPath"]) for entry in self.entries}
+
+    def write(self) -> None:
+        """Write the manifest."""
+        self.manifest.parent.mkdir(parents=True, exist_ok=True)
+        self.manifest.write_text(json.dumps({"version": "1.0", "assets": self.entries}))
+
+    @property
+    def manifest(self) -> Path:
+        """``assets.json``."""
+        return self.root / "assets.json"
+
+    @property
+    def assets(self) -> Path:
+        """The assets dir."""
+        return self.root / "assets"
+
+    def manager(self, clock: SystemClock | None = None, **settings: object) -> AssetManager:
+        """A manager with small segments and no patience."""
+        chosen: dict[str, object] = {"sizes": SMALL, "stall_timeout": 0.4, "connect_timeout": 2.0, **settings}
+        return AssetManager(
+            self.manifest,
+            settings=Settings(**chosen),  # type: ignore[arg-type]  # checked where a test names a setting wrongly
+            environ={"GRYM_FETCH_TOKEN_127_0_0_1": CANARY},
+            clock=clock or ImpatientClock(),
+        )
+
+    def staged(self) -> list[Path]:
+        """Stages that are left."""
+        return sorted((self.assets / ".grym-fetch" / "stage").glob("*"))
+
+    def all_text(self) -> bytes:
+        """Every byte of our own state, to look for secrets in; parts are the assets' own bytes."""
+        state = self.assets / ".grym-fetch"
+        return b"".join(p.read_bytes() for p in state.rglob("*") if p.is_file() and p.name != "part")

@@ -1,0 +1,71 @@
+"""What a delivery may do, and what stands for a content between runs. How it is done is in the tests of its parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from grym_fetch import AssetMissing, IntegrityError, SyncFailed
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.manifest import Asset
+from grym_fetch.testing import AssetServer
+from grym_fetch.transfer.fetcher import content_fingerprint
+from grym_fetch.transfer.small_files import LEAST
+from tests.support.project import Project
+
+CONTENT = b"some bytes"
+PINNED = Asset("a", "https://a.example/x?sig=hush", "a.bin", checksum=Checksum.of(CONTENT), size=len(CONTENT))
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: AssetServer) -> Project:
+    """As many small assets as are fetched together."""
+    made = Project(tmp_path / "project")
+    for number in range(LEAST):
+        name = f"a{number}"
+        made.add(name, [server.add(f"/{name}", CONTENT + bytes([number])).url], CONTENT + bytes([number]))
+    return made
+
+
+@pytest.mark.shows("M15", "R12")
+def test_what_stands_for_a_content() -> None:
+    """Its checksum, wherever it comes from; where there is none its address, of which nothing can be read."""
+    moved = replace(PINNED, url="https://b.example/x")
+    other = replace(PINNED, checksum=Checksum.of(b"other"))
+    assert content_fingerprint(PINNED) == content_fingerprint(moved) != content_fingerprint(other)
+    bare, bare_moved = replace(PINNED, checksum=None), replace(moved, checksum=None)
+    assert len({content_fingerprint(asset) for asset in (PINNED, bare, bare_moved)}) == 3
+    assert "hush" not in content_fingerprint(bare)
+
+
+async def test_offline_nothing_is_asked(project: Project, server: AssetServer) -> None:
+    """However many are missing, and however small they are."""
+    async with project.manager(offline=True) as manager:
+        with pytest.raises(SyncFailed) as caught:
+            await manager.sync()
+    assert {type(error) for error in caught.value.failures.values()} == {AssetMissing}
+    assert len(caught.value.failures) == LEAST
+    assert not server.stats.requests
+
+
+async def test_offline_a_wrong_file_is_called_wrong(project: Project, server: AssetServer) -> None:
+    """It is there, so it is not missing; and it stays."""
+    path = project.assets / "models" / "a0.bin"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x" * (len(CONTENT) + 1))
+    async with project.manager(offline=True) as manager:
+        with pytest.raises(IntegrityError, match="--offline forbids fetching it again"):
+            await manager.download_asset("a0")
+    assert path.read_bytes() == b"x" * (len(CONTENT) + 1)
+    assert not server.stats.requests
+
+
+async def test_small_files_are_remembered_as_verified(project: Project, server: AssetServer) -> None:
+    """By the next process, which reads none of them again."""
+    async with project.manager() as manager:
+        await manager.sync()
+    async with project.manager() as manager:
+        assert [manager.state_of(asset) for asset in manager.manifest.assets] == ["verified"] * LEAST
+    assert len(server.stats.requests) == LEAST

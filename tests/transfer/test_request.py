@@ -1,0 +1,381 @@
+"""One requester: redirects are walked by hand, each hop checked, and no hop learns what is not for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import pytest
+from yarl import URL
+
+from grym_fetch.core.addresses import MAX_REDIRECTS, Credentials, server_mark
+from grym_fetch.core.errors import ConnectFailed, PolicyRefused, TooManyRedirects
+from grym_fetch.core.http import Asked, Broken, NoRanges, Partial, Refused, Validator
+from grym_fetch.core.origins import Origin
+from grym_fetch.core.ranges import ByteRange
+from grym_fetch.net.client import HttpTransport
+from grym_fetch.testing import AssetServer, ExpiringRedirect, seeded_bytes
+from grym_fetch.transfer.request import Answer, Requester
+from tests.support.fakes import Answer as Scripted
+from tests.support.fakes import ScriptedConnection, ScriptedResponse, read_some
+
+HUB = "https://hub.example/a.bin"
+CDN = "https://cdn.example/a.bin?sig=hush"
+ASKED = Asked(ByteRange(10, 20), 1000, Validator('"v1"'), ranges_proven=True)
+TOKENS = {"GRYM_FETCH_TOKEN_HUB_EXAMPLE": "hub-token", "GRYM_FETCH_TOKEN_CDN_EXAMPLE": "cdn-token"}
+
+
+def part(fields: Mapping[str, str] | None = None) -> ScriptedResponse:
+    """The range that is asked for."""
+    return ScriptedResponse(
+        206, {"Content-Range": "bytes 10-19/1000", "ETag": '"v1"', **(fields or {})}, [b"0123456789"]
+    )
+
+
+def to(location: str, status: int = 302) -> ScriptedResponse:
+    """A redirect."""
+    return ScriptedResponse(status, {"Location": location}, [b"moved"])
+
+
+async def ask(connection: ScriptedConnection, origin: Origin, environ: Mapping[str, str] | None = None) -> Answer:
+    return await Requester(Credentials(environ or {})).open(connection, origin, ASKED)
+
+
+# -- what is asked --------------------------------------------------------------------------------------------------
+
+
+async def test_range_and_validator_go_along() -> None:
+    """The range that is wanted and the validator that is known are in the request, and the answer is judged by them."""
+    connection = ScriptedConnection({HUB: [part()]})
+    answer = await ask(connection, Origin(0, HUB))
+    assert connection.asked == [(HUB, {"Range": "bytes=10-19", "If-Range": '"v1"'})]
+    assert answer.verdict == Partial(ByteRange(10, 20), 1000, Validator('"v1"', None, server_mark(URL(HUB))))
+    assert not answer.is_page
+
+
+@pytest.mark.parametrize(
+    "validator", [Validator(), Validator('W/"v1"'), Validator(None, "Thu, 01 Jan 2026 00:00:00 GMT")]
+)
+@pytest.mark.shows("R11", "B23")
+async def test_only_a_strong_validator_goes_along(validator: Validator) -> None:
+    """RFC 9110 section 13.1.5: no weak validator is sent in If-Range."""
+    connection = ScriptedConnection({HUB: [part()]})
+    await Requester(Credentials({})).open(connection, Origin(0, HUB), Asked(ByteRange(10, 20), 1000, validator))
+    assert connection.asked == [(HUB, {"Range": "bytes=10-19"})]
+
+
+async def test_the_whole_is_asked_for_without_conditions() -> None:
+    """Who wants everything sends neither range nor condition."""
+    connection = ScriptedConnection({HUB: [ScriptedResponse(200, {"Content-Length": "0"})]})
+    await Requester(Credentials({})).open(connection, Origin(0, HUB), Asked(None, None, Validator('"v1"')))
+    assert connection.asked == [(HUB, {})]
+
+
+async def test_a_page_is_noticed() -> None:
+    """A web page in the place of a file is remembered: it explains a wrong checksum."""
+    connection = ScriptedConnection({HUB: [part({"Content-Type": "Text/HTML; charset=utf-8"})]})
+    assert (await ask(connection, Origin(0, HUB))).is_page
+
+
+@pytest.mark.parametrize("url", ["ftp://host.example/a", "file:///etc/passwd", "a.bin", "https://", "http://h:x/"])
+@pytest.mark.shows("S9")
+async def test_other_addresses_are_never_asked(url: str) -> None:
+    """Only http and https addresses are asked."""
+    connection = ScriptedConnection()
+    with pytest.raises(PolicyRefused):
+        await ask(connection, Origin(0, url))
+    assert connection.asked == []
+
+
+async def test_a_failure_to_connect_passes_through() -> None:
+    """What the connection raises is raised, and nothing is remembered."""
+    origin = Origin(0, HUB)
+    with pytest.raises(ConnectFailed):
+        await ask(ScriptedConnection({HUB: [to(CDN)], CDN: [ConnectFailed(CDN, "no")]}), origin)
+    assert origin.target is None
+
+
+# -- redirects ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.shows("R25", "A15")
+async def test_a_redirect_is_followed_with_the_same_question(status: int) -> None:
+    """Each hop is asked for the same range under the same condition, and no redirect's body is read."""
+    connection = ScriptedConnection({HUB: [to(CDN, status)], CDN: [part()]})
+    answer = await ask(connection, Origin(0, HUB))
+    fields = {"Range": "bytes=10-19", "If-Range": '"v1"'}
+    assert connection.asked == [(HUB, fields), (CDN, fields)]
+    assert [response.closed for response in connection.given] == [True, False]
+    assert isinstance(answer.verdict, Partial)
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/b.bin", "https://hub.example/b.bin"),
+        ("b.bin?x=a%2Fb%2B", "https://hub.example/b.bin?x=a%2Fb%2B"),
+        ("//cdn.example/a", "https://cdn.example/a"),
+        ("https://cdn.example/a#fragment", "https://cdn.example/a"),
+        ("https://user:pw@cdn.example/a", "https://cdn.example/a"),
+    ],
+)
+@pytest.mark.shows("A16")
+async def test_where_a_location_leads(location: str, target: str) -> None:
+    """A location is relative to where it came from, keeps its encoding, and loses userinfo and fragment."""
+    connection = ScriptedConnection({HUB: [to(location)], target: [part()]})
+    await ask(connection, Origin(0, HUB))
+    assert connection.addresses == [HUB, target]
+    assert all("Authorization" not in fields for _, fields in connection.asked)
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://hub.example/a.bin?sig=hush", "file:///etc/passwd", "ftp://hub.example/a", "javascript:1", "data:,x"],
+)
+@pytest.mark.shows("A11", "A12", "S6", "S9")
+async def test_a_redirect_to_somewhere_bad_is_refused(location: str) -> None:
+    """Neither down to http nor to another scheme does a redirect lead, and the refusal tells no query."""
+    connection = ScriptedConnection({HUB: [to(location)]})
+    with pytest.raises(PolicyRefused) as caught:
+        await ask(connection, Origin(0, HUB))
+    assert connection.addresses == [HUB]
+    assert connection.given[0].closed
+    assert "hush" not in str(caught.value)
+
+
+async def test_a_redirect_from_http_up_to_https_is_fine() -> None:
+    """Up is allowed."""
+    connection = ScriptedConnection({"http://hub.example/a.bin": [to(HUB)], HUB: [part()]})
+    assert isinstance((await ask(connection, Origin(0, "http://hub.example/a.bin"))).verdict, Partial)
+
+
+async def test_a_redirect_without_an_address_is_broken() -> None:
+    """A redirect that leads nowhere is a broken response, not a place to stay."""
+    answer = await ask(ScriptedConnection({HUB: [ScriptedResponse(302)]}), Origin(0, HUB))
+    assert isinstance(answer.verdict, Broken)
+
+
+def chain(length: int) -> ScriptedConnection:
+    """``length`` redirects in a row, and the content at their end."""
+    hops = [HUB] + [f"https://hop{n}.example/?sig=hush" for n in range(length)]
+    script: dict[str, list[Scripted]] = {hop: [to(following)] for hop, following in pairwise(hops)}
+    return ScriptedConnection(script | {hops[-1]: [part()]})
+
+
+async def test_the_longest_chain() -> None:
+    """So many redirects are followed as are allowed."""
+    assert isinstance((await ask(chain(MAX_REDIRECTS), Origin(0, HUB))).verdict, Partial)
+
+
+@pytest.mark.shows("A8", "S4")
+async def test_one_redirect_too_many() -> None:
+    """One more is refused, nothing is left open, and nothing is remembered."""
+    connection, origin = chain(MAX_REDIRECTS + 1), Origin(0, HUB)
+    with pytest.raises(TooManyRedirects, match="more than 10"):
+        await ask(connection, origin)
+    assert len(connection.asked) == MAX_REDIRECTS + 1
+    assert all(response.closed for response in connection.given)
+    assert origin.target is None
+
+
+@pytest.mark.parametrize("back", [HUB, CDN, "https://cdn.example/a.bin?sig=hush#again"])
+@pytest.mark.shows("A8", "S4")
+async def test_a_loop_is_noticed_when_it_closes(back: str) -> None:
+    """A redirect to where we have been is refused at once, and the refusal tells no query."""
+    connection = ScriptedConnection({HUB: [to(CDN)], CDN: [to(back)]})
+    with pytest.raises(TooManyRedirects, match="lead back") as caught:
+        await ask(connection, Origin(0, HUB))
+    assert connection.addresses == [HUB, CDN]
+    assert "hush" not in str(caught.value)
+
+
+# -- credentials ----------------------------------------------------------------------------------------------------
+
+
+def authorizations(connection: ScriptedConnection) -> list[str | None]:
+    return [fields.get("Authorization") for _, fields in connection.asked]
+
+
+@pytest.mark.shows("S7")
+async def test_credentials_go_to_their_own_origin() -> None:
+    """The token of a host goes to that host, also when a redirect stays there."""
+    there = "https://hub.example/b.bin"
+    connection = ScriptedConnection({HUB: [to("/b.bin")], there: [part()]})
+    await ask(connection, Origin(0, HUB), TOKENS)
+    assert authorizations(connection) == ["Bearer hub-token", "Bearer hub-token"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [CDN, "https://hub.example:8443/a.bin", "https://sub.hub.example/a.bin", "https://hub.example.evil.example/a.bin"],
+)
+@pytest.mark.shows("A9", "A10", "S7")
+async def test_credentials_stay_behind(target: str) -> None:
+    """Another host, another port or a subdomain gets nothing: neither the first origin's token nor one of its own."""
+    connection = ScriptedConnection({HUB: [to(target)], target: [part()]})
+    await ask(connection, Origin(0, HUB), TOKENS)
+    assert authorizations(connection) == ["Bearer hub-token", None]
+
+
+@pytest.mark.shows("A9", "S7")
+async def test_credentials_do_not_come_back() -> None:
+    """Once another origin has led the way, the first one gets no credentials either: it did not choose the address."""
+    back = "https://hub.example/chosen-by-cdn"
+    connection = ScriptedConnection({HUB: [to(CDN)], CDN: [to(back)], back: [part()]})
+    await ask(connection, Origin(0, HUB), TOKENS)
+    assert authorizations(connection) == ["Bearer hub-token", None, None]
+
+
+@pytest.mark.shows("A9", "S7")
+async def test_a_remembered_address_gets_no_credentials() -> None:
+    """What a redirect led to is asked without credentials also when it is asked directly."""
+    connection, origin = ScriptedConnection({HUB: [to(CDN)], CDN: [part()]}), Origin(0, HUB)
+    await ask(connection, origin, TOKENS)
+    await ask(connection, origin, TOKENS)
+    assert connection.addresses == [HUB, CDN, CDN]
+    assert authorizations(connection) == ["Bearer hub-token", None, None]
+
+
+@pytest.mark.parametrize(
+    ("userinfo", "field"),
+    [("user:p%40ss", "Basic dXNlcjpwQHNz"), ("user", "Basic dXNlcjo="), (":p%40ss", "Basic OnBAc3M=")],
+    ids=["both", "user only", "password only"],
+)
+@pytest.mark.shows("S7", "S8")
+async def test_userinfo_becomes_a_field(userinfo: str, field: str) -> None:
+    """User and password of an address are sent as a field to its origin, and are not part of what is asked."""
+    connection = ScriptedConnection({"https://hub.example/a.bin?q=1": [to(CDN)], CDN: [part()]})
+    await ask(connection, Origin(0, f"https://{userinfo}@hub.example/a.bin?q=1#part"))
+    assert connection.addresses == ["https://hub.example/a.bin?q=1", CDN]
+    assert authorizations(connection) == [field, None]
+
+
+@pytest.mark.shows("S7")
+async def test_plain_http_gets_no_credentials() -> None:
+    """Over plain http a token would be everybody's; on this machine it stays here."""
+    away, here = "http://hub.example/a.bin", "http://127.0.0.1:8000/a.bin"
+    connection = ScriptedConnection({away: [part()], here: [part()]})
+    environ = {**TOKENS, "GRYM_FETCH_TOKEN_127_0_0_1": "local"}
+    await ask(connection, Origin(0, away), environ)
+    await ask(connection, Origin(0, here), environ)
+    assert authorizations(connection) == [None, "Bearer local"]
+
+
+@pytest.mark.shows("A14", "S7")
+async def test_each_origin_has_its_own() -> None:
+    """A mirror gets its own token and never the first origin's."""
+    mirror = "https://mirror.example/a.bin"
+    connection = ScriptedConnection({HUB: [part()], mirror: [part()]})
+    for number, url in enumerate((HUB, mirror)):
+        await ask(connection, Origin(number, url), TOKENS)
+    assert authorizations(connection) == ["Bearer hub-token", None]
+
+
+# -- what is remembered, and expires --------------------------------------------------------------------------------
+
+
+async def test_no_redirect_leaves_nothing_to_remember() -> None:
+    """An origin that answers itself is asked itself."""
+    connection, origin = ScriptedConnection({HUB: [part()]}), Origin(0, HUB)
+    await ask(connection, origin)
+    assert origin.target is None
+
+
+@pytest.mark.shows("R25", "R13")
+async def test_a_validator_is_for_the_server_that_said_it() -> None:
+    """Of two servers that an address may lead to, only the one that named the content so gets its name back."""
+    other = "https://cdn2.example/a.bin"
+    connection = ScriptedConnection({HUB: [to(other), to(CDN)], CDN: [part()], other: [part({"ETag": '"v2"'})]})
+    asked = Asked(ByteRange(10, 20), 1000, Validator('"v1"', None, server_mark(URL(CDN))))
+    for origin in (Origin(0, HUB), Origin(0, HUB)):
+        assert isinstance((await Requester(Credentials({})).open(connection, origin, asked)).verdict, Partial)
+    conditions = [(url, fields.get("If-Range")) for url, fields in connection.asked]
+    assert conditions == [(HUB, None), (other, None), (HUB, None), (CDN, '"v1"')]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+@pytest.mark.shows("A6")
+async def test_an_expired_address_is_found_anew(status: int) -> None:
+    """When the remembered address answers as expired, the chain is walked again, to wherever it leads now."""
+    fresh = "https://cdn.example/a.bin?sig=fresh"
+    connection = ScriptedConnection(
+        {HUB: [to(CDN), to(fresh)], CDN: [part(), ScriptedResponse(status)], fresh: [part()]}
+    )
+    origin = Origin(0, HUB)
+    await ask(connection, origin)
+    answer = await ask(connection, origin)
+    assert connection.addresses == [HUB, CDN, CDN, HUB, fresh]
+    assert isinstance(answer.verdict, Partial)
+    assert str(origin.target) == fresh
+    assert [response.closed for response in connection.given] == [True, False, True, True, False]
+
+
+@pytest.mark.shows("A6", "B50")
+async def test_an_expired_address_is_walked_once() -> None:
+    """If the address is expired after the second walk too, that is the answer: nobody goes round in circles."""
+    connection = ScriptedConnection({HUB: [to(CDN)], CDN: [part(), ScriptedResponse(403)]})
+    origin = Origin(0, HUB)
+    await ask(connection, origin)
+    answer = await ask(connection, origin)
+    assert connection.addresses == [HUB, CDN, CDN, HUB, CDN]
+    assert isinstance(answer.verdict, Refused | NoRanges)
+    assert answer.response.head.status == 403
+
+
+@pytest.mark.parametrize("status", [416, 429, 500, 503])
+async def test_other_failures_do_not_expire_an_address(status: int) -> None:
+    """An address that is busy or fails is still the address."""
+    connection = ScriptedConnection({HUB: [to(CDN)], CDN: [part(), ScriptedResponse(status)]})
+    origin = Origin(0, HUB)
+    await ask(connection, origin)
+    answer = await ask(connection, origin)
+    assert connection.addresses == [HUB, CDN, CDN]
+    assert answer.response.head.status == status
+    assert origin.target is not None
+
+
+async def test_a_remembered_address_that_redirects_is_found_anew() -> None:
+    """When the remembered address leads on, the walk begins at its beginning, so that it has an end."""
+    moved = "https://cdn2.example/a.bin"
+    connection = ScriptedConnection({HUB: [to(CDN), to(moved)], CDN: [part(), to(moved)], moved: [part()]})
+    origin = Origin(0, HUB)
+    await ask(connection, origin)
+    await ask(connection, origin)
+    assert connection.addresses == [HUB, CDN, CDN, HUB, moved]
+    assert str(origin.target) == moved
+
+
+@pytest.mark.shows("A6")
+async def test_who_comes_late_uses_what_another_has_found() -> None:
+    """Of several workers that meet the same expiry one walks again; the others use the address that he has found."""
+    fresh = "https://cdn.example/a.bin?sig=fresh"
+    origin = Origin(0, HUB)
+
+    def expired_while_another_walked(_: Mapping[str, str]) -> ScriptedResponse:
+        origin.target = origin.target and origin.target.with_query("sig=fresh")
+        return ScriptedResponse(403)
+
+    connection = ScriptedConnection({HUB: [to(CDN)], CDN: [part(), expired_while_another_walked], fresh: [part()]})
+    await ask(connection, origin)
+    await ask(connection, origin)
+    assert connection.addresses == [HUB, CDN, CDN, fresh]
+    assert str(origin.target) == fresh
+
+
+@pytest.mark.shows("A6", "B50")
+async def test_an_expiring_link_of_a_real_server() -> None:
+    """Against a server whose links open a file twice, six ranges come, with as few walks as that takes."""
+    content = seeded_bytes(6000, seed=71)
+    async with AssetServer() as hub, AssetServer() as cdn:
+        file = cdn.add("/blob.bin", content)
+        origin = Origin(0, hub.add("/a.bin", faults=[ExpiringRedirect(file.url, uses=2)]).url)
+        connection = HttpTransport().connection()
+        body = b""
+        for start in range(0, 6000, 1000):
+            answer = await Requester(Credentials({})).open(connection, origin, Asked(ByteRange(start, start + 1000)))
+            body += await read_some(answer.response)
+            answer.response.close()
+        await connection.aclose()
+        assert body == content
+        assert len(hub.stats.requests) == 3

@@ -1,0 +1,257 @@
+"""The reader: a body goes where the verdict says, and never a byte of it anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import BadResponse, ContentChanged, LengthMismatch, RangeRefused, Throttled
+from grym_fetch.core.http import (
+    NO_VALIDATOR,
+    Asked,
+    Changed,
+    NoRanges,
+    Refused,
+    ResponseHead,
+    Unsatisfiable,
+    Whole,
+    WrongLength,
+    judge,
+)
+from grym_fetch.core.journal import piece_digest
+from grym_fetch.core.manifest import Asset
+from grym_fetch.core.origins import Origins
+from grym_fetch.core.ranges import ByteRange
+from grym_fetch.core.segments import UNBOUNDED, SegmentSizes
+from grym_fetch.testing import seeded_bytes
+from grym_fetch.transfer.request import Answer
+from grym_fetch.transfer.response import MOST_CHANGES, Attempt, ResponseReader, Restart, SingleStream
+from grym_fetch.transfer.state import DownloadState
+from tests.support.fakes import InlineThreads, MemoryFolder, MemoryStage, VirtualClock
+
+DATA = seeded_bytes(3000, seed=91)
+ASSET = Asset("a", "https://origin.example/a", "a", checksum=Checksum.of(DATA), size=len(DATA))
+
+
+class Body:
+    """The bytes of a range, a thousand at a time; ``meanwhile`` happens while the next ones are waited for."""
+
+    def __init__(self, start: int, stop: int, meanwhile: Callable[[], None] = lambda: None) -> None:
+        span = f"bytes {start}-{stop - 1}/{len(DATA)}"
+        self.head = ResponseHead(206, {"content-range": [span], "content-length": [str(stop - start)]})
+        self._left = DATA[start:stop]
+        self._meanwhile = meanwhile
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """The next bytes."""
+        data, count = self._left, min(len(buffer), len(self._left), 1000)
+        buffer[:count] = data[:count]
+        self._left = data[count:]
+        self._meanwhile()
+        return count
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Scene:
+    """An asset of which nothing is here yet, one connection at work on a segment, and what it has received."""
+
+    def __init__(self, start: int, stop: int, *, pinned: bool = True, promised: bool = True) -> None:
+        asset = ASSET if promised else replace(ASSET, size=None)
+        self.folder = MemoryFolder(str(ASSET.checksum))
+        self.origins = Origins(ASSET.urls)
+        self.content = DownloadState(
+            asset, self.origins, MemoryStage(self.folder), InlineThreads(), lambda: None, SegmentSizes()
+        )
+        self.received = 0
+        self.reader = ResponseReader(
+            self.content,
+            VirtualClock(),
+            pinned=pinned,
+            on_bytes=self._count,
+            piece_size=4096,
+            promised_size=promised,
+        )
+        segments = self.content.segments
+        # So small a content is given out in one go: cut it to what each connection shall have.
+        if start and (before := segments.take(length=start, horizon=UNBOUNDED)) is not None:
+            segments.cut(before, start)
+        segment = segments.take(length=stop - start, horizon=UNBOUNDED)
+        assert segment is not None
+        segments.cut(segment, stop)
+        self.attempt = Attempt(segment, self.origins.current, "origin.example", 0.0)
+
+    def ask_for_all(self) -> Attempt:
+        """Give all segments back, and have the connection ask for the whole."""
+        segments = self.content.segments
+        for segment in list(segments.in_flight):
+            segments.give_back(segment)
+        whole = segments.take_all()
+        assert whole is not None
+        return Attempt(whole, self.origins.current, "origin.example", 0.0)
+
+    def _count(self, _origin: object, count: int, _missing: int, _now: float) -> None:
+        self.received += count
+
+    async def receive(self, body: Body) -> None:
+        """Take it in as the answer to what was asked."""
+        segment = self.attempt.segment
+        asked = Asked(ByteRange(segment.start, segment.stop), len(DATA))
+        assert await self.reader.receive(self.attempt, Answer(body, judge(asked, body.head), is_page=False)) is None
+
+
+async def test_a_body_is_taken_in_whole() -> None:
+    """Its bytes are stored in their place and count once."""
+    scene = Scene(0, 2500)
+    await scene.receive(Body(0, 2500))
+    assert scene.received == scene.content.segments.on_hand_bytes == 2500
+    assert scene.folder.part == DATA[:2500]
+
+
+@pytest.mark.shows("U8", "R28")
+@pytest.mark.parametrize("kept", [0, 400, 1000, 1700])
+async def test_what_was_given_to_somebody_else_is_not_taken(kept: int) -> None:
+    """A segment that is cut short while its next bytes are under way ends there: what lies behind counts for others."""
+    scene = Scene(0, 2500)
+    segments = scene.content.segments
+    await scene.receive(Body(0, 2500, lambda: segments.cut(scene.attempt.segment, kept)))
+    assert scene.attempt.segment.position == scene.received == segments.on_hand_bytes == kept
+    assert scene.folder.part == DATA[:kept]
+    rest = segments.take(length=len(DATA), horizon=UNBOUNDED)
+    assert rest is not None
+    assert (rest.start, rest.stop) == (kept, len(DATA))
+
+
+@pytest.mark.shows("R22", "R4")
+@pytest.mark.parametrize("have_worked", [True, False])
+async def test_what_a_refused_range_means(have_worked: bool) -> None:
+    """Where ranges have worked, one refusal is a fault, to be tried again; two, or the very first, end them."""
+    scene = Scene(0, 2500)
+    origin = scene.attempt.origin
+    origin.ranges = True if have_worked else None
+    answer = Answer(Body(0, 2500), NoRanges("the range is another one"), is_page=False)
+    if have_worked:
+        with pytest.raises(RangeRefused):
+            await scene.reader.receive(scene.attempt, answer)
+        assert origin.ranges is True
+    assert await scene.reader.receive(scene.attempt, answer) is None
+    assert origin.ranges is False
+
+
+@pytest.mark.shows("R22", "B35")
+async def test_a_refusal_that_comes_late_is_no_further_failure() -> None:
+    """Others had asked for ranges before it was known that there are none; a refusal of the whole is one."""
+    scene = Scene(0, 2500)
+    scene.attempt.origin.ranges = False
+    answer = Answer(Body(0, 2500), NoRanges("the range is another one"), is_page=False)
+    with pytest.raises(SingleStream):
+        await scene.reader.receive(scene.attempt, answer)
+    whole = scene.ask_for_all()
+    with pytest.raises(RangeRefused):
+        await scene.reader.receive(whole, Answer(Body(0, 2500), Unsatisfiable(None), is_page=False))
+
+
+@pytest.mark.shows("R2", "S3")
+async def test_a_whole_stream_fills_the_gaps_and_nothing_else() -> None:
+    """What is on hand stays; each stretch around it is stored where it belongs, though it comes in one stream."""
+    scene = Scene(1000, 2000)
+    await scene.receive(Body(1000, 2000))
+    whole = scene.ask_for_all()
+    stream = Body(0, len(DATA))
+    answer = Answer(stream, Whole(len(DATA), NO_VALIDATOR, framed=True), is_page=False)
+    assert await scene.reader.receive(whole, answer) is None
+    assert scene.folder.part == DATA
+    assert sorted((p.start, p.stop) for p in scene.content.pieces) == [(0, 1000), (1000, 2000), (2000, 3000)]
+    assert all(piece_digest(DATA[p.start : p.stop]) == p.digest for p in scene.content.pieces)
+
+
+@pytest.mark.shows("R9", "R10", "R14")
+@pytest.mark.parametrize("pinned", [True, False])
+async def test_content_that_changes_again_and_again(pinned: bool) -> None:
+    """Each change starts it over; without a checksum it is soon read in one go, and in the end the origin is left."""
+    scene = Scene(0, 2500, pinned=pinned)
+    origin = scene.attempt.origin
+    for number in range(1, MOST_CHANGES + 2):
+        answer = Answer(Body(0, 2500), Changed("its ETag is another one", NO_VALIDATOR), is_page=False)
+        restart = await scene.reader.receive(scene.attempt, answer)
+        assert isinstance(restart, Restart)
+        assert origin.ranges is (False if not pinned and number >= MOST_CHANGES else None)
+    with pytest.raises(ContentChanged, match="again and again"):
+        await scene.reader.receive(scene.attempt, answer)
+
+
+@pytest.mark.shows("C1")
+async def test_a_page_is_remembered() -> None:
+    """A page among good answers is a hint that is still there when the checksum turns out to be wrong."""
+    scene = Scene(0, 2500)
+    refusal = Answer(Body(0, 2500), Refused(503, "status 503", transient=True), is_page=True)
+    with pytest.raises(Throttled):
+        await scene.reader.receive(scene.attempt, refusal)
+    await scene.receive(Body(0, 2500))
+    assert scene.attempt.origin.sent_page
+
+
+@pytest.mark.shows("R17", "R18", "R20", "B25")
+@pytest.mark.parametrize(
+    ("start", "total", "learned"),
+    [(1000, 1000, 1000), (1000, None, 1000), (0, 0, 0), (0, None, None), (1000, 2000, None)],
+    ids=["it ends here", "it has no more", "it is empty", "it says nothing", "it has more"],
+)
+async def test_a_range_that_cannot_be_satisfied(start: int, total: int | None, learned: int | None) -> None:
+    """A 416 behind all that is known is the end of it; one that cannot mean that, is a refusal of ranges."""
+    scene = Scene(start, 2500, promised=False)
+    answer = Answer(Body(0, 2500), Unsatisfiable(total), is_page=False)
+    assert await scene.reader.receive(scene.attempt, answer) is None
+    assert scene.content.size == learned
+    assert scene.attempt.origin.ranges is (None if learned is not None else False)
+
+
+@pytest.mark.shows("R18", "S3")
+async def test_without_a_checksum_a_416_must_say_where_the_end_is() -> None:
+    """One that does not may be a fault in the middle, and nothing else would tell: the whole is asked for."""
+    scene = Scene(1000, 2500, promised=False, pinned=False)
+    assert await scene.reader.receive(scene.attempt, Answer(Body(0, 2500), Unsatisfiable(None), is_page=False)) is None
+    assert scene.content.size is None
+    assert scene.attempt.origin.ranges is False
+
+
+@pytest.mark.shows("R8", "R17")
+async def test_a_416_with_another_length_than_was_promised() -> None:
+    """The manifest's size is not given up: the origin is not the right one."""
+    scene = Scene(0, 2500)
+    with pytest.raises(LengthMismatch, match="the manifest says 3000 bytes, the server 50"):
+        await scene.reader.receive(scene.attempt, Answer(Body(0, 2500), Unsatisfiable(50), is_page=False))
+
+
+@pytest.mark.shows("R8")
+@pytest.mark.parametrize("promised", [True, False])
+async def test_another_length(promised: bool) -> None:
+    """What the manifest promises holds; what was only learned may have changed, and it is all begun anew."""
+    scene = Scene(0, 2500, promised=promised)
+    await scene.content.learn_size(3000, scene.attempt.origin)
+    answer = Answer(Body(0, 2500), WrongLength(50), is_page=False)
+    if promised:
+        with pytest.raises(LengthMismatch):
+            await scene.reader.receive(scene.attempt, answer)
+    else:
+        restart = await scene.reader.receive(scene.attempt, answer)
+        assert isinstance(restart, Restart)
+        assert restart.forget_size
+
+
+@pytest.mark.shows("N4")
+@pytest.mark.parametrize("promised", [True, False], ids=["the manifest has a size", "nobody knows the size"])
+async def test_a_body_that_ends_with_its_connection(promised: bool) -> None:
+    """Without a checksum it is believed only where the manifest says how long it is."""
+    scene = Scene(0, 2500, pinned=False, promised=promised)
+    answer = Answer(Body(0, len(DATA)), Whole(None, NO_VALIDATOR, framed=False), is_page=False)
+    if promised:
+        assert await scene.reader.receive(scene.attempt, answer) is None
+        assert scene.folder.part == DATA
+    else:
+        with pytest.raises(BadResponse, match="nothing says where the content ends"):
+            await scene.reader.receive(scene.attempt, answer)

@@ -1,0 +1,508 @@
+"""The pool: never more connections than given, a fair share for each source, and every connection comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grym_fetch.core.origins import Origin
+from grym_fetch.core.segments import Segment
+from grym_fetch.core.world import Connection
+from grym_fetch.transfer import scheduler as module
+from grym_fetch.transfer.response import Attempt
+from grym_fetch.transfer.scheduler import Scheduler
+from tests.support.fakes import ScriptedConnection, ScriptedTransport
+
+
+async def turns(count: int = 20) -> None:
+    """Let everything happen that waits for nobody."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class Pool:
+    """What all sources of a test have in common: who is at work, and the most there ever were."""
+
+    def __init__(self) -> None:
+        self.at_work: list[FakeSource] = []
+        self.most = 0
+        self.most_per_host: Counter[str] = Counter()
+        self.begun: list[str] = []
+
+    def enter(self, source: FakeSource) -> None:
+        self.at_work.append(source)
+        self.begun.append(source.name)
+        self.most = max(self.most, len(self.at_work))
+        for host, count in Counter(other.host for other in self.at_work).items():
+            self.most_per_host[host] = max(self.most_per_host[host], count)
+
+
+class FakeSource:
+    """Has ``work`` attempts to give. Each one ends when `finish` is called, or at once if ``instant``."""
+
+    def __init__(self, pool: Pool, name: str, work: int, host: str = "h:80", *, instant: bool = False) -> None:
+        self.name = name
+        self.host = host
+        self.work = work
+        self.given: list[Attempt] = []
+        self.released: list[Attempt] = []
+        self.used: list[Connection] = []
+        self.failed: BaseException | None = None
+        self.asked = 0
+        self.kick: Callable[[], None] = lambda: None
+        self._pool = pool
+        self._instant = instant
+        self._gates: list[asyncio.Event] = []
+
+    def next_attempt(self, has_room: Callable[[str], bool]) -> Attempt | None:
+        self.asked += 1
+        if self.work == 0 or not has_room(self.host):
+            return None
+        self.work -= 1
+        attempt = Attempt(Segment(0, 10, 0), Origin(0, f"http://{self.host}/"), self.host, 0.0)
+        self.given.append(attempt)
+        return attempt
+
+    async def fetch(self, attempt: Attempt, connection: Connection) -> None:
+        assert isinstance(connection, ScriptedConnection)
+        connection.host = self.host
+        self.used.append(connection)
+        self._pool.enter(self)
+        try:
+            if not self._instant:
+                gate = asyncio.Event()
+                self._gates.append(gate)
+                await gate.wait()
+        finally:
+            self._pool.at_work.remove(self)
+
+    def release(self, attempt: Attempt) -> None:
+        self.released.append(attempt)
+
+    def fail(self, error: BaseException) -> None:
+        self.failed = error
+
+    def finish(self, count: int = 1) -> None:
+        """End the oldest attempts."""
+        for gate in self._gates[:count]:
+            gate.set()
+        del self._gates[:count]
+
+
+@pytest.fixture
+def pool() -> Pool:
+    return Pool()
+
+
+@pytest.fixture
+async def schedulers() -> AsyncIterator[Callable[..., Scheduler]]:
+    made: list[Scheduler] = []
+
+    def make(connections: int, per_host: int | None = None, transport: ScriptedTransport | None = None) -> Scheduler:
+        made.append(Scheduler(transport or ScriptedTransport(), connections=connections, per_host=per_host))
+        return made[-1]
+
+    yield make
+    for scheduler in made:
+        await scheduler.aclose()
+
+
+Make = Callable[..., Scheduler]
+
+
+# -- how many -------------------------------------------------------------------------------------------------------
+
+
+async def test_no_more_at_once_than_connections(pool: Pool, schedulers: Make) -> None:
+    """However much work there is, so many attempts are under way as there are connections, each with its own."""
+    transport = ScriptedTransport()
+    scheduler = schedulers(3, transport=transport)
+    source = FakeSource(pool, "a", 10)
+    scheduler.add(source, 0)
+    await turns()
+    assert len(pool.at_work) == 3
+    assert len(transport.connections) == 3
+    assert len(set(map(id, source.used))) == 3
+    while source.work or pool.at_work:
+        source.finish()
+        await turns()
+    assert pool.most == 3
+    assert len(source.released) == 10
+    assert len(transport.connections) == 3
+
+
+async def test_no_more_at_once_than_per_host(pool: Pool, schedulers: Make) -> None:
+    """A host has no more attempts than its limit; the free connections go to other hosts."""
+    scheduler = schedulers(5, per_host=2)
+    crowded, lonely = FakeSource(pool, "a", 10, "one:80"), FakeSource(pool, "b", 10, "two:80")
+    same = FakeSource(pool, "c", 10, "one:80")
+    for rank, source in enumerate((crowded, same, lonely)):
+        scheduler.add(source, rank)
+    await turns()
+    assert Counter(source.name for source in pool.at_work) == {"a": 1, "c": 1, "b": 2}
+    crowded.work = 0
+    crowded.finish()
+    await turns()
+    assert Counter(source.name for source in pool.at_work) == {"b": 2, "c": 2}
+    assert pool.most_per_host == {"one:80": 2, "two:80": 2}
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.integers(1, 5),
+    st.one_of(st.none(), st.integers(1, 3)),
+    st.lists(st.tuples(st.integers(0, 6), st.sampled_from("xyz")), max_size=6),
+    st.randoms(use_true_random=False),
+)
+def test_any_load_is_served_within_the_limits(
+    connections: int, per_host: int | None, load: list[tuple[int, str]], random: Random
+) -> None:
+    """Whatever the sources want and in whatever order they end: all is done, and no limit is ever broken."""
+
+    async def scenario() -> None:
+        pool = Pool()
+        scheduler = Scheduler(ScriptedTransport(), connections=connections, per_host=per_host)
+        sources = [FakeSource(pool, str(n), work, host) for n, (work, host) in enumerate(load)]
+        try:
+            for rank, source in enumerate(sources):
+                scheduler.add(source, rank)
+            await turns()
+            while pool.at_work:
+                random.choice(pool.at_work).finish()
+                await turns()
+        finally:
+            await scheduler.aclose()
+        assert [len(source.released) for source in sources] == [work for work, _ in load]
+        assert pool.most <= connections
+        assert all(count <= (per_host or connections) for count in pool.most_per_host.values())
+
+    asyncio.run(scenario())
+
+
+# -- who ------------------------------------------------------------------------------------------------------------
+
+
+async def test_connections_are_shared_out_evenly(pool: Pool, schedulers: Make) -> None:
+    """Each source gets one before any gets a second; what is over goes to the one of the lowest rank."""
+    scheduler = schedulers(4)
+    for rank, name in enumerate("abc"):
+        scheduler.add(FakeSource(pool, name, 9), rank)
+    await turns()
+    assert pool.begun == ["a", "b", "c", "a"]
+
+
+async def test_the_rank_decides_among_equals(pool: Pool, schedulers: Make) -> None:
+    """Who was asked for first is served first, in whatever order the sources were added."""
+    scheduler = schedulers(1)
+    for name, rank in [("c", 3), ("a", 1), ("b", 2)]:
+        scheduler.add(FakeSource(pool, name, 1, instant=True), rank)
+    await turns()
+    assert pool.begun == ["a", "b", "c"]
+
+
+async def test_no_small_source_waits_for_a_big_one(pool: Pool, schedulers: Make) -> None:
+    """When a big source has all connections, the first that gets free goes to whoever has none."""
+    scheduler = schedulers(3)
+    big, small = FakeSource(pool, "big", 99), FakeSource(pool, "small", 1)
+    scheduler.add(big, 0)
+    await turns()
+    scheduler.add(small, 1)
+    await turns()
+    assert pool.begun == ["big"] * 3
+    big.finish()
+    await turns()
+    assert pool.begun == ["big"] * 3 + ["small"]
+
+
+async def test_what_is_over_does_not_count(pool: Pool, schedulers: Make) -> None:
+    """A source that has ended its attempt has fewer at work than the others, and gets the next connection."""
+    scheduler = schedulers(2)
+    first, second = FakeSource(pool, "a", 9), FakeSource(pool, "b", 9)
+    scheduler.add(first, 0)
+    scheduler.add(second, 1)
+    await turns()
+    for _ in range(3):
+        second.finish()
+        await turns()
+    assert pool.begun == ["a", "b", "b", "b", "b"]
+
+
+async def test_a_full_host_holds_up_no_other(pool: Pool, schedulers: Make) -> None:
+    """A source whose host is at its limit is passed over for one of another host."""
+    scheduler = schedulers(2, per_host=1)
+    for rank, (name, host) in enumerate([("a", "one:80"), ("b", "one:80"), ("c", "two:80")]):
+        scheduler.add(FakeSource(pool, name, 1, host), rank)
+    await turns()
+    assert pool.begun == ["a", "c"]
+
+
+async def test_who_has_no_work_is_passed_over(pool: Pool, schedulers: Make) -> None:
+    """A source that waits holds nobody up, and is served as soon as it has work."""
+    scheduler = schedulers(1)
+    waiting, busy = FakeSource(pool, "a", 0), FakeSource(pool, "b", 3)
+    scheduler.add(waiting, 0)
+    scheduler.add(busy, 1)
+    await turns()
+    assert pool.begun == ["b"]
+    waiting.work = 1
+    busy.finish()
+    await turns()
+    assert pool.begun == ["b", "a"]
+
+
+async def test_new_work_is_found_by_a_kick(pool: Pool, schedulers: Make) -> None:
+    """Work that comes up later begins when the scheduler is told, and not before."""
+    scheduler = schedulers(1)
+    source = FakeSource(pool, "a", 0)
+    scheduler.add(source, 0)
+    await turns()
+    source.work = 1
+    await turns()
+    assert pool.at_work == []
+    scheduler.kick()
+    await turns()
+    assert pool.at_work == [source]
+
+
+async def test_many_kicks_are_one_look(pool: Pool, schedulers: Make) -> None:
+    """However often it is told within one turn of the loop, the scheduler asks once."""
+    scheduler = schedulers(1)
+    source = FakeSource(pool, "a", 0)
+    scheduler.add(source, 0)
+    await turns()
+    before = source.asked
+    for _ in range(100):
+        scheduler.kick()
+    await turns()
+    assert source.asked == before + 1
+
+
+async def test_a_removed_source_is_asked_no_more(pool: Pool, schedulers: Make) -> None:
+    """After its removal a source gets nothing new; what it has under way it ends itself, and its place is free."""
+    scheduler = schedulers(1)
+    first, second = FakeSource(pool, "a", 5), FakeSource(pool, "b", 1)
+    scheduler.add(first, 0)
+    scheduler.add(second, 1)
+    await turns()
+    scheduler.remove(first)
+    first.finish()
+    await turns()
+    assert pool.begun == ["a", "b"]
+    assert len(first.released) == 1
+
+
+async def test_the_open_connection_is_preferred(pool: Pool, schedulers: Make) -> None:
+    """A host that was asked before is asked over the socket that is open to it; a new one over an unused place."""
+    transport = ScriptedTransport()
+    scheduler = schedulers(3, transport=transport)
+    for host in ("one:80", "two:80", "one:80", "three:80", "two:80"):
+        source = FakeSource(pool, host, 1, host, instant=True)
+        scheduler.add(source, 0)
+        await turns()
+        scheduler.remove(source)
+    assert [connection.host for connection in transport.connections] == ["one:80", "two:80", "three:80"]
+
+
+class CountedSource(FakeSource):
+    """Counts how often it is looked up."""
+
+    looked_up = 0
+
+    def __hash__(self) -> int:
+        CountedSource.looked_up += 1
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+async def test_many_sources_cost_no_more_each_than_a_few(pool: Pool, schedulers: Make) -> None:
+    """A look at ten times as many sources that cannot be served takes ten times as long, not a hundred times."""
+    costs = []
+    for count in (20, 200):
+        scheduler = schedulers(8, per_host=2)
+        for rank in range(count):
+            scheduler.add(CountedSource(pool, str(rank), 1), rank)
+        await turns()
+        CountedSource.looked_up = 0
+        scheduler.kick()
+        await turns()
+        costs.append(CountedSource.looked_up)
+    assert costs[1] <= 20 * costs[0]
+
+
+async def test_adding_many_sources_costs_no_more_each(pool: Pool, schedulers: Make) -> None:
+    """The ten-thousandth source is added as quickly as the first."""
+    costs = []
+    for count in (20, 200):
+        scheduler = schedulers(1)
+        CountedSource.looked_up = 0
+        for rank in range(count):
+            scheduler.add(CountedSource(pool, str(rank), 0), rank)
+        costs.append(CountedSource.looked_up)
+    assert costs[1] <= 20 * costs[0]
+
+
+# -- the heartbeat --------------------------------------------------------------------------------------------------
+
+
+async def test_an_idle_connection_looks_again(pool: Pool, schedulers: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While some work and others are idle, sources are asked again after a while: a slow one may share by then."""
+    monkeypatch.setattr(module, "HEARTBEAT", 0)
+    scheduler = schedulers(2)
+    source = FakeSource(pool, "a", 1)
+    scheduler.add(source, 0)
+    await turns()
+    source.work = 1
+    await turns()
+    assert pool.begun == ["a", "a"]
+
+
+@pytest.mark.parametrize("work", [0, 2], ids=["nobody works", "all work"])
+async def test_nobody_looks_in_vain(pool: Pool, schedulers: Make, monkeypatch: pytest.MonkeyPatch, work: int) -> None:
+    """Where nothing is under way, or no connection is idle, there is no heartbeat."""
+    monkeypatch.setattr(module, "HEARTBEAT", 0)
+    scheduler = schedulers(2)
+    source = FakeSource(pool, "a", work)
+    scheduler.add(source, 0)
+    await turns()
+    asked = source.asked
+    await turns()
+    assert source.asked == asked
+
+
+async def test_no_heartbeat_outlives_the_scheduler(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed scheduler asks nobody."""
+    monkeypatch.setattr(module, "HEARTBEAT", 0)
+    scheduler = Scheduler(ScriptedTransport(), connections=2)
+    source = FakeSource(pool, "a", 1)
+    scheduler.add(source, 0)
+    await turns()
+    await scheduler.aclose()
+    await turns()
+    asked = source.asked
+    await turns()
+    assert source.asked == asked
+
+
+# -- how it ends ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["at work", "before it began"])
+async def test_a_cancelled_attempt_gives_its_connection_back(pool: Pool, schedulers: Make, begun: bool) -> None:
+    """An attempt that is cancelled, even before its first step, releases its segment and frees its connection."""
+    scheduler = schedulers(1)
+    source = FakeSource(pool, "a", 2)
+    scheduler.add(source, 0)
+    # One turn gives the attempt out, the next one begins it.
+    await turns(20 if begun else 1)
+    assert len(pool.begun) == begun
+    task = source.given[0].task
+    assert task is not None
+    task.cancel()
+    await turns()
+    assert source.released == source.given[:1]
+    assert pool.at_work == [source]
+    assert len(source.given) == 2
+
+
+async def test_closing_ends_all_and_closes_all(pool: Pool) -> None:
+    """Closing cancels what is under way, waits for it, and closes each connection."""
+    transport = ScriptedTransport()
+    scheduler = Scheduler(transport, connections=3)
+    source = FakeSource(pool, "a", 2)
+    scheduler.add(source, 0)
+    await turns()
+    await scheduler.aclose()
+    assert pool.at_work == []
+    assert all(connection.closed for connection in transport.connections)
+    assert len(transport.connections) == 3
+    await turns()
+    assert set(source.released) == set(source.given)
+    assert len(source.released) == 2
+
+
+async def test_closing_waits_for_those_who_take_their_time(pool: Pool) -> None:
+    """An attempt that still has to store what has arrived is waited for, also if the closing is itself cancelled."""
+    transport = ScriptedTransport()
+    scheduler = Scheduler(transport, connections=1)
+    stored = asyncio.Event()
+
+    class Storing(FakeSource):
+        async def fetch(self, attempt: Attempt, connection: Connection) -> None:
+            try:
+                await super().fetch(attempt, connection)
+            finally:
+                await stored.wait()
+
+    scheduler.add(Storing(pool, "a", 1), 0)
+    await turns()
+    closing = asyncio.ensure_future(scheduler.aclose())
+    await turns()
+    closing.cancel()
+    await turns()
+    assert not closing.done()
+    stored.set()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+
+
+async def test_nothing_begins_after_closing(pool: Pool) -> None:
+    """A source that still has work when the scheduler closes gets no connection any more."""
+    scheduler = Scheduler(ScriptedTransport(), connections=1)
+    source = FakeSource(pool, "a", 5)
+    scheduler.add(source, 0)
+    await turns()
+    await scheduler.aclose()
+    await turns()
+    at_work, begun = list(pool.at_work), list(pool.begun)
+    source.work = 0
+    await scheduler.aclose()
+    assert at_work == []
+    assert begun == ["a"]
+
+
+async def test_a_cancelled_closing_still_closes_the_connections(pool: Pool) -> None:
+    """A second interruption while the scheduler closes does not leave sockets open."""
+    transport = ScriptedTransport()
+    scheduler = Scheduler(transport, connections=2)
+    source = FakeSource(pool, "a", 1)
+    scheduler.add(source, 0)
+    await turns()
+    closing = asyncio.ensure_future(scheduler.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert [connection.closed for connection in transport.connections] == [True, True]
+
+
+@pytest.mark.parametrize("name", ["next_attempt", "fetch", "release"])
+async def test_a_bug_in_one_source_harms_no_other(
+    pool: Pool, schedulers: Callable[..., Scheduler], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A source that raises where nobody waits for it is told so, and the others go on being served."""
+    bug = TypeError("a bug")
+
+    def raising(*_: object) -> None:
+        raise bug
+
+    async def raising_later(*_: object) -> None:
+        raise bug
+
+    bad, good = (FakeSource(pool, name, 3, instant=True) for name in ("bad", "good"))
+    monkeypatch.setattr(bad, name, raising_later if name == "fetch" else raising)
+    scheduler = schedulers(1)
+    scheduler.add(bad, rank=0)
+    scheduler.add(good, rank=1)
+    await turns()
+    assert bad.failed is bug
+    assert len(good.released) == 3
+    for source in (bad, good):
+        scheduler.remove(source)

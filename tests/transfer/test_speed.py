@@ -1,0 +1,279 @@
+"""How the work is shared, in a network of the mind: times are counted in virtual seconds, so that they are exact.
+
+Rules: nobody waits. A loop jumps to the moment when the next thing happens, disks and hashes take no time, and each
+connection gets its bytes at the rate that a test gives it. Real seconds are for `make bench`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grym_fetch import SyncFailed
+from grym_fetch.core.errors import ConnectionLost
+from grym_fetch.core.segments import SegmentSizes
+from grym_fetch.disk.stage import DiskStage
+from grym_fetch.testing import seeded_bytes
+from tests.support.fakes import VirtualLoop
+from tests.support.invariants import Recorder
+from tests.support.project import KIB, Project
+from tests.support.small_world import OneConnection, SmallWorld
+
+MIB = 1024 * KIB
+SIZES = SegmentSizes(piece=128 * KIB, first=MIB, smallest=64 * KIB, largest=4 * MIB, window=4 * MIB)
+SIZE = 24 * MIB
+CONTENT = seeded_bytes(SIZE, seed=1)
+ONE, TWO, THREE = (f"https://{name}.example.org/a.bin" for name in ("one", "two", "three"))
+RATE = MIB / 2
+
+Speed = Callable[[OneConnection, str], float]
+"""Bytes per second of a connection to an address, now."""
+
+
+class LoopClock:
+    """The loop's time."""
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def wall(self) -> float:
+        return 1_800_000_000.0 + self.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def jitter(self) -> float:
+        return 0.5
+
+
+class Network:
+    """One asset at some addresses. ``given`` counts the bytes that each one sent."""
+
+    def __init__(self, tmp_path: Path, speed: Speed, *, contents: Mapping[str, bytes], delay: float = 0.0) -> None:
+        self.given: Counter[str] = Counter()
+        self.world = SmallWorld(contents, pace=self._pace, chunk=64 * KIB, clock=lambda _: LoopClock())
+        self.project = Project(tmp_path / f"p{len(list(tmp_path.iterdir()))}")
+        self.path = self.project.add("a", [url for url, content in contents.items() if len(content) == SIZE], CONTENT)
+        self._speed = speed
+        self.delay: Callable[[], float] = lambda: delay
+
+    async def _pace(self, connection: OneConnection, url: str, count: int) -> None:
+        rate = self._speed(connection, url)
+        if rate <= 0:
+            raise ConnectionLost(url, "the connection broke off")
+        await asyncio.sleep(count / rate if count else self.delay())
+        self.given[url] += count
+
+    def sync(self, *, pinned: bool = True, **settings: Any) -> float:
+        """Fetch it and return how many seconds that took."""
+        if not pinned:
+            del self.project.entries[0]["checksum"]
+            self.project.write()
+
+        async def run() -> float:
+            async with self.world.manager(self.project, **{"sizes": SIZES, "parallel": 4, **settings}) as manager:
+                self.heard = Recorder(manager)
+                began = asyncio.get_running_loop().time()
+                await manager.sync()
+                return asyncio.get_running_loop().time() - began
+
+        with self.world.in_place(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            return runner.run(run())
+
+
+def steady(rates: Mapping[str, float]) -> Speed:
+    """Each address has its rate a connection, whatever happens."""
+    return lambda _, url: rates[url]
+
+
+def breaks_after(speed: Speed, url: str, count: int, network: list[Network]) -> Speed:
+    """The same, but an address gives so many bytes and no more."""
+    return lambda connection, asked: (
+        0.0 if asked == url and network[0].given[url] >= count else speed(connection, asked)
+    )
+
+
+# -- connections ------------------------------------------------------------------------------------------------------
+
+
+def test_four_connections_are_four_times_as_fast(tmp_path: Path) -> None:
+    """Where each connection has its own limit, four give four times the speed."""
+    one = Network(tmp_path, steady({ONE: RATE}), contents={ONE: CONTENT}).sync(parallel=1)
+    four = Network(tmp_path, steady({ONE: RATE}), contents={ONE: CONTENT}).sync()
+    assert one == pytest.approx(SIZE / RATE, rel=0.01)
+    assert one / four >= 3.9
+
+
+def test_round_trips_are_lost_in_the_transfer(tmp_path: Path) -> None:
+    """80 ms before each answer cost a few percent, since segments are as long as two seconds of the link."""
+    near = Network(tmp_path, steady({ONE: RATE}), contents={ONE: CONTENT}).sync()
+    far = Network(tmp_path, steady({ONE: RATE}), contents={ONE: CONTENT}, delay=0.08).sync()
+    assert far / near <= 1.15
+
+
+@pytest.mark.parametrize("when", [0.25, 0.5, 0.9], ids=["early", "half-way", "late"])
+def test_a_straggler_does_not_set_the_time(tmp_path: Path, when: float) -> None:
+    """One connection of four falls to 1/50 of its speed: others take its work over, at the end and before."""
+    slow: list[tuple[OneConnection, int]] = []
+    networks: list[Network] = []
+
+    def speed(connection: OneConnection, _: str) -> float:
+        if not slow and networks[0].given[ONE] >= when * SIZE:
+            slow.append((connection, connection.sockets))
+        return RATE / 50 if (connection, connection.sockets) in slow else RATE
+
+    calm = Network(tmp_path, steady({ONE: RATE}), contents={ONE: CONTENT}).sync()
+    networks.append(Network(tmp_path, speed, contents={ONE: CONTENT}))
+    assert networks[0].sync() / calm <= 1.25
+    assert networks[0].given[ONE] <= SIZE + MIB
+
+
+def test_a_server_that_thinks_is_waited_for(tmp_path: Path) -> None:
+    """Two seconds before each answer, after a quick beginning: nobody takes work from one that waits, over and over."""
+    networks: list[Network] = []
+    networks.append(Network(tmp_path, steady({ONE: RATE}), contents={ONE: CONTENT}))
+    networks[0].delay = lambda: 2.0 if networks[0].given[ONE] > 4 * MIB else 0.01
+    assert networks[0].sync() <= 24
+    assert len(networks[0].world.requests) <= 40
+
+
+def test_many_small_files_on_a_slow_link(tmp_path: Path) -> None:
+    """They are put in place every second, not at the end, and a large file has its share of connections meanwhile."""
+    contents = {f"https://one.example.org/{n}": seeded_bytes(20 * KIB, seed=n) for n in range(200)}
+    network = Network(
+        tmp_path, lambda _, url: 40.0 * KIB if url in contents else RATE, contents={ONE: CONTENT, **contents}
+    )
+    for n, (url, content) in enumerate(contents.items()):
+        network.project.add(f"small-{n}", [url], content)
+    network.sync()
+    began, *events = network.heard.events
+    ends = [event.time for event in events if event.type == "asset_verified"]
+    assert len(ends) == 201
+    assert max(after - before for before, after in pairwise([began.time, *ends])) <= 2.0
+    first = next(event for event in events if event.type == "progress" and event.asset == "a")
+    assert first.time - began.time <= 1.5
+
+
+# -- mirrors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("every", "arrives"), [(3 * MIB, True), (MIB, False)])
+@pytest.mark.shows("A19")
+def test_only_real_progress_renews_the_budget(tmp_path: Path, every: int, arrives: bool) -> None:
+    """A server that breaks off again and again is asked again as long as it brings something each time."""
+    breaks = iter(range(every, SIZE, every))
+    due = next(breaks)
+
+    def speed(*_: object) -> float:
+        nonlocal due
+        if network.given[ONE] < due:
+            return RATE
+        due = next(breaks, SIZE)
+        return 0.0
+
+    network = Network(tmp_path, speed, contents={ONE: CONTENT})
+    if not arrives:
+        with pytest.raises(SyncFailed):
+            network.sync(retries=1, parallel=1)
+        return
+    network.sync(retries=1, parallel=1)
+    assert network.path.read_bytes() == CONTENT
+    assert len(network.heard.of("retry_scheduled")) >= SIZE // every - 2
+
+
+def test_mirrors_one_after_the_other(tmp_path: Path) -> None:
+    """By default one address is asked as long as it does."""
+    network = Network(tmp_path, steady({ONE: RATE, TWO: 9 * RATE}), contents={ONE: CONTENT, TWO: CONTENT})
+    network.sync()
+    assert network.given == {ONE: SIZE}
+
+
+def test_mirrors_together_add_up(tmp_path: Path) -> None:
+    """Two addresses with one connection each give the speed of both."""
+    both = {ONE: CONTENT, TWO: CONTENT}
+    alone = Network(tmp_path, steady({ONE: RATE, TWO: RATE}), contents=both).sync(parallel=2, max_per_host=1)
+    network = Network(tmp_path, steady({ONE: RATE, TWO: RATE}), contents=both)
+    together = network.sync(parallel=2, max_per_host=1, mirrors="together")
+    assert alone / together >= 1.9
+    assert network.given[ONE] == pytest.approx(SIZE / 2, rel=0.1)
+
+
+def test_connections_go_where_they_are_fast(tmp_path: Path) -> None:
+    """Three addresses, four connections: each gets them in proportion to its speed, the hopeless one none."""
+    rates = {ONE: RATE, TWO: 3 * RATE, THREE: RATE / 50}
+    network = Network(tmp_path, steady(rates), contents=dict.fromkeys(rates, CONTENT))
+    seconds = network.sync(mirrors="together")
+    assert network.given[TWO] > 4 * network.given[ONE]
+    assert network.given[THREE] <= MIB
+    assert seconds <= 1.75 * SIZE / (4 * 3 * RATE)  # which has the time in which all were measured
+
+
+def test_a_mirror_that_fails_is_made_up_for(tmp_path: Path) -> None:
+    """One of two breaks off for good: what it gave stays, the other one gives the rest, and it is told."""
+    networks: list[Network] = []
+    speed = breaks_after(steady({ONE: RATE, TWO: RATE}), ONE, 4 * MIB, networks)
+    networks.append(Network(tmp_path, speed, contents={ONE: CONTENT, TWO: CONTENT}))
+    networks[0].sync(mirrors="together")
+    assert networks[0].path.read_bytes() == CONTENT
+    assert 4 * MIB <= networks[0].given[ONE] <= 5 * MIB
+    assert networks[0].given.total() <= SIZE + MIB
+    [switch] = networks[0].heard.of("mirror_switched")
+    assert (switch["from"], switch["to"]) == (ONE, TWO)
+
+
+def test_a_mirror_that_lies_is_found_out(tmp_path: Path) -> None:
+    """Pieces of a good and a bad address were joined: one of them is trusted with the whole, until it is right."""
+    bad = CONTENT[: 5 * MIB] + b"another content" + CONTENT[5 * MIB + 15 :]
+    for contents in ({ONE: bad, TWO: CONTENT}, {ONE: CONTENT, TWO: bad}):
+        network = Network(tmp_path, steady({ONE: RATE, TWO: RATE}), contents=contents)
+        network.sync(mirrors="together")
+        assert network.path.read_bytes() == CONTENT
+        assert network.given.total() <= 3 * SIZE
+
+
+def test_when_all_mirrors_fail_it_ends(tmp_path: Path) -> None:
+    """Each has its own budget, and the error names each."""
+    network = Network(tmp_path, steady({ONE: 0.0, TWO: 0.0}), contents={ONE: CONTENT, TWO: CONTENT})
+    with pytest.raises(SyncFailed, match=r"(?s)one\.example\.org.*two\.example\.org"):
+        network.sync(mirrors="together")
+
+
+def test_without_a_checksum_mirrors_are_not_mixed(tmp_path: Path) -> None:
+    """Nothing says that what two addresses have is the same: one is asked."""
+    network = Network(tmp_path, steady({ONE: RATE, TWO: RATE}), contents={ONE: CONTENT, TWO: CONTENT})
+    network.sync(pinned=False, mirrors="together", allow_unpinned=True)
+    assert network.given == {ONE: SIZE}
+
+
+# -- resuming ---------------------------------------------------------------------------------------------------------
+
+
+def test_new_bytes_come_while_old_ones_are_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier run left is read back beside the download of the rest, however much of it there is."""
+    monkeypatch.setattr("grym_fetch.transfer.hashing.STRIDE", SIZES.piece)
+    networks: list[Network] = []
+    most = 18 * MIB
+    networks.append(Network(tmp_path, breaks_after(steady({ONE: RATE}), ONE, most, networks), contents={ONE: CONTENT}))
+    network = networks[0]
+    with pytest.raises(SyncFailed):
+        network.sync()
+    network.given.clear()
+    network.world.requests.clear()
+    asked: list[int] = []
+    prove = DiskStage._prove
+
+    def prove_and_look(self: DiskStage, *arguments: Any) -> int:
+        asked.append(len(network.world.requests))
+        return prove(self, *arguments)
+
+    monkeypatch.setattr(DiskStage, "_prove", prove_and_look)
+    network.sync()
+    assert network.path.read_bytes() == CONTENT
+    assert len(asked) > 100
+    assert asked[10] > 0
