@@ -67,11 +67,6 @@ class Frontier:
         self._wakeup.set()
 
     @property
-    def unproved(self) -> PieceTable:
-        """What an earlier process claimed and nobody has compared yet."""
-        return self._claims
-
-    @property
     def reach(self) -> int:
         """Where the frontier would be if it had passed what an earlier process left: it costs time, and no bytes.
 

@@ -151,16 +151,16 @@ class ResponseReader:
                 return await self._whole(attempt, answer.response, length, validator, framed=framed)
             case http.Unsatisfiable(total=total):
                 return await self._unsatisfiable(attempt, total)
-            case http.Changed(reason=reason):
+            case http.OtherRepresentation(reason=reason):
                 return self._changed(origin, reason)
             case http.WrongLength(actual=actual, hint=hint):
                 return self._wrong_length(origin, actual, hint)
             case http.WrongDigest(actual=digest):
                 origin.digest = digest
                 raise IntegrityError(f"checksum mismatch: by its own Repr-Digest the server has {digest}")
-            case http.NoRanges(reason=reason):
+            case http.UnusableRange(reason=reason):
                 self._no_ranges(attempt, reason)
-            case http.Refused(status=status, reason=reason, retry_after=retry_after):
+            case http.ErrorStatus(status=status, reason=reason, retry_after=retry_after):
                 if status in (429, 503) or retry_after is not None:
                     raise Throttled(origin.url, status, reason, retry_after)
                 raise BadStatus(origin.url, status, reason)

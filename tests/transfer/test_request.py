@@ -10,7 +10,7 @@ from yarl import URL
 
 from grym_fetch.core.addresses import MAX_REDIRECTS, Credentials, server_mark
 from grym_fetch.core.errors import ConnectFailed, PolicyRefused, TooManyRedirects
-from grym_fetch.core.http import Asked, Broken, NoRanges, Partial, Refused, Validator
+from grym_fetch.core.http import Asked, Broken, UnusableRange, Partial, ErrorStatus, Validator
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.net.client import HttpTransport
@@ -319,7 +319,7 @@ async def test_an_expired_address_is_walked_once() -> None:
     await ask(connection, origin)
     answer = await ask(connection, origin)
     assert connection.addresses == [HUB, CDN, CDN, HUB, CDN]
-    assert isinstance(answer.verdict, Refused | NoRanges)
+    assert isinstance(answer.verdict, ErrorStatus | UnusableRange)
     assert answer.response.head.status == 403
 
 

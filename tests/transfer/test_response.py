@@ -12,9 +12,9 @@ from grym_fetch.core.errors import BadResponse, ContentChanged, LengthMismatch, 
 from grym_fetch.core.http import (
     NO_VALIDATOR,
     Asked,
-    Changed,
-    NoRanges,
-    Refused,
+    OtherRepresentation,
+    UnusableRange,
+    ErrorStatus,
     ResponseHead,
     Unsatisfiable,
     Whole,
@@ -133,7 +133,7 @@ async def test_what_a_refused_range_means(have_worked: bool) -> None:
     scene = Scene(0, 2500)
     origin = scene.attempt.origin
     origin.ranges = True if have_worked else None
-    answer = Answer(Body(0, 2500), NoRanges("the range is another one"), is_page=False)
+    answer = Answer(Body(0, 2500), UnusableRange("the range is another one"), is_page=False)
     if have_worked:
         with pytest.raises(RangeRefused):
             await scene.reader.receive(scene.attempt, answer)
@@ -147,7 +147,7 @@ async def test_a_refusal_that_comes_late_is_no_further_failure() -> None:
     """Others had asked for ranges before it was known that there are none; a refusal of the whole is one."""
     scene = Scene(0, 2500)
     scene.attempt.origin.ranges = False
-    answer = Answer(Body(0, 2500), NoRanges("the range is another one"), is_page=False)
+    answer = Answer(Body(0, 2500), UnusableRange("the range is another one"), is_page=False)
     with pytest.raises(SingleStream):
         await scene.reader.receive(scene.attempt, answer)
     whole = scene.ask_for_all()
@@ -176,7 +176,7 @@ async def test_content_that_changes_again_and_again(pinned: bool) -> None:
     scene = Scene(0, 2500, pinned=pinned)
     origin = scene.attempt.origin
     for number in range(1, MOST_CHANGES + 2):
-        answer = Answer(Body(0, 2500), Changed("its ETag is another one", NO_VALIDATOR), is_page=False)
+        answer = Answer(Body(0, 2500), OtherRepresentation("its ETag is another one", NO_VALIDATOR), is_page=False)
         restart = await scene.reader.receive(scene.attempt, answer)
         assert isinstance(restart, Restart)
         assert origin.ranges is (False if not pinned and number >= MOST_CHANGES else None)
@@ -188,7 +188,7 @@ async def test_content_that_changes_again_and_again(pinned: bool) -> None:
 async def test_a_page_is_remembered() -> None:
     """A page among good answers is a hint that is still there when the checksum turns out to be wrong."""
     scene = Scene(0, 2500)
-    refusal = Answer(Body(0, 2500), Refused(503, "status 503", transient=True), is_page=True)
+    refusal = Answer(Body(0, 2500), ErrorStatus(503, "status 503"), is_page=True)
     with pytest.raises(Throttled):
         await scene.reader.receive(scene.attempt, refusal)
     await scene.receive(Body(0, 2500))
