@@ -18,7 +18,7 @@ from types import MappingProxyType
 from grym_fetch.core.digest import Algorithm, Checksum
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 
-MAX_RETRY_AFTER = 120.0
+MAX_RETRY_AFTER_S = 120.0
 """Seconds. A server that asks for more is left for another origin, or asked again after this long."""
 
 

@@ -21,9 +21,9 @@ from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, Step, next
 from grym_fetch.core.segments import MIB
 from grym_fetch.core.text import redact_url
 
-CRAWL = 1024.0
+CRAWL_BYTES_PER_S = 1024.0
 """Bytes per second, over all connections to an origin. One that is slower for long is left, if there is another."""
-PROGRESS = 2 * MIB
+PROGRESS_BYTES = 2 * MIB
 """Bytes that count as progress: they renew an origin's budget of retries."""
 
 
@@ -72,7 +72,7 @@ class Origin:
     def delivered(self, count: int) -> None:
         """Take note of bytes that came from here."""
         self._progress += count
-        if self._progress >= PROGRESS:
+        if self._progress >= PROGRESS_BYTES:
             self._progress = 0
             self.failures = 0
 
@@ -125,7 +125,7 @@ class Origins:
         ``rate`` in bytes per second, ``patience`` in seconds. Against a mirror that keeps us busy with a few bytes now
         and then. Where they are asked together, the idle ones take over by themselves.
         """
-        if self.together or rate >= CRAWL:
+        if self.together or rate >= CRAWL_BYTES_PER_S:
             self._crawls = None
             return None
         if self._crawls is None or self._crawls[0] is not self.current:

@@ -23,7 +23,7 @@ from grym_fetch.core.errors import (
     Throttled,
     TooManyRedirects,
 )
-from grym_fetch.core.http import MAX_RETRY_AFTER, is_transient
+from grym_fetch.core.http import MAX_RETRY_AFTER_S, is_transient
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def next_step(error: GrymFetchError, *, failures: int, alternatives: bool, polic
     delay = backoff(failures, policy, jitter)
     if isinstance(error, Throttled) and error.retry_after is not None:
         # Told to wait: at least that long, with a little jitter so that all clients do not come back at once.
-        delay = min(error.retry_after, MAX_RETRY_AFTER) + delay * 0.1
+        delay = min(error.retry_after, MAX_RETRY_AFTER_S) + delay * 0.1
     # A server that does not answer at all, or wants to be left alone, is left at once. One that broke off gets a
     # second chance first: most such breaks are passing, and its connection is known to be good.
     if alternatives and (failures >= 2 or isinstance(error, ConnectFailed | Throttled | BadResponse)):

@@ -34,11 +34,11 @@ class SegmentSizes:
     """The most that is taken in of a content whose length nobody tells, neither the manifest nor the server."""
 
 
-SEGMENT_SECONDS = 2.0
+SEGMENT_S = 2.0
 """A segment should take about this long at the speed measured."""
-ROUND_TRIPS = 2
+MIN_ROUND_TRIPS = 2
 """And at least as long as so many times the wait for its first byte."""
-HOPELESS = 8.0
+HOPELESS_RATIO = 8.0
 """A connection this many times slower than another one is cut off when the other is idle."""
 UNBOUNDED = 1 << 62
 """Where a body ends that has no known length."""
@@ -70,9 +70,9 @@ def segment_length(
     ``missing`` bytes are not yet promised to anyone; ``rate`` is one connection's speed in bytes per second, None
     before it was measured; ``wait`` the seconds from a request to its first byte.
     """
-    ideal = sizes.first if rate is None else max(int(rate * SEGMENT_SECONDS), 4 * sizes.smallest)
+    ideal = sizes.first if rate is None else max(int(rate * SEGMENT_S), 4 * sizes.smallest)
     fair = -(-missing // (2 * connections)) if connections > 1 else missing
-    worthwhile = int((rate or 0.0) * wait * ROUND_TRIPS)
+    worthwhile = int((rate or 0.0) * wait * MIN_ROUND_TRIPS)
     length = min(max(fair, worthwhile), ideal, sizes.largest)
     # In steps of the smallest one, so that segments are whole pieces mostly.
     return max(sizes.smallest, length // sizes.smallest * sizes.smallest)
@@ -177,7 +177,7 @@ def share_of_slower(remaining: int, slower: float, faster: float, sizes: Segment
     """
     if faster <= 0:
         return None
-    if slower * HOPELESS < faster:
+    if slower * HOPELESS_RATIO < faster:
         return 0
     kept = int(remaining * slower / (slower + faster))
     return kept if remaining - kept >= sizes.smallest // 4 else None

@@ -47,12 +47,12 @@ from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.verified import Stamp
 from grym_fetch.transfer.request import Requester
 from grym_fetch.transfer.scheduler import Scheduler
-from grym_fetch.transfer.small_files import LEAST, ReceivedFile, SmallFileSource, by_host, is_small
+from grym_fetch.transfer.small_files import MIN_SMALL_FILES, ReceivedFile, SmallFileSource, by_host, is_small
 from grym_fetch.transfer.transfer import Transfer, TransferResult, TransferSettings
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.2
+LOCK_POLL_S = 0.2
 """How often a lock that another process holds is tried."""
 
 
@@ -127,7 +127,7 @@ class Fetcher:
     def small_among(self, assets: Sequence[Asset]) -> list[Asset]:
         """Those that `fetch_together` is for; none if they are too few to gain by it."""
         small = [] if self._settings.offline else [asset for asset in assets if is_small(asset)]
-        return small if len(small) >= LEAST else []
+        return small if len(small) >= MIN_SMALL_FILES else []
 
     async def fetch_together(
         self, assets: Sequence[Asset], on_delivered: Callable[[Asset, FetchResult], None]
@@ -135,7 +135,7 @@ class Fetcher:
         """Deliver small assets, as far as nothing is unusual about them; return those left over for `deliver`."""
         # A file that is there in part or unverified is for `deliver` to judge.
         left_over, missing = self._split(assets)
-        if len(missing) < LEAST:
+        if len(missing) < MIN_SMALL_FILES:
             return list(assets)
         lock = self._store.lock_together
         try:
@@ -281,7 +281,7 @@ class Fetcher:
                     f"{asset.id}: {lock.holder} has been fetching it for more than "
                     f"{self._settings.lock_timeout:g} s; wait for it, stop it, or raise --lock-timeout",
                 )
-            await self._clock.sleep(POLL_SECONDS)
+            await self._clock.sleep(LOCK_POLL_S)
         return bool(announced)
 
     async def _fetch(self, asset: Asset, key: StageKey, *, exclusive: bool, rank: int) -> FetchResult:

@@ -18,9 +18,9 @@ from grym_fetch.core.ranges import IntervalSet
 from grym_fetch.core.segments import MIB
 from grym_fetch.core.world import Stage, Threads
 
-STRIDE = 16 * MIB
+STRIDE_BYTES = 16 * MIB
 """Bytes hashed in one turn of a thread, if so many are there: each turn costs two changes of threads."""
-MEMORY = 8 * MIB
+MEMORY_BYTES = 8 * MIB
 """Bytes of pieces kept for the frontier that it has not reached yet; the rest is read back."""
 
 
@@ -56,7 +56,7 @@ class Frontier:
 
     def offer(self, start: int, data: bytes | memoryview) -> None:
         """A piece is on its way to the disk; keep it in memory if the frontier will be there soon."""
-        if start == self._memory_end and start + len(data) - self.position <= MEMORY:
+        if start == self._memory_end and start + len(data) - self.position <= MEMORY_BYTES:
             self._memory[start] = data
             self._memory_end = start + len(data)
             self._wakeup.set()
@@ -95,7 +95,7 @@ class Frontier:
             if proved < len(claims):
                 self._forget(claims[proved])
                 return proved > 0
-        elif (stop := min(self._stored.run_from(at), at + STRIDE)) > at:
+        elif (stop := min(self._stored.run_from(at), at + STRIDE_BYTES)) > at:
             # Up to the next claim only: that one is read by itself, so that its digest can be compared.
             following = next((piece.start for piece in self._claims if piece.start > at), stop)
             count = await self._stage.feed(at, min(stop, following), self.hasher.update)
@@ -110,7 +110,7 @@ class Frontier:
     def _claims_from(self, at: int) -> list[Piece]:
         """The claims that follow each other from here on, a stride of them at the most."""
         run: list[Piece] = []
-        stop = min(self._stored.run_from(at), at + STRIDE)
+        stop = min(self._stored.run_from(at), at + STRIDE_BYTES)
         while at < stop and (claim := self._claims.at(at)) is not None:
             run.append(claim)
             at = claim.stop

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 # What a signed address answers once it has expired, or a node that has gone.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
-MOST_FRESH = 3
+MAX_TARGETS = 3
 """Remembered addresses that are tried in one exchange before the chain is walked again."""
 
 
@@ -67,7 +67,7 @@ class Requester:
 
     async def _open(self, connection: Connection, origin: Origin, asked: Asked) -> Answer:
         first = parse_address(origin.url)
-        for _ in range(MOST_FRESH):
+        for _ in range(MAX_TARGETS):
             target = origin.target
             if target is None:
                 break

@@ -34,13 +34,13 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.request import Answer
 from grym_fetch.transfer.state import DownloadState
 
-FLUSH_SECONDS = 1.0
+FLUSH_INTERVAL_S = 1.0
 """A piece is written when it is full or this old, so that a slow link loses little at a crash."""
-SLOW_SECONDS = 0.5
+SLOW_S = 0.5
 """An attempt that took this long and brought next to nothing was slow; a shorter one says nothing."""
-LIMITED_READ = 64 * 1024
+LIMITED_READ_BYTES = 64 * 1024
 """Bytes read in one go under a rate limit, so that the bar moves and does not jump."""
-MOST_CHANGES = 2
+MAX_CHANGES = 2
 """After this many changes of content an origin's validators are taken for noise, and only the checksum decides."""
 
 
@@ -79,7 +79,7 @@ class Attempt:
         if self.first_byte_at is not None and received > self._first_bytes:
             # What came first was on its way before it was seen.
             self.origin.measured(received - self._first_bytes, now - self.first_byte_at)
-        elif now - self.began >= SLOW_SECONDS:
+        elif now - self.began >= SLOW_S:
             self.origin.measured(max(received, 1), now - self.began)
 
 
@@ -250,9 +250,9 @@ class ResponseReader:
     def _changed(self, origin: Origin, reason: str) -> Restart:
         origin.changes += 1
         origin.validator = http.NO_VALIDATOR
-        if origin.changes >= MOST_CHANGES and not self._pinned:
+        if origin.changes >= MAX_CHANGES and not self._pinned:
             origin.ranges = False
-        if origin.changes > MOST_CHANGES + 1:
+        if origin.changes > MAX_CHANGES + 1:
             raise ContentChanged(origin.url, f"{reason} again and again")
         return Restart(reason, origin=origin, forget_size=self._state.size_origin in (origin, None))
 
@@ -260,7 +260,7 @@ class ResponseReader:
         expected = self._state.size
         assert expected is not None
         told_by = self._state.size_origin
-        if not self._promised_size and origin.changes < MOST_CHANGES:
+        if not self._promised_size and origin.changes < MAX_CHANGES:
             # The length was learned, not promised by the manifest. Here, and the content is another one now; or from an
             # origin that has failed since, and either may be wrong: then this one has the word, and the digest decides.
             origin.changes += 1
@@ -277,7 +277,7 @@ class ResponseReader:
         try:
             # The segment may be cut short while we read: what lies behind its stop is someone else's by then.
             while (left := min(stop, segment.stop) - segment.position) > 0:
-                space = writer.space(left if self._limiter is None else min(left, LIMITED_READ))
+                space = writer.space(left if self._limiter is None else min(left, LIMITED_READ_BYTES))
                 count = await response.readinto(space)
                 now = self._clock.monotonic()
                 if not count:
@@ -345,7 +345,7 @@ class PieceWriter:
         if not self._length:
             self._start, self._since = start, now
         self._length += count
-        if self._length == len(self._buffer) or now - self._since >= FLUSH_SECONDS:
+        if self._length == len(self._buffer) or now - self._since >= FLUSH_INTERVAL_S:
             await self._flush()
 
     async def add(self, start: int, data: bytes) -> None:

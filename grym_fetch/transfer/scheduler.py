@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 from grym_fetch.core.world import Connection, Transport
 from grym_fetch.runtime.waiting import wait_uncancelled
 
-HEARTBEAT = 0.1
+HEARTBEAT_S = 0.1
 """Seconds between looks while some connections work and others are idle: a slow one may have to share by then."""
 
 
@@ -92,7 +92,7 @@ class Scheduler:
             return
         self._give_out()
         if self._free and self._tasks and self._heartbeat is None:
-            self._heartbeat = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
+            self._heartbeat = asyncio.get_running_loop().call_later(HEARTBEAT_S, self._beat)
 
     def _beat(self) -> None:
         self._heartbeat = None

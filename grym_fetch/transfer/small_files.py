@@ -19,7 +19,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import GrymFetchError, StorageError
 from grym_fetch.core.http import Asked, Whole
 from grym_fetch.core.manifest import Asset
-from grym_fetch.core.origins import CRAWL, Origin
+from grym_fetch.core.origins import CRAWL_BYTES_PER_S, Origin
 from grym_fetch.core.policy import TokenBucket
 from grym_fetch.core.world import Clock, Connection, Response
 from grym_fetch.disk.small_files import SmallFile, SmallFileWriter
@@ -27,17 +27,17 @@ from grym_fetch.disk.verified import Stamp
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.request import Requester
 
-SMALL = 256 * 1024
+SMALL_FILE_BYTES = 256 * 1024
 """Bytes. An asset up to this size is small: fetching it again costs less than keeping track of half of it."""
-LEAST = 4
+MIN_SMALL_FILES = 4
 """Fewer small assets than this go the long way: there is nothing to share."""
-TURN = 32
+TURN_FILES = 32
 """Assets that a connection fetches before the scheduler may give it to somebody else."""
-BUNDLE_FILES = 64
-BUNDLE_BYTES = 4 * 1024 * 1024
-SOON = 1.0
+GROUP_FILES = 64
+GROUP_BYTES = 4 * 1024 * 1024
+GROUP_INTERVAL_S = 1.0
 """Seconds. On a slow link bundles are put away this often, however small, and connections come free for others."""
-CRAWLS = 30.0
+CRAWL_TIMEOUT_S = 30.0
 """Seconds after which an asset whose bytes still come at a crawl is left over: another mirror may be quicker."""
 MAX_CONSECUTIVE_FAILURES = 3
 """After so many assets in a row that could not be had the short way, the rest is left over as well."""
@@ -45,7 +45,9 @@ MAX_CONSECUTIVE_FAILURES = 3
 
 def is_small(asset: Asset) -> bool:
     """Whether an asset can go the short way."""
-    return asset.checksum is not None and asset.size is not None and asset.size <= SMALL and not asset.extract
+    return (
+        asset.checksum is not None and asset.size is not None and asset.size <= SMALL_FILE_BYTES and not asset.extract
+    )
 
 
 def by_host(assets: Iterable[Asset]) -> dict[str, list[Asset]]:
@@ -135,7 +137,7 @@ class SmallFileSource:
             self._waiting.extend(self._half_of_a_turn())
         if not self._waiting:
             return None
-        turn = Turn(self.host, deque(self._waiting.popleft() for _ in range(min(TURN, len(self._waiting)))))
+        turn = Turn(self.host, deque(self._waiting.popleft() for _ in range(min(TURN_FILES, len(self._waiting)))))
         self._turns.add(turn)
         return turn
 
@@ -147,7 +149,11 @@ class SmallFileSource:
     async def fetch(self, turn: Turn, connection: Connection) -> None:
         """Fetch these over a connection."""
         began = self._clock.monotonic()
-        while turn.assets and self._in_a_row < MAX_CONSECUTIVE_FAILURES and self._clock.monotonic() - began < SOON:
+        while (
+            turn.assets
+            and self._in_a_row < MAX_CONSECUTIVE_FAILURES
+            and self._clock.monotonic() - began < GROUP_INTERVAL_S
+        ):
             await self._small_file_writer.calm()
             file = await self._get(turn.assets[0], connection)
             asset = turn.assets.popleft()
@@ -205,7 +211,7 @@ class SmallFileSource:
                 if not count:
                     return False
                 received += count
-                if (took := self._clock.monotonic() - began) > CRAWLS and received < CRAWL * took:
+                if (took := self._clock.monotonic() - began) > CRAWL_TIMEOUT_S and received < CRAWL_BYTES_PER_S * took:
                     return False
             return await response.readinto(memoryview(bytearray(1))) == 0
         finally:
@@ -219,7 +225,7 @@ class SmallFileSource:
         self._bundle.append(file)
         self._bundle_bytes += len(file.data)
         waited = self._clock.monotonic() - self._bundle[0].came
-        if len(self._bundle) >= BUNDLE_FILES or self._bundle_bytes >= BUNDLE_BYTES or waited >= SOON:
+        if len(self._bundle) >= GROUP_FILES or self._bundle_bytes >= GROUP_BYTES or waited >= GROUP_INTERVAL_S:
             # This connection waits for the disk, the others go on: a slow disk slows them all down in the end.
             await self._put_away()
 

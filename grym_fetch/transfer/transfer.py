@@ -33,7 +33,7 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset
-from grym_fetch.core.origins import CRAWL, Origin, Origins
+from grym_fetch.core.origins import CRAWL_BYTES_PER_S, Origin, Origins
 from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, TokenBucket
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, Segment, SegmentSizes, segment_length, share_of_slower
@@ -41,14 +41,14 @@ from grym_fetch.core.world import Clock, Connection, Stage, Threads
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.reporter import Reporter
 from grym_fetch.transfer.request import Requester
-from grym_fetch.transfer.response import MOST_CHANGES, Attempt, ResponseReader, Restart, SingleStream
+from grym_fetch.transfer.response import MAX_CHANGES, Attempt, ResponseReader, Restart, SingleStream
 from grym_fetch.transfer.state import DownloadState
 
 log = logging.getLogger(__name__)
 
-STEAL_SECONDS = 0.5
+STEAL_S = 0.5
 """A connection with more work left than this shares it with an idle one."""
-WAITS = 4
+HUNG_WAITS = 4
 """One whose first byte takes so many times as long as elsewhere is taken for hung."""
 
 
@@ -298,12 +298,12 @@ class Transfer:
             for attempt in self._attempts
             if not attempt.segment.whole
             and attempt.segment.remaining > 0
-            and attempt.is_known(now, max(STEAL_SECONDS, WAITS * origin.wait))
+            and attempt.is_known(now, max(STEAL_S, HUNG_WAITS * origin.wait))
         ]
         if self._state.segments.unpromised:
             working = sorted(working, key=lambda entry: entry[1].segment.position)[:1]
         seconds_left, victim = max(working, key=lambda entry: entry[0], default=(0.0, None))
-        if victim is None or seconds_left < max(STEAL_SECONDS, 2 * origin.wait):
+        if victim is None or seconds_left < max(STEAL_S, 2 * origin.wait):
             return None
         kept = share_of_slower(victim.segment.remaining, victim.rate(now), origin.rate, self._settings.sizes)
         if kept is None:
@@ -344,7 +344,7 @@ class Transfer:
 
     def _asked(self, attempt: Attempt) -> http.Asked:
         origin, segment = attempt.origin, attempt.segment
-        is_bound = origin.changes < MOST_CHANGES and (origin.ranges is not None or self._state.is_bound_to(origin))
+        is_bound = origin.changes < MAX_CHANGES and (origin.ranges is not None or self._state.is_bound_to(origin))
         return http.Asked(
             wanted=None if segment.whole else ByteRange(segment.start, segment.stop),
             total=self._state.size,
@@ -433,7 +433,7 @@ class Transfer:
         # Without a checksum, parts of two origins do not combine: all would have to begin anew.
         if not self.asset.pinned or (faster := self._origins.who_is_faster(rate, now, self._settings.patience)) is None:
             return
-        reason = f"slower than {CRAWL / 1024:g} KiB/s for {self._settings.patience:g} s"
+        reason = f"slower than {CRAWL_BYTES_PER_S / 1024:g} KiB/s for {self._settings.patience:g} s"
         slow.last_error = Stalled(slow.url, reason)
         self._turn_to(faster, slow, reason)
         _cancel(attempt.task for attempt in self._attempts if attempt.origin is slow and attempt.task is not None)

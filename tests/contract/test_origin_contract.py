@@ -14,9 +14,9 @@ import pytest
 from grym_fetch.core.addresses import Credentials
 from grym_fetch.core.http import (
     Asked,
+    ErrorStatus,
     OtherRepresentation,
     Partial,
-    ErrorStatus,
     Unsatisfiable,
     Validator,
     Verdict,

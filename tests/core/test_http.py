@@ -18,17 +18,17 @@ from hypothesis import strategies as st
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.http import (
-    MAX_RETRY_AFTER,
+    MAX_RETRY_AFTER_S,
     NO_VALIDATOR,
     Asked,
     Broken,
+    ErrorStatus,
     OtherRepresentation,
-    UnusableRange,
     Partial,
     Redirected,
-    ErrorStatus,
     ResponseHead,
     Unsatisfiable,
+    UnusableRange,
     Validator,
     Verdict,
     Whole,
@@ -603,7 +603,7 @@ def test_any_retry_after_is_a_wait_or_none(text: str, date: str | None) -> None:
 @pytest.mark.shows("A2", "B57", "S4")
 def test_the_longest_wait_is_bearable() -> None:
     """A server is never waited for longer than a few minutes."""
-    assert 0 < MAX_RETRY_AFTER <= 300
+    assert 0 < MAX_RETRY_AFTER_S <= 300
 
 
 def stated(content: bytes, name: str = "sha-256") -> str:

@@ -18,7 +18,7 @@ from grym_fetch.core.errors import (
     LengthMismatch,
     Throttled,
 )
-from grym_fetch.core.origins import CRAWL, PROGRESS, Origin, Origins
+from grym_fetch.core.origins import CRAWL_BYTES_PER_S, PROGRESS_BYTES, Origin, Origins
 from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, Step
 
 URLS = ("https://a.example/x?sig=hunter2", "https://b.example/x", "https://c.example/x")
@@ -115,7 +115,7 @@ def test_progress_renews_the_budget() -> None:
     origin = origins.all[0]
     for now in (1.0, 2.0, 3.0):
         fail(origins, 0, now=now)
-    origin.delivered(PROGRESS - 1)
+    origin.delivered(PROGRESS_BYTES - 1)
     assert origin.failures == 3
     origin.delivered(1)
     assert origin.failures == 0
@@ -274,12 +274,12 @@ def test_who_crawls_is_left_once() -> None:
     """For the best other one, after some patience; each origin once, so that a slow line does not use them all up."""
     origins = Origins(URLS)
     _, second, third = origins.all
-    assert origins.who_is_faster(CRAWL - 1, 0.0, 30.0) is None
-    assert origins.who_is_faster(CRAWL - 1, 29.0, 30.0) is None
-    assert origins.who_is_faster(CRAWL, 29.5, 30.0) is None  # it got on
-    assert origins.who_is_faster(CRAWL - 1, 31.0, 30.0) is None
+    assert origins.who_is_faster(CRAWL_BYTES_PER_S - 1, 0.0, 30.0) is None
+    assert origins.who_is_faster(CRAWL_BYTES_PER_S - 1, 29.0, 30.0) is None
+    assert origins.who_is_faster(CRAWL_BYTES_PER_S, 29.5, 30.0) is None  # it got on
+    assert origins.who_is_faster(CRAWL_BYTES_PER_S - 1, 31.0, 30.0) is None
     second.failures = 1
-    assert origins.who_is_faster(CRAWL - 1, 61.0, 30.0) is third
+    assert origins.who_is_faster(CRAWL_BYTES_PER_S - 1, 61.0, 30.0) is third
     origins.current = third
     assert origins.who_is_faster(0.0, 62.0, 30.0) is None
     assert origins.who_is_faster(0.0, 92.0, 30.0) is second

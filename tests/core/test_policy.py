@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from grym_fetch.core import errors
 from grym_fetch.core.errors import GrymFetchError
-from grym_fetch.core.http import MAX_RETRY_AFTER
+from grym_fetch.core.http import MAX_RETRY_AFTER_S
 from grym_fetch.core.policy import (
     GiveUp,
     Leave,
@@ -117,8 +117,8 @@ def test_what_may_pass_is_tried_again(error: GrymFetchError) -> None:
         (throttled(7.0), 2, False, Retry(2, 7.1)),
         (throttled(7.0), 1, True, Leave(7.05)),
         (throttled(0.0), 1, False, Retry(1, 0.05)),
-        (throttled(1e17), 1, False, Retry(1, MAX_RETRY_AFTER + 0.05)),
-        (throttled(1e17), 1, True, Leave(MAX_RETRY_AFTER + 0.05)),
+        (throttled(1e17), 1, False, Retry(1, MAX_RETRY_AFTER_S + 0.05)),
+        (throttled(1e17), 1, True, Leave(MAX_RETRY_AFTER_S + 0.05)),
         (throttled(None), 1, False, Retry(1, 0.5)),
         (throttled(None), 1, True, Leave(0.5)),
         (throttled(7.0), 4, False, GiveUp()),
@@ -180,7 +180,7 @@ def test_told_to_wait_is_at_least_that_long(seconds: float, failures: int, alter
     if isinstance(step, GiveUp):
         assert failures > POLICY.retries
         return
-    least = min(seconds, MAX_RETRY_AFTER)
+    least = min(seconds, MAX_RETRY_AFTER_S)
     assert least <= step.delay <= least + POLICY.max_delay * 0.1
 
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from grym_fetch.core.ranges import ByteRange, IntervalSet
 from grym_fetch.core.segments import (
-    HOPELESS,
+    HOPELESS_RATIO,
     MIB,
     UNBOUNDED,
     Segment,
@@ -347,7 +347,7 @@ def test_a_segment_is_as_long_as_the_connection_is_fast() -> None:
 def test_the_share_of_the_slower(remaining: int, slower: float, faster: float) -> None:
     """Both end at about the same time; a hopeless one keeps nothing; what is not worth a request is not shared."""
     kept = share_of_slower(remaining, slower, faster, REAL)
-    if slower * HOPELESS < faster:
+    if slower * HOPELESS_RATIO < faster:
         assert kept == 0
     elif kept is None:
         assert remaining * faster / (slower + faster) <= MIB // 4 + 1

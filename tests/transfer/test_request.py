@@ -10,7 +10,7 @@ from yarl import URL
 
 from grym_fetch.core.addresses import MAX_REDIRECTS, Credentials, server_mark
 from grym_fetch.core.errors import ConnectFailed, PolicyRefused, TooManyRedirects
-from grym_fetch.core.http import Asked, Broken, UnusableRange, Partial, ErrorStatus, Validator
+from grym_fetch.core.http import Asked, Broken, ErrorStatus, Partial, UnusableRange, Validator
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.net.client import HttpTransport

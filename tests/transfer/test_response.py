@@ -12,11 +12,11 @@ from grym_fetch.core.errors import BadResponse, ContentChanged, LengthMismatch, 
 from grym_fetch.core.http import (
     NO_VALIDATOR,
     Asked,
-    OtherRepresentation,
-    UnusableRange,
     ErrorStatus,
+    OtherRepresentation,
     ResponseHead,
     Unsatisfiable,
+    UnusableRange,
     Whole,
     WrongLength,
     judge,
@@ -28,7 +28,7 @@ from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, SegmentSizes
 from grym_fetch.testing import seeded_bytes
 from grym_fetch.transfer.request import Answer
-from grym_fetch.transfer.response import MOST_CHANGES, Attempt, ResponseReader, Restart, SingleStream
+from grym_fetch.transfer.response import MAX_CHANGES, Attempt, ResponseReader, Restart, SingleStream
 from grym_fetch.transfer.state import DownloadState
 from tests.support.fakes import InlineThreads, MemoryFolder, MemoryStage, VirtualClock
 
@@ -175,11 +175,11 @@ async def test_content_that_changes_again_and_again(pinned: bool) -> None:
     """Each change starts it over; without a checksum it is soon read in one go, and in the end the origin is left."""
     scene = Scene(0, 2500, pinned=pinned)
     origin = scene.attempt.origin
-    for number in range(1, MOST_CHANGES + 2):
+    for number in range(1, MAX_CHANGES + 2):
         answer = Answer(Body(0, 2500), OtherRepresentation("its ETag is another one", NO_VALIDATOR), is_page=False)
         restart = await scene.reader.receive(scene.attempt, answer)
         assert isinstance(restart, Restart)
-        assert origin.ranges is (False if not pinned and number >= MOST_CHANGES else None)
+        assert origin.ranges is (False if not pinned and number >= MAX_CHANGES else None)
     with pytest.raises(ContentChanged, match="again and again"):
         await scene.reader.receive(scene.attempt, answer)
 
