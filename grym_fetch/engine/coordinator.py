@@ -24,7 +24,7 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 if TYPE_CHECKING:
     # What fetches is imported when it is needed: see the engine.
     from grym_fetch.core.world import Clock
-    from grym_fetch.transfer.fetcher import FetchResult
+    from grym_fetch.transfer.result import FetchResult
 
 _Key = tuple[str, bool, bool]
 
@@ -86,7 +86,7 @@ class Coordinator:
     # -- one asset --------------------------------------------------------------------------------------------------
 
     async def order(self, asset: Asset, *, force: bool = False) -> FetchResult:
-        """Wait for the asset's delivery, starting it if nobody has. Raises what `Fetcher.deliver` raises."""
+        """Wait for the asset's delivery, starting it if nobody has. Raises what `Fetcher.fetch` raises."""
         delivered = await self._order(asset, force=force)
         await self._bus.settle()
         return delivered
@@ -214,7 +214,7 @@ class Coordinator:
         if not assets:
             return
         free = [] if force else [asset for asset in assets if _key(asset) not in self._flights]
-        small = self.engine.fetcher.small_among(free)
+        small = self.engine.small_fetcher.choose(free)
         chosen = {_key(asset) for asset in small}
         others = [asset for asset in assets if _key(asset) not in chosen]
         async with asyncio.TaskGroup() as group:
@@ -230,7 +230,7 @@ class Coordinator:
         mine = {_key(asset): asset for asset in assets if _key(asset) not in self._together}
         self._together |= {key: asyncio.Event() for key in mine}
         try:
-            left_over = await self.engine.fetcher.fetch_together(list(mine.values()), delivered)
+            left_over = await self.engine.small_fetcher.fetch(list(mine.values()), delivered)
         finally:
             # Who waits for one of these may now look for it the long way.
             for key in mine.keys() & self._together.keys():

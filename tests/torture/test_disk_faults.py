@@ -533,7 +533,7 @@ def test_sizes_are_whole_numbers(tmp_path: Path, size: int) -> None:
     state = read_journal(encoder.header("x") + encoder.size(size) + encoder.piece(piece))
     assert (state.size, list(state.pieces)) == (size, [piece])
     segments = Segments(size, IntervalSet([ByteRange(0, size - 7)]), TINY)
-    (segment,) = [segments.take(length=TINY.first, horizon=UNBOUNDED)]
+    (segment,) = [segments.promise(length=TINY.first, horizon=UNBOUNDED)]
     assert segment is not None
     assert (segment.start, segment.stop, segments.on_hand_bytes) == (size - 7, size, size - 7)
     meter = Meter(now=0.0, total=size, on_hand=0)

@@ -15,7 +15,7 @@ from grym_fetch.core.origins import Origin
 from grym_fetch.core.segments import Segment
 from grym_fetch.core.world import Connection
 from grym_fetch.transfer import scheduler as module
-from grym_fetch.transfer.response import Attempt
+from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.scheduler import Scheduler
 from tests.support.fakes import ScriptedConnection, ScriptedTransport
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from grym_fetch import SyncFailed, UnsafePath
-from grym_fetch.core.addresses import Credentials
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.manifest_parser import parse_manifest
@@ -33,7 +32,6 @@ from grym_fetch.testing import (
     WrongFile,
     seeded_bytes,
 )
-from grym_fetch.transfer.request import Requester
 from grym_fetch.transfer.small_files import (
     MAX_CONSECUTIVE_FAILURES,
     MIN_SMALL_FILES,
@@ -42,7 +40,7 @@ from grym_fetch.transfer.small_files import (
     SmallFileSource,
     is_small,
 )
-from tests.support.fakes import VirtualClock
+from tests.support.fakes import ScriptedTransport, context_of
 from tests.support.invariants import Recorder, Watcher
 from tests.support.project import Project
 
@@ -237,18 +235,15 @@ async def test_cancelled_half_way(server: AssetServer, project: Project) -> None
 
 
 async def test_who_is_cancelled_hands_out_no_more(project: Project, tmp_path: Path) -> None:
-    """A turn that ends after the batch was cancelled gives nothing back: what it had not come to is wanted no more."""
+    """A turn that ends after the source was cancelled gives nothing back: the rest of it is no longer wanted."""
     threads = WorkerThreads("test", 1)
     project.add("a", ["http://127.0.0.1:1/a"], b"a")
     asset = parse_manifest(project.manifest.read_bytes(), "assets.json").manifest.get("a")
     source = SmallFileSource(
         "127.0.0.1:1",
         [asset] * (2 * TURN_FILES),
-        requester=Requester(Credentials({}, {})),
-        small_file_writer=SmallFileWriter(tmp_path / "assets", tmp_path / "state", threads, set()),
-        clock=VirtualClock(),
-        limiter=None,
-        on_received=lambda _: None,
+        context_of(ScriptedTransport()),
+        writer=SmallFileWriter(tmp_path / "assets", tmp_path / "state", threads, set()),
         on_placed=lambda _: None,
     )
     running = asyncio.ensure_future(source.run())
