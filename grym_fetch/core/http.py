@@ -3,7 +3,7 @@
 Rules (RFC 9110): a 206 is believed only if its Content-Range starts where we asked (section 15.3.7), its total and
 validator are the known ones, and its body is not encoded. A 200 to a ranged request is the whole content or nothing
 (section 14.2), never quietly a success. Parts are combined only under the same strong validator (section 15.3.7.3).
-What a server says of its own content's digest (RFC 9530) can condemn it and never bless it.
+What a server says about the digest of its own content (RFC 9530) can condemn that and never approve it.
 Nothing here raises for any status or header text.
 """
 
@@ -19,15 +19,16 @@ from grym_fetch.core.digest import Algorithm, Checksum
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 
 MAX_RETRY_AFTER_S = 120.0
-"""Seconds. A server that asks for more is left for another origin, or asked again after this long."""
+"""A server that asks to wait longer is left for another origin, or asked again after this long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validator:
     """What names one representation at one origin (RFC 9110 section 8.8): a strong ETag, or nothing we can send.
 
-    ``etag`` is the field as received, weak or strong; ``last_modified`` likewise. ``server`` stands for who said so,
-    the one that redirects led to; empty where it is not known. Another server's word for the same bytes may be another.
+    ``etag`` is the field as received, weak or strong; ``last_modified`` likewise. ``server`` stands for the server that
+    sent them, at the end of the redirects; empty where it is not known. Another server may name the same bytes
+    otherwise.
     """
 
     etag: str | None = None
@@ -77,7 +78,7 @@ NO_VALIDATOR = Validator()
 class ResponseHead:
     """Status and header fields. Names are lower case; a field that came several times has several values.
 
-    ``server`` stands for who sent them; see `Validator`.
+    ``server`` stands for the server that sent them; see `Validator`.
     """
 
     status: int
@@ -143,7 +144,7 @@ class OtherRepresentation:
 
 @dataclass(frozen=True, slots=True)
 class WrongLength:
-    """The content has another length than the one that is known to be right."""
+    """The content does not have the length that is known to be right."""
 
     actual: int
     hint: str = ""
@@ -165,7 +166,7 @@ class Redirected:
 
 @dataclass(frozen=True, slots=True)
 class UnusableRange:
-    """The server refuses ranges, or answers them with other bytes; asked for the whole it may still serve."""
+    """The server refuses the range, or answers it with other bytes; asked for the whole it may still serve."""
 
     reason: str
 

@@ -89,7 +89,7 @@ def next_step(
         return GiveUp()
     delay = backoff(failures, policy, jitter)
     if isinstance(error, Throttled) and error.retry_after is not None:
-        # Told to wait: at least that long, with a little jitter so that all clients do not come back at once.
+        # Asked to wait: at least that long, with a little jitter so that not all clients come back at once.
         delay = min(error.retry_after, MAX_RETRY_AFTER_S) + delay * 0.1
     # A server that does not answer at all, or wants to be left alone, is left at once. One that broke off gets a
     # second chance first: most such breaks pass, and the way to it is known to be good.

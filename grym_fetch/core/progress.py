@@ -12,11 +12,11 @@ from collections import deque
 from dataclasses import dataclass
 
 RATE_WINDOW_S = 5.0
-"""Seconds of the past that the rate is averaged over."""
+"""The rate is averaged over this much of the past."""
 SAMPLE_INTERVAL_S = 0.1
-"""Seconds between two samples: bounds the memory of a meter and the rate of its reports."""
+"""Between two samples: bounds the memory of a meter and the rate of its reports."""
 PACE_S = 0.4
-"""How fast the past is forgotten by a `Pace`: bytes that came so long ago count for a third."""
+"""How fast a `Pace` forgets: bytes that came this long ago count for a third."""
 
 
 @dataclass(frozen=True, slots=True)

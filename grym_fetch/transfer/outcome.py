@@ -1,4 +1,4 @@
-"""What reading a response leads to for the asset as a whole, as values. `Transfer` acts on them, and nobody else.
+"""What reading a response leads to for the asset as a whole, as values. Only `Transfer` acts on them.
 
 Rule: a failure is not among them, it is raised.
 """

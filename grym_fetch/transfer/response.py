@@ -147,7 +147,7 @@ class ResponseReader:
         origin, start, state = attempt.origin, attempt.segment.start, self._state
         if state.size is None:
             if total == start or (total is None and start > 0 and self._pinned):
-                # We hold everything before it, and there is nothing more: that is the end, or the checksum tells.
+                # We hold everything before it, and there is nothing more: that is the end, or the checksum will show.
                 return await self._learn_size(start, origin) or Finished()
         elif total is not None and total != state.size:
             return self._wrong_length(origin, total, "")
@@ -199,7 +199,7 @@ class ResponseReader:
     # -- the body ---------------------------------------------------------------------------------------------------
 
     async def _read_body(self, attempt: Attempt, response: Response, stop: int, *, ends_there: bool) -> Outcome:
-        """Read up to ``stop``. ``ends_there``: the body must reach it; otherwise its end tells the length."""
+        """Read up to ``stop``. ``ends_there``: the body must reach it; otherwise its end gives the length."""
         segment, origin = attempt.segment, attempt.origin
         writer = PieceWriter(self._state, origin, self._clock, self._buffers)
         try:

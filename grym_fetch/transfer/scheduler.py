@@ -41,7 +41,7 @@ class Source(Protocol[W]):
     """Something that has work: a transfer, or the small assets of one host."""
 
     def next_attempt(self, has_room: Callable[[str], bool], /) -> W | None:
-        """The next piece of work, if there is any now for a host that has room."""
+        """The next piece of work, if there is any now for a host that may have one more connection."""
 
     async def fetch(self, attempt: W, /, connection: Connection) -> None:
         """Do it. The source deals with whatever goes wrong; this raises nothing but cancellation."""

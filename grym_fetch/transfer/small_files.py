@@ -221,7 +221,7 @@ class SmallFileSource:
             return
         files = [SmallFile(file.asset.local_path, file.data, file.checksum) for file in group]
         stamps: list[Stamp | None] = [None] * len(files)
-        with suppress(StorageError):  # the long way tells what is wrong
+        with suppress(StorageError):  # the long way will say what is wrong
             stamps = await self._writer.put(files)
         placed = []
         for file, stamp in zip(group, stamps, strict=True):

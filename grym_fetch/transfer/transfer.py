@@ -55,7 +55,7 @@ HUNG_WAITS = 4
 class Transfer:
     """Fetches one asset through the connections that the scheduler lends it.
 
-    Implements `grym_fetch.transfer.scheduler.Source`, and tells the scheduler whenever that may have changed.
+    Implements `grym_fetch.transfer.scheduler.Source`; kicks the scheduler whenever there may be new work.
     """
 
     def __init__(self, asset: Asset, stage: Stage, context: TransferContext) -> None:
@@ -232,7 +232,7 @@ class Transfer:
         if origin.ranges is False:
             return segments.promise_all()
         if self._attempts if segments.size is None else origin.ranges is None and self._is_asked(origin):
-            return None  # the answer under way tells how to go on
+            return None  # the answer under way will show how to go on
         if segments.unpromised is None:
             return segments.promise(length=sizes.first, horizon=UNBOUNDED)
         length = segment_length(segments.unpromised, connections, origin.rate, sizes, wait=origin.wait)

@@ -21,7 +21,8 @@ from grym_fetch.core.errors import (
     LengthMismatch,
     Throttled,
 )
-from grym_fetch.core.origins import CRAWL_BYTES_PER_S, PROGRESS_BYTES, Origin, Origins
+from grym_fetch.core.http import NO_VALIDATOR, Validator
+from grym_fetch.core.origins import CRAWL_BYTES_PER_S, MAX_CHANGES, PROGRESS_BYTES, Origin, Origins
 from grym_fetch.core.policy import Decision, GiveUp, Leave, Retry, RetryPolicy
 
 URLS = ("https://a.example/x?sig=hunter2", "https://b.example/x", "https://c.example/x")
@@ -110,6 +111,71 @@ def test_a_failure_forgets_where_redirects_led() -> None:
     origin.resolved(fresh, is_own=False)
     fail(origins, 0, began=5.0, now=10.1)
     assert origin.target is fresh
+
+
+def test_an_expired_address_is_forgotten_once() -> None:
+    """Whoever meets the expiry later than others does not forget the address that was found since."""
+    origin, fresh = Origin(0, URLS[0]), URL("https://node2.example/x")
+    origin.resolved(expired := URL("https://node1.example/x"), is_own=False)
+    origin.lost_target(expired)
+    assert origin.target is None
+    origin.resolved(fresh, is_own=False)
+    origin.lost_target(expired)
+    assert origin.target is fresh
+
+
+@pytest.mark.parametrize(
+    ("ranges", "expected"),
+    [(None, [True]), (True, [False, True]), (False, [False, False])],
+    ids=["not known", "have worked", "given up"],
+)
+def test_when_a_refusal_ends_ranges(ranges: bool | None, expected: list[bool]) -> None:
+    """The first one does where none has worked yet, else the second. Where none are asked for, it is a fault."""
+    origin = Origin(0, URLS[0])
+    if ranges is not None:
+        (origin.proved_ranges if ranges else origin.lost_ranges)()
+    assert [origin.refused_range() for _ in expected] == expected
+
+
+def test_content_that_changes_is_soon_unsteady() -> None:
+    """Each change forgets the validator; after a few of them validators are taken for noise."""
+    origin = Origin(0, URLS[0])
+    for number in range(1, MAX_CHANGES + 1):
+        assert not origin.is_unsteady
+        origin.identified(Validator(f'"{number}"'))
+        origin.changed()
+        assert (origin.changes, origin.validator) == (number, NO_VALIDATOR)
+    assert origin.is_unsteady
+
+
+def test_several_servers_are_told_from_one() -> None:
+    """Bytes are mixed if another server goes on after one that gave some, until everything is asked for once more."""
+    origin = Origin(0, URLS[0])
+    origin.served_by("one", has_given=False)
+    assert not origin.is_mixed
+    origin.served_by("two", has_given=True)
+    origin.served_by("three", has_given=False)
+    assert (origin.is_mixed, origin.server) == (True, "three")
+    origin.restarted()
+    assert not origin.is_mixed
+
+
+def test_one_whose_digest_is_wrong_is_out() -> None:
+    """It is not asked again in this run, and the reason that is shown has both digests."""
+    origins = Origins(URLS[:1])
+    (origin,) = origins.all
+    origin.mismatched(Checksum.of(b"other"), Checksum.of(b"right"))
+    assert origins.usable == []
+    assert origin.digest == Checksum.of(b"other")
+    assert origin.last_reason == f"what it sent has the digest {Checksum.of(b'other')}, not {Checksum.of(b'right')}"
+
+
+def test_one_that_is_trusted_is_asked_alone_and_now() -> None:
+    """Whatever delay it had, and though all were asked together before."""
+    origins = Origins(URLS, together=True)
+    origins.all[2].postponed(1e9)
+    origins.trust(origins.all[2])
+    assert origins.to_ask(0.0, {}) == [origins.all[2]]
 
 
 def test_a_failure_that_is_not_counted_is_remembered() -> None:

@@ -281,7 +281,7 @@ async def test_who_wants_one_of_them_shares_it(server: AssetServer, project: Pro
     assert len(server.stats.requests) == COUNT
 
 
-async def test_who_shares_one_outlives_the_batch(server: AssetServer, project: Project) -> None:
+async def test_who_shares_one_outlives_the_sync(server: AssetServer, project: Project) -> None:
     """A caller who waits for an asset of a sync that is cancelled gets it all the same."""
     paths = fill(project, server, 20)
     server.add("/3.bin", content_of(3), faults=[HangBeforeBody(times=1)])
