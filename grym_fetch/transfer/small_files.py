@@ -99,7 +99,7 @@ class SmallFileSource:
         self._failure: BaseException | None = None
 
     async def run(self) -> None:
-        """Wait until every asset is in place or left over. Whatever ends it: nothing works for it any more."""
+        """Wait until every asset is in place or left over. However it ends: nothing works for it any longer."""
         try:
             if self._waiting or self._turns:
                 await self._is_over.wait()

@@ -191,7 +191,7 @@ class Transfer:
         return DigestMismatch(self.asset.id, str(self.asset.checksum), str(digest), self._origins.reasons(), advice)
 
     async def _start_over(self, restart: Restart) -> None:
-        """Give up what is known or suspected to be wrong, and set up anew with the rest."""
+        """Give up what is known or suspected to be wrong, and go on with the rest."""
         state = self._state
         match restart:
             case TrustOrigin(origin=trusted):

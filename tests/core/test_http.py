@@ -595,7 +595,7 @@ DATE_WORDS = [
 @settings(max_examples=300)
 @pytest.mark.shows("A2", "B57")
 def test_any_retry_after_is_a_wait_or_none(text: str, date: str | None) -> None:
-    """No text makes it raise, or wait less than nothing or for ever."""
+    """No text makes it raise, or wait less than nothing or forever."""
     seconds = parse_retry_after(text, date)
     assert seconds is None or 0.0 <= seconds < float("inf")
 

@@ -353,7 +353,7 @@ async def test_a_claim_whose_bytes_are_gone_is_reported() -> None:
 
 
 async def test_our_own_bytes_that_are_gone_are_an_error() -> None:
-    """If somebody cuts off what this process has written, that is said, and nobody waits for ever."""
+    """If somebody cuts off what this process has written, that is said, and nobody waits forever."""
     scene = Scene()
 
     async def story() -> None:

@@ -229,7 +229,7 @@ async def test_a_416_with_another_length_than_was_promised() -> None:
 @pytest.mark.shows("R8")
 @pytest.mark.parametrize("promised", [True, False])
 async def test_another_length(promised: bool) -> None:
-    """What the manifest promises holds; what was only learned may have changed, and it is all begun anew."""
+    """What the manifest promises holds; what was only learned may have changed, and everything starts over."""
     scene = Scene(0, 2500, promised=promised)
     await scene.state.learn_size(3000, scene.attempt.origin)
     answer = JudgedResponse(Body(0, 2500), WrongLength(50), is_page=False)

@@ -311,7 +311,7 @@ async def test_a_lock_that_stays_held_is_not_waited_for_in_vain(server: AssetSer
 
 
 async def test_what_a_dead_process_left_is_cleared_away(server: AssetServer, project: Project) -> None:
-    """Small files that a killed process had not put in place yet do not stay for ever."""
+    """Small files that a killed process had not put in place yet do not stay forever."""
     fill(project, server, 12)
     async with project.manager() as manager:
         await manager.sync(ids=["a0"])
