@@ -86,7 +86,7 @@ class Coordinator:
     # -- one asset --------------------------------------------------------------------------------------------------
 
     async def order(self, asset: Asset, *, force: bool = False) -> FetchResult:
-        """Wait for the asset's delivery, starting it if nobody has. Raises what `Fetcher.fetch` raises."""
+        """Wait for the asset's delivery, starting it if nobody has. Raises what `Fetcher.deliver` raises."""
         delivered = await self._order(asset, force=force)
         await self._bus.settle()
         return delivered

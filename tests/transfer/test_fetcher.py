@@ -1,4 +1,4 @@
-"""What fetching one asset may do, and what stands for its content between runs; the tests of the parts show how."""
+"""What a delivery may do, and what stands for a content between runs. How it is done is in the tests of its parts."""
 
 from __future__ import annotations
 
