@@ -29,8 +29,8 @@ from grym_fetch.core.http import NO_VALIDATOR, Validator
 from grym_fetch.core.ranges import ByteRange
 
 JOURNAL_VERSION = 1
-MAX_LINE = 4096
-MAX_PIECE = 64 * 1024 * 1024
+MAX_LINE_BYTES = 4096
+MAX_PIECE_BYTES = 64 * 1024 * 1024
 _MAX_POSITION = 1 << 62
 _SEED = zlib.crc32(b"grym-fetch journal")
 
@@ -167,7 +167,7 @@ def read_journal(data: bytes) -> JournalState:
     state = JournalState()
     at = 0
     while True:
-        end = data.find(b"\n", at, at + MAX_LINE)
+        end = data.find(b"\n", at, at + MAX_LINE_BYTES)
         if end < 0:
             return state
         line = data[at:end]
@@ -202,7 +202,7 @@ def _apply(state: JournalState, record: dict[str, object]) -> bool:
             server = str(record.get("server", ""))
             state.origins[number] = OriginRecord(address, Validator(etag, modified, server))  # type: ignore[arg-type]
         case {"piece": [int(start), int(length), str(digest), int(origin)]} if (
-            0 <= start < _MAX_POSITION and 0 < length <= MAX_PIECE and len(digest) == 32
+            0 <= start < _MAX_POSITION and 0 < length <= MAX_PIECE_BYTES and len(digest) == 32
         ):
             if state.size is not None and start + length > state.size:
                 return False

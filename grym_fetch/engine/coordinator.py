@@ -24,7 +24,7 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 if TYPE_CHECKING:
     # What fetches is imported when it is needed: see the engine.
     from grym_fetch.core.world import Clock
-    from grym_fetch.transfer.fetcher import FetchResult
+    from grym_fetch.transfer.result import FetchResult
 
 _Key = tuple[str, bool, bool]
 
@@ -214,7 +214,7 @@ class Coordinator:
         if not assets:
             return
         free = [] if force else [asset for asset in assets if _key(asset) not in self._flights]
-        small = self.engine.fetcher.small_among(free)
+        small = self.engine.small_fetcher.choose(free)
         chosen = {_key(asset) for asset in small}
         others = [asset for asset in assets if _key(asset) not in chosen]
         async with asyncio.TaskGroup() as group:
@@ -230,7 +230,7 @@ class Coordinator:
         mine = {_key(asset): asset for asset in assets if _key(asset) not in self._together}
         self._together |= {key: asyncio.Event() for key in mine}
         try:
-            left_over = await self.engine.fetcher.fetch_together(list(mine.values()), delivered)
+            left_over = await self.engine.small_fetcher.fetch(list(mine.values()), delivered)
         finally:
             # Who waits for one of these may now look for it the long way.
             for key in mine.keys() & self._together.keys():

@@ -46,9 +46,10 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "display": [{"model", "loop"}, {"lines"}, {"plain"}, {"render"}, {"live"}, {"__init__"}],
     "transfer": [
-        {"hashing", "request", "scheduler"},
-        {"state", "small_files"},
-        {"response", "reporter"},
+        {"attempt", "hashing", "outcome", "request", "result", "scheduler"},
+        {"context", "state"},
+        {"locking", "pieces", "reporter", "small_files"},
+        {"response", "small_fetcher"},
         {"transfer"},
         {"fetcher"},
     ],
