@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 RESERVE = 1024 * 1024
 """Bytes left free for journals and folders when space is counted."""
 
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a file is opened that nobody else has."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # What file systems answer that have no fsync for this kind of file (SMB, some FUSE).
 _SYNC_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOTTY})
@@ -82,6 +84,13 @@ def sync(descriptor: int, *, data_only: bool = False) -> None:
         if device not in _CANNOT_FLUSH:
             _CANNOT_FLUSH.add(device)
             log.warning("this file system cannot flush to the disk on demand (%s)", os.strerror(error.errno or 0))
+
+
+def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
+    """Write all of it: one call may take a part only."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def close_each(*descriptors: int) -> None:
@@ -166,6 +175,16 @@ def open_folder(
     return here
 
 
+@contextmanager
+def opened_folder(path: Path) -> Iterator[int]:
+    """A descriptor of a folder that the user has named, through symlinks too, for the length of the block."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def open_state(folder: Path) -> int:
     """Return a descriptor of our state folder, made if it is not there; never one that a symlink leads to."""
     try:
@@ -195,6 +214,15 @@ def check_destination(root: Path, local_path: str) -> None:
         raise UnsafePath(safe_text(str(target)), "a folder is in the way")
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise UnsafePath(safe_text(str(target)), "something that is not a file is in the way")
+
+
+def exists(folder: int, name: str) -> bool:
+    """Whether anything in the folder has this name, be it a dangling symlink."""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def is_at(descriptor: int, path: Path) -> bool:

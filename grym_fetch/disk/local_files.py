@@ -7,7 +7,6 @@ there. A file is right if its digest is the manifest's; a stamp (see stamps.py) 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import stat
@@ -20,8 +19,9 @@ from pathlib import Path
 
 from grym_fetch.core.digest import Checksum, Hasher
 from grym_fetch.core.manifest import Asset
-from grym_fetch.core.paths import STATE_FOLDER, check_local_path
+from grym_fetch.core.paths import MOVED_FILES, STATE_FOLDER
 from grym_fetch.disk.folders import storage_errors, sync
+from grym_fetch.disk.moved_files import parse_storage, read_document
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.runtime.waiting import wait_uncancelled
@@ -32,8 +32,6 @@ HASH_STRIDE = 4 * 1024 * 1024
 """Bytes hashed in one go: long enough to forget the call, short enough to stop soon."""
 RECENT = 600.0
 """Seconds. A file that has changed within these is flushed before it gets a stamp; older ones are written by now."""
-RECORD_OF_MOVES = "asset-manifest.json"
-MAX_RECORD = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +162,14 @@ class LocalFiles:
         """Digest to place, of the files that were moved out of the repository."""
         if self._moved is None:
             self._moved = {}
-            try:
-                with open(self._external_dir / RECORD_OF_MOVES, "rb") as file:
-                    entries = json.loads(file.read(MAX_RECORD))["assets"]
-                for entry in entries:
-                    checksum = Checksum.parse(entry["checksum"])
-                    self._moved[checksum.hexdigest] = self._external_dir / check_local_path(entry["storagePath"])
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                pass  # no record, or an unusable one: nothing is found through it
+            # No record, or one that cannot be used: nothing is found through it.
+            document = None
+            with suppress(OSError, ValueError):
+                document = read_document(self._external_dir / MOVED_FILES)
+            for entry in document[1] if document is not None else ():
+                with suppress(ValueError):
+                    storage_path, checksum = parse_storage(entry)
+                    self._moved[checksum.hexdigest] = self._external_dir / storage_path
         return self._moved
 
 

@@ -17,6 +17,7 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 
 from grym_fetch.core.text import safe_text
@@ -131,6 +132,25 @@ def _boot_id() -> str:
     return f"{boot}{namespace}"
 
 
+class Flock(Enum):
+    """What came of asking for a lock."""
+
+    TAKEN = auto()
+    BUSY = auto()
+    """Somebody else has it."""
+    UNSUPPORTED = auto()
+    """This file system has no locks (ENOLCK, ENOTSUP, …)."""
+
+
+def try_flock(descriptor: int) -> Flock:
+    """Lock an open file or folder, if nobody has it locked, for as long as it is open."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return Flock.BUSY if error.errno in _BUSY else Flock.UNSUPPORTED
+    return Flock.TAKEN
+
+
 class FileLock:
     """An exclusive lock on one asset. `holder` says who has it if it cannot be taken."""
 
@@ -145,16 +165,17 @@ class FileLock:
         """Take the lock if nobody has it. Raises ``OSError`` if the lock file cannot be opened."""
         while True:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in _BUSY:
+            match try_flock(descriptor):
+                case Flock.BUSY:
                     self.holder = _read_holder(descriptor)
                     os.close(descriptor)
                     return False
-                # No locks on this file system (ENOLCK, ENOTSUP): go on without; staging is private anyway.
-                self._descriptor = descriptor
-                return True
+                case Flock.UNSUPPORTED:
+                    # Go on without: a lock saves bandwidth, and staging is private anyway.
+                    self._descriptor = descriptor
+                    return True
+                case Flock.TAKEN:
+                    pass
             if is_at(descriptor, self._path):
                 break
             # Its last holder unlinked the file between our open and our lock: take the one that is there now.
@@ -173,11 +194,7 @@ class FileLock:
     def _excludes_others(self) -> bool:
         second = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return error.errno in _BUSY
-        else:
-            return False
+            return try_flock(second) is Flock.BUSY
         finally:
             os.close(second)
 

@@ -17,6 +17,7 @@ from grym_fetch.core.errors import ManifestMissing
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_errors
+from grym_fetch.disk.repository import is_repository_root
 
 CANDIDATES = ("assets.json", "config/assets.json")
 MAX_MANIFEST = 16 * 1024 * 1024 + 1
@@ -75,7 +76,7 @@ def _search(cwd: Path) -> Path | None:
         for candidate in CANDIDATES:
             if (folder / candidate).is_file():
                 return folder / candidate
-        if (folder / ".git").exists():
+        if is_repository_root(folder):
             return None
     return None
 

@@ -39,8 +39,9 @@ ORDER: dict[str, list[set[str]]] = {
     "net": [{"settings", "errors", "tls", "credentials"}, {"plain", "session"}, {"client"}],
     "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads", "bus"}],
     "disk": [
-        {"folders"},
-        {"locks", "stage", "verified", "project", "rollback"},
+        {"folders", "repository", "moved_files"},
+        {"atomic", "locks", "stage", "project"},
+        {"verified", "rollback"},
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
     ],
