@@ -29,13 +29,13 @@ from grym_fetch.disk.folders import storage_error
 Read = Callable[[int], bytes]
 """Returns the next bytes of a member, at most so many; empty at its end."""
 
-MAX_DIRECTORY = 128 * MIB
+MAX_DIRECTORY_BYTES = 128 * MIB
 """Most bytes of a zip's central directory: it is read at once."""
-MAX_HEADER = MIB
+MAX_HEADER_BYTES = MIB
 """Most bytes of a tar's extended header: likewise."""
-MAX_TARGET = 1024
-_ZSTD_WINDOW = 128 * MIB
-_DRAIN = MIB
+MAX_TARGET_BYTES = 1024
+_ZSTD_WINDOW_BYTES = 128 * MIB
+_DRAIN_BYTES = MIB
 
 _FOREIGN = (
     tarfile.TarError,
@@ -80,7 +80,7 @@ def members(file: IO[bytes], kind: ArchiveKind, census: Census) -> Iterator[tupl
             with gzip.GzipFile(fileobj=file) as unpacked:
                 yield from _tar_members(cast("IO[bytes]", unpacked), census)
         case "tar.zst":
-            reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+            reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
             with reader.stream_reader(file, read_across_frames=True, closefd=False) as unpacked_zst:
                 yield from _tar_members(cast("IO[bytes]", unpacked_zst), census)
 
@@ -117,7 +117,7 @@ def _tar_members(file: IO[bytes], census: Census) -> Iterator[tuple[Member, Read
                 if any(buf):
                     raise census.refusal("is damaged: a header of it is none") from None
                 raise
-            if header.size < 0 or (header.type in _LONG_HEADERS and header.size > MAX_HEADER):
+            if header.size < 0 or (header.type in _LONG_HEADERS and header.size > MAX_HEADER_BYTES):
                 raise census.refusal("has a header that is longer than any real one")
             return header
 
@@ -128,7 +128,7 @@ def _tar_members(file: IO[bytes], census: Census) -> Iterator[tuple[Member, Read
             # tarfile keeps every header for lookups that are not made here.
             tar.members.clear()  # type: ignore[attr-defined]  # the stubs lack it
             yield _from_tar(header), _tar_reader(tar, header)
-    while stream.read(_DRAIN):
+    while stream.read(_DRAIN_BYTES):
         pass  # to the end, so that the checksums behind it are compared
 
 
@@ -182,7 +182,7 @@ class _Careful(io.BufferedReader):
     census: Census
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > MAX_DIRECTORY:
+        if size is not None and size > MAX_DIRECTORY_BYTES:
             raise self.census.refusal("has a central directory that is longer than any real one")
         return super().read(size)
 
@@ -210,7 +210,7 @@ def _from_zip(entry: zipfile.ZipInfo, body: IO[bytes]) -> Member:
         kind = "symlink"
     elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
         kind = "file"
-    target = body.read(MAX_TARGET + 1).decode("utf-8") if kind == "symlink" else ""
+    target = body.read(MAX_TARGET_BYTES + 1).decode("utf-8") if kind == "symlink" else ""
     return Member(
         path=member_path(entry.filename),
         kind=kind,

@@ -25,12 +25,13 @@ from grym_fetch.core.archives import MIB
 from grym_fetch.core.errors import UnsafePath
 from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import close_each, open_folder, sync
-from grym_fetch.disk.locks import Owner, is_left_behind
+from grym_fetch.disk.atomic import replace_file
+from grym_fetch.disk.folders import close_each, exists, open_folder, sync
+from grym_fetch.disk.owner import Owner, is_left_behind
 
 log = logging.getLogger(__name__)
 
-MAX_RECORD = 512 * MIB
+MAX_RECORD_BYTES = 512 * MIB
 _RENAME_EXCHANGE = 2
 _NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 
@@ -99,19 +100,16 @@ class TreeStore:
             return None
         with open(descriptor, "rb") as file:
             # Another user's word on what may be deleted is not taken.
-            data = file.read(MAX_RECORD) if os.fstat(descriptor).st_uid == os.geteuid() else b""
+            data = file.read(MAX_RECORD_BYTES) if os.fstat(descriptor).st_uid == os.geteuid() else b""
         return decode_record(data, self.folder)
 
     def write_record(self, unpacked: Unpacked) -> None:
         """Put the record in place, whole and durable."""
-        os.close(open_folder(self._assets_dir, (STATE_FOLDER, "unpacked"), create=True))
-        fresh = self._record.with_name(f"{self._record.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        with open(fresh, "xb") as file:
-            file.write(_encode(unpacked))
-            file.flush()
-            sync(file.fileno())
-        os.replace(fresh, self._record)
-        flush(self._record.parent)
+        folder = open_folder(self._assets_dir, (STATE_FOLDER, "unpacked"), create=True)
+        try:
+            replace_file(folder, self._record.name, encode_record(unpacked))
+        finally:
+            os.close(folder)
 
     def forget_record(self) -> None:
         """Delete the record."""
@@ -154,7 +152,7 @@ class TreeStore:
         above = open_folder(self._assets_dir, tuple(parents), create=True)
         here = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if not _exists(above, name):
+            if not exists(above, name):
                 os.rename("tree", name, src_dir_fd=here, dst_dir_fd=above)
             elif not swap_folders(here, "tree", above, name):
                 # No such call here: for an instant there is no tree, and after a crash then the next run makes one.
@@ -254,15 +252,7 @@ def mode_of(path: Path) -> int:
         return 0
 
 
-def _exists(folder: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _encode(unpacked: Unpacked) -> bytes:
+def encode_record(unpacked: Unpacked) -> bytes:
     record = {
         "v": 1,
         "content": unpacked.content,

@@ -30,11 +30,11 @@ from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Threads
-from grym_fetch.disk.folders import storage_errors, usable_bytes
+from grym_fetch.disk.folders import NEW_FILE, storage_errors, usable_bytes, write_all
 from grym_fetch.runtime.waiting import wait_uncancelled
 
-CHUNK = MIB
-FLUSH_SINGLY = 2000
+BLOCK_BYTES = MIB
+MAX_SINGLE_FLUSHES = 2000
 """Up to so many files are flushed one by one; beyond, everything at once, as a million flushes would take hours."""
 
 
@@ -229,16 +229,14 @@ def _write(path: Path, member: Member, read: Read, census: Census) -> Iterable[i
     with storage_errors(path):
         # 0o777 and 0o666 less the umask, as for any new file: neither setuid bits nor what the archive would open.
         mode = 0o777 if member.is_executable else 0o666
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        descriptor = os.open(path, NEW_FILE, mode)
     try:
         total = 0
-        while data := read(CHUNK):
+        while data := read(BLOCK_BYTES):
             total += len(data)
             yield len(data)
             with storage_errors(path):
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(descriptor, view) :]
+                write_all(descriptor, data)
         if total != member.size:
             raise census.refusal(f"is damaged: its member '{safe_text(member.path)}' is cut off")
     finally:
@@ -246,7 +244,7 @@ def _write(path: Path, member: Member, read: Read, census: Census) -> Iterable[i
 
 
 def _flush(tree: Path, files: list[str], folders: list[str]) -> None:
-    if len(files) + len(folders) > FLUSH_SINGLY:
+    if len(files) + len(folders) > MAX_SINGLE_FLUSHES:
         os.sync()
         return
     for path in files:

@@ -1,6 +1,6 @@
 """The journal: which pieces of a part file were written, so that a later process can go on where this one stopped.
 
-Rules: append only. Every record is one line of text, ``crc32 json``, and the checksum is chained: it covers the line
+Rules: append only. Every record is one line (see checked_lines.py), and its checksum is chained: it covers the line
 and, through its start value, every line before it. So a journal that was cut, flipped, zero-filled or spliced is valid
 up to the first damaged byte and not one record further. A record claims; it proves nothing: each piece carries a digest
 of its bytes, and whoever resumes compares it with what the disk holds. No address is stored, only its hash.
@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 
 import xxhash
 
+from grym_fetch.core.checked_lines import chain_of, decode_line, encode_line
 from grym_fetch.core.http import NO_VALIDATOR, Validator
 from grym_fetch.core.ranges import ByteRange
 
@@ -124,9 +125,9 @@ class JournalEncoder:
         self._chain = chain
 
     def _line(self, record: dict[str, object]) -> bytes:
-        text = json.dumps(record, separators=(",", ":"), ensure_ascii=True).encode("ascii")
-        self._chain = zlib.crc32(text, self._chain)
-        return b"%08x %s\n" % (self._chain, text)
+        line = encode_line(record, self._chain)
+        self._chain = chain_of(line)
+        return line
 
     def header(self, asset: str) -> bytes:
         """The first record: the fingerprint of what is fetched."""
@@ -171,23 +172,18 @@ def read_journal(data: bytes) -> JournalState:
         if end < 0:
             return state
         line = data[at:end]
-        text = line[9:]
-        chain = zlib.crc32(text, state.chain)
-        if line[:9] != b"%08x " % chain:
-            return state
         try:
-            record = json.loads(text)
-            understood = _apply(state, record)
-        except (ValueError, TypeError, KeyError, RecursionError):
+            understood = _apply(state, decode_line(line, state.chain))
+        except ValueError:
             understood = False
         if not understood:
             return state
         at = end + 1
-        state.valid_bytes, state.chain = at, chain
+        state.valid_bytes, state.chain = at, chain_of(line)
 
 
-def _apply(state: JournalState, record: dict[str, object]) -> bool:
-    """Take one record in; False if it is none that this version writes."""
+def _apply(state: JournalState, record: object) -> bool:
+    """Take in one record; False if it is not one that this version writes."""
     match record:
         case {"journal": 1, "asset": str(asset)} if state.asset is None:
             state.asset = asset
@@ -195,12 +191,16 @@ def _apply(state: JournalState, record: dict[str, object]) -> bool:
             return False
         case {"size": int(size)} if 0 <= size < _MAX_POSITION:
             state.size = size
-        case {"origin": int(number), "address": str(address), "etag": etag, "modified": modified} if _is_optional_text(
-            etag
-        ) and _is_optional_text(modified):
+        case {
+            "origin": int(number),
+            "address": str(address),
+            "etag": str() | None as etag,
+            "modified": str() | None as modified,
+            **others,
+        }:
             # Journals of the first versions do not say which server it was.
-            server = str(record.get("server", ""))
-            state.origins[number] = OriginRecord(address, Validator(etag, modified, server))  # type: ignore[arg-type]
+            server = str(others.get("server", ""))
+            state.origins[number] = OriginRecord(address, Validator(etag, modified, server))
         case {"piece": [int(start), int(length), str(digest), int(origin)]} if (
             0 <= start < _MAX_POSITION and 0 < length <= MAX_PIECE and len(digest) == 32
         ):
@@ -212,7 +212,3 @@ def _apply(state: JournalState, record: dict[str, object]) -> bool:
         case _:
             return False
     return True
-
-
-def _is_optional_text(value: object) -> bool:
-    return value is None or isinstance(value, str)

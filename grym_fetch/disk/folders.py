@@ -20,7 +20,7 @@ from grym_fetch.core.text import safe_text
 
 log = logging.getLogger(__name__)
 
-RESERVE = 1024 * 1024
+RESERVE_BYTES = 1024 * 1024
 """Bytes left free for journals and folders when space is counted."""
 
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -245,10 +245,10 @@ def free_bytes(path: Path) -> int:
 
 def usable_bytes(path: Path) -> int:
     """Bytes that may be written there, less a small reserve."""
-    return max(0, free_bytes(path) - RESERVE)
+    return max(0, free_bytes(path) - RESERVE_BYTES)
 
 
-def require_room(path: Path, missing: int) -> None:
+def require_space(path: Path, missing: int) -> None:
     """Raise `DiskFull` if so many bytes do not fit."""
     free = usable_bytes(path)
     if missing > free:

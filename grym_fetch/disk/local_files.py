@@ -1,7 +1,7 @@
 """Where files are looked for, and whether they are right.
 
 Order: the assets folder, the external folder, then what ``asset-manifest.json`` in the external folder says was moved
-there. A file is right if its digest is the manifest's; a stamp (see stamps.py) saves reading it again.
+there. A file is right if its digest is the manifest's; the verified cache saves reading it again.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 
 log = logging.getLogger(__name__)
 
-HASH_STRIDE = 4 * 1024 * 1024
+HASH_BLOCK_BYTES = 4 * 1024 * 1024
 """Bytes hashed in one go: long enough to forget the call, short enough to stop soon."""
-RECENT = 600.0
-"""Seconds. A file that has changed within these is flushed before it gets a stamp; older ones are written by now."""
+RECENT_S = 600.0
+"""A file that has changed within this time is flushed before it counts as verified; older ones are written by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class LocalFiles:
         if asset.checksum is not None and (moved := self._moves().get(asset.checksum.hexdigest)) is not None:
             yield str(moved)
 
-    def find_stamped(self, asset: Asset) -> Path | None:
+    def find_verified(self, asset: Asset) -> Path | None:
         """The asset's file, if one is there that was verified and has not changed since. Never reads a file's bytes."""
         if asset.checksum is None:
             return None
@@ -99,7 +99,7 @@ class LocalFiles:
     async def find(self, asset: Asset, *, full: bool = False, on_hashing: Callable[[int], None]) -> Found | None:
         """Look for the asset and verify it: the first right file, else the first wrong one, else None.
 
-        ``full`` reads every byte, stamp or not. ``on_hashing`` is told the size before a file is read.
+        ``full`` reads every byte, whatever the verified cache says. ``on_hashing`` is told a file's size before that.
         """
         wrong: Found | None = None
         for place in self.places(asset):
@@ -129,7 +129,7 @@ class LocalFiles:
         digest, signature = await self.digest(place, asset.checksum)
         if digest != asset.checksum.hexdigest:
             actual = Checksum(asset.checksum.algorithm, digest)
-            # In the place of an earlier stamp: the next run must not trust what a full check has found to be damaged.
+            # In the place of an earlier entry: the next run must not trust what a full check has found to be damaged.
             self.verified_cache.record(place, actual, signature)
             return Found(place, f"checksum mismatch: expected {asset.checksum}, found {actual}", verified=False)
         if await self._threads.compute(_is_durable, place, signature):
@@ -137,7 +137,7 @@ class LocalFiles:
         return Found(place, None, verified=True)
 
     async def digest(self, path: Path, checksum: Checksum) -> tuple[str, FileSignature]:
-        """Hash a file as ``checksum`` would; return the hex digest and how the file looked. Cancelling ends it soon."""
+        """Hash a file as ``checksum`` would; return the hex digest and the signature. Cancelling ends it soon."""
         stopped = threading.Event()
         hashing = asyncio.ensure_future(
             self._threads.compute(self._hash, path, checksum.new_hasher(), lambda _: not stopped.is_set())
@@ -153,7 +153,7 @@ class LocalFiles:
         figures = hash_file(path, hasher, on_progress)
         return hasher.hexdigest(), FileSignature.of(figures)
 
-    def stamp(self, path: Path, checksum: Checksum) -> None:
+    def note_verified(self, path: Path, checksum: Checksum) -> None:
         """Remember that this file was just verified and put in place."""
         with suppress(OSError):
             self.verified_cache.record(path, checksum, FileSignature.of(os.stat(path)))
@@ -176,9 +176,9 @@ class LocalFiles:
 def _is_durable(path: Path, signature: FileSignature) -> bool:
     """Flush a file that was changed or named lately, and its folder: whoever put it there may not have.
 
-    Else a power cut could leave the stamp, and other bytes of the same length. Blocking: for a thread.
+    Else a power cut could leave the cache's entry, and other bytes of the same length. Blocking: for a thread.
     """
-    if time.time() - signature.ctime_ns / 1e9 > RECENT:
+    if time.time() - signature.ctime_ns / 1e9 > RECENT_S:
         return True
     try:
         for place in (path, path.parent):
@@ -194,7 +194,7 @@ def _is_durable(path: Path, signature: FileSignature) -> bool:
 
 
 def hash_file(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> os.stat_result:
-    """Feed a whole file to ``hasher``; return what it was when opened. Blocking: for a thread.
+    """Feed a whole file to ``hasher``; return its ``stat`` of when it was opened. Blocking: for a thread.
 
     ``on_progress`` gets the bytes read so far; reading ends early where it returns False.
     """
@@ -204,7 +204,7 @@ def hash_file(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) ->
             figures = os.fstat(descriptor)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             at = 0
-            while block := os.pread(descriptor, HASH_STRIDE, at):
+            while block := os.pread(descriptor, HASH_BLOCK_BYTES, at):
                 hasher.update(block)
                 at += len(block)
                 if not on_progress(at):

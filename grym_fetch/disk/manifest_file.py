@@ -21,7 +21,7 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import PRIVATE, NewFile, create_file
 from grym_fetch.disk.folders import opened_folder, storage_errors
 from grym_fetch.disk.locks import Flock, try_flock
-from grym_fetch.disk.project import MAX_MANIFEST
+from grym_fetch.disk.project import MAX_MANIFEST_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def create_manifest(path: Path, now: float) -> bool:
 
 def _read(folder: int, name: str) -> bytes:
     with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
-        return file.read(MAX_MANIFEST)
+        return file.read(MAX_MANIFEST_BYTES)
 
 
 def _accepted(new: bytes, source: str) -> ParsedManifest:

@@ -20,7 +20,7 @@ from grym_fetch.disk.folders import storage_errors
 from grym_fetch.disk.repository import is_repository_root
 
 CANDIDATES = ("assets.json", "config/assets.json")
-MAX_MANIFEST = 16 * 1024 * 1024 + 1
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024 + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,12 @@ async def read_manifest(path: Path) -> ParsedManifest:
     """`load_manifest` without holding up the event loop: the file may lie on a slow disk of the network."""
     with storage_errors(path):
         async with aiofiles.open(path, "rb") as file:
-            data = await file.read(MAX_MANIFEST)
+            data = await file.read(MAX_MANIFEST_BYTES)
     return parse_manifest(data, safe_text(str(path)))
 
 
 def load_manifest(path: Path) -> ParsedManifest:
     """Read and parse the manifest. Raises `ManifestError` or `StorageError`."""
     with storage_errors(path), open(path, "rb") as file:
-        data = file.read(MAX_MANIFEST)
+        data = file.read(MAX_MANIFEST_BYTES)
     return parse_manifest(data, safe_text(str(path)))

@@ -7,8 +7,6 @@ locks do not work, or one that was just written to) stays, and so does every nam
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import re
 import secrets
@@ -20,14 +18,14 @@ from pathlib import Path
 
 from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.disk.folders import storage_errors
-from grym_fetch.disk.locks import FileLock, Owner, is_abandoned
+from grym_fetch.disk.locks import FileLock, Flock, try_flock
+from grym_fetch.disk.owner import Owner, is_abandoned
 from grym_fetch.disk.small_files import PATH_KEY
 from grym_fetch.disk.stage import StageKey
-from grym_fetch.disk.verified import FileSignature, decode_stamp, encode_stamp, replace_log
+from grym_fetch.disk.verified import decode_entries, encode_entry, replace_log
 
 _STAGE = re.compile(r"([0-9a-f]{24})\.([0-9a-f]{16})\.([^.]+)\.([0-9a-f]{8})")
 _LOCK = re.compile(r"[0-9a-f]{24}\.lock")
-_BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,7 @@ def _allocated(path: Path) -> int:
 
 def _remove_stage(state: Path, name: str, path_key: str, owner: Owner | None, *, dry_run: bool) -> bool:
     """Remove a stage, if it is abandoned for certain. Returns whether it was (or would be)."""
-    if owner is None or _is_alive(owner):
+    if owner is None or owner.is_alive:
         return False
     with _held(state / "locks" / f"{path_key}.lock", dry_run=dry_run) as excludes_others:
         if excludes_others is None or not is_abandoned(owner, state / "stage" / name, exclusive=excludes_others):
@@ -133,11 +131,6 @@ def _remove_stage(state: Path, name: str, path_key: str, owner: Owner | None, *,
                 return False
             shutil.rmtree(ours)
     return True
-
-
-def _is_alive(owner: Owner) -> bool:
-    """Whether the process runs for certain: on this machine, since this boot."""
-    return bool(owner.boot) and owner.boot == Owner.this().boot and not owner.is_dead
 
 
 def _nonce() -> str:
@@ -168,11 +161,13 @@ def _is_free(path: Path) -> bool | None:
     except FileNotFoundError:
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return None if error.errno in _BUSY else False
-    else:
-        return True
+        match try_flock(descriptor):
+            case Flock.TAKEN:
+                return True
+            case Flock.BUSY:
+                return None
+            case Flock.UNSUPPORTED:
+                return False
     finally:
         os.close(descriptor)
 
@@ -195,20 +190,16 @@ def _remove_stamps(log: Path, *, dry_run: bool) -> Pruned | None:
         if os.fstat(descriptor).st_uid != os.geteuid():
             return None
         old = file.read()
-    stamps = {stamp[0]: stamp for line in old.splitlines() if (stamp := decode_stamp(line)) is not None}
-    kept = {path: stamp for path, stamp in stamps.items() if _looks(path, stamp[2])}
-    new = b"".join(encode_stamp(*stamp) for stamp in kept.values())
-    if len(new) >= len(old):
+    lines = old.splitlines()
+    entries = decode_entries(lines)
+    kept = [entry for entry in entries.values() if entry.is_unchanged]
+    new_bytes = sum(len(encode_entry(entry)) for entry in kept)
+    if new_bytes >= len(old):
         return None
     if not dry_run:
-        replace_log(log, new)
-    stale = len(stamps) - len(kept)
-    reason = f"{stale} of {len(stamps)} are of files that have changed or gone" if stale else "written more than once"
-    return Pruned("stamps", log.name, reason, len(old) - len(new))
-
-
-def _looks(path: str, signature: FileSignature) -> bool:
-    try:
-        return FileSignature.of(os.stat(path)) == signature
-    except OSError:
-        return False
+        replace_log(log, kept)
+    outdated = len(entries) - len(kept)
+    reason = (
+        f"{outdated} of {len(entries)} are of files that have changed or gone" if outdated else "written more than once"
+    )
+    return Pruned("verified", log.name, reason, len(old) - new_bytes)

@@ -12,7 +12,6 @@ import errno
 import hashlib
 import logging
 import os
-import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,12 +22,13 @@ from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_digest, read_journal
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Use
+from grym_fetch.disk.atomic import NewFile
 from grym_fetch.disk.folders import (
     close_each,
     is_at,
     open_folder,
     remove_tree,
-    require_room,
+    require_space,
     storage_error,
     storage_errors,
     sync,
@@ -38,11 +38,11 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 
 log = logging.getLogger(__name__)
 
-FLUSH_STRIDE = 128 * 1024 * 1024
+FLUSH_EVERY_BYTES = 128 * 1024 * 1024
 """Bytes written between two flushes in the background, so that the last one is short."""
-BLOCK = 1024 * 1024
+READ_BLOCK_BYTES = 1024 * 1024
 """Bytes read back in one go: they are still in the processor's cache when they are hashed."""
-COPY_STRIDE = 4 * 1024 * 1024
+COPY_BLOCK_BYTES = 4 * 1024 * 1024
 """Bytes copied in one go where a folder is a mount of its own."""
 
 
@@ -139,7 +139,7 @@ class DiskStage:
         """Write a piece and record it."""
         piece = await self._threads.write.compute(self._write, start, data, origin)
         self._unflushed += len(data)
-        if self._unflushed >= FLUSH_STRIDE and (self._flushing is None or self._flushing.done()):
+        if self._unflushed >= FLUSH_EVERY_BYTES and (self._flushing is None or self._flushing.done()):
             self._unflushed = 0
             self._flushing = asyncio.get_running_loop().create_task(self._flush(), name="background flush")
         return piece
@@ -201,7 +201,7 @@ class DiskStage:
         return await self._threads.read.compute(self._feed, start, stop, use)
 
     def _feed(self, start: int, stop: int, use: Use) -> int:
-        block = memoryview(bytearray(min(BLOCK, stop - start)))
+        block = memoryview(bytearray(min(READ_BLOCK_BYTES, stop - start)))
         at = start
         with storage_errors(self._folder / "part"):
             while at < stop and (count := self._fill(block[: stop - at], at)):
@@ -237,7 +237,7 @@ class DiskStage:
             with storage_errors(self._final):
                 with self._lock:
                     self._append(self._encoder.size(size))
-                require_room(self._assets_dir, size - os.fstat(self._part).st_blocks * 512)
+                require_space(self._assets_dir, size - os.fstat(self._part).st_blocks * 512)
 
         await self._threads.write.compute(note)
 
@@ -292,25 +292,13 @@ class DiskStage:
                 raise storage_error(error, final) from error
 
     def _copy_across(self, folder: int, name: str) -> None:
-        """The folder is a mount of its own: copy next to the final name, flush, and rename there."""
-        beside = f".{name[:200]}.{secrets.token_hex(4)}.part"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        target = os.open(beside, flags, 0o666, dir_fd=folder)
-        try:
-            try:
-                at = 0
-                while block := os.pread(self._part, COPY_STRIDE, at):
-                    view = memoryview(block)
-                    while view:
-                        view = view[os.write(target, view) :]
-                    at += len(block)
-                sync(target)
-            finally:
-                os.close(target)
-            os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
-        except BaseException:
-            os.unlink(beside, dir_fd=folder)
-            raise
+        """The folder is a mount of its own: make a copy there, whole and flushed, which takes the name."""
+        with NewFile(folder, name) as copy:
+            at = 0
+            while block := os.pread(self._part, COPY_BLOCK_BYTES, at):
+                copy.write(block)
+                at += len(block)
+            copy.replace()
 
     async def discard(self) -> None:
         """Delete the part and the journal."""

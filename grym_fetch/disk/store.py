@@ -7,7 +7,7 @@ Everything of ours lies in the assets folder, so that the last step is a rename 
         stage/<path key>.<content key>.<owner>.<nonce>/
             part                                     the bytes so far (stage.py)
             journal                                  which of them were written (core/journal.py)
-        verified.log                                 see stamps.py
+        verified.log                                 see verified.py
 
 Rules: a stage belongs to one process, which its name says; a dead owner's stage is claimed by renaming it, so two
 writers never share a file.
@@ -28,11 +28,12 @@ from grym_fetch.disk.folders import (
     make_root,
     open_folder,
     remove_tree,
-    require_room,
+    require_space,
     storage_errors,
     usable_bytes,
 )
-from grym_fetch.disk.locks import FileLock, Owner, is_abandoned
+from grym_fetch.disk.locks import FileLock
+from grym_fetch.disk.owner import Owner, is_abandoned
 from grym_fetch.disk.small_files import PATH_KEY, SmallFileWriter
 from grym_fetch.disk.stage import DiskStage, StageKey, StageThreads
 from grym_fetch.runtime.threads import WorkerThreads
@@ -81,7 +82,7 @@ class DiskStore:
         return FileLock(self.state_dir / "locks" / f"{key.path_key}.lock")
 
     @property
-    def lock_together(self) -> FileLock:
+    def lock_of_small_files(self) -> FileLock:
         """The lock of who fetches small assets, many at a time."""
         return FileLock(self.state_dir / "locks" / f"{PATH_KEY}.lock")
 
@@ -121,7 +122,7 @@ class DiskStore:
     def _open_stage(self, key: StageKey, exclusive: bool, size: int | None) -> DiskStage:
         root = self.state_dir / "stage"
         if size is not None:
-            require_room(self.assets_dir, size - self.staged_bytes(key))
+            require_space(self.assets_dir, size - self.staged_bytes(key))
         with storage_errors(root):
             name = f"{key.path_key}.{key.content_key}.{self._owner.encode()}.{secrets.token_hex(4)}"
             folder = root / name

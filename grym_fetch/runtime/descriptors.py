@@ -11,11 +11,11 @@ import os
 
 log = logging.getLogger(__name__)
 
-SPARE = 16
+SPARE_DESCRIPTORS = 16
 """For the log, name resolution, threads, and what the program around us opens meanwhile."""
-PER_ASSET = 4
+DESCRIPTORS_PER_ASSET = 4
 """Lock, part, journal, and a folder while it is published."""
-ENOUGH = 65_536
+ENOUGH_DESCRIPTORS = 65_536
 
 
 def max_active_assets(connections: int) -> int:
@@ -29,7 +29,9 @@ def affordable(connections: int) -> int:
     if left is None:
         return connections
     most = max(
-        1, (left - PER_ASSET * max_active_assets(0)) // (1 + PER_ASSET * (max_active_assets(1) - max_active_assets(0)))
+        1,
+        (left - DESCRIPTORS_PER_ASSET * max_active_assets(0))
+        // (1 + DESCRIPTORS_PER_ASSET * (max_active_assets(1) - max_active_assets(0))),
     )
     if most < connections:
         counted = "1 connection" if most == 1 else f"{most} connections"
@@ -37,7 +39,7 @@ def affordable(connections: int) -> int:
     return min(most, connections)
 
 
-def spare(files: int) -> int:
+def spare_descriptors(files: int) -> int:
     """Return how many of so many files may be open beside everything else; at least one."""
     left = _left()
     return files if left is None else max(1, min(files, left // 4))
@@ -51,7 +53,7 @@ def _left() -> int | None:
     if limit == resource.RLIM_INFINITY:
         return None
     try:
-        return limit - SPARE - len(os.listdir("/dev/fd"))
+        return limit - SPARE_DESCRIPTORS - len(os.listdir("/dev/fd"))
     except OSError:
         return None
 
@@ -67,6 +69,6 @@ def raise_limit() -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
+    wanted = ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -44,7 +44,7 @@ from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.store import DiskStore
-from grym_fetch.disk.verified import Stamp
+from grym_fetch.disk.verified import VerifiedFile
 from grym_fetch.transfer.request import Requester
 from grym_fetch.transfer.scheduler import Scheduler
 from grym_fetch.transfer.small_files import LEAST, ReceivedFile, SmallFileSource, by_host, is_small
@@ -137,7 +137,7 @@ class Fetcher:
         left_over, missing = self._split(assets)
         if len(missing) < LEAST:
             return list(assets)
-        lock = self._store.lock_together
+        lock = self._store.lock_of_small_files
         try:
             try:
                 await self._store.prepare()
@@ -163,10 +163,10 @@ class Fetcher:
     async def _fetch_together(
         self, assets: Sequence[Asset], on_delivered: Callable[[Asset, FetchResult], None]
     ) -> list[Asset]:
-        def on_placed(placed: list[tuple[ReceivedFile, Stamp]]) -> None:
-            self._local_files.verified_cache.record_all(stamp for _, stamp in placed)
-            for file, stamp in placed:
-                on_delivered(file.asset, self._tell_all(file, stamp))
+        def on_placed(placed: list[tuple[ReceivedFile, VerifiedFile]]) -> None:
+            self._local_files.verified_cache.record_all(verified for _, verified in placed)
+            for file, verified in placed:
+                on_delivered(file.asset, self._tell_all(file, verified))
 
         batches = [
             SmallFileSource(
@@ -193,7 +193,7 @@ class Fetcher:
             await self._store.small_file_writer.close()
         return [asset for batch in batches for asset in batch.left_over]
 
-    def _tell_all(self, file: ReceivedFile, stamp: Stamp) -> FetchResult:
+    def _tell_all(self, file: ReceivedFile, verified: VerifiedFile) -> FetchResult:
         """Tell of an asset that went the short way, from beginning to end."""
         asset, size = file.asset, len(file.data)
         self._emit(AssetPlanned(asset=asset.id, size=size, resumed_bytes=0))
@@ -202,14 +202,14 @@ class Fetcher:
         self._emit(
             AssetVerified(
                 asset=asset.id,
-                path=stamp.path,
-                checksum=stamp.checksum,
+                path=verified.path,
+                checksum=verified.checksum,
                 size=size,
                 seconds=round(self._clock.monotonic() - file.began, 3),
                 downloaded_bytes=size,
             )
         )
-        path = Path(stamp.path)
+        path = Path(verified.path)
         return FetchResult(path, TransferResult(path, file.checksum, size, size))
 
     def staged_bytes(self, asset: Asset) -> int:
@@ -314,7 +314,7 @@ class Fetcher:
             if transfer is not None:
                 self._on_received(transfer.received)
         if asset.checksum is not None:
-            self._local_files.stamp(fetched.path, asset.checksum)
+            self._local_files.note_verified(fetched.path, asset.checksum)
         await self._unpack(asset, fetched.path)
         self._emit(
             AssetVerified(

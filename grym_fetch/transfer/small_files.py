@@ -23,7 +23,7 @@ from grym_fetch.core.origins import CRAWL, Origin
 from grym_fetch.core.policy import TokenBucket
 from grym_fetch.core.world import Clock, Connection, Response
 from grym_fetch.disk.small_files import SmallFile, SmallFileWriter
-from grym_fetch.disk.verified import Stamp
+from grym_fetch.disk.verified import VerifiedFile
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.request import Requester
 
@@ -79,7 +79,7 @@ class ReceivedFile:
 class SmallFileSource:
     """Small assets of one host. Implements `grym_fetch.transfer.scheduler.Source`.
 
-    ``on_placed`` is told of assets that are in place, with their stamps; ``on_received`` of bytes that came.
+    ``on_placed`` is told of assets that are in place, as they were verified; ``on_received`` of bytes that came.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class SmallFileSource:
         clock: Clock,
         limiter: TokenBucket | None,
         on_received: Callable[[int], None],
-        on_placed: Callable[[list[tuple[ReceivedFile, Stamp]]], None],
+        on_placed: Callable[[list[tuple[ReceivedFile, VerifiedFile]]], None],
     ) -> None:
         self.host = host
         self.left_over: list[Asset] = []
@@ -228,7 +228,7 @@ class SmallFileSource:
         if not bundle:
             return
         files = [SmallFile(p.asset.local_path, p.data, p.checksum) for p in bundle]
-        stamps: list[Stamp | None] = [None] * len(files)
+        stamps: list[VerifiedFile | None] = [None] * len(files)
         with suppress(StorageError):  # the long way tells what is wrong
             stamps = await self._small_file_writer.put(files)
         placed = []

@@ -208,8 +208,8 @@ def test_nothing_is_written_behind_a_symlink(project: Versioned) -> None:
     elsewhere.mkdir()
     (project.assets / ".grym-fetch").symlink_to(elsewhere)
     project.seen.write("1")
-    stamps = VerifiedCache(project.assets / ".grym-fetch" / "verified.log")
-    stamps.record(project.manifest, Checksum.of(b""), FileSignature.of(project.manifest.stat()))
+    cache = VerifiedCache(project.assets / ".grym-fetch" / "verified.log")
+    cache.record(project.manifest, Checksum.of(b""), FileSignature.of(project.manifest.stat()))
     assert list(elsewhere.iterdir()) == []
 
 
