@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from grym_fetch.core.text import safe_text
+from grym_fetch.core.text import UNSAFE_CATEGORIES, safe_text
 
 STATE_FOLDER = ".grym-fetch"
 """Folder in the assets folder that holds our own state."""
@@ -39,13 +39,6 @@ _ENCODED = re.compile(r"%(?:2f|5c|00)", re.IGNORECASE)
 _ENCODED_DOT = re.compile(r"%2e", re.IGNORECASE)
 # Win32 "Naming Files, Paths, and Namespaces": these are devices in every folder, with any extension.
 _DEVICE = re.compile(r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9¹²³]) *(?:\.|$)", re.IGNORECASE)
-_UNSAFE_CATEGORIES = {
-    "Cc": "a control character",
-    "Cf": "an invisible format character",
-    "Cs": "half of a surrogate pair",
-    "Zl": "a line separator",
-    "Zp": "a paragraph separator",
-}
 
 
 class Collision(NamedTuple):
@@ -94,7 +87,7 @@ def _check_characters(path: str) -> None:
             raise ValueError("has a control character")
         return
     for char in path:
-        if found := _UNSAFE_CATEGORIES.get(unicodedata.category(char)):
+        if found := UNSAFE_CATEGORIES.get(unicodedata.category(char)):
             raise ValueError(f"has {found} ({safe_text(char)})")
 
 

@@ -1,19 +1,25 @@
 """Foreign text made safe: no secret leaves, no control character reaches a terminal or a log.
 
-Rules: an address is shown as scheme, host, port and path only, `redact_text` sees to it also where one stands in other
-text. Text from a server or a manifest is shown with every
-control, format and surrogate character escaped, so that it can neither move a cursor nor forge a line.
+Rules: an address is shown as scheme, host, port and path only; `redact_text` does so with each one in other text. Text
+from a server or a manifest is shown with every unsafe character escaped, so that it can neither move a cursor nor forge
+a line.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
-# Cc: controls, Cf: format (bidi overrides, zero width), Cs: lone surrogates, Zl and Zp: line and paragraph separators.
-_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
+UNSAFE_CATEGORIES: Mapping[str, str] = {
+    "Cc": "a control character",
+    "Cf": "an invisible format character",
+    "Cs": "half of a surrogate pair",
+    "Zl": "a line separator",
+    "Zp": "a paragraph separator",
+}
+"""What may move a cursor, hide text or forge a line, by Unicode category; Cf has the bidi overrides, for one."""
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,20}://"
 _ADDRESS = re.compile(rf"\b{_SCHEME}(?:(?!{_SCHEME})[^\s'\"<>])*")
@@ -28,7 +34,7 @@ def safe_text(text: str, *, limit: int = 300) -> str:
         return text
     escaped = "".join(
         char.encode("unicode_escape", "surrogatepass").decode("ascii")
-        if unicodedata.category(char) in _UNSAFE_CATEGORIES
+        if unicodedata.category(char) in UNSAFE_CATEGORIES
         else char
         for char in text[:limit]
     )
