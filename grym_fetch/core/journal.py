@@ -1,17 +1,17 @@
-"""The journal: which pieces of a part file were written, so that a later process can go on where this one stopped.
+"""The journal: which pieces of a part file were written, so that a later process can resume where this one stopped.
 
 Rules: append only. Every record is one line (see checked_lines.py), and its checksum is chained: it covers the line
-and, through its start value, every line before it. So a journal that was cut, flipped, zero-filled or spliced is valid
-up to the first damaged byte and not one record further. A record claims; it proves nothing: each piece carries a digest
-of its bytes, and whoever resumes compares it with what the disk holds. No address is stored, only its hash.
+and, through its start value, every line before it. So a journal that was cut off, flipped, zero-filled or spliced is
+valid up to the first damaged byte and not one record further. A record claims; it proves nothing: each piece has a
+digest of its bytes, which is compared with the disk on resuming. No address is stored, only its hash.
 
 A line is ``<8 hex digits> <JSON object>\\n`` with one of these objects, the first one always a header::
 
-    {"journal": 1, "asset": "…"}                         the fingerprint of what is being fetched
-    {"size": 1048576}                                    the content's length, once learned
+    {"journal": 1, "asset": "…"}                         names the content that is being fetched
+    {"size": 1048576}                                    the content's length, once known
     {"origin": 0, "address": "…", "etag": …, "modified": …, "server": "…"}
     {"piece": [start, length, "xxh3-128", origin]}
-    {"void": [start, stop]}                              earlier claims that touch this stretch are void
+    {"void": [start, stop]}                              earlier claims that touch this range are void
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SEED = zlib.crc32(b"grym-fetch journal")
 
 
 def piece_digest(data: bytes | memoryview) -> str:
-    """Return the XXH3-128 digest of a piece in hex: fast as memory, and wide enough that no accident passes it."""
+    """Return the XXH3-128 digest of a piece in hex: as fast as memory, and wide enough to catch any accident."""
     return xxhash.xxh3_128_hexdigest(data)
 
 
@@ -48,7 +48,7 @@ def address_hash(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of the content that was written, with the digest of its bytes and the origin they came from."""
+    """A range of the content that was written, with the digest of its bytes and the origin they came from."""
 
     start: int
     stop: int
@@ -57,7 +57,7 @@ class Piece:
 
     @property
     def range(self) -> ByteRange:
-        """Where it lies."""
+        """The range it covers."""
         return ByteRange(self.start, self.stop)
 
 
@@ -71,14 +71,14 @@ class PieceTable:
             self.add(piece)
 
     def add(self, piece: Piece) -> None:
-        """Put a piece in."""
+        """Add a piece."""
         if self._starts:
             self.drop(piece.start, piece.stop)
         insort(self._starts, piece.start)
         self._by_start[piece.start] = piece
 
     def drop(self, start: int, stop: int) -> list[Piece]:
-        """Take out every piece that has a byte in ``[start, stop)``, and return them."""
+        """Remove every piece that has a byte in ``[start, stop)``, and return them."""
         at = bisect_left(self._starts, start)
         if at and self._by_start[self._starts[at - 1]].stop > start:
             at -= 1
@@ -119,7 +119,7 @@ class JournalState:
 
 
 class JournalEncoder:
-    """Makes records. Holds the chain, so one encoder writes one journal, in order."""
+    """Makes records. It holds the chain, so one encoder writes one journal, in order."""
 
     def __init__(self, chain: int = _SEED) -> None:
         self._chain = chain
@@ -130,7 +130,7 @@ class JournalEncoder:
         return line
 
     def header(self, asset: str) -> bytes:
-        """The first record: the fingerprint of what is fetched."""
+        """The first record: what names the content that is being fetched."""
         return self._line({"journal": JOURNAL_VERSION, "asset": asset})
 
     def size(self, size: int) -> bytes:
@@ -150,7 +150,7 @@ class JournalEncoder:
         )
 
     def piece(self, piece: Piece) -> bytes:
-        """A piece that is written."""
+        """A piece that was written."""
         return self._line({"piece": [piece.start, piece.stop - piece.start, piece.digest, piece.origin]})
 
     def void(self, start: int, stop: int) -> bytes:

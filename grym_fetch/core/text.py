@@ -29,7 +29,7 @@ _HOST = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 
 def safe_text(text: str, *, limit: int = 300) -> str:
     """Return ``text`` on one line, with unsafe characters escaped and at most ``limit`` characters long."""
-    # Nearly all text; looking at each character would take a tenth of a sync of 10,000 files that are there.
+    # Nearly all text; checking each character would take a tenth of the time of a sync of 10,000 files that are there.
     if len(text) <= limit and text.isprintable():
         return text
     escaped = "".join(
@@ -55,9 +55,9 @@ def redact_url(url: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """Return text of any origin with each address in it redacted, and without the values of fields that hold secrets.
+    """Return text with every address in it redacted, and without the values of header fields that hold secrets.
 
-    For what we did not write ourselves, such as the text of a foreign exception. A value ends with its line.
+    For text that is not ours, such as that of a foreign exception. A value ends with its line.
     """
     if "://" in text:
         text = _ADDRESS.sub(lambda found: redact_url(found[0]), text)

@@ -1,7 +1,7 @@
-"""Where files are looked for, and whether they are right.
+"""Finds an asset's file on this machine, and says whether it is right.
 
-Order: the assets folder, the external folder, then what ``asset-manifest.json`` in the external folder says was moved
-there. A file is right if its digest is the manifest's; the verified cache saves reading it again.
+It is looked for in the assets folder, in the external folder, and then where ``asset-manifest.json`` in the external
+folder says it was moved. A file is right if its digest is the manifest's; the verified cache saves reading it again.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 log = logging.getLogger(__name__)
 
 HASH_BLOCK_BYTES = 4 * 1024 * 1024
-"""Bytes hashed in one go: long enough to forget the call, short enough to stop soon."""
+"""Hash so many at once: enough to make the call's cost negligible, few enough to stop soon."""
 RECENT_S = 600.0
-"""A file that has changed within this time is flushed before it counts as verified; older ones are written by now."""
+"""A file that has changed this recently is flushed before it counts as verified; older ones are on the disk by now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file that is there. ``error`` says what is wrong with it, None if it is right or cannot be verified."""
+    """A file that is there. ``error`` says what is wrong with it; it is None if it is right or cannot be verified."""
 
     path: Path
     error: str | None
@@ -58,14 +58,14 @@ class LocalFiles:
         return [Path(place) for place in self._places(asset)]
 
     def _places(self, asset: Asset) -> Iterator[str]:
-        # For ten thousand assets at a time: joining text is ten times quicker than joining paths.
+        # Called for ten thousand assets at once: joining text is ten times as fast as joining paths.
         yield f"{self._assets_dir}/{asset.local_path}"
         yield f"{self._external_dir}/{asset.local_path}"
         if asset.checksum is not None and (moved := self._moves().get(asset.checksum.hexdigest)) is not None:
             yield str(moved)
 
     def find_verified(self, asset: Asset) -> Path | None:
-        """The asset's file, if one is there that was verified and has not changed since. Never reads a file's bytes."""
+        """The asset's file, if there is one that was verified and has not changed since. Reads no file's bytes."""
         if asset.checksum is None:
             return None
         for place in self._places(asset):
@@ -74,7 +74,7 @@ class LocalFiles:
         return None
 
     def has_stages(self) -> bool:
-        """Whether there are unfinished downloads of anything."""
+        """Whether there are any unfinished downloads."""
         try:
             with os.scandir(self._assets_dir / STATE_FOLDER / "stage") as found:
                 return any(True for _ in found)
@@ -82,7 +82,7 @@ class LocalFiles:
             return False
 
     def is_there(self, asset: Asset) -> bool:
-        """Whether a file of the right size is there, unread: for a plan."""
+        """Whether there is a file of the right size. An estimate for a plan: it is not read."""
         for place in self._places(asset):
             try:
                 size = os.stat(place).st_size
@@ -93,7 +93,7 @@ class LocalFiles:
         return False
 
     def is_occupied(self, asset: Asset) -> bool:
-        """Whether anything at all is in one of the asset's places."""
+        """Whether there is anything at all in one of the asset's places."""
         return any(os.path.lexists(place) for place in self._places(asset))
 
     async def find(self, asset: Asset, *, full: bool = False, on_hashing: Callable[[int], None]) -> Found | None:
@@ -154,12 +154,12 @@ class LocalFiles:
         return hasher.hexdigest(), FileSignature.of(figures)
 
     def note_verified(self, path: Path, checksum: Checksum) -> None:
-        """Remember that this file was just verified and put in place."""
+        """Remember that this file was just verified and put in its place."""
         with suppress(OSError):
             self.verified_cache.record(path, checksum, FileSignature.of(os.stat(path)))
 
     def _moves(self) -> dict[str, Path]:
-        """Digest to place, of the files that were moved out of the repository."""
+        """Where the files are that were moved out of the repository, by their digest."""
         if self._moved is None:
             self._moved = {}
             # No record, or one that cannot be used: nothing is found through it.
@@ -174,7 +174,7 @@ class LocalFiles:
 
 
 def _is_durable(path: Path, signature: FileSignature) -> bool:
-    """Flush a file that was changed or named lately, and its folder: whoever put it there may not have.
+    """Flush a file that was changed or renamed recently, and its folder: whoever put it there may not have.
 
     Else a power cut could leave the cache's entry, and other bytes of the same length. Blocking: for a thread.
     """

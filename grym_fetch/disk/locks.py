@@ -1,9 +1,9 @@
 """Locks between processes. They save bandwidth; they are not what makes a download correct.
 
-Rules: a lock is an flock, so a dead holder blocks nobody. Its file is unlinked by its holder only, while held; whoever
-gets a lock checks that the file is still the one at that path. Where flock is a no-op (some network file systems)
-that is found out, and what depends on the lock is not done. Where it holds on each machine by itself (Lustre's
-``localflock``, NFS's ``local_lock``) that cannot be found out: see `is_abandoned` in owner.py.
+Rules: a lock is an flock, so a dead holder blocks nobody. Only its holder unlinks its file, while it holds the lock;
+whoever gets a lock checks that the file still has its path. If flock does nothing here (some network file systems),
+that is noticed, and nothing that depends on the lock is done. If it excludes only processes of the same machine
+(Lustre's ``localflock``, NFS's ``local_lock``), that cannot be noticed: see `is_abandoned` in owner.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 
 
 class Flock(Enum):
-    """What came of asking for a lock."""
+    """The outcome of `try_flock`."""
 
     TAKEN = auto()
     BUSY = auto()
@@ -34,7 +34,7 @@ class Flock(Enum):
 
 
 def try_flock(descriptor: int) -> Flock:
-    """Lock an open file or folder, if nobody has it locked, for as long as it is open."""
+    """Lock an open file or folder, without waiting. The lock lasts for as long as it is open."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -43,13 +43,13 @@ def try_flock(descriptor: int) -> Flock:
 
 
 class FileLock:
-    """An exclusive lock on one asset. `holder` says who has it if it cannot be taken."""
+    """An exclusive lock on one asset. `holder` says who has it if it is busy."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
         self.is_trustworthy = False
-        """Whether flock really excludes others here. Known once the lock is taken."""
+        """Whether flock really excludes others here. Known once the lock is held."""
         self.holder = ""
 
     def try_acquire(self) -> bool:
@@ -69,7 +69,7 @@ class FileLock:
                     pass
             if is_at(descriptor, self._path):
                 break
-            # Its last holder unlinked the file between our open and our lock: take the one that is there now.
+            # Its last holder unlinked the file between our open and our lock: lock the one that is there now.
             os.close(descriptor)
         self._descriptor = descriptor
         try:

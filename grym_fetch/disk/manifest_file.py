@@ -1,9 +1,9 @@
 """Changes ``assets.json`` on the disk: all of a change, or nothing of it.
 
-Rules: what is written must parse, and is written beside the file, flushed, and renamed over it, so that at every
-instant the file is whole, old or new. Two of our own processes take turns (an flock on the folder). An editor takes
-none, so the file is read once more right before the rename; if it is not what the change began with, the change is
-made again from what is there now. A symlink stays one: the file that it leads to is written.
+Rules: a change that would not parse is refused; the file is replaced whole (see atomic.py). Our own processes take
+turns (an flock on the folder). An editor does not, so the file is read once more right before the rename; if it is not
+the one that the change began with, the change is made again to what is there now. A symlink stays one: the file that it
+leads to is replaced.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from grym_fetch.disk.project import MAX_MANIFEST_BYTES
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 5
-"""How often a change is made anew because somebody else has written the file meanwhile."""
+MAX_ATTEMPTS = 5
+"""Give up a change after somebody else has written the file in the midst of it so often."""
 _NEW = '{{\n  "version": "1.0",\n  "updated": "{now}",\n  "assets": []\n}}\n'
 
 Change = Callable[[ManifestText, Manifest], ManifestText]
-"""Returns the changed text, given the text and what it means. Called again where the file has changed meanwhile."""
+"""Returns the changed text, given the text and what it means. Called again if the file has changed meanwhile."""
 
 
 class EditRefused(ManifestError):
@@ -43,10 +43,10 @@ class EditRefused(ManifestError):
 
 
 def edit_manifest(path: Path, change: Change) -> ParsedManifest | None:
-    """Change the manifest and return what it is now; None if another process is changing it: try again later.
+    """Change the manifest and return it as it is now; None if another process is changing it: try again later.
 
-    Blocking: for a thread. Raises `EditRefused` if the result would be no good manifest, `ManifestError` if it is none
-    now, `StorageError` if it cannot be written, and whatever ``change`` raises.
+    Blocking: for a thread. Raises `EditRefused` if the result would not be a valid manifest, `ManifestError` if the
+    file is not one now, `StorageError` if it cannot be written, and whatever ``change`` raises.
     """
     real = Path(os.path.realpath(path))
     source = safe_text(str(path))
@@ -54,7 +54,7 @@ def edit_manifest(path: Path, change: Change) -> ParsedManifest | None:
         # Where there are no locks, the look before the rename must do.
         if try_flock(folder) is Flock.BUSY:
             return None
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             old = _read(folder, real.name)
             changed = change(ManifestText.read(old), parse_manifest(old, source).manifest)
             new = changed.encode()
@@ -65,7 +65,7 @@ def edit_manifest(path: Path, change: Change) -> ParsedManifest | None:
 
 
 def create_manifest(path: Path, now: float) -> bool:
-    """Make a manifest without assets, whole or not at all; False if there is one already. ``now`` since the epoch."""
+    """Make a manifest with no assets; False if there is one already. ``now``: seconds since the epoch."""
     data = ManifestText.read(_NEW.format(now="").encode()).touch(now).encode()
     with storage_errors(path), opened_folder(path.parent) as folder:
         try:
@@ -88,7 +88,7 @@ def _accepted(new: bytes, source: str) -> ParsedManifest:
 
 
 def _replace(folder: int, name: str, old: bytes, new: bytes) -> bool:
-    """Put ``new`` in the place of ``old``; False, and nothing is done, if something else is there by now."""
+    """Replace ``old`` with ``new``; False, and nothing is done, if something else is there by now."""
     with NewFile(folder, name, mode=PRIVATE) as file:
         file.write(new)
         file.take_after(os.stat(name, dir_fd=folder))

@@ -1,7 +1,8 @@
-"""Remembers, in our state folder, the version of each manifest that was used with an assets folder.
+"""The rollback guard: remembers which version of a manifest was last used with an assets folder.
 
-Rules: one small file a manifest, replaced whole. It is believed only if it is this user's own and undamaged; any other
-counts as none, so that nobody who may write there can stop a project. Failing to write it is harmless and silent.
+Rules: one small file for each manifest, replaced whole. It is trusted only if it is this user's own and undamaged; any
+other counts as none, so that nobody else who can write there can stop a project. Failing to write it is harmless and
+silent.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ MAX_BYTES = 4096
 
 
 class RollbackGuard:
-    """The last version seen of one manifest, with one assets folder."""
+    """The last version of one manifest that was used with one assets folder."""
 
     def __init__(self, assets_dir: Path, manifest: Path) -> None:
         # Not the absolute path: a project that is moved or mounted elsewhere is still the same.
         name = os.path.relpath(manifest, assets_dir)
         key = hashlib.sha256(os.fsencode(name)).hexdigest()[:24]
         self._state = assets_dir / STATE_FOLDER
-        self._name = f"seen-{key}"
+        self._name = f"manifest-version-{key}"
 
     def read(self) -> str | None:
-        """Return it, None if there is none that can be believed."""
+        """Return the version, None if there is none that can be trusted."""
         try:
             descriptor = os.open(
                 f"{self._state}/{self._name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -47,7 +48,7 @@ class RollbackGuard:
         return decode_version(data)
 
     def write(self, version: str | None) -> None:
-        """Replace it; None forgets it. Blocking: for a thread."""
+        """Replace the version; None forgets it. Blocking: for a thread."""
         with suppress(OSError):
             folder = open_state(self._state)
             try:

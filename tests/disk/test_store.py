@@ -716,7 +716,7 @@ async def test_a_stage_that_was_removed_is_noticed_at_the_next_piece(store: Disk
     """Bytes written to a file without a name would be lost with it."""
     (folder,) = stages(store)
     shutil.rmtree(folder)
-    with pytest.raises(StorageError, match="somebody has removed the download"):
+    with pytest.raises(StorageError, match="removed or taken over"):
         await stage.write(0, CONTENT[:1000], 0)
 
 
@@ -728,7 +728,7 @@ async def test_only_what_was_verified_is_published(store: DiskStore, stage: Disk
     (folder / "part").unlink()
     if instead is not None:
         (folder / "part").write_bytes(instead)
-    with pytest.raises(StorageError, match="somebody has removed the download"):
+    with pytest.raises(StorageError, match="removed or taken over"):
         await stage.publish(len(CONTENT))
     assert not final(store).exists()
 
