@@ -95,6 +95,11 @@ class ResponseHead:
         """What the response says about its representation."""
         return Validator(self.get("etag"), self.get("last-modified"), self.server)
 
+    @property
+    def is_page(self) -> bool:
+        """Whether the content calls itself a web page. Few assets are; most often it is a login or an error."""
+        return "html" in (self.get("content-type") or "").lower()
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -344,7 +349,7 @@ def _stated_otherwise(asked: Asked, head: ResponseHead) -> Checksum | None:
 
 
 def _page_hint(head: ResponseHead) -> str:
-    if "html" in (head.get("content-type") or "").lower():
+    if head.is_page:
         return "it sent a web page: a login, an error page or a captive portal?"
     return ""
 

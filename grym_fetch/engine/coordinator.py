@@ -129,7 +129,7 @@ class Coordinator:
         present: list[Asset] = []
         to_fetch: list[Asset] = []
         for asset in assets:
-            there = not force and (local_files.find_stamped(asset) is not None or local_files.is_there(asset))
+            there = not force and (local_files.find_verified(asset) is not None or local_files.is_there(asset))
             (present if there else to_fetch).append(asset)
         staged = 0
         if local_files.has_stages():
@@ -151,7 +151,7 @@ class Coordinator:
         self._bus.emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
         tally = _Tally()
         try:
-            remaining = await self._without_stamped(assets, tally, force=force)
+            remaining = await self._without_verified(assets, tally, force=force)
             if remaining and not self._offline:
                 remaining = await self._without_what_is_too_much(remaining, tally, force=force)
             await self._deliver_all(remaining, tally, force=force)
@@ -179,11 +179,11 @@ class Coordinator:
             raise SyncFailed(tally.failed)
         return report
 
-    async def _without_stamped(self, assets: Collection[Asset], tally: _Tally, *, force: bool) -> list[Asset]:
+    async def _without_verified(self, assets: Collection[Asset], tally: _Tally, *, force: bool) -> list[Asset]:
         """Tell of those that are known to be there; return the others."""
         remaining = []
         for asset in assets:
-            path = None if force or asset.extract else self.engine.local_files.find_stamped(asset)
+            path = None if force or asset.extract else self.engine.local_files.find_verified(asset)
             if path is None:
                 remaining.append(asset)
                 continue

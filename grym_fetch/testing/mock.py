@@ -159,7 +159,7 @@ class _MockLocalFiles:
 
     owner: MockAssetManager
 
-    def find_stamped(self, asset: Asset) -> Path | None:
+    def find_verified(self, asset: Asset) -> Path | None:
         return self.owner.path_of(asset.id) if self.owner.has(asset.id) else None
 
     def has_stages(self) -> bool:
@@ -169,7 +169,7 @@ class _MockLocalFiles:
         return self.owner.has(asset.id)
 
     async def find(self, asset: Asset, **_: object) -> Found | None:
-        path = self.find_stamped(asset)
+        path = self.find_verified(asset)
         return None if path is None else Found(path, None, verified=True)
 
 

@@ -154,7 +154,7 @@ class Fetcher:
             if transfer is not None:
                 self._context.on_received(transfer.received)
         if asset.checksum is not None:
-            self._local_files.stamp(fetched.path, asset.checksum)
+            self._local_files.note_verified(fetched.path, asset.checksum)
         await self._unpack(asset, fetched.path)
         self._emit(
             AssetVerified(

@@ -113,5 +113,4 @@ class Requester:
             fields["Authorization"] = authorization
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
         response = await connection.get(str(bare.with_fragment(None)), fields)
-        is_page = "html" in (response.head.get("content-type") or "").lower()
-        return JudgedResponse(response, judge(asked, replace(response.head, server=server)), is_page)
+        return JudgedResponse(response, judge(asked, replace(response.head, server=server)), response.head.is_page)

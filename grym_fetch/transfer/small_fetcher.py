@@ -16,7 +16,7 @@ from grym_fetch.core.events import AssetPlanned, AssetVerified, AssetVerifying, 
 from grym_fetch.core.manifest import Asset
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.store import DiskStore
-from grym_fetch.disk.verified import Stamp
+from grym_fetch.disk.verified import VerifiedFile
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
 from grym_fetch.transfer.result import FetchResult, TransferResult
@@ -50,7 +50,7 @@ class SmallFileFetcher:
         left_over, missing = self._split(assets)
         if len(missing) < MIN_SMALL_FILES:
             return list(assets)
-        lock = self._store.lock_together
+        lock = self._store.lock_of_small_files
         try:
             try:
                 await self._store.prepare()
@@ -76,10 +76,10 @@ class SmallFileFetcher:
     async def _fetch(self, assets: Sequence[Asset], on_fetched: Callable[[Asset, FetchResult], None]) -> list[Asset]:
         scheduler, writer = self._context.scheduler, self._store.small_file_writer
 
-        def on_placed(placed: list[tuple[ReceivedFile, Stamp]]) -> None:
-            self._local_files.verified_cache.record_all(stamp for _, stamp in placed)
-            for file, stamp in placed:
-                on_fetched(file.asset, self._report(file, stamp))
+        def on_placed(placed: list[tuple[ReceivedFile, VerifiedFile]]) -> None:
+            self._local_files.verified_cache.record_all(verified for _, verified in placed)
+            for file, verified in placed:
+                on_fetched(file.asset, self._report(file, verified))
 
         sources = [
             SmallFileSource(host, some, self._context, writer=writer, on_placed=on_placed)
@@ -97,7 +97,7 @@ class SmallFileFetcher:
             await writer.close()
         return [asset for source in sources for asset in source.left_over]
 
-    def _report(self, file: ReceivedFile, stamp: Stamp) -> FetchResult:
+    def _report(self, file: ReceivedFile, verified: VerifiedFile) -> FetchResult:
         """Emit all events of an asset that is in place, from its plan to its end."""
         emit, asset, size = self._context.emit, file.asset, len(file.data)
         emit(AssetPlanned(asset=asset.id, size=size, resumed_bytes=0))
@@ -106,12 +106,12 @@ class SmallFileFetcher:
         emit(
             AssetVerified(
                 asset=asset.id,
-                path=stamp.path,
-                checksum=stamp.checksum,
+                path=verified.path,
+                checksum=verified.checksum,
                 size=size,
                 seconds=round(self._context.clock.monotonic() - file.began, 3),
                 downloaded_bytes=size,
             )
         )
-        path = Path(stamp.path)
+        path = Path(verified.path)
         return FetchResult(path, TransferResult(path, file.checksum, size, size))

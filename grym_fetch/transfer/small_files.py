@@ -21,7 +21,7 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import CRAWL_BYTES_PER_S, Origin
 from grym_fetch.core.world import Connection, Response
 from grym_fetch.disk.small_files import SmallFile, SmallFileWriter
-from grym_fetch.disk.verified import Stamp
+from grym_fetch.disk.verified import VerifiedFile
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.context import TransferContext
 
@@ -72,7 +72,7 @@ class ReceivedFile:
 class SmallFileSource:
     """Small assets of one host. Implements `grym_fetch.transfer.scheduler.Source`.
 
-    ``on_placed`` is called with the assets that are in place, and their stamps.
+    ``on_placed`` is called with the assets that are in place, as they were verified.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class SmallFileSource:
         context: TransferContext,
         *,
         writer: SmallFileWriter,
-        on_placed: Callable[[list[tuple[ReceivedFile, Stamp]]], None],
+        on_placed: Callable[[list[tuple[ReceivedFile, VerifiedFile]]], None],
     ) -> None:
         self.host = host
         self.left_over: list[Asset] = []
@@ -220,14 +220,14 @@ class SmallFileSource:
         if not group:
             return
         files = [SmallFile(file.asset.local_path, file.data, file.checksum) for file in group]
-        stamps: list[Stamp | None] = [None] * len(files)
+        verified_files: list[VerifiedFile | None] = [None] * len(files)
         with suppress(StorageError):  # the long way will say what is wrong
-            stamps = await self._writer.put(files)
+            verified_files = await self._writer.put(files)
         placed = []
-        for file, stamp in zip(group, stamps, strict=True):
-            if stamp is None:
+        for file, verified in zip(group, verified_files, strict=True):
+            if verified is None:
                 self.left_over.append(file.asset)
                 self._failures_in_a_row += 1
             else:
-                placed.append((file, stamp))
+                placed.append((file, verified))
         self._on_placed(placed)

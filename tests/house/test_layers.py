@@ -30,7 +30,7 @@ ORDER: dict[str, list[set[str]]] = {
     "core": [
         {"text"},
         {"errors"},
-        {"ranges", "digest", "paths", "events", "freshness", "progress"},
+        {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines"},
         {"http", "addresses", "manifest_values", "archives"},
         {"manifest", "manifest_schema", "journal", "segments", "policy"},
         {"origins", "manifest_plain", "manifest_text", "world"},
@@ -39,8 +39,9 @@ ORDER: dict[str, list[set[str]]] = {
     "net": [{"settings", "errors", "tls", "credentials"}, {"plain", "session"}, {"client"}],
     "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads", "bus"}],
     "disk": [
-        {"folders"},
-        {"locks", "stage", "verified", "project", "rollback"},
+        {"folders", "owner", "repository", "moved_files"},
+        {"atomic", "locks", "project"},
+        {"stage", "verified", "rollback"},
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
     ],

@@ -109,7 +109,7 @@ def once_sent(world: SmallWorld, count: int, act: Callable[[], object]) -> None:
 
 def leave_free(patch: pytest.MonkeyPatch, count: int) -> None:
     """So many bytes are free, beside our reserve."""
-    patch.setattr(folders, "free_bytes", lambda _: count + folders.RESERVE)
+    patch.setattr(folders, "free_bytes", lambda _: count + folders.RESERVE_BYTES)
 
 
 @pytest.mark.shows("D1")

@@ -68,7 +68,7 @@ def fill(project: Project, server: AssetServer, count: int = COUNT) -> list[Path
 
 
 async def test_many_small_assets(server: AssetServer, project: Project) -> None:
-    """Each is asked for once, over no more connections than allowed, and is there, verified, stamped and told of."""
+    """Each is asked for once, over no more connections than allowed, and is there, verified, recorded and told of."""
     paths = fill(project, server)
     async with project.manager(parallel=2) as manager:
         recorder = Recorder(manager)
