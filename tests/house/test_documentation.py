@@ -29,6 +29,7 @@ from grym_fetch.core.manifest_schema import AssetEntry, ManifestFile, StandInEnt
 from grym_fetch.manager import AssetManager
 from grym_fetch.testing import SeededContent, serve_in_thread
 from tests.house.test_layers import LAYERS
+from tests.support.example_errors import EXAMPLES
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "grym_fetch"
@@ -272,7 +273,7 @@ def test_errors_are_those_of_the_program() -> None:
 def test_errors_have_the_documented_exit_codes() -> None:
     """What the tree says of an error's exit code is what the command line returns."""
     for name, _, code in error_tree():
-        error = getattr(errors, name).__new__(getattr(errors, name))
+        error = EXAMPLES[getattr(errors, name)]
         if code == "worst":
             assert name in ("MirrorsExhausted", "SyncFailed")
         else:
