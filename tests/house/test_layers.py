@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
 ORDER: dict[str, list[set[str]]] = {
     "core": [
         {"text"},
-        {"errors"},
+        {"errors", "validation"},
         {"ranges", "digest", "paths", "events", "freshness", "progress"},
         {"http", "addresses", "manifest_values", "archives"},
         {"manifest", "manifest_schema", "journal", "segments", "policy"},
