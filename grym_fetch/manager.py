@@ -55,6 +55,13 @@ class AssetManager:
         environ, clock: for tests; default the process's environment and the system's clock.
     """
 
+    settings: Settings
+    """What was chosen about how assets are fetched."""
+    minimal: bool
+    """Whether the small stand-ins are used of assets that have one."""
+    warnings: tuple[str, ...]
+    """Warnings about the manifest, once it was read."""
+
     def __init__(
         self,
         config: str | Path | None = None,
@@ -75,7 +82,7 @@ class AssetManager:
         base = base if parallel is None else replace(base, parallel=parallel)
         self.settings = base if allow_stale is None else replace(base, allow_stale=allow_stale)
         self.minimal = _is_true(self._environ.get("GRYM_FETCH_MINIMAL")) if minimal is None else minimal
-        self.warnings: tuple[str, ...] = ()
+        self.warnings = ()
         self._bus = EventBus(self._clock.wall)
         self._project: Project | None = None
         self._manifest: Manifest | None = None

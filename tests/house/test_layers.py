@@ -37,7 +37,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"manifest_parser"},
     ],
     "net": [{"settings", "errors", "tls", "credentials"}, {"plain", "session"}, {"client"}],
-    "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads", "bus"}],
+    "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads", "bus"}, {"loop_thread"}],
     "disk": [
         {"folders"},
         {"locks", "stage", "verified", "project", "rollback"},
