@@ -14,13 +14,13 @@ PACKAGE = ROOT / "grym_fetch"
 LAYERS: list[set[str]] = [
     {"_version"},
     {"core"},
-    {"errors", "events", "settings"},
+    {"errors", "manifest", "settings"},
     {"net", "runtime"},
     {"disk", "display"},
     {"transfer", "archive", "repo"},
     {"engine"},
     {"project"},
-    {"manager"},
+    {"manager", "events", "reports"},
     {"blocking", "testing"},
     {"cli"},
 ]
