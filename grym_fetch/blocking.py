@@ -119,7 +119,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """Make the asset present and verified, and return its path. ``force``: fetch it again even if it is valid.
 
         Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call.
-        Raises `StaleManifest` if the manifest is not to be used any more.
+        Raises `UnknownAsset`, `UnpinnedAsset`, `AssetMissing` if it is not there and nothing may be fetched, and
+        `StaleManifest` if the manifest is not to be used any more.
         """
         return self._run(asynchronous.AssetManager.download_asset, asset_id, force)
 
@@ -173,8 +174,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     ) -> SyncReport:
         """Make the chosen assets present and verified; without a choice, all required ones.
 
-        Raises `SyncFailed` if any of them failed (the others are there nevertheless), `UnknownAsset`, `StaleManifest`,
-        or `DiskFull` before the first byte if they would not fit.
+        Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset` or `StaleManifest`.
+        If they would not all fit on the disk nothing is fetched: each fails with one `DiskFull`, the group's cause.
         """
         return self._run(asynchronous.AssetManager.sync, ids, tags, all, minimal, force)
 
@@ -188,7 +189,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         ``path`` is the file's own, its placeholder's, or its id. The file comes from the external folder, else by
         download if an asset has its checksum. ``force``: also in the place of a file with other content.
 
-        Raises `AssetMissing`, `IntegrityError`, `StorageError`, or what `download_asset` raises.
+        Raises `Refused` if nothing was moved that goes by this name, `AssetMissing`, `IntegrityError`, `StorageError`,
+        or what `download_asset` raises.
         """
         return self._run(asynchronous.AssetManager.restore_asset, path, force=force)
 
@@ -199,7 +201,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         this file, and copy it into the asset's place if it is not there.
 
         Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
-        then), or what `download_asset` raises.
+        then), `PolicyRefused` for a plain http address, `DigestMismatch` or `UnsafePath` if ``file`` is not what the
+        asset says or another one is in its place, or what `download_asset` raises.
         """
         return self._run(asynchronous.AssetManager.add_asset, asset, fetch=fetch, file=file)
 
@@ -216,7 +219,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
         and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that.
 
-        Raises `SyncFailed` if any of them failed (the others are pinned nevertheless), or `UnknownAsset`.
+        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
         return self._run(asynchronous.AssetManager.pin, ids)
 

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "grym_fetch" / "manager.py"
 TARGET = ROOT / "grym_fetch" / "blocking.py"
 CLASS = "AssetManager"
-WIDTH = 120
+WIDTH = 120 - 8
 
 BY_HAND = {"aclose"}
 """Members that `Blocking` has a twin for, under this name or another one."""
@@ -146,11 +146,11 @@ def indented(text: str, depth: int) -> str:
     return "".join(f"{' ' * depth if line.strip() else ''}{line}\n" for line in text.rstrip().split("\n"))
 
 
-def filled(paragraph: str, width: int) -> str:
-    """A paragraph, wrapped anew where its new words have made it too wide."""
-    if all(len(line) <= width for line in paragraph.split("\n")):
+def filled(paragraph: str) -> str:
+    """A paragraph of a method's docstring, wrapped anew where its new words have made it too wide."""
+    if all(len(line) <= WIDTH for line in paragraph.split("\n")):
         return paragraph
-    return textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def quoted(text: str, depth: int) -> str:
@@ -158,7 +158,7 @@ def quoted(text: str, depth: int) -> str:
     for pattern, instead in WORDS:
         text = re.sub(pattern, instead, text)
     paragraphs = text.strip().split("\n\n")
-    text = "\n\n".join(filled(each, WIDTH - depth) for each in paragraphs)
+    text = "\n\n".join(filled(each) for each in paragraphs)
     text = text.replace("\\", "\\\\").replace('"""', r"\"\"\"")
     end = '\n"""' if "\n" in text else '"""'
     return indented(f'"""{text}{end}', depth)
