@@ -62,8 +62,8 @@ class GrymFetchError(Exception):
     asset_id: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Not by calling the class, as exceptions do it: what it takes is each class's own, and an error that cannot be
-        # made again hangs `multiprocessing.Pool` and breaks `ProcessPoolExecutor`.
+        # Not by calling the class with ``args``, as other exceptions do: what a class takes is its own affair, and an
+        # error that cannot be made again hangs `multiprocessing.Pool` and breaks `ProcessPoolExecutor`.
         return _remade, (type(self), self.args), self.__dict__
 
 
@@ -319,8 +319,8 @@ class UnsafeArchive(IntegrityError):
 
     def __str__(self) -> str:
         return (
-            f"the archive cannot be unpacked: {self.reason}; nothing of it was ({self.path}). If its maker can be "
-            'trusted, unpack it by hand and drop "extract" from the manifest; else remove it'
+            f"the archive cannot be unpacked: {self.reason}; nothing was unpacked ({self.path}). If you trust its "
+            'maker, unpack it by hand and drop "extract" from the manifest; otherwise remove it'
         )
 
 

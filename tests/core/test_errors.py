@@ -254,6 +254,23 @@ def test_an_error_is_made_of_its_arguments(error: GrymFetchError) -> None:
     assert repr(error).startswith(f"{type(error).__name__}(")
 
 
+class Careless(errors.StorageError):
+    """An error of somebody else's, whose arguments are not those that it hands on."""
+
+    def __init__(self, *, place: str) -> None:
+        super().__init__(f"/assets/{place}", "is out of order")
+        self.place = place
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_subclass_need_not_know_how_it_is_copied(way: str) -> None:
+    """An error survives whatever its own class takes: the base class alone says how one is made again."""
+    error = Careless(place="a")
+    copied = COPIES[way](error)
+    assert isinstance(copied, Careless)
+    assert (str(copied), vars(copied)) == ("is out of order (/assets/a)", vars(error))
+
+
 def fail(number: int) -> None:
     """Raise an example, in another process."""
     raise list(EXAMPLES.values())[number]
