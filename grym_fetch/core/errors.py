@@ -5,7 +5,8 @@
     GrymFetchError
     ├── ManifestError            the user's file; every problem at once
     │   ├── ManifestMissing      no file there
-    │   └── StaleManifest        expired, or older than one seen before
+    │   ├── StaleManifest        expired, or older than one seen before
+    │   └── EditRefused          a change would break it; it is as it was
     ├── UnknownAsset             no such id; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
     ├── AssetMissing             offline, and the file is not there
@@ -97,6 +98,15 @@ class StaleManifest(ManifestError):
     def __init__(self, source: str, why: str) -> None:
         super().__init__(source, [Problem("top level", "", why)])
         self.args = (f"{source} {why}; nothing was done. Get a newer one, or pass --allow-stale to use it as it is.",)
+
+
+class EditRefused(ManifestError):
+    """The manifest is as it was, because the change would break it or cannot be made."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        super().__init__(source, problems)
+        lines = [f"  {problem}" for problem in self.problems]
+        self.args = ("\n".join([f"{source} was not changed", *lines]),)
 
 
 class UnknownAsset(GrymFetchError, LookupError):

@@ -27,6 +27,7 @@ from grym_fetch.core.addresses import is_loopback
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
     DigestMismatch,
+    EditRefused,
     GrymFetchError,
     Locked,
     NotWritable,
@@ -37,6 +38,7 @@ from grym_fetch.core.errors import (
     UnsafePath,
 )
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event, RunFinished, RunStarted
+from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.manifest_text import ManifestText, Setting, entry_of
@@ -45,7 +47,7 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.folders import check_destination, open_folder, storage_errors
 from grym_fetch.disk.local_files import HASH_STRIDE
-from grym_fetch.disk.manifest_file import Change, EditRefused, edit_manifest
+from grym_fetch.disk.manifest_file import Change, edit_manifest
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.disk.prune import prune as prune_folder
@@ -53,7 +55,6 @@ from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.engine.engine import Engine
 from grym_fetch.runtime.threads import WorkerThreads
-from grym_fetch.transfer.fetcher import content_fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ from grym_fetch.core.events import (
     Event,
     ProgressMade,
 )
-from grym_fetch.core.journal import address_hash
+from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.policy import TokenBucket
 from grym_fetch.core.world import Clock, Threads
@@ -328,11 +328,6 @@ class Fetcher:
             )
         )
         return FetchResult(fetched.path, fetched)
-
-
-def content_fingerprint(asset: Asset) -> str:
-    """What content is wanted. For an unpinned asset only its address says, and that may be a secret."""
-    return str(asset.checksum) if asset.checksum is not None else f"unpinned {address_hash(asset.url)}"
 
 
 def attempts_of(error: GrymFetchError) -> tuple[str, ...]:

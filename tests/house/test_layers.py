@@ -33,7 +33,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"ranges", "digest", "paths", "events", "freshness", "progress"},
         {"http", "addresses", "manifest_values", "archives"},
         {"manifest", "manifest_schema", "journal", "segments", "policy"},
-        {"origins", "manifest_plain", "manifest_text", "world"},
+        {"origins", "manifest_plain", "manifest_text", "world", "fingerprint"},
         {"manifest_parser"},
     ],
     "net": [{"settings", "errors", "tls", "credentials"}, {"plain", "session"}, {"client"}],
