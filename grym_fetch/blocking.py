@@ -36,7 +36,7 @@ from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
-from grym_fetch.engine.reports import AssetProgress, AssetStatus, SyncPlan, SyncReport
+from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport
 from grym_fetch.project.editing import PinReport
 from grym_fetch.runtime.bus import Subscription
 from grym_fetch.settings import Settings
@@ -401,15 +401,14 @@ class AssetManager:
         """`check_asset` for every asset, in the manifest's order."""
         return self._run(asynchronous.AssetManager.check_all_assets, full=full)
 
-    def state_of(self, asset: Asset) -> str:
-        """How the asset stands, without reading a file: ``verified``, ``present``, ``partial`` or ``missing``.
+    def state_of(self, asset: Asset) -> AssetState:
+        """Say how the asset stands on the disk without reading a file.
 
-        ``present`` is a file of the right size that was not verified yet, ``partial`` also an archive that is not
-        unpacked.
+        So a file that was not verified yet is ``present`` if it has the right size, and missing otherwise.
         """
         thread = self._started()
 
-        async def state() -> str:
+        async def state() -> AssetState:
             return thread.manager.state_of(asset)
 
         return thread.run(state)
@@ -427,12 +426,13 @@ class AssetManager:
     def choose(
         self,
         ids: Collection[str] | None = None,
+        *,
         tags: Collection[str] | None = None,
-        all: bool = False,  # noqa: A002 - the word of the command line and of the contract
-        minimal: bool = False,
+        all: bool = False,  # noqa: A002 - the word of the command line and of the public API
+        minimal: bool | None = None,
     ) -> tuple[Asset, ...]:
         """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset`."""
-        return self._manager.choose(ids, tags, all, minimal)
+        return self._manager.choose(ids, tags=tags, all=all, minimal=minimal)
 
     def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
         """Say what fetching these assets would take. Reads no file's bytes: one of the right size counts as present.
@@ -444,17 +444,21 @@ class AssetManager:
     def sync(
         self,
         ids: Collection[str] | None = None,
+        *,
         tags: Collection[str] | None = None,
-        all: bool = False,  # noqa: A002 - the word of the command line and of the contract
-        minimal: bool = False,
+        all: bool = False,  # noqa: A002 - the word of the command line and of the public API
+        minimal: bool | None = None,
         force: bool = False,
     ) -> SyncReport:
         """Make the chosen assets present and verified; without a choice, all required ones.
 
+        ``minimal``: the essential ones, in their small stand-ins where they have one; default is the manager's own
+        choice, and False means the full assets in any case. ``force``: fetch also what is there and valid.
+
         Raises `SyncFailed` if any of them failed (the others are there nevertheless), `UnknownAsset`, `StaleManifest`,
         or `DiskFull` before the first byte if they would not fit.
         """
-        return self._run(asynchronous.AssetManager.sync, ids, tags, all, minimal, force)
+        return self._run(asynchronous.AssetManager.sync, ids, tags=tags, all=all, minimal=minimal, force=force)
 
     def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
         """`sync` for assets already chosen."""

@@ -30,22 +30,25 @@ def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
     from grym_fetch.cli.logs import set_up_logging
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.core.text import safe_text
+    from grym_fetch.core.variables import BadVariable
     from grym_fetch.manager import AssetManager
 
     setup = set_up_logging(common)
-    manager = AssetManager(
-        common.config,
-        assets_dir=common.assets_dir,
-        external_assets_dir=common.external_assets_dir,
-        minimal=False,
-        allow_stale=True,
-    )
     try:
+        manager = AssetManager(
+            common.config,
+            assets_dir=common.assets_dir,
+            external_assets_dir=common.external_assets_dir,
+            minimal=False,
+            allow_stale=True,
+        )
         if not _show_manifest(manager, common):
             return exit_codes.WRONG_USAGE
         assets = [manager.manifest.get(asset_id) for asset_id in ids] or list(manager.manifest.assets)
         levels = {"fail"} if _is_stale(manager, common) else set()
         levels |= asyncio.run(_examine(manager, assets, common, chosen=bool(ids)))
+    except BadVariable as error:
+        raise click.UsageError(str(error)) from error
     except GrymFetchError as error:
         click.echo("error: " + "\n".join(safe_text(line, limit=1000) for line in str(error).split("\n")), err=True)
         return exit_codes.exit_code(error)

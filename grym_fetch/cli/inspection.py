@@ -26,34 +26,33 @@ def check_command(common: Common, ids: tuple[str, ...], full: bool, minimal: boo
     """Say whether assets are present and valid; without a choice, all of them.
 
     A file that was verified before and has not changed since (size, times, inode) is trusted. Exit code 1 if something
-    is missing, 3 if something is corrupt.
+    is missing or unverified, 3 if something is corrupt.
     """
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.runner import run
     from grym_fetch.core.text import safe_text
+    from grym_fetch.engine.reports import AssetState
 
     async def body(manager: AssetManager) -> int:
         codes = {exit_codes.DONE}
         for asset in [manager.manifest.get(asset_id) for asset_id in ids] or manager.manifest.assets:
             status = await manager.check_asset(asset.id, full=full)
-            state = "ok" if status.valid else "missing" if not status.exists else "corrupt"
-            if status.unverified:
-                state = "unverified"
-            if state == "missing" or (state == "unverified" and not allow_unpinned):
-                codes.add(exit_codes.NOT_FETCHED)
-            elif state == "corrupt":
+            is_fine = status.valid or (status.unverified and allow_unpinned)
+            if status.state is AssetState.CORRUPT:
                 codes.add(exit_codes.INTEGRITY)
+            elif not is_fine:
+                codes.add(exit_codes.NOT_FETCHED)
             if common.json:
                 record = {
-                    "id": status.id, "state": state, "exists": status.exists, "valid": status.valid,
+                    "id": status.id, "state": status.state, "exists": status.exists, "valid": status.valid,
                     "path": str(status.path), "error": status.error, "stand_in": status.is_stand_in,
                 }  # fmt: skip
                 click.echo(json.dumps(record))
-            elif not common.quiet or state not in ("ok", "unverified"):
+            elif not common.quiet or not is_fine:
                 detail = f"  {safe_text(status.error)}" if status.error not in (None, "missing") else ""
                 detail += "  (stand-in)" if status.is_stand_in else ""
                 shown = safe_text(str(status.path), limit=4000)
-                click.echo(f"{state:<10}  {safe_text(status.id)}  {shown}{detail}")
+                click.echo(f"{status.state:<10}  {safe_text(status.id)}  {shown}{detail}")
         return exit_codes.worst(codes - {exit_codes.DONE}) if codes != {exit_codes.DONE} else exit_codes.DONE
 
     return run(common, body, minimal=minimal)
@@ -120,13 +119,13 @@ def info_command(common: Common, asset_id: str) -> int:
     from grym_fetch.cli.runner import run
     from grym_fetch.core.text import redact_url, safe_text
     from grym_fetch.display.lines import format_size
+    from grym_fetch.engine.reports import AssetState
 
     async def body(manager: AssetManager) -> int:
         asset = manager.manifest.get(asset_id)
         status = await manager.check_asset(asset_id)
-        state = manager.state_of(asset)
         if common.json:
-            record = {**_record(asset), "state": state, "path": str(status.path), "error": status.error}
+            record = {**_record(asset), "state": status.state, "path": str(status.path), "error": status.error}
             click.echo(json.dumps(record))
             return 0
         size = f"{format_size(asset.size)} ({asset.size} bytes)" if asset.size is not None else "unknown"
@@ -135,9 +134,9 @@ def info_command(common: Common, asset_id: str) -> int:
             ("name", asset.name),
             ("description", asset.description or ""),
             ("version", asset.version or ""),
-            ("state", state),
+            ("state", status.state),
             ("path", str(status.path)),
-            ("problem", status.error if status.error and status.exists else ""),
+            ("problem", status.error if status.state is not AssetState.MISSING else ""),
             ("size", size),
             ("checksum", str(asset.checksum) if asset.checksum is not None else "none: `grym-fetch pin` records one"),
             ("required", "yes" if asset.required else "no"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
+from grym_fetch.core.variables import parse_flag, parse_rate
 
-_SIZE = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)(?:i?B)?(?:/s)?\s*", re.IGNORECASE)
-_FACTORS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
@@ -25,17 +23,31 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         """Read the text, or fail with what is allowed."""
         if isinstance(value, float):
             return value
-        match = _SIZE.fullmatch(str(value))
-        rate = float(match["number"]) * _FACTORS[match["unit"].upper()] if match else 0.0
-        if rate <= 0:
-            self.fail(f"{value!r} is no speed above zero; try 500K, 10M or 1G (bytes per second)", param, ctx)
-        return rate
+        try:
+            return parse_rate(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Flag(click.types.BoolParamType):
+    """Yes or no, as an environment variable says it: on the command line a flag has no text."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bool:
+        """Read the text as the Python API reads it, or fail with the variable's name and what is allowed."""
+        if isinstance(value, bool):
+            return value
+        try:
+            return bool(str(value).strip()) and parse_flag(str(value))
+        except ValueError as error:
+            self.fail(f"the environment variable {param.envvar if param else '?'}: {error}", param, ctx)
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """`click.option` with the environment variable that goes with its long name."""
     long_name = next(name for name in names if name.startswith("--"))
     settings.setdefault("envvar", "GRYM_FETCH_" + long_name.partition("/")[0][2:].replace("-", "_").upper())
+    if settings.get("is_flag"):
+        settings.setdefault("type", Flag())
     return click.option(*names, **settings)
 
 

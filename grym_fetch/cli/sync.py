@@ -54,7 +54,7 @@ def sync_command(
         unknown = manager.manifest.unknown_tags(tags)
         if unknown:
             raise_unknown_tags(manager, unknown)
-        assets = manager.choose(ids + asset_ids, tags, everything, minimal)
+        assets = manager.choose(ids + asset_ids, tags=tags, all=everything, minimal=minimal)
         if not assets and not common.quiet:
             click.echo("nothing is chosen: no asset is marked as required; name some, or use --all", err=True)
         if dry_run:

@@ -82,6 +82,7 @@ class Totals:
 
     assets: int
     verified: int
+    unverified: int
     reused: int
     failed: int
     bytes: int
@@ -92,7 +93,7 @@ class Totals:
 
     @property
     def finished(self) -> int:
-        return self.verified + self.reused
+        return self.verified + self.unverified + self.reused
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +121,13 @@ class DisplayModel:
         self._ended: set[str] = set()
         self._assets = 0
         self._expected_bytes = 0
-        self._verified = self._reused = self._failed = 0
+        self._verified = self._unverified = self._reused = self._failed = 0
         self._bytes = self._total = self._sizeless = self._resumed = 0
         self._longest_name = 0
         self._mirrors = False
         self._meter: Meter | None = None
         self.saved_bytes = 0
-        """Bytes that resuming has saved from being fetched again, over all verified assets."""
+        """Bytes that resuming has saved from being fetched again, over all assets that were fetched."""
 
     def name(self, asset: str | None) -> str:
         """Return the asset's name as it may be shown."""
@@ -148,7 +149,9 @@ class DisplayModel:
                 self._assets, self._expected_bytes = event.assets, event.bytes
                 self._meter = Meter(now=now)
             case events.AssetVerified():
-                self._verified += self._end(event.asset, size=event.size, downloaded=event.downloaded_bytes)
+                is_first_end = self._end(event.asset, size=event.size, downloaded=event.downloaded_bytes)
+                self._verified += is_first_end and not event.unverified
+                self._unverified += is_first_end and bool(event.unverified)
             case events.AssetFailed():
                 self._failed += self._end(event.asset, size=None)
             case events.AssetReused():
@@ -186,6 +189,7 @@ class DisplayModel:
         return Totals(
             assets=max(self._assets, seen),
             verified=self._verified,
+            unverified=self._unverified,
             reused=self._reused,
             failed=self._failed,
             bytes=self._bytes,

@@ -312,8 +312,9 @@ def _files_done(totals: Totals, width: int) -> str:
     short = f"{totals.finished:,}/{totals.assets:,}"
     long = f"{totals.finished:,} of {totals.assets:,} files"
     failed = f", {totals.failed:,} failed" if totals.failed else ""
+    unverified = f", {totals.unverified:,} unverified" if totals.unverified else ""
     reused = f", {totals.reused:,} already there" if totals.reused else ""
-    for text in (long + failed + reused, long + failed, short + failed, short):
+    for text in (long + failed + unverified + reused, long + failed + unverified, long + failed, short + failed, short):
         if len(text) <= width:
             return text
     return short[: max(0, width)]

@@ -259,7 +259,8 @@ class Fetcher:
             log.warning("%s: the file there is wrong and will be replaced: %s", asset.id, found.error)
             return None
         await self._unpack(asset, found.path)
-        self._emit(AssetReused(asset=asset.id, path=str(found.path)))
+        unverified = None if asset.pinned else True
+        self._emit(AssetReused(asset=asset.id, path=str(found.path), unverified=unverified))
         return FetchResult(found.path, None)
 
     async def _unpack(self, asset: Asset, archive: Path) -> None:

@@ -30,7 +30,7 @@ ORDER: dict[str, list[set[str]]] = {
     "core": [
         {"text"},
         {"errors"},
-        {"ranges", "digest", "paths", "events", "freshness", "progress"},
+        {"ranges", "digest", "paths", "events", "freshness", "progress", "variables"},
         {"http", "addresses", "manifest_values", "archives"},
         {"manifest", "manifest_schema", "journal", "segments", "policy"},
         {"origins", "manifest_plain", "manifest_text", "world", "fingerprint"},
@@ -59,8 +59,8 @@ ORDER: dict[str, list[set[str]]] = {
         {"identify", "history"},
         {"clean", "restore"},
     ],
-    "engine": [{"engine", "reports"}, {"coordinator"}],
-    "project": [{"diagnosis", "editing"}, {"setup"}],
+    "engine": [{"engine", "reports"}, {"checking", "coordinator"}],
+    "project": [{"diagnosis", "editing", "freshness"}, {"setup"}],
     "testing": [
         {"content"},
         {"answers"},
