@@ -294,9 +294,16 @@ def test_the_methods_of_the_manager_are_documented_and_exist() -> None:
 
 @pytest.mark.parametrize("name", ["AssetStatus", "SyncReport", "SyncPlan", "AssetProgress", "Settings"])
 def test_the_fields_of_values_are_documented(name: str) -> None:
-    """The table of a value has its fields, in their order."""
-    fields = [field.name for field in dataclasses.fields(getattr(grym_fetch, name))]
-    assert first_cells(section(read("docs/python-api.md"), name)) == fields
+    """The table of a value has its fields and then its properties, in their order."""
+    value = getattr(grym_fetch, name)
+    fields = [field.name for field in dataclasses.fields(value)]
+    properties = [each for each, what in vars(value).items() if isinstance(what, property)]
+    assert first_cells(section(read("docs/python-api.md"), name)) == fields + properties
+
+
+def test_the_states_of_an_asset_are_documented() -> None:
+    """The table of states has each of them, and no other."""
+    assert first_cells(section(read("docs/python-api.md"), "AssetState")) == list(grym_fetch.AssetState)
 
 
 @pytest.mark.parametrize("block", all_blocks("python"), ids=str)
