@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
     """Find out why assets cannot be fetched: manifest, every address, tokens, space, permissions, clock, proxy, TLS.
 
-    Asks each address of the assets named (or of all) for one byte, and downloads nothing. Exit code 0 if nothing fails,
-    1 if something does, 2 for an invalid manifest.
+    Asks each address of the assets named (or else of all) for one byte, and downloads nothing. Exit code 0 if every
+    check passes, 1 if one fails, 2 for an invalid manifest.
     """
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.logs import set_up_logging
@@ -66,7 +66,9 @@ def _show_manifest(manager: AssetManager, common: Common) -> bool:
         count = len(manager.manifest.assets)
     except ManifestMissing as error:
         what = str(error).partition(". ")[0]
-        print_finding(Finding("fail", "manifest", what, "name one with --config; `grym-fetch setup` makes one"), common)
+        print_finding(
+            Finding("fail", "manifest", what, "name one with --config; `grym-fetch setup` creates one"), common
+        )
         return False
     except ManifestError as error:
         for problem in error.problems:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @click.command("check")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@option("--full", is_flag=True, help="Read every byte again, also of files that were verified before.")
+@option("--full", is_flag=True, help="Read every byte again, even of files that were verified before.")
 @option("--minimal", is_flag=True, help="Check the small stand-ins.")
-@option("--allow-unpinned", is_flag=True, help="Let a file without a checksum pass, unverified.")
+@option("--allow-unpinned", is_flag=True, help="Accept files without a checksum, unverified.")
 @common_options
 def check_command(common: Common, ids: tuple[str, ...], full: bool, minimal: bool, allow_unpinned: bool) -> int:
-    """Say whether assets are present and valid; without a choice, all of them.
+    """Say whether assets are present and valid: those named, or else all of them.
 
     A file that was verified before and has not changed since (size, times, inode) is trusted. Exit code 1 if something
     is missing or unverified, 3 if something is corrupt.
@@ -60,7 +60,7 @@ def check_command(common: Common, ids: tuple[str, ...], full: bool, minimal: boo
 
 @click.command("path")
 @click.argument("asset_id", metavar="ID")
-@option("--minimal", is_flag=True, help="The small stand-in, if the asset has one.")
+@option("--minimal", is_flag=True, help="Use the small stand-in if the asset has one.")
 @transfer_options
 @common_options
 def path_command(common: Common, asset_id: str, minimal: bool, **transfer: Any) -> int:
@@ -83,10 +83,10 @@ def path_command(common: Common, asset_id: str, minimal: bool, **transfer: Any) 
 
 
 @click.command("list")
-@option("--tag", "tags", multiple=True, metavar="T", help="Only assets with this tag (repeatable).")
+@option("--tag", "tags", multiple=True, metavar="T", help="List only assets with this tag (repeatable).")
 @common_options
 def list_command(common: Common, tags: tuple[str, ...]) -> int:
-    """List what is configured: id, state, size, tags. Reads no file's bytes."""
+    """List the configured assets: id, state, size, tags. Reads no file's bytes."""
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.sync import raise_unknown_tags
     from grym_fetch.core.text import safe_text
@@ -115,7 +115,7 @@ def list_command(common: Common, tags: tuple[str, ...]) -> int:
 @click.argument("asset_id", metavar="ID")
 @common_options
 def info_command(common: Common, asset_id: str) -> int:
-    """Show all that is known of an asset."""
+    """Show everything known about an asset."""
     from grym_fetch.cli.runner import run
     from grym_fetch.core.text import redact_url, safe_text
     from grym_fetch.display.lines import format_size

@@ -82,14 +82,16 @@ def common_options(command: F) -> F:
             "--log-file",
             type=path,
             metavar="PATH",
-            help="Also write the log to this file, rotated; as JSON if it ends in .jsonl.",
+            help="Also write the log to this file, rotated; as JSON if its name ends in .jsonl.",
         ),
-        option("--json", is_flag=True, help="Write one JSON object a line to stdout."),
-        option("-q", "--quiet", is_flag=True, help="Show errors only."),
+        option("--json", is_flag=True, help="Write JSON to stdout, one object per line."),
+        option("-q", "--quiet", is_flag=True, help="Show only errors."),
         option("-v", "--verbose", count=True, help="Show more: -v what happens, -vv everything."),
-        option("--external-assets-dir", metavar="DIR", help="Where files are looked for too. [<root>/../assets]"),
-        option("--assets-dir", metavar="DIR", help="Where assets are kept. [<root>/assets]"),
-        option("--config", metavar="PATH", help="The manifest. [assets.json or config/assets.json, here or above]"),
+        option("--external-assets-dir", metavar="DIR", help="Look for files here, too. [<root>/../assets]"),
+        option("--assets-dir", metavar="DIR", help="Keep assets here. [<root>/assets]"),
+        option(
+            "--config", metavar="PATH", help="Use this manifest. [assets.json or config/assets.json, here or above]"
+        ),
     ):
         wrapped = decorate(wrapped)
     return wrapped  # type: ignore[no-any-return]  # still the function that was decorated, as click sees it
@@ -102,23 +104,25 @@ def transfer_options(command: F) -> F:
     wrapped: Any = command
     for decorate in (
         option("--lock-timeout", type=click.FloatRange(min=0), default=3600.0, metavar="S", show_default=True,
-               help="Seconds to wait for another process that fetches the same asset."),
+               help="Wait this many seconds for another process that is fetching the same asset."),
         option("--connect-timeout", type=seconds, default=10.0, metavar="S", show_default=True,
-               help="Seconds to wait for a connection."),
+               help="Give up on connecting after this many seconds."),
         option("--stall-timeout", type=seconds, default=30.0, metavar="S", show_default=True,
-               help="Seconds without a byte after which a connection is given up."),
+               help="Give up on a connection after this many seconds without data."),
         option("--retries", type=click.IntRange(min=0), default=5, metavar="N", show_default=True,
-               help="Further attempts on one origin that makes no progress."),
-        option("--allow-unpinned", is_flag=True, help="Also take assets without a checksum, unverified."),
-        option("--allow-stale", is_flag=True, help="Also use a manifest that has expired, or is older than before."),
+               help="Try a server that makes no progress this many more times."),
+        option("--allow-unpinned", is_flag=True, help="Also fetch assets without a checksum, unverified."),
+        option("--allow-stale", is_flag=True,
+               help="Also use a manifest that has expired or is older than the last one used."),
         option("--no-private-addresses", is_flag=True, help="Refuse servers with private addresses."),
         option("--offline", is_flag=True, help="Fetch nothing; fail if something is missing."),
-        option("--limit-rate", type=Rate(), metavar="RATE", help="Bytes per second over all connections: 500K, 10M."),
+        option("--limit-rate", type=Rate(), metavar="RATE",
+               help="Receive at most this many bytes per second in all: 500K, 10M."),
         option("--mirrors", type=click.Choice(["fallback", "together"]), default="fallback", show_default=True,
-               help="Ask the addresses of an asset one after the other, or all at once."),
-        option("--max-per-host", type=positive, metavar="N", help="The most of these on one host. [all]"),
+               help="Use an asset's addresses one after the other, or all at once."),
+        option("--max-per-host", type=positive, metavar="N", help="Open at most this many of them to one host. [all]"),
         option("-j", "--parallel", type=positive, default=4, metavar="N", show_default=True,
-               help="The most connections open at once, over all assets."),
+               help="Open at most this many connections at once, over all assets."),
     ):  # fmt: skip
         wrapped = decorate(wrapped)
     return wrapped  # type: ignore[no-any-return]  # as above

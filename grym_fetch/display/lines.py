@@ -16,8 +16,8 @@ from grym_fetch.core.events import Event
 from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.display.model import DisplayModel
 
-FEW = 20
-"""So many files that were already there get a line each."""
+MAX_REUSED_LINES = 20
+"""Up to this many files that were already there get a line each; more are summed up."""
 _NOT_VERIFIED = "not verified: the manifest has no checksum"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -141,16 +141,16 @@ class Chronicle:
                 pass
 
     def _already_there(self, line: Line) -> Iterator[Line]:
-        if self._verbose or 0 < self._assets <= FEW:
+        if self._verbose or 0 < self._assets <= MAX_REUSED_LINES:
             yield line
             return
         self._reused_count += 1
         self._reused_unverified += line.mark is Mark.UNVERIFIED
-        if self._reused_count <= FEW:
+        if self._reused_count <= MAX_REUSED_LINES:
             self._reused.append(line)
 
     def _held_back(self) -> Iterator[Line]:
-        if self._reused_count <= FEW:
+        if self._reused_count <= MAX_REUSED_LINES:
             yield from self._reused
         else:
             unverified = f", {self._reused_unverified:,} of them not verified" if self._reused_unverified else ""

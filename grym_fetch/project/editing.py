@@ -2,7 +2,7 @@
 
 Rules: an entry is written only once its file is in place and measured, and every measured one at once, so that an
 interruption loses no finished work and leaves no entry without its file. Bytes that came over plain http from
-somewhere else are never measured: that would make whatever arrived right for ever. Nothing of the user's is written
+somewhere else are never measured: that would make whatever arrived right forever. Nothing of the user's is written
 over: neither a file that is in the way nor an entry that somebody else has changed meanwhile.
 """
 
