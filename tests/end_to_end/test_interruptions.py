@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.testing import AssetServer, SeededContent, Throttle, serve_in_thread
+from grym_fetch.testing import AssetServer, SeededContent, Stall, Throttle, serve_in_thread
 from tests.end_to_end.command import Running, run
 from tests.support.project import Project
 
@@ -120,8 +120,10 @@ def test_a_dead_holder_blocks_nobody(project: Project) -> None:
 
 
 @pytest.mark.shows("B60", "X2")
-def test_waiting_has_an_end(project: Project) -> None:
+def test_waiting_has_an_end(project: Project, server: AssetServer) -> None:
     """Past --lock-timeout the second process gives up with its own exit code and names the holder."""
+    # However slow this machine is, the first one is not finished before.
+    server.add("/a", SeededContent(SIZE, seed=1), faults=[Throttle(rate=2 * MIB), Stall(after=4 * MIB)])
     with Running(project.root, "sync", "--json") as first:
         first.until_bytes(MIB)
         done = run(project.root, "sync", "--lock-timeout", "0.3")
