@@ -36,7 +36,12 @@ ORDER: dict[str, list[set[str]]] = {
         {"origins", "manifest_plain", "manifest_text", "world"},
         {"manifest_parser"},
     ],
-    "net": [{"settings", "errors", "tls", "credentials"}, {"plain", "session"}, {"client"}],
+    "net": [
+        {"settings", "errors", "tls", "credentials", "states", "parser"},
+        {"wire"},
+        {"plain", "session"},
+        {"client"},
+    ],
     "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads", "bus"}],
     "disk": [
         {"folders"},
