@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -24,14 +25,16 @@ from grym_fetch.disk.project import Project, find_project, load_manifest, read_m
 from grym_fetch.disk.rollback import RollbackGuard
 from grym_fetch.engine.coordinator import Coordinator
 from grym_fetch.engine.engine import Engine
+from grym_fetch.engine.protocol import AssetEngine
 from grym_fetch.engine.reports import AssetProgress, AssetStatus, ProgressTracker, SyncPlan, SyncReport
 from grym_fetch.runtime.bus import EventBus, Subscription, is_coroutine_callable
 from grym_fetch.runtime.clock import SystemClock
+from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
 
 if TYPE_CHECKING:
     # What fetches and what edits is imported when it is needed: see the engine.
-    from grym_fetch.core.world import Clock
+    from grym_fetch.core.world import Clock, ThreadPools, Transport
     from grym_fetch.disk.prune import PruneReport
     from grym_fetch.project.editing import Editor, PinReport
 
@@ -52,6 +55,7 @@ class AssetManager:
         minimal: use the small stand-ins of assets that have one.
         allow_stale: also use a manifest that has expired, or is older than the one used before.
         settings: any other choice, see `Settings`; ``parallel`` and ``allow_stale`` above win if given.
+        transport: another way to the network, see `grym_fetch.transport`. The manager owns it: `aclose` closes it.
         environ, clock: for tests; default the process's environment and the system's clock.
     """
 
@@ -65,11 +69,14 @@ class AssetManager:
         minimal: bool | None = None,
         allow_stale: bool | None = None,
         settings: Settings | None = None,
+        transport: Transport | None = None,
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._environ = dict(os.environ if environ is None else environ)
         self._clock: Clock = clock or SystemClock()
+        self._transport = transport
+        self._threads: ThreadPools = WorkerThreads
         self._places = (config, assets_dir, external_assets_dir)
         base = settings or Settings()
         base = base if parallel is None else replace(base, parallel=parallel)
@@ -108,11 +115,12 @@ class AssetManager:
 
         Callbacks get what they have not had yet; one that takes longer than 2 s for a single event is given up.
         """
-        try:
+        async with AsyncExitStack() as stack:  # each of these, whatever becomes of the one before
+            if self._transport is not None:
+                stack.push_async_callback(self._transport.aclose)
+            stack.push_async_callback(self._close_coordinator)  # what a callback has asked for meanwhile
+            stack.push_async_callback(self._bus.aclose)
             await self._close_coordinator()
-        finally:
-            await self._bus.aclose()
-            await self._close_coordinator()  # what a callback has asked for meanwhile
 
     async def _close_coordinator(self) -> None:
         coordinator, self._coordinator = self._coordinator, None
@@ -149,7 +157,7 @@ class AssetManager:
             if self._bus.is_closed:
                 self._bus = EventBus(self._clock.wall)
             self._coordinator = Coordinator(
-                self._make_engine(self.settings),
+                self._open_engine(),
                 self._bus,
                 self._clock,
                 assets_dir=self.project.assets_dir,
@@ -157,6 +165,10 @@ class AssetManager:
             )
             self._loop = loop
         return self._coordinator
+
+    def _open_engine(self) -> AssetEngine:
+        """Return what works for this manager; a mock has another one."""
+        return self._make_engine(self.settings)
 
     def _make_engine(self, settings: Settings) -> Engine:
         return Engine(
@@ -166,6 +178,8 @@ class AssetManager:
             emit=self._bus.emit,
             environ=self._environ,
             version=__version__,
+            transport=self._transport,
+            threads=self._threads,
         )
 
     def _asset(self, asset_id: str) -> Asset:
@@ -408,9 +422,11 @@ class AssetManager:
     def _editor(self) -> Editor:
         from grym_fetch.project.editing import Editor
 
+        engine = self._ready().engine
+        assert isinstance(engine, Engine), "an engine that only plays has nothing to edit"
         return Editor(
             self.project,
-            engine=self._ready().engine,
+            engine=engine,
             lenient_engine=lambda: self._make_engine(replace(self.settings, allow_unpinned=True)),
             clock=self._clock,
             emit=self._bus.emit,

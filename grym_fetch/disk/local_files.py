@@ -17,14 +17,17 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from grym_fetch.core.digest import Checksum, Hasher
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.paths import STATE_FOLDER, check_local_path
 from grym_fetch.disk.folders import storage_errors, sync
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
-from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.runtime.waiting import wait_uncancelled
+
+if TYPE_CHECKING:
+    from grym_fetch.core.world import Threads
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ class Found:
 class LocalFiles:
     """Finds and verifies files of one project."""
 
-    def __init__(self, assets_dir: Path, external_dir: Path, threads: WorkerThreads) -> None:
+    def __init__(self, assets_dir: Path, external_dir: Path, threads: Threads) -> None:
         self._assets_dir = assets_dir
         self._external_dir = external_dir
         self._threads = threads

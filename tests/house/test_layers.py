@@ -14,7 +14,7 @@ PACKAGE = ROOT / "grym_fetch"
 LAYERS: list[set[str]] = [
     {"_version"},
     {"core"},
-    {"errors", "events", "settings"},
+    {"errors", "events", "settings", "transport"},
     {"net", "runtime"},
     {"disk", "display"},
     {"transfer", "archive", "repo"},
@@ -64,7 +64,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"identify", "history"},
         {"clean", "restore"},
     ],
-    "engine": [{"engine", "reports"}, {"coordinator"}],
+    "engine": [{"engine", "protocol", "reports"}, {"coordinator"}],
     "project": [{"diagnosis", "editing"}, {"setup"}],
     "testing": [
         {"content"},

@@ -88,6 +88,12 @@ def test_every_member_is_the_same(name: str) -> None:
         assert inspect.iscoroutinefunction(real) == inspect.iscoroutinefunction(mock)
 
 
+@pytest.mark.parametrize("name", [n for n, m in vars(AssetManager).items() if inspect.iscoroutinefunction(m)])
+def test_every_awaited_call_is_recorded(name: str) -> None:
+    """No awaited method of the real one is there without being recorded: a new one would touch the disk unseen."""
+    assert name.startswith("_") or name in vars(MockAssetManager)
+
+
 @pytest.mark.parametrize("attribute", ["settings", "minimal", "warnings"])
 def test_attributes_are_there(attribute: str) -> None:
     """What a manager sets when it is made is there as well."""
