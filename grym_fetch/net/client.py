@@ -7,16 +7,12 @@ kept, nothing decoded, TLS always verified; every foreign exception is mapped wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from yarl import URL
 
 from grym_fetch.core.world import Connection, Response
 from grym_fetch.net.plain import PlainConnection
 from grym_fetch.net.settings import HttpSettings
-
-Library = Literal["auto", "aiohttp"]
-"""``auto``: a socket of our own, and aiohttp where there is a proxy. ``aiohttp``: aiohttp for everything."""
 
 
 class HttpTransport:
@@ -29,7 +25,6 @@ class HttpTransport:
         stall_timeout: float = 30.0,
         allow_private: bool = True,
         user_agent: str = "grym-fetch",
-        library: Library = "auto",
     ) -> None:
         self.settings = HttpSettings(
             connect_timeout=connect_timeout,
@@ -37,11 +32,10 @@ class HttpTransport:
             allow_private=allow_private,
             user_agent=user_agent,
         )
-        self.library = library
 
-    def connection(self) -> SlotConnection:
+    def connection(self) -> Connection:
         """Return a new place for a connection."""
-        return SlotConnection(self)
+        return SlotConnection(self.settings)
 
     async def aclose(self) -> None:
         """Nothing is shared that needs closing."""
@@ -50,9 +44,9 @@ class HttpTransport:
 class SlotConnection:
     """At most one socket. Kept open between requests to the same host, closed before another host is asked."""
 
-    def __init__(self, transport: HttpTransport) -> None:
-        self._transport = transport
-        self._plain: Connection = PlainConnection(transport.settings)
+    def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
+        self._plain: Connection = PlainConnection(settings)
         self._session: Connection | None = None
         """Made when there is a proxy: aiohttp is imported then, and not before."""
 
@@ -63,8 +57,8 @@ class SlotConnection:
 
     async def get(self, url: str, fields: Mapping[str, str]) -> Response:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
-        proxy = self._transport.settings.proxy_for(URL(url, encoded=True))
-        if proxy is None and self._transport.library == "auto":
+        proxy = self._settings.proxy_for(URL(url, encoded=True))
+        if proxy is None:
             if self._session is not None:
                 await self._session.aclose()
             return await self._plain.get(url, fields)
@@ -72,7 +66,7 @@ class SlotConnection:
         if self._session is None:
             from grym_fetch.net.session import SessionConnection
 
-            self._session = SessionConnection(self._transport.settings)
+            self._session = SessionConnection(self._settings)
         return await self._session.get(url, fields)
 
     async def aclose(self) -> None:
