@@ -1,7 +1,7 @@
-"""HTTP: one place for a connection, one GET, a body as it comes. Which way it goes, the address decides.
+"""The transport for HTTP. Whether the environment names a proxy for an address decides which way a request goes.
 
-Rules: whatever the way, there is at most one socket a place, idle ones included. No redirect is followed, no cookie
-kept, nothing decoded, TLS always verified; every foreign exception is mapped where it arises, without its text.
+Rules, for both ways: a place has at most one socket, even an idle one. No redirect is followed, no cookie is kept,
+nothing is decoded, and TLS is always verified. Every foreign exception is mapped where it arises, without its text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from yarl import URL
 
 from grym_fetch.core.world import Connection, Response
 from grym_fetch.net.plain import PlainConnection
-from grym_fetch.net.settings import HttpSettings
+from grym_fetch.net.settings import CONNECT_TIMEOUT_S, STALL_TIMEOUT_S, HttpSettings
 
 
 class HttpTransport:
@@ -21,8 +21,8 @@ class HttpTransport:
     def __init__(
         self,
         *,
-        connect_timeout: float = 10.0,
-        stall_timeout: float = 30.0,
+        connect_timeout: float = CONNECT_TIMEOUT_S,
+        stall_timeout: float = STALL_TIMEOUT_S,
         allow_private: bool = True,
         user_agent: str = "grym-fetch",
     ) -> None:
@@ -38,17 +38,17 @@ class HttpTransport:
         return SlotConnection(self.settings)
 
     async def aclose(self) -> None:
-        """Nothing is shared that needs closing."""
+        """Do nothing: connections share nothing that needs closing."""
 
 
 class SlotConnection:
-    """At most one socket. Kept open between requests to the same host, closed before another host is asked."""
+    """Holds at most one socket: keeps it for the next request to its host, closes it before asking another host."""
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
         self._plain: Connection = PlainConnection(settings)
         self._session: Connection | None = None
-        """Made when there is a proxy: aiohttp is imported then, and not before."""
+        """Made when there is a proxy; only then is aiohttp imported."""
 
     @property
     def host(self) -> str:

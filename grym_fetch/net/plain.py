@@ -29,7 +29,7 @@ EYEBALLS_DELAY_S = 0.25
 
 
 class PlainConnection:
-    """At most one socket, to one host; kept open between requests where both sides agree."""
+    """Holds at most one socket, and keeps it for the next request to the same host if both sides agree."""
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
@@ -96,7 +96,7 @@ class PlainConnection:
             raise ConnectFailed(url, f"cannot connect: {os_reason(error)}") from None
 
     async def _resolve(self, host: str, port: int, url: str) -> list[AddrInfoType]:
-        """Return where to connect to: the very addresses that are checked here, so nothing slips by."""
+        """Return the addresses to connect to: exactly those that were checked here."""
         try:
             family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
             found: list[AddrInfoType] = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]

@@ -34,10 +34,10 @@ from grym_fetch.project.editing import PinReport
 from grym_fetch.transfer.fetcher import FetchResult, attempts_of
 from grym_fetch.transfer.transfer import TransferResult
 
-DEFAULT_SIZE = 1_000_000
-"""Bytes of an asset whose size was not given."""
-STEPS = 4
-"""Reports of progress in one download; the last one has every byte."""
+DEFAULT_SIZE_BYTES = 1_000_000
+"""Of an asset whose size was not given."""
+PROGRESS_REPORTS = 4
+"""In one download; the last one has every byte."""
 PLACE = Path("/mock")
 """Where the project, its manifest and its folders would be."""
 
@@ -119,7 +119,7 @@ class MockAssetManager(AssetManager):
         return asset_id not in self.missing and asset_id not in self.fail
 
     def _play_asset(self, asset_id: str) -> Asset:
-        checksum, size = Checksum.of(asset_id.encode()), self.sizes.get(asset_id, DEFAULT_SIZE)
+        checksum, size = Checksum.of(asset_id.encode()), self.sizes.get(asset_id, DEFAULT_SIZE_BYTES)
         if (added := self._added.get(asset_id)) is not None:
             return replace(added, checksum=added.checksum or checksum, size=size)
         return Asset(
@@ -279,9 +279,11 @@ class _MockFetcher:
         await self.emit(AssetPlanned(asset=asset.id, size=size, resumed_bytes=0))
         if failure is not None and not isinstance(failure, IntegrityError):
             raise failure
-        for step in range(1, STEPS + 1):
-            have = size * step // STEPS
-            progress = ProgressMade(asset=asset.id, bytes=have, total=size, rate=float(size), eta=1 - step / STEPS)
+        for step in range(1, PROGRESS_REPORTS + 1):
+            have = size * step // PROGRESS_REPORTS
+            progress = ProgressMade(
+                asset=asset.id, bytes=have, total=size, rate=float(size), eta=1 - step / PROGRESS_REPORTS
+            )
             await self.emit(progress)
         await self.emit(AssetVerifying(asset=asset.id, bytes=size, total=size))
         if failure is not None:
