@@ -41,7 +41,17 @@ class ResponseParser:
         self._llhttp.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
 
     def feed(self, data: memoryview) -> str | None:
-        """Read on. Return what is wrong with the response, or None; what came before it is good all the same."""
+        """Read on, up to the end of the head or of a body in chunks.
+
+        Return what is wrong with the response, or None; what came before it is good all the same.
+        """
+        problem = self._feed(data)
+        if problem is not None or self.is_complete or (self.head is not None and not self.is_chunked):
+            # Nothing more is read here. llhttp and this object hold each other: garbage that only the collector finds.
+            del self._llhttp
+        return problem
+
+    def _feed(self, data: memoryview) -> str | None:
         self._overhead_bytes += len(data)
         try:
             self._llhttp.feed_data(data)

@@ -17,7 +17,29 @@ from grym_fetch.core.errors import BadResponse, ConnectionLost, GrymFetchError, 
 from grym_fetch.core.http import ResponseHead
 from grym_fetch.net.errors import os_reason
 from grym_fetch.net.parser import BROKEN, MAX_FEED_BYTES, ResponseParser
-from grym_fetch.net.states import ENDED, MOVES, OPEN, PARSED, RAW, UNFINISHED, IllegalMove, State
+from grym_fetch.net.states import (
+    CHUNKED,
+    CLOSED,
+    CLOSING,
+    CONNECTING,
+    DONE,
+    ENDED,
+    FAILED,
+    HEAD,
+    IDLE,
+    MOVES,
+    MUST_CLOSE,
+    OPEN,
+    PARSED,
+    RAW,
+    SENT,
+    SIZED,
+    UNANSWERED,
+    UNFINISHED,
+    UNTIL_CLOSE,
+    IllegalMove,
+    State,
+)
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -26,7 +48,7 @@ class Wire(asyncio.BufferedProtocol):
     def __init__(self, stall_timeout: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._stall_timeout = stall_timeout
-        self.state = State.CONNECTING
+        self.state = CONNECTING
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self._scratch = memoryview(bytearray(MAX_FEED_BYTES))
         """What is received when nobody is waiting with a buffer; then the socket is left alone."""
@@ -52,7 +74,7 @@ class Wire(asyncio.BufferedProtocol):
         """Whether asyncio was given the target to fill, and not the scratch buffer."""
 
     def __repr__(self) -> str:
-        more = f", {self._left} bytes to come" if self.state is State.SIZED else ""
+        more = f", {self._left} bytes to come" if self.state is SIZED else ""
         return f"<Wire {self.state.name}{more}>"
 
     def _move(self, state: State) -> None:
@@ -66,7 +88,7 @@ class Wire(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """There is a socket."""
         self._transport = cast("asyncio.Transport", transport)
-        self._move(State.IDLE)
+        self._move(IDLE)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio calls it so
         """Say where to put what comes next: for a raw body, where it is wanted, and no further than it goes."""
@@ -87,8 +109,8 @@ class Wire(asyncio.BufferedProtocol):
             self._parse(self._scratch[:count])
         else:
             # Nobody asked for this. Whatever it is, it must not be taken for an answer to the next request.
-            if self.state in (State.IDLE, State.DONE):
-                self._move(State.MUST_CLOSE)
+            if self.state in (IDLE, DONE):
+                self._move(MUST_CLOSE)
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
@@ -101,17 +123,17 @@ class Wire(asyncio.BufferedProtocol):
             self._watchdog.cancel()
             self._watchdog = None
         self._error = self._error or self._loss(exc)
-        self._move(State.UNANSWERED if self.state is State.SENT else State.CLOSED)
+        self._move(UNANSWERED if self.state is SENT else CLOSED)
         if not self.closed.done():
             self.closed.set_result(None)
         self._wake()
 
     def _loss(self, exc: Exception | None) -> ConnectionLost | None:
         """What the end of the socket means to whoever reads the response; None if nothing is missing."""
-        if self.state not in UNFINISHED or (self.state is State.UNTIL_CLOSE and exc is None):
+        if self.state not in UNFINISHED or (self.state is UNTIL_CLOSE and exc is None):
             return None
         cause = os_reason(exc) if isinstance(exc, OSError) and exc.errno else ""
-        if self.state in (State.SENT, State.HEAD):
+        if self.state in (SENT, HEAD):
             text = "the server closed the connection without an answer"
             return ConnectionLost(self._url, f"{text}: {cause}" if cause else text)
         if cause:
@@ -120,18 +142,18 @@ class Wire(asyncio.BufferedProtocol):
 
     def _parse(self, data: memoryview) -> None:
         parser = self._parser
-        if self.state is State.SENT:
-            self._move(State.HEAD)
+        if self.state is SENT:
+            self._move(HEAD)
         problem = parser.feed(data)
         if problem is not None:
             self._fail(BadResponse(self._url, problem))
         elif parser.is_complete:
             self._end()
         elif parser.head is not None:
-            if self.state is State.HEAD:
+            if self.state is HEAD:
                 self._left = parser.left
-                is_sized = State.SIZED if parser.left is not None else State.UNTIL_CLOSE
-                self._move(State.CHUNKED if parser.is_chunked else is_sized)
+                is_sized = SIZED if parser.left is not None else UNTIL_CLOSE
+                self._move(CHUNKED if parser.is_chunked else is_sized)
             if self._kept and self._target is None:
                 self._transport.pause_reading()
         if self._kept or parser.head is not None:
@@ -153,11 +175,11 @@ class Wire(asyncio.BufferedProtocol):
     def _end(self) -> None:
         """The response is complete."""
         can_go_on = self._parser.keeps_open and not self._parser.has_surplus
-        self._move(State.DONE if can_go_on else State.MUST_CLOSE)
+        self._move(DONE if can_go_on else MUST_CLOSE)
 
     def _fail(self, error: GrymFetchError) -> None:
         self._error = error
-        self._move(State.FAILED)
+        self._move(FAILED)
         self._wake()
 
     # -- called by the connection -------------------------------------------------------------------------------------
@@ -165,7 +187,7 @@ class Wire(asyncio.BufferedProtocol):
     @property
     def is_idle(self) -> bool:
         """Whether a request may be sent."""
-        return self.state is State.IDLE
+        return self.state is IDLE
 
     @property
     def is_open(self) -> bool:
@@ -174,13 +196,12 @@ class Wire(asyncio.BufferedProtocol):
 
     async def ask(self, request: bytes, url: str) -> ResponseHead:
         """Send a request; return the head of its response. Raises `ConnectionLost`, `Stalled` or `BadResponse`."""
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             raise ConnectionLost(url, "the server closed the connection without an answer")
-        if self.state is State.MUST_CLOSE:
+        if self.state is MUST_CLOSE:
             raise BadResponse(url, f"{BROKEN}: it came before the request")
-        self._move(State.SENT)
+        self._move(SENT)
         self._begin(url)
-        self._transport.resume_reading()
         self._transport.write(request)
         while self._parser.head is None:
             if self._error is not None:
@@ -219,8 +240,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def finish(self) -> None:
         """Let go of the response. The socket stays for another request only if nothing of this one is left."""
-        if self.state is State.DONE and not self._kept:
-            self._move(State.IDLE)
+        if self.state is DONE and not self._kept:
+            self._move(IDLE)
         else:
             self.abort()
 
@@ -230,7 +251,7 @@ class Wire(asyncio.BufferedProtocol):
             return
         if self.state in UNFINISHED:
             self._error = ConnectionLost(self._url, "the connection was closed")
-        self._move(State.CLOSING)
+        self._move(CLOSING)
         self._transport.abort()
         self._wake()
 
@@ -238,6 +259,7 @@ class Wire(asyncio.BufferedProtocol):
 
     async def _wait(self) -> None:
         """Wait until something has come or the state has changed. After too long a silence, the response has failed."""
+        assert self._waiter is None, "the head is awaited by one, then the body by another"
         self._waiter = self._loop.create_future()
         self._last_arrival = self._loop.time()
         if self._watchdog is None:

@@ -13,7 +13,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 def parsed(*portions: bytes) -> ResponseParser:
     """A parser that has read this, and found nothing wrong with it."""
     parser = ResponseParser()
-    for portion in portions:
+    for portion in filter(None, portions):
         assert parser.feed(memoryview(portion)) is None
     return parser
 
@@ -38,7 +38,9 @@ def problem_of(*portions: bytes) -> str | None:
 )
 def test_how_the_body_ends(raw: bytes, left: int | None, is_chunked: bool, is_complete: bool) -> None:
     """RFC 9112 section 6.3: the head says where the body ends, however the bytes are cut."""
-    for parser in (parsed(raw), parsed(*(raw[at : at + 1] for at in range(len(raw))))):
+    # The body of a response that is not in chunks does not pass through here, but for what comes with the head's end.
+    cut = len(raw) if is_chunked else raw.index(b"\r\n\r\n") + 3
+    for parser in (parsed(raw), parsed(*(raw[at : at + 1] for at in range(cut)), raw[cut:])):
         assert parser.head is not None
         assert (parser.left, parser.is_chunked, parser.is_complete) == (left, is_chunked, is_complete)
         assert not parser.has_surplus

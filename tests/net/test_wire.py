@@ -255,6 +255,7 @@ def receives(data: bytes) -> Event:
     async def event(socket: FakeSocket) -> None:
         if not socket.is_gone:
             socket.receive(data)
+        await turn()
 
     return event
 
@@ -277,7 +278,9 @@ async def asks(socket: FakeSocket) -> None:
 
 
 async def reads(socket: FakeSocket) -> None:
-    """Somebody reads for a while."""
+    """Somebody who has got the head reads for a while."""
+    if socket.wire.state in (State.SENT, State.HEAD):
+        return
     reading = asyncio.ensure_future(socket.wire.readinto(memoryview(bytearray(500))))
     await turn()
     reading.cancel()
