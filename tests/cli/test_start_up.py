@@ -33,7 +33,7 @@ FOREIGN = {
 }  # fmt: skip
 OURS = {
     f"grym_fetch.{name}"
-    for name in ("delivery", "diagnosis", "editing", "repo", "scheduler", "testing", "transfer", "backends.disk")
+    for name in ("archive", "disk.store", "net", "project.diagnosis", "project.editing", "repo", "testing", "transfer")
 }
 
 
