@@ -286,7 +286,7 @@ async def test_a_sync_that_does_not_fit(
     """Where the assets do not fit nothing is fetched, all of them fail with one `DiskFull`, and it is the cause."""
     world.add("b")
     asked = len(world.server.stats.requests)
-    monkeypatch.setattr(folders, "free_bytes", lambda _: len(CONTENT) + folders.RESERVE)
+    monkeypatch.setattr(folders, "free_bytes", lambda _: len(CONTENT) + folders.RESERVE_BYTES)
     failed = await raises(world, lambda manager: manager.sync())
     assert isinstance(failed, SyncFailed)
     assert isinstance(failed.__cause__, DiskFull)

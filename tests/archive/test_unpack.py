@@ -27,7 +27,7 @@ from grym_fetch.core.archives import Census, Limits, Member
 from grym_fetch.core.errors import DiskFull, StorageError, UnsafeArchive, UnsafePath
 from grym_fetch.core.manifest import Asset
 from grym_fetch.disk import folders
-from grym_fetch.disk.locks import Owner
+from grym_fetch.disk.owner import Owner
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
 from tests.support.system import dead_owner, descriptors
@@ -413,7 +413,7 @@ def test_a_tree_behind_a_symlink_is_none_of_ours(local_files: LocalFiles, tmp_pa
     local_files.unpack()
     local_files.tree.rename(tmp_path / "elsewhere")
     local_files.tree.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UnsafePath, match="no folder"):
+    with pytest.raises(UnsafePath, match="not a folder"):
         local_files.unpack()
 
 
@@ -470,7 +470,7 @@ def test_very_many_files_are_flushed_at_once(local_files: LocalFiles, monkeypatc
     """One by one it would take hours."""
     local_files.put(TAR)
     synced: list[str] = []
-    monkeypatch.setattr(unpack, "FLUSH_SINGLY", 1)
+    monkeypatch.setattr(unpack, "MAX_SINGLE_FLUSHES", 1)
     monkeypatch.setattr(os, "sync", lambda: synced.append("all"))
     local_files.unpack()
     assert synced == ["all"]
@@ -489,7 +489,7 @@ def test_a_stranger_in_the_way(local_files: LocalFiles, tmp_path: Path) -> None:
     forget_unpacked(local_files.assets, local_files.local_path)
     (tmp_path / "elsewhere").mkdir()
     local_files.tree.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UnsafePath, match="no folder"):
+    with pytest.raises(UnsafePath, match="not a folder"):
         local_files.unpack()
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -615,26 +615,28 @@ def test_in_what_order_a_tree_becomes_durable(local_files: LocalFiles, monkeypat
     calls: list[str] = []
 
     def noting(name: str, real: Callable[..., object]) -> Callable[..., object]:
-        def call(first: int | Path, *more: object) -> object:
-            path = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else str(first)
+        def call(first: int | str, *more: object, **where: int) -> object:
+            opened = first if isinstance(first, int) else where["src_dir_fd"]
+            path = os.path.join(os.readlink(f"/proc/self/fd/{opened}"), "" if isinstance(first, int) else first)
+            path = path.removesuffix("/")
             place = os.path.relpath(path, local_files.assets).removeprefix(".grym-fetch/")
             place = re.sub("unpacked/.*", "unpacked/record", re.sub("unpack/[^/]*", "stage", place))
             calls.append(f"{name} {place}")
             assert os.stat(path).st_size, "nothing was written yet"
-            return real(first, *more)
+            return real(first, *more, **where)
 
         return call
 
     local_files.put(tar_of(OTHER))
     local_files.unpack()
     local_files.put(tar_of({"a": b"1"}))
-    for name in ("fsync", "replace"):
+    for name in ("fsync", "rename"):
         monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
     monkeypatch.setattr(unpacked, "swap_folders", noting("exchange", unpacked.swap_folders))
     opened = descriptors()
     local_files.unpack(CHECK_2)
     assert descriptors() == opened
-    recorded = ["fsync unpacked/record", "replace unpacked/record", "fsync unpacked"]
+    recorded = ["fsync unpacked/record", "rename unpacked/record", "fsync unpacked"]
     in_place = ["fsync stage", "exchange stage", "fsync models", "fsync stage"]
     assert calls == ["fsync stage/tree/a", "fsync stage/tree", *recorded, *in_place, *recorded]
 
@@ -716,7 +718,7 @@ async def test_cancelling_ends_between_members(local_files: LocalFiles) -> None:
 def test_cancelling_ends_within_a_member(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large one is not written to its end first."""
     path = local_files.put(tar_of({"large": b"x" * 100_000}))
-    monkeypatch.setattr(unpack, "CHUNK", 1000)
+    monkeypatch.setattr(unpack, "BLOCK_BYTES", 1000)
     answers = iter([False] * 10)
     with pytest.raises(unpack.Stopped):
         ensure_unpacked(local_files.assets, local_files.local_path, CHECK, path, is_stopped=lambda: next(answers, True))
