@@ -2,7 +2,7 @@
 
 Rule: work handed to a thread cannot be taken back. A task that is cancelled meanwhile still waits for it to end, so
 that no descriptor is closed and no file renamed under a thread that uses it. At the end of the interpreter, when no
-executor takes work any more, whoever asks for it does it, so that what has arrived is still recorded.
+executor takes work any more, it is done where it is asked for, so that what has arrived is still recorded.
 """
 
 from __future__ import annotations
