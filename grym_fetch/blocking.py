@@ -195,8 +195,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         ``path`` is the file's own, its placeholder's, or its id. The file comes from the external folder, else by
         download if an asset has its checksum. ``force``: also in the place of a file with other content.
 
-        Raises `Refused` if nothing was moved that goes by this name, `AssetMissing`, `IntegrityError`, `StorageError`,
-        or what `download_asset` raises.
+        Raises `RepositoryError` if no such file was moved, `AssetMissing`, `IntegrityError`, `StorageError`, or what
+        `download_asset` raises.
         """
         return self._run(asynchronous.AssetManager.restore_asset, path, force=force)
 

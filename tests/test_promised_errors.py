@@ -109,7 +109,7 @@ simple("choose", "UnknownAsset", lambda manager: manager.choose(["nothing"]))
 simple("sync", "UnknownAsset", lambda manager: manager.sync(["nothing"]))
 simple("remove_asset", "UnknownAsset", lambda manager: manager.remove_asset("nothing"))
 simple("pin", "UnknownAsset", lambda manager: manager.pin(["nothing"]))
-simple("restore_asset", "Refused", lambda manager: manager.restore_asset("nothing"))
+simple("restore_asset", "RepositoryError", lambda manager: manager.restore_asset("nothing"))
 simple("add_asset", "ManifestError", lambda manager: manager.add_asset(Asset("a", NEW.url, NEW.local_path)))
 
 

@@ -34,7 +34,7 @@ FOREIGN = {
 }  # fmt: skip
 OURS = {
     f"grym_fetch.{name}"
-    for name in ("project.diagnosis", "project.editing", "repo", "testing", "transfer", "disk.store", "net.client")
+    for name in ("archive", "disk.store", "net", "project.diagnosis", "project.editing", "repo", "testing", "transfer")
 }
 
 
