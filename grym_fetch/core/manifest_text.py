@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self
 
-from grym_fetch.core.manifest import Asset, StandIn
+from grym_fetch.core.manifest import Asset
+from grym_fetch.core.manifest_schema import ASSET
 
 _BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -90,7 +91,7 @@ class ManifestText:
 
     def add(self, asset: Asset) -> Self:
         """Append an entry to the assets."""
-        entry = entry_of(asset)
+        entry = ASSET.write(asset)
         group = self._assets()
         if group.parts:
             last = group.parts[-1]
@@ -266,40 +267,3 @@ class ManifestText:
 
 _SAMPLE = 50
 """How many entries are looked at to learn how lists are written."""
-
-
-def entry_of(asset: Asset) -> dict[str, object]:
-    """Return the asset as an entry of the file, in the order of the format, with its unknown keys last."""
-    entry: dict[str, object] = {"id": asset.id}
-    if asset.name and asset.name != asset.id:
-        entry["name"] = asset.name
-    if asset.description:
-        entry["description"] = asset.description
-    entry |= {
-        "url": asset.url,
-        "fallbackUrls": list(asset.fallback_urls),
-        "localPath": asset.local_path,
-        "checksum": asset.checksum.bare if asset.checksum is not None else None,
-        "size": asset.size,
-    }
-    if asset.version is not None:
-        entry["version"] = asset.version
-    entry |= {"required": asset.required, "tags": list(asset.tags)}
-    if asset.extract:
-        entry["extract"] = True
-    if asset.metadata:
-        entry["metadata"] = dict(asset.metadata)
-    if asset.minimal is not None:
-        entry["minimal"] = _stand_in(asset.minimal)
-    return entry | dict(asset.extra)
-
-
-def _stand_in(minimal: StandIn) -> dict[str, object]:
-    entry: dict[str, object] = {
-        "url": minimal.url,
-        "checksum": minimal.checksum.bare if minimal.checksum is not None else None,
-        "size": minimal.size,
-    }
-    if minimal.fallback_urls:
-        entry["fallbackUrls"] = list(minimal.fallback_urls)
-    return entry | dict(minimal.extra)
