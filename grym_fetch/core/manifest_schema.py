@@ -13,9 +13,9 @@ from grym_fetch.core.manifest_values import (
     ID_RULE,
     LABEL_RULE,
     MAX_FALLBACK_URLS,
-    MAX_ID_LENGTH,
-    MAX_SIZE,
-    MAX_URL_LENGTH,
+    MAX_ID_CHARACTERS,
+    MAX_SIZE_BYTES,
+    MAX_URL_CHARACTERS,
     URL_RULE,
     check_id,
     check_label,
@@ -36,12 +36,12 @@ def _written_time(moment: float) -> str:
 _TEXT = text("a string", str)
 _FLAG = flag("true or false")
 _VERSION = text_or_number("a string or a number")
-_ID = text(ID_RULE, check_id, minLength=1, maxLength=MAX_ID_LENGTH)
+_ID = text(ID_RULE, check_id, minLength=1, maxLength=MAX_ID_CHARACTERS)
 _LOCAL_PATH = text("a relative path such as models/base.bin", check_local_path, minLength=1)
-_URL = text(URL_RULE, check_url, format="uri", pattern="^[Hh][Tt][Tt][Pp][Ss]?://", maxLength=MAX_URL_LENGTH)
+_URL = text(URL_RULE, check_url, format="uri", pattern="^[Hh][Tt][Tt][Pp][Ss]?://", maxLength=MAX_URL_CHARACTERS)
 _URLS = list_of(_URL, f"a list of at most {MAX_FALLBACK_URLS} addresses", max_items=MAX_FALLBACK_URLS)
 _CHECKSUM = text(CHECKSUM_RULE, Checksum.parse, lambda checksum: checksum.bare, pattern=_DIGEST_PATTERN)
-_SIZE = whole_number(f"a whole number of bytes from 0 to {MAX_SIZE}, or null", MAX_SIZE)
+_SIZE = whole_number(f"a whole number of bytes from 0 to {MAX_SIZE_BYTES}, or null", MAX_SIZE_BYTES)
 _TAGS = list_of(text(LABEL_RULE, check_label, minLength=1), "a list of strings", distinct=True)
 _UPDATED = text("a string such as 2025-03-09T12:00:00Z", str)
 _EXPIRES = text(EXPIRY_RULE, parse_expiry, _written_time, format="date-time")
@@ -57,7 +57,7 @@ STAND_IN = Object(
     rule="an object with url, checksum and size",
     name="StandInEntry",
     title="Stand-in",
-    description="A small stand-in for tests and development. It lies under minimal/<localPath>.",
+    description="A small stand-in for tests and development, in minimal/<localPath>.",
 )
 
 ASSET = Object(
@@ -71,7 +71,7 @@ ASSET = Object(
         Key(
             "localPath",
             _LOCAL_PATH,
-            "Where the file lies, relative to the assets folder, with / between folders. Must be safe and distinct on "
+            "Path of the file, relative to the assets folder, with / between folders. It must be safe and distinct on "
             "Linux, macOS and Windows.",
             needed=True,
         ),
@@ -84,15 +84,15 @@ ASSET = Object(
         ),
         Key("size", _SIZE, "Size in bytes. null: not known.", explicit=True),
         Key("version", _VERSION, "Version of the asset, for people."),
-        Key("required", _FLAG, "Whether a sync without any choice of assets fetches this one.", explicit=True),
+        Key("required", _FLAG, "Whether a sync fetches this asset when no assets are chosen.", explicit=True),
         Key("tags", _TAGS, "Groups to choose assets by. `essential` marks what --minimal fetches.", explicit=True),
         Key(
             "extract",
             _FLAG,
-            "Whether the file is an archive (.zip, .tar, .tar.gz, .tgz, .tar.zst) that is unpacked into the folder of "
-            "its name without that ending, next to it.",
+            "Whether the file is an archive (.zip, .tar, .tar.gz, .tgz, .tar.zst) to unpack next to itself, into a "
+            "folder named like it without that ending.",
         ),
-        Key("metadata", any_object("an object"), "Anything of your own; kept as it is and not used."),
+        Key("metadata", any_object("an object"), "Anything you like. It is kept and not used."),
         Key("minimal", STAND_IN, "A small stand-in for the asset."),
     ),
     rule="an object with at least id, url and localPath",
@@ -107,10 +107,10 @@ MANIFEST = Object(
         Key(
             "version",
             _VERSION,
-            "Version of this list of assets. One of numbers and dots must not fall; other text is a label.",
+            "Version of this list of assets. Numbers joined by dots must not decrease; any other text is a label.",
         ),
         Key("updated", _UPDATED, "When the list was last changed, in ISO 8601."),
-        Key("expires", _EXPIRES, "When this list is no longer to be used, in RFC 3339. null: never."),
+        Key("expires", _EXPIRES, "When this list expires, in RFC 3339. null: never."),
         Key(
             "assets",
             list_of(ASSET, "a list of assets"),
