@@ -1,7 +1,8 @@
 """From the bytes of ``assets.json`` to a `Manifest`.
 
-Rules: `parse_manifest` returns a manifest without any problem or raises one `ManifestError` with all of them; nothing
-in a file, however hostile, makes it raise anything else. What is allowed stands in `grym_fetch.core.manifest_schema`.
+Rules: `parse_manifest` returns a manifest without any problem, or raises one `ManifestError` with all of them. Nothing
+in a file, however hostile, makes it raise anything else. `manifest_schema` says what each value may be; what concerns
+several of them is checked here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MAX_KEYS_IN_WARNING = 5
 
 @dataclass(frozen=True, slots=True)
 class ParsedManifest:
-    """A manifest and what is odd about its file without being wrong."""
+    """A manifest, and what is odd in its file but not wrong."""
 
     manifest: Manifest
     warnings: tuple[str, ...] = ()
@@ -88,7 +89,7 @@ def _check_places(entries: list[object], problems: _Problems) -> None:
 
 
 def _check_unpacked(entries: list[object], places: list[tuple[int, str]], problems: _Problems) -> None:
-    """A folder that an archive is unpacked into belongs to that archive alone."""
+    """The folder that an archive is unpacked into must belong to that archive alone."""
     folders: list[tuple[int, str]] = []
     for index, path in places:
         entry = entries[index]
@@ -148,26 +149,26 @@ class _Problems:
         self._found: dict[Location, str] = {}
 
     def add(self, location: Location, message: str) -> None:
-        """Take note of a problem, unless there is one for the same place."""
+        """Note a problem, unless its place already has one."""
         self._found.setdefault(location, message)
 
     def add_all(self, problems: Iterable[tuple[Location, str]]) -> None:
-        """Take note of several problems."""
+        """Note several problems."""
         for location, message in problems:
             self.add(location, message)
 
     def raise_if_any(self) -> None:
-        """Raise everything found as one error."""
+        """Raise one error with all problems found."""
         if self._found:
             in_order = sorted(self._found.items(), key=lambda item: _asset_index(item[0]))
             raise ManifestError(self._source, [self._problem(*item) for item in in_order])
 
     def has_taken_id(self, index: int) -> None:
-        """Take note that the id of this asset names another one."""
+        """Note that the id of this asset belongs to an earlier one."""
         self._nameless.add(index)
 
     def name_of(self, index: int) -> str:
-        """Name an asset: by its id where that names it and can be shown, else by its index."""
+        """Name an asset by its id if that is its own and can be shown, else by its index."""
         entry = self._entries[index]
         asset_id = entry.get("id") if isinstance(entry, dict) else None
         can_be_shown = isinstance(asset_id, str) and asset_id.isprintable() and 0 < len(asset_id) <= 200
