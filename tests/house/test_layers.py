@@ -30,11 +30,11 @@ ORDER: dict[str, list[set[str]]] = {
     "core": [
         {"text"},
         {"errors", "validation"},
-        {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines", "variables"},
-        {"http", "addresses", "manifest_values", "archives"},
-        {"manifest", "manifest_schema", "journal", "segments", "policy"},
-        {"origins", "manifest_plain", "manifest_text", "world", "fingerprint"},
-        {"manifest_parser"},
+        {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines", "variables", "schema"},
+        {"http", "addresses", "manifest_values", "archives", "strict_json"},
+        {"manifest", "journal", "segments", "policy"},
+        {"origins", "manifest_schema", "world", "fingerprint"},
+        {"manifest_text", "manifest_parser"},
     ],
     "net": [
         {"settings", "errors", "tls", "credentials", "states", "parser"},
