@@ -206,9 +206,23 @@ Verdict = (
 )
 
 
+def is_chunked(head: ResponseHead) -> bool | None:
+    """Whether the body comes in chunks, which have an end of their own; None for any other transfer coding.
+
+    We offer none (RFC 9110 section 10.1.4), so `chunked` alone is a coding that may come (RFC 9112 section 6.1). Of
+    any other, ``identity`` included, nobody can say where its body ends.
+    """
+    coding = head.get("transfer-encoding")
+    if coding is None:
+        return False
+    return True if coding.strip(" \t").lower() == "chunked" else None
+
+
 def judge(asked: Asked, head: ResponseHead) -> Verdict:
     """Say what a response means. Total: every status and any header text gives a verdict, nothing raises."""
     status = head.status
+    if status in (200, 206) and is_chunked(head) is None:
+        return Broken("a Transfer-Encoding other than chunked, which nobody asked for")
     if status == 206:
         return _judge_partial(asked, head)
     if status == 200:
@@ -242,7 +256,7 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
             f"bytes {got.start}-{got.stop - 1} instead of {asked.wanted.start}-{asked.wanted.stop - 1}"
         )
     lengths = head.fields.get("content-length", ())
-    if any(parse_length(value) != got.length for value in lengths) and "transfer-encoding" not in head.fields:
+    if any(parse_length(value) != got.length for value in lengths) and not is_chunked(head):
         return UnusableRange(
             f"a Content-Length {lengths[0][:40]!r} that is not the {got.length} bytes of its Content-Range"
         )
@@ -259,7 +273,7 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
 def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
     if encoding := _encoding(head):
         return Broken(f"{encoding}-encoded content although identity was asked for")
-    chunked = "transfer-encoding" in head.fields
+    chunked = is_chunked(head)
     lengths = [parse_length(value) for value in head.fields.get("content-length", ())]
     if None in lengths or len(set(lengths)) > 1:
         return Broken("an invalid Content-Length")
@@ -280,7 +294,7 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
         return WrongLength(length, _page_hint(head))
     if asked.validator.contradicts(head.validator):
         return OtherRepresentation("the content at this address has changed", head.validator)
-    return Whole(length, head.validator, framed=chunked or length is not None)
+    return Whole(length, head.validator, framed=bool(chunked) or length is not None)
 
 
 def is_transient(status: int) -> bool:
@@ -305,12 +319,17 @@ _ADVICE = {
 }
 
 
+def status_text(status: int) -> str:
+    """Return the status and, where that is plain, what it says."""
+    phrase = _ADVICE.get(status)
+    return f"status {status}" + (f": {phrase}" if phrase else "")
+
+
 def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
     status = head.status
     if status in _RANGE_ONLY and asked.wanted is not None and not asked.ranges_proven:
         return UnusableRange(f"status {status} to a ranged request")
-    phrase = _ADVICE.get(status)
-    reason = f"status {status}" + (f": {phrase}" if phrase else "")
+    reason = status_text(status)
     if is_transient(status):
         return ErrorStatus(status, reason, parse_retry_after(head.get("retry-after"), head.get("date")))
     if 400 <= status < 600:
