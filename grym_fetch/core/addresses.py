@@ -9,7 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from functools import lru_cache
 
 from yarl import URL
@@ -118,45 +121,131 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-class Credentials:
-    """Finds the ``Authorization`` field for an address: from its userinfo, the environment, or netrc, in this order.
+VARIABLE_PREFIX = "GRYM_FETCH_TOKEN_"
 
-    ``netrc`` maps exact host names to (login, password). Never shown: its repr says nothing.
+
+def token_variables(url: URL) -> tuple[str, ...]:
+    """The variables that may hold a token for this address, the usual one first; none for hosts that have none.
+
+    No two hosts share one. ``.`` is written as ``_``, ``-`` as ``__``, ``_`` as ``___``, and a port that is not the
+    scheme's own as ``_PORT_8443``. Hosts whose name would be written as another's (``a._b`` and ``a--b``), and IPv6
+    addresses, have none; the netrc file is for them.
+    """
+    host = (url.raw_host or "").lower().rstrip(".")
+    written = host.translate(_WRITTEN)
+    if not _HOST_NAME.fullmatch(host) or _PORT_IN_NAME.search(host) or _PUNCTUATION.sub(_read_back, written) != host:
+        return ()
+    name = VARIABLE_PREFIX + written.upper()
+    with_port = f"{name}_PORT_{url.port}"
+    return (name, with_port) if url.is_default_port() else (with_port,)
+
+
+_WRITTEN = str.maketrans({".": "_", "-": "__", "_": "___"})
+_HOST_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)
+_PUNCTUATION = re.compile("_+")
+_PORT_IN_NAME = re.compile(r"\.port\.[0-9]+$", re.ASCII)
+
+
+def _read_back(run: re.Match[str]) -> str:
+    """What a run of underscores stands for. Dots and underscores come alone; dashes may come together (``xn--``)."""
+    count = len(run[0])
+    return {1: ".", 3: "_"}.get(count) or ("-" * (count // 2) if count % 2 == 0 else "?")
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What is sent as ``Authorization``, and where it is from; its repr says only that."""
+
+    field: str = dataclass_field(repr=False)
+    source: str
+
+
+class Credentials:
+    """Finds the credential for an address: from its userinfo, the environment, or netrc, in this order.
+
+    ``netrc`` maps exact host names to (login, password). Hosts are compared as they go over the wire (IDNA, RFC 5891),
+    so that no name which only looks alike gets anything. Never shown: its repr says nothing.
     """
 
     def __init__(self, environ: Mapping[str, str], netrc: Mapping[str, tuple[str, str]] | None = None) -> None:
-        prefix = "GRYM_FETCH_TOKEN_"
         self._tokens = {
-            name[len(prefix) :].upper(): value for name, value in environ.items() if name.startswith(prefix)
+            name.upper(): value.strip()
+            for name, value in environ.items()
+            if name.startswith(VARIABLE_PREFIX) and name.isascii() and value.strip()
         }
-        self._hf_token = environ.get("HF_TOKEN")
+        self._hf_token = (environ.get("HF_TOKEN") or "").strip()
         self._netrc = dict(netrc or {})
+        self._hf_origin: tuple[str, str, int] | None
         try:
             self._hf_origin = origin_key(parse_address(environ.get("HF_ENDPOINT") or "https://huggingface.co"))
         except PolicyRefused:
-            self._hf_origin = origin_key(URL("https://huggingface.co"))
+            # Whoever sets it does not mean huggingface.co, and nobody knows whom.
+            self._hf_origin = None
 
-    def authorization(self, url: URL) -> str | None:
-        """Return the field's value for this address, or None."""
+    def find(self, url: URL) -> Credential | None:
+        """Return the credential for this address, or None."""
         if url.scheme != "https" and not is_loopback(url):
             return None
+        if is_signed(url):
+            return None  # the address itself is the credential; S3 answers 400 to both
         if url.user is not None or url.password is not None:
-            return _basic(url.user or "", url.password or "")
-        host = (url.host or "").lower()
-        token = self._tokens.get(host.upper().translate(_AS_UNDERSCORE))
-        if token is None and origin_key(url) == self._hf_origin:
-            token = self._hf_token
-        if token and (token := token.strip()):
-            return f"Bearer {token}"
+            return Credential(_basic(url.user or "", url.password or ""), "the address itself")
+        for name in token_variables(url):
+            if token := self._tokens.get(name):
+                return Credential(f"Bearer {token}", name)
+        if self._hf_token and origin_key(url) == self._hf_origin:
+            return Credential(f"Bearer {self._hf_token}", "HF_TOKEN")
+        host = (url.raw_host or "").lower()
         if host in self._netrc:
-            return _basic(*self._netrc[host])
+            return Credential(_basic(*self._netrc[host]), "the netrc file")
         return None
+
+    def authorization(self, url: URL) -> str | None:
+        """Return the ``Authorization`` field's value for this address, or None."""
+        found = self.find(url)
+        return found.field if found is not None else None
+
+    def advice(self, url: URL) -> str:
+        """Say where a credential for this address would be taken from, and which variable only looks like it."""
+        if url.scheme != "https" and not is_loopback(url):
+            return "credentials travel over https only: use the https address of the server"
+        wanted = self.variable(url)
+        if wanted and (other := self._misspelt(url)):
+            return f"{other} is not for this host and port: set {wanted} instead"
+        netrc = "add the host to ~/.netrc (readable by you alone)"
+        return f"set {wanted} to a token, or {netrc}" if wanted else netrc
+
+    def variable(self, url: URL) -> str:
+        """The variable that a token for this address would be taken from; empty if there is none."""
+        return "HF_TOKEN" if origin_key(url) == self._hf_origin else next(iter(token_variables(url)), "")
+
+    def _misspelt(self, url: URL) -> str:
+        """The variable that is set and that earlier versions took a token for this host from; empty if none."""
+        old = VARIABLE_PREFIX + (url.raw_host or "").upper().translate(_AS_UNDERSCORE)
+        return old if old in self._tokens and old not in token_variables(url) else ""
 
     def __repr__(self) -> str:
         return "Credentials(…)"
 
 
 _AS_UNDERSCORE = str.maketrans(".-:", "___")
+
+# What the makers of signed addresses call the signature: any one of a set of names means that it is one.
+_SIGNATURES = (
+    frozenset({"x-amz-signature"}),  # S3 and what speaks like it
+    frozenset({"x-goog-signature"}),  # Google Cloud Storage
+    frozenset({"signature", "expires"}),  # S3 version 2, CloudFront
+    frozenset({"signature", "policy"}),  # CloudFront
+    frozenset({"sig", "se"}),  # Azure
+)
+
+
+def is_signed(url: URL) -> bool:
+    """Whether a signature in the address lets whoever has it in, for a while."""
+    if "sig" not in url.raw_query_string.lower():
+        return False
+    names = {part.partition("=")[0].lower() for part in url.raw_query_string.split("&")}
+    return any(needed <= names for needed in _SIGNATURES)
 
 
 def _basic(login: str, password: str) -> str:

@@ -17,6 +17,7 @@ from grym_fetch.core.addresses import (
     MAX_REDIRECTS,
     Credentials,
     follow_redirect,
+    is_signed,
     origin_key,
     parse_address,
     server_mark,
@@ -25,6 +26,7 @@ from grym_fetch.core.errors import BadResponse, GrymFetchError, TooManyRedirects
 from grym_fetch.core.http import Asked, Redirected, Verdict, judge
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import range_header
+from grym_fetch.core.refusals import Refusal, explain_refusal
 from grym_fetch.core.world import Connection, Response
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ class JudgedResponse:
     response: Response
     verdict: Verdict
     is_page: bool
+    refusal: Refusal | None = None
+    """Why, where the status is an error."""
 
 
 class Requester:
@@ -108,9 +112,14 @@ class Requester:
             fields["Range"] = range_header(asked.wanted)
             if asked.validator.if_range and asked.validator.is_for(server):
                 fields["If-Range"] = asked.validator.if_range
-        authorization = self._credentials.authorization(first) if is_own else None
-        if authorization:
-            fields["Authorization"] = authorization
+        # A signed address is its own credential, and S3 answers 400 to both.
+        sent = self._credentials.find(first) if is_own and not is_signed(here) else None
+        if sent is not None:
+            fields["Authorization"] = sent.field
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
         response = await connection.get(str(bare.with_fragment(None)), fields)
-        return JudgedResponse(response, judge(asked, replace(response.head, server=server)), response.head.is_page)
+        head = replace(response.head, server=server)
+        refusal = None
+        if head.status >= 400:
+            refusal = explain_refusal(head.status, first=first, here=here, sent=sent, credentials=self._credentials)
+        return JudgedResponse(response, judge(asked, head), head.is_page, refusal)

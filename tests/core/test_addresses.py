@@ -18,6 +18,7 @@ from grym_fetch.core.addresses import (
     origin_key,
     parse_address,
     server_mark,
+    token_variables,
 )
 from grym_fetch.core.errors import PolicyRefused
 
@@ -317,7 +318,10 @@ def basic(login: str, password: str) -> str:
 ENVIRON = {
     "HF_TOKEN": "hf_hunter2",
     "GRYM_FETCH_TOKEN_FILES_EXAMPLE_COM": " files-hunter2\n",
-    "GRYM_FETCH_TOKEN_localhost": "local-hunter2",
+    "GRYM_FETCH_TOKEN_localhost_port_8000": "local-hunter2",
+    "GRYM_FETCH_TOKEN_GITHUB_COM": "github-hunter2",
+    "GRYM_FETCH_TOKEN_PORT_EXAMPLE_PORT_8443": "port-hunter2",
+    "GRYM_FETCH_TOKEN_XN____BCHER__KVA_EXAMPLE": "idna-hunter2",
     "GRYM_FETCH_TOKEN_EMPTY_EXAMPLE": "",
     "OTHER_TOOL_TOKEN_H_EXAMPLE": "unrelated-hunter2",
 }
@@ -333,8 +337,24 @@ NETRC = {"netrc.example": ("me", "netrc-hunter2"), "empty.example": ("me", "x"),
         ("https://sub.files.example.com/x", None),
         ("https://example.com/x", None),
         ("https://files.example.com.evil.example/x", None),
-        # Dots and dashes are both written as _, so two hosts may share a variable: whoever sets it should know.
-        ("https://files-example.com/x", "Bearer files-hunter2"),
+        # Each host has a variable of its own: a dash is written as two underscores.
+        ("https://files-example.com/x", None),
+        ("https://files_example.com/x", None),
+        ("https://files.example.com./x", "Bearer files-hunter2"),
+        # Hosts are compared as they go over the wire: dotless i is no i, though both are I in capitals.
+        ("https://github.com/x", "Bearer github-hunter2"),
+        ("https://g\u0131thub.com/x", None),
+        ("https://b\xfccher.example/x", "Bearer idna-hunter2"),
+        # A token is for the scheme's own port unless another one is named.
+        ("https://files.example.com:443/x", "Bearer files-hunter2"),
+        ("https://files.example.com:8443/x", None),
+        ("https://port.example:8443/x", "Bearer port-hunter2"),
+        ("https://port.example/x", None),
+        ("https://port.example.port.8443/x", None),
+        # An address that is signed is a credential itself.
+        ("https://files.example.com/x?X-Amz-Signature=abc&X-Amz-Expires=60", None),
+        ("https://you:own@h.example/x?sv=1&se=2&sig=abc", None),
+        ("https://files.example.com/x?signature=abc", "Bearer files-hunter2"),
         # Hugging Face's token goes to its one origin.
         ("https://huggingface.co/x", "Bearer hf_hunter2"),
         ("https://cdn-lfs.huggingface.co/x", None),
@@ -354,6 +374,7 @@ NETRC = {"netrc.example": ("me", "netrc-hunter2"), "empty.example": ("me", "x"),
         ("http://netrc.example/x", None),
         ("http://you:own@h.example/x", None),
         ("http://localhost:8000/x", "Bearer local-hunter2"),
+        ("http://localhost:8001/x", basic("me", "x")),
         ("http://you:own@127.0.0.1/x", basic("you", "own")),
         ("https://h.example/x", None),
     ],
@@ -381,15 +402,62 @@ def test_the_own_variable_of_a_host_comes_before_hf_token() -> None:
         ("http://hub.example", "https://hub.example/x", False),
         ("http://127.0.0.1:9", "http://127.0.0.1:9/x", True),
         ("", "https://huggingface.co/x", True),
-        ("rubbish", "https://huggingface.co/x", True),
-        ("https://[bad", "https://huggingface.co/x", True),
+        ("rubbish", "https://huggingface.co/x", False),
+        ("hub.example", "https://hub.example/x", False),
+        ("hub.example", "https://huggingface.co/x", False),
+        ("https://[bad", "https://huggingface.co/x", False),
     ],
 )
 @pytest.mark.shows("S7")
 def test_the_endpoint_of_hugging_face(endpoint: str, address: str, sent: bool) -> None:
-    """``HF_ENDPOINT`` moves the token to another origin; one that cannot be read leaves it at home."""
+    """``HF_ENDPOINT`` moves the token to another origin; with one that cannot be read it goes nowhere."""
     credentials = Credentials({"HF_TOKEN": "hf_hunter2", "HF_ENDPOINT": endpoint})
     assert (credentials.authorization(parse_address(address)) is not None) is sent
+
+
+HOSTS = st.lists(st.sampled_from("ab1.-_"), min_size=1, max_size=12).map("".join) | st.just("a.port.8443")
+
+
+@given(HOSTS, HOSTS, st.sampled_from([443, 8443]), st.sampled_from([443, 8443]))
+@pytest.mark.shows("S7")
+def test_no_two_hosts_share_a_variable(one: str, other: str, port: int, other_port: int) -> None:
+    """The variable of a host and port is that of no other, so that no token goes to a name that only looks alike."""
+    first, second = (URL(f"https://{h}:{p}/", encoded=True) for h, p in ((one, port), (other, other_port)))
+    if origin_key(first) != origin_key(second):
+        assert not {*token_variables(first)} & {*token_variables(second)}
+
+
+@pytest.mark.parametrize(
+    ("address", "variables"),
+    [
+        ("https://files-acme.com/", ["FILES__ACME_COM", "FILES__ACME_COM_PORT_443"]),
+        ("https://files_acme.com:8443/", ["FILES___ACME_COM_PORT_8443"]),
+        ("https://xn--bcher-kva.example/", ["XN____BCHER__KVA_EXAMPLE", "XN____BCHER__KVA_EXAMPLE_PORT_443"]),
+        ("https://a._b.example/", []),
+        ("https://a-_b.example/", []),
+        ("https://[::1]/", []),
+    ],
+)
+def test_how_the_variable_of_a_host_is_written(address: str, variables: list[str]) -> None:
+    """A dot is `_`, a dash `__`, an underscore `___`, a port `_PORT_8443`; what could be read in two ways has none."""
+    assert list(token_variables(parse_address(address))) == [f"GRYM_FETCH_TOKEN_{name}" for name in variables]
+
+
+@pytest.mark.parametrize(
+    ("address", "set_is", "wanted"),
+    [
+        ("https://files-acme.com/", "FILES_ACME_COM", "FILES__ACME_COM"),
+        ("https://files.acme.com:8443/", "FILES_ACME_COM", "FILES_ACME_COM_PORT_8443"),
+    ],
+)
+@pytest.mark.shows("S7")
+def test_the_old_spelling_is_refused_and_told(address: str, set_is: str, wanted: str) -> None:
+    """A variable that could mean two hosts sends nothing to the wrong one, and the advice says how to write it."""
+    credentials = Credentials({f"GRYM_FETCH_TOKEN_{set_is}": "hunter2"})
+    url = parse_address(address)
+    assert credentials.authorization(url) is None
+    advice = credentials.advice(url)
+    assert advice == (f"GRYM_FETCH_TOKEN_{set_is} is not for this host and port: set GRYM_FETCH_TOKEN_{wanted} instead")
 
 
 def test_an_empty_token_is_none() -> None:
@@ -404,4 +472,5 @@ def test_an_empty_token_is_none() -> None:
 def test_credentials_are_never_shown() -> None:
     """Neither the repr nor the text of credentials holds any of them."""
     credentials = Credentials(ENVIRON, NETRC)
-    assert "hunter2" not in f"{credentials!r} {credentials} {[credentials]}"
+    found = credentials.find(URL("https://files.example.com/x"))
+    assert "hunter2" not in f"{credentials!r} {credentials} {[credentials]} {found!r} {found}"

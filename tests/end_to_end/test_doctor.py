@@ -12,10 +12,9 @@ import pytest
 import trustme
 from yarl import URL
 
-from grym_fetch.core.addresses import Credentials
+from grym_fetch.core.addresses import token_variables
 from grym_fetch.core.manifest import Asset
-from grym_fetch.net.client import HttpTransport
-from grym_fetch.project.diagnosis import _Prober, environment_findings, origin_findings, space_finding
+from grym_fetch.project.diagnosis import environment_findings, origin_findings, space_finding
 from grym_fetch.testing import (
     AssetServer,
     HtmlPage,
@@ -27,7 +26,6 @@ from grym_fetch.testing import (
     seeded_bytes,
     serve_in_thread,
 )
-from grym_fetch.transfer.request import Requester
 from tests.end_to_end.command import Done, run
 from tests.support.project import ImpatientClock, Project
 
@@ -133,11 +131,12 @@ def test_a_missing_and_a_refused_token(project: Project, server: AssetServer, st
     done, findings = doctor(project, HOME=str(project.root))
     assert done.code == 1
     (found,) = of(findings, "token")
-    assert found["variable"] == "GRYM_FETCH_TOKEN_127_0_0_1"
+    (variable,) = token_variables(URL(server.url("/")))
+    assert found["variable"] == variable
     assert "no credentials were sent" in str(found["what"])
-    done, findings = doctor(project, GRYM_FETCH_TOKEN_127_0_0_1="s3cret")
+    done, findings = doctor(project, **{variable: "s3cret"})
     (found,) = of(findings, "token")
-    assert "GRYM_FETCH_TOKEN_127_0_0_1 were not accepted" in str(found["what"])
+    assert f"{variable} were not accepted" in str(found["what"])
     assert "s3cret" not in done.out + done.err
     netrc = project.root / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password s3cret\n")
@@ -279,15 +278,3 @@ async def test_a_wrong_clock() -> None:
         findings = await origin_findings([asset], environ={"HOME": "/"}, clock=WrongClock(), version="0")
     assert findings[-1].level == "warn"
     assert findings[-1].what.startswith("this machine's clock is 10 minutes ahead of")
-
-
-@pytest.mark.shows("S7")
-def test_a_token_is_not_sent_over_plain_http() -> None:
-    """Where a token is kept back because the address is http, the advice is https, not another token."""
-    asset = Asset("a", "http://models.example.org/a.bin", "a.bin")
-    environ = {"GRYM_FETCH_TOKEN_MODELS_EXAMPLE_ORG": "s3cret"}
-    requester = Requester(Credentials(environ))
-    prober = _Prober(HttpTransport(), requester, environ, {}, ImpatientClock(), 1.0)
-    finding = prober._refused(asset, asset.url, 401, URL(asset.url), {})
-    assert "over https only" in finding.what
-    assert "https address" in finding.advice

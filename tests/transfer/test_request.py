@@ -258,10 +258,46 @@ async def test_plain_http_gets_no_credentials() -> None:
     """Over plain http a token would be everybody's; on this machine it stays here."""
     away, here = "http://hub.example/a.bin", "http://127.0.0.1:8000/a.bin"
     connection = ScriptedConnection({away: [part()], here: [part()]})
-    environ = {**TOKENS, "GRYM_FETCH_TOKEN_127_0_0_1": "local"}
+    environ = {**TOKENS, "GRYM_FETCH_TOKEN_127_0_0_1_PORT_8000": "local"}
     await ask(connection, Origin(0, away), environ)
     await ask(connection, Origin(0, here), environ)
     assert authorizations(connection) == [None, "Bearer local"]
+
+
+@pytest.mark.parametrize("is_redirect", [False, True])
+@pytest.mark.shows("S7", "A21")
+async def test_a_signed_address_gets_no_token(is_redirect: bool) -> None:
+    """A signature in the address is the credential: S3 answers 400 to an address that is signed and a token besides."""
+    signed = f"{HUB}?X-Amz-Signature=abc"
+    connection = ScriptedConnection({HUB: [to(signed)], signed: [part()]})
+    await ask(connection, Origin(0, HUB if is_redirect else signed), TOKENS)
+    assert authorizations(connection)[-1] is None
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 410])
+@pytest.mark.shows("A21")
+async def test_an_expired_signed_address_says_so(status: int) -> None:
+    """A signed address that is refused has most likely expired: the advice is a fresh one, and no token."""
+    signed = f"{HUB}?X-Amz-Signature=abc"
+    refusal = (await ask(ScriptedConnection({signed: [ScriptedResponse(status, {})]}), Origin(0, signed))).refusal
+    assert str(refusal) == (
+        f"status {status}: this address is signed and has probably expired; "
+        "put a fresh one in, what has arrived is kept"
+    )
+
+
+@pytest.mark.shows("A5")
+async def test_who_refused_and_what_was_sent() -> None:
+    """A refusal names the host that refused, if a redirect led there, and whether a credential was sent."""
+
+    async def told(environ: Mapping[str, str], answers: Mapping[str, list[Scripted]]) -> str:
+        return str((await ask(ScriptedConnection(answers), Origin(0, HUB), environ)).refusal)
+
+    no = ScriptedResponse(403, {})
+    assert "no credentials were sent; set GRYM_FETCH_TOKEN_HUB_EXAMPLE to a token" in await told({}, {HUB: [no]})
+    assert "credentials from GRYM_FETCH_TOKEN_HUB_EXAMPLE were not accepted" in await told(TOKENS, {HUB: [no]})
+    there = await told(TOKENS, {HUB: [to("https://cdn.example/a")], "https://cdn.example/a": [no]})
+    assert there == "status 403 from cdn.example, where a redirect led: access denied; no credentials are sent there"
 
 
 @pytest.mark.shows("A14", "S7")
