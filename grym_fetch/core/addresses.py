@@ -21,10 +21,24 @@ from grym_fetch.core.errors import PolicyRefused
 
 MAX_REDIRECTS = 10
 
-# The addresses where clouds hand out their machines' credentials, besides link-local ones.
-_METADATA = frozenset(
-    ipaddress.ip_address(text) for text in ("100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")
+METADATA_ADDRESSES = frozenset(
+    {
+        "169.254.169.254",  # AWS, Google, Azure, DigitalOcean, OpenStack, Oracle
+        "169.254.170.2",  # AWS: containers (ECS)
+        "169.254.170.23",  # AWS: pods (EKS)
+        "168.63.129.16",  # Azure: the host of a virtual machine
+        "100.100.100.200",  # Alibaba
+        "192.0.0.192",  # Oracle
+        "169.254.42.42",  # Scaleway
+        "fd00:ec2::254",  # AWS
+        "fd00:ec2::23",  # AWS: pods (EKS)
+        "fd20:ce::254",  # Google
+        "fd00:42::42",  # Scaleway
+    }
 )
+"""Where clouds hand out their machines' credentials to whoever asks from inside."""
+_METADATA = frozenset(ipaddress.ip_address(text) for text in METADATA_ADDRESSES)
+_METADATA_4 = frozenset(int(address) for address in _METADATA if address.version == 4)
 
 
 def parse_address(text: str) -> URL:
@@ -82,30 +96,62 @@ def follow_redirect(current: URL, location: str) -> URL:
 def forbidden_reason(ip: str, *, allow_private: bool) -> str | None:
     """Say why this address is never connected to, or None. ``ip`` is what the name resolved to."""
     try:
-        address = ipaddress.ip_address(ip.partition("%")[0])
+        address = ipaddress.ip_address(ip.partition("%")[0].rstrip("."))
     except ValueError:
         return None
-    address = _embedded(address) or address
-    if address.is_link_local or address in _METADATA:
+    stands_for = [address, *_embedded(address)]
+    if any(each.is_link_local or each in _METADATA for each in stands_for) or _translates_to_metadata(address):
         return "a link-local or cloud metadata address"
-    if not allow_private and not address.is_global:
+    if not allow_private and not all(_is_public(each) for each in stands_for[1:] or stands_for):
         return "a private address, and these were not allowed"
     return None
 
 
-def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 one stands for: mapped, 6to4, NAT64 or Teredo."""
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _is_public(address: _Address) -> bool:
+    """Whether it may be anywhere. Multicast reaches this network; fec0::/10 was private (RFC 3879)."""
+    is_site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+    return address.is_global and not address.is_multicast and not is_site_local
+
+
+def _embedded(address: _Address) -> list[ipaddress.IPv4Address]:
+    """The IPv4 addresses that an IPv6 one may stand for: mapped, 6to4, NAT64 or Teredo."""
     if not isinstance(address, ipaddress.IPv6Address):
-        return None
+        return []
+    if address in _LOCAL_NAT64:
+        return [ipaddress.IPv4Address(number) for number in _translated(address, shortest=48)]
     if any(address in network for network in _NAT64):
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        return [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
     if address.teredo is not None:  # RFC 4380
-        return address.teredo[1]
-    return address.ipv4_mapped or address.sixtofour  # RFC 4291, RFC 3056
+        return [address.teredo[1]]
+    found = address.ipv4_mapped or address.sixtofour  # RFC 4291, RFC 3056
+    return [found] if found is not None else []
 
 
-# RFC 6052, RFC 8215; the last is what was meant for IPv4 before it was mapped (RFC 4291 section 2.5.5.1).
-_NAT64 = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96"))
+# RFC 6052; the last is what was meant for IPv4 before it was mapped (RFC 4291 section 2.5.5.1).
+_NAT64 = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "::/96"))
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+"""A network's own prefixes of this length or longer may lie in it (RFC 8215)."""
+_PREFIX_LENGTHS = (32, 40, 48, 56, 64, 96)
+_WITHOUT_OCTET = ((1 << 64) - 1) << 64
+
+
+def _translated(address: ipaddress.IPv6Address, *, shortest: int) -> list[int]:
+    """The IPv4 addresses that NAT64 would read from it under a prefix of each length (RFC 6052 section 2.2)."""
+    number = int(address)
+    # Bits 64 to 71 belong to no IPv4 address; without them the rest is in one piece.
+    joined = (number & _WITHOUT_OCTET) >> 8 | (number & ((1 << 56) - 1))
+    shifts = ((length, 88 - length) for length in _PREFIX_LENGTHS if shortest <= length < 96)
+    return [joined >> shift & 0xFFFFFFFF for _, shift in shifts] + [number & 0xFFFFFFFF]
+
+
+def _translates_to_metadata(address: _Address) -> bool:
+    """Whether NAT64 with any prefix would lead there: a network may have one of its own, which nobody can know."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return False
+    return not _METADATA_4.isdisjoint(_translated(address, shortest=32))
 
 
 def is_loopback(url: URL) -> bool:

@@ -97,16 +97,20 @@ class PlainConnection:
 
     async def _resolve(self, host: str, port: int, url: str) -> list[AddrInfoType]:
         """Return the addresses to connect to: exactly those that were checked here."""
+        self._judge(host, host, url)  # `169.254.169.254.` is a name to the system, and needs no resolving
         try:
             family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
             found: list[AddrInfoType] = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
         except ValueError:
             found = list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
         for *_, place in found:
-            reason = forbidden_reason(str(place[0]), allow_private=self._settings.allow_private)
-            if reason:
-                raise PolicyRefused(url, f"{safe_text(host)} is {reason}")
+            self._judge(str(place[0]), host, url)
         return found
+
+    def _judge(self, ip: str, host: str, url: str) -> None:
+        reason = forbidden_reason(ip, allow_private=self._settings.allow_private)
+        if reason:
+            raise PolicyRefused(url, f"{safe_text(host)} is {reason}")
 
     async def aclose(self) -> None:
         """Close the socket, if one is open."""

@@ -185,7 +185,7 @@ class SessionResponse:
 def _as_number(host: str) -> str:
     """An IPv4 address in any spelling (``0xa9fea9fe``, ``169.254.43518``) in the common one; other text as it is."""
     try:
-        return socket.inet_ntoa(socket.inet_aton(host))
+        return socket.inet_ntoa(socket.inet_aton(host.rstrip(".")))
     except (OSError, ValueError):
         return host
 

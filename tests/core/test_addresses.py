@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from grym_fetch.core.addresses import (
+    METADATA_ADDRESSES,
     Credentials,
     follow_redirect,
     forbidden_reason,
@@ -250,9 +252,50 @@ def test_metadata_is_never_asked(ip: str, allow_private: bool) -> None:
     assert forbidden_reason(ip, allow_private=allow_private) == "a link-local or cloud metadata address"
 
 
+def nat64(address: str, length: int) -> str:
+    """An IPv4 address under a NAT64 prefix of this length (RFC 6052 section 2.2), bit for bit."""
+    bits = f"{int(ipaddress.IPv4Address(address)):032b}"
+    prefix = f"{int(ipaddress.IPv6Address('2001:db8:122:344::')):0128b}"[:length]
+    text = prefix + bits
+    if length < 96:
+        text = text[:64] + "0" * 8 + text[64:]  # bits 64 to 71 are none of the address's
+    return str(ipaddress.IPv6Address(int(text.ljust(128, "0"), 2)))
+
+
+@pytest.mark.parametrize("address", sorted(METADATA_ADDRESSES))
+@pytest.mark.parametrize("allow_private", [True, False])
+@pytest.mark.shows("M12", "S9")
+def test_the_table_of_metadata_addresses(address: str, allow_private: bool) -> None:
+    """Each address where a cloud hands out credentials is refused in each spelling, and behind NAT64 of any kind."""
+    spellings = [address, f"{address}.", address.upper()]
+    if "." in address:
+        octets = "".join(f"{int(octet):02x}" for octet in address.split("."))
+        tail = f"{octets[:4]}:{octets[4:]}"
+        prefixes = ("::ffff:", "::", "64:ff9b::", "64:ff9b:1::", "64:ff9b:1:0:ff::")
+        spellings += [f"{prefix}{end}" for prefix in prefixes for end in (address, tail)]
+        spellings += [f"2002:{tail}::1"]
+        spellings += [nat64(address, length) for length in (32, 40, 48, 56, 64, 96)]
+    reasons = {spelling: forbidden_reason(spelling, allow_private=allow_private) for spelling in spellings}
+    assert set(reasons.values()) == {"a link-local or cloud metadata address"}, reasons
+
+
+def test_the_examples_of_nat64() -> None:
+    """The test's own arithmetic gives the table of RFC 6052 section 2.4."""
+    assert nat64("192.0.2.33", 64) == "2001:db8:122:344:c0:2:2100:0"
+    assert nat64("192.0.2.33", 56) == "2001:db8:122:3c0:0:221::"
+    assert nat64("192.0.2.33", 96) == "2001:db8:122:344::c000:221"
+
+
 @pytest.mark.parametrize(
     "ip",
     [
+        "fec0::1",
+        "feff::1",
+        "224.0.0.1",
+        "239.1.2.3",
+        "233.252.0.1",
+        "ff02::1",
+        "ff0e::1",
         "127.0.0.1",
         "127.9.9.9",
         "::1",

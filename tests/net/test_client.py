@@ -459,7 +459,8 @@ async def test_a_name_is_resolved_and_asked_by_name(connected: Connect, names: F
 @pytest.mark.parametrize(
     "host",
     ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "100.100.100.200", "[fd00:ec2::254]",
-     "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518"],
+     "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518", "169.254.169.254.", "168.63.129.16",
+     "[fd00:ec2::23]", "169.254.170.2", "[2001:db8:122:344:a9:fea9:fe00:0]"],
 )  # fmt: skip
 @pytest.mark.shows("M12", "S9")
 async def test_link_local_and_metadata_addresses_are_refused(connected: Connect, host: str) -> None:
@@ -719,7 +720,7 @@ async def test_a_proxy_without_a_scheme_is_an_http_proxy(
 @pytest.mark.parametrize(
     "host",
     ["169.254.169.254", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518", "[::ffff:169.254.169.254]",
-     "[fe80::1]", "100.100.100.200"],
+     "[fe80::1]", "100.100.100.200", "169.254.169.254.", "0xa9fea9fe.", "168.63.129.16", "[fd00:ec2::23]"],
 )  # fmt: skip
 async def test_a_proxy_is_not_asked_for_metadata(
     connected: Connect, monkeypatch: pytest.MonkeyPatch, host: str, private: bool
