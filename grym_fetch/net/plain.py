@@ -22,6 +22,7 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.net.errors import certificate_reason, os_reason
 from grym_fetch.net.settings import HttpSettings
 from grym_fetch.net.states import State
+from grym_fetch.net.tls import certificate_expiry
 from grym_fetch.net.wire import Wire
 
 EYEBALLS_DELAY_S = 0.25
@@ -36,6 +37,8 @@ class PlainConnection:
         self._wire: Wire | None = None
         self._key: tuple[str, str | None, int | None] | None = None
         self._host = ""
+        self.certificate_ends: float | None = None
+        """When the certificate of the server that was connected to last expires, in seconds since the epoch."""
 
     @property
     def host(self) -> str:
@@ -47,7 +50,7 @@ class PlainConnection:
         address = URL(url, encoded=True)
         request = _request(address, url, {**self._settings.fields, **fields})
         key = (address.scheme, address.host, address.port)
-        if self._wire is not None and (key != self._key or not self._wire.is_idle):
+        if self._wire is not None and (key != self._key or not self._wire.is_quiet):
             await self.aclose()
         if self._wire is not None:
             try:
@@ -76,12 +79,13 @@ class PlainConnection:
                 places = await self._resolve(host, port, url)
                 sock = await start_connection(places, happy_eyeballs_delay=EYEBALLS_DELAY_S, interleave=1)
                 secure = address.scheme == "https"
-                _, wire = await loop.create_connection(
+                transport, wire = await loop.create_connection(
                     lambda: Wire(self._settings.stall_timeout),
                     sock=sock,
                     ssl=self._settings.tls if secure else None,
                     server_hostname=host if secure else None,
                 )
+                self.certificate_ends = certificate_expiry(transport)
                 return wire
         except TimeoutError:
             raise ConnectFailed(url, f"no connection within {self._settings.connect_timeout:g} s") from None

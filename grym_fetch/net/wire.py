@@ -17,6 +17,7 @@ from grym_fetch.core.errors import BadResponse, ConnectionLost, GrymFetchError, 
 from grym_fetch.core.http import ResponseHead
 from grym_fetch.net.errors import os_reason
 from grym_fetch.net.parser import BROKEN, MAX_FEED_BYTES, ResponseParser
+from grym_fetch.net.quiet import is_quiet
 from grym_fetch.net.states import (
     CHUNKED,
     CLOSED,
@@ -188,6 +189,11 @@ class Wire(asyncio.BufferedProtocol):
     def is_idle(self) -> bool:
         """Whether a request may be sent."""
         return self.state is IDLE
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether a request may be sent, and nothing has come that could be taken for its answer."""
+        return self.is_idle and is_quiet(self._transport)
 
     @property
     def is_open(self) -> bool:

@@ -31,7 +31,6 @@ from grym_fetch.core.world import Clock
 from grym_fetch.disk.project import Project
 from grym_fetch.net.client import HttpTransport
 from grym_fetch.net.credentials import read_netrc
-from grym_fetch.net.tls import certificate_expiry
 from grym_fetch.transfer.request import Requester
 
 Level = Literal["ok", "warn", "fail"]
@@ -186,11 +185,17 @@ async def origin_findings(
     environ: Mapping[str, str],
     clock: Clock,
     version: str,
+    allow_private: bool = True,
     patience: float = 15.0,
 ) -> list[Finding]:
     """Ask every address of ``assets`` for one byte; the findings in the manifest's order, the clock's last."""
-    transport = HttpTransport(connect_timeout=patience, stall_timeout=patience, user_agent=f"grym-fetch/{version}")
-    prober = _Prober(transport, Requester(Credentials(environ, read_netrc(environ))), clock, patience)
+    transport = HttpTransport(
+        connect_timeout=patience,
+        stall_timeout=patience,
+        allow_private=allow_private,
+        user_agent=f"grym-fetch/{version}",
+    )
+    prober = _Prober(transport, Requester(Credentials(environ, read_netrc(environ))), clock)
     places = asyncio.Semaphore(MAX_PROBES)
 
     async def probe(asset: Asset, number: int, url: str) -> _Probe:
@@ -241,7 +246,6 @@ class _Prober:
     transport: HttpTransport
     requester: Requester
     clock: Clock
-    patience: float
 
     async def probe(self, asset: Asset, number: int, url: str) -> _Probe:
         shown = redact_url(url)
@@ -251,6 +255,7 @@ class _Prober:
         try:
             answer = await self.requester.open(connection, origin, Asked(ByteRange(0, 1)))
             seconds = self.clock.monotonic() - began
+            certificate_ends = connection.certificate_ends
             answer.response.close()
             head = answer.response.head
         except GrymFetchError as error:
@@ -268,7 +273,8 @@ class _Prober:
         if head.status not in (200, 206, 416):
             refusal = answer.refusal or Refusal(f"status {head.status}")
             return _Probe(self._refused(asset, url, head.status, refusal, figures), final.host or "", offset)
-        return _Probe(await self._served(asset, shown, head, final, figures), final.host or "", offset)
+        days = None if certificate_ends is None else int((certificate_ends - self.clock.wall()) // 86400)
+        return _Probe(self._served(asset, shown, head, final, days, figures), final.host or "", offset)
 
     def _refused(self, asset: Asset, url: str, status: int, refusal: Refusal, figures: dict[str, object]) -> Finding:
         shown, advice = redact_url(url), refusal.advice
@@ -286,8 +292,14 @@ class _Prober:
         check = "token" if status in (401, 403) else "origin"
         return Finding("fail", check, f"{shown}: {reason}", advice, asset.id, figures)
 
-    async def _served(
-        self, asset: Asset, shown: str, head: ResponseHead, final: URL, figures: dict[str, object]
+    def _served(
+        self,
+        asset: Asset,
+        shown: str,
+        head: ResponseHead,
+        final: URL,
+        days: int | None,
+        figures: dict[str, object],
     ) -> Finding:
         size, ranges = _size_of(head), head.status == 206 or head.status == 416
         validator = head.validator
@@ -299,7 +311,6 @@ class _Prober:
         parts.append(", ".join(digests) if digests else "no digest fields")
         warning = advice = ""
         if final.scheme == "https":
-            days = await self._certificate_days(final)
             figures |= {"tls": "verified", "certificate_days": days}
             parts.append("TLS verified" + (f", certificate good for {days} days" if days is not None else ""))
             if days is not None and days < MIN_CERTIFICATE_DAYS:
@@ -324,12 +335,6 @@ class _Prober:
         if warning:
             return Finding("warn", "origin", f"{what}; {warning}", advice, asset.id, figures)
         return Finding("ok", "origin", what, "", asset.id, figures)
-
-    async def _certificate_days(self, url: URL) -> int | None:
-        if self.transport.settings.proxy_for(url) is not None:
-            return None
-        end = await certificate_expiry(url.host or "", url.port or 443, self.transport.settings.tls, self.patience)
-        return None if end is None else int((end - self.clock.wall()) // 86400)
 
 
 def _size_of(head: ResponseHead) -> int | None:

@@ -150,6 +150,19 @@ def test_a_missing_and_a_refused_token(project: Project, server: AssetServer, st
     assert of(findings, "token")[0]["variable"] == "HF_TOKEN"
 
 
+@pytest.mark.shows("M12", "S9")
+def test_the_policies_of_a_sync_hold(project: Project, server: AssetServer) -> None:
+    """What a sync would never ask, the doctor does not ask either."""
+    project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
+    project.add("b", ["http://169.254.170.2/a.bin"], CONTENT)
+    done, findings = doctor(project, GRYM_FETCH_NO_PRIVATE_ADDRESSES="1")
+    assert done.code == 1
+    one, other = of(findings, "origin")
+    assert "a private address" in str(one["what"])
+    assert "cloud metadata" in str(other["what"])
+    assert server.stats.connections_opened == 0
+
+
 def test_what_a_server_says(project: Project, server: AssetServer) -> None:
     """Size, ranges, validator, digests and redirects are in the figures; what hinders a resume is a warning."""
     server.add("/plain.bin", CONTENT, faults=[NoRanges(), NoValidator()])
@@ -258,6 +271,7 @@ def test_tls(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         (found,) = of(findings, "origin")
         assert found["tls"] == "verified"
         assert isinstance(found["certificate_days"], int)
+        assert server.stats.connections_opened == 1, "it is the certificate of the connection that was judged"
         done, findings = doctor(project)
     assert done.code == 1
     assert "certificate was rejected" in done.out

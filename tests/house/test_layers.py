@@ -37,7 +37,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"manifest_text", "manifest_parser"},
     ],
     "net": [
-        {"settings", "errors", "tls", "credentials", "states", "parser"},
+        {"settings", "errors", "tls", "credentials", "states", "parser", "quiet"},
         {"wire"},
         {"plain", "session"},
         {"client"},

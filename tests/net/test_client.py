@@ -546,6 +546,25 @@ async def test_a_rejected_certificate(
         assert server.stats.requests == ()
 
 
+@pytest.mark.parametrize(("names_it", "is_good"), [(True, True), (False, False)], ids=["subjectAltName", "CN only"])
+@pytest.mark.shows("N15", "S6")
+async def test_a_name_is_in_subject_alt_name_or_nowhere(
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, names_it: bool, is_good: bool
+) -> None:
+    """RFC 9110 section 4.3.4: the common name of a certificate says nothing about whose it is."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    names = ["localhost"] if names_it else []
+    authority.ca.issue_cert(*names, common_name="localhost").configure_cert(context)
+    async with AssetServer(ssl_context=context) as server, connected() as connection:
+        url = server.add("/a.bin", CONTENT).url.replace("127.0.0.1", "localhost")
+        if is_good:
+            assert await read_all(connection, url) == CONTENT
+        else:
+            with pytest.raises(CertificateRejected):
+                await connection.get(url, {})
+
+
 async def test_plain_http_behind_https(connected: Connect, server: AssetServer) -> None:
     """A server that speaks no TLS is a failed handshake, not a bad certificate and not an insecure success."""
     server.add("/a.bin", CONTENT)
