@@ -155,16 +155,26 @@ def _translates_to_metadata(address: _Address) -> bool:
 
 
 def is_loopback(url: URL) -> bool:
-    """Whether the address names this machine itself."""
+    """Whether the address names this machine itself. Where a name really leads, the connection knows."""
     return _is_loopback(url.host or "")
 
 
 @lru_cache(maxsize=64)
 def _is_loopback(host: str) -> bool:
+    return is_loopback_ip(host) or host == "localhost" or host.endswith(".localhost")
+
+
+def is_loopback_ip(text: str) -> bool:
+    """Whether this is an IP address of this machine itself."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+BARE_HTTP = "plain http and no checksum: anyone on the way could change it. Use https, or pin it"
 
 
 VARIABLE_PREFIX = "GRYM_FETCH_TOKEN_"

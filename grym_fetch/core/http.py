@@ -78,12 +78,14 @@ NO_VALIDATOR = Validator()
 class ResponseHead:
     """Status and header fields. Names are lower case; a field that came several times has several values.
 
-    ``server`` stands for the server that sent them; see `Validator`.
+    ``server`` stands for the server that sent them; see `Validator`. ``is_local`` says whether it came straight from
+    this machine itself and through no proxy; None where the transport does not know.
     """
 
     status: int
     fields: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
     server: str = ""
+    is_local: bool | None = None
 
     def get(self, name: str) -> str | None:
         """The field's value, joined by commas as RFC 9110 section 5.3 says, or None."""

@@ -11,11 +11,12 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 from yarl import URL
 
-from grym_fetch.core.addresses import forbidden_reason
+from grym_fetch.core.addresses import forbidden_reason, host_of
 from grym_fetch.core.errors import CertificateRejected, ConnectFailed, ConnectionLost, PolicyRefused
 from grym_fetch.core.http import ResponseHead
 from grym_fetch.core.text import safe_text
@@ -49,12 +50,13 @@ class PlainConnection:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
         address = URL(url, encoded=True)
         request = _request(address, url, {**self._settings.fields, **fields})
+        is_for_us = address.scheme == "http" and "Authorization" in fields
         key = (address.scheme, address.host, address.port)
         if self._wire is not None and (key != self._key or not self._wire.is_quiet):
             await self.aclose()
         if self._wire is not None:
             try:
-                return await self._ask(self._wire, request, url)
+                return await self._ask(self._wire, request, url, is_for_us=is_for_us)
             except ConnectionLost:
                 # RFC 9112 section 9.3.1: the server may have closed the idle connection just when we asked.
                 if self._wire.state is not State.UNANSWERED:
@@ -62,11 +64,16 @@ class PlainConnection:
                 await self.aclose()
         wire = await self._connect(address, url)
         self._wire, self._key, self._host = wire, key, address.authority
-        return await self._ask(wire, request, url)
+        return await self._ask(wire, request, url, is_for_us=is_for_us)
 
-    async def _ask(self, wire: Wire, request: bytes, url: str) -> PlainResponse:
+    async def _ask(self, wire: Wire, request: bytes, url: str, *, is_for_us: bool) -> PlainResponse:
+        """Send a request. ``is_for_us``: only to this machine itself; its name alone (`*.localhost`) proves nothing."""
         try:
-            return PlainResponse(wire, await wire.ask(request, url))
+            if is_for_us and not wire.is_local:
+                reason = f"{safe_text(host_of(url))} is not this machine, and gets no token over plain http"
+                raise PolicyRefused(url, reason)
+            head = await wire.ask(request, url)
+            return PlainResponse(wire, replace(head, is_local=wire.is_local))
         except BaseException:
             wire.abort()
             raise

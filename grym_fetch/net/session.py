@@ -110,7 +110,7 @@ class SessionConnection:
             # Some proxies (tinyproxy) answer a wrong password as a server would. Only what came from behind has a Via.
             response.close()
             raise BadStatus(url, 401, f"status 401: the server wants credentials, or {PROXY_ADVICE}")
-        return SessionResponse(response, url, self._settings)
+        return SessionResponse(response, url, self._settings, is_local=False if proxy else None)
 
     def _is_quiet(self) -> bool:
         """Whether nothing has come over the idle socket: aiohttp would take it for the answer to the next request."""
@@ -149,7 +149,9 @@ class SessionConnection:
 class SessionResponse:
     """A response whose body has not been read yet."""
 
-    def __init__(self, response: aiohttp.ClientResponse, url: str, settings: HttpSettings) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, url: str, settings: HttpSettings, *, is_local: bool | None = None
+    ) -> None:
         self._response = response
         self._url = url
         self._settings = settings
@@ -158,7 +160,7 @@ class SessionResponse:
         fields: dict[str, list[str]] = {}
         for name, value in response.headers.items():
             fields.setdefault(name.lower(), []).append(value)
-        self.head = ResponseHead(response.status, fields)
+        self.head = ResponseHead(response.status, fields, is_local=is_local)
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill the front of ``buffer`` with what has come, waiting for at least one byte; 0 at the end."""

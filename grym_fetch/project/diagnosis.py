@@ -253,7 +253,7 @@ class _Prober:
         origin = Origin(number, url)
         began = self.clock.monotonic()
         try:
-            answer = await self.requester.open(connection, origin, Asked(ByteRange(0, 1)))
+            answer = await self.requester.open(connection, origin, Asked(ByteRange(0, 1), checksum=asset.checksum))
             seconds = self.clock.monotonic() - began
             certificate_ends = connection.certificate_ends
             answer.response.close()

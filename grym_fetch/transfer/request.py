@@ -3,7 +3,8 @@
 Rules: redirects are followed here, by hand, each hop checked; Range and If-Range go along, credentials only while
 scheme, host and port stay the same. Each origin remembers where its redirects ended, and from then on that address is
 asked directly; when it answers as expired, the chain is walked again, once. A validator is for the server that sent it:
-at the end of another chain it is no condition, and contradicts nothing.
+at the end of another chain it is no condition, and contradicts nothing. What has no checksum is taken over https only,
+or straight from this machine itself; each hop is held to that.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from dataclasses import dataclass, replace
 from yarl import URL
 
 from grym_fetch.core.addresses import (
+    BARE_HTTP,
     MAX_REDIRECTS,
     Credentials,
     follow_redirect,
+    is_loopback,
     is_signed,
     origin_key,
     parse_address,
     server_mark,
 )
-from grym_fetch.core.errors import BadResponse, GrymFetchError, TooManyRedirects
+from grym_fetch.core.errors import BadResponse, GrymFetchError, PolicyRefused, TooManyRedirects
 from grym_fetch.core.http import Asked, Redirected, Verdict, judge
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import range_header
@@ -106,6 +109,9 @@ class Requester:
     async def _ask(
         self, connection: Connection, first: URL, here: URL, asked: Asked, *, is_own: bool
     ) -> JudgedResponse:
+        is_bare = here.scheme == "http" and asked.checksum is None
+        if is_bare and not is_loopback(here):
+            raise PolicyRefused(str(here), BARE_HTTP)
         fields: dict[str, str] = {}
         server = server_mark(here)
         if asked.wanted is not None:
@@ -118,6 +124,10 @@ class Requester:
             fields["Authorization"] = sent.field
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
         response = await connection.get(str(bare.with_fragment(None)), fields)
+        if is_bare and response.head.is_local is False:
+            # The name is this machine's, and the proxy or the resolver leads elsewhere.
+            response.close()
+            raise PolicyRefused(str(here), BARE_HTTP)
         head = replace(response.head, server=server)
         refusal = None
         if head.status >= 400:

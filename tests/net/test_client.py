@@ -30,6 +30,7 @@ from grym_fetch.core.errors import (
 from grym_fetch.core.policy import is_permanent
 from grym_fetch.core.world import Connection, Response
 from grym_fetch.net.client import HttpTransport
+from grym_fetch.net.wire import Wire
 from grym_fetch.testing import (
     AssetServer,
     BigHeaders,
@@ -490,6 +491,41 @@ async def test_private_addresses_can_be_forbidden(connected: Connect, server: As
             error = await failure_of(connection.get(url, {}))
             assert "a private address" in str(error)
     assert server.stats.connections_opened == 0
+
+
+async def test_who_answered_is_known(names: FakeNames, server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response says whether it came straight from this machine: not through a proxy, whatever the name is."""
+    server.add("/a.bin", CONTENT)
+    url = f"http://a.localhost:{server.port}/a.bin"
+    for proxied in (False, True):
+        async with TinyProxy().running() as proxy:
+            if proxied:
+                monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+            connection = HttpTransport().connection()
+            response = await connection.get(url, {})
+            assert response.head.is_local is not proxied
+            response.close()
+            await connection.aclose()
+
+
+@pytest.mark.shows("S7")
+async def test_a_name_of_this_machine_that_leads_elsewhere_gets_no_token(
+    names: FakeNames, server: AssetServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who resolves `a.localhost` decides where it leads: a token over plain http needs a socket to this machine."""
+    file = server.add("/a.bin", CONTENT)
+    connection = HttpTransport().connection()
+    url = file.url.replace("127.0.0.1", "a.localhost")
+    try:
+        assert await read_all(connection, url) == CONTENT
+        monkeypatch.setattr(Wire, "is_local", False)
+        with pytest.raises(PolicyRefused, match="not this machine"):
+            await connection.get(url, {"Authorization": f"Bearer {SECRET}"})
+        with pytest.raises(PolicyRefused, match="not this machine"):
+            await connection.get(url, {"Authorization": f"Bearer {SECRET}"})
+    finally:
+        await connection.aclose()
+    assert [request.headers.get("Authorization") for request in server.stats.requests] == [None]
 
 
 # -- TLS ------------------------------------------------------------------------------------------------------------

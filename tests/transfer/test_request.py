@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from yarl import URL
 
 from grym_fetch.core.addresses import MAX_REDIRECTS, Credentials, server_mark
+from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import ConnectFailed, PolicyRefused, TooManyRedirects
 from grym_fetch.core.http import Asked, Broken, ErrorStatus, Partial, UnusableRange, Validator
 from grym_fetch.core.origins import Origin
@@ -21,7 +23,8 @@ from tests.support.fakes import ScriptedConnection, ScriptedResponse, read_some
 
 HUB = "https://hub.example/a.bin"
 CDN = "https://cdn.example/a.bin?sig=hush"
-ASKED = Asked(ByteRange(10, 20), 1000, Validator('"v1"'), ranges_proven=True)
+ASKED = Asked(ByteRange(10, 20), 1000, Validator('"v1"'), ranges_proven=True, checksum=Checksum.of(b""))
+UNPINNED = replace(ASKED, checksum=None)
 TOKENS = {"GRYM_FETCH_TOKEN_HUB_EXAMPLE": "hub-token", "GRYM_FETCH_TOKEN_CDN_EXAMPLE": "cdn-token"}
 
 
@@ -298,6 +301,34 @@ async def test_who_refused_and_what_was_sent() -> None:
     assert "credentials from GRYM_FETCH_TOKEN_HUB_EXAMPLE were not accepted" in await told(TOKENS, {HUB: [no]})
     there = await told(TOKENS, {HUB: [to("https://cdn.example/a")], "https://cdn.example/a": [no]})
     assert there == "status 403 from cdn.example, where a redirect led: access denied; no credentials are sent there"
+
+
+@pytest.mark.parametrize("url", ["http://hub.example/a", "http://127.0.0.1:8000/a", "https://hub.example/a"])
+@pytest.mark.shows("S6")
+async def test_without_a_checksum_no_hop_is_plain_http(url: str) -> None:
+    """Over plain http anybody on the way could change the bytes: neither the first address nor a redirect is asked."""
+    away = "http://cdn.example/a"
+    connection = ScriptedConnection({url: [to(away)], away: [part()]})
+    with pytest.raises(PolicyRefused):
+        await Requester(Credentials({})).open(connection, Origin(0, url), UNPINNED)
+    assert away not in connection.addresses
+    assert connection.addresses == ([] if url == "http://hub.example/a" else [url])
+
+
+@pytest.mark.parametrize("is_local", [True, False, None])
+@pytest.mark.shows("S6")
+async def test_the_name_of_this_machine_must_lead_to_it(is_local: bool | None) -> None:
+    """Behind `a.localhost`, or a proxy to localhost, may be anybody: what counts is where the bytes came from."""
+    url = "http://a.localhost:8000/a"
+    answer = part()
+    answer.head = replace(answer.head, is_local=is_local)
+    opening = Requester(Credentials({})).open(ScriptedConnection({url: [answer]}), Origin(0, url), UNPINNED)
+    if is_local is False:
+        with pytest.raises(PolicyRefused, match="plain http and no checksum"):
+            await opening
+        assert answer.closed
+    else:
+        assert isinstance((await opening).verdict, Partial)
 
 
 @pytest.mark.shows("A14", "S7")
