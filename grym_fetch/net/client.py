@@ -33,7 +33,7 @@ class HttpTransport:
             user_agent=user_agent,
         )
 
-    def connection(self) -> SlotConnection:
+    def connection(self) -> Connection:
         """Return a new place for a connection."""
         return SlotConnection(self.settings)
 

@@ -29,7 +29,7 @@ from grym_fetch.core.refusals import Refusal
 from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.project import Project
-from grym_fetch.net.client import HttpTransport
+from grym_fetch.net.client import HttpTransport, SlotConnection
 from grym_fetch.net.credentials import read_netrc
 from grym_fetch.transfer.request import Requester
 
@@ -249,7 +249,7 @@ class _Prober:
 
     async def probe(self, asset: Asset, number: int, url: str) -> _Probe:
         shown = redact_url(url)
-        connection = self.transport.connection()
+        connection = SlotConnection(self.transport.settings)
         origin = Origin(number, url)
         began = self.clock.monotonic()
         try:

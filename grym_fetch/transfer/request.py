@@ -1,10 +1,11 @@
 """One request to an origin: from a range that is wanted to a response that has been judged.
 
 Rules: redirects are followed here, by hand, each hop checked; Range and If-Range go along, credentials only while
-scheme, host and port stay the same. Each origin remembers where its redirects ended, and from then on that address is
-asked directly; when it answers as expired, the chain is walked again, once. A validator is for the server that sent it:
-at the end of another chain it is no condition, and contradicts nothing. What has no checksum is taken over https only,
-or straight from this machine itself; each hop is held to that.
+scheme, host and port stay the same. A cookie that a hop sets goes back to its own origin in the same chain. Each origin
+remembers where its redirects ended, and from then on that address is asked directly; when it answers as expired, the
+chain is walked again, once. A validator is for the server that sent it: at the end of another chain it is no condition,
+and contradicts nothing. What has no checksum is taken over https only, or straight from this machine itself; each hop
+is held to that.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from grym_fetch.core.addresses import (
     parse_address,
     server_mark,
 )
+from grym_fetch.core.cookies import ChainCookies
 from grym_fetch.core.errors import BadResponse, GrymFetchError, PolicyRefused, TooManyRedirects
 from grym_fetch.core.http import Asked, Redirected, Verdict, judge
 from grym_fetch.core.origins import Origin
@@ -78,7 +80,8 @@ class Requester:
             target = origin.target
             if target is None:
                 break
-            answer = await self._ask(connection, first, target, asked, is_own=origin.target_is_own)
+            cookie, is_own = origin.target_cookie, origin.target_is_own
+            answer = await self._ask(connection, first, target, asked, is_own=is_own, cookie=cookie)
             expired = answer.response.head.status in _EXPIRED
             if not expired and not isinstance(answer.verdict, Redirected):
                 return answer
@@ -87,27 +90,30 @@ class Requester:
         return await self._walk(connection, origin, first, asked)
 
     async def _walk(self, connection: Connection, origin: Origin, first: URL, asked: Asked) -> JudgedResponse:
-        seen = {first}
+        cookies, cookie = ChainCookies(), ""
+        seen = {(first, cookie)}
         here = first
         is_own = True
         while True:
-            answer = await self._ask(connection, first, here, asked, is_own=is_own)
+            answer = await self._ask(connection, first, here, asked, is_own=is_own, cookie=cookie)
             if not isinstance(answer.verdict, Redirected):
-                origin.resolved(here if here is not first else None, is_own=is_own)
+                origin.resolved(here if here is not first or cookie else None, is_own=is_own, cookie=cookie)
                 return answer
             # The body of a redirect is of no use, and nothing says how long it is.
             answer.response.close()
+            cookies.learn(here, answer.response.head.fields.get("set-cookie", ()))
             here = follow_redirect(here, answer.verdict.location)
+            cookie = cookies.field(here)
             # Once another origin has led the way, credentials do not come back: it has chosen the address.
             is_own = is_own and origin_key(here) == origin_key(first)
-            if here in seen:
+            if (here, cookie) in seen:
                 raise TooManyRedirects(str(here), "the redirects lead back to where they came from")
             if len(seen) > MAX_REDIRECTS:
                 raise TooManyRedirects(origin.url, f"more than {MAX_REDIRECTS} redirects")
-            seen.add(here)
+            seen.add((here, cookie))
 
     async def _ask(
-        self, connection: Connection, first: URL, here: URL, asked: Asked, *, is_own: bool
+        self, connection: Connection, first: URL, here: URL, asked: Asked, *, is_own: bool, cookie: str
     ) -> JudgedResponse:
         is_bare = here.scheme == "http" and asked.checksum is None
         if is_bare and not is_loopback(here):
@@ -122,6 +128,8 @@ class Requester:
         sent = self._credentials.find(first) if is_own and not is_signed(here) else None
         if sent is not None:
             fields["Authorization"] = sent.field
+        if cookie:
+            fields["Cookie"] = cookie
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
         response = await connection.get(str(bare.with_fragment(None)), fields)
         if is_bare and response.head.is_local is False:

@@ -32,7 +32,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"errors", "validation"},
         {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines", "variables", "schema"},
         {"http", "addresses", "manifest_values", "archives", "strict_json"},
-        {"manifest", "journal", "segments", "policy"},
+        {"manifest", "journal", "segments", "policy", "cookies"},
         {"origins", "manifest_schema", "world", "fingerprint", "refusals"},
         {"manifest_text", "manifest_parser"},
     ],

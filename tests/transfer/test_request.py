@@ -341,6 +341,53 @@ async def test_each_origin_has_its_own() -> None:
     assert authorizations(connection) == ["Bearer hub-token", None]
 
 
+def cookies(connection: ScriptedConnection) -> list[str | None]:
+    """The cookies of each request."""
+    return [fields.get("Cookie") for _, fields in connection.asked]
+
+
+@pytest.mark.shows("A22", "S7")
+async def test_a_cookie_goes_back_to_who_set_it() -> None:
+    """A redirect to itself that wants its cookie back is no loop, and the cookie goes along to what is remembered."""
+
+    def wall(fields: Mapping[str, str]) -> ScriptedResponse:
+        moved = to(HUB)
+        moved.head = replace(moved.head, fields={**moved.head.fields, "set-cookie": ["pass=1; Path=/", "lb=2"]})
+        return part() if "pass=1" in fields.get("Cookie", "") else moved
+
+    connection, origin = ScriptedConnection({HUB: [wall]}), Origin(0, HUB)
+    for _ in range(2):
+        assert isinstance((await ask(connection, origin)).verdict, Partial)
+    assert cookies(connection) == [None, "pass=1; lb=2", "pass=1; lb=2"]
+    other = Origin(1, HUB)
+    await ask(connection, other)
+    assert cookies(connection)[3:] == [None, "pass=1; lb=2"], "each chain begins without"
+
+
+@pytest.mark.shows("A22", "S7")
+async def test_a_cookie_goes_nowhere_else() -> None:
+    """Another host gets none, and a chain that comes back has its own again."""
+    setting = ScriptedResponse(302, {"Location": "https://cdn.example/b", "Set-Cookie": "pass=1; Domain=.example"})
+    back = f"{HUB}?2"
+    connection = ScriptedConnection({HUB: [setting], "https://cdn.example/b": [to(back)], back: [part()]})
+    await ask(connection, Origin(0, HUB))
+    assert cookies(connection) == [None, None, "pass=1"]
+
+
+@pytest.mark.shows("A8")
+async def test_a_loop_that_sets_cookies_ends() -> None:
+    """A new cookie at every turn does not keep us going for ever."""
+    turns = iter(range(1000))
+
+    def again(_: Mapping[str, str]) -> ScriptedResponse:
+        return ScriptedResponse(302, {"Location": HUB, "Set-Cookie": f"c={next(turns)}"})
+
+    connection = ScriptedConnection({HUB: [again]})
+    with pytest.raises(TooManyRedirects):
+        await ask(connection, Origin(0, HUB))
+    assert len(connection.asked) == MAX_REDIRECTS + 1
+
+
 # -- what is remembered, and expires --------------------------------------------------------------------------------
 
 
