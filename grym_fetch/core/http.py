@@ -18,6 +18,8 @@ from types import MappingProxyType
 from grym_fetch.core.digest import Algorithm, Checksum
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+"""The statuses whose ``Location`` is followed."""
 MAX_RETRY_AFTER_S = 120.0
 """A server that asks to wait longer is left for another origin, or asked again after this long."""
 
@@ -232,7 +234,7 @@ def judge(asked: Asked, head: ResponseHead) -> Verdict:
     if status == 416:
         content_range = parse_content_range(head.get("content-range") or "")
         return Unsatisfiable(content_range.total if content_range is not None else None)
-    if status in (301, 302, 303, 307, 308):
+    if status in REDIRECTS:
         location = head.get("location")
         return Redirected(location) if location else Broken(f"a redirect ({status}) without an address")
     return _judge_refusal(asked, head)

@@ -26,6 +26,7 @@ from grym_fetch.core.addresses import (
     parse_address,
     server_mark,
 )
+from grym_fetch.core.challenges import token_address, trusts_realm
 from grym_fetch.core.cookies import ChainCookies
 from grym_fetch.core.errors import BadResponse, GrymFetchError, PolicyRefused, TooManyRedirects
 from grym_fetch.core.http import Asked, Redirected, Verdict, judge
@@ -33,6 +34,7 @@ from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import range_header
 from grym_fetch.core.refusals import Refusal, explain_refusal
 from grym_fetch.core.world import Connection, Response
+from grym_fetch.transfer.registry import ClosedResponse, fetch_token
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,10 @@ class Requester:
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
+        self._realms: dict[URL, URL] = {}
+        """Where the token for each address of a registry was fetched."""
+        self._tokens: dict[URL, str] = {}
+        """The last token from each realm."""
 
     async def open(self, connection: Connection, origin: Origin, asked: Asked) -> JudgedResponse:
         """Ask ``origin``; return the judged response, whose body the caller closes.
@@ -124,14 +130,27 @@ class Requester:
             fields["Range"] = range_header(asked.wanted)
             if asked.validator.if_range and asked.validator.is_for(server):
                 fields["If-Range"] = asked.validator.if_range
-        # A signed address is its own credential, and S3 answers 400 to both.
-        sent = self._credentials.find(first) if is_own and not is_signed(here) else None
-        if sent is not None:
-            fields["Authorization"] = sent.field
         if cookie:
             fields["Cookie"] = cookie
+        # A signed address is its own credential, and S3 answers 400 to both.
+        sent = self._credentials.find(first) if is_own and not is_signed(here) else None
+        token = self._tokens.get(self._realms.get(first, first)) if is_own and not is_signed(here) else None
+        if token is not None:
+            fields["Authorization"] = f"Bearer {token}"
+        elif sent is not None:
+            fields["Authorization"] = sent.field
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
-        response = await connection.get(str(bare.with_fragment(None)), fields)
+        address = str(bare.with_fragment(None))
+        response = await connection.get(address, fields)
+        if is_own and response.head.status == 401:
+            challenges = response.head.fields.get("www-authenticate", ())
+            if (realm := token_address(here, challenges)) is not None:
+                response.close()
+                fresh = await self._fresh_token(connection, realm, first, stale=token)
+                if fresh is None:
+                    response = ClosedResponse(response.head)
+                else:
+                    response = await connection.get(address, {**fields, "Authorization": f"Bearer {fresh}"})
         if is_bare and response.head.is_local is False:
             # The name is this machine's, and the proxy or the resolver leads elsewhere.
             response.close()
@@ -141,3 +160,22 @@ class Requester:
         if head.status >= 400:
             refusal = explain_refusal(head.status, first=first, here=here, sent=sent, credentials=self._credentials)
         return JudgedResponse(response, judge(asked, head), head.is_page, refusal)
+
+    async def _fresh_token(self, connection: Connection, realm: URL, first: URL, *, stale: str | None) -> str | None:
+        """Return a token from a registry's realm other than ``stale``, or None if it gives none.
+
+        Many connections meet the same expiry: one that finds a newer token than its own takes that.
+        """
+        self._realms[first] = realm
+        known = self._tokens.get(realm)
+        if known is not None and known != stale:
+            return known
+        sent = None
+        if trusts_realm(first, realm):
+            sent = self._credentials.find(first if origin_key(first) == origin_key(realm) else realm)
+        token = await fetch_token(connection, realm, sent.field if sent is not None else None)
+        if token is None:
+            self._tokens.pop(realm, None)
+        else:
+            self._tokens[realm] = token
+        return token

@@ -32,7 +32,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"errors", "validation"},
         {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines", "variables", "schema"},
         {"http", "addresses", "manifest_values", "archives", "strict_json"},
-        {"manifest", "journal", "segments", "policy", "cookies"},
+        {"manifest", "journal", "segments", "policy", "cookies", "challenges"},
         {"origins", "manifest_schema", "world", "fingerprint", "refusals"},
         {"manifest_text", "manifest_parser"},
     ],
@@ -52,7 +52,8 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "display": [{"model", "loop"}, {"lines"}, {"plain"}, {"render"}, {"live"}, {"__init__"}],
     "transfer": [
-        {"attempt", "hashing", "outcome", "request", "result", "scheduler"},
+        {"attempt", "hashing", "outcome", "registry", "result", "scheduler"},
+        {"request"},
         {"context", "state"},
         {"locking", "pieces", "reporter", "small_files"},
         {"response", "small_fetcher"},
