@@ -265,6 +265,8 @@ class Credentials:
         """Say where a credential for this address would be taken from, and which variable only looks like it."""
         if url.scheme != "https" and not is_loopback(url):
             return "credentials travel over https only: use the https address of the server"
+        if self._hf_token and self._hf_origin is None:
+            return "HF_ENDPOINT is not a whole address (https://…), so HF_TOKEN goes nowhere: correct or unset it"
         wanted = self.variable(url)
         if wanted and (other := self._misspelt(url)):
             return f"{other} is not for this host and port: set {wanted} instead"

@@ -253,7 +253,7 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
         return UnusableRange("a partial response (206) without Content-Range")
     content_range = parse_content_range(text)
     if content_range is None or content_range.range is None:
-        return UnusableRange(f"an invalid Content-Range {text[:80]!r}")
+        return UnusableRange(f"an invalid Content-Range {_shown(text)}")
     got, total = content_range.range, content_range.total
     if got.start != asked.wanted.start or got.stop > asked.wanted.stop:
         return UnusableRange(
@@ -262,7 +262,7 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
     lengths = head.fields.get("content-length", ())
     if any(parse_length(value) != got.length for value in lengths) and not is_chunked(head):
         return UnusableRange(
-            f"a Content-Length {lengths[0][:40]!r} that is not the {got.length} bytes of its Content-Range"
+            f"a Content-Length {_shown(lengths[0])} that is not the {got.length} bytes of its Content-Range"
         )
     if (stated := _stated_otherwise(asked, head)) is not None:
         return WrongDigest(stated)
@@ -343,7 +343,19 @@ def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
 
 def _encoding(head: ResponseHead) -> str | None:
     encoding = (head.get("content-encoding") or "identity").strip().lower()
-    return None if encoding in ("", "identity") else encoding[:40]
+    return None if encoding in ("", "identity") else encoding if _CODING.fullmatch(encoding) else "strangely"
+
+
+_CODING = re.compile(r"[a-z0-9!#$%&*+.^_|~, -]{1,40}", re.ASCII)
+_PLAIN_VALUE = re.compile(r"[!-~ ]{0,60}", re.ASCII)
+
+
+def _shown(value: str) -> str:
+    """A field's value for messages: whole, where it is short and plain, or not at all.
+
+    Part of one could be part of a secret that the server repeats, which nobody would recognize.
+    """
+    return repr(value) if _PLAIN_VALUE.fullmatch(value) else "that is long or not plain text"
 
 
 _FIELD_NAMES: Mapping[str, Algorithm] = {"sha-256": "sha256", "sha-512": "sha512"}

@@ -268,7 +268,7 @@ class _Prober:
         final = origin.target or URL(url, encoded=True)
         figures = {"url": shown, "status": head.status, "seconds": round(seconds, 3)}
         if final.host != URL(url, encoded=True).host:
-            figures["target_host"] = final.host
+            figures["target_host"] = self.requester.secrets.hide(final.host or "")
         offset = _offset(head, self.clock.wall())
         if head.status not in (200, 206, 416):
             refusal = answer.refusal or Refusal(f"status {head.status}")

@@ -11,6 +11,7 @@ is held to that.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from yarl import URL
@@ -29,9 +30,19 @@ from grym_fetch.core.addresses import (
 from grym_fetch.core.challenges import token_address, trusts_realm
 from grym_fetch.core.cookies import ChainCookies
 from grym_fetch.core.errors import BadResponse, GrymFetchError, PolicyRefused, TooManyRedirects
-from grym_fetch.core.http import Asked, Redirected, Verdict, judge
+from grym_fetch.core.http import (
+    Asked,
+    Broken,
+    ErrorStatus,
+    Redirected,
+    ResponseHead,
+    UnusableRange,
+    Verdict,
+    judge,
+)
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import range_header
+from grym_fetch.core.redaction import SentSecrets
 from grym_fetch.core.refusals import Refusal, explain_refusal
 from grym_fetch.core.world import Connection, Response
 from grym_fetch.transfer.registry import ClosedResponse, fetch_token
@@ -60,6 +71,8 @@ class Requester:
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
+        self.secrets = SentSecrets()
+        """What was sent in this run: no server gets it shown by repeating it."""
         self._realms: dict[URL, URL] = {}
         """Where the token for each address of a registry was fetched."""
         self._tokens: dict[URL, str] = {}
@@ -72,7 +85,8 @@ class Requester:
         """
         try:
             return await self._open(connection, origin, asked)
-        except GrymFetchError:
+        except GrymFetchError as error:
+            self.secrets.hide_in(error)
             raise
         except Exception as error:
             # Whatever this server sent to make us fail, the failure is this server's: others may have the file.
@@ -141,6 +155,7 @@ class Requester:
             fields["Authorization"] = sent.field
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
         address = str(bare.with_fragment(None))
+        self._note(fields)
         response = await connection.get(address, fields)
         if is_own and response.head.status == 401:
             challenges = response.head.fields.get("www-authenticate", ())
@@ -150,16 +165,34 @@ class Requester:
                 if fresh is None:
                     response = ClosedResponse(response.head)
                 else:
-                    response = await connection.get(address, {**fields, "Authorization": f"Bearer {fresh}"})
+                    fields["Authorization"] = f"Bearer {fresh}"
+                    self._note(fields)
+                    response = await connection.get(address, fields)
         if is_bare and response.head.is_local is False:
             # The name is this machine's, and the proxy or the resolver leads elsewhere.
             response.close()
             raise PolicyRefused(str(here), BARE_HTTP)
-        head = replace(response.head, server=server)
+        head = self._without_secrets(replace(response.head, server=server))
+        verdict = judge(asked, head)
         refusal = None
         if head.status >= 400:
             refusal = explain_refusal(head.status, first=first, here=here, sent=sent, credentials=self._credentials)
-        return JudgedResponse(response, judge(asked, head), head.is_page, refusal)
+            refusal = replace(refusal, reason=self.secrets.hide(refusal.reason))
+        match verdict:
+            case UnusableRange(reason=reason) | Broken(reason=reason) | ErrorStatus(reason=reason):
+                verdict = replace(verdict, reason=self.secrets.hide(reason))
+        return JudgedResponse(response, verdict, head.is_page, refusal)
+
+    def _note(self, fields: Mapping[str, str]) -> None:
+        if "Authorization" in fields:
+            self.secrets.note(fields["Authorization"])
+
+    def _without_secrets(self, head: ResponseHead) -> ResponseHead:
+        """The head without a validator that repeats what was sent: it would be stored."""
+        bad = [name for name in ("etag", "last-modified") if self.secrets.occur_in(head.get(name) or "")]
+        if not bad:
+            return head
+        return replace(head, fields={name: values for name, values in head.fields.items() if name not in bad})
 
     async def _fresh_token(self, connection: Connection, realm: URL, first: URL, *, stale: str | None) -> str | None:
         """Return a token from a registry's realm other than ``stale``, or None if it gives none.
@@ -173,6 +206,8 @@ class Requester:
         sent = None
         if trusts_realm(first, realm):
             sent = self._credentials.find(first if origin_key(first) == origin_key(realm) else realm)
+        if sent is not None:
+            self.secrets.note(sent.field)
         token = await fetch_token(connection, realm, sent.field if sent is not None else None)
         if token is None:
             self._tokens.pop(realm, None)

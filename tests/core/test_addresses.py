@@ -456,6 +456,8 @@ def test_the_endpoint_of_hugging_face(endpoint: str, address: str, sent: bool) -
     """``HF_ENDPOINT`` moves the token to another origin; with one that cannot be read it goes nowhere."""
     credentials = Credentials({"HF_TOKEN": "hf_hunter2", "HF_ENDPOINT": endpoint})
     assert (credentials.authorization(parse_address(address)) is not None) is sent
+    if endpoint in ("rubbish", "hub.example"):
+        assert "HF_ENDPOINT is not a whole address" in credentials.advice(parse_address(address))
 
 
 HOSTS = st.lists(st.sampled_from("ab1.-_"), min_size=1, max_size=12).map("".join) | st.just("a.port.8443")

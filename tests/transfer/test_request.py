@@ -341,6 +341,34 @@ async def test_each_origin_has_its_own() -> None:
     assert authorizations(connection) == ["Bearer hub-token", None]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ScriptedResponse(206, {"Content-Range": "bytes hub-token", "ETag": '"v1"'}),
+        ScriptedResponse(206, {"Content-Range": "bytes " + "x" * 35 + "hub-token" + "x" * 70}),
+        ScriptedResponse(206, {"Content-Range": "bytes 10-19/1000", "Content-Length": "hub-token"}),
+        ScriptedResponse(200, {"Content-Encoding": "hub-token"}),
+        ScriptedResponse(206, {"Content-Range": "bytes 10-19/1000", "ETag": '"hub-token"'}),
+        to("https://hub-token.cdn.example/hub-token/a"),
+        to("http://cdn.example/hub-token"),
+    ],
+    ids=["range", "long range", "length", "encoding", "validator", "refused there", "down to http"],
+)
+@pytest.mark.shows("S8")
+async def test_what_a_server_repeats_is_not_shown(answer: ScriptedResponse) -> None:
+    """A token that comes back in a field or an address is in no message, and in no validator that would be stored."""
+    away = "https://hub-token.cdn.example/hub-token/a"
+    connection = ScriptedConnection({HUB: [answer], away: [ScriptedResponse(403)]})
+    try:
+        told = await ask(connection, Origin(0, HUB), TOKENS)
+        text = f"{told.verdict} {told.refusal}"
+    except PolicyRefused as error:
+        text = f"{error} {error!r}"
+    assert authorizations(connection)[0] == "Bearer hub-token"
+    # In pieces it would be no better.
+    assert "hub-t" not in text
+
+
 def cookies(connection: ScriptedConnection) -> list[str | None]:
     """The cookies of each request."""
     return [fields.get("Cookie") for _, fields in connection.asked]
