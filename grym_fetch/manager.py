@@ -319,9 +319,11 @@ class AssetManager:
         ``path`` is the file's own, its placeholder's, or its id. The file comes from the external folder, else by
         download if an asset has its checksum. ``force``: also in the place of a file with other content.
 
-        Raises `AssetMissing`, `IntegrityError`, `StorageError`, or what `download_asset` raises.
+        Raises `RepositoryError` if no such file was moved, `AssetMissing`, `IntegrityError`, `StorageError`, or what
+        `download_asset` raises.
         """
         from grym_fetch.repo.restore import Restorer, fetch_from
+        from grym_fetch.repo.target import unnamed_folders
         from grym_fetch.repo.tree import find_root
 
         async def get(asset: Asset) -> Path:
@@ -329,7 +331,9 @@ class AssetManager:
             return (await self._ready().order(asset)).path
 
         root = find_root(self.project.root, self.project.root)
-        restorer = Restorer(root, self.project.external_dir, fetch_from(self.manifest.assets, get))
+        project = self.project
+        folders = [project.external_dir] if project.is_external_named else unnamed_folders(root, project)
+        restorer = Restorer(root, folders, fetch_from(self.manifest.assets, get))
         return (await restorer.restore(restorer.find_one(str(path), Path.cwd()), force=force)).path
 
     # -- the manifest itself ----------------------------------------------------------------------------------------

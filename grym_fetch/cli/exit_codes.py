@@ -10,6 +10,7 @@ from grym_fetch.core.errors import (
     Locked,
     ManifestError,
     MirrorsExhausted,
+    RepositoryError,
     StorageError,
     SyncFailed,
     UnknownAsset,
@@ -34,7 +35,7 @@ def exit_code(error: GrymFetchError) -> int:
             return worst(exit_code(failure) for failure in failures.values())
         case MirrorsExhausted(failures=failures):
             return worst(exit_code(failure.error) for failure in failures)
-        case ManifestError() | UnknownAsset():
+        case ManifestError() | UnknownAsset() | RepositoryError():
             return WRONG_USAGE
         case IntegrityError():
             return INTEGRITY

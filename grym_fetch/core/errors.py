@@ -31,7 +31,8 @@
     │   ├── UnsafePath
     │   └── Locked               another process holds the asset past the wait
     ├── MirrorsExhausted         every origin failed; each one's reason
-    └── SyncFailed               what a sync raises at its end; each asset's error
+    ├── SyncFailed               what a sync raises at its end; each asset's error
+    └── RepositoryError          a git repository, or what was asked of it, does not allow this
 
 An error's text says what happened, to which asset and address, and what to do next. Addresses are stored without
 userinfo, query and fragment, so that no error can carry a secret.
@@ -314,3 +315,7 @@ class SyncFailed(GrymFetchError):
 def _naming(asset: str, error: GrymFetchError) -> str:
     text = str(error)
     return text if error.asset_id == asset else f"{asset}: {text}"
+
+
+class RepositoryError(GrymFetchError):
+    """A repository does not allow what was asked for, or it makes no sense there. Nothing was changed."""

@@ -1,12 +1,8 @@
-"""What this package refuses to do."""
+"""Why one file is not moved. What is refused as a whole is a `RepositoryError`."""
 
 from __future__ import annotations
 
 from grym_fetch.core.errors import GrymFetchError
-
-
-class Refused(GrymFetchError):
-    """What was asked for makes no sense or would be dangerous. Wrong usage: nothing was changed."""
 
 
 class NotMoved(GrymFetchError):

@@ -14,15 +14,15 @@ from datetime import datetime
 from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.paths import MOVED_FILES, check_local_path, collision_key
+from grym_fetch.core.errors import RepositoryError
+from grym_fetch.core.paths import MOVED_FILES, check_local_path
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_errors
-from grym_fetch.repo.errors import Refused
-from grym_fetch.repo.moving import write_file
+from grym_fetch.repo.moving import open_regular, write_file
 
 log = logging.getLogger(__name__)
 
-MAX_RECORD = 64 * 1024 * 1024
+MAX_RECORD_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,15 +48,7 @@ class MovedFile:
         }
 
 
-def check_original_path(text: str) -> str:
-    """Return a path inside a repository if it is safe to write to. Raises `ValueError`."""
-    path = check_local_path(text)
-    if any(collision_key(part) == ".git" for part in path.split("/")):
-        raise ValueError("lies in .git")
-    return path
-
-
-class Record:
+class MovedFiles:
     """The record of one external folder, in memory. `save` makes it durable."""
 
     def __init__(self, folder: Path) -> None:
@@ -71,18 +63,19 @@ class Record:
         shown = safe_text(str(self.path))
         with storage_errors(self.path):
             try:
-                with open(self.path, "rb") as file:
-                    data = file.read(MAX_RECORD + 1)
+                with open(open_regular(os.fspath(self.path)), "rb") as file:
+                    data = file.read(MAX_RECORD_BYTES + 1)
             except FileNotFoundError:
                 return
         try:
-            if len(data) > MAX_RECORD:
-                raise ValueError(f"it is longer than {MAX_RECORD} bytes")
+            if len(data) > MAX_RECORD_BYTES:
+                raise ValueError(f"it is longer than {MAX_RECORD_BYTES} bytes")
             raw = json.loads(data)
             if not isinstance(raw, dict) or not isinstance(entries := raw.get("assets"), list):
                 raise ValueError("it is not an object with a list assets")  # noqa: TRY004 - a fault of the file
         except (ValueError, RecursionError) as error:
-            raise Refused(f"{shown} cannot be read: {error}. Repair or remove it; it was left as it is.") from error
+            reason = f"{shown} cannot be read: {error}. Repair or remove it; it was left as it is."
+            raise RepositoryError(reason) from error
         self._raw, self._entries = raw, entries
         for number, entry in enumerate(entries):
             try:
@@ -127,7 +120,7 @@ def _parse(entry: object) -> MovedFile:
     if not isinstance(size, int) or size < 0:
         raise ValueError("size is not a number of bytes")
     return MovedFile(
-        original_path=check_original_path(str(entry["originalPath"])),
+        original_path=check_local_path(str(entry["originalPath"])),
         storage_path=check_local_path(str(entry["storagePath"])),
         size=size,
         checksum=Checksum.parse(str(entry["checksum"])),

@@ -1,16 +1,21 @@
-"""Walks a folder for its files: fast, and never through a symlink or into another repository.
+"""Walks a folder for its files: fast, and never through a symlink or into a repository.
 
-Rules: skipped are ``.git`` and ``node_modules``; folders that are repositories of their own, symlinks, and folders that
-cannot be read are remembered. Paths are relative to the folder, with ``/``.
+Rules: skipped are ``.git`` and ``node_modules``; folders that are repositories of their own or hold a repository's
+objects, symlinks, and folders that cannot be read are remembered. Paths are relative to the folder, with ``/``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 SKIPPED = frozenset({".git", "node_modules"})
+_REPOSITORY = frozenset({"HEAD", "objects", "refs"})
+"""What git itself takes for a repository, whatever the folder's name (setup.c, is_git_directory)."""
+_OBJECTS = frozenset({"info", "pack"})
+_PACK = re.compile(r"pack-[0-9a-f]{40,64}\.(?:pack|idx)")
 
 
 class Tree:
@@ -33,8 +38,9 @@ class Tree:
             except OSError:
                 self.unreadable.append(prefix or ".")
                 continue
-            if prefix and any(entry.name == ".git" for entry in entries):
-                self.repositories.append(prefix)
+            names = {entry.name for entry in entries}
+            if (prefix and ".git" in names) or _is_store(folder, names):
+                self.repositories.append(prefix or ".")
                 continue
             for entry in entries:
                 if entry.name in SKIPPED:
@@ -48,9 +54,40 @@ class Tree:
                     yield path, entry
 
 
+def _is_store(folder: str, names: Collection[str]) -> bool:
+    """Whether a folder with these names is a repository without a work tree, or the objects of one."""
+    if _REPOSITORY.issubset(names):
+        return True
+    if not _OBJECTS.issubset(names):
+        return False
+    try:
+        return any(_PACK.fullmatch(name) for name in os.listdir(os.path.join(folder, "pack")))
+    except OSError:
+        return False
+
+
+def git_folder_above(path: Path) -> Path | None:
+    """The folder of git's own that ``path`` is or lies in, the nearest one; None if it is in none."""
+    for candidate in (path, *path.parents):
+        if candidate.name == ".git":
+            return candidate
+        try:
+            names = os.listdir(candidate)
+        except OSError:
+            continue
+        if _is_store(os.fspath(candidate), set(names)):
+            return candidate
+    return None
+
+
+def work_trees_above(path: Path) -> list[Path]:
+    """The work trees that ``path`` is or lies in, the nearest first."""
+    return [candidate for candidate in (path, *path.parents) if os.path.lexists(candidate / ".git")]
+
+
 def find_root(folder: Path, cwd: Path) -> Path:
     """The root of the repository that ``folder`` is in; where there is none, ``cwd`` if that is above, else itself."""
     for candidate in (folder, *folder.parents):
-        if (candidate / ".git").exists():
+        if os.path.lexists(candidate / ".git"):
             return candidate
     return cwd if folder.is_relative_to(cwd) else folder

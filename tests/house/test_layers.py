@@ -56,6 +56,7 @@ ORDER: dict[str, list[set[str]]] = {
     "repo": [
         {"errors", "tree", "moving", "placeholder"},
         {"git", "record", "places", "entries"},
+        {"target"},
         {"identify", "history"},
         {"clean", "restore"},
     ],
