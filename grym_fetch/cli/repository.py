@@ -355,10 +355,9 @@ async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], eve
     if not wanted and not common.quiet:
         click.echo("there is no placeholder in this repository: nothing to restore", err=True)
     if everything and (left_out := restorer.left_out()) and not common.quiet:
-        text = (
-            f"left out: {counted(len(left_out), 'placeholder', 'placeholders')} that this sparse checkout does not have"
-        )
-        click.echo(f"{text}, such as {shown(left_out[0])}; `git sparse-checkout add` brings them here", err=True)
+        count = counted(len(left_out), "placeholder", "placeholders")
+        advice = "`git sparse-checkout add FOLDER` brings them here"
+        click.echo(f"this sparse checkout leaves out {count}, such as {shown(left_out[0])}; {advice}", err=True)
     codes = set()
     for each in wanted.values():
         try:

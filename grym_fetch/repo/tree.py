@@ -67,17 +67,15 @@ def _is_store(folder: str, names: Collection[str]) -> bool:
 
 
 def git_folder_above(path: Path) -> Path | None:
-    """The folder of git's own that ``path`` is or lies in, the nearest one; None if it is in none."""
+    """The folder of git's own that ``path`` is or lies in, the outermost one; None if it is in none."""
+    found = None
     for candidate in (path, *path.parents):
-        if candidate.name == ".git":
-            return candidate
         try:
-            names = os.listdir(candidate)
-        except OSError:
+            if candidate.name == ".git" or _is_store(os.fspath(candidate), set(os.listdir(candidate))):
+                found = candidate
+        except OSError:  # it is not there, or only to be passed through
             continue
-        if _is_store(os.fspath(candidate), set(names)):
-            return candidate
-    return None
+    return found
 
 
 def work_trees_above(path: Path) -> list[Path]:
