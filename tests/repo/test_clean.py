@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import DiskFull, Locked, NotWritable, RepositoryError
+from grym_fetch.core.errors import DiskFull, Locked, NotWritable, RepositoryError, StorageError, UnsafePath
 from grym_fetch.repo import clean as clean_module
 from grym_fetch.repo import moving
 from grym_fetch.repo.clean import Cleaner, Kept, Moved, Why, plan_clean
-from grym_fetch.repo.git import GitUnusable
+from grym_fetch.repo.entries import add_to_gitignore
+from grym_fetch.repo.git import Git, GitUnusable
 from grym_fetch.repo.moving import Draft, draft_name
 from grym_fetch.repo.places import placeholders, read_placeholder
 from grym_fetch.repo.record import MovedFiles
+from grym_fetch.repo.restore import Restorer
 from grym_fetch.testing import seeded_bytes
 from tests.repo.death import dying
 from tests.repo.story import LIMIT, NOON, clean, commit, git, repository, write
@@ -381,3 +383,135 @@ def test_across_file_systems(root: Path, tmp_path: Path) -> None:
         assert (tmp_path / "out/models/a.bin").read_bytes() == A
     finally:
         subprocess.run(["umount", tmp_path / "out"], check=True)
+
+
+# --- what git knows ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.shows("S17")
+async def test_a_file_that_was_brought_back_is_moved_again(tmp_path: Path) -> None:
+    """Its .gitignore line does not hide it, whether the removal of its placeholder was committed or not."""
+    root, target = repository(tmp_path / "repo"), tmp_path / "out"
+    write(root, "models/a.bin", A)
+    commit(root)
+    clean(root, target)
+    add_to_gitignore(root, ["/models/a.bin", "/mine.bin"])
+    write(root, "mine.bin", B)
+    commit(root)
+    for is_committed in (False, True):
+        restorer = Restorer(root, [target])
+        await restorer.restore(restorer.find("models/a.bin", root)[0])
+        if is_committed:
+            commit(root)
+            assert git(root, "ls-files") == ".gitignore"
+        assert [result.path for result in clean(root, target)] == ["models/a.bin"]
+        assert read_placeholder(root / "models/a.bin.asset-ref") is not None
+        assert (root / "mine.bin").exists()
+
+
+@pytest.mark.shows("S17")
+def test_what_is_ignored_is_never_moved_for_want_of_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where git fails to say what is ignored, clean moves nothing."""
+    root = repository(tmp_path / "repo")
+    write(root, "ignored.bin", A)
+    write(root, ".gitignore", b"/ignored.bin\n")
+
+    def fail(*_: object, **__: object) -> set[str]:
+        raise GitUnusable("git check-ignore failed: fatal: a reason")
+
+    monkeypatch.setattr(Git, "ignored", fail)
+    with pytest.raises(GitUnusable, match="nothing was moved"):
+        plan_clean(root, root, tmp_path / "out", LIMIT, allow_dirty=True)
+
+
+def test_holes_stay_holes(tmp_path: Path) -> None:
+    """A file of 64 MiB that takes a few pages takes a few pages in the target, and has the same bytes."""
+    root, target = tmp_path / "root", tmp_path / "out"
+    size = 64 * 1024 * 1024
+    root.mkdir()
+    with open(root / "sparse.bin", "wb") as file:
+        file.seek(20_000_000)
+        file.write(A)
+        file.truncate(size)
+    if (root / "sparse.bin").stat().st_blocks * 512 >= size:
+        pytest.skip("this file system has no holes")
+    before = Checksum.of((root / "sparse.bin").read_bytes())
+    assert [type(result) for result in clean(root, target)] == [Moved]
+    figures = (target / "sparse.bin").stat()
+    assert figures.st_size == size
+    assert figures.st_blocks * 512 < 1024 * 1024
+    assert Checksum.of((target / "sparse.bin").read_bytes()) == before
+
+
+@pytest.mark.parametrize("end", ["holes", "data"])
+def test_a_copy_with_holes_is_byte_for_byte(tmp_path: Path, end: str) -> None:
+    """Wherever holes begin and end, also at the end of the file, no byte is moved or lost."""
+    page = moving._PAGE_BYTES
+    content = b"".join([b"a" * page, bytes(page), bytes(page - 1), b"b", bytes(2 * page + 7), b"c" * 3])
+    content += bytes(page + 11) if end == "holes" else b"d"
+    with open(tmp_path / "source", "wb") as file:
+        file.write(content)
+        file.truncate(len(content) + 40 * page)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    source = os.open(tmp_path / "source", os.O_RDONLY)
+    try:
+        with Draft(folder, "copy") as draft:
+            draft.copy(source)
+            draft.publish()
+    finally:
+        os.close(source)
+        os.close(folder)
+    assert (tmp_path / "copy").read_bytes() == content + bytes(40 * page)
+
+
+@pytest.mark.parametrize("trouble", ["a folder in the way", "a symlink in the way", "cannot be removed"])
+def test_one_file_that_cannot_be_moved_keeps_no_other(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """The file stays with the reason, without a placeholder; the others are moved."""
+    target = tmp_path / "out"
+    plan = plan_clean(root, root, target, LIMIT)
+    if trouble == "a folder in the way":
+        write(target, "models", b"a file where a folder is needed")
+    elif trouble == "a symlink in the way":
+        target.mkdir()
+        (target / "models").symlink_to(tmp_path)
+    else:
+        real = os.unlink
+
+        def unlink(name: str, *, dir_fd: int | None = None) -> None:
+            if name == "a.bin":
+                raise PermissionError(1, "Operation not permitted")
+            real(name, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "unlink", unlink)
+    with Cleaner(plan, lambda: NOON) as cleaner:
+        results = list(cleaner.moves())
+    assert reasons(results) == {"models/a.bin": Why.FAILED}
+    assert (root / "models/a.bin").read_bytes() == A
+    assert not (root / "models/a.bin.asset-ref").exists()
+    assert (target / "b.bin").read_bytes() == B
+    assert not (root / "b.bin").exists()
+
+
+@pytest.mark.shows("S19")
+def test_a_record_is_no_symlink(root: Path, tmp_path: Path) -> None:
+    """A record that leads elsewhere is neither read nor replaced, and nothing is moved."""
+    write(tmp_path, "elsewhere.json", b'{"assets": []}')
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/asset-manifest.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(UnsafePath, match="symlink"):
+        clean(root, tmp_path / "out")
+    assert (root / "b.bin").exists()
+    assert (tmp_path / "elsewhere.json").read_bytes() == b'{"assets": []}'
+
+
+@pytest.mark.shows("S19")
+def test_a_target_that_becomes_a_symlink(root: Path, tmp_path: Path) -> None:
+    """A target that was judged, and is a symlink by the time it is used, gets nothing."""
+    (tmp_path / "elsewhere").mkdir()
+    plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError), Cleaner(plan, lambda: NOON):
+        pass
+    assert os.listdir(tmp_path / "elsewhere") == []
