@@ -22,6 +22,7 @@ from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_errors, sync
 from grym_fetch.disk.project import CANDIDATES, Project, find_project
+from grym_fetch.display.lines import format_size
 from grym_fetch.project.diagnosis import Finding, environment_findings, permission_findings
 from grym_fetch.repo.entries import IGNORE_FILE, add_to_gitignore
 from grym_fetch.repo.git import Git, GitUnusable
@@ -138,7 +139,8 @@ def moved_steps(project: Project) -> Iterator[Step]:
         count, size = len(missing), sum(place.placeholder.size for place in missing)
         names = ", ".join(_shown(place.path.relative_to(repository or project.root)) for place in missing[:_FEW])
         more = f" and {count - _FEW} more" if count > _FEW else ""
-        what = f"{count} file{'s' if count != 1 else ''} of {size} bytes were moved out of git: {names}{more}"
+        files = f"{count} files of {format_size(size)} were" if count > 1 else f"1 file of {format_size(size)} was"
+        what = f"{files} moved out of git: {names}{more}"
         yield Step("warn", "moved files", what, "grym-fetch restore --all brings them back")
 
 

@@ -13,9 +13,10 @@ from grym_fetch.core.errors import AssetMissing, DigestMismatch, NotWritable, Re
 from grym_fetch.core.manifest import Asset
 from grym_fetch.repo.placeholder import SUFFIX
 from grym_fetch.repo.restore import Restored, Restorer, Wanted, fetch_from
+from grym_fetch.repo.target import unnamed_folders
 from grym_fetch.testing import seeded_bytes
 from tests.repo.death import dying
-from tests.repo.story import clean, write
+from tests.repo.story import clean, commit, git, repository, write
 
 A, B = seeded_bytes(5000, seed=1), seeded_bytes(3000, seed=2)
 FILES = {"models/a.bin": A, "b.bin": B}
@@ -224,3 +225,40 @@ def test_what_is_wanted_knows_every_place(root: Path, restorer: Restorer) -> Non
     assert restorer.find("b.bin", root) == [
         Wanted(path="b.bin", id="b", checksum=Checksum.of(B), stored=("b.bin",)),
     ]
+
+
+async def test_from_a_linked_work_tree(tmp_path: Path) -> None:
+    """A work tree that lies elsewhere gets its files from beside the main one; and the other way round."""
+    main, linked = repository(tmp_path / "home/repo"), tmp_path / "far/away/tree"
+    write(main, "a.bin", A)
+    commit(main)
+    clean(main, tmp_path / "home/assets")
+    commit(main)
+    git(main, "worktree", "add", "-q", str(linked))
+    await bring(Restorer(linked, unnamed_folders(linked, None)), "a.bin", linked)
+    assert (linked / "a.bin").read_bytes() == A
+    write(linked, "b.bin", B)
+    clean(linked, tmp_path / "far/away/assets")
+    commit(linked)
+    with pytest.raises(AssetMissing, match=r"home/assets or .*far/away/assets"):
+        (tmp_path / "far/away/assets/b.bin").rename(tmp_path / "b.bin")
+        await bring(Restorer(linked, unnamed_folders(linked, None)), "b.bin", linked)
+    (tmp_path / "b.bin").rename(tmp_path / "far/away/assets/b.bin")
+    await bring(Restorer(linked, unnamed_folders(linked, None)), "b.bin", linked)
+    assert (linked / "b.bin").read_bytes() == B
+
+
+def test_a_sparse_checkout_names_what_it_leaves_out(tmp_path: Path) -> None:
+    """A file whose placeholder is not checked out is not called unknown: it is said how to get it here."""
+    root = repository(tmp_path / "repo")
+    for name in ("in/a.bin", "out of/b.bin"):
+        write(root, name, A)
+    clean(root, tmp_path / "assets")
+    commit(root)
+    (tmp_path / "assets/asset-manifest.json").unlink()
+    git(root, "sparse-checkout", "set", "in")
+    restorer = Restorer(root, [tmp_path / "assets"])
+    assert restorer.left_out() == ["out of/b.bin.asset-ref"]
+    with pytest.raises(RepositoryError, match="`git sparse-checkout add 'out of'`"):
+        restorer.find("out of/b.bin", root)
+    assert [wanted.path for wanted in restorer.all()] == ["in/a.bin"]
