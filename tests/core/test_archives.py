@@ -68,8 +68,8 @@ def test_names_are_read_as_archives_write_them() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["../a", "a/../../b", "/etc/passwd", "a\\..\\b", "C:/x", "a//b", "con", "a/nul.txt", "a\x00b", "a\nb", "x/..", "", ".git/config",
-     "a/.GIT/hooks/x", "git~1/config", ".g\u200cit/config", ".git::$INDEX_ALLOCATION/x"],
+    ["../a", "a/../../b", "/etc/passwd", "a\\..\\b", "C:/x", "a//b", "con", "a/nul.txt", "a\x00b", "a\nb", "x/..", "",
+     ".git/config", "a/.GIT/hooks/x", "git~1/config", ".g\u200cit/config", ".git::$INDEX_ALLOCATION/x"],
 )  # fmt: skip
 @pytest.mark.shows("S5", "S17")
 def test_names_that_are_refused(path: str) -> None:

@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,17 +23,11 @@ from grym_fetch.repo.history import find_large_blobs
 from grym_fetch.repo.identify import survey
 from grym_fetch.repo.restore import Restorer
 from grym_fetch.testing import seeded_bytes
+from tests.repo.hostile import ATTRIBUTES, Trap, armed, documented, sign, suspects
 from tests.repo.story import LIMIT, commit, git, repository, write
 
 A, B = seeded_bytes(5000, seed=1), seeded_bytes(3000, seed=2)
 
-# What a name says that a program is started, or that something is fetched from somewhere by one.
-MAY_RUN = re.compile(
-    r"command|cmd|program|helper|hook|pager|editor|driver|external|textconv|difffilter|proxy$|askpass|fsmonitor"
-    r"|tool|browser|exec|ssh|uploadpack$|receivepack$|\.path$|clean$|smudge$|process$|signature|(?<!de)script|recurse"
-    r"|\.vcs$|partialclone|promisor|^protocol|alias",
-    re.IGNORECASE,
-)
 # Those that need no switch, because none of `COMMANDS` ever comes there.
 NOT_REACHED = {
     r"advice\..*": "a hint is shown or not",
@@ -57,17 +50,6 @@ NOT_REACHED = {
     r"merge\.verifySignatures": "nothing is merged",
     r"push\.gpgSign|submodule\..*|branch\..*|format\..*": "of commands that are not ours",
 }
-
-
-@cache
-def documented() -> list[str]:
-    """Every setting that git documents."""
-    return subprocess.run(["git", "help", "--config"], capture_output=True, text=True, check=True).stdout.split()
-
-
-def suspects() -> list[str]:
-    """Those settings that may start a program."""
-    return [name for name in documented() if MAY_RUN.search(re.sub("<.*?>", "", name))]
 
 
 @pytest.mark.shows("S18")
@@ -135,103 +117,35 @@ def test_in_a_hook_of_another_repository(tmp_path: Path, monkeypatch: pytest.Mon
 # --- a hostile repository -----------------------------------------------------------------------------------
 
 
-class Trap:
-    """A program that leaves a trace when it is started, whatever it is started for."""
-
-    def __init__(self, folder: Path) -> None:
-        self.trace = folder / "it-ran"
-        self.program = write(folder, "trap", f'#!/bin/sh\necho "$0 $*" >> {self.trace}\nexit 1\n'.encode())
-        self.program.chmod(0o755)
-
-    def ran(self) -> str:
-        """What was started since the last time."""
-        text = self.trace.read_text() if self.trace.exists() else ""
-        self.trace.unlink(missing_ok=True)
-        return text
-
-
-SWITCHES = {
-    "core.fsmonitorHookVersion", "core.hooksPath", "diff.<driver>.cachetextconv", "log.showSignature",
-    "remote.<name>.promisor",
-}  # fmt: skip
-"""Suspects whose value is no program."""
-HOOKS = (
-    "fsmonitor-watchman", "post-index-change", "reference-transaction", "post-checkout", "pre-commit", "post-rewrite",
-    "pre-auto-gc", "post-merge", "update", "proc-receive",
-)  # fmt: skip
-
-
-def hostile(root: Path, trap: Trap) -> None:
-    """Configure the trap for everything, in the repository and in a file that it includes; sign the last commit."""
-    text = git(root, "cat-file", "commit", "HEAD")
-    head, _, message = text.partition("\n\n")
-    signature = "gpgsig -----BEGIN PGP SIGNATURE-----\n \n x\n -----END PGP SIGNATURE-----"
-    signed = subprocess.run(
-        ["git", "hash-object", "-t", "commit", "-w", "--stdin"],
-        cwd=root, input=f"{head}\n{signature}\n\n{message}\n", capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    git(root, "update-ref", "HEAD", signed)
-    for hook in HOOKS:
-        (root / ".git/hooks").mkdir(exist_ok=True)
-        (root / ".git/hooks" / hook).write_bytes(trap.program.read_bytes())
-        (root / ".git/hooks" / hook).chmod(0o755)
-    settings = [
-        f"[{name.rpartition('.')[0].partition('.')[0]}"
-        + (f' "{section}"' if (section := _middle(name)) else "")
-        + f"]\n\t{name.rpartition('.')[2].strip('<>*') or 'evil'} = {trap.program}\n"
-        for name in suspects()
-        if not name.startswith(("include", "protocol.", "advice.", "color.", "submodule.", "fetch.", "push."))
-        and name not in SWITCHES
-    ]
-    settings += [
-        f'[filter "evil"]\n\tclean = {trap.program}\n\tsmudge = {trap.program}\n\trequired = true\n',
-        f'[filter "e=vi\\"l"]\n\tprocess = {trap.program}\n\trequired = true\n',
-        f'[diff "evil"]\n\tcommand = {trap.program}\n\ttextconv = {trap.program}\n',
-        f'[remote "origin"]\n\turl = ext::{trap.program}\n\tpromisor = true\n\tvcs = evil\n',
-        f"[alias]\n\tls-files = !{trap.program}\n\trev-list = !{trap.program}\n",
-        "[log]\n\tshowSignature = true\n[submodule]\n\trecurse = true\n[protocol]\n\tallow = always\n",
-        f'[protocol "ext"]\n\tallow = always\n[core]\n\thooksPath = {root}/.git/hooks\n',
-        f"[diff]\n\texternal = {trap.program}\n",
-    ]
-    write(root, ".git/more", "".join(settings).encode())
-    with open(root / ".git/config", "a", encoding="utf-8") as config:
-        config.write("".join(settings))
-        config.write("[include]\n\tpath = more\n")
-
-
-def _middle(name: str) -> str:
-    parts = name.split(".")
-    return "evil" if len(parts) > 2 and parts[1].startswith("<") else ".".join(parts[1:-1])
-
-
 @pytest.mark.shows("S18")
 def test_nothing_that_a_repository_configures_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every program that git could start is configured, and no look, plan, setup or restore starts one."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     trap = Trap(tmp_path / "trap")
     root = repository(tmp_path / "repo")
-    write(root, ".gitattributes", b'*.bin filter=evil diff=evil merge=evil\n*.dat filter=e=vi"l\n')
+    write(root, ".gitattributes", ATTRIBUTES)
     for name in ("a.bin", "b.dat", "c.bin"):
         write(root, name, A)
     write(root, "assets.json", b'{"assets": []}')
     commit(root)
-    hostile(root, trap)
+    sign(root)
     (root / "c.bin").touch()  # looks touched, so that git would compare its content through the filter
-    for name in ("status", "log"):
-        subprocess.run(["git", name], cwd=root, capture_output=True, check=False)
-        assert trap.ran(), f"the trap does not work: git {name} has not started it"
-    index = root / ".git/index"
-    os.utime(index, ns=(0, (root / "a.bin").stat().st_mtime_ns))  # as young as its files: git looks into them, too
+    with armed(root / ".git", trap):
+        for name in ("status", "log"):
+            subprocess.run(["git", name], cwd=root, capture_output=True, check=False)
+            assert trap.ran(), f"the trap does not work: git {name} has not started it"
+        # As young as its files: git looks into them, too.
+        os.utime(root / ".git/index", ns=(0, (root / "a.bin").stat().st_mtime_ns))
 
-    assert len(survey(root, LIMIT, root).files) == 3
-    plan = plan_clean(root, root, tmp_path / "out", LIMIT)
-    assert [move.path for move in plan.moves] == ["a.bin", "b.dat", "c.bin"]
-    assert len(find_large_blobs(Git(root), LIMIT)) == 1
-    assert list(git_steps(find_project(environ={}, cwd=root)))
-    assert Restorer(root, [tmp_path / "out"]).left_out() == []
-    (root / "a.bin").write_bytes(B)
-    assert [kept.path for kept in plan_clean(root, root, tmp_path / "out", LIMIT).kept] == ["a.bin"]
-    assert trap.ran() == ""
+        assert len(survey(root, LIMIT, root).files) == 3
+        plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+        assert [move.path for move in plan.moves] == ["a.bin", "b.dat", "c.bin"]
+        assert len(find_large_blobs(Git(root), LIMIT)) == 1
+        assert list(git_steps(find_project(environ={}, cwd=root)))
+        assert Restorer(root, [tmp_path / "out"]).left_out() == []
+        (root / "a.bin").write_bytes(B)
+        assert [kept.path for kept in plan_clean(root, root, tmp_path / "out", LIMIT).kept] == ["a.bin"]
+        assert trap.ran() == ""
 
 
 @pytest.mark.shows("S18")

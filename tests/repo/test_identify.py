@@ -122,7 +122,7 @@ def test_what_git_stores_a_pointer_of_is_not_large(tmp_path: Path) -> None:
     for name in ("full.bin", "plain.bin"):
         write(root, name, bytes(2 * LIMIT))
     commit(root)
-    write(root, ".gitattributes", b"full.bin filter=lfs\nlfs.bin filter=lfs\nnew.bin filter=lfs\nannexed filter=annex\n")
+    write(root, ".gitattributes", b"*.bin filter=lfs\nplain.bin -filter\nannexed filter=annex\n*=x.bin -filter\n")
     write(root, "lfs.bin", POINTER)
     git(root, "-c", "filter.lfs.required=false", "add", "lfs.bin")
     for name in ("lfs.bin", "new.bin", "annexed", "sub/other filter=x.bin"):

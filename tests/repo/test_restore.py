@@ -240,8 +240,8 @@ async def test_from_a_linked_work_tree(tmp_path: Path) -> None:
     write(linked, "b.bin", B)
     clean(linked, tmp_path / "far/away/assets")
     commit(linked)
+    (tmp_path / "far/away/assets/b.bin").rename(tmp_path / "b.bin")
     with pytest.raises(AssetMissing, match=r"home/assets or .*far/away/assets"):
-        (tmp_path / "far/away/assets/b.bin").rename(tmp_path / "b.bin")
         await bring(Restorer(linked, unnamed_folders(linked, None)), "b.bin", linked)
     (tmp_path / "b.bin").rename(tmp_path / "far/away/assets/b.bin")
     await bring(Restorer(linked, unnamed_folders(linked, None)), "b.bin", linked)
