@@ -9,8 +9,8 @@ A repository is somebody else's: what it configures must not run. So there is on
   nothing, and runs neither hooks, aliases nor pagers. None of them writes a patch, so no diff driver is ever asked.
 - filters have names that a repository chooses; `Git.uncommitted`, where git might run one, empties them by name.
 
-Rules: paths go in and out with NULs around them and keep bytes that are not UTF-8. A folder without git is no error, a
-git that does not work is one.
+Rules: paths go in and out with NULs around them and keep bytes that are not UTF-8. A folder without git is fine, a
+git that does not work is an error.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def draft_name(name: str) -> str:
 
 
 def open_regular(name: str, folder: int | None = None) -> int:
-    """Open a file to read it. Raises ``OSError`` for symlinks and for what is no file."""
+    """Open a file to read it. Raises ``OSError`` for symlinks and for what is not a regular file."""
     descriptor = os.open(name, _READ, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

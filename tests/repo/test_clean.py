@@ -443,6 +443,33 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
     assert Checksum.of((target / "sparse.bin").read_bytes()) == before
 
 
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+def test_death_while_holes_are_copied(tmp_path: Path, is_done: bool) -> None:
+    """A draft whose holes were not all made never gets the name: there is a whole file here, there, or in both."""
+    page = moving._PAGE_BYTES
+    whole = bytes(3 * page) + A + bytes(5 * page)
+    at, ended = 0, False
+    while not ended:
+        at += 1
+        root, target = tmp_path / f"{at}" / "root", tmp_path / f"{at}" / "out"
+        root.mkdir(parents=True)
+        with open(root / "sparse.bin", "wb") as file:
+            file.seek(3 * page)
+            file.write(A)
+            file.truncate(len(whole))
+        plan = plan_clean(root, root, target, LIMIT)
+        with dying(at, is_done=is_done) as fate, Cleaner(plan, lambda: NOON) as cleaner:
+            list(cleaner.moves())
+        ended = not fate.is_dead
+        there = [folder / "sparse.bin" for folder in (root, target) if (folder / "sparse.bin").exists()]
+        assert there, f"lost at call {at}"
+        assert all(path.read_bytes() == whole for path in there), f"wrong at call {at}"
+        assert all(isinstance(result, Moved) for result in clean(root, target)), f"no repeat after call {at}"
+        assert (target / "sparse.bin").read_bytes() == whole
+        assert drafts(root, target) == []
+    assert at > 25
+
+
 @pytest.mark.parametrize("end", ["holes", "data"])
 def test_a_copy_with_holes_is_byte_for_byte(tmp_path: Path, end: str) -> None:
     """Wherever holes begin and end, also at the end of the file, no byte is moved or lost."""
