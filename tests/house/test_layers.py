@@ -44,8 +44,8 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads", "bus"}, {"loop_thread"}],
     "disk": [
-        {"folders", "owner", "repository", "moved_files"},
-        {"atomic", "locks", "project"},
+        {"folders", "owner", "repository"},
+        {"atomic", "locks", "project", "moved_files"},
         {"stage", "verified", "rollback"},
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
@@ -63,6 +63,7 @@ ORDER: dict[str, list[set[str]]] = {
     "repo": [
         {"errors", "tree", "moving", "placeholder"},
         {"git", "record", "places", "entries"},
+        {"target"},
         {"identify", "history"},
         {"clean", "restore"},
     ],
