@@ -19,6 +19,9 @@ import pytest
 from grym_fetch.testing import AssetServer
 from tests.support import tinyproxy
 from tests.support.nginx import BINARY, Nginx
+from tests.support.properties import load_profile
+
+load_profile()
 
 _FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir", "hf_token")
 

@@ -18,7 +18,7 @@ from random import Random
 from unittest import mock
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grym_fetch import SyncFailed
@@ -40,6 +40,7 @@ from tests.support.power_cut import (
     write_tree,
 )
 from tests.support.project import Project
+from tests.support.properties import examples
 from tests.support.small_world import SmallWorld
 
 SIZE = 40_001
@@ -287,7 +288,7 @@ def pull_the_plug_twice(data: st.DataObject, recordings: dict[str, Recording]) -
 
 @pytest.mark.shows("P2", "P3", "D8")
 @given(st.data())
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(examples(60), derandomize=True)
 def test_power_cut_with_any_luck(recordings: dict[str, Recording], data: st.DataObject) -> None:
     """Two power cuts in a row, each of which keeps, loses and tears what it likes, cost bandwidth and nothing else."""
     pull_the_plug_twice(data, recordings)
@@ -296,7 +297,7 @@ def test_power_cut_with_any_luck(recordings: dict[str, Recording], data: st.Data
 @pytest.mark.sweep
 @pytest.mark.timeout(600)  # about two minutes where nothing else runs
 @given(st.data())
-@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=3000)
 def test_power_cut_with_all_kinds_of_luck(recordings: dict[str, Recording], data: st.DataObject) -> None:
     """The same many times over."""
     pull_the_plug_twice(data, recordings)
