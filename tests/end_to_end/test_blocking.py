@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 import pytest
 
-from grym_fetch.testing import AssetServer, SeededContent, Throttle, serve_in_thread
+from grym_fetch.testing import AssetServer, SeededContent, Throttle
 from tests.end_to_end.command import environment
 from tests.support.project import Project
 
@@ -37,12 +36,6 @@ manager = AssetManager()
 numbers = {"progress": "bytes", "asset_planned": "resumed_bytes"}
 manager.on_event(lambda event: say(event.type, getattr(event, numbers.get(event.type, ""), 0)))
 """
-
-
-@pytest.fixture
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
 
 
 @pytest.fixture

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from grym_fetch.testing import AssetServer, Throttle, seeded_bytes, serve_in_thread
+from grym_fetch.testing import AssetServer, Throttle, seeded_bytes
 from tests.end_to_end.command import Done, Running, run
 from tests.support.project import Project
 
 CONTENT = seeded_bytes(300_000, seed=31)
-
-
-@pytest.fixture
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
 
 
 @pytest.fixture

@@ -19,12 +19,6 @@ SIZE = 24 * MIB
 
 
 @pytest.fixture
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
-
-
-@pytest.fixture
 def project(tmp_path: Path, server: AssetServer) -> Project:
     """One asset that takes some seconds."""
     made = Project(tmp_path / "project")

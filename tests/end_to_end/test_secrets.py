@@ -59,12 +59,6 @@ class SecretFields(AnswerFault):
 
 
 @pytest.fixture
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
-
-
-@pytest.fixture
 def hub() -> Iterator[AssetServer]:
     """What HF_ENDPOINT names."""
     with serve_in_thread() as running:

@@ -47,11 +47,6 @@ def content_of(number: int) -> bytes:
     return seeded_bytes(100 + 997 * number % 9000, seed=number)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path / "project")
-
-
 def fill(project: Project, server: AssetServer, count: int = COUNT) -> list[Path]:
     """List this many small assets."""
     for n in range(count):
