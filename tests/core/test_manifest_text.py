@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -25,23 +26,38 @@ numbers = st.sampled_from(["1.50", "-0", "1e3", "1E+2", "10000000000000000001", 
 space = st.text(" \t\n\r", max_size=3)
 
 
-@st.composite
-def json_text(draw: st.DrawFn, value: Any) -> str:
-    """A JSON value, written as a careless person may write it."""
+class Careless:
+    """Writes JSON as a careless person may: gaps, numbers and escapes come from a few habits, in turn."""
 
-    def gap() -> str:
-        return draw(space)
+    def __init__(self, gaps: Sequence[str], floats: Sequence[str], escapes: Sequence[bool]) -> None:
+        self._gaps, self._floats, self._escapes = cycle(gaps), cycle(floats), cycle(escapes)
 
-    if isinstance(value, dict):
-        inside = f"{gap()},{gap()}".join(
-            f"{draw(json_text(key))}{gap()}:{gap()}{draw(json_text(item))}" for key, item in value.items()
-        )
-        return f"{{{gap()}{inside}{gap()}}}"
-    if isinstance(value, list):
-        return f"[{gap()}{f'{gap()},{gap()}'.join(draw(json_text(item)) for item in value)}{gap()}]"
-    if isinstance(value, float):
-        return draw(numbers)
-    return json.dumps(value, ensure_ascii=draw(st.booleans()))
+    def gap(self) -> str:
+        """The next white space, or none."""
+        return next(self._gaps)
+
+    def text(self, value: Any) -> str:
+        """A value as JSON."""
+        if isinstance(value, dict):
+            inside = [f"{self.text(key)}{self.gap()}:{self.gap()}{self.text(item)}" for key, item in value.items()]
+            return f"{{{self._listed(inside)}}}"
+        if isinstance(value, list):
+            return f"[{self._listed([self.text(item) for item in value])}]"
+        if isinstance(value, float):
+            return next(self._floats)
+        return json.dumps(value, ensure_ascii=next(self._escapes))
+
+    def _listed(self, items: Sequence[str]) -> str:
+        return self.gap() + ",".join(f"{self.gap()}{item}{self.gap()}" for item in items)
+
+
+# So many of each that they do not fall on the same places again and again.
+careless = st.builds(
+    Careless,
+    st.lists(space, min_size=1, max_size=11),
+    st.lists(numbers, min_size=1, max_size=3),
+    st.lists(st.booleans(), min_size=1, max_size=3),
+)
 
 
 def entry(number: int, extra: Mapping[str, object], *, is_pinned: bool) -> dict[str, object]:
@@ -64,7 +80,8 @@ def manifests(draw: st.DrawFn, least: int = 0) -> bytes:
         top["updated"] = draw(st.sampled_from(["2025-03-09T12:00:00.000Z", "2025-03-09T12:00:00Z", None]))
     top["assets"] = [entry(number, extra, is_pinned=is_pinned) for number, (extra, is_pinned) in enumerate(entries)]
     top |= {f"y{key}": value for key, value in draw(extras).items()}
-    text = draw(space) + draw(json_text(top)) + draw(space)
+    writer = draw(careless)
+    text = writer.gap() + writer.text(top) + writer.gap()
     data = draw(st.sampled_from([b"", b"\xef\xbb\xbf"])) + text.encode()
     parse_manifest(data, "it")
     return data
