@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from grym_fetch.testing.answers import Answer, Cut, Ending, Framing, RecordedRequest, Resource, Span
+    from grym_fetch.testing.answers import Answer, Cut, Ending, Framing, Gate, RecordedRequest, Resource, Span
     from grym_fetch.testing.content import BytesContent, Content, SeededContent, seeded_bytes
     from grym_fetch.testing.faults import (
         AnswerFault,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         FramingFault,
         HangBeforeBody,
         HangBeforeHeaders,
+        Hold,
         HtmlPage,
         PartFault,
         RawAnswer,
@@ -97,9 +98,11 @@ __all__ = [
     "FlippingETag",
     "Framing",
     "FramingFault",
+    "Gate",
     "Gzip",
     "HangBeforeBody",
     "HangBeforeHeaders",
+    "Hold",
     "HtmlPage",
     "IgnoreIfRange",
     "LastModified",
