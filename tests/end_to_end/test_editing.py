@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.testing import AssetServer, Throttle, seeded_bytes
+from grym_fetch.testing import AssetServer, Gate, Hold, Throttle, seeded_bytes
 from tests.end_to_end.command import Done, Running, run
 from tests.support.project import Project
 
@@ -163,7 +163,7 @@ def test_pin(project: Project, server: AssetServer) -> None:
 def test_an_interrupted_pin_is_resumed(project: Project, server: AssetServer) -> None:
     """Ctrl-C in the middle keeps what has arrived; the manifest is as it was until the end."""
     content = seeded_bytes(6_000_000, seed=32)
-    file = server.add("/u.bin", content, faults=[Throttle(3_000_000)])
+    file = server.add("/u.bin", content, faults=[Throttle(3_000_000), Hold(Gate(), at=len(content) - 1)])
     project.add("u", [file.url], content, pinned=False)
     before = project.manifest.read_bytes()
     with Running(project.root, "pin", "--json") as running:
@@ -198,7 +198,7 @@ def test_remove(project: Project) -> None:
 def test_prune(project: Project, server: AssetServer) -> None:
     """A killed download's parts are shown by a dry run and removed by a real one; one under way is left alone."""
     content = seeded_bytes(12_000_000, seed=33)
-    file = server.add("/slow.bin", content, faults=[Throttle(1_000_000)])
+    file = server.add("/slow.bin", content, faults=[Throttle(3_000_000), Hold(Gate(), at=len(content) - 1)])
     project.add("slow", [file.url], content)
     with Running(project.root, "sync", "slow", "--json") as running:
         running.until_bytes(5_000_000)
