@@ -56,7 +56,7 @@ class Site:
 
 
 @pytest.mark.parametrize(
-    "big", [pytest.param(GIB, marks=pytest.mark.sweep, id="1 GiB"), pytest.param(GIB // 4, id="256 MiB")]
+    "big", [pytest.param(GIB, marks=pytest.mark.sweep, id="1 GiB"), pytest.param(GIB // 6, id="170 MiB")]
 )
 def test_four_big_assets(roomy: Path, big: int) -> None:
     """Four big assets arrive verified in bounded memory; a second run downloads nothing and says so."""
