@@ -37,7 +37,7 @@ from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 from grym_fetch.core.text import redact_text, redact_url, safe_text
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.rollback import decode_version, encode_version
-from grym_fetch.disk.verified import decode_stamp
+from grym_fetch.disk.verified import decode_entry
 from grym_fetch.repo.errors import Refused
 from grym_fetch.repo.placeholder import Placeholder
 from grym_fetch.repo.record import Record
@@ -226,9 +226,9 @@ def state_files(data: bytes) -> None:
     text = data.rstrip(b"\n")
     sealed = b"%08x %s" % (zlib.crc32(text), text)
     for line in (data, sealed):
-        if (stamp := decode_stamp(line)) is not None:
-            assert isinstance(stamp[0], str)
-            assert isinstance(stamp[1], str)
+        if (entry := decode_entry(line)) is not None:
+            assert isinstance(entry.path, str)
+            assert isinstance(entry.checksum, str)
         version = decode_version(line)
         assert version is None or decode_version(encode_version(version)) == version
     decode_record(data, "x")

@@ -501,7 +501,7 @@ class AssetManager:
         return self._run(asynchronous.AssetManager.pin, ids)
 
     def prune(self, *, dry_run: bool = False) -> PruneReport:
-        """Remove abandoned downloads, unused lock files and stale stamps; ``dry_run``: only say which.
+        """Remove abandoned downloads, unused lock files and stale cache entries; ``dry_run``: only say which.
 
         Nothing of a process that runs is touched. What an interrupted download has left is abandoned, too.
         """

@@ -207,7 +207,7 @@ class AssetManager:
         await self._accept()
         asset = self._asset(asset_id)
         # An unpacked tree takes looking at each of its files, which the delivery does in a thread.
-        if not asset.extract and (path := coordinator.engine.local_files.find_stamped(asset)) is not None:
+        if not asset.extract and (path := coordinator.engine.local_files.find_verified(asset)) is not None:
             return path
         return (await coordinator.order(asset)).path
 
@@ -261,7 +261,7 @@ class AssetManager:
         unpacked. Needs a running loop.
         """
         engine = self._ready().engine
-        if (path := engine.local_files.find_stamped(asset)) is not None:
+        if (path := engine.local_files.find_verified(asset)) is not None:
             return "verified" if not asset.extract or engine.is_unpacked(asset, path) else "partial"
         if engine.local_files.is_there(asset):
             return "present"
@@ -397,7 +397,7 @@ class AssetManager:
                 await self._bus.settle()
 
     async def prune(self, *, dry_run: bool = False) -> PruneReport:
-        """Remove abandoned downloads, unused lock files and stale stamps; ``dry_run``: only say which.
+        """Remove abandoned downloads, unused lock files and stale cache entries; ``dry_run``: only say which.
 
         Nothing of a process that runs is touched. What an interrupted download has left is abandoned, too.
         """

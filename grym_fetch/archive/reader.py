@@ -1,8 +1,8 @@
-"""Reads the members of a zip or tar archive in their order, without ever holding one in memory.
+"""Reads the members of a zip or tar archive in order, without ever holding one in memory.
 
 Rules: the libraries that read the formats are kept from reading much at once (a header may claim any length), and
-whatever they raise becomes `UnsafeArchive` here. An archive that ends early is an error, where ``tarfile`` alone would
-take it for the end.
+whatever they raise becomes `UnsafeArchive` here. An archive that ends early is an error, although ``tarfile`` alone
+would take it for complete.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from grym_fetch.core.errors import GrymFetchError
 from grym_fetch.disk.folders import storage_error
 
 Read = Callable[[int], bytes]
-"""Returns the next bytes of a member, at most so many; empty at its end."""
+"""Returns the next bytes of a member, at most as many as asked for; none at its end."""
 
-MAX_DIRECTORY = 128 * MIB
-"""Most bytes of a zip's central directory: it is read at once."""
-MAX_HEADER = MIB
-"""Most bytes of a tar's extended header: likewise."""
-MAX_TARGET = 1024
-_ZSTD_WINDOW = 128 * MIB
-_DRAIN = MIB
+MAX_DIRECTORY_BYTES = 128 * MIB
+"""The longest central directory of a zip: it is read at once."""
+MAX_HEADER_BYTES = MIB
+"""The longest extended header of a tar: likewise."""
+MAX_TARGET_BYTES = 1024
+_ZSTD_WINDOW_BYTES = 128 * MIB
+_DRAIN_BYTES = MIB
 
 _FOREIGN = (
     tarfile.TarError,
@@ -44,8 +44,8 @@ _FOREIGN = (
     lzma.LZMAError,
     zstandard.ZstdError,
     EOFError,
-    NotImplementedError,  # a method of compression that zipfile does not know
-    RuntimeError,  # zipfile's word for a missing password
+    NotImplementedError,  # zipfile does not know the method of compression
+    RuntimeError,  # zipfile misses a password
     ValueError,
     OverflowError,
     IndexError,
@@ -63,14 +63,14 @@ def reading(archive: Path, census: Census) -> Iterator[None]:
     except _FOREIGN as error:
         raise census.refusal(f"is damaged or of a kind that cannot be read ({type(error).__name__})") from error
     except OSError as error:
-        # gzip and bz2 say "bad data" so, without a number; with one it is the disk's.
+        # gzip and bz2 raise it for bad data, without a number; with one it is the disk's.
         if error.errno is None:
             raise census.refusal("is damaged: its compressed data cannot be read") from error
         raise storage_error(error, archive) from error
 
 
 def members(file: IO[bytes], kind: ArchiveKind, census: Census) -> Iterator[tuple[Member, Read]]:
-    """Yield each member with what reads it. A member must be read before the next one is asked for."""
+    """Yield each member with the function that reads it. Read a member before asking for the next one."""
     match kind:
         case "zip":
             yield from _zip_members(file, census)
@@ -80,7 +80,7 @@ def members(file: IO[bytes], kind: ArchiveKind, census: Census) -> Iterator[tupl
             with gzip.GzipFile(fileobj=file) as unpacked:
                 yield from _tar_members(cast("IO[bytes]", unpacked), census)
         case "tar.zst":
-            reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+            reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
             with reader.stream_reader(file, read_across_frames=True, closefd=False) as unpacked_zst:
                 yield from _tar_members(cast("IO[bytes]", unpacked_zst), census)
 
@@ -89,7 +89,7 @@ def members(file: IO[bytes], kind: ArchiveKind, census: Census) -> Iterator[tupl
 
 
 class _Stream:
-    """A decompressed stream, read forward only, its length bounded by the census."""
+    """A decompressed stream, read forward only, whose length the census bounds."""
 
     def __init__(self, file: IO[bytes], census: Census) -> None:
         self._file = file
@@ -105,7 +105,7 @@ class _Stream:
 
 def _tar_members(file: IO[bytes], census: Census) -> Iterator[tuple[Member, Read]]:
     class Header(tarfile.TarInfo):
-        """A header that is refused where ``tarfile`` would end quietly, or read without a bound."""
+        """A header that is refused if ``tarfile`` would silently stop at it, or read it without a bound."""
 
         @classmethod
         def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -115,21 +115,21 @@ def _tar_members(file: IO[bytes], census: Census) -> Iterator[tuple[Member, Read
                 header = super().frombuf(buf, encoding, errors)
             except tarfile.HeaderError:
                 if any(buf):
-                    raise census.refusal("is damaged: a header of it is none") from None
+                    raise census.refusal("is damaged: it has an invalid header") from None
                 raise
-            if header.size < 0 or (header.type in _LONG_HEADERS and header.size > MAX_HEADER):
+            if header.size < 0 or (header.type in _LONG_HEADERS and header.size > MAX_HEADER_BYTES):
                 raise census.refusal("has a header that is longer than any real one")
             return header
 
     stream = _Stream(file, census)
-    # A stream ("r|"), not a file ("r:"): nothing is read twice, and nothing is looked for.
+    # A stream ("r|"), not a file ("r:"): nothing is read twice, and there is no seeking.
     with tarfile.open(fileobj=cast("Any", stream), mode="r|", tarinfo=Header, errors="surrogateescape") as tar:
         while (header := tar.next()) is not None:
-            # tarfile keeps every header for lookups that are not made here.
+            # tarfile keeps every header, for lookups that are not made here.
             tar.members.clear()  # type: ignore[attr-defined]  # the stubs lack it
             yield _from_tar(header), _tar_reader(tar, header)
-    while stream.read(_DRAIN):
-        pass  # to the end, so that the checksums behind it are compared
+    while stream.read(_DRAIN_BYTES):
+        pass  # to the end, so that the checksums there are compared
 
 
 _LONG_HEADERS = (
@@ -177,18 +177,18 @@ def _tar_reader(tar: tarfile.TarFile, header: tarfile.TarInfo) -> Read:
 
 
 class _Careful(io.BufferedReader):
-    """A file that is never read in one go for more than a central directory may have."""
+    """A file of which no single read is longer than a central directory may be."""
 
     census: Census
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > MAX_DIRECTORY:
+        if size is not None and size > MAX_DIRECTORY_BYTES:
             raise self.census.refusal("has a central directory that is longer than any real one")
         return super().read(size)
 
 
 def _zip_members(file: IO[bytes], census: Census) -> Iterator[tuple[Member, Read]]:
-    # Its own descriptor is the caller's; this only looks through it.
+    # The descriptor stays the caller's, who closes it.
     careful = _Careful(io.FileIO(file.fileno(), closefd=False))
     careful.census = census
     with zipfile.ZipFile(careful) as archive:
@@ -210,7 +210,7 @@ def _from_zip(entry: zipfile.ZipInfo, body: IO[bytes]) -> Member:
         kind = "symlink"
     elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
         kind = "file"
-    target = body.read(MAX_TARGET + 1).decode("utf-8") if kind == "symlink" else ""
+    target = body.read(MAX_TARGET_BYTES + 1).decode("utf-8") if kind == "symlink" else ""
     return Member(
         path=member_path(entry.filename),
         kind=kind,

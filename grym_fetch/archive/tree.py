@@ -1,8 +1,8 @@
 """The place of an unpacked tree: its record, its stages, and how a new tree takes an old one's place.
 
-Rules: a tree is recorded before it is put in place, and put there in one step. Only what a record names and nobody has
-changed since is ever deleted; what else lies in an old tree is kept beside the new one. What a dead process left is
-cleared up by the next one that comes.
+Rules: a tree is recorded before it is put in place, and put there in one step. A file is deleted only if a record names
+it and nobody has changed it since; anything else in an old tree is kept beside the new one. The next process clears up
+what a dead one has left.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from grym_fetch.core.archives import MIB
 from grym_fetch.core.errors import UnsafePath
 from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import close_each, open_folder, sync
-from grym_fetch.disk.locks import Owner, is_left_behind
+from grym_fetch.disk.atomic import replace_file
+from grym_fetch.disk.folders import close_each, exists, open_folder, sync
+from grym_fetch.disk.owner import Owner, is_left_behind
 
 log = logging.getLogger(__name__)
 
-MAX_RECORD = 512 * MIB
+MAX_RECORD_BYTES = 512 * MIB
 _RENAME_EXCHANGE = 2
 _NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 
@@ -40,9 +41,9 @@ Signature = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What was unpacked: from which content into which folder, and how each file looked then.
+    """What was unpacked: from which content into which folder, and the signature of each file then.
 
-    ``earlier`` and ``earlier_links`` are what an older tree had, kept until that tree is gone.
+    ``earlier`` and ``earlier_links`` are those of an older tree, kept until that tree is gone.
     """
 
     content: str
@@ -54,7 +55,7 @@ class Unpacked:
     earlier_links: frozenset[tuple[str, str]] = frozenset()
 
     def is_at(self, root: Path) -> bool:
-        """Whether all of it is there, unchanged since. What was added is no change."""
+        """Whether all of it is there, unchanged since. Additions do not matter."""
         try:
             return (
                 stat.S_ISDIR(os.lstat(root).st_mode)
@@ -66,8 +67,8 @@ class Unpacked:
             return False
 
     @property
-    def looks(self) -> frozenset[tuple[str, int, int]]:
-        """How every file of it looked, the earlier ones too."""
+    def all_files(self) -> frozenset[tuple[str, int, int]]:
+        """Every file of it with its signature, the earlier ones too."""
         return self.earlier | {(path, *signature) for path, signature in self.files.items()}
 
     @property
@@ -76,8 +77,8 @@ class Unpacked:
         return self.earlier_links | frozenset(self.links.items())
 
     def after(self, older: Unpacked | None) -> Unpacked:
-        """This one, knowing also what the one before it had."""
-        return self if older is None else replace(self, earlier=older.looks, earlier_links=older.all_links)
+        """This one, which also knows what the one before it had."""
+        return self if older is None else replace(self, earlier=older.all_files, earlier_links=older.all_links)
 
 
 class TreeStore:
@@ -92,33 +93,30 @@ class TreeStore:
         self._record = assets_dir / STATE_FOLDER / "unpacked" / f"{self._key}.json"
 
     def read_record(self) -> Unpacked | None:
-        """What is known of the tree; None where there is no record that can be used."""
+        """What is known of the tree; None if there is no record that can be used."""
         try:
             descriptor = os.open(self._record, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         with open(descriptor, "rb") as file:
-            # Another user's word on what may be deleted is not taken.
-            data = file.read(MAX_RECORD) if os.fstat(descriptor).st_uid == os.geteuid() else b""
+            # Another user does not decide what is deleted.
+            data = file.read(MAX_RECORD_BYTES) if os.fstat(descriptor).st_uid == os.geteuid() else b""
         return decode_record(data, self.folder)
 
     def write_record(self, unpacked: Unpacked) -> None:
         """Put the record in place, whole and durable."""
-        os.close(open_folder(self._assets_dir, (STATE_FOLDER, "unpacked"), create=True))
-        fresh = self._record.with_name(f"{self._record.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        with open(fresh, "xb") as file:
-            file.write(_encode(unpacked))
-            file.flush()
-            sync(file.fileno())
-        os.replace(fresh, self._record)
-        flush(self._record.parent)
+        folder = open_folder(self._assets_dir, (STATE_FOLDER, "unpacked"), create=True)
+        try:
+            replace_file(folder, self._record.name, encode_record(unpacked))
+        finally:
+            os.close(folder)
 
     def forget_record(self) -> None:
         """Delete the record."""
         self._record.unlink(missing_ok=True)
 
     def refuse_strangers(self, known: Unpacked | None) -> None:
-        """Raise `UnsafePath` if what is in the tree's place was not put there by us."""
+        """Raise `UnsafePath` if there is something in the tree's place that we did not put there."""
         *parents, name = self.folder.split("/")
         try:
             above = open_folder(self._assets_dir, tuple(parents), create=False)
@@ -131,7 +129,7 @@ class TreeStore:
         finally:
             os.close(above)
         if not stat.S_ISDIR(mode):
-            raise UnsafePath(safe_text(str(self.place)), "cannot unpack: something that is no folder is in the way")
+            raise UnsafePath(safe_text(str(self.place)), "cannot unpack: something that is not a folder is in the way")
         if known is None and os.listdir(self.place):
             raise UnsafePath(
                 safe_text(str(self.place)),
@@ -146,7 +144,7 @@ class TreeStore:
         return stage
 
     def put_in_place(self, stage: Path) -> None:
-        """Exchange the new tree for what is in its place, if anything is."""
+        """Exchange the new tree for whatever is in its place."""
         with open(stage / "exchanged", "xb"):
             pass
         flush(stage)
@@ -154,10 +152,10 @@ class TreeStore:
         above = open_folder(self._assets_dir, tuple(parents), create=True)
         here = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if not _exists(above, name):
+            if not exists(above, name):
                 os.rename("tree", name, src_dir_fd=here, dst_dir_fd=above)
             elif not swap_folders(here, "tree", above, name):
-                # No such call here: for an instant there is no tree, and after a crash then the next run makes one.
+                # Not possible here: for an instant there is no tree; after a crash then, the next run makes it.
                 os.rename(name, "old", src_dir_fd=above, dst_dir_fd=here)
                 os.rename("tree", name, src_dir_fd=here, dst_dir_fd=above)
             sync(above)
@@ -166,13 +164,13 @@ class TreeStore:
             close_each(here, above)
 
     def retire(self, stage: Path) -> None:
-        """Delete the old tree and the stage; what is not ours in the tree is kept beside the new one."""
+        """Delete the old tree and the stage; keep whatever is not ours in the tree beside the new one."""
         known = self.read_record()
         for old in (stage / "old", stage / "tree"):
             if not stat.S_ISDIR(mode_of(old)):
                 continue
             if known is not None:
-                # All of it where it is the new tree, which never got to its place.
+                # That is all of it if it is the new tree, which never got to its place.
                 remove_known(old, known)
             if old.exists():
                 self._keep(old)
@@ -208,7 +206,7 @@ class TreeStore:
 
 
 def swap_folders(here: int, name: str, there: int, other: str) -> bool:
-    """Exchange two folders in one step (renameat2(2)); False where system or file system cannot."""
+    """Exchange two folders in one step (renameat2(2)); False if the system or the file system cannot."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         return False
@@ -221,8 +219,8 @@ def swap_folders(here: int, name: str, there: int, other: str) -> bool:
 
 
 def remove_known(root: Path, known: Unpacked) -> None:
-    """Delete the files of a tree that are as they were unpacked, its links, and the folders left empty by that."""
-    looks, links = known.looks, known.all_links
+    """Delete the files of a tree that are unchanged since, its links, and the folders that this leaves empty."""
+    files, links = known.all_files, known.all_links
     for at, folders, names in os.walk(root, topdown=False):
         for name in (*names, *folders):
             path = os.path.join(at, name)
@@ -234,35 +232,27 @@ def remove_known(root: Path, known: Unpacked) -> None:
             elif stat.S_ISDIR(figures.st_mode):
                 with suppress(OSError):
                     os.rmdir(path)
-            elif (relative, figures.st_size, figures.st_mtime_ns) in looks:
+            elif (relative, figures.st_size, figures.st_mtime_ns) in files:
                 os.unlink(path)
     with suppress(OSError):
         os.rmdir(root)
 
 
 def signature_of(path: Path) -> Signature:
-    """How a file looks without reading it; (-1, -1) for anything else."""
+    """A file's signature; (-1, -1) for anything else."""
     figures = os.lstat(path)
     return (figures.st_size, figures.st_mtime_ns) if stat.S_ISREG(figures.st_mode) else (-1, -1)
 
 
 def mode_of(path: Path) -> int:
-    """The mode of what is there, links not followed; 0 for nothing."""
+    """The mode of what is there, without following links; 0 if there is nothing."""
     try:
         return os.lstat(path).st_mode
     except OSError:
         return 0
 
 
-def _exists(folder: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _encode(unpacked: Unpacked) -> bytes:
+def encode_record(unpacked: Unpacked) -> bytes:
     record = {
         "v": 1,
         "content": unpacked.content,

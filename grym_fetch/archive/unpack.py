@@ -9,9 +9,9 @@
         tree                                   the new tree while it grows; the old one once they are exchanged
         exchanged                              there from just before that moment on
 
-Rules: what may be unpacked is `grym_fetch.core.archives`' to say; symlinks are made last, so nothing is ever written
-through one. The new tree is flushed and recorded before it takes the place of the old one, in one step. Only what the
-record names and nobody has changed since is ever deleted; what else lies in an old tree is kept beside the new one.
+Rules: `grym_fetch.core.archives` decides what may be unpacked; symlinks are made last, so nothing is ever written
+through one. The new tree is flushed and recorded before it takes the place of the old one, in one step. See tree.py for
+what is deleted then, and what is kept.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Threads
-from grym_fetch.disk.folders import storage_errors, usable_bytes
+from grym_fetch.disk.folders import NEW_FILE, storage_errors, usable_bytes, write_all
 from grym_fetch.runtime.waiting import wait_uncancelled
 
-CHUNK = MIB
-FLUSH_SINGLY = 2000
-"""Up to so many files are flushed one by one; beyond, everything at once, as a million flushes would take hours."""
+BLOCK_BYTES = MIB
+MAX_SINGLE_FLUSHES = 2000
+"""Flush up to so many files one by one, and more of them all at once: a million flushes would take hours."""
 
 
 class Stopped(Exception):
-    """Nobody wants the tree any more."""
+    """The caller no longer wants the tree."""
 
 
 class Unpacker:
-    """Keeps the unpacked trees of one assets folder as their archives are."""
+    """Keeps the unpacked trees of one assets folder in step with their archives."""
 
     def __init__(self, assets_dir: Path, threads: Threads, limits: Limits | None = None) -> None:
         self._assets_dir = assets_dir
@@ -51,10 +51,10 @@ class Unpacker:
         self._limits = limits or Limits()
 
     async def ensure(self, asset: Asset, archive: Path) -> None:
-        """Unpack the asset's archive, found right at ``archive``, unless its tree is there and unchanged.
+        """Unpack the asset's archive, which was verified at ``archive``, unless its tree is there and unchanged.
 
-        Does nothing for an asset without ``extract``. Raises `UnsafeArchive` or `StorageError`. Cancelling ends it
-        after the chunk that is being written.
+        Does nothing for an asset without ``extract``. Raises `UnsafeArchive` or `StorageError`. A cancellation takes
+        effect after the block that is being written.
         """
         if not asset.extract:
             return
@@ -76,7 +76,7 @@ class Unpacker:
             stopped.set()
             await wait_uncancelled([work])
             if not work.cancelled():
-                work.exception()  # seen: whoever is cancelled has no use for it
+                work.exception()  # retrieved: a cancelled task has no use for it
 
 
 def ensure_unpacked(
@@ -87,10 +87,10 @@ def ensure_unpacked(
     limits: Limits | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Make the tree of an archive present; False if it was there. Blocking: for a thread.
+    """Make the tree of an archive; False if it was there. Blocking: for a thread.
 
-    ``local_path`` is the asset's, and says where the tree goes; ``archive`` is where the file lies. Without a
-    ``checksum`` the archive counts as another one when its size or time has changed.
+    ``local_path`` is the asset's, and says where the tree goes; ``archive`` is where the file is. Without a
+    ``checksum`` the archive counts as changed if its size or time has changed.
     """
     folder = unpacked_path(local_path)
     store = TreeStore(assets_dir, folder)
@@ -116,7 +116,7 @@ def ensure_unpacked(
 
 
 def is_unpacked(assets_dir: Path, local_path: str, checksum: str | None, archive: Path) -> bool:
-    """Whether the tree of an archive is there as it was unpacked. Reads no file of it. Blocking: for a thread."""
+    """Whether the tree of an archive is there, unchanged. Reads none of its files. Blocking: for a thread."""
     store = TreeStore(assets_dir, unpacked_path(local_path))
     try:
         known = store.read_record()
@@ -133,10 +133,10 @@ def _content(checksum: str | None, archive: Path) -> str:
 
 
 def forget_unpacked(assets_dir: Path, local_path: str) -> tuple[str, ...]:
-    """Undo the unpacking of an archive: delete what it brought and what nobody has changed since, and the record.
+    """Undo the unpacking of an archive: delete the files that nobody has changed since, and the record.
 
-    Returns the paths, relative to the assets folder, of what is left in the folder because it is not ours or was
-    changed. Blocking: for a thread. Does nothing where nothing was unpacked. Raises `StorageError`.
+    Returns the paths, relative to the assets folder, of the files that are left because they are not ours or were
+    changed. Does nothing if nothing was unpacked. Blocking: for a thread. Raises `StorageError`.
     """
     try:
         folder = unpacked_path(local_path)
@@ -169,7 +169,7 @@ def _unpack(
     is_stopped: Callable[[], bool],
 ) -> Unpacked:
     kind = archive_kind(local_path)
-    assert kind is not None, "the manifest's parser has refused it"
+    assert kind is not None, "the manifest's parser refuses anything else"
     free = usable_bytes(tree.parent)
     files: list[str] = []
     folders: list[str] = []
@@ -225,20 +225,18 @@ def _unpack(
 
 
 def _write(path: Path, member: Member, read: Read, census: Census) -> Iterable[int]:
-    """Write one member, yielding how many bytes each step has before it is written."""
+    """Write one member, yielding the size of each block before it is written."""
     with storage_errors(path):
-        # 0o777 and 0o666 less the umask, as for any new file: neither setuid bits nor what the archive would open.
+        # Less the umask, as for any new file: neither setuid bits nor any other permissions of the archive's.
         mode = 0o777 if member.is_executable else 0o666
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        descriptor = os.open(path, NEW_FILE, mode)
     try:
         total = 0
-        while data := read(CHUNK):
+        while data := read(BLOCK_BYTES):
             total += len(data)
             yield len(data)
             with storage_errors(path):
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(descriptor, view) :]
+                write_all(descriptor, data)
         if total != member.size:
             raise census.refusal(f"is damaged: its member '{safe_text(member.path)}' is cut off")
     finally:
@@ -246,7 +244,7 @@ def _write(path: Path, member: Member, read: Read, census: Census) -> Iterable[i
 
 
 def _flush(tree: Path, files: list[str], folders: list[str]) -> None:
-    if len(files) + len(folders) > FLUSH_SINGLY:
+    if len(files) + len(folders) > MAX_SINGLE_FLUSHES:
         os.sync()
         return
     for path in files:

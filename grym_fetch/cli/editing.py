@@ -163,7 +163,7 @@ def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) 
 @option("-n", "--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 @common_options
 def prune_command(common: Common, dry_run: bool) -> int:
-    """Remove abandoned partial downloads, unused lock files and stale stamps from the assets folder.
+    """Remove abandoned partial downloads, unused lock files and stale cache entries from the assets folder.
 
     What a running process downloads is left alone. A download that was interrupted is abandoned, too: without its
     parts the next sync begins it anew. Assets are never touched.

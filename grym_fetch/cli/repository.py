@@ -343,8 +343,9 @@ def _afterwards(
 
 def _say_next(plan: Plan, files: Sequence[Placeholder]) -> None:
     from grym_fetch.cli.repository_text import purge_lines, shown
+    from grym_fetch.disk.repository import is_repository_root
 
-    if not (plan.root / ".git").exists() or not files:
+    if not is_repository_root(plan.root) or not files:
         return
     click.echo("\nNext: commit the placeholders and the removals (git add -A). `grym-fetch restore` brings files back.")
     click.echo("The history still has what was committed; `grym-fetch identify --history` shows how much.")

@@ -1,7 +1,7 @@
 """Checksums as the manifest writes them, and the hashers that recompute them.
 
-Rules: a checksum is always lower case inside and names its algorithm; nothing is guessed beyond "64 hex
-digits are SHA-256". blake2b is BLAKE2b-512, as ``b2sum`` prints it (RFC 7693).
+Rules: inside, a checksum is always in lower case and names its algorithm; nothing is guessed beyond "64 hex digits are
+SHA-256". blake2b is BLAKE2b-512, as ``b2sum`` prints it (RFC 7693).
 """
 
 from __future__ import annotations
@@ -68,12 +68,11 @@ class Checksum:
         """Read a checksum in any case, with or without its prefix.
 
         Raises:
-            ValueError: ``text`` is none; the message says what is wrong and what is allowed.
+            ValueError: ``text`` is not a checksum; the message says what is wrong and what is allowed.
         """
         prefix, colon, digits = text.rpartition(":")
         algorithm = prefix.lower() if colon else "sha256"
-        # Some characters outside ASCII become ASCII letters in lower case (U+212A, the Kelvin sign, becomes
-        # k).
+        # Some characters outside ASCII have an ASCII letter as their lower case (U+212A, the Kelvin sign, has k).
         if not text.isascii() or algorithm not in HEX_DIGITS:
             found = "does not start with a known algorithm" if colon else "is not made of hex digits"
             raise ValueError(f"{found}; allowed: {CHECKSUM_RULE}")
@@ -109,10 +108,6 @@ class Checksum:
     def new_hasher(self) -> Hasher:
         """Return a fresh hasher of this checksum's algorithm."""
         return new_hasher(self.algorithm)
-
-    def matches(self, hexdigest: str) -> bool:
-        """Whether ``hexdigest``, in any case, is this digest."""
-        return hexdigest.lower() == self.hexdigest
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hexdigest}"

@@ -3,7 +3,7 @@
 Rules (RFC 9110): a 206 is believed only if its Content-Range starts where we asked (section 15.3.7), its total and
 validator are the known ones, and its body is not encoded. A 200 to a ranged request is the whole content or nothing
 (section 14.2), never quietly a success. Parts are combined only under the same strong validator (section 15.3.7.3).
-What a server says of its own content's digest (RFC 9530) can condemn it and never bless it.
+What a server says about the digest of its own content (RFC 9530) can condemn that and never approve it.
 Nothing here raises for any status or header text.
 """
 
@@ -18,16 +18,17 @@ from types import MappingProxyType
 from grym_fetch.core.digest import Algorithm, Checksum
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 
-MAX_RETRY_AFTER = 120.0
-"""Seconds. A server that asks for more is left for another origin, or asked again after this long."""
+MAX_RETRY_AFTER_S = 120.0
+"""A server that asks to wait longer is left for another origin, or asked again after this long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validator:
     """What names one representation at one origin (RFC 9110 section 8.8): a strong ETag, or nothing we can send.
 
-    ``etag`` is the field as received, weak or strong; ``last_modified`` likewise. ``server`` stands for who said so,
-    the one that redirects led to; empty where it is not known. Another server's word for the same bytes may be another.
+    ``etag`` is the field as received, weak or strong; ``last_modified`` likewise. ``server`` stands for the server that
+    sent them, at the end of the redirects; empty where it is not known. Another server may name the same bytes
+    otherwise.
     """
 
     etag: str | None = None
@@ -77,7 +78,7 @@ NO_VALIDATOR = Validator()
 class ResponseHead:
     """Status and header fields. Names are lower case; a field that came several times has several values.
 
-    ``server`` stands for who sent them; see `Validator`.
+    ``server`` stands for the server that sent them; see `Validator`.
     """
 
     status: int
@@ -93,6 +94,11 @@ class ResponseHead:
     def validator(self) -> Validator:
         """What the response says about its representation."""
         return Validator(self.get("etag"), self.get("last-modified"), self.server)
+
+    @property
+    def is_page(self) -> bool:
+        """Whether the content calls itself a web page. Few assets are; most often it is a login or an error."""
+        return "html" in (self.get("content-type") or "").lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,7 @@ class Unsatisfiable:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class OtherRepresentation:
     """The origin serves another representation than the one we have parts of."""
 
     reason: str
@@ -143,7 +149,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class WrongLength:
-    """The content has another length than the one that is known to be right."""
+    """The content does not have the length that is known to be right."""
 
     actual: int
     hint: str = ""
@@ -164,19 +170,18 @@ class Redirected:
 
 
 @dataclass(frozen=True, slots=True)
-class NoRanges:
-    """The server refuses ranges, or answers them with other bytes; asked for the whole it may still serve."""
+class UnusableRange:
+    """The server refuses the range, or answers it with other bytes; asked for the whole it may still serve."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """No content. ``transient``: the same request may succeed later; ``retry_after`` in seconds where told."""
+class ErrorStatus:
+    """No content: a status of 400 or above. ``retry_after`` in seconds, where the server names it."""
 
     status: int
     reason: str
-    transient: bool
     retry_after: float | None = None
 
 
@@ -188,7 +193,16 @@ class Broken:
 
 
 Verdict = (
-    Partial | Whole | Unsatisfiable | Changed | WrongLength | WrongDigest | Redirected | NoRanges | Refused | Broken
+    Partial
+    | Whole
+    | Unsatisfiable
+    | OtherRepresentation
+    | WrongLength
+    | WrongDigest
+    | Redirected
+    | UnusableRange
+    | ErrorStatus
+    | Broken
 )
 
 
@@ -213,26 +227,30 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
         return Broken("part of the content (206) although the whole was asked for")
     if encoding := _encoding(head):
         # RFC 9110 section 8.4: the range would be one of the encoded bytes, not of ours.
-        return NoRanges(f"a range of {encoding}-encoded content although identity was asked for")
+        return UnusableRange(f"a range of {encoding}-encoded content although identity was asked for")
     if (head.get("content-type") or "").lower().lstrip().startswith("multipart/byteranges"):
-        return NoRanges("several parts although one range was asked for")
+        return UnusableRange("several parts although one range was asked for")
     text = head.get("content-range")
     if text is None:
-        return NoRanges("a partial response (206) without Content-Range")
+        return UnusableRange("a partial response (206) without Content-Range")
     content_range = parse_content_range(text)
     if content_range is None or content_range.range is None:
-        return NoRanges(f"an invalid Content-Range {text[:80]!r}")
+        return UnusableRange(f"an invalid Content-Range {text[:80]!r}")
     got, total = content_range.range, content_range.total
     if got.start != asked.wanted.start or got.stop > asked.wanted.stop:
-        return NoRanges(f"bytes {got.start}-{got.stop - 1} instead of {asked.wanted.start}-{asked.wanted.stop - 1}")
+        return UnusableRange(
+            f"bytes {got.start}-{got.stop - 1} instead of {asked.wanted.start}-{asked.wanted.stop - 1}"
+        )
     lengths = head.fields.get("content-length", ())
     if any(parse_length(value) != got.length for value in lengths) and "transfer-encoding" not in head.fields:
-        return NoRanges(f"a Content-Length {lengths[0][:40]!r} that is not the {got.length} bytes of its Content-Range")
+        return UnusableRange(
+            f"a Content-Length {lengths[0][:40]!r} that is not the {got.length} bytes of its Content-Range"
+        )
     if (stated := _stated_otherwise(asked, head)) is not None:
         return WrongDigest(stated)
     # Ask for the validator first: where it differs, a different total is the consequence, not the fault.
     if asked.validator.contradicts(head.validator):
-        return Changed("the content at this address has changed", head.validator)
+        return OtherRepresentation("the content at this address has changed", head.validator)
     if asked.total is not None and total is not None and total != asked.total:
         return WrongLength(total)
     return Partial(got, total, head.validator)
@@ -249,19 +267,19 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
     length = None if chunked or not lengths else lengths[0]
     if "content-range" in head.fields:
         # RFC 9110 section 14.4: no meaning on a 200. Servers that send it have sent the slice, not the whole.
-        return NoRanges("status 200 with a Content-Range")
+        return UnusableRange("status 200 with a Content-Range")
     if asked.wanted is not None and length == asked.wanted.length and length != asked.total:
         # The slice without the words for it; or, while the total is unknown, a file of just this length. Asking for
         # the whole tells which.
-        return NoRanges("status 200 with only the slice that was asked for")
+        return UnusableRange("status 200 with only the slice that was asked for")
     if (stated := _stated_otherwise(asked, head)) is not None:
         return WrongDigest(stated)
     if asked.total is not None and length is not None and length != asked.total:
         if asked.validator.contradicts(head.validator):
-            return Changed("the content at this address has changed", head.validator)
+            return OtherRepresentation("the content at this address has changed", head.validator)
         return WrongLength(length, _page_hint(head))
     if asked.validator.contradicts(head.validator):
-        return Changed("the content at this address has changed", head.validator)
+        return OtherRepresentation("the content at this address has changed", head.validator)
     return Whole(length, head.validator, framed=chunked or length is not None)
 
 
@@ -290,14 +308,13 @@ _ADVICE = {
 def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
     status = head.status
     if status in _RANGE_ONLY and asked.wanted is not None and not asked.ranges_proven:
-        return NoRanges(f"status {status} to a ranged request")
+        return UnusableRange(f"status {status} to a ranged request")
     phrase = _ADVICE.get(status)
     reason = f"status {status}" + (f": {phrase}" if phrase else "")
     if is_transient(status):
-        retry_after = parse_retry_after(head.get("retry-after"), head.get("date"))
-        return Refused(status, reason, transient=True, retry_after=retry_after)
+        return ErrorStatus(status, reason, parse_retry_after(head.get("retry-after"), head.get("date")))
     if 400 <= status < 600:
-        return Refused(status, reason, transient=False)
+        return ErrorStatus(status, reason)
     return Broken(f"status {status}, which answers nothing we asked")
 
 
@@ -332,7 +349,7 @@ def _stated_otherwise(asked: Asked, head: ResponseHead) -> Checksum | None:
 
 
 def _page_hint(head: ResponseHead) -> str:
-    if "html" in (head.get("content-type") or "").lower():
+    if head.is_page:
         return "it sent a web page: a login, an error page or a captive portal?"
     return ""
 

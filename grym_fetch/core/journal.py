@@ -1,17 +1,17 @@
-"""The journal: which pieces of a part file were written, so that a later process can go on where this one stopped.
+"""The journal: which pieces of a part file were written, so that a later process can resume where this one stopped.
 
-Rules: append only. Every record is one line of text, ``crc32 json``, and the checksum is chained: it covers the line
-and, through its start value, every line before it. So a journal that was cut, flipped, zero-filled or spliced is valid
-up to the first damaged byte and not one record further. A record claims; it proves nothing: each piece carries a digest
-of its bytes, and whoever resumes compares it with what the disk holds. No address is stored, only its hash.
+Rules: append only. Every record is one line (see checked_lines.py), and its checksum is chained: it covers the line
+and, through its start value, every line before it. So a journal that was cut off, flipped, zero-filled or spliced is
+valid up to the first damaged byte and not one record further. A record claims; it proves nothing: each piece has a
+digest of its bytes, which is compared with the disk on resuming. No address is stored, only its hash.
 
 A line is ``<8 hex digits> <JSON object>\\n`` with one of these objects, the first one always a header::
 
-    {"journal": 1, "asset": "…"}                         the fingerprint of what is being fetched
-    {"size": 1048576}                                    the content's length, once learned
+    {"journal": 1, "asset": "…"}                         names the content that is being fetched
+    {"size": 1048576}                                    the content's length, once known
     {"origin": 0, "address": "…", "etag": …, "modified": …, "server": "…"}
     {"piece": [start, length, "xxh3-128", origin]}
-    {"void": [start, stop]}                              earlier claims that touch this stretch are void
+    {"void": [start, stop]}                              earlier claims that touch this range are void
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from dataclasses import dataclass, field
 
 import xxhash
 
+from grym_fetch.core.checked_lines import chain_of, decode_line, encode_line
 from grym_fetch.core.http import NO_VALIDATOR, Validator
 from grym_fetch.core.ranges import ByteRange
 
 JOURNAL_VERSION = 1
-MAX_LINE = 4096
-MAX_PIECE = 64 * 1024 * 1024
+MAX_LINE_BYTES = 4096
+MAX_PIECE_BYTES = 64 * 1024 * 1024
 _MAX_POSITION = 1 << 62
 _SEED = zlib.crc32(b"grym-fetch journal")
 
 
 def piece_digest(data: bytes | memoryview) -> str:
-    """Return the XXH3-128 digest of a piece in hex: fast as memory, and wide enough that no accident passes it."""
+    """Return the XXH3-128 digest of a piece in hex: as fast as memory, and wide enough to catch any accident."""
     return xxhash.xxh3_128_hexdigest(data)
 
 
@@ -47,7 +48,7 @@ def address_hash(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of the content that was written, with the digest of its bytes and the origin they came from."""
+    """A range of the content that was written, with the digest of its bytes and the origin they came from."""
 
     start: int
     stop: int
@@ -56,7 +57,7 @@ class Piece:
 
     @property
     def range(self) -> ByteRange:
-        """Where it lies."""
+        """The range it covers."""
         return ByteRange(self.start, self.stop)
 
 
@@ -70,14 +71,14 @@ class PieceTable:
             self.add(piece)
 
     def add(self, piece: Piece) -> None:
-        """Put a piece in."""
+        """Add a piece."""
         if self._starts:
             self.drop(piece.start, piece.stop)
         insort(self._starts, piece.start)
         self._by_start[piece.start] = piece
 
     def drop(self, start: int, stop: int) -> list[Piece]:
-        """Take out every piece that has a byte in ``[start, stop)``, and return them."""
+        """Remove every piece that has a byte in ``[start, stop)``, and return them."""
         at = bisect_left(self._starts, start)
         if at and self._by_start[self._starts[at - 1]].stop > start:
             at -= 1
@@ -118,18 +119,18 @@ class JournalState:
 
 
 class JournalEncoder:
-    """Makes records. Holds the chain, so one encoder writes one journal, in order."""
+    """Makes records. It holds the chain, so one encoder writes one journal, in order."""
 
     def __init__(self, chain: int = _SEED) -> None:
         self._chain = chain
 
     def _line(self, record: dict[str, object]) -> bytes:
-        text = json.dumps(record, separators=(",", ":"), ensure_ascii=True).encode("ascii")
-        self._chain = zlib.crc32(text, self._chain)
-        return b"%08x %s\n" % (self._chain, text)
+        line = encode_line(record, self._chain)
+        self._chain = chain_of(line)
+        return line
 
     def header(self, asset: str) -> bytes:
-        """The first record: the fingerprint of what is fetched."""
+        """The first record: what names the content that is being fetched."""
         return self._line({"journal": JOURNAL_VERSION, "asset": asset})
 
     def size(self, size: int) -> bytes:
@@ -149,7 +150,7 @@ class JournalEncoder:
         )
 
     def piece(self, piece: Piece) -> bytes:
-        """A piece that is written."""
+        """A piece that was written."""
         return self._line({"piece": [piece.start, piece.stop - piece.start, piece.digest, piece.origin]})
 
     def void(self, start: int, stop: int) -> bytes:
@@ -167,27 +168,22 @@ def read_journal(data: bytes) -> JournalState:
     state = JournalState()
     at = 0
     while True:
-        end = data.find(b"\n", at, at + MAX_LINE)
+        end = data.find(b"\n", at, at + MAX_LINE_BYTES)
         if end < 0:
             return state
         line = data[at:end]
-        text = line[9:]
-        chain = zlib.crc32(text, state.chain)
-        if line[:9] != b"%08x " % chain:
-            return state
         try:
-            record = json.loads(text)
-            understood = _apply(state, record)
-        except (ValueError, TypeError, KeyError, RecursionError):
+            understood = _apply(state, decode_line(line, state.chain))
+        except ValueError:
             understood = False
         if not understood:
             return state
         at = end + 1
-        state.valid_bytes, state.chain = at, chain
+        state.valid_bytes, state.chain = at, chain_of(line)
 
 
-def _apply(state: JournalState, record: dict[str, object]) -> bool:
-    """Take one record in; False if it is none that this version writes."""
+def _apply(state: JournalState, record: object) -> bool:
+    """Take in one record; False if it is not one that this version writes."""
     match record:
         case {"journal": 1, "asset": str(asset)} if state.asset is None:
             state.asset = asset
@@ -195,14 +191,18 @@ def _apply(state: JournalState, record: dict[str, object]) -> bool:
             return False
         case {"size": int(size)} if 0 <= size < _MAX_POSITION:
             state.size = size
-        case {"origin": int(number), "address": str(address), "etag": etag, "modified": modified} if _is_optional_text(
-            etag
-        ) and _is_optional_text(modified):
+        case {
+            "origin": int(number),
+            "address": str(address),
+            "etag": str() | None as etag,
+            "modified": str() | None as modified,
+            **others,
+        }:
             # Journals of the first versions do not say which server it was.
-            server = str(record.get("server", ""))
-            state.origins[number] = OriginRecord(address, Validator(etag, modified, server))  # type: ignore[arg-type]
+            server = str(others.get("server", ""))
+            state.origins[number] = OriginRecord(address, Validator(etag, modified, server))
         case {"piece": [int(start), int(length), str(digest), int(origin)]} if (
-            0 <= start < _MAX_POSITION and 0 < length <= MAX_PIECE and len(digest) == 32
+            0 <= start < _MAX_POSITION and 0 < length <= MAX_PIECE_BYTES and len(digest) == 32
         ):
             if state.size is not None and start + length > state.size:
                 return False
@@ -212,7 +212,3 @@ def _apply(state: JournalState, record: dict[str, object]) -> bool:
         case _:
             return False
     return True
-
-
-def _is_optional_text(value: object) -> bool:
-    return value is None or isinstance(value, str)

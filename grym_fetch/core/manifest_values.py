@@ -11,7 +11,7 @@ import re
 import unicodedata
 from urllib.parse import urlsplit
 
-from grym_fetch.core.text import safe_text
+from grym_fetch.core.text import UNSAFE_CATEGORIES, safe_text
 
 MAX_ID_LENGTH = 200
 MAX_SIZE = 2**63 - 1
@@ -24,8 +24,7 @@ URL_RULE = "an http:// or https:// address"
 ID_RULE = f"a string of 1 to {MAX_ID_LENGTH} characters"
 LABEL_RULE = "a string that is not empty"
 
-_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_NOT_IN_URLS = frozenset({*_UNSAFE_CATEGORIES, "Zs"})
+_NOT_IN_URLS = frozenset({*UNSAFE_CATEGORIES, "Zs"})
 # What nearly every id and address looks like; whatever else is read part by part.
 _COMMON_ID = re.compile(rf"[\w.][\w.-]{{0,{MAX_ID_LENGTH - 1}}}", re.ASCII)
 _COMMON_URL = re.compile(r"https?://[a-z0-9]++(?:[.-][a-z0-9]++)*+(?::[1-9][0-9]{0,3})?+(?P<rest>[/?#][!-\[\]-~]*+)?+")
@@ -130,6 +129,6 @@ def check_label(text: str) -> str:
         raise ValueError(f"is empty; allowed: {LABEL_RULE}")
     if not (text.isascii() and text.isprintable()):
         for char in text:
-            if unicodedata.category(char) in _UNSAFE_CATEGORIES:
+            if unicodedata.category(char) in UNSAFE_CATEGORIES:
                 raise ValueError(f"has a control or invisible character ({safe_text(char)})")
     return text

@@ -1,9 +1,10 @@
-"""The origins of one asset: who is asked now, who may be asked later, who never again.
+"""The origins of one asset: which one is asked now, which may be asked later, which never again.
 
-Rules: they are asked in the manifest's order, one at a time, and kept until they fail; or, if that is wanted, all
-together, each in proportion to its speed. Failures are counted once an
-outage, not once a connection: an attempt that began before the last counted failure adds nothing. Real progress (a
-piece) renews an origin's budget; a few bytes do not.
+Rules: origins are asked in the manifest's order, one at a time, and each is kept until it fails; or, where the user
+wants that, all together, each in proportion to its speed. Failures are counted once an outage, not once a connection:
+an attempt that began before the last counted failure adds nothing. Real progress (a piece) renews an origin's budget of
+retries; a few bytes do not. Everyone may read an `Origin`, but it changes only through its methods, each of which says
+what happened.
 """
 
 from __future__ import annotations
@@ -15,95 +16,210 @@ from dataclasses import dataclass, field
 from yarl import URL
 
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import GrymFetchError, LengthMismatch, OriginFailure
+from grym_fetch.core.errors import (
+    GrymFetchError,
+    IntegrityError,
+    LengthMismatch,
+    OriginFailure,
+    Stalled,
+    TransferError,
+)
 from grym_fetch.core.http import NO_VALIDATOR, Validator
-from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, Step, next_step
+from grym_fetch.core.policy import Decision, GiveUp, Leave, Retry, RetryPolicy, next_step
 from grym_fetch.core.segments import MIB
 from grym_fetch.core.text import redact_url
 
-CRAWL = 1024.0
-"""Bytes per second, over all connections to an origin. One that is slower for long is left, if there is another."""
-PROGRESS = 2 * MIB
-"""Bytes that count as progress: they renew an origin's budget of retries."""
+CRAWL_BYTES_PER_S = 1024.0
+"""Over all connections to an origin. One that is slower for long is left, if there is another."""
+PROGRESS_BYTES = 2 * MIB
+"""What counts as progress: so many bytes renew an origin's budget of retries."""
+MAX_CHANGES = 2
+"""After this many changes of content an origin's validators are taken for noise, and only the checksum decides."""
 
 
 @dataclass(eq=False, slots=True)
 class Origin:
-    """One address an asset can come from, with what is known of it. Times are monotonic seconds."""
+    """One address an asset can come from, with what is known about it. Times are monotonic seconds."""
 
     number: int
     url: str
-    validator: Validator = NO_VALIDATOR
-    ranges: bool | None = None
-    """Whether it serves ranges; None before it was asked."""
-    target: URL | None = None
+    validator: Validator = field(default=NO_VALIDATOR, init=False)
+    ranges: bool | None = field(default=None, init=False)
+    """Whether it serves ranges that are of use; None until it was asked."""
+    target: URL | None = field(default=None, init=False)
     """Where its redirects led; asked directly until it expires or fails."""
-    server: str = ""
-    """Stands for the one that served it last, at the end of the redirects."""
-    is_mixed: bool = False
-    """Whether what it gave in this run came from several servers: then it may be that only one of them was wrong."""
-    target_is_own: bool = True
+    target_is_own: bool = field(default=True, init=False)
     """Whether every hop on the way there was at this origin itself: then its credentials go along."""
-    failures: int = 0
-    failed_at: float = float("-inf")
-    ready_at: float = float("-inf")
-    last_error: GrymFetchError | None = None
-    is_out: bool = False
-    changes: int = 0
+    server: str = field(default="", init=False)
+    """Stands for the server that answered last, at the end of the redirects."""
+    is_mixed: bool = field(default=False, init=False)
+    """Whether its bytes in this run came from several servers: then perhaps only one of those is wrong."""
+    failures: int = field(default=0, init=False)
+    """Since it last made progress, an outage counted once."""
+    ready_at: float = field(default=float("-inf"), init=False)
+    last_error: GrymFetchError | None = field(default=None, init=False)
+    is_out: bool = field(default=False, init=False)
+    """Whether it is not asked again in this run."""
+    changes: int = field(default=0, init=False)
     """How often its content changed while we fetched."""
-    range_faults: int = 0
-    sent_page: bool = False
+    has_sent_page: bool = field(default=False, init=False)
     """Whether it sent a web page: the likely reason for a wrong checksum."""
-    digest: Checksum | None = None
+    digest: Checksum | None = field(default=None, init=False)
     """The digest of its whole content, where that is known and wrong."""
-    rate: float | None = None
+    rate: float | None = field(default=None, init=False)
     """One connection's speed, in bytes per second, smoothed."""
-    is_slow: bool = False
+    has_crawled: bool = field(default=False, init=False)
     """Whether it was left because it crawled. That happens to each once: then the line is slow, or all of them are."""
-    wait: float = 0.0
-    """Seconds from a request to the first byte, at the worst of late."""
-    _progress: int = field(default=0, repr=False)
+    wait: float = field(default=0.0, init=False)
+    """Seconds from a request to the first byte, at the recent worst."""
+    _progress: int = field(default=0, init=False, repr=False)
+    _range_faults: int = field(default=0, init=False, repr=False)
+    _failed_at: float = field(default=float("-inf"), init=False, repr=False)
+
+    # -- what is read -----------------------------------------------------------------------------------------------
 
     @property
     def shown(self) -> str:
         """Its address without secrets."""
         return redact_url(self.url)
 
-    def delivered(self, count: int) -> None:
-        """Take note of bytes that came from here."""
+    @property
+    def last_reason(self) -> str:
+        """Why it failed last, without its address; empty if it never failed."""
+        error = self.last_error
+        return error.reason if isinstance(error, TransferError) else str(error or "")
+
+    @property
+    def is_unsteady(self) -> bool:
+        """Whether its content changed so often that its validators mean nothing."""
+        return self.changes >= MAX_CHANGES
+
+    # -- what happened: where it leads, and what it serves ----------------------------------------------------------
+
+    def resolved(self, target: URL | None, *, is_own: bool) -> None:
+        """Its redirects ended at ``target``; None where it answered itself."""
+        self.target = target
+        self.target_is_own = is_own
+
+    def lost_target(self, target: URL) -> None:
+        """``target`` has expired. All workers meet the same expiry: a later one must not forget a fresh address."""
+        if self.target is target:
+            self.target = None
+
+    def served_by(self, server: str, *, has_given: bool) -> None:
+        """Another server than before answered for it. ``has_given``: an earlier one had sent bytes in this run."""
+        self.server = server
+        self.is_mixed = self.is_mixed or has_given
+
+    def identified(self, validator: Validator) -> None:
+        """It said what names its representation, now or to an earlier process."""
+        self.validator = validator
+
+    def changed(self) -> None:
+        """It serves another representation than before."""
+        self.changes += 1
+        self.validator = NO_VALIDATOR
+
+    def proved_ranges(self) -> None:
+        """It served a range that can be used."""
+        self.ranges = True
+
+    def refused_range(self) -> bool:
+        """It refused a range, or sent other bytes. Return whether to ask it for everything in one response now.
+
+        Where ranges have worked, once is a fault; twice, or at the very first, it means that there are none.
+        """
+        self._range_faults += 1
+        return self.ranges is None or (self.ranges and self._range_faults >= 2)
+
+    def lost_ranges(self) -> None:
+        """From now on it is asked for everything in one response."""
+        self.ranges = False
+
+    def sent_page(self) -> None:
+        """It sent a web page."""
+        self.has_sent_page = True
+
+    def stated(self, digest: Checksum) -> None:
+        """It said itself that its whole content has this digest, which is not the right one."""
+        self.digest = digest
+
+    # -- what happened: bytes ---------------------------------------------------------------------------------------
+
+    def progressed(self, count: int) -> None:
+        """So many bytes that were missing came from here."""
         self._progress += count
-        if self._progress >= PROGRESS:
+        if self._progress >= PROGRESS_BYTES:
             self._progress = 0
             self.failures = 0
 
     def waited(self, seconds: float) -> None:
-        """Take note of how long a first byte took, or takes at least."""
+        """A first byte took this long, or takes at least so long."""
         self.wait = max(seconds, 0.7 * self.wait)
 
     def measured(self, count: int, seconds: float) -> None:
-        """Take note of one connection's speed."""
+        """One connection brought so many bytes in this time."""
         if seconds > 0 and count > 0:
             rate = count / seconds
             self.rate = rate if self.rate is None else 0.6 * self.rate + 0.4 * rate
 
+    def crawled(self, seconds: float) -> None:
+        """It was left because it crawled for so long."""
+        self.has_crawled = True
+        self.last_error = Stalled(self.url, f"slower than {CRAWL_BYTES_PER_S / 1024:g} KiB/s for {seconds:g} s")
+
+    # -- what happened: failures ------------------------------------------------------------------------------------
+
+    def failed(self, error: GrymFetchError, *, began: float, now: float) -> bool:
+        """An attempt failed that began at ``began``. Return whether that counts: an outage is counted once."""
+        self.last_error = error
+        if self.is_out or began < self._failed_at:
+            return False
+        self._failed_at = now
+        self.failures += 1
+        self.target = None  # the next chain may end at a server that works
+        return True
+
+    def postponed(self, until: float) -> None:
+        """It is not to be asked before ``until``; what was set for later stays."""
+        self.ready_at = max(self.ready_at, until)
+
+    def given_up(self) -> None:
+        """It is not asked again in this run."""
+        self.is_out = True
+
+    def mismatched(self, digest: Checksum, wanted: Checksum) -> None:
+        """All bytes came from here, and their digest is wrong: asking again would not mend it."""
+        self.digest = digest
+        self.last_error = IntegrityError(f"what it sent has the digest {digest}, not {wanted}")
+        self.given_up()
+
+    def restarted(self) -> None:
+        """All that it gave is given up and asked for once more, in the hope that one server sends it."""
+        self.is_mixed = False
+
+    def recalled(self) -> None:
+        """It is wanted now, whatever delay it had."""
+        self.ready_at = float("-inf")
+
 
 class Origins:
-    """All origins of one asset, and the one that is asked now, or first. ``together``: the others are asked as well."""
+    """All origins of one asset, and the current one, which is asked first. ``together``: the others are asked, too."""
 
     def __init__(self, urls: Sequence[str], *, together: bool = False) -> None:
         self.all = tuple(Origin(number, url) for number, url in enumerate(urls))
         self.current = self.all[0]
         self.together = together and len(self.all) > 1
-        self._crawls: tuple[Origin, float] | None = None
-        """Who crawls, and since when."""
+        self._crawling: tuple[Origin, float] | None = None
+        """The one that crawls, and since when."""
 
     @property
     def usable(self) -> list[Origin]:
-        """Those that may still be asked."""
+        """Those that may still be asked in this run."""
         return [origin for origin in self.all if not origin.is_out]
 
     def to_ask(self, now: float, at_work: Mapping[Origin, int]) -> list[Origin]:
-        """Whom the next request may go to, the best first. ``at_work``: how many connections each has."""
+        """Where the next request may go, the best first. ``at_work``: how many connections each has."""
         if not self.together:
             return [] if self.current.is_out or self.current.ready_at > now else [self.current]
         ready = [origin for origin in self.usable if origin.ready_at <= now]
@@ -112,29 +228,39 @@ class Origins:
         fastest = max((origin.rate or 0.0 for origin in self.all), default=0.0)
 
         def seats(origin: Origin) -> tuple[float, int]:
-            # Connections go to origins as seats go to parties: the highest quotient has the next one (d'Hondt). Who was
-            # not measured yet counts as fast, so that it is.
+            # Connections go to origins as seats go to parties: the highest quotient gets the next one (d'Hondt). One
+            # that was not measured yet counts as fast, so that it will be.
             rate = origin.rate or fastest or 1.0
             return -rate / (at_work.get(origin, 0) + 1), origin.number
 
         return sorted(sharing or ready, key=seats)
 
+    def turn_to(self, origin: Origin) -> None:
+        """Make this one the current one."""
+        self.current = origin
+
+    def trust(self, origin: Origin) -> None:
+        """From now on this one alone answers for all bytes."""
+        self.current = origin
+        self.together = False
+        origin.recalled()
+
     def who_is_faster(self, rate: float, now: float, patience: float) -> Origin | None:
-        """Take note of the speed of the one that is asked now; return whom to ask instead if it has crawled for long.
+        """Note the speed of the current one; return the one to ask instead if it has crawled for too long.
 
         ``rate`` in bytes per second, ``patience`` in seconds. Against a mirror that keeps us busy with a few bytes now
         and then. Where they are asked together, the idle ones take over by themselves.
         """
-        if self.together or rate >= CRAWL:
-            self._crawls = None
+        if self.together or rate >= CRAWL_BYTES_PER_S:
+            self._crawling = None
             return None
-        if self._crawls is None or self._crawls[0] is not self.current:
-            self._crawls = (self.current, now)
-        others = [origin for origin in self.usable if not origin.is_slow and origin.ready_at <= now]
+        if self._crawling is None or self._crawling[0] is not self.current:
+            self._crawling = (self.current, now)
+        others = [origin for origin in self.usable if not origin.has_crawled and origin.ready_at <= now]
         fresh = min((o for o in others if o is not self.current), key=lambda o: (o.failures, o.number), default=None)
-        if fresh is None or now - self._crawls[1] < patience:
+        if fresh is None or now - self._crawling[1] < patience:
             return None
-        self.current.is_slow = True
+        self.current.crawled(patience)
         return fresh
 
     def failed(
@@ -146,32 +272,28 @@ class Origins:
         now: float,
         policy: RetryPolicy,
         jitter: float,
-    ) -> Step | None:
-        """Take note of a failure and decide what follows. None if this outage was counted already."""
-        origin.last_error = error
-        if origin.is_out or began < origin.failed_at:
+    ) -> Decision | None:
+        """Note a failure and decide what follows. None if its outage was counted already."""
+        if not origin.failed(error, began=began, now=now):
             return None
-        origin.failed_at = now
-        origin.failures += 1
-        origin.target = None  # the next chain may end at a server that works
         alternatives = any(other is not origin and other.ready_at <= now for other in self.usable)
-        step = next_step(error, failures=origin.failures, alternatives=alternatives, policy=policy, jitter=jitter)
-        match step:
+        decision = next_step(error, failures=origin.failures, alternatives=alternatives, policy=policy, jitter=jitter)
+        match decision:
             case Retry(delay=delay) | Leave(delay=delay):
-                origin.ready_at = max(origin.ready_at, now + delay)
+                origin.postponed(now + delay)
             case GiveUp():
-                origin.is_out = True
-        return step
+                origin.given_up()
+        return decision
 
     def choose(self, now: float) -> Origin | None:
-        """The origin to turn to when the current one is left: the best that is ready, else the one ready first."""
+        """The origin to turn to when the current one is left: the best that is ready, else the first to be ready."""
         usable = self.usable
         if not usable:
             return None
         return min(usable, key=lambda o: (max(o.ready_at - now, 0.0), o.failures, o.number))
 
     def agreement(self) -> str:
-        """Advice where two or more have the same other content than the manifest names; empty if there are none."""
+        """Advice where two or more agree on other content than the manifest names; otherwise empty."""
         digests = Counter(str(origin.digest) for origin in self.all if origin.digest is not None)
         lengths = Counter(o.last_error.actual for o in self.all if isinstance(o.last_error, LengthMismatch))
         for what, found in (("checksum", digests), ("size", lengths)):

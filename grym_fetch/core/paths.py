@@ -1,8 +1,7 @@
 """Where an asset may lie inside the assets folder.
 
-Rules: a path is relative, in POSIX form, and means the same file under POSIX and Windows rules whatever
-system this runs on, so that a manifest that is accepted here is accepted everywhere. What is doubtful is
-refused, never repaired.
+Rules: a path is relative, in POSIX form, and means the same file under POSIX and Windows rules, whatever system this
+runs on, so that a manifest that is accepted here is accepted everywhere. A doubtful path is refused, never repaired.
 """
 
 from __future__ import annotations
@@ -12,22 +11,21 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from grym_fetch.core.text import safe_text
+from grym_fetch.core.text import UNSAFE_CATEGORIES, safe_text
 
 STATE_FOLDER = ".grym-fetch"
-"""Folder in the assets folder that holds our own state."""
+"""The folder in the assets folder that holds our own state."""
 STAND_IN_FOLDER = "minimal"
-"""Folder in the assets folder that holds the small stand-ins."""
+"""The folder in the assets folder that holds the small stand-ins."""
 MOVED_FILES = "asset-manifest.json"
-"""File in the external assets folder that records what was moved there."""
+"""The file in the external folder that records what was moved there."""
 
 MAX_PATH_BYTES = 1024
-"""Longest path in UTF-8, relative to the assets folder."""
+"""The longest path, relative to the assets folder, in UTF-8."""
 MAX_SEGMENT_BYTES = 240
-"""Longest file or folder name in UTF-8: file systems take 255, and staging adds its own ending."""
+"""The longest file or folder name, in UTF-8: file systems allow 255, and a temporary name is longer."""
 
-# What nearly every path looks like, and no device or reserved name does; whatever else is looked at part by
-# part.
+# Nearly every path matches this, and no device or reserved name does; any other path is checked part by part.
 _COMMON = re.compile(
     r"(?!minimal|asset-)(?:(?!con|prn|aux|nul|com|lpt)[a-z0-9_]++(?:[.-]++[a-z0-9_]++)*+(?:/(?!$)|$))++",
     re.IGNORECASE | re.ASCII,
@@ -39,13 +37,6 @@ _ENCODED = re.compile(r"%(?:2f|5c|00)", re.IGNORECASE)
 _ENCODED_DOT = re.compile(r"%2e", re.IGNORECASE)
 # Win32 "Naming Files, Paths, and Namespaces": these are devices in every folder, with any extension.
 _DEVICE = re.compile(r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9¹²³]) *(?:\.|$)", re.IGNORECASE)
-_UNSAFE_CATEGORIES = {
-    "Cc": "a control character",
-    "Cf": "an invisible format character",
-    "Cs": "half of a surrogate pair",
-    "Zl": "a line separator",
-    "Zp": "a paragraph separator",
-}
 
 
 class Collision(NamedTuple):
@@ -94,7 +85,7 @@ def _check_characters(path: str) -> None:
             raise ValueError("has a control character")
         return
     for char in path:
-        if found := _UNSAFE_CATEGORIES.get(unicodedata.category(char)):
+        if found := UNSAFE_CATEGORIES.get(unicodedata.category(char)):
             raise ValueError(f"has {found} ({safe_text(char)})")
 
 
@@ -129,8 +120,8 @@ def _check_reserved(segments: list[str]) -> None:
 def collision_key(path: str) -> str:
     """Return what two paths have in common when some file system takes them for one.
 
-    Canonical caseless matching (Unicode 3.13, D145): case and the choice of composed or decomposed letters
-    differ between Linux, macOS and Windows.
+    Canonical caseless matching (Unicode 3.13, D145): Linux, macOS and Windows differ in whether they tell case and
+    composed from decomposed letters apart.
     """
     if path.isascii():
         return path.lower()
@@ -140,14 +131,14 @@ def collision_key(path: str) -> str:
 def find_collisions(paths: Sequence[str]) -> list[Collision]:
     """Return which of ``paths`` cannot exist together, each with the nearest it clashes with.
 
-    Two paths clash if their `collision_key` is the same, or if one would have to be a folder for the other. A
-    path is reported with the first one equal to it, else with the closest folder above it that is a file; so
-    there are at most as many collisions as paths, and they take O(n log n) string comparisons to find.
+    Two paths clash if their `collision_key` is the same, or if one would have to be a folder for the other. A path is
+    reported with the first one equal to it, else with the closest file above it that would have to be a folder; so
+    there are at most as many collisions as paths, found with O(n log n) string comparisons.
     """
     keys = [collision_key(path) for path in paths]
     parts = [key.split("/") for key in keys]
-    # Compared part by part, a folder comes right before all that lies in it; sorting is stable, so the
-    # earliest of equal paths comes first. The open folders above the current path form a stack.
+    # Compared part by part, a folder comes right before everything in it; sorting is stable, so the earliest of equal
+    # paths comes first. The open folders above the current path form a stack.
     above: list[int] = []
     collisions: list[Collision] = []
     for index in sorted(range(len(paths)), key=parts.__getitem__):

@@ -1,9 +1,9 @@
 """What to do after a failure, and when: decided here, in one place, without a clock and without chance of its own.
 
-Rules: three kinds of failure. *Permanent*: the origin is not asked again in this run. *Transient*: it is asked again
-after a delay, or left for another origin. *Local* ones (`StorageError`) never come here: no origin can mend a full
-disk. Delays grow exponentially with full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog,
-2015). Budgets are finite; only real progress renews them.
+Rules: there are three kinds of failure. *Permanent*: the origin is not asked again in this run. *Transient*: it is
+asked again after a delay, or left for another origin. *Local* (`StorageError`): these never come here, since no origin
+can mend a full disk. Delays grow exponentially with full jitter (Brooker, "Exponential Backoff And Jitter", AWS
+Architecture Blog, 2015). Budgets are finite; only real progress renews them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from grym_fetch.core.errors import (
     Throttled,
     TooManyRedirects,
 )
-from grym_fetch.core.http import MAX_RETRY_AFTER, is_transient
+from grym_fetch.core.http import MAX_RETRY_AFTER_S, is_transient
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class GiveUp:
     """Do not ask this origin again in this run."""
 
 
-Step = Retry | Leave | GiveUp
+Decision = Retry | Leave | GiveUp
 
 
 def backoff(attempt: int, policy: RetryPolicy, jitter: float) -> float:
@@ -71,7 +71,9 @@ def is_permanent(error: GrymFetchError) -> bool:
     return isinstance(error, CertificateRejected | IntegrityError | PolicyRefused | TooManyRedirects)
 
 
-def next_step(error: GrymFetchError, *, failures: int, alternatives: bool, policy: RetryPolicy, jitter: float) -> Step:
+def next_step(
+    error: GrymFetchError, *, failures: int, alternatives: bool, policy: RetryPolicy, jitter: float
+) -> Decision:
     """Decide what follows a failure.
 
     ``failures`` counts those on this origin since it last made progress, this one included; ``alternatives`` says
@@ -87,10 +89,10 @@ def next_step(error: GrymFetchError, *, failures: int, alternatives: bool, polic
         return GiveUp()
     delay = backoff(failures, policy, jitter)
     if isinstance(error, Throttled) and error.retry_after is not None:
-        # Told to wait: at least that long, with a little jitter so that all clients do not come back at once.
-        delay = min(error.retry_after, MAX_RETRY_AFTER) + delay * 0.1
+        # Asked to wait: at least that long, with a little jitter so that not all clients come back at once.
+        delay = min(error.retry_after, MAX_RETRY_AFTER_S) + delay * 0.1
     # A server that does not answer at all, or wants to be left alone, is left at once. One that broke off gets a
-    # second chance first: most such breaks are passing, and its connection is known to be good.
+    # second chance first: most such breaks pass, and the way to it is known to be good.
     if alternatives and (failures >= 2 or isinstance(error, ConnectFailed | Throttled | BadResponse)):
         return Leave(delay)
     return Retry(failures, delay)
@@ -103,7 +105,7 @@ class TokenBucket:
         self._rate = rate
         self._free_at = now
 
-    def take(self, count: int, now: float) -> float:
+    def spend(self, count: int, now: float) -> float:
         """Account for ``count`` bytes that came at ``now``; return the seconds to wait before reading on."""
         # At most a tenth of a second of unused time is saved up: a limit is a limit, not an average over the hour.
         self._free_at = max(self._free_at, now - 0.1) + count / self._rate

@@ -11,12 +11,12 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-RATE_WINDOW = 5.0
-"""Seconds of the past that the rate is averaged over."""
-SAMPLE_INTERVAL = 0.1
-"""Seconds between two samples: bounds the memory of a meter and the rate of its reports."""
-PACE_SECONDS = 0.4
-"""How fast the past is forgotten by a `Pace`: bytes that came so long ago count for a third."""
+RATE_WINDOW_S = 5.0
+"""The rate is averaged over this much of the past."""
+SAMPLE_INTERVAL_S = 0.1
+"""Between two samples: bounds the memory of a meter and the rate of its reports."""
+PACE_S = 0.4
+"""How fast a `Pace` forgets: bytes that came this long ago count for a third."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class Meter:
         self._total = total
         self._on_hand = self._clamped(max(self._on_hand, on_hand))
         self._received = received
-        if now - self._samples[-1][0] >= SAMPLE_INTERVAL:
+        if now - self._samples[-1][0] >= SAMPLE_INTERVAL_S:
             self._samples.append((now, received))
-            while len(self._samples) > 2 and now - self._samples[1][0] >= RATE_WINDOW:
+            while len(self._samples) > 2 and now - self._samples[1][0] >= RATE_WINDOW_S:
                 self._samples.popleft()
 
     def is_due(self, now: float) -> bool:
-        """True at most once per `SAMPLE_INTERVAL`: whether a report is worth making now."""
-        if now - self._reported_at < SAMPLE_INTERVAL:
+        """True at most once per `SAMPLE_INTERVAL_S`: whether a report is worth making now."""
+        if now - self._reported_at < SAMPLE_INTERVAL_S:
             return False
         self._reported_at = now
         return True
@@ -66,7 +66,7 @@ class Meter:
     def read(self, now: float) -> Progress:
         """Return the state at ``now``."""
         since, received = self._samples[0]
-        start = now - RATE_WINDOW
+        start = now - RATE_WINDOW_S
         if since < start and len(self._samples) > 1:
             # The window begins between two samples.
             later, more = self._samples[1]
@@ -90,10 +90,10 @@ class Pace:
 
     def advance(self, now: float, count: int) -> None:
         """So many bytes have come."""
-        self._weighted = self._weighted * math.exp((self._at - now) / PACE_SECONDS) + count
+        self._weighted = self._weighted * math.exp((self._at - now) / PACE_S) + count
         self._at = now
 
     def rate(self, now: float) -> float:
         """Bytes per second."""
-        weight = -math.expm1((self._began - now) / PACE_SECONDS) * PACE_SECONDS
-        return self._weighted * math.exp((self._at - now) / PACE_SECONDS) / weight if weight > 0 else 0.0
+        weight = -math.expm1((self._began - now) / PACE_S) * PACE_S
+        return self._weighted * math.exp((self._at - now) / PACE_S) / weight if weight > 0 else 0.0

@@ -70,13 +70,6 @@ class IntervalSet:
         self._starts[first:last] = [start for start, _ in members]
         self._stops[first:last] = [stop for _, stop in members]
 
-    def covers(self, start: int, stop: int) -> bool:
-        """Whether every byte of ``[start, stop)`` is in. True for an empty one."""
-        if start >= stop:
-            return True
-        at = bisect_right(self._starts, start) - 1
-        return at >= 0 and self._stops[at] >= stop
-
     def run_from(self, start: int) -> int:
         """The end of the run of members that begins at ``start``; ``start`` itself if that byte is missing."""
         at = bisect_right(self._starts, start) - 1
@@ -90,13 +83,6 @@ class IntervalSet:
         following = bisect_right(self._starts, at)
         stop = self._starts[following] if following < len(self._starts) else limit
         return ByteRange(at, min(stop, limit))
-
-    def gaps(self, limit: int) -> Iterator[ByteRange]:
-        """Every stretch of missing bytes in ``[0, limit)``, in order."""
-        gap = self.next_gap(0, limit)
-        while gap is not None:
-            yield gap
-            gap = self.next_gap(gap.stop, limit)
 
     @property
     def total(self) -> int:
@@ -130,7 +116,7 @@ _CONTENT_RANGE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class ContentRange:
+class ContentRangeField:
     """A ``Content-Range`` field (RFC 9110 section 14.4). ``range`` is None in the form ``bytes */N``."""
 
     range: ByteRange | None
@@ -142,7 +128,7 @@ def range_header(wanted: ByteRange) -> str:
     return f"bytes={wanted.start}-{wanted.stop - 1}"
 
 
-def parse_content_range(text: str) -> ContentRange | None:
+def parse_content_range(text: str) -> ContentRangeField | None:
     """Read a ``Content-Range`` field; None where RFC 9110 section 14.4 calls it invalid.
 
     Invalid are another unit, a last position before the first one, a total that ends before the last position, and
@@ -153,11 +139,11 @@ def parse_content_range(text: str) -> ContentRange | None:
         return None
     total = None if match["total"] == "*" else int(match["total"])
     if match["first"] is None:
-        return None if total is None else ContentRange(None, total)
+        return None if total is None else ContentRangeField(None, total)
     first, last = int(match["first"]), int(match["last"])
     if last < first or last >= _MOST or (total is not None and not last < total <= _MOST):
         return None
-    return ContentRange(ByteRange(first, last + 1), total)
+    return ContentRangeField(ByteRange(first, last + 1), total)
 
 
 def parse_length(text: str) -> int | None:

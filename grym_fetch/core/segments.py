@@ -1,8 +1,8 @@
-"""Which bytes still have to come, and who fetches them.
+"""Which bytes still have to come, and which connection fetches them.
 
-Rules: a byte is missing, promised to exactly one segment, or on hand; never two of these. Segments go out in file
-order and not further ahead of the hash frontier than the window, so that the digest follows closely behind. A segment
-may be cut short while it is in flight; what it has not received is missing again.
+Rules: a byte is missing, promised to exactly one segment, or on hand; never two of these. Segments are given out in
+file order and not further ahead of the hash frontier than the window, so that the digest follows closely behind. A
+segment may be cut short while it is in flight; what it has not received is missing again.
 
 `segment_length` sizes them: long enough that a request's round trip is lost in the transfer, short enough that the
 window stays small, and ever shorter towards the end, so that all connections end at about the same time (guided
@@ -31,14 +31,14 @@ class SegmentSizes:
     window: int = 64 * MIB
     """How far segments may be ahead of the hash frontier, beside one segment for each connection."""
     unsized: int = 64 * 1024 * MIB
-    """The most that is taken in of a content whose length nobody tells, neither the manifest nor the server."""
+    """The most that is read of a content whose length neither the manifest nor the server names."""
 
 
-SEGMENT_SECONDS = 2.0
-"""A segment should take about this long at the speed measured."""
-ROUND_TRIPS = 2
-"""And at least as long as so many times the wait for its first byte."""
-HOPELESS = 8.0
+SEGMENT_S = 2.0
+"""A segment should take about this long at the measured speed."""
+MIN_ROUND_TRIPS = 2
+"""And at least this many times the wait for its first byte."""
+HOPELESS_RATIO = 8.0
 """A connection this many times slower than another one is cut off when the other is idle."""
 UNBOUNDED = 1 << 62
 """Where a body ends that has no known length."""
@@ -67,14 +67,14 @@ def segment_length(
 ) -> int:
     """Return how long the next segment should be, in bytes.
 
-    ``missing`` bytes are not yet promised to anyone; ``rate`` is one connection's speed in bytes per second, None
-    before it was measured; ``wait`` the seconds from a request to its first byte.
+    ``missing`` bytes are not promised to any connection yet; ``rate`` is one connection's speed in bytes per second,
+    None before it was measured; ``wait`` the seconds from a request to its first byte.
     """
-    ideal = sizes.first if rate is None else max(int(rate * SEGMENT_SECONDS), 4 * sizes.smallest)
+    ideal = sizes.first if rate is None else max(int(rate * SEGMENT_S), 4 * sizes.smallest)
     fair = -(-missing // (2 * connections)) if connections > 1 else missing
-    worthwhile = int((rate or 0.0) * wait * ROUND_TRIPS)
+    worthwhile = int((rate or 0.0) * wait * MIN_ROUND_TRIPS)
     length = min(max(fair, worthwhile), ideal, sizes.largest)
-    # In steps of the smallest one, so that segments are whole pieces mostly.
+    # In steps of the smallest one, so that most segments are whole pieces.
     return max(sizes.smallest, length // sizes.smallest * sizes.smallest)
 
 
@@ -85,11 +85,12 @@ class Segments:
         self.size = size
         sizes = sizes or SegmentSizes()
         self._smallest = sizes.smallest
-        self.most = sizes.unsized
-        """Bytes that are taken from an origin while the size is unknown."""
+        self.unsized_limit = sizes.unsized
+        """Bytes that an origin may send while the size is unknown."""
         self.in_flight: list[Segment] = []
         self.on_hand_bytes = on_hand.total
-        self._taken = IntervalSet(on_hand)
+        self._covered = IntervalSet(on_hand)
+        """What is not missing: on hand, or promised to a segment that is not a whole stream."""
 
     @property
     def is_complete(self) -> bool:
@@ -97,43 +98,40 @@ class Segments:
         return self.size is not None and self.on_hand_bytes == self.size
 
     def learn_size(self, size: int) -> None:
-        """The length is known now: nothing beyond it is wanted from anyone."""
+        """The length is known now: nothing beyond it is wanted."""
         self.size = size
         for segment in self.in_flight:
             if segment.stop > size:
                 segment.stop = max(size, segment.position)
-        self._taken.remove(size, UNBOUNDED)
+        self._covered.remove(size, UNBOUNDED)
         promised = sum(segment.remaining for segment in self.in_flight if not segment.whole)
-        self.on_hand_bytes = self._taken.total - promised
+        self.on_hand_bytes = self._covered.total - promised
 
     @property
     def unpromised(self) -> int | None:
-        """Bytes that are neither on hand nor promised; None while the size is unknown."""
-        return None if self.size is None else self.size - self._taken.total
+        """How many bytes are neither on hand nor promised; None while the size is unknown."""
+        return None if self.size is None else self.size - self._covered.total
 
-    def take(self, *, length: int, horizon: int) -> Segment | None:
+    def promise(self, *, length: int, horizon: int) -> Segment | None:
         """Promise the first missing bytes: about ``length`` of them, beginning before ``horizon``."""
         if any(segment.whole for segment in self.in_flight):
             return None
         limit = UNBOUNDED if self.size is None else self.size
-        gap = self._taken.next_gap(0, limit)
+        gap = self._covered.next_gap(0, limit)
         if gap is None or gap.start >= horizon:
             return None
         # Never leave a crumb behind that costs a request of its own.
         stop = gap.stop if gap.length <= length + self._smallest // 4 else gap.start + length
-        return self._promise(gap.start, stop)
-
-    def take_all(self) -> Segment | None:
-        """Promise the whole content to one connection, for an origin without ranges. Only one at a time, alone."""
-        if self.in_flight or self.is_complete:
-            return None
-        segment = Segment(0, self.most if self.size is None else self.size, 0, whole=True)
+        segment = Segment(gap.start, stop, gap.start)
+        self._covered.add(gap.start, stop)
         self.in_flight.append(segment)
         return segment
 
-    def _promise(self, start: int, stop: int) -> Segment:
-        segment = Segment(start, stop, start)
-        self._taken.add(start, stop)
+    def promise_all(self) -> Segment | None:
+        """Promise the whole content to one connection, for an origin without ranges. Only while no other is at work."""
+        if self.in_flight or self.is_complete:
+            return None
+        segment = Segment(0, self.unsized_limit if self.size is None else self.size, 0, whole=True)
         self.in_flight.append(segment)
         return segment
 
@@ -144,28 +142,28 @@ class Segments:
 
     def missing_in(self, start: int, stop: int) -> ByteRange | None:
         """The first missing stretch of ``[start, stop)``: what a whole stream has to keep of it."""
-        return self._taken.next_gap(start, stop)
+        return self._covered.next_gap(start, stop)
 
     def keep(self, start: int, stop: int) -> None:
         """Bytes that a whole stream brought are on hand."""
-        self._taken.add(start, stop)
+        self._covered.add(start, stop)
         self.on_hand_bytes += stop - start
 
     def give_back(self, segment: Segment) -> None:
         """The segment's connection is done with it; what has not arrived is missing again."""
         self.in_flight.remove(segment)
         if not segment.whole:
-            self._taken.remove(segment.position, segment.stop)
+            self._covered.remove(segment.position, segment.stop)
 
     def cut(self, segment: Segment, stop: int) -> None:
         """Shorten a segment in flight, so that others can have its end."""
         stop = min(max(stop, segment.position), segment.stop)
-        self._taken.remove(stop, segment.stop)
+        self._covered.remove(stop, segment.stop)
         segment.stop = stop
 
     def lose(self, start: int, stop: int) -> None:
         """Bytes on hand turned out to be wrong: they are missing again."""
-        self._taken.remove(start, stop)
+        self._covered.remove(start, stop)
         self.on_hand_bytes -= stop - start
 
 
@@ -177,7 +175,7 @@ def share_of_slower(remaining: int, slower: float, faster: float, sizes: Segment
     """
     if faster <= 0:
         return None
-    if slower * HOPELESS < faster:
+    if slower * HOPELESS_RATIO < faster:
         return 0
     kept = int(remaining * slower / (slower + faster))
     return kept if remaining - kept >= sizes.smallest // 4 else None

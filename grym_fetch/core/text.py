@@ -1,19 +1,25 @@
 """Foreign text made safe: no secret leaves, no control character reaches a terminal or a log.
 
-Rules: an address is shown as scheme, host, port and path only, `redact_text` sees to it also where one stands in other
-text. Text from a server or a manifest is shown with every
-control, format and surrogate character escaped, so that it can neither move a cursor nor forge a line.
+Rules: an address is shown as scheme, host, port and path only; `redact_text` does so with each one in other text. Text
+from a server or a manifest is shown with every unsafe character escaped, so that it can neither move a cursor nor forge
+a line.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
-# Cc: controls, Cf: format (bidi overrides, zero width), Cs: lone surrogates, Zl and Zp: line and paragraph separators.
-_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
+UNSAFE_CATEGORIES: Mapping[str, str] = {
+    "Cc": "a control character",
+    "Cf": "an invisible format character",
+    "Cs": "half of a surrogate pair",
+    "Zl": "a line separator",
+    "Zp": "a paragraph separator",
+}
+"""What may move a cursor, hide text or forge a line, by Unicode category; Cf has the bidi overrides, for one."""
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,20}://"
 _ADDRESS = re.compile(rf"\b{_SCHEME}(?:(?!{_SCHEME})[^\s'\"<>])*")
@@ -23,12 +29,12 @@ _HOST = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 
 def safe_text(text: str, *, limit: int = 300) -> str:
     """Return ``text`` on one line, with unsafe characters escaped and at most ``limit`` characters long."""
-    # Nearly all text; looking at each character would take a tenth of a sync of 10,000 files that are there.
+    # Nearly all text; checking each character would take a tenth of the time of a sync of 10,000 files that are there.
     if len(text) <= limit and text.isprintable():
         return text
     escaped = "".join(
         char.encode("unicode_escape", "surrogatepass").decode("ascii")
-        if unicodedata.category(char) in _UNSAFE_CATEGORIES
+        if unicodedata.category(char) in UNSAFE_CATEGORIES
         else char
         for char in text[:limit]
     )
@@ -49,9 +55,9 @@ def redact_url(url: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """Return text of any origin with each address in it redacted, and without the values of fields that hold secrets.
+    """Return text with every address in it redacted, and without the values of header fields that hold secrets.
 
-    For what we did not write ourselves, such as the text of a foreign exception. A value ends with its line.
+    For text that is not ours, such as that of a foreign exception. A value ends with its line.
     """
     if "://" in text:
         text = _ADDRESS.sub(lambda found: redact_url(found[0]), text)

@@ -1,7 +1,7 @@
-"""Folders and renames, done through descriptors so that nothing can be swapped in on the way.
+"""Folders, opened through descriptors so that nothing can be swapped in on the way, and what is done with descriptors.
 
-Rules: no symlink is followed below the assets folder; every component is opened from its parent's descriptor. An
-``OSError`` becomes one of our errors here, with the path that it is about.
+Rules: no symlink is followed below the assets folder; every part of a path is opened from its parent's descriptor.
+`storage_errors` turns an ``OSError`` into one of our errors, with the path that it is about.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from grym_fetch.core.text import safe_text
 
 log = logging.getLogger(__name__)
 
-RESERVE = 1024 * 1024
-"""Bytes left free for journals and folders when space is counted."""
+RESERVE_BYTES = 1024 * 1024
+"""Kept free for journals and folders when space is counted."""
 
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""Flags to open a file that is not there yet, for writing."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# What file systems answer that have no fsync for this kind of file (SMB, some FUSE).
+# The answers of file systems that have no fsync for this kind of file (SMB, some FUSE).
 _SYNC_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOTTY})
 _CANNOT_FLUSH: set[int] = set()
-"""Devices of which this was said already."""
+"""The devices of which the log says so already."""
 _FULL = {
     errno.ENOSPC: "no space left on the device",
     errno.EDQUOT: "the disk quota is used up",
@@ -57,7 +59,7 @@ def storage_errors(path: object) -> Iterator[None]:
 
 
 def storage_error(error: OSError, path: object) -> StorageError:
-    """Return our error for one of the operating system's."""
+    """Return our error for one of the operating system."""
     number = error.errno or 0
     shown = safe_text(str(path))
     if number in _FULL:
@@ -69,7 +71,7 @@ def storage_error(error: OSError, path: object) -> StorageError:
 
 
 def sync(descriptor: int, *, data_only: bool = False) -> None:
-    """Flush a file or folder to the disk. Where the file system knows no such thing, say so once and go on.
+    """Flush a file or folder to the disk. If the file system cannot do that, log it once and go on.
 
     An error is never retried: after a failed fsync the kernel may have dropped the data and call it clean.
     """
@@ -84,10 +86,17 @@ def sync(descriptor: int, *, data_only: bool = False) -> None:
             log.warning("this file system cannot flush to the disk on demand (%s)", os.strerror(error.errno or 0))
 
 
-def close_each(*descriptors: int) -> None:
-    """Close these; where one fails, say so and close the others. It is closed all the same (close(2)).
+def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
+    """Write all of it: one call may take a part only."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
-    For descriptors on which nothing depends any more: what had to be durable was flushed, and told then.
+
+def close_each(*descriptors: int) -> None:
+    """Close these; if one fails, log it and close the others. It is closed all the same (close(2)).
+
+    For descriptors on which nothing depends any more: whatever had to be durable was flushed before.
     """
     for descriptor in descriptors:
         try:
@@ -97,15 +106,15 @@ def close_each(*descriptors: int) -> None:
 
 
 def remove_tree(folder: Path | str) -> None:
-    """Remove a folder of our own as far as possible; what stays is for `prune`."""
-    with suppress(OSError):  # of a failed close, which rmtree does not ignore
+    """Remove a folder of ours as far as possible; `prune` removes the rest."""
+    with suppress(OSError):  # from a failed close, which rmtree does not ignore
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_root(root: Path) -> None:
-    """Make the folder ``root`` and those above it, and flush it into its parent also if it was there already.
+    """Make the folder ``root`` and those above it, and flush it into its parent even if it was there already.
 
-    Who made it may not have: then a file in it that was reported as done could be lost together with it.
+    Whoever made it may not have flushed it: then a file in it that was reported as done could be lost with it.
     """
     missing = [root]
     while not os.path.exists(missing[-1].parent):
@@ -115,7 +124,7 @@ def make_root(root: Path) -> None:
         try:
             above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except PermissionError:
-            continue  # a folder that may be passed through and not be read cannot be flushed either
+            continue  # a folder that may be passed through but not read cannot be flushed either
         try:
             sync(above)
         finally:
@@ -128,7 +137,7 @@ def open_folder(
     """Return a descriptor of the folder ``root/parts``. ``root`` itself may be reached through symlinks.
 
     Folders that are made are flushed into their parents, so that a file renamed into them is not lost with them. With
-    ``flushed``, which remembers them, so are those that were there: whoever made one may not have come to it yet.
+    ``flushed``, which remembers them, existing ones are flushed too: whoever made one may not have done so yet.
     """
     if create and not root.is_dir():
         make_root(root)
@@ -166,8 +175,18 @@ def open_folder(
     return here
 
 
+@contextmanager
+def opened_folder(path: Path) -> Iterator[int]:
+    """A descriptor of a folder that the user has named, through symlinks too, for the length of the block."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def open_state(folder: Path) -> int:
-    """Return a descriptor of our state folder, made if it is not there; never one that a symlink leads to."""
+    """Return a descriptor of our state folder, made if need be; never of one that a symlink leads to."""
     try:
         return os.open(folder, _FOLDER)
     except FileNotFoundError:
@@ -177,7 +196,7 @@ def open_state(folder: Path) -> int:
 
 
 def check_destination(root: Path, local_path: str) -> None:
-    """Raise `UnsafePath` if a file could not be put there: a folder, a device or a symlink on the way."""
+    """Raise `UnsafePath` if a file cannot be put there because a folder, a device or a symlink is in the way."""
     *parents, name = local_path.split("/")
     target = root / local_path
     with storage_errors(target):
@@ -197,8 +216,17 @@ def check_destination(root: Path, local_path: str) -> None:
         raise UnsafePath(safe_text(str(target)), "something that is not a file is in the way")
 
 
+def exists(folder: int, name: str) -> bool:
+    """Whether anything in the folder has this name, be it a dangling symlink."""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def is_at(descriptor: int, path: Path) -> bool:
-    """Whether the open file is still the one at this path."""
+    """Whether the open file is still the one that has this path."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
     except OSError:
@@ -206,9 +234,9 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that this user may still write on the file system of ``path`` or of its nearest existing parent."""
+    """Bytes that this user may still write to the file system of ``path`` or of its nearest existing parent."""
     probe = path
-    while not os.path.exists(probe) and probe != probe.parent:  # which no error stops, unlike Path.exists
+    while not os.path.exists(probe) and probe != probe.parent:  # unlike Path.exists, never raises
         probe = probe.parent
     with storage_errors(path):
         figures = os.statvfs(probe)
@@ -216,12 +244,12 @@ def free_bytes(path: Path) -> int:
 
 
 def usable_bytes(path: Path) -> int:
-    """Bytes that may be written there, less a small reserve."""
-    return max(0, free_bytes(path) - RESERVE)
+    """Bytes that may still be written there, less a small reserve."""
+    return max(0, free_bytes(path) - RESERVE_BYTES)
 
 
-def require_room(path: Path, missing: int) -> None:
-    """Raise `DiskFull` if so many bytes do not fit."""
+def require_space(path: Path, missing: int) -> None:
+    """Raise `DiskFull` if ``missing`` bytes do not fit."""
     free = usable_bytes(path)
     if missing > free:
         raise DiskFull(safe_text(str(path)), f"not enough space: {missing} bytes are needed and {free} are free")

@@ -1,13 +1,12 @@
-"""Where files are looked for, and whether they are right.
+"""Finds an asset's file on this machine, and says whether it is right.
 
-Order: the assets folder, the external folder, then what ``asset-manifest.json`` in the external folder says was moved
-there. A file is right if its digest is the manifest's; a stamp (see stamps.py) saves reading it again.
+It is looked for in the assets folder, in the external folder, and then where ``asset-manifest.json`` in the external
+folder says it was moved. A file is right if its digest is the manifest's; the verified cache saves reading it again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import stat
@@ -20,25 +19,24 @@ from pathlib import Path
 
 from grym_fetch.core.digest import Checksum, Hasher
 from grym_fetch.core.manifest import Asset
-from grym_fetch.core.paths import STATE_FOLDER, check_local_path
+from grym_fetch.core.paths import MOVED_FILES, STATE_FOLDER
 from grym_fetch.disk.folders import storage_errors, sync
+from grym_fetch.disk.moved_files import parse_storage, read_document
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 log = logging.getLogger(__name__)
 
-HASH_STRIDE = 4 * 1024 * 1024
-"""Bytes hashed in one go: long enough to forget the call, short enough to stop soon."""
-RECENT = 600.0
-"""Seconds. A file that has changed within these is flushed before it gets a stamp; older ones are written by now."""
-RECORD_OF_MOVES = "asset-manifest.json"
-MAX_RECORD = 64 * 1024 * 1024
+HASH_BLOCK_BYTES = 4 * 1024 * 1024
+"""Hash so many at once: enough to make the call's cost negligible, few enough to stop soon."""
+RECENT_S = 600.0
+"""A file that has changed this recently is flushed before it counts as verified; older ones are on the disk by now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file that is there. ``error`` says what is wrong with it, None if it is right or cannot be verified."""
+    """A file that is there. ``error`` says what is wrong with it; it is None if it is right or cannot be verified."""
 
     path: Path
     error: str | None
@@ -60,14 +58,14 @@ class LocalFiles:
         return [Path(place) for place in self._places(asset)]
 
     def _places(self, asset: Asset) -> Iterator[str]:
-        # For ten thousand assets at a time: joining text is ten times quicker than joining paths.
+        # Called for ten thousand assets at once: joining text is ten times as fast as joining paths.
         yield f"{self._assets_dir}/{asset.local_path}"
         yield f"{self._external_dir}/{asset.local_path}"
         if asset.checksum is not None and (moved := self._moves().get(asset.checksum.hexdigest)) is not None:
             yield str(moved)
 
-    def find_stamped(self, asset: Asset) -> Path | None:
-        """The asset's file, if one is there that was verified and has not changed since. Never reads a file's bytes."""
+    def find_verified(self, asset: Asset) -> Path | None:
+        """The asset's file, if there is one that was verified and has not changed since. Reads no file's bytes."""
         if asset.checksum is None:
             return None
         for place in self._places(asset):
@@ -76,7 +74,7 @@ class LocalFiles:
         return None
 
     def has_stages(self) -> bool:
-        """Whether there are unfinished downloads of anything."""
+        """Whether there are any unfinished downloads."""
         try:
             with os.scandir(self._assets_dir / STATE_FOLDER / "stage") as found:
                 return any(True for _ in found)
@@ -84,7 +82,7 @@ class LocalFiles:
             return False
 
     def is_there(self, asset: Asset) -> bool:
-        """Whether a file of the right size is there, unread: for a plan."""
+        """Whether there is a file of the right size. An estimate for a plan: it is not read."""
         for place in self._places(asset):
             try:
                 size = os.stat(place).st_size
@@ -95,13 +93,13 @@ class LocalFiles:
         return False
 
     def is_occupied(self, asset: Asset) -> bool:
-        """Whether anything at all is in one of the asset's places."""
+        """Whether there is anything at all in one of the asset's places."""
         return any(os.path.lexists(place) for place in self._places(asset))
 
     async def find(self, asset: Asset, *, full: bool = False, on_hashing: Callable[[int], None]) -> Found | None:
         """Look for the asset and verify it: the first right file, else the first wrong one, else None.
 
-        ``full`` reads every byte, stamp or not. ``on_hashing`` is told the size before a file is read.
+        ``full`` reads every byte, whatever the verified cache says. ``on_hashing`` is told a file's size before that.
         """
         wrong: Found | None = None
         for place in self.places(asset):
@@ -131,7 +129,7 @@ class LocalFiles:
         digest, signature = await self.digest(place, asset.checksum)
         if digest != asset.checksum.hexdigest:
             actual = Checksum(asset.checksum.algorithm, digest)
-            # In the place of an earlier stamp: the next run must not trust what a full check has found to be damaged.
+            # In the place of an earlier entry: the next run must not trust what a full check has found to be damaged.
             self.verified_cache.record(place, actual, signature)
             return Found(place, f"checksum mismatch: expected {asset.checksum}, found {actual}", verified=False)
         if await self._threads.compute(_is_durable, place, signature):
@@ -139,7 +137,7 @@ class LocalFiles:
         return Found(place, None, verified=True)
 
     async def digest(self, path: Path, checksum: Checksum) -> tuple[str, FileSignature]:
-        """Hash a file as ``checksum`` would; return the hex digest and how the file looked. Cancelling ends it soon."""
+        """Hash a file as ``checksum`` would; return the hex digest and the signature. Cancelling ends it soon."""
         stopped = threading.Event()
         hashing = asyncio.ensure_future(
             self._threads.compute(self._hash, path, checksum.new_hasher(), lambda _: not stopped.is_set())
@@ -155,32 +153,32 @@ class LocalFiles:
         figures = hash_file(path, hasher, on_progress)
         return hasher.hexdigest(), FileSignature.of(figures)
 
-    def stamp(self, path: Path, checksum: Checksum) -> None:
-        """Remember that this file was just verified and put in place."""
+    def note_verified(self, path: Path, checksum: Checksum) -> None:
+        """Remember that this file was just verified and put in its place."""
         with suppress(OSError):
             self.verified_cache.record(path, checksum, FileSignature.of(os.stat(path)))
 
     def _moves(self) -> dict[str, Path]:
-        """Digest to place, of the files that were moved out of the repository."""
+        """Where the files are that were moved out of the repository, by their digest."""
         if self._moved is None:
             self._moved = {}
-            try:
-                with open(self._external_dir / RECORD_OF_MOVES, "rb") as file:
-                    entries = json.loads(file.read(MAX_RECORD))["assets"]
-                for entry in entries:
-                    checksum = Checksum.parse(entry["checksum"])
-                    self._moved[checksum.hexdigest] = self._external_dir / check_local_path(entry["storagePath"])
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                pass  # no record, or an unusable one: nothing is found through it
+            # No record, or one that cannot be used: nothing is found through it.
+            document = None
+            with suppress(OSError, ValueError):
+                document = read_document(self._external_dir / MOVED_FILES)
+            for entry in document[1] if document is not None else ():
+                with suppress(ValueError):
+                    storage_path, checksum = parse_storage(entry)
+                    self._moved[checksum.hexdigest] = self._external_dir / storage_path
         return self._moved
 
 
 def _is_durable(path: Path, signature: FileSignature) -> bool:
-    """Flush a file that was changed or named lately, and its folder: whoever put it there may not have.
+    """Flush a file that was changed or renamed recently, and its folder: whoever put it there may not have.
 
-    Else a power cut could leave the stamp, and other bytes of the same length. Blocking: for a thread.
+    Else a power cut could leave the cache's entry, and other bytes of the same length. Blocking: for a thread.
     """
-    if time.time() - signature.ctime_ns / 1e9 > RECENT:
+    if time.time() - signature.ctime_ns / 1e9 > RECENT_S:
         return True
     try:
         for place in (path, path.parent):
@@ -196,7 +194,7 @@ def _is_durable(path: Path, signature: FileSignature) -> bool:
 
 
 def hash_file(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> os.stat_result:
-    """Feed a whole file to ``hasher``; return what it was when opened. Blocking: for a thread.
+    """Feed a whole file to ``hasher``; return its ``stat`` of when it was opened. Blocking: for a thread.
 
     ``on_progress`` gets the bytes read so far; reading ends early where it returns False.
     """
@@ -206,7 +204,7 @@ def hash_file(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) ->
             figures = os.fstat(descriptor)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             at = 0
-            while block := os.pread(descriptor, HASH_STRIDE, at):
+            while block := os.pread(descriptor, HASH_BLOCK_BYTES, at):
                 hasher.update(block)
                 at += len(block)
                 if not on_progress(at):

@@ -1,8 +1,8 @@
 """Where a project keeps its manifest and its files.
 
-The manifest: the one named, else the first of ``assets.json`` and ``config/assets.json`` in the working directory or
-its parents, not above the repository's root. The project's root is the manifest's folder, or its parent where that
-folder is named ``config``.
+The manifest is the one that is named, else the first of ``assets.json`` and ``config/assets.json`` in the working
+directory or its parents, not above the repository's root. The project's root is the manifest's folder, or its parent
+where that folder is named ``config``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from grym_fetch.core.errors import ManifestMissing
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_errors
+from grym_fetch.disk.repository import is_repository_root
 
 CANDIDATES = ("assets.json", "config/assets.json")
-MAX_MANIFEST = 16 * 1024 * 1024 + 1
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024 + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """The places of one project, all absolute."""
+    """The paths of one project, all absolute."""
 
     manifest_path: Path
     root: Path
@@ -40,7 +41,7 @@ def find_project(
     environ: Mapping[str, str],
     cwd: Path,
 ) -> Project:
-    """Find the places of the project. An argument wins over the environment, and that over what is found.
+    """Find the project. Arguments win over the environment, and the environment over what is found.
 
     Raises `ManifestMissing` if there is no manifest.
     """
@@ -66,7 +67,7 @@ def _resolved(cwd: Path, text: str | Path) -> Path:
     try:
         path = Path(text).expanduser()
     except RuntimeError:
-        path = Path(text)  # no such user: then it is a name like any other
+        path = Path(text)  # there is no such user: then ~name is a name like any other
     return (cwd / path).absolute()
 
 
@@ -75,21 +76,21 @@ def _search(cwd: Path) -> Path | None:
         for candidate in CANDIDATES:
             if (folder / candidate).is_file():
                 return folder / candidate
-        if (folder / ".git").exists():
+        if is_repository_root(folder):
             return None
     return None
 
 
 async def read_manifest(path: Path) -> ParsedManifest:
-    """`load_manifest` without holding up the event loop: the file may lie on a slow disk of the network."""
+    """`load_manifest` without blocking the event loop: the file may be on a slow network disk."""
     with storage_errors(path):
         async with aiofiles.open(path, "rb") as file:
-            data = await file.read(MAX_MANIFEST)
+            data = await file.read(MAX_MANIFEST_BYTES)
     return parse_manifest(data, safe_text(str(path)))
 
 
 def load_manifest(path: Path) -> ParsedManifest:
     """Read and parse the manifest. Raises `ManifestError` or `StorageError`."""
     with storage_errors(path), open(path, "rb") as file:
-        data = file.read(MAX_MANIFEST)
+        data = file.read(MAX_MANIFEST_BYTES)
     return parse_manifest(data, safe_text(str(path)))

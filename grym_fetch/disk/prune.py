@@ -1,14 +1,12 @@
-"""Removes what earlier runs left behind in the assets folder and nobody needs: on demand, and a little at each sync.
+"""Removes what earlier runs left in the assets folder and nobody needs: on demand, and a little at each sync.
 
 Rules: a stage is removed only if its owner is certainly gone and nobody holds the asset's lock; a lock file only if
-nobody holds the lock; a stamp only if its file has changed or gone. What cannot be told (another machine's stage where
-locks do not work, or one that was just written to) stays, and so does every name that is not one of ours.
+nobody holds the lock; an entry of the verified cache only if its file has changed or gone. If in doubt (another
+machine's stage where locks do not work, or one that was written to lately) it stays, and so does any name not of ours.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import re
 import secrets
@@ -20,19 +18,22 @@ from pathlib import Path
 
 from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.disk.folders import storage_errors
-from grym_fetch.disk.locks import FileLock, Owner, is_abandoned
+from grym_fetch.disk.locks import FileLock, Flock, try_flock
+from grym_fetch.disk.owner import Owner, is_abandoned
 from grym_fetch.disk.small_files import PATH_KEY
 from grym_fetch.disk.stage import StageKey
-from grym_fetch.disk.verified import FileSignature, decode_stamp, encode_stamp, replace_log
+from grym_fetch.disk.verified import decode_entries, encode_entry, replace_log
 
 _STAGE = re.compile(r"([0-9a-f]{24})\.([0-9a-f]{16})\.([^.]+)\.([0-9a-f]{8})")
 _LOCK = re.compile(r"[0-9a-f]{24}\.lock")
-_BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """Something that was removed, or would be. ``kind``: ``download``, ``lock`` or ``stamps``; ``bytes`` it frees."""
+    """Something that was removed, or would be, and how many bytes that frees.
+
+    ``kind`` is ``download``, ``lock`` or ``verified``, which are entries of the verified cache.
+    """
 
     kind: str
     name: str
@@ -43,22 +44,22 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class PruneReport:
-    """What was removed, and how many stages were left because somebody uses them, or may."""
+    """What was removed, and how many stages were left because they are, or may be, in use."""
 
     removed: tuple[Pruned, ...]
     in_use: int
 
     @property
     def bytes(self) -> int:
-        """Bytes freed, as the disk counts them."""
+        """Bytes freed on the disk."""
         return sum(item.bytes for item in self.removed)
 
 
 def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: bool) -> PruneReport:
-    """Remove abandoned downloads, unused lock files and stale stamps. Blocking: for a thread.
+    """Remove abandoned downloads, unused lock files and stale cache entries. Blocking: for a thread.
 
-    ``wanted`` has the id of each asset of the manifest by the path key and the content key of its stage. With
-    ``dry_run`` nothing is changed.
+    ``wanted`` maps the path key and the content key of a stage to the id of the manifest's asset. With ``dry_run``
+    nothing is changed.
     """
     state = assets_dir / STATE_FOLDER
     removed: list[Pruned] = []
@@ -82,8 +83,8 @@ def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: b
             size = _allocated(Path(entry.path))
             if _LOCK.fullmatch(entry.name) and _remove_lock(Path(entry.path), dry_run=dry_run):
                 removed.append(Pruned("lock", entry.name, "nobody holds it", size))
-        if (stamps := _remove_stamps(state / "verified.log", dry_run=dry_run)) is not None:
-            removed.append(stamps)
+        if (stale := _remove_stale_entries(state / "verified.log", dry_run=dry_run)) is not None:
+            removed.append(stale)
     return PruneReport(tuple(removed), in_use)
 
 
@@ -107,7 +108,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _allocated(path: Path) -> int:
-    """Bytes on the disk of a file, or of the files in a folder."""
+    """Bytes that a file, or the files in a folder, take on the disk."""
     total = 0
     with suppress(OSError):
         figures = os.stat(path, follow_symlinks=False)
@@ -118,14 +119,14 @@ def _allocated(path: Path) -> int:
 
 
 def _remove_stage(state: Path, name: str, path_key: str, owner: Owner | None, *, dry_run: bool) -> bool:
-    """Remove a stage, if it is abandoned for certain. Returns whether it was (or would be)."""
-    if owner is None or _is_alive(owner):
+    """Remove a stage if it is certainly abandoned. Returns whether it was removed, or would be."""
+    if owner is None or owner.is_alive:
         return False
     with _held(state / "locks" / f"{path_key}.lock", dry_run=dry_run) as excludes_others:
         if excludes_others is None or not is_abandoned(owner, state / "stage" / name, exclusive=excludes_others):
             return False
         if not dry_run:
-            # Claimed under our own name first, as a download does it: where locks do not work, one of us gets it.
+            # Claimed under our own name first, as by a download: if locks do not work, only one of us gets it.
             ours = state / "stage" / f"{name.rpartition('.')[0].rpartition('.')[0]}.{Owner.this().encode()}.{_nonce()}"
             try:
                 os.rename(state / "stage" / name, ours)
@@ -135,18 +136,13 @@ def _remove_stage(state: Path, name: str, path_key: str, owner: Owner | None, *,
     return True
 
 
-def _is_alive(owner: Owner) -> bool:
-    """Whether the process runs for certain: on this machine, since this boot."""
-    return bool(owner.boot) and owner.boot == Owner.this().boot and not owner.is_dead
-
-
 def _nonce() -> str:
     return secrets.token_hex(4)
 
 
 @contextmanager
 def _held(path: Path, *, dry_run: bool) -> Iterator[bool | None]:
-    """Hold a lock. Gives whether it excludes others, None if somebody has it. A dry run makes no lock file."""
+    """Hold a lock. Yields whether it excludes others, None if it is busy. A dry run makes no lock file."""
     if dry_run:
         yield _is_free(path)
         return
@@ -162,17 +158,19 @@ def _held(path: Path, *, dry_run: bool) -> Iterator[bool | None]:
 
 
 def _is_free(path: Path) -> bool | None:
-    """Whether nobody holds this lock; None if somebody does. Changes nothing."""
+    """What `_held` would yield. Changes nothing."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return None if error.errno in _BUSY else False
-    else:
-        return True
+        match try_flock(descriptor):
+            case Flock.TAKEN:
+                return True
+            case Flock.BUSY:
+                return None
+            case Flock.UNSUPPORTED:
+                return False
     finally:
         os.close(descriptor)
 
@@ -185,8 +183,8 @@ def _remove_lock(path: Path, *, dry_run: bool) -> bool:
         return False  # a symlink, or somebody else's file
 
 
-def _remove_stamps(log: Path, *, dry_run: bool) -> Pruned | None:
-    """Write the log of stamps anew without those that no longer hold."""
+def _remove_stale_entries(log: Path, *, dry_run: bool) -> Pruned | None:
+    """Write the verified cache's log anew, without the entries that no longer hold."""
     try:
         descriptor = os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -195,20 +193,16 @@ def _remove_stamps(log: Path, *, dry_run: bool) -> Pruned | None:
         if os.fstat(descriptor).st_uid != os.geteuid():
             return None
         old = file.read()
-    stamps = {stamp[0]: stamp for line in old.splitlines() if (stamp := decode_stamp(line)) is not None}
-    kept = {path: stamp for path, stamp in stamps.items() if _looks(path, stamp[2])}
-    new = b"".join(encode_stamp(*stamp) for stamp in kept.values())
-    if len(new) >= len(old):
+    lines = old.splitlines()
+    entries = decode_entries(lines)
+    kept = [entry for entry in entries.values() if entry.is_unchanged]
+    new_bytes = sum(len(encode_entry(entry)) for entry in kept)
+    if new_bytes >= len(old):
         return None
     if not dry_run:
-        replace_log(log, new)
-    stale = len(stamps) - len(kept)
-    reason = f"{stale} of {len(stamps)} are of files that have changed or gone" if stale else "written more than once"
-    return Pruned("stamps", log.name, reason, len(old) - len(new))
-
-
-def _looks(path: str, signature: FileSignature) -> bool:
-    try:
-        return FileSignature.of(os.stat(path)) == signature
-    except OSError:
-        return False
+        replace_log(log, kept)
+    outdated = len(entries) - len(kept)
+    reason = (
+        f"{outdated} of {len(entries)} are of files that have changed or gone" if outdated else "written more than once"
+    )
+    return Pruned("verified", log.name, reason, len(old) - new_bytes)

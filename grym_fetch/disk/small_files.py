@@ -1,10 +1,9 @@
 """Many small files put in place together: written, flushed, renamed and remembered in one go.
 
 Rules: for each file what holds for a large one: its digest is right, its bytes are on the disk before it gets its final
-name, no symlink is followed, nothing that is not a file is replaced. What they share is the turn of the thread, the
-flush of each folder and the line of stamps; flushed one after the other, files that were written together cost the
-journal of a file system one commit and not one each. A file for which anything goes wrong is left out, and nothing of
-it stays.
+name, no symlink is followed, nothing that is not a file is replaced. They share the turn of the thread, the flush of
+each folder and the write to the verified cache; files that are all written before the first one is flushed cost the
+journal of the file system a single commit. A file for which anything goes wrong is left out, and nothing of it stays.
 """
 
 from __future__ import annotations
@@ -23,24 +22,32 @@ from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import GrymFetchError, StorageError
-from grym_fetch.disk.folders import close_each, open_folder, remove_tree, storage_errors, sync
-from grym_fetch.disk.locks import Owner, is_left_behind
-from grym_fetch.disk.verified import FileSignature, Stamp
-from grym_fetch.runtime.descriptors import spare
+from grym_fetch.disk.folders import (
+    NEW_FILE,
+    close_each,
+    open_folder,
+    remove_tree,
+    storage_errors,
+    sync,
+    write_all,
+)
+from grym_fetch.disk.owner import Owner, is_left_behind
+from grym_fetch.disk.verified import FileSignature, VerifiedFile
+from grym_fetch.runtime.descriptors import spare_descriptors
 from grym_fetch.runtime.threads import WorkerThreads
 
 PATH_KEY, CONTENT_KEY = "0" * 24, "0" * 16
 """Stand in the names of the folder and the lock where those of one asset have the hashes of its place and content."""
-QUICK = 0.02
-"""Seconds. A disk that puts a bundle away so soon is waited for; see `SmallFileWriter.calm`."""
-MOST_OPEN = 64
-"""Files that are open at once, if the process may open so many: they are flushed through the descriptor that wrote
-them, since another one need not be told of an error."""
+QUICK_S = 0.02
+"""A disk that puts files in place within this time is waited for; see `SmallFileWriter.calm`."""
+MAX_OPEN_FILES = 64
+"""At most so many files are open at once, fewer if the process may not open as many. Each is flushed through the
+descriptor that wrote it, since another one need not be told of an error."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SmallFile:
-    """What belongs at ``local_path``, if it is right."""
+    """The bytes that belong at ``local_path``, if their checksum is right."""
 
     local_path: str
     data: bytes | bytearray
@@ -48,7 +55,7 @@ class SmallFile:
 
 
 class SmallFileWriter:
-    """Puts small files of one assets folder in place. Its folder for unfinished ones is made on first use.
+    """Puts small files of one assets folder in place. The folder for unfinished ones is made on first use.
 
     ``flushed_folders``: see `open_folder`.
     """
@@ -69,10 +76,10 @@ class SmallFileWriter:
         self._is_calm = asyncio.Event()
         self._is_calm.set()
 
-    async def put(self, files: Sequence[SmallFile]) -> list[Stamp | None]:
-        """Put these in place; durable on return. For each its stamp, or None where it could not be done.
+    async def put(self, files: Sequence[SmallFile]) -> list[VerifiedFile | None]:
+        """Put these in place; durable on return. Returns each one as it is there, None for one that failed.
 
-        Raises `StorageError` where nothing could be done at all.
+        Raises `StorageError` if nothing could be done at all.
         """
         self._under_way += 1
         if self._is_quick:
@@ -85,29 +92,29 @@ class SmallFileWriter:
                 self._is_calm.set()
 
     async def calm(self) -> None:
-        """Wait for the bundle that is being put away, where the disk is quick.
+        """Wait until the files under way are in place, if the disk is quick.
 
-        A bundle is hundreds of short system calls. The interpreter runs one thread at a time, and hands itself over at
-        each of these calls: beside a busy event loop they take five times as long as beside an idle one, and slow it
-        down. A disk that is really waited for does not need the interpreter meanwhile; then nobody waits here.
+        They take hundreds of short system calls. The interpreter runs one thread at a time, and changes threads at each
+        of these calls: beside a busy event loop they take five times as long as beside an idle one, and slow it down. A
+        slow disk does not need the interpreter while it works; then nobody waits here.
         """
         await self._is_calm.wait()
 
     async def close(self) -> None:
-        """Remove the folder for unfinished files."""
+        """Remove the folder for unfinished files; what stays is removed by the next run."""
         folder, self._folder = self._folder, None
         if folder is not None:
-            with suppress(StorageError):  # what stays is cleared away by the next run
+            with suppress(StorageError):
                 await self._threads.compute(remove_tree, folder)
 
-    def _put_timed(self, files: Sequence[SmallFile]) -> list[Stamp | None]:
+    def _put_timed(self, files: Sequence[SmallFile]) -> list[VerifiedFile | None]:
         began = time.monotonic()
         try:
             return self._put(files)
         finally:
-            self._is_quick = time.monotonic() - began < QUICK
+            self._is_quick = time.monotonic() - began < QUICK_S
 
-    def _put(self, files: Sequence[SmallFile]) -> list[Stamp | None]:
+    def _put(self, files: Sequence[SmallFile]) -> list[VerifiedFile | None]:
         with storage_errors(self._stage_dir):
             folder = self._open()
         try:
@@ -116,8 +123,8 @@ class SmallFileWriter:
                 staged = self._write(folder, usable)
                 placed = [file for file, name in staged.items() if self._rename(folder, name, file, parents)]
                 durable = _flushed({_parent(file): parents[_parent(file)] for file in placed})
-                stamps = {file: self._stamp(file, parents) for file in placed if _parent(file) in durable}
-                return [stamps.get(file) for file in files]
+                verified = {file: self._verified(file, parents) for file in placed if _parent(file) in durable}
+                return [verified.get(file) for file in files]
         finally:
             close_each(folder)
 
@@ -128,20 +135,20 @@ class SmallFileWriter:
                 name = f"{PATH_KEY}.{CONTENT_KEY}.{Owner.this().encode()}.{secrets.token_hex(4)}"
                 (self._stage_dir / name).mkdir(mode=0o700)
                 self._folder = self._stage_dir / name
-                self._open_at_once = spare(MOST_OPEN)
+                self._open_at_once = spare_descriptors(MAX_OPEN_FILES)
             return os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     def _clear_away(self) -> None:
-        """Remove what processes that were killed have left: a few small files, not worth resuming."""
+        """Remove what killed processes have left: a few small files, not worth resuming."""
         for entry in os.scandir(self._stage_dir):
             fields = entry.name.split(".")
-            is_bundle = fields[0] == PATH_KEY and len(fields) == 4
-            if is_bundle and is_left_behind(Owner.parse(fields[2]), Path(entry.path)):
+            is_ours = fields[0] == PATH_KEY and len(fields) == 4
+            if is_ours and is_left_behind(Owner.parse(fields[2]), Path(entry.path)):
                 remove_tree(entry.path)
 
     @contextmanager
     def _parents(self, files: Sequence[SmallFile]) -> Iterator[dict[str, int]]:
-        """The folders that the files belong in, made and open; without those that cannot be used."""
+        """The folders that the files belong in, made if need be and open; without those that cannot be used."""
         opened: dict[str, int] = {}
         try:
             for parent in dict.fromkeys(map(_parent, files)):
@@ -153,7 +160,7 @@ class SmallFileWriter:
             close_each(*opened.values())
 
     def _write(self, folder: int, files: Sequence[SmallFile]) -> dict[SmallFile, str]:
-        """Write and flush; return the names of those that are on the disk."""
+        """Write and flush; return the temporary names of those that are on the disk."""
         staged: dict[SmallFile, str] = {}
         for start in range(0, len(files), self._open_at_once):
             staged |= self._write_some(folder, files[start : start + self._open_at_once])
@@ -162,13 +169,12 @@ class SmallFileWriter:
     def _write_some(self, folder: int, files: Sequence[SmallFile]) -> dict[SmallFile, str]:
         written: list[tuple[SmallFile, str, int]] = []
         staged: dict[SmallFile, str] = {}
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             for file in files:
                 name = str(next(self._numbers))
                 with suppress(OSError):
-                    written.append((file, name, os.open(name, flags, 0o666, dir_fd=folder)))
-                    _write_all(written[-1][2], file.data)
+                    written.append((file, name, os.open(name, NEW_FILE, 0o666, dir_fd=folder)))
+                    write_all(written[-1][2], file.data)
                     staged[file] = name
             # All are written before the first is flushed: then one flush takes the others along.
             for file, _, descriptor in written:
@@ -197,13 +203,13 @@ class SmallFileWriter:
             return False
         return True
 
-    def _stamp(self, file: SmallFile, parents: dict[str, int]) -> Stamp | None:
+    def _verified(self, file: SmallFile, parents: dict[str, int]) -> VerifiedFile | None:
         name = file.local_path.rpartition("/")[2]
         try:
             figures = os.stat(name, dir_fd=parents[_parent(file)], follow_symlinks=False)
         except OSError:
             return None
-        return Stamp(f"{self._assets_dir}/{file.local_path}", str(file.checksum), FileSignature.of(figures))
+        return VerifiedFile(f"{self._assets_dir}/{file.local_path}", str(file.checksum), FileSignature.of(figures))
 
 
 def _remove(folder: int, name: str) -> None:
@@ -216,14 +222,8 @@ def _parent(file: SmallFile) -> str:
     return file.local_path.rpartition("/")[0]
 
 
-def _write_all(descriptor: int, data: bytes | bytearray) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 def _flushed(folders: dict[str, int]) -> set[str]:
-    """Flush these; return which could be."""
+    """Flush these; return those for which that worked."""
     done = set()
     for parent, descriptor in folders.items():
         with suppress(OSError):

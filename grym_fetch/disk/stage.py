@@ -1,8 +1,8 @@
 """One stage: the part file and the journal of an asset under way, until they become the file in its place.
 
-Rules: a stage belongs to one process, and one thread writes to it. No data is flushed while it arrives but in the
-background; publishing flushes the part, renames it, and flushes the folder, in this order. What a failed flush may have
-lost is never claimed again.
+Rules: a stage belongs to one process, and one thread writes to it. While data arrives it is flushed in the background
+only; publishing flushes the part, renames it, and flushes the folder, in this order. What a failed flush may have lost
+is never claimed again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import errno
 import hashlib
 import logging
 import os
-import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,12 +22,13 @@ from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_digest, read_journal
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Use
+from grym_fetch.disk.atomic import NewFile
 from grym_fetch.disk.folders import (
     close_each,
     is_at,
     open_folder,
     remove_tree,
-    require_room,
+    require_space,
     storage_error,
     storage_errors,
     sync,
@@ -38,12 +38,12 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 
 log = logging.getLogger(__name__)
 
-FLUSH_STRIDE = 128 * 1024 * 1024
-"""Bytes written between two flushes in the background, so that the last one is short."""
-BLOCK = 1024 * 1024
-"""Bytes read back in one go: they are still in the processor's cache when they are hashed."""
-COPY_STRIDE = 4 * 1024 * 1024
-"""Bytes copied in one go where a folder is a mount of its own."""
+FLUSH_EVERY_BYTES = 128 * 1024 * 1024
+"""Flush in the background after so many bytes, so that the last flush is short."""
+READ_BLOCK_BYTES = 1024 * 1024
+"""Read back so many at once: they are still in the processor's cache when they are hashed."""
+COPY_BLOCK_BYTES = 4 * 1024 * 1024
+"""Copy so many at once to a folder that is a mount of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class StageKey:
 
 @dataclass(frozen=True, slots=True)
 class StageThreads:
-    """Who works for a stage: one thread that writes, and some that read back and flush."""
+    """The threads that work for a stage: one that writes, and some that read back and flush."""
 
     write: WorkerThreads
     read: WorkerThreads
@@ -103,7 +103,7 @@ class DiskStage:
         self._unflushed = 0
         self._flushing: asyncio.Task[None] | None = None
         self._lost: OSError | None = None
-        """Why a flush of the part failed: then some of its bytes may be on no disk."""
+        """Why a flush of the part failed, if one did: then some of its bytes may not be on the disk."""
         try:
             self._journal = os.open(folder / "journal", flags | os.O_APPEND, 0o600)
             self.recovered = self._recover()
@@ -122,7 +122,7 @@ class DiskStage:
         state = read_journal(bytes(data))
         if state.asset != self._key.content:
             state = JournalState()
-        # Cut off the damaged end before anything is appended: the reader stops at the first bad byte.
+        # Cut off a damaged end before anything is appended: the reader stops at the first bad byte.
         os.ftruncate(self._journal, state.valid_bytes)
         if state.asset is None:
             os.ftruncate(self._part, 0)
@@ -139,7 +139,7 @@ class DiskStage:
         """Write a piece and record it."""
         piece = await self._threads.write.compute(self._write, start, data, origin)
         self._unflushed += len(data)
-        if self._unflushed >= FLUSH_STRIDE and (self._flushing is None or self._flushing.done()):
+        if self._unflushed >= FLUSH_EVERY_BYTES and (self._flushing is None or self._flushing.done()):
             self._unflushed = 0
             self._flushing = asyncio.get_running_loop().create_task(self._flush(), name="background flush")
         return piece
@@ -161,9 +161,9 @@ class DiskStage:
             return piece
 
     def _check_is_ours(self) -> None:
-        """By its name a stage is claimed and renamed, by its descriptor it is written: these must be the same file."""
+        """A stage is claimed and renamed by its name and written through its descriptor: both must be one file."""
         if not is_at(self._part, self._folder / "part"):
-            reason = "somebody has removed the download under way, or taken it over; run again"
+            reason = "the download under way was removed or taken over by somebody else; run it again"
             raise StorageError(safe_text(str(self._folder)), reason)
 
     async def _flush(self) -> None:
@@ -175,7 +175,7 @@ class DiskStage:
     def _flush_part(self, data_only: bool) -> None:
         """Flush the part; remember if that ever failed. Raises `OSError`.
 
-        The kernel tells of a failed flush once, calls the lost pages clean, and goes on showing them to who reads: the
+        The kernel reports a failed flush once, calls the lost pages clean, and goes on showing them to readers: the
         next flush would succeed, and the next process could prove pieces that are not on the disk. So nothing of this
         part is used any more: a journal without its beginning claims nothing.
         """
@@ -197,11 +197,11 @@ class DiskStage:
             return os.pread(self._part, stop - start, start)
 
     async def feed(self, start: int, stop: int, use: Use) -> int:
-        """Read bytes back and use them on the way: for the hash, this is one turn of a thread and not two."""
+        """Read bytes back and use each block at once: hashing then takes one turn of a thread and not two."""
         return await self._threads.read.compute(self._feed, start, stop, use)
 
     def _feed(self, start: int, stop: int, use: Use) -> int:
-        block = memoryview(bytearray(min(BLOCK, stop - start)))
+        block = memoryview(bytearray(min(READ_BLOCK_BYTES, stop - start)))
         at = start
         with storage_errors(self._folder / "part"):
             while at < stop and (count := self._fill(block[: stop - at], at)):
@@ -210,7 +210,7 @@ class DiskStage:
         return at - start
 
     async def prove(self, pieces: Sequence[Piece], use: Use) -> int:
-        """Read pieces back, compare their digests, and use each that is right; end with the first that is not."""
+        """Read pieces back, compare their digests, and use each that is right; stop at the first that is not."""
         return await self._threads.read.compute(self._prove, pieces, use)
 
     def _prove(self, pieces: Sequence[Piece], use: Use) -> int:
@@ -224,20 +224,20 @@ class DiskStage:
         return len(pieces)
 
     def _fill(self, memory: memoryview, start: int) -> int:
-        """Read as much as there is room for; return how much there was."""
+        """Fill the memory, as far as there are bytes; return how many there were."""
         at = 0
         while at < len(memory) and (count := os.preadv(self._part, [memory[at:]], start + at)):
             at += count
         return at
 
     async def note_size(self, size: int) -> None:
-        """Record the content's length. `DiskFull` if the rest would not fit."""
+        """Record the content's length. Raises `DiskFull` if the rest does not fit."""
 
         def note() -> None:
             with storage_errors(self._final):
                 with self._lock:
                     self._append(self._encoder.size(size))
-                require_room(self._assets_dir, size - os.fstat(self._part).st_blocks * 512)
+                require_space(self._assets_dir, size - os.fstat(self._part).st_blocks * 512)
 
         await self._threads.write.compute(note)
 
@@ -246,7 +246,7 @@ class DiskStage:
         await self._note(lambda: self._encoder.origin(number, url, validator))
 
     async def note_void(self, start: int, stop: int) -> None:
-        """Record that claims in this stretch no longer hold."""
+        """Record that claims that touch this range no longer hold."""
         await self._note(lambda: self._encoder.void(start, stop))
 
     async def _note(self, record: Callable[[], bytes]) -> None:
@@ -292,25 +292,13 @@ class DiskStage:
                 raise storage_error(error, final) from error
 
     def _copy_across(self, folder: int, name: str) -> None:
-        """The folder is a mount of its own: copy next to the final name, flush, and rename there."""
-        beside = f".{name[:200]}.{secrets.token_hex(4)}.part"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        target = os.open(beside, flags, 0o666, dir_fd=folder)
-        try:
-            try:
-                at = 0
-                while block := os.pread(self._part, COPY_STRIDE, at):
-                    view = memoryview(block)
-                    while view:
-                        view = view[os.write(target, view) :]
-                    at += len(block)
-                sync(target)
-            finally:
-                os.close(target)
-            os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
-        except BaseException:
-            os.unlink(beside, dir_fd=folder)
-            raise
+        """The folder is a mount of its own: make a copy there, whole and flushed, which takes the name."""
+        with NewFile(folder, name) as copy:
+            at = 0
+            while block := os.pread(self._part, COPY_BLOCK_BYTES, at):
+                copy.write(block)
+                at += len(block)
+            copy.replace()
 
     async def discard(self) -> None:
         """Delete the part and the journal."""
@@ -322,7 +310,7 @@ class DiskStage:
         remove_tree(self._folder)
 
     async def close(self) -> None:
-        """Let go; what is there stays for the next process."""
+        """Close the files; they stay for the next process."""
         try:
             await self._end_flushing()
         finally:
@@ -335,5 +323,5 @@ class DiskStage:
     def _close(self) -> None:
         descriptors = (self._part, self._journal)
         self._part = self._journal = -1
-        # What is published was flushed, what is kept is proved when it is read back.
+        # What is published was flushed; what is kept is proved when it is read back.
         close_each(*(descriptor for descriptor in descriptors if descriptor >= 0))

@@ -7,7 +7,7 @@ Everything of ours lies in the assets folder, so that the last step is a rename 
         stage/<path key>.<content key>.<owner>.<nonce>/
             part                                     the bytes so far (stage.py)
             journal                                  which of them were written (core/journal.py)
-        verified.log                                 see stamps.py
+        verified.log                                 see verified.py
 
 Rules: a stage belongs to one process, which its name says; a dead owner's stage is claimed by renaming it, so two
 writers never share a file.
@@ -28,31 +28,32 @@ from grym_fetch.disk.folders import (
     make_root,
     open_folder,
     remove_tree,
-    require_room,
+    require_space,
     storage_errors,
     usable_bytes,
 )
-from grym_fetch.disk.locks import FileLock, Owner, is_abandoned
+from grym_fetch.disk.locks import FileLock
+from grym_fetch.disk.owner import Owner, is_abandoned
 from grym_fetch.disk.small_files import PATH_KEY, SmallFileWriter
 from grym_fetch.disk.stage import DiskStage, StageKey, StageThreads
 from grym_fetch.runtime.threads import WorkerThreads
 
 
 class DiskStore:
-    """The assets folder. ``assets_dir`` need not exist yet; nothing is made before the first stage is opened."""
+    """The assets folder, which need not exist yet: nothing is made before `prepare`."""
 
     def __init__(self, assets_dir: Path, *, threads: int = 2) -> None:
         self.assets_dir = assets_dir
         self.state_dir = assets_dir / STATE_FOLDER
         self._threads = WorkerThreads("disk", threads)
         reading, flushing = WorkerThreads("read", threads), WorkerThreads("flush", threads)
-        # One thread for one file: two that write to one wait for each other in the kernel, and burn time doing so.
+        # One thread writes to a file: two would wait for each other in the kernel, and waste time doing so.
         self._sets = tuple(StageThreads(WorkerThreads("write", 1), reading, flushing) for _ in range(threads))
         self._turns = itertools.cycle(self._sets)
         self._owner = Owner.this()
         self._is_prepared = False
         self._flushed_folders: set[tuple[str, ...]] = set()
-        """Folders that this process has flushed into their parents."""
+        """The folders that this process has flushed into their parents."""
         self.small_file_writer = SmallFileWriter(assets_dir, self.state_dir, self._threads, self._flushed_folders)
 
     def path_of(self, local_path: str) -> Path:
@@ -60,7 +61,7 @@ class DiskStore:
         return self.assets_dir / local_path
 
     async def prepare(self) -> None:
-        """Make the folders of our own, once; raises `NotWritable` and others where that fails."""
+        """Make our own folders, once. Raises `StorageError`."""
         if not self._is_prepared:
             await self._threads.compute(self._prepare)
             self._is_prepared = True
@@ -72,17 +73,17 @@ class DiskStore:
                 descriptor = open_folder(self.assets_dir, (STATE_FOLDER, name), create=True)
                 os.close(descriptor)
             os.chmod(self.state_dir, 0o700)
-            # "x": neither what is there is written to, nor what a symlink there leads to.
+            # "x": neither a file that is there is written to, nor one that a symlink there leads to.
             with suppress(FileExistsError), open(self.state_dir / ".gitignore", "x", encoding="ascii") as marker:
                 marker.write("*\n")
 
     def lock(self, key: StageKey) -> FileLock:
-        """The lock of an asset, not taken yet."""
+        """The lock of an asset, not held yet."""
         return FileLock(self.state_dir / "locks" / f"{key.path_key}.lock")
 
     @property
-    def lock_together(self) -> FileLock:
-        """The lock of who fetches small assets, many at a time."""
+    def lock_of_small_files(self) -> FileLock:
+        """The lock of the process that fetches small assets, many at a time."""
         return FileLock(self.state_dir / "locks" / f"{PATH_KEY}.lock")
 
     async def try_lock(self, lock: FileLock) -> bool:
@@ -103,11 +104,11 @@ class DiskStore:
         await self._threads.compute(check_destination, self.assets_dir, local_path)
 
     async def open_stage(self, key: StageKey, *, exclusive: bool, size: int | None = None) -> DiskStage:
-        """Open a stage: a dead owner's if there is one, a new one otherwise.
+        """Open a stage: an abandoned one if there is any, else a new one.
 
-        ``exclusive``: this process holds a trustworthy lock on the asset, so every other stage of it is abandoned, but
-        perhaps one of another machine (see `is_abandoned`).
-        ``size``: the content's length if it is known. `DiskFull` if the rest would not fit; nothing is made then.
+        ``exclusive``: this process holds a trustworthy lock on the asset, so every other stage of it is abandoned,
+        except perhaps one of another machine (see `is_abandoned`).
+        ``size``: the content's length if it is known. Raises `DiskFull` if the rest does not fit; then nothing is made.
         """
         opened: list[DiskStage] = []
         try:
@@ -121,7 +122,7 @@ class DiskStore:
     def _open_stage(self, key: StageKey, exclusive: bool, size: int | None) -> DiskStage:
         root = self.state_dir / "stage"
         if size is not None:
-            require_room(self.assets_dir, size - self.staged_bytes(key))
+            require_space(self.assets_dir, size - self.staged_bytes(key))
         with storage_errors(root):
             name = f"{key.path_key}.{key.content_key}.{self._owner.encode()}.{secrets.token_hex(4)}"
             folder = root / name
@@ -130,7 +131,7 @@ class DiskStore:
             return DiskStage(self.assets_dir, key, folder, next(self._turns), self._flushed_folders)
 
     def _claim(self, root: Path, key: StageKey, folder: Path, exclusive: bool) -> bool:
-        """Take over the fullest abandoned stage of this content by renaming it; drop the other ones of this path."""
+        """Claim the fullest abandoned stage of this content by renaming it; remove the other abandoned ones."""
         abandoned = [
             entry
             for entry in os.scandir(root)
@@ -154,7 +155,7 @@ class DiskStore:
         return claimed
 
     def staged_bytes(self, key: StageKey) -> int:
-        """Bytes of this content that earlier runs left behind, as the disk counts them: for a plan, not a promise."""
+        """Bytes of this content that earlier runs left on the disk: an estimate for a plan, not a promise."""
         try:
             entries = list(os.scandir(self.state_dir / "stage"))
         except OSError:

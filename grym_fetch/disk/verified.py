@@ -1,32 +1,32 @@
-"""Verified stamps: which files were hashed and found right, and how they looked then.
+"""The verified cache: which files were hashed and found right, and each one's signature at that moment.
 
-Rules: a stamp is trusted only while size, times, inode and device are those of the moment the file was verified, so a
-file that was changed behind our back is hashed again. Stamps save time and prove nothing: a lost or damaged log costs
-a hash, never a wrong answer. One line a stamp, appended; the last one for a path counts.
+Rules: an entry is trusted only while the file's signature (size, times, inode, device) is the one of the moment it was
+verified, so a file that was changed behind our back is hashed again. The cache saves time and proves nothing: a lost or
+damaged log costs a hash, never a wrong answer. One line an entry, appended; the last one for a path counts.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
-import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from grym_fetch.core.checked_lines import decode_line, encode_line
 from grym_fetch.core.digest import Checksum
+from grym_fetch.disk.atomic import PRIVATE, replace_file
 from grym_fetch.disk.folders import open_state
 
-MAX_BLOCKS = 64
-"""Most MiB of the log that are read."""
-_SLACK = 4096
-_read_json = json.JSONDecoder().decode
+MAX_LOG_BYTES = 64 * 1024 * 1024
+"""As much of the log is read; what is behind that counts for nothing."""
+_READ_BYTES = 1024 * 1024
+_SPARE_LINES = 4096
+"""Lines that may say nothing new before the log is written anew."""
 
 
 class FileSignature(NamedTuple):
-    """How a file looks without reading it. A tuple, since a run makes and compares two for each file."""
+    """What changes whenever a file does. A tuple, since a run makes and compares two for each file."""
 
     size: int
     mtime_ns: int
@@ -40,12 +40,20 @@ class FileSignature(NamedTuple):
         return cls(figures.st_size, figures.st_mtime_ns, figures.st_ctime_ns, figures.st_ino, figures.st_dev)
 
 
-class Stamp(NamedTuple):
-    """A file at ``path`` that was found to have this checksum, and how it looked then."""
+class VerifiedFile(NamedTuple):
+    """A file that was found to have this checksum, and its signature then."""
 
     path: str
     checksum: str
     signature: FileSignature
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the file is there and still has this signature."""
+        try:
+            return FileSignature.of(os.stat(self.path)) == self.signature
+        except OSError:
+            return False
 
 
 class VerifiedCache:
@@ -53,38 +61,33 @@ class VerifiedCache:
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self._known: dict[str, tuple[str, FileSignature]] | None = None
+        self._entries: dict[str, VerifiedFile] | None = None
 
     def is_verified(self, path: Path | str, checksum: Checksum) -> bool:
         """Whether the file at ``path`` is the one that was found to have this checksum."""
-        stamp = self._load().get(str(path))
-        if stamp is None or stamp[0] != str(checksum):
-            return False
-        try:
-            return FileSignature.of(os.stat(path)) == stamp[1]
-        except OSError:
-            return False
+        entry = self._load().get(str(path))
+        return entry is not None and entry.checksum == str(checksum) and entry.is_unchanged
 
-    def record(self, path: Path, checksum: Checksum, fingerprint: FileSignature) -> None:
+    def record(self, path: Path, checksum: Checksum, signature: FileSignature) -> None:
         """Remember that this file has this checksum. Failing to is harmless and silent."""
-        self.record_all([Stamp(str(path), str(checksum), fingerprint)])
+        self.record_all([VerifiedFile(str(path), str(checksum), signature)])
 
-    def record_all(self, stamps: Iterable[Stamp]) -> None:
+    def record_all(self, files: Iterable[VerifiedFile]) -> None:
         """`record` for several files, in one write."""
-        known, lines = self._load(), []
-        for stamp in stamps:
-            known[stamp.path] = (stamp.checksum, stamp.signature)
-            lines.append(encode_stamp(stamp.path, stamp.checksum, stamp.signature))
+        entries, lines = self._load(), []
+        for file in files:
+            entries[file.path] = file
+            lines.append(encode_entry(file))
         with suppress(OSError):
             self._append(b"".join(lines))
 
     def _append(self, lines: bytes) -> None:
-        # O_APPEND puts lines in whole, also when several processes write; one that got torn is no stamp, by its sum.
+        # O_APPEND puts lines in whole, also when several processes write; a torn one is recognised by its checksum.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        # Files may have been there before anything was ever fetched: then the folder of our own is not.
+        # Files may have been there before anything was ever fetched: then our own folder is not.
         folder = open_state(self._log.parent)
         try:
-            descriptor = os.open(self._log.name, flags, 0o600, dir_fd=folder)
+            descriptor = os.open(self._log.name, flags, PRIVATE, dir_fd=folder)
             try:
                 os.write(descriptor, lines)
             finally:
@@ -92,18 +95,14 @@ class VerifiedCache:
         finally:
             os.close(folder)
 
-    def _load(self) -> dict[str, tuple[str, FileSignature]]:
-        if self._known is None:
-            self._known = {}
-            lines = 0
-            for line in self._read().splitlines():
-                lines += 1
-                stamp = decode_stamp(line)
-                if stamp is not None:
-                    self._known[stamp[0]] = (stamp[1], stamp[2])
-            if lines > 2 * len(self._known) + _SLACK:
-                self._compact()
-        return self._known
+    def _load(self) -> dict[str, VerifiedFile]:
+        if self._entries is None:
+            lines = self._read().splitlines()
+            self._entries = decode_entries(lines)
+            if len(lines) > 2 * len(self._entries) + _SPARE_LINES:
+                with suppress(OSError):
+                    replace_log(self._log, self._entries.values())
+        return self._entries
 
     def _read(self) -> bytes:
         try:
@@ -114,51 +113,47 @@ class VerifiedCache:
             # Another user's word on what is verified is not taken.
             if os.fstat(descriptor).st_uid != os.geteuid():
                 return b""
-            blocks: list[bytes] = []
-            while len(blocks) < MAX_BLOCKS and (block := os.read(descriptor, 1 << 20)):
-                blocks.append(block)
-            return b"".join(blocks)
+            data = bytearray()
+            while len(data) < MAX_LOG_BYTES and (block := os.read(descriptor, _READ_BYTES)):
+                data += block
+            return bytes(data)
         except OSError:
             return b""
         finally:
             os.close(descriptor)
 
-    def _compact(self) -> None:
-        with suppress(OSError):
-            replace_log(self._log, b"".join(encode_stamp(path, *stamp) for path, stamp in (self._known or {}).items()))
+
+_FIELDS = 2 + len(FileSignature._fields)
 
 
-def replace_log(log: Path, lines: bytes) -> None:
+def replace_log(log: Path, files: Iterable[VerifiedFile]) -> None:
     """Put a new log in the place of the old one, whole. Raises ``OSError``, and leaves the old one then.
 
-    A stamp that another process adds in this very moment is lost, which costs it one more look at the file's bytes.
+    An entry that another process adds at this very moment is lost; then its file is hashed once more.
     """
-    fresh = log.with_name(f"{log.name}.{secrets.token_hex(4)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    folder = open_state(log.parent)
     try:
-        with open(os.open(fresh, flags, 0o600), "wb") as file:
-            file.write(lines)
-        os.rename(fresh, log)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
+        replace_file(folder, log.name, b"".join(map(encode_entry, files)), mode=PRIVATE)
+    finally:
+        os.close(folder)
 
 
-def encode_stamp(path: str, checksum: str, signature: FileSignature) -> bytes:
+def encode_entry(file: VerifiedFile) -> bytes:
     """Return the log's line for a file."""
-    record = [path, checksum, signature.size, signature.mtime_ns, signature.ctime_ns, signature.inode, signature.device]
-    text = json.dumps(record, separators=(",", ":")).encode("ascii")
-    return b"%08x %s\n" % (zlib.crc32(text), text)
+    return encode_line([file.path, file.checksum, *file.signature])
 
 
-def decode_stamp(line: bytes) -> tuple[str, str, FileSignature] | None:
-    """Read a line: path, checksum and look of the file; None if it is none of ours."""
-    try:
-        if line[:9] != b"%08x " % zlib.crc32(line[9:]):
-            return None
-        path, checksum, *figures = _read_json(line[9:].decode("utf-8"))
-        if not (isinstance(path, str) and isinstance(checksum, str) and len(figures) == 5):
-            return None
-        return path, checksum, FileSignature(*figures)
-    except (ValueError, TypeError):
-        return None
+def decode_entry(line: bytes) -> VerifiedFile | None:
+    """Read a line of the log; None if it is damaged or not one of ours."""
+    with suppress(ValueError):
+        record = decode_line(line)
+        if isinstance(record, list) and len(record) == _FIELDS:
+            path, checksum, *figures = record
+            if isinstance(path, str) and isinstance(checksum, str):
+                return VerifiedFile(path, checksum, FileSignature._make(figures))
+    return None
+
+
+def decode_entries(lines: Iterable[bytes]) -> dict[str, VerifiedFile]:
+    """Read the lines of a log: the last entry for each path."""
+    return {entry.path: entry for line in lines if (entry := decode_entry(line)) is not None}

@@ -24,7 +24,7 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 if TYPE_CHECKING:
     # What fetches is imported when it is needed: see the engine.
     from grym_fetch.core.world import Clock
-    from grym_fetch.transfer.fetcher import FetchResult
+    from grym_fetch.transfer.result import FetchResult
 
 _Key = tuple[str, bool, bool]
 
@@ -129,7 +129,7 @@ class Coordinator:
         present: list[Asset] = []
         to_fetch: list[Asset] = []
         for asset in assets:
-            there = not force and (local_files.find_stamped(asset) is not None or local_files.is_there(asset))
+            there = not force and (local_files.find_verified(asset) is not None or local_files.is_there(asset))
             (present if there else to_fetch).append(asset)
         staged = 0
         if local_files.has_stages():
@@ -151,7 +151,7 @@ class Coordinator:
         self._bus.emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
         tally = _Tally()
         try:
-            remaining = await self._without_stamped(assets, tally, force=force)
+            remaining = await self._without_verified(assets, tally, force=force)
             if remaining and not self._offline:
                 remaining = await self._without_what_is_too_much(remaining, tally, force=force)
             await self._deliver_all(remaining, tally, force=force)
@@ -179,11 +179,11 @@ class Coordinator:
             raise SyncFailed(tally.failed)
         return report
 
-    async def _without_stamped(self, assets: Collection[Asset], tally: _Tally, *, force: bool) -> list[Asset]:
+    async def _without_verified(self, assets: Collection[Asset], tally: _Tally, *, force: bool) -> list[Asset]:
         """Tell of those that are known to be there; return the others."""
         remaining = []
         for asset in assets:
-            path = None if force or asset.extract else self.engine.local_files.find_stamped(asset)
+            path = None if force or asset.extract else self.engine.local_files.find_verified(asset)
             if path is None:
                 remaining.append(asset)
                 continue
@@ -214,7 +214,7 @@ class Coordinator:
         if not assets:
             return
         free = [] if force else [asset for asset in assets if _key(asset) not in self._flights]
-        small = self.engine.fetcher.small_among(free)
+        small = self.engine.small_fetcher.choose(free)
         chosen = {_key(asset) for asset in small}
         others = [asset for asset in assets if _key(asset) not in chosen]
         async with asyncio.TaskGroup() as group:
@@ -230,7 +230,7 @@ class Coordinator:
         mine = {_key(asset): asset for asset in assets if _key(asset) not in self._together}
         self._together |= {key: asyncio.Event() for key in mine}
         try:
-            left_over = await self.engine.fetcher.fetch_together(list(mine.values()), delivered)
+            left_over = await self.engine.small_fetcher.fetch(list(mine.values()), delivered)
         finally:
             # Who waits for one of these may now look for it the long way.
             for key in mine.keys() & self._together.keys():

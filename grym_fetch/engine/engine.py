@@ -1,4 +1,4 @@
-"""The parts put together for one event loop: transport, scheduler, disk, threads, and the delivery that uses them.
+"""The parts put together for one event loop: transport, scheduler, disk, threads, and the fetchers that use them.
 
 Rule: a part is imported and made when it is first needed. Most runs find every file in place, and what fetches takes
 longer to import (0.15 s) than they take altogether.
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
     from grym_fetch.core.world import Clock
     from grym_fetch.disk.store import DiskStore
+    from grym_fetch.transfer.context import TransferContext
     from grym_fetch.transfer.fetcher import Fetcher
     from grym_fetch.transfer.scheduler import Scheduler
+    from grym_fetch.transfer.small_fetcher import SmallFileFetcher
 
 
 class Engine:
@@ -76,15 +78,27 @@ class Engine:
 
     @cached_property
     def fetcher(self) -> Fetcher:
-        """What fetches."""
+        """What fetches one asset."""
+        from grym_fetch.transfer.fetcher import Fetcher
+
+        return Fetcher(self._context, store=self.store, local_files=self.local_files, unpack=self._unpack)
+
+    @cached_property
+    def small_fetcher(self) -> SmallFileFetcher:
+        """What fetches many small assets together."""
+        from grym_fetch.transfer.small_fetcher import SmallFileFetcher
+
+        return SmallFileFetcher(self._context, store=self.store, local_files=self.local_files)
+
+    @cached_property
+    def _context(self) -> TransferContext:
         from grym_fetch.core.addresses import Credentials
         from grym_fetch.core.policy import RetryPolicy, TokenBucket
         from grym_fetch.net.client import HttpTransport
         from grym_fetch.net.credentials import read_netrc
-        from grym_fetch.transfer.fetcher import Fetcher, FetcherSettings
+        from grym_fetch.transfer.context import TransferContext, TransferSettings
         from grym_fetch.transfer.request import Requester
         from grym_fetch.transfer.scheduler import Scheduler
-        from grym_fetch.transfer.transfer import TransferSettings
 
         settings = self._settings
         transport = HttpTransport(
@@ -94,24 +108,19 @@ class Engine:
             user_agent=f"grym-fetch/{self._version}",
         )
         self._scheduler = Scheduler(transport, connections=self.connections, per_host=settings.max_per_host)
-        return Fetcher(
-            store=self.store,
-            local_files=self.local_files,
-            unpack=self._unpack,
+        return TransferContext(
             scheduler=self._scheduler,
             requester=Requester(Credentials(self._environ, read_netrc(self._environ))),
             threads=self._hashers,
             clock=self._clock,
             emit=self._emit,
-            settings=FetcherSettings(
+            settings=TransferSettings(
                 offline=settings.offline,
                 allow_unpinned=settings.allow_unpinned,
                 lock_timeout=settings.lock_timeout,
-            ),
-            transfer_settings=TransferSettings(
                 connections=self.connections,
                 together=settings.mirrors == "together",
-                patience=settings.stall_timeout,
+                crawl_timeout=settings.stall_timeout,
                 retry=RetryPolicy(retries=settings.retries),
                 sizes=settings.sizes,
             ),

@@ -28,7 +28,7 @@ from grym_fetch.core.progress import Progress
 class AssetStatus:
     """What `AssetManager.check_asset` found. ``error`` says what is wrong, None if nothing is.
 
-    ``valid`` is true only if the bytes were verified, now or (stamped) before. ``unverified`` is true for a file that
+    ``valid`` is true only if the bytes were verified, now or before. ``unverified`` is true for a file that
     is there but has no checksum to verify it with. An archive does not exist before it is unpacked, where that is
     wanted. ``is_stand_in`` is true where all this is said of the asset's small stand-in, not of the asset itself.
     """

@@ -337,7 +337,7 @@ class _Prober:
             parts.append(f"redirected to {safe_text(str(figures['target_host']))}")
         what = f"{shown}: {', '.join(parts)}"
         if asset.size is not None and size is not None and size != asset.size:
-            page = "; it sends a web page" if "html" in (head.get("content-type") or "").lower() else ""
+            page = "; it sends a web page" if head.is_page else ""
             what = f"{shown}: the server has {size:,} bytes, the manifest says {asset.size:,}{page}"
             advice = "the source has changed or is another version: compare, then correct size and checksum"
             return Finding("fail", "origin", what, advice, asset.id, figures)

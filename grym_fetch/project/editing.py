@@ -44,7 +44,7 @@ from grym_fetch.core.paths import find_collisions
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.folders import check_destination, open_folder, storage_errors
-from grym_fetch.disk.local_files import HASH_STRIDE
+from grym_fetch.disk.local_files import HASH_BLOCK_BYTES
 from grym_fetch.disk.manifest_file import Change, EditRefused, edit_manifest
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
@@ -204,7 +204,7 @@ class Editor:
             delivered = await engine.fetcher.fetch(_packed(asset), force=True)
         fetched = delivered.fetched
         assert fetched is not None, "what is forced is fetched"
-        self._engine.local_files.stamp(delivered.path, fetched.checksum)
+        self._engine.local_files.note_verified(delivered.path, fetched.checksum)
         return replace(asset, checksum=fetched.checksum, size=fetched.size)
 
     async def take_in(self, asset: Asset, file: Path) -> Asset:
@@ -224,7 +224,7 @@ class Editor:
                 raise UnsafePath(safe_text(str(place)), reason)
         else:
             await self._copy(file, StageKey(asset.local_path, f"copy of {measured.checksum}"), measured)
-        self._engine.local_files.stamp(place, measured.checksum)
+        self._engine.local_files.note_verified(place, measured.checksum)
         return replace(asset, checksum=measured.checksum, size=measured.size)
 
     async def _copy(self, file: Path, key: StageKey, measured: _Measured) -> None:
@@ -300,7 +300,7 @@ class Editor:
                 except GrymFetchError as error:
                     failed[f"{asset.id} (stand-in)" if asset.is_stand_in else asset.id] = error
                     continue
-                self._engine.local_files.stamp(measured.path, measured.checksum)
+                self._engine.local_files.note_verified(measured.path, measured.checksum)
                 fetched = measured.downloaded is not None
                 pinned.append(
                     Pinned(asset.id, measured.checksum, measured.size, measured.path, fetched, asset.is_stand_in)
@@ -450,7 +450,7 @@ def _is_taken(place: Path) -> bool:
 
 def _read_at(file: Path, descriptor: int, at: int) -> bytes:
     with storage_errors(file):
-        return os.pread(descriptor, HASH_STRIDE, at)
+        return os.pread(descriptor, HASH_BLOCK_BYTES, at)
 
 
 def _delete(root: Path, local_path: str) -> bool:

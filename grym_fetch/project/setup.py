@@ -20,8 +20,10 @@ from typing import Literal
 from grym_fetch.core.errors import ManifestMissing, StorageError
 from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import storage_errors, sync
+from grym_fetch.disk.atomic import create_file
+from grym_fetch.disk.folders import opened_folder, storage_errors, sync
 from grym_fetch.disk.project import CANDIDATES, Project, find_project
+from grym_fetch.disk.repository import repository_root
 from grym_fetch.project.diagnosis import Finding, environment_findings, permission_findings
 
 State = Literal["ok", "done", "warn", "fail"]
@@ -73,7 +75,7 @@ def manifest_step(
             raise
     else:
         return Step("ok", "manifest", f"{_shown(project.manifest_path)} is there"), project
-    path = (repository_of(cwd) or cwd) / CANDIDATES[0]
+    path = (repository_root(cwd) or cwd) / CANDIDATES[0]
     text = json.dumps({"version": "1.0", "updated": _iso(now), "assets": []}, indent=2) + "\n"
     with storage_errors(path):
         _write_new(path, text)
@@ -105,7 +107,7 @@ def folder_steps(project: Project, now: datetime, *, external_is_chosen: bool) -
 
 def git_steps(project: Project) -> Iterator[Step]:
     """What git is to ignore: the assets folder and the logs."""
-    repository = repository_of(project.root)
+    repository = repository_root(project.root)
     if repository is None:
         yield Step("ok", "git", "no git repository here, so nothing to ignore")
         return
@@ -123,11 +125,6 @@ def git_steps(project: Project) -> Iterator[Step]:
         folder = safe_text(project.assets_dir.relative_to(repository).as_posix())
         what = f"{count} file{'s' if count != 1 else ''} in {folder} are tracked by git all the same"
         yield Step("warn", "git", what, f"git rm -r --cached {folder}, and commit")
-
-
-def repository_of(folder: Path) -> Path | None:
-    """The root of the git repository that ``folder`` is in, None if it is in none."""
-    return next((here for here in (folder, *folder.parents) if (here / ".git").exists()), None)
 
 
 def _step(finding: Finding, *, is_storage: bool = False) -> Step:
@@ -159,16 +156,8 @@ def _made_file(name: str, path: Path, text: str) -> Step:
 
 def _write_new(path: Path, text: str) -> None:
     """Write a file that is not there yet, whole or not at all."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(fresh, "x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            sync(file.fileno())
-        # Unlike a rename, a link never replaces what somebody else has put there meanwhile.
-        os.link(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with opened_folder(path.parent) as folder:
+        create_file(folder, path.name, text.encode())
 
 
 def _append_lines(path: Path, lines: list[str]) -> None:

@@ -28,6 +28,7 @@ from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.paths import STATE_FOLDER, check_local_path
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import free_bytes, open_folder, storage_errors, sync
+from grym_fetch.disk.moved_files import MovedFile, check_original_path
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.repo.errors import NotMoved, Refused
 from grym_fetch.repo.git import Git, GitUnusable
@@ -35,7 +36,7 @@ from grym_fetch.repo.identify import below, survey
 from grym_fetch.repo.moving import Draft, digest_of, lock, open_regular, remove_dead_draft, write_file
 from grym_fetch.repo.placeholder import SUFFIX, Placeholder, distinct_id
 from grym_fetch.repo.places import placeholders, read_placeholder
-from grym_fetch.repo.record import MovedFile, Record, check_original_path, iso
+from grym_fetch.repo.record import Record, iso
 
 MAX_NAME_BYTES = 230
 """Longest name of a file that is moved: file systems take 255, and the placeholder's draft has a longer one."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from grym_fetch.core.text import safe_text
+from grym_fetch.disk.repository import is_repository_root
 from grym_fetch.repo.errors import Refused
 
 _CHUNK = 1 << 20
@@ -42,7 +43,7 @@ class Git:
         Raises:
             GitUnusable: there is one, but git is missing or refuses it.
         """
-        if not (root / ".git").exists():
+        if not is_repository_root(root):
             return None
         git = cls(root)
         git.ask("rev-parse", "--git-dir")

@@ -8,7 +8,6 @@ folders are flushed before anything relies on them.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from contextlib import suppress
@@ -19,14 +18,14 @@ from typing import Self
 from grym_fetch.core.digest import Checksum, new_hasher
 from grym_fetch.core.errors import Locked, NotWritable
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import sync
+from grym_fetch.disk.atomic import rename_new
+from grym_fetch.disk.folders import sync, write_all
+from grym_fetch.disk.locks import Flock, try_flock
 
 STRIDE = 4 * 1024 * 1024
 """Bytes read, hashed and written in one go."""
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NO_LOCKS = frozenset({errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL})
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 
 
 def draft_name(name: str) -> str:
@@ -55,13 +54,8 @@ def digest_of(descriptor: int) -> Checksum:
 
 def lock(descriptor: int, shown: Path | str) -> None:
     """Lock a file or folder for as long as it is open. Raises `Locked` if another process has it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Locked(safe_text(str(shown)), "another process is at work here; wait for its end") from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
+    if try_flock(descriptor) is Flock.BUSY:
+        raise Locked(safe_text(str(shown)), "another process is at work here; wait for its end")
 
 
 class Draft:
@@ -92,9 +86,7 @@ class Draft:
 
     def write(self, data: bytes) -> None:
         """Append bytes."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        write_all(self._descriptor, data)
 
     def set_mode(self, mode: int) -> None:
         """Give the file these permissions."""
@@ -130,28 +122,9 @@ class Draft:
         if replace:
             os.replace(self._name, self._final, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         else:
-            self._publish_new()
+            rename_new(self._folder, self._name, self._final)
         self._is_published = True
         sync(self._folder)
-
-    def _publish_new(self) -> None:
-        try:
-            # A rename would silently replace what has appeared under the name meanwhile; a link does not.
-            os.link(
-                self._name,
-                self._final,
-                src_dir_fd=self._folder,
-                dst_dir_fd=self._folder,
-                follow_symlinks=False,
-            )
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            if exists(self._folder, self._final):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._final) from None
-            os.rename(self._name, self._final, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        else:
-            os.unlink(self._name, dir_fd=self._folder)
 
 
 def remove_dead_draft(folder: int, name: str) -> None:
@@ -175,12 +148,3 @@ def write_file(folder: int, name: str, data: bytes) -> None:
             draft.set_mode(os.stat(name, dir_fd=folder).st_mode)
         draft.write(data)
         draft.publish(replace=True)
-
-
-def exists(folder: int, name: str) -> bool:
-    """Whether there is anything with this name, be it a dangling symlink."""
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True

@@ -8,52 +8,18 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.paths import MOVED_FILES, check_local_path, collision_key
+from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import storage_errors
+from grym_fetch.disk.folders import opened_folder, storage_errors
+from grym_fetch.disk.moved_files import MovedFile, read_document
 from grym_fetch.repo.errors import Refused
 from grym_fetch.repo.moving import write_file
 
 log = logging.getLogger(__name__)
-
-MAX_RECORD = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MovedFile:
-    """One entry. ``original_path`` is relative to the repository, ``storage_path`` to the external folder."""
-
-    original_path: str
-    storage_path: str
-    size: int
-    checksum: Checksum
-    moved_on: str
-    required: bool = True
-
-    def as_json(self) -> dict[str, object]:
-        """The entry as it stands in the file."""
-        return {
-            "originalPath": self.original_path,
-            "storagePath": self.storage_path,
-            "size": self.size,
-            "checksum": self.checksum.bare,
-            "movedOn": self.moved_on,
-            "required": self.required,
-        }
-
-
-def check_original_path(text: str) -> str:
-    """Return a path inside a repository if it is safe to write to. Raises `ValueError`."""
-    path = check_local_path(text)
-    if any(collision_key(part) == ".git" for part in path.split("/")):
-        raise ValueError("lies in .git")
-    return path
 
 
 class Record:
@@ -69,25 +35,18 @@ class Record:
 
     def _read(self) -> None:
         shown = safe_text(str(self.path))
-        with storage_errors(self.path):
-            try:
-                with open(self.path, "rb") as file:
-                    data = file.read(MAX_RECORD + 1)
-            except FileNotFoundError:
-                return
         try:
-            if len(data) > MAX_RECORD:
-                raise ValueError(f"it is longer than {MAX_RECORD} bytes")
-            raw = json.loads(data)
-            if not isinstance(raw, dict) or not isinstance(entries := raw.get("assets"), list):
-                raise ValueError("it is not an object with a list assets")  # noqa: TRY004 - a fault of the file
-        except (ValueError, RecursionError) as error:
+            with storage_errors(self.path):
+                document = read_document(self.path)
+        except ValueError as error:
             raise Refused(f"{shown} cannot be read: {error}. Repair or remove it; it was left as it is.") from error
-        self._raw, self._entries = raw, entries
-        for number, entry in enumerate(entries):
+        if document is None:
+            return
+        self._raw, self._entries = document
+        for number, entry in enumerate(self._entries):
             try:
-                self.files.append(_parse(entry))
-            except (ValueError, KeyError, TypeError) as error:
+                self.files.append(MovedFile.parse(entry))
+            except ValueError as error:
                 log.warning("%s: entry %d is not used: %s", shown, number, error)
 
     def find(self, original_path: str, checksum: Checksum) -> MovedFile | None:
@@ -107,30 +66,10 @@ class Record:
         document = known | {"updated": time, "assets": self._entries}
         self._raw = document
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-        with storage_errors(self.path):
-            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                write_file(folder, MOVED_FILES, text.encode("utf-8", "backslashreplace"))
-            finally:
-                os.close(folder)
+        with storage_errors(self.path), opened_folder(self._folder) as folder:
+            write_file(folder, MOVED_FILES, text.encode("utf-8", "backslashreplace"))
 
 
 def iso(time: datetime) -> str:
     """Return a time in UTC as ``2025-03-09T12:00:00.000Z``."""
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _parse(entry: object) -> MovedFile:
-    if not isinstance(entry, dict):
-        raise TypeError("it is not an object")
-    size = entry["size"]
-    if not isinstance(size, int) or size < 0:
-        raise ValueError("size is not a number of bytes")
-    return MovedFile(
-        original_path=check_original_path(str(entry["originalPath"])),
-        storage_path=check_local_path(str(entry["storagePath"])),
-        size=size,
-        checksum=Checksum.parse(str(entry["checksum"])),
-        moved_on=str(entry.get("movedOn", "")),
-        required=entry.get("required") is True,
-    )

@@ -27,12 +27,13 @@ from grym_fetch.core.errors import AssetMissing, DigestMismatch, GrymFetchError,
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import open_folder, storage_errors, sync
+from grym_fetch.disk.folders import exists, open_folder, storage_errors, sync
+from grym_fetch.disk.moved_files import MovedFile, check_original_path
 from grym_fetch.repo.errors import Refused
-from grym_fetch.repo.moving import Draft, digest_of, exists, open_regular, remove_dead_draft
+from grym_fetch.repo.moving import Draft, digest_of, open_regular, remove_dead_draft
 from grym_fetch.repo.placeholder import SUFFIX, asset_id
 from grym_fetch.repo.places import Place, placeholders, read_placeholder
-from grym_fetch.repo.record import MovedFile, Record, check_original_path
+from grym_fetch.repo.record import Record
 
 log = logging.getLogger(__name__)
 

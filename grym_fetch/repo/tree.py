@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from grym_fetch.disk.repository import repository_root
+
 SKIPPED = frozenset({".git", "node_modules"})
 
 
@@ -50,7 +52,6 @@ class Tree:
 
 def find_root(folder: Path, cwd: Path) -> Path:
     """The root of the repository that ``folder`` is in; where there is none, ``cwd`` if that is above, else itself."""
-    for candidate in (folder, *folder.parents):
-        if (candidate / ".git").exists():
-            return candidate
+    if (root := repository_root(folder)) is not None:
+        return root
     return cwd if folder.is_relative_to(cwd) else folder

@@ -1,7 +1,7 @@
-"""Memory that bodies are received into, used again and again.
+"""A pool of buffers to receive bodies into.
 
-A fresh buffer costs the system a page fault every 4 KiB and the interpreter a pass to fill it with zeros: for each GiB
-a tenth of a second. Rule: a buffer is free again when nobody holds the view of it that was lent, and never before.
+A fresh buffer costs a page fault every 4 KiB and a pass that fills it with zeros: a tenth of a second for each GiB.
+Rule: a buffer is free again once nobody holds the view that was lent of it, and never before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import weakref
 
 
 class Buffers:
-    """Buffers of ``size`` bytes. As many as are in use at once are made, and no more."""
+    """Buffers of ``size`` bytes. No more are made than are in use at once."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -18,17 +18,17 @@ class Buffers:
         self._lent: dict[int, weakref.ref[memoryview]] = {}
 
     def take(self) -> bytearray:
-        """A buffer to fill, with whatever it held before."""
+        """Return a buffer to fill. It still has whatever it held before."""
         return self._free.pop() if self._free else bytearray(self._size)
 
     def give(self, buffer: bytearray) -> None:
-        """Give back a buffer that was taken and not lent."""
+        """Put back a buffer that was taken and not lent."""
         self._free.append(buffer)
 
     def lend(self, buffer: bytearray, length: int) -> memoryview:
-        """Return the first ``length`` bytes, to be kept as long as they are needed; then the buffer comes back.
+        """Return a view of the first ``length`` bytes. The buffer comes back to the pool when nobody holds the view.
 
-        Who slices the view must hold the view itself as well.
+        A slice of the view does not keep it: hold the view itself as well.
         """
         view = memoryview(buffer)[:length]
         key = id(view)

@@ -1,4 +1,4 @@
-"""The real clock and the real dice."""
+"""The system's clock and random numbers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """File descriptors: how many this process may still open, and how many connections that is enough for.
 
-Rules: looked at once, before anything is fetched. With fewer connections a run is slower; without a descriptor at the
-wrong moment it would fail. Only a program of our own raises the limit; a library leaves it to its host.
+Rules: they are counted once, before anything is fetched. With fewer connections a run is slower; with no descriptor
+left it would fail. Only our own command raises the limit; the library leaves it to its host.
 """
 
 from __future__ import annotations
@@ -11,25 +11,27 @@ import os
 
 log = logging.getLogger(__name__)
 
-SPARE = 16
-"""For the log, name resolution, threads, and what the program around us opens meanwhile."""
-PER_ASSET = 4
+SPARE_DESCRIPTORS = 16
+"""Kept for the log, name resolution, threads, and what the program around us opens meanwhile."""
+DESCRIPTORS_PER_ASSET = 4
 """Lock, part, journal, and a folder while it is published."""
-ENOUGH = 65_536
+ENOUGH_DESCRIPTORS = 65_536
 
 
 def max_active_assets(connections: int) -> int:
-    """How many assets are under way at once: enough to keep every connection busy while others verify."""
+    """How many assets are under way at once: enough to keep every connection busy while some are being verified."""
     return 2 * connections + 2
 
 
 def affordable(connections: int) -> int:
-    """Return how many of so many connections there are descriptors for; at least one."""
+    """Return for how many of these connections there are enough descriptors; at least one."""
     left = _left()
     if left is None:
         return connections
     most = max(
-        1, (left - PER_ASSET * max_active_assets(0)) // (1 + PER_ASSET * (max_active_assets(1) - max_active_assets(0)))
+        1,
+        (left - DESCRIPTORS_PER_ASSET * max_active_assets(0))
+        // (1 + DESCRIPTORS_PER_ASSET * (max_active_assets(1) - max_active_assets(0))),
     )
     if most < connections:
         counted = "1 connection" if most == 1 else f"{most} connections"
@@ -37,21 +39,21 @@ def affordable(connections: int) -> int:
     return min(most, connections)
 
 
-def spare(files: int) -> int:
-    """Return how many of so many files may be open beside everything else; at least one."""
+def spare_descriptors(files: int) -> int:
+    """Return how many of these files may be open at once, beside everything else; at least one."""
     left = _left()
     return files if left is None else max(1, min(files, left // 4))
 
 
 def _left() -> int | None:
-    """How many more files this process may open; None if nobody knows or counts."""
+    """How many more files this process may open; None if there is no limit or it cannot be known."""
     import resource
 
     limit = _limit()
     if limit == resource.RLIM_INFINITY:
         return None
     try:
-        return limit - SPARE - len(os.listdir("/dev/fd"))
+        return limit - SPARE_DESCRIPTORS - len(os.listdir("/dev/fd"))
     except OSError:
         return None
 
@@ -63,10 +65,10 @@ def _limit() -> int:
 
 
 def raise_limit() -> None:
-    """Let this process open as many files as it is allowed to allow itself."""
+    """Raise the soft limit on open files to the hard one, within reason."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
+    wanted = ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,7 +1,7 @@
 """Named worker threads for blocking work.
 
-Rule: work handed to a thread cannot be taken back. Whoever is cancelled meanwhile still waits until it is done, so that
-no descriptor is closed and no file renamed under a thread that uses it.
+Rule: work handed to a thread cannot be taken back. A task that is cancelled meanwhile still waits for it to end, so
+that no descriptor is closed and no file renamed under a thread that uses it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class WorkerThreads:
-    """A few threads with a name. Started on first use, ended by `close`."""
+    """A few threads with a name, started on first use and ended by `close`."""
 
     def __init__(self, name: str, count: int) -> None:
         self._executor = ThreadPoolExecutor(count, thread_name_prefix=f"grym-fetch-{name}")
@@ -30,9 +30,9 @@ class WorkerThreads:
         except asyncio.CancelledError:
             await wait_uncancelled([work])
             if not work.cancelled():
-                work.exception()  # seen: whoever is cancelled has no use for it
+                work.exception()  # retrieved: a cancelled task has no use for it
             raise
 
     def close(self) -> None:
-        """End the threads once what they do now is done; what has not begun is dropped."""
+        """End the threads once they have done what they are doing; work that has not begun is dropped."""
         self._executor.shutdown(wait=False, cancel_futures=True)

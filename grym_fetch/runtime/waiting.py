@@ -1,4 +1,4 @@
-"""Waiting that outlasts a cancellation: for work that cannot be taken back, and tasks that must be over first."""
+"""Waiting in spite of a cancellation: for work that cannot be taken back, and for tasks that must end first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 async def wait_uncancelled(work: Iterable[asyncio.Future[Any]]) -> None:
     """Wait until all of ``work`` is over, however often this task is cancelled meanwhile.
 
-    Outcomes are not raised. A cancellation that comes during the wait is not lost: it is raised at the end.
+    Their exceptions are not raised. A cancellation that comes during the wait is not lost: it is raised at the end.
     """
     pending = {future for future in work if not future.done()}
     cancelled = False
@@ -29,7 +29,7 @@ async def wait_uncancelled(work: Iterable[asyncio.Future[Any]]) -> None:
 
 def shielded() -> AbstractContextManager[object]:
     """A shield from anyio's cancellation, which would come again and again; asyncio's comes once."""
-    # Whoever cancels with anyio has imported it. The command line does not, most often: that takes 35 ms.
+    # Code that cancels with anyio has imported it. The command line mostly does not, which saves 35 ms.
     if "anyio" not in sys.modules:
         return nullcontext()
     import anyio

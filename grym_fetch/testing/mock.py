@@ -30,8 +30,8 @@ from grym_fetch.disk.project import Project
 from grym_fetch.engine.engine import Engine
 from grym_fetch.manager import AssetManager
 from grym_fetch.settings import Settings
-from grym_fetch.transfer.fetcher import FetchResult, attempts_of
-from grym_fetch.transfer.transfer import TransferResult
+from grym_fetch.transfer.fetcher import attempts_of
+from grym_fetch.transfer.result import FetchResult, TransferResult
 
 DEFAULT_SIZE = 1_000_000
 """Bytes of an asset whose size was not given."""
@@ -159,7 +159,7 @@ class _MockLocalFiles:
 
     owner: MockAssetManager
 
-    def find_stamped(self, asset: Asset) -> Path | None:
+    def find_verified(self, asset: Asset) -> Path | None:
         return self.owner.path_of(asset.id) if self.owner.has(asset.id) else None
 
     def has_stages(self) -> bool:
@@ -169,7 +169,7 @@ class _MockLocalFiles:
         return self.owner.has(asset.id)
 
     async def find(self, asset: Asset, **_: object) -> Found | None:
-        path = self.find_stamped(asset)
+        path = self.find_verified(asset)
         return None if path is None else Found(path, None, verified=True)
 
 
@@ -183,9 +183,6 @@ class _MockFetcher:
 
     def staged_bytes(self, _: Asset) -> int:
         return 0
-
-    def small_among(self, _: Sequence[Asset]) -> list[Asset]:
-        return []
 
     async def fetch(self, asset: Asset, **_: object) -> FetchResult:
         try:
@@ -231,6 +228,13 @@ class _MockFetcher:
         return FetchResult(path, TransferResult(path=path, size=size, checksum=checksum, downloaded=size))
 
 
+class _MockSmallFetcher:
+    """The part of a `SmallFileFetcher` that the coordinator asks: no asset is small."""
+
+    def choose(self, _: Sequence[Asset]) -> list[Asset]:
+        return []
+
+
 class _MockStore:
     """The part of a `DiskStore` that the manager asks: a disk that is never full."""
 
@@ -245,6 +249,7 @@ class _MockEngine:
         self.received = 0
         self.local_files = _MockLocalFiles(owner)
         self.fetcher = _MockFetcher(owner, emit, self._count)
+        self.small_fetcher = _MockSmallFetcher()
         self.store = _MockStore()
         self.max_active_assets = 4
 

@@ -18,14 +18,14 @@ from grym_fetch.core.ranges import IntervalSet
 from grym_fetch.core.segments import MIB
 from grym_fetch.core.world import Stage, Threads
 
-STRIDE = 16 * MIB
-"""Bytes hashed in one turn of a thread, if so many are there: each turn costs two changes of threads."""
-MEMORY = 8 * MIB
-"""Bytes of pieces kept for the frontier that it has not reached yet; the rest is read back."""
+STRIDE_BYTES = 16 * MIB
+"""Hashed in one turn of a thread, if so many are there: each turn costs two switches of threads."""
+MEMORY_BYTES = 8 * MIB
+"""Pieces that are kept in memory until the frontier reaches them; the rest is read back."""
 
 
 class Frontier:
-    """Hashes one asset's content as it gets stored. ``on_bad`` is told of pieces that are not what was claimed."""
+    """Hashes one asset's content as it gets stored. ``on_bad`` is called with pieces that are not what was claimed."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Frontier:
 
     def offer(self, start: int, data: bytes | memoryview) -> None:
         """A piece is on its way to the disk; keep it in memory if the frontier will be there soon."""
-        if start == self._memory_end and start + len(data) - self.position <= MEMORY:
+        if start == self._memory_end and start + len(data) - self.position <= MEMORY_BYTES:
             self._memory[start] = data
             self._memory_end = start + len(data)
             self._wakeup.set()
@@ -67,11 +67,6 @@ class Frontier:
         self._wakeup.set()
 
     @property
-    def unproved(self) -> PieceTable:
-        """What an earlier process claimed and nobody has compared yet."""
-        return self._claims
-
-    @property
     def reach(self) -> int:
         """Where the frontier would be if it had passed what an earlier process left: it costs time, and no bytes.
 
@@ -80,7 +75,7 @@ class Frontier:
         return self.position + self._unproved_bytes
 
     async def run(self) -> None:
-        """Follow the bytes for ever; the caller cancels. Raises what the stage raises."""
+        """Follow the bytes forever; the caller cancels. Raises what the stage raises."""
         while True:
             await self._wakeup.wait()
             self._wakeup.clear()
@@ -88,7 +83,7 @@ class Frontier:
                 self._on_advance()
 
     async def _advance(self) -> bool:
-        """Hash what is next, if it is there. False if nothing is."""
+        """Hash the next bytes, if they are there. False if not."""
         at = self.position
         if at in self._memory:
             self.position += await self._hash_memory(at)
@@ -100,12 +95,12 @@ class Frontier:
             if proved < len(claims):
                 self._forget(claims[proved])
                 return proved > 0
-        elif (stop := min(self._stored.run_from(at), at + STRIDE)) > at:
+        elif (stop := min(self._stored.run_from(at), at + STRIDE_BYTES)) > at:
             # Up to the next claim only: that one is read by itself, so that its digest can be compared.
             following = next((piece.start for piece in self._claims if piece.start > at), stop)
             count = await self._stage.feed(at, min(stop, following), self.hasher.update)
             if not count:
-                raise StorageError("the part file", "somebody else has cut off what was written; run again")
+                raise StorageError("the part file", "something else has cut off what was written; run again")
             self.position += count
         else:
             return False
@@ -113,16 +108,16 @@ class Frontier:
         return True
 
     def _claims_from(self, at: int) -> list[Piece]:
-        """The claims that follow each other from here on, a stride of them at the most."""
+        """The claims that follow each other from here on, at most a stride of them."""
         run: list[Piece] = []
-        stop = min(self._stored.run_from(at), at + STRIDE)
+        stop = min(self._stored.run_from(at), at + STRIDE_BYTES)
         while at < stop and (claim := self._claims.at(at)) is not None:
             run.append(claim)
             at = claim.stop
         return run
 
     async def _hash_memory(self, at: int) -> int:
-        """Hash the pieces in memory that follow each other. Returns how many bytes that were."""
+        """Hash the pieces in memory that follow each other. Returns how many bytes that was."""
         run: list[bytes | memoryview] = []
         while (data := self._memory.pop(at, None)) is not None:
             run.append(data)

@@ -1,7 +1,7 @@
-"""What a transfer tells of itself: the events of one asset's way, from its plan until every byte is here.
+"""The events of one transfer, from its plan until every byte is here.
 
-Rules: how far it is, is measured here and nowhere else. That everything has arrived is told once, and after it no
-progress, until a transfer starts over.
+Rules: progress is measured here and nowhere else. That everything has arrived is reported once, and no progress after
+it, unless the transfer starts over.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from grym_fetch.transfer.state import DownloadState
 
 
 class Reporter:
-    """Tells of one asset. ``now`` is a monotonic time in seconds, ``emit`` publishes an event."""
+    """Reports on one asset. ``now`` is a monotonic time in seconds, ``emit`` publishes an event."""
 
     def __init__(self, asset_id: str, state: DownloadState, emit: Callable[[Event], None], *, now: float) -> None:
         self.received = 0
@@ -36,23 +36,23 @@ class Reporter:
         self._is_full = False
 
     def planned(self) -> None:
-        """It begins."""
+        """The transfer begins."""
         self._emit(AssetPlanned(asset=self._asset, size=self._state.size, resumed_bytes=self._resumed))
 
     def arrived(self, count: int, now: float) -> float | None:
-        """So many bytes have come. Returns the speed in bytes per second as often as progress is told."""
+        """So many bytes have come. Returns the speed in bytes per second whenever progress is reported."""
         self.received += count
         segments = self._state.segments
         self._meter.advance(now, on_hand=segments.on_hand_bytes, received=self.received, total=self._state.size)
         if segments.is_complete:
             self.full(now)
         elif self._meter.is_due(now):
-            self.stands(now)
+            self.progress(now)
             return self._meter.read(now).rate
         return None
 
-    def stands(self, now: float) -> None:
-        """How far it is."""
+    def progress(self, now: float) -> None:
+        """Report how far the transfer is."""
         if self._is_full:
             return
         state = self._meter.read(now)
@@ -73,12 +73,12 @@ class Reporter:
         size = self._state.size
         assert size is not None
         self._meter.advance(now, on_hand=size, received=self.received, total=size)
-        self.stands(now)
+        self.progress(now)
         self._is_full = True
         self._emit(AssetVerifying(asset=self._asset, bytes=self._state.frontier.position, total=size))
 
     def restarted(self, discarded: int, reason: str) -> None:
-        """So many bytes were given up."""
+        """The transfer starts over, and so many bytes were given up."""
         self._is_full = False
         self._emit(AssetRestarted(asset=self._asset, discarded=discarded, reason=reason))
 
@@ -89,7 +89,7 @@ class Reporter:
         )
 
     def switched(self, left: Origin, chosen: Origin, reason: str, *, count: int) -> None:
-        """Another origin, of ``count``, is asked from now on."""
+        """Another one of ``count`` origins is asked from now on."""
         self._emit(
             MirrorSwitched(
                 asset=self._asset,

@@ -1,9 +1,9 @@
-"""One exchange with an origin: from a range that is wanted to a response that has been judged.
+"""One request to an origin: from a range that is wanted to a response that has been judged.
 
 Rules: redirects are followed here, by hand, each hop checked; Range and If-Range go along, credentials only while
-scheme, host and port stay the same. Where a chain ended is remembered per origin and asked directly from then on; when
-that address answers as expired, the chain is walked again, once. A validator is for the server that said it: at the end
-of another chain it is no condition, and contradicts nothing.
+scheme, host and port stay the same. Each origin remembers where its redirects ended, and from then on that address is
+asked directly; when it answers as expired, the chain is walked again, once. A validator is for the server that sent it:
+at the end of another chain it is no condition, and contradicts nothing.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 
 # What a signed address answers once it has expired, or a node that has gone.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
-MOST_FRESH = 3
-"""Remembered addresses that are tried in one exchange before the chain is walked again."""
+MAX_TARGETS = 3
+"""Remembered addresses that are tried for one request before the chain is walked again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class JudgedResponse:
     """A response that was judged. Its body is unread."""
 
     response: Response
@@ -45,12 +45,12 @@ class Answer:
 
 
 class Requester:
-    """Opens ranges at origins. Holds the credentials, and nothing of any asset."""
+    """Asks origins for ranges. Holds the credentials, and nothing that belongs to an asset."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
 
-    async def open(self, connection: Connection, origin: Origin, asked: Asked) -> Answer:
+    async def open(self, connection: Connection, origin: Origin, asked: Asked) -> JudgedResponse:
         """Ask ``origin``; return the judged response, whose body the caller closes.
 
         Raises `TooManyRedirects`, `PolicyRefused`, and what `Connection.get` raises.
@@ -60,14 +60,14 @@ class Requester:
         except GrymFetchError:
             raise
         except Exception as error:
-            # Whatever this server has sent to make us fail, it is this server's failure: others may have the file.
+            # Whatever this server sent to make us fail, the failure is this server's: others may have the file.
             log.warning("%s: unexpected", origin.shown, exc_info=True)
             reason = f"the response could not be read ({type(error).__name__})"
             raise BadResponse(origin.url, reason) from error
 
-    async def _open(self, connection: Connection, origin: Origin, asked: Asked) -> Answer:
+    async def _open(self, connection: Connection, origin: Origin, asked: Asked) -> JudgedResponse:
         first = parse_address(origin.url)
-        for _ in range(MOST_FRESH):
+        for _ in range(MAX_TARGETS):
             target = origin.target
             if target is None:
                 break
@@ -76,23 +76,19 @@ class Requester:
             if not expired and not isinstance(answer.verdict, Redirected):
                 return answer
             answer.response.close()
-            # All workers meet the same expiry. The first one to see it forgets the address for all; who comes later
-            # finds none, or the fresh one.
-            if origin.target is target:
-                origin.target = None
+            origin.lost_target(target)
         return await self._walk(connection, origin, first, asked)
 
-    async def _walk(self, connection: Connection, origin: Origin, first: URL, asked: Asked) -> Answer:
+    async def _walk(self, connection: Connection, origin: Origin, first: URL, asked: Asked) -> JudgedResponse:
         seen = {first}
         here = first
         is_own = True
         while True:
             answer = await self._ask(connection, first, here, asked, is_own=is_own)
             if not isinstance(answer.verdict, Redirected):
-                origin.target = here if here is not first else None
-                origin.target_is_own = is_own
+                origin.resolved(here if here is not first else None, is_own=is_own)
                 return answer
-            # The body of a redirect is of no use to us, and nobody says how long it is.
+            # The body of a redirect is of no use, and nothing says how long it is.
             answer.response.close()
             here = follow_redirect(here, answer.verdict.location)
             # Once another origin has led the way, credentials do not come back: it has chosen the address.
@@ -103,7 +99,9 @@ class Requester:
                 raise TooManyRedirects(origin.url, f"more than {MAX_REDIRECTS} redirects")
             seen.add(here)
 
-    async def _ask(self, connection: Connection, first: URL, here: URL, asked: Asked, *, is_own: bool) -> Answer:
+    async def _ask(
+        self, connection: Connection, first: URL, here: URL, asked: Asked, *, is_own: bool
+    ) -> JudgedResponse:
         fields: dict[str, str] = {}
         server = server_mark(here)
         if asked.wanted is not None:
@@ -115,5 +113,4 @@ class Requester:
             fields["Authorization"] = authorization
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
         response = await connection.get(str(bare.with_fragment(None)), fields)
-        is_page = "html" in (response.head.get("content-type") or "").lower()
-        return Answer(response, judge(asked, replace(response.head, server=server)), is_page)
+        return JudgedResponse(response, judge(asked, replace(response.head, server=server)), response.head.is_page)

@@ -2,7 +2,7 @@
 
 Rules: there are never more connections than `connections`, idle ones included, nor more at work on one host than
 `per_host`. A free connection goes to the source that has the fewest at work, so that no small asset waits for a big
-one; among equals to the one that was asked for first. The scheduler knows attempts and connections, and nothing of
+one; among equals, to the one that was asked for first. The scheduler knows attempts and connections, and nothing of
 HTTP or of files.
 """
 
@@ -19,8 +19,8 @@ from typing import Any, Protocol, TypeVar
 from grym_fetch.core.world import Connection, Transport
 from grym_fetch.runtime.waiting import wait_uncancelled
 
-HEARTBEAT = 0.1
-"""Seconds between looks while some connections work and others are idle: a slow one may have to share by then."""
+HEARTBEAT_S = 0.1
+"""How often to look for work while some connections are busy and others idle: a slow one may have to share by then."""
 
 
 class Work(Protocol):
@@ -31,26 +31,26 @@ class Work(Protocol):
         """Host and port that it goes to."""
 
     task: asyncio.Task[None] | None
-    """Who does it."""
+    """The task that does it."""
 
 
 W = TypeVar("W", bound=Work)
 
 
 class Source(Protocol[W]):
-    """Something that has work: a transfer, or a batch of small assets."""
+    """Something that has work: a transfer, or the small assets of one host."""
 
     def next_attempt(self, has_room: Callable[[str], bool], /) -> W | None:
-        """The next piece of work, if there is any now for a host that has room."""
+        """The next piece of work, if there is any now for a host that may have one more connection."""
 
     async def fetch(self, attempt: W, /, connection: Connection) -> None:
-        """Do it. What went wrong is for the source to deal with; it raises nothing but cancellation."""
+        """Do it. The source deals with whatever goes wrong; this raises nothing but cancellation."""
 
     def release(self, attempt: W, /) -> None:
         """It is over, one way or another; also when it was cancelled before it began."""
 
     def fail(self, error: BaseException, /) -> None:
-        """One of these has raised all the same: a bug of ours must fail this source, not hang it and all others."""
+        """One of these has raised all the same: a bug of ours must fail this source, not hang it and all the others."""
 
 
 class Scheduler:
@@ -76,12 +76,12 @@ class Scheduler:
         self.kick()
 
     def remove(self, source: Source[Any]) -> None:
-        """Serve it no more. What it has under way is its own to end."""
+        """Stop serving it. It ends by itself what it has under way."""
         del self._sources[source], self._ranks[source]
         self.kick()
 
     def kick(self) -> None:
-        """There may be new work: look soon. Many kicks in one turn of the loop cost one look."""
+        """There may be new work: look for it soon. Many kicks in one turn of the loop cost one look."""
         if not self._is_due:
             self._is_due = True
             asyncio.get_running_loop().call_soon(self._assign)
@@ -92,7 +92,7 @@ class Scheduler:
             return
         self._give_out()
         if self._free and self._tasks and self._heartbeat is None:
-            self._heartbeat = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
+            self._heartbeat = asyncio.get_running_loop().call_later(HEARTBEAT_S, self._beat)
 
     def _beat(self) -> None:
         self._heartbeat = None

@@ -1,7 +1,7 @@
-"""What is on hand of one asset: the bytes on its stage, where they came from, its length, and its digest so far.
+"""How far the download of one asset is: the bytes on its stage, where they came from, its length, its digest so far.
 
-Rules: what an earlier process left is taken over as far as it may be combined, and proved on the way (`Frontier`).
-What is on hand is given up only where it is known to be wrong, and the journal is told so first.
+Rules: what an earlier process left is used as far as it may be combined, and proved on the way (`Frontier`). What is on
+hand is given up only where it is known to be wrong, and the journal records that first.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from grym_fetch.transfer.hashing import Frontier
 log = logging.getLogger(__name__)
 
 NOBODY = -1
-"""The number of an origin that the manifest names no more. Its pieces are proved by their digests all the same."""
+"""The number of an origin that the manifest no longer names. Its pieces are proved by their digests all the same."""
 
 
 class DownloadState:
-    """The content of one asset, as far as it is here. ``on_change`` is called when more is hashed or some is lost."""
+    """What is on hand of one asset. ``on_change`` is called when more is hashed or some is lost."""
 
     def __init__(
         self,
@@ -47,9 +47,9 @@ class DownloadState:
         self._suspects: PieceTable | None = None
         self.size = asset.size if asset.size is not None else stage.recovered.size
         self.size_origin: Origin | None = None
-        """Who told the length, if neither the manifest nor an earlier run did."""
+        """The origin that told the length, if neither the manifest nor an earlier run did."""
         self.differing: set[Origin] = set()
-        """Whose bytes differ from those of the origin that is trusted now; see `compare_with`."""
+        """The origins whose bytes differ from those of the origin that is trusted now; see `compare_with`."""
         self.inherited = self._recover()
         self._begin(self.inherited)
 
@@ -62,7 +62,7 @@ class DownloadState:
         for number, record in left.origins.items():
             origin = by_address.get(record.address)
             if origin is not None:
-                origin.validator = record.validator
+                origin.identified(record.validator)
                 numbers[number] = origin.number
         claims = PieceTable(
             Piece(piece.start, piece.stop, piece.digest, numbers.get(piece.origin, NOBODY)) for piece in left.pieces
@@ -109,12 +109,11 @@ class DownloadState:
         await self._stage.note_size(size)
 
     async def learn_validator(self, origin: Origin, validator: Validator) -> None:
-        """The origin said what names its representation."""
+        """The origin said what names its representation, and which server it is."""
         if validator.server != origin.server:
-            origin.is_mixed = origin.is_mixed or self.bytes_given(origin) > 0
-            origin.server = validator.server
+            origin.served_by(validator.server, has_given=self.bytes_given(origin) > 0)
         if validator and validator != origin.validator:
-            origin.validator = validator
+            origin.identified(validator)
             await self._stage.note_origin(origin.number, origin.url, validator)
 
     async def store(self, start: int, data: bytes | memoryview, origin: Origin) -> None:
@@ -139,17 +138,17 @@ class DownloadState:
         return Checksum(self._algorithm, self.frontier.hasher.hexdigest())
 
     def reaches_past(self, size: int) -> bool:
-        """Whether there are bytes on hand at or behind ``size``: then that cannot be the length of all this."""
+        """Whether there are bytes on hand at or behind ``size``: then that cannot be the length."""
         return any(piece.stop > size for piece in self.pieces) or any(
             segment.position > size for segment in self.segments.in_flight
         )
 
     def is_inherited(self, piece: Piece) -> bool:
-        """Whether an earlier process fetched it: then nobody who can be asked now answers for it."""
+        """Whether an earlier process fetched it: then no origin that can be asked now answers for it."""
         return self.inherited.at(piece.start) is piece
 
     def bytes_given(self, origin: Origin) -> int:
-        """How much of what is on hand came from this origin, in this run."""
+        """How many of the bytes on hand came from this origin in this run."""
         return sum(
             piece.stop - piece.start
             for piece in self.pieces
@@ -157,13 +156,16 @@ class DownloadState:
         )
 
     def is_bound_to(self, origin: Origin) -> bool:
-        """Whether some of it came from this origin, now or earlier: then its validator must stay the same."""
+        """Whether some bytes came from this origin, now or earlier: then its validator must stay the same."""
         return any(piece.origin == origin.number for piece in self.pieces)
 
     # -- giving up --------------------------------------------------------------------------------------------------
 
     async def reduce(self, keep: Callable[[Piece], bool], *, forget_size: bool = False) -> int:
-        """Begin anew with the pieces that ``keep`` accepts, no connection being at work. Returns the bytes given up."""
+        """Start again with the pieces that ``keep`` accepts. Returns how many bytes were given up.
+
+        Only while no connection is at work.
+        """
         before = self.segments.on_hand_bytes
         kept, dropped = PieceTable(), IntervalSet()
         for piece in self.pieces:
@@ -179,7 +181,7 @@ class DownloadState:
         return before - self.segments.on_hand_bytes
 
     def compare_with(self, trusted: Origin) -> None:
-        """From now on, find out who gave other bytes than ``trusted`` gives."""
+        """From now on, find out which origins gave other bytes than ``trusted`` gives."""
         self._suspects = PieceTable(piece for piece in self.pieces if piece.origin != trusted.number)
         self.differing.clear()
 

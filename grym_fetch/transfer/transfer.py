@@ -1,13 +1,13 @@
 """One asset's life, from the first request to the file in place.
 
-The way of a byte is a straight line::
+The path of a byte is a straight line::
 
-    next_attempt -> exchange (open, verdict) -> reader (chunk -> piece) -> content (write, hash, record)
+    next_attempt -> request (open, verdict) -> response (bytes -> pieces) -> state (write, hash, record)
     all bytes hashed -> digest right -> fsync -> rename
 
-Rules: the event loop decides, threads write and hash. What follows a failure is decided in one place, `_failed`. A
-restart is carried out by `run` alone, when no connection is at work. The checksum decides what is right; which origin a
-piece came from is remembered only to find out who was wrong.
+Rules: the event loop decides, threads write and hash. What follows a failure is decided in one place, `_failed`; what
+follows a response, in `fetch`. A restart is carried out by `run` alone, in `_start_over`, while no connection is at
+work. The checksum decides what is right; which origin a piece came from is remembered only to find out which was wrong.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from typing import assert_never
 
 from grym_fetch.core import http
 from grym_fetch.core.addresses import host_of
@@ -27,91 +26,49 @@ from grym_fetch.core.errors import (
     GrymFetchError,
     IntegrityError,
     MirrorsExhausted,
-    Stalled,
     StorageError,
     TransferError,
 )
-from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset
-from grym_fetch.core.origins import CRAWL, Origin, Origins
-from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, TokenBucket
+from grym_fetch.core.origins import Origin, Origins
+from grym_fetch.core.policy import GiveUp, Leave, Retry
 from grym_fetch.core.ranges import ByteRange
-from grym_fetch.core.segments import UNBOUNDED, Segment, SegmentSizes, segment_length, share_of_slower
-from grym_fetch.core.world import Clock, Connection, Stage, Threads
+from grym_fetch.core.segments import UNBOUNDED, Segment, segment_length, share_of_slower
+from grym_fetch.core.world import Connection, Stage
 from grym_fetch.runtime.waiting import wait_uncancelled
+from grym_fetch.transfer.attempt import Attempt
+from grym_fetch.transfer.context import TransferContext
+from grym_fetch.transfer.outcome import DropOrigin, Finished, Restart, SingleStream, StartAfresh, TrustOrigin
 from grym_fetch.transfer.reporter import Reporter
-from grym_fetch.transfer.request import Requester
-from grym_fetch.transfer.response import MOST_CHANGES, Attempt, ResponseReader, Restart, SingleStream
+from grym_fetch.transfer.response import ResponseReader
+from grym_fetch.transfer.result import TransferResult
 from grym_fetch.transfer.state import DownloadState
 
 log = logging.getLogger(__name__)
 
-STEAL_SECONDS = 0.5
+STEAL_S = 0.5
 """A connection with more work left than this shares it with an idle one."""
-WAITS = 4
-"""One whose first byte takes so many times as long as elsewhere is taken for hung."""
-
-
-@dataclass(frozen=True, slots=True)
-class TransferSettings:
-    """What the user chose. ``connections``: the most that may work at once, over all assets. ``together``: all healthy
-    origins of an asset share the work, instead of one after the other. ``patience``: seconds that one may crawl."""
-
-    connections: int = 4
-    together: bool = False
-    patience: float = 30.0
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    sizes: SegmentSizes = field(default_factory=SegmentSizes)
-
-
-@dataclass(frozen=True, slots=True)
-class TransferResult:
-    """A file that is in place. ``checksum`` was computed from its bytes; ``downloaded`` counts bytes received."""
-
-    path: Path
-    checksum: Checksum
-    size: int
-    downloaded: int
+HUNG_WAITS = 4
+"""A connection whose first byte takes this many times as long as the others' is taken for hung."""
 
 
 class Transfer:
     """Fetches one asset through the connections that the scheduler lends it.
 
-    ``kick`` is called whenever there may be new work, or none any more; ``emit`` publishes an event.
+    Implements `grym_fetch.transfer.scheduler.Source`; kicks the scheduler whenever there may be new work.
     """
 
-    def __init__(
-        self,
-        asset: Asset,
-        *,
-        stage: Stage,
-        requester: Requester,
-        threads: Threads,
-        clock: Clock,
-        emit: Callable[[Event], None],
-        kick: Callable[[], None],
-        settings: TransferSettings,
-        limiter: TokenBucket | None = None,
-    ) -> None:
+    def __init__(self, asset: Asset, stage: Stage, context: TransferContext) -> None:
         self.asset = asset
         self._stage = stage
-        self._requester = requester
-        self._clock = clock
-        self._kick = kick
-        self._settings = settings
+        self._context = context
+        self._clock = context.clock
+        self._settings = settings = context.settings
         # Without a checksum, nothing says that what two origins have is the same content.
         self._origins = Origins(asset.urls, together=settings.together and asset.pinned)
-        self._state = DownloadState(asset, self._origins, stage, threads, self._changed, settings.sizes)
-        self._reader = ResponseReader(
-            self._state,
-            clock,
-            pinned=asset.pinned,
-            promised_size=asset.size is not None,
-            on_bytes=self._arrived,
-            limiter=limiter,
-            piece_size=min(settings.sizes.piece, asset.size or settings.sizes.piece),
-        )
-        self._reporter = Reporter(asset.id, self._state, emit, now=clock.monotonic())
+        self._state = DownloadState(asset, self._origins, stage, context.threads, self._changed, settings.sizes)
+        self._reader = ResponseReader(asset, self._state, context, on_bytes=self._arrived)
+        self._reporter = Reporter(asset.id, self._state, context.emit, now=context.clock.monotonic())
         self._attempts: set[Attempt] = set()
         self._timers: set[asyncio.Task[None]] = set()
         self._wakeup = asyncio.Event()
@@ -119,7 +76,7 @@ class Transfer:
         self._restart: Restart | None = None
         self._trials: Counter[Origin] = Counter()
         self._repeated = 0
-        """Bytes that will arrive once more before there is progress again; see `Restart.repeats`."""
+        """Bytes that will arrive once more before there is progress again; see `StartAfresh.repeats`."""
         self._is_over = False
 
     @property
@@ -132,7 +89,7 @@ class Transfer:
     async def run(self) -> TransferResult:
         """Fetch, verify and publish. Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`.
 
-        Whatever ends it: what has arrived is on disk and recorded, and nothing works for it any more.
+        However it ends: what has arrived is on disk and recorded, and nothing works for it any longer.
         """
         self._reporter.planned()
         hashing = self._start_hashing()
@@ -146,7 +103,7 @@ class Transfer:
                     self._restart = self._find_the_liar(digest)
                 await _end([hashing])
                 await self._start_over(self._restart)
-                # Only now: as long as a restart is due, nobody gets work.
+                # Only now: while a restart is due, no connection gets work.
                 self._restart = None
                 hashing = self._start_hashing()
             self._is_over = True
@@ -193,94 +150,95 @@ class Transfer:
 
     def _changed(self) -> None:
         self._wakeup.set()
-        self._kick()
+        self._context.scheduler.kick()
 
     # -- when the digest is wrong -----------------------------------------------------------------------------------
 
     def _find_the_liar(self, digest: Checksum) -> Restart:
-        """Every byte is there and the digest is wrong: decide whom to ask for all of it, or raise `DigestMismatch`.
+        """Every byte is there and the digest is wrong: decide which origin to ask for all, or raise `DigestMismatch`.
 
         Some origin must be able to give the whole right content by itself. One after the other is trusted with that:
         it is asked for what it has not given in this run; where its bytes differ from what is on hand, they replace
-        it. One that has given everything and is still wrong is not asked again, since asking again would not mend it;
-        but once, if its redirects led to several servers, for what one of them has.
+        it. One that has given everything and is still wrong is not asked again, since that would not mend it; except
+        once, if its redirects led to several servers, for what one of them has.
         """
         givers = {NOBODY_NOW if self._state.is_inherited(p) else p.origin for p in self._state.pieces}
         if len(givers) == 1 and NOBODY_NOW not in givers:
             origin = self._origins.all[givers.pop()]
             if origin.is_mixed and not self._trials[origin]:
                 self._trials[origin] += 1
-                origin.is_mixed = False
-                return Restart("the checksum does not match; asking one server for what several gave", origin=origin)
-            origin.is_out = True
-            origin.digest = digest
-            origin.last_error = IntegrityError(f"what it sent has the digest {digest}, not {self.asset.checksum}")
+                origin.restarted()
+                return DropOrigin("the checksum does not match; asking one server for what several gave", origin)
+            assert self.asset.checksum is not None
+            origin.mismatched(digest, self.asset.checksum)
         candidates = self._origins.usable
         if not candidates or self._trials.total() >= 2 * len(self._origins.all):
             raise self._mismatch(digest)
-        # Whoever was not asked yet; one that was may have broken off. Who gave the most has the least left to send.
+        # One that was not asked yet; one that was may have broken off. The one that gave most has least left to send.
         given = self._state.bytes_given
         trusted = min(candidates, key=lambda origin: (self._trials[origin], -given(origin), origin.number))
         self._trials[trusted] += 1
-        return Restart(f"the checksum does not match; asking {trusted.shown} for what others gave", trusted=trusted)
+        return TrustOrigin(f"the checksum does not match; asking {trusted.shown} for what others gave", trusted)
 
     def _mismatch(self, digest: Checksum) -> DigestMismatch:
         advice = "If the source has changed for good, update the checksum in the manifest; else use another mirror."
         if self._state.size == 0:
             advice = "The servers sent 0 bytes."
-        elif any(origin.sent_page for origin in self._origins.all):
+        elif any(origin.has_sent_page for origin in self._origins.all):
             advice = "A web page came instead of the file: a login, an error page or a captive portal?"
         elif agreement := self._origins.agreement():
             advice = agreement
         return DigestMismatch(self.asset.id, str(self.asset.checksum), str(digest), self._origins.reasons(), advice)
 
     async def _start_over(self, restart: Restart) -> None:
-        """Give up what is known or suspected to be wrong, and set up anew with the rest."""
-        state, trusted, origin = self._state, restart.trusted, restart.origin
-        if trusted is not None:
-            self._origins.current = trusted
-            self._origins.together = False  # from now on, one answers for all of it
-            trusted.ready_at = float("-inf")
-            state.compare_with(trusted)
-            discarded = await state.reduce(
-                lambda p: p.origin == trusted.number and not state.is_inherited(p),
-                forget_size=state.size_origin is not trusted,
-            )
-        elif origin is not None and self.asset.pinned:
-            discarded = await state.reduce(lambda p: p.origin != origin.number, forget_size=restart.forget_size)
-        else:
-            discarded = await state.reduce(lambda _: False, forget_size=restart.forget_size)
-        if restart.repeats:
-            self._repeated += discarded
+        """Give up what is known or suspected to be wrong, and go on with the rest."""
+        state = self._state
+        match restart:
+            case TrustOrigin(origin=trusted):
+                self._origins.trust(trusted)
+                state.compare_with(trusted)
+                discarded = await state.reduce(
+                    lambda p: p.origin == trusted.number and not state.is_inherited(p),
+                    forget_size=state.size_origin is not trusted,
+                )
+            case DropOrigin(origin=origin, forget_size=forget_size):
+                discarded = await state.reduce(lambda p: p.origin != origin.number, forget_size=forget_size)
+            case StartAfresh(forget_size=forget_size, repeats=repeats):
+                discarded = await state.reduce(lambda _: False, forget_size=forget_size)
+                self._repeated += discarded if repeats else 0
+            case never:
+                assert_never(never)
         self._reporter.restarted(discarded, restart.reason)
 
     # -- work for the scheduler -------------------------------------------------------------------------------------
 
     def next_attempt(self, has_room: Callable[[str], bool]) -> Attempt | None:
-        """Give the next segment to fetch, or None if there is nothing to do now. Decides; awaits nothing."""
+        """Give the next segment to fetch, or None if there is nothing to do now."""
         if self._is_over or self._failure is not None or self._restart is not None:
             return None
         now = self._clock.monotonic()
         for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts)):
             host = host_of(origin.url if origin.target is None else str(origin.target))
-            if has_room(host) and (segment := self._take(origin, now)) is not None:
+            if has_room(host) and (segment := self._next_segment(origin, now)) is not None:
                 attempt = Attempt(segment, origin, host, now)
                 self._attempts.add(attempt)
                 return attempt
         return None
 
-    def _take(self, origin: Origin, now: float) -> Segment | None:
+    def _next_segment(self, origin: Origin, now: float) -> Segment | None:
         segments, connections, sizes = self._state.segments, self._settings.connections, self._settings.sizes
         if segments.is_complete:
             return None
         if origin.ranges is False:
-            return segments.take_all()
+            return segments.promise_all()
         if self._attempts if segments.size is None else origin.ranges is None and self._is_asked(origin):
-            return None  # the answer under way tells how to go on
+            return None  # the answer under way will show how to go on
         if segments.unpromised is None:
-            return segments.take(length=sizes.first, horizon=UNBOUNDED)
+            return segments.promise(length=sizes.first, horizon=UNBOUNDED)
         length = segment_length(segments.unpromised, connections, origin.rate, sizes, wait=origin.wait)
-        segment = segments.take(length=length, horizon=self._state.frontier.reach + sizes.window + connections * length)
+        segment = segments.promise(
+            length=length, horizon=self._state.frontier.reach + sizes.window + connections * length
+        )
         return segment or self._steal(origin, now)
 
     def _is_asked(self, origin: Origin) -> bool:
@@ -289,7 +247,7 @@ class Transfer:
     def _steal(self, origin: Origin, now: float) -> Segment | None:
         """Share what the slowest connection has left, so that both end at about the same time.
 
-        Where the window ends before what nobody has begun, that is the connection all others wait for.
+        If the window ends before the first bytes promised to no one, that is the connection all others wait for.
         """
         if origin.rate is None:
             return None
@@ -298,12 +256,12 @@ class Transfer:
             for attempt in self._attempts
             if not attempt.segment.whole
             and attempt.segment.remaining > 0
-            and attempt.is_known(now, max(STEAL_SECONDS, WAITS * origin.wait))
+            and attempt.is_known(now, max(STEAL_S, HUNG_WAITS * origin.wait))
         ]
         if self._state.segments.unpromised:
             working = sorted(working, key=lambda entry: entry[1].segment.position)[:1]
         seconds_left, victim = max(working, key=lambda entry: entry[0], default=(0.0, None))
-        if victim is None or seconds_left < max(STEAL_SECONDS, 2 * origin.wait):
+        if victim is None or seconds_left < max(STEAL_S, 2 * origin.wait):
             return None
         kept = share_of_slower(victim.segment.remaining, victim.rate(now), origin.rate, self._settings.sizes)
         if kept is None:
@@ -312,39 +270,44 @@ class Transfer:
         self._state.segments.cut(victim.segment, victim.segment.position + kept)
         if kept == 0 and victim.task is not None:
             victim.task.cancel()
-        return self._state.segments.take(length=share, horizon=UNBOUNDED)
+        return self._state.segments.promise(length=share, horizon=UNBOUNDED)
 
     async def fetch(self, attempt: Attempt, connection: Connection) -> None:
-        """Carry out an attempt over a connection; a failure becomes a decision."""
+        """Carry out an attempt over a connection, and act on what comes of it."""
         attempt.began = self._clock.monotonic()
         try:
-            answer = await self._requester.open(connection, attempt.origin, self._asked(attempt))
+            answer = await self._context.requester.open(connection, attempt.origin, self._asked(attempt))
             try:
-                restart = await self._reader.receive(attempt, answer)
+                outcome = await self._reader.receive(attempt, answer)
             finally:
                 answer.response.close()
-            if restart is not None:
-                self._restart = self._restart or restart
-        except SingleStream as refusal:
-            attempt.origin.ranges = False
-            log.debug("%s: %s", self.asset.id, refusal)
+            match outcome:
+                case Finished():
+                    pass
+                case SingleStream(reason=reason):
+                    attempt.origin.lost_ranges()
+                    log.debug("%s: %s: asked for everything at once: %s", self.asset.id, attempt.origin.shown, reason)
+                case StartAfresh() | DropOrigin():
+                    self._restart = self._restart or outcome
+                case never:
+                    assert_never(never)
         except (TransferError, IntegrityError) as error:
             self._failed(attempt, error)
         except StorageError as error:
             self.fail(error)
 
     def release(self, attempt: Attempt) -> None:
-        """The attempt is over: what it has not received is missing again."""
+        """The attempt is over: what has not arrived is missing again."""
         attempt.measure(self._clock.monotonic())
         self._state.segments.give_back(attempt.segment)
         self._attempts.discard(attempt)
         if attempt.first_byte_at is not None:
-            self._reporter.stands(self._clock.monotonic())  # for it may be a while until the next byte
+            self._reporter.progress(self._clock.monotonic())  # it may be a while until the next byte
         self._changed()
 
     def _asked(self, attempt: Attempt) -> http.Asked:
         origin, segment = attempt.origin, attempt.segment
-        is_bound = origin.changes < MOST_CHANGES and (origin.ranges is not None or self._state.is_bound_to(origin))
+        is_bound = not origin.is_unsteady and (origin.ranges is not None or self._state.is_bound_to(origin))
         return http.Asked(
             wanted=None if segment.whole else ByteRange(segment.start, segment.stop),
             total=self._state.size,
@@ -359,7 +322,7 @@ class Transfer:
         """An attempt failed: ask again later, turn to another origin, or give up."""
         now = self._clock.monotonic()
         origin = attempt.origin
-        step = self._origins.failed(
+        decision = self._origins.failed(
             origin,
             error,
             began=attempt.began,
@@ -367,14 +330,19 @@ class Transfer:
             policy=self._settings.retry,
             jitter=self._clock.jitter(),
         )
-        reason = error.reason if isinstance(error, TransferError) else str(error)
-        log.debug("%s: %s: %s: %s", self.asset.id, origin.shown, reason, step)
+        reason = origin.last_reason
+        log.debug("%s: %s: %s: %s", self.asset.id, origin.shown, reason, decision)
         if origin is not self._origins.current and not self._origins.together:
             return
-        if isinstance(step, Retry):
-            self._announce_retry(origin, step.attempt, step.delay, reason)
-        elif isinstance(step, Leave | GiveUp):
-            self._leave(origin, reason, now)
+        match decision:
+            case Retry(attempt=number, delay=delay):
+                self._announce_retry(origin, number, delay, reason)
+            case Leave() | GiveUp():
+                self._leave(origin, reason, now)
+            case None:
+                pass  # counted already, with the outage it belongs to
+            case never:
+                assert_never(never)
 
     def _leave(self, origin: Origin, reason: str, now: float) -> None:
         chosen = self._origins.choose(now)
@@ -387,14 +355,12 @@ class Transfer:
             self._turn_to(chosen, origin, reason)
             if not self.asset.pinned and self._state.segments.on_hand_bytes:
                 why = "without a checksum, parts from two origins cannot be combined"
-                self._restart = self._restart or Restart(why, origin=origin, forget_size=True)
+                self._restart = self._restart or StartAfresh(why, forget_size=True)
         if chosen.ready_at > now:
-            theirs = chosen.last_error
-            because = theirs.reason if isinstance(theirs, TransferError) else str(theirs)
-            self._announce_retry(chosen, chosen.failures, chosen.ready_at - now, because)
+            self._announce_retry(chosen, chosen.failures, chosen.ready_at - now, chosen.last_reason)
 
     def _turn_to(self, chosen: Origin, left: Origin, reason: str) -> None:
-        self._origins.current = chosen
+        self._origins.turn_to(chosen)
         self._reporter.switched(left, chosen, reason, count=len(self._origins.all))
 
     def _announce_retry(self, origin: Origin, attempt: int, delay: float, reason: str) -> None:
@@ -423,24 +389,24 @@ class Transfer:
     def _arrived(self, origin: Origin, count: int, missing: int, now: float) -> None:
         repeated = min(missing, self._repeated)
         self._repeated -= repeated
-        origin.delivered(missing - repeated)
+        origin.progressed(missing - repeated)
         if (rate := self._reporter.arrived(count, now)) is not None:
             self._leave_if_crawling(rate, now)
 
     def _leave_if_crawling(self, rate: float, now: float) -> None:
         """Turn to another origin if this one keeps us busy with next to nothing."""
+        if not self.asset.pinned:
+            return  # parts of two origins do not combine: everything would have to come again
         slow = self._origins.current
-        # Without a checksum, parts of two origins do not combine: all would have to begin anew.
-        if not self.asset.pinned or (faster := self._origins.who_is_faster(rate, now, self._settings.patience)) is None:
+        faster = self._origins.who_is_faster(rate, now, self._settings.crawl_timeout)
+        if faster is None:
             return
-        reason = f"slower than {CRAWL / 1024:g} KiB/s for {self._settings.patience:g} s"
-        slow.last_error = Stalled(slow.url, reason)
-        self._turn_to(faster, slow, reason)
+        self._turn_to(faster, slow, slow.last_reason)
         _cancel(attempt.task for attempt in self._attempts if attempt.origin is slow and attempt.task is not None)
 
 
 NOBODY_NOW = -2
-"""Stands for whoever an earlier run got a piece from: nobody who can be asked now answers for it."""
+"""Stands for the origin of a piece from an earlier run: no origin that can be asked now answers for it."""
 
 
 def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

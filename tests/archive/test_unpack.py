@@ -27,7 +27,7 @@ from grym_fetch.core.archives import Census, Limits, Member
 from grym_fetch.core.errors import DiskFull, StorageError, UnsafeArchive, UnsafePath
 from grym_fetch.core.manifest import Asset
 from grym_fetch.disk import folders
-from grym_fetch.disk.locks import Owner
+from grym_fetch.disk.owner import Owner
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
 from tests.support.system import dead_owner, descriptors
@@ -470,7 +470,7 @@ def test_very_many_files_are_flushed_at_once(local_files: LocalFiles, monkeypatc
     """One by one it would take hours."""
     local_files.put(TAR)
     synced: list[str] = []
-    monkeypatch.setattr(unpack, "FLUSH_SINGLY", 1)
+    monkeypatch.setattr(unpack, "MAX_SINGLE_FLUSHES", 1)
     monkeypatch.setattr(os, "sync", lambda: synced.append("all"))
     local_files.unpack()
     assert synced == ["all"]
@@ -716,7 +716,7 @@ async def test_cancelling_ends_between_members(local_files: LocalFiles) -> None:
 def test_cancelling_ends_within_a_member(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large one is not written to its end first."""
     path = local_files.put(tar_of({"large": b"x" * 100_000}))
-    monkeypatch.setattr(unpack, "CHUNK", 1000)
+    monkeypatch.setattr(unpack, "BLOCK_BYTES", 1000)
     answers = iter([False] * 10)
     with pytest.raises(unpack.Stopped):
         ensure_unpacked(local_files.assets, local_files.local_path, CHECK, path, is_stopped=lambda: next(answers, True))

@@ -60,8 +60,8 @@ def test_runs_that_find_everything_import_nothing_that_fetches(tmp_path: Path) -
     file = project.add("base", ["https://models.example.org/base.bin"], CONTENT)
     file.parent.mkdir(parents=True)
     file.write_bytes(CONTENT)
-    stamps = VerifiedCache(project.assets / ".grym-fetch" / "verified.log")
-    stamps.record(file, Checksum.of(CONTENT), FileSignature.of(file.stat()))
+    cache = VerifiedCache(project.assets / ".grym-fetch" / "verified.log")
+    cache.record(file, Checksum.of(CONTENT), FileSignature.of(file.stat()))
     each = [["path", "base"], ["list"], ["check"], ["info", "base"], ["sync"]]
     modules = imported(COMMAND.format(each=each), tmp_path)
     assert "grym_fetch.manager" in modules

@@ -12,7 +12,16 @@ from typing import Protocol
 import pytest
 
 from grym_fetch.core.addresses import Credentials
-from grym_fetch.core.http import Asked, Changed, Partial, Refused, Unsatisfiable, Validator, Verdict, Whole
+from grym_fetch.core.http import (
+    Asked,
+    ErrorStatus,
+    OtherRepresentation,
+    Partial,
+    Unsatisfiable,
+    Validator,
+    Verdict,
+    Whole,
+)
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.net.client import HttpTransport, SlotConnection
@@ -193,7 +202,7 @@ async def test_if_range_with_another_validator(server: Server, connection: SlotC
     )
     answer.response.close()
     assert answer.response.head.status == 200
-    assert isinstance(answer.verdict, Changed)
+    assert isinstance(answer.verdict, OtherRepresentation)
     assert answer.verdict.validator.etag != other.etag
 
 
@@ -209,7 +218,7 @@ async def test_no_ranges_gives_the_whole(server: Server, connection: SlotConnect
 async def test_not_found(server: Server, connection: SlotConnection) -> None:
     """What is not there is refused for good."""
     verdict, _ = await fetch(connection, Origin(0, server.nowhere()), Asked(ByteRange(0, 10)))
-    assert verdict == Refused(404, "status 404: not found", transient=False)
+    assert verdict == ErrorStatus(404, "status 404: not found")
 
 
 async def test_redirect_is_followed_and_remembered(server: Server, connection: SlotConnection) -> None:

@@ -75,7 +75,7 @@ class OnDisk:
             file.write(data)
 
     def leave_free(self, size: int) -> None:
-        self._patch.setattr(folders, "free_bytes", lambda _: size + folders.RESERVE)
+        self._patch.setattr(folders, "free_bytes", lambda _: size + folders.RESERVE_BYTES)
 
 
 class InMemory:
@@ -163,7 +163,7 @@ async def test_pieces_are_used_up_to_the_first_that_is_wrong(place: Place) -> No
 
 async def test_a_long_stretch_is_used_block_by_block(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a stretch is, its bytes are used in order, once, and never more of them at once than a block."""
-    monkeypatch.setattr("grym_fetch.disk.stage.BLOCK", 7000)
+    monkeypatch.setattr("grym_fetch.disk.stage.READ_BLOCK_BYTES", 7000)
     stage = await place.open()
     for start in range(0, len(CONTENT), 50_000):
         await put(stage, start, min(start + 50_000, len(CONTENT)))

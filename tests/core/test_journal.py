@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from grym_fetch.core.http import NO_VALIDATOR, Validator
 from grym_fetch.core.journal import (
-    MAX_LINE,
-    MAX_PIECE,
+    MAX_LINE_BYTES,
+    MAX_PIECE_BYTES,
     JournalEncoder,
     JournalState,
     OriginRecord,
@@ -225,7 +225,7 @@ def test_one_bit_flipped_at_every_byte() -> None:
         go_on(bytes(data), state)
 
 
-@pytest.mark.parametrize("zeros", [1, 8, 9, 512, 2 * MAX_LINE])
+@pytest.mark.parametrize("zeros", [1, 8, 9, 512, 2 * MAX_LINE_BYTES])
 @pytest.mark.shows("P4", "B30")
 def test_zero_filled_from_every_byte(zeros: int) -> None:
     """A tail of zeros, as some file systems leave after a power cut, claims nothing."""
@@ -318,7 +318,7 @@ DIGEST = b"0123456789abcdef0123456789abcdef"
         b'{"piece":[0,-10,"%s",0]}' % DIGEST,
         b'{"piece":[0,10,"short",0]}',
         b'{"piece":[0,10,null,0]}',
-        b'{"piece":[0,%d,"%s",0]}' % (MAX_PIECE + 1, DIGEST),
+        b'{"piece":[0,%d,"%s",0]}' % (MAX_PIECE_BYTES + 1, DIGEST),
         b'{"piece":[%d,10,"%s",0]}' % (1 << 62, DIGEST),
         b'{"void":[5,5]}',
         b'{"void":[-1,5]}',
@@ -362,8 +362,8 @@ def test_no_claim_beyond_the_size() -> None:
 def test_the_largest_piece() -> None:
     """A piece may be as long as the bound and not a byte longer."""
     encoder = JournalEncoder()
-    data = encoder.header("a") + encoder.piece(piece(0, MAX_PIECE))
-    assert len(read_journal(data + encoder.piece(piece(MAX_PIECE, 2 * MAX_PIECE + 1))).pieces) == 1
+    data = encoder.header("a") + encoder.piece(piece(0, MAX_PIECE_BYTES))
+    assert len(read_journal(data + encoder.piece(piece(MAX_PIECE_BYTES, 2 * MAX_PIECE_BYTES + 1))).pieces) == 1
 
 
 @pytest.mark.parametrize("text", ["x" * 2000, "x" * 10_000, "é" * 2000])
@@ -385,7 +385,7 @@ def test_every_record_can_be_read_back(char: str, length: int) -> None:
     state = read_journal(data)
     assert state.valid_bytes == len(data)
     assert list(state.pieces) == [piece(0, 10)]
-    assert max(len(line) for line in data.splitlines(keepends=True)) <= MAX_LINE
+    assert max(len(line) for line in data.splitlines(keepends=True)) <= MAX_LINE_BYTES
 
 
 def test_a_line_is_one_line_of_ascii() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,8 +21,9 @@ from grym_fetch.core.errors import (
     LengthMismatch,
     Throttled,
 )
-from grym_fetch.core.origins import CRAWL, PROGRESS, Origin, Origins
-from grym_fetch.core.policy import GiveUp, Leave, Retry, RetryPolicy, Step
+from grym_fetch.core.http import NO_VALIDATOR, Validator
+from grym_fetch.core.origins import CRAWL_BYTES_PER_S, MAX_CHANGES, PROGRESS_BYTES, Origin, Origins
+from grym_fetch.core.policy import Decision, GiveUp, Leave, Retry, RetryPolicy
 
 URLS = ("https://a.example/x?sig=hunter2", "https://b.example/x", "https://c.example/x")
 POLICY = RetryPolicy(retries=3, base_delay=1.0, max_delay=10.0)
@@ -30,10 +34,49 @@ REFUSED = ConnectFailed(URLS[0], "refused")
 
 def fail(
     origins: Origins, number: int, error: GrymFetchError = LOST, *, now: float, began: float | None = None
-) -> Step | None:
+) -> Decision | None:
     """Let one origin fail at ``now``, in an attempt that began right then unless said otherwise."""
     began = now if began is None else began
     return origins.failed(origins.all[number], error, began=began, now=now, policy=POLICY, jitter=0.5)
+
+
+PACKAGE = Path(__file__).parents[2] / "grym_fetch"
+STATE = {field.name for field in fields(Origin)} | set(vars(Origins(URLS)))
+
+
+def assignments(text: str) -> list[str]:
+    """What a module that speaks of origins assigns to, or deletes, of their state, on anything but ``self``."""
+    if "origin" not in text.lower():
+        return []
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Attribute)
+        and not isinstance(node.ctx, ast.Load)
+        and node.attr in STATE
+        and ast.unparse(node.value) != "self"
+    ]
+
+
+def test_an_origin_has_one_writer() -> None:
+    """What is known of an origin changes in its own methods, each of which says what happened, and nowhere else."""
+    found = {str(path): assignments(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
+    assert {path: places for path, places in found.items() if places} == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "origin.ranges = 1",
+        "a.origin.failures += 1",
+        "origin.is_out, y = 1, 2",
+        "origin.rate: int = 1",
+        "del origin.target",
+    ],
+)
+def test_a_second_writer_is_noticed(text: str) -> None:
+    """However it assigns."""
+    assert len(assignments(text)) == 1
 
 
 def test_the_first_is_asked_first() -> None:
@@ -47,7 +90,7 @@ def test_the_first_is_asked_first() -> None:
 
 @pytest.mark.shows("A19")
 def test_an_outage_is_counted_once() -> None:
-    """When one outage breaks several connections, only the first failure counts; one of a later attempt counts anew."""
+    """When one outage breaks several connections, the first failure counts; one of a later attempt counts again."""
     origins = Origins(URLS[:1])
     assert isinstance(fail(origins, 0, began=0.0, now=10.0), Retry)
     for moment in (10.0, 10.1, 12.0):
@@ -62,12 +105,77 @@ def test_a_failure_forgets_where_redirects_led() -> None:
     """The next request asks the first address again; a failure of an outage that was counted is no reason to."""
     origins = Origins(URLS[:1])
     origin, fresh = origins.all[0], URL("https://node2.example/x")
-    origin.target = URL("https://node1.example/x")
+    origin.resolved(URL("https://node1.example/x"), is_own=False)
     fail(origins, 0, began=0.0, now=10.0)
     assert origin.target is None
-    origin.target = fresh
+    origin.resolved(fresh, is_own=False)
     fail(origins, 0, began=5.0, now=10.1)
     assert origin.target is fresh
+
+
+def test_an_expired_address_is_forgotten_once() -> None:
+    """Whoever meets the expiry later than others does not forget the address that was found since."""
+    origin, fresh = Origin(0, URLS[0]), URL("https://node2.example/x")
+    origin.resolved(expired := URL("https://node1.example/x"), is_own=False)
+    origin.lost_target(expired)
+    assert origin.target is None
+    origin.resolved(fresh, is_own=False)
+    origin.lost_target(expired)
+    assert origin.target is fresh
+
+
+@pytest.mark.parametrize(
+    ("ranges", "expected"),
+    [(None, [True]), (True, [False, True]), (False, [False, False])],
+    ids=["not known", "have worked", "given up"],
+)
+def test_when_a_refusal_ends_ranges(ranges: bool | None, expected: list[bool]) -> None:
+    """The first one does where none has worked yet, else the second. Where none are asked for, it is a fault."""
+    origin = Origin(0, URLS[0])
+    if ranges is not None:
+        (origin.proved_ranges if ranges else origin.lost_ranges)()
+    assert [origin.refused_range() for _ in expected] == expected
+
+
+def test_content_that_changes_is_soon_unsteady() -> None:
+    """Each change forgets the validator; after a few of them validators are taken for noise."""
+    origin = Origin(0, URLS[0])
+    for number in range(1, MAX_CHANGES + 1):
+        assert not origin.is_unsteady
+        origin.identified(Validator(f'"{number}"'))
+        origin.changed()
+        assert (origin.changes, origin.validator) == (number, NO_VALIDATOR)
+    assert origin.is_unsteady
+
+
+def test_several_servers_are_told_from_one() -> None:
+    """Bytes are mixed if another server goes on after one that gave some, until everything is asked for once more."""
+    origin = Origin(0, URLS[0])
+    origin.served_by("one", has_given=False)
+    assert not origin.is_mixed
+    origin.served_by("two", has_given=True)
+    origin.served_by("three", has_given=False)
+    assert (origin.is_mixed, origin.server) == (True, "three")
+    origin.restarted()
+    assert not origin.is_mixed
+
+
+def test_one_whose_digest_is_wrong_is_out() -> None:
+    """It is not asked again in this run, and the reason that is shown has both digests."""
+    origins = Origins(URLS[:1])
+    (origin,) = origins.all
+    origin.mismatched(Checksum.of(b"other"), Checksum.of(b"right"))
+    assert origins.usable == []
+    assert origin.digest == Checksum.of(b"other")
+    assert origin.last_reason == f"what it sent has the digest {Checksum.of(b'other')}, not {Checksum.of(b'right')}"
+
+
+def test_one_that_is_trusted_is_asked_alone_and_now() -> None:
+    """Whatever delay it had, and though all were asked together before."""
+    origins = Origins(URLS, together=True)
+    origins.all[2].postponed(1e9)
+    origins.trust(origins.all[2])
+    assert origins.to_ask(0.0, {}) == [origins.all[2]]
 
 
 def test_a_failure_that_is_not_counted_is_remembered() -> None:
@@ -115,9 +223,9 @@ def test_progress_renews_the_budget() -> None:
     origin = origins.all[0]
     for now in (1.0, 2.0, 3.0):
         fail(origins, 0, now=now)
-    origin.delivered(PROGRESS - 1)
+    origin.progressed(PROGRESS_BYTES - 1)
     assert origin.failures == 3
-    origin.delivered(1)
+    origin.progressed(1)
     assert origin.failures == 0
     assert fail(origins, 0, now=100.0) == Retry(1, 0.5)
 
@@ -128,7 +236,7 @@ def test_without_progress_it_ends() -> None:
     origins = Origins(URLS[:1])
     steps = []
     for now in range(10):
-        origins.all[0].delivered(100)
+        origins.all[0].progressed(100)
         steps.append(fail(origins, 0, now=float(now)))
     assert [type(step) for step in steps[:4]] == [Retry, Retry, Retry, GiveUp]
     assert steps[4:] == [None] * 6
@@ -137,10 +245,10 @@ def test_without_progress_it_ends() -> None:
 def test_whether_there_is_an_alternative_depends_on_the_moment() -> None:
     """An origin is left for another one only if that one may be asked now."""
     origins = Origins(URLS[:2])
-    origins.all[1].ready_at = 50.0
+    origins.all[1].postponed(50.0)
     assert isinstance(fail(origins, 0, REFUSED, now=49.9), Retry)
     assert isinstance(fail(origins, 0, REFUSED, now=50.0), Leave)
-    origins.all[1].is_out = True
+    origins.all[1].given_up()
     assert isinstance(fail(origins, 0, REFUSED, now=60.0), Retry)
 
 
@@ -165,9 +273,11 @@ def test_the_best_that_is_ready(
     """Ready ones before waiting ones, of these the one with the fewest failures, then the manifest's order."""
     origins = Origins(URLS)
     for origin in origins.all:
-        origin.ready_at = ready[origin.number]
-        origin.failures = failures[origin.number]
-        origin.is_out = origin.number in out
+        origin.postponed(ready[origin.number])
+        for _ in range(failures[origin.number]):
+            assert origin.failed(LOST, began=0.0, now=0.0)
+        if origin.number in out:
+            origin.given_up()
     chosen = origins.choose(now=10.0)
     assert (chosen and chosen.number) == expected
 
@@ -243,7 +353,7 @@ def test_together_each_has_connections_as_it_is_fast(
     """The seats of d'Hondt; who was not measured counts as fast."""
     origins = Origins([f"https://{n}.example.org/" for n in range(len(rates))], together=True)
     for origin, rate in zip(origins.all, rates, strict=True):
-        origin.rate = rate
+        origin.measured(int(rate or 0), 1.0)
     assert shares(origins, connections) == expected
 
 
@@ -251,9 +361,11 @@ def test_together_only_those_are_asked_that_can_help() -> None:
     """Not one that waits, is out, or has no ranges; but that one if there is no other."""
     origins = Origins([f"https://{n}.example.org/" for n in range(4)], together=True)
     stream, waiting, out, good = origins.all
-    stream.ranges, waiting.ready_at, out.is_out = False, 5.0, True
+    stream.lost_ranges()
+    waiting.postponed(5.0)
+    out.given_up()
     assert origins.to_ask(0.0, {}) == [good]
-    good.is_out = True
+    good.given_up()
     assert origins.to_ask(0.0, {}) == [stream]
     assert origins.to_ask(5.0, {}) == [waiting]
 
@@ -263,9 +375,9 @@ def test_one_address_is_never_together() -> None:
     assert not Origins(URLS[:1], together=True).together
     origins = Origins(URLS)
     assert origins.to_ask(0.0, {}) == [origins.all[0]]
-    origins.current.ready_at = 1.0
+    origins.current.postponed(1.0)
     assert origins.to_ask(0.0, {}) == []
-    origins.current = origins.all[1]
+    origins.turn_to(origins.all[1])
     assert origins.to_ask(0.0, {}) == [origins.all[1]]
 
 
@@ -274,30 +386,31 @@ def test_who_crawls_is_left_once() -> None:
     """For the best other one, after some patience; each origin once, so that a slow line does not use them all up."""
     origins = Origins(URLS)
     _, second, third = origins.all
-    assert origins.who_is_faster(CRAWL - 1, 0.0, 30.0) is None
-    assert origins.who_is_faster(CRAWL - 1, 29.0, 30.0) is None
-    assert origins.who_is_faster(CRAWL, 29.5, 30.0) is None  # it got on
-    assert origins.who_is_faster(CRAWL - 1, 31.0, 30.0) is None
-    second.failures = 1
-    assert origins.who_is_faster(CRAWL - 1, 61.0, 30.0) is third
-    origins.current = third
+    assert origins.who_is_faster(CRAWL_BYTES_PER_S - 1, 0.0, 30.0) is None
+    assert origins.who_is_faster(CRAWL_BYTES_PER_S - 1, 29.0, 30.0) is None
+    assert origins.who_is_faster(CRAWL_BYTES_PER_S, 29.5, 30.0) is None  # it got on
+    assert origins.who_is_faster(CRAWL_BYTES_PER_S - 1, 31.0, 30.0) is None
+    second.failed(LOST, began=0.0, now=0.0)
+    assert origins.who_is_faster(CRAWL_BYTES_PER_S - 1, 61.0, 30.0) is third
+    origins.turn_to(third)
     assert origins.who_is_faster(0.0, 62.0, 30.0) is None
     assert origins.who_is_faster(0.0, 92.0, 30.0) is second
-    origins.current = second
+    origins.turn_to(second)
     assert origins.who_is_faster(0.0, 1000.0, 30.0) is None
     assert origins.who_is_faster(0.0, 2000.0, 30.0) is None
-    assert [origin.is_slow for origin in origins.all] == [True, False, True]
+    assert [origin.has_crawled for origin in origins.all] == [True, False, True]
 
 
 def test_nobody_is_left_for_one_that_cannot_be_asked() -> None:
     """Slow is better than nothing: one that is out, or waits for its time, is no alternative."""
     origins = Origins(URLS[:2])
-    origins.all[1].ready_at = 100.0
+    origins.all[1].postponed(100.0)
     assert origins.who_is_faster(0.0, 0.0, 30.0) is None
     assert origins.who_is_faster(0.0, 50.0, 30.0) is None
     assert origins.who_is_faster(0.0, 100.0, 30.0) is origins.all[1]
-    origins.all[0].is_slow = False
-    origins.all[1].is_out = True
+    origins = Origins(URLS[:2])
+    origins.all[1].given_up()
+    assert origins.who_is_faster(0.0, 0.0, 30.0) is None
     assert origins.who_is_faster(0.0, 200.0, 30.0) is None
 
 
@@ -314,11 +427,13 @@ def test_what_several_have_in_common_is_told() -> None:
     origins = Origins(URLS)
     first, second, third = origins.all
     assert origins.agreement() == ""
-    first.digest, second.digest = Checksum.of(b"one"), Checksum.of(b"two")
-    third.last_error = LengthMismatch(URLS[2], 5, 7)
+    first.stated(Checksum.of(b"one"))
+    second.stated(Checksum.of(b"two"))
+    third.failed(LengthMismatch(URLS[2], 5, 7), began=0.0, now=0.0)
     assert origins.agreement() == ""
-    first.last_error = LengthMismatch(URLS[0], 5, 7)
+    first.failed(LengthMismatch(URLS[0], 5, 7), began=0.0, now=0.0)
     assert origins.agreement() == "2 addresses agree on 7 bytes: the size in the manifest is probably wrong."
-    third.digest = second.digest
+    assert second.digest is not None
+    third.stated(second.digest)
     told = f"2 addresses agree on {second.digest}: the checksum in the manifest is probably wrong."
     assert origins.agreement() == told

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from grym_fetch.core import errors
 from grym_fetch.core.errors import GrymFetchError
-from grym_fetch.core.http import MAX_RETRY_AFTER
+from grym_fetch.core.http import MAX_RETRY_AFTER_S
 from grym_fetch.core.policy import (
+    Decision,
     GiveUp,
     Leave,
     Retry,
     RetryPolicy,
-    Step,
     TokenBucket,
     backoff,
     is_permanent,
@@ -117,15 +117,15 @@ def test_what_may_pass_is_tried_again(error: GrymFetchError) -> None:
         (throttled(7.0), 2, False, Retry(2, 7.1)),
         (throttled(7.0), 1, True, Leave(7.05)),
         (throttled(0.0), 1, False, Retry(1, 0.05)),
-        (throttled(1e17), 1, False, Retry(1, MAX_RETRY_AFTER + 0.05)),
-        (throttled(1e17), 1, True, Leave(MAX_RETRY_AFTER + 0.05)),
+        (throttled(1e17), 1, False, Retry(1, MAX_RETRY_AFTER_S + 0.05)),
+        (throttled(1e17), 1, True, Leave(MAX_RETRY_AFTER_S + 0.05)),
         (throttled(None), 1, False, Retry(1, 0.5)),
         (throttled(None), 1, True, Leave(0.5)),
         (throttled(7.0), 4, False, GiveUp()),
     ],
     ids=lambda value: name(value) if isinstance(value, GrymFetchError) else None,
 )
-def test_what_follows_a_failure(error: GrymFetchError, failures: int, alternatives: bool, expected: Step) -> None:
+def test_what_follows_a_failure(error: GrymFetchError, failures: int, alternatives: bool, expected: Decision) -> None:
     """Each failure is followed by one step: again here, elsewhere, or never again here."""
     step = next_step(error, failures=failures, alternatives=alternatives, policy=POLICY, jitter=HALF)
     assert type(step) is type(expected)
@@ -180,7 +180,7 @@ def test_told_to_wait_is_at_least_that_long(seconds: float, failures: int, alter
     if isinstance(step, GiveUp):
         assert failures > POLICY.retries
         return
-    least = min(seconds, MAX_RETRY_AFTER)
+    least = min(seconds, MAX_RETRY_AFTER_S)
     assert least <= step.delay <= least + POLICY.max_delay * 0.1
 
 
@@ -200,7 +200,7 @@ def test_the_rate_holds_over_every_stretch_of_time(pattern: list[tuple[float, in
     for pause, count in pattern:
         now += pause
         came.append((now, count))
-        wait = bucket.take(count, now)
+        wait = bucket.spend(count, now)
         assert wait >= 0.0
         now += wait
         went_on.append(now)
@@ -220,7 +220,7 @@ def test_the_rate_is_of_all_connections_together(connections: int, chunk: int) -
     now = 0.0
     for _ in range(100):
         now, number = heapq.heappop(readers)
-        heapq.heappush(readers, (now + bucket.take(chunk, now), number))
+        heapq.heappush(readers, (now + bucket.spend(chunk, now), number))
         total += chunk
     end = max(now for now, _ in readers)
     assert total == pytest.approx(RATE * end)
@@ -229,10 +229,10 @@ def test_the_rate_is_of_all_connections_together(connections: int, chunk: int) -
 def test_time_unused_is_not_saved_up() -> None:
     """After a long silence a tenth of a second's bytes pass at once, and not one second's."""
     bucket = TokenBucket(RATE, 0.0)
-    assert bucket.take(100, 3600.0) == pytest.approx(0.0, abs=1e-9)
-    assert bucket.take(1000, 3600.0) == pytest.approx(1.0)
+    assert bucket.spend(100, 3600.0) == pytest.approx(0.0, abs=1e-9)
+    assert bucket.spend(1000, 3600.0) == pytest.approx(1.0)
 
 
 def test_the_first_bytes_are_limited_too() -> None:
     """Nothing is given away at the beginning."""
-    assert TokenBucket(RATE, 50.0).take(500, 50.0) == pytest.approx(0.5)
+    assert TokenBucket(RATE, 50.0).spend(500, 50.0) == pytest.approx(0.5)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grym_fetch.core.progress import RATE_WINDOW, SAMPLE_INTERVAL, Meter, Pace, Progress
+from grym_fetch.core.progress import RATE_WINDOW_S, SAMPLE_INTERVAL_S, Meter, Pace, Progress
 
 happenings = st.lists(
     st.tuples(st.floats(0, 20), st.integers(0, 5000), st.integers(0, 3000)),
@@ -106,7 +106,7 @@ def test_memory_is_bounded(steps: list[tuple[float, int, int]]) -> None:
         for part in range(20):
             meter.advance(now + pause * part / 20, on_hand=on_hand, received=came, total=None)
         now += pause
-    assert len(meter._samples) <= RATE_WINDOW / SAMPLE_INTERVAL + 3
+    assert len(meter._samples) <= RATE_WINDOW_S / SAMPLE_INTERVAL_S + 3
 
 
 @pytest.mark.shows("U9")

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from grym_fetch.core.ranges import ByteRange, IntervalSet
 from grym_fetch.core.segments import (
-    HOPELESS,
+    HOPELESS_RATIO,
     MIB,
     UNBOUNDED,
     Segment,
@@ -80,7 +80,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     @rule(length=st.integers(1, 20), horizon=st.integers(0, SPAN))
     def take(self, length: int, horizon: int) -> None:
         """The first missing bytes are promised, from before the horizon, in one stretch of about the length."""
-        segment = self.segments.take(length=length, horizon=horizon)
+        segment = self.segments.promise(length=length, horizon=horizon)
         first = min(self.missing, default=None)
         if self.is_whole or (first is not None and first >= horizon) or (first is None and self.size is not None):
             assert segment is None
@@ -98,13 +98,13 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.promises.append(Promise(segment, owned))
 
     @rule()
-    def take_all(self) -> None:
+    def promise_all(self) -> None:
         """The whole is promised only alone, and only while something is missing."""
-        segment = self.segments.take_all()
+        segment = self.segments.promise_all()
         assert (segment is None) == bool(self.promises or self.segments.is_complete)
         if segment is not None:
             assert (segment.start, segment.position, segment.whole) == (0, 0, True)
-            assert segment.stop == (self.segments.most if self.size is None else self.size)
+            assert segment.stop == (self.segments.unsized_limit if self.size is None else self.size)
             self.promises.append(Promise(segment, set()))
 
     @precondition(lambda self: self.promises)
@@ -210,7 +210,7 @@ def test_every_byte_comes_exactly_once(size: int, connections: int, seed: int) -
         assert missing is not None
         length = segment_length(missing, connections, chance.choice([None, 1.0, 10.0, 1e9]), SMALL)
         if len(segments.in_flight) < connections:
-            segments.take(length=length, horizon=UNBOUNDED)
+            segments.promise(length=length, horizon=UNBOUNDED)
         segment = chance.choice(segments.in_flight)
         happening = chance.random()
         if happening < 0.1:
@@ -233,8 +233,8 @@ def test_nothing_is_wanted_where_all_is_on_hand(size: int) -> None:
     segments = Segments(size, IntervalSet([ByteRange(0, size)]))
     assert segments.is_complete
     assert segments.unpromised == 0
-    assert segments.take(length=MIB, horizon=UNBOUNDED) is None
-    assert segments.take_all() is None
+    assert segments.promise(length=MIB, horizon=UNBOUNDED) is None
+    assert segments.promise_all() is None
 
 
 def test_an_empty_content_is_complete() -> None:
@@ -250,7 +250,7 @@ def test_an_empty_content_is_complete() -> None:
 )
 def test_no_crumb_is_left(left_over: int, stop: int) -> None:
     """A rest too small to be worth a request goes along with the segment before it."""
-    segment = Segments(4 * MIB + left_over, IntervalSet()).take(length=4 * MIB, horizon=UNBOUNDED)
+    segment = Segments(4 * MIB + left_over, IntervalSet()).promise(length=4 * MIB, horizon=UNBOUNDED)
     assert segment is not None
     assert (segment.start, segment.stop) == (0, stop)
 
@@ -258,11 +258,11 @@ def test_no_crumb_is_left(left_over: int, stop: int) -> None:
 def test_a_segment_begins_before_the_horizon() -> None:
     """What begins at the horizon is not promised; the window stays closed."""
     segments = Segments(64 * MIB, IntervalSet())
-    assert segments.take(length=MIB, horizon=0) is None
-    first = segments.take(length=4 * MIB, horizon=4 * MIB)
+    assert segments.promise(length=MIB, horizon=0) is None
+    first = segments.promise(length=4 * MIB, horizon=4 * MIB)
     assert first is not None
-    assert segments.take(length=4 * MIB, horizon=4 * MIB) is None
-    second = segments.take(length=4 * MIB, horizon=4 * MIB + 1)
+    assert segments.promise(length=4 * MIB, horizon=4 * MIB) is None
+    second = segments.promise(length=4 * MIB, horizon=4 * MIB + 1)
     assert second is not None
     assert second.start == 4 * MIB
 
@@ -270,7 +270,7 @@ def test_a_segment_begins_before_the_horizon() -> None:
 def test_a_cut_never_lengthens() -> None:
     """A segment cut behind its end stays as it is, so that no one else's bytes become its own."""
     segments = Segments(8 * MIB, IntervalSet())
-    first, second = (segments.take(length=4 * MIB, horizon=UNBOUNDED) for _ in range(2))
+    first, second = (segments.promise(length=4 * MIB, horizon=UNBOUNDED) for _ in range(2))
     assert first is not None
     assert second is not None
     segments.cut(first, 6 * MIB)
@@ -290,7 +290,7 @@ def test_what_lies_beyond_the_size_is_not_on_hand(size: int) -> None:
 def test_a_size_learned_in_flight_gives_the_rest_to_nobody() -> None:
     """Segments in flight end at the length once it is known, and what they received counts."""
     segments = Segments(None, IntervalSet())
-    segment = segments.take(length=16 * MIB, horizon=UNBOUNDED)
+    segment = segments.promise(length=16 * MIB, horizon=UNBOUNDED)
     assert segment is not None
     segments.arrived(segment, 3)
     segments.learn_size(5)
@@ -303,7 +303,7 @@ def test_a_size_learned_in_flight_gives_the_rest_to_nobody() -> None:
 def test_what_was_received_beyond_the_size_does_not_count() -> None:
     """A segment that is past the length when it becomes known has nothing left to fetch, and its excess is not ours."""
     segments = Segments(None, IntervalSet())
-    segment = segments.take(length=16 * MIB, horizon=UNBOUNDED)
+    segment = segments.promise(length=16 * MIB, horizon=UNBOUNDED)
     assert segment is not None
     segments.arrived(segment, 5)
     segments.learn_size(3)
@@ -348,7 +348,7 @@ def test_a_segment_is_as_long_as_the_connection_is_fast() -> None:
 def test_the_share_of_the_slower(remaining: int, slower: float, faster: float) -> None:
     """Both end at about the same time; a hopeless one keeps nothing; what is not worth a request is not shared."""
     kept = share_of_slower(remaining, slower, faster, REAL)
-    if slower * HOPELESS < faster:
+    if slower * HOPELESS_RATIO < faster:
         assert kept == 0
     elif kept is None:
         assert remaining * faster / (slower + faster) <= MIB // 4 + 1

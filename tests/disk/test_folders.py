@@ -16,7 +16,7 @@ from grym_fetch.disk.folders import (
     free_bytes,
     make_root,
     open_folder,
-    require_room,
+    require_space,
     storage_error,
     storage_errors,
     sync,
@@ -285,8 +285,8 @@ def test_free_bytes_of_a_folder_that_is_not_made_yet(root: Path) -> None:
 @pytest.mark.shows("D1")
 def test_a_disk_within_the_reserve_has_no_room_and_needs_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is free there is for journals and folders; whoever wants to write nothing more is not turned away."""
-    monkeypatch.setattr(folders, "free_bytes", lambda _: folders.RESERVE - 1)
+    monkeypatch.setattr(folders, "free_bytes", lambda _: folders.RESERVE_BYTES - 1)
     assert usable_bytes(root) == 0
-    require_room(root, 0)
+    require_space(root, 0)
     with pytest.raises(DiskFull, match="1 bytes are needed and 0 are free"):
-        require_room(root, 1)
+        require_space(root, 1)

@@ -17,7 +17,7 @@ import pytest
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.disk import local_files as module
-from grym_fetch.disk.local_files import RECENT, Found, LocalFiles, hash_file
+from grym_fetch.disk.local_files import RECENT_S, Found, LocalFiles, hash_file
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
@@ -62,23 +62,23 @@ def places(tmp_path: Path) -> Iterator[Places]:
 async def test_nothing_there(places: Places) -> None:
     """Where no file is, none is found."""
     assert await places.find() is None
-    assert places.local_files().find_stamped(ASSET) is None
+    assert places.local_files().find_verified(ASSET) is None
     assert not places.local_files().is_there(ASSET)
 
 
 async def test_a_right_file_is_found_and_hashed_once(places: Places) -> None:
-    """A right file is read the first time, and believed by its stamp from then on."""
+    """A right file is read the first time, and believed by the verified cache from then on."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)
-    assert places.local_files().find_stamped(ASSET) is None
+    assert places.local_files().find_verified(ASSET) is None
     assert await places.find() == Found(file, None, verified=True)
     assert places.hashed == [len(CONTENT)]
     assert await places.find() == Found(file, None, verified=True)
     assert places.hashed == []
-    assert places.local_files().find_stamped(ASSET) == file
+    assert places.local_files().find_verified(ASSET) == file
 
 
-async def test_full_reads_a_stamped_file_again(places: Places) -> None:
-    """Who wants every byte read gets it, whatever the stamp says."""
+async def test_full_reads_a_verified_file_again(places: Places) -> None:
+    """Who wants every byte read gets it, whatever the verified cache says."""
     places.put(places.assets / ASSET.local_path, CONTENT)
     await places.find()
     await places.find(full=True)
@@ -86,11 +86,11 @@ async def test_full_reads_a_stamped_file_again(places: Places) -> None:
 
 
 @pytest.mark.shows("C11")
-async def test_full_finds_what_a_stamp_hides(places: Places) -> None:
-    """A wrong file with a forged stamp passes unread, and is found out when it is read; from then on for everybody."""
+async def test_full_finds_what_the_verified_cache_hides(places: Places) -> None:
+    """A wrong file with a forged entry passes unread, and is found out when it is read; from then on for everybody."""
     file = places.put(places.assets / ASSET.local_path, WRONG)
     assert ASSET.checksum is not None
-    places.local_files().stamp(file, ASSET.checksum)
+    places.local_files().note_verified(file, ASSET.checksum)
     assert await places.find() == Found(file, None, verified=True)
     found = await places.find(full=True)
     assert found is not None
@@ -103,11 +103,11 @@ async def test_full_finds_what_a_stamp_hides(places: Places) -> None:
 
 @pytest.mark.shows("C12")
 async def test_a_changed_file_is_read_again(places: Places) -> None:
-    """A file that was right and was changed since is not right by its stamp."""
+    """A file that was right and was changed since is not right by its entry."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)
     await places.find()
     file.write_bytes(WRONG)
-    assert places.local_files().find_stamped(ASSET) is None
+    assert places.local_files().find_verified(ASSET) is None
     found = await places.find()
     assert found is not None
     assert found.error is not None
@@ -166,7 +166,7 @@ async def test_without_a_checksum_nothing_is_verified(places: Places) -> None:
     file = places.put(places.assets / ASSET.local_path, CONTENT)
     unpinned = replace(ASSET, checksum=None)
     assert await places.find(unpinned) == Found(file, None, verified=False)
-    assert places.local_files().find_stamped(unpinned) is None
+    assert places.local_files().find_verified(unpinned) is None
 
 
 def test_a_plan_asks_for_the_length_only(places: Places) -> None:
@@ -233,10 +233,10 @@ async def test_an_unusable_record_finds_nothing(places: Places, text: str) -> No
 # -- hashing --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_file_changed_while_it_was_hashed_is_not_stamped(
+async def test_a_file_changed_while_it_was_hashed_is_not_verified(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stamp is of the look before the bytes were read: what changes meanwhile is read again next time."""
+    """The signature is from before the bytes were read: what changes meanwhile is read again next time."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)
     real = hash_file
 
@@ -247,7 +247,7 @@ async def test_a_file_changed_while_it_was_hashed_is_not_stamped(
 
     monkeypatch.setattr(module, "hash_file", hashing)
     await places.find()
-    assert places.local_files().find_stamped(ASSET) is None
+    assert places.local_files().find_verified(ASSET) is None
 
 
 async def test_cancelled_hashing_ends_soon(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,27 +285,27 @@ async def test_a_digest_comes_with_the_look_of_the_file(places: Places) -> None:
         assert await places.local_files().digest(file, checksum) == (checksum.hexdigest, FileSignature.of(file.stat()))
 
 
-def test_stamping_what_is_gone_is_harmless(places: Places) -> None:
-    """A file that vanished right after it was put in place gets no stamp and raises nothing."""
+def test_what_is_gone_is_not_verified(places: Places) -> None:
+    """A file that vanished right after it was put in place gets no entry and raises nothing."""
     assert ASSET.checksum is not None
-    places.local_files().stamp(places.assets / "gone.bin", ASSET.checksum)
-    assert places.local_files().find_stamped(ASSET) is None
+    places.local_files().note_verified(places.assets / "gone.bin", ASSET.checksum)
+    assert places.local_files().find_verified(ASSET) is None
 
 
-# -- a stamp outlives a power cut ----------------------------------------------------------------------------------
+# -- an entry outlives a power cut ----------------------------------------------------------------------------------
 
 
 @pytest.mark.shows("P3", "B48")
-@pytest.mark.parametrize(("age", "flushed"), [(0.0, ["a.bin", "models"]), (2 * RECENT, [])], ids=["new", "old"])
-async def test_what_was_put_there_lately_is_flushed_before_its_stamp(
+@pytest.mark.parametrize(("age", "flushed"), [(0.0, ["a.bin", "models"]), (2 * RECENT_S, [])], ids=["new", "old"])
+async def test_what_was_put_there_lately_is_flushed_before_its_entry(
     places: Places, monkeypatch: pytest.MonkeyPatch, age: float, flushed: list[str]
 ) -> None:
-    """Whoever put a file there may not have flushed it: a stamp must not outlive the bytes that it speaks of."""
+    """Whoever put a file there may not have flushed it: an entry must not outlive the bytes that it is about."""
     places.put(places.assets / ASSET.local_path, CONTENT)
     calls: list[str] = []
 
     def fsync(descriptor: int) -> None:
-        assert not (places.assets / ".grym-fetch" / "verified.log").exists(), "stamped before it was flushed"
+        assert not (places.assets / ".grym-fetch" / "verified.log").exists(), "recorded before it was flushed"
         calls.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -315,10 +315,10 @@ async def test_what_was_put_there_lately_is_flushed_before_its_stamp(
     assert found is not None
     assert found.verified
     assert calls == flushed
-    assert places.local_files().find_stamped(ASSET) is not None
+    assert places.local_files().find_verified(ASSET) is not None
 
 
-async def test_what_cannot_be_flushed_gets_no_stamp(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_cannot_be_flushed_gets_no_entry(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is right and that the disk refuses to flush is taken now, and looked at again the next time."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)
 
@@ -328,5 +328,5 @@ async def test_what_cannot_be_flushed_gets_no_stamp(places: Places, monkeypatch:
     before = descriptors()
     monkeypatch.setattr(os, "fsync", fsync)
     assert await places.find() == Found(file, None, verified=True)
-    assert places.local_files().find_stamped(ASSET) is None
+    assert places.local_files().find_verified(ASSET) is None
     assert descriptors() == before

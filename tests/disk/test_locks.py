@@ -7,20 +7,19 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from grym_fetch.disk.locks import FileLock, Owner, is_left_behind
+from grym_fetch.disk.locks import FileLock
 
 HOLD = """
 import sys
 from pathlib import Path
-from grym_fetch.disk.locks import FileLock, Owner
+from grym_fetch.disk.locks import FileLock
 assert FileLock(Path(sys.argv[1])).try_acquire()
-print(Owner.this().encode(), flush=True)
+print("held", flush=True)
 sys.stdin.read()
 """
 
@@ -32,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def other(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lock; its owner's name is the first line of its output."""
+    """Another process that holds the lock."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -41,13 +40,9 @@ def other(path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def name_of(process: subprocess.Popen[str]) -> str:
-    """Wait until it holds the lock; return its owner's name."""
+def wait_until_held(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-# -- locks ----------------------------------------------------------------------------------------------------------
+    assert process.stdout.readline() == "held\n"
 
 
 def test_one_holder_at_a_time(path: Path) -> None:
@@ -100,7 +95,7 @@ def test_a_release_does_not_take_away_the_file_of_another(path: Path) -> None:
 @pytest.mark.shows("B10", "B60", "X2")
 def test_the_lock_of_a_killed_process_is_free(path: Path, other: subprocess.Popen[str]) -> None:
     """A holder that was killed blocks nobody, although its file is still there."""
-    name_of(other)
+    wait_until_held(other)
     lock = FileLock(path)
     assert not lock.try_acquire()
     assert lock.holder.startswith(f"process {other.pid} on ")
@@ -210,87 +205,3 @@ def test_a_lock_that_could_not_be_signed_is_not_kept(path: Path, monkeypatch: py
     assert after.try_acquire() is not taken
     after.release()
     lock.release()
-
-
-# -- owners ---------------------------------------------------------------------------------------------------------
-
-
-def test_an_owner_is_read_as_it_was_written() -> None:
-    """The name in a folder's name stands for the same process."""
-    me = Owner.this()
-    read = Owner.parse(me.encode())
-    assert read is not None
-    assert read == me
-    assert Owner.parse(f"{me.pid}-{me.started}-{me.boot}") == replace(me, host="")
-    assert "/" not in me.encode()
-    assert "." not in me.encode()
-
-
-@pytest.mark.parametrize("text", ["", "1", "x-1-2", "-1-2-3", "1-2-3-4-5", "1 -2-3"])
-def test_other_names_are_no_owner(text: str) -> None:
-    """What is not an owner's name is nobody's, so it is never declared dead."""
-    assert Owner.parse(text) is None
-
-
-def test_this_process_is_alive() -> None:
-    """Who asks is not dead."""
-    assert not Owner.this().is_dead
-
-
-def test_a_killed_process_is_dead(other: subprocess.Popen[str]) -> None:
-    """Another process is alive until it is killed, and certainly dead then."""
-    owner = Owner.parse(name_of(other))
-    assert owner is not None
-    assert not owner.is_dead
-    other.kill()
-    other.wait()
-    assert owner.is_dead
-
-
-CHANGES: list[tuple[str, Callable[[Owner], Owner], bool]] = [
-    ("another process with the same number", lambda o: Owner(o.pid, "1", o.boot, o.host), True),
-    ("another boot or machine", lambda o: Owner(o.pid, o.started, "0123456789abcdef", o.host), False),
-    ("unknown boot", lambda o: Owner(1 << 30, o.started, "", o.host), False),
-]
-
-
-@pytest.mark.parametrize(("change", "is_dead"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
-def test_death_is_certain_or_not_claimed(change: Callable[[Owner], Owner], is_dead: bool) -> None:
-    """A process number that was given anew means death; what another machine does is not known here."""
-    assert change(Owner.this()).is_dead is is_dead
-
-
-def test_without_proc_nobody_is_declared_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system does not say which boot this is, two processes that do not know it are not of the same."""
-    monkeypatch.setattr("grym_fetch.disk.locks._boot_id", lambda: "")
-    assert not Owner(1 << 30, "1", "", "here").is_dead
-
-
-def test_what_no_lock_guards_is_left_behind(path: Path) -> None:
-    """By a process that is dead; by one that cannot be asked, as one of before a power cut, once it is a day old."""
-    path.mkdir()
-    me = Owner.this()
-    before = replace(me, boot="0123456789abcdef")
-    assert is_left_behind(replace(me, started="1"), path)
-    for owner in (me, before, None):
-        assert not is_left_behind(owner, path)
-    os.utime(path, (1, 1))
-    assert is_left_behind(before, path)
-    for owner in (me, None):
-        assert not is_left_behind(owner, path)
-
-
-@pytest.mark.root
-def test_a_process_of_another_container_is_not_declared_dead(other: subprocess.Popen[str]) -> None:
-    """Containers on one machine share its boot but not its process numbers: who is not seen there may live."""
-    name = name_of(other)
-    script = "import sys; from grym_fetch.disk.locks import Owner as O; print(O.parse(sys.argv[1]).is_dead)"
-    inside = subprocess.run(
-        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script, name],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if inside.returncode != 0 and "unshare" in inside.stderr:
-        pytest.skip("no process namespaces here")
-    assert (inside.returncode, inside.stdout.strip()) == (0, "False"), "a live owner's stage would be claimed"

@@ -159,7 +159,7 @@ def recordings() -> dict[str, Recording]:
     """Every story, as it goes when nothing happens."""
     made = {}
     # So often that flushes in the background are among what is recorded.
-    with mock.patch.object(stages, "FLUSH_STRIDE", 16_384):
+    with mock.patch.object(stages, "FLUSH_EVERY_BYTES", 16_384):
         for name, story in STORIES.items():
             with folder() as root:
                 made[name] = record(story, story.before(root / "project"))

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.core.digest import Checksum
-from grym_fetch.disk.locks import FileLock, Owner
+from grym_fetch.disk.locks import FileLock
+from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.prune import prune, remove_leftovers
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
@@ -34,7 +35,7 @@ def assets(tmp_path: Path) -> Path:
 def living() -> Iterator[Owner]:
     """Another process that runs."""
     program = (
-        "import sys; from grym_fetch.disk.locks import Owner; print(Owner.this().encode(), flush=True); "
+        "import sys; from grym_fetch.disk.owner import Owner; print(Owner.this().encode(), flush=True); "
         "sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -158,19 +159,19 @@ def test_foreign_names_and_symlinks_stay(assets: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_stale_stamps_go(assets: Path, dry_run: bool) -> None:
+def test_stale_entries_go(assets: Path, dry_run: bool) -> None:
     """VerifiedCache of files that have changed or gone are dropped; those that hold are kept and still work."""
     log = assets / ".grym-fetch" / "verified.log"
     files = {name: assets / name for name in ("good", "changed", "gone")}
-    stamps = VerifiedCache(log)
+    cache = VerifiedCache(log)
     for file in files.values():
         file.write_bytes(b"content")
-        stamps.record(file, CHECKSUM, FileSignature.of(file.stat()))
+        cache.record(file, CHECKSUM, FileSignature.of(file.stat()))
     files["changed"].write_bytes(b"other content")
     files["gone"].unlink()
     before = log.read_bytes()
     report = prune(assets, {}, dry_run=dry_run)
-    assert [(item.kind, item.reason[:6]) for item in report.removed] == [("stamps", "2 of 3")]
+    assert [(item.kind, item.reason[:6]) for item in report.removed] == [("verified", "2 of 3")]
     assert (log.read_bytes() == before) is dry_run
     assert len(log.read_bytes()) == len(before) - (0 if dry_run else report.bytes)
     assert VerifiedCache(log).is_verified(files["good"], CHECKSUM)

@@ -14,7 +14,7 @@ import pytest
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import NotWritable
 from grym_fetch.disk import small_files as bundle
-from grym_fetch.disk.locks import Owner
+from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.small_files import CONTENT_KEY, PATH_KEY, SmallFile, SmallFileWriter
 from grym_fetch.runtime.threads import WorkerThreads
 from tests.support.system import dead_owner, descriptors
@@ -44,16 +44,16 @@ async def small_file_writer(tmp_path: Path) -> AsyncIterator[SmallFileWriter]:
 
 
 async def test_all_are_put_in_place(small_file_writer: SmallFileWriter, tmp_path: Path) -> None:
-    """Each is where it belongs, with a stamp of how it looks now; no descriptor stays open."""
+    """Each is where it belongs, with its signature as it is now; no descriptor stays open."""
     before = descriptors()
-    stamps = await small_file_writer.put(FILES)
+    placed = await small_file_writer.put(FILES)
     assert descriptors() == before
-    for file, stamp in zip(FILES, stamps, strict=True):
+    for file, entry in zip(FILES, placed, strict=True):
         path = tmp_path / "assets" / file.local_path
         assert path.read_bytes() == file.data
-        assert stamp is not None
-        assert (stamp.path, stamp.checksum) == (str(path), str(file.checksum))
-        assert (stamp.signature.inode, stamp.signature.size) == (path.stat().st_ino, len(file.data))
+        assert entry is not None
+        assert (entry.path, entry.checksum) == (str(path), str(file.checksum))
+        assert (entry.signature.inode, entry.signature.size) == (path.stat().st_ino, len(file.data))
 
 
 async def test_the_umask_decides_who_may_read(small_file_writer: SmallFileWriter, tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ async def test_folders_of_others_are_flushed_once(
 async def test_a_wrong_one_is_left_out(small_file_writer: SmallFileWriter, tmp_path: Path) -> None:
     """What has not the digest that it should have goes nowhere; the others do."""
     wrong = SmallFile("d/b.bin", b"x" * 20, FILES[1].checksum)
-    stamps = await small_file_writer.put([FILES[0], wrong, FILES[3]])
-    assert [stamp is not None for stamp in stamps] == [True, False, True]
+    placed = await small_file_writer.put([FILES[0], wrong, FILES[3]])
+    assert [entry is not None for entry in placed] == [True, False, True]
     assert not (tmp_path / "assets" / "d").exists() or list((tmp_path / "assets" / "d").iterdir()) == []
 
 
@@ -136,11 +136,11 @@ async def test_whatever_fails_leaves_nothing(
         return real(*args, **more)
 
     monkeypatch.setattr(os, name, second_fails)
-    stamps = await small_file_writer.put(newer)
+    placed = await small_file_writer.put(newer)
     monkeypatch.undo()
-    assert [stamp is None for stamp in stamps] == [False, True, False, False]
-    for file, old, stamp in zip(newer, FILES, stamps, strict=True):
-        assert (tmp_path / "assets" / file.local_path).read_bytes() == (old.data if stamp is None else file.data)
+    assert [entry is None for entry in placed] == [False, True, False, False]
+    for file, old, entry in zip(newer, FILES, placed, strict=True):
+        assert (tmp_path / "assets" / file.local_path).read_bytes() == (old.data if entry is None else file.data)
 
 
 @pytest.mark.parametrize(("make", "is_replaced"), [(os.mkfifo, False), (Path.mkdir, False), (to_nowhere, True)])
@@ -153,8 +153,8 @@ async def test_what_is_in_the_place_already(
     place.parent.mkdir()
     make(place)
     before = place.lstat()
-    (stamp,) = await small_file_writer.put(FILES[:1])
-    assert (stamp is not None) is is_replaced
+    (entry,) = await small_file_writer.put(FILES[:1])
+    assert (entry is not None) is is_replaced
     assert (place.lstat().st_ino != before.st_ino) is is_replaced
     assert not (tmp_path / "nowhere").exists()
 
@@ -180,7 +180,7 @@ async def test_only_the_dead_are_cleared_away(small_file_writer: SmallFileWriter
 async def test_a_folder_that_cannot_be_flushed(
     small_file_writer: SmallFileWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a rename may not last, nothing is said of it: no stamp, and the long way does it again."""
+    """Where a rename may not last, nothing is said of it: no entry, and the long way does it again."""
     await small_file_writer.put(FILES)
     real = os.fsync
 
@@ -208,7 +208,7 @@ async def test_a_quick_disk_is_waited_for_and_a_slow_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool
 ) -> None:
     """Who is about to ask for more waits while a bundle is put away, if the last one took no time."""
-    monkeypatch.setattr(bundle, "QUICK", 1e9 if quick else 0.0)
+    monkeypatch.setattr(bundle, "QUICK_S", 1e9 if quick else 0.0)
     (tmp_path / "state" / "stage").mkdir(parents=True)
     threads = WorkerThreads("test", 1)
     small_file_writer = SmallFileWriter(tmp_path / "assets", tmp_path / "state", threads, set())

@@ -31,7 +31,7 @@ from grym_fetch.disk import folders
 from grym_fetch.disk import local_files as local_files
 from grym_fetch.disk import stage as stage_module
 from grym_fetch.disk.local_files import hash_file
-from grym_fetch.disk.locks import QUIET, Owner
+from grym_fetch.disk.owner import ABANDONED_AFTER_S, Owner
 from grym_fetch.disk.stage import DiskStage, StageKey
 from grym_fetch.disk.store import DiskStore
 from grym_fetch.runtime.threads import WorkerThreads
@@ -229,7 +229,7 @@ async def test_a_stage_of_another_machine_is_not_taken_while_it_is_written_to(st
     assert len(stage.recovered.pieces) == 0
     assert left.exists()
     await stage.discard()
-    long_ago = time.time() - QUIET - 60
+    long_ago = time.time() - ABANDONED_AFTER_S - 60
     for path in (left / "part", left / "journal", left):
         stage = await store.open_stage(KEY, exclusive=True)
         assert left.exists()
@@ -604,7 +604,7 @@ async def test_a_failed_background_flush_is_not_forgotten(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The kernel tells of a failed flush once, and the next one succeeds: the part is given up all the same."""
-    monkeypatch.setattr(stage_module, "FLUSH_STRIDE", 1000)
+    monkeypatch.setattr(stage_module, "FLUSH_EVERY_BYTES", 1000)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", failing(errno.EIO))
         stage = await store.open_stage(KEY, exclusive=True)
@@ -625,7 +625,7 @@ async def test_a_failed_background_flush_is_not_forgotten(
 
 async def test_one_flush_at_a_time(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a slow disk flushes, writing goes on, and no second flush queues up behind the first."""
-    monkeypatch.setattr(stage_module, "FLUSH_STRIDE", 1000)
+    monkeypatch.setattr(stage_module, "FLUSH_EVERY_BYTES", 1000)
     begun, go_on = threading.Event(), threading.Event()
     flushes = []
 
@@ -653,7 +653,7 @@ async def test_one_flush_at_a_time(store: DiskStore, monkeypatch: pytest.MonkeyP
 
 async def test_publishing_waits_for_the_flush_under_way(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is not closed, nor renamed, while another thread is at work on it."""
-    monkeypatch.setattr(stage_module, "FLUSH_STRIDE", 1000)
+    monkeypatch.setattr(stage_module, "FLUSH_EVERY_BYTES", 1000)
     begun, go_on = threading.Event(), threading.Event()
 
     def fdatasync(_: int) -> None:
@@ -682,7 +682,7 @@ async def test_publishing_waits_for_the_flush_under_way(store: DiskStore, monkey
 
 async def test_a_cancelled_close_still_closes(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancellation while the last flush runs does not leave the stage's files open."""
-    monkeypatch.setattr(stage_module, "FLUSH_STRIDE", 1000)
+    monkeypatch.setattr(stage_module, "FLUSH_EVERY_BYTES", 1000)
     begun, go_on = threading.Event(), threading.Event()
 
     def fdatasync(_: int) -> None:
@@ -716,7 +716,7 @@ async def test_a_stage_that_was_removed_is_noticed_at_the_next_piece(store: Disk
     """Bytes written to a file without a name would be lost with it."""
     (folder,) = stages(store)
     shutil.rmtree(folder)
-    with pytest.raises(StorageError, match="somebody has removed the download"):
+    with pytest.raises(StorageError, match="removed or taken over"):
         await stage.write(0, CONTENT[:1000], 0)
 
 
@@ -728,7 +728,7 @@ async def test_only_what_was_verified_is_published(store: DiskStore, stage: Disk
     (folder / "part").unlink()
     if instead is not None:
         (folder / "part").write_bytes(instead)
-    with pytest.raises(StorageError, match="somebody has removed the download"):
+    with pytest.raises(StorageError, match="removed or taken over"):
         await stage.publish(len(CONTENT))
     assert not final(store).exists()
 
@@ -1126,7 +1126,7 @@ async def test_a_read_only_file_system(tmp_path: Path) -> None:
 
 def test_a_file_is_hashed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every byte goes in, in strides; the look of the file is that of the moment it was opened."""
-    monkeypatch.setattr(local_files, "HASH_STRIDE", 64_000)
+    monkeypatch.setattr(local_files, "HASH_BLOCK_BYTES", 64_000)
     path = tmp_path / "a.bin"
     path.write_bytes(CONTENT)
     hasher = new_hasher("sha256")
@@ -1144,7 +1144,7 @@ def test_a_file_is_hashed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_hashing_stops_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a file of which he no longer wants the digest."""
-    monkeypatch.setattr(local_files, "HASH_STRIDE", 1000)
+    monkeypatch.setattr(local_files, "HASH_BLOCK_BYTES", 1000)
     path = tmp_path / "a.bin"
     path.write_bytes(CONTENT)
     hasher = new_hasher("sha256")

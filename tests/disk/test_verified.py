@@ -13,7 +13,7 @@ import pytest
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.disk import verified as module
-from grym_fetch.disk.verified import FileSignature, VerifiedCache, decode_stamp, replace_log
+from grym_fetch.disk.verified import FileSignature, VerifiedCache, decode_entry, replace_log
 from grym_fetch.testing import seeded_bytes
 from tests.support.system import descriptors
 
@@ -33,7 +33,7 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "verified.log"
 
 
-def stamp(log: Path, file: Path) -> None:
+def remember(log: Path, file: Path) -> None:
     VerifiedCache(log).record(file, CHECKSUM, FileSignature.of(file.stat()))
 
 
@@ -50,13 +50,13 @@ def line_of(record: object) -> bytes:
 def test_an_unchanged_file_is_verified(log: Path, file: Path) -> None:
     """What was found right and has not changed is right, also for a later process."""
     assert not is_verified(log, file)
-    stamp(log, file)
+    remember(log, file)
     assert is_verified(log, file)
 
 
-def test_a_stamp_is_for_one_checksum(log: Path, file: Path) -> None:
-    """When the manifest wants other content, the old stamp says nothing."""
-    stamp(log, file)
+def test_an_entry_is_for_one_checksum(log: Path, file: Path) -> None:
+    """When the manifest wants other content, the old entry says nothing."""
+    remember(log, file)
     assert not VerifiedCache(log).is_verified(file, Checksum.of(b"other"))
 
 
@@ -92,14 +92,14 @@ def _longer(path: Path) -> None:
 @pytest.mark.shows("C12")
 def test_a_changed_file_is_not_verified(log: Path, file: Path, change: Callable[[Path], None]) -> None:
     """Whatever was done to the file since, it must be read again."""
-    stamp(log, file)
+    remember(log, file)
     change(file)
     assert not is_verified(log, file)
 
 
 @pytest.mark.parametrize("name", ["size", "mtime_ns", "ctime_ns", "inode", "device"])
 def test_each_figure_counts(log: Path, file: Path, name: str) -> None:
-    """A stamp that differs from the file in any one figure is not trusted."""
+    """An entry that differs from the file in any one figure is not trusted."""
     signature = FileSignature.of(file.stat())
     figures = {field: getattr(signature, field) for field in ("size", "mtime_ns", "ctime_ns", "inode", "device")}
     figures[name] += 1
@@ -107,11 +107,11 @@ def test_each_figure_counts(log: Path, file: Path, name: str) -> None:
     assert not is_verified(log, file)
 
 
-def test_the_last_stamp_counts(log: Path, file: Path) -> None:
-    """A newer stamp of the same file replaces the older one."""
-    stamp(log, file)
+def test_the_last_entry_counts(log: Path, file: Path) -> None:
+    """A newer entry for the same file replaces the older one."""
+    remember(log, file)
     _replaced(file)
-    stamp(log, file)
+    remember(log, file)
     assert is_verified(log, file)
 
 
@@ -128,45 +128,45 @@ def test_the_last_stamp_counts(log: Path, file: Path) -> None:
 )
 @pytest.mark.shows("S11")
 def test_a_damaged_log_costs_a_hash(log: Path, file: Path, damage: Callable[[bytes], bytes]) -> None:
-    """A damaged line is nobody's word; the next stamp is as good as ever, at the latest the one after it."""
-    stamp(log, file)
+    """A damaged line is nobody's word; the next entry is as good as ever, at the latest the one after it."""
+    remember(log, file)
     log.write_bytes(damage(log.read_bytes()))
     assert not is_verified(log, file)
-    stamp(log, file)
-    stamp(log, file)
+    remember(log, file)
+    remember(log, file)
     assert is_verified(log, file)
 
 
 @pytest.mark.shows("S11")
 def test_a_flipped_bit_anywhere_costs_a_hash(log: Path, file: Path) -> None:
-    """Also one that makes another stamp of it, as of another checksum."""
-    stamp(log, file)
+    """Also one that makes another entry of it, for another checksum."""
+    remember(log, file)
     whole = log.read_bytes()
     for at, byte in enumerate(whole):
         log.write_bytes(whole[:at] + bytes([byte ^ 1]) + whole[at + 1 :])
         assert not is_verified(log, file)
-        assert decode_stamp(log.read_bytes().rstrip(b"\n")) is None
+        assert decode_entry(log.read_bytes().rstrip(b"\n")) is None
 
 
 def test_a_log_without_end_is_not_read_to_its_end(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded, whatever somebody has written there."""
-    monkeypatch.setattr(module, "MAX_BLOCKS", 1)
+    monkeypatch.setattr(module, "MAX_LOG_BYTES", 1 << 20)
     log.write_bytes(b"#" * (1 << 20))
-    stamp(log, file)
+    remember(log, file)
     assert not is_verified(log, file)
 
 
 def test_nothing_stays_open(log: Path, file: Path) -> None:
     """Neither the log nor its folder."""
     before = descriptors()
-    stamp(log, file)
+    remember(log, file)
     assert is_verified(log, file)
     assert descriptors() == before
 
 
 def test_a_log_that_cannot_be_replaced_stays(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing is left beside it."""
-    stamp(log, file)
+    remember(log, file)
     before = log.read_bytes()
 
     def refuse(*_: object) -> None:
@@ -174,14 +174,14 @@ def test_a_log_that_cannot_be_replaced_stays(log: Path, file: Path, monkeypatch:
 
     monkeypatch.setattr(os, "rename", refuse)
     with pytest.raises(OSError, match="injected"):
-        replace_log(log, b"")
+        replace_log(log, [])
     assert log.read_bytes() == before
     assert sorted(path.name for path in log.parent.iterdir()) == ["a.bin", "verified.log"]
 
 
 def test_a_damaged_line_spoils_no_other(log: Path, file: Path) -> None:
     """Lines stand for themselves."""
-    stamp(log, file)
+    remember(log, file)
     log.write_bytes(b"rubbish\n" + log.read_bytes() + b"00000000 []\n")
     assert is_verified(log, file)
 
@@ -203,9 +203,9 @@ def test_a_damaged_line_spoils_no_other(log: Path, file: Path) -> None:
     ids=str,
 )
 def test_a_line_of_another_shape_is_passed_over(log: Path, file: Path, record: object) -> None:
-    """A line whose checksum holds and that is no stamp all the same costs nothing."""
-    assert decode_stamp(line_of(record).rstrip(b"\n")) is None
-    stamp(log, file)
+    """A line whose checksum holds and that is not an entry all the same costs nothing."""
+    assert decode_entry(line_of(record).rstrip(b"\n")) is None
+    remember(log, file)
     log.write_bytes(line_of(record) + log.read_bytes())
     assert is_verified(log, file)
 
@@ -213,18 +213,18 @@ def test_a_line_of_another_shape_is_passed_over(log: Path, file: Path, record: o
 def test_a_folder_in_the_place_of_the_log_costs_a_hash(log: Path, file: Path) -> None:
     """Where no log can be, nothing is verified and nothing fails."""
     log.mkdir()
-    stamp(log, file)
+    remember(log, file)
     assert not is_verified(log, file)
 
 
 @pytest.mark.shows("S5")
 def test_no_symlink_is_read_or_written(log: Path, file: Path, tmp_path: Path) -> None:
     """A log that is a symlink is neither believed nor appended to."""
-    stamp(tmp_path / "elsewhere", file)
+    remember(tmp_path / "elsewhere", file)
     before = (tmp_path / "elsewhere").read_bytes()
     log.symlink_to(tmp_path / "elsewhere")
     assert not is_verified(log, file)
-    stamp(log, file)
+    remember(log, file)
     assert (tmp_path / "elsewhere").read_bytes() == before
 
 
@@ -232,32 +232,32 @@ def test_no_symlink_is_read_or_written(log: Path, file: Path, tmp_path: Path) ->
 @pytest.mark.shows("S1")
 def test_the_word_of_another_user_is_not_taken(log: Path, file: Path) -> None:
     """Who else can write the log cannot make us believe in a file."""
-    stamp(log, file)
+    remember(log, file)
     os.chown(log, 12345, -1)
     assert not is_verified(log, file)
 
 
 def test_a_missing_folder_is_harmless(tmp_path: Path, file: Path) -> None:
-    """A stamp that cannot be written is known to this process only."""
-    stamps = VerifiedCache(tmp_path / "none" / "verified.log")
-    stamps.record(file, CHECKSUM, FileSignature.of(file.stat()))
-    assert stamps.is_verified(file, CHECKSUM)
+    """An entry that cannot be written is known to this process only."""
+    cache = VerifiedCache(tmp_path / "none" / "verified.log")
+    cache.record(file, CHECKSUM, FileSignature.of(file.stat()))
+    assert cache.is_verified(file, CHECKSUM)
 
 
 def test_a_path_that_is_no_text_is_kept(log: Path, tmp_path: Path) -> None:
     """A file name that is not UTF-8 is a file name."""
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n.bin"))
     file.write_bytes(CONTENT)
-    stamp(log, file)
+    remember(log, file)
     assert is_verified(log, file)
 
 
-def test_a_log_of_repeated_stamps_is_made_short(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_of_repeated_entries_is_made_short(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that says the same again and again is written anew, and says the same."""
-    monkeypatch.setattr(module, "_SLACK", 10)
-    stamps = VerifiedCache(log)
+    monkeypatch.setattr(module, "_SPARE_LINES", 10)
+    cache = VerifiedCache(log)
     for _ in range(20):
-        stamps.record(file, CHECKSUM, FileSignature.of(file.stat()))
+        cache.record(file, CHECKSUM, FileSignature.of(file.stat()))
     assert len(log.read_bytes().splitlines()) == 20
     assert is_verified(log, file)
     assert len(log.read_bytes().splitlines()) == 1
@@ -265,8 +265,8 @@ def test_a_log_of_repeated_stamps_is_made_short(log: Path, file: Path, monkeypat
     assert [path.name for path in log.parent.iterdir() if path.name.startswith("verified")] == ["verified.log"]
 
 
-def test_the_first_stamp_makes_its_folder(tmp_path: Path) -> None:
-    """Files that were there before anything was fetched are stamped too, so that they are not read every time."""
+def test_the_first_entry_makes_its_folder(tmp_path: Path) -> None:
+    """Files that were there before anything was fetched are recorded too, so that they are not read every time."""
     path = tmp_path / "a.bin"
     path.write_bytes(b"abc")
     log = tmp_path / ".grym-fetch" / "verified.log"

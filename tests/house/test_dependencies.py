@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-import tomllib
 
 import pytest
 
-from grym_fetch._version import __version__
 from tests.house.dependencies import ROOT, canonical, dependencies, pinned
 
 pytestmark = pytest.mark.shows("S15")
@@ -61,9 +59,3 @@ def _is_installed(name: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-def test_there_is_one_version() -> None:
-    """What the package says of itself and what an installer is told are the same."""
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    assert told == __version__

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from grym_fetch._version import __version__
 from tests.house.hygiene import faults
 from tests.house.test_documentation import files_of_the_repository
 
@@ -52,7 +54,6 @@ ELSEWHERE = {
     "net/settings": "net/test_session",
     "net/tls": "net/test_client",
     "project/diagnosis": "end_to_end/test_doctor",
-    "project/setup": "end_to_end/test_setup",
     "repo/errors": "repo/test_clean",
     "repo/git": "repo/test_history",
     "repo/moving": "repo/test_clean",
@@ -67,7 +68,12 @@ ELSEWHERE = {
     "testing/resource_faults": "testing/test_server",
     "testing/stats": "testing/test_server",
     "testing/wire": "testing/test_server",
+    "transfer/context": "transfer/test_fetcher",
+    "transfer/locking": "disk/test_locks",
+    "transfer/outcome": "transfer/test_response",
     "transfer/reporter": "transfer/test_fetcher",
+    "transfer/result": "transfer/test_fetcher",
+    "transfer/small_fetcher": "transfer/test_small_files",
     "transfer/state": "transfer/test_response",
     "transfer/transfer": "regressions/test_servers",
 }
@@ -116,3 +122,9 @@ def test_what_is_untidy_is_seen(data: bytes) -> None:
     """Each thing that a hook before a commit looks for is found."""
     assert faults(data) != []
     assert faults(b"tidy\n") == faults(b"") == []
+
+
+def test_there_is_one_version() -> None:
+    """What the package says of itself and what an installer is told are the same."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert told == __version__

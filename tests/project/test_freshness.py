@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from grym_fetch import AssetManager, StaleManifest
 from grym_fetch.cli.main import cli
 from grym_fetch.core.digest import Checksum
-from grym_fetch.disk import rollback as seen
+from grym_fetch.disk import rollback
 from grym_fetch.disk.rollback import RollbackGuard, decode_version, encode_version
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
 from tests.support.project import ImpatientClock, Project
@@ -37,14 +37,14 @@ class Versioned(Project):
         self.manifest.write_text(json.dumps(record))
 
     @property
-    def seen(self) -> RollbackGuard:
+    def guard(self) -> RollbackGuard:
         """What is remembered of it."""
         return RollbackGuard(self.assets, self.manifest)
 
     @property
     def state_files(self) -> list[str]:
         """The files of that kind."""
-        return sorted(p.name for p in (self.assets / ".grym-fetch").glob("seen-*"))
+        return sorted(p.name for p in (self.assets / ".grym-fetch").glob("manifest-version-*"))
 
 
 class CalendarClock(ImpatientClock):
@@ -86,7 +86,7 @@ async def test_an_older_version_is_refused(project: Versioned) -> None:
     project.is_at("1.9")
     with pytest.raises(AssertionError, match=r"is version 1\.9, older than version 1\.10 .* pass --allow-stale"):
         await use(project)
-    assert project.seen.read() == "1.10"
+    assert project.guard.read() == "1.10"
 
 
 async def test_an_expired_manifest_is_refused_and_not_remembered(project: Versioned) -> None:
@@ -96,7 +96,7 @@ async def test_an_expired_manifest_is_refused_and_not_remembered(project: Versio
     project.is_at(99, PAST)
     with pytest.raises(AssertionError, match="expired on 2001-01-01"):
         await use(project)
-    assert project.seen.read() == "3"
+    assert project.guard.read() == "3"
 
 
 async def test_a_manager_that_lives_on_sees_its_manifest_expire(project: Versioned) -> None:
@@ -147,7 +147,7 @@ async def test_manifests_that_share_an_assets_folder_do_not_mix(project: Version
 @pytest.mark.parametrize(
     "data",
     [b"", b"\0" * 40, b'"9.9"\n', encode_version("9.9")[:-2], encode_version("9.9").replace(b"9.9", b"9.8"),
-     encode_version("nightly"), b"%08x null\n" % 0, b"x" * (seen.MAX_BYTES + 1)],
+     encode_version("nightly"), b"%08x null\n" % 0, b"x" * (rollback.MAX_BYTES + 1)],
 )  # fmt: skip
 async def test_a_damaged_state_file_is_ignored(project: Versioned, data: bytes) -> None:
     """Nothing is believed that was not written whole; the next use writes it anew."""
@@ -156,7 +156,7 @@ async def test_a_damaged_state_file_is_ignored(project: Versioned, data: bytes) 
     (name,) = project.state_files
     (project.assets / ".grym-fetch" / name).write_bytes(data)
     await use(project)
-    assert project.seen.read() == "1.0"
+    assert project.guard.read() == "1.0"
 
 
 async def test_a_state_file_of_somebody_else_is_ignored(project: Versioned, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,15 +167,15 @@ async def test_a_state_file_of_somebody_else_is_ignored(project: Versioned, monk
     path = project.assets / ".grym-fetch" / name
     path.write_bytes(encode_version("9.9"))
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    assert project.seen.read() is None
+    assert project.guard.read() is None
     monkeypatch.undo()
-    assert project.seen.read() == "9.9"
+    assert project.guard.read() == "9.9"
     path.rename(project.root / "elsewhere")
     path.symlink_to(project.root / "elsewhere")
-    assert project.seen.read() is None
+    assert project.guard.read() is None
     path.unlink()
     os.mkfifo(path)
-    assert project.seen.read() is None
+    assert project.guard.read() is None
     await use(project)
     assert stat.S_ISREG(os.lstat(path).st_mode)
 
@@ -183,7 +183,7 @@ async def test_a_state_file_of_somebody_else_is_ignored(project: Versioned, monk
 def test_what_is_written_is_whole_or_not_there(project: Versioned, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is written beside, flushed and renamed; where that fails the old one stays, and no error is raised."""
     project.is_at("1")
-    project.seen.write("1")
+    project.guard.write("1")
     for call in ("write", "fsync", "rename"):
         with monkeypatch.context() as patch:
 
@@ -191,10 +191,10 @@ def test_what_is_written_is_whole_or_not_there(project: Versioned, monkeypatch: 
                 raise OSError(28, "full")
 
             patch.setattr(os, call, fail)
-            project.seen.write("2")
-        assert project.seen.read() == "1", call
-    project.seen.write("2")
-    assert project.seen.read() == "2"
+            project.guard.write("2")
+        assert project.guard.read() == "1", call
+    project.guard.write("2")
+    assert project.guard.read() == "2"
     folder = project.assets / ".grym-fetch"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert [stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()] == [0o600]
@@ -207,9 +207,9 @@ def test_nothing_is_written_behind_a_symlink(project: Versioned) -> None:
     elsewhere = project.root / "elsewhere"
     elsewhere.mkdir()
     (project.assets / ".grym-fetch").symlink_to(elsewhere)
-    project.seen.write("1")
-    stamps = VerifiedCache(project.assets / ".grym-fetch" / "verified.log")
-    stamps.record(project.manifest, Checksum.of(b""), FileSignature.of(project.manifest.stat()))
+    project.guard.write("1")
+    cache = VerifiedCache(project.assets / ".grym-fetch" / "verified.log")
+    cache.record(project.manifest, Checksum.of(b""), FileSignature.of(project.manifest.stat()))
     assert list(elsewhere.iterdir()) == []
 
 

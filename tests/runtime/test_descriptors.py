@@ -25,10 +25,10 @@ def limited(patch: pytest.MonkeyPatch, soft: int, hard: int = 1 << 20) -> list[t
 def test_what_is_afforded_fits(monkeypatch: pytest.MonkeyPatch, soft: int, wanted: int) -> None:
     """All connections and assets under way at once fit in; one more connection would not, or is not wanted."""
     limited(monkeypatch, soft)
-    left = soft - len(os.listdir("/dev/fd")) - descriptors.SPARE
+    left = soft - len(os.listdir("/dev/fd")) - descriptors.SPARE_DESCRIPTORS
 
     def needed(connections: int) -> int:
-        return connections + descriptors.PER_ASSET * max_active_assets(connections)
+        return connections + descriptors.DESCRIPTORS_PER_ASSET * max_active_assets(connections)
 
     most = affordable(wanted)
     assert most == 1 or needed(most) <= left
@@ -49,7 +49,7 @@ def test_nothing_is_said_where_there_is_no_want(
     ("soft", "hard", "becomes"),
     [
         (1024, 4096, [(4096, 4096)]),
-        (1024, resource.RLIM_INFINITY, [(descriptors.ENOUGH, resource.RLIM_INFINITY)]),
+        (1024, resource.RLIM_INFINITY, [(descriptors.ENOUGH_DESCRIPTORS, resource.RLIM_INFINITY)]),
         (1024, 1024, []),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, []),
     ],

@@ -1,4 +1,4 @@
-"""The world in memory: a stage, a clock, threads and connections that obey the Protocols of `backends.base`.
+"""The world in memory: a stage, a clock, threads and connections that obey the Protocols of `core.world`.
 
 Rules: a fake keeps the whole contract (the contract suites hold it to that), takes no time, and writes down what was
 asked of it, so that a test can look at outcome and work alike.
@@ -13,10 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from grym_fetch.core.addresses import Credentials
 from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.http import ResponseHead, Validator
 from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_digest, read_journal
-from grym_fetch.core.world import Response, Stage, Use
+from grym_fetch.core.world import Clock, Response, Stage, Transport, Use
+from grym_fetch.transfer.context import TransferContext, TransferSettings
+from grym_fetch.transfer.request import Requester
+from grym_fetch.transfer.scheduler import Scheduler
 
 T = TypeVar("T")
 
@@ -296,3 +300,15 @@ class ScriptedTransport:
 
     async def aclose(self) -> None:
         """Nothing is shared."""
+
+
+def context_of(transport: Transport, clock: Clock | None = None) -> TransferContext:
+    """What transfers over this transport share. Nothing is hashed in threads, and nobody hears their events."""
+    return TransferContext(
+        scheduler=Scheduler(transport, connections=1),
+        requester=Requester(Credentials({}, {})),
+        threads=InlineThreads(),
+        clock=clock or VirtualClock(),
+        emit=lambda _: None,
+        settings=TransferSettings(),
+    )

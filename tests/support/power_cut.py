@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from unittest import mock
 
 from grym_fetch.core.events import AssetVerified, Event
-from grym_fetch.disk.verified import decode_stamp
+from grym_fetch.disk.verified import decode_entry
 from grym_fetch.runtime.bus import EventBus
 
 SECTOR = 512
@@ -419,11 +419,11 @@ class Recorder:
         name = self._name(descriptor)
         self._note(Written(node, at, data, name))
         if name == "verified.log":
-            # A stamp tells later runs that the file is right: it must not outlive the file.
+            # An entry tells later runs that the file is right: it must not outlive the file.
             for line in data.splitlines():
-                stamp = decode_stamp(line)
-                assert stamp is not None
-                self.told(stamp[0])
+                entry = decode_entry(line)
+                assert entry is not None
+                self.told(entry.path)
 
     def ftruncate(self, descriptor: int, size: int) -> None:
         os_ftruncate(descriptor, size)

@@ -6,7 +6,7 @@ import errno
 import os
 from dataclasses import replace
 
-from grym_fetch.disk.locks import Owner
+from grym_fetch.disk.owner import Owner
 
 
 def descriptors() -> int:

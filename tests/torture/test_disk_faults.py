@@ -25,7 +25,7 @@ import pytest
 from grym_fetch import DiskFull, GrymFetchError, NotWritable, StorageError, SyncFailed, UnsafePath
 from grym_fetch.core.events import ProgressMade
 from grym_fetch.core.http import Asked, Partial, ResponseHead, judge
-from grym_fetch.core.journal import MAX_PIECE, JournalEncoder, Piece, piece_digest, read_journal
+from grym_fetch.core.journal import MAX_PIECE_BYTES, JournalEncoder, Piece, piece_digest, read_journal
 from grym_fetch.core.progress import Meter
 from grym_fetch.core.ranges import ByteRange, IntervalSet, range_header
 from grym_fetch.core.segments import UNBOUNDED, Segments, SegmentSizes
@@ -109,7 +109,7 @@ def once_sent(world: SmallWorld, count: int, act: Callable[[], object]) -> None:
 
 def leave_free(patch: pytest.MonkeyPatch, count: int) -> None:
     """So many bytes are free, beside our reserve."""
-    patch.setattr(folders, "free_bytes", lambda _: count + folders.RESERVE)
+    patch.setattr(folders, "free_bytes", lambda _: count + folders.RESERVE_BYTES)
 
 
 @pytest.mark.shows("D1")
@@ -533,7 +533,7 @@ def test_sizes_are_whole_numbers(tmp_path: Path, size: int) -> None:
     state = read_journal(encoder.header("x") + encoder.size(size) + encoder.piece(piece))
     assert (state.size, list(state.pieces)) == (size, [piece])
     segments = Segments(size, IntervalSet([ByteRange(0, size - 7)]), TINY)
-    (segment,) = [segments.take(length=TINY.first, horizon=UNBOUNDED)]
+    (segment,) = [segments.promise(length=TINY.first, horizon=UNBOUNDED)]
     assert segment is not None
     assert (segment.start, segment.stop, segments.on_hand_bytes) == (size - 7, size, size - 7)
     meter = Meter(now=0.0, total=size, on_hand=0)
@@ -581,16 +581,16 @@ class Zeros(bytes):
 async def test_a_file_of_more_than_4_gib(tmp_path: Path) -> None:
     """A file whose end lies behind 4 GiB is resumed there, and is right."""
     project, content = Project(tmp_path / "project"), Zeros(CONTENT)
-    hasher, zeros = hashlib.sha256(), bytes(MAX_PIECE)
-    for _ in range(content.zeros // MAX_PIECE):
+    hasher, zeros = hashlib.sha256(), bytes(MAX_PIECE_BYTES)
+    for _ in range(content.zeros // MAX_PIECE_BYTES):
         hasher.update(zeros)
     hasher.update(CONTENT)
     checksum = f"sha256:{hasher.hexdigest()}"
     path = project.add("a", [URL], None, size=len(content), checksum=checksum)
     encoder, digest = JournalEncoder(), piece_digest(zeros)
     journal = encoder.header(checksum)
-    for start in range(0, content.zeros, MAX_PIECE):
-        journal += encoder.piece(Piece(start, start + MAX_PIECE, digest, 0))
+    for start in range(0, content.zeros, MAX_PIECE_BYTES):
+        journal += encoder.piece(Piece(start, start + MAX_PIECE_BYTES, digest, 0))
     key = StageKey("models/a.bin", checksum)
     dead = dead_owner().encode()
     stage = project.assets / ".grym-fetch" / "stage" / f"{key.path_key}.{key.content_key}.{dead}.0"

@@ -222,7 +222,7 @@ async def test_small_assets_are_not_held_up_either(
     tmp_path: Path, server: AssetServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The short way of small assets has an end, too; then they go the long way, to the next mirror."""
-    monkeypatch.setattr(small_files, "CRAWLS", 0.1)
+    monkeypatch.setattr(small_files, "CRAWL_TIMEOUT_S", 0.1)
     content = CONTENT[: 50 * KIB]
     bad = server.add("/bad.bin", content, faults=[Drip(chunk=5, interval=0.02)]).url
     good = server.add("/small.bin", content).url

@@ -12,7 +12,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.testing import AssetServer
 from grym_fetch.transfer.fetcher import content_fingerprint
-from grym_fetch.transfer.small_files import LEAST
+from grym_fetch.transfer.small_files import MIN_SMALL_FILES
 from tests.support.project import Project
 
 CONTENT = b"some bytes"
@@ -23,7 +23,7 @@ PINNED = Asset("a", "https://a.example/x?sig=hush", "a.bin", checksum=Checksum.o
 def project(tmp_path: Path, server: AssetServer) -> Project:
     """As many small assets as are fetched together."""
     made = Project(tmp_path / "project")
-    for number in range(LEAST):
+    for number in range(MIN_SMALL_FILES):
         name = f"a{number}"
         made.add(name, [server.add(f"/{name}", CONTENT + bytes([number])).url], CONTENT + bytes([number]))
     return made
@@ -46,7 +46,7 @@ async def test_offline_nothing_is_asked(project: Project, server: AssetServer) -
         with pytest.raises(SyncFailed) as caught:
             await manager.sync()
     assert {type(error) for error in caught.value.failures.values()} == {AssetMissing}
-    assert len(caught.value.failures) == LEAST
+    assert len(caught.value.failures) == MIN_SMALL_FILES
     assert not server.stats.requests
 
 
@@ -67,5 +67,5 @@ async def test_small_files_are_remembered_as_verified(project: Project, server: 
     async with project.manager() as manager:
         await manager.sync()
     async with project.manager() as manager:
-        assert [manager.state_of(asset) for asset in manager.manifest.assets] == ["verified"] * LEAST
-    assert len(server.stats.requests) == LEAST
+        assert [manager.state_of(asset) for asset in manager.manifest.assets] == ["verified"] * MIN_SMALL_FILES
+    assert len(server.stats.requests) == MIN_SMALL_FILES

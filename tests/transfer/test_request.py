@@ -10,12 +10,12 @@ from yarl import URL
 
 from grym_fetch.core.addresses import MAX_REDIRECTS, Credentials, server_mark
 from grym_fetch.core.errors import ConnectFailed, PolicyRefused, TooManyRedirects
-from grym_fetch.core.http import Asked, Broken, NoRanges, Partial, Refused, Validator
+from grym_fetch.core.http import Asked, Broken, ErrorStatus, Partial, UnusableRange, Validator
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.net.client import HttpTransport
 from grym_fetch.testing import AssetServer, ExpiringRedirect, seeded_bytes
-from grym_fetch.transfer.request import Answer, Requester
+from grym_fetch.transfer.request import JudgedResponse, Requester
 from tests.support.fakes import Answer as Scripted
 from tests.support.fakes import ScriptedConnection, ScriptedResponse, read_some
 
@@ -37,7 +37,9 @@ def to(location: str, status: int = 302) -> ScriptedResponse:
     return ScriptedResponse(status, {"Location": location}, [b"moved"])
 
 
-async def ask(connection: ScriptedConnection, origin: Origin, environ: Mapping[str, str] | None = None) -> Answer:
+async def ask(
+    connection: ScriptedConnection, origin: Origin, environ: Mapping[str, str] | None = None
+) -> JudgedResponse:
     return await Requester(Credentials(environ or {})).open(connection, origin, ASKED)
 
 
@@ -319,7 +321,7 @@ async def test_an_expired_address_is_walked_once() -> None:
     await ask(connection, origin)
     answer = await ask(connection, origin)
     assert connection.addresses == [HUB, CDN, CDN, HUB, CDN]
-    assert isinstance(answer.verdict, Refused | NoRanges)
+    assert isinstance(answer.verdict, ErrorStatus | UnusableRange)
     assert answer.response.head.status == 403
 
 
@@ -353,7 +355,7 @@ async def test_who_comes_late_uses_what_another_has_found() -> None:
     origin = Origin(0, HUB)
 
     def expired_while_another_walked(_: Mapping[str, str]) -> ScriptedResponse:
-        origin.target = origin.target and origin.target.with_query("sig=fresh")
+        origin.resolved(origin.target and origin.target.with_query("sig=fresh"), is_own=False)
         return ScriptedResponse(403)
 
     connection = ScriptedConnection({HUB: [to(CDN)], CDN: [part(), expired_while_another_walked], fresh: [part()]})

@@ -12,25 +12,27 @@ from grym_fetch.core.errors import BadResponse, ContentChanged, LengthMismatch, 
 from grym_fetch.core.http import (
     NO_VALIDATOR,
     Asked,
-    Changed,
-    NoRanges,
-    Refused,
+    ErrorStatus,
+    OtherRepresentation,
     ResponseHead,
     Unsatisfiable,
+    UnusableRange,
     Whole,
     WrongLength,
     judge,
 )
 from grym_fetch.core.journal import piece_digest
 from grym_fetch.core.manifest import Asset
-from grym_fetch.core.origins import Origins
+from grym_fetch.core.origins import MAX_CHANGES, Origins
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, SegmentSizes
 from grym_fetch.testing import seeded_bytes
-from grym_fetch.transfer.request import Answer
-from grym_fetch.transfer.response import MOST_CHANGES, Attempt, ResponseReader, Restart, SingleStream
+from grym_fetch.transfer.attempt import Attempt
+from grym_fetch.transfer.outcome import DropOrigin, Finished, SingleStream, StartAfresh
+from grym_fetch.transfer.request import JudgedResponse
+from grym_fetch.transfer.response import ResponseReader
 from grym_fetch.transfer.state import DownloadState
-from tests.support.fakes import InlineThreads, MemoryFolder, MemoryStage, VirtualClock
+from tests.support.fakes import InlineThreads, MemoryFolder, MemoryStage, ScriptedTransport, context_of
 
 DATA = seeded_bytes(3000, seed=91)
 ASSET = Asset("a", "https://origin.example/a", "a", checksum=Checksum.of(DATA), size=len(DATA))
@@ -61,36 +63,29 @@ class Scene:
     """An asset of which nothing is here yet, one connection at work on a segment, and what it has received."""
 
     def __init__(self, start: int, stop: int, *, pinned: bool = True, promised: bool = True) -> None:
-        asset = ASSET if promised else replace(ASSET, size=None)
+        asset = replace(ASSET, checksum=ASSET.checksum if pinned else None, size=ASSET.size if promised else None)
         self.folder = MemoryFolder(str(ASSET.checksum))
         self.origins = Origins(ASSET.urls)
-        self.content = DownloadState(
+        self.state = DownloadState(
             asset, self.origins, MemoryStage(self.folder), InlineThreads(), lambda: None, SegmentSizes()
         )
         self.received = 0
-        self.reader = ResponseReader(
-            self.content,
-            VirtualClock(),
-            pinned=pinned,
-            on_bytes=self._count,
-            piece_size=4096,
-            promised_size=promised,
-        )
-        segments = self.content.segments
+        self.reader = ResponseReader(asset, self.state, context_of(ScriptedTransport()), on_bytes=self._count)
+        segments = self.state.segments
         # So small a content is given out in one go: cut it to what each connection shall have.
-        if start and (before := segments.take(length=start, horizon=UNBOUNDED)) is not None:
+        if start and (before := segments.promise(length=start, horizon=UNBOUNDED)) is not None:
             segments.cut(before, start)
-        segment = segments.take(length=stop - start, horizon=UNBOUNDED)
+        segment = segments.promise(length=stop - start, horizon=UNBOUNDED)
         assert segment is not None
         segments.cut(segment, stop)
         self.attempt = Attempt(segment, self.origins.current, "origin.example", 0.0)
 
     def ask_for_all(self) -> Attempt:
         """Give all segments back, and have the connection ask for the whole."""
-        segments = self.content.segments
+        segments = self.state.segments
         for segment in list(segments.in_flight):
             segments.give_back(segment)
-        whole = segments.take_all()
+        whole = segments.promise_all()
         assert whole is not None
         return Attempt(whole, self.origins.current, "origin.example", 0.0)
 
@@ -101,14 +96,17 @@ class Scene:
         """Take it in as the answer to what was asked."""
         segment = self.attempt.segment
         asked = Asked(ByteRange(segment.start, segment.stop), len(DATA))
-        assert await self.reader.receive(self.attempt, Answer(body, judge(asked, body.head), is_page=False)) is None
+        assert (
+            await self.reader.receive(self.attempt, JudgedResponse(body, judge(asked, body.head), is_page=False))
+            == Finished()
+        )
 
 
 async def test_a_body_is_taken_in_whole() -> None:
     """Its bytes are stored in their place and count once."""
     scene = Scene(0, 2500)
     await scene.receive(Body(0, 2500))
-    assert scene.received == scene.content.segments.on_hand_bytes == 2500
+    assert scene.received == scene.state.segments.on_hand_bytes == 2500
     assert scene.folder.part == DATA[:2500]
 
 
@@ -117,11 +115,11 @@ async def test_a_body_is_taken_in_whole() -> None:
 async def test_what_was_given_to_somebody_else_is_not_taken(kept: int) -> None:
     """A segment that is cut short while its next bytes are under way ends there: what lies behind counts for others."""
     scene = Scene(0, 2500)
-    segments = scene.content.segments
+    segments = scene.state.segments
     await scene.receive(Body(0, 2500, lambda: segments.cut(scene.attempt.segment, kept)))
     assert scene.attempt.segment.position == scene.received == segments.on_hand_bytes == kept
     assert scene.folder.part == DATA[:kept]
-    rest = segments.take(length=len(DATA), horizon=UNBOUNDED)
+    rest = segments.promise(length=len(DATA), horizon=UNBOUNDED)
     assert rest is not None
     assert (rest.start, rest.stop) == (kept, len(DATA))
 
@@ -132,27 +130,26 @@ async def test_what_a_refused_range_means(have_worked: bool) -> None:
     """Where ranges have worked, one refusal is a fault, to be tried again; two, or the very first, end them."""
     scene = Scene(0, 2500)
     origin = scene.attempt.origin
-    origin.ranges = True if have_worked else None
-    answer = Answer(Body(0, 2500), NoRanges("the range is another one"), is_page=False)
+    if have_worked:
+        origin.proved_ranges()
+    answer = JudgedResponse(Body(0, 2500), UnusableRange("the range is another one"), is_page=False)
     if have_worked:
         with pytest.raises(RangeRefused):
             await scene.reader.receive(scene.attempt, answer)
         assert origin.ranges is True
-    assert await scene.reader.receive(scene.attempt, answer) is None
-    assert origin.ranges is False
+    assert await scene.reader.receive(scene.attempt, answer) == SingleStream("the range is another one")
 
 
 @pytest.mark.shows("R22", "B35")
 async def test_a_refusal_that_comes_late_is_no_further_failure() -> None:
     """Others had asked for ranges before it was known that there are none; a refusal of the whole is one."""
     scene = Scene(0, 2500)
-    scene.attempt.origin.ranges = False
-    answer = Answer(Body(0, 2500), NoRanges("the range is another one"), is_page=False)
-    with pytest.raises(SingleStream):
-        await scene.reader.receive(scene.attempt, answer)
+    scene.attempt.origin.lost_ranges()
+    answer = JudgedResponse(Body(0, 2500), UnusableRange("the range is another one"), is_page=False)
+    assert isinstance(await scene.reader.receive(scene.attempt, answer), SingleStream)
     whole = scene.ask_for_all()
     with pytest.raises(RangeRefused):
-        await scene.reader.receive(whole, Answer(Body(0, 2500), Unsatisfiable(None), is_page=False))
+        await scene.reader.receive(whole, JudgedResponse(Body(0, 2500), Unsatisfiable(None), is_page=False))
 
 
 @pytest.mark.shows("R2", "S3")
@@ -162,11 +159,11 @@ async def test_a_whole_stream_fills_the_gaps_and_nothing_else() -> None:
     await scene.receive(Body(1000, 2000))
     whole = scene.ask_for_all()
     stream = Body(0, len(DATA))
-    answer = Answer(stream, Whole(len(DATA), NO_VALIDATOR, framed=True), is_page=False)
-    assert await scene.reader.receive(whole, answer) is None
+    answer = JudgedResponse(stream, Whole(len(DATA), NO_VALIDATOR, framed=True), is_page=False)
+    assert await scene.reader.receive(whole, answer) == Finished()
     assert scene.folder.part == DATA
-    assert sorted((p.start, p.stop) for p in scene.content.pieces) == [(0, 1000), (1000, 2000), (2000, 3000)]
-    assert all(piece_digest(DATA[p.start : p.stop]) == p.digest for p in scene.content.pieces)
+    assert sorted((p.start, p.stop) for p in scene.state.pieces) == [(0, 1000), (1000, 2000), (2000, 3000)]
+    assert all(piece_digest(DATA[p.start : p.stop]) == p.digest for p in scene.state.pieces)
 
 
 @pytest.mark.shows("R9", "R10", "R14")
@@ -175,11 +172,13 @@ async def test_content_that_changes_again_and_again(pinned: bool) -> None:
     """Each change starts it over; without a checksum it is soon read in one go, and in the end the origin is left."""
     scene = Scene(0, 2500, pinned=pinned)
     origin = scene.attempt.origin
-    for number in range(1, MOST_CHANGES + 2):
-        answer = Answer(Body(0, 2500), Changed("its ETag is another one", NO_VALIDATOR), is_page=False)
+    for number in range(1, MAX_CHANGES + 2):
+        answer = JudgedResponse(
+            Body(0, 2500), OtherRepresentation("its ETag is another one", NO_VALIDATOR), is_page=False
+        )
         restart = await scene.reader.receive(scene.attempt, answer)
-        assert isinstance(restart, Restart)
-        assert origin.ranges is (False if not pinned and number >= MOST_CHANGES else None)
+        assert isinstance(restart, DropOrigin if pinned else StartAfresh)
+        assert origin.ranges is (False if not pinned and number >= MAX_CHANGES else None)
     with pytest.raises(ContentChanged, match="again and again"):
         await scene.reader.receive(scene.attempt, answer)
 
@@ -188,11 +187,11 @@ async def test_content_that_changes_again_and_again(pinned: bool) -> None:
 async def test_a_page_is_remembered() -> None:
     """A page among good answers is a hint that is still there when the checksum turns out to be wrong."""
     scene = Scene(0, 2500)
-    refusal = Answer(Body(0, 2500), Refused(503, "status 503", transient=True), is_page=True)
+    refusal = JudgedResponse(Body(0, 2500), ErrorStatus(503, "status 503"), is_page=True)
     with pytest.raises(Throttled):
         await scene.reader.receive(scene.attempt, refusal)
     await scene.receive(Body(0, 2500))
-    assert scene.attempt.origin.sent_page
+    assert scene.attempt.origin.has_sent_page
 
 
 @pytest.mark.shows("R17", "R18", "R20", "B25")
@@ -204,19 +203,19 @@ async def test_a_page_is_remembered() -> None:
 async def test_a_range_that_cannot_be_satisfied(start: int, total: int | None, learned: int | None) -> None:
     """A 416 behind all that is known is the end of it; one that cannot mean that, is a refusal of ranges."""
     scene = Scene(start, 2500, promised=False)
-    answer = Answer(Body(0, 2500), Unsatisfiable(total), is_page=False)
-    assert await scene.reader.receive(scene.attempt, answer) is None
-    assert scene.content.size == learned
-    assert scene.attempt.origin.ranges is (None if learned is not None else False)
+    answer = JudgedResponse(Body(0, 2500), Unsatisfiable(total), is_page=False)
+    outcome = await scene.reader.receive(scene.attempt, answer)
+    assert scene.state.size == learned
+    assert isinstance(outcome, Finished if learned is not None else SingleStream)
 
 
 @pytest.mark.shows("R18", "S3")
 async def test_without_a_checksum_a_416_must_say_where_the_end_is() -> None:
     """One that does not may be a fault in the middle, and nothing else would tell: the whole is asked for."""
     scene = Scene(1000, 2500, promised=False, pinned=False)
-    assert await scene.reader.receive(scene.attempt, Answer(Body(0, 2500), Unsatisfiable(None), is_page=False)) is None
-    assert scene.content.size is None
-    assert scene.attempt.origin.ranges is False
+    answer = JudgedResponse(Body(0, 2500), Unsatisfiable(None), is_page=False)
+    assert isinstance(await scene.reader.receive(scene.attempt, answer), SingleStream)
+    assert scene.state.size is None
 
 
 @pytest.mark.shows("R8", "R17")
@@ -224,22 +223,22 @@ async def test_a_416_with_another_length_than_was_promised() -> None:
     """The manifest's size is not given up: the origin is not the right one."""
     scene = Scene(0, 2500)
     with pytest.raises(LengthMismatch, match="the manifest says 3000 bytes, the server 50"):
-        await scene.reader.receive(scene.attempt, Answer(Body(0, 2500), Unsatisfiable(50), is_page=False))
+        await scene.reader.receive(scene.attempt, JudgedResponse(Body(0, 2500), Unsatisfiable(50), is_page=False))
 
 
 @pytest.mark.shows("R8")
 @pytest.mark.parametrize("promised", [True, False])
 async def test_another_length(promised: bool) -> None:
-    """What the manifest promises holds; what was only learned may have changed, and it is all begun anew."""
+    """What the manifest promises holds; what was only learned may have changed, and everything starts over."""
     scene = Scene(0, 2500, promised=promised)
-    await scene.content.learn_size(3000, scene.attempt.origin)
-    answer = Answer(Body(0, 2500), WrongLength(50), is_page=False)
+    await scene.state.learn_size(3000, scene.attempt.origin)
+    answer = JudgedResponse(Body(0, 2500), WrongLength(50), is_page=False)
     if promised:
         with pytest.raises(LengthMismatch):
             await scene.reader.receive(scene.attempt, answer)
     else:
         restart = await scene.reader.receive(scene.attempt, answer)
-        assert isinstance(restart, Restart)
+        assert isinstance(restart, DropOrigin)
         assert restart.forget_size
 
 
@@ -248,9 +247,9 @@ async def test_another_length(promised: bool) -> None:
 async def test_a_body_that_ends_with_its_connection(promised: bool) -> None:
     """Without a checksum it is believed only where the manifest says how long it is."""
     scene = Scene(0, 2500, pinned=False, promised=promised)
-    answer = Answer(Body(0, len(DATA)), Whole(None, NO_VALIDATOR, framed=False), is_page=False)
+    answer = JudgedResponse(Body(0, len(DATA)), Whole(None, NO_VALIDATOR, framed=False), is_page=False)
     if promised:
-        assert await scene.reader.receive(scene.attempt, answer) is None
+        assert await scene.reader.receive(scene.attempt, answer) == Finished()
         assert scene.folder.part == DATA
     else:
         with pytest.raises(BadResponse, match="nothing says where the content ends"):

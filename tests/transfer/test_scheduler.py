@@ -15,7 +15,7 @@ from grym_fetch.core.origins import Origin
 from grym_fetch.core.segments import Segment
 from grym_fetch.core.world import Connection
 from grym_fetch.transfer import scheduler as module
-from grym_fetch.transfer.response import Attempt
+from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.scheduler import Scheduler
 from tests.support.fakes import ScriptedConnection, ScriptedTransport
 from tests.support.properties import examples
@@ -355,7 +355,7 @@ async def test_adding_many_sources_costs_no_more_each(pool: Pool, schedulers: Ma
 
 async def test_an_idle_connection_looks_again(pool: Pool, schedulers: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """While some work and others are idle, sources are asked again after a while: a slow one may share by then."""
-    monkeypatch.setattr(module, "HEARTBEAT", 0)
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0)
     scheduler = schedulers(2)
     source = FakeSource(pool, "a", 1)
     scheduler.add(source, 0)
@@ -368,7 +368,7 @@ async def test_an_idle_connection_looks_again(pool: Pool, schedulers: Make, monk
 @pytest.mark.parametrize("work", [0, 2], ids=["nobody works", "all work"])
 async def test_nobody_looks_in_vain(pool: Pool, schedulers: Make, monkeypatch: pytest.MonkeyPatch, work: int) -> None:
     """Where nothing is under way, or no connection is idle, there is no heartbeat."""
-    monkeypatch.setattr(module, "HEARTBEAT", 0)
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0)
     scheduler = schedulers(2)
     source = FakeSource(pool, "a", work)
     scheduler.add(source, 0)
@@ -380,7 +380,7 @@ async def test_nobody_looks_in_vain(pool: Pool, schedulers: Make, monkeypatch: p
 
 async def test_no_heartbeat_outlives_the_scheduler(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A closed scheduler asks nobody."""
-    monkeypatch.setattr(module, "HEARTBEAT", 0)
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0)
     scheduler = Scheduler(ScriptedTransport(), connections=2)
     source = FakeSource(pool, "a", 1)
     scheduler.add(source, 0)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from grym_fetch import SyncFailed, UnsafePath
-from grym_fetch.core.addresses import Credentials
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.manifest_parser import parse_manifest
@@ -34,13 +33,19 @@ from grym_fetch.testing import (
     WrongFile,
     seeded_bytes,
 )
-from grym_fetch.transfer.request import Requester
-from grym_fetch.transfer.small_files import LEAST, MAX_CONSECUTIVE_FAILURES, SMALL, TURN, SmallFileSource, is_small
-from tests.support.fakes import VirtualClock
+from grym_fetch.transfer.small_files import (
+    MAX_CONSECUTIVE_FAILURES,
+    MIN_SMALL_FILES,
+    SMALL_FILE_BYTES,
+    TURN_FILES,
+    SmallFileSource,
+    is_small,
+)
+from tests.support.fakes import ScriptedTransport, context_of
 from tests.support.invariants import Recorder, Watcher
 from tests.support.project import Project
 
-COUNT = 2 * TURN + 8
+COUNT = 2 * TURN_FILES + 8
 
 
 @cache
@@ -60,7 +65,7 @@ def fill(project: Project, server: AssetServer, count: int = COUNT) -> list[Path
 
 
 async def test_many_small_assets(server: AssetServer, project: Project) -> None:
-    """Each is asked for once, over no more connections than allowed, and is there, verified, stamped and told of."""
+    """Each is asked for once, over no more connections than allowed, and is there, verified, recorded and told of."""
     paths = fill(project, server)
     async with project.manager(parallel=2) as manager:
         recorder = Recorder(manager)
@@ -82,9 +87,9 @@ async def test_many_small_assets(server: AssetServer, project: Project) -> None:
 
 def test_which_are_small() -> None:
     """What has a checksum and a size of up to 256 KiB and is not unpacked; all else goes the long way."""
-    small = Asset("a", "https://origin.example/a", "a", checksum=Checksum.of(b""), size=SMALL)
+    small = Asset("a", "https://origin.example/a", "a", checksum=Checksum.of(b""), size=SMALL_FILE_BYTES)
     assert is_small(small)
-    assert not is_small(replace(small, size=SMALL + 1))
+    assert not is_small(replace(small, size=SMALL_FILE_BYTES + 1))
     assert not is_small(replace(small, size=None))
     assert not is_small(replace(small, checksum=None))
     assert not is_small(replace(small, extract=True))
@@ -200,7 +205,7 @@ async def test_a_file_that_is_there_is_judged_first(server: AssetServer, project
 async def test_large_and_small_together(server: AssetServer, project: Project) -> None:
     """Small assets do not keep a large one from being fetched, nor the other way round."""
     paths = fill(project, server, 40)
-    large = seeded_bytes(3 * SMALL, seed=5)
+    large = seeded_bytes(3 * SMALL_FILE_BYTES, seed=5)
     big = project.add("big", [server.add("/big.bin", large).url], large)
     async with project.manager(parallel=2) as manager:
         assert len((await manager.sync()).verified) == 41
@@ -227,25 +232,22 @@ async def test_cancelled_half_way(server: AssetServer, project: Project) -> None
 
 
 async def test_who_is_cancelled_hands_out_no_more(project: Project, tmp_path: Path) -> None:
-    """A turn that ends after the batch was cancelled gives nothing back: what it had not come to is wanted no more."""
+    """A turn that ends after the source was cancelled gives nothing back: the rest of it is no longer wanted."""
     threads = WorkerThreads("test", 1)
     project.add("a", ["http://127.0.0.1:1/a"], b"a")
     asset = parse_manifest(project.manifest.read_bytes(), "assets.json").manifest.get("a")
     source = SmallFileSource(
         "127.0.0.1:1",
-        [asset] * (2 * TURN),
-        requester=Requester(Credentials({}, {})),
-        small_file_writer=SmallFileWriter(tmp_path / "assets", tmp_path / "state", threads, set()),
-        clock=VirtualClock(),
-        limiter=None,
-        on_received=lambda _: None,
+        [asset] * (2 * TURN_FILES),
+        context_of(ScriptedTransport()),
+        writer=SmallFileWriter(tmp_path / "assets", tmp_path / "state", threads, set()),
         on_placed=lambda _: None,
     )
     running = asyncio.ensure_future(source.run())
     await asyncio.sleep(0)
     turn = source.next_attempt(lambda _: True)
     assert turn is not None
-    assert len(turn.assets) == TURN
+    assert len(turn.assets) == TURN_FILES
     running.cancel()
     await asyncio.wait([running])
     source.release(turn)
@@ -276,7 +278,7 @@ async def test_who_wants_one_of_them_shares_it(server: AssetServer, project: Pro
     assert len(server.stats.requests) == COUNT
 
 
-async def test_who_shares_one_outlives_the_batch(server: AssetServer, project: Project) -> None:
+async def test_who_shares_one_outlives_the_sync(server: AssetServer, project: Project) -> None:
     """A caller who waits for an asset of a sync that is cancelled gets it all the same."""
     paths = fill(project, server, 20)
     server.add("/3.bin", content_of(3), faults=[HangBeforeBody(times=1)])
@@ -293,7 +295,7 @@ async def test_who_shares_one_outlives_the_batch(server: AssetServer, project: P
 
 async def test_a_lock_that_stays_held_is_not_waited_for_in_vain(server: AssetServer, project: Project) -> None:
     """Past the wait each goes the long way: that lock saves bandwidth, and nothing depends on it."""
-    paths = fill(project, server, 2 * LEAST)
+    paths = fill(project, server, 2 * MIN_SMALL_FILES)
     async with project.manager(lock_timeout=0.0) as manager:
         await manager.sync(ids=["a0"])
         lock = FileLock(project.assets / ".grym-fetch" / "locks" / f"{'0' * 24}.lock")
@@ -306,7 +308,7 @@ async def test_a_lock_that_stays_held_is_not_waited_for_in_vain(server: AssetSer
 
 
 async def test_what_a_dead_process_left_is_cleared_away(server: AssetServer, project: Project) -> None:
-    """Small files that a killed process had not put in place yet do not stay for ever."""
+    """Small files that a killed process had not put in place yet do not stay forever."""
     fill(project, server, 12)
     async with project.manager() as manager:
         await manager.sync(ids=["a0"])
@@ -330,7 +332,7 @@ async def test_limit_rate_holds(server: AssetServer, project: Project) -> None:
 
 async def test_a_slow_connection_does_not_keep_the_others_waiting(server: AssetServer, project: Project) -> None:
     """What waits behind a slow file is taken over by a connection that has nothing left to do, and put in place."""
-    fill(project, server, 2 * TURN)
+    fill(project, server, 2 * TURN_FILES)
     server.add("/0.bin", content_of(0), faults=[HangBeforeHeaders()])
     there: list[str | None] = []
     async with asyncio.timeout(30), project.manager(parallel=2, stall_timeout=3600.0) as manager:
@@ -338,7 +340,7 @@ async def test_a_slow_connection_does_not_keep_the_others_waiting(server: AssetS
         run = asyncio.create_task(manager.sync())
         async for event in heard:
             there += [event.asset] if event.type == "asset_verified" else []
-            if len(there) == 2 * TURN - 1:
+            if len(there) == 2 * TURN_FILES - 1:
                 break
         run.cancel()
         await asyncio.wait([run])

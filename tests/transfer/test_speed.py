@@ -256,7 +256,7 @@ def test_without_a_checksum_mirrors_are_not_mixed(tmp_path: Path) -> None:
 
 def test_new_bytes_come_while_old_ones_are_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an earlier run left is read back beside the download of the rest, however much of it there is."""
-    monkeypatch.setattr("grym_fetch.transfer.hashing.STRIDE", SIZES.piece)
+    monkeypatch.setattr("grym_fetch.transfer.hashing.STRIDE_BYTES", SIZES.piece)
     networks: list[Network] = []
     most = 18 * MIB
     networks.append(Network(tmp_path, breaks_after(steady({ONE: RATE}), ONE, most, networks), contents={ONE: CONTENT}))

@@ -1,0 +1,36 @@
+"""Lines of text that prove themselves undamaged: ``<crc32 in 8 hex digits> <JSON>\\n``, in ASCII.
+
+A checksum may be chained: begun with that of the line before, it covers that line, too, and all those before it.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+
+_PREFIX = 9
+"""Length of the checksum and the space behind it."""
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_from_json = json.JSONDecoder().decode
+
+
+def encode_line(value: object, chain: int = 0) -> bytes:
+    """Return the line for a value that JSON can hold. ``chain``: the checksum of the line before, see `chain_of`."""
+    text = _to_json(value).encode("ascii")
+    return b"%08x %s\n" % (zlib.crc32(text, chain), text)
+
+
+def chain_of(line: bytes) -> int:
+    """The checksum that a line begins with, to chain the next one to it."""
+    return int(line[: _PREFIX - 1], 16)
+
+
+def decode_line(line: bytes, chain: int = 0) -> object:
+    """Read a line, with or without the newline. Raises `ValueError` unless it is exactly as it was written."""
+    text = line[_PREFIX:].removesuffix(b"\n")
+    if line[:_PREFIX] != b"%08x " % zlib.crc32(text, chain):
+        raise ValueError("the line is damaged")
+    try:
+        return _from_json(text.decode("ascii"))
+    except RecursionError:
+        raise ValueError("the line is nested too deeply") from None

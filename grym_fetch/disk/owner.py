@@ -1,0 +1,127 @@
+"""Who a process is, and whether what it left behind belongs to anybody.
+
+Rules: a process counts as dead only if that is certain. What a process on another machine has written to lately is left
+alone, because its locks may not be seen here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+ABANDONED_AFTER_S = 180.0
+"""A stage of another machine counts as abandoned once nobody has written to it for this long. That is longer than any
+wait for a server, and longer than a network file system keeps back what was written."""
+LEFT_BEHIND_AFTER_S = 24 * 3600.0
+"""Nobody is still at work on something that takes minutes and was begun before that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process, named so that it can be told from a later one with the same number.
+
+    ``boot`` names the system's start and the process namespace, ``host`` the machine, as a hash; empty if not known.
+    """
+
+    pid: int
+    started: str
+    boot: str
+    host: str
+
+    @classmethod
+    def this(cls) -> Owner:
+        """The running process."""
+        host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+        return cls(os.getpid(), _start_of(os.getpid()), _boot_id(), host)
+
+    @classmethod
+    def parse(cls, text: str) -> Owner | None:
+        """Read what `encode` wrote; None for anything else."""
+        pid, *others = text.split("-")
+        if len(others) not in (2, 3) or not pid.isdigit():
+            return None
+        started, boot, host = (*others, "")[:3]  # the first versions did not name the machine
+        return cls(int(pid), started, boot, host)
+
+    def encode(self) -> str:
+        """A short text that is safe in a file name."""
+        return f"{self.pid}-{self.started}-{self.boot}-{self.host}"
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether this process certainly no longer runs. False where that cannot be known."""
+        # Of another boot: another machine, or this one before it was restarted. They cannot be told apart here.
+        return self._is_of_this_boot and _start_of(self.pid) != self.started
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether this process certainly runs: on this machine, since this boot."""
+        return self._is_of_this_boot and not self.is_dead
+
+    @property
+    def may_be_elsewhere(self) -> bool:
+        """Whether it may run on another machine, whose locks are perhaps not seen here.
+
+        Not if it is of this boot of this system, in whichever container, or of an earlier boot of this machine.
+        """
+        this = Owner.this()
+        return self.boot[:_BOOT_DIGITS] != this.boot[:_BOOT_DIGITS] and self.host != this.host
+
+    @property
+    def _is_of_this_boot(self) -> bool:
+        return bool(self.boot) and self.boot == _boot_id()
+
+
+def is_abandoned(owner: Owner | None, stage: Path, *, exclusive: bool) -> bool:
+    """Whether nobody is at work on a stage. ``exclusive``: we hold its lock, and it excludes others on this machine."""
+    if not exclusive:
+        return owner is not None and owner.is_dead
+    if owner is None or not owner.may_be_elsewhere:
+        return True
+    return _age_s(stage, stage / "part", stage / "journal") > ABANDONED_AFTER_S
+
+
+def is_left_behind(owner: Owner | None, folder: Path) -> bool:
+    """Whether a folder that no lock guards is nobody's: its owner is dead, or began long ago and cannot be asked."""
+    if owner is None:
+        return False
+    return owner.is_dead or (owner.boot != Owner.this().boot and _age_s(folder) > LEFT_BEHIND_AFTER_S)
+
+
+def _age_s(*places: Path) -> float:
+    """Seconds since the last of these was written to."""
+    times = []
+    for place in places:
+        with suppress(OSError):
+            times.append(os.stat(place, follow_symlinks=False).st_mtime)
+    return time.time() - max(times, default=0.0)
+
+
+_BOOT_DIGITS = 16
+"""So many digits name a boot of the system; the namespace follows."""
+
+
+def _start_of(pid: int) -> str:
+    """When a process was started, in clock ticks since boot; empty if there is none, or no /proc."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            # proc(5): the command may hold spaces and brackets, so count from the last bracket.
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _boot_id() -> str:
+    """Names this boot of this machine, and the process namespace: in another container the numbers mean others."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip().replace("-", "")[:_BOOT_DIGITS]
+        namespace = "".join(char for char in os.readlink("/proc/self/ns/pid") if char.isdigit())
+    except OSError:
+        return ""
+    return f"{boot}{namespace}"

@@ -1,0 +1,52 @@
+"""One try to get one segment from one origin, and how fast it is."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from grym_fetch.core.origins import Origin
+from grym_fetch.core.progress import Pace
+from grym_fetch.core.segments import Segment
+
+SLOW_S = 0.5
+"""An attempt that took this long and brought next to nothing was slow; a shorter one says nothing."""
+
+
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """One try to get one segment from one origin. Times are monotonic seconds."""
+
+    segment: Segment
+    origin: Origin
+    host: str
+    began: float
+    first_byte_at: float | None = None
+    task: asyncio.Task[None] | None = None
+    _first_bytes: int = 0
+    _pace: Pace | None = None
+
+    def arrived(self, now: float, count: int) -> None:
+        """Bytes have come."""
+        if self._pace is None:
+            self.first_byte_at, self._first_bytes = now, count
+            self._pace = Pace(self.began)
+        self._pace.advance(now, count)
+
+    def rate(self, now: float) -> float:
+        """Its speed just now, in bytes per second."""
+        return 0.0 if self._pace is None else self._pace.rate(now)
+
+    def is_known(self, now: float, seconds: float) -> bool:
+        """Whether it has gone on long enough to say how fast it is: for so long without a byte, or since the first."""
+        return now - (self.began if self.first_byte_at is None else self.first_byte_at) >= seconds
+
+    def measure(self, now: float) -> None:
+        """It is over: note at its origin how fast it was."""
+        self.origin.waited((self.first_byte_at or now) - self.began)
+        received = self.segment.position - self.segment.start
+        if self.first_byte_at is not None and received > self._first_bytes:
+            # What came first was on its way before it was seen.
+            self.origin.measured(received - self._first_bytes, now - self.first_byte_at)
+        elif now - self.began >= SLOW_S:
+            self.origin.measured(max(received, 1), now - self.began)

@@ -1,0 +1,38 @@
+"""Waits for the lock of an asset that another process may be fetching.
+
+Rule: a lock saves bandwidth, and nothing else depends on it.
+"""
+
+from __future__ import annotations
+
+from grym_fetch.core.errors import Locked
+from grym_fetch.core.events import AssetWaiting
+from grym_fetch.core.manifest import Asset
+from grym_fetch.disk.locks import FileLock
+from grym_fetch.disk.store import DiskStore
+from grym_fetch.transfer.context import TransferContext
+
+LOCK_POLL_S = 0.2
+"""How often a lock that another process holds is tried."""
+
+
+async def acquire_lock(lock: FileLock, asset: Asset, store: DiskStore, context: TransferContext) -> bool:
+    """Acquire it, waiting for its holder. Returns whether that was necessary: then the asset is probably there now.
+
+    Raises `Locked` when the user's ``lock_timeout`` is over.
+    """
+    clock, lock_timeout = context.clock, context.settings.lock_timeout
+    deadline = clock.monotonic() + lock_timeout
+    announced = ""
+    while not await store.try_lock(lock):
+        if lock.holder != announced:
+            announced = lock.holder
+            context.emit(AssetWaiting(asset=asset.id, holder=lock.holder))
+        if clock.monotonic() >= deadline:
+            raise Locked(
+                store.path_of(asset.local_path),
+                f"{asset.id}: {lock.holder} has been fetching it for more than "
+                f"{lock_timeout:g} s; wait for it, stop it, or raise --lock-timeout",
+            )
+        await clock.sleep(LOCK_POLL_S)
+    return bool(announced)

@@ -1,0 +1,88 @@
+"""From the bytes of one response to pieces on the stage.
+
+Rules: a piece is stored when it is full or old enough, one at a time. What has arrived is stored also when the
+connection breaks off or the attempt is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from grym_fetch.core.origins import Origin
+from grym_fetch.core.world import Clock
+from grym_fetch.runtime.buffers import Buffers
+from grym_fetch.runtime.waiting import wait_uncancelled
+from grym_fetch.transfer.state import DownloadState
+
+FLUSH_INTERVAL_S = 1.0
+"""A piece is stored when it is full or this old, so that a slow link loses little in a crash."""
+
+
+class PieceWriter:
+    """Collects the bytes of one response into pieces; stores one while the next one arrives."""
+
+    def __init__(self, state: DownloadState, origin: Origin, clock: Clock, buffers: Buffers) -> None:
+        self.origin = origin
+        self._state = state
+        self._clock = clock
+        self._buffers = buffers
+        self._buffer = buffers.take()
+        self._start = 0
+        self._length = 0
+        self._since = 0.0
+        self._storing: asyncio.Task[None] | None = None
+
+    def space(self, most: int) -> memoryview:
+        """Where the next bytes go, at most ``most`` of them."""
+        return memoryview(self._buffer)[self._length : self._length + most]
+
+    def continues_at(self, start: int) -> bool:
+        """Whether bytes at ``start`` follow the last ones."""
+        return not self._length or start == self._start + self._length
+
+    async def filled(self, start: int, count: int) -> None:
+        """``count`` bytes of the content at ``start`` are in `space`. Waits if the disk is slower than the network."""
+        now = self._clock.monotonic()
+        if not self._length:
+            self._start, self._since = start, now
+        self._length += count
+        if self._length == len(self._buffer) or now - self._since >= FLUSH_INTERVAL_S:
+            await self._flush()
+
+    async def add(self, start: int, data: bytes) -> None:
+        """Add bytes that were received elsewhere."""
+        if not self.continues_at(start):
+            await self._flush()
+        while data:
+            space = self.space(len(data))
+            count = len(space)
+            space[:] = data[:count]
+            await self.filled(start, count)
+            start, data = start + count, data[count:]
+
+    async def _flush(self) -> None:
+        await self._settle()
+        data = self._buffers.lend(self._buffer, self._length)
+        self._buffer, self._length = self._buffers.take(), 0
+        self._storing = asyncio.get_running_loop().create_task(self._state.store(self._start, data, self.origin))
+
+    async def _settle(self) -> None:
+        """Wait for the piece that is being stored; raise what it raised."""
+        storing, self._storing = self._storing, None
+        if storing is None:
+            return
+        try:
+            await wait_uncancelled([storing])
+        finally:
+            # The disk's error comes before a cancellation: bytes that count as on hand are not on the disk.
+            if (error := storing.exception()) is not None:
+                raise error
+
+    async def close(self) -> None:
+        """Store the rest, also after the connection broke off or the attempt was cancelled."""
+        try:
+            if self._length:
+                await self._flush()
+            await self._settle()
+        finally:
+            self._buffers.give(self._buffer)

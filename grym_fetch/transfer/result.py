@@ -1,0 +1,26 @@
+"""What a fetched asset is handed back as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from grym_fetch.core.digest import Checksum
+
+
+@dataclass(frozen=True, slots=True)
+class TransferResult:
+    """A file that is in place. ``checksum`` was computed from its bytes; ``downloaded`` counts bytes received."""
+
+    path: Path
+    checksum: Checksum
+    size: int
+    downloaded: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchResult:
+    """The asset is at ``path``. ``fetched`` describes the transfer; None if the file was there already."""
+
+    path: Path
+    fetched: TransferResult | None

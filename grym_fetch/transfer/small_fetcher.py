@@ -1,0 +1,117 @@
+"""Makes many small assets present at once, as far as nothing is unusual about them.
+
+Rules: what is left over goes to `Fetcher`, one by one. All share one lock, so that another process waits instead of
+fetching the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from grym_fetch.core.addresses import host_of
+from grym_fetch.core.errors import StorageError
+from grym_fetch.core.events import AssetPlanned, AssetVerified, AssetVerifying, ProgressMade
+from grym_fetch.core.manifest import Asset
+from grym_fetch.disk.local_files import LocalFiles
+from grym_fetch.disk.store import DiskStore
+from grym_fetch.disk.verified import VerifiedFile
+from grym_fetch.transfer.context import TransferContext
+from grym_fetch.transfer.locking import acquire_lock
+from grym_fetch.transfer.result import FetchResult, TransferResult
+from grym_fetch.transfer.small_files import MIN_SMALL_FILES, ReceivedFile, SmallFileSource, is_small
+
+
+def by_host(assets: Iterable[Asset]) -> dict[str, list[Asset]]:
+    """The assets by the host that each is fetched from."""
+    groups: dict[str, list[Asset]] = {}
+    for asset in assets:
+        groups.setdefault(host_of(asset.url), []).append(asset)
+    return groups
+
+
+class SmallFileFetcher:
+    """Fetches small assets of one project together."""
+
+    def __init__(self, context: TransferContext, *, store: DiskStore, local_files: LocalFiles) -> None:
+        self._context = context
+        self._store = store
+        self._local_files = local_files
+
+    def choose(self, assets: Iterable[Asset]) -> list[Asset]:
+        """Those that `fetch` is for; none if they are too few to gain by it."""
+        small = [] if self._context.settings.offline else [asset for asset in assets if is_small(asset)]
+        return small if len(small) >= MIN_SMALL_FILES else []
+
+    async def fetch(self, assets: Sequence[Asset], on_fetched: Callable[[Asset, FetchResult], None]) -> list[Asset]:
+        """Make these present and verified, as far as nothing is unusual; return the ones left over for `Fetcher`."""
+        # A file that is there in part or unverified is for `Fetcher` to judge.
+        left_over, missing = self._split(assets)
+        if len(missing) < MIN_SMALL_FILES:
+            return list(assets)
+        lock = self._store.lock_of_small_files
+        try:
+            try:
+                await self._store.prepare()
+                waited = await acquire_lock(lock, missing[0], self._store, self._context)
+            except StorageError:
+                return list(assets)  # each of them will say what is wrong
+            if waited:
+                # Whoever held the lock has most likely fetched what we want.
+                more, missing = self._split(missing)
+                left_over += more
+            return left_over + await self._fetch(missing, on_fetched)
+        finally:
+            lock.release()
+
+    def _split(self, assets: Sequence[Asset]) -> tuple[list[Asset], list[Asset]]:
+        """Those that something is there of, and those that nothing is."""
+        there: list[Asset] = []
+        missing: list[Asset] = []
+        for asset in assets:
+            (there if self._local_files.is_occupied(asset) else missing).append(asset)
+        return there, missing
+
+    async def _fetch(self, assets: Sequence[Asset], on_fetched: Callable[[Asset, FetchResult], None]) -> list[Asset]:
+        scheduler, writer = self._context.scheduler, self._store.small_file_writer
+
+        def on_placed(placed: list[tuple[ReceivedFile, VerifiedFile]]) -> None:
+            self._local_files.verified_cache.record_all(verified for _, verified in placed)
+            for file, verified in placed:
+                on_fetched(file.asset, self._report(file, verified))
+
+        sources = [
+            SmallFileSource(host, some, self._context, writer=writer, on_placed=on_placed)
+            for host, some in by_host(assets).items()
+        ]
+        for source in sources:
+            scheduler.add(source, rank=0)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for source in sources:
+                    group.create_task(source.run())
+        finally:
+            for source in sources:
+                scheduler.remove(source)
+            await writer.close()
+        return [asset for source in sources for asset in source.left_over]
+
+    def _report(self, file: ReceivedFile, verified: VerifiedFile) -> FetchResult:
+        """Emit all events of an asset that is in place, from its plan to its end."""
+        emit, asset, size = self._context.emit, file.asset, len(file.data)
+        emit(AssetPlanned(asset=asset.id, size=size, resumed_bytes=0))
+        emit(ProgressMade(asset=asset.id, bytes=size, total=size, rate=0.0, eta=0.0))
+        emit(AssetVerifying(asset=asset.id, bytes=size, total=size))
+        emit(
+            AssetVerified(
+                asset=asset.id,
+                path=verified.path,
+                checksum=verified.checksum,
+                size=size,
+                seconds=round(self._context.clock.monotonic() - file.began, 3),
+                downloaded_bytes=size,
+            )
+        )
+        path = Path(verified.path)
+        return FetchResult(path, TransferResult(path, file.checksum, size, size))

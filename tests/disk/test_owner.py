@@ -1,0 +1,115 @@
+"""Who a process is: nobody is declared dead who may be alive."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.disk.owner import Owner, is_left_behind
+
+WAIT = """
+import sys
+from grym_fetch.disk.owner import Owner
+print(Owner.this().encode(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[str]]:
+    """Another process, which has told its name and waits."""
+    process = subprocess.Popen([sys.executable, "-c", WAIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
+        yield process
+        process.kill()
+
+
+def name_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_an_owner_is_read_as_it_was_written() -> None:
+    """The name in a folder's name stands for the same process."""
+    me = Owner.this()
+    read = Owner.parse(me.encode())
+    assert read is not None
+    assert read == me
+    assert Owner.parse(f"{me.pid}-{me.started}-{me.boot}") == replace(me, host="")
+    assert "/" not in me.encode()
+    assert "." not in me.encode()
+
+
+@pytest.mark.parametrize("text", ["", "1", "x-1-2", "-1-2-3", "1-2-3-4-5", "1 -2-3"])
+def test_other_names_are_no_owner(text: str) -> None:
+    """What is not an owner's name is nobody's, so it is never declared dead."""
+    assert Owner.parse(text) is None
+
+
+def test_this_process_is_alive() -> None:
+    """Who asks is not dead."""
+    assert not Owner.this().is_dead
+
+
+def test_a_killed_process_is_dead(other: subprocess.Popen[str]) -> None:
+    """Another process is alive until it is killed, and certainly dead then."""
+    owner = Owner.parse(name_of(other))
+    assert owner is not None
+    assert not owner.is_dead
+    other.kill()
+    other.wait()
+    assert owner.is_dead
+
+
+CHANGES: list[tuple[str, Callable[[Owner], Owner], bool]] = [
+    ("another process with the same number", lambda o: Owner(o.pid, "1", o.boot, o.host), True),
+    ("another boot or machine", lambda o: Owner(o.pid, o.started, "0123456789abcdef", o.host), False),
+    ("unknown boot", lambda o: Owner(1 << 30, o.started, "", o.host), False),
+]
+
+
+@pytest.mark.parametrize(("change", "is_dead"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
+def test_death_is_certain_or_not_claimed(change: Callable[[Owner], Owner], is_dead: bool) -> None:
+    """A process number that was given anew means death; what another machine does is not known here."""
+    assert change(Owner.this()).is_dead is is_dead
+
+
+def test_without_proc_nobody_is_declared_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system does not say which boot this is, two processes that do not know it are not of the same."""
+    monkeypatch.setattr("grym_fetch.disk.owner._boot_id", lambda: "")
+    assert not Owner(1 << 30, "1", "", "here").is_dead
+
+
+def test_what_no_lock_guards_is_left_behind(tmp_path: Path) -> None:
+    """By a process that is dead; by one that cannot be asked, as one of before a power cut, once it is a day old."""
+    me = Owner.this()
+    before = replace(me, boot="0123456789abcdef")
+    assert is_left_behind(replace(me, started="1"), tmp_path)
+    for owner in (me, before, None):
+        assert not is_left_behind(owner, tmp_path)
+    os.utime(tmp_path, (1, 1))
+    assert is_left_behind(before, tmp_path)
+    for owner in (me, None):
+        assert not is_left_behind(owner, tmp_path)
+
+
+@pytest.mark.root
+def test_a_process_of_another_container_is_not_declared_dead(other: subprocess.Popen[str]) -> None:
+    """Containers on one machine share its boot but not its process numbers: who is not seen there may live."""
+    name = name_of(other)
+    script = "import sys; from grym_fetch.disk.owner import Owner as O; print(O.parse(sys.argv[1]).is_dead)"
+    inside = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script, name],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if inside.returncode != 0 and "unshare" in inside.stderr:
+        pytest.skip("no process namespaces here")
+    assert (inside.returncode, inside.stdout.strip()) == (0, "False"), "a live owner's stage would be claimed"

@@ -1,0 +1,47 @@
+"""An attempt: how fast it is, and what its origin learns of that."""
+
+from __future__ import annotations
+
+import pytest
+
+from grym_fetch.core.origins import Origin
+from grym_fetch.core.segments import Segment
+from grym_fetch.transfer.attempt import SLOW_S, Attempt
+
+
+@pytest.fixture
+def attempt() -> Attempt:
+    """One that began at 10 s."""
+    return Attempt(Segment(0, 10_000, 0), Origin(0, "https://origin.example/a"), "origin.example:443", began=10.0)
+
+
+def receive(attempt: Attempt, now: float, count: int) -> None:
+    """Let so many bytes arrive."""
+    attempt.arrived(now, count)
+    attempt.segment.position += count
+
+
+def test_what_came_first_says_nothing_of_the_speed(attempt: Attempt) -> None:
+    """The first bytes were on their way before they were seen; the speed is that of the others."""
+    receive(attempt, 12.0, 5000)
+    receive(attempt, 14.0, 1000)
+    attempt.measure(14.0)
+    assert attempt.origin.rate == 500.0
+    assert attempt.origin.wait == 2.0
+
+
+@pytest.mark.parametrize(("seconds", "rate"), [(SLOW_S / 2, None), (SLOW_S, 1 / SLOW_S)])
+def test_one_that_brought_nothing(attempt: Attempt, seconds: float, rate: float | None) -> None:
+    """If it took long, it was slow; if not, that says nothing. Either way its origin kept it waiting so long."""
+    attempt.measure(10.0 + seconds)
+    assert attempt.origin.rate == rate
+    assert attempt.origin.wait == seconds
+
+
+def test_when_its_speed_is_known(attempt: Attempt) -> None:
+    """After so long without a byte, or since the first one."""
+    assert attempt.rate(12.0) == 0.0
+    assert [attempt.is_known(now, 3.0) for now in (12.9, 13.0)] == [False, True]
+    receive(attempt, 13.0, 100)
+    assert [attempt.is_known(now, 3.0) for now in (15.9, 16.0)] == [False, True]
+    assert attempt.rate(13.0) > 0

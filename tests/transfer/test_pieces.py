@@ -1,0 +1,93 @@
+"""The piece writer: bytes become pieces, one is stored while the next arrives, and none is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import DiskFull
+from grym_fetch.core.manifest import Asset
+from grym_fetch.core.origins import Origins
+from grym_fetch.core.segments import SegmentSizes
+from grym_fetch.runtime.buffers import Buffers
+from grym_fetch.testing import seeded_bytes
+from grym_fetch.transfer.pieces import FLUSH_INTERVAL_S, PieceWriter
+from grym_fetch.transfer.state import DownloadState
+from tests.support.fakes import InlineThreads, MemoryFolder, MemoryStage, VirtualClock
+
+DATA = seeded_bytes(3000, seed=92)
+ASSET = Asset("a", "https://origin.example/a", "a", checksum=Checksum.of(DATA), size=len(DATA))
+PIECE = 1000
+
+
+class Scene:
+    """A writer of pieces of up to 1000 bytes."""
+
+    def __init__(self) -> None:
+        self.folder = MemoryFolder(str(ASSET.checksum))
+        self.clock = VirtualClock()
+        origins = Origins(ASSET.urls)
+        self.state = DownloadState(
+            ASSET, origins, MemoryStage(self.folder), InlineThreads(), lambda: None, SegmentSizes()
+        )
+        self.writer = PieceWriter(self.state, origins.current, self.clock, Buffers(PIECE))
+
+    async def receive(self, start: int, stop: int) -> None:
+        """Receive these bytes of the content, at most as many at once as there is space for."""
+        while start < stop:
+            space = self.writer.space(stop - start)
+            space[:] = DATA[start : start + len(space)]
+            count = len(space)
+            await self.writer.filled(start, count)
+            start += count
+
+    @property
+    def pieces(self) -> list[tuple[int, int]]:
+        """Where the pieces lie that are stored."""
+        return [(piece.start, piece.stop) for piece in self.state.pieces]
+
+
+async def test_a_piece_is_stored_when_it_is_full() -> None:
+    """Not before; and what is left in the end is a piece, too."""
+    scene = Scene()
+    await scene.receive(0, 999)
+    assert scene.pieces == []
+    await scene.receive(999, 2500)
+    await scene.writer.close()
+    assert scene.pieces == [(0, 1000), (1000, 2000), (2000, 2500)]
+    assert scene.folder.part == DATA[:2500]
+
+
+async def test_a_piece_is_stored_when_it_is_old() -> None:
+    """So that a slow link loses little in a crash."""
+    scene = Scene()
+    await scene.receive(0, 10)
+    scene.clock.now += FLUSH_INTERVAL_S
+    await scene.receive(10, 20)
+    await scene.receive(20, 30)
+    await scene.writer.close()
+    assert scene.pieces == [(0, 20), (20, 30)]
+
+
+async def test_bytes_that_do_not_follow_begin_a_piece() -> None:
+    """A piece is one stretch of the content."""
+    scene = Scene()
+    await scene.writer.add(0, DATA[:100])
+    assert scene.writer.continues_at(100)
+    assert not scene.writer.continues_at(200)
+    await scene.writer.add(200, DATA[200:1500])
+    await scene.writer.close()
+    assert scene.pieces == [(0, 100), (200, 1200), (1200, 1500)]
+    assert [scene.folder.part[start:stop] == DATA[start:stop] for start, stop in scene.pieces] == [True] * 3
+
+
+@pytest.mark.parametrize("end", [Scene.receive, lambda scene, *_: scene.writer.close()], ids=["later", "at the end"])
+async def test_a_full_disk_is_noticed(end: Callable[..., Awaitable[None]]) -> None:
+    """What goes wrong with a piece that is stored meanwhile is raised with the next one, or at the end."""
+    scene = Scene()
+    scene.folder.free = 0
+    await scene.receive(0, PIECE)
+    with pytest.raises(DiskFull):
+        await end(scene, PIECE, 2 * PIECE)
