@@ -26,8 +26,8 @@ test: $(READY)  ## all tests but the sweeps
 	$(PYTEST) -m "alone and not sweep"
 
 sweep: $(READY)  ## every crash point, every seed, files of a GiB, and each property ten times over: minutes
-	HYPOTHESIS_PROFILE=sweep $(PYTEST) $(SPREAD) -m "(sweep or hypothesis) and not alone"
-	$(PYTEST) -m "sweep and alone"
+	HYPOTHESIS_PROFILE=sweep $(PYTEST) --timeout 900 $(SPREAD) -m "(sweep or hypothesis) and not alone"
+	$(PYTEST) --timeout 900 -m "sweep and alone"
 
 coverage: $(READY)  ## which lines and branches the tests reach, and the modules that they reach least
 	rm -f .coverage .coverage.*
