@@ -10,7 +10,7 @@ SPREAD := -n auto --dist worksteal
 # Tests start hundreds of processes: without bytecode each of them would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test sweep coverage check format lint types reliability bench constraints oldest audit fuzz clean
+.PHONY: demo test sweep coverage check format lint types blocking reliability bench constraints oldest audit fuzz clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grym-fetch needs Python 3.11 or later")'
@@ -45,9 +45,13 @@ format: $(READY)
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python -m tools.generate_blocking --check
 
 types: $(READY)
 	$(BIN)/mypy
+
+blocking: $(READY)  ## write grym_fetch/blocking.py anew from manager.py
+	$(BIN)/python -m tools.generate_blocking
 
 reliability: $(READY)  ## write docs/reliability.md anew from the marks of the tests
 	$(BIN)/python -m tests.house.reliability

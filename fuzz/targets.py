@@ -124,7 +124,7 @@ def record_of_moves(data: bytes) -> None:
         pass
     threads = WorkerThreads("fuzz", 1)
     try:
-        for place in LocalFiles(folder() / "assets", folder(), threads)._moves().values():
+        for place in LocalFiles(folder() / "assets", folder(), threads)._moved_files().values():
             assert stays_inside(str(place.relative_to(folder())))
     finally:
         threads.close()

@@ -8,6 +8,10 @@
         path = await manager.get_asset_path("audioldm-s-full")
 
 ``asset_manager`` is a manager shared by the whole process, made on first use.
+
+Public are the names in ``__all__`` here and in `grym_fetch.errors`, `events`, `settings`, `manifest`, `reports`,
+`blocking` and `testing`: they change as semantic versioning says. Everything else is private, however it is spelled,
+and may change in any release.
 """
 
 from __future__ import annotations
@@ -16,36 +20,13 @@ from typing import TYPE_CHECKING
 
 from grym_fetch._version import __version__
 from grym_fetch.core.errors import (
-    AssetMissing,
-    BadResponse,
-    BadStatus,
-    CertificateRejected,
-    ConnectFailed,
-    ConnectionLost,
-    ContentChanged,
-    DigestMismatch,
-    DiskFull,
     GrymFetchError,
     IntegrityError,
-    LengthMismatch,
-    Locked,
     ManifestError,
-    ManifestMissing,
     MirrorsExhausted,
-    NotWritable,
-    PolicyRefused,
-    RangeRefused,
-    StaleManifest,
-    Stalled,
     StorageError,
     SyncFailed,
-    Throttled,
-    TooManyRedirects,
-    TransferError,
     UnknownAsset,
-    UnpinnedAsset,
-    UnsafeArchive,
-    UnsafePath,
 )
 
 if TYPE_CHECKING:
@@ -60,42 +41,19 @@ if TYPE_CHECKING:
 __all__ = [
     "Asset",
     "AssetManager",
-    "AssetMissing",
     "AssetProgress",
     "AssetStatus",
-    "BadResponse",
-    "BadStatus",
-    "CertificateRejected",
-    "ConnectFailed",
-    "ConnectionLost",
-    "ContentChanged",
-    "DigestMismatch",
-    "DiskFull",
     "GrymFetchError",
     "IntegrityError",
-    "LengthMismatch",
-    "Locked",
     "Manifest",
     "ManifestError",
-    "ManifestMissing",
     "MirrorsExhausted",
-    "NotWritable",
-    "PolicyRefused",
-    "RangeRefused",
     "Settings",
-    "StaleManifest",
-    "Stalled",
     "StorageError",
     "SyncFailed",
     "SyncPlan",
     "SyncReport",
-    "Throttled",
-    "TooManyRedirects",
-    "TransferError",
     "UnknownAsset",
-    "UnpinnedAsset",
-    "UnsafeArchive",
-    "UnsafePath",
     "__version__",
     "asset_manager",
     "create_mock_asset_manager",
@@ -115,14 +73,26 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> object:
-    import importlib
+def __dir__() -> list[str]:
+    return __all__
 
-    if name == "asset_manager":
-        value: object = importlib.import_module("grym_fetch.manager").AssetManager()
-    elif name in _LAZY:
-        value = getattr(importlib.import_module(_LAZY[name]), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+
+if not TYPE_CHECKING:  # to a type checker, a name that is not above is wrong
+
+    def __getattr__(name: str) -> object:
+        import importlib
+
+        if name == "asset_manager":
+            value: object = importlib.import_module("grym_fetch.manager").AssetManager()
+        elif name in _LAZY:
+            value = getattr(importlib.import_module(_LAZY[name]), name)
+        elif name in importlib.import_module("grym_fetch.errors").__all__:
+            import warnings
+
+            message = f"{name} is in grym_fetch.errors; in grym_fetch it will be no more from 0.2.0 on"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            return getattr(importlib.import_module("grym_fetch.errors"), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value

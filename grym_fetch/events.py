@@ -1,4 +1,4 @@
-"""Every event, as `AssetManager.events` yields them."""
+"""Every event, and the `Subscription` that `AssetManager.events` returns, which yields them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from grym_fetch.core.events import (
     RunFinished,
     RunStarted,
 )
+from grym_fetch.runtime.bus import Subscription
 
 __all__ = [
     "AssetFailed",
@@ -32,4 +33,5 @@ __all__ = [
     "RetryScheduled",
     "RunFinished",
     "RunStarted",
+    "Subscription",
 ]

@@ -53,7 +53,16 @@ class AssetManager:
         allow_stale: also use a manifest that has expired, or is older than the one used before.
         settings: any other choice, see `Settings`; ``parallel`` and ``allow_stale`` above win if given.
         environ, clock: for tests; default the process's environment and the system's clock.
+
+    Raises `ValueError` for a value that makes no sense, naming it and what is allowed.
     """
+
+    settings: Settings
+    """What was chosen about how assets are fetched."""
+    minimal: bool
+    """Whether the small stand-ins are used of assets that have one."""
+    warnings: tuple[str, ...]
+    """Warnings about the manifest, once it was read."""
 
     def __init__(
         self,
@@ -75,7 +84,7 @@ class AssetManager:
         base = base if parallel is None else replace(base, parallel=parallel)
         self.settings = base if allow_stale is None else replace(base, allow_stale=allow_stale)
         self.minimal = _is_true(self._environ.get("GRYM_FETCH_MINIMAL")) if minimal is None else minimal
-        self.warnings: tuple[str, ...] = ()
+        self.warnings = ()
         self._bus = EventBus(self._clock.wall)
         self._project: Project | None = None
         self._manifest: Manifest | None = None
@@ -215,7 +224,8 @@ class AssetManager:
         """Make the asset present and verified, and return its path. ``force``: fetch it again even if it is valid.
 
         Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call.
-        Raises `StaleManifest` if the manifest is not to be used any more.
+        Raises `UnknownAsset`, `UnpinnedAsset`, `AssetMissing` if it is not there and nothing may be fetched, and
+        `StaleManifest` if the manifest is not to be used any more.
         """
         coordinator = self._ready()
         await self._accept()
@@ -302,8 +312,8 @@ class AssetManager:
     ) -> SyncReport:
         """Make the chosen assets present and verified; without a choice, all required ones.
 
-        Raises `SyncFailed` if any of them failed (the others are there nevertheless), `UnknownAsset`, `StaleManifest`,
-        or `DiskFull` before the first byte if they would not fit.
+        Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset` or `StaleManifest`.
+        If they would not all fit on the disk nothing is fetched: each fails with one `DiskFull`, the group's cause.
         """
         return await self.sync_assets(self.choose(ids, tags, all, minimal), force=force)
 
@@ -319,7 +329,8 @@ class AssetManager:
         ``path`` is the file's own, its placeholder's, or its id. The file comes from the external folder, else by
         download if an asset has its checksum. ``force``: also in the place of a file with other content.
 
-        Raises `AssetMissing`, `IntegrityError`, `StorageError`, or what `download_asset` raises.
+        Raises `Refused` if nothing was moved that goes by this name, `AssetMissing`, `IntegrityError`, `StorageError`,
+        or what `download_asset` raises.
         """
         from grym_fetch.repo.restore import Restorer, fetch_from
         from grym_fetch.repo.tree import find_root
@@ -341,7 +352,8 @@ class AssetManager:
         this file, and copy it into the asset's place if it is not there.
 
         Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
-        then), or what `download_asset` raises.
+        then), `PolicyRefused` for a plain http address, `DigestMismatch` or `UnsafePath` if ``file`` is not what the
+        asset says or another one is in its place, or what `download_asset` raises.
         """
         await self.initialize()
         with self._editor() as editor:
@@ -372,7 +384,7 @@ class AssetManager:
         A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
         and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that.
 
-        Raises `SyncFailed` if any of them failed (the others are pinned nevertheless), or `UnknownAsset`.
+        Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
         await self.initialize()
         chosen = self.manifest.assets if ids is None else [self.manifest.get(each) for each in dict.fromkeys(ids)]

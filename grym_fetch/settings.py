@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from grym_fetch.core.segments import SegmentSizes
+from grym_fetch.core.validation import instance_of, number, one_of, refuse_nonsense, whole_number
 
 __all__ = ["Mirrors", "SegmentSizes", "Settings"]
 
@@ -18,6 +19,9 @@ class Settings:
 
     ``parallel`` is the most connections open at once over all assets, ``max_per_host`` the most of them on one host.
     ``mirrors``: whether an asset's addresses are asked one after the other, or all at once, each as far as it is fast.
+
+    Raises ValueError for a value that makes no sense, also through `dataclasses.replace`; it names the field and says
+    what is allowed.
     """
 
     parallel: int = 4
@@ -33,3 +37,24 @@ class Settings:
     allow_stale: bool = False
     allow_private_addresses: bool = True
     sizes: SegmentSizes = field(default_factory=SegmentSizes)
+
+    def __post_init__(self) -> None:
+        refuse_nonsense(self, RULES)
+
+
+RULES = {
+    "parallel": whole_number(1),
+    "max_per_host": whole_number(1).or_none("no limit"),
+    "mirrors": one_of("fallback", "together"),
+    "limit_rate": number(above=0).or_none("no limit"),
+    "retries": whole_number(0),
+    "stall_timeout": number(above=0),
+    "connect_timeout": number(above=0),
+    "lock_timeout": number(least=0),
+    "offline": instance_of(bool),
+    "allow_unpinned": instance_of(bool),
+    "allow_stale": instance_of(bool),
+    "allow_private_addresses": instance_of(bool),
+    "sizes": instance_of(SegmentSizes),
+}
+"""What each field of `Settings` may be. The command line holds its options to the same."""

@@ -28,8 +28,9 @@ from grym_fetch import (
     UnknownAsset,
     manager,
 )
-from grym_fetch.blocking import AssetManager, _without_await
+from grym_fetch.blocking import AssetManager
 from grym_fetch.core.events import Event
+from grym_fetch.runtime import loop_thread
 from grym_fetch.testing import AssetServer, Gate, HangBeforeBody, Hold, Status, Throttle, seeded_bytes, serve_in_thread
 from tests.support.project import KIB, SMALL, Project
 
@@ -104,19 +105,6 @@ def test_signatures_and_words_are_the_same(name: str) -> None:
 def spoken(member: object) -> str:
     """A documentation without what is said of running loops: here nobody needs one."""
     return (inspect.getdoc(member) or "").replace(" Needs a running loop.", "")
-
-
-def test_what_is_not_spelled_out_works_as_well(project: Project) -> None:
-    """A method that the asynchronous manager is given tomorrow can be called here tomorrow, like the others."""
-
-    async def double(self: manager.AssetManager, number: int) -> int:
-        """Twice the number."""
-        return number * 2
-
-    twin = _without_await(double)
-    assert inspect.signature(twin) == inspect.signature(double)
-    with blocking(project) as assets:
-        assert twin(assets, 21) == 42
 
 
 # --- Calls --------------------------------------------------------------------------------------------------
@@ -205,6 +193,39 @@ def test_a_forgotten_manager_closes_itself(project: Project) -> None:
     gc.collect()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_the_watching_thread_goes_with_the_last_manager(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for the end of the interpreter is one thread for all managers, and none where there is no manager."""
+    monkeypatch.setattr(loop_thread, "WATCH_S", 0.01)
+
+    def watching() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "grym-fetch watch"]
+
+    for thread in watching():
+        thread.join(10)
+    with blocking(project), blocking(project):
+        (thread,) = watching()
+        assert not thread.daemon
+    thread.join(10)
+    assert not thread.is_alive()
+    with blocking(project) as assets:
+        assert assets.check_asset("a").error == "missing"
+        assert len(watching()) == 1
+
+
+def test_what_does_not_wait_can_be_called_in_the_loop(project: Project) -> None:
+    """An async callback may ask what needs no waiting: nothing waits for itself then."""
+    seen: list[object] = []
+
+    async def callback(_: Event) -> None:
+        seen.append((assets.state_of(assets.manifest.get("a")), [asset.id for asset in assets.choose()]))
+
+    with blocking(project) as assets:
+        assets.on_event(callback)
+        assets.get_asset_path("a")
+    assert seen[0] == ("missing", ["a"])
+    assert seen[-1] == ("verified", ["a"])
 
 
 # --- Listening ----------------------------------------------------------------------------------------------

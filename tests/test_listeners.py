@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch import AssetManager, DigestMismatch, SyncFailed
+from grym_fetch import AssetManager, SyncFailed
 from grym_fetch.core.events import Event
 from grym_fetch.engine.coordinator import Coordinator
+from grym_fetch.errors import DigestMismatch
 from grym_fetch.runtime.bus import EventBus
 from grym_fetch.testing import AssetServer, ChangeContent, Fault, FlipByte, NoRanges, Truncate, seeded_bytes
 from tests.support.invariants import Recorder, Rules

@@ -10,6 +10,7 @@ from grym_fetch.core.errors import (
     Locked,
     ManifestError,
     MirrorsExhausted,
+    Refused,
     StorageError,
     SyncFailed,
     UnknownAsset,
@@ -24,7 +25,7 @@ LOCKED = 5
 INTERRUPTED = 130
 TERMINATED = 143
 
-_WORST_FIRST = (WRONG_USAGE, INTEGRITY, STORAGE, LOCKED, NOT_FETCHED)
+_WORST_FIRST = (INTEGRITY, STORAGE, LOCKED, NOT_FETCHED, WRONG_USAGE)
 
 
 def exit_code(error: GrymFetchError) -> int:
@@ -34,7 +35,7 @@ def exit_code(error: GrymFetchError) -> int:
             return worst(exit_code(failure) for failure in failures.values())
         case MirrorsExhausted(failures=failures):
             return worst(exit_code(failure.error) for failure in failures)
-        case ManifestError() | UnknownAsset():
+        case ManifestError() | UnknownAsset() | Refused():
             return WRONG_USAGE
         case IntegrityError():
             return INTEGRITY

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from grym_fetch.settings import RULES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,10 +28,9 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         if isinstance(value, float):
             return value
         match = _SIZE.fullmatch(str(value))
-        rate = float(match["number"]) * _FACTORS[match["unit"].upper()] if match else 0.0
-        if rate <= 0:
-            self.fail(f"{value!r} is no speed above zero; try 500K, 10M or 1G (bytes per second)", param, ctx)
-        return rate
+        if match is None:
+            self.fail(f"{value!r} is not a speed; try 500K, 10M or 1G (bytes per second)", param, ctx)
+        return float(match["number"]) * _FACTORS[match["unit"].upper()]
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
@@ -37,6 +38,19 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     long_name = next(name for name in names if name.startswith("--"))
     settings.setdefault("envvar", "GRYM_FETCH_" + long_name.partition("/")[0][2:].replace("-", "_").upper())
     return click.option(*names, **settings)
+
+
+def setting(*names: str, **settings: Any) -> Callable[[F], F]:
+    """An `option` that is a field of `Settings`, and is held to the rule of that field."""
+    return option(*names, callback=_checked, **settings)
+
+
+def _checked(_: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    # None is an option that was not given, which is no value to speak of here.
+    rule = replace(RULES[str(parameter.name)], none="")
+    if value is not None and (problem := rule.problem(value)) is not None:
+        raise click.BadParameter(problem)
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +99,26 @@ def common_options(command: F) -> F:
 
 def transfer_options(command: F) -> F:
     """Add the options that say how assets are fetched; the command gets them as keywords of `Settings`."""
-    positive = click.IntRange(min=1)
-    seconds = click.FloatRange(min=0, min_open=True)
     wrapped: Any = command
     for decorate in (
-        option("--lock-timeout", type=click.FloatRange(min=0), default=3600.0, metavar="S", show_default=True,
-               help="Seconds to wait for another process that fetches the same asset."),
-        option("--connect-timeout", type=seconds, default=10.0, metavar="S", show_default=True,
-               help="Seconds to wait for a connection."),
-        option("--stall-timeout", type=seconds, default=30.0, metavar="S", show_default=True,
-               help="Seconds without a byte after which a connection is given up."),
-        option("--retries", type=click.IntRange(min=0), default=5, metavar="N", show_default=True,
-               help="Further attempts on one origin that makes no progress."),
+        setting("--lock-timeout", type=float, default=3600.0, metavar="S", show_default=True,
+                help="Seconds to wait for another process that fetches the same asset."),
+        setting("--connect-timeout", type=float, default=10.0, metavar="S", show_default=True,
+                help="Seconds to wait for a connection."),
+        setting("--stall-timeout", type=float, default=30.0, metavar="S", show_default=True,
+                help="Give up on a connection after this many seconds without data."),
+        setting("--retries", type=int, default=5, metavar="N", show_default=True,
+                help="Further attempts on one origin that makes no progress."),
         option("--allow-unpinned", is_flag=True, help="Also take assets without a checksum, unverified."),
         option("--allow-stale", is_flag=True, help="Also use a manifest that has expired, or is older than before."),
         option("--no-private-addresses", is_flag=True, help="Refuse servers with private addresses."),
         option("--offline", is_flag=True, help="Fetch nothing; fail if something is missing."),
-        option("--limit-rate", type=Rate(), metavar="RATE", help="Bytes per second over all connections: 500K, 10M."),
+        setting("--limit-rate", type=Rate(), metavar="RATE", help="Bytes per second over all connections: 500K, 10M."),
         option("--mirrors", type=click.Choice(["fallback", "together"]), default="fallback", show_default=True,
                help="Ask the addresses of an asset one after the other, or all at once."),
-        option("--max-per-host", type=positive, metavar="N", help="The most of these on one host. [all]"),
-        option("-j", "--parallel", type=positive, default=4, metavar="N", show_default=True,
-               help="The most connections open at once, over all assets."),
+        setting("--max-per-host", type=int, metavar="N", help="The most of these on one host. [all]"),
+        setting("-j", "--parallel", type=int, default=4, metavar="N", show_default=True,
+                help="The most connections open at once, over all assets."),
     ):  # fmt: skip
         wrapped = decorate(wrapped)
     return wrapped  # type: ignore[no-any-return]  # as above

@@ -5,10 +5,12 @@
     GrymFetchError
     ├── ManifestError            the user's file; every problem at once
     │   ├── ManifestMissing      no file there
-    │   └── StaleManifest        expired, or older than one seen before
+    │   ├── StaleManifest        expired, or older than one seen before
+    │   └── EditRefused          a change would break it; it is as it was
     ├── UnknownAsset             no such id; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
     ├── AssetMissing             offline, and the file is not there
+    ├── Refused                  what was asked for makes no sense, or would be dangerous
     ├── TransferError            the remote side
     │   ├── ConnectFailed        no connection: name, route, refusal, time-out
     │   │   └── CertificateRejected   TLS says this is not the host we asked for: final
@@ -31,16 +33,18 @@
     │   ├── UnsafePath
     │   └── Locked               another process holds the asset past the wait
     ├── MirrorsExhausted         every origin failed; each one's reason
-    └── SyncFailed               what a sync raises at its end; each asset's error
+    └── SyncFailed               what a sync raises at its end: a group of each asset's error
 
-An error's text says what happened, to which asset and address, and what to do next. Addresses are stored without
-userinfo, query and fragment, so that no error can carry a secret.
+Rules: an error keeps what it was made from, as attributes and in ``args``, and builds its text in `__str__`: what
+happened, to which asset and address, and what to do next. So it can be copied and pickled, and comes whole out of a
+process pool. Addresses are kept without userinfo, query and fragment, so that no error can carry a secret.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from grym_fetch.core.text import redact_url
@@ -49,10 +53,23 @@ MOST_SHOWN = 200
 """Problems that the text of a `ManifestError` spells out; its ``problems`` has all."""
 
 
+E = TypeVar("E", bound=Exception)
+
+
 class GrymFetchError(Exception):
-    """Base class of everything this package raises on purpose."""
+    """Base class of everything this package raises on purpose. ``asset_id``: which asset it is about, if any."""
 
     asset_id: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by calling the class with ``args``, as other exceptions do: what a class takes is its own affair, and an
+        # error that cannot be made again hangs `multiprocessing.Pool` and breaks `ProcessPoolExecutor`.
+        return _remade, (type(self), self.args), self.__dict__
+
+
+def _remade(kind: type[E], args: tuple[Any, ...]) -> E:
+    """An error as it is before `__init__`, to be given its attributes."""
+    return kind.__new__(kind, *args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +86,20 @@ class Problem:
 
 
 class ManifestError(GrymFetchError):
-    """The manifest cannot be used. Holds every problem found, not only the first."""
+    """The manifest cannot be used. ``problems`` has everything that is wrong with it, not only the first thing."""
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
         self.problems = tuple(problems)
+        super().__init__(source, self.problems)
+
+    def __str__(self) -> str:
         count = len(self.problems)
-        head = f"{source}: {count} problem{'s' if count != 1 else ''}; nothing was downloaded"
-        lines = [f"  {problem}" for problem in self.problems[:MOST_SHOWN]]
+        lines = [f"{self.source}: {count} problem{'s' if count != 1 else ''}; nothing was downloaded"]
+        lines += [f"  {problem}" for problem in self.problems[:MOST_SHOWN]]
         if count > MOST_SHOWN:
             lines.append(f"  … and {count - MOST_SHOWN} more")
-        super().__init__("\n".join([head, *lines]))
+        return "\n".join(lines)
 
 
 class ManifestMissing(ManifestError):
@@ -87,45 +107,74 @@ class ManifestMissing(ManifestError):
 
     def __init__(self, looked_for: str) -> None:
         super().__init__(looked_for, [Problem("no such file", "", looked_for)])
+        self.args = (looked_for,)
+
+    def __str__(self) -> str:
         advice = "Name another one with --config, or write one (`grym-fetch schema` prints the format)."
-        self.args = (f"no manifest: there is no {looked_for}. {advice}",)
+        return f"no manifest: there is no {self.source}. {advice}"
 
 
 class StaleManifest(ManifestError):
-    """The manifest has expired, or is older than the one that was used before."""
+    """The manifest has expired, or is older than the one that was used before. ``why`` says which."""
 
     def __init__(self, source: str, why: str) -> None:
         super().__init__(source, [Problem("top level", "", why)])
-        self.args = (f"{source} {why}; nothing was done. Get a newer one, or pass --allow-stale to use it as it is.",)
+        self.why = why
+        self.args = (source, why)
+
+    def __str__(self) -> str:
+        advice = "Get a newer one, or pass --allow-stale to use it as it is."
+        return f"{self.source} {self.why}; nothing was done. {advice}"
+
+
+class EditRefused(ManifestError):
+    """The manifest is as it was, because the change would break it or cannot be made."""
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.source} was not changed", *(f"  {problem}" for problem in self.problems)])
 
 
 class UnknownAsset(GrymFetchError, LookupError):
-    """No asset of the manifest has this id."""
+    """No asset of the manifest has this id. ``suggestions`` are the nearest ones."""
 
     def __init__(self, asset_id: str, suggestions: Sequence[str] = ()) -> None:
-        self.asset_id = asset_id
+        self.asset_id: str = asset_id
         self.suggestions = tuple(suggestions)
+        super().__init__(asset_id, self.suggestions)
+
+    def __str__(self) -> str:
         hint = f" Did you mean {', '.join(self.suggestions)}?" if self.suggestions else ""
-        super().__init__(f"no asset {asset_id!r} in the manifest.{hint} `grym-fetch list` shows all.")
+        return f"no asset {self.asset_id!r} in the manifest.{hint} `grym-fetch list` shows all."
 
 
 class UnpinnedAsset(GrymFetchError):
     """The asset has no checksum, so its bytes could not be verified."""
 
     def __init__(self, asset_id: str) -> None:
-        self.asset_id = asset_id
-        super().__init__(
-            f"{asset_id}: no checksum in the manifest, so a download could not be verified. Run "
-            f"`grym-fetch pin {asset_id}` to record it, or pass --allow-unpinned to take it unverified."
+        self.asset_id: str = asset_id
+        super().__init__(asset_id)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.asset_id}: no checksum in the manifest, so a download could not be verified. Run "
+            f"`grym-fetch pin {self.asset_id}` to record it, or pass --allow-unpinned to take it unverified."
         )
 
 
 class AssetMissing(GrymFetchError):
-    """The asset is not on disk, and fetching was not allowed."""
+    """The asset is not on disk, and fetching was not allowed or not possible."""
 
     def __init__(self, asset_id: str, reason: str) -> None:
-        self.asset_id = asset_id
-        super().__init__(f"{asset_id}: {reason}")
+        self.asset_id: str = asset_id
+        self.reason = reason
+        super().__init__(asset_id, reason)
+
+    def __str__(self) -> str:
+        return f"{self.asset_id}: {self.reason}"
+
+
+class Refused(GrymFetchError):
+    """What was asked for makes no sense or would be dangerous. Wrong usage: nothing was changed."""
 
 
 class TransferError(GrymFetchError):
@@ -134,7 +183,10 @@ class TransferError(GrymFetchError):
     def __init__(self, url: str, reason: str) -> None:
         self.url = redact_url(url)
         self.reason = reason
-        super().__init__(f"{reason} ({self.url})")
+        super().__init__(self.url, reason)
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.url})"
 
 
 class ConnectFailed(TransferError):
@@ -157,16 +209,18 @@ class BadStatus(TransferError):
     """The server answered with a status that gives no content."""
 
     def __init__(self, url: str, status: int, reason: str) -> None:
-        self.status = status
         super().__init__(url, reason)
+        self.status = status
+        self.args = (self.url, status, reason)
 
 
 class Throttled(BadStatus):
     """The server asks to be left alone for a while (429, 503). ``retry_after`` is in seconds, None if unsaid."""
 
     def __init__(self, url: str, status: int, reason: str, retry_after: float | None) -> None:
-        self.retry_after = retry_after
         super().__init__(url, status, reason)
+        self.retry_after = retry_after
+        self.args = (self.url, status, reason, retry_after)
 
 
 class BadResponse(TransferError):
@@ -221,9 +275,12 @@ class LengthMismatch(IntegrityError):
         self.url = redact_url(url)
         self.expected = expected
         self.actual = actual
-        super().__init__(
-            f"size mismatch: the manifest says {expected} bytes, the server {actual}{f'; {hint}' if hint else ''}"
-        )
+        self.hint = hint
+        super().__init__(self.url, expected, actual, hint)
+
+    def __str__(self) -> str:
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"size mismatch: the manifest says {self.expected} bytes, the server {self.actual}{hint}"
 
 
 class DigestMismatch(IntegrityError):
@@ -237,15 +294,19 @@ class DigestMismatch(IntegrityError):
         failures: Sequence[OriginFailure] = (),
         advice: str = "",
     ) -> None:
-        self.asset_id = asset_id
+        self.asset_id: str = asset_id
         self.expected = expected
         self.actual = actual
         self.failures = tuple(failures)
-        lines = [f"{asset_id}: checksum mismatch", f"  expected {expected}", f"  got      {actual}"]
+        self.advice = advice
+        super().__init__(asset_id, expected, actual, self.failures, advice)
+
+    def __str__(self) -> str:
+        lines = [f"{self.asset_id}: checksum mismatch", f"  expected {self.expected}", f"  got      {self.actual}"]
         lines += [f"  {failure}" for failure in self.failures]
-        if advice:
-            lines.append(f"  {advice}")
-        super().__init__("\n".join(lines))
+        if self.advice:
+            lines.append(f"  {self.advice}")
+        return "\n".join(lines)
 
 
 class UnsafeArchive(IntegrityError):
@@ -254,9 +315,12 @@ class UnsafeArchive(IntegrityError):
     def __init__(self, path: str, reason: str) -> None:
         self.path = path
         self.reason = reason
-        super().__init__(
-            f"the archive cannot be unpacked: {reason}; nothing of it was ({path}). If its maker can be trusted, "
-            'unpack it by hand and drop "extract" from the manifest; else remove it'
+        super().__init__(path, reason)
+
+    def __str__(self) -> str:
+        return (
+            f"the archive cannot be unpacked: {self.reason}; nothing was unpacked ({self.path}). If you trust its "
+            'maker, unpack it by hand and drop "extract" from the manifest; otherwise remove it'
         )
 
 
@@ -266,7 +330,10 @@ class StorageError(GrymFetchError):
     def __init__(self, path: object, reason: str) -> None:
         self.path = str(path)
         self.reason = reason
-        super().__init__(f"{reason} ({self.path})")
+        super().__init__(self.path, reason)
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.path})"
 
 
 class DiskFull(StorageError):
@@ -289,26 +356,59 @@ class MirrorsExhausted(GrymFetchError):
     """Every origin of an asset failed. ``failures`` has each one's reason, in the manifest's order."""
 
     def __init__(self, asset_id: str, failures: Sequence[OriginFailure], advice: str = "") -> None:
-        self.asset_id = asset_id
+        self.asset_id: str = asset_id
         self.failures = tuple(failures)
-        head = f"{asset_id}: could not be fetched"
+        self.advice = advice
+        super().__init__(asset_id, self.failures, advice)
+
+    def __str__(self) -> str:
+        head = f"{self.asset_id}: could not be fetched"
         if len(self.failures) == 1:
             lines = [f"{head}: {self.failures[0].reason} ({self.failures[0].url})"]
         else:
             lines = [f"{head} from any of its {len(self.failures)} origins", *(f"  {each}" for each in self.failures)]
-        if advice:
-            lines.append(f"  {advice}")
-        super().__init__("\n".join(lines))
+        if self.advice:
+            lines.append(f"  {self.advice}")
+        return "\n".join(lines)
 
 
-class SyncFailed(GrymFetchError):
-    """Some assets could not be made present. ``failures`` maps each id to its error."""
+class SyncFailed(GrymFetchError, ExceptionGroup[GrymFetchError]):
+    """Some assets could not be made present: a group of their errors. ``failures`` has each asset's error by its id.
+
+    Catch it whole with ``except SyncFailed``, or by kind with ``except* DiskFull``; what `split` and `subgroup` return
+    knows its assets, too.
+    """
+
+    failures: dict[str, GrymFetchError]
+
+    def __new__(cls, failures: Mapping[str, GrymFetchError]) -> Self:
+        self = super().__new__(cls, _count(failures), [*failures.values()])
+        self.failures = dict(failures)
+        self.args = (self.failures,)
+        return self
 
     def __init__(self, failures: Mapping[str, GrymFetchError]) -> None:
-        self.failures = dict(failures)
-        count = len(self.failures)
-        head = f"{count} asset{'s' if count != 1 else ''} failed"
-        super().__init__("\n".join([head, *(_naming(asset, error) for asset, error in self.failures.items())]))
+        """Do nothing: `__new__` has, and a group's own `__init__` would take ``args`` to be something else."""
+
+    def derive(self, errors: Sequence[Any], /) -> ExceptionGroup[Any]:
+        """Return a group of these errors: a `SyncFailed` if all of them are members of this one."""
+        chosen = {id(error) for error in errors}
+        failures = {asset: error for asset, error in self.failures.items() if id(error) in chosen}
+        if {id(error) for error in failures.values()} != chosen:
+            return ExceptionGroup(_count(errors), errors)
+        return SyncFailed(failures)
+
+    @property
+    def message(self) -> str:
+        """The whole text, which `pytest.raises` matches of a group."""
+        return str(self)
+
+    def __str__(self) -> str:
+        return "\n".join([_count(self.failures), *(_naming(each, error) for each, error in self.failures.items())])
+
+
+def _count(failures: Collection[object]) -> str:
+    return f"{len(failures)} asset{'s' if len(failures) != 1 else ''} failed"
 
 
 def _naming(asset: str, error: GrymFetchError) -> str:

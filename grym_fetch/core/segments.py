@@ -14,13 +14,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from grym_fetch.core.ranges import ByteRange, IntervalSet
+from grym_fetch.core.validation import refuse_nonsense, whole_number
 
 MIB = 1024 * 1024
+_SIZE = whole_number(1)
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentSizes:
-    """How content is divided, in bytes. The default suits links from 1 MB/s to 10 GB/s; tests use small ones."""
+    """How content is divided, in bytes. The default suits links from 1 MB/s to 10 GB/s; tests use small ones.
+
+    Raises ValueError for sizes below 1 and for ``smallest``, ``first`` and ``largest`` that are not in this order.
+    """
 
     piece: int = 2 * MIB
     """What is written, recorded and hashed at once. Also what counts as progress."""
@@ -32,6 +37,13 @@ class SegmentSizes:
     """How far segments may be ahead of the hash frontier, beside one segment for each connection."""
     unsized: int = 64 * 1024 * MIB
     """The most that is read of a content whose length neither the manifest nor the server names."""
+
+    def __post_init__(self) -> None:
+        refuse_nonsense(self, dict.fromkeys(("piece", "first", "smallest", "largest", "window", "unsized"), _SIZE))
+        if not self.smallest <= self.first <= self.largest:
+            raise ValueError(
+                f"first must be between smallest ({self.smallest}) and largest ({self.largest}), not {self.first}"
+            )
 
 
 SEGMENT_S = 2.0

@@ -29,7 +29,7 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 log = logging.getLogger(__name__)
 
 HASH_BLOCK_BYTES = 4 * 1024 * 1024
-"""Hash so many at once: enough to make the call's cost negligible, few enough to stop soon."""
+"""Bytes hashed at a time: enough that the call costs next to nothing, few enough to stop soon."""
 RECENT_S = 600.0
 """A file that has changed this recently is flushed before it counts as verified; older ones are on the disk by now."""
 
@@ -50,7 +50,7 @@ class LocalFiles:
         self._assets_dir = assets_dir
         self._external_dir = external_dir
         self._threads = threads
-        self._moved: dict[str, Path] | None = None
+        self._moved_places: dict[str, Path] | None = None
         self.verified_cache = VerifiedCache(assets_dir / STATE_FOLDER / "verified.log")
 
     def places(self, asset: Asset) -> list[Path]:
@@ -61,7 +61,7 @@ class LocalFiles:
         # Called for ten thousand assets at once: joining text is ten times as fast as joining paths.
         yield f"{self._assets_dir}/{asset.local_path}"
         yield f"{self._external_dir}/{asset.local_path}"
-        if asset.checksum is not None and (moved := self._moves().get(asset.checksum.hexdigest)) is not None:
+        if asset.checksum is not None and (moved := self._moved_files().get(asset.checksum.hexdigest)) is not None:
             yield str(moved)
 
     def find_verified(self, asset: Asset) -> Path | None:
@@ -158,19 +158,19 @@ class LocalFiles:
         with suppress(OSError):
             self.verified_cache.record(path, checksum, FileSignature.of(os.stat(path)))
 
-    def _moves(self) -> dict[str, Path]:
+    def _moved_files(self) -> dict[str, Path]:
         """Where the files are that were moved out of the repository, by their digest."""
-        if self._moved is None:
-            self._moved = {}
-            # No record, or one that cannot be used: nothing is found through it.
+        if self._moved_places is None:
+            self._moved_places = {}
             document = None
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError):  # a record that cannot be used finds nothing
                 document = read_document(self._external_dir / MOVED_FILES)
-            for entry in document[1] if document is not None else ():
+            _, entries = document or ({}, [])
+            for entry in entries:
                 with suppress(ValueError):
                     storage_path, checksum = parse_storage(entry)
-                    self._moved[checksum.hexdigest] = self._external_dir / storage_path
-        return self._moved
+                    self._moved_places[checksum.hexdigest] = self._external_dir / storage_path
+        return self._moved_places
 
 
 def _is_durable(path: Path, signature: FileSignature) -> bool:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from grym_fetch.core.errors import ManifestError, Problem
+from grym_fetch.core.errors import EditRefused, ManifestError, Problem
 from grym_fetch.core.manifest import Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.manifest_text import ManifestText
@@ -31,15 +31,6 @@ _NEW = '{{\n  "version": "1.0",\n  "updated": "{now}",\n  "assets": []\n}}\n'
 
 Change = Callable[[ManifestText, Manifest], ManifestText]
 """Returns the changed text, given the text and what it means. Called again if the file has changed meanwhile."""
-
-
-class EditRefused(ManifestError):
-    """The manifest is as it was, because the change would break it or cannot be made."""
-
-    def __init__(self, source: str, problems: list[Problem]) -> None:
-        super().__init__(source, problems)
-        lines = [f"  {problem}" for problem in self.problems]
-        self.args = ("\n".join([f"{source} was not changed", *lines]),)
 
 
 def edit_manifest(path: Path, change: Change) -> ParsedManifest | None:

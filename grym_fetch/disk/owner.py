@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ABANDONED_AFTER_S = 180.0
-"""A stage of another machine counts as abandoned once nobody has written to it for this long. That is longer than any
-wait for a server, and longer than a network file system keeps back what was written."""
+"""A stage of another machine counts as abandoned once nobody has written to it for this long. No wait for a server is
+as long, nor does a network file system take as long to show what was written."""
 LEFT_BEHIND_AFTER_S = 24 * 3600.0
 """Nobody is still at work on something that takes minutes and was begun before that."""
 
@@ -87,7 +87,7 @@ def is_abandoned(owner: Owner | None, stage: Path, *, exclusive: bool) -> bool:
 
 
 def is_left_behind(owner: Owner | None, folder: Path) -> bool:
-    """Whether a folder that no lock guards is nobody's: its owner is dead, or began long ago and cannot be asked."""
+    """Whether nobody uses a folder that no lock guards: its owner is dead, or began long ago and cannot be asked."""
     if owner is None:
         return False
     return owner.is_dead or (owner.boot != Owner.this().boot and _age_s(folder) > LEFT_BEHIND_AFTER_S)
@@ -103,7 +103,7 @@ def _age_s(*places: Path) -> float:
 
 
 _BOOT_DIGITS = 16
-"""So many digits name a boot of the system; the namespace follows."""
+"""The digits that name a boot of the system; those of the namespace follow."""
 
 
 def _start_of(pid: int) -> str:

@@ -1,9 +1,10 @@
 """Many small files put in place together: written, flushed, renamed and remembered in one go.
 
-Rules: for each file what holds for a large one: its digest is right, its bytes are on the disk before it gets its final
-name, no symlink is followed, nothing that is not a file is replaced. They share the turn of the thread, the flush of
-each folder and the write to the verified cache; files that are all written before the first one is flushed cost the
-journal of the file system a single commit. A file for which anything goes wrong is left out, and nothing of it stays.
+Rules: what holds for a large file holds for each of them: its digest is right, its bytes are on the disk before it gets
+its final name, no symlink is followed, and nothing that is not a file is replaced. They share the turn of the thread,
+the flush of each folder and the write to the verified cache; files that are all written before the first one is flushed
+cost the journal of the file system a single commit. A file for which anything goes wrong is left out, and nothing of it
+stays.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ from grym_fetch.runtime.descriptors import spare_descriptors
 from grym_fetch.runtime.threads import WorkerThreads
 
 PATH_KEY, CONTENT_KEY = "0" * 24, "0" * 16
-"""Stand in the names of the folder and the lock where those of one asset have the hashes of its place and content."""
+"""Stand in the names of the folder and of the lock, which for one asset have the hashes of its place and content."""
 QUICK_S = 0.02
 """A disk that puts files in place within this time is waited for; see `SmallFileWriter.calm`."""
 MAX_OPEN_FILES = 64
-"""At most so many files are open at once, fewer if the process may not open as many. Each is flushed through the
-descriptor that wrote it, since another one need not be told of an error."""
+"""The most files open at a time, if the process may open as many. Each is flushed through the descriptor that wrote it,
+since another one need not be told of an error."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

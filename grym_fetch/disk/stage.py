@@ -39,11 +39,11 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 log = logging.getLogger(__name__)
 
 FLUSH_EVERY_BYTES = 128 * 1024 * 1024
-"""Flush in the background after so many bytes, so that the last flush is short."""
+"""Bytes between two flushes in the background, so that the last flush is short."""
 READ_BLOCK_BYTES = 1024 * 1024
-"""Read back so many at once: they are still in the processor's cache when they are hashed."""
+"""Bytes read back at a time: few enough to be in the processor's cache when they are hashed."""
 COPY_BLOCK_BYTES = 4 * 1024 * 1024
-"""Copy so many at once to a folder that is a mount of its own."""
+"""Bytes copied at a time to a folder that is a mount of its own."""
 
 
 @dataclass(frozen=True, slots=True)

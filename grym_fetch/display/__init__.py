@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from grym_fetch.display.loop import Subscription, View, show
+from grym_fetch.display.loop import EventSource, View, show
 from grym_fetch.display.model import DisplayModel
 from grym_fetch.display.plain import PlainView, Stream
 
-__all__ = ["Display", "DisplayModel", "PlainView", "Subscription", "View", "choose_display", "show"]
+__all__ = ["Display", "DisplayModel", "EventSource", "PlainView", "View", "choose_display", "show"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Display:
     view: View
     is_live: bool
 
-    async def run(self, subscription: Subscription) -> None:
+    async def run(self, subscription: EventSource) -> None:
         """Show all events until the bus is closed. Cancelling gives the terminal back, too."""
         await show(subscription, self.view)
 

@@ -34,8 +34,8 @@ Draw = Callable[[Drawing], Awaitable[None]]
 _logger = logging.getLogger("grym_fetch.display")
 
 
-class Subscription(Protocol):
-    """A place on the bus."""
+class EventSource(Protocol):
+    """What a display reads: a place on the bus."""
 
     def drain(self) -> list[Event]:
         """Return everything queued now, in order. Never blocks."""
@@ -67,7 +67,7 @@ class View(Protocol):
 
 
 async def show(
-    subscription: Subscription,
+    subscription: EventSource,
     view: View,
     *,
     clock: Callable[[], float] = time.monotonic,
@@ -96,7 +96,7 @@ async def show(
 
 class _Show:
     def __init__(
-        self, subscription: Subscription, view: View, clock: Callable[[], float], sleep: Sleep, draw: Draw
+        self, subscription: EventSource, view: View, clock: Callable[[], float], sleep: Sleep, draw: Draw
     ) -> None:
         self._subscription = subscription
         self._view = view

@@ -52,6 +52,8 @@ class _Tally:
     reused: list[str] = field(default_factory=list)
     failed: dict[str, GrymFetchError] = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)
+    cause: GrymFetchError | None = None
+    """What kept the whole run from fetching anything."""
 
     def note(self, asset: Asset, delivered: FetchResult) -> None:
         """The asset is there."""
@@ -146,7 +148,10 @@ class Coordinator:
         )
 
     async def sync(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
-        """Make these present and verified. Raises `SyncFailed` if any of them failed; the others are there then."""
+        """Make these present and verified. Raises `SyncFailed` if any of them failed; the others are there then.
+
+        Its cause is the `DiskFull` of a run that would not fit.
+        """
         began, received = self._clock.monotonic(), self.engine.received
         self._bus.emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
         tally = _Tally()
@@ -176,7 +181,7 @@ class Coordinator:
             )
         await self._bus.settle()
         if tally.failed:
-            raise SyncFailed(tally.failed)
+            raise SyncFailed(tally.failed) from tally.cause
         return report
 
     async def _without_verified(self, assets: Collection[Asset], tally: _Tally, *, force: bool) -> list[Asset]:
@@ -199,7 +204,7 @@ class Coordinator:
         plan = await self.plan(assets, force=force)
         if plan.space_needed <= plan.space_free:
             return assets
-        error = DiskFull(
+        tally.cause = error = DiskFull(
             safe_text(str(self._assets_dir)),
             f"not enough space: {plan.space_needed} bytes are needed and {plan.space_free} are free; "
             "nothing was fetched",

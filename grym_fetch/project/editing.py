@@ -27,6 +27,7 @@ from grym_fetch.core.addresses import is_loopback
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
     DigestMismatch,
+    EditRefused,
     GrymFetchError,
     Locked,
     NotWritable,
@@ -45,7 +46,7 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.folders import check_destination, open_folder, storage_errors
 from grym_fetch.disk.local_files import HASH_BLOCK_BYTES
-from grym_fetch.disk.manifest_file import Change, EditRefused, edit_manifest
+from grym_fetch.disk.manifest_file import Change, edit_manifest
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.disk.prune import prune as prune_folder

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from grym_fetch.core.errors import GrymFetchError
+from grym_fetch.core.errors import GrymFetchError, Refused
 
-
-class Refused(GrymFetchError):
-    """What was asked for makes no sense or would be dangerous. Wrong usage: nothing was changed."""
+__all__ = ["NotMoved", "Refused"]
 
 
 class NotMoved(GrymFetchError):

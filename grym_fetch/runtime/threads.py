@@ -1,7 +1,8 @@
 """Named worker threads for blocking work.
 
 Rule: work handed to a thread cannot be taken back. A task that is cancelled meanwhile still waits for it to end, so
-that no descriptor is closed and no file renamed under a thread that uses it.
+that no descriptor is closed and no file renamed under a thread that uses it. At the end of the interpreter, when no
+executor takes work any more, it is done where it is asked for, so that what has arrived is still recorded.
 """
 
 from __future__ import annotations
@@ -21,10 +22,17 @@ class WorkerThreads:
 
     def __init__(self, name: str, count: int) -> None:
         self._executor = ThreadPoolExecutor(count, thread_name_prefix=f"grym-fetch-{name}")
+        self._is_closed = False
 
     async def compute(self, function: Callable[..., T], *args: object) -> T:
         """Call ``function(*args)`` in a thread. A cancellation is raised only once the call is over."""
-        work = asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+        try:
+            work = asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+        except RuntimeError as error:
+            if self._is_closed or "cannot schedule" not in str(error):
+                raise
+            self._executor.shutdown()  # what was asked for before is done first
+            return function(*args)
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -35,4 +43,5 @@ class WorkerThreads:
 
     def close(self) -> None:
         """End the threads once they have done what they are doing; work that has not begun is dropped."""
+        self._is_closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)

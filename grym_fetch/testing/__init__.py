@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from grym_fetch.testing.answers import Answer, Cut, Ending, Framing, Gate, RecordedRequest, Resource, Span
+    from grym_fetch.core.world import Clock
+    from grym_fetch.testing.answers import Answer, Cut, Ending, Framing, Gate, Grant, RecordedRequest, Resource, Span
     from grym_fetch.testing.content import BytesContent, Content, SeededContent, seeded_bytes
     from grym_fetch.testing.faults import (
         AnswerFault,
@@ -82,6 +83,7 @@ __all__ = [
     "ChangeContent",
     "Chunked",
     "ChunkedCut",
+    "Clock",
     "CloseDelimited",
     "Content",
     "ContentLength",
@@ -99,6 +101,7 @@ __all__ = [
     "Framing",
     "FramingFault",
     "Gate",
+    "Grant",
     "Gzip",
     "HangBeforeBody",
     "HangBeforeHeaders",
@@ -146,7 +149,16 @@ __all__ = [
 
 
 # Where the names above live, in the order in which the modules need each other.
-_MODULES = ("content", "answers", "faults", "resource_faults", "stats", "server", "mock")
+_MODULES = (
+    ".content",
+    ".answers",
+    ".faults",
+    ".resource_faults",
+    ".stats",
+    ".server",
+    ".mock",
+    "grym_fetch.core.world",
+)
 
 
 def __getattr__(name: str) -> object:
@@ -154,7 +166,7 @@ def __getattr__(name: str) -> object:
 
     if name in __all__:
         for module in _MODULES:
-            found = vars(importlib.import_module(f"{__name__}.{module}"))
+            found = vars(importlib.import_module(module, __name__))
             if name in found:
                 globals()[name] = found[name]
                 return globals()[name]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch import SyncFailed, UnsafeArchive
+from grym_fetch import SyncFailed
 from grym_fetch.cli import exit_codes
+from grym_fetch.errors import UnsafeArchive
 from grym_fetch.testing import AssetServer, seeded_bytes
 from tests.support.invariants import Recorder
 from tests.support.project import Project

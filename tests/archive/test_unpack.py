@@ -413,7 +413,7 @@ def test_a_tree_behind_a_symlink_is_none_of_ours(local_files: LocalFiles, tmp_pa
     local_files.unpack()
     local_files.tree.rename(tmp_path / "elsewhere")
     local_files.tree.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UnsafePath, match="no folder"):
+    with pytest.raises(UnsafePath, match="not a folder"):
         local_files.unpack()
 
 
@@ -489,7 +489,7 @@ def test_a_stranger_in_the_way(local_files: LocalFiles, tmp_path: Path) -> None:
     forget_unpacked(local_files.assets, local_files.local_path)
     (tmp_path / "elsewhere").mkdir()
     local_files.tree.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UnsafePath, match="no folder"):
+    with pytest.raises(UnsafePath, match="not a folder"):
         local_files.unpack()
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -615,26 +615,28 @@ def test_in_what_order_a_tree_becomes_durable(local_files: LocalFiles, monkeypat
     calls: list[str] = []
 
     def noting(name: str, real: Callable[..., object]) -> Callable[..., object]:
-        def call(first: int | Path, *more: object) -> object:
-            path = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else str(first)
+        def call(first: int | str, *more: object, **where: int) -> object:
+            opened = first if isinstance(first, int) else where["src_dir_fd"]
+            path = os.path.join(os.readlink(f"/proc/self/fd/{opened}"), "" if isinstance(first, int) else first)
+            path = path.removesuffix("/")
             place = os.path.relpath(path, local_files.assets).removeprefix(".grym-fetch/")
             place = re.sub("unpacked/.*", "unpacked/record", re.sub("unpack/[^/]*", "stage", place))
             calls.append(f"{name} {place}")
             assert os.stat(path).st_size, "nothing was written yet"
-            return real(first, *more)
+            return real(first, *more, **where)
 
         return call
 
     local_files.put(tar_of(OTHER))
     local_files.unpack()
     local_files.put(tar_of({"a": b"1"}))
-    for name in ("fsync", "replace"):
+    for name in ("fsync", "rename"):
         monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
     monkeypatch.setattr(unpacked, "swap_folders", noting("exchange", unpacked.swap_folders))
     opened = descriptors()
     local_files.unpack(CHECK_2)
     assert descriptors() == opened
-    recorded = ["fsync unpacked/record", "replace unpacked/record", "fsync unpacked"]
+    recorded = ["fsync unpacked/record", "rename unpacked/record", "fsync unpacked"]
     in_place = ["fsync stage", "exchange stage", "fsync models", "fsync stage"]
     assert calls == ["fsync stage/tree/a", "fsync stage/tree", *recorded, *in_place, *recorded]
 

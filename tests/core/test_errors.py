@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+import multiprocessing
+import pickle
+import pkgutil
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import grym_fetch
 from grym_fetch.core import errors
 from grym_fetch.core.errors import GrymFetchError, OriginFailure, TransferError
+from tests.support.example_errors import EXAMPLES, every_error
 
 SECRET = "hunter2"
 URL = f"https://login:{SECRET}@h.example:8443/a/b.bin?X-Sig={SECRET}&b=1#{SECRET}"
 SHOWN = "https://h.example:8443/a/b.bin"
-
-
-def every_subclass(base: type[GrymFetchError]) -> Iterator[type[GrymFetchError]]:
-    """A class and all below it."""
-    yield base
-    for below in base.__subclasses__():
-        yield from every_subclass(below)
 
 
 MAKERS: dict[str, Callable[[str], GrymFetchError]] = {
@@ -49,7 +50,7 @@ def everything_shown(error: BaseException) -> str:
 
 def test_every_error_with_an_address_is_here() -> None:
     """These tests know every transfer error of the package's core."""
-    known = {c.__name__ for c in every_subclass(TransferError) if c.__module__ == errors.__name__}
+    known = {c.__name__ for c in every_error(TransferError) if c.__module__ == errors.__name__}
     assert known <= MAKERS.keys()
 
 
@@ -190,6 +191,164 @@ def test_a_storage_error_says_where(kind: type[errors.StorageError]) -> None:
     """What the disk refused is told with its path."""
     error = kind("/data/x", "no space left")
     assert (str(error), error.path, error.reason) == ("no space left (/data/x)", "/data/x", "no space left")
+
+
+# --- Kept whole ---------------------------------------------------------------------------------------------
+
+
+def looks(error: BaseException) -> object:
+    """All that can be told of an error, and of those that it holds: type, text, arguments, attributes."""
+
+    def told(value: object) -> object:
+        if isinstance(value, BaseException):
+            attributes = {name: told(each) for name, each in vars(value).items()}
+            return type(value), str(value), told(value.args), attributes
+        if isinstance(value, OriginFailure):
+            return type(value), value.url, told(value.error)
+        if isinstance(value, dict):
+            return {key: told(each) for key, each in value.items()}
+        return [told(each) for each in value] if isinstance(value, list | tuple) else value
+
+    return told(error)
+
+
+COPIES: dict[str, Callable[[GrymFetchError], GrymFetchError]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    **{
+        f"pickle {protocol}": lambda error, protocol=protocol: pickle.loads(pickle.dumps(error, protocol))  # type: ignore[misc]  # a default binds the number
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+    },
+}
+
+
+def test_every_error_has_an_example() -> None:
+    """Each class of the hierarchy is made here once, so that a new one cannot forget what is held below."""
+    for module in pkgutil.walk_packages(grym_fetch.__path__, "grym_fetch."):
+        if module.name not in ("grym_fetch.__main__", "grym_fetch.testing.plugin"):
+            import_module(module.name)
+    inner = {"SingleStream"}  # goes from one part of a transfer to another, and never to a caller
+    assert [kind.__name__ for kind in every_error() if kind not in EXAMPLES and kind.__name__ not in inner] == []
+
+
+@pytest.mark.parametrize("error", EXAMPLES.values(), ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("way", COPIES)
+def test_an_error_survives_a_copy(error: GrymFetchError, way: str) -> None:
+    """A copied or pickled error has the type, the text, the arguments and the attributes of the first, notes too."""
+    error = copy.copy(error)
+    error.asset_id = "told later"
+    error.add_note("a note")
+    copied = COPIES[way](error)
+    assert copied is not error
+    assert looks(copied) == looks(error)
+    assert "told later" in repr(looks(copied))
+    if isinstance(error, errors.SyncFailed):
+        assert isinstance(copied, errors.SyncFailed)
+        assert [*copied.failures.values()] == [*copied.exceptions]
+
+
+@pytest.mark.parametrize("error", EXAMPLES.values(), ids=lambda error: type(error).__name__)
+def test_an_error_is_made_of_its_arguments(error: GrymFetchError) -> None:
+    """`args` are what the class takes, so that an error can be made again and its `repr` reads like the call."""
+    assert looks(type(error)(*error.args)) == looks(error)
+    assert repr(error).startswith(f"{type(error).__name__}(")
+
+
+class Careless(errors.StorageError):
+    """An error of somebody else's, whose arguments are not those that it hands on."""
+
+    def __init__(self, *, place: str) -> None:
+        super().__init__(f"/assets/{place}", "is out of order")
+        self.place = place
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_subclass_need_not_know_how_it_is_copied(way: str) -> None:
+    """An error survives whatever its own class takes: the base class alone says how one is made again."""
+    error = Careless(place="a")
+    copied = COPIES[way](error)
+    assert isinstance(copied, Careless)
+    assert (str(copied), vars(copied)) == ("is out of order (/assets/a)", vars(error))
+
+
+def fail(number: int) -> None:
+    """Raise an example, in another process."""
+    raise list(EXAMPLES.values())[number]
+
+
+@pytest.fixture(scope="module", params=["Pool", "ProcessPoolExecutor"])
+def other_process(request: pytest.FixtureRequest) -> Iterator[Callable[[int], object]]:
+    """Calls `fail` in another process, and raises what comes back."""
+    fresh = multiprocessing.get_context("spawn")
+    if request.param == "Pool":
+        with fresh.Pool(1) as pool:
+            yield lambda number: pool.apply_async(fail, [number]).get(60)
+    else:
+        with ProcessPoolExecutor(1, mp_context=fresh) as executor:
+            yield lambda number: executor.submit(fail, number).result(60)
+
+
+def test_an_error_comes_out_of_a_process_pool(other_process: Callable[[int], object]) -> None:
+    """An error of a pool's worker is raised here as it was there; its cause is the worker's traceback."""
+    for number, error in enumerate(EXAMPLES.values()):
+        with pytest.raises(type(error)) as caught:
+            other_process(number)
+        assert looks(caught.value) == looks(error)
+        assert "in fail" in str(caught.value.__cause__)
+
+
+# --- What a sync raises -------------------------------------------------------------------------------------
+
+FULL, LOST = errors.DiskFull("/assets", "full"), errors.AssetMissing("b", "not on disk")
+FAILED = errors.SyncFailed({"a": FULL, "b": LOST, "c": FULL})
+
+
+def test_a_failed_sync_is_a_group() -> None:
+    """What a sync raises is an exception group of the assets' errors, and one of ours."""
+    assert isinstance(FAILED, GrymFetchError)
+    assert isinstance(FAILED, ExceptionGroup)
+    assert FAILED.exceptions == (FULL, LOST, FULL)
+    assert (FAILED.message, FAILED.args) == (str(FAILED), (FAILED.failures,))
+
+
+def test_a_failed_sync_is_caught_by_kind() -> None:
+    """`except*` takes the errors of one kind and leaves the others, and both know their assets."""
+    taken: list[BaseException] = []
+
+    def sync() -> None:
+        try:
+            raise FAILED
+        except* errors.StorageError as group:
+            taken.append(group)
+
+    with pytest.raises(errors.SyncFailed) as left:
+        sync()
+    (group,) = taken
+    assert isinstance(group, errors.SyncFailed)
+    assert group.failures == {"a": FULL, "c": FULL}
+    assert str(group).splitlines()[0] == "2 assets failed"
+    assert left.value.failures == {"b": LOST}
+
+
+def test_a_failed_sync_is_split() -> None:
+    """`split` and `subgroup` keep the ids, the cause and the notes."""
+    failed = errors.SyncFailed(FAILED.failures)
+    failed.__cause__ = FULL
+    failed.add_note("in the night")
+    matching, rest = failed.split(errors.DiskFull)
+    assert isinstance(matching, errors.SyncFailed)
+    assert isinstance(rest, errors.SyncFailed)
+    assert (matching.failures, rest.failures) == ({"a": FULL, "c": FULL}, {"b": LOST})
+    assert (matching.__cause__, matching.__notes__) == (FULL, ["in the night"])
+    assert failed.subgroup(errors.Locked) is None
+    assert failed.split(GrymFetchError) == (failed, None)
+
+
+def test_a_group_of_others_is_no_failed_sync() -> None:
+    """A group derived with errors that are no member's is a plain one: nobody knows their assets."""
+    derived = FAILED.derive([FULL, errors.Locked("/assets", "busy")])
+    assert type(derived) is ExceptionGroup
+    assert type(FAILED.derive([FULL])) is errors.SyncFailed
 
 
 def test_everything_is_ours() -> None:

@@ -90,7 +90,7 @@ def test_the_first_is_asked_first() -> None:
 
 @pytest.mark.shows("A19")
 def test_an_outage_is_counted_once() -> None:
-    """When one outage breaks several connections, the first failure counts; one of a later attempt counts again."""
+    """When one outage breaks several connections, only the first failure counts; one of a later attempt does, too."""
     origins = Origins(URLS[:1])
     assert isinstance(fail(origins, 0, began=0.0, now=10.0), Retry)
     for moment in (10.0, 10.1, 12.0):

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from grym_fetch.core.errors import ManifestError, NotWritable, StorageError, UnknownAsset
+from grym_fetch.core.errors import EditRefused, ManifestError, NotWritable, StorageError, UnknownAsset
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.core.manifest_text import ManifestText
-from grym_fetch.disk.manifest_file import EditRefused, create_manifest, edit_manifest
+from grym_fetch.disk.manifest_file import create_manifest, edit_manifest
 
 OLD = b'{\n  "x": 1.50,\n  "assets": [\n    {"id": "a", "url": "https://h/a", "localPath": "a"}\n  ]\n}\n'
 NOW = 1_800_000_000.0

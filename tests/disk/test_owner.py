@@ -55,6 +55,7 @@ def test_other_names_are_no_owner(text: str) -> None:
 def test_this_process_is_alive() -> None:
     """Who asks is not dead."""
     assert not Owner.this().is_dead
+    assert Owner.this().is_alive
 
 
 def test_a_killed_process_is_dead(other: subprocess.Popen[str]) -> None:
@@ -65,6 +66,7 @@ def test_a_killed_process_is_dead(other: subprocess.Popen[str]) -> None:
     other.kill()
     other.wait()
     assert owner.is_dead
+    assert not owner.is_alive
 
 
 CHANGES: list[tuple[str, Callable[[Owner], Owner], bool]] = [

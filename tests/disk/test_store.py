@@ -258,7 +258,7 @@ async def test_who_has_lost_a_stage_does_not_write_to_it(store: DiskStore, stage
     """Another process has claimed it, by its name: the bytes are that one's now, and perhaps in place already."""
     (folder,) = stages(store)
     folder.rename(folder.with_name("claimed"))
-    with pytest.raises(StorageError, match="or taken it over"):
+    with pytest.raises(StorageError, match="or taken over"):
         await stage.write(0, bytes(1000), 0)
     assert (folder.with_name("claimed") / "part").read_bytes() == CONTENT
 

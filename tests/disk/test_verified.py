@@ -169,7 +169,7 @@ def test_a_log_that_cannot_be_replaced_stays(log: Path, file: Path, monkeypatch:
     remember(log, file)
     before = log.read_bytes()
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "injected")
 
     monkeypatch.setattr(os, "rename", refuse)

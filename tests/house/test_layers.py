@@ -14,13 +14,13 @@ PACKAGE = ROOT / "grym_fetch"
 LAYERS: list[set[str]] = [
     {"_version"},
     {"core"},
-    {"errors", "events", "settings"},
+    {"errors", "manifest", "settings"},
     {"net", "runtime"},
     {"disk", "display"},
     {"transfer", "archive", "repo"},
     {"engine"},
     {"project"},
-    {"manager"},
+    {"manager", "events", "reports"},
     {"blocking", "testing"},
     {"cli"},
 ]
@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
 ORDER: dict[str, list[set[str]]] = {
     "core": [
         {"text"},
-        {"errors"},
+        {"errors", "validation"},
         {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines"},
         {"http", "addresses", "manifest_values", "archives"},
         {"manifest", "manifest_schema", "journal", "segments", "policy"},
@@ -37,7 +37,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"manifest_parser"},
     ],
     "net": [{"settings", "errors", "tls", "credentials"}, {"plain", "session"}, {"client"}],
-    "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads", "bus"}],
+    "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads", "bus"}, {"loop_thread"}],
     "disk": [
         {"folders", "owner", "repository", "moved_files"},
         {"atomic", "locks", "project"},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch import PolicyRefused
+from grym_fetch.errors import PolicyRefused
 from grym_fetch.net.credentials import read_netrc
 from tests.support.project import Project
 

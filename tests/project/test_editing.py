@@ -9,22 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch import (
-    DigestMismatch,
-    DiskFull,
-    GrymFetchError,
-    Locked,
-    ManifestError,
-    MirrorsExhausted,
-    PolicyRefused,
-    SyncFailed,
-    UnknownAsset,
-    UnsafePath,
-)
+from grym_fetch import GrymFetchError, ManifestError, MirrorsExhausted, SyncFailed, UnknownAsset
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.manifest_file import Change, edit_manifest
+from grym_fetch.errors import DigestMismatch, DiskFull, Locked, PolicyRefused, UnsafePath
 from grym_fetch.project.editing import Editor
 from grym_fetch.runtime.clock import SystemClock
 from grym_fetch.testing import AssetServer, Reset, Status, seeded_bytes

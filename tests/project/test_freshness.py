@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from grym_fetch import AssetManager, StaleManifest
+from grym_fetch import AssetManager
 from grym_fetch.cli.main import cli
 from grym_fetch.core.digest import Checksum
 from grym_fetch.disk import rollback
 from grym_fetch.disk.rollback import RollbackGuard, decode_version, encode_version
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
+from grym_fetch.errors import StaleManifest
 from tests.support.project import ImpatientClock, Project
 
 pytestmark = pytest.mark.shows("M16", "S16")

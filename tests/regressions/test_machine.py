@@ -12,9 +12,10 @@ from typing import TypeVar
 
 import pytest
 
-from grym_fetch import DiskFull, MirrorsExhausted
+from grym_fetch import MirrorsExhausted
 from grym_fetch.core.journal import Piece
 from grym_fetch.disk.stage import DiskStage, StageKey
+from grym_fetch.errors import DiskFull
 from grym_fetch.net.client import HttpTransport, Library
 from grym_fetch.net.session import SessionConnection
 from grym_fetch.net.settings import HttpSettings

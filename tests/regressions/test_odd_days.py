@@ -21,8 +21,9 @@ from urllib.parse import quote
 import pytest
 import trustme
 
-from grym_fetch import AssetManager, DigestMismatch, NotWritable, Settings
+from grym_fetch import AssetManager, Settings
 from grym_fetch.core.errors import ConnectionLost
+from grym_fetch.errors import DigestMismatch, NotWritable
 from grym_fetch.net.client import HttpTransport, Library
 from grym_fetch.testing import (
     Endless,

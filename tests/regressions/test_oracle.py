@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from grym_fetch import DigestMismatch, MirrorsExhausted
+from grym_fetch import MirrorsExhausted
+from grym_fetch.errors import DigestMismatch
 from grym_fetch.testing import (
     BigHeaders,
     ChangeContent,

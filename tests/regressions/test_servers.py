@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from grym_fetch import DigestMismatch, LengthMismatch, MirrorsExhausted, Throttled
+from grym_fetch import MirrorsExhausted
 from grym_fetch.core.http import MAX_RETRY_AFTER_S
+from grym_fetch.errors import DigestMismatch, LengthMismatch, Throttled
 from grym_fetch.testing import (
     Chunked,
     ChunkedCut,

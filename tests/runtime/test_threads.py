@@ -110,6 +110,46 @@ async def test_work_that_has_not_begun_can_be_taken_back(threads: WorkerThreads)
         await second
 
 
+async def test_at_the_end_of_the_interpreter_work_is_done_at_once(
+    threads: WorkerThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When no executor takes work any more, who asks does it, after all that was asked before."""
+    done: list[str] = []
+    gate = Gate()
+    first = asyncio.ensure_future(threads.compute(gate))
+    await asyncio.to_thread(gate.begun.wait)
+
+    def refuse(*_: object) -> None:
+        gate.go_on.set()
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    monkeypatch.setattr(threads._executor, "submit", refuse)
+    await threads.compute(lambda: done.append(f"{gate.ended} {threading.current_thread().name}"))
+    await threads.compute(done.append, "and again")
+    assert done == ["True MainThread", "and again"]
+    assert await first == "done"
+
+
+async def test_closed_threads_do_nothing_more(threads: WorkerThreads) -> None:
+    """Work that is asked for after `close` is refused, and not done where it is asked for."""
+    threads.close()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        await threads.compute(lambda: 1)
+
+
+async def test_a_machine_without_threads_is_told(threads: WorkerThreads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started, the work is in the queue all the same: it must not be done twice."""
+    done: list[int] = []
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start"):
+        await threads.compute(done.append, 1)
+    assert done == []
+
+
 def test_no_thread_is_started_for_nothing() -> None:
     """Threads begin with the first work, and closing without any is nothing."""
     before = threading.active_count()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch import GrymFetchError, NotWritable
+from grym_fetch import GrymFetchError
 from grym_fetch.core.events import AssetFailed, AssetVerified, Event, ProgressMade, RunFinished
 from grym_fetch.core.journal import JournalEncoder, Piece, piece_digest
+from grym_fetch.errors import NotWritable
 from tests.support.invariants import Recorder, Rules, Run, Watcher, check_traffic
 from tests.support.project import CANARY, Project
 

@@ -18,20 +18,19 @@ import grym_fetch
 import grym_fetch.testing
 from grym_fetch import (
     AssetManager,
-    AssetMissing,
     AssetProgress,
     AssetStatus,
     GrymFetchError,
     MirrorsExhausted,
     SyncFailed,
     UnknownAsset,
-    UnpinnedAsset,
     create_mock_asset_manager,
 )
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DigestMismatch, ManifestError
 from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset
+from grym_fetch.errors import AssetMissing, UnpinnedAsset
 from grym_fetch.testing import AssetServer, FlipByte, MockAssetManager, Status, seeded_bytes
 from grym_fetch.testing.mock import DEFAULT_SIZE
 from tests.support.project import KIB, Project

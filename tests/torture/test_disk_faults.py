@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch import DiskFull, GrymFetchError, NotWritable, StorageError, SyncFailed, UnsafePath
+from grym_fetch import GrymFetchError, StorageError, SyncFailed
 from grym_fetch.core.events import ProgressMade
 from grym_fetch.core.http import Asked, Partial, ResponseHead, judge
 from grym_fetch.core.journal import MAX_PIECE_BYTES, JournalEncoder, Piece, piece_digest, read_journal
@@ -33,6 +33,7 @@ from grym_fetch.disk import folders
 from grym_fetch.disk.project import load_manifest
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.store import DiskStore
+from grym_fetch.errors import DiskFull, NotWritable, UnsafePath
 from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
 from tests.end_to_end.command import environment
 from tests.support.fakes import read_proved

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from grym_fetch import DigestMismatch, GrymFetchError, LengthMismatch, MirrorsExhausted
+from grym_fetch import GrymFetchError, MirrorsExhausted
+from grym_fetch.errors import DigestMismatch, LengthMismatch
 from grym_fetch.testing import (
     AssetServer,
     BigHeaders,

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch import AssetMissing, IntegrityError, SyncFailed
+from grym_fetch import IntegrityError, SyncFailed
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
+from grym_fetch.errors import AssetMissing
 from grym_fetch.testing import AssetServer
 from grym_fetch.transfer.fetcher import content_fingerprint
 from grym_fetch.transfer.small_files import MIN_SMALL_FILES

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch import SyncFailed, UnsafePath
+from grym_fetch import SyncFailed
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.small_files import SmallFileWriter
+from grym_fetch.errors import UnsafePath
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import (
     AssetServer,

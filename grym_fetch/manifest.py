@@ -1,0 +1,8 @@
+"""What a manifest holds, as `AssetManager.manifest` has it."""
+
+from __future__ import annotations
+
+from grym_fetch.core.digest import Algorithm, Checksum, Hasher
+from grym_fetch.core.manifest import Asset, Manifest, StandIn
+
+__all__ = ["Algorithm", "Asset", "Checksum", "Hasher", "Manifest", "StandIn"]

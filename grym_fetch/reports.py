@@ -1,0 +1,20 @@
+"""What the methods of `AssetManager` return: the state of an asset, plans and reports."""
+
+from __future__ import annotations
+
+from grym_fetch.disk.project import Project
+from grym_fetch.disk.prune import Pruned, PruneReport
+from grym_fetch.engine.reports import AssetProgress, AssetStatus, SyncPlan, SyncReport
+from grym_fetch.project.editing import Pinned, PinReport
+
+__all__ = [
+    "AssetProgress",
+    "AssetStatus",
+    "PinReport",
+    "Pinned",
+    "Project",
+    "PruneReport",
+    "Pruned",
+    "SyncPlan",
+    "SyncReport",
+]

@@ -1,0 +1,164 @@
+"""What is public can be kept: each type that a user meets has a public home and is documented."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import re
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import grym_fetch
+from grym_fetch import errors
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "grym_fetch"
+PUBLIC = ("errors", "events", "settings", "manifest", "reports", "blocking", "testing")
+"""The public modules beside the package itself. Another one is public once it is listed here and documented."""
+MODULES = ("grym_fetch", *(f"grym_fetch.{name}" for name in PUBLIC))
+DOCUMENTS = "\n".join(path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+@cache
+def public_names() -> frozenset[str]:
+    """Every name that can be imported from a public module."""
+    return frozenset(name for module in MODULES for name in import_module(module).__all__)
+
+
+def classes() -> dict[str, type]:
+    """Every public class by the module and name that a user imports it by."""
+    found = {f"{m}.{name}": getattr(import_module(m), name) for m in MODULES for name in import_module(m).__all__}
+    return {name: value for name, value in found.items() if isinstance(value, type)}
+
+
+@cache
+def our_types() -> frozenset[str]:
+    """The classes and type aliases that the package defines, also those that only a type checker sees."""
+    found: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            match node:
+                case ast.ClassDef(name=name):
+                    found.add(name)
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name) and not ast.unparse(value).startswith("TypeVar("):
+                        found.add(name)
+    return frozenset(found)
+
+
+def named(annotation: object) -> set[str]:
+    """The types of ours in an annotation, as it is written."""
+    return set(re.findall(r"\b[A-Z]\w*", str(annotation))) & our_types()
+
+
+HANDED_OUT = {"Subscription", "EventStream"}
+"""Classes that a user gets and does not make."""
+
+
+def members(kind: type) -> Iterator[tuple[str, object]]:
+    """The public members of a class and of those it derives from here, and its constructor if it is the user's."""
+    for base in kind.__mro__:
+        if base.__module__.startswith("grym_fetch"):
+            for name, member in vars(base).items():
+                if not name.startswith("_") or (name == "__init__" and kind.__name__ not in HANDED_OUT):
+                    yield name, member
+
+
+def types_met(kind: type) -> set[str]:
+    """The types of ours that a user meets in the signatures and attributes of a class."""
+    met: set[str] = set()
+    for base in kind.__mro__:
+        if base.__module__.startswith("grym_fetch"):
+            annotations = inspect.get_annotations(base)
+            met |= named([text for name, text in annotations.items() if not name.startswith("_")])
+    for _, member in members(kind):
+        function = member.fget if isinstance(member, property) else inspect.unwrap(getattr(member, "__func__", member))  # type: ignore[arg-type]  # what is no function is returned as it is
+        met |= named(list(getattr(function, "__annotations__", {}).values()))
+    return met
+
+
+def raised(text: str | None) -> set[str]:
+    """The errors that a documentation promises."""
+    sentences = re.findall(r"\bRaises? (.*?)(?:\.(?:\s|$)|$)", text or "", re.DOTALL)
+    listed = re.findall(r"^Raises:\n((?: +.*\n?)+)", text or "", re.MULTILINE)
+    return {
+        *(name for sentence in sentences for name in re.findall(r"`(?:\w+\.)*([A-Z]\w*)`", sentence)),
+        *(name for each in listed for name in re.findall(r"^ +(\w+):", each, re.MULTILINE)),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(classes()))
+def test_types_of_public_signatures_are_public(name: str) -> None:
+    """Each type in a public signature or attribute can be imported from a public module."""
+    assert types_met(classes()[name]) - public_names() == set()
+
+
+@pytest.mark.parametrize("name", sorted(classes()))
+def test_errors_that_are_promised_are_public(name: str) -> None:
+    """Each error that a public class promises to raise can be imported from `grym_fetch.errors`, or is Python's."""
+    kind = classes()[name]
+    texts = [kind.__doc__, *(inspect.getdoc(member) for _, member in members(kind))]
+    promised = {error for text in texts for error in raised(text)}
+    assert promised - set(errors.__all__) - set(vars(builtins)) == set()
+
+
+def test_functions_are_as_public() -> None:
+    """The same is true of the public functions."""
+    for module in MODULES:
+        for name in import_module(module).__all__:
+            if inspect.isfunction(function := inspect.getattr_static(import_module(module), name, None)):
+                assert named(list(function.__annotations__.values())) <= public_names(), name
+                assert raised(function.__doc__) <= set(errors.__all__) | set(vars(builtins)), name
+
+
+def test_every_public_name_is_documented() -> None:
+    """Each public name stands in the documentation, and so does each public module."""
+    assert [name for name in sorted(public_names()) if not re.search(rf"\b{name}\b", DOCUMENTS)] == []
+    assert [name for name in MODULES if f"`{name}`" not in (ROOT / "docs/python-api.md").read_text("utf-8")] == []
+
+
+def test_one_page_says_what_is_public() -> None:
+    """The package's docstring names the public modules, and there are about fifteen names in the package itself."""
+    assert grym_fetch.__doc__ is not None
+    said = grym_fetch.__doc__.partition("Public are")[2].partition("Everything else")[0]
+    assert set(re.findall(r"`(?:grym_fetch\.)?(\w+)`", said)) - {"__all__"} == set(PUBLIC)
+    assert len(grym_fetch.__all__) <= 18
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_names_exist(module: str) -> None:
+    """What a module lists can be imported from it, and completion shows it."""
+    found = import_module(module)
+    for name in found.__all__:
+        assert getattr(found, name) is not None
+    assert set(found.__all__) <= set(dir(found))
+
+
+def test_errors_can_still_be_imported_from_the_package() -> None:
+    """An error's old place works, and says where the new one is; what never was there is not."""
+    with pytest.warns(DeprecationWarning, match=r"DiskFull is in grym_fetch\.errors"):
+        assert vars(errors)["DiskFull"] is getattr(grym_fetch, "DiskFull")  # noqa: B009 - hidden from type checkers
+    with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):
+        getattr(grym_fetch, "Nonsense")  # noqa: B009 - as above
+
+
+def test_a_public_name_warns_of_nothing() -> None:
+    """Whoever imports only what is public sees no warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in grym_fetch.__all__:
+            getattr(grym_fetch, name)
+
+
+def test_a_type_checker_knows_what_is_public() -> None:
+    """What the package makes up when asked is hidden from type checkers: to them, a name that has moved is wrong."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    assert "__getattr__" not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    hidden = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "not TYPE_CHECKING"]
+    assert [node.name for each in hidden for node in each.body if isinstance(node, ast.FunctionDef)] == ["__getattr__"]

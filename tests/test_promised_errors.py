@@ -1,0 +1,362 @@
+"""What the documentation of a public method promises to raise is what is raised, with ``await`` and without."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grym_fetch import AssetManager, GrymFetchError, Manifest, Settings, SyncFailed, blocking, create_mock_asset_manager
+from grym_fetch import errors as public_errors
+from grym_fetch.core.digest import Checksum
+from grym_fetch.disk import folders
+from grym_fetch.errors import AssetMissing, DiskFull, UnpinnedAsset
+from grym_fetch.manifest import Asset
+from grym_fetch.repo.placeholder import Placeholder
+from grym_fetch.settings import SegmentSizes
+from grym_fetch.testing import AssetServer, MockAssetManager, Status, serve_in_thread
+from tests.house.test_public_names import classes, members, raised
+from tests.support.project import SMALL, Project
+
+CONTENT = b"the right content" * 100
+OTHER = b"some other content" * 100
+
+
+@dataclass
+class World:
+    """A project with one asset ``a`` that its server has, and how its manager is made."""
+
+    project: Project
+    server: AssetServer
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, asset_id: str = "a", content: bytes = CONTENT, **more: Any) -> Path:
+        """List an asset whose content the server has."""
+        return self.project.add(asset_id, [self.server.add(f"/{asset_id}", content).url], CONTENT, **more)
+
+    def expire(self) -> None:
+        """Make the manifest an old one."""
+        listed = {"expires": "2001-01-01T00:00:00Z", "assets": self.project.entries}
+        self.project.manifest.write_text(json.dumps(listed))
+
+    def clean(self, stored: bytes | None) -> None:
+        """Leave a placeholder for ``data.bin``, and in the external folder what is said to be it."""
+        moved = Placeholder(
+            id="data",
+            original_path="data.bin",
+            storage_path="stored.bin",
+            size=len(OTHER),
+            checksum=Checksum.of(OTHER),
+            moved_on="2026-03-09T12:00:00+00:00",
+        )
+        (self.project.root / "data.bin.asset-ref").write_bytes(moved.encode())
+        if stored is not None:
+            folder = self.project.root.parent / "assets"
+            folder.mkdir()
+            (folder / "stored.bin").write_bytes(stored)
+
+    def arguments(self) -> dict[str, Any]:
+        """What a manager of this project is made with."""
+        settings = Settings(sizes=SMALL, retries=0, **self.settings)
+        return {"config": self.project.manifest, "settings": settings, "environ": {}}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[AssetServer]:
+    with serve_in_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def world(tmp_path: Path, server: AssetServer) -> World:
+    made = World(Project(tmp_path / "project"), server)
+    made.add()
+    return made
+
+
+NEW = Asset("new", "https://h.example/new.bin", "models/new.bin")
+Call = Callable[[Any], Any]
+Case = Callable[[World], Call]
+CASES: dict[tuple[str, str], Case] = {}
+"""By the method and the error: arranges the world, and returns the call that raises it."""
+
+
+def case(method: str, error: str) -> Callable[[Case], Case]:
+    """Say how a promise is kept."""
+
+    def keep(arrange: Case) -> Case:
+        CASES[method, error] = arrange
+        return arrange
+
+    return keep
+
+
+def simple(method: str, error: str, call: Call) -> None:
+    """A promise that is kept in the world as it is."""
+    CASES[method, error] = lambda _: call
+
+
+simple("get_asset_path", "UnknownAsset", lambda manager: manager.get_asset_path("nothing"))
+simple("download_asset", "UnknownAsset", lambda manager: manager.download_asset("nothing"))
+simple("check_asset", "UnknownAsset", lambda manager: manager.check_asset("nothing"))
+simple("choose", "UnknownAsset", lambda manager: manager.choose(["nothing"]))
+simple("sync", "UnknownAsset", lambda manager: manager.sync(["nothing"]))
+simple("remove_asset", "UnknownAsset", lambda manager: manager.remove_asset("nothing"))
+simple("pin", "UnknownAsset", lambda manager: manager.pin(["nothing"]))
+simple("restore_asset", "Refused", lambda manager: manager.restore_asset("nothing"))
+simple("add_asset", "ManifestError", lambda manager: manager.add_asset(Asset("a", NEW.url, NEW.local_path)))
+
+
+@case("initialize", "ManifestError")
+def _(world: World) -> Call:
+    world.project.manifest.write_text("{")
+    return lambda manager: manager.initialize()
+
+
+@case("manifest", "ManifestError")
+def _(world: World) -> Call:
+    world.project.manifest.write_text("[]")
+    return lambda manager: manager.manifest
+
+
+@case("project", "ManifestError")
+def _(world: World) -> Call:
+    world.project.manifest.unlink()
+    return lambda manager: manager.project
+
+
+@case("get_asset_path", "UnpinnedAsset")
+def _(world: World) -> Call:
+    world.add(pinned=False)
+    return lambda manager: manager.get_asset_path("a")
+
+
+@case("download_asset", "UnpinnedAsset")
+def _(world: World) -> Call:
+    world.add(pinned=False)
+    return lambda manager: manager.download_asset("a")
+
+
+@case("download_asset", "AssetMissing")
+def _(world: World) -> Call:
+    world.settings["offline"] = True
+    return lambda manager: manager.download_asset("a")
+
+
+@case("download_asset", "MirrorsExhausted")
+def _(world: World) -> Call:
+    world.server.add("/a", CONTENT, faults=[Status(404)])
+    return lambda manager: manager.download_asset("a")
+
+
+@case("download_asset", "IntegrityError")
+def _(world: World) -> Call:
+    world.server.add("/a", CONTENT[::-1])
+    return lambda manager: manager.download_asset("a")
+
+
+@case("download_asset", "StorageError")
+def _(world: World) -> Call:
+    (world.project.assets / "models/a.bin").mkdir(parents=True)
+    return lambda manager: manager.download_asset("a")
+
+
+@case("download_asset", "StaleManifest")
+def _(world: World) -> Call:
+    world.expire()
+    return lambda manager: manager.download_asset("a")
+
+
+@case("plan", "StaleManifest")
+def _(world: World) -> Call:
+    world.expire()
+    return lambda manager: manager.plan(manager.choose())
+
+
+@case("sync", "StaleManifest")
+def _(world: World) -> Call:
+    world.expire()
+    return lambda manager: manager.sync()
+
+
+@case("pin", "StaleManifest")
+def _(world: World) -> Call:
+    world.expire()
+    return lambda manager: manager.pin()
+
+
+@case("sync", "SyncFailed")
+def _(world: World) -> Call:
+    world.server.add("/a", CONTENT, faults=[Status(404)])
+    return lambda manager: manager.sync()
+
+
+@case("pin", "SyncFailed")
+def _(world: World) -> Call:
+    world.add(pinned=False)
+    world.server.add("/a", CONTENT, faults=[Status(404)])
+    return lambda manager: manager.pin()
+
+
+@case("restore_asset", "AssetMissing")
+def _(world: World) -> Call:
+    world.clean(stored=None)
+    return lambda manager: manager.restore_asset(world.project.root / "data.bin")
+
+
+@case("restore_asset", "IntegrityError")
+def _(world: World) -> Call:
+    world.clean(stored=CONTENT)
+    return lambda manager: manager.restore_asset(world.project.root / "data.bin")
+
+
+@case("restore_asset", "StorageError")
+def _(world: World) -> Call:
+    world.clean(stored=OTHER)
+    (world.project.root / "data.bin").write_bytes(CONTENT)
+    return lambda manager: manager.restore_asset(world.project.root / "data.bin")
+
+
+@case("add_asset", "PolicyRefused")
+def _(_: World) -> Call:
+    return lambda manager: manager.add_asset(Asset("new", "http://h.example/new.bin", NEW.local_path), fetch=True)
+
+
+@case("add_asset", "DigestMismatch")
+def _(world: World) -> Call:
+    file = world.project.root / "file.bin"
+    file.write_bytes(OTHER)
+    pinned = Asset("new", NEW.url, NEW.local_path, checksum=Checksum.of(CONTENT))
+    return lambda manager: manager.add_asset(pinned, file=file)
+
+
+@case("add_asset", "UnsafePath")
+def _(world: World) -> Call:
+    file, place = world.project.root / "file.bin", world.project.assets / NEW.local_path
+    place.parent.mkdir(parents=True)
+    file.write_bytes(OTHER)
+    place.write_bytes(CONTENT)
+    return lambda manager: manager.add_asset(NEW, file=file)
+
+
+@pytest.fixture(params=["awaited", "blocking"])
+def raises(request: pytest.FixtureRequest) -> Callable[[World, Call], Awaitable[BaseException]]:
+    """Makes a manager of the world, makes the call, and returns what it raises."""
+
+    async def awaited(world: World, call: Call) -> BaseException:
+        manager = AssetManager(**world.arguments())
+
+        async def call_it() -> None:
+            await call(manager)  # properties and what does not wait have raised by then
+
+        with pytest.raises(GrymFetchError) as caught:
+            await call_it()
+        await manager.aclose()
+        return caught.value
+
+    async def without(world: World, call: Call) -> BaseException:
+        manager = blocking.AssetManager(**world.arguments())
+        with pytest.raises(GrymFetchError) as caught:
+            call(manager)
+        manager.close()
+        return caught.value
+
+    return awaited if request.param == "awaited" else without
+
+
+@pytest.mark.parametrize(("method", "error"), CASES, ids=lambda each: str(each))
+async def test_what_is_promised_is_raised(
+    world: World, raises: Callable[[World, Call], Awaitable[BaseException]], method: str, error: str
+) -> None:
+    """Each error that a method promises is the one that it raises."""
+    promised = raised(inspect.getdoc(inspect.getattr_static(AssetManager, method)))
+    assert error in promised
+    caught = await raises(world, CASES[method, error](world))
+    assert isinstance(caught, vars(public_errors)[error])
+
+
+async def test_a_sync_that_does_not_fit(
+    world: World, raises: Callable[[World, Call], Awaitable[BaseException]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the assets do not fit nothing is fetched, all of them fail with one `DiskFull`, and it is the cause."""
+    world.add("b")
+    asked = len(world.server.stats.requests)
+    monkeypatch.setattr(folders, "free_bytes", lambda _: len(CONTENT) + folders.RESERVE_BYTES)
+    failed = await raises(world, lambda manager: manager.sync())
+    assert isinstance(failed, SyncFailed)
+    assert isinstance(failed.__cause__, DiskFull)
+    assert failed.failures == {"a": failed.__cause__, "b": failed.__cause__}
+    assert len(world.server.stats.requests) == asked
+
+
+async def test_an_asset_that_fails_is_no_cause_of_the_others(
+    world: World, raises: Callable[[World, Call], Awaitable[BaseException]]
+) -> None:
+    """Where each asset has its own error, these are the group's members, and none of them is its cause."""
+    world.server.add("/a", CONTENT, faults=[Status(404)])
+    failed = await raises(world, lambda manager: manager.sync())
+    assert isinstance(failed, SyncFailed)
+    assert failed.__cause__ is None
+
+
+# --- Elsewhere ----------------------------------------------------------------------------------------------
+
+
+def mock() -> MockAssetManager:
+    """A mock with one asset."""
+    return create_mock_asset_manager({"a": "/mock/a"})
+
+
+VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
+    ("AssetManager", "", "ValueError"): lambda: AssetManager(parallel=0, environ={}),
+    ("Settings", "", "ValueError"): lambda: Settings(parallel=0),
+    ("SegmentSizes", "", "ValueError"): lambda: SegmentSizes(piece=0),
+    ("Manifest", "get", "UnknownAsset"): lambda: Manifest().get("a"),
+    ("Manifest", "select", "UnknownAsset"): lambda: Manifest().select(["a"]),
+    ("Checksum", "parse", "ValueError"): lambda: Checksum.parse("nonsense"),
+    ("MockAssetManager", "play_adding", "ManifestError"): lambda: mock().play_adding(
+        Asset("a", NEW.url, NEW.local_path), fetched=False
+    ),
+    ("MockAssetManager", "play_removing", "UnknownAsset"): lambda: mock().play_removing("b", delete_file=False),
+    ("MockAssetManager", "play_restoring", "AssetMissing"): lambda: mock().play_restoring("b"),
+}
+"""The promises of everything else: how each is kept, by the class, its member and the error."""
+
+
+@pytest.mark.parametrize("promise", VALUES, ids="-".join)
+def test_what_others_promise_is_raised(promise: tuple[str, str, str]) -> None:
+    """Each error that a value or the mock promises is the one that it raises."""
+    with pytest.raises((GrymFetchError, ValueError)) as caught:
+        VALUES[promise]()
+    assert promise[2] in {kind.__name__ for kind in type(caught.value).__mro__}
+
+
+def test_every_promise_is_here() -> None:
+    """No promise of a public class is left out of this module: a new one is provoked here, too."""
+    # A mock has the words of what it mocks. It has neither disk nor network, and raises what it is told to: see below.
+    theirs = {"AssetManager", "MockAssetManager"}
+    kept = {(kind, method, error) for kind in theirs for method, error in CASES} | VALUES.keys()
+    promised = {
+        (kind.__name__, member, error)
+        for kind in classes().values()
+        for member, text in [("", kind.__doc__), *((name, inspect.getdoc(each)) for name, each in members(kind))]
+        for error in raised(text)
+    }
+    assert promised - kept == set()
+
+
+@pytest.mark.parametrize("method", ["get_asset_path", "download_asset"])
+@pytest.mark.parametrize(
+    "error", [AssetMissing("a", "not on disk"), UnpinnedAsset("a"), public_errors.Locked("/a", "busy")]
+)
+async def test_a_mock_raises_what_it_is_told(method: str, error: GrymFetchError) -> None:
+    """A mock raises whichever of the promised errors a test has asked for."""
+    manager = create_mock_asset_manager({}, fail={"a": error})
+    with pytest.raises(type(error)) as caught:
+        await getattr(manager, method)("a")
+    assert caught.value is error
