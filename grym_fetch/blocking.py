@@ -31,7 +31,7 @@ from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
-from grym_fetch.engine.reports import AssetProgress, AssetStatus, SyncPlan, SyncReport
+from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport
 from grym_fetch.project.editing import PinReport
 from grym_fetch.runtime.loop_thread import Blocking, EventStream
 from grym_fetch.settings import Settings
@@ -135,11 +135,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """`check_asset` for every asset, in the manifest's order."""
         return self._run(asynchronous.AssetManager.check_all_assets, full=full)
 
-    def state_of(self, asset: Asset) -> str:
-        """How the asset stands, without reading a file: ``verified``, ``present``, ``partial`` or ``missing``.
+    def state_of(self, asset: Asset) -> AssetState:
+        """Say how the asset stands on the disk without reading a file.
 
-        ``present`` is a file of the right size that was not verified yet, ``partial`` also an archive that is not
-        unpacked.
+        So a file that was not verified yet is ``present`` if it has the right size, and missing otherwise.
         """
         return self._call(asynchronous.AssetManager.state_of, asset)
 
@@ -150,12 +149,13 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def choose(
         self,
         ids: Collection[str] | None = None,
+        *,
         tags: Collection[str] | None = None,
         all: bool = False,
-        minimal: bool = False,
+        minimal: bool | None = None,
     ) -> tuple[Asset, ...]:
         """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset`."""
-        return self._call(asynchronous.AssetManager.choose, ids, tags, all, minimal)
+        return self._call(asynchronous.AssetManager.choose, ids, tags=tags, all=all, minimal=minimal)
 
     def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
         """Say what fetching these assets would take. Reads no file's bytes: one of the right size counts as present.
@@ -167,17 +167,21 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def sync(
         self,
         ids: Collection[str] | None = None,
+        *,
         tags: Collection[str] | None = None,
         all: bool = False,
-        minimal: bool = False,
+        minimal: bool | None = None,
         force: bool = False,
     ) -> SyncReport:
         """Make the chosen assets present and verified; without a choice, all required ones.
 
+        ``minimal``: the essential ones, in their small stand-ins where they have one; default is the manager's own
+        choice, and False means the full assets in any case. ``force``: fetch also what is there and valid.
+
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset` or `StaleManifest`.
         If they would not all fit on the disk nothing is fetched: each fails with one `DiskFull`, the group's cause.
         """
-        return self._run(asynchronous.AssetManager.sync, ids, tags, all, minimal, force)
+        return self._run(asynchronous.AssetManager.sync, ids, tags=tags, all=all, minimal=minimal, force=force)
 
     def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
         """`sync` for assets already chosen."""
@@ -231,7 +235,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._run(asynchronous.AssetManager.prune, dry_run=dry_run)
 
     def events(self) -> EventStream:
-        """Return a stream of every event from now on: a context manager and iterator."""
+        """Return a stream of every event from now on: a context manager and iterator.
+
+        Needs a running loop.
+        """
         return self._stream(asynchronous.AssetManager.events)
 
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:

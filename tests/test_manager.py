@@ -48,25 +48,6 @@ async def test_initialize_and_aclose(project: Project) -> None:
     await manager.aclose()
 
 
-@pytest.mark.shows("X9")
-def test_a_manager_outlives_its_loop(project: Project) -> None:
-    """One manager serves several runs of asyncio, as a module-level one must."""
-    manager = project.manager()
-
-    async def use(force: bool) -> Path:
-        try:
-            return await manager.download_asset("a", force=force)
-        finally:
-            await manager.aclose()
-
-    # The fixtures' loop is not running here; the server's is, in neither: so only what needs no network is done.
-    with pytest.raises(grym_fetch.MirrorsExhausted):
-        asyncio.run(use(force=True))
-    (project.assets / "models").mkdir(parents=True)
-    (project.assets / "models" / "a.bin").write_bytes(CONTENT)
-    assert asyncio.run(use(force=False)).is_file()
-
-
 async def test_callers_share_one_download(project: Project, server: AssetServer) -> None:
     """Many callers that want one asset at once cause one download, and all get its path."""
     async with project.manager() as manager:

@@ -315,6 +315,7 @@ def mock() -> MockAssetManager:
 VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
     ("AssetManager", "", "ValueError"): lambda: AssetManager(parallel=0, environ={}),
     ("Settings", "", "ValueError"): lambda: Settings(parallel=0),
+    ("Settings", "with_environment", "ValueError"): lambda: Settings().with_environment({"GRYM_FETCH_PARALLEL": "0"}),
     ("SegmentSizes", "", "ValueError"): lambda: SegmentSizes(piece=0),
     ("Manifest", "get", "UnknownAsset"): lambda: Manifest().get("a"),
     ("Manifest", "select", "UnknownAsset"): lambda: Manifest().select(["a"]),

@@ -22,15 +22,15 @@ from grym_fetch.runtime.bus import Subscription
 log = logging.getLogger("grym_fetch.events")
 
 DEFAULT_FILE = Path("logs") / "asset-manager.log"
-MAX_BYTES = 5 * 1024 * 1024
-BACKUPS = 5
+MAX_LOG_BYTES = 5 * 1024 * 1024
+MAX_OLD_LOGS = 5
 
 
 class SafeFormatter(logging.Formatter):
     """Escapes what a terminal or a log reader could take for more than text; tracebacks keep their lines, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format the record; a traceback that another formatter has left in it is made anew."""
+        """Format the record; a traceback that another formatter left in it is formatted again."""
         record.exc_text = None
         return super().format(record)
 
@@ -105,7 +105,7 @@ class LogSetup:
             self._root.addHandler(self._stderr)
 
     def add_file(self, root: Callable[[], Path]) -> None:
-        """Write to the log file too, if one is wanted. A file that cannot be opened is said so, and no more."""
+        """Write to the log file, too, if one is wanted. If it cannot be opened, warn and go without it."""
         if not self.wants_events:
             return
         from logging.handlers import RotatingFileHandler  # brings pickle and more along, for a file few ask for
@@ -113,7 +113,7 @@ class LogSetup:
         path = self._common.log_file or root() / DEFAULT_FILE
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handler = RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8")
+            handler = RotatingFileHandler(path, maxBytes=MAX_LOG_BYTES, backupCount=MAX_OLD_LOGS, encoding="utf-8")
         except OSError as error:
             self._root.warning("no log file %s: %s", path, os.strerror(error.errno or 0).lower())
             return

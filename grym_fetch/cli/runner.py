@@ -24,6 +24,7 @@ from grym_fetch.cli.logs import LogSetup, set_up_logging
 from grym_fetch.cli.options import Common
 from grym_fetch.core.errors import GrymFetchError, MirrorsExhausted, SyncFailed
 from grym_fetch.core.text import redact_text, safe_text
+from grym_fetch.core.variables import BadVariable
 from grym_fetch.display import Display, choose_display
 from grym_fetch.manager import AssetManager
 from grym_fetch.runtime.bus import Subscription
@@ -31,11 +32,11 @@ from grym_fetch.settings import Settings
 
 log = logging.getLogger(__name__)
 
-GRACE = 1.6
-"""Seconds after the first signal until the process ends itself."""
+GRACE_S = 1.6
+"""How long after the first signal the process ends itself."""
 
-MANY = 32
-"""With more connections than this, a usual limit of open files may be too low."""
+MANY_CONNECTIONS = 32
+"""With more than this, a usual limit of open files may be too low."""
 
 Body = Callable[[AssetManager], Awaitable[int]]
 
@@ -44,7 +45,7 @@ def run(common: Common, body: Body, *, settings: Settings | None = None, minimal
     """Run ``body`` with a manager and return the exit code. Prints errors; raises nothing but `SystemExit`."""
 
     def work(setup: LogSetup) -> int:
-        if settings is not None and settings.parallel > MANY:
+        if settings is not None and settings.parallel > MANY_CONNECTIONS:
             from grym_fetch.runtime.descriptors import raise_limit
 
             raise_limit()
@@ -73,6 +74,8 @@ def _told(common: Common, work: Callable[[LogSetup], int]) -> int:
     except GrymFetchError as error:
         print_error(error)
         return exit_codes.exit_code(error)
+    except BadVariable as error:
+        raise click.UsageError(str(error)) from error
     except (click.ClickException, click.Abort, streams.OutputLost):
         raise
     except Exception as error:
@@ -106,7 +109,7 @@ async def _main(common: Common, body: Body, settings: Settings | None, minimal: 
         if received:
             _end_now(received[0])
         received.append(number)
-        loop.call_later(GRACE, _end_now, number)
+        loop.call_later(GRACE_S, _end_now, number)
         work.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):

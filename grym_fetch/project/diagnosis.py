@@ -35,10 +35,12 @@ from grym_fetch.transfer.request import Requester
 
 Level = Literal["ok", "warn", "fail"]
 
-AT_ONCE = 4
-CLOCK_TOLERANCE = 300.0
-"""Seconds that this machine's clock may differ from the servers': signed addresses and certificates need no more."""
-CERTIFICATE_DAYS = 14
+MAX_PROBES = 4
+"""Asked at once."""
+CLOCK_TOLERANCE_S = 300.0
+"""How far this machine's clock may be off the servers': signed addresses and certificates need no more."""
+MIN_CERTIFICATE_DAYS = 14
+"""A certificate that ends sooner is a warning."""
 DIGEST_FIELDS = ("repr-digest", "content-digest", "digest", "x-goog-hash", "content-md5")
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
@@ -117,7 +119,7 @@ def _writable(name: str, folder: Path) -> Finding:
     shown = safe_text(str(folder), limit=1000)
     if os.path.lexists(folder):
         if not folder.is_dir():
-            return Finding("fail", "permissions", f"{name}: {shown} is no folder", "move it away")
+            return Finding("fail", "permissions", f"{name}: {shown} is not a folder", "move it away")
         if os.access(folder, os.W_OK | os.X_OK):
             return Finding("ok", "permissions", f"{name}: {shown} is writable")
         return Finding("fail", "permissions", f"{name}: {shown} is not writable", _own_it(folder))
@@ -125,8 +127,10 @@ def _writable(name: str, folder: Path) -> Finding:
     while not above.exists() and above != above.parent:
         above = above.parent
     if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
-        return Finding("ok", "permissions", f"{name}: {shown} is not there yet and can be made")
-    return Finding("fail", "permissions", f"{name}: {shown} cannot be made in {safe_text(str(above))}", _own_it(above))
+        return Finding("ok", "permissions", f"{name}: {shown} does not exist yet and can be created")
+    return Finding(
+        "fail", "permissions", f"{name}: {shown} cannot be created in {safe_text(str(above))}", _own_it(above)
+    )
 
 
 def _own_it(folder: Path) -> str:
@@ -140,7 +144,7 @@ def _state_findings(folder: Path) -> list[Finding]:
         return []
     shown = safe_text(str(folder), limit=1000)
     if not stat.S_ISDIR(figures.st_mode):
-        return [Finding("fail", "permissions", f"state folder: {shown} is no folder", "move it away")]
+        return [Finding("fail", "permissions", f"state folder: {shown} is not a folder", "move it away")]
     if figures.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
         advice = "run as the user it belongs to, or share the files through --external-assets-dir instead"
         return [Finding("warn", "permissions", f"state folder: {shown} belongs to another user", advice)]
@@ -187,7 +191,7 @@ async def origin_findings(
     transport = HttpTransport(connect_timeout=patience, stall_timeout=patience, user_agent=f"grym-fetch/{version}")
     logins = read_netrc(environ)
     prober = _Prober(transport, Requester(Credentials(environ, logins)), environ, logins, clock, patience)
-    places = asyncio.Semaphore(AT_ONCE)
+    places = asyncio.Semaphore(MAX_PROBES)
 
     async def probe(asset: Asset, number: int, url: str) -> _Probe:
         async with places:
@@ -224,7 +228,7 @@ def _clock_findings(offsets: Mapping[str, float]) -> list[Finding]:
     # The server that is nearest to us: a wrong clock here is wrong against all of them.
     host, offset = min(offsets.items(), key=lambda item: abs(item[1]))
     figures = {"offset_seconds": round(offset, 1)}
-    if abs(offset) <= CLOCK_TOLERANCE:
+    if abs(offset) <= CLOCK_TOLERANCE_S:
         return [Finding("ok", "clock", "this machine's clock agrees with the servers'", figures=figures)]
     way = "ahead of" if offset > 0 else "behind"
     what = f"this machine's clock is {abs(offset) / 60:.0f} minutes {way} that of {safe_text(host)}"
@@ -328,7 +332,7 @@ class _Prober:
             days = await self._certificate_days(final)
             figures |= {"tls": "verified", "certificate_days": days}
             parts.append("TLS verified" + (f", certificate good for {days} days" if days is not None else ""))
-            if days is not None and days < CERTIFICATE_DAYS:
+            if days is not None and days < MIN_CERTIFICATE_DAYS:
                 warning, advice = f"its certificate ends in {days} days", "tell whoever runs the server"
         elif not is_loopback(final):
             parts.append("no TLS")

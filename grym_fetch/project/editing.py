@@ -2,7 +2,7 @@
 
 Rules: an entry is written only once its file is in place and measured, and every measured one at once, so that an
 interruption loses no finished work and leaves no entry without its file. Bytes that came over plain http from
-somewhere else are never measured: that would make whatever arrived right for ever. Nothing of the user's is written
+somewhere else are never measured: that would make whatever arrived right forever. Nothing of the user's is written
 over: neither a file that is in the way nor an entry that somebody else has changed meanwhile.
 """
 
@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,6 +38,7 @@ from grym_fetch.core.errors import (
     UnsafePath,
 )
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event, RunFinished, RunStarted
+from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.manifest_text import ManifestText, Setting, entry_of
@@ -54,13 +55,12 @@ from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.engine.engine import Engine
 from grym_fetch.runtime.threads import WorkerThreads
-from grym_fetch.transfer.fetcher import content_fingerprint
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 30.0
-"""Seconds to wait for another process that changes the manifest."""
-POLL_SECONDS = 0.05
+LOCK_TIMEOUT_S = 30.0
+"""How long to wait for another process that changes the manifest."""
+POLL_INTERVAL_S = 0.05
 _SHA256 = Checksum.of(b"")
 """Stands for the algorithm that new checksums have."""
 
@@ -136,12 +136,41 @@ class Editor:
     def __exit__(self, *exc_info: object) -> None:
         self._threads.close()
 
-    # -- the manifest -----------------------------------------------------------------------------------------------
+    # -- adding and removing ----------------------------------------------------------------------------------------
+
+    async def add_asset(
+        self,
+        manifest: Manifest,
+        asset: Asset,
+        *,
+        fetch: bool,
+        file: Path | None,
+        before_fetch: Callable[[], Awaitable[None]],
+    ) -> ParsedManifest:
+        """Append an entry, measured if it is fetched or taken from ``file``; return the manifest that has it.
+
+        Raises `EditRefused` if it cannot be added; then nothing was fetched.
+        """
+        self.check_new(manifest, asset)
+        if file is not None:
+            asset = await self.take_in(asset, file)
+        elif fetch:
+            await before_fetch()
+            asset = await self.fetch(asset)
+        return await self._add(asset)
+
+    async def remove_asset(
+        self, manifest: Manifest, asset_id: str, *, delete_file: bool, on_change: Callable[[ParsedManifest], None]
+    ) -> tuple[Path, ...]:
+        """Drop an entry, and with ``delete_file`` its files; return those deleted. Raises `UnknownAsset`."""
+        asset = manifest.get(asset_id)
+        on_change(await self._remove(asset_id))
+        return await self._delete_files(asset) if delete_file else ()
 
     def check_new(self, manifest: Manifest, asset: Asset) -> None:
         """Raise `EditRefused` if this asset cannot be added: something is wrong with it, or its id or place is taken.
 
-        For before anything is fetched for it; `add` itself looks once more.
+        For before anything is fetched for it. When it is added, this is looked at once more.
         """
         data = json.dumps({"assets": [entry_of(asset)]}).encode()
         parse_manifest(data, safe_text(f"the new asset {asset.id}", limit=120))
@@ -159,18 +188,14 @@ class Editor:
         if problems:
             raise EditRefused(self._source, problems)
 
-    async def add(self, asset: Asset) -> ParsedManifest:
-        """Append an entry. Raises `EditRefused` if its id or place is taken."""
-
+    async def _add(self, asset: Asset) -> ParsedManifest:
         def change(text: ManifestText, manifest: Manifest) -> ManifestText:
             self.check_new(manifest, asset)
             return text.add(asset).touch(self._clock.wall(), insert=True)
 
         return await self._edit(change)
 
-    async def remove(self, asset_id: str) -> ParsedManifest:
-        """Drop an entry. Raises `UnknownAsset`."""
-
+    async def _remove(self, asset_id: str) -> ParsedManifest:
         def change(text: ManifestText, manifest: Manifest) -> ManifestText:
             return text.remove(manifest.assets.index(manifest.get(asset_id))).touch(self._clock.wall())
 
@@ -178,11 +203,11 @@ class Editor:
 
     async def _edit(self, change: Change) -> ParsedManifest:
         path = self._project.manifest_path
-        deadline = self._clock.monotonic() + PATIENCE
+        deadline = self._clock.monotonic() + LOCK_TIMEOUT_S
         while (parsed := await self._threads.compute(edit_manifest, path, change)) is None:
             if self._clock.monotonic() >= deadline:
                 raise Locked(self._source, "another process has been changing the manifest for too long")
-            await self._clock.sleep(POLL_SECONDS)
+            await self._clock.sleep(POLL_INTERVAL_S)
         return parsed
 
     # -- content ----------------------------------------------------------------------------------------------------
@@ -202,10 +227,10 @@ class Editor:
             raise EditRefused(self._source, [Problem(f"asset '{asset.id}'", "localPath", reason)])
         _refuse_bare_http(asset)
         async with self._fetching() as engine:
-            delivered = await engine.fetcher.fetch(_packed(asset), force=True)
-        fetched = delivered.fetched
+            result = await engine.fetcher.fetch(_packed(asset), force=True)
+        fetched = result.fetched
         assert fetched is not None, "what is forced is fetched"
-        self._engine.local_files.note_verified(delivered.path, fetched.checksum)
+        self._engine.local_files.note_verified(result.path, fetched.checksum)
         return replace(asset, checksum=fetched.checksum, size=fetched.size)
 
     async def take_in(self, asset: Asset, file: Path) -> Asset:
@@ -278,21 +303,35 @@ class Editor:
     # -- pinning ----------------------------------------------------------------------------------------------------
 
     async def pin(
-        self, assets: Collection[Asset], *, max_active_assets: int, on_change: Callable[[ParsedManifest], None]
+        self,
+        manifest: Manifest,
+        ids: Collection[str] | None,
+        *,
+        minimal: bool,
+        before_fetch: Callable[[], Awaitable[None]],
+        on_change: Callable[[ParsedManifest], None],
     ) -> PinReport:
-        """Write the checksum and size of these assets (or stand-ins) into the manifest, fetching those not there.
+        """Write the checksums and sizes that are missing into the manifest, fetching what is not there.
+
+        Of the assets named, or of all if ``ids`` is None, and of their stand-ins; with ``minimal`` of the stand-ins
+        only. Of an asset that is named its size is wanted as well.
 
         Raises `SyncFailed` if any of them failed; the other ones are pinned nevertheless.
         """
+        wanted = _to_pin(manifest, ids, minimal=minimal)
+        await before_fetch()
+        return await self._pin(wanted, on_change) if wanted else PinReport((), {})
+
+    async def _pin(self, assets: Collection[Asset], on_change: Callable[[ParsedManifest], None]) -> PinReport:
         began = self._clock.monotonic()
         self._emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
         pinned: list[Pinned] = []
         failed: dict[str, GrymFetchError] = {}
-        downloaded = 0
+        verified = unverified = downloaded = 0
         queue = iter(assets)
 
         async def pin_some(engine: Engine) -> None:
-            nonlocal downloaded
+            nonlocal verified, unverified, downloaded
             for asset in queue:
                 try:
                     measured = await self._find_or_fetch(asset, engine)
@@ -303,20 +342,23 @@ class Editor:
                     continue
                 self._engine.local_files.note_verified(measured.path, measured.checksum)
                 fetched = measured.downloaded is not None
+                # Nothing said what the bytes of an unpinned asset had to be: they are pinned, and not verified.
+                verified += fetched and asset.pinned
+                unverified += fetched and not asset.pinned
                 pinned.append(
                     Pinned(asset.id, measured.checksum, measured.size, measured.path, fetched, asset.is_stand_in)
                 )
 
         try:
             async with self._fetching() as engine, asyncio.TaskGroup() as group:
-                for _ in range(min(max_active_assets, len(assets))):
+                for _ in range(min(self._engine.max_active_assets, len(assets))):
                     group.create_task(pin_some(engine))
         finally:
-            fetched = sum(item.fetched for item in pinned)
             self._emit(
                 RunFinished(
-                    verified=fetched,
-                    reused=len(pinned) - fetched,
+                    verified=verified,
+                    unverified=unverified,
+                    reused=len(pinned) - verified - unverified,
                     failed=len(failed),
                     downloaded_bytes=downloaded,
                     seconds=round(self._clock.monotonic() - began, 3),
@@ -329,7 +371,8 @@ class Editor:
     async def _find_or_fetch(self, asset: Asset, engine: Engine) -> _Measured:
         try:
             if (present := await self._find(asset)) is not None:
-                self._emit(AssetReused(asset=asset.id, path=str(present.path)))
+                unverified = None if asset.pinned else True
+                self._emit(AssetReused(asset=asset.id, path=str(present.path), unverified=unverified))
                 return present
             if not asset.pinned:
                 _refuse_bare_http(asset)
@@ -337,11 +380,11 @@ class Editor:
             error.asset_id = error.asset_id or asset.id
             self._emit(AssetFailed(asset=asset.id, error=type(error).__name__, message=str(error)))
             raise
-        delivered = await engine.fetcher.fetch(_packed(asset))
-        if delivered.fetched is None:
-            return await self._measure(asset, delivered.path)
-        fetched = delivered.fetched
-        return _Measured(delivered.path, fetched.checksum, fetched.size, fetched.downloaded)
+        result = await engine.fetcher.fetch(_packed(asset))
+        if result.fetched is None:
+            return await self._measure(asset, result.path)
+        fetched = result.fetched
+        return _Measured(result.path, fetched.checksum, fetched.size, fetched.downloaded)
 
     async def _find(self, asset: Asset) -> _Measured | None:
         """The asset's file, measured, if there is one and nothing is known to be wrong with it."""
@@ -363,11 +406,11 @@ class Editor:
         try:
             async with self._writing:
                 if not mine.is_written:
-                    batch = list(self._records)
-                    on_change(await self._edit(partial(self._with_records, batch)))
-                    for record in batch:
+                    waiting = list(self._records)
+                    on_change(await self._edit(partial(self._with_records, waiting)))
+                    for record in waiting:
                         record.is_written = True
-                    del self._records[: len(batch)]
+                    del self._records[: len(waiting)]
         except BaseException:
             if not mine.is_written:
                 # The others are still in line, and write theirs themselves.
@@ -376,11 +419,11 @@ class Editor:
         if mine.error is not None:
             raise mine.error
 
-    def _with_records(self, batch: list[_Record], text: ManifestText, manifest: Manifest) -> ManifestText:
-        """The change for a batch. What was found for an entry that is another one by now is refused."""
+    def _with_records(self, records: list[_Record], text: ManifestText, manifest: Manifest) -> ManifestText:
+        """The change that writes these. What was found for an entry that is another one by now is refused."""
         numbers = {asset.id: number for number, asset in enumerate(manifest.assets)}
         settings = []
-        for record in batch:
+        for record in records:
             asset, found = record.asset, record.measured
             number = numbers.get(asset.id)
             entry = manifest.assets[number] if number is not None else None
@@ -398,7 +441,7 @@ class Editor:
 
     # -- leftovers --------------------------------------------------------------------------------------------------
 
-    async def delete_files(self, asset: Asset) -> tuple[Path, ...]:
+    async def _delete_files(self, asset: Asset) -> tuple[Path, ...]:
         """Delete the file of an asset and that of its stand-in from the assets folder; return what was there.
 
         What was unpacked from them goes as well, but for what somebody has changed or added.
@@ -418,6 +461,17 @@ class Editor:
                 key = StageKey(each.local_path, content_fingerprint(each))
                 wanted[key.path_key, key.content_key] = each.id
         return await self._threads.compute(partial(prune_folder, self._project.assets_dir, wanted, dry_run=dry_run))
+
+
+def _to_pin(manifest: Manifest, ids: Collection[str] | None, *, minimal: bool) -> list[Asset]:
+    """The assets and stand-ins that lack a checksum, or a size if they are named. Raises `UnknownAsset`."""
+    chosen = manifest.assets if ids is None else [manifest.get(each) for each in dict.fromkeys(ids)]
+    kinds = [kind for asset in chosen for kind in dict.fromkeys((asset, asset.stand_in()))]
+    return [
+        kind
+        for kind in kinds
+        if (kind.is_stand_in or not minimal) and (not kind.pinned or (ids is not None and kind.size is None))
+    ]
 
 
 def _is_about(entry: Asset, asset: Asset) -> bool:

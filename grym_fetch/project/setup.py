@@ -1,7 +1,7 @@
-"""Makes a project ready: its manifest, its folders, and what git is to ignore.
+"""Makes a project ready: its manifest, its folders, and what git ignores.
 
-Rules: each step says what it did, or that it was right already; a second run changes nothing. Nothing that is there is
-ever replaced: files are made where there are none, and lines are added to ``.gitignore``, never changed.
+Rules: each step says what it did, or that nothing was to be done; a second run changes nothing. Nothing that exists is
+ever replaced: missing files are created, and lines are added to ``.gitignore``, never changed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from grym_fetch.project.diagnosis import Finding, environment_findings, permissi
 
 State = Literal["ok", "done", "warn", "fail"]
 
-NEEDED_PYTHON = (3, 11)
+MIN_PYTHON = (3, 11)
 IGNORE = ".gitignore"
 _EXTERNAL_IGNORE = f"*\n!{IGNORE}\n!{MOVED_FILES}\n"
 
@@ -52,8 +52,8 @@ class Step:
 def system_steps(environ: Mapping[str, str]) -> Iterator[Step]:
     """Python and the network settings."""
     here = ".".join(map(str, sys.version_info[:3]))
-    needed = ".".join(map(str, NEEDED_PYTHON))
-    if sys.version_info[:2] >= NEEDED_PYTHON:
+    needed = ".".join(map(str, MIN_PYTHON))
+    if sys.version_info[:2] >= MIN_PYTHON:
         yield Step("ok", "python", f"Python {here}")
     else:
         yield Step("fail", "python", f"Python {here}", f"grym-fetch needs {needed} or later")
@@ -123,7 +123,7 @@ def git_steps(project: Project) -> Iterator[Step]:
         yield Step("ok", "git", f"{' and '.join(lines)} are ignored")
     if project.assets_dir.is_relative_to(repository) and (count := _tracked(repository, project.assets_dir)):
         folder = safe_text(project.assets_dir.relative_to(repository).as_posix())
-        what = f"{count} file{'s' if count != 1 else ''} in {folder} are tracked by git all the same"
+        what = f"git tracks {count} file{'s' if count != 1 else ''} in {folder} nevertheless"
         yield Step("warn", "git", what, f"git rm -r --cached {folder}, and commit")
 
 
@@ -139,7 +139,7 @@ def _made_folder(name: str, folder: Path) -> Step:
         with storage_errors(folder):
             folder.mkdir(parents=True)
     except StorageError as error:
-        return Step("fail", name, str(error), "make it by hand, or name another folder", is_storage=True)
+        return Step("fail", name, str(error), "create it by hand, or name another folder", is_storage=True)
     return Step("done", name, f"made {shown}")
 
 

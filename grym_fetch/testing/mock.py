@@ -141,6 +141,9 @@ class MockAssetManager(AssetManager):
         """A mock's manifest is always fresh."""
         return None
 
+    def _refuse_stale(self) -> None:
+        """A mock's manifest is always fresh."""
+
     async def _accept(self) -> None:
         """Leave no trace."""
 

@@ -29,7 +29,7 @@ from grym_fetch.core.events import (
     AssetVerified,
     AssetVerifying,
 )
-from grym_fetch.core.journal import address_hash
+from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.stage import StageKey
@@ -126,7 +126,8 @@ class Fetcher:
             log.warning("%s: the file there is wrong and will be replaced: %s", asset.id, found.error)
             return None
         await self._unpack(asset, found.path)
-        self._emit(AssetReused(asset=asset.id, path=str(found.path)))
+        unverified = None if asset.pinned else True
+        self._emit(AssetReused(asset=asset.id, path=str(found.path), unverified=unverified))
         return FetchResult(found.path, None)
 
     async def _unpack(self, asset: Asset, archive: Path) -> None:
@@ -168,11 +169,6 @@ class Fetcher:
             )
         )
         return FetchResult(fetched.path, fetched)
-
-
-def content_fingerprint(asset: Asset) -> str:
-    """What content is wanted. For an unpinned asset only its address says, and that may be a secret."""
-    return str(asset.checksum) if asset.checksum is not None else f"unpinned {address_hash(asset.url)}"
 
 
 def attempts_of(error: GrymFetchError) -> tuple[str, ...]:

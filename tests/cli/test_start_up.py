@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ FOREIGN = {
 }  # fmt: skip
 OURS = {
     f"grym_fetch.{name}"
-    for name in ("delivery", "diagnosis", "editing", "repo", "scheduler", "testing", "transfer", "backends.disk")
+    for name in ("project.diagnosis", "project.editing", "repo", "testing", "transfer", "disk.store", "net.client")
 }
 
 
@@ -45,6 +46,11 @@ def imported(run: str, root: Path) -> set[str]:
     )
     assert done.returncode == 0, done.stderr
     return set(done.stderr.splitlines()[-1].split())
+
+
+def test_what_is_looked_for_exists() -> None:
+    """A module that is renamed cannot slip through."""
+    assert all(importlib.util.find_spec(name) for name in OURS)
 
 
 def test_help_is_all_click(tmp_path: Path) -> None:

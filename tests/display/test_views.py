@@ -10,7 +10,7 @@ from grym_fetch.core import events
 from grym_fetch.display import choose_display
 from grym_fetch.display.live import LiveView
 from grym_fetch.display.loop import View, show
-from grym_fetch.display.plain import MOST_PENDING, PlainView
+from grym_fetch.display.plain import MAX_PENDING_LINES, PlainView
 from tests.display.scripted import Bus, Clock, FakeTerminal, draw_at_once, start
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -71,10 +71,10 @@ def test_lines_that_nobody_takes_are_bounded() -> None:
     """A stream that is stuck for long costs its oldest lines, and says how many."""
     stream = FakeTerminal(is_terminal=False)
     view = PlainView(stream)
-    drawn(view, *[PLANNED] * (MOST_PENDING + 7))
+    drawn(view, *[PLANNED] * (MAX_PENDING_LINES + 7))
     first, *others = stream.getvalue().splitlines()
     assert first == "(7 lines left out: they could not be written in time)"
-    assert len(others) == MOST_PENDING
+    assert len(others) == MAX_PENDING_LINES
 
 
 @pytest.mark.shows("U2")

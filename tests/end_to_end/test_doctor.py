@@ -181,7 +181,7 @@ def test_permissions(project: Project, server: AssetServer) -> None:
     project.assets.write_bytes(b"")
     done, findings = doctor(project)
     assert done.code == 1
-    assert "is no folder" in str(of(findings, "permissions")[0]["what"])
+    assert "is not a folder" in str(of(findings, "permissions")[0]["what"])
     project.assets.unlink()
     (project.assets / ".grym-fetch").mkdir(parents=True)
     (project.assets / ".grym-fetch").chmod(0o777)

@@ -45,7 +45,7 @@ def test_adding_new_assets(tmp_path: Path, server: AssetServer) -> None:
         "--asset-version", "2.0",
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert "made" in done.err
+    assert "created" in done.err
     assert file.sha256 in done.out
     assert entry_of(tmp_path, "wav2vec2-base") == {
         "id": "wav2vec2-base", "name": "Wav2Vec2", "description": "Features", "url": file.url,
@@ -110,7 +110,7 @@ def test_wrong_usage_of_add(project: Project, server: AssetServer) -> None:
         ((server.url("/"),), "--local-path"),
         (("https://me:s3cret@h.example/a.bin",), "GRYM_FETCH_TOKEN"),
         (("missing.bin", "--url", url), "no file"),
-        ((".", "--url", url), "no file"),
+        ((".", "--url", url), "not a file"),
         ((url, "--url", url), "--fallback-url"),
         (("ftp://h.example/a.bin",), "url"),
     ]
@@ -200,8 +200,8 @@ def test_prune(project: Project, server: AssetServer) -> None:
     content = seeded_bytes(12_000_000, seed=33)
     file = server.add("/slow.bin", content, faults=[Throttle(3_000_000), Hold(Gate(), at=len(content) - 1)])
     project.add("slow", [file.url], content)
-    with Running(project.root, "sync", "slow", "--json") as running:
-        running.until_bytes(5_000_000)
+    with Running(project.root, "sync", "slow", "--json", "--parallel", "1", "--stall-timeout", "600") as running:
+        running.until_bytes(4_000_000)
         under_way = run(project.root, "prune", "--json")
         assert last(under_way) == {"bytes": 0, "in_use": 1, "dry_run": False}
         running.send(signal.SIGKILL)

@@ -148,7 +148,7 @@ def test_files_that_git_tracks(project: Project) -> None:
     subprocess.run(["git", "add", "--force", "assets"], cwd=project.root, check=True)
     done = run(project.root, "setup", "--skip-assets")
     assert done.code == 0
-    assert "warn  git: 1 file in assets are tracked" in done.out
+    assert "warn  git: git tracks 1 file in assets nevertheless" in done.out
     assert "git rm -r --cached assets" in done.out
 
 

@@ -306,10 +306,16 @@ def test_the_methods_of_the_manager_are_documented_and_exist() -> None:
     ],
 )
 def test_the_fields_of_values_are_documented(kind: type[DataclassInstance], heading: str) -> None:
-    """The table of a value has its fields, in their order."""
+    """The table of a value has its fields and then its properties, in their order."""
     fields = [field.name for field in dataclasses.fields(kind)]
+    fields += [each for each, what in vars(kind).items() if isinstance(what, property)]
     table = [row for row in first_cells(section(read("docs/python-api.md"), heading)) if row != kind.__name__]
     assert table == fields
+
+
+def test_the_states_of_an_asset_are_documented() -> None:
+    """The table of states has each of them, and no other."""
+    assert first_cells(section(read("docs/python-api.md"), "AssetState")) == list(reports.AssetState)
 
 
 @pytest.mark.parametrize("block", all_blocks("python"), ids=str)

@@ -30,10 +30,10 @@ ORDER: dict[str, list[set[str]]] = {
     "core": [
         {"text"},
         {"errors", "validation"},
-        {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines"},
+        {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines", "variables"},
         {"http", "addresses", "manifest_values", "archives"},
         {"manifest", "manifest_schema", "journal", "segments", "policy"},
-        {"origins", "manifest_plain", "manifest_text", "world"},
+        {"origins", "manifest_plain", "manifest_text", "world", "fingerprint"},
         {"manifest_parser"},
     ],
     "net": [{"settings", "errors", "tls", "credentials"}, {"plain", "session"}, {"client"}],
@@ -61,8 +61,8 @@ ORDER: dict[str, list[set[str]]] = {
         {"identify", "history"},
         {"clean", "restore"},
     ],
-    "engine": [{"engine", "reports"}, {"coordinator"}],
-    "project": [{"diagnosis", "editing"}, {"setup"}],
+    "engine": [{"engine", "reports"}, {"checking", "coordinator"}],
+    "project": [{"diagnosis", "editing", "freshness"}, {"setup"}],
     "testing": [
         {"content"},
         {"answers"},

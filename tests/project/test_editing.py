@@ -44,23 +44,22 @@ async def test_a_cancellation_while_another_one_has_just_written_is_a_cancellati
         path = project.add(name, [url], CONTENT, pinned=False, size=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(CONTENT)
-    async with project.manager() as manager:
-        with manager._editor() as editor:
-            assets = [manager.manifest.get(name) for name in ("b", "c")]
-            found = [await editor._measure(asset, project.assets / asset.local_path) for asset in assets]
+    async with project.manager() as manager, manager._editing() as editor:
+        assets = [manager.manifest.get(name) for name in ("b", "c")]
+        found = [await editor._measure(asset, project.assets / asset.local_path) for asset in assets]
 
-            def has_written(_: object) -> None:
-                asyncio.get_running_loop().call_soon(second.cancel)
+        def has_written(_: object) -> None:
+            asyncio.get_running_loop().call_soon(second.cancel)
 
-            async with editor._writing:
-                first, second = (
-                    asyncio.create_task(editor._record(asset, measured, has_written))
-                    for asset, measured in zip(assets, found, strict=True)
-                )
-                await asyncio.sleep(0)
-            await first
-            with pytest.raises(asyncio.CancelledError):
-                await second
+        async with editor._writing:
+            first, second = (
+                asyncio.create_task(editor._record(asset, measured, has_written))
+                for asset, measured in zip(assets, found, strict=True)
+            )
+            await asyncio.sleep(0)
+        await first
+        with pytest.raises(asyncio.CancelledError):
+            await second
     assert entries(project)["b"]["checksum"] == entries(project)["c"]["checksum"] == Checksum.of(CONTENT).hexdigest
 
 
@@ -281,7 +280,7 @@ async def test_pin_fetches_what_is_not_there(project: Project, server: AssetServ
         recorder = Recorder(manager)
         [pinned] = (await manager.pin()).pinned
         recorder.check()
-        assert [event["verified"] for event in recorder.of("run_finished")] == [1]
+        assert [(event["verified"], event["unverified"]) for event in recorder.of("run_finished")] == [(0, 1)]
         assert (pinned.id, pinned.checksum, pinned.size, pinned.fetched) == ("u", Checksum.of(CONTENT), 307200, True)
         requests = len(server.stats.requests)
         assert manager.state_of(manager.manifest.get("u")) == "verified"
