@@ -76,6 +76,17 @@ def unhandled() -> Iterator[list[logging.LogRecord]]:
     assert not handler.records, "\n\n".join(map(logging.Formatter().format, handler.records))
 
 
+@pytest.fixture(autouse=True)
+def _logger_as_it_was() -> Iterator[None]:
+    """Put our logger back: a command that runs in this process sets it up as if the process were its own."""
+    logger = logging.getLogger("grym_fetch")
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+    logger.propagate = propagate
+
+
 def pytest_collection_finish() -> None:
     """Thousands of collected tests live to the end: the garbage collector need not look at them again and again."""
     gc.collect()
