@@ -31,6 +31,7 @@ from grym_fetch.core.errors import ManifestError, PolicyRefused, UnsafeArchive
 from grym_fetch.core.http import Asked, Partial, ResponseHead, Whole, judge, parse_retry_after
 from grym_fetch.core.journal import JournalEncoder, Piece, read_journal
 from grym_fetch.core.manifest_parser import parse_manifest
+from grym_fetch.core.manifest_schema import MANIFEST
 from grym_fetch.core.manifest_text import ManifestText
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
@@ -89,6 +90,7 @@ def manifest(data: bytes) -> None:
     again = parse_manifest(ManifestText.read(data).touch(0.0).encode(), "m").manifest
     assert again.assets == parsed.assets
     assert (again.version, again.expires) == (parsed.version, parsed.expires)
+    assert parse_manifest(json.dumps(MANIFEST.write(parsed)).encode(), "m").manifest == parsed
 
 
 def local_path(data: bytes) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import GrymFetchError, StorageError
+from grym_fetch.core.world import Threads
 from grym_fetch.disk.folders import (
     NEW_FILE,
     close_each,
@@ -35,7 +36,6 @@ from grym_fetch.disk.folders import (
 from grym_fetch.disk.owner import Owner, is_left_behind
 from grym_fetch.disk.verified import FileSignature, VerifiedFile
 from grym_fetch.runtime.descriptors import spare_descriptors
-from grym_fetch.runtime.threads import WorkerThreads
 
 PATH_KEY, CONTENT_KEY = "0" * 24, "0" * 16
 """Stand in the names of the folder and of the lock, which for one asset have the hashes of its place and content."""
@@ -62,7 +62,7 @@ class SmallFileWriter:
     """
 
     def __init__(
-        self, assets_dir: Path, state_dir: Path, threads: WorkerThreads, flushed_folders: set[tuple[str, ...]]
+        self, assets_dir: Path, state_dir: Path, threads: Threads, flushed_folders: set[tuple[str, ...]]
     ) -> None:
         self._assets_dir = assets_dir
         self._stage_dir = state_dir / "stage"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from grym_fetch.core.errors import GrymFetchError, Refused
+from grym_fetch.core.errors import GrymFetchError
+from grym_fetch.core.errors import RepositoryError as Refused
 
 __all__ = ["NotMoved", "Refused"]
 

@@ -147,7 +147,7 @@ def folder() -> Iterator[Path]:
 def record(story: Story, project: Project) -> Recording:
     """Run a story and note what it asked of the disk."""
     world = SmallWorld(story.contents)
-    with world.in_place(), recording(project.root) as recorder:
+    with recording(project.root) as recorder:
         asyncio.run(story.run(project, world))  # type: ignore[arg-type]  # a coroutine, each of them
     for path, content in story.wanted.items():
         assert (project.root / path).read_bytes() == content
@@ -174,10 +174,10 @@ def check_finals(story: Story, tree: Tree, told: set[str], old: Tree) -> None:
         assert there == content or path not in told, "somebody was told of it, and it is gone"
 
 
-async def prove(project: Project, story: Story) -> int:
+async def prove(project: Project, story: Story, world: SmallWorld) -> int:
     """How many bytes the real reader finds on the stages and can prove; each of them is what an origin gave."""
     proved = 0
-    store = DiskStore(project.assets)
+    store = DiskStore(project.assets, make_threads=world.threads)
     await store.prepare()
     for entry in project.entries:
         path, checksum = str(entry["localPath"]), str(entry.get("checksum", ""))
@@ -195,17 +195,16 @@ async def prove(project: Project, story: Story) -> int:
 async def recover(project: Project, story: Story, tree: Tree) -> None:
     """Start again on what is left."""
     world = SmallWorld(story.contents)
-    with world.in_place():
-        to_fetch = {path: content for path, content in story.wanted.items() if tree.get(path) != content}
-        proved = await prove(project, story) if story.pinned else 0
-        await world.sync(project, allow_unpinned=True)
-        for path, content in story.wanted.items():
-            assert (project.root / path).read_bytes() == content
-        if len(to_fetch) == len(story.wanted) == len(story.contents):
-            missing = sum(map(len, to_fetch.values())) - proved
-            assert world.sent == missing or (world.sent < missing and not story.pinned), "fetched again, or not at all"
-            # A cut in the midst of removing a stage may leave it with nothing on it.
-            assert not [stage for stage in project.staged() if (stage / "part").exists()]
+    to_fetch = {path: content for path, content in story.wanted.items() if tree.get(path) != content}
+    proved = await prove(project, story, world) if story.pinned else 0
+    await world.sync(project, allow_unpinned=True)
+    for path, content in story.wanted.items():
+        assert (project.root / path).read_bytes() == content
+    if len(to_fetch) == len(story.wanted) == len(story.contents):
+        missing = sum(map(len, to_fetch.values())) - proved
+        assert world.sent == missing or (world.sent < missing and not story.pinned), "fetched again, or not at all"
+        # A cut in the midst of removing a stage may leave it with nothing on it.
+        assert not [stage for stage in project.staged() if (stage / "part").exists()]
 
 
 def left_in(root: Path, story: Story, tree: Tree) -> Project:

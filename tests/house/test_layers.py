@@ -14,7 +14,7 @@ PACKAGE = ROOT / "grym_fetch"
 LAYERS: list[set[str]] = [
     {"_version"},
     {"core"},
-    {"errors", "manifest", "settings"},
+    {"errors", "manifest", "settings", "transport"},
     {"net", "runtime"},
     {"disk", "display"},
     {"transfer", "archive", "repo"},
@@ -30,13 +30,18 @@ ORDER: dict[str, list[set[str]]] = {
     "core": [
         {"text"},
         {"errors", "validation"},
-        {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines", "variables"},
-        {"http", "addresses", "manifest_values", "archives"},
-        {"manifest", "manifest_schema", "journal", "segments", "policy"},
-        {"origins", "manifest_plain", "manifest_text", "world", "fingerprint"},
-        {"manifest_parser"},
+        {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines", "variables", "schema"},
+        {"http", "addresses", "manifest_values", "archives", "strict_json"},
+        {"manifest", "journal", "segments", "policy"},
+        {"origins", "manifest_schema", "world", "fingerprint"},
+        {"manifest_text", "manifest_parser"},
     ],
-    "net": [{"settings", "errors", "tls", "credentials"}, {"plain", "session"}, {"client"}],
+    "net": [
+        {"settings", "errors", "tls", "credentials", "states", "parser"},
+        {"wire"},
+        {"plain", "session"},
+        {"client"},
+    ],
     "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads", "bus"}, {"loop_thread"}],
     "disk": [
         {"folders", "owner", "repository", "moved_files"},
@@ -61,7 +66,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"identify", "history"},
         {"clean", "restore"},
     ],
-    "engine": [{"engine", "reports"}, {"checking", "coordinator"}],
+    "engine": [{"engine", "protocol", "reports"}, {"checking", "coordinator"}],
     "project": [{"diagnosis", "editing", "freshness"}, {"setup"}],
     "testing": [
         {"content"},

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.core.errors import BadResponse, ConnectionLost, GrymFetchError, PolicyRefused, Stalled
-from grym_fetch.net.plain import MAX_HEAD, PlainConnection, PlainResponse
+from grym_fetch.net.parser import MAX_HEAD_BYTES
+from grym_fetch.net.plain import PlainConnection, PlainResponse
 from grym_fetch.net.settings import HttpSettings
 from tests.support.fakes import read_some
 from tests.support.properties import examples
@@ -141,7 +142,7 @@ async def test_interim_responses_are_passed_over() -> None:
     "portion",
     [
         b"HTTP/1.1 100 Continue\r\n\r\n" * 100,
-        HEAD + b"X: " + b"x" * MAX_HEAD,
+        HEAD + b"X: " + b"x" * MAX_HEAD_BYTES,
         HEAD + b"X: y\r\n" * 10_000,
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"Trailer: t\r\n" * 1000,
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"extension" * 1000,

@@ -27,7 +27,7 @@ _ALL: tuple[GrymFetchError, ...] = (
     errors.UnknownAsset("modle", ["model", "mode"]),
     errors.UnpinnedAsset("model"),
     errors.AssetMissing("model", "not on disk"),
-    errors.Refused("this is a folder"),
+    errors.RepositoryError("this is a folder"),
     errors.TransferError(URL, "failed"),
     errors.ConnectFailed(URL, "refused"),
     errors.CertificateRejected(URL, "expired"),

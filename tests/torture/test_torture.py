@@ -136,9 +136,8 @@ async def attempt(project: Project, contents: Contents, rules: Rules, failure: F
             await manager.sync()
 
     world.gate = gate
-    with world.in_place():
-        run: asyncio.Task[object] = asyncio.get_running_loop().create_task(fetch())
-        _, hanging = await asyncio.wait([run], timeout=DEADLINE)
+    run: asyncio.Task[object] = asyncio.get_running_loop().create_task(fetch())
+    _, hanging = await asyncio.wait([run], timeout=DEADLINE)
     assert not hanging, "it hangs"
     error = None if run.cancelled() else run.exception()
     assert error is None or isinstance(error, GrymFetchError) or failure is a_bug, "an error that is none of ours"

@@ -14,6 +14,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.disk.locks import FileLock
+from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.small_files import SmallFileWriter
 from grym_fetch.errors import UnsafePath
 from grym_fetch.runtime.threads import WorkerThreads
@@ -313,8 +314,7 @@ async def test_what_a_dead_process_left_is_cleared_away(server: AssetServer, pro
     fill(project, server, 12)
     async with project.manager() as manager:
         await manager.sync(ids=["a0"])
-        owner = manager._ready().engine.store._owner
-        name = f"{'0' * 24}.{'0' * 16}.999999999-1-{owner.boot}.00000000"
+        name = f"{'0' * 24}.{'0' * 16}.999999999-1-{Owner.this().boot}.00000000"
         left = project.assets / ".grym-fetch" / "stage" / name
         left.mkdir()
         (left / "3").write_bytes(b"half")
