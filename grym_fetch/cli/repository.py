@@ -161,7 +161,7 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
     before it takes its place; then its placeholder is removed.
     """
     from grym_fetch.cli.settings import settings_from
-    from grym_fetch.core.errors import ManifestMissing
+    from grym_fetch.core.errors import ForeignManifest, ManifestMissing
     from grym_fetch.disk.project import find_project
     from grym_fetch.manager import AssetManager
     from grym_fetch.repo.restore import Restorer, fetch_from
@@ -187,7 +187,7 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
 
     try:
         find_project(config=common.config, environ=os.environ, cwd=Path.cwd())
-    except ManifestMissing as error:
+    except (ForeignManifest, ManifestMissing) as error:
         if common.config:
             raise click.UsageError(str(error)) from None
         return _run(common, without_manager)
@@ -233,14 +233,14 @@ def _refusing(body: Callable[[Any], Awaitable[int]]) -> Callable[[Any], Awaitabl
 
 def _external_dir(common: Common, root: Path) -> Path:
     """The folder that was named, else the one of the project, else ``assets`` beside the repository."""
-    from grym_fetch.core.errors import ManifestMissing
+    from grym_fetch.core.errors import ForeignManifest, ManifestMissing
     from grym_fetch.disk.project import find_project
 
     if common.external_assets_dir:
         return Path.cwd() / Path(common.external_assets_dir).expanduser()
     try:
         return find_project(config=common.config, environ=os.environ, cwd=root).external_dir
-    except ManifestMissing:
+    except (ForeignManifest, ManifestMissing):
         return root.parent / "assets"
 
 

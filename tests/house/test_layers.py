@@ -40,8 +40,9 @@ ORDER: dict[str, list[set[str]]] = {
     "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads", "bus"}, {"loop_thread"}],
     "disk": [
         {"folders", "owner", "repository", "moved_files"},
-        {"atomic", "locks", "project"},
-        {"stage", "verified", "rollback"},
+        {"atomic", "locks", "state"},
+        {"verified", "rollback", "log_file", "project"},
+        {"stage"},
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
     ],
