@@ -133,6 +133,11 @@ class StateFolder:
                 if not create and not earlier:
                     raise
                 own = _open_or_make(top, name, create=True)
+            except PermissionError:
+                owner = os.stat(name, dir_fd=top, follow_symlinks=False).st_uid
+                if owner != os.geteuid():
+                    raise self._not_ours(owner) from None
+                raise
             try:
                 self._judge(own)
                 for each in earlier:
@@ -148,11 +153,14 @@ class StateFolder:
         """Raise `UnsafePath` unless a folder is this user's; see that nobody else may enter it."""
         figures = os.fstat(own)
         if not is_ours(own):
-            reason = f"belongs to {user_name(figures.st_uid)}, so nothing in it is used; remove it"
-            raise UnsafePath(safe_text(str(self.own)), reason)
+            raise self._not_ours(figures.st_uid)
         if figures.st_mode & 0o077:
             with suppress(OSError):  # a file system without modes
                 os.fchmod(own, 0o700)
+
+    def _not_ours(self, owner: int) -> UnsafePath:
+        reason = f"the folder of this user's state belongs to {user_name(owner)}, so nothing in it is used; remove it"
+        return UnsafePath(safe_text(str(self.own)), reason)
 
     def _share(self, folder: int) -> None:
         """Give a folder of ours the mode of the assets folder, and the sticky bit where others may write."""
@@ -192,7 +200,7 @@ class StateFolder:
         if figures.st_uid == os.geteuid():
             return ""
         who = user_name(figures.st_uid)
-        mode = stat.S_IMODE(figures.st_mode)
+        mode = figures.st_mode & 0o777
         return (
             f"this folder belongs to {who} (mode {mode:o}), and this user may not write there. To share "
             f"{safe_text(str(self.assets_dir))}, make it writable for both (chmod g+ws) and let {who} run "

@@ -10,6 +10,9 @@ from typing import TypeVar
 
 import pytest
 
+from grym_fetch.disk.owner import Owner
+from grym_fetch.disk.state import user_name
+
 T = TypeVar("T")
 
 TEAM = 20000
@@ -21,6 +24,9 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 def as_user(user: int, act: Callable[[], T], *, umask: int = 0o002, groups: tuple[int, ...] = (TEAM,)) -> T:
     """Return what ``act`` returns when this user calls it. Whatever it raises fails the test."""
+    # The child may not be able to read the interpreter's own files: what is loaded on first use is loaded here.
+    Owner.this()
+    user_name(user)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -31,7 +37,7 @@ def as_user(user: int, act: Callable[[], T], *, umask: int = 0o002, groups: tupl
             os.setresuid(user, user, user)
             os.umask(umask)
             result = (True, act())
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - it is raised again in the parent
             result = (False, traceback.format_exc())
         with open(writer, "wb") as file:
             file.write(pickle.dumps(result))
