@@ -349,9 +349,9 @@ async def test_losing_the_race_for_a_stage_is_no_failure(store: DiskStore, monke
     leave(store, dead_owner().encode())
     real = os.rename
 
-    def rename(source: str, target: Path) -> None:
-        real(source, Path(source).with_name("faster"))
-        real(source, target)
+    def rename(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        real(source, "faster", src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        real(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     monkeypatch.setattr(os, "rename", rename)
     stage = await store.open_stage(KEY, exclusive=False)
@@ -751,8 +751,8 @@ class Recorder:
         def noting_rename(
             source: str | Path, target: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
         ) -> None:
-            folder = os.readlink(f"/proc/self/fd/{dst_dir_fd}")
-            self.calls.append(("rename", self._shown(str(source)), self._shown(f"{folder}/{target}")))
+            before, after = (os.readlink(f"/proc/self/fd/{folder}") for folder in (src_dir_fd, dst_dir_fd))
+            self.calls.append(("rename", self._shown(f"{before}/{source}"), self._shown(f"{after}/{target}")))
             rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
         patch.setattr(os, "fsync", noting_fsync)
@@ -967,7 +967,7 @@ def far_away(patch: pytest.MonkeyPatch) -> Iterator[None]:
     def rename(
         source: str | Path, target: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
     ) -> None:
-        if src_dir_fd is None:
+        if src_dir_fd != dst_dir_fd:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         real(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
