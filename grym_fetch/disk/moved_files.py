@@ -7,6 +7,8 @@ entry that it needs: who looks for a content asks for less than who brings a fil
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +79,10 @@ def read_document(path: Path) -> tuple[dict[str, object], list[object]] | None:
     Raises `ValueError` for any other content, whose message says what is wrong, and ``OSError``.
     """
     try:
-        with open(path, "rb") as file:
+        # Whoever may write to the external folder, nobody makes us wait for a pipe in the record's place.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("it is not a file")
             data = file.read(MAX_RECORD_BYTES + 1)
     except FileNotFoundError:
         return None

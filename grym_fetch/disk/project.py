@@ -79,7 +79,7 @@ def _resolved(cwd: Path, text: str | Path) -> Path:
 def _search(cwd: Path) -> Path | None:
     for folder in (cwd, *cwd.parents):
         for candidate in CANDIDATES:
-            if (folder / candidate).is_file():
+            if os.path.isfile(folder / candidate):  # unlike Path.is_file, never raises
                 return folder / candidate
         if is_repository_root(folder):
             return None

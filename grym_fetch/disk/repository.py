@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
 def is_repository_root(folder: Path) -> bool:
     """Whether a git repository begins here."""
-    return (folder / ".git").exists()
+    return os.path.exists(folder / ".git")  # unlike Path.exists, never raises
 
 
 def repository_root(folder: Path) -> Path | None:

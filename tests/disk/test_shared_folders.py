@@ -17,6 +17,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import GrymFetchError, NotWritable, StorageError, UnsafePath
 from grym_fetch.disk import state as state_module
 from grym_fetch.disk.local_files import hash_file
+from grym_fetch.disk.moved_files import read_document
 from grym_fetch.disk.prune import prune
 from grym_fetch.disk.rollback import RollbackGuard
 from grym_fetch.disk.state import StateFolder, read_state
@@ -75,7 +76,7 @@ def caught(act: Callable[[], object]) -> str:
 
 
 @needs_root
-@pytest.mark.shows("S17")
+@pytest.mark.shows("S20")
 @pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
 def test_two_users_share_one_folder(shared: Path, umask: int) -> None:
     """Both fetch into it, whatever their umask; each has a private folder for stages, and only the locks are common."""
@@ -107,7 +108,7 @@ def test_a_lock_excludes_another_user_and_outlives_nobody(shared: Path) -> None:
 
 
 @needs_root
-@pytest.mark.shows("S17")
+@pytest.mark.shows("S20")
 def test_nobody_believes_what_another_has_verified(shared: Path) -> None:
     """A log that another user has put in one's place vouches for nothing, and nothing is written to it."""
     (shared / "a.bin").write_bytes(b"evil")
@@ -241,7 +242,7 @@ def test_a_folder_that_is_swapped_while_unpacking_stays_the_one_that_was_opened(
 
 
 @pytest.mark.parametrize("swap", [True, False], ids=["swapped", "written to"])
-@pytest.mark.shows("S17")
+@pytest.mark.shows("S20")
 def test_a_file_that_is_changed_right_after_its_rename_is_not_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: bool
 ) -> None:
@@ -281,7 +282,7 @@ READERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.shows("S17")
+@pytest.mark.shows("S20")
 def test_a_pipe_holds_nobody_up(tmp_path: Path, reader: str) -> None:
     """FIFOs in the place of every file and folder of ours: each reader ends at once and believes nothing."""
     state = StateFolder(tmp_path)
@@ -305,6 +306,13 @@ def test_a_pipe_in_the_place_of_an_asset_is_not_waited_for(tmp_path: Path) -> No
     os.mkfifo(tmp_path / "a")
     with pytest.raises(UnsafePath, match="not a file"):
         hash_file(tmp_path / "a", CHECKSUM.new_hasher(), lambda _: True)
+
+
+def test_a_pipe_in_the_place_of_the_record_of_moved_files_is_not_waited_for(tmp_path: Path) -> None:
+    """The external folder may be anybody's: its record is read if it is a file."""
+    os.mkfifo(tmp_path / "asset-manifest.json")
+    with pytest.raises(ValueError, match="not a file"):
+        read_document(tmp_path / "asset-manifest.json")
 
 
 def test_a_state_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
