@@ -28,10 +28,11 @@ from grym_fetch.archive.tree import decode_record
 from grym_fetch.core.addresses import follow_redirect, forbidden_reason, parse_address
 from grym_fetch.core.archives import ArchiveKind, Census, Limits
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import ManifestError, PolicyRefused, UnsafeArchive
+from grym_fetch.core.errors import ManifestError, PolicyRefused, RepositoryError, UnsafeArchive
 from grym_fetch.core.http import Asked, Partial, ResponseHead, Whole, judge, parse_retry_after
 from grym_fetch.core.journal import JournalEncoder, Piece, read_journal
 from grym_fetch.core.manifest_parser import parse_manifest
+from grym_fetch.core.manifest_schema import MANIFEST
 from grym_fetch.core.manifest_text import ManifestText
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
@@ -41,9 +42,8 @@ from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.rollback import decode_version, encode_version
 from grym_fetch.disk.state import read_state
 from grym_fetch.disk.verified import decode_entry
-from grym_fetch.repo.errors import Refused
 from grym_fetch.repo.placeholder import Placeholder
-from grym_fetch.repo.record import Record
+from grym_fetch.repo.record import MovedFiles
 from grym_fetch.runtime.threads import WorkerThreads
 
 DIGEST = "0" * 64
@@ -92,6 +92,7 @@ def manifest(data: bytes) -> None:
     again = parse_manifest(ManifestText.read(data).touch(0.0).encode(), "m").manifest
     assert again.assets == parsed.assets
     assert (again.version, again.expires) == (parsed.version, parsed.expires)
+    assert parse_manifest(json.dumps(MANIFEST.write(parsed)).encode(), "m").manifest == parsed
 
 
 def local_path(data: bytes) -> None:
@@ -119,11 +120,11 @@ def record_of_moves(data: bytes) -> None:
     path = folder() / "asset-manifest.json"
     path.write_bytes(data)
     try:
-        for moved in Record(folder()).files:
+        for moved in MovedFiles(folder()).files:
             assert stays_inside(moved.original_path)
             assert stays_inside(moved.storage_path)
             assert ".git" not in moved.original_path.casefold().split("/")
-    except Refused:
+    except RepositoryError:
         pass
     threads = WorkerThreads("fuzz", 1)
     try:

@@ -28,7 +28,7 @@ from pathlib import Path
 from grym_fetch import manager as asynchronous
 from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset, Manifest
-from grym_fetch.core.world import Clock
+from grym_fetch.core.world import Clock, Transport
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport
@@ -57,6 +57,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         minimal: bool | None = None,
         allow_stale: bool | None = None,
         settings: Settings | None = None,
+        transport: Transport | None = None,
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -70,6 +71,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
                 minimal=minimal,
                 allow_stale=allow_stale,
                 settings=settings,
+                transport=transport,
                 environ=dict(os.environ if environ is None else environ),
                 clock=clock,
             )
@@ -193,8 +195,8 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         ``path`` is the file's own, its placeholder's, or its id. The file comes from the external folder, else by
         download if an asset has its checksum. ``force``: also in the place of a file with other content.
 
-        Raises `Refused` if nothing was moved that goes by this name, `AssetMissing`, `IntegrityError`, `StorageError`,
-        or what `download_asset` raises.
+        Raises `RepositoryError` if no such file was moved, `AssetMissing`, `IntegrityError`, `StorageError`, or what
+        `download_asset` raises.
         """
         return self._run(asynchronous.AssetManager.restore_asset, path, force=force)
 

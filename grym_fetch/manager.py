@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -24,15 +24,17 @@ from grym_fetch.disk.project import Project, find_project, load_manifest, read_m
 from grym_fetch.engine import checking
 from grym_fetch.engine.coordinator import Coordinator
 from grym_fetch.engine.engine import Engine
+from grym_fetch.engine.protocol import AssetEngine
 from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, ProgressTracker, SyncPlan, SyncReport
 from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.runtime.bus import EventBus, Subscription, is_coroutine_callable
 from grym_fetch.runtime.clock import SystemClock
+from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
 
 if TYPE_CHECKING:
     # What fetches and what edits is imported when it is needed: see the engine.
-    from grym_fetch.core.world import Clock
+    from grym_fetch.core.world import Clock, ThreadPools, Transport
     from grym_fetch.disk.prune import PruneReport
     from grym_fetch.project.editing import Editor, PinReport
 
@@ -69,6 +71,7 @@ class AssetManager:
         minimal: use the small stand-ins of assets that have one.
         allow_stale: also use a manifest that has expired, or is older than the one used before.
         settings: any other choice, see `Settings`; ``parallel`` and ``allow_stale`` above win if given.
+        transport: another way to the network, see `grym_fetch.transport`. The manager owns it: `aclose` closes it.
         environ, clock: for tests; default the process's environment and the system's clock.
 
     Raises `ValueError` for a value that makes no sense, naming it and what is allowed.
@@ -91,11 +94,14 @@ class AssetManager:
         minimal: bool | None = None,
         allow_stale: bool | None = None,
         settings: Settings | None = None,
+        transport: Transport | None = None,
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._environ = dict(os.environ if environ is None else environ)
         self._clock: Clock = clock or SystemClock()
+        self._transport = transport
+        self._threads: ThreadPools = WorkerThreads
         self._places = (config, assets_dir, external_assets_dir)
         given: dict[str, int | bool] = {}
         if parallel is not None:
@@ -145,19 +151,18 @@ class AssetManager:
         """
         if self._is_closed:
             return
-        if self._loop is None:
+        if self._loop is None and self._transport is None:
             self._is_closed = True  # nothing was started
             return
         self._claim_loop()
-        try:
+        async with AsyncExitStack() as stack:  # each of these, whatever becomes of the one before
+            if self._transport is not None:
+                stack.push_async_callback(self._transport.aclose)
+            stack.push_async_callback(self._close_coordinator)
+            # Until now callbacks that deal with their last events could ask for more.
+            stack.callback(setattr, self, "_is_closed", True)
+            stack.push_async_callback(self._bus.aclose)
             await self._close_coordinator()
-        finally:
-            try:
-                await self._bus.aclose()
-            finally:
-                # Until now callbacks that deal with their last events could ask for more.
-                self._is_closed = True
-                await self._close_coordinator()
 
     async def _close_coordinator(self) -> None:
         coordinator, self._coordinator = self._coordinator, None
@@ -205,13 +210,17 @@ class AssetManager:
         if self._coordinator is None:
             _ = self.manifest
             self._coordinator = Coordinator(
-                self._make_engine(self.settings),
+                self._open_engine(),
                 self._bus,
                 self._clock,
                 assets_dir=self.project.assets_dir,
                 offline=self.settings.offline,
             )
         return self._coordinator
+
+    def _open_engine(self) -> AssetEngine:
+        """Return what works for this manager; a mock has another one."""
+        return self._make_engine(self.settings)
 
     def _make_engine(self, settings: Settings) -> Engine:
         return Engine(
@@ -221,6 +230,8 @@ class AssetManager:
             emit=self._bus.emit,
             environ=self._environ,
             version=__version__,
+            transport=self._transport,
+            threads=self._threads,
         )
 
     def _asset(self, asset_id: str) -> Asset:
@@ -346,10 +357,11 @@ class AssetManager:
         ``path`` is the file's own, its placeholder's, or its id. The file comes from the external folder, else by
         download if an asset has its checksum. ``force``: also in the place of a file with other content.
 
-        Raises `Refused` if nothing was moved that goes by this name, `AssetMissing`, `IntegrityError`, `StorageError`,
-        or what `download_asset` raises.
+        Raises `RepositoryError` if no such file was moved, `AssetMissing`, `IntegrityError`, `StorageError`, or what
+        `download_asset` raises.
         """
         from grym_fetch.repo.restore import Restorer, fetch_from
+        from grym_fetch.repo.target import unnamed_folders
         from grym_fetch.repo.tree import find_root
 
         async def get(asset: Asset) -> Path:
@@ -358,7 +370,9 @@ class AssetManager:
 
         self._claim_loop()
         root = find_root(self.project.root, self.project.root)
-        restorer = Restorer(root, self.project.external_dir, fetch_from(self.manifest.assets, get))
+        project = self.project
+        folders = [project.external_dir] if project.is_external_named else unnamed_folders(root, project)
+        restorer = Restorer(root, folders, fetch_from(self.manifest.assets, get))
         return (await restorer.restore(restorer.find_one(str(path), Path.cwd()), force=force)).path
 
     # -- the manifest itself ----------------------------------------------------------------------------------------
@@ -414,9 +428,11 @@ class AssetManager:
     async def _editing(self) -> AsyncIterator[Editor]:
         from grym_fetch.project.editing import Editor
 
+        engine = self._ready().engine
+        assert isinstance(engine, Engine), "an engine that only plays has nothing to edit"
         editor = Editor(
             self.project,
-            engine=self._ready().engine,
+            engine=engine,
             lenient_engine=lambda: self._make_engine(replace(self.settings, allow_unpinned=True)),
             clock=self._clock,
             emit=self._bus.emit,

@@ -11,7 +11,6 @@
     ├── UnknownAsset             no such id; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
     ├── AssetMissing             offline, and the file is not there
-    ├── Refused                  what was asked for makes no sense, or would be dangerous
     ├── TransferError            the remote side
     │   ├── ConnectFailed        no connection: name, route, refusal, time-out
     │   │   └── CertificateRejected   TLS says this is not the host we asked for: final
@@ -34,7 +33,8 @@
     │   ├── UnsafePath
     │   └── Locked               another process holds the asset past the wait
     ├── MirrorsExhausted         every origin failed; each one's reason
-    └── SyncFailed               what a sync raises at its end: a group of each asset's error
+    ├── SyncFailed               what a sync raises at its end: a group of each asset's error
+    └── RepositoryError          a git repository, or what was asked of it, does not allow this
 
 Rules: an error keeps what it was made from, as attributes and in ``args``, and builds its text in `__str__`: what
 happened, to which asset and address, and what to do next. So it can be copied and pickled, and comes whole out of a
@@ -187,10 +187,6 @@ class AssetMissing(GrymFetchError):
 
     def __str__(self) -> str:
         return f"{self.asset_id}: {self.reason}"
-
-
-class Refused(GrymFetchError):
-    """What was asked for makes no sense or would be dangerous. Wrong usage: nothing was changed."""
 
 
 class TransferError(GrymFetchError):
@@ -430,3 +426,7 @@ def _count(failures: Collection[object]) -> str:
 def _naming(asset: str, error: GrymFetchError) -> str:
     text = str(error)
     return text if error.asset_id == asset else f"{asset}: {text}"
+
+
+class RepositoryError(GrymFetchError):
+    """A repository does not allow what was asked for, or it makes no sense there. Nothing was changed."""

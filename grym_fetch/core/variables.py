@@ -53,6 +53,12 @@ def parse_rate(text: str) -> float:
     return float(match["number"]) * _FACTORS[match["unit"].upper()]
 
 
+def _parse_limit(text: str) -> float:
+    if (rate := parse_rate(text)) <= 0:
+        raise ValueError(f"{_shown(text)} is not a speed above zero; try 500K, 10M or 1G (bytes per second)")
+    return rate
+
+
 def _parse_mirrors(text: str) -> str:
     word = text.strip().lower()
     if word not in ("fallback", "together"):
@@ -103,7 +109,7 @@ VARIABLES = (
     Variable("GRYM_FETCH_PARALLEL", "parallel", _whole(1)),
     Variable("GRYM_FETCH_MAX_PER_HOST", "max_per_host", _whole(1)),
     Variable("GRYM_FETCH_MIRRORS", "mirrors", _parse_mirrors),
-    Variable("GRYM_FETCH_LIMIT_RATE", "limit_rate", parse_rate),
+    Variable("GRYM_FETCH_LIMIT_RATE", "limit_rate", _parse_limit),
     Variable("GRYM_FETCH_OFFLINE", "offline", parse_flag),
     Variable("GRYM_FETCH_NO_PRIVATE_ADDRESSES", "allow_private_addresses", lambda text: not parse_flag(text)),
     Variable("GRYM_FETCH_ALLOW_STALE", "allow_stale", parse_flag),

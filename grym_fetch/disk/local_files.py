@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from grym_fetch.core.digest import Checksum, Hasher
 from grym_fetch.core.errors import StorageError, UnsafePath
@@ -26,8 +27,10 @@ from grym_fetch.disk.folders import storage_errors, sync
 from grym_fetch.disk.moved_files import parse_storage, read_document
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
-from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.runtime.waiting import wait_uncancelled
+
+if TYPE_CHECKING:
+    from grym_fetch.core.world import Threads
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ class Found:
 class LocalFiles:
     """Finds and verifies files of one project."""
 
-    def __init__(self, assets_dir: Path, external_dir: Path, threads: WorkerThreads) -> None:
+    def __init__(self, assets_dir: Path, external_dir: Path, threads: Threads) -> None:
         self._assets_dir = assets_dir
         self._external_dir = external_dir
         self._threads = threads

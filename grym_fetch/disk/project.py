@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiofiles
 
-from grym_fetch.core.errors import ForeignManifest, ManifestMissing
+from grym_fetch.core.errors import ForeignManifest, ManifestMissing, UnsafePath
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_errors
@@ -22,6 +22,10 @@ from grym_fetch.disk.repository import is_repository_root
 from grym_fetch.disk.state import user_name
 
 CANDIDATES = ("assets.json", "config/assets.json")
+ASSETS_NAME = "assets"
+"""The assets folder, below the project's root."""
+EXTERNAL_NAME = "assets"
+"""The external folder, beside the project's root."""
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024 + 1
 
 
@@ -33,6 +37,8 @@ class Project:
     root: Path
     assets_dir: Path
     external_dir: Path
+    is_external_named: bool = field(default=False, compare=False)
+    """Whether the user has named the external folder, by an argument or in the environment."""
 
 
 def find_project(
@@ -45,8 +51,9 @@ def find_project(
 ) -> Project:
     """Find the project. Arguments win over the environment, and the environment over what is found.
 
-    Raises `ManifestMissing` if there is no manifest, and `ForeignManifest` if the one that was found, and not named,
-    belongs to another user.
+    Raises `ManifestMissing` if there is no manifest, `ForeignManifest` if the one that was found, and not named,
+    belongs to another user, and `UnsafePath` if the assets folder is a symlink that nobody has named: it came with the
+    repository, and may lead to ``.git`` or to the user's home.
     """
     named = config or environ.get("GRYM_FETCH_CONFIG")
     manifest = _resolved(cwd, named) if named else _search(cwd)
@@ -63,9 +70,18 @@ def find_project(
     return Project(
         manifest_path=manifest.absolute(),
         root=root,
-        assets_dir=_resolved(cwd, local) if local else root / "assets",
-        external_dir=_resolved(cwd, external) if external else root.parent / "assets",
+        assets_dir=_resolved(cwd, local) if local else _no_symlink(root / ASSETS_NAME),
+        external_dir=_resolved(cwd, external) if external else root.parent / EXTERNAL_NAME,
+        is_external_named=bool(external),
     )
+
+
+def _no_symlink(assets_dir: Path) -> Path:
+    if assets_dir.is_symlink():
+        shown = safe_text(str(assets_dir), limit=1000)
+        advice = "if it is yours, name the folder with --assets-dir or GRYM_FETCH_ASSETS_DIR; else remove it"
+        raise UnsafePath(shown, f"the assets folder is a symlink, which counts only where you name it; {advice}")
+    return assets_dir
 
 
 def _resolved(cwd: Path, text: str | Path) -> Path:

@@ -1,4 +1,7 @@
-"""Where a git repository begins: the folder that holds ``.git``, which is a file in a worktree or a submodule."""
+"""Where a git repository begins: the folder that holds ``.git``, which is a file in a worktree or a submodule.
+
+A dangling symlink of that name counts, too: what is wrong with it is for git to say.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 
 def is_repository_root(folder: Path) -> bool:
     """Whether a git repository begins here."""
-    return os.path.exists(folder / ".git")  # unlike Path.exists, never raises
+    return os.path.lexists(folder / ".git")
 
 
 def repository_root(folder: Path) -> Path | None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import GrymFetchError, StorageError
+from grym_fetch.core.world import Threads
 from grym_fetch.disk.folders import (
     NEW_FILE,
     close_each,
@@ -37,7 +38,6 @@ from grym_fetch.disk.owner import Owner, is_left_behind
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import VerifiedFile, mark_time, signature_in_place
 from grym_fetch.runtime.descriptors import spare_descriptors
-from grym_fetch.runtime.threads import WorkerThreads
 
 PATH_KEY, CONTENT_KEY = "0" * 24, "0" * 16
 """Stand in the names of the folder and of the lock, which for one asset have the hashes of its place and content."""
@@ -63,7 +63,7 @@ class SmallFileWriter:
     ``flushed_folders``: see `open_folder`.
     """
 
-    def __init__(self, state: StateFolder, threads: WorkerThreads, flushed_folders: set[tuple[str, ...]]) -> None:
+    def __init__(self, state: StateFolder, threads: Threads, flushed_folders: set[tuple[str, ...]]) -> None:
         self._assets_dir = state.assets_dir
         self._state = state
         self._threads = threads

@@ -22,7 +22,7 @@ from grym_fetch.core.errors import StorageError, UnsafePath
 from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_digest, read_journal
 from grym_fetch.core.text import safe_text
-from grym_fetch.core.world import Use
+from grym_fetch.core.world import ThreadPool, Use
 from grym_fetch.disk.atomic import NewFile
 from grym_fetch.disk.folders import (
     close_each,
@@ -36,7 +36,6 @@ from grym_fetch.disk.folders import (
     sync,
 )
 from grym_fetch.disk.verified import FileSignature, mark_time, signature_in_place
-from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 log = logging.getLogger(__name__)
@@ -71,9 +70,9 @@ class StageKey:
 class StageThreads:
     """The threads that work for a stage: one that writes, and some that read back and flush."""
 
-    write: WorkerThreads
-    read: WorkerThreads
-    flush: WorkerThreads
+    write: ThreadPool
+    read: ThreadPool
+    flush: ThreadPool
 
     def close(self) -> None:
         """End them."""

@@ -27,7 +27,7 @@ from pathlib import Path
 from grym_fetch.core.errors import NotWritable, UnsafePath
 from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import FILE, FOLDER, NEW_FILE, open_child, storage_error, write_all
+from grym_fetch.disk.folders import FOLDER, NEW_FILE, open_child, open_regular, storage_error, write_all
 
 _READ_BYTES = 1024 * 1024
 _EARLIER = re.compile(r"stage|unpack|unpacked|verified\.log|manifest-version-[0-9a-f]{24}")
@@ -254,12 +254,11 @@ def owner_of_new_files(folder: int) -> int | None:
 def read_state(folder: int, name: str, limit: int) -> bytes | None:
     """Read a state file of this user, as far as ``limit`` bytes; None if it is anything else or cannot be read."""
     try:
-        descriptor = os.open(name, FILE, dir_fd=folder)
+        descriptor = open_regular(name, folder)
     except OSError:
         return None
     try:
-        figures = os.fstat(descriptor)
-        if not stat.S_ISREG(figures.st_mode) or figures.st_uid != os.geteuid():
+        if os.fstat(descriptor).st_uid != os.geteuid():
             return None
         data = bytearray()
         while len(data) < limit and (block := os.read(descriptor, min(_READ_BYTES, limit - len(data)))):

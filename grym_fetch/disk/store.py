@@ -24,6 +24,7 @@ import stat
 from pathlib import Path
 
 from grym_fetch.core.errors import StorageError
+from grym_fetch.core.world import ThreadPools
 from grym_fetch.disk.folders import (
     check_destination,
     make_root,
@@ -43,13 +44,13 @@ from grym_fetch.runtime.threads import WorkerThreads
 class DiskStore:
     """The assets folder, which need not exist yet: nothing is made before `prepare`."""
 
-    def __init__(self, assets_dir: Path, *, threads: int = 2) -> None:
+    def __init__(self, assets_dir: Path, *, threads: int = 2, make_threads: ThreadPools = WorkerThreads) -> None:
         self.assets_dir = assets_dir
         self.state = StateFolder(assets_dir)
-        self._threads = WorkerThreads("disk", threads)
-        reading, flushing = WorkerThreads("read", threads), WorkerThreads("flush", threads)
+        self._threads = make_threads("disk", threads)
+        reading, flushing = make_threads("read", threads), make_threads("flush", threads)
         # One thread writes to a file: two would wait for each other in the kernel, and waste time doing so.
-        self._sets = tuple(StageThreads(WorkerThreads("write", 1), reading, flushing) for _ in range(threads))
+        self._sets = tuple(StageThreads(make_threads("write", 1), reading, flushing) for _ in range(threads))
         self._turns = itertools.cycle(self._sets)
         self._owner = Owner.this()
         self._is_prepared = False

@@ -10,10 +10,10 @@ from grym_fetch.engine.reports import AssetState, AssetStatus
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
-    from grym_fetch.engine.engine import Engine
+    from grym_fetch.engine.protocol import AssetEngine
 
 
-async def check(engine: Engine, asset: Asset, assets_dir: Path, *, full: bool) -> AssetStatus:
+async def check(engine: AssetEngine, asset: Asset, assets_dir: Path, *, full: bool) -> AssetStatus:
     """Read the asset's file, unless it is known to be verified; with ``full`` read it in any case."""
 
     def status(state: AssetState, path: Path, error: str | None = None) -> AssetStatus:
@@ -32,7 +32,7 @@ async def check(engine: Engine, asset: Asset, assets_dir: Path, *, full: bool) -
     return status(AssetState.VERIFIED if found.verified else AssetState.UNVERIFIED, found.path)
 
 
-def state_of(engine: Engine, asset: Asset) -> AssetState:
+def state_of(engine: AssetEngine, asset: Asset) -> AssetState:
     """Say how the asset stands without reading a file."""
     if (path := engine.local_files.find_verified(asset)) is not None:
         is_whole = not asset.extract or engine.is_unpacked(asset, path)
@@ -42,6 +42,6 @@ def state_of(engine: Engine, asset: Asset) -> AssetState:
     return AssetState.PARTIAL if _is_begun(engine, asset) else AssetState.MISSING
 
 
-def _is_begun(engine: Engine, asset: Asset) -> bool:
+def _is_begun(engine: AssetEngine, asset: Asset) -> bool:
     # Asked of the engine's fetcher, which takes long to import, only where there is anything at all.
     return engine.local_files.has_stages() and engine.fetcher.staged_bytes(asset) > 0

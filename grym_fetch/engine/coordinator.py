@@ -18,7 +18,7 @@ from grym_fetch.core.errors import DiskFull, GrymFetchError, SyncFailed
 from grym_fetch.core.events import AssetFailed, AssetReused, RunFinished, RunStarted
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.text import safe_text
-from grym_fetch.engine.engine import Engine
+from grym_fetch.engine.protocol import AssetEngine
 from grym_fetch.engine.reports import SyncPlan, SyncReport
 from grym_fetch.runtime.bus import EventBus
 from grym_fetch.runtime.waiting import wait_uncancelled
@@ -94,7 +94,7 @@ class _Tally:
 class Coordinator:
     """Decides for one engine, in its event loop, what is fetched for whom."""
 
-    def __init__(self, engine: Engine, bus: EventBus, clock: Clock, *, assets_dir: Path, offline: bool) -> None:
+    def __init__(self, engine: AssetEngine, bus: EventBus, clock: Clock, *, assets_dir: Path, offline: bool) -> None:
         self.engine = engine
         self._bus = bus
         self._clock = clock

@@ -1,4 +1,4 @@
-"""What a foreign error may say of itself: its number and its family, for its text may hold an address with a secret."""
+"""What may be repeated of a foreign error: its number and its family. Its text may hold an address with a secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP over aiohttp: what a plain connection does not cover, which is proxies.
+"""HTTP through a proxy, over aiohttp.
 
 Rules: follows no redirect, sends no cookie, decodes nothing, verifies TLS always. Every exception of aiohttp, asyncio
 and the operating system is mapped here, once, and without its text, which may hold an address with a secret in it.
@@ -34,14 +34,16 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.net.errors import certificate_reason, os_reason
 from grym_fetch.net.settings import HttpSettings
 
-READ_BUFFER = 512 * 1024
-"""Bytes a connection may buffer before it stops reading from the socket (twice this at the most)."""
-MAX_FIELD = 16 * 1024
-"""Bytes of one header field; with at most 128 fields, this bounds what headers can cost."""
+READ_BUFFER_BYTES = 512 * 1024
+"""What a connection may buffer before it stops reading from the socket (at most twice this)."""
+MAX_FIELD_BYTES = 16 * 1024
+"""Of one header field; with at most 128 fields, this bounds what headers can cost."""
+KEEP_ALIVE_S = 30.0
+"""How long an idle socket is kept."""
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves names, and refuses what `forbidden_reason` forbids: checked here, after resolution, nothing slips by."""
+    """Resolves names and refuses forbidden addresses. Because it checks what was resolved, no name can hide one."""
 
     def __init__(self, *, allow_private: bool) -> None:
         self._resolver = DefaultResolver()
@@ -62,7 +64,7 @@ class GuardedResolver(AbstractResolver):
 
 
 class SessionConnection:
-    """At most one socket. Kept open between requests to the same host, closed before another host is asked."""
+    """Holds at most one socket: keeps it for the next request to its host, closes it before asking another host."""
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
@@ -116,7 +118,7 @@ class SessionConnection:
             connector=aiohttp.TCPConnector(
                 limit=1,
                 limit_per_host=1,
-                keepalive_timeout=30,
+                keepalive_timeout=KEEP_ALIVE_S,
                 use_dns_cache=False,
                 resolver=resolver,
             ),
@@ -124,9 +126,9 @@ class SessionConnection:
             timeout=self._timeout,
             auto_decompress=False,
             trust_env=False,
-            read_bufsize=READ_BUFFER,
-            max_line_size=MAX_FIELD,
-            max_field_size=MAX_FIELD,
+            read_bufsize=READ_BUFFER_BYTES,
+            max_line_size=MAX_FIELD_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
         )
 
     async def aclose(self) -> None:

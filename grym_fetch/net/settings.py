@@ -10,6 +10,9 @@ from yarl import URL
 from grym_fetch.core.errors import ConnectFailed
 from grym_fetch.core.text import safe_text
 
+CONNECT_TIMEOUT_S = 10.0
+STALL_TIMEOUT_S = 30.0
+
 
 class HttpSettings:
     """What every connection of a run knows: time-outs in seconds, fields, proxies, and the TLS context."""
@@ -17,8 +20,8 @@ class HttpSettings:
     def __init__(
         self,
         *,
-        connect_timeout: float = 10.0,
-        stall_timeout: float = 30.0,
+        connect_timeout: float = CONNECT_TIMEOUT_S,
+        stall_timeout: float = STALL_TIMEOUT_S,
         allow_private: bool = True,
         user_agent: str = "grym-fetch",
     ) -> None:

@@ -1,4 +1,4 @@
-"""How long a server's certificate is still good for: one handshake, no request."""
+"""When a server's certificate expires: one handshake, no request."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import asyncio
 import ssl
 from contextlib import suppress
 
+CLOSE_TIMEOUT_S = 1.0
+"""For saying goodbye to a server that has shown its certificate."""
+
 
 async def certificate_expiry(host: str, port: int, context: ssl.SSLContext, patience: float) -> float | None:
-    """Return when the certificate ends, in seconds since the epoch; None if it cannot be found out.
+    """Return when the certificate expires, in seconds since the epoch; None if that cannot be found out.
 
-    ``patience`` in seconds. That it is a good one is for the request itself to prove; this fails quietly.
+    ``patience`` in seconds. Fails quietly: whether the certificate is good is for the request itself to find out.
     """
     writer: asyncio.StreamWriter | None = None
     try:
@@ -24,5 +27,5 @@ async def certificate_expiry(host: str, port: int, context: ssl.SSLContext, pati
         if writer is not None:
             writer.close()
             with suppress(OSError, TimeoutError):
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await writer.wait_closed()

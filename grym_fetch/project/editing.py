@@ -41,7 +41,8 @@ from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Eve
 from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
-from grym_fetch.core.manifest_text import ManifestText, Setting, entry_of
+from grym_fetch.core.manifest_schema import ASSET
+from grym_fetch.core.manifest_text import ManifestText, Setting
 from grym_fetch.core.paths import find_collisions
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
@@ -173,7 +174,7 @@ class Editor:
 
         For before anything is fetched for it. When it is added, this is looked at once more.
         """
-        data = json.dumps({"assets": [entry_of(asset)]}).encode()
+        data = json.dumps({"assets": [ASSET.write(asset)]}).encode()
         parse_manifest(data, safe_text(f"the new asset {asset.id}", limit=120))
         where = f"asset '{safe_text(asset.id, limit=80)}'"
         problems = []

@@ -31,11 +31,11 @@ for arguments in {each!r}:
 
 ASYNC = {"asyncio", "ssl", "uvloop", "concurrent.futures"}
 FOREIGN = {
-    "aiohttp", "aiohappyeyeballs", "anyio", "httptools", "multidict", "pydantic", "rich", "xxhash", "yarl", "zstandard",
+    "aiohttp", "aiohappyeyeballs", "anyio", "httptools", "multidict", "rich", "xxhash", "yarl", "zstandard",
 }  # fmt: skip
 OURS = {
     f"grym_fetch.{name}"
-    for name in ("project.diagnosis", "project.editing", "repo", "testing", "transfer", "disk.store", "net.client")
+    for name in ("archive", "disk.store", "net", "project.diagnosis", "project.editing", "repo", "testing", "transfer")
 }
 
 
@@ -62,7 +62,7 @@ def test_help_is_all_click(tmp_path: Path) -> None:
 
 
 def test_runs_that_find_everything_import_nothing_that_fetches(tmp_path: Path) -> None:
-    """`path`, `list`, `check`, `info` and `sync` of present assets import neither pydantic nor what speaks HTTP."""
+    """`path`, `list`, `check`, `info` and `sync` of present assets import nothing that speaks HTTP."""
     project = Project(tmp_path)
     file = project.add("base", ["https://models.example.org/base.bin"], CONTENT)
     file.parent.mkdir(parents=True)

@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from grym_fetch.cli.main import COMMANDS, cli
 from grym_fetch.cli.options import common_options, transfer_options
 from grym_fetch.core import errors, events
 from grym_fetch.core.manifest_parser import parse_manifest
-from grym_fetch.core.manifest_schema import AssetEntry, ManifestFile, StandInEntry
+from grym_fetch.core.manifest_schema import ASSET, MANIFEST, STAND_IN
 from grym_fetch.manager import AssetManager
 from grym_fetch.settings import Settings
 from grym_fetch.testing import SeededContent, serve_in_thread
@@ -356,16 +357,11 @@ def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
 
 
 def test_the_keys_of_the_manifest_are_documented() -> None:
-    """The page on the manifest has the keys of the models, at each level, all of them and no other."""
-    documented = first_cells(section(read("docs/manifest.md"), "Keys"))
-    counts = [len(model.model_fields) for model in (ManifestFile, AssetEntry, StandInEntry)]
-    top, asset, stand_in = (
-        documented[: counts[0]],
-        documented[counts[0] : sum(counts[:2])],
-        documented[sum(counts[:2]) :],
-    )
-    for found, model in ((top, ManifestFile), (asset, AssetEntry), (stand_in, StandInEntry)):
-        assert sorted(found) == sorted(field.alias or name for name, field in model.model_fields.items())
+    """The page on the manifest has the keys of the table, at each level, all of them and no other."""
+    documented = iter(first_cells(section(read("docs/manifest.md"), "Keys")))
+    for part in (MANIFEST, ASSET, STAND_IN):
+        assert sorted(islice(documented, len(part.keys))) == sorted(key.name for key in part.keys)
+    assert list(documented) == []
 
 
 @pytest.mark.parametrize("block", all_blocks("json"), ids=str)
@@ -433,8 +429,8 @@ def test_the_commands_of_make_exist() -> None:
 
 def test_the_layers_are_those_of_the_program() -> None:
     """The picture of the layers names every module of the package, each above what it may import."""
-    picture = next(b for b in blocks(ROOT / "docs/how-it-works.md") if b.text.startswith("cli"))
-    drawn = [line[:26].split() for line in picture.text.splitlines()]
+    picture = next(b for b in blocks(ROOT / "docs/architecture.md") if b.text.startswith("cli"))
+    drawn = [line[:40].split() for line in picture.text.splitlines()]
     modules = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert {name for row in drawn for name in row} == modules - {"__init__", "__main__"}
     assert [set(row) for row in reversed(drawn)] == LAYERS
@@ -444,7 +440,7 @@ def test_the_words_are_short() -> None:
     """The README stays short enough to be read, and a decision fits on a page."""
     assert len(read("README.md").splitlines()) <= 135
     for path in (ROOT / "docs" / "decisions").glob("*.md"):
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 25, path.name
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 40, path.name
 
 
 def files_of_the_repository() -> Iterator[Path]:

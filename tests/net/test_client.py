@@ -6,10 +6,11 @@ import asyncio
 import socket
 import ssl
 import traceback
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -27,8 +28,8 @@ from grym_fetch.core.errors import (
     TransferError,
 )
 from grym_fetch.core.policy import is_permanent
-from grym_fetch.core.world import Response
-from grym_fetch.net.client import HttpTransport, SlotConnection
+from grym_fetch.core.world import Connection, Response
+from grym_fetch.net.client import HttpTransport
 from grym_fetch.testing import (
     AssetServer,
     BigHeaders,
@@ -50,31 +51,31 @@ from grym_fetch.testing import (
     seeded_bytes,
 )
 from tests.support.fakes import read_some
+from tests.support.transports import WAYS
 
 CONTENT = seeded_bytes(200_003, seed=61)
 SECRET = "hush-hush"
 
 
-@pytest.fixture(params=["auto", "aiohttp"], autouse=True)
-def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test here holds for both ways to speak HTTP."""
-    defaults = HttpTransport.__init__.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "library", request.param)
-    return str(request.param)
+Connect = Callable[..., AbstractAsyncContextManager[Connection]]
 
 
-@asynccontextmanager
-async def connected(transport: HttpTransport | None = None) -> AsyncIterator[SlotConnection]:
-    """A place for a connection, closed at the end."""
-    connection = (transport or HttpTransport()).connection()
-    try:
-        yield connection
-    finally:
-        await connection.aclose()
+@pytest.fixture(params=WAYS)
+def connected(request: pytest.FixtureRequest) -> Connect:
+    """Makes a place for a connection and closes it at the end. Every test holds for both ways to speak HTTP."""
+
+    @asynccontextmanager
+    async def connect(**settings: Any) -> AsyncIterator[Connection]:
+        connection = request.param(**settings).connection()
+        try:
+            yield connection
+        finally:
+            await connection.aclose()
+
+    return connect
 
 
-async def read_all(connection: SlotConnection, url: str, **fields: str) -> bytes:
+async def read_all(connection: Connection, url: str, **fields: str) -> bytes:
     """Ask, and read the body to its end."""
     response = await connection.get(url, fields)
     body = bytearray()
@@ -112,10 +113,10 @@ async def failure_of(work: Awaitable[object]) -> GrymFetchError:
 
 
 @pytest.mark.shows("A17", "S7")
-async def test_what_is_sent(server: AssetServer) -> None:
+async def test_what_is_sent(connected: Connect, server: AssetServer) -> None:
     """One GET goes out with our name, wanting the bytes as they are, and with no more than was asked for."""
     file = server.add("/a.bin", CONTENT)
-    async with connected(HttpTransport(user_agent="grym-fetch/test")) as connection:
+    async with connected(user_agent="grym-fetch/test") as connection:
         await read_all(connection, file.url, Range="bytes=0-9")
     (request,) = server.stats.requests
     sent = {name.lower(): value for name, value in request.headers.items()}
@@ -128,7 +129,7 @@ async def test_what_is_sent(server: AssetServer) -> None:
     }
 
 
-async def test_an_address_goes_out_to_the_letter(server: AssetServer) -> None:
+async def test_an_address_goes_out_to_the_letter(connected: Connect, server: AssetServer) -> None:
     """What is encoded in an address stays as it is: a signature may cover it."""
     server.add("/a b.bin", CONTENT)
     async with connected() as connection:
@@ -137,7 +138,7 @@ async def test_an_address_goes_out_to_the_letter(server: AssetServer) -> None:
 
 
 @pytest.mark.shows("S7")
-async def test_no_cookie_is_sent_back(server: AssetServer, names: FakeNames) -> None:
+async def test_no_cookie_is_sent_back(connected: Connect, server: AssetServer, names: FakeNames) -> None:
     """A cookie that a server sets is forgotten."""
     file = server.add("/a.bin", CONTENT, faults=[Status(200, b"x", {"Set-Cookie": "track=1; Path=/"}, times=1)])
     url = file.url.replace("127.0.0.1", "files.example")  # since numbers keep no cookies anyway
@@ -148,7 +149,7 @@ async def test_no_cookie_is_sent_back(server: AssetServer, names: FakeNames) -> 
 
 
 @pytest.mark.shows("S7")
-async def test_no_redirect_is_followed(server: AssetServer) -> None:
+async def test_no_redirect_is_followed(connected: Connect, server: AssetServer) -> None:
     """A redirect is a response like another: whoever asked decides."""
     server.add("/new.bin", CONTENT)
     file = server.add("/old.bin", faults=[Redirect("/new.bin")])
@@ -160,7 +161,7 @@ async def test_no_redirect_is_followed(server: AssetServer) -> None:
 
 
 @pytest.mark.shows("R15", "C7", "B3", "S4")
-async def test_nothing_is_decoded(server: AssetServer) -> None:
+async def test_nothing_is_decoded(connected: Connect, server: AssetServer) -> None:
     """Bytes that a server has compressed against our will come as they are, with the field that says so."""
     file = server.add("/a.bin", CONTENT, faults=[Gzip()])
     async with connected() as connection:
@@ -170,7 +171,7 @@ async def test_nothing_is_decoded(server: AssetServer) -> None:
         response.close()
 
 
-async def test_fields_that_come_twice_are_two(server: AssetServer) -> None:
+async def test_fields_that_come_twice_are_two(connected: Connect, server: AssetServer) -> None:
     """Names are lower case, and a field that came twice has two values."""
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Thing: a\r\nx-thing: b\r\n\r\n"
     file = server.add("/a.bin", faults=[RawAnswer(raw)])
@@ -184,7 +185,7 @@ async def test_fields_that_come_twice_are_two(server: AssetServer) -> None:
 # -- sockets --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_socket_is_kept_for_the_same_host(server: AssetServer) -> None:
+async def test_a_socket_is_kept_for_the_same_host(connected: Connect, server: AssetServer) -> None:
     """Requests to one host go over one socket, and the connection says where it leads."""
     file = server.add("/a.bin", CONTENT)
     async with connected() as connection:
@@ -196,7 +197,7 @@ async def test_a_socket_is_kept_for_the_same_host(server: AssetServer) -> None:
     await server.stats.until(lambda stats: stats.connections_open == 0)
 
 
-async def test_one_socket_across_hosts(server: AssetServer) -> None:
+async def test_one_socket_across_hosts(connected: Connect, server: AssetServer) -> None:
     """Before another host is asked, the socket to the last one is closed: there is never a second one."""
     async with AssetServer() as second, connected() as connection:
         here, there = server.add("/a.bin", CONTENT), second.add("/a.bin", CONTENT)
@@ -210,7 +211,7 @@ async def test_one_socket_across_hosts(server: AssetServer) -> None:
         assert (server.stats.most_open_connections, second.stats.most_open_connections) == (1, 1)
 
 
-async def test_an_unread_body_closes_the_socket(server: AssetServer) -> None:
+async def test_an_unread_body_closes_the_socket(connected: Connect, server: AssetServer) -> None:
     """A body that is not wanted is not read either: its socket is closed."""
     file = server.add("/a.bin", seeded_bytes(8 << 20, seed=62))
     async with connected() as connection:
@@ -218,7 +219,7 @@ async def test_an_unread_body_closes_the_socket(server: AssetServer) -> None:
         await server.stats.until(lambda stats: stats.connections_open == 0)
 
 
-async def test_an_empty_body_keeps_the_socket(server: AssetServer) -> None:
+async def test_an_empty_body_keeps_the_socket(connected: Connect, server: AssetServer) -> None:
     """Where there is no body there is nothing left to read."""
     file = server.add("/a.bin", b"")
     async with connected() as connection:
@@ -227,7 +228,7 @@ async def test_an_empty_body_keeps_the_socket(server: AssetServer) -> None:
     assert server.stats.connections_opened == 1
 
 
-async def test_a_socket_that_the_server_closed_is_replaced(server: AssetServer) -> None:
+async def test_a_socket_that_the_server_closed_is_replaced(connected: Connect, server: AssetServer) -> None:
     """A server that hangs up between two requests costs a new socket and no error."""
     file = server.add("/a.bin", CONTENT, faults=[Truncate(after=len(CONTENT), times=1)])
     async with connected() as connection:
@@ -237,7 +238,7 @@ async def test_a_socket_that_the_server_closed_is_replaced(server: AssetServer) 
     assert server.stats.connections_opened == 2
 
 
-async def test_closing_twice_is_closing_once(server: AssetServer) -> None:
+async def test_closing_twice_is_closing_once(connected: Connect, server: AssetServer) -> None:
     """A connection that is closed can be closed, and used, again."""
     file = server.add("/a.bin", CONTENT)
     async with connected() as connection:
@@ -249,7 +250,7 @@ async def test_closing_twice_is_closing_once(server: AssetServer) -> None:
 
 
 @pytest.mark.shows("S4")
-async def test_memory_stays_bounded(server: AssetServer) -> None:
+async def test_memory_stays_bounded(connected: Connect, server: AssetServer) -> None:
     """A body that nobody reads stops coming: what the server gets rid of fits into buffers."""
     file = server.add("/a.bin", seeded_bytes(64 << 20, seed=63))
     async with connected() as connection:
@@ -290,10 +291,12 @@ QUICK = 0.15
     ids=lambda value: repr(value)[:60] if isinstance(value, Fault) else "",
 )
 @pytest.mark.shows("N7", "N10", "N11", "N20", "S4")
-async def test_a_bad_head(server: AssetServer, fault: Fault, expected: type[TransferError], text: str) -> None:
+async def test_a_bad_head(
+    connected: Connect, server: AssetServer, fault: Fault, expected: type[TransferError], text: str
+) -> None:
     """Whatever comes instead of a response is one of our errors, by whose fault it is."""
     file = server.add("/a.bin", CONTENT, faults=[fault])
-    async with connected(HttpTransport(stall_timeout=QUICK)) as connection:
+    async with connected(stall_timeout=QUICK) as connection:
         error = await failure_of(read_all(connection, f"{file.url}?sig={SECRET}"))
     assert type(error) is expected
     assert text in str(error)
@@ -320,12 +323,14 @@ async def test_a_bad_head(server: AssetServer, fault: Fault, expected: type[Tran
     ids=lambda value: repr(value)[:60] if isinstance(value, Fault) else "",
 )
 @pytest.mark.shows("N1", "N2", "N3")
-async def test_a_bad_body(server: AssetServer, fault: Fault, expected: type[TransferError], text: str) -> None:
+async def test_a_bad_body(
+    connected: Connect, server: AssetServer, fault: Fault, expected: type[TransferError], text: str
+) -> None:
     """A body that ends badly gives what has come of it, and then one of our errors."""
     file = server.add("/a.bin", CONTENT, faults=[fault])
     body = bytearray()
 
-    async def read(connection: SlotConnection) -> None:
+    async def read(connection: Connection) -> None:
         response = await connection.get(f"{file.url}?sig={SECRET}", {})
         try:
             while data := await read_some(response):
@@ -333,7 +338,7 @@ async def test_a_bad_body(server: AssetServer, fault: Fault, expected: type[Tran
         finally:
             response.close()
 
-    async with connected(HttpTransport(stall_timeout=QUICK)) as connection:
+    async with connected(stall_timeout=QUICK) as connection:
         error = await failure_of(read(connection))
     assert type(error) is expected
     assert text in str(error)
@@ -342,7 +347,7 @@ async def test_a_bad_body(server: AssetServer, fault: Fault, expected: type[Tran
 
 @pytest.mark.parametrize("fault", [Chunked(), CloseDelimited(), CloseDelimited(http10=True)], ids=repr)
 @pytest.mark.shows("N4", "N8")
-async def test_framings_that_are_legal(server: AssetServer, fault: Fault) -> None:
+async def test_framings_that_are_legal(connected: Connect, server: AssetServer, fault: Fault) -> None:
     """However a body is framed, it is the same body."""
     file = server.add("/a.bin", CONTENT, faults=[fault])
     async with connected() as connection:
@@ -351,7 +356,7 @@ async def test_framings_that_are_legal(server: AssetServer, fault: Fault) -> Non
 
 
 @pytest.mark.shows("N5", "S4")
-async def test_bytes_after_the_length_are_no_part_of_the_body(server: AssetServer) -> None:
+async def test_bytes_after_the_length_are_no_part_of_the_body(connected: Connect, server: AssetServer) -> None:
     """A body never goes on behind its length, and what follows it spoils no other response."""
     file = server.add("/a.bin", CONTENT, faults=[ContentLength("1000", times=1)])
     body = b""
@@ -362,7 +367,7 @@ async def test_bytes_after_the_length_are_no_part_of_the_body(server: AssetServe
         assert await read_all(connection, file.url) == CONTENT
 
 
-async def test_what_has_arrived_before_the_break_is_given(server: AssetServer) -> None:
+async def test_what_has_arrived_before_the_break_is_given(connected: Connect, server: AssetServer) -> None:
     """Bytes that arrived before the connection broke off are given first, however late they are asked for."""
     file = server.add("/a.bin", CONTENT, faults=[Truncate(after=100_000)])
     async with connected() as connection:
@@ -375,7 +380,7 @@ async def test_what_has_arrived_before_the_break_is_given(server: AssetServer) -
     assert body == CONTENT[:100_000]
 
 
-async def test_a_failed_connection_can_be_used_again(server: AssetServer) -> None:
+async def test_a_failed_connection_can_be_used_again(connected: Connect, server: AssetServer) -> None:
     """After any failure the same place takes the next request."""
     faults: list[Fault] = [Reset(after=10, times=1), RawAnswer(b"rubbish\r\n\r\n", times=1)]
     file = server.add("/a.bin", CONTENT, faults=faults)
@@ -385,7 +390,7 @@ async def test_a_failed_connection_can_be_used_again(server: AssetServer) -> Non
         assert await read_all(connection, file.url) == CONTENT
 
 
-async def test_a_cancelled_request_leaves_no_socket(server: AssetServer) -> None:
+async def test_a_cancelled_request_leaves_no_socket(connected: Connect, server: AssetServer) -> None:
     """A request that is cancelled while it waits for the answer takes its socket along."""
     file = server.add("/a.bin", CONTENT, faults=[HangBeforeHeaders()])
     async with connected() as connection:
@@ -400,7 +405,7 @@ async def test_a_cancelled_request_leaves_no_socket(server: AssetServer) -> None
 # -- connecting -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_refused_connection(server: AssetServer) -> None:
+async def test_a_refused_connection(connected: Connect, server: AssetServer) -> None:
     """A server that does not listen is one that cannot be connected to."""
     file = server.add("/a.bin", CONTENT)
     await server.refuse_connections()
@@ -434,7 +439,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
 
 
 @pytest.mark.shows("N14")
-async def test_a_name_that_nobody_knows(names: FakeNames) -> None:
+async def test_a_name_that_nobody_knows(connected: Connect, names: FakeNames) -> None:
     """A host name without an address is said to be that."""
     names.answer = socket.gaierror(socket.EAI_NONAME, f"no such name {SECRET}")
     async with connected() as connection:
@@ -443,7 +448,7 @@ async def test_a_name_that_nobody_knows(names: FakeNames) -> None:
     assert "cannot be resolved" in str(error)
 
 
-async def test_a_name_is_resolved_and_asked_by_name(names: FakeNames, server: AssetServer) -> None:
+async def test_a_name_is_resolved_and_asked_by_name(connected: Connect, names: FakeNames, server: AssetServer) -> None:
     """The resolved address is connected to, and the host is asked by its name."""
     server.add("/a.bin", CONTENT)
     async with connected() as connection:
@@ -457,7 +462,7 @@ async def test_a_name_is_resolved_and_asked_by_name(names: FakeNames, server: As
      "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518"],
 )  # fmt: skip
 @pytest.mark.shows("M12", "S9")
-async def test_link_local_and_metadata_addresses_are_refused(host: str) -> None:
+async def test_link_local_and_metadata_addresses_are_refused(connected: Connect, host: str) -> None:
     """Where clouds hand out credentials, nothing is ever asked."""
     async with connected() as connection:
         error = await failure_of(connection.get(f"http://{host}/latest/meta-data?x={SECRET}", {}))
@@ -466,7 +471,7 @@ async def test_link_local_and_metadata_addresses_are_refused(host: str) -> None:
 
 
 @pytest.mark.shows("M12", "S9")
-async def test_a_name_that_leads_to_a_forbidden_address_is_refused(names: FakeNames) -> None:
+async def test_a_name_that_leads_to_a_forbidden_address_is_refused(connected: Connect, names: FakeNames) -> None:
     """The address is looked at after resolution: a name hides nothing, nor does an odd way to write a number."""
     names.answer = "169.254.169.254"
     async with connected() as connection:
@@ -476,10 +481,10 @@ async def test_a_name_that_leads_to_a_forbidden_address_is_refused(names: FakeNa
 
 
 @pytest.mark.shows("M12", "S9")
-async def test_private_addresses_can_be_forbidden(server: AssetServer, names: FakeNames) -> None:
+async def test_private_addresses_can_be_forbidden(connected: Connect, server: AssetServer, names: FakeNames) -> None:
     """Where private addresses are not allowed, neither the address nor a name for it is asked."""
     file = server.add("/a.bin", CONTENT)
-    async with connected(HttpTransport(allow_private=False)) as connection:
+    async with connected(allow_private=False) as connection:
         for url in (file.url, f"http://files.example:{server.port}/a.bin"):
             error = await failure_of(connection.get(url, {}))
             assert "a private address" in str(error)
@@ -511,7 +516,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.mark.shows("S6")
-async def test_a_trusted_certificate(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_trusted_certificate(connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     """A certificate that this machine trusts, for the host that was asked, is all that is needed."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
     async with AssetServer(ssl_context=authority.context_for("127.0.0.1")) as server, connected() as connection:
@@ -526,7 +531,7 @@ async def test_a_trusted_certificate(authority: Authority, monkeypatch: pytest.M
 )
 @pytest.mark.shows("N15", "S6")
 async def test_a_rejected_certificate(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch, trusted: bool, name: str, reason: str
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, trusted: bool, name: str, reason: str
 ) -> None:
     """A certificate that proves nothing is rejected, with the reason, and no request goes out."""
     if trusted:
@@ -540,7 +545,7 @@ async def test_a_rejected_certificate(
         assert server.stats.requests == ()
 
 
-async def test_plain_http_behind_https(server: AssetServer) -> None:
+async def test_plain_http_behind_https(connected: Connect, server: AssetServer) -> None:
     """A server that speaks no TLS is a failed handshake, not a bad certificate and not an insecure success."""
     server.add("/a.bin", CONTENT)
     async with connected() as connection:
@@ -617,7 +622,9 @@ class TinyProxy:
 
 
 @pytest.mark.shows("S7")
-async def test_the_proxy_of_the_environment_is_used(server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_proxy_of_the_environment_is_used(
+    connected: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For http the proxy is asked for the whole address, credentials in its address go to it, and the bytes come."""
     file = server.add("/a.bin", CONTENT)
     async with TinyProxy().running() as proxy:
@@ -629,7 +636,9 @@ async def test_the_proxy_of_the_environment_is_used(server: AssetServer, monkeyp
     assert server.stats.requests[0].range == "bytes=10-99"
 
 
-async def test_https_goes_through_a_tunnel(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_https_goes_through_a_tunnel(
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For https the proxy gets to see host and port only, and the certificate is checked through it."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
     context = authority.context_for("127.0.0.1")
@@ -644,7 +653,7 @@ async def test_https_goes_through_a_tunnel(authority: Authority, monkeypatch: py
 @pytest.mark.parametrize("variable", ["all_proxy", "http_proxy"])
 @pytest.mark.parametrize("bypass", ["127.0.0.1", "*"])
 async def test_a_host_can_be_exempt(
-    server: AssetServer, monkeypatch: pytest.MonkeyPatch, variable: str, bypass: str
+    connected: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch, variable: str, bypass: str
 ) -> None:
     """Whom ``no_proxy`` names is asked directly; without it both variables hold."""
     file = server.add("/a.bin", CONTENT)
@@ -660,7 +669,7 @@ async def test_a_host_can_be_exempt(
 
 
 @pytest.mark.shows("A18")
-async def test_a_proxy_that_is_down(server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_is_down(connected: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the proxy cannot be reached, the error says that it is the proxy, and tells no password of it."""
     await server.refuse_connections()
     monkeypatch.setenv("http_proxy", f"http://user:{SECRET}@127.0.0.1:{server.port}")
@@ -671,7 +680,7 @@ async def test_a_proxy_that_is_down(server: AssetServer, monkeypatch: pytest.Mon
 
 
 @pytest.mark.shows("A18")
-async def test_a_proxy_that_refuses_the_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_refuses_the_tunnel(connected: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that wants credentials for a tunnel is the proxy's failure, not the host's."""
     refusal = b"HTTP/1.1 407 hush-hush\r\nContent-Length: 9\r\n\r\nhush-hush"
     async with TinyProxy(refusal).running() as proxy:
@@ -683,7 +692,7 @@ async def test_a_proxy_that_refuses_the_tunnel(monkeypatch: pytest.MonkeyPatch) 
     assert "the proxy answered 407: the proxy wants another user or password" in str(error)
 
 
-async def test_a_proxy_of_another_kind_is_not_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_of_another_kind_is_not_spoken_to(connected: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """To a SOCKS proxy no HTTP is spoken, and the error says that it is the proxy that cannot be used."""
     async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
         monkeypatch.setenv("all_proxy", f"socks5://user:{SECRET}@127.0.0.1:{proxy.port}")
@@ -693,7 +702,9 @@ async def test_a_proxy_of_another_kind_is_not_spoken_to(monkeypatch: pytest.Monk
     assert proxy.asked == []
 
 
-async def test_a_proxy_without_a_scheme_is_an_http_proxy(server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_without_a_scheme_is_an_http_proxy(
+    connected: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A proxy that is named as host and port only is one for http, as it is for curl and for pip."""
     file = server.add("/a.bin", CONTENT)
     async with TinyProxy().running() as proxy:
@@ -710,11 +721,13 @@ async def test_a_proxy_without_a_scheme_is_an_http_proxy(server: AssetServer, mo
     ["169.254.169.254", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518", "[::ffff:169.254.169.254]",
      "[fe80::1]", "100.100.100.200"],
 )  # fmt: skip
-async def test_a_proxy_is_not_asked_for_metadata(monkeypatch: pytest.MonkeyPatch, host: str, private: bool) -> None:
+async def test_a_proxy_is_not_asked_for_metadata(
+    connected: Connect, monkeypatch: pytest.MonkeyPatch, host: str, private: bool
+) -> None:
     """A number, however it is spelt, needs no resolving: the proxy's machine keeps its credentials, too."""
     async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
         monkeypatch.setenv("all_proxy", f"http://127.0.0.1:{proxy.port}")
-        async with connected(HttpTransport(allow_private=private)) as connection:
+        async with connected(allow_private=private) as connection:
             for scheme in ("http", "https"):
                 with pytest.raises(PolicyRefused, match="link-local or cloud metadata"):
                     await connection.get(f"{scheme}://{host}/latest/meta-data", {})
@@ -723,24 +736,26 @@ async def test_a_proxy_is_not_asked_for_metadata(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.shows("M12", "S9")
 @pytest.mark.parametrize("host", ["127.0.0.1", "0x7f.1", "10.1.2.3", "[::1]", "[::ffff:10.0.0.1]"])
-async def test_a_proxy_is_not_asked_for_private_numbers(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+async def test_a_proxy_is_not_asked_for_private_numbers(
+    connected: Connect, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
     """Where they are forbidden, they are so through a proxy, too."""
     async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
         monkeypatch.setenv("all_proxy", f"http://127.0.0.1:{proxy.port}")
-        async with connected(HttpTransport(allow_private=False)) as connection:
+        async with connected(allow_private=False) as connection:
             with pytest.raises(PolicyRefused, match="private address"):
                 await connection.get(f"http://{host}/x", {})
     assert proxy.asked == []
 
 
 async def test_a_proxy_may_have_a_private_address(
-    server: AssetServer, names: FakeNames, monkeypatch: pytest.MonkeyPatch
+    connected: Connect, server: AssetServer, names: FakeNames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where private addresses are forbidden, the proxy that the user has named is still used, whatever its name."""
     async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
         for host in ("127.0.0.1", "proxy.example"):
             monkeypatch.setenv("http_proxy", f"http://{host}:{proxy.port}")
-            async with connected(HttpTransport(allow_private=False)) as connection:
+            async with connected(allow_private=False) as connection:
                 assert await read_all(connection, "http://host.example/a.bin") == b"ok"
 
 

@@ -33,7 +33,7 @@ from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset
 from grym_fetch.errors import AssetMissing, UnpinnedAsset
 from grym_fetch.testing import AssetServer, FlipByte, MockAssetManager, Status, seeded_bytes
-from grym_fetch.testing.mock import DEFAULT_SIZE
+from grym_fetch.testing.mock import DEFAULT_SIZE_BYTES
 from tests.support.project import KIB, Project
 
 CONTENT = seeded_bytes(200 * KIB, seed=5)
@@ -86,6 +86,12 @@ def test_every_member_is_the_same(name: str) -> None:
     if callable(real):
         assert inspect.signature(real) == inspect.signature(mock)
         assert inspect.iscoroutinefunction(real) == inspect.iscoroutinefunction(mock)
+
+
+@pytest.mark.parametrize("name", [n for n, m in vars(AssetManager).items() if inspect.iscoroutinefunction(m)])
+def test_every_awaited_call_is_recorded(name: str) -> None:
+    """No awaited method of the real one is there without being recorded: a new one would touch the disk unseen."""
+    assert name.startswith("_") or name in vars(MockAssetManager)
 
 
 @pytest.mark.parametrize("attribute", ["settings", "minimal", "warnings"])
@@ -211,7 +217,7 @@ async def test_what_is_missing_comes_by_fetching() -> None:
         plan = await manager.plan(manager.choose(all=True))
         assert [asset.id for asset in plan.to_fetch] == ["a"]
         report = await manager.sync()
-        assert (report.verified, report.reused, report.downloaded_bytes) == (("a",), ("b",), DEFAULT_SIZE)
+        assert (report.verified, report.reused, report.downloaded_bytes) == (("a",), ("b",), DEFAULT_SIZE_BYTES)
         assert (await manager.check_asset("a")).valid
 
 

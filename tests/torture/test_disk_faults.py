@@ -53,7 +53,7 @@ PATH = "assets/models/a.bin"
 def world() -> Iterator[SmallWorld]:
     """An origin with one file; managers live there."""
     made = SmallWorld({URL: CONTENT})
-    with made.in_place(), no_flushing():
+    with no_flushing():
         yield made
 
 
@@ -421,7 +421,7 @@ async def test_descriptors_do_not_grow_with_the_number_of_assets(tmp_path: Path)
             await asyncio.sleep(0)
 
         world.gate = look
-        with world.in_place(), no_flushing():
+        with no_flushing():
             paths = await world.sync(project)
         assert len(paths) == count
         return most
@@ -523,7 +523,7 @@ HUGE = [2**31, 2**32, 2**32 + 1, 2**53, 2**53 + 1, 2**61 + 1]
 @pytest.mark.parametrize("size", HUGE)
 def test_sizes_are_whole_numbers(tmp_path: Path, size: int) -> None:
     """From the manifest to the request, the answer, the journal and the events, not one byte is rounded off."""
-    project = Project(tmp_path)
+    project = Project(tmp_path / "project")
     project.add("a", [URL], CONTENT, size=size)
     asset = load_manifest(project.manifest).manifest.get("a")
     assert asset.size == size
@@ -604,8 +604,7 @@ async def test_a_file_of_more_than_4_gib(tmp_path: Path) -> None:
     with (stage / "part").open("wb") as part:
         part.truncate(content.zeros)
     world = SmallWorld({URL: content})
-    with world.in_place():
-        await world.sync(project)
+    await world.sync(project)
     assert world.sent == SIZE
     assert path.stat().st_size == len(content)
     with path.open("rb") as file:

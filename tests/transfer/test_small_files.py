@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.disk.locks import FileLock
+from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.small_files import SmallFileWriter
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.errors import UnsafePath
@@ -49,14 +51,10 @@ from tests.support.project import OWN, Project
 COUNT = 2 * TURN_FILES + 8
 
 
+@cache
 def content_of(number: int) -> bytes:
     """Each has its own, of another length."""
     return seeded_bytes(100 + 997 * number % 9000, seed=number)
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path / "project")
 
 
 def fill(project: Project, server: AssetServer, count: int = COUNT) -> list[Path]:
@@ -317,8 +315,7 @@ async def test_what_a_dead_process_left_is_cleared_away(server: AssetServer, pro
     fill(project, server, 12)
     async with project.manager() as manager:
         await manager.sync(ids=["a0"])
-        owner = manager._ready().engine.store._owner
-        name = f"{'0' * 24}.{'0' * 16}.999999999-1-{owner.boot}.00000000"
+        name = f"{'0' * 24}.{'0' * 16}.999999999-1-{Owner.this().boot}.00000000"
         left = project.assets / OWN / "stage" / name
         left.mkdir()
         (left / "3").write_bytes(b"half")

@@ -1,0 +1,107 @@
+"""One response of HTTP/1.1, from bytes: its head, and of its body what passes through here. Does no I/O.
+
+llhttp reads (through httptools). Rules: nothing is read leniently but a missing CR and spaces behind a chunk's length,
+which common servers send; a head, and what surrounds the chunks of a body, is bounded; what follows a complete response
+belongs to nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import httptools
+
+from grym_fetch.core.http import ResponseHead
+
+MAX_HEAD_BYTES = 32 * 1024
+"""The most that a head may be, interim responses (1xx) included, and what surrounds the chunks of a body."""
+MAX_FEED_BYTES = 64 * 1024
+"""The most that is fed at once."""
+BROKEN = "the response breaks the rules of HTTP"
+
+
+class ResponseParser:
+    """Reads one response. llhttp calls the methods that begin with ``on_``."""
+
+    def __init__(self) -> None:
+        self.head: ResponseHead | None = None
+        self.body: deque[bytes] = deque()
+        """Portions of the body, to be taken from here."""
+        self.left: int | None = None
+        """Bytes of the body that have not come yet, where the head gives its length."""
+        self.is_chunked = False
+        self.is_complete = False
+        self.has_surplus = False
+        """Whether something came behind the end of the response."""
+        self.keeps_open = False
+        """Whether the server would take another request on this connection."""
+        self._fields: dict[str, list[str]] = {}
+        self._field_bytes = self._overhead_bytes = 0
+        self._llhttp = httptools.HttpResponseParser(self)
+        self._llhttp.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+
+    def feed(self, data: memoryview) -> str | None:
+        """Read on, up to the end of the head or of a body in chunks.
+
+        Return what is wrong with the response, or None; what came before it is good all the same.
+        """
+        problem = self._feed(data)
+        if problem is not None or self.is_complete or (self.head is not None and not self.is_chunked):
+            # Nothing more is read here. llhttp and this object hold each other: garbage that only the collector finds.
+            del self._llhttp
+        return problem
+
+    def _feed(self, data: memoryview) -> str | None:
+        self._overhead_bytes += len(data)
+        try:
+            self._llhttp.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if not self.is_complete:
+                return BROKEN
+            self.has_surplus = True
+        # What a body brings counts for nothing here; a head, or the wrapping of chunks, without end does.
+        if self._overhead_bytes > MAX_HEAD_BYTES + MAX_FEED_BYTES:
+            return f"{BROKEN}: its header has no end"
+        return None
+
+    def on_message_begin(self) -> None:
+        """A response begins; a second one is not ours."""
+        if self.is_complete:
+            self.has_surplus = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field line. Trailer fields are of no use to us."""
+        if self.head is None:
+            self._field_bytes += len(name) + len(value)
+            if self._field_bytes > MAX_HEAD_BYTES:
+                raise ValueError("a head without end")
+            self._fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
+
+    def on_headers_complete(self) -> None:
+        """The head is there; an interim one (1xx) is passed over."""
+        if self.is_complete:
+            return
+        status = self._llhttp.get_status_code()
+        if 100 <= status < 200:
+            self._fields.clear()
+            return
+        self.head = ResponseHead(status, self._fields)
+        self.keeps_open = self._llhttp.should_keep_alive()
+        self.is_chunked = "chunked" in (self.head.get("transfer-encoding") or "").lower()
+        lengths = self._fields.get("content-length")
+        if lengths and not self.is_chunked:
+            self.left = int(lengths[0])
+
+    def on_body(self, data: bytes) -> None:
+        """Part of a body that came along with the head, or in chunks."""
+        if self.is_complete:
+            return
+        self._overhead_bytes = 0
+        if self.left is not None:
+            self.left -= len(data)
+        self.body.append(data)
+
+    def on_message_complete(self) -> None:
+        """The response is over, where the head or the chunks said so. An interim one is none."""
+        if self.head is not None:
+            self.is_complete = True
