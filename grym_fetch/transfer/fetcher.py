@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from yarl import URL
@@ -153,8 +154,9 @@ class Fetcher:
             await stage.close()
             if transfer is not None:
                 self._context.on_received(transfer.received)
-        if asset.checksum is not None:
-            self._local_files.note_verified(fetched.path, asset.checksum)
+        fetched = replace(fetched, signature=stage.published)
+        if asset.checksum is not None and fetched.signature is not None:
+            self._local_files.verified_cache.record(fetched.path, asset.checksum, fetched.signature)
         await self._unpack(asset, fetched.path)
         self._emit(
             AssetVerified(

@@ -57,8 +57,9 @@ ORDER: dict[str, list[set[str]]] = {
     "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads", "bus"}, {"loop_thread"}],
     "disk": [
         {"folders", "owner", "repository"},
-        {"atomic", "locks", "project", "moved_files"},
-        {"stage", "verified", "rollback"},
+        {"atomic", "locks", "state", "moved_files"},
+        {"verified", "rollback", "log_file", "project"},
+        {"stage"},
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
     ],
