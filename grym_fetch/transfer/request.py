@@ -108,6 +108,8 @@ class Requester:
             fields["Range"] = range_header(asked.wanted)
             if asked.validator.if_range and asked.validator.is_for(server):
                 fields["If-Range"] = asked.validator.if_range
+        if asked.past_caches:
+            fields["Cache-Control"] = "no-cache"
         authorization = self._credentials.authorization(first) if is_own else None
         if authorization:
             fields["Authorization"] = authorization
