@@ -109,6 +109,24 @@ async def test_a_callback_may_close_the_manager(project: Project) -> None:
 
 
 @pytest.mark.shows("U6", "S13")
+async def test_a_sync_is_cancelled_where_a_callback_closes_the_manager(project: Project) -> None:
+    """Whatever is left to do of it: it is cancelled, says so in its last event, and leaves nothing behind."""
+    rules, heard = Rules(project), Recorder()
+    async with asyncio.timeout(15), project.manager(parallel=1) as manager:
+
+        async def close(event: Event) -> None:
+            heard.events.append(event)
+            if event.type in ("asset_planned", "asset_verified"):
+                await manager.aclose()
+
+        manager.on_event(close)
+        with pytest.raises(asyncio.CancelledError):
+            await manager.sync()
+    assert heard.of("run_finished")
+    rules.check(None)
+
+
+@pytest.mark.shows("U6", "S13")
 async def test_what_a_callback_asks_for_at_the_end_ends_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A callback that still has events to deal with, when the manager closes, may use it: nothing of that is left."""
     assert EventBus.aclose.__kwdefaults__ is not None

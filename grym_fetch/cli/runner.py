@@ -1,7 +1,9 @@
 """Runs a command's work in an event loop: signals, display, JSON, log, errors, exit code. In this one place.
 
 Rules: the first SIGINT or SIGTERM stops the work, which keeps what has arrived; two seconds later, or at the second
-one, the process is gone whatever happens. What is on disk is right at every instant, so a hard end loses nothing more.
+one, the process is gone whatever happens, also where the loop hangs in a write to a pipe that nobody reads: signals are
+handled by Python itself, in the middle of that. What is on disk is right at every instant, so a hard end loses nothing
+more.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 GRACE_S = 1.6
 """How long after the first signal the process ends itself."""
+
+INTERRUPTED = "interrupted: what has arrived is kept, and the next run resumes"
 
 MANY_CONNECTIONS = 32
 """With more than this, a usual limit of open files may be too low."""
@@ -103,33 +106,35 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _main(common: Common, body: Body, settings: Settings | None, minimal: bool | None, setup: LogSetup) -> int:
     loop = asyncio.get_running_loop()
     work = loop.create_task(_work(common, body, settings, minimal, setup))
-    received: list[signal.Signals] = []
+    received: list[int] = []
 
-    def stop(number: signal.Signals) -> None:
+    def stop(number: int, _frame: object) -> None:
         if received:
-            _end_now(received[0])
+            end()
         received.append(number)
-        loop.call_later(GRACE_S, _end_now, number)
-        work.cancel()
+        signal.setitimer(signal.ITIMER_REAL, GRACE_S)
+        loop.call_soon_threadsafe(work.cancel)
 
+    def end(*_: object) -> NoReturn:
+        """End without waiting for threads: one may be in a long fsync, and none holds anything that is not safe.
+
+        Nothing is flushed: what was written is out already, or a reader that has stopped does not take it.
+        """
+        if not common.quiet:
+            streams.tell_and_go(INTERRUPTED)
+        os._exit(128 + received[0])
+
+    signal.signal(signal.SIGALRM, end)
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
+        signal.signal(number, stop)
     try:
         return await work
     except asyncio.CancelledError:
         if not received:
             raise
-        if not common.quiet:
-            streams.tell("interrupted: what has arrived is kept, and the next run resumes")
-        _end_now(received[0])
-
-
-def _end_now(number: signal.Signals) -> NoReturn:
-    """End without waiting for threads: one may be in a long fsync, and none holds anything that is not safe."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(128 + number)
+        end()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 async def _work(common: Common, body: Body, settings: Settings | None, minimal: bool | None, setup: LogSetup) -> int:
