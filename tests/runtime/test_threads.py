@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.runtime.threads import DaemonThread, WorkerThreads
 
 
 @pytest.fixture
@@ -156,3 +156,23 @@ def test_no_thread_is_started_for_nothing() -> None:
     threads = WorkerThreads("idle", 4)
     assert threading.active_count() == before
     threads.close()
+
+
+@pytest.mark.shows("U6")
+async def test_foreign_code_is_left_to_itself() -> None:
+    """Who is cancelled does not wait for it, nor does the interpreter; what comes back to nobody is dropped."""
+    gate, dropped = Gate(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    thread = DaemonThread("test", lambda _: dropped.set())
+    assert await thread.compute(lambda: threading.current_thread().daemon)
+    work = asyncio.ensure_future(thread.compute(gate))
+    await loop.run_in_executor(None, gate.begun.wait)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert not gate.ended
+    gate.go_on.set()
+    await dropped.wait()
+    with pytest.raises(ZeroDivisionError):
+        await thread.compute(lambda: 1 // 0)
+    thread.stop()
