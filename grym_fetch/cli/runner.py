@@ -28,6 +28,7 @@ from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.core.variables import BadVariable
 from grym_fetch.display import Display, choose_display
 from grym_fetch.manager import AssetManager
+from grym_fetch.runtime import descriptors, threads
 from grym_fetch.runtime.bus import Subscription
 from grym_fetch.settings import Settings
 
@@ -48,10 +49,8 @@ def run(common: Common, body: Body, *, settings: Settings | None = None, minimal
     """Run ``body`` with a manager and return the exit code. Prints errors; raises nothing but `SystemExit`."""
 
     def work(setup: LogSetup) -> int:
-        if settings is not None and settings.parallel > MANY_CONNECTIONS:
-            from grym_fetch.runtime.descriptors import raise_limit
-
-            raise_limit()
+        if (settings is not None and settings.parallel > MANY_CONNECTIONS) or descriptors.are_scarce():
+            descriptors.raise_limit()
         # Not `anyio.run`, which is 35 ms of imports away.
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_main(common, body, settings, minimal, setup))
@@ -82,6 +81,9 @@ def _told(common: Common, work: Callable[[LogSetup], int]) -> int:
     except (click.ClickException, click.Abort, streams.OutputLost):
         raise
     except Exception as error:
+        if (of_this_machine := threads.machine_error(error)) is not None:
+            print_error(of_this_machine)
+            return exit_codes.exit_code(of_this_machine)
         log.debug("internal error", exc_info=True)
         return _internal_error(common, error)
     finally:
@@ -94,8 +96,29 @@ def _internal_error(common: Common, error: Exception) -> int:
     return exit_codes.NOT_FETCHED
 
 
+class _FrugalLoop(asyncio.SelectorEventLoop):
+    """Looks names up in one thread, which it starts at once, for later there may be none; and needs none to end it.
+
+    Where that thread is the only one, it does everything.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names = threads.WorkerThreads("names", 1)
+        self.set_default_executor(self._names.begin())
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as asyncio has it
+        """End the thread; do not wait."""
+        self._names.close()
+
+
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's loops where it is installed: it takes 4 ms to import, and 10 to 25 % off the time of a transfer."""
+    """uvloop's loops where it is installed: it takes 4 ms to import, and 10 to 25 % off the time of a transfer.
+
+    Not where threads or descriptors are scarce: it takes more of both, and ends the process if it cannot have them.
+    """
+    if threads.are_scarce() or descriptors.are_scarce():
+        return _FrugalLoop
     try:
         from uvloop import new_event_loop
     except ImportError:
@@ -196,13 +219,15 @@ async def _finish(listeners: list[asyncio.Task[None]]) -> None:
 
 async def write_json(subscription: Subscription) -> None:
     """Write events to stdout, one JSON object a line, from a thread: a reader may be slow, stop, or go away."""
-    import anyio.to_thread
-
-    is_lost = False
+    thread, is_lost = threads.DaemonThread("output", lambda _: None), False
     while await subscription.wait():
         lines = "".join(f"{json.dumps(event.as_json())}\n" for event in subscription.drain())
         if not is_lost:
-            is_lost = not await anyio.to_thread.run_sync(_write, lines, abandon_on_cancel=True)
+            try:
+                is_lost = not await thread.compute(_write, lines)
+            except RuntimeError:
+                is_lost = not _write(lines)  # there is no thread to be had
+    thread.stop()
 
 
 def _write(text: str) -> bool:
