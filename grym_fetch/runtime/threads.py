@@ -8,6 +8,7 @@ executor takes work any more, it is done where it is asked for, so that what has
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import threading
 from collections.abc import Callable
@@ -23,6 +24,10 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 
 T = TypeVar("T")
 
+FORKED = (
+    "this process was forked while an AssetManager was at work: its loop, threads and connections are the parent's; "
+    "make a new AssetManager, in a new event loop, after the fork"
+)
 PLENTY = 64
 """Threads. A process that may have so many more needs not think of it."""
 
@@ -35,6 +40,7 @@ class WorkerThreads:
 
     def __init__(self, name: str, count: int) -> None:
         self._executor = ThreadPoolExecutor(count, thread_name_prefix=f"grym-fetch-{name}")
+        self._pid = os.getpid()
         self._is_closed = False
         self._has_threads = False
         self._pending: set[Future[Any]] = set()
@@ -50,6 +56,8 @@ class WorkerThreads:
 
         Raises `StorageError` where there is no thread at all.
         """
+        if os.getpid() != self._pid:
+            raise RuntimeError(FORKED)
         try:
             work = asyncio.wrap_future(self._submit(function, args) or _borrow(function, args))
         except RuntimeError as error:
