@@ -29,7 +29,7 @@ from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, Pr
 from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.runtime.bus import EventBus, Subscription, is_coroutine_callable
 from grym_fetch.runtime.clock import SystemClock
-from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.runtime.threads import FORKED, WorkerThreads
 from grym_fetch.settings import Settings
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ class AssetManager:
         self._manifest: Manifest | None = None
         self._coordinator: Coordinator | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
         """The loop of the first use."""
         self._is_entered = False
         self._is_closed = False
@@ -193,6 +194,8 @@ class AssetManager:
 
     def _claim_loop(self) -> None:
         """Make the running loop this manager's. Raises `RuntimeError` unless it is, and the manager still open."""
+        if self._loop is not None and os.getpid() != self._pid:
+            raise RuntimeError(FORKED)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -200,7 +203,7 @@ class AssetManager:
         if self._is_closed:
             raise RuntimeError(_CLOSED)
         if self._loop is None:
-            self._loop = loop
+            self._loop, self._pid = loop, os.getpid()
         elif self._loop is not loop:
             raise RuntimeError(_OTHER_LOOP)
 

@@ -108,13 +108,15 @@ class ResponseHead:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What we asked, and what we know. ``wanted`` is None for the whole content; ``total`` None while unknown;
-    ``ranges_proven`` says that this origin has served a range before; ``checksum`` is the manifest's."""
+    ``ranges_proven`` says that this origin has served a range before; ``checksum`` is the manifest's; ``past_caches``
+    that no cache on the way may answer for the origin."""
 
     wanted: ByteRange | None
     total: int | None = None
     validator: Validator = NO_VALIDATOR
     ranges_proven: bool = False
     checksum: Checksum | None = None
+    past_caches: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +309,14 @@ def is_transient(status: int) -> bool:
     Every server error but 501 and 505, which say that the server cannot do it at all.
     """
     return status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505))
+
+
+def may_be_for_the_range(status: int) -> bool:
+    """Whether a refusal may mean the Range and not the content: old gateways and filters know many ways to say so.
+
+    Not one that asks for credentials or patience, or says that the content is gone or forbidden.
+    """
+    return 400 <= status < 600 and status not in (401, 407, 410, 429, 451)
 
 
 PROXY_ADVICE = "the proxy wants another user or password than HTTP_PROXY and HTTPS_PROXY name"

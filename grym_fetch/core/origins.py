@@ -17,6 +17,9 @@ from yarl import URL
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
+    BadResponse,
+    BadStatus,
+    ConnectionLost,
     GrymFetchError,
     IntegrityError,
     LengthMismatch,
@@ -24,7 +27,7 @@ from grym_fetch.core.errors import (
     Stalled,
     TransferError,
 )
-from grym_fetch.core.http import NO_VALIDATOR, Validator
+from grym_fetch.core.http import NO_VALIDATOR, Validator, may_be_for_the_range
 from grym_fetch.core.policy import Decision, GiveUp, Leave, Retry, RetryPolicy, next_step
 from grym_fetch.core.segments import MIB
 from grym_fetch.core.text import redact_url
@@ -64,6 +67,8 @@ class Origin:
     """Whether it is not asked again in this run."""
     changes: int = field(default=0, init=False)
     """How often its content changed while we fetched."""
+    past_caches: bool = field(default=False, init=False)
+    """Whether it is asked so that no cache on the way answers for it."""
     has_sent_page: bool = field(default=False, init=False)
     """Whether it sent a web page: the likely reason for a wrong checksum."""
     digest: Checksum | None = field(default=None, init=False)
@@ -95,6 +100,16 @@ class Origin:
     def is_unsteady(self) -> bool:
         """Whether its content changed so often that its validators mean nothing."""
         return self.changes >= MAX_CHANGES
+
+    def may_serve_the_whole(self, error: GrymFetchError) -> bool:
+        """Whether this failure of a range, the first of which never came, leaves hope for a request without one."""
+        if isinstance(error, BadStatus):
+            return self.ranges is None and may_be_for_the_range(error.status)
+        return self.ranges is None and isinstance(error, ConnectionLost | Stalled | BadResponse)
+
+    def may_be_cached(self, error: GrymFetchError) -> bool:
+        """Whether the wrong content may be an old one that a cache on the way holds."""
+        return isinstance(error, IntegrityError) and not (self.past_caches or self.has_sent_page)
 
     # -- what happened: where it leads, and what it serves ----------------------------------------------------------
 
@@ -201,6 +216,19 @@ class Origin:
         """All that it gave is given up and asked for once more, in the hope that one server sends it."""
         self.is_mixed = False
 
+    def passes_caches(self) -> None:
+        """From now on no cache may answer for it. What the cache said of the content may not be true of it."""
+        self.past_caches = True
+        self.validator = NO_VALIDATOR
+
+    def doubted(self) -> None:
+        """Its ranges gave wrong content: it is asked once more, for everything in one response and past all caches."""
+        self.ranges = False
+        self.is_out = False
+        self.is_mixed = False
+        self.passes_caches()
+        self.recalled()
+
     def recalled(self) -> None:
         """It is wanted now, whatever delay it had."""
         self.ready_at = float("-inf")
@@ -284,6 +312,12 @@ class Origins:
         match decision:
             case Retry(delay=delay) | Leave(delay=delay):
                 origin.postponed(now + delay)
+            case GiveUp() if origin.may_serve_the_whole(error):
+                origin.lost_ranges()
+                return Retry(origin.failures, 0.0)
+            case GiveUp() if len(self.usable) == 1 and origin.may_be_cached(error):
+                origin.passes_caches()
+                return Retry(origin.failures, 0.0)
             case GiveUp():
                 origin.given_up()
         return decision

@@ -5,6 +5,9 @@ unlinks its file, while it holds the lock; whoever gets a lock checks that the f
 nothing here (some network file systems), that is noticed, and nothing that depends on the lock is done. If it excludes
 only processes of the same machine (Lustre's ``localflock``, NFS's ``local_lock``), that cannot be noticed: see
 `is_abandoned` in owner.py.
+
+A forked child closes what it has of its parent's locks. Where it holds one all the same, because it was forked by other
+means, it does so for a process that may be dead, and nobody waits for that.
 """
 
 from __future__ import annotations
@@ -18,10 +21,12 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
+from weakref import WeakSet
 
 from grym_fetch.core.errors import UnsafePath
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import is_at
+from grym_fetch.disk.owner import Owner
 
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 _READ_ONLY = frozenset({errno.EBADF, errno.EINVAL})
@@ -55,6 +60,7 @@ class FileLock:
     """
 
     def __init__(self, open_folder: Callable[[], int], name: str) -> None:
+        _locks.add(self)
         self._open_folder = open_folder
         self._name = name
         self._folder = -1
@@ -88,7 +94,11 @@ class FileLock:
             descriptor = open_lock(folder, self._name, create=True)
             outcome = try_flock(descriptor)
             if outcome is Flock.BUSY:
-                self.holder = _read_holder(descriptor)
+                self.holder, owner = _read_holder(descriptor)
+                if owner is not None and owner.is_dead:
+                    # As without locks: whoever holds it does not work.
+                    self._descriptor, self.is_trustworthy = descriptor, False
+                    return True
                 os.close(descriptor)
                 return False
             # Its last holder may have unlinked the file between our open and our lock: lock the one that is there now.
@@ -108,7 +118,8 @@ class FileLock:
 
     @staticmethod
     def _note_holder(descriptor: int) -> None:
-        record = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
+        this = {"pid": os.getpid(), "host": socket.gethostname(), "owner": Owner.this().encode()}
+        record = json.dumps(this).encode()
         try:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, record, 0)
@@ -130,6 +141,15 @@ class FileLock:
         finally:
             for each in (descriptor, folder):
                 with suppress(OSError):  # it is closed all the same (close(2)), and so unlocked
+                    os.close(each)
+
+    def forget(self) -> None:
+        """In a forked child: close what is the parent's. Closing a copy of a descriptor does not unlock it."""
+        descriptor, self._descriptor = self._descriptor, None
+        folder, self._folder = self._folder, -1
+        for each in (descriptor, folder):
+            if each is not None and each >= 0:
+                with suppress(OSError):
                     os.close(each)
 
 
@@ -161,9 +181,22 @@ def _open_existing(folder: int, name: str) -> int:
         return os.open(name, _LOCK_FLAGS | os.O_RDONLY, dir_fd=folder)  # enough for a lock
 
 
-def _read_holder(descriptor: int) -> str:
+_locks: WeakSet[FileLock] = WeakSet()
+
+
+def _forget_all() -> None:
+    for lock in list(_locks):
+        lock.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def _read_holder(descriptor: int) -> tuple[str, Owner | None]:
+    """Who holds a lock: in words, and as far as it can be asked whether it lives."""
     try:
         record = json.loads(os.pread(descriptor, 500, 0))
-        return f"process {int(record['pid'])} on {safe_text(str(record['host']), limit=80)}"
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return "another process"  # what is in the file is anybody's word
+        holder = f"process {int(record['pid'])} on {safe_text(str(record['host']), limit=80)}"
+        return holder, Owner.parse(str(record.get("owner", "")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return "another process", None  # what is in the file is anybody's word

@@ -89,12 +89,12 @@ class Engine:
 
         return affordable(self._settings.parallel)
 
-    @property
+    @cached_property
     def max_active_assets(self) -> int:
-        """How many assets may be under way at once."""
-        from grym_fetch.runtime.descriptors import max_active_assets
+        """How many assets may be under way at once: fewer where descriptors are short."""
+        from grym_fetch.runtime.descriptors import affordable_assets
 
-        return max_active_assets(self.connections)
+        return affordable_assets(self.connections)
 
     @cached_property
     def fetcher(self) -> Fetcher:

@@ -144,6 +144,8 @@ class Requester:
             fields["Range"] = range_header(asked.wanted)
             if asked.validator.if_range and asked.validator.is_for(server):
                 fields["If-Range"] = asked.validator.if_range
+        if asked.past_caches:
+            fields["Cache-Control"] = "no-cache"
         if cookie:
             fields["Cookie"] = cookie
         # A signed address is its own credential, and S3 answers 400 to both.

@@ -99,6 +99,7 @@ class ResponseReader:
 
     async def _partial(self, attempt: Attempt, response: Response, verdict: http.Partial) -> Outcome:
         origin, state, got, total = attempt.origin, self._state, verdict.range, verdict.total
+        state.served_range(got.start)
         origin.proved_ranges()
         if got.length != total and not self._combines(origin, verdict.validator):
             return SingleStream("its parts cannot be combined")
@@ -123,6 +124,8 @@ class ResponseReader:
             raise BadResponse(origin.url, "nothing says where the content ends, and there is no checksum to tell")
         if state.segments.on_hand_bytes and not self._combines(origin, verdict.validator):
             return StartAfresh("the server has no ranges and names no version, so it starts over", repeats=True)
+        if state.says_the_same(verdict.validator, verdict.length):
+            raise IntegrityError("asked once more, past all caches, it has the same content")
         await state.learn_validator(origin, verdict.validator)
         if verdict.length is not None:
             if (restart := await self._learn_size(verdict.length, origin)) is not None:
@@ -210,6 +213,9 @@ class ResponseReader:
                 count = await response.readinto(space)
                 now = self._clock.monotonic()
                 if not count:
+                    if self._state.size is None and not segment.whole:
+                        # It names the end of what was asked for, whatever there is, and not of the content.
+                        return SingleStream("its ranges end before the end that they name, and name no length")
                     if ends_there:
                         raise ConnectionLost(origin.url, "the content ended early")
                     return await self._learn_size(segment.position, origin) or Finished()
@@ -217,6 +223,8 @@ class ResponseReader:
                 count = max(0, min(count, min(stop, segment.stop) - segment.position))
                 start, wanted = segment.position, self._accept(segment, count)
                 self._on_bytes(origin, count, sum(end - here for here, end in wanted), now)
+                if segment.whole and wanted != [(start, start + count)] and self._pinned:
+                    self._state.retold(start, space[:count], origin)
                 if wanted == [(start, start + count)] and writer.continues_at(start):
                     await writer.filled(start, count)
                 else:

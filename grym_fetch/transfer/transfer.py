@@ -38,7 +38,15 @@ from grym_fetch.core.world import Connection, Stage
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.context import TransferContext
-from grym_fetch.transfer.outcome import DropOrigin, Finished, Restart, SingleStream, StartAfresh, TrustOrigin
+from grym_fetch.transfer.outcome import (
+    DoubtOrigin,
+    DropOrigin,
+    Finished,
+    Restart,
+    SingleStream,
+    StartAfresh,
+    TrustOrigin,
+)
 from grym_fetch.transfer.reporter import Reporter
 from grym_fetch.transfer.response import ResponseReader
 from grym_fetch.transfer.result import TransferResult
@@ -75,6 +83,8 @@ class Transfer:
         self._failure: BaseException | None = None
         self._restart: Restart | None = None
         self._trials: Counter[Origin] = Counter()
+        self._mismatched: DigestMismatch | None = None
+        """What is wrong if the origin that is doubted has nothing else to give."""
         self._repeated = 0
         """Bytes that will arrive once more before there is progress again; see `StartAfresh.repeats`."""
         self._is_over = False
@@ -173,12 +183,24 @@ class Transfer:
             origin.mismatched(digest, self.asset.checksum)
         candidates = self._origins.usable
         if not candidates or self._trials.total() >= 2 * len(self._origins.all):
-            raise self._mismatch(digest)
+            mismatch = self._mismatch(digest)
+            doubted = self._whom_to_doubt()
+            if doubted is None:
+                raise self._mismatched or mismatch
+            self._mismatched = mismatch
+            return DoubtOrigin("the checksum does not match; asking for the whole, past all caches", doubted)
         # One that was not asked yet; one that was may have broken off. The one that gave most has least left to send.
         given = self._state.bytes_given
         trusted = min(candidates, key=lambda origin: (self._trials[origin], -given(origin), origin.number))
         self._trials[trusted] += 1
         return TrustOrigin(f"the checksum does not match; asking {trusted.shown} for what others gave", trusted)
+
+    def _whom_to_doubt(self) -> Origin | None:
+        """The origin that gave all by itself, and may have better: ranges can be wrong, and a cache can be old."""
+        if self._mismatched is not None or self._state.size == 0:
+            return None
+        whole = [origin for origin in self._origins.all if origin.digest is not None and not origin.has_sent_page]
+        return min(whole, key=lambda origin: (origin.ranges is not True, origin.number), default=None)
 
     def _mismatch(self, digest: Checksum) -> DigestMismatch:
         advice = "If the source has changed for good, update the checksum in the manifest; else use another mirror."
@@ -201,6 +223,12 @@ class Transfer:
                     lambda p: p.origin == trusted.number and not state.is_inherited(p),
                     forget_size=state.size_origin is not trusted,
                 )
+            case DoubtOrigin(origin=doubted):
+                state.doubt(doubted)
+                doubted.doubted()
+                self._origins.trust(doubted)
+                discarded = await state.reduce(lambda _: False, forget_size=True)
+                self._repeated += discarded
             case DropOrigin(origin=origin, forget_size=forget_size):
                 discarded = await state.reduce(lambda p: p.origin != origin.number, forget_size=forget_size)
             case StartAfresh(forget_size=forget_size, repeats=repeats):
@@ -315,6 +343,7 @@ class Transfer:
             validator=origin.validator if is_bound else http.NO_VALIDATOR,
             ranges_proven=origin.ranges is True,
             checksum=self.asset.checksum,
+            past_caches=origin.past_caches,
         )
 
     # -- failures ---------------------------------------------------------------------------------------------------
@@ -380,6 +409,8 @@ class Transfer:
         self._changed()
 
     def _exhausted(self) -> GrymFetchError:
+        if self._mismatched is not None:
+            return self._mismatched
         kept = self._state.segments.on_hand_bytes
         kept_advice = "What has arrived is kept; the next run goes on from there." if kept else ""
         advice = self._origins.agreement() or kept_advice

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -111,6 +112,47 @@ def test_the_lock_of_a_killed_process_is_free(path: Path, other: subprocess.Pope
     assert lock.try_acquire()
     assert lock.is_trustworthy
     lock.release()
+
+
+FORK = """
+import os, subprocess, sys, time
+from pathlib import Path
+from grym_fetch.disk.locks import FileLock
+path = Path(sys.argv[1])
+lock = FileLock(lambda: os.open(path.parent, os.O_DIRECTORY), path.name)
+assert lock.try_acquire()
+if sys.argv[2] == "fork":
+    if not os.fork():
+        print(os.getpid(), flush=True)
+        time.sleep(600)
+else:
+    print(subprocess.Popen(["sleep", "600"], pass_fds=[lock._descriptor]).pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.shows("X9", "X10")
+@pytest.mark.parametrize("way", ["fork", "exec"])
+def test_a_child_holds_no_lock_for_a_dead_process(path: Path, way: str) -> None:
+    """A worker that was forked during a download lives on after kill -9 of its parent: the lock is free.
+
+    So it is where the child has the descriptor all the same, but then the lock says nothing.
+    """
+    command = [sys.executable, "-c", FORK, str(path), way]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        try:
+            lock = lock_at(path)
+            assert not lock.try_acquire()
+            process.kill()
+            process.wait()
+            assert os.path.exists(f"/proc/{child}")
+            assert lock.try_acquire()
+            assert lock.is_trustworthy == (way == "fork")
+            lock.release()
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 @pytest.mark.shows("X4")
