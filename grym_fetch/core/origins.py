@@ -218,6 +218,10 @@ class Origins:
         """Those that may still be asked in this run."""
         return [origin for origin in self.all if not origin.is_out]
 
+    def is_replaceable(self, origin: Origin, now: float) -> bool:
+        """Whether another one could be asked now instead."""
+        return any(other is not origin and other.ready_at <= now for other in self.usable)
+
     def to_ask(self, now: float, at_work: Mapping[Origin, int]) -> list[Origin]:
         """Where the next request may go, the best first. ``at_work``: how many connections each has."""
         if not self.together:
@@ -276,7 +280,7 @@ class Origins:
         """Note a failure and decide what follows. None if its outage was counted already."""
         if not origin.failed(error, began=began, now=now):
             return None
-        alternatives = any(other is not origin and other.ready_at <= now for other in self.usable)
+        alternatives = self.is_replaceable(origin, now)
         decision = next_step(error, failures=origin.failures, alternatives=alternatives, policy=policy, jitter=jitter)
         match decision:
             case Retry(delay=delay) | Leave(delay=delay):

@@ -67,7 +67,8 @@ def backoff(attempt: int, policy: RetryPolicy, jitter: float) -> float:
 def is_permanent(error: GrymFetchError) -> bool:
     """Whether the same request to the same origin would certainly fail again."""
     if isinstance(error, BadStatus):
-        return not is_transient(error.status)
+        is_told = isinstance(error, Throttled) and error.retry_after is not None
+        return not is_told and not is_transient(error.status)
     return isinstance(error, CertificateRejected | IntegrityError | PolicyRefused | TooManyRedirects)
 
 

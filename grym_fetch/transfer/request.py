@@ -17,6 +17,7 @@ from grym_fetch.core.addresses import (
     MAX_REDIRECTS,
     Credentials,
     follow_redirect,
+    host_of,
     origin_key,
     parse_address,
     server_mark,
@@ -42,6 +43,8 @@ class JudgedResponse:
     response: Response
     verdict: Verdict
     is_page: bool
+    host: str = ""
+    """Host and port that sent it, at the end of the redirects."""
 
 
 class Requester:
@@ -113,4 +116,5 @@ class Requester:
             fields["Authorization"] = authorization
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
         response = await connection.get(str(bare.with_fragment(None)), fields)
-        return JudgedResponse(response, judge(asked, replace(response.head, server=server)), response.head.is_page)
+        verdict = judge(asked, replace(response.head, server=server))
+        return JudgedResponse(response, verdict, response.head.is_page, host_of(str(here)))

@@ -22,13 +22,18 @@ from grym_fetch.core import http
 from grym_fetch.core.addresses import host_of
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
+    BadStatus,
+    ConnectFailed,
+    ConnectionLost,
     DigestMismatch,
     GrymFetchError,
     IntegrityError,
     MirrorsExhausted,
     StorageError,
+    Throttled,
     TransferError,
 )
+from grym_fetch.core.hosts import grace_of
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.policy import GiveUp, Leave, Retry
@@ -40,6 +45,7 @@ from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.outcome import DropOrigin, Finished, Restart, SingleStream, StartAfresh, TrustOrigin
 from grym_fetch.transfer.reporter import Reporter
+from grym_fetch.transfer.request import JudgedResponse
 from grym_fetch.transfer.response import ResponseReader
 from grym_fetch.transfer.result import TransferResult
 from grym_fetch.transfer.state import DownloadState
@@ -48,6 +54,8 @@ log = logging.getLogger(__name__)
 
 STEAL_S = 0.5
 """A connection with more work left than this shares it with an idle one."""
+WORTH_TELLING_S = 1.0
+"""A pause as long as this is told, if nothing is received meanwhile."""
 HUNG_WAITS = 4
 """A connection whose first byte takes this many times as long as the others' is taken for hung."""
 
@@ -64,6 +72,7 @@ class Transfer:
         self._context = context
         self._clock = context.clock
         self._settings = settings = context.settings
+        self._hosts = context.scheduler.hosts
         # Without a checksum, nothing says that what two origins have is the same content.
         self._origins = Origins(asset.urls, together=settings.together and asset.pinned)
         self._state = DownloadState(asset, self._origins, stage, context.threads, self._changed, settings.sizes)
@@ -278,6 +287,7 @@ class Transfer:
         try:
             answer = await self._context.requester.open(connection, attempt.origin, self._asked(attempt))
             try:
+                self._reached(attempt, answer)
                 outcome = await self._reader.receive(attempt, answer)
             finally:
                 answer.response.close()
@@ -292,9 +302,24 @@ class Transfer:
                 case never:
                     assert_never(never)
         except (TransferError, IntegrityError) as error:
-            self._failed(attempt, error)
+            if not self._is_lesson(attempt, error):
+                self._failed(attempt, error)
         except StorageError as error:
             self.fail(error)
+
+    def _reached(self, attempt: Attempt, answer: JudgedResponse) -> None:
+        """A host has answered, perhaps another one than was asked first."""
+        now = self._clock.monotonic()
+        self._hosts.moved(attempt, answer.host)
+        if isinstance(answer.verdict, http.Partial | http.Whole):
+            self._hosts.receives(attempt, now)
+        elif (
+            isinstance(answer.verdict, http.UnusableRange)
+            and answer.response.head.status == 403
+            and self._hosts.is_busy(attempt, now)
+        ):
+            # Before it is taken for a refusal of the range: a server may say so that there are too many of us.
+            raise BadStatus(attempt.origin.url, 403, "status 403: access denied")
 
     def release(self, attempt: Attempt) -> None:
         """The attempt is over: what has not arrived is missing again."""
@@ -318,6 +343,23 @@ class Transfer:
 
     # -- failures ---------------------------------------------------------------------------------------------------
 
+    def _is_lesson(self, attempt: Attempt, error: TransferError | IntegrityError) -> bool:
+        """Whether the host has refused only one more than it allows at once, or too soon. That is no failure."""
+        if grace_of(error) is None or attempt.first_byte_at is not None:
+            return False
+        now = self._clock.monotonic()
+        origin = attempt.origin
+        if isinstance(error, ConnectFailed | ConnectionLost):
+            self._hosts.moved(attempt, host_of(error.url))
+        is_lesson = self._hosts.refused(attempt, now, error)
+        pause = self._hosts.opens_at(attempt.host) - now
+        if not is_lesson or (pause > 0 and self._origins.is_replaceable(origin, now)):
+            return False  # another origin is ready: do not wait for this one
+        log.debug("%s: %s: not now: %s", self.asset.id, origin.shown, error)
+        if pause >= WORTH_TELLING_S and len(self._attempts) == 1:
+            self._reporter.retries(origin, 1, pause, _reason(error))
+        return True
+
     def _failed(self, attempt: Attempt, error: TransferError | IntegrityError) -> None:
         """An attempt failed: ask again later, turn to another origin, or give up."""
         now = self._clock.monotonic()
@@ -330,6 +372,8 @@ class Transfer:
             policy=self._settings.retry,
             jitter=self._clock.jitter(),
         )
+        if isinstance(error, Throttled) and error.status == 429 and not isinstance(decision, GiveUp):
+            self._hosts.left_alone(attempt.host, origin.ready_at)
         reason = origin.last_reason
         log.debug("%s: %s: %s: %s", self.asset.id, origin.shown, reason, decision)
         if origin is not self._origins.current and not self._origins.together:
@@ -403,6 +447,11 @@ class Transfer:
             return
         self._turn_to(faster, slow, slow.last_reason)
         _cancel(attempt.task for attempt in self._attempts if attempt.origin is slow and attempt.task is not None)
+
+
+def _reason(error: TransferError | IntegrityError) -> str:
+    """What happened, without the address."""
+    return error.reason if isinstance(error, TransferError) else str(error)
 
 
 NOBODY_NOW = -2

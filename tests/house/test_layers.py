@@ -33,7 +33,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines", "variables", "schema"},
         {"http", "addresses", "manifest_values", "archives", "strict_json"},
         {"manifest", "journal", "segments", "policy"},
-        {"origins", "manifest_schema", "world", "fingerprint"},
+        {"origins", "hosts", "manifest_schema", "world", "fingerprint"},
         {"manifest_text", "manifest_parser"},
     ],
     "net": [
