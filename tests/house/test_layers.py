@@ -37,7 +37,8 @@ ORDER: dict[str, list[set[str]]] = {
         {"manifest_text", "manifest_parser"},
     ],
     "net": [
-        {"settings", "errors", "tls", "credentials", "states", "parser"},
+        {"places", "errors", "tls", "credentials", "states", "parser"},
+        {"settings"},
         {"wire"},
         {"plain", "session"},
         {"client"},
