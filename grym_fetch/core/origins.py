@@ -72,6 +72,10 @@ class Origin:
     """Whether it was left because it crawled. That happens to each once: then the line is slow, or all of them are."""
     wait: float = field(default=0.0, init=False)
     """Seconds from a request to the first byte, at the recent worst."""
+    has_given: bool = field(default=False, init=False)
+    """Whether bytes that were missing came from here in this run."""
+    _away_since: float | None = field(default=None, init=False, repr=False)
+    """When it first failed since it last made progress."""
     _progress: int = field(default=0, init=False, repr=False)
     _range_faults: int = field(default=0, init=False, repr=False)
     _failed_at: float = field(default=float("-inf"), init=False, repr=False)
@@ -93,6 +97,12 @@ class Origin:
     def is_unsteady(self) -> bool:
         """Whether its content changed so often that its validators mean nothing."""
         return self.changes >= MAX_CHANGES
+
+    def patience_left(self, now: float, patience: float) -> float:
+        """For how many seconds more it is waited for: so long as ``patience``, if it has served bytes in this run."""
+        if not self.has_given:
+            return 0.0
+        return patience if self._away_since is None else max(0.0, self._away_since + patience - now)
 
     # -- what happened: where it leads, and what it serves ----------------------------------------------------------
 
@@ -149,9 +159,11 @@ class Origin:
     def progressed(self, count: int) -> None:
         """So many bytes that were missing came from here."""
         self._progress += count
+        self.has_given = self.has_given or count > 0
         if self._progress >= PROGRESS_BYTES:
             self._progress = 0
             self.failures = 0
+            self._away_since = None
 
     def waited(self, seconds: float) -> None:
         """A first byte took this long, or takes at least so long."""
@@ -176,6 +188,7 @@ class Origin:
         if self.is_out or began < self._failed_at:
             return False
         self._failed_at = now
+        self._away_since = now if self._away_since is None else self._away_since
         self.failures += 1
         self.target = None  # the next chain may end at a server that works
         return True
@@ -276,12 +289,24 @@ class Origins:
         now: float,
         policy: RetryPolicy,
         jitter: float,
+        had_begun: bool = False,
     ) -> Decision | None:
-        """Note a failure and decide what follows. None if its outage was counted already."""
+        """Note a failure and decide what follows. None if its outage was counted already.
+
+        ``had_begun``: bytes of the content had come. Who sends some and breaks off is not away: it is not waited for.
+        """
         if not origin.failed(error, began=began, now=now):
             return None
         alternatives = self.is_replaceable(origin, now)
-        decision = next_step(error, failures=origin.failures, alternatives=alternatives, policy=policy, jitter=jitter)
+        decision = next_step(
+            error,
+            failures=origin.failures,
+            alternatives=alternatives,
+            policy=policy,
+            jitter=jitter,
+            patience=0.0 if had_begun or not policy.retries else origin.patience_left(now, policy.patience),
+            is_last=self.usable == [origin],
+        )
         match decision:
             case Retry(delay=delay) | Leave(delay=delay):
                 origin.postponed(now + delay)

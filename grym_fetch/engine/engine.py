@@ -137,7 +137,7 @@ class Engine:
                 connections=self.connections,
                 together=settings.mirrors == "together",
                 crawl_timeout=settings.stall_timeout,
-                retry=RetryPolicy(retries=settings.retries),
+                retry=RetryPolicy(retries=settings.retries, patience=settings.patience),
                 sizes=settings.sizes,
             ),
             limiter=TokenBucket(settings.limit_rate, self._clock.monotonic()) if settings.limit_rate else None,

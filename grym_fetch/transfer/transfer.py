@@ -371,6 +371,7 @@ class Transfer:
             now=now,
             policy=self._settings.retry,
             jitter=self._clock.jitter(),
+            had_begun=attempt.first_byte_at is not None,
         )
         if isinstance(error, Throttled) and error.status == 429 and not isinstance(decision, GiveUp):
             self._hosts.left_alone(attempt.host, origin.ready_at)
@@ -379,7 +380,10 @@ class Transfer:
         if origin is not self._origins.current and not self._origins.together:
             return
         match decision:
-            case Retry(attempt=number, delay=delay):
+            case Retry(attempt=number, delay=delay, patience=patience):
+                if patience is not None:
+                    state = "server away, trying" if isinstance(error, ConnectFailed) else "trying"
+                    reason = f"{reason}; {state} again for another {patience:.0f} s"
                 self._announce_retry(origin, number, delay, reason)
             case Leave() | GiveUp():
                 self._leave(origin, reason, now)
