@@ -56,6 +56,8 @@ STEAL_S = 0.5
 """A connection with more work left than this shares it with an idle one."""
 WORTH_TELLING_S = 1.0
 """A pause as long as this is told, if nothing is received meanwhile."""
+WORTH_LEAVING_S = 2.0
+"""A host that must be left alone for this long is left for a mirror."""
 HUNG_WAITS = 4
 """A connection whose first byte takes this many times as long as the others' is taken for hung."""
 
@@ -228,7 +230,9 @@ class Transfer:
         now = self._clock.monotonic()
         for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts)):
             host = host_of(origin.url if origin.target is None else str(origin.target))
-            if has_room(host) and (segment := self._next_segment(origin, now)) is not None:
+            if not has_room(host):
+                self._leave_if_told_to_wait(origin, host, now)
+            elif (segment := self._next_segment(origin, now)) is not None:
                 attempt = Attempt(segment, origin, host, now)
                 self._attempts.add(attempt)
                 return attempt
@@ -406,6 +410,19 @@ class Transfer:
                 self._restart = self._restart or StartAfresh(why, forget_size=True)
         if chosen.ready_at > now:
             self._announce_retry(chosen, chosen.failures, chosen.ready_at - now, chosen.last_reason)
+
+    def _leave_if_told_to_wait(self, origin: Origin, host: str, now: float) -> None:
+        """Turn to another origin if this one's host must be left alone, for which another asset may be the reason."""
+        until = self._hosts.opens_at(host)
+        if until - now < WORTH_LEAVING_S or self._origins.together:
+            return
+        if not self.asset.pinned and self._state.segments.on_hand_bytes:
+            return  # parts of two origins do not combine: everything would have to come again
+        others = [o for o in self._origins.usable if max(o.ready_at, self._hosts.opens_at(host_of(o.url))) <= now]
+        if others:
+            origin.postponed(until)
+            self._turn_to(min(others, key=lambda o: (o.failures, o.number)), origin, "the server asks to wait")
+            self._changed()
 
     def _turn_to(self, chosen: Origin, left: Origin, reason: str) -> None:
         self._origins.turn_to(chosen)

@@ -195,7 +195,8 @@ EARNED = [REFUSED, LOST, *map(status, (200, 400, 403, 404, 410, 500, 502, 504)),
 @pytest.mark.shows("A23", "N21")
 def test_what_may_pass_is_waited_for(error: GrymFetchError) -> None:
     """As long as the patience lasts, at least every ten seconds, and once more when it ends."""
-    delays, patience = [], 120.0
+    delays: list[float] = []
+    patience = 120.0
     while patience > 0:
         step = next_step(
             error, failures=len(delays) + 1, alternatives=False, policy=PATIENT, jitter=HALF, patience=patience

@@ -1,4 +1,4 @@
-"""A server that has served bytes in this run and is away: it is waited for, for as long as the user's patience."""
+"""How long is waited: for a server that is away, as the user's patience lasts; for one that asks for it, as it says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from grym_fetch.testing import AssetServer, seeded_bytes
 from grym_fetch.testing.faults import HtmlPage, Status
 from tests.support.fakes import VirtualClock
 from tests.support.invariants import Recorder, checked_sync
-from tests.support.project import KIB, Project
+from tests.support.project import KIB, ImpatientClock, Project
 from tests.support.small_world import OneConnection, SmallWorld
 
 CONTENT = seeded_bytes(600 * KIB, seed=41)
@@ -133,3 +133,48 @@ async def test_a_server_that_never_served_has_earned_nothing(tmp_path: Path, sta
         run = await checked_sync(project, server)
         assert run.failures
         assert len(server.stats.requests) <= 2
+
+
+class WatchingClock(ImpatientClock):
+    """Notes at each sleep how many requests the server has got."""
+
+    def __init__(self, server: AssetServer) -> None:
+        super().__init__()
+        self.seen: list[tuple[float, int]] = []
+        self._server = server
+
+    async def sleep(self, seconds: float) -> None:
+        """Note it, and skip the time."""
+        self.seen.append((seconds, len(self._server.stats.requests)))
+        await super().sleep(seconds)
+
+
+@pytest.mark.parametrize("status", [429, 503, 403, 202])
+@pytest.mark.shows("A22")
+async def test_who_is_told_to_wait_waits_for_all_assets(tmp_path: Path, status: int) -> None:
+    """One asset is told; the others do not ask either, and all arrive when the time is over."""
+    async with AssetServer() as server:
+        project = Project(tmp_path / "project")
+        faults = [Status(status, headers={"Retry-After": "30"}, times=1)]
+        for name in "abc":
+            project.add(name, [server.add(f"/{name}", CONTENT, faults=faults if name == "a" else []).url], CONTENT)
+        clock = WatchingClock(server)
+        async with project.manager(clock, parallel=1) as manager:
+            await manager.sync()
+        count = next(count for seconds, count in clock.seen if seconds > 25.0)
+        assert server.stats.requests[count - 1].path == "/a"
+        assert {path.read_bytes() for path in project.finals().values()} == {CONTENT}
+
+
+@pytest.mark.shows("A1")
+async def test_a_mirror_is_asked_while_a_host_is_left_alone(tmp_path: Path) -> None:
+    """Also by the assets that were not told themselves: none of them asks that host before its time."""
+    async with AssetServer() as busy, AssetServer() as mirror:
+        project = Project(tmp_path / "project")
+        faults = [Status(429, headers={"Retry-After": "100"})]
+        for name in "abc":
+            urls = [busy.add(f"/{name}", CONTENT, faults=faults).url, mirror.add(f"/{name}", CONTENT).url]
+            project.add(name, urls, CONTENT)
+        async with project.manager(parallel=1) as manager:
+            await manager.sync()
+        assert len(busy.stats.requests) == 1
