@@ -182,7 +182,8 @@ class SmallFileSource:
         began = self._clock.monotonic()
         data = bytearray(asset.size)
         try:
-            answer = await self._context.requester.open(connection, Origin(0, asset.url), Asked(None, asset.size))
+            asked = Asked(None, asset.size, checksum=asset.checksum)
+            answer = await self._context.requester.open(connection, Origin(0, asset.url), asked)
             try:
                 self._hosts.moved(turn, answer.host)
                 if not isinstance(answer.verdict, Whole):

@@ -306,6 +306,7 @@ class Transfer:
                 case never:
                     assert_never(never)
         except (TransferError, IntegrityError) as error:
+            self._context.requester.secrets.hide_in(error)
             if not self._is_lesson(attempt, error):
                 self._failed(attempt, error)
         except StorageError as error:

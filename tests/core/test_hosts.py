@@ -38,7 +38,7 @@ def turned_away(hosts: Hosts, name: str, now: float, error: Exception = BUSY) ->
     [BUSY, Throttled(URL, 429, "status 429", None), DENIED, REFUSED, ConnectionLost(URL, "reset")],
     ids=["503", "429", "403", "refused", "reset"],
 )
-@pytest.mark.shows("A21")
+@pytest.mark.shows("A24")
 def test_a_refusal_beside_one_that_receives_teaches_a_limit(error: Exception) -> None:
     """However it is said: what works goes on, and no further attempt begins beside it."""
     hosts, working = receiving(1)
@@ -140,7 +140,7 @@ def test_pauses_grow_to_a_minute_until_somebody_is_served() -> None:
     assert max(pauses) <= MAX_PAUSE_S
 
 
-@pytest.mark.shows("A22")
+@pytest.mark.shows("A25")
 def test_who_is_told_to_wait_waits_for_all() -> None:
     """The host is asked by nobody until its time has come, and then again; at most two minutes."""
     hosts, _ = receiving(1)

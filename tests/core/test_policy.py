@@ -192,7 +192,7 @@ EARNED = [REFUSED, LOST, *map(status, (200, 400, 403, 404, 410, 500, 502, 504)),
 
 
 @pytest.mark.parametrize("error", EARNED, ids=name)
-@pytest.mark.shows("A23", "N21")
+@pytest.mark.shows("A26", "N22")
 def test_what_may_pass_is_waited_for(error: GrymFetchError) -> None:
     """As long as the patience lasts, at least every ten seconds, and once more when it ends."""
     delays: list[float] = []
@@ -217,7 +217,7 @@ def test_what_will_not_pass_is_not_waited_for(error: GrymFetchError) -> None:
     assert step == GiveUp()
 
 
-@pytest.mark.shows("A22")
+@pytest.mark.shows("A25")
 def test_too_often_without_a_word_is_waited_for_in_steps_that_reach_a_minute() -> None:
     """Each is twice the one before."""
     policy = RetryPolicy(retries=9)

@@ -52,7 +52,7 @@ class Limited:
 
 @pytest.mark.parametrize("refusal", [503, 429, 403])
 @pytest.mark.parametrize("limit", [1, 2])
-@pytest.mark.shows("A21")
+@pytest.mark.shows("A24")
 async def test_a_server_that_allows_few_connections(tmp_path: Path, nginx: Nginx, limit: int, refusal: int) -> None:
     """What it allows is learned from a few refusals, none of which counts as a failure or is waited for."""
     location = Location("/f/", limit_conn=limit, limit_rate=400_000, refusal=refusal)
@@ -63,7 +63,7 @@ async def test_a_server_that_allows_few_connections(tmp_path: Path, nginx: Nginx
 
 
 @pytest.mark.parametrize("refusal", [503, 429, 403])
-@pytest.mark.shows("A21")
+@pytest.mark.shows("A24")
 async def test_several_assets_share_what_a_server_allows(tmp_path: Path, nginx: Nginx, refusal: int) -> None:
     """One connection at a time, for all of them together, and none fails because another one is served."""
     location = Location("/f/", limit_conn=1, limit_rate=12 * MIB, refusal=refusal)
@@ -75,7 +75,7 @@ async def test_several_assets_share_what_a_server_allows(tmp_path: Path, nginx: 
 @pytest.mark.parametrize("refusal", [503, 429, 403])
 @pytest.mark.parametrize("parallel", [1, 4, 8])
 @pytest.mark.parametrize("size", [30_000, 300_000], ids=["small", "large"])
-@pytest.mark.shows("A21")
+@pytest.mark.shows("A24")
 async def test_a_server_that_allows_few_requests_a_second(
     tmp_path: Path, nginx: Nginx, parallel: int, refusal: int, size: int
 ) -> None:

@@ -134,7 +134,7 @@ async def fetched(connection: PlainConnection, url: str) -> bytes | GrymFetchErr
     [(b"", ConnectionLost), (None, Stalled), (BUSY, bytes), (SHORT, ConnectionLost)],
     ids=["closes", "says nothing", "503", "breaks off"],
 )
-@pytest.mark.shows("N22")
+@pytest.mark.shows("N23")
 async def test_the_next_try_begins_at_another_address(
     monkeypatch: pytest.MonkeyPatch, answer: bytes | None, first: type
 ) -> None:

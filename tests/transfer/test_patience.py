@@ -58,7 +58,7 @@ class Outage:
 
 
 @pytest.mark.parametrize("seconds", [10.0, 30.0, 110.0])
-@pytest.mark.shows("N21")
+@pytest.mark.shows("N22")
 async def test_a_listener_that_goes_away_is_waited_for(tmp_path: Path, seconds: float) -> None:
     """A router restarts, or a container is moved: no byte is lost, and what it says of the wait is true."""
     outage = Outage(tmp_path, seconds, ONE)
@@ -85,7 +85,7 @@ async def test_who_wants_no_patience_has_none(tmp_path: Path, settings: dict[str
     assert outage.clock.now < 1000.0 + 5.0
 
 
-@pytest.mark.shows("N21")
+@pytest.mark.shows("N22")
 async def test_all_mirrors_away_at_once(tmp_path: Path) -> None:
     """The way to the network is gone: the one that has served bytes is waited for when the others are given up."""
     outage = Outage(tmp_path, 60.0, ONE, TWO)
@@ -111,7 +111,7 @@ PASSING = {
 
 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-@pytest.mark.shows("A23")
+@pytest.mark.shows("A26")
 async def test_bad_answers_in_a_good_run_pass(tmp_path: Path, fault: Status | HtmlPage) -> None:
     """What has served ranges has earned a few delayed tries; nothing of what arrived is given up."""
     async with AssetServer() as server:
@@ -124,7 +124,7 @@ async def test_bad_answers_in_a_good_run_pass(tmp_path: Path, fault: Status | Ht
 
 
 @pytest.mark.parametrize("status", [404, 403, 410, 400])
-@pytest.mark.shows("A23")
+@pytest.mark.shows("A26")
 async def test_a_server_that_never_served_has_earned_nothing(tmp_path: Path, status: int) -> None:
     """It is asked no more often than before: once, and once without a range where that may be the reason."""
     async with AssetServer() as server:
@@ -150,7 +150,7 @@ class WatchingClock(ImpatientClock):
 
 
 @pytest.mark.parametrize("status", [429, 503, 403, 202])
-@pytest.mark.shows("A22")
+@pytest.mark.shows("A25")
 async def test_who_is_told_to_wait_waits_for_all_assets(tmp_path: Path, status: int) -> None:
     """One asset is told; the others do not ask either, and all arrive when the time is over."""
     async with AssetServer() as server:
