@@ -79,6 +79,10 @@ class Origin:
     """Whether it was left because it crawled. That happens to each once: then the line is slow, or all of them are."""
     wait: float = field(default=0.0, init=False)
     """Seconds from a request to the first byte, at the recent worst."""
+    has_given: bool = field(default=False, init=False)
+    """Whether bytes that were missing came from here in this run."""
+    _away_since: float | None = field(default=None, init=False, repr=False)
+    """When it first failed since it last made progress."""
     _progress: int = field(default=0, init=False, repr=False)
     _range_faults: int = field(default=0, init=False, repr=False)
     _failed_at: float = field(default=float("-inf"), init=False, repr=False)
@@ -110,6 +114,12 @@ class Origin:
     def may_be_cached(self, error: GrymFetchError) -> bool:
         """Whether the wrong content may be an old one that a cache on the way holds."""
         return isinstance(error, IntegrityError) and not (self.past_caches or self.has_sent_page)
+
+    def patience_left(self, now: float, patience: float) -> float:
+        """For how many seconds more it is waited for: so long as ``patience``, if it has served bytes in this run."""
+        if not self.has_given:
+            return 0.0
+        return patience if self._away_since is None else max(0.0, self._away_since + patience - now)
 
     # -- what happened: where it leads, and what it serves ----------------------------------------------------------
 
@@ -167,9 +177,11 @@ class Origin:
     def progressed(self, count: int) -> None:
         """So many bytes that were missing came from here."""
         self._progress += count
+        self.has_given = self.has_given or count > 0
         if self._progress >= PROGRESS_BYTES:
             self._progress = 0
             self.failures = 0
+            self._away_since = None
 
     def waited(self, seconds: float) -> None:
         """A first byte took this long, or takes at least so long."""
@@ -194,6 +206,7 @@ class Origin:
         if self.is_out or began < self._failed_at:
             return False
         self._failed_at = now
+        self._away_since = now if self._away_since is None else self._away_since
         self.failures += 1
         self.target = None  # the next chain may end at a server that works
         return True
@@ -249,6 +262,10 @@ class Origins:
         """Those that may still be asked in this run."""
         return [origin for origin in self.all if not origin.is_out]
 
+    def is_replaceable(self, origin: Origin, now: float) -> bool:
+        """Whether another one could be asked now instead."""
+        return any(other is not origin and other.ready_at <= now for other in self.usable)
+
     def to_ask(self, now: float, at_work: Mapping[Origin, int]) -> list[Origin]:
         """Where the next request may go, the best first. ``at_work``: how many connections each has."""
         if not self.together:
@@ -303,12 +320,24 @@ class Origins:
         now: float,
         policy: RetryPolicy,
         jitter: float,
+        had_begun: bool = False,
     ) -> Decision | None:
-        """Note a failure and decide what follows. None if its outage was counted already."""
+        """Note a failure and decide what follows. None if its outage was counted already.
+
+        ``had_begun``: bytes of the content had come. Who sends some and breaks off is not away: it is not waited for.
+        """
         if not origin.failed(error, began=began, now=now):
             return None
-        alternatives = any(other is not origin and other.ready_at <= now for other in self.usable)
-        decision = next_step(error, failures=origin.failures, alternatives=alternatives, policy=policy, jitter=jitter)
+        alternatives = self.is_replaceable(origin, now)
+        decision = next_step(
+            error,
+            failures=origin.failures,
+            alternatives=alternatives,
+            policy=policy,
+            jitter=jitter,
+            patience=0.0 if had_begun or not policy.retries else origin.patience_left(now, policy.patience),
+            is_last=self.usable == [origin],
+        )
         match decision:
             case Retry(delay=delay) | Leave(delay=delay):
                 origin.postponed(now + delay)

@@ -121,7 +121,9 @@ class Engine:
 
         settings = self._settings
         transport = self._own_transport if self._given_transport is None else self._given_transport
-        self._scheduler = Scheduler(transport, connections=self.connections, per_host=settings.max_per_host)
+        self._scheduler = Scheduler(
+            transport, connections=self.connections, per_host=settings.max_per_host, clock=self._clock
+        )
         return TransferContext(
             scheduler=self._scheduler,
             requester=Requester(Credentials(self._environ, read_netrc(self._environ))),
@@ -135,7 +137,7 @@ class Engine:
                 connections=self.connections,
                 together=settings.mirrors == "together",
                 crawl_timeout=settings.stall_timeout,
-                retry=RetryPolicy(retries=settings.retries),
+                retry=RetryPolicy(retries=settings.retries, patience=settings.patience),
                 sizes=settings.sizes,
             ),
             limiter=TokenBucket(settings.limit_rate, self._clock.monotonic()) if settings.limit_rate else None,

@@ -24,6 +24,7 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import MAX_CHANGES, Origin
+from grym_fetch.core.ranges import parse_length
 from grym_fetch.core.segments import Segment
 from grym_fetch.core.world import Response
 from grym_fetch.runtime.buffers import Buffers
@@ -36,6 +37,8 @@ from grym_fetch.transfer.state import DownloadState
 
 LIMITED_READ_BYTES = 64 * 1024
 """Read in one go under a rate limit, so that the progress bar moves and does not jump."""
+NOTE_BYTES = 256 * 1024
+"""A page that only says that there is no file now is smaller than this."""
 ENDLESS = "it sends without end, and nothing says how long the content is; give the asset its size"
 
 
@@ -67,6 +70,8 @@ class ResponseReader:
         origin = attempt.origin
         if answer.is_page:
             origin.sent_page()
+        if self._is_note(attempt, answer):
+            raise BadStatus(origin.url, 200, "a page came instead of the file (status 200)")
         match answer.verdict:
             case http.Partial():
                 return await self._partial(attempt, answer.response, answer.verdict)
@@ -85,7 +90,7 @@ class ResponseReader:
                 return self._unusable_range(attempt, reason)
             case http.ErrorStatus(status=status, reason=reason, retry_after=retry_after):
                 reason = str(answer.refusal or reason)
-                if status in (429, 503) or retry_after is not None:
+                if answer.verdict.is_throttling:
                     raise Throttled(origin.url, status, reason, retry_after)
                 raise BadStatus(origin.url, status, reason)
             case http.Broken(reason=reason):
@@ -94,6 +99,19 @@ class ResponseReader:
                 raise AssertionError("redirects are followed by the requester")
             case never:
                 assert_never(never)
+
+    def _is_note(self, attempt: Attempt, answer: JudgedResponse) -> bool:
+        """Whether a server that has served ranges sends a small page now: that it is busy, or being mended.
+
+        What has arrived does not become doubtful by that.
+        """
+        origin, head, size = attempt.origin, answer.response.head, self._state.size
+        if head.status != 200 or attempt.segment.whole or size is None or not (origin.ranges and origin.has_given):
+            return False
+        length = parse_length(head.get("content-length") or "")
+        if length is None:
+            return answer.is_page
+        return length < min(size, NOTE_BYTES) and (answer.is_page or not head.validator)
 
     # -- verdicts ---------------------------------------------------------------------------------------------------
 
