@@ -67,6 +67,8 @@ class ResponseReader:
         origin = attempt.origin
         if answer.is_page:
             origin.sent_page()
+        if encoding := answer.response.head.encoding:
+            origin.sent_encoded(encoding)
         match answer.verdict:
             case http.Partial():
                 return await self._partial(attempt, answer.response, answer.verdict)
@@ -210,7 +212,8 @@ class ResponseReader:
                 now = self._clock.monotonic()
                 if not count:
                     if ends_there:
-                        raise ConnectionLost(origin.url, "the content ended early")
+                        label = f"; it was sent {response.head.encoding}-encoded" if response.head.encoding else ""
+                        raise ConnectionLost(origin.url, f"the content ended early{label}")
                     return await self._learn_size(segment.position, origin) or Finished()
                 attempt.arrived(now, count)
                 count = max(0, min(count, min(stop, segment.stop) - segment.position))

@@ -50,6 +50,7 @@ RESUMED = Asked(SLICE, 1000, V1)
 FRESH = Asked(FIRST)
 ALL = Asked(None, 1000, V1)
 UNSIZED = Asked(None)
+PINNED = Asked(SLICE, 1000, V1, ranges_proven=True, checksum=Checksum.of(b"ours"))
 
 
 def head(status: int, *lines: str) -> ResponseHead:
@@ -94,7 +95,8 @@ TABLE: list[Row] = [
     ("R5 total within the range", KNOWN, 206, ["Content-Range: bytes 100-199/199", TAG], UnusableRange),
     ("R5 garbage", KNOWN, 206, ["Content-Range: \x00\udcff bytes", TAG], UnusableRange),
     ("R5 empty", KNOWN, 206, ["Content-Range: ", TAG], UnusableRange),
-    ("R5 twice", KNOWN, 206, [CR, CR, CL, TAG], UnusableRange),
+    ("R5 twice, and equal", KNOWN, 206, [CR, CR, CL, CL, TAG, TAG], GOOD),
+    ("R5 twice, and not equal", KNOWN, 206, [CR, "Content-Range: bytes 0-99/1000", CL, TAG], UnusableRange),
     ("R5 20 digits", KNOWN, 206, [f"Content-Range: bytes 100-199/{'9' * 20}", CL, TAG], UnusableRange),
     # -- R6, R7: shorter is legal, other lengths are not
     ("R6 shorter", KNOWN, 206, ["Content-Range: bytes 100-149/1000", TAG], Partial(ByteRange(100, 150), 1000, V1)),
@@ -166,6 +168,22 @@ TABLE: list[Row] = [
         [CR, TAG, "Content-Encoding: identity", "Content-Encoding: gzip"],
         UnusableRange,
     ),
+    ("R15 206 of the right total, and a checksum decides", PINNED, 206, [CR, CL, TAG, "Content-Encoding: gzip"], GOOD),
+    (
+        "R15 206 of another total, whatever the checksum",
+        PINNED,
+        206,
+        ["Content-Range: bytes 100-199/999", CL, TAG, "Content-Encoding: gzip"],
+        UnusableRange,
+    ),
+    (
+        "R15 200 of the right length, and a checksum decides",
+        PINNED,
+        200,
+        ["Content-Length: 1000", TAG, "Content-Encoding: aws-chunked"],
+        Whole(1000, V1, framed=True),
+    ),
+    ("R15 200 of another length", PINNED, 200, ["Content-Length: 400", "Content-Encoding: gzip"], Broken),
     ("R15 200 gzip", ALL, 200, ["Content-Length: 1000", TAG, "Content-Encoding: gzip"], Broken),
     ("R15 200 gzip to a range", FRESH, 200, ["Content-Encoding: x-gzip"], Broken),
     # -- R16, R17, R18: 416
@@ -201,7 +219,8 @@ TABLE: list[Row] = [
     ("N7 negative", ALL, 200, ["Content-Length: -1"], Broken),
     ("N7 rubbish", ALL, 200, ["Content-Length: 5a"], Broken),
     ("N7 empty", ALL, 200, ["Content-Length: "], Broken),
-    ("N7 comma list", ALL, 200, ["Content-Length: 1000, 1000"], Broken),
+    ("N7 comma list", ALL, 200, ["Content-Length: 1000, 1000"], Whole(1000, NO_VALIDATOR, framed=True)),
+    ("N7 comma list that differs", ALL, 200, ["Content-Length: 1000, 999"], Broken("Content-Length fields that differ")),
     ("N7 two that differ", ALL, 200, ["Content-Length: 1000", "Content-Length: 999"], Broken),
     ("N7 two that agree", ALL, 200, 2 * ["Content-Length: 1000"], Whole(1000, NO_VALIDATOR, framed=True)),
     ("N7 20 digits", UNSIZED, 200, [f"Content-Length: {'9' * 20}"], Broken),
