@@ -274,7 +274,9 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
         # encodes now and then may not.
         return UnusableRange(f"{head.encoding}-encoded content although identity was asked for")
     chunked = "transfer-encoding" in head.fields
-    lengths = [parse_length(part.strip(" \t")) for value in head.fields.get("content-length", ()) for part in value.split(",")]
+    lengths = [
+        parse_length(part.strip(" \t")) for value in head.fields.get("content-length", ()) for part in value.split(",")
+    ]
     if None in lengths:
         return Broken("an invalid Content-Length")
     if len(set(lengths)) > 1:

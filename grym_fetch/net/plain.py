@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from aiohappyeyeballs import AddrInfoType, start_connection
 from yarl import URL
 
-from grym_fetch.core.addresses import forbidden_reason
+from grym_fetch.core.addresses import forbidden_reason, to_the_letter
 from grym_fetch.core.errors import CertificateRejected, ConnectFailed, ConnectionLost, PolicyRefused
 from grym_fetch.core.http import ResponseHead
 from grym_fetch.core.text import safe_text
@@ -44,7 +44,7 @@ class PlainConnection:
 
     async def get(self, url: str, fields: Mapping[str, str]) -> PlainResponse:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
-        address = URL(url, encoded=True)
+        address = to_the_letter(url)
         request = _request(address, url, {**self._settings.fields, **fields})
         key = (address.scheme, address.host, address.port)
         if self._wire is not None and (key != self._key or not self._wire.is_idle):

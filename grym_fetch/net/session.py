@@ -16,9 +16,8 @@ from collections.abc import Mapping
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
-from yarl import URL
 
-from grym_fetch.core.addresses import forbidden_reason
+from grym_fetch.core.addresses import forbidden_reason, to_the_letter
 from grym_fetch.core.errors import (
     BadResponse,
     BadStatus,
@@ -80,7 +79,7 @@ class SessionConnection:
 
     async def get(self, url: str, fields: Mapping[str, str]) -> SessionResponse:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
-        address = URL(url, encoded=True)
+        address = to_the_letter(url)
         proxy = self._settings.proxy_for(address)
         # What is behind a name, a proxy finds out by itself; what is written as a number can be judged here.
         reason = forbidden_reason(_as_number(address.host or ""), allow_private=self._settings.allow_private)
@@ -148,8 +147,9 @@ class SessionResponse:
         self._is_broken = False
         self._rest = memoryview(b"")
         fields: dict[str, list[str]] = {}
-        for name, value in response.headers.items():
-            fields.setdefault(name.lower(), []).append(value)
+        for name, value in response.raw_headers:
+            # As over a plain connection: a character stands for a byte. aiohttp's own reading loses what is not UTF-8.
+            fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
         self.head = ResponseHead(response.status, fields)
 
     async def readinto(self, buffer: memoryview) -> int:

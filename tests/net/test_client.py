@@ -11,11 +11,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 import pytest
 import trustme
 from yarl import URL
 
+from grym_fetch.core.addresses import follow_redirect
 from grym_fetch.core.errors import (
     BadResponse,
     BadStatus,
@@ -55,6 +57,8 @@ from tests.support.transports import WAYS
 
 CONTENT = seeded_bytes(200_003, seed=61)
 SECRET = "hush-hush"
+END = b"\r\nContent-Length: 0\r\n\r\n"
+NOTHING = b"HTTP/1.1 200 OK" + END
 
 
 Connect = Callable[..., AbstractAsyncContextManager[Connection]]
@@ -135,6 +139,35 @@ async def test_an_address_goes_out_to_the_letter(connected: Connect, server: Ass
     async with connected() as connection:
         await read_all(connection, server.url("") + "/a%20b.bin?sig=a%2Fb%2B%3D&x=%7E+~")
     assert server.stats.requests[0].query == "sig=a%2Fb%2B%3D&x=%7E+~"
+
+
+@pytest.mark.parametrize(
+    "target", ["/a?", "/?a", "/a%2fb?c=d+e&f=%7E~", "/a/../b//c?", '/"<a>[b]{c}|^`?d="<>', "/%41;b=c?d?e", "/a?&&=%zz"]
+)
+@pytest.mark.shows("A16")
+async def test_the_target_is_the_addresss_own(
+    connected: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """Both ways send the very same letters, directly and through a proxy."""
+    async with connected() as connection, TinyProxy(NOTHING).running() as far:
+        (await connection.get(f"http://127.0.0.1:{far.port}{target}", {})).close()
+        assert far.asked == [f"GET {target} HTTP/1.1"]
+    async with TinyProxy(NOTHING).running() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        async with connected() as connection:
+            (await connection.get(f"http://files.example{target}", {})).close()
+        assert proxy.asked == [f"GET http://files.example{target} HTTP/1.1"]
+
+
+@pytest.mark.parametrize("path", ["/é".encode(), b"/\xe9?\xff", b"/a?"])
+@pytest.mark.shows("A16")
+async def test_the_bytes_of_a_location_are_kept(connected: Connect, server: AssetServer, path: bytes) -> None:
+    """What a redirect's address has beyond ASCII comes out as the bytes that came, over both ways."""
+    async with connected() as connection, TinyProxy(b"HTTP/1.1 302 Found\r\nLocation: " + path + END).running() as far:
+        response = await connection.get(f"http://127.0.0.1:{far.port}/", {})
+        response.close()
+        target = follow_redirect(URL("https://h.example/"), response.head.get("location") or "")
+    assert str(target) == "https://h.example" + quote_from_bytes(path, safe="/?")
 
 
 @pytest.mark.shows("S7")
