@@ -11,6 +11,7 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from yarl import URL
@@ -152,6 +153,40 @@ def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddre
 
 # RFC 6052, RFC 8215; the last is what was meant for IPv4 before it was mapped (RFC 4291 section 2.5.5.1).
 _NAT64 = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96"))
+
+
+def is_exempt(url: URL, exempt: str) -> bool:
+    """Whether ``NO_PROXY`` names this address, in any of the spellings that curl, Go and requests know.
+
+    Hosts by comma or space, each with all below it; with or without a port, a leading ``.`` or ``*.``, a trailing dot,
+    brackets; numbers also as a block (``10.0.0.0/8``) or with ``*``; and ``*`` alone.
+    """
+    host = (url.host or "").lower().rstrip(".")
+    try:
+        number = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        number = None
+    return any(_is_named(host, number, url.port, entry) for entry in exempt.lower().replace(",", " ").split())
+
+
+def _is_named(
+    host: str, number: ipaddress.IPv4Address | ipaddress.IPv6Address | None, port: int | None, entry: str
+) -> bool:
+    match = _EXEMPT.fullmatch(entry)
+    if match is None or match["port"] not in (None, str(port)):
+        return False
+    name = (match["number"] or match["bare"] or match["name"]).removeprefix("*.").strip(".")
+    if number is not None:
+        try:
+            return number in ipaddress.ip_network(name + (match["bits"] or ""), strict=False)
+        except ValueError:
+            pass  # a name, or a number with a star
+    return bool(name) and (host == name or host.endswith(f".{name}") or ("*" in name and fnmatchcase(host, name)))
+
+
+_EXEMPT = re.compile(
+    r"(?:\[(?P<number>[0-9a-f:.%]+)\]|(?P<bare>[0-9a-f]*:[0-9a-f:.]*)|(?P<name>[^\[\]:/]+))(?P<bits>/[0-9]+)?(?::(?P<port>[0-9]+))?"
+)
 
 
 def is_loopback(url: URL) -> bool:

@@ -13,20 +13,16 @@ from collections import deque
 import httptools
 
 from grym_fetch.core.http import ResponseHead
+from grym_fetch.net.errors import BROKEN, broken_reason
 
 MAX_HEAD_BYTES = 32 * 1024
 """The most that a head may be, interim responses (1xx) included, and what surrounds the chunks of a body."""
 MAX_FEED_BYTES = 64 * 1024
 """The most that is fed at once."""
-BROKEN = "the response breaks the rules of HTTP"
 _ODD_LENGTH = ("Duplicate Content-Length", "Invalid character in Content-Length")
 """llhttp's reasons to refuse a length that may still be one."""
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9]")
-_HTTP_2 = re.compile(rb"\0\0.\x04.\0\0\0\0", re.DOTALL)
-"""The frame of settings that a server of HTTP/2 begins with (RFC 9113 section 3.4)."""
-_TLS = re.compile(rb"[\x15\x16]\x03[\0-\x04]", re.DOTALL)
-"""The beginning of an alert or a handshake (RFC 8446 section 5.1)."""
 
 
 class ResponseParser:
@@ -84,7 +80,7 @@ class ResponseParser:
                 self._has_odd_length = True
                 return self._feed(data[:0])
             else:
-                return self._problem(str(error))
+                return broken_reason(str(error), bytes(self._received[:16]))
         if self.head is not None:
             self._received.clear()
         # What a body brings counts for nothing here; a head, or the wrapping of chunks, without end does.
@@ -113,17 +109,6 @@ class ResponseParser:
         self._llhttp.feed_data(b"\r\n".join(kept) + b"\r\n\r\n" + rest)
         self._has_odd_length = False
         return None
-
-    def _problem(self, error: str) -> str:
-        """Say what is wrong. ``error`` is llhttp's reason, which names the field."""
-        if _HTTP_2.match(self._received):
-            return "the server speaks HTTP/2 at this address, which is not supported without TLS"
-        if _TLS.match(self._received):
-            return f"{BROKEN}: the server speaks TLS at this address; use https"
-        if "Content-Length" not in error:
-            return BROKEN
-        both = "Transfer-Encoding" in error
-        return f"{BROKEN}: {'Content-Length beside Transfer-Encoding' if both else 'an invalid Content-Length'}"
 
     def on_message_begin(self) -> None:
         """A response begins; a second one is not ours."""

@@ -19,8 +19,9 @@ from grym_fetch.core.addresses import forbidden_reason, to_the_letter
 from grym_fetch.core.errors import CertificateRejected, ConnectFailed, ConnectionLost, PolicyRefused
 from grym_fetch.core.http import ResponseHead
 from grym_fetch.core.text import safe_text
-from grym_fetch.net.errors import certificate_reason, os_reason
-from grym_fetch.net.settings import HttpSettings
+from grym_fetch.net.errors import certificate_reason, os_reason, tls_reason
+from grym_fetch.net.proxies import dial_through, is_socks, refuse_forbidden, resolves_names
+from grym_fetch.net.settings import HttpSettings, trust_advice
 from grym_fetch.net.states import State
 from grym_fetch.net.wire import Wire
 
@@ -45,7 +46,12 @@ class PlainConnection:
     async def get(self, url: str, fields: Mapping[str, str]) -> PlainResponse:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
         address = to_the_letter(url)
-        request = _request(address, url, {**self._settings.fields, **fields})
+        proxy = self._settings.proxy_for(address)
+        fields = {**self._settings.fields, **fields}
+        if proxy and address.scheme == "http":
+            # They were given because the host is this machine. A proxy takes itself for that host.
+            fields.pop("Authorization", None)
+        request = _request(address, url, fields)
         key = (address.scheme, address.host, address.port)
         if self._wire is not None and (key != self._key or not self._wire.is_idle):
             await self.aclose()
@@ -57,7 +63,7 @@ class PlainConnection:
                 if self._wire.state is not State.UNANSWERED:
                     raise
                 await self.aclose()
-        wire = await self._connect(address, url)
+        wire = await self._connect(address, url, proxy)
         self._wire, self._key, self._host = wire, key, address.authority
         return await self._ask(wire, request, url)
 
@@ -68,32 +74,45 @@ class PlainConnection:
             wire.abort()
             raise
 
-    async def _connect(self, address: URL, url: str) -> Wire:
+    async def _connect(self, address: URL, url: str, proxy: str | None) -> Wire:
         loop = asyncio.get_running_loop()
         host, port = address.host or "", address.port or 0
+        tls = self._settings.tls_for(url) if address.scheme == "https" else None
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                places = await self._resolve(host, port, url)
-                sock = await start_connection(places, happy_eyeballs_delay=EYEBALLS_DELAY_S, interleave=1)
-                secure = address.scheme == "https"
+                if proxy is not None and is_socks(proxy):
+                    sock = await self._dial(proxy, host, port, url)
+                else:
+                    places = await self._resolve(host, port, url)
+                    sock = await start_connection(places, happy_eyeballs_delay=EYEBALLS_DELAY_S, interleave=1)
                 _, wire = await loop.create_connection(
                     lambda: Wire(self._settings.stall_timeout),
                     sock=sock,
-                    ssl=self._settings.tls if secure else None,
-                    server_hostname=host if secure else None,
+                    ssl=tls,
+                    server_hostname=host if tls is not None else None,
                 )
                 return wire
         except TimeoutError:
             raise ConnectFailed(url, f"no connection within {self._settings.connect_timeout:g} s") from None
         except ssl.SSLCertVerificationError as error:
-            reason = f"the server's certificate was rejected: {certificate_reason(error)}"
+            reason = f"the server's certificate was rejected: {certificate_reason(error)}{trust_advice()}"
             raise CertificateRejected(url, reason) from None
-        except ssl.SSLError:
-            raise ConnectFailed(url, "the TLS handshake failed") from None
+        except ssl.SSLError as error:
+            raise ConnectFailed(url, f"the TLS handshake failed: {tls_reason(error)}") from None
         except (socket.gaierror, UnicodeError):
             raise ConnectFailed(url, "the host name cannot be resolved") from None
         except OSError as error:
             raise ConnectFailed(url, f"cannot connect: {os_reason(error)}") from None
+
+    async def _dial(self, proxy: str, host: str, port: int, url: str) -> socket.socket:
+        """Connect through a SOCKS proxy. What is behind a name, one that is told names finds out by itself."""
+        dial = dial_through(proxy, url)
+        if resolves_names(proxy):
+            refuse_forbidden(url, host, allow_private=self._settings.allow_private)
+        else:
+            place = (await self._resolve(host, port, url))[0][4]
+            host = str(place[0])
+        return await dial(host, port)
 
     async def _resolve(self, host: str, port: int, url: str) -> list[AddrInfoType]:
         """Return the addresses to connect to: exactly those that were checked here."""

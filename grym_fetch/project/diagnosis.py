@@ -358,7 +358,8 @@ class _Prober:
     async def _certificate_days(self, url: URL) -> int | None:
         if self.transport.settings.proxy_for(url) is not None:
             return None
-        end = await certificate_expiry(url.host or "", url.port or 443, self.transport.settings.tls, self.patience)
+        context = self.transport.settings.tls_for(str(url))
+        end = await certificate_expiry(url.host or "", url.port or 443, context, self.patience)
         return None if end is None else int((end - self.clock.wall()) // 86400)
 
 

@@ -14,6 +14,7 @@ from grym_fetch.core.addresses import (
     follow_redirect,
     forbidden_reason,
     host_of,
+    is_exempt,
     is_loopback,
     origin_key,
     parse_address,
@@ -148,6 +149,46 @@ def test_an_origin_is_scheme_host_and_port(one: str, other: str, same: bool) -> 
 def test_the_host_that_limits_count_by(address: str, host: str) -> None:
     """Limits per host go by host and port; what cannot be read has none."""
     assert host_of(address) == host
+
+
+@pytest.mark.parametrize(
+    ("exempt", "url", "expected"),
+    [
+        ("host.example", "http://host.example/", True),
+        ("host.example", "http://a.host.example/", True),
+        ("host.example", "http://ahost.example/", False),
+        (".host.example", "http://a.host.example/", True),
+        ("*.host.example", "http://a.host.example/", True),
+        ("*.host.example", "http://ahost.example/", False),
+        ("HOST.example.", "http://Host.Example/", True),
+        ("host.example", "http://host.example./", True),
+        ("a, host.example", "http://host.example/", True),
+        ("a host.example", "http://host.example/", True),
+        ("host.example:8080", "http://host.example:8080/", True),
+        ("host.example:8080", "http://host.example/", False),
+        ("*", "http://anything/", True),
+        ("10.0.0.0/8", "http://10.1.2.3/", True),
+        ("10.0.0.0/8", "http://11.1.2.3/", False),
+        ("10.0.0.0/8", "http://ten.example/", False),
+        ("10.0.0.5/8", "http://10.1.2.3/", True),
+        ("192.168.*", "http://192.168.7.9/", True),
+        ("127.0.0.1", "http://127.0.0.1:8080/", True),
+        ("127.0.0.1:8080", "http://127.0.0.1:8080/", True),
+        ("::1", "http://[::1]/", True),
+        ("0:0:0:0:0:0:0:1", "http://[::1]/", True),
+        ("[::1]", "http://[::1]/", True),
+        ("[::1]:8080", "http://[::1]:8080/", True),
+        ("[::1]:8080", "http://[::1]/", False),
+        ("fd00::/8", "http://[fd12::1]/", True),
+        ("[fd00::]/8", "http://[fd12::1]/", True),
+        ("", "http://host.example/", False),
+        (",, . *. /8 [] :80", "http://host.example/", False),
+    ],
+)
+@pytest.mark.shows("A21")
+def test_what_no_proxy_names(exempt: str, url: str, expected: bool) -> None:
+    """All usual spellings of an exempt host are understood, and none exempts another."""
+    assert is_exempt(parse_address(url), exempt) is expected
 
 
 # -- redirects ----------------------------------------------------------------------------------------------------

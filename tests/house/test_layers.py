@@ -37,7 +37,9 @@ ORDER: dict[str, list[set[str]]] = {
         {"manifest_text", "manifest_parser"},
     ],
     "net": [
-        {"settings", "errors", "tls", "credentials", "states", "parser"},
+        {"errors", "tls", "credentials", "states"},
+        {"parser", "proxies"},
+        {"settings"},
         {"wire"},
         {"plain", "session"},
         {"client"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -318,8 +319,10 @@ QUICK = 0.15
         (RawAnswer(b"HTTP/1.1 20"), ConnectionLost, "without an answer"),
         (BigHeaders(count=1, size=64_000), BadResponse, "breaks the rules of HTTP"),
         (BigHeaders(count=2000, size=100), BadResponse, "breaks the rules of HTTP"),
-        (ContentLength("-5"), BadResponse, "breaks the rules of HTTP"),
-        (ContentLength("5a"), BadResponse, "breaks the rules of HTTP"),
+        (ContentLength("-5"), BadResponse, "breaks the rules of HTTP: an invalid Content-Length"),
+        (ContentLength("5a"), BadResponse, "breaks the rules of HTTP: an invalid Content-Length"),
+        (RawAnswer(b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80"), BadResponse, "speaks HTTP/2"),
+        (RawAnswer(b"\x15\x03\x01\0\x02\x02\x46"), BadResponse, "speaks TLS"),
     ],
     ids=lambda value: repr(value)[:60] if isinstance(value, Fault) else "",
 )
@@ -585,6 +588,72 @@ async def test_plain_http_behind_https(connected: Connect, server: AssetServer) 
         error = await failure_of(connection.get(f"https://127.0.0.1:{server.port}/a.bin?sig={SECRET}", {}))
     assert isinstance(error, ConnectFailed)
     assert not isinstance(error, CertificateRejected)
+    assert "speaks no TLS" in str(error)
+
+
+@pytest.mark.shows("N15")
+async def test_certificates_that_are_not_there_are_named(
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where nothing is trusted because SSL_CERT_FILE names nothing, the rejection says so."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "gone.pem"))
+    async with AssetServer(ssl_context=authority.context_for("127.0.0.1")) as server, connected() as connection:
+        error = await failure_of(connection.get(server.url("/a.bin"), {}))
+    assert type(error) is CertificateRejected
+    assert f"SSL_CERT_FILE names {tmp_path / 'gone.pem'}, which cannot be read" in str(error)
+
+
+def _refuse_handshakes(listening: socket.socket, context: ssl.SSLContext) -> None:
+    while True:
+        try:
+            accepted, _ = listening.accept()
+        except OSError:
+            return
+        with context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False) as wrapped:
+            with suppress(ssl.SSLError):
+                wrapped.do_handshake()
+            # The alert is out. What the client has sent already must not turn the end into a reset.
+            with suppress(OSError):
+                wrapped.shutdown(socket.SHUT_WR)
+                while wrapped.recv(65_536):
+                    pass
+
+
+@pytest.mark.shows("N15")
+async def test_a_client_certificate(
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A server that wants one gets the one that the environment names; without it, the error says what is wanted."""
+    own = trustme.CA()
+    issued = own.issue_cert("me@example.org")
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "me.pem"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "me.key"))
+    context = authority.context_for("127.0.0.1")
+    own.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        # By hand: asyncio does not send the alert on which it closes a connection.
+        port = listening.getsockname()[1]
+        refusal = asyncio.create_task(asyncio.to_thread(_refuse_handshakes, listening, context))
+        async with connected() as connection:
+            error = await failure_of(connection.get(f"https://127.0.0.1:{port}/a.bin", {}))
+        listening.shutdown(socket.SHUT_RDWR)
+        await refusal
+    assert "certificate required; the server wants a client certificate" in str(error)
+    assert "GRYM_FETCH_CLIENT_CERT" in str(error)
+    assert "not permitted" not in str(error)
+    async with AssetServer(ssl_context=context) as server:
+        url = server.add("/a.bin", CONTENT).url
+        monkeypatch.setenv("GRYM_FETCH_CLIENT_CERT", str(tmp_path / "me.pem"))
+        monkeypatch.setenv("GRYM_FETCH_CLIENT_KEY", str(tmp_path / "me.key"))
+        async with connected() as connection:
+            assert await read_all(connection, url) == CONTENT
+        monkeypatch.setenv("GRYM_FETCH_CLIENT_KEY", str(tmp_path / "gone.key"))
+        async with connected() as connection:
+            error = await failure_of(connection.get(url, {}))
+    assert is_permanent(error)
+    assert "GRYM_FETCH_CLIENT_CERT and GRYM_FETCH_CLIENT_KEY name cannot be used: no such file" in str(error)
 
 
 # -- proxies --------------------------------------------------------------------------------------------------------
@@ -725,13 +794,18 @@ async def test_a_proxy_that_refuses_the_tunnel(connected: Connect, monkeypatch: 
     assert "the proxy answered 407: the proxy wants another user or password" in str(error)
 
 
-async def test_a_proxy_of_another_kind_is_not_spoken_to(connected: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To a SOCKS proxy no HTTP is spoken, and the error says that it is the proxy that cannot be used."""
+@pytest.mark.parametrize("kind", ["socks5", "socks6", "ftp"])
+async def test_a_proxy_of_another_kind_is_not_spoken_to(
+    connected: Connect, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """To what is no HTTP proxy no HTTP is spoken, and the error says that it is the proxy that cannot be used."""
+    monkeypatch.setitem(sys.modules, "python_socks", None)  # as without the extra
     async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
-        monkeypatch.setenv("all_proxy", f"socks5://user:{SECRET}@127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("all_proxy", f"{kind}://user:{SECRET}@127.0.0.1:{proxy.port}")
         async with connected() as connection:
             error = await failure_of(connection.get("http://host.example/a.bin", {}))
     assert "proxy" in str(error)
+    assert is_permanent(error)
     assert proxy.asked == []
 
 
@@ -805,6 +879,7 @@ async def test_a_proxy_may_have_a_private_address(
         ({"all_proxy": "http://r:3", "no_proxy": "host.example:8080"}, "http://host.example:8080/", None),
         ({"all_proxy": "http://r:3", "no_proxy": "host.example:8080"}, "http://host.example/", "http://r:3"),
         ({"all_proxy": "http://r:3", "no_proxy": "::1"}, "http://[::1]:8080/", None),
+        ({"all_proxy": "SOCKS5H://r:3"}, "https://host.example/", "socks5h://r:3"),
     ],
 )
 def test_which_proxy(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], url: str, expected: str | None) -> None:
