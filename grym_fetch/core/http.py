@@ -306,9 +306,10 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
 def is_transient(status: int) -> bool:
     """Whether the same request may succeed later (RFC 9110 sections 15.5, 15.6; 425: RFC 8470; 429: RFC 6585).
 
-    Every server error but 501 and 505, which say that the server cannot do it at all.
+    Every server error but 501 and 505, which say that the server cannot do it at all, and 511, which waits for a person
+    (RFC 6585 section 6).
     """
-    return status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505))
+    return status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505, 511))
 
 
 PROXY_ADVICE = "the proxy wants another user or password than HTTP_PROXY and HTTPS_PROXY name"
@@ -321,7 +322,8 @@ _ADVICE = {
     404: "not found",
     407: PROXY_ADVICE,
     410: "gone for good",
-    451: "unavailable for legal reasons",
+    451: "unavailable for legal reasons; another mirror may have it",
+    511: "this network wants a login; open any page in a browser",
 }
 
 
@@ -331,6 +333,10 @@ def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
         return UnusableRange(f"status {status} to a ranged request")
     phrase = _ADVICE.get(status)
     reason = f"status {status}" + (f": {phrase}" if phrase else "")
+    if status in (403, 503) and head.is_page:
+        reason += f"{';' if phrase else ':'} it sent a web page: a login, a challenge for robots, or a filter on the way"
+    if status == 202:
+        return Broken("status 202: accepted and not ready yet, or a challenge for robots; open it in a browser")
     if is_transient(status):
         return ErrorStatus(status, reason, parse_retry_after(head.get("retry-after"), head.get("date")))
     if 400 <= status < 600:

@@ -66,6 +66,7 @@ CR = "Content-Range: bytes 100-199/1000"
 CL = "Content-Length: 100"
 TAG = 'ETag: "v1"'
 CHUNKED = "Transfer-Encoding: chunked"
+PAGE = "Content-Type: text/html"
 GOOD = Partial(SLICE, 1000, V1)
 
 Row = tuple[str, Asked, int, Sequence[str], Verdict | type]
@@ -267,7 +268,44 @@ TABLE: list[Row] = [
         ),
     ),
     ("C1 410", KNOWN, 410, [], ErrorStatus(410, "status 410: gone for good")),
-    ("C1 451", KNOWN, 451, [], ErrorStatus(451, "status 451: unavailable for legal reasons")),
+    (
+        "C1 451",
+        KNOWN,
+        451,
+        [],
+        ErrorStatus(451, "status 451: unavailable for legal reasons; another mirror may have it"),
+    ),
+    (
+        "C1 511",
+        KNOWN,
+        511,
+        ["Retry-After: 7", PAGE],
+        ErrorStatus(511, "status 511: this network wants a login; open any page in a browser"),
+    ),
+    (
+        "C1 403 with a page",
+        KNOWN,
+        403,
+        [PAGE],
+        ErrorStatus(
+            403,
+            "status 403: access denied; it sent a web page: a login, a challenge for robots, or a filter on the way",
+        ),
+    ),
+    (
+        "C1 503 with a page",
+        KNOWN,
+        503,
+        [PAGE],
+        ErrorStatus(503, "status 503: it sent a web page: a login, a challenge for robots, or a filter on the way"),
+    ),
+    (
+        "C1 202",
+        KNOWN,
+        202,
+        ["Content-Length: 1000", TAG],
+        Broken("status 202: accepted and not ready yet, or a challenge for robots; open it in a browser"),
+    ),
     ("C1 418", KNOWN, 418, [], ErrorStatus(418, "status 418")),
     ("C1 408", KNOWN, 408, [], ErrorStatus(408, "status 408")),
     ("C1 425", KNOWN, 425, [], ErrorStatus(425, "status 425")),
@@ -315,6 +353,8 @@ TABLE: list[Row] = [
     "R24",
     "R26",
     "R27",
+    "R29",
+    "A23",
     "B8",
     "B17",
     "B35",
