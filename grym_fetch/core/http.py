@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from grym_fetch.core.digest import Algorithm, Checksum
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
+from grym_fetch.core.suspicion import POINTER_SIZES
 
 MAX_RETRY_AFTER_S = 120.0
 """A server that asks to wait longer is left for another origin, or asked again after this long."""
@@ -297,7 +298,7 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
             return OtherRepresentation("the content at this address has changed", head.validator)
         if head.encoding:
             return Broken(f"{head.encoding}-encoded content of {length} bytes although identity was asked for")
-        return WrongLength(length, _page_hint(head))
+        return WrongLength(length, _length_hint(head, length, asked.total))
     if asked.validator.contradicts(head.validator):
         return OtherRepresentation("the content at this address has changed", head.validator)
     return Whole(length, head.validator, framed=chunked or length is not None)
@@ -334,7 +335,8 @@ def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
     phrase = _ADVICE.get(status)
     reason = f"status {status}" + (f": {phrase}" if phrase else "")
     if status in (403, 503) and head.is_page:
-        reason += f"{';' if phrase else ':'} it sent a web page: a login, a challenge for robots, or a filter on the way"
+        page = "it sent a web page: a login, a challenge for robots, or a filter on the way"
+        reason += f"{';' if phrase else ':'} {page}"
     if status == 202:
         return Broken("status 202: accepted and not ready yet, or a challenge for robots; open it in a browser")
     if is_transient(status):
@@ -369,9 +371,13 @@ def _stated_otherwise(asked: Asked, head: ResponseHead) -> Checksum | None:
     return None if digest == asked.checksum else digest
 
 
-def _page_hint(head: ResponseHead) -> str:
+def _length_hint(head: ResponseHead, length: int, expected: int) -> str:
     if head.is_page:
         return "it sent a web page: a login, an error page or a captive portal?"
+    if length == 0:
+        return "it sent an empty file"
+    if length in POINTER_SIZES and expected > 1024:
+        return "so short a file may be a git-lfs pointer, which only names the file"
     return ""
 
 

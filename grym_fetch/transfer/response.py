@@ -25,6 +25,7 @@ from grym_fetch.core.errors import (
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import MAX_CHANGES, Origin
 from grym_fetch.core.segments import Segment
+from grym_fetch.core.suspicion import page_advice
 from grym_fetch.core.world import Response
 from grym_fetch.runtime.buffers import Buffers
 from grym_fetch.transfer.attempt import Attempt
@@ -186,7 +187,9 @@ class ResponseReader:
         assert expected is not None
         told_by = self._state.size_origin or origin
         if self._size_is_promised or origin.is_unsteady:
-            raise LengthMismatch(origin.url, expected, actual, hint)
+            about = page_advice(origin.url) if origin.has_sent_page else ""
+            # Of a page that shows the file, the length says nothing more.
+            raise LengthMismatch(origin.url, expected, actual, f"it sent a web page{about}" if about else hint)
         # The length was learned, not promised by the manifest. Here, and the content is another one now; or from an
         # origin that has failed since, and either may be wrong: then this one has the word, and the digest decides.
         origin.changed()

@@ -31,6 +31,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"text"},
         {"errors", "validation"},
         {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines", "variables", "schema"},
+        {"suspicion"},
         {"http", "addresses", "manifest_values", "archives", "strict_json"},
         {"manifest", "journal", "segments", "policy"},
         {"origins", "manifest_schema", "world", "fingerprint"},
