@@ -27,7 +27,7 @@ from grym_fetch.archive.tree import decode_record
 from grym_fetch.core.addresses import follow_redirect, forbidden_reason, parse_address
 from grym_fetch.core.archives import ArchiveKind, Census, Limits
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import ManifestError, PolicyRefused, UnsafeArchive
+from grym_fetch.core.errors import ManifestError, PolicyRefused, RepositoryError, UnsafeArchive
 from grym_fetch.core.http import Asked, Partial, ResponseHead, Whole, judge, parse_retry_after
 from grym_fetch.core.journal import JournalEncoder, Piece, read_journal
 from grym_fetch.core.manifest_parser import parse_manifest
@@ -39,9 +39,8 @@ from grym_fetch.core.text import redact_text, redact_url, safe_text
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.rollback import decode_version, encode_version
 from grym_fetch.disk.verified import decode_entry
-from grym_fetch.repo.errors import Refused
 from grym_fetch.repo.placeholder import Placeholder
-from grym_fetch.repo.record import Record
+from grym_fetch.repo.record import MovedFiles
 from grym_fetch.runtime.threads import WorkerThreads
 
 DIGEST = "0" * 64
@@ -118,11 +117,11 @@ def record_of_moves(data: bytes) -> None:
     path = folder() / "asset-manifest.json"
     path.write_bytes(data)
     try:
-        for moved in Record(folder()).files:
+        for moved in MovedFiles(folder()).files:
             assert stays_inside(moved.original_path)
             assert stays_inside(moved.storage_path)
             assert ".git" not in moved.original_path.casefold().split("/")
-    except Refused:
+    except RepositoryError:
         pass
     threads = WorkerThreads("fuzz", 1)
     try:

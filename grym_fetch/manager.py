@@ -361,6 +361,7 @@ class AssetManager:
         `download_asset` raises.
         """
         from grym_fetch.repo.restore import Restorer, fetch_from
+        from grym_fetch.repo.target import unnamed_folders
         from grym_fetch.repo.tree import find_root
 
         async def get(asset: Asset) -> Path:
@@ -369,7 +370,9 @@ class AssetManager:
 
         self._claim_loop()
         root = find_root(self.project.root, self.project.root)
-        restorer = Restorer(root, self.project.external_dir, fetch_from(self.manifest.assets, get))
+        project = self.project
+        folders = [project.external_dir] if project.is_external_named else unnamed_folders(root, project)
+        restorer = Restorer(root, folders, fetch_from(self.manifest.assets, get))
         return (await restorer.restore(restorer.find_one(str(path), Path.cwd()), force=force)).path
 
     # -- the manifest itself ----------------------------------------------------------------------------------------

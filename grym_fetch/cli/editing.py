@@ -281,7 +281,7 @@ def _make_manifest(common: Common) -> None:
     from grym_fetch.runtime.clock import SystemClock
 
     try:
-        find_project(config=common.config, environ=os.environ, cwd=Path.cwd())
+        find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
     except ManifestMissing:
         if common.config is not None:
             return  # the runner says what is wrong with it

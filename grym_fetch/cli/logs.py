@@ -6,6 +6,7 @@ it. Our own errors hold none (`grym_fetch.core.text`), but a foreign exception m
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -112,6 +113,9 @@ class LogSetup:
 
         path = self._common.log_file or root() / DEFAULT_FILE
         try:
+            if self._common.log_file is None and (path.parent.is_symlink() or path.is_symlink()):
+                # Nobody has named it: whoever wrote the repository has, and what is logged is partly theirs, too.
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             path.parent.mkdir(parents=True, exist_ok=True)
             handler = RotatingFileHandler(path, maxBytes=MAX_LOG_BYTES, backupCount=MAX_OLD_LOGS, encoding="utf-8")
         except OSError as error:

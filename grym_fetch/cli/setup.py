@@ -62,7 +62,7 @@ def setup_command(common: Common, minimal: bool, skip_assets: bool, **transfer: 
 
 
 def _steps(common: Common) -> Iterator[Step]:
-    from grym_fetch.project.setup import folder_steps, git_steps, manifest_step, system_steps
+    from grym_fetch.project.setup import folder_steps, git_steps, manifest_step, moved_steps, system_steps
 
     now = datetime.now(UTC)
     yield from system_steps(os.environ)
@@ -72,6 +72,7 @@ def _steps(common: Common) -> Iterator[Step]:
     chosen = bool(common.external_assets_dir)
     yield from folder_steps(project, now, external_is_chosen=chosen)
     yield from git_steps(project)
+    yield from moved_steps(project)
 
 
 async def _space(manager: AssetManager, assets: Any) -> Step:

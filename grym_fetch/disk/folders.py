@@ -253,3 +253,12 @@ def require_space(path: Path, missing: int) -> None:
     free = usable_bytes(path)
     if missing > free:
         raise DiskFull(safe_text(str(path)), f"not enough space: {missing} bytes are needed and {free} are free")
+
+
+def open_regular(name: str, folder: int | None = None) -> int:
+    """Open a file to read it. Raises ``OSError`` for symlinks and for what is not a regular file."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EISDIR, "not a file", name)
+    return descriptor

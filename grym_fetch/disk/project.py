@@ -8,18 +8,22 @@ where that folder is named ``config``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiofiles
 
-from grym_fetch.core.errors import ManifestMissing
+from grym_fetch.core.errors import ManifestMissing, UnsafePath
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_errors
 from grym_fetch.disk.repository import is_repository_root
 
 CANDIDATES = ("assets.json", "config/assets.json")
+ASSETS_NAME = "assets"
+"""The assets folder, below the project's root."""
+EXTERNAL_NAME = "assets"
+"""The external folder, beside the project's root."""
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024 + 1
 
 
@@ -31,6 +35,8 @@ class Project:
     root: Path
     assets_dir: Path
     external_dir: Path
+    is_external_named: bool = field(default=False, compare=False)
+    """Whether the user has named the external folder, by an argument or in the environment."""
 
 
 def find_project(
@@ -43,7 +49,8 @@ def find_project(
 ) -> Project:
     """Find the project. Arguments win over the environment, and the environment over what is found.
 
-    Raises `ManifestMissing` if there is no manifest.
+    Raises `ManifestMissing` if there is no manifest, `UnsafePath` if the assets folder is a symlink that nobody has
+    named: it came with the repository, and may lead to ``.git`` or to the user's home.
     """
     named = config or environ.get("GRYM_FETCH_CONFIG")
     manifest = _resolved(cwd, named) if named else _search(cwd)
@@ -58,9 +65,18 @@ def find_project(
     return Project(
         manifest_path=manifest.absolute(),
         root=root,
-        assets_dir=_resolved(cwd, local) if local else root / "assets",
-        external_dir=_resolved(cwd, external) if external else root.parent / "assets",
+        assets_dir=_resolved(cwd, local) if local else _no_symlink(root / ASSETS_NAME),
+        external_dir=_resolved(cwd, external) if external else root.parent / EXTERNAL_NAME,
+        is_external_named=bool(external),
     )
+
+
+def _no_symlink(assets_dir: Path) -> Path:
+    if assets_dir.is_symlink():
+        shown = safe_text(str(assets_dir), limit=1000)
+        advice = "if it is yours, name the folder with --assets-dir or GRYM_FETCH_ASSETS_DIR; else remove it"
+        raise UnsafePath(shown, f"the assets folder is a symlink, which counts only where you name it; {advice}")
+    return assets_dir
 
 
 def _resolved(cwd: Path, text: str | Path) -> Path:

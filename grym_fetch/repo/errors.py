@@ -1,11 +1,8 @@
-"""What this package refuses to do."""
+"""Why one file is not moved. What is refused as a whole is a `RepositoryError`."""
 
 from __future__ import annotations
 
 from grym_fetch.core.errors import GrymFetchError
-from grym_fetch.core.errors import RepositoryError as Refused
-
-__all__ = ["NotMoved", "Refused"]
 
 
 class NotMoved(GrymFetchError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.core.errors import ManifestError, StorageError
+from grym_fetch.core.errors import ManifestError, StorageError, UnsafePath
 from grym_fetch.disk.project import Project, find_project, load_manifest
 
 
@@ -113,3 +113,23 @@ def test_an_unreadable_manifest_is_a_storage_error(repo: Path) -> None:
     """What cannot be read is the disk's fault, not the manifest's."""
     with pytest.raises(StorageError, match="no such file"):
         load_manifest(repo / "gone.json")
+
+
+@pytest.mark.shows("S19")
+@pytest.mark.parametrize("target", [".git", "..", "../elsewhere", "nowhere"])
+def test_an_assets_folder_that_came_as_a_symlink(repo: Path, target: str) -> None:
+    """The usual assets folder is never a symlink, wherever it leads; one that is named may be."""
+    manifest_at(repo / "assets.json")
+    (repo / "assets").symlink_to(target)
+    with pytest.raises(UnsafePath, match="--assets-dir or GRYM_FETCH_ASSETS_DIR"):
+        find(repo)
+    assert find(repo, {"GRYM_FETCH_ASSETS_DIR": "assets"}).assets_dir == repo / "assets"
+    assert find(repo, assets_dir=repo / "assets").assets_dir == repo / "assets"
+
+
+def test_whether_the_external_folder_was_named(repo: Path) -> None:
+    """It is known whether the user has named the external folder, for another one is trusted less."""
+    manifest_at(repo / "assets.json")
+    assert not find(repo).is_external_named
+    assert find(repo, external_assets_dir="x").is_external_named
+    assert find(repo, {"GRYM_FETCH_EXTERNAL_ASSETS_DIR": "x"}).is_external_named
