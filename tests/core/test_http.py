@@ -160,6 +160,14 @@ TABLE: list[Row] = [
         ["Content-Length: 512", "Content-Type: Text/HTML; charset=utf-8"],
         WrongLength(512, "it sent a web page: a login, an error page or a captive portal?"),
     ),
+    (
+        "C13 the length of a pointer",
+        Asked(None, 1_000_000),
+        200,
+        ["Content-Length: 134"],
+        WrongLength(134, "so short a file may be a git-lfs pointer, which only names the file"),
+    ),
+    ("C13 nothing", ALL, 200, ["Content-Length: 0"], WrongLength(0, "it sent an empty file")),
     # -- R15: encoded content
     ("R15 206 gzip", KNOWN, 206, [CR, CL, TAG, "Content-Encoding: gzip"], UnusableRange),
     ("R15 206 br, upper case", KNOWN, 206, [CR, CL, TAG, "Content-Encoding: BR"], UnusableRange),

@@ -603,6 +603,12 @@ async def test_certificates_that_are_not_there_are_named(
     assert f"SSL_CERT_FILE names {tmp_path / 'gone.pem'}, which cannot be read" in str(error)
 
 
+def test_keys_are_logged_where_python_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SSLKEYLOGFILE is left to Python."""
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    assert HttpTransport().settings.tls_for("https://h.example/").keylog_filename == str(tmp_path / "keys")
+
+
 def _refuse_handshakes(listening: socket.socket, context: ssl.SSLContext) -> None:
     while True:
         try:
