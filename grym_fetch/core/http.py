@@ -20,6 +20,8 @@ from grym_fetch.core.digest import Algorithm, Checksum
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 from grym_fetch.core.suspicion import POINTER_SIZES
 
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+"""The statuses whose ``Location`` is followed."""
 MAX_RETRY_AFTER_S = 120.0
 """A server that asks to wait longer is left for another origin, or asked again after this long."""
 
@@ -80,12 +82,14 @@ NO_VALIDATOR = Validator()
 class ResponseHead:
     """Status and header fields. Names are lower case; a field that came several times has several values.
 
-    ``server`` stands for the server that sent them; see `Validator`.
+    ``server`` stands for the server that sent them; see `Validator`. ``is_local`` says whether it came straight from
+    this machine itself and through no proxy; None where the transport does not know.
     """
 
     status: int
     fields: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
     server: str = ""
+    is_local: bool | None = None
 
     def get(self, name: str) -> str | None:
         """The field's value, joined by commas as RFC 9110 section 5.3 says, or None. Equal ones count once."""
@@ -101,7 +105,7 @@ class ResponseHead:
     def encoding(self) -> str | None:
         """What the content is labelled to be encoded with, or None. Labels are wrong more often than not."""
         encoding = (self.get("content-encoding") or "identity").strip().lower()
-        return None if encoding in ("", "identity") else encoding[:40]
+        return None if encoding in ("", "identity") else encoding if _CODING.fullmatch(encoding) else "strangely"
 
     @property
     def is_page(self) -> bool:
@@ -214,9 +218,23 @@ Verdict = (
 )
 
 
+def is_chunked(head: ResponseHead) -> bool | None:
+    """Whether the body comes in chunks, which have an end of their own; None for any other transfer coding.
+
+    We offer none (RFC 9110 section 10.1.4), so `chunked` alone is a coding that may come (RFC 9112 section 6.1). Of
+    any other, ``identity`` included, nobody can say where its body ends.
+    """
+    coding = head.get("transfer-encoding")
+    if coding is None:
+        return False
+    return True if coding.strip(" \t").lower() == "chunked" else None
+
+
 def judge(asked: Asked, head: ResponseHead) -> Verdict:
     """Say what a response means. Total: every status and any header text gives a verdict, nothing raises."""
     status = head.status
+    if status in (200, 206) and is_chunked(head) is None:
+        return Broken("a Transfer-Encoding other than chunked, which nobody asked for")
     if status == 206:
         return _judge_partial(asked, head)
     if status == 200:
@@ -224,7 +242,7 @@ def judge(asked: Asked, head: ResponseHead) -> Verdict:
     if status == 416:
         content_range = parse_content_range(head.get("content-range") or "")
         return Unsatisfiable(content_range.total if content_range is not None else None)
-    if status in (301, 302, 303, 307, 308):
+    if status in REDIRECTS:
         locations = set(head.fields.get("location", ())) - {""}
         if len(locations) > 1:
             return Broken(f"a redirect ({status}) with Location fields that differ")
@@ -242,7 +260,7 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
         return UnusableRange("a partial response (206) without Content-Range")
     content_range = parse_content_range(text)
     if content_range is None or content_range.range is None:
-        return UnusableRange(f"an invalid Content-Range {text[:80]!r}")
+        return UnusableRange(f"an invalid Content-Range {_shown(text)}")
     got, total = content_range.range, content_range.total
     if head.encoding and (asked.checksum is None or total is None or total != asked.total):
         # RFC 9110 section 8.4: the range is one of the encoded bytes, not of ours. Unless the label is wrong: then the
@@ -253,9 +271,9 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
             f"bytes {got.start}-{got.stop - 1} instead of {asked.wanted.start}-{asked.wanted.stop - 1}"
         )
     lengths = head.fields.get("content-length", ())
-    if any(parse_length(value) != got.length for value in lengths) and "transfer-encoding" not in head.fields:
+    if any(parse_length(value) != got.length for value in lengths) and not is_chunked(head):
         return UnusableRange(
-            f"a Content-Length {lengths[0][:40]!r} that is not the {got.length} bytes of its Content-Range"
+            f"a Content-Length {_shown(lengths[0])} that is not the {got.length} bytes of its Content-Range"
         )
     if (stated := _stated_otherwise(asked, head)) is not None:
         return WrongDigest(stated)
@@ -274,7 +292,7 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
         # Nothing tells a wrong label from encoded content before the checksum does. Asked once more, a server that
         # encodes now and then may not.
         return UnusableRange(f"{head.encoding}-encoded content although identity was asked for")
-    chunked = "transfer-encoding" in head.fields
+    chunked = is_chunked(head)
     lengths = [
         parse_length(part.strip(" \t")) for value in head.fields.get("content-length", ()) for part in value.split(",")
     ]
@@ -301,7 +319,7 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
         return WrongLength(length, _length_hint(head, length, asked.total))
     if asked.validator.contradicts(head.validator):
         return OtherRepresentation("the content at this address has changed", head.validator)
-    return Whole(length, head.validator, framed=chunked or length is not None)
+    return Whole(length, head.validator, framed=bool(chunked) or length is not None)
 
 
 def is_transient(status: int) -> bool:
@@ -328,15 +346,20 @@ _ADVICE = {
 }
 
 
+def status_text(status: int) -> str:
+    """Return the status and, where that is plain, what it says."""
+    phrase = _ADVICE.get(status)
+    return f"status {status}" + (f": {phrase}" if phrase else "")
+
+
 def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
     status = head.status
     if status in _RANGE_ONLY and asked.wanted is not None and not asked.ranges_proven:
         return UnusableRange(f"status {status} to a ranged request")
-    phrase = _ADVICE.get(status)
-    reason = f"status {status}" + (f": {phrase}" if phrase else "")
+    reason = status_text(status)
     if status in (403, 503) and head.is_page:
         page = "it sent a web page: a login, a challenge for robots, or a filter on the way"
-        reason += f"{';' if phrase else ':'} {page}"
+        reason += f"{';' if status in _ADVICE else ':'} {page}"
     if status == 202:
         return Broken("status 202: accepted and not ready yet, or a challenge for robots; open it in a browser")
     if is_transient(status):
@@ -344,6 +367,18 @@ def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
     if 400 <= status < 600:
         return ErrorStatus(status, reason)
     return Broken(f"status {status}, which answers nothing we asked")
+
+
+_CODING = re.compile(r"[a-z0-9!#$%&*+.^_|~, -]{1,40}", re.ASCII)
+_PLAIN_VALUE = re.compile(r"[!-~ ]{0,60}", re.ASCII)
+
+
+def _shown(value: str) -> str:
+    """A field's value for messages: whole, where it is short and plain, or not at all.
+
+    Part of one could be part of a secret that the server repeats, which nobody would recognize.
+    """
+    return repr(value) if _PLAIN_VALUE.fullmatch(value) else "that is long or not plain text"
 
 
 _FIELD_NAMES: Mapping[str, Algorithm] = {"sha-256": "sha256", "sha-512": "sha512"}

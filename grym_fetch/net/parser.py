@@ -12,7 +12,7 @@ from collections import deque
 
 import httptools
 
-from grym_fetch.core.http import ResponseHead
+from grym_fetch.core.http import ResponseHead, is_chunked
 from grym_fetch.net.errors import BROKEN, broken_reason
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -133,9 +133,9 @@ class ResponseParser:
             return
         self.head = ResponseHead(status, self._fields)
         self.keeps_open = self._llhttp.should_keep_alive()
-        self.is_chunked = "chunked" in (self.head.get("transfer-encoding") or "").lower()
+        self.is_chunked = bool(is_chunked(self.head))
         lengths = self._fields.get("content-length")
-        if lengths and not self.is_chunked:
+        if lengths and is_chunked(self.head) is False:
             self.left = int(lengths[0])
 
     def on_body(self, data: bytes) -> None:

@@ -37,7 +37,7 @@ def refuse_forbidden(url: str, host: str, *, allow_private: bool) -> None:
     What is behind a name, a proxy finds out by itself.
     """
     try:
-        number = socket.inet_ntoa(socket.inet_aton(host))
+        number = socket.inet_ntoa(socket.inet_aton(host.rstrip(".")))
     except (OSError, ValueError):
         number = host
     if reason := forbidden_reason(number, allow_private=allow_private):

@@ -47,6 +47,8 @@ class HttpSettings:
         if self._tls is None:
             # OpenSSL itself honours SSL_CERT_FILE and SSL_CERT_DIR here, and Python SSLKEYLOGFILE.
             context = ssl.create_default_context()
+            # RFC 9110 section 4.3.4: the name is in subjectAltName or nowhere.
+            context.hostname_checks_common_name = False
             certificate, key = os.environ.get(CLIENT_CERT), os.environ.get(CLIENT_KEY)
             if certificate or key:
                 try:
