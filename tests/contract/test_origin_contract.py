@@ -326,7 +326,7 @@ ODD: dict[str, tuple[bytes, type, str]] = {
 }
 
 
-@pytest.mark.shows("A26", "N7", "N8", "R29")
+@pytest.mark.shows("A29", "N7", "N8", "R34")
 @pytest.mark.parametrize("through_proxy", [False, True], ids=["direct", "proxy"])
 @pytest.mark.parametrize(("head", "expected", "named"), ODD.values(), ids=ODD)
 async def test_an_odd_answer_means_the_same_on_every_way(

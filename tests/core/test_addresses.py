@@ -95,7 +95,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         'https://h.example/"<a>[b]{c}|^`\\?d="<>',
     ],
 )
-@pytest.mark.shows("A27")
+@pytest.mark.shows("A30")
 def test_an_encoded_address_is_kept_to_the_letter(text: str) -> None:
     """A signature may cover every letter of an address, so none is changed, also not by a redirect to it."""
     assert str(parse_address(text)) == text
@@ -114,7 +114,7 @@ def test_an_encoded_address_is_kept_to_the_letter(text: str) -> None:
         ("https://bücher.example:8443/é%2f?a b", "https://xn--bcher-kva.example:8443/%C3%A9%2f?a%20b"),
     ],
 )
-@pytest.mark.shows("A27")
+@pytest.mark.shows("A30")
 def test_what_is_not_encoded_gets_encoded(text: str, sent: str) -> None:
     """An address as a person writes it is encoded for the wire."""
     assert str(parse_address(text)) == sent
@@ -190,7 +190,7 @@ def test_the_host_that_limits_count_by(address: str, host: str) -> None:
         (",, . *. /8 [] :80", "http://host.example/", False),
     ],
 )
-@pytest.mark.shows("A24")
+@pytest.mark.shows("A27")
 def test_what_no_proxy_names(exempt: str, url: str, expected: bool) -> None:
     """All usual spellings of an exempt host are understood, and none exempts another."""
     assert is_exempt(parse_address(url), exempt) is expected

@@ -255,7 +255,7 @@ def test_proxy_and_tls_settings(tmp_path: Path) -> None:
     assert all(finding.advice for finding in found if finding.level == "fail")
 
 
-@pytest.mark.shows("A25")
+@pytest.mark.shows("A28")
 def test_a_socks_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A SOCKS proxy is shown with the port that it has by default; without the extra for it, that is the advice."""
     environ = {"ALL_PROXY": "socks5h://me:s3cret@localhost"}
@@ -276,7 +276,7 @@ class Field(BodyFault):
         return answer.with_header(self.name, self.value)
 
 
-@pytest.mark.shows("A26", "R29")
+@pytest.mark.shows("A29", "R34")
 @pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "unpinned"])
 @pytest.mark.parametrize(
     "fault",

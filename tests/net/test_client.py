@@ -146,7 +146,7 @@ async def test_an_address_goes_out_to_the_letter(connected: Connect, server: Ass
 @pytest.mark.parametrize(
     "target", ["/a?", "/?a", "/a%2fb?c=d+e&f=%7E~", "/a/../b//c?", '/"<a>[b]{c}|^`?d="<>', "/%41;b=c?d?e", "/a?&&=%zz"]
 )
-@pytest.mark.shows("A27")
+@pytest.mark.shows("A30")
 async def test_the_target_is_the_addresss_own(
     connected: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
@@ -162,7 +162,7 @@ async def test_the_target_is_the_addresss_own(
 
 
 @pytest.mark.parametrize("path", ["/é".encode(), b"/\xe9?\xff", b"/a?"])
-@pytest.mark.shows("A27")
+@pytest.mark.shows("A30")
 async def test_the_bytes_of_a_location_are_kept(connected: Connect, server: AssetServer, path: bytes) -> None:
     """What a redirect's address has beyond ASCII comes out as the bytes that came, over both ways."""
     async with connected() as connection, TinyProxy(b"HTTP/1.1 302 Found\r\nLocation: " + path + END).running() as far:
@@ -681,7 +681,7 @@ def _refuse_handshakes(listening: socket.socket, context: ssl.SSLContext) -> Non
                     pass
 
 
-@pytest.mark.shows("A28")
+@pytest.mark.shows("A31")
 async def test_a_client_certificate(
     connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from grym_fetch.testing import AssetServer, seeded_bytes
 from tests.net.test_client import SECRET, failure_of, read_all
 from tests.support.project import Project
 
-pytestmark = pytest.mark.shows("A25")
+pytestmark = pytest.mark.shows("A28")
 
 CONTENT = seeded_bytes(200_003, seed=62)
 

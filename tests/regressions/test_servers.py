@@ -65,7 +65,7 @@ async def test_huggingface_hub_3234_no_compressed_length_and_no_head_is_taken_fo
     assert {request.method for request in world.server.stats.requests} == {"GET"}
 
 
-@pytest.mark.shows("R29")
+@pytest.mark.shows("R34")
 @pytest.mark.parametrize("label", ["gzip", "x-gzip", "aws-chunked", "UTF-8", "none", "binary"])
 @pytest.mark.parametrize("size", [True, False], ids=["size known", "size unknown"])
 async def test_right_bytes_under_a_wrong_label_arrive(world: World, label: str, size: bool) -> None:
@@ -74,7 +74,7 @@ async def test_right_bytes_under_a_wrong_label_arrive(world: World, label: str, 
     await world.arrives()
 
 
-@pytest.mark.shows("R15", "R29")
+@pytest.mark.shows("R15", "R34")
 async def test_what_is_encoded_and_wrong_is_called_encoded(world: World) -> None:
     """Where the digest differs, the error says under which label the bytes came."""
     world.asset(Gzip(), size=False)
