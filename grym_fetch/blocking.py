@@ -200,17 +200,23 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """
         return self._run(asynchronous.AssetManager.restore_asset, path, force=force)
 
-    def add_asset(self, asset: Asset, *, fetch: bool = False, file: Path | None = None) -> Asset:
+    def add_asset(
+        self, asset: Asset, *, fetch: bool = False, file: Path | None = None, allow_suspicious: bool = False
+    ) -> Asset:
         """Append an asset to the manifest and return it as it is listed now.
 
         ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
-        this file, and copy it into the asset's place if it is not there.
+        this file, and copy it into the asset's place if it is not there. ``allow_suspicious``: also what is plainly
+        not an asset, but a web page, a git-lfs pointer or an empty file.
 
         Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
-        then), `PolicyRefused` for a plain http address, `DigestMismatch` or `UnsafePath` if ``file`` is not what the
-        asset says or another one is in its place, or what `download_asset` raises.
+        then), `EditRefused` for what is plainly not an asset, `PolicyRefused` for a plain http address,
+        `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place, or what
+        `download_asset` raises.
         """
-        return self._run(asynchronous.AssetManager.add_asset, asset, fetch=fetch, file=file)
+        return self._run(
+            asynchronous.AssetManager.add_asset, asset, fetch=fetch, file=file, allow_suspicious=allow_suspicious
+        )
 
     def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
         """Drop an asset from the manifest, with ``delete_file`` also its file and that of its stand-in.
@@ -219,15 +225,16 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """
         return self._run(asynchronous.AssetManager.remove_asset, asset_id, delete_file=delete_file)
 
-    def pin(self, ids: Collection[str] | None = None) -> PinReport:
+    def pin(self, ids: Collection[str] | None = None, *, allow_suspicious: bool = False) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
         A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
-        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that.
+        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. A web page, a
+        git-lfs pointer and an empty file are refused unless ``allow_suspicious``.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
-        return self._run(asynchronous.AssetManager.pin, ids)
+        return self._run(asynchronous.AssetManager.pin, ids, allow_suspicious=allow_suspicious)
 
     def prune(self, *, dry_run: bool = False) -> PruneReport:
         """Remove abandoned downloads, unused lock files and stale cache entries; ``dry_run``: only say which.

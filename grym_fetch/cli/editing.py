@@ -34,6 +34,7 @@ _SIGNED = ("signature", "token", "credential", "expires", "sig", "key", "passwor
 @option("--fallback-url", "fallback_urls", multiple=True, metavar="URL", help="A mirror (repeatable).")
 @option("--description", metavar="TEXT", help="What it is for.")
 @option("--asset-version", metavar="TEXT", help="Its version.")
+@option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
 @transfer_options
 @common_options
 def add_command(
@@ -48,6 +49,7 @@ def add_command(
     fallback_urls: tuple[str, ...],
     description: str | None,
     asset_version: str | None,
+    allow_suspicious: bool,
     **transfer: Any,
 ) -> int:
     """Add an asset to the manifest, with its checksum and size.
@@ -84,7 +86,7 @@ def add_command(
                 "everyone to read, and may stop working; prefer one that lasts",
                 err=True,
             )
-        added = await manager.add_asset(asset, fetch=file is None, file=file)
+        added = await manager.add_asset(asset, fetch=file is None, file=file, allow_suspicious=allow_suspicious)
         path = manager.project.assets_dir / added.local_path
         if common.json:
             click.echo(json.dumps({**_record(added), "path": str(path)}))
@@ -99,9 +101,10 @@ def add_command(
 @click.command("pin")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @option("--minimal", is_flag=True, help="Pin only the small stand-ins.")
+@option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
 @transfer_options
 @common_options
-def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, **transfer: Any) -> int:
+def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, allow_suspicious: bool, **transfer: Any) -> int:
     """Write checksums and sizes into the manifest: of the assets named, or else of all that have no checksum.
 
     An existing file is taken as it is; a missing one is fetched. Look at what you pin: from then on, these bytes are
@@ -113,7 +116,7 @@ def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, **transfer:
     from grym_fetch.display.lines import format_size
 
     async def body(manager: AssetManager) -> int:
-        report = await manager.pin(ids or None)
+        report = await manager.pin(ids or None, allow_suspicious=allow_suspicious)
         for item in report.pinned:
             if common.json:
                 record = {

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from yarl import URL
@@ -53,12 +54,59 @@ def parse_address(text: str) -> URL:
     return url
 
 
-def _read(text: str) -> URL:
+def to_the_letter(text: str) -> URL:
+    """Read an address that is encoded already, and change no letter of its path and query: a signature may cover them.
+
+    Raises ValueError for what is no address.
+    """
     try:
-        # An address that is already encoded is left as it is, to the letter: a signature may cover it.
-        return URL(text, encoded=text.isascii() and text.isprintable() and " " not in text)
+        url = URL(text, encoded=True)
+        if not url.raw_query_string and "?" in text.partition("#")[0]:
+            # yarl drops the question mark of an empty query; as part of the path it stays.
+            path = f"{url.raw_path}?"
+            return URL.build(scheme=url.scheme, authority=url.raw_authority, path=path, encoded=True)
     except IndexError:
         raise ValueError("no address") from None  # yarl's word for `http://[::]:x@`
+    return url
+
+
+def _read(text: str) -> URL:
+    """Read an address as a person or a server writes it: what cannot be sent is encoded, and nothing else changed."""
+    if _SENDABLE.fullmatch(text):
+        return to_the_letter(text)
+    match = _PARTS.fullmatch(text)
+    assert match is not None, "it matches anything"
+    scheme, authority, rest = match.groups(default="")
+    if not _SENDABLE.fullmatch(authority):
+        try:
+            authority = f"//{URL((scheme or 'http:') + authority).raw_authority}"
+        except IndexError:
+            raise ValueError("no address") from None
+    # By UTF-8 (RFC 3986 section 2.5).
+    encoded = "".join(char if _SENDABLE.fullmatch(char) else _percent_encoded(char) for char in rest)
+    return to_the_letter(f"{scheme}{authority}{encoded}")
+
+
+_SENDABLE = re.compile(r"[!-~]*")
+_PARTS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?(//[^/?#]*)?(.*)", re.DOTALL)
+
+
+def _percent_encoded(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8"))
+
+
+def _read_field(value: str) -> URL:
+    """Read an address from a header field, whose characters stand for the bytes that came (latin-1).
+
+    In a host name these are UTF-8; anywhere else they are encoded as they are, whatever they mean.
+    """
+    match = _PARTS.fullmatch(value)
+    assert match is not None, "it matches anything"
+    scheme, authority, rest = match.groups(default="")
+    if authority and not authority.isascii():
+        authority = authority.encode("latin-1").decode("utf-8")
+    rest = "".join(f"%{ord(char):02X}" if "\x80" <= char <= "\xff" else char for char in rest)
+    return _read(f"{scheme}{authority}{rest}")
 
 
 def origin_key(url: URL) -> tuple[str, str, int]:
@@ -82,7 +130,8 @@ def host_of(address: str) -> str:
 def follow_redirect(current: URL, location: str) -> URL:
     """Return where a redirect leads (RFC 9110 section 10.2.2), or raise `PolicyRefused`."""
     try:
-        text = str(current.join(_read(location)).with_fragment(None))
+        # Read anew, the base has lost the question mark of an empty query, which is no part of its path.
+        text = str(URL(str(current), encoded=True).join(_read_field(location)).with_fragment(None))
     except ValueError:
         raise PolicyRefused(str(current), "a redirect to an unreadable address") from None
     target = parse_address(text)
@@ -152,6 +201,40 @@ def _translates_to_metadata(address: _Address) -> bool:
     if not isinstance(address, ipaddress.IPv6Address):
         return False
     return not _METADATA_4.isdisjoint(_translated(address, shortest=32))
+
+
+def is_exempt(url: URL, exempt: str) -> bool:
+    """Whether ``NO_PROXY`` names this address, in any of the spellings that curl, Go and requests know.
+
+    Hosts by comma or space, each with all below it; with or without a port, a leading ``.`` or ``*.``, a trailing dot,
+    brackets; numbers also as a block (``10.0.0.0/8``) or with ``*``; and ``*`` alone.
+    """
+    host = (url.host or "").lower().rstrip(".")
+    try:
+        number = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        number = None
+    return any(_is_named(host, number, url.port, entry) for entry in exempt.lower().replace(",", " ").split())
+
+
+def _is_named(
+    host: str, number: ipaddress.IPv4Address | ipaddress.IPv6Address | None, port: int | None, entry: str
+) -> bool:
+    match = _EXEMPT.fullmatch(entry)
+    if match is None or match["port"] not in (None, str(port)):
+        return False
+    name = (match["number"] or match["bare"] or match["name"]).removeprefix("*.").strip(".")
+    if number is not None:
+        try:
+            return number in ipaddress.ip_network(name + (match["bits"] or ""), strict=False)
+        except ValueError:
+            pass  # a name, or a number with a star
+    return bool(name) and (host == name or host.endswith(f".{name}") or ("*" in name and fnmatchcase(host, name)))
+
+
+_EXEMPT = re.compile(
+    r"(?:\[(?P<number>[0-9a-f:.%]+)\]|(?P<bare>[0-9a-f]*:[0-9a-f:.]*)|(?P<name>[^\[\]:/]+))(?P<bits>/[0-9]+)?(?::(?P<port>[0-9]+))?"
+)
 
 
 def is_loopback(url: URL) -> bool:

@@ -1,7 +1,8 @@
 """What a response to our request means, judged before a byte of its body is used.
 
 Rules (RFC 9110): a 206 is believed only if its Content-Range starts where we asked (section 15.3.7), its total and
-validator are the known ones, and its body is not encoded. A 200 to a ranged request is the whole content or nothing
+validator are the known ones. Content under an encoding's label is taken as it comes, undecoded, where a checksum
+decides, and else refused. A 200 to a ranged request is the whole content or nothing
 (section 14.2), never quietly a success. Parts are combined only under the same strong validator (section 15.3.7.3).
 What a server says about the digest of its own content (RFC 9530) can condemn that and never approve it.
 Nothing here raises for any status or header text.
@@ -17,6 +18,7 @@ from types import MappingProxyType
 
 from grym_fetch.core.digest import Algorithm, Checksum
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
+from grym_fetch.core.suspicion import POINTER_SIZES
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 """The statuses whose ``Location`` is followed."""
@@ -90,14 +92,20 @@ class ResponseHead:
     is_local: bool | None = None
 
     def get(self, name: str) -> str | None:
-        """The field's value, joined by commas as RFC 9110 section 5.3 says, or None."""
+        """The field's value, joined by commas as RFC 9110 section 5.3 says, or None. Equal ones count once."""
         values = self.fields.get(name)
-        return ", ".join(values) if values else None
+        return ", ".join(dict.fromkeys(values)) if values else None
 
     @property
     def validator(self) -> Validator:
         """What the response says about its representation."""
         return Validator(self.get("etag"), self.get("last-modified"), self.server)
+
+    @property
+    def encoding(self) -> str | None:
+        """What the content is labelled to be encoded with, or None. Labels are wrong more often than not."""
+        encoding = (self.get("content-encoding") or "identity").strip().lower()
+        return None if encoding in ("", "identity") else encoding if _CODING.fullmatch(encoding) else "strangely"
 
     @property
     def is_page(self) -> bool:
@@ -242,17 +250,16 @@ def judge(asked: Asked, head: ResponseHead) -> Verdict:
         content_range = parse_content_range(head.get("content-range") or "")
         return Unsatisfiable(content_range.total if content_range is not None else None)
     if status in REDIRECTS:
-        location = head.get("location")
-        return Redirected(location) if location else Broken(f"a redirect ({status}) without an address")
+        locations = set(head.fields.get("location", ())) - {""}
+        if len(locations) > 1:
+            return Broken(f"a redirect ({status}) with Location fields that differ")
+        return Redirected(locations.pop()) if locations else Broken(f"a redirect ({status}) without an address")
     return _judge_refusal(asked, head)
 
 
 def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
     if asked.wanted is None:
         return Broken("part of the content (206) although the whole was asked for")
-    if encoding := _encoding(head):
-        # RFC 9110 section 8.4: the range would be one of the encoded bytes, not of ours.
-        return UnusableRange(f"a range of {encoding}-encoded content although identity was asked for")
     if (head.get("content-type") or "").lower().lstrip().startswith("multipart/byteranges"):
         return UnusableRange("several parts although one range was asked for")
     text = head.get("content-range")
@@ -262,6 +269,10 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
     if content_range is None or content_range.range is None:
         return UnusableRange(f"an invalid Content-Range {_shown(text)}")
     got, total = content_range.range, content_range.total
+    if head.encoding and (asked.checksum is None or total is None or total != asked.total):
+        # RFC 9110 section 8.4: the range is one of the encoded bytes, not of ours. Unless the label is wrong: then the
+        # total is the right one, and the checksum decides.
+        return UnusableRange(f"a range of {head.encoding}-encoded content although identity was asked for")
     if got.start != asked.wanted.start or got.stop > asked.wanted.stop:
         return UnusableRange(
             f"bytes {got.start}-{got.stop - 1} instead of {asked.wanted.start}-{asked.wanted.stop - 1}"
@@ -282,12 +293,20 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
 
 
 def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
-    if encoding := _encoding(head):
-        return Broken(f"{encoding}-encoded content although identity was asked for")
+    if head.encoding and asked.checksum is None:
+        return Broken(f"{head.encoding}-encoded content although identity was asked for, and no checksum to tell")
+    if head.encoding and asked.total is None and asked.wanted is not None:
+        # Nothing tells a wrong label from encoded content before the checksum does. Asked once more, a server that
+        # encodes now and then may not.
+        return UnusableRange(f"{head.encoding}-encoded content although identity was asked for")
     chunked = is_chunked(head)
-    lengths = [parse_length(value) for value in head.fields.get("content-length", ())]
-    if None in lengths or len(set(lengths)) > 1:
+    lengths = [
+        parse_length(part.strip(" \t")) for value in head.fields.get("content-length", ()) for part in value.split(",")
+    ]
+    if None in lengths:
         return Broken("an invalid Content-Length")
+    if len(set(lengths)) > 1:
+        return Broken("Content-Length fields that differ")
     # RFC 9112 section 6.3: where both are sent, Transfer-Encoding wins and the length means nothing.
     length = None if chunked or not lengths else lengths[0]
     if "content-range" in head.fields:
@@ -302,7 +321,9 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
     if asked.total is not None and length is not None and length != asked.total:
         if asked.validator.contradicts(head.validator):
             return OtherRepresentation("the content at this address has changed", head.validator)
-        return WrongLength(length, _page_hint(head))
+        if head.encoding:
+            return Broken(f"{head.encoding}-encoded content of {length} bytes although identity was asked for")
+        return WrongLength(length, _length_hint(head, length, asked.total))
     if asked.validator.contradicts(head.validator):
         return OtherRepresentation("the content at this address has changed", head.validator)
     return Whole(length, head.validator, framed=bool(chunked) or length is not None)
@@ -311,9 +332,10 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
 def is_transient(status: int) -> bool:
     """Whether the same request may succeed later (RFC 9110 sections 15.5, 15.6; 425: RFC 8470; 429: RFC 6585).
 
-    Every server error but 501 and 505, which say that the server cannot do it at all.
+    Every server error but 501 and 505, which say that the server cannot do it at all, and 511, which waits for a person
+    (RFC 6585 section 6).
     """
-    return status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505))
+    return status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505, 511))
 
 
 def may_be_for_the_range(status: int) -> bool:
@@ -334,7 +356,8 @@ _ADVICE = {
     404: "not found",
     407: PROXY_ADVICE,
     410: "gone for good",
-    451: "unavailable for legal reasons",
+    451: "unavailable for legal reasons; another mirror may have it",
+    511: "this network wants a login; open any page in a browser",
 }
 
 
@@ -352,16 +375,16 @@ def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
     if status in _RANGE_ONLY and asked.wanted is not None and not asked.ranges_proven:
         return UnusableRange(f"status {status} to a ranged request")
     reason = status_text(status)
+    if status in (403, 503) and head.is_page:
+        page = "it sent a web page: a login, a challenge for robots, or a filter on the way"
+        reason += f"{';' if status in _ADVICE else ':'} {page}"
+    if status == 202:
+        return Broken("status 202: accepted and not ready yet, or a challenge for robots; open it in a browser")
     if is_transient(status):
         return ErrorStatus(status, reason, wait)
     if 400 <= status < 600:
         return ErrorStatus(status, reason)
     return Broken(f"status {status}, which answers nothing we asked")
-
-
-def _encoding(head: ResponseHead) -> str | None:
-    encoding = (head.get("content-encoding") or "identity").strip().lower()
-    return None if encoding in ("", "identity") else encoding if _CODING.fullmatch(encoding) else "strangely"
 
 
 _CODING = re.compile(r"[a-z0-9!#$%&*+.^_|~, -]{1,40}", re.ASCII)
@@ -401,9 +424,13 @@ def _stated_otherwise(asked: Asked, head: ResponseHead) -> Checksum | None:
     return None if digest == asked.checksum else digest
 
 
-def _page_hint(head: ResponseHead) -> str:
+def _length_hint(head: ResponseHead, length: int, expected: int) -> str:
     if head.is_page:
         return "it sent a web page: a login, an error page or a captive portal?"
+    if length == 0:
+        return "it sent an empty file"
+    if length in POINTER_SIZES and expected > 1024:
+        return "so short a file may be a git-lfs pointer, which only names the file"
     return ""
 
 

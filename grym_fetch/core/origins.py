@@ -71,6 +71,8 @@ class Origin:
     """Whether it is asked so that no cache on the way answers for it."""
     has_sent_page: bool = field(default=False, init=False)
     """Whether it sent a web page: the likely reason for a wrong checksum."""
+    encoding: str | None = field(default=None, init=False)
+    """What it labelled its content to be encoded with: the next likely reason."""
     digest: Checksum | None = field(default=None, init=False)
     """The digest of its whole content, where that is known and wrong."""
     rate: float | None = field(default=None, init=False)
@@ -167,6 +169,10 @@ class Origin:
     def sent_page(self) -> None:
         """It sent a web page."""
         self.has_sent_page = True
+
+    def sent_encoded(self, encoding: str) -> None:
+        """It sent content under the label of an encoding."""
+        self.encoding = encoding
 
     def stated(self, digest: Checksum) -> None:
         """It said itself that its whole content has this digest, which is not the right one."""

@@ -12,6 +12,7 @@ from yarl import URL
 
 from grym_fetch.core.world import Connection, Response
 from grym_fetch.net.plain import PlainConnection
+from grym_fetch.net.proxies import is_socks
 from grym_fetch.net.settings import CONNECT_TIMEOUT_S, STALL_TIMEOUT_S, HttpSettings
 
 
@@ -48,7 +49,7 @@ class SlotConnection:
         self._settings = settings
         self._plain = PlainConnection(settings)
         self._session: Connection | None = None
-        """Made when there is a proxy; only then is aiohttp imported."""
+        """Made when there is a proxy that speaks HTTP; only then is aiohttp imported."""
 
     @property
     def host(self) -> str:
@@ -63,7 +64,7 @@ class SlotConnection:
     async def get(self, url: str, fields: Mapping[str, str]) -> Response:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
         proxy = self._settings.proxy_for(URL(url, encoded=True))
-        if proxy is None:
+        if proxy is None or is_socks(proxy):
             if self._session is not None:
                 await self._session.aclose()
             return await self._plain.get(url, fields)

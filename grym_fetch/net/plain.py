@@ -17,7 +17,7 @@ from dataclasses import replace
 from aiohappyeyeballs import AddrInfoType, start_connection
 from yarl import URL
 
-from grym_fetch.core.addresses import forbidden_reason, host_of
+from grym_fetch.core.addresses import forbidden_reason, host_of, to_the_letter
 from grym_fetch.core.errors import (
     CertificateRejected,
     ConnectFailed,
@@ -27,15 +27,19 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.http import ResponseHead
 from grym_fetch.core.text import safe_text
-from grym_fetch.net.errors import certificate_reason, os_reason
+from grym_fetch.net.errors import certificate_reason, os_reason, tls_reason
 from grym_fetch.net.places import Name, address_of
-from grym_fetch.net.settings import HttpSettings
+from grym_fetch.net.proxies import dial_through, is_socks, refuse_forbidden, resolves_names
+from grym_fetch.net.settings import HttpSettings, trust_advice
 from grym_fetch.net.states import State
 from grym_fetch.net.tls import certificate_expiry
 from grym_fetch.net.wire import Wire
 
 EYEBALLS_DELAY_S = 0.25
 """Before the next address of a host is tried beside the last one (RFC 8305 section 5)."""
+
+
+_NOWHERE: tuple[Name, str] = ("", 0), ""
 
 
 class PlainConnection:
@@ -46,8 +50,10 @@ class PlainConnection:
         self._wire: Wire | None = None
         self._key: tuple[str, str | None, int | None] | None = None
         self._host = ""
-        self._peer: tuple[Name, str] = ("", 0), ""
-        """The name and the address that the socket leads to."""
+        self._peer = _NOWHERE
+        """The name and the address that the socket leads to; nowhere that is known, behind a proxy."""
+        self._is_proxied = False
+        """Whether the socket leads to a proxy, which may be on this machine while the server is not."""
         self.certificate_ends: float | None = None
         """When the certificate of the server that was connected to last expires, in seconds since the epoch."""
 
@@ -58,8 +64,13 @@ class PlainConnection:
 
     async def get(self, url: str, fields: Mapping[str, str]) -> PlainResponse:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
-        address = URL(url, encoded=True)
-        request = _request(address, url, {**self._settings.fields, **fields})
+        address = to_the_letter(url)
+        proxy = self._settings.proxy_for(address)
+        fields = {**self._settings.fields, **fields}
+        if proxy and address.scheme == "http":
+            # They were given because the host is this machine. A proxy takes itself for that host.
+            fields.pop("Authorization", None)
+        request = _request(address, url, fields)
         is_for_us = address.scheme == "http" and "Authorization" in fields
         key = (address.scheme, address.host, address.port)
         if self._wire is not None and (key != self._key or not self._wire.is_quiet or self._leads_to_worse):
@@ -72,8 +83,8 @@ class PlainConnection:
                 if self._wire.state is not State.UNANSWERED:
                     raise
                 await self.aclose()
-        wire = await self._connect(address, url)
-        self._wire, self._key, self._host = wire, key, address.authority
+        wire = await self._connect(address, url, proxy)
+        self._wire, self._key, self._host, self._is_proxied = wire, key, address.authority, is_socks(proxy)
         return await self._ask(wire, request, url, is_for_us=is_for_us, is_fresh=True)
 
     @property
@@ -94,26 +105,31 @@ class PlainConnection:
             raise
         if head.status >= 500:
             self._note_failure()
-        return PlainResponse(wire, replace(head, is_local=wire.is_local), self._note_failure)
+        head = replace(head, is_local=wire.is_local and not self._is_proxied)
+        return PlainResponse(wire, head, self._note_failure)
 
     def _note_failure(self) -> None:
         """The address that the socket leads to has failed."""
         self._settings.places.failed(*self._peer, asyncio.get_running_loop().time())
 
-    async def _connect(self, address: URL, url: str) -> Wire:
+    async def _connect(self, address: URL, url: str, proxy: str | None) -> Wire:
         loop = asyncio.get_running_loop()
         host, port = address.host or "", address.port or 0
+        tls = self._settings.tls_for(url) if address.scheme == "https" else None
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                places = await self._resolve(host, port, url)
-                sock = await self._open_socket((host, port), places)
-                secure = address.scheme == "https"
+                if proxy is not None and is_socks(proxy):
+                    self._peer = _NOWHERE
+                    sock = await self._dial(proxy, host, port, url)
+                else:
+                    places = await self._resolve(host, port, url)
+                    sock = await self._open_socket((host, port), places)
                 try:
                     transport, wire = await loop.create_connection(
                         lambda: Wire(self._settings.stall_timeout),
                         sock=sock,
-                        ssl=self._settings.tls if secure else None,
-                        server_hostname=host if secure else None,
+                        ssl=tls,
+                        server_hostname=host if tls is not None else None,
                     )
                 except BaseException:
                     self._note_failure()
@@ -123,10 +139,10 @@ class PlainConnection:
         except TimeoutError:
             raise ConnectFailed(url, f"no connection within {self._settings.connect_timeout:g} s") from None
         except ssl.SSLCertVerificationError as error:
-            reason = f"the server's certificate was rejected: {certificate_reason(error)}"
+            reason = f"the server's certificate was rejected: {certificate_reason(error)}{trust_advice()}"
             raise CertificateRejected(url, reason) from None
-        except ssl.SSLError:
-            raise ConnectFailed(url, "the TLS handshake failed") from None
+        except ssl.SSLError as error:
+            raise ConnectFailed(url, f"the TLS handshake failed: {tls_reason(error)}") from None
         except (socket.gaierror, UnicodeError):
             raise ConnectFailed(url, "the host name cannot be resolved") from None
         except OSError as error:
@@ -148,6 +164,16 @@ class PlainConnection:
             raise
         self._peer = name, str(sock.getpeername()[0])
         return sock
+
+    async def _dial(self, proxy: str, host: str, port: int, url: str) -> socket.socket:
+        """Connect through a SOCKS proxy. What is behind a name, one that is told names finds out by itself."""
+        dial = dial_through(proxy, url)
+        if resolves_names(proxy):
+            refuse_forbidden(url, host, allow_private=self._settings.allow_private)
+        else:
+            place = (await self._resolve(host, port, url))[0][4]
+            host = str(place[0])
+        return await dial(host, port)
 
     async def _resolve(self, host: str, port: int, url: str) -> list[AddrInfoType]:
         """Return the addresses to connect to: exactly those that were checked here."""

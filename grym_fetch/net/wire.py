@@ -16,8 +16,8 @@ from typing import cast
 from grym_fetch.core.addresses import is_loopback_ip
 from grym_fetch.core.errors import BadResponse, ConnectionLost, GrymFetchError, Stalled
 from grym_fetch.core.http import ResponseHead
-from grym_fetch.net.errors import os_reason
-from grym_fetch.net.parser import BROKEN, MAX_FEED_BYTES, ResponseParser
+from grym_fetch.net.errors import BROKEN, os_reason, stall_reason
+from grym_fetch.net.parser import MAX_FEED_BYTES, ResponseParser
 from grym_fetch.net.quiet import is_quiet
 from grym_fetch.net.states import (
     CHUNKED,
@@ -295,4 +295,4 @@ class Wire(asyncio.BufferedProtocol):
         if left > 0:
             self._watchdog = self._loop.call_later(left, self._look)
         else:
-            self._fail(Stalled(self._url, f"nothing arrived for {self._stall_timeout:g} s"))
+            self._fail(Stalled(self._url, stall_reason(self._stall_timeout)))

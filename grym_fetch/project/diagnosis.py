@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from yarl import URL
 
 from grym_fetch.core.addresses import Credentials, is_loopback, parse_address
 from grym_fetch.core.errors import CertificateRejected, GrymFetchError, PolicyRefused, StorageError, TransferError
-from grym_fetch.core.http import Asked, ResponseHead
+from grym_fetch.core.http import Asked, Broken, ErrorStatus, ResponseHead, UnusableRange, WrongDigest
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
@@ -31,6 +32,9 @@ from grym_fetch.disk.project import Project
 from grym_fetch.disk.state import StateFolder, user_name
 from grym_fetch.net.client import HttpTransport, SlotConnection
 from grym_fetch.net.credentials import read_netrc
+from grym_fetch.net.proxies import ADVICE as SOCKS_ADVICE
+from grym_fetch.net.proxies import DEFAULT_PORT, SOCKS_SCHEMES
+from grym_fetch.net.settings import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.transfer.request import Requester
 
 Level = Literal["ok", "warn", "fail"]
@@ -83,12 +87,20 @@ def _proxy_findings(environ: Mapping[str, str]) -> list[Finding]:
         if not value:
             continue
         try:
-            proxy = parse_address(value if "://" in value else f"http://{value}")
+            kind = value.partition("://")[0].lower() if "://" in value else ""
+            # A SOCKS proxy's address is read as one for http is.
+            is_socks = kind in SOCKS_SCHEMES
+            rest = value.partition("://")[2]
+            proxy = parse_address(f"http://{rest if is_socks else value}" if is_socks or not kind else value)
         except PolicyRefused:
-            advice = f"set {name} to an address such as http://proxy.example.org:3128; other kinds are not supported"
-            found.append(Finding("fail", "proxy", f"{name} is not an http address", advice))
+            advice = f"set {name} to an address such as http://proxy.example.org:3128 or socks5h://localhost:1080"
+            found.append(Finding("fail", "proxy", f"{name} is not the address of a proxy", advice))
             continue
-        found.append(Finding("ok", "proxy", f"{name}: requests go through {proxy.host}:{proxy.port}"))
+        if is_socks and find_spec("python_socks") is None:
+            found.append(Finding("fail", "proxy", f"{name}: {SOCKS_ADVICE}", "pip install 'grym-fetch[socks]'"))
+            continue
+        port = DEFAULT_PORT if is_socks and proxy.explicit_port is None else proxy.port
+        found.append(Finding("ok", "proxy", f"{name}: requests go through {proxy.host}:{port}"))
     exempt = _variable(environ, "NO_PROXY")
     if found and exempt:
         found.append(Finding("ok", "proxy", f"NO_PROXY: not for {safe_text(exempt)}"))
@@ -107,6 +119,13 @@ def _tls_findings(environ: Mapping[str, str]) -> list[Finding]:
         else:
             advice = f"correct {name} or unset it; without certificates every https address is refused"
             found.append(Finding("fail", "tls", f"{name}: cannot be read: {shown}", advice))
+    for name in (CLIENT_CERT, CLIENT_KEY):
+        if value := environ.get(name):
+            shown = safe_text(value, limit=1000)
+            if os.path.isfile(value) and os.access(value, os.R_OK):
+                found.append(Finding("ok", "tls", f"{name}: who we are is read from {shown}"))
+            else:
+                found.append(Finding("fail", "tls", f"{name}: cannot be read: {shown}", f"correct {name} or unset it"))
     return found or [Finding("ok", "tls", "the system's trusted certificates are used")]
 
 
@@ -260,6 +279,10 @@ def _clock_findings(offsets: Mapping[str, float]) -> list[Finding]:
     return [Finding("warn", "clock", what, advice, figures=figures)]
 
 
+_BROWSER = "open the address in a browser; correct the url in the manifest"
+_CHANGED = "the source has changed or is another version: compare, then correct size and checksum"
+
+
 @dataclass(frozen=True, slots=True)
 class _Prober:
     transport: HttpTransport
@@ -272,10 +295,14 @@ class _Prober:
         origin = Origin(number, url)
         began = self.clock.monotonic()
         try:
-            answer = await self.requester.open(connection, origin, Asked(ByteRange(0, 1), checksum=asset.checksum))
+            asked = Asked(ByteRange(0, 1), asset.size, checksum=asset.checksum)
+            answer = await self.requester.open(connection, origin, asked)
             seconds = self.clock.monotonic() - began
             certificate_ends = connection.certificate_ends
             answer.response.close()
+            if isinstance(answer.verdict, UnusableRange):  # as in a download, the whole is asked for then
+                answer = await self.requester.open(connection, origin, replace(asked, wanted=None))
+                answer.response.close()
             head = answer.response.head
         except GrymFetchError as error:
             reason = error.reason if isinstance(error, TransferError) else str(error)
@@ -289,9 +316,16 @@ class _Prober:
         if final.host != URL(url, encoded=True).host:
             figures["target_host"] = self.requester.secrets.hide(final.host or "")
         offset = _offset(head, self.clock.wall())
-        if head.status not in (200, 206, 416):
-            refusal = answer.refusal or Refusal(f"status {head.status}")
-            return _Probe(self._refused(asset, url, head.status, refusal, figures), final.host or "", offset)
+        match answer.verdict:
+            case ErrorStatus(status=status, reason=reason):
+                refusal = answer.refusal or Refusal(reason)
+                return _Probe(self._refused(asset, url, status, refusal, figures), final.host or "", offset)
+            case Broken(reason=reason) | UnusableRange(reason=reason):
+                found = Finding("fail", "origin", f"{shown}: {reason}", _BROWSER, asset.id, figures)
+                return _Probe(found, final.host or "", offset)
+            case WrongDigest(actual=digest):
+                what = f"{shown}: by its own Repr-Digest the server has {digest}, the manifest says {asset.checksum}"
+                return _Probe(Finding("fail", "origin", what, _CHANGED, asset.id, figures), final.host or "", offset)
         days = None if certificate_ends is None else int((certificate_ends - self.clock.wall()) // 86400)
         return _Probe(self._served(asset, shown, head, final, days, figures), final.host or "", offset)
 
@@ -305,9 +339,9 @@ class _Prober:
         if status in (404, 410) and not advice:
             reason += ": there is no such file"
             advice = "correct the url in the manifest, or replace it by a fallback that works"
-        elif status == 429 or status >= 500:
+        elif status == 429 or (status >= 500 and status != 511):
             advice = "the server is busy or broken; try again later, or add a fallback url"
-        advice = advice or "open the address in a browser; correct the url in the manifest"
+        advice = advice or _BROWSER
         check = "token" if status in (401, 403) else "origin"
         return Finding("fail", check, f"{shown}: {reason}", advice, asset.id, figures)
 
@@ -343,8 +377,7 @@ class _Prober:
         if asset.size is not None and size is not None and size != asset.size:
             page = "; it sends a web page" if head.is_page else ""
             what = f"{shown}: the server has {size:,} bytes, the manifest says {asset.size:,}{page}"
-            advice = "the source has changed or is another version: compare, then correct size and checksum"
-            return Finding("fail", "origin", what, advice, asset.id, figures)
+            return Finding("fail", "origin", what, _CHANGED, asset.id, figures)
         if not ranges:
             warning = "it serves no ranges, so one connection fetches all and a broken download starts over"
             advice = "prefer a server with ranges as the primary url"
@@ -373,6 +406,8 @@ def _offset(head: ResponseHead, now: float) -> float | None:
 
 def _advice_for(error: GrymFetchError) -> str:
     if isinstance(error, CertificateRejected):
+        if CLIENT_CERT in error.reason:
+            return f"correct {CLIENT_CERT} and {CLIENT_KEY}, or unset them"
         return "check the clock; for a private authority set SSL_CERT_FILE to its certificates"
     if isinstance(error, PolicyRefused):
         return "correct the url in the manifest"

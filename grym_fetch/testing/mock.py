@@ -160,7 +160,9 @@ class MockAssetManager(AssetManager):
         self._ready()
 
     @_recorded
-    async def add_asset(self, asset: Asset, *, fetch: bool = False, file: Path | None = None) -> Asset:
+    async def add_asset(
+        self, asset: Asset, *, fetch: bool = False, file: Path | None = None, allow_suspicious: bool = False
+    ) -> Asset:
         """List an asset. Raises `ManifestError` if its id is taken."""
         if asset.id in self.paths:
             raise ManifestError("the mock's manifest", [Problem(f"asset {asset.id!r}", "id", "is taken")])
@@ -193,7 +195,7 @@ class MockAssetManager(AssetManager):
         raise AssetMissing(str(path), "is not one of the mock's assets")
 
     @_recorded
-    async def pin(self, ids: Collection[str] | None = None) -> PinReport:
+    async def pin(self, ids: Collection[str] | None = None, *, allow_suspicious: bool = False) -> PinReport:
         """Raise `NotImplementedError`: there is nothing to measure."""
         raise NotImplementedError("a mock cannot pin: it has no disk")
 

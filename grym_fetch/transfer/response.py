@@ -26,6 +26,7 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import MAX_CHANGES, Origin
 from grym_fetch.core.ranges import parse_length
 from grym_fetch.core.segments import Segment
+from grym_fetch.core.suspicion import page_advice
 from grym_fetch.core.world import Response
 from grym_fetch.runtime.buffers import Buffers
 from grym_fetch.transfer.attempt import Attempt
@@ -70,6 +71,8 @@ class ResponseReader:
         origin = attempt.origin
         if answer.is_page:
             origin.sent_page()
+        if encoding := answer.response.head.encoding:
+            origin.sent_encoded(encoding)
         if self._is_note(attempt, answer):
             raise BadStatus(origin.url, 200, "a page came instead of the file (status 200)")
         match answer.verdict:
@@ -206,7 +209,9 @@ class ResponseReader:
         assert expected is not None
         told_by = self._state.size_origin or origin
         if self._size_is_promised or origin.is_unsteady:
-            raise LengthMismatch(origin.url, expected, actual, hint)
+            about = page_advice(origin.url) if origin.has_sent_page else ""
+            # Of a page that shows the file, the length says nothing more.
+            raise LengthMismatch(origin.url, expected, actual, f"it sent a web page{about}" if about else hint)
         # The length was learned, not promised by the manifest. Here, and the content is another one now; or from an
         # origin that has failed since, and either may be wrong: then this one has the word, and the digest decides.
         origin.changed()
@@ -235,7 +240,8 @@ class ResponseReader:
                         # It names the end of what was asked for, whatever there is, and not of the content.
                         return SingleStream("its ranges end before the end that they name, and name no length")
                     if ends_there:
-                        raise ConnectionLost(origin.url, "the content ended early")
+                        label = f"; it was sent {response.head.encoding}-encoded" if response.head.encoding else ""
+                        raise ConnectionLost(origin.url, f"the content ended early{label}")
                     return await self._learn_size(segment.position, origin) or Finished()
                 attempt.arrived(now, count)
                 count = max(0, min(count, min(stop, segment.stop) - segment.position))

@@ -39,6 +39,7 @@ from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.policy import GiveUp, Leave, Retry
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, Segment, segment_length, share_of_slower
+from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Connection, Stage
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.attempt import Attempt
@@ -221,6 +222,8 @@ class Transfer:
             advice = "A web page came instead of the file: a login, an error page or a captive portal?"
         elif agreement := self._origins.agreement():
             advice = agreement
+        elif encodings := sorted({origin.encoding for origin in self._origins.all if origin.encoding}):
+            advice = f"The server sent it {safe_text(encodings[0])}-encoded although identity was asked for. {advice}"
         return DigestMismatch(self.asset.id, str(self.asset.checksum), str(digest), self._origins.reasons(), advice)
 
     async def _start_over(self, restart: Restart) -> None:

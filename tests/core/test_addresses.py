@@ -16,6 +16,7 @@ from grym_fetch.core.addresses import (
     follow_redirect,
     forbidden_reason,
     host_of,
+    is_exempt,
     is_loopback,
     origin_key,
     parse_address,
@@ -83,8 +84,18 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [SIGNED, "http://h.example/x", "https://h.example:8443/?a=%zz&&=", "https://[::1]/a%20b"]
+    "text",
+    [
+        SIGNED,
+        "http://h.example/x",
+        "https://h.example:8443/?a=%zz&&=",
+        "https://[::1]/a%20b",
+        "https://h.example/a?",
+        "https://h.example/a/../b//c;d?e?f",
+        'https://h.example/"<a>[b]{c}|^`\\?d="<>',
+    ],
 )
+@pytest.mark.shows("A30")
 def test_an_encoded_address_is_kept_to_the_letter(text: str) -> None:
     """A signature may cover every letter of an address, so none is changed, also not by a redirect to it."""
     assert str(parse_address(text)) == text
@@ -98,8 +109,12 @@ def test_an_encoded_address_is_kept_to_the_letter(text: str) -> None:
         ("https://h.example/a b", "https://h.example/a%20b"),
         ("https://h.example/é", "https://h.example/%C3%A9"),
         ("https://h.example/a\0b?c=\x7f", "https://h.example/a%00b?c=%7F"),
+        ("https://h.example/a b%2fc?d=e+f%2F&g=%7E", "https://h.example/a%20b%2fc?d=e+f%2F&g=%7E"),
+        ("https://h.example/é?", "https://h.example/%C3%A9?"),
+        ("https://bücher.example:8443/é%2f?a b", "https://xn--bcher-kva.example:8443/%C3%A9%2f?a%20b"),
     ],
 )
+@pytest.mark.shows("A30")
 def test_what_is_not_encoded_gets_encoded(text: str, sent: str) -> None:
     """An address as a person writes it is encoded for the wire."""
     assert str(parse_address(text)) == sent
@@ -141,6 +156,46 @@ def test_the_host_that_limits_count_by(address: str, host: str) -> None:
     assert host_of(address) == host
 
 
+@pytest.mark.parametrize(
+    ("exempt", "url", "expected"),
+    [
+        ("host.example", "http://host.example/", True),
+        ("host.example", "http://a.host.example/", True),
+        ("host.example", "http://ahost.example/", False),
+        (".host.example", "http://a.host.example/", True),
+        ("*.host.example", "http://a.host.example/", True),
+        ("*.host.example", "http://ahost.example/", False),
+        ("HOST.example.", "http://Host.Example/", True),
+        ("host.example", "http://host.example./", True),
+        ("a, host.example", "http://host.example/", True),
+        ("a host.example", "http://host.example/", True),
+        ("host.example:8080", "http://host.example:8080/", True),
+        ("host.example:8080", "http://host.example/", False),
+        ("*", "http://anything/", True),
+        ("10.0.0.0/8", "http://10.1.2.3/", True),
+        ("10.0.0.0/8", "http://11.1.2.3/", False),
+        ("10.0.0.0/8", "http://ten.example/", False),
+        ("10.0.0.5/8", "http://10.1.2.3/", True),
+        ("192.168.*", "http://192.168.7.9/", True),
+        ("127.0.0.1", "http://127.0.0.1:8080/", True),
+        ("127.0.0.1:8080", "http://127.0.0.1:8080/", True),
+        ("::1", "http://[::1]/", True),
+        ("0:0:0:0:0:0:0:1", "http://[::1]/", True),
+        ("[::1]", "http://[::1]/", True),
+        ("[::1]:8080", "http://[::1]:8080/", True),
+        ("[::1]:8080", "http://[::1]/", False),
+        ("fd00::/8", "http://[fd12::1]/", True),
+        ("[fd00::]/8", "http://[fd12::1]/", True),
+        ("", "http://host.example/", False),
+        (",, . *. /8 [] :80", "http://host.example/", False),
+    ],
+)
+@pytest.mark.shows("A27")
+def test_what_no_proxy_names(exempt: str, url: str, expected: bool) -> None:
+    """All usual spellings of an exempt host are understood, and none exempts another."""
+    assert is_exempt(parse_address(url), exempt) is expected
+
+
 # -- redirects ----------------------------------------------------------------------------------------------------
 
 
@@ -157,6 +212,11 @@ def test_the_host_that_limits_count_by(address: str, host: str) -> None:
         ("HTTPS://cdn.example/x", "https://cdn.example/x"),
         ("https://h.example/a/b?q=1", "https://h.example/a/b?q=1"),
         ("/a b", "https://h.example/a%20b"),
+        ("/a b%2f?c+d%2B", "https://h.example/a%20b%2f?c+d%2B"),
+        ("/a?", "https://h.example/a?"),
+        ("é".encode().decode("latin-1"), "https://h.example/a/%C3%A9"),
+        ("/\xe9?\xe9", "https://h.example/%E9?%E9"),
+        ("https://bücher.example/é".encode().decode("latin-1"), "https://xn--bcher-kva.example/%C3%A9"),
         ("https://login:hunter2@cdn.example/x?s=%2f", "https://cdn.example/x?s=%2f"),
         ("https://login@cdn.example/x", "https://cdn.example/x"),
         ("https://:hunter2@cdn.example/x", "https://cdn.example/x"),
@@ -191,6 +251,13 @@ def test_redirects_that_are_never_followed(location: str) -> None:
     """From https nothing leads down to http, nothing leads to another scheme, and nothing unreadable is followed."""
     with pytest.raises(PolicyRefused):
         follow_redirect(HERE, location)
+
+
+def test_a_redirect_from_an_empty_query() -> None:
+    """The question mark of an empty query is no part of the path that a redirect is relative to."""
+    base = parse_address("https://h.example/a?")
+    assert str(follow_redirect(base, "?b")) == "https://h.example/a?b"
+    assert str(follow_redirect(base, "b?")) == "https://h.example/b?"
 
 
 @pytest.mark.shows("A16", "S7")

@@ -51,6 +51,7 @@ RESUMED = Asked(SLICE, 1000, V1)
 FRESH = Asked(FIRST)
 ALL = Asked(None, 1000, V1)
 UNSIZED = Asked(None)
+PINNED = Asked(SLICE, 1000, V1, ranges_proven=True, checksum=Checksum.of(b"ours"))
 
 
 def head(status: int, *lines: str) -> ResponseHead:
@@ -66,6 +67,7 @@ CR = "Content-Range: bytes 100-199/1000"
 CL = "Content-Length: 100"
 TAG = 'ETag: "v1"'
 CHUNKED = "Transfer-Encoding: chunked"
+PAGE = "Content-Type: text/html"
 GOOD = Partial(SLICE, 1000, V1)
 
 Row = tuple[str, Asked, int, Sequence[str], Verdict | type]
@@ -95,7 +97,8 @@ TABLE: list[Row] = [
     ("R5 total within the range", KNOWN, 206, ["Content-Range: bytes 100-199/199", TAG], UnusableRange),
     ("R5 garbage", KNOWN, 206, ["Content-Range: \x00\udcff bytes", TAG], UnusableRange),
     ("R5 empty", KNOWN, 206, ["Content-Range: ", TAG], UnusableRange),
-    ("R5 twice", KNOWN, 206, [CR, CR, CL, TAG], UnusableRange),
+    ("R5 twice, and equal", KNOWN, 206, [CR, CR, CL, CL, TAG, TAG], GOOD),
+    ("R5 twice, and not equal", KNOWN, 206, [CR, "Content-Range: bytes 0-99/1000", CL, TAG], UnusableRange),
     ("R5 20 digits", KNOWN, 206, [f"Content-Range: bytes 100-199/{'9' * 20}", CL, TAG], UnusableRange),
     # -- R6, R7: shorter is legal, other lengths are not
     ("R6 shorter", KNOWN, 206, ["Content-Range: bytes 100-149/1000", TAG], Partial(ByteRange(100, 150), 1000, V1)),
@@ -157,6 +160,14 @@ TABLE: list[Row] = [
         ["Content-Length: 512", "Content-Type: Text/HTML; charset=utf-8"],
         WrongLength(512, "it sent a web page: a login, an error page or a captive portal?"),
     ),
+    (
+        "C13 the length of a pointer",
+        Asked(None, 1_000_000),
+        200,
+        ["Content-Length: 134"],
+        WrongLength(134, "so short a file may be a git-lfs pointer, which only names the file"),
+    ),
+    ("C13 nothing", ALL, 200, ["Content-Length: 0"], WrongLength(0, "it sent an empty file")),
     # -- R15: encoded content
     ("R15 206 gzip", KNOWN, 206, [CR, CL, TAG, "Content-Encoding: gzip"], UnusableRange),
     ("R15 206 br, upper case", KNOWN, 206, [CR, CL, TAG, "Content-Encoding: BR"], UnusableRange),
@@ -167,6 +178,22 @@ TABLE: list[Row] = [
         [CR, TAG, "Content-Encoding: identity", "Content-Encoding: gzip"],
         UnusableRange,
     ),
+    ("R15 206 of the right total, and a checksum decides", PINNED, 206, [CR, CL, TAG, "Content-Encoding: gzip"], GOOD),
+    (
+        "R15 206 of another total, whatever the checksum",
+        PINNED,
+        206,
+        ["Content-Range: bytes 100-199/999", CL, TAG, "Content-Encoding: gzip"],
+        UnusableRange,
+    ),
+    (
+        "R15 200 of the right length, and a checksum decides",
+        PINNED,
+        200,
+        ["Content-Length: 1000", TAG, "Content-Encoding: aws-chunked"],
+        Whole(1000, V1, framed=True),
+    ),
+    ("R15 200 of another length", PINNED, 200, ["Content-Length: 400", "Content-Encoding: gzip"], Broken),
     ("R15 200 gzip", ALL, 200, ["Content-Length: 1000", TAG, "Content-Encoding: gzip"], Broken),
     ("R15 200 gzip to a range", FRESH, 200, ["Content-Encoding: x-gzip"], Broken),
     # -- R16, R17, R18: 416
@@ -202,7 +229,14 @@ TABLE: list[Row] = [
     ("N7 negative", ALL, 200, ["Content-Length: -1"], Broken),
     ("N7 rubbish", ALL, 200, ["Content-Length: 5a"], Broken),
     ("N7 empty", ALL, 200, ["Content-Length: "], Broken),
-    ("N7 comma list", ALL, 200, ["Content-Length: 1000, 1000"], Broken),
+    ("N7 comma list", ALL, 200, ["Content-Length: 1000, 1000"], Whole(1000, NO_VALIDATOR, framed=True)),
+    (
+        "N7 comma list that differs",
+        ALL,
+        200,
+        ["Content-Length: 1000, 999"],
+        Broken("Content-Length fields that differ"),
+    ),
     ("N7 two that differ", ALL, 200, ["Content-Length: 1000", "Content-Length: 999"], Broken),
     ("N7 two that agree", ALL, 200, 2 * ["Content-Length: 1000"], Whole(1000, NO_VALIDATOR, framed=True)),
     ("N7 20 digits", UNSIZED, 200, [f"Content-Length: {'9' * 20}"], Broken),
@@ -249,7 +283,44 @@ TABLE: list[Row] = [
         ),
     ),
     ("C1 410", KNOWN, 410, [], ErrorStatus(410, "status 410: gone for good")),
-    ("C1 451", KNOWN, 451, [], ErrorStatus(451, "status 451: unavailable for legal reasons")),
+    (
+        "C1 451",
+        KNOWN,
+        451,
+        [],
+        ErrorStatus(451, "status 451: unavailable for legal reasons; another mirror may have it"),
+    ),
+    (
+        "C1 511",
+        KNOWN,
+        511,
+        ["Retry-After: 7", PAGE],
+        ErrorStatus(511, "status 511: this network wants a login; open any page in a browser"),
+    ),
+    (
+        "C1 403 with a page",
+        KNOWN,
+        403,
+        [PAGE],
+        ErrorStatus(
+            403,
+            "status 403: access denied; it sent a web page: a login, a challenge for robots, or a filter on the way",
+        ),
+    ),
+    (
+        "C1 503 with a page",
+        KNOWN,
+        503,
+        [PAGE],
+        ErrorStatus(503, "status 503: it sent a web page: a login, a challenge for robots, or a filter on the way"),
+    ),
+    (
+        "C1 202",
+        KNOWN,
+        202,
+        ["Content-Length: 1000", TAG],
+        Broken("status 202: accepted and not ready yet, or a challenge for robots; open it in a browser"),
+    ),
     ("C1 418", KNOWN, 418, [], ErrorStatus(418, "status 418")),
     ("C1 408", KNOWN, 408, [], ErrorStatus(408, "status 408")),
     ("C1 425", KNOWN, 425, [], ErrorStatus(425, "status 425")),
@@ -297,6 +368,8 @@ TABLE: list[Row] = [
     "R24",
     "R26",
     "R27",
+    "R34",
+    "A29",
     "B8",
     "B17",
     "B35",

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import trustme
 from yarl import URL
 
+from grym_fetch import GrymFetchError
 from grym_fetch.core.addresses import token_variables
+from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
+from grym_fetch.project import diagnosis
 from grym_fetch.project.diagnosis import environment_findings, origin_findings, space_finding
 from grym_fetch.testing import (
+    Answer,
     AssetServer,
+    BodyFault,
+    Fault,
+    Gzip,
     HtmlPage,
     NoRanges,
     NoValidator,
+    RecordedRequest,
     Redirect,
+    RefuseRanges,
     Status,
     WeakETag,
     seeded_bytes,
@@ -233,7 +244,7 @@ def test_proxy_and_tls_settings(tmp_path: Path) -> None:
     found = environment_findings(
         {
             "https_proxy": "http://me:s3cret@proxy.example.org:3128",
-            "ALL_PROXY": "socks5://x",
+            "ALL_PROXY": "ftp://x",
             "NO_PROXY": "localhost",
             "SSL_CERT_FILE": str(certificates),
             "SSL_CERT_DIR": str(tmp_path / "not-there"),
@@ -244,6 +255,70 @@ def test_proxy_and_tls_settings(tmp_path: Path) -> None:
     assert "proxy.example.org:3128" in text
     assert [finding.level for finding in found] == ["ok", "fail", "ok", "ok", "fail"]
     assert all(finding.advice for finding in found if finding.level == "fail")
+
+
+@pytest.mark.shows("A28")
+def test_a_socks_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SOCKS proxy is shown with the port that it has by default; without the extra for it, that is the advice."""
+    environ = {"ALL_PROXY": "socks5h://me:s3cret@localhost"}
+    assert environment_findings(environ)[0].what == "ALL_PROXY: requests go through localhost:1080"
+    monkeypatch.setattr(diagnosis, "find_spec", lambda name: None)
+    found = environment_findings(environ)[0]
+    assert (found.level, found.advice) == ("fail", "pip install 'grym-fetch[socks]'")
+
+
+@dataclass(frozen=True)
+class Field(BodyFault):
+    """Sends one field more, or another value of it."""
+
+    name: str
+    value: str
+
+    def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
+        return answer.with_header(self.name, self.value)
+
+
+@pytest.mark.shows("A29", "R34")
+@pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "unpinned"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(
+            Field("Content-Encoding", label)
+            for label in ("gzip", "x-gzip", "aws-chunked", "UTF-8", "none", "binary", "identity")
+        ),
+        Field("Repr-Digest", f"sha-256=:{base64.b64encode(bytes(32)).decode()}:"),
+        Gzip(),
+        NoRanges(),
+        RefuseRanges(),
+        HtmlPage(),
+        Status(202, b"wait"),
+        Status(204),
+        Status(403, b"<html>", {"Content-Type": "text/html"}),
+        Status(451),
+        Status(511),
+        Redirect("ftp://x/"),
+    ],
+    ids=repr,
+)
+async def test_doctor_and_sync_never_disagree(project: Project, fault: Fault, pinned: bool) -> None:
+    """What one address is judged to be is the same in both, whatever the server sends, and for the same reason."""
+    async with AssetServer() as server:
+        url = server.add("/a.bin", CONTENT, faults=[fault]).url
+        project.add("a", [url], CONTENT, pinned=pinned)
+        entry = project.entries[0]
+        checksum = Checksum("sha256", str(entry["checksum"]).removeprefix("sha256:")) if pinned else None
+        asset = Asset("a", url, "a.bin", size=len(CONTENT), checksum=checksum)
+        findings = await origin_findings([asset], environ={"HOME": "/"}, clock=ImpatientClock(), version="0")
+        failure = None
+        async with project.manager(allow_unpinned=True) as manager:
+            try:
+                await manager.get_asset_path("a")
+            except GrymFetchError as error:
+                failure = error
+    if pinned and isinstance(fault, Field) and fault.name == "Content-Encoding":
+        assert failure is None, str(failure)
+    assert (findings[0].level == "fail") is (failure is not None), f"{findings[0]}, but {failure}"
 
 
 def test_tls(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.manifest_file import Change, edit_manifest
-from grym_fetch.errors import DigestMismatch, DiskFull, Locked, PolicyRefused, UnsafePath
+from grym_fetch.errors import DigestMismatch, DiskFull, EditRefused, Locked, PolicyRefused, UnsafePath
 from grym_fetch.project.editing import Editor
 from grym_fetch.runtime.clock import SystemClock
 from grym_fetch.testing import AssetServer, RawAnswer, Reset, Status, seeded_bytes
@@ -460,3 +460,47 @@ async def test_prune_leaves_what_is_under_way(project: Project, server: AssetSer
         assert report.in_use == 1
         assert len(project.staged()) == 1
     assert os.listdir(project.assets / ".grym-fetch" / "locks") == []
+
+
+PAGE = b"<!DOCTYPE html><title>Please log in</title>"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 1234567890\n"
+
+
+@pytest.mark.shows("C13")
+@pytest.mark.parametrize(
+    ("content", "named"), [(PAGE, "a web page"), (POINTER, "stands for 1,234,567,890 bytes"), (b"", "an empty file")]
+)
+async def test_what_is_plainly_not_an_asset(
+    project: Project, server: AssetServer, tmp_path: Path, content: bytes, named: str
+) -> None:
+    """It is neither added nor pinned, and what was fetched of it is gone; a file of the user's own stays."""
+    url = server.add("/x.bin", content).url
+    place = project.assets / "models" / "x.bin"
+    own = tmp_path / "own.bin"
+    own.write_bytes(content)
+    async with project.manager() as manager:
+        for file in (None, own):
+            with pytest.raises(EditRefused, match=f"{named}.*--allow-suspicious"):
+                await manager.add_asset(Asset("x", url, "models/x.bin"), fetch=file is None, file=file)
+        assert not place.exists()
+        assert own.exists()
+        assert "x" not in entries(project)
+    project.add("x", [url], content, pinned=False, size=None)
+    async with project.manager() as manager:
+        with pytest.raises(SyncFailed, match=named):
+            await manager.pin()
+        assert not place.exists()
+        await manager.pin(allow_suspicious=True)
+    assert place.read_bytes() == content
+    assert entries(project)["x"]["checksum"] == Checksum.of(content).bare
+
+
+@pytest.mark.shows("C13")
+async def test_what_is_suspicious_and_wanted(project: Project, server: AssetServer) -> None:
+    """Whoever says so gets it; and nobody asks where the checksum was known before."""
+    url = server.add("/x.bin", PAGE).url
+    async with project.manager() as manager:
+        added = await manager.add_asset(Asset("x", url, "x.bin"), fetch=True, allow_suspicious=True)
+        assert added.checksum == Checksum.of(PAGE)
+        known = Asset("y", url, "y.bin", checksum=Checksum.of(PAGE))
+        assert (await manager.add_asset(known, fetch=True)).size == len(PAGE)
