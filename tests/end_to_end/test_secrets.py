@@ -155,5 +155,7 @@ def test_no_secret_is_found_anywhere(tmp_path: Path, server: AssetServer, hub: A
     assert f"me:{secret('proxy')}" in authorizations(server, "proxy-authorization")
     assert any(secret("query") in request.query for request in server.stats.requests)
     assert any(secret("location") in request.query for request in server.stats.requests)
-    assert not any("cookie" in request.headers for request in server.stats.requests)
+    # Only where a redirect of the same server led, in the same chain.
+    with_cookie = {request.path.partition("?")[0] for request in server.stats.requests if "cookie" in request.headers}
+    assert with_cookie <= {"/behind", "/loop"}
     assert not any("referer" in request.headers for request in server.stats.requests)
