@@ -79,21 +79,21 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
     @property
     def settings(self) -> Settings:
-        """What was chosen about how assets are fetched."""
+        """How assets are fetched."""
         return self._manager.settings
 
     @property
     def minimal(self) -> bool:
-        """Whether the small stand-ins are used of assets that have one."""
+        """Whether to use the small stand-ins of assets that have one."""
         return self._manager.minimal
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Warnings about the manifest, once it was read."""
+        """Warnings about the manifest, once it has been read."""
         return self._manager.warnings
 
     def initialize(self) -> None:
-        """Find and read the manifest. Raises `ManifestError`. Idempotent; every other method does it when needed."""
+        """Find and read the manifest. Raises `ManifestError`. Idempotent; other methods call it when needed."""
         self._run(asynchronous.AssetManager.initialize)
 
     @property
@@ -107,7 +107,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._manager.manifest
 
     def why_stale(self) -> str | None:
-        """Say why the manifest is not to be used any more, None if it is: see ``expires`` and ``version`` in it."""
+        """Say why the manifest must no longer be used, or None if it may: see its ``expires`` and ``version``."""
         return self._call(asynchronous.AssetManager.why_stale)
 
     def get_asset_path(self, asset_id: str) -> Path:
@@ -118,34 +118,34 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._run(asynchronous.AssetManager.get_asset_path, asset_id)
 
     def download_asset(self, asset_id: str, force: bool = False) -> Path:
-        """Make the asset present and verified, and return its path. ``force``: fetch it again even if it is valid.
+        """Download and verify the asset if needed, and return its path. ``force``: fetch it again even if it is valid.
 
         Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call.
         Raises `UnknownAsset`, `UnpinnedAsset`, `AssetMissing` if it is not there and nothing may be fetched, and
-        `StaleManifest` if the manifest is not to be used any more.
+        `StaleManifest` if the manifest must no longer be used.
         """
         return self._run(asynchronous.AssetManager.download_asset, asset_id, force)
 
     def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
-        """Say whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
+        """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
 
         Raises `UnknownAsset`.
         """
         return self._run(asynchronous.AssetManager.check_asset, asset_id, full=full)
 
     def check_all_assets(self, *, full: bool = False) -> list[AssetStatus]:
-        """`check_asset` for every asset, in the manifest's order."""
+        """Call `check_asset` for every asset, in the manifest's order."""
         return self._run(asynchronous.AssetManager.check_all_assets, full=full)
 
     def state_of(self, asset: Asset) -> AssetState:
-        """Say how the asset stands on the disk without reading a file.
+        """Return the asset's state on disk without reading a file.
 
-        So a file that was not verified yet is ``present`` if it has the right size, and missing otherwise.
+        So a file that has not been verified yet is ``present`` if its size is right, and missing otherwise.
         """
         return self._call(asynchronous.AssetManager.state_of, asset)
 
     def download_required_assets(self) -> SyncReport:
-        """`sync` of every asset that is required."""
+        """Call `sync` for every required asset."""
         return self._run(asynchronous.AssetManager.download_required_assets)
 
     def choose(
@@ -160,7 +160,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._call(asynchronous.AssetManager.choose, ids, tags=tags, all=all, minimal=minimal)
 
     def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
-        """Say what fetching these assets would take. Reads no file's bytes: one of the right size counts as present.
+        """Return what fetching these assets would take. Reads no file: one of the right size counts as present.
 
         Raises `StaleManifest`.
         """
@@ -175,25 +175,25 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         minimal: bool | None = None,
         force: bool = False,
     ) -> SyncReport:
-        """Make the chosen assets present and verified; without a choice, all required ones.
+        """Download and verify the chosen assets; by default, all required ones.
 
-        ``minimal``: the essential ones, in their small stand-ins where they have one; default is the manager's own
-        choice, and False means the full assets in any case. ``force``: fetch also what is there and valid.
+        ``minimal``: the essential assets, as small stand-ins if they have one; by default as the manager does, and
+        False always means the full assets. ``force``: fetch valid files again, too.
 
-        Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset` or `StaleManifest`.
-        If they would not all fit on the disk nothing is fetched: each fails with one `DiskFull`, the group's cause.
+        Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset` or `StaleManifest`. If
+        they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`, the group's cause.
         """
         return self._run(asynchronous.AssetManager.sync, ids, tags=tags, all=all, minimal=minimal, force=force)
 
     def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
-        """`sync` for assets already chosen."""
+        """Like `sync`, for assets already chosen."""
         return self._run(asynchronous.AssetManager.sync_assets, assets, force=force)
 
     def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
-        """Bring back a file that ``grym-fetch clean`` has moved out of the repository, and return its path.
+        """Bring back a file that ``grym-fetch clean`` moved out of the repository, and return its path.
 
-        ``path`` is the file's own, its placeholder's, or its id. The file comes from the external folder, else by
-        download if an asset has its checksum. ``force``: also in the place of a file with other content.
+        ``path`` is the path of the file or of its placeholder, or its id. The file comes from the external folder, or
+        is downloaded if an asset has its checksum. ``force``: replace a file with different content, too.
 
         Raises `RepositoryError` if no such file was moved, `AssetMissing`, `IntegrityError`, `StorageError`, or what
         `download_asset` raises.
@@ -201,38 +201,38 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._run(asynchronous.AssetManager.restore_asset, path, force=force)
 
     def add_asset(self, asset: Asset, *, fetch: bool = False, file: Path | None = None) -> Asset:
-        """Append an asset to the manifest and return it as it is listed now.
+        """Append an asset to the manifest and return it as it is now listed.
 
-        ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
-        this file, and copy it into the asset's place if it is not there.
+        ``fetch``: download it into its place first, and list its checksum and size. ``file``: take these from this
+        file, and copy it into the asset's place if it is not there.
 
-        Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
-        then), `PolicyRefused` for a plain http address, `DigestMismatch` or `UnsafePath` if ``file`` is not what the
-        asset says or another one is in its place, or what `download_asset` raises.
+        Raises `ManifestError` if the id or path is taken or the asset is invalid (nothing was fetched then),
+        `PolicyRefused` for a plain http address, `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset
+        says or a different file is in its place, or what `download_asset` raises.
         """
         return self._run(asynchronous.AssetManager.add_asset, asset, fetch=fetch, file=file)
 
     def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
-        """Drop an asset from the manifest, with ``delete_file`` also its file and that of its stand-in.
+        """Remove an asset from the manifest; with ``delete_file``, also its file and that of its stand-in.
 
-        Only files in the assets folder are deleted; returns which. Raises `UnknownAsset`.
+        Deletes only files in the assets folder, and returns their paths. Raises `UnknownAsset`.
         """
         return self._run(asynchronous.AssetManager.remove_asset, asset_id, delete_file=delete_file)
 
     def pin(self, ids: Collection[str] | None = None) -> PinReport:
-        """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
+        """Write checksums and sizes into the manifest, for these assets or for all without a checksum.
 
-        A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
-        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that.
+        Files that are there are hashed; others are fetched. Stand-ins without a checksum are pinned as well, and with
+        ``minimal`` only they are. An asset named here that lacks only its size gets it.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
         return self._run(asynchronous.AssetManager.pin, ids)
 
     def prune(self, *, dry_run: bool = False) -> PruneReport:
-        """Remove abandoned downloads, unused lock files and stale cache entries; ``dry_run``: only say which.
+        """Remove abandoned downloads, unused lock files and stale cache entries; ``dry_run``: only report them.
 
-        Nothing of a process that runs is touched. What an interrupted download has left is abandoned, too.
+        Leaves alone what belongs to a running process. What an interrupted download has left counts as abandoned.
         """
         return self._run(asynchronous.AssetManager.prune, dry_run=dry_run)
 
@@ -244,15 +244,15 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._stream(asynchronous.AssetManager.events)
 
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:
-        """Call ``callback`` with every event, as `on_progress` calls it. Returns a function that ends it."""
+        """Call ``callback`` with every event, as `on_progress` does. Returns a function that stops it."""
         return self._register(asynchronous.AssetManager.on_event, callback)
 
     def on_progress(
         self, callback: Callable[[AssetProgress], object] | Callable[[AssetProgress], Awaitable[object]]
     ) -> Callable[[], None]:
-        """Call ``callback`` whenever an asset makes progress. Returns a function that ends it.
+        """Call ``callback`` whenever an asset makes progress. Returns a function that stops it.
 
         An async callback runs in the manager's own loop, a sync one in a worker thread, one call at a time. A slow one
-        misses intermediate progress and nothing else; one that raises is logged and called no more.
+        only misses intermediate progress; one that raises is logged and not called again.
         """
         return self._register(asynchronous.AssetManager.on_progress, callback)
