@@ -1,8 +1,8 @@
-"""What to do after a failure, and when: decided here, in one place, without a clock and without chance of its own.
+"""What to do after a failure, and when: decided here, in one place, without its own clock or randomness.
 
 Rules: there are three kinds of failure. *Permanent*: the origin is not asked again in this run. *Transient*: it is
-asked again after a delay, or left for another origin. *Local* (`StorageError`): these never come here, since no origin
-can mend a full disk. Delays grow exponentially with full jitter (Brooker, "Exponential Backoff And Jitter", AWS
+asked again after a delay, or left for another origin. *Local* (`StorageError`): these never come here, because no
+origin can fix a full disk. Delays grow exponentially with full jitter (Brooker, "Exponential Backoff And Jitter", AWS
 Architecture Blog, 2015). Budgets are finite; only real progress renews them.
 """
 
@@ -45,7 +45,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Turn to another origin; this one may be asked again after ``delay`` seconds if the others fail too."""
+    """Switch to another origin; this one may be asked again after ``delay`` seconds if the others fail too."""
 
     delay: float
 
@@ -76,23 +76,23 @@ def next_step(
 ) -> Decision:
     """Decide what follows a failure.
 
-    ``failures`` counts those on this origin since it last made progress, this one included; ``alternatives`` says
+    ``failures`` counts the failures of this origin since its last progress, including this one; ``alternatives`` says
     whether another origin could be asked now.
     """
     if is_permanent(error):
         return GiveUp()
     budget = policy.retries
     if isinstance(error, BadResponse | RangeRefused | ContentChanged):
-        # Broken servers are broken for everyone, mostly; one more try covers a bad node behind a balancer.
+        # Broken servers are usually broken for everyone; one more try covers a bad node behind a load balancer.
         budget = min(budget, 1)
     if failures > budget:
         return GiveUp()
     delay = backoff(failures, policy, jitter)
     if isinstance(error, Throttled) and error.retry_after is not None:
-        # Asked to wait: at least that long, with a little jitter so that not all clients come back at once.
+        # Wait at least as long as the server asks, with a little jitter so that not all clients come back at once.
         delay = min(error.retry_after, MAX_RETRY_AFTER_S) + delay * 0.1
-    # A server that does not answer at all, or wants to be left alone, is left at once. One that broke off gets a
-    # second chance first: most such breaks pass, and the way to it is known to be good.
+    # Leave a server at once if it does not answer at all or wants to be left alone. One that broke off gets a second
+    # # chance first: most such failures pass, and the route to it is known to work.
     if alternatives and (failures >= 2 or isinstance(error, ConnectFailed | Throttled | BadResponse)):
         return Leave(delay)
     return Retry(failures, delay)
@@ -106,7 +106,7 @@ class TokenBucket:
         self._free_at = now
 
     def spend(self, count: int, now: float) -> float:
-        """Account for ``count`` bytes that came at ``now``; return the seconds to wait before reading on."""
-        # At most a tenth of a second of unused time is saved up: a limit is a limit, not an average over the hour.
+        """Account for ``count`` bytes that came at ``now``; return the seconds to wait before reading more."""
+        # Save up at most a tenth of a second of unused time: a limit is a limit, not an hourly average.
         self._free_at = max(self._free_at, now - 0.1) + count / self._rate
         return max(0.0, self._free_at - now)
