@@ -108,7 +108,13 @@ async def _examine(manager: AssetManager, assets: list[Asset], common: Common, *
     findings.append(diagnosis.space_finding(plan.space_needed, plan.space_free, plan.unknown_sizes))
     for finding in findings:
         print_finding(finding, common)
-    of_origins = await diagnosis.origin_findings(assets, environ=os.environ, clock=SystemClock(), version=__version__)
+    of_origins = await diagnosis.origin_findings(
+        assets,
+        environ=os.environ,
+        clock=SystemClock(),
+        version=__version__,
+        allow_private=manager.settings.allow_private_addresses,
+    )
     for finding in of_origins:
         print_finding(finding, common)
     return {finding.level for finding in (*findings, *of_origins)}

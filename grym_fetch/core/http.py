@@ -18,6 +18,8 @@ from types import MappingProxyType
 from grym_fetch.core.digest import Algorithm, Checksum
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+"""The statuses whose ``Location`` is followed."""
 MAX_RETRY_AFTER_S = 120.0
 """A server that asks to wait longer is left for another origin, or asked again after this long."""
 
@@ -78,12 +80,14 @@ NO_VALIDATOR = Validator()
 class ResponseHead:
     """Status and header fields. Names are lower case; a field that came several times has several values.
 
-    ``server`` stands for the server that sent them; see `Validator`.
+    ``server`` stands for the server that sent them; see `Validator`. ``is_local`` says whether it came straight from
+    this machine itself and through no proxy; None where the transport does not know.
     """
 
     status: int
     fields: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
     server: str = ""
+    is_local: bool | None = None
 
     def get(self, name: str) -> str | None:
         """The field's value, joined by commas as RFC 9110 section 5.3 says, or None."""
@@ -206,9 +210,23 @@ Verdict = (
 )
 
 
+def is_chunked(head: ResponseHead) -> bool | None:
+    """Whether the body comes in chunks, which have an end of their own; None for any other transfer coding.
+
+    We offer none (RFC 9110 section 10.1.4), so `chunked` alone is a coding that may come (RFC 9112 section 6.1). Of
+    any other, ``identity`` included, nobody can say where its body ends.
+    """
+    coding = head.get("transfer-encoding")
+    if coding is None:
+        return False
+    return True if coding.strip(" \t").lower() == "chunked" else None
+
+
 def judge(asked: Asked, head: ResponseHead) -> Verdict:
     """Say what a response means. Total: every status and any header text gives a verdict, nothing raises."""
     status = head.status
+    if status in (200, 206) and is_chunked(head) is None:
+        return Broken("a Transfer-Encoding other than chunked, which nobody asked for")
     if status == 206:
         return _judge_partial(asked, head)
     if status == 200:
@@ -216,7 +234,7 @@ def judge(asked: Asked, head: ResponseHead) -> Verdict:
     if status == 416:
         content_range = parse_content_range(head.get("content-range") or "")
         return Unsatisfiable(content_range.total if content_range is not None else None)
-    if status in (301, 302, 303, 307, 308):
+    if status in REDIRECTS:
         location = head.get("location")
         return Redirected(location) if location else Broken(f"a redirect ({status}) without an address")
     return _judge_refusal(asked, head)
@@ -235,16 +253,16 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
         return UnusableRange("a partial response (206) without Content-Range")
     content_range = parse_content_range(text)
     if content_range is None or content_range.range is None:
-        return UnusableRange(f"an invalid Content-Range {text[:80]!r}")
+        return UnusableRange(f"an invalid Content-Range {_shown(text)}")
     got, total = content_range.range, content_range.total
     if got.start != asked.wanted.start or got.stop > asked.wanted.stop:
         return UnusableRange(
             f"bytes {got.start}-{got.stop - 1} instead of {asked.wanted.start}-{asked.wanted.stop - 1}"
         )
     lengths = head.fields.get("content-length", ())
-    if any(parse_length(value) != got.length for value in lengths) and "transfer-encoding" not in head.fields:
+    if any(parse_length(value) != got.length for value in lengths) and not is_chunked(head):
         return UnusableRange(
-            f"a Content-Length {lengths[0][:40]!r} that is not the {got.length} bytes of its Content-Range"
+            f"a Content-Length {_shown(lengths[0])} that is not the {got.length} bytes of its Content-Range"
         )
     if (stated := _stated_otherwise(asked, head)) is not None:
         return WrongDigest(stated)
@@ -259,7 +277,7 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
 def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
     if encoding := _encoding(head):
         return Broken(f"{encoding}-encoded content although identity was asked for")
-    chunked = "transfer-encoding" in head.fields
+    chunked = is_chunked(head)
     lengths = [parse_length(value) for value in head.fields.get("content-length", ())]
     if None in lengths or len(set(lengths)) > 1:
         return Broken("an invalid Content-Length")
@@ -280,7 +298,7 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
         return WrongLength(length, _page_hint(head))
     if asked.validator.contradicts(head.validator):
         return OtherRepresentation("the content at this address has changed", head.validator)
-    return Whole(length, head.validator, framed=chunked or length is not None)
+    return Whole(length, head.validator, framed=bool(chunked) or length is not None)
 
 
 def is_transient(status: int) -> bool:
@@ -305,12 +323,17 @@ _ADVICE = {
 }
 
 
+def status_text(status: int) -> str:
+    """Return the status and, where that is plain, what it says."""
+    phrase = _ADVICE.get(status)
+    return f"status {status}" + (f": {phrase}" if phrase else "")
+
+
 def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
     status = head.status
     if status in _RANGE_ONLY and asked.wanted is not None and not asked.ranges_proven:
         return UnusableRange(f"status {status} to a ranged request")
-    phrase = _ADVICE.get(status)
-    reason = f"status {status}" + (f": {phrase}" if phrase else "")
+    reason = status_text(status)
     if is_transient(status):
         return ErrorStatus(status, reason, parse_retry_after(head.get("retry-after"), head.get("date")))
     if 400 <= status < 600:
@@ -320,7 +343,19 @@ def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
 
 def _encoding(head: ResponseHead) -> str | None:
     encoding = (head.get("content-encoding") or "identity").strip().lower()
-    return None if encoding in ("", "identity") else encoding[:40]
+    return None if encoding in ("", "identity") else encoding if _CODING.fullmatch(encoding) else "strangely"
+
+
+_CODING = re.compile(r"[a-z0-9!#$%&*+.^_|~, -]{1,40}", re.ASCII)
+_PLAIN_VALUE = re.compile(r"[!-~ ]{0,60}", re.ASCII)
+
+
+def _shown(value: str) -> str:
+    """A field's value for messages: whole, where it is short and plain, or not at all.
+
+    Part of one could be part of a secret that the server repeats, which nobody would recognize.
+    """
+    return repr(value) if _PLAIN_VALUE.fullmatch(value) else "that is long or not plain text"
 
 
 _FIELD_NAMES: Mapping[str, Algorithm] = {"sha-256": "sha256", "sha-512": "sha512"}

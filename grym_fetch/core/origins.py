@@ -49,6 +49,8 @@ class Origin:
     """The target of its redirects; asked directly until it expires or fails."""
     target_is_own: bool = field(default=True, init=False)
     """Whether every hop on the way there was at this origin itself: then its credentials are sent along."""
+    target_cookie: str = field(default="", init=False, repr=False)
+    """The ``Cookie`` field to send there, as set by the redirects on the way."""
     server: str = field(default="", init=False)
     """Identifies the server that answered last, at the end of the redirects."""
     is_mixed: bool = field(default=False, init=False)
@@ -95,9 +97,10 @@ class Origin:
 
     # -- what happened: where it leads, and what it serves ----------------------------------------------------------
 
-    def resolved(self, target: URL | None, *, is_own: bool) -> None:
+    def resolved(self, target: URL | None, *, is_own: bool, cookie: str = "") -> None:
         """Its redirects ended at ``target``; None if it answered itself."""
         self.target = target
+        self.target_cookie = cookie
         self.target_is_own = is_own
 
     def lost_target(self, target: URL) -> None:

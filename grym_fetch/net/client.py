@@ -46,7 +46,7 @@ class SlotConnection:
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
-        self._plain: Connection = PlainConnection(settings)
+        self._plain = PlainConnection(settings)
         self._session: Connection | None = None
         """Made when there is a proxy; only then is aiohttp imported."""
 
@@ -54,6 +54,11 @@ class SlotConnection:
     def host(self) -> str:
         """Host and port that the open socket leads to, empty if none is open."""
         return self._plain.host or (self._session.host if self._session is not None else "")
+
+    @property
+    def certificate_ends(self) -> float | None:
+        """When the certificate of the last server expires, in seconds since the epoch; None over a proxy or no TLS."""
+        return self._plain.certificate_ends if self._session is None else None
 
     async def get(self, url: str, fields: Mapping[str, str]) -> Response:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""

@@ -11,7 +11,7 @@ from collections import deque
 
 import httptools
 
-from grym_fetch.core.http import ResponseHead
+from grym_fetch.core.http import ResponseHead, is_chunked
 
 MAX_HEAD_BYTES = 32 * 1024
 """The most that a head may be, interim responses (1xx) included, and what surrounds the chunks of a body."""
@@ -87,9 +87,9 @@ class ResponseParser:
             return
         self.head = ResponseHead(status, self._fields)
         self.keeps_open = self._llhttp.should_keep_alive()
-        self.is_chunked = "chunked" in (self.head.get("transfer-encoding") or "").lower()
+        self.is_chunked = bool(is_chunked(self.head))
         lengths = self._fields.get("content-length")
-        if lengths and not self.is_chunked:
+        if lengths and is_chunked(self.head) is False:
             self.left = int(lengths[0])
 
     def on_body(self, data: bytes) -> None:

@@ -11,17 +11,19 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 from yarl import URL
 
-from grym_fetch.core.addresses import forbidden_reason
+from grym_fetch.core.addresses import forbidden_reason, host_of
 from grym_fetch.core.errors import CertificateRejected, ConnectFailed, ConnectionLost, PolicyRefused
 from grym_fetch.core.http import ResponseHead
 from grym_fetch.core.text import safe_text
 from grym_fetch.net.errors import certificate_reason, os_reason
 from grym_fetch.net.settings import HttpSettings
 from grym_fetch.net.states import State
+from grym_fetch.net.tls import certificate_expiry
 from grym_fetch.net.wire import Wire
 
 EYEBALLS_DELAY_S = 0.25
@@ -36,6 +38,8 @@ class PlainConnection:
         self._wire: Wire | None = None
         self._key: tuple[str, str | None, int | None] | None = None
         self._host = ""
+        self.certificate_ends: float | None = None
+        """When the certificate of the server that was connected to last expires, in seconds since the epoch."""
 
     @property
     def host(self) -> str:
@@ -46,12 +50,13 @@ class PlainConnection:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
         address = URL(url, encoded=True)
         request = _request(address, url, {**self._settings.fields, **fields})
+        is_for_us = address.scheme == "http" and "Authorization" in fields
         key = (address.scheme, address.host, address.port)
-        if self._wire is not None and (key != self._key or not self._wire.is_idle):
+        if self._wire is not None and (key != self._key or not self._wire.is_quiet):
             await self.aclose()
         if self._wire is not None:
             try:
-                return await self._ask(self._wire, request, url)
+                return await self._ask(self._wire, request, url, is_for_us=is_for_us)
             except ConnectionLost:
                 # RFC 9112 section 9.3.1: the server may have closed the idle connection just when we asked.
                 if self._wire.state is not State.UNANSWERED:
@@ -59,11 +64,16 @@ class PlainConnection:
                 await self.aclose()
         wire = await self._connect(address, url)
         self._wire, self._key, self._host = wire, key, address.authority
-        return await self._ask(wire, request, url)
+        return await self._ask(wire, request, url, is_for_us=is_for_us)
 
-    async def _ask(self, wire: Wire, request: bytes, url: str) -> PlainResponse:
+    async def _ask(self, wire: Wire, request: bytes, url: str, *, is_for_us: bool) -> PlainResponse:
+        """Send a request. ``is_for_us``: only to this machine itself; its name alone (`*.localhost`) proves nothing."""
         try:
-            return PlainResponse(wire, await wire.ask(request, url))
+            if is_for_us and not wire.is_local:
+                reason = f"{safe_text(host_of(url))} is not this machine, and gets no token over plain http"
+                raise PolicyRefused(url, reason)
+            head = await wire.ask(request, url)
+            return PlainResponse(wire, replace(head, is_local=wire.is_local))
         except BaseException:
             wire.abort()
             raise
@@ -76,12 +86,13 @@ class PlainConnection:
                 places = await self._resolve(host, port, url)
                 sock = await start_connection(places, happy_eyeballs_delay=EYEBALLS_DELAY_S, interleave=1)
                 secure = address.scheme == "https"
-                _, wire = await loop.create_connection(
+                transport, wire = await loop.create_connection(
                     lambda: Wire(self._settings.stall_timeout),
                     sock=sock,
                     ssl=self._settings.tls if secure else None,
                     server_hostname=host if secure else None,
                 )
+                self.certificate_ends = certificate_expiry(transport)
                 return wire
         except TimeoutError:
             raise ConnectFailed(url, f"no connection within {self._settings.connect_timeout:g} s") from None
@@ -97,16 +108,20 @@ class PlainConnection:
 
     async def _resolve(self, host: str, port: int, url: str) -> list[AddrInfoType]:
         """Return the addresses to connect to: exactly those that were checked here."""
+        self._judge(host, host, url)  # `169.254.169.254.` is a name to the system, and needs no resolving
         try:
             family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
             found: list[AddrInfoType] = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
         except ValueError:
             found = list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
         for *_, place in found:
-            reason = forbidden_reason(str(place[0]), allow_private=self._settings.allow_private)
-            if reason:
-                raise PolicyRefused(url, f"{safe_text(host)} is {reason}")
+            self._judge(str(place[0]), host, url)
         return found
+
+    def _judge(self, ip: str, host: str, url: str) -> None:
+        reason = forbidden_reason(ip, allow_private=self._settings.allow_private)
+        if reason:
+            raise PolicyRefused(url, f"{safe_text(host)} is {reason}")
 
     async def aclose(self) -> None:
         """Close the socket, if one is open."""

@@ -32,6 +32,7 @@ from grym_fetch.core.errors import (
 from grym_fetch.core.http import PROXY_ADVICE, ResponseHead
 from grym_fetch.core.text import safe_text
 from grym_fetch.net.errors import certificate_reason, os_reason
+from grym_fetch.net.quiet import is_quiet
 from grym_fetch.net.settings import HttpSettings
 
 READ_BUFFER_BYTES = 512 * 1024
@@ -91,7 +92,7 @@ class SessionConnection:
             # They were given because the host is this machine. A proxy reads them, and takes itself for that host.
             fields.pop("Authorization", None)
         key = (address.scheme, address.host, address.port, proxy)
-        if key != self._key:
+        if key != self._key or not self._is_quiet():
             await self.aclose()
             self._session, self._key, self.host = self._open_session(guarded=not proxy), key, address.authority
         assert self._session is not None
@@ -109,7 +110,14 @@ class SessionConnection:
             # Some proxies (tinyproxy) answer a wrong password as a server would. Only what came from behind has a Via.
             response.close()
             raise BadStatus(url, 401, f"status 401: the server wants credentials, or {PROXY_ADVICE}")
-        return SessionResponse(response, url, self._settings)
+        return SessionResponse(response, url, self._settings, is_local=False if proxy else None)
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing has come over the idle socket: aiohttp would take it for the answer to the next request."""
+        connector = self._session.connector if self._session is not None else None
+        pools = connector._conns.values() if connector is not None else ()  # noqa: SLF001 - no public way to it
+        protocols = [protocol for pool in pools for protocol, _ in pool]
+        return all(not p.should_close and p.transport is not None and is_quiet(p.transport) for p in protocols)
 
     def _open_session(self, *, guarded: bool) -> aiohttp.ClientSession:
         # A proxy is the user's own choice and may be anywhere; what lies behind it, the proxy resolves itself.
@@ -141,7 +149,9 @@ class SessionConnection:
 class SessionResponse:
     """A response whose body has not been read yet."""
 
-    def __init__(self, response: aiohttp.ClientResponse, url: str, settings: HttpSettings) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, url: str, settings: HttpSettings, *, is_local: bool | None = None
+    ) -> None:
         self._response = response
         self._url = url
         self._settings = settings
@@ -150,7 +160,7 @@ class SessionResponse:
         fields: dict[str, list[str]] = {}
         for name, value in response.headers.items():
             fields.setdefault(name.lower(), []).append(value)
-        self.head = ResponseHead(response.status, fields)
+        self.head = ResponseHead(response.status, fields, is_local=is_local)
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill the front of ``buffer`` with what has come, waiting for at least one byte; 0 at the end."""
@@ -185,7 +195,7 @@ class SessionResponse:
 def _as_number(host: str) -> str:
     """An IPv4 address in any spelling (``0xa9fea9fe``, ``169.254.43518``) in the common one; other text as it is."""
     try:
-        return socket.inet_ntoa(socket.inet_aton(host))
+        return socket.inet_ntoa(socket.inet_aton(host.rstrip(".")))
     except (OSError, ValueError):
         return host
 

@@ -39,6 +39,8 @@ class HttpSettings:
         if self._tls is None:
             # OpenSSL itself honours SSL_CERT_FILE and SSL_CERT_DIR here.
             self._tls = ssl.create_default_context()
+            # RFC 9110 section 4.3.4: the name is in subjectAltName or nowhere.
+            self._tls.hostname_checks_common_name = False
         return self._tls
 
     def proxy_for(self, url: URL) -> str | None:

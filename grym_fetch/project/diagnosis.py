@@ -25,12 +25,12 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
+from grym_fetch.core.refusals import Refusal
 from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.project import Project
-from grym_fetch.net.client import HttpTransport
+from grym_fetch.net.client import HttpTransport, SlotConnection
 from grym_fetch.net.credentials import read_netrc
-from grym_fetch.net.tls import certificate_expiry
 from grym_fetch.transfer.request import Requester
 
 Level = Literal["ok", "warn", "fail"]
@@ -185,12 +185,17 @@ async def origin_findings(
     environ: Mapping[str, str],
     clock: Clock,
     version: str,
+    allow_private: bool = True,
     patience: float = 15.0,
 ) -> list[Finding]:
     """Ask every address of ``assets`` for one byte; the findings in the manifest's order, the clock's last."""
-    transport = HttpTransport(connect_timeout=patience, stall_timeout=patience, user_agent=f"grym-fetch/{version}")
-    logins = read_netrc(environ)
-    prober = _Prober(transport, Requester(Credentials(environ, logins)), environ, logins, clock, patience)
+    transport = HttpTransport(
+        connect_timeout=patience,
+        stall_timeout=patience,
+        allow_private=allow_private,
+        user_agent=f"grym-fetch/{version}",
+    )
+    prober = _Prober(transport, Requester(Credentials(environ, read_netrc(environ))), clock)
     places = asyncio.Semaphore(MAX_PROBES)
 
     async def probe(asset: Asset, number: int, url: str) -> _Probe:
@@ -240,19 +245,17 @@ def _clock_findings(offsets: Mapping[str, float]) -> list[Finding]:
 class _Prober:
     transport: HttpTransport
     requester: Requester
-    environ: Mapping[str, str]
-    logins: Mapping[str, tuple[str, str]]
     clock: Clock
-    patience: float
 
     async def probe(self, asset: Asset, number: int, url: str) -> _Probe:
         shown = redact_url(url)
-        connection = self.transport.connection()
+        connection = SlotConnection(self.transport.settings)
         origin = Origin(number, url)
         began = self.clock.monotonic()
         try:
-            answer = await self.requester.open(connection, origin, Asked(ByteRange(0, 1)))
+            answer = await self.requester.open(connection, origin, Asked(ByteRange(0, 1), checksum=asset.checksum))
             seconds = self.clock.monotonic() - began
+            certificate_ends = connection.certificate_ends
             answer.response.close()
             head = answer.response.head
         except GrymFetchError as error:
@@ -265,30 +268,19 @@ class _Prober:
         final = origin.target or URL(url, encoded=True)
         figures = {"url": shown, "status": head.status, "seconds": round(seconds, 3)}
         if final.host != URL(url, encoded=True).host:
-            figures["target_host"] = final.host
+            figures["target_host"] = self.requester.secrets.hide(final.host or "")
         offset = _offset(head, self.clock.wall())
         if head.status not in (200, 206, 416):
-            return _Probe(self._refused(asset, url, head.status, final, figures), final.host or "", offset)
-        return _Probe(await self._served(asset, shown, head, final, figures), final.host or "", offset)
+            refusal = answer.refusal or Refusal(f"status {head.status}")
+            return _Probe(self._refused(asset, url, head.status, refusal, figures), final.host or "", offset)
+        days = None if certificate_ends is None else int((certificate_ends - self.clock.wall()) // 86400)
+        return _Probe(self._served(asset, shown, head, final, days, figures), final.host or "", offset)
 
-    def _refused(self, asset: Asset, url: str, status: int, final: URL, figures: dict[str, object]) -> Finding:
-        shown, advice = redact_url(url), ""
-        reason = f"status {status}"
-        if status in (401, 403, 404):
-            variable, source = self._credential(URL(url, encoded=True))
-            if final.host != URL(url, encoded=True).host:
-                reason += f" from {final.host}, where a redirect led; no credentials are sent there"
-                advice = "the address may have expired, or the account behind it lacks access"
-            elif source:
-                reason += f": the credentials from {source} were not accepted"
-                advice = f"renew {source}, and see that the account has access"
-            elif status != 404 and final.scheme == "http" and not is_loopback(final):
-                reason += ": no credentials were sent, since they travel over https only"
-                advice = "use the https address of the server in the manifest"
-            elif status != 404:
-                reason += ": no credentials were sent"
-                advice = f"set {variable} to a token, or add the host to ~/.netrc (readable by you alone)"
-                figures["variable"] = variable
+    def _refused(self, asset: Asset, url: str, status: int, refusal: Refusal, figures: dict[str, object]) -> Finding:
+        shown, advice = redact_url(url), refusal.advice
+        if refusal.variable:
+            figures["variable"] = refusal.variable
+        reason = refusal.reason
         if status == 403 and not advice:
             advice = "see that the account has access"
         if status in (404, 410) and not advice:
@@ -300,24 +292,14 @@ class _Prober:
         check = "token" if status in (401, 403) else "origin"
         return Finding("fail", check, f"{shown}: {reason}", advice, asset.id, figures)
 
-    def _credential(self, url: URL) -> tuple[str, str]:
-        """The variable that a token for this address would be taken from, and what one was taken from, if any."""
-        host = (url.host or "").lower()
-        variable = "GRYM_FETCH_TOKEN_" + "".join("_" if char in ".-:" else char for char in host).upper()
-        tokens = {name: value for name, value in self.environ.items() if name.startswith("GRYM_FETCH_TOKEN_")}
-        hf = {name: self.environ[name] for name in ("HF_TOKEN", "HF_ENDPOINT") if name in self.environ}
-        asks_hf = Credentials({**hf, "HF_TOKEN": "x"}).authorization(url.with_user(None)) is not None
-        sources: tuple[tuple[str, Credentials], ...] = (
-            ("the address itself", Credentials({})),
-            (variable, Credentials(tokens)),
-            ("HF_TOKEN", Credentials(hf)),
-            ("the netrc file", Credentials({}, self.logins)),
-        )
-        source = next((name for name, credentials in sources if credentials.authorization(url)), "")
-        return ("HF_TOKEN" if asks_hf else variable), source
-
-    async def _served(
-        self, asset: Asset, shown: str, head: ResponseHead, final: URL, figures: dict[str, object]
+    def _served(
+        self,
+        asset: Asset,
+        shown: str,
+        head: ResponseHead,
+        final: URL,
+        days: int | None,
+        figures: dict[str, object],
     ) -> Finding:
         size, ranges = _size_of(head), head.status == 206 or head.status == 416
         validator = head.validator
@@ -329,7 +311,6 @@ class _Prober:
         parts.append(", ".join(digests) if digests else "no digest fields")
         warning = advice = ""
         if final.scheme == "https":
-            days = await self._certificate_days(final)
             figures |= {"tls": "verified", "certificate_days": days}
             parts.append("TLS verified" + (f", certificate good for {days} days" if days is not None else ""))
             if days is not None and days < MIN_CERTIFICATE_DAYS:
@@ -354,12 +335,6 @@ class _Prober:
         if warning:
             return Finding("warn", "origin", f"{what}; {warning}", advice, asset.id, figures)
         return Finding("ok", "origin", what, "", asset.id, figures)
-
-    async def _certificate_days(self, url: URL) -> int | None:
-        if self.transport.settings.proxy_for(url) is not None:
-            return None
-        end = await certificate_expiry(url.host or "", url.port or 443, self.transport.settings.tls, self.patience)
-        return None if end is None else int((end - self.clock.wall()) // 86400)
 
 
 def _size_of(head: ResponseHead) -> int | None:

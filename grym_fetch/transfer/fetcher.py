@@ -13,7 +13,7 @@ from pathlib import Path
 
 from yarl import URL
 
-from grym_fetch.core.addresses import is_loopback
+from grym_fetch.core.addresses import BARE_HTTP, is_loopback
 from grym_fetch.core.errors import (
     AssetMissing,
     DigestMismatch,
@@ -110,8 +110,7 @@ class Fetcher:
         for text in asset.urls:
             url = URL(text)
             if url.scheme == "http" and not is_loopback(url):
-                reason = "plain http and no checksum: anyone on the way could change it. Use https, or pin it"
-                raise PolicyRefused(text, f"{asset.id}: {reason}")
+                raise PolicyRefused(text, f"{asset.id}: {BARE_HTTP}")
 
     async def _present(self, asset: Asset) -> FetchResult | None:
         def on_hashing(size: int) -> None:

@@ -84,6 +84,7 @@ class ResponseReader:
             case http.UnusableRange(reason=reason):
                 return self._unusable_range(attempt, reason)
             case http.ErrorStatus(status=status, reason=reason, retry_after=retry_after):
+                reason = str(answer.refusal or reason)
                 if status in (429, 503) or retry_after is not None:
                     raise Throttled(origin.url, status, reason, retry_after)
                 raise BadStatus(origin.url, status, reason)

@@ -177,7 +177,8 @@ class SmallFileSource:
         began = self._clock.monotonic()
         data = bytearray(asset.size)
         try:
-            answer = await self._context.requester.open(connection, Origin(0, asset.url), Asked(None, asset.size))
+            asked = Asked(None, asset.size, checksum=asset.checksum)
+            answer = await self._context.requester.open(connection, Origin(0, asset.url), asked)
             try:
                 if not isinstance(answer.verdict, Whole) or not await self._receive(answer.response, data):
                     return None

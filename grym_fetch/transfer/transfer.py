@@ -292,6 +292,7 @@ class Transfer:
                 case never:
                     assert_never(never)
         except (TransferError, IntegrityError) as error:
+            self._context.requester.secrets.hide_in(error)
             self._failed(attempt, error)
         except StorageError as error:
             self.fail(error)

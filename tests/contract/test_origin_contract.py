@@ -12,8 +12,10 @@ from typing import Protocol
 import pytest
 
 from grym_fetch.core.addresses import Credentials
+from grym_fetch.core.errors import TransferError
 from grym_fetch.core.http import (
     Asked,
+    Broken,
     ErrorStatus,
     OtherRepresentation,
     Partial,
@@ -25,7 +27,7 @@ from grym_fetch.core.http import (
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.world import Connection
-from grym_fetch.testing import AssetServer, NoRanges, Redirect, seeded_bytes
+from grym_fetch.testing import AssetServer, NoRanges, RawAnswer, Redirect, seeded_bytes
 from grym_fetch.transfer.request import Requester
 from tests.support.fakes import read_some
 from tests.support.nginx import Location, Nginx
@@ -247,6 +249,21 @@ async def test_an_abandoned_body_closes_the_socket(server: Server, connection: C
     _, body = await fetch(connection, origin, Asked(ByteRange(5_000_000, 5_001_000)))
     assert body == LONG[5_000_000:5_001_000]
     assert len({port for _, port in server.asked(2)}) == 2
+
+
+@pytest.mark.shows("N21", "S1")
+@pytest.mark.parametrize("coding", ["identity", "gzip", "chunked, identity", "gzip, chunked", "chunked, chunked"])
+async def test_a_body_in_any_other_coding_is_none(connection: Connection, coding: str) -> None:
+    """Only chunks and a length say where a body ends; of any other coding a cut could not be told from the end."""
+    body = b"%x\r\n%b\r\n" % (len(CONTENT), CONTENT)
+    raw = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\nConnection: close\r\n\r\n".encode() + body
+    async with AssetServer() as server:
+        origin = Origin(0, server.add("/a.bin", CONTENT, faults=[RawAnswer(raw)]).url)
+        try:
+            verdict, _ = await fetch(connection, origin, Asked(None))
+        except TransferError:
+            return
+        assert isinstance(verdict, Broken)
 
 
 @pytest.mark.nginx

@@ -223,6 +223,12 @@ TABLE: list[Row] = [
     ("C1 300", KNOWN, 300, ["Location: y"], Broken),
     ("C1 304", KNOWN, 304, [TAG], Broken),
     ("C1 305", KNOWN, 305, ["Location: y"], Broken),
+    *(
+        (f"{status} in the coding {coding!r}", KNOWN, status, [f"Transfer-Encoding: {coding}", *more, TAG], Broken)
+        for status, more in ((206, [CR, CL]), (200, []), (200, ["Content-Length: 1000"]))
+        for coding in ("identity", "gzip", "chunked, identity", "gzip, chunked", "chunked, chunked", "", "xchunked")
+    ),
+    ("206 in chunks, whatever the case", KNOWN, 206, [CR, TAG, "Transfer-Encoding: Chunked "], GOOD),
     ("C1 100", KNOWN, 100, [], Broken),
     ("C1 101", KNOWN, 101, [], Broken),
     ("C1 201", ALL, 201, ["Content-Length: 1000", TAG], Broken),
@@ -403,6 +409,7 @@ def test_a_part_is_believed_only_if_everything_fits(asked: Asked, fields: Mappin
     assert None in (total, asked.total) or total == asked.total
     assert (verdict.range, verdict.total) == (ByteRange(first, last + 1), total)
     assert {value.strip().lower() for value in fields.get("content-encoding", ())} <= {"", "identity"}
+    assert [value.strip().lower() for value in fields.get("transfer-encoding", ())] in ([], ["chunked"])
     old, new = asked.validator, verdict.validator
     if old.etag and new.etag:
         assert re.sub("^W/", "", old.etag) == re.sub("^W/", "", new.etag)

@@ -11,10 +11,9 @@ import pytest
 import trustme
 from yarl import URL
 
-from grym_fetch.core.addresses import Credentials
+from grym_fetch.core.addresses import token_variables
 from grym_fetch.core.manifest import Asset
-from grym_fetch.net.client import HttpTransport
-from grym_fetch.project.diagnosis import _Prober, environment_findings, origin_findings, space_finding
+from grym_fetch.project.diagnosis import environment_findings, origin_findings, space_finding
 from grym_fetch.testing import (
     AssetServer,
     HtmlPage,
@@ -26,7 +25,6 @@ from grym_fetch.testing import (
     seeded_bytes,
     serve_in_thread,
 )
-from grym_fetch.transfer.request import Requester
 from tests.end_to_end.command import Done, run
 from tests.support.project import ImpatientClock, Project
 
@@ -121,11 +119,12 @@ def test_a_missing_and_a_refused_token(project: Project, server: AssetServer, st
     done, findings = doctor(project, HOME=str(project.root))
     assert done.code == 1
     (found,) = of(findings, "token")
-    assert found["variable"] == "GRYM_FETCH_TOKEN_127_0_0_1"
+    (variable,) = token_variables(URL(server.url("/")))
+    assert found["variable"] == variable
     assert "no credentials were sent" in str(found["what"])
-    done, findings = doctor(project, GRYM_FETCH_TOKEN_127_0_0_1="s3cret")
+    done, findings = doctor(project, **{variable: "s3cret"})
     (found,) = of(findings, "token")
-    assert "GRYM_FETCH_TOKEN_127_0_0_1 were not accepted" in str(found["what"])
+    assert f"{variable} were not accepted" in str(found["what"])
     assert "s3cret" not in done.out + done.err
     netrc = project.root / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password s3cret\n")
@@ -137,6 +136,19 @@ def test_a_missing_and_a_refused_token(project: Project, server: AssetServer, st
     assert "HF_TOKEN were not accepted" in done.out
     done, findings = doctor(project, HF_ENDPOINT=endpoint, HOME=str(project.root))
     assert of(findings, "token")[0]["variable"] == "HF_TOKEN"
+
+
+@pytest.mark.shows("M12", "S9")
+def test_the_policies_of_a_sync_hold(project: Project, server: AssetServer) -> None:
+    """What a sync would never ask, the doctor does not ask either."""
+    project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
+    project.add("b", ["http://169.254.170.2/a.bin"], CONTENT)
+    done, findings = doctor(project, GRYM_FETCH_NO_PRIVATE_ADDRESSES="1")
+    assert done.code == 1
+    one, other = of(findings, "origin")
+    assert "a private address" in str(one["what"])
+    assert "cloud metadata" in str(other["what"])
+    assert server.stats.connections_opened == 0
 
 
 def test_what_a_server_says(project: Project, server: AssetServer) -> None:
@@ -247,6 +259,7 @@ def test_tls(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         (found,) = of(findings, "origin")
         assert found["tls"] == "verified"
         assert isinstance(found["certificate_days"], int)
+        assert server.stats.connections_opened == 1, "it is the certificate of the connection that was judged"
         done, findings = doctor(project)
     assert done.code == 1
     assert "certificate was rejected" in done.out
@@ -267,15 +280,3 @@ async def test_a_wrong_clock() -> None:
         findings = await origin_findings([asset], environ={"HOME": "/"}, clock=WrongClock(), version="0")
     assert findings[-1].level == "warn"
     assert findings[-1].what.startswith("this machine's clock is 10 minutes ahead of")
-
-
-@pytest.mark.shows("S7")
-def test_a_token_is_not_sent_over_plain_http() -> None:
-    """Where a token is kept back because the address is http, the advice is https, not another token."""
-    asset = Asset("a", "http://models.example.org/a.bin", "a.bin")
-    environ = {"GRYM_FETCH_TOKEN_MODELS_EXAMPLE_ORG": "s3cret"}
-    requester = Requester(Credentials(environ))
-    prober = _Prober(HttpTransport(), requester, environ, {}, ImpatientClock(), 1.0)
-    finding = prober._refused(asset, asset.url, 401, URL(asset.url), {})
-    assert "over https only" in finding.what
-    assert "https address" in finding.advice

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from yarl import URL
 
+from grym_fetch.core.addresses import token_variables
 from grym_fetch.testing import (
     Answer,
     AnswerFault,
@@ -76,7 +78,7 @@ def secrets_of(project: Project, server: AssetServer, hub: AssetServer) -> dict[
         "NETRC": str(netrc),
         "HF_ENDPOINT": hub.url("").replace("127.0.0.1", "localhost"),
         "HF_TOKEN": secret("hf"),
-        "GRYM_FETCH_TOKEN_127_0_0_1": secret("token"),
+        token_variables(URL(server.url("/")))[0]: secret("token"),
         "HTTP_PROXY": server.url("").replace("http://", f"http://me:{secret('proxy')}@"),
         "NO_PROXY": "127.0.0.1,localhost",
     }

@@ -30,6 +30,7 @@ from grym_fetch.core.errors import (
 from grym_fetch.core.policy import is_permanent
 from grym_fetch.core.world import Connection, Response
 from grym_fetch.net.client import HttpTransport
+from grym_fetch.net.wire import Wire
 from grym_fetch.testing import (
     AssetServer,
     BigHeaders,
@@ -459,7 +460,8 @@ async def test_a_name_is_resolved_and_asked_by_name(connected: Connect, names: F
 @pytest.mark.parametrize(
     "host",
     ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "100.100.100.200", "[fd00:ec2::254]",
-     "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518"],
+     "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518", "169.254.169.254.", "168.63.129.16",
+     "[fd00:ec2::23]", "169.254.170.2", "[2001:db8:122:344:a9:fea9:fe00:0]"],
 )  # fmt: skip
 @pytest.mark.shows("M12", "S9")
 async def test_link_local_and_metadata_addresses_are_refused(connected: Connect, host: str) -> None:
@@ -489,6 +491,41 @@ async def test_private_addresses_can_be_forbidden(connected: Connect, server: As
             error = await failure_of(connection.get(url, {}))
             assert "a private address" in str(error)
     assert server.stats.connections_opened == 0
+
+
+async def test_who_answered_is_known(names: FakeNames, server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response says whether it came straight from this machine: not through a proxy, whatever the name is."""
+    server.add("/a.bin", CONTENT)
+    url = f"http://a.localhost:{server.port}/a.bin"
+    for proxied in (False, True):
+        async with TinyProxy().running() as proxy:
+            if proxied:
+                monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+            connection = HttpTransport().connection()
+            response = await connection.get(url, {})
+            assert response.head.is_local is not proxied
+            response.close()
+            await connection.aclose()
+
+
+@pytest.mark.shows("S7")
+async def test_a_name_of_this_machine_that_leads_elsewhere_gets_no_token(
+    names: FakeNames, server: AssetServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who resolves `a.localhost` decides where it leads: a token over plain http needs a socket to this machine."""
+    file = server.add("/a.bin", CONTENT)
+    connection = HttpTransport().connection()
+    url = file.url.replace("127.0.0.1", "a.localhost")
+    try:
+        assert await read_all(connection, url) == CONTENT
+        monkeypatch.setattr(Wire, "is_local", False)
+        with pytest.raises(PolicyRefused, match="not this machine"):
+            await connection.get(url, {"Authorization": f"Bearer {SECRET}"})
+        with pytest.raises(PolicyRefused, match="not this machine"):
+            await connection.get(url, {"Authorization": f"Bearer {SECRET}"})
+    finally:
+        await connection.aclose()
+    assert [request.headers.get("Authorization") for request in server.stats.requests] == [None]
 
 
 # -- TLS ------------------------------------------------------------------------------------------------------------
@@ -543,6 +580,25 @@ async def test_a_rejected_certificate(
         error = await failure_of(connection.get(f"{file.url}?sig={SECRET}", {}))
         assert type(error) is CertificateRejected
         assert server.stats.requests == ()
+
+
+@pytest.mark.parametrize(("names_it", "is_good"), [(True, True), (False, False)], ids=["subjectAltName", "CN only"])
+@pytest.mark.shows("N15", "S6")
+async def test_a_name_is_in_subject_alt_name_or_nowhere(
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, names_it: bool, is_good: bool
+) -> None:
+    """RFC 9110 section 4.3.4: the common name of a certificate says nothing about whose it is."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    names = ["localhost"] if names_it else []
+    authority.ca.issue_cert(*names, common_name="localhost").configure_cert(context)
+    async with AssetServer(ssl_context=context) as server, connected() as connection:
+        url = server.add("/a.bin", CONTENT).url.replace("127.0.0.1", "localhost")
+        if is_good:
+            assert await read_all(connection, url) == CONTENT
+        else:
+            with pytest.raises(CertificateRejected):
+                await connection.get(url, {})
 
 
 async def test_plain_http_behind_https(connected: Connect, server: AssetServer) -> None:
@@ -719,7 +775,7 @@ async def test_a_proxy_without_a_scheme_is_an_http_proxy(
 @pytest.mark.parametrize(
     "host",
     ["169.254.169.254", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518", "[::ffff:169.254.169.254]",
-     "[fe80::1]", "100.100.100.200"],
+     "[fe80::1]", "100.100.100.200", "169.254.169.254.", "0xa9fea9fe.", "168.63.129.16", "[fd00:ec2::23]"],
 )  # fmt: skip
 async def test_a_proxy_is_not_asked_for_metadata(
     connected: Connect, monkeypatch: pytest.MonkeyPatch, host: str, private: bool

@@ -17,7 +17,7 @@ from grym_fetch.disk.manifest_file import Change, edit_manifest
 from grym_fetch.errors import DigestMismatch, DiskFull, Locked, PolicyRefused, UnsafePath
 from grym_fetch.project.editing import Editor
 from grym_fetch.runtime.clock import SystemClock
-from grym_fetch.testing import AssetServer, Reset, Status, seeded_bytes
+from grym_fetch.testing import AssetServer, RawAnswer, Reset, Status, seeded_bytes
 from tests.support.invariants import Recorder
 from tests.support.project import KIB, Project
 
@@ -301,6 +301,23 @@ async def test_pin_hashes_what_is_there(project: Project, server: AssetServer) -
     assert not pinned.fetched
     assert pinned.checksum == Checksum.of(CONTENT)
     assert not server.stats.requests
+
+
+@pytest.mark.shows("N21", "S1")
+@pytest.mark.parametrize("coding", ["", "Transfer-Encoding: identity\r\n", "Transfer-Encoding: gzip\r\n"])
+async def test_what_has_no_end_is_not_pinned(project: Project, server: AssetServer, coding: str) -> None:
+    """Where nothing says where the content ends, it may have been cut: neither pin nor add makes that the right one."""
+    raw = RawAnswer(f"HTTP/1.1 200 OK\r\n{coding}Connection: close\r\n\r\n".encode() + CONTENT[:1000])
+    url = server.add("/u.bin", CONTENT, faults=[raw]).url
+    project.add("u", [url], None, pinned=False, size=None)
+    async with project.manager(retries=0) as manager:
+        with pytest.raises(SyncFailed):
+            await manager.pin(["u"])
+        with pytest.raises(MirrorsExhausted):
+            await manager.add_asset(Asset("new", url, "m/new.bin"), fetch=True)
+    assert "checksum" not in entries(project)["u"]
+    assert "new" not in entries(project)
+    assert not list(project.assets.glob("m*/*"))
 
 
 async def test_pin_goes_on_past_a_failure(project: Project, server: AssetServer) -> None:

@@ -6,8 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
+
+from yarl import URL
 
 from grym_fetch import AssetManager, Settings
+from grym_fetch.core.addresses import token_variables
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.runtime.clock import SystemClock
@@ -19,7 +23,7 @@ SMALL = SegmentSizes(
 """So that a file of a few hundred KiB has many pieces and segments."""
 
 CANARY = "canary-in-the-environment"
-"""A token for 127.0.0.1 in each manager's environment. It may reach a server and nobody else."""
+"""A token for each port of 127.0.0.1 that the manifest names. It may reach a server and nobody else."""
 
 
 class ImpatientClock(SystemClock):
@@ -101,9 +105,18 @@ class Project:
         return AssetManager(
             self.manifest,
             settings=Settings(**chosen),  # type: ignore[arg-type]  # checked where a test names a setting wrongly
-            environ={"GRYM_FETCH_TOKEN_127_0_0_1": CANARY},
+            environ=dict.fromkeys(self._token_variables(), CANARY),
             clock=clock or ImpatientClock(),
         )
+
+    def _token_variables(self) -> set[str]:
+        """The variables of all addresses on this machine: a token is for one port."""
+        urls = [
+            URL(str(url))
+            for entry in self.entries
+            for url in (entry["url"], *cast("list[str]", entry.get("fallbackUrls", ())))
+        ]
+        return {name for url in urls if url.host == "127.0.0.1" for name in token_variables(url)}
 
     def staged(self) -> list[Path]:
         """Stages that are left."""
