@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import tarfile
 import tempfile
 import unicodedata
@@ -37,7 +38,9 @@ from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 from grym_fetch.core.text import redact_text, redact_url, safe_text
 from grym_fetch.disk.local_files import LocalFiles
+from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.rollback import decode_version, encode_version
+from grym_fetch.disk.state import read_state
 from grym_fetch.disk.verified import decode_entry
 from grym_fetch.repo.placeholder import Placeholder
 from grym_fetch.repo.record import MovedFiles
@@ -233,6 +236,13 @@ def state_files(data: bytes) -> None:
         version = decode_version(line)
         assert version is None or decode_version(encode_version(version)) == version
     decode_record(data, "x")
+    Owner.parse(data.decode("utf-8", "replace"))
+    (folder() / "state").write_bytes(data)
+    descriptor = os.open(folder(), os.O_RDONLY)
+    try:
+        assert read_state(descriptor, "state", 1 << 16) == data[: 1 << 16]
+    finally:
+        os.close(descriptor)
 
 
 # --- Archives -----------------------------------------------------------------------------------------------

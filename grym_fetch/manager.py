@@ -29,7 +29,7 @@ from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, Pr
 from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.runtime.bus import EventBus, Subscription, is_coroutine_callable
 from grym_fetch.runtime.clock import SystemClock
-from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.runtime.threads import FORKED, WorkerThreads
 from grym_fetch.settings import Settings
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class AssetManager:
         self._manifest: Manifest | None = None
         self._coordinator: Coordinator | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
         """The loop of the first use."""
         self._is_entered = False
         self._is_closed = False
@@ -191,7 +192,9 @@ class AssetManager:
         return self._manifest
 
     def _claim_loop(self) -> None:
-        """Bind the manager to the running loop. Raises `RuntimeError` if it belongs to another one or is closed."""
+        """Make the running loop this manager's. Raises `RuntimeError` unless it is, and the manager still open."""
+        if self._loop is not None and os.getpid() != self._pid:
+            raise RuntimeError(FORKED)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -199,7 +202,7 @@ class AssetManager:
         if self._is_closed:
             raise RuntimeError(_CLOSED)
         if self._loop is None:
-            self._loop = loop
+            self._loop, self._pid = loop, os.getpid()
         elif self._loop is not loop:
             raise RuntimeError(_OTHER_LOOP)
 

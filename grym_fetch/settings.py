@@ -39,9 +39,9 @@ class Settings(_Named):
     A field that is not named comes from its environment variable, or has this default if that is not set; see
     `AssetManager`. `dataclasses.replace` names all fields.
 
-    ``parallel`` is the most connections open at once across all assets, ``max_per_host`` the most to one host.
-    ``mirrors``: whether to ask an asset's addresses one after the other, or all at once, each in proportion to its
-    speed.
+    ``parallel`` is the most connections open at once over all assets, ``max_per_host`` the most of them on one host.
+    ``patience``: for how long a server that has served bytes in this run is waited for once it is away.
+    ``mirrors``: whether an asset's addresses are asked one after the other, or all at once, each as far as it is fast.
 
     Raises ValueError for an invalid value, also through `dataclasses.replace`; it names the field and says what is
     allowed.
@@ -54,6 +54,7 @@ class Settings(_Named):
     retries: int = 5
     stall_timeout: float = 30.0
     connect_timeout: float = 10.0
+    patience: float = 120.0
     lock_timeout: float = 3600.0
     offline: bool = False
     allow_unpinned: bool = False
@@ -81,6 +82,7 @@ RULES = {
     "retries": whole_number(0),
     "stall_timeout": number(above=0),
     "connect_timeout": number(above=0),
+    "patience": number(least=0),
     "lock_timeout": number(least=0),
     "offline": instance_of(bool),
     "allow_unpinned": instance_of(bool),

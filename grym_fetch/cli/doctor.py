@@ -59,7 +59,7 @@ def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
 
 def _show_manifest(manager: AssetManager, common: Common) -> bool:
     """Show what is wrong with the manifest, all of it; False if it cannot be used."""
-    from grym_fetch.core.errors import ManifestError, ManifestMissing
+    from grym_fetch.core.errors import ForeignManifest, ManifestError, ManifestMissing
     from grym_fetch.project.diagnosis import Finding
 
     try:
@@ -69,6 +69,10 @@ def _show_manifest(manager: AssetManager, common: Common) -> bool:
         print_finding(
             Finding("fail", "manifest", what, "name one with --config; `grym-fetch setup` creates one"), common
         )
+        return False
+    except ForeignManifest as error:
+        what, _, advice = str(error).partition(". ")
+        print_finding(Finding("fail", "manifest", what, advice), common)
         return False
     except ManifestError as error:
         for problem in error.problems:

@@ -271,7 +271,7 @@ def _default_id(path: str) -> str:
 def _make_manifest(common: Common) -> None:
     """Make an empty manifest where none is found; one that is named must be there."""
     from grym_fetch.cli.exit_codes import exit_code
-    from grym_fetch.core.errors import GrymFetchError, ManifestMissing
+    from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
     from grym_fetch.core.text import safe_text
     from grym_fetch.disk.manifest_file import create_manifest
     from grym_fetch.disk.project import CANDIDATES, find_project
@@ -279,6 +279,8 @@ def _make_manifest(common: Common) -> None:
 
     try:
         find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
+    except ForeignManifest:
+        return  # the runner says whose it is
     except ManifestMissing:
         if common.config is not None:
             return  # the runner says what is wrong with it

@@ -6,19 +6,21 @@ it. Our own errors hold none (`grym_fetch.core.text`), but a foreign exception m
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grym_fetch.cli.options import Common
 from grym_fetch.core.events import AssetFailed, Event, ProgressMade
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.runtime.bus import Subscription
+
+if TYPE_CHECKING:
+    from grym_fetch.disk.log_file import LogFile
 
 log = logging.getLogger("grym_fetch.events")
 
@@ -70,6 +72,26 @@ class _SayHandler(logging.Handler):
         self._say(self.format(record))
 
 
+class _FileHandler(logging.Handler):
+    """Writes records to the log file."""
+
+    def __init__(self, file: LogFile) -> None:
+        super().__init__()
+        self._file = file
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record."""
+        try:
+            self._file.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+        except OSError:
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
 class LogSetup:
     """The handlers of one run. `close` takes them away again."""
 
@@ -109,18 +131,21 @@ class LogSetup:
         """Write to the log file, too, if one is wanted. If it cannot be opened, warn and go without it."""
         if not self.wants_events:
             return
-        from logging.handlers import RotatingFileHandler  # brings pickle and more along, for a file few ask for
+        from grym_fetch.disk.log_file import LogFile  # for a file few ask for
 
         path = self._common.log_file or root() / DEFAULT_FILE
         try:
-            if self._common.log_file is None and (path.parent.is_symlink() or path.is_symlink()):
-                # Nobody has named it: whoever wrote the repository has, and what is logged is partly theirs, too.
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handler = RotatingFileHandler(path, maxBytes=MAX_LOG_BYTES, backupCount=MAX_OLD_LOGS, encoding="utf-8")
+            if self._common.log_file is None:
+                # Nobody named this place, so no link there is followed either.
+                folder, below = root(), str(DEFAULT_FILE.parent)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                folder, below = path.parent, ""
+            file = LogFile(folder, path.name, below=below, max_bytes=MAX_LOG_BYTES, keep=MAX_OLD_LOGS)
         except OSError as error:
-            self._root.warning("no log file %s: %s", path, os.strerror(error.errno or 0).lower())
+            self._root.warning("no log file %s: %s", path, (error.strerror or os.strerror(error.errno or 0)).lower())
             return
+        handler = _FileHandler(file)
         is_json = path.suffix in (".json", ".jsonl")
         handler.setFormatter(JsonFormatter() if is_json else SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
         handler.setLevel(min(self._level, logging.INFO))

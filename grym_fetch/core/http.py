@@ -108,13 +108,15 @@ class ResponseHead:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What we asked, and what we know. ``wanted`` is None for the whole content; ``total`` None while unknown;
-    ``ranges_proven`` says that this origin has served a range before; ``checksum`` is the manifest's."""
+    ``ranges_proven`` says that this origin has served a range before; ``checksum`` is the manifest's; ``past_caches``
+    that no cache on the way may answer for the origin."""
 
     wanted: ByteRange | None
     total: int | None = None
     validator: Validator = NO_VALIDATOR
     ranges_proven: bool = False
     checksum: Checksum | None = None
+    past_caches: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +184,16 @@ class UnusableRange:
 
 @dataclass(frozen=True, slots=True)
 class ErrorStatus:
-    """No content: a status of 400 or above. ``retry_after`` in seconds, where the server names it."""
+    """No content: a status of 400 or above, or 202. ``retry_after`` in seconds, where the server names it."""
 
     status: int
     reason: str
     retry_after: float | None = None
+
+    @property
+    def is_throttling(self) -> bool:
+        """Whether it says that it was asked too often, or is to be left alone for a while."""
+        return self.status in (429, 503) or self.retry_after is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +316,14 @@ def is_transient(status: int) -> bool:
     return status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505))
 
 
+def may_be_for_the_range(status: int) -> bool:
+    """Whether a refusal may mean the Range and not the content: old gateways and filters know many ways to say so.
+
+    Not one that asks for credentials or patience, or says that the content is gone or forbidden.
+    """
+    return 400 <= status < 600 and status not in (401, 407, 410, 429, 451)
+
+
 PROXY_ADVICE = "the proxy wants another user or password than HTTP_PROXY and HTTPS_PROXY name"
 
 # Answers that signed addresses and filters give to a Range although they would serve the whole.
@@ -331,11 +346,14 @@ def status_text(status: int) -> str:
 
 def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
     status = head.status
+    wait = _stated_wait(head)
+    if wait is not None and status in (202, 403):
+        return ErrorStatus(status, f"status {status}: the server asks to wait", wait)
     if status in _RANGE_ONLY and asked.wanted is not None and not asked.ranges_proven:
         return UnusableRange(f"status {status} to a ranged request")
     reason = status_text(status)
     if is_transient(status):
-        return ErrorStatus(status, reason, parse_retry_after(head.get("retry-after"), head.get("date")))
+        return ErrorStatus(status, reason, wait)
     if 400 <= status < 600:
         return ErrorStatus(status, reason)
     return Broken(f"status {status}, which answers nothing we asked")
@@ -387,6 +405,47 @@ def _page_hint(head: ResponseHead) -> str:
     if head.is_page:
         return "it sent a web page: a login, an error page or a captive portal?"
     return ""
+
+
+_LIMITS = re.compile(r'(?:^|,)[ \t]*(?:"[^"]*"|[A-Za-z*][A-Za-z0-9_.*-]*)((?:[ \t]*;[ \t]*[a-z]+(?:=[^;,"]*)?)*)')
+_SECONDS = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?", re.ASCII)
+_DECADE_S = 10 * 365 * 86400
+"""``X-RateLimit-Reset`` is a moment where it is more than this, else a time from now."""
+
+
+def _stated_wait(head: ResponseHead) -> float | None:
+    """For how many seconds the server wants to be left alone, by any of the fields in which servers say it.
+
+    ``Retry-After``; ``RateLimit`` as of draft-ietf-httpapi-ratelimit-headers (``"name";r=0;t=55``), and its earlier
+    form ``RateLimit-Reset``; ``X-RateLimit-Reset``, a time from now or a moment.
+    """
+    wait = parse_retry_after(head.get("retry-after"), head.get("date"))
+    if wait is not None:
+        return wait
+    limits = [_parameters(text) for text in _LIMITS.findall(head.get("ratelimit") or "")]
+    if spent := [float(p["t"]) for p in limits if p.get("r") == "0" and _SECONDS.fullmatch(p.get("t", ""))]:
+        return max(spent)
+    for prefix in ("ratelimit", "x-ratelimit"):
+        left, reset = head.get(f"{prefix}-remaining"), (head.get(f"{prefix}-reset") or "").strip()
+        if not _SECONDS.fullmatch(reset):
+            continue
+        if (left or "0").strip() == "0" and (left is not None or head.status == 429):
+            return float(reset) if float(reset) < _DECADE_S else _seconds_until(float(reset), head.get("date"))
+    return None
+
+
+def _parameters(text: str) -> dict[str, str]:
+    pairs = (parameter.partition("=") for parameter in text.split(";"))
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _seconds_until(moment: float, date: str | None) -> float | None:
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, moment - parsedate_to_datetime(date or "").timestamp())
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def parse_retry_after(text: str | None, date: str | None) -> float | None:

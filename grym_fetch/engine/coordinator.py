@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grym_fetch.core.errors import DiskFull, GrymFetchError, SyncFailed
 from grym_fetch.core.events import AssetFailed, AssetReused, RunFinished, RunStarted
@@ -102,16 +102,17 @@ class Coordinator:
         self._offline = offline
         self._flights: dict[_Key, _Flight] = {}
         self._together: dict[_Key, asyncio.Event] = {}
-        """Small assets being fetched together; set when one is in place or left over."""
+        """Small assets under way together; set when one is in place or left over."""
+        self._runs: set[asyncio.Task[SyncReport]] = set()
         self._ranks = 0
 
     async def aclose(self) -> None:
-        """Stop all fetches (what has arrived is kept), and the engine."""
-        flights = [flight.task for flight in self._flights.values()]
-        for task in flights:
+        """End runs and fetches under way (what has arrived is kept; who waits is cancelled), and the engine."""
+        work: list[asyncio.Task[Any]] = [*self._runs, *(flight.task for flight in self._flights.values())]
+        for task in work:
             task.cancel()
         try:
-            await wait_uncancelled(flights)
+            await wait_uncancelled(work)
         finally:
             await self.engine.aclose()
 
@@ -182,6 +183,13 @@ class Coordinator:
 
         If the run would not fit on the disk, the cause is a `DiskFull`.
         """
+        # A task of its own, so that closing the manager in the middle of it ends it, and it alone.
+        run = asyncio.get_running_loop().create_task(self._sync(assets, force=force), name="sync")
+        self._runs.add(run)
+        run.add_done_callback(self._runs.discard)
+        return await run
+
+    async def _sync(self, assets: Collection[Asset], *, force: bool) -> SyncReport:
         assets = list({_key(asset): asset for asset in assets}.values())
         began, received = self._clock.monotonic(), self.engine.received
         self._bus.emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))

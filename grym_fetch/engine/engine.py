@@ -89,12 +89,12 @@ class Engine:
 
         return affordable(self._settings.parallel)
 
-    @property
+    @cached_property
     def max_active_assets(self) -> int:
-        """How many assets may be in progress at once."""
-        from grym_fetch.runtime.descriptors import max_active_assets
+        """How many assets may be under way at once: fewer where descriptors are short."""
+        from grym_fetch.runtime.descriptors import affordable_assets
 
-        return max_active_assets(self.connections)
+        return affordable_assets(self.connections)
 
     @cached_property
     def fetcher(self) -> Fetcher:
@@ -121,7 +121,9 @@ class Engine:
 
         settings = self._settings
         transport = self._own_transport if self._given_transport is None else self._given_transport
-        self._scheduler = Scheduler(transport, connections=self.connections, per_host=settings.max_per_host)
+        self._scheduler = Scheduler(
+            transport, connections=self.connections, per_host=settings.max_per_host, clock=self._clock
+        )
         return TransferContext(
             scheduler=self._scheduler,
             requester=Requester(Credentials(self._environ, read_netrc(self._environ))),
@@ -135,7 +137,7 @@ class Engine:
                 connections=self.connections,
                 together=settings.mirrors == "together",
                 crawl_timeout=settings.stall_timeout,
-                retry=RetryPolicy(retries=settings.retries),
+                retry=RetryPolicy(retries=settings.retries, patience=settings.patience),
                 sizes=settings.sizes,
             ),
             limiter=TokenBucket(settings.limit_rate, self._clock.monotonic()) if settings.limit_rate else None,

@@ -1,7 +1,8 @@
 """HTTP/1.1 over a socket of our own: where it leads, when it is kept, and what goes out over it.
 
 Rules: one socket, one request at a time. A socket is resolved, judged and opened here; what comes over it is the
-wire's (`wire`), and what the bytes mean the parser's (`parser`).
+wire's (`wire`), and what the bytes mean the parser's (`parser`). An address of a name that fails is asked last for a
+while (`places`).
 """
 
 from __future__ import annotations
@@ -10,17 +11,24 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 from yarl import URL
 
 from grym_fetch.core.addresses import forbidden_reason, host_of
-from grym_fetch.core.errors import CertificateRejected, ConnectFailed, ConnectionLost, PolicyRefused
+from grym_fetch.core.errors import (
+    CertificateRejected,
+    ConnectFailed,
+    ConnectionLost,
+    GrymFetchError,
+    PolicyRefused,
+)
 from grym_fetch.core.http import ResponseHead
 from grym_fetch.core.text import safe_text
 from grym_fetch.net.errors import certificate_reason, os_reason
+from grym_fetch.net.places import Name, address_of
 from grym_fetch.net.settings import HttpSettings
 from grym_fetch.net.states import State
 from grym_fetch.net.tls import certificate_expiry
@@ -38,6 +46,8 @@ class PlainConnection:
         self._wire: Wire | None = None
         self._key: tuple[str, str | None, int | None] | None = None
         self._host = ""
+        self._peer: tuple[Name, str] = ("", 0), ""
+        """The name and the address that the socket leads to."""
         self.certificate_ends: float | None = None
         """When the certificate of the server that was connected to last expires, in seconds since the epoch."""
 
@@ -52,11 +62,11 @@ class PlainConnection:
         request = _request(address, url, {**self._settings.fields, **fields})
         is_for_us = address.scheme == "http" and "Authorization" in fields
         key = (address.scheme, address.host, address.port)
-        if self._wire is not None and (key != self._key or not self._wire.is_quiet):
+        if self._wire is not None and (key != self._key or not self._wire.is_quiet or self._leads_to_worse):
             await self.aclose()
         if self._wire is not None:
             try:
-                return await self._ask(self._wire, request, url, is_for_us=is_for_us)
+                return await self._ask(self._wire, request, url, is_for_us=is_for_us, is_fresh=False)
             except ConnectionLost:
                 # RFC 9112 section 9.3.1: the server may have closed the idle connection just when we asked.
                 if self._wire.state is not State.UNANSWERED:
@@ -64,19 +74,31 @@ class PlainConnection:
                 await self.aclose()
         wire = await self._connect(address, url)
         self._wire, self._key, self._host = wire, key, address.authority
-        return await self._ask(wire, request, url, is_for_us=is_for_us)
+        return await self._ask(wire, request, url, is_for_us=is_for_us, is_fresh=True)
 
-    async def _ask(self, wire: Wire, request: bytes, url: str, *, is_for_us: bool) -> PlainResponse:
+    @property
+    def _leads_to_worse(self) -> bool:
+        return self._settings.places.is_worse(*self._peer, asyncio.get_running_loop().time())
+
+    async def _ask(self, wire: Wire, request: bytes, url: str, *, is_for_us: bool, is_fresh: bool) -> PlainResponse:
         """Send a request. ``is_for_us``: only to this machine itself; its name alone (`*.localhost`) proves nothing."""
         try:
             if is_for_us and not wire.is_local:
                 reason = f"{safe_text(host_of(url))} is not this machine, and gets no token over plain http"
                 raise PolicyRefused(url, reason)
             head = await wire.ask(request, url)
-            return PlainResponse(wire, replace(head, is_local=wire.is_local))
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, GrymFetchError) and (is_fresh or wire.state is not State.UNANSWERED):
+                self._note_failure()
             wire.abort()
             raise
+        if head.status >= 500:
+            self._note_failure()
+        return PlainResponse(wire, replace(head, is_local=wire.is_local), self._note_failure)
+
+    def _note_failure(self) -> None:
+        """The address that the socket leads to has failed."""
+        self._settings.places.failed(*self._peer, asyncio.get_running_loop().time())
 
     async def _connect(self, address: URL, url: str) -> Wire:
         loop = asyncio.get_running_loop()
@@ -84,14 +106,18 @@ class PlainConnection:
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
                 places = await self._resolve(host, port, url)
-                sock = await start_connection(places, happy_eyeballs_delay=EYEBALLS_DELAY_S, interleave=1)
+                sock = await self._open_socket((host, port), places)
                 secure = address.scheme == "https"
-                transport, wire = await loop.create_connection(
-                    lambda: Wire(self._settings.stall_timeout),
-                    sock=sock,
-                    ssl=self._settings.tls if secure else None,
-                    server_hostname=host if secure else None,
-                )
+                try:
+                    transport, wire = await loop.create_connection(
+                        lambda: Wire(self._settings.stall_timeout),
+                        sock=sock,
+                        ssl=self._settings.tls if secure else None,
+                        server_hostname=host if secure else None,
+                    )
+                except BaseException:
+                    self._note_failure()
+                    raise
                 self.certificate_ends = certificate_expiry(transport)
                 return wire
         except TimeoutError:
@@ -105,6 +131,23 @@ class PlainConnection:
             raise ConnectFailed(url, "the host name cannot be resolved") from None
         except OSError as error:
             raise ConnectFailed(url, f"cannot connect: {os_reason(error)}") from None
+
+    async def _open_socket(self, name: Name, found: Sequence[AddrInfoType]) -> socket.socket:
+        loop, known = asyncio.get_running_loop(), self._settings.places
+        first, last = known.ranked(name, found, loop.time())
+        try:
+            sock = await start_connection(first, happy_eyeballs_delay=EYEBALLS_DELAY_S)
+        except OSError:
+            if not last:
+                raise
+            sock = await start_connection(last, happy_eyeballs_delay=EYEBALLS_DELAY_S)
+        except asyncio.CancelledError:
+            # Most likely the time is up. Where it is not, nothing but the order of the next try depends on it.
+            for place in first:
+                known.failed(name, address_of(place), loop.time())
+            raise
+        self._peer = name, str(sock.getpeername()[0])
+        return sock
 
     async def _resolve(self, host: str, port: int, url: str) -> list[AddrInfoType]:
         """Return the addresses to connect to: exactly those that were checked here."""
@@ -134,14 +177,19 @@ class PlainConnection:
 class PlainResponse:
     """A response whose body has not been read yet."""
 
-    def __init__(self, wire: Wire, head: ResponseHead) -> None:
+    def __init__(self, wire: Wire, head: ResponseHead, on_failure: Callable[[], None]) -> None:
         self._wire = wire
+        self._on_failure = on_failure
         self._is_closed = False
         self.head = head
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill the front of ``buffer`` with what has come, waiting for at least one byte; 0 at the end."""
-        return await self._wire.readinto(buffer)
+        try:
+            return await self._wire.readinto(buffer)
+        except GrymFetchError:
+            self._on_failure()
+            raise
 
     def close(self) -> None:
         """Keep the socket if the body was read to its end, close it otherwise."""

@@ -9,13 +9,14 @@ from yarl import URL
 
 from grym_fetch.core.errors import ConnectFailed
 from grym_fetch.core.text import safe_text
+from grym_fetch.net.places import Places
 
 CONNECT_TIMEOUT_S = 10.0
 STALL_TIMEOUT_S = 30.0
 
 
 class HttpSettings:
-    """What every connection of a run knows: time-outs in seconds, fields, proxies, and the TLS context."""
+    """What every connection of a run knows: time-outs in seconds, fields, proxies, failed addresses, and TLS."""
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class HttpSettings:
         self.stall_timeout = stall_timeout
         self.allow_private = allow_private
         self.fields = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+        self.places = Places()
         self._proxies = _proxies()
         self._proxy_of: dict[tuple[str, str, int | None], str | None] = {}
         self._tls: ssl.SSLContext | None = None

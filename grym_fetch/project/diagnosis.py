@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -19,16 +19,16 @@ from typing import Literal
 from yarl import URL
 
 from grym_fetch.core.addresses import Credentials, is_loopback, parse_address
-from grym_fetch.core.errors import CertificateRejected, GrymFetchError, PolicyRefused, TransferError
+from grym_fetch.core.errors import CertificateRejected, GrymFetchError, PolicyRefused, StorageError, TransferError
 from grym_fetch.core.http import Asked, ResponseHead
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin
-from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 from grym_fetch.core.refusals import Refusal
 from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.project import Project
+from grym_fetch.disk.state import StateFolder, user_name
 from grym_fetch.net.client import HttpTransport, SlotConnection
 from grym_fetch.net.credentials import read_netrc
 from grym_fetch.transfer.request import Requester
@@ -112,7 +112,7 @@ def _tls_findings(environ: Mapping[str, str]) -> list[Finding]:
 
 def permission_findings(project: Project) -> list[Finding]:
     """Whether the assets folder and our own state in it can be written."""
-    return [_writable("assets folder", project.assets_dir), *_state_findings(project.assets_dir / STATE_FOLDER)]
+    return [_writable("assets folder", project.assets_dir), *_state_findings(project.assets_dir)]
 
 
 def _writable(name: str, folder: Path) -> Finding:
@@ -137,23 +137,42 @@ def _own_it(folder: Path) -> str:
     return f"make {safe_text(str(folder), limit=1000)} writable for this user, or name another folder with --assets-dir"
 
 
-def _state_findings(folder: Path) -> list[Finding]:
-    try:
-        figures = os.lstat(folder)
-    except OSError:
+def _state_findings(assets_dir: Path) -> list[Finding]:
+    state = StateFolder(assets_dir)
+    if not os.path.lexists(state.top):
         return []
-    shown = safe_text(str(folder), limit=1000)
-    if not stat.S_ISDIR(figures.st_mode):
-        return [Finding("fail", "permissions", f"state folder: {shown} is not a folder", "move it away")]
-    if figures.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
-        advice = "run as the user it belongs to, or share the files through --external-assets-dir instead"
-        return [Finding("warn", "permissions", f"state folder: {shown} belongs to another user", advice)]
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return [Finding("fail", "permissions", f"state folder: {shown} is not writable", _own_it(folder))]
-    if figures.st_mode & 0o022:
-        advice = f"chmod 700 {shown}"
-        return [Finding("warn", "permissions", f"state folder: others may write to {shown}", advice)]
+    places: tuple[tuple[Path, Callable[[], int]], ...] = (
+        (state.top / "locks", state.open_locks),
+        (state.own, state.open),
+    )
+    for place, open_folder in places:
+        try:
+            folder = open_folder()
+        except FileNotFoundError:
+            if not os.access(state.top, os.W_OK | os.X_OK):
+                return [_shut_out(state.top)]
+            continue
+        except StorageError as error:
+            return [Finding("fail", "permissions", f"state folder: {error}", "" if " chmod " in str(error) else _MOVE)]
+        try:
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder):
+                return [_shut_out(place)]
+        finally:
+            os.close(folder)
+    figures, shown = os.stat(state.top), safe_text(str(state.top), limit=1000)
+    if figures.st_mode & 0o022 and not figures.st_mode & stat.S_ISVTX:
+        advice = f"chmod +t {shown}, or let its owner run grym-fetch once"
+        return [Finding("warn", "permissions", f"state folder: others may rename what is in {shown}", advice)]
     return [Finding("ok", "permissions", f"state folder: {shown} is writable")]
+
+
+_MOVE = "move it away while nothing runs; that costs unfinished downloads and one hashing of each file"
+
+
+def _shut_out(folder: Path) -> Finding:
+    shown, owner = safe_text(str(folder), limit=1000), user_name(os.stat(folder).st_uid)
+    advice = f"chmod g+ws the assets folder and let {owner} run grym-fetch there once, or {_MOVE}"
+    return Finding("fail", "permissions", f"state folder: {shown} belongs to {owner} and is not writable", advice)
 
 
 def space_finding(needed: int, free: int, unknown: int) -> Finding:

@@ -93,6 +93,7 @@ class _Measured:
     path: Path
     checksum: Checksum
     size: int
+    signature: FileSignature | None
     downloaded: int | None = None
 
 
@@ -231,8 +232,12 @@ class Editor:
             result = await engine.fetcher.fetch(_packed(asset), force=True)
         fetched = result.fetched
         assert fetched is not None, "what is forced is fetched"
-        self._engine.local_files.note_verified(result.path, fetched.checksum)
+        self._note_verified(result.path, fetched.checksum, fetched.signature)
         return replace(asset, checksum=fetched.checksum, size=fetched.size)
+
+    def _note_verified(self, path: Path, checksum: Checksum, signature: FileSignature | None) -> None:
+        if signature is not None:
+            self._engine.local_files.verified_cache.record(path, checksum, signature)
 
     async def take_in(self, asset: Asset, file: Path) -> Asset:
         """Measure a file, copy it into the asset's place if it is not there, and return the asset with what it has.
@@ -244,17 +249,19 @@ class Editor:
         if asset.checksum is not None and asset.checksum != measured.checksum:
             raise DigestMismatch(asset.id, str(asset.checksum), str(measured.checksum))
         if _is_taken(place):
-            if not place.is_file() or not (
-                place.samefile(file) or (await self._measure(asset, place)).checksum == measured.checksum
-            ):
+            there = None
+            if place.is_file():
+                there = measured if place.samefile(file) else await self._measure(asset, place)
+            if there is None or there.checksum != measured.checksum:
                 reason = "another file is there already; move it away, or choose another place with --local-path"
                 raise UnsafePath(safe_text(str(place)), reason)
+            signature = there.signature
         else:
-            await self._copy(file, StageKey(asset.local_path, f"copy of {measured.checksum}"), measured)
-        self._engine.local_files.note_verified(place, measured.checksum)
+            signature = await self._copy(file, StageKey(asset.local_path, f"copy of {measured.checksum}"), measured)
+        self._note_verified(place, measured.checksum, signature)
         return replace(asset, checksum=measured.checksum, size=measured.size)
 
-    async def _copy(self, file: Path, key: StageKey, measured: _Measured) -> None:
+    async def _copy(self, file: Path, key: StageKey, measured: _Measured) -> FileSignature:
         """Copy a file into the assets folder as a download would get there: flushed, then renamed."""
         store = self._engine.store
         await self._threads.compute(check_destination, self._project.assets_dir, key.local_path)
@@ -275,6 +282,8 @@ class Editor:
             if hasher.hexdigest() != measured.checksum.hexdigest:
                 raise _changed_meanwhile(file)
             await stage.publish(measured.size)
+            assert stage.published is not None, "what is published has a signature"
+            return stage.published
         except BaseException:
             await stage.discard()
             raise
@@ -291,7 +300,7 @@ class Editor:
             after = FileSignature.of(os.stat(file))
         if not signature == after == FileSignature.of(figures):
             raise _changed_meanwhile(file)
-        return _Measured(file, replace(asset.checksum or _SHA256, hexdigest=digest), signature.size)
+        return _Measured(file, replace(asset.checksum or _SHA256, hexdigest=digest), signature.size, signature)
 
     @asynccontextmanager
     async def _fetching(self) -> AsyncIterator[Engine]:
@@ -341,7 +350,7 @@ class Editor:
                 except GrymFetchError as error:
                     failed[f"{asset.id} (stand-in)" if asset.is_stand_in else asset.id] = error
                     continue
-                self._engine.local_files.note_verified(measured.path, measured.checksum)
+                self._note_verified(measured.path, measured.checksum, measured.signature)
                 fetched = measured.downloaded is not None
                 # Nothing said what the bytes of an unpinned asset had to be: they are pinned, and not verified.
                 verified += fetched and asset.pinned
@@ -385,7 +394,7 @@ class Editor:
         if result.fetched is None:
             return await self._measure(asset, result.path)
         fetched = result.fetched
-        return _Measured(result.path, fetched.checksum, fetched.size, fetched.downloaded)
+        return _Measured(result.path, fetched.checksum, fetched.size, fetched.signature, fetched.downloaded)
 
     async def _find(self, asset: Asset) -> _Measured | None:
         """The asset's file, measured, if there is one and nothing is known to be wrong with it."""

@@ -21,6 +21,7 @@ from grym_fetch.core.addresses import (
     MAX_REDIRECTS,
     Credentials,
     follow_redirect,
+    host_of,
     is_loopback,
     is_signed,
     origin_key,
@@ -64,6 +65,8 @@ class JudgedResponse:
     is_page: bool
     refusal: Refusal | None = None
     """Why, where the status is an error."""
+    host: str = ""
+    """Host and port that sent it, at the end of the redirects."""
 
 
 class Requester:
@@ -144,6 +147,8 @@ class Requester:
             fields["Range"] = range_header(asked.wanted)
             if asked.validator.if_range and asked.validator.is_for(server):
                 fields["If-Range"] = asked.validator.if_range
+        if asked.past_caches:
+            fields["Cache-Control"] = "no-cache"
         if cookie:
             fields["Cookie"] = cookie
         # A signed address is its own credential, and S3 answers 400 to both.
@@ -181,7 +186,7 @@ class Requester:
         match verdict:
             case UnusableRange(reason=reason) | Broken(reason=reason) | ErrorStatus(reason=reason):
                 verdict = replace(verdict, reason=self.secrets.hide(reason))
-        return JudgedResponse(response, verdict, head.is_page, refusal)
+        return JudgedResponse(response, verdict, head.is_page, refusal, host_of(str(here)))
 
     def _note(self, fields: Mapping[str, str]) -> None:
         if "Authorization" in fields:

@@ -646,3 +646,44 @@ def test_a_server_condemns_its_own_content(value: str, condemns: bool) -> None:
         if isinstance(verdict, WrongDigest):
             assert verdict.actual == Checksum.of(b"theirs")
         assert not isinstance(judge(Asked(asked, 1000), head(status, *lines, f"Repr-Digest: {value}")), WrongDigest)
+
+
+DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
+MOMENT = 1_445_412_480
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "seconds"),
+    [
+        (202, {"retry-after": "7"}, 7.0),
+        (403, {"retry-after": "7"}, 7.0),
+        (429, {"ratelimit": '"name";r=0;t=55'}, 55.0),
+        (429, {"ratelimit": '"a, b; c";r=9;t=99, "d";r=0;t=5 , "e"; r=0; t=11'}, 11.0),
+        (429, {"ratelimit": "default;t=8;r=0"}, 8.0),
+        (503, {"ratelimit": '"name";r=0;t=55', "retry-after": "3"}, 3.0),
+        (429, {"ratelimit": '"name";r=1;t=55'}, None),
+        (429, {"ratelimit": '"name";r=0;t=soon'}, None),
+        (429, {"ratelimit-remaining": "0", "ratelimit-reset": "12"}, 12.0),
+        (429, {"x-ratelimit-reset": "12"}, 12.0),
+        (403, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(MOMENT + 90), "date": DATE}, 90.0),
+        (429, {"x-ratelimit-reset": str(MOMENT - 90), "date": DATE}, 0.0),
+        (429, {"x-ratelimit-reset": str(MOMENT + 90)}, None),
+        (429, {"x-ratelimit-remaining": "5", "x-ratelimit-reset": "12"}, None),
+        (429, {}, None),
+    ],
+)
+@pytest.mark.shows("A25")
+def test_how_long_a_server_wants_to_be_left_alone(status: int, fields: dict[str, str], seconds: float | None) -> None:
+    """By whatever field it says so; a moment is measured against its own date."""
+    verdict = judge(Asked(ByteRange(0, 10)), ResponseHead(status, {name: [value] for name, value in fields.items()}))
+    assert isinstance(verdict, ErrorStatus)
+    assert verdict.retry_after == seconds
+    assert verdict.is_throttling
+
+
+def test_a_403_that_speaks_of_other_limits_is_no_throttling() -> None:
+    """Access is denied, and there are requests left."""
+    fields = {"x-ratelimit-remaining": ["59"], "x-ratelimit-reset": ["12"]}
+    verdict = judge(Asked(None), ResponseHead(403, fields))
+    assert isinstance(verdict, ErrorStatus)
+    assert not verdict.is_throttling

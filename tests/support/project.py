@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,9 @@ SMALL = SegmentSizes(
     piece=16 * KIB, first=64 * KIB, smallest=16 * KIB, largest=128 * KIB, window=512 * KIB, unsized=4096 * KIB
 )
 """So that a file of a few hundred KiB has many pieces and segments."""
+
+OWN = f".grym-fetch/user-{os.geteuid()}"
+"""This user's own folder in an assets folder, where stages and stamps are."""
 
 CANARY = "canary-in-the-environment"
 """A token for each port of 127.0.0.1 that the manifest names. It may reach a server and nobody else."""
@@ -120,7 +124,7 @@ class Project:
 
     def staged(self) -> list[Path]:
         """Stages that are left."""
-        return sorted((self.assets / ".grym-fetch" / "stage").glob("*"))
+        return sorted((self.assets / OWN / "stage").glob("*"))
 
     def all_text(self) -> bytes:
         """Every byte of our own state, to look for secrets in; parts are the assets' own bytes."""
