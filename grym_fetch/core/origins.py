@@ -276,7 +276,7 @@ class Origins:
 
         def seats(origin: Origin) -> tuple[float, int]:
             # Connections are distributed like seats to parties: the highest quotient gets the next one (d'Hondt). An
-            # # origin that has not been measured yet counts as fast, so that it will be.
+            # origin that has not been measured yet counts as fast, so that it will be.
             rate = origin.rate or fastest or 1.0
             return -rate / (at_work.get(origin, 0) + 1), origin.number
 
