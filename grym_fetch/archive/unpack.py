@@ -23,7 +23,8 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from grym_fetch.archive.reader import Read, members, reading
+from grym_fetch.archive.reader import members, reading
+from grym_fetch.archive.tar import Read
 from grym_fetch.archive.tree import TreeStore, Unpacked, flush, mode_of, remove_known, signature_of
 from grym_fetch.core.archives import MIB, Census, Limits, Member, archive_kind, unpacked_path
 from grym_fetch.core.errors import DiskFull
@@ -182,15 +183,18 @@ def _unpack(
             made.add(path)
             folders.append(path)
 
+    def check_stopped() -> None:
+        if is_stopped():
+            raise Stopped
+
     with open(archive, "rb") as file:
         packed = os.fstat(file.fileno()).st_size
-        census = Census(safe_text(str(archive), limit=1000), packed, limits)
+        census = Census(safe_text(str(archive), limit=1000), packed, limits, check_stopped)
         os.mkdir(tree)
         written = 0
         with reading(archive, census):
             for member, read in members(file, kind, census):
-                if is_stopped():
-                    raise Stopped
+                check_stopped()
                 if not census.admit(member):
                     continue
                 make_folder(member.path if member.kind == "folder" else member.path.rpartition("/")[0])
@@ -204,8 +208,7 @@ def _unpack(
                                 f"not enough space to unpack {safe_text(archive.name)}: more than the {free} bytes "
                                 "that are free are needed; free some and run it again",
                             )
-                        if is_stopped():
-                            raise Stopped
+                        check_stopped()
                     files.append(member.path)
                 elif member.kind == "hardlink":
                     with storage_errors(tree):

@@ -30,7 +30,7 @@ ORDER: dict[str, list[set[str]]] = {
     "core": [
         {"text"},
         {"errors", "validation"},
-        {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines"},
+        {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines", "tar_headers"},
         {"http", "addresses", "manifest_values", "archives"},
         {"manifest", "manifest_schema", "journal", "segments", "policy"},
         {"origins", "manifest_plain", "manifest_text", "world"},
@@ -54,7 +54,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"transfer"},
         {"fetcher"},
     ],
-    "archive": [{"reader", "tree"}, {"unpack"}],
+    "archive": [{"tar", "tree"}, {"reader"}, {"unpack"}],
     "repo": [
         {"errors", "tree", "moving", "placeholder"},
         {"git", "record", "places", "entries"},
