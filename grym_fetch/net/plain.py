@@ -5,7 +5,8 @@ buffer that will be hashed and written; a chunked one goes through the parser. R
 
 Rules: one socket, one request at a time. Bytes beyond a body's end are never taken for a body, and end the connection.
 What came before a connection broke off is given first, the error after it. Nothing is parsed leniently but a missing CR
-and spaces behind a chunk's length, which common servers send.
+and spaces behind a chunk's length, which common servers send. A head has a deadline of its own: a byte now and then
+does not keep a connection.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ class Wire(asyncio.BufferedProtocol):
         self._scratch = memoryview(bytearray(SCRATCH))
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self._waiter: asyncio.Future[None] | None = None
-        self._last = 0.0
+        self._last = self._head_by = 0.0
         self._watchdog: asyncio.TimerHandle | None = None
         self._is_paused = False
         self._is_lost = False
@@ -361,6 +362,8 @@ class Wire(asyncio.BufferedProtocol):
         self._begin(url)
         self._resume()
         self._transport.write(request)
+        # So long for its first byte, and as long for the rest.
+        self._head_by = self._loop.time() + 2 * self._stall_timeout
         while not self._has_head:
             if self._error is not None:
                 raise self._error
@@ -413,9 +416,14 @@ class Wire(asyncio.BufferedProtocol):
         self._watchdog = None
         if self._waiter is None:
             return
-        left = self._last + self._stall_timeout - self._loop.time()
-        if left > 0:
-            self._watchdog = self._loop.call_later(left, self._look)
+        now = self._loop.time()
+        left = self._last + self._stall_timeout - now
+        if not self._has_head and self._head_by <= now:
+            self._fail(Stalled(self._url, f"the answer's header was not complete after {2 * self._stall_timeout:g} s"))
+        elif left > 0:
+            self._watchdog = self._loop.call_later(
+                left if self._has_head else min(left, self._head_by - now), self._look
+            )
         else:
             self._fail(Stalled(self._url, f"nothing arrived for {self._stall_timeout:g} s"))
 

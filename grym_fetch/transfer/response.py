@@ -38,6 +38,9 @@ LIMITED_READ_BYTES = 64 * 1024
 """Read in one go under a rate limit, so that the progress bar moves and does not jump."""
 ENDLESS = "it sends without end, and nothing says how long the content is; give the asset its size"
 
+MAX_LENGTH = 16 * 1024**4
+"""The longest content that a server is believed to have, in bytes, where the manifest does not say: ext4's longest."""
+
 
 class ResponseReader:
     """Reads the responses for one asset.
@@ -157,6 +160,8 @@ class ResponseReader:
         """The origin said how long the content is. None unless that takes a restart."""
         if self._state.size is not None:
             return None
+        if size > MAX_LENGTH:
+            raise BadResponse(origin.url, f"it claims to send {size:,} bytes, which no file has")
         if self._state.reaches_past(size):
             return StartAfresh("the content is shorter than what is on hand", forget_size=True, repeats=True)
         await self._state.learn_size(size, origin)

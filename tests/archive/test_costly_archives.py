@@ -66,6 +66,11 @@ def deep(number: int) -> str:
     return f"{number}/" + "d/" * 98 + "f"
 
 
+def long_name(number: int) -> bytes:
+    """A name of eight hundred bytes."""
+    return b"n" * 200 + b"/" + b"n" * 200 + b"/" + b"n" * 200 + b"/" + b"%0200d" % number
+
+
 TARS: dict[str, Callable[[], bytes]] = {
     "digits in an extended header": lambda: block("pax", tarfile.XHDTYPE, b"9" * MIB) + block("a") + END,
     "digits before a keyword": lambda: (
@@ -99,7 +104,9 @@ TARS: dict[str, Callable[[], bytes]] = {
         + END
     ),
     "folders that nobody asked for": lambda: b"".join(block(deep(n)) for n in range(2000)) + END,
-    "empty members": lambda: b"".join(block(f"{n:07}") for n in range(100_000)) + END,
+    "empty members": lambda: (
+        b"".join(block("l", tarfile.GNUTYPE_LONGNAME, long_name(n)) + block("") for n in range(12_000)) + END
+    ),
 }
 
 
