@@ -197,7 +197,9 @@ def _as_file(source: str, url: str | None) -> Path | None:
         if url is not None:
             raise click.UsageError("--url is for a file; of an address the mirrors are named with --fallback-url")
         return None
-    file = Path(source).expanduser()
+    from grym_fetch.disk.project import expand_home
+
+    file = expand_home(source)
     if not file.is_file():
         hint = " (an address begins with https://)" if not file.exists() and "." in source else ""
         raise click.UsageError(f"there is no file {source!r}{hint}" if not file.exists() else f"{source!r} is no file")

@@ -234,10 +234,10 @@ def _refusing(body: Callable[[Any], Awaitable[int]]) -> Callable[[Any], Awaitabl
 def _external_dir(common: Common, root: Path) -> Path:
     """The folder that was named, else the one of the project, else ``assets`` beside the repository."""
     from grym_fetch.core.errors import ManifestMissing
-    from grym_fetch.disk.project import find_project
+    from grym_fetch.disk.project import expand_home, find_project
 
     if common.external_assets_dir:
-        return Path.cwd() / Path(common.external_assets_dir).expanduser()
+        return Path.cwd() / expand_home(common.external_assets_dir)
     try:
         return find_project(config=common.config, environ=os.environ, cwd=root).external_dir
     except ManifestMissing:
@@ -246,9 +246,9 @@ def _external_dir(common: Common, root: Path) -> Path:
 
 def _manifest_path(common: Common) -> Path:
     """The manifest to add to: the one that is named, there or not, else the one that is found."""
-    from grym_fetch.disk.project import find_project, load_manifest
+    from grym_fetch.disk.project import expand_home, find_project, load_manifest
 
-    if common.config and not (named := Path.cwd() / Path(common.config).expanduser()).exists():
+    if common.config and not (named := Path.cwd() / expand_home(common.config)).exists():
         return named
     path = find_project(config=common.config, environ=os.environ, cwd=Path.cwd()).manifest_path
     load_manifest(path)  # a bad one is better known before anything is moved

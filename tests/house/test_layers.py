@@ -74,7 +74,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "cli": [
         {"exit_codes", "streams", "repository_text", "demo_report"},
-        {"options", "demo_stage"},
+        {"options", "demo_stage", "unexpected"},
         {"settings", "logs"},
         {"runner", "demo_story"},
         {"sync"},
