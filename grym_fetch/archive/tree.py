@@ -95,13 +95,23 @@ class TreeStore:
     def read_record(self) -> Unpacked | None:
         """What is known of the tree; None if there is no record that can be used."""
         try:
-            descriptor = os.open(self._record, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(self._record, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None
+            raise
         with open(descriptor, "rb") as file:
+            figures = os.fstat(descriptor)
             # Another user does not decide what is deleted.
-            data = file.read(MAX_RECORD_BYTES) if os.fstat(descriptor).st_uid == os.geteuid() else b""
-        return decode_record(data, self.folder)
+            if (
+                not stat.S_ISREG(figures.st_mode)
+                or figures.st_uid != os.geteuid()
+                or figures.st_size > MAX_RECORD_BYTES
+            ):
+                return None
+            return decode_record(file.read(MAX_RECORD_BYTES), self.folder)
 
     def write_record(self, unpacked: Unpacked) -> None:
         """Put the record in place, whole and durable."""
@@ -115,26 +125,44 @@ class TreeStore:
         """Delete the record."""
         self._record.unlink(missing_ok=True)
 
-    def refuse_strangers(self, known: Unpacked | None) -> None:
-        """Raise `UnsafePath` if there is something in the tree's place that we did not put there."""
+    def holds_strangers(self, known: Unpacked | None) -> bool:
+        """Whether a folder is in the tree's place that no record speaks of. `UnsafePath` if it is not a folder."""
         *parents, name = self.folder.split("/")
         try:
             above = open_folder(self._assets_dir, tuple(parents), create=False)
         except FileNotFoundError:
-            return
+            return False
         try:
             mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
         except FileNotFoundError:
-            return
+            return False
         finally:
             os.close(above)
         if not stat.S_ISDIR(mode):
             raise UnsafePath(safe_text(str(self.place)), "cannot unpack: something that is not a folder is in the way")
-        if known is None and os.listdir(self.place):
-            raise UnsafePath(
-                safe_text(str(self.place)),
-                "cannot unpack: a folder that did not come from the archive is in the way; move it elsewhere",
-            )
+        return known is None and bool(os.listdir(self.place))
+
+    def refuse_strangers(self, fresh: Unpacked, tree: Path) -> None:
+        """Raise `UnsafePath` if something is in the tree's place that the new ``tree`` does not have, to the byte.
+
+        A tree whose record was deleted, or that was copied here, is no stranger.
+        """
+        for at, folders, names in os.walk(self.place):
+            for name in (*names, *folders):
+                path = Path(at, name)
+                relative = str(path.relative_to(self.place))
+                mode = mode_of(path)
+                if not (
+                    relative in fresh.folders
+                    if stat.S_ISDIR(mode)
+                    else fresh.links.get(relative) == os.readlink(path)
+                    if stat.S_ISLNK(mode)
+                    else has_same_bytes(path, tree / relative)
+                ):
+                    raise UnsafePath(
+                        safe_text(str(self.place)),
+                        "cannot unpack: a folder that did not come from the archive is in the way; move it elsewhere",
+                    )
 
     def open_stage(self) -> Path:
         """Make a folder for a new tree, this process's own."""
@@ -171,7 +199,7 @@ class TreeStore:
                 continue
             if known is not None:
                 # That is all of it if it is the new tree, which never got to its place.
-                remove_known(old, known)
+                remove_known(old, known, twins=self.place)
             if old.exists():
                 self._keep(old)
         shutil.rmtree(stage)
@@ -218,8 +246,11 @@ def swap_folders(here: int, name: str, there: int, other: str) -> bool:
     raise OSError(number, os.strerror(number), other)
 
 
-def remove_known(root: Path, known: Unpacked) -> None:
-    """Delete the files of a tree that are unchanged since, its links, and the folders that this leaves empty."""
+def remove_known(root: Path, known: Unpacked, twins: Path | None = None) -> None:
+    """Delete the files of a tree that are unchanged since, its links, and the folders that this leaves empty.
+
+    Also those that have the same bytes under the same path in ``twins``: what is there twice is not lost.
+    """
     files, links = known.all_files, known.all_links
     for at, folders, names in os.walk(root, topdown=False):
         for name in (*names, *folders):
@@ -232,10 +263,28 @@ def remove_known(root: Path, known: Unpacked) -> None:
             elif stat.S_ISDIR(figures.st_mode):
                 with suppress(OSError):
                     os.rmdir(path)
-            elif (relative, figures.st_size, figures.st_mtime_ns) in files:
+            elif (relative, figures.st_size, figures.st_mtime_ns) in files or (
+                twins is not None and has_same_bytes(Path(path), twins / relative)
+            ):
                 os.unlink(path)
     with suppress(OSError):
         os.rmdir(root)
+
+
+def has_same_bytes(path: Path, other: Path) -> bool:
+    """Whether both are regular files with the same bytes. Follows no link at the end of a path."""
+    try:
+        first, second = os.lstat(path), os.lstat(other)
+        if not (stat.S_ISREG(first.st_mode) and stat.S_ISREG(second.st_mode)) or first.st_size != second.st_size:
+            return False
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(path, flags), "rb") as one, open(os.open(other, flags), "rb") as two:
+            while data := one.read(MIB):
+                if data != two.read(MIB):
+                    return False
+            return not two.read(1)
+    except OSError:
+        return False
 
 
 def signature_of(path: Path) -> Signature:

@@ -101,11 +101,13 @@ def ensure_unpacked(
         known = store.read_record()
         if known is not None and known.content == content and known.is_at(store.place):
             return False
-        store.refuse_strangers(known)
+        holds_strangers = store.holds_strangers(known)
         stage = store.open_stage()
         try:
             tree = stage / "tree"
             fresh = _unpack(archive, local_path, tree, content, folder, limits or Limits(), is_stopped)
+            if holds_strangers:
+                store.refuse_strangers(fresh, tree)
             store.write_record(fresh.after(known))
             store.put_in_place(stage)
             store.retire(stage)

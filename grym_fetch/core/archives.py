@@ -181,7 +181,8 @@ class Census:
             raise self._too_large_a_list()
 
     def check_stream(self, position: int) -> None:
-        """Refuse a decompressed stream that is longer than any content allowed, headers and all."""
+        """Refuse a stream that is longer than any content allowed, headers and all. Looks at the stop flag, too."""
+        self.check_stopped()
         if position > self._most + 2048 * (self._count + 16) + MIB:
             raise self._too_much()
 

@@ -34,8 +34,8 @@ def placeholders(folder: Path) -> Iterator[Place]:
 
 def read_placeholder(path: Path) -> Placeholder | None:
     """Read a placeholder, None if there is none."""
-    with suppress(OSError, ValueError):
-        if stat.S_ISREG(os.lstat(path).st_mode):
-            with open(path, "rb") as file:
-                return Placeholder.decode(file.read(MAX_BYTES + 1))
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with suppress(OSError, ValueError), open(os.open(path, flags), "rb") as file:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return Placeholder.decode(file.read(MAX_BYTES + 1))
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
@@ -24,12 +25,12 @@ NEWER = {"voice/b.wav": seeded_bytes(200_000, seed=3)}
 def tar_of(files: dict[str, bytes]) -> bytes:
     """A tar of these files."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+    with tarfile.open(fileobj=out, mode="w") as tar:
         for name, content in files.items():
             header = tarfile.TarInfo(name)
             header.size = len(content)
             tar.addfile(header, io.BytesIO(content))
-    return out.getvalue()
+    return gzip.compress(out.getvalue(), mtime=0)
 
 
 def zip_of(files: dict[str, bytes]) -> bytes:

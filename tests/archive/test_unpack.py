@@ -393,6 +393,104 @@ def test_a_reader_that_stops_early(local_files: LocalFiles, monkeypatch: pytest.
     assert not local_files.tree.exists()
 
 
+def test_a_tree_that_was_copied_is_not_kept_twice(local_files: LocalFiles) -> None:
+    """Its times are others, its bytes are not: it is unpacked anew, and nothing of it is worth keeping."""
+    local_files.put(tar_of(FILES, header("link", tarfile.SYMTYPE, "top.txt")))
+    local_files.unpack()
+    for name in FILES:
+        os.utime(local_files.tree / name, (1, 1))
+    assert local_files.unpack()
+    assert local_files.read() == FILES
+    assert sorted(path.name for path in local_files.tree.parent.iterdir()) == ["voices", "voices.tar"]
+
+
+@pytest.mark.shows("S5")
+def test_a_tree_whose_record_is_gone(local_files: LocalFiles) -> None:
+    """Deleting `.grym-fetch` is harmless: an equal tree is ours again. One with anything else in it is a stranger."""
+    local_files.put(tar_of(FILES, header("link", tarfile.SYMTYPE, "top.txt")))
+    local_files.unpack()
+    shutil.rmtree(local_files.assets / ".grym-fetch")
+    assert local_files.unpack()
+    assert local_files.read() == FILES
+    assert sorted(path.name for path in local_files.tree.parent.iterdir()) == ["voices", "voices.tar"]
+    assert not local_files.unpack()
+    for mine in ("top.txt", "notes", "sub/deep/empty"):
+        shutil.rmtree(local_files.assets / ".grym-fetch")
+        (local_files.tree / mine).write_bytes(b"mine")
+        with pytest.raises(UnsafePath, match="did not come from the archive"):
+            local_files.unpack()
+        assert (local_files.tree / mine).read_bytes() == b"mine"
+        assert local_files.stages() == []
+        shutil.rmtree(local_files.tree)
+        local_files.unpack()
+
+
+@pytest.mark.parametrize("trap", ["a link", "a pipe", "too long"])
+@pytest.mark.shows("S5", "S11")
+def test_a_record_that_is_no_file_of_ours(
+    local_files: LocalFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
+) -> None:
+    """A record behind a link, a pipe in its place, or one without end, claims nothing: nothing is deleted for it."""
+    local_files.put(TAR)
+    local_files.unpack()
+    (record,) = (local_files.assets / ".grym-fetch" / "unpacked").iterdir()
+    if trap == "too long":
+        monkeypatch.setattr(unpacked, "MAX_RECORD_BYTES", record.stat().st_size - 1)
+    else:
+        record.rename(tmp_path / "elsewhere")
+        if trap == "a link":
+            record.symlink_to(tmp_path / "elsewhere")
+        else:
+            os.mkfifo(record)
+    assert not is_unpacked(
+        local_files.assets, local_files.local_path, CHECK, local_files.assets / local_files.local_path
+    )
+    assert forget_unpacked(local_files.assets, local_files.local_path) == ()
+    assert local_files.read() == FILES
+
+
+@pytest.mark.parametrize("trap", ["a link", "a file"])
+@pytest.mark.shows("S5")
+def test_what_appears_in_the_stage_is_not_written_to(
+    local_files: LocalFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
+) -> None:
+    """A file is made, never opened: whatever somebody has put in its place an instant before is left alone."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    real = unpack._write  # the instant before a file is made
+
+    def racing(path: Path, *more: object) -> object:
+        if trap == "a link":
+            path.symlink_to(victim)
+        else:
+            os.link(victim, path)
+        return real(path, *more)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(unpack, "_write", racing)
+    local_files.put(TAR)
+    with pytest.raises(StorageError):
+        local_files.unpack()
+    assert victim.read_bytes() == b"mine"
+    assert not local_files.tree.exists()
+
+
+@pytest.mark.parametrize("mode", [0o6755, 0o1777, 0o7777])
+@pytest.mark.parametrize("ending", ["tar", "zip"])
+@pytest.mark.shows("S5")
+def test_no_special_bits(local_files: LocalFiles, ending: str, mode: int) -> None:
+    """Neither setuid nor setgid nor the sticky bit comes out of an archive, nor more than the umask allows."""
+    made = tarfile.TarInfo("a")
+    made.mode = mode
+    data = made.tobuf(tarfile.GNU_FORMAT) + bytes(1024) if ending == "tar" else zip_of({"a": b""}, mode=0o100000 | mode)
+    local_files.put(data, ending)
+    before = os.umask(0o022)
+    try:
+        local_files.unpack()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((local_files.tree / "a").stat().st_mode) == 0o755
+
+
 async def test_an_unpinned_archive(local_files: LocalFiles) -> None:
     """Without a checksum the archive's size and time say whether it is the same."""
     threads = WorkerThreads("test", 1)
@@ -536,9 +634,10 @@ def test_a_damaged_record(local_files: LocalFiles, damage: Callable[[bytes], byt
     local_files.unpack()
     record = next((local_files.assets / ".grym-fetch" / "unpacked").iterdir())
     record.write_bytes(damage(record.read_bytes()))
+    (local_files.tree / "notes").write_bytes(b"mine")
     with pytest.raises(UnsafePath):
         local_files.unpack()
-    assert local_files.read() == FILES
+    assert local_files.read() == {**FILES, "notes": b"mine"}
 
 
 class Crash(BaseException):

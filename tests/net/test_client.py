@@ -29,6 +29,7 @@ from grym_fetch.core.errors import (
 from grym_fetch.core.policy import is_permanent
 from grym_fetch.core.world import Response
 from grym_fetch.net.client import HttpTransport, SlotConnection
+from grym_fetch.net.session import GuardedResolver
 from grym_fetch.testing import (
     AssetServer,
     BigHeaders,
@@ -764,3 +765,29 @@ def test_which_proxy(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], u
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert HttpTransport().settings.proxy_for(URL(url)) == expected
+
+
+@pytest.mark.parametrize("others", [("93.184.216.34", "169.254.169.254"), ("93.184.216.34", "8.8.8.8", "10.0.0.1")])
+@pytest.mark.parametrize("through_aiohttp", [False, True])
+@pytest.mark.shows("M12", "S9")
+async def test_every_address_of_a_name_is_judged(
+    monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...], through_aiohttp: bool
+) -> None:
+    """A name with a good address first and a forbidden one behind it is not asked at all."""
+
+    async def getaddrinfo(_: object, host: str, port: int, **more: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (place, port)) for place in others]
+
+    async def connect(*_: object, **__: object) -> None:
+        raise AssertionError("nothing may be connected to")
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("grym_fetch.net.plain.start_connection", connect)
+    monkeypatch.setattr("aiohappyeyeballs.start_connection", connect)
+    async with connected(HttpTransport(allow_private=False)) as connection:
+        if through_aiohttp:
+            with pytest.raises(PolicyRefused):
+                await GuardedResolver(allow_private=False).resolve("host.example", 80)
+        else:
+            with pytest.raises(PolicyRefused):
+                await connection.get("http://host.example/x", {})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from grym_fetch.repo.git import Git
 from grym_fetch.repo.identify import LargeFile, Total, ignore_line, survey, totals
 from grym_fetch.repo.tree import find_root
 from tests.repo.story import LIMIT, commit, git, repository, write
@@ -111,3 +112,22 @@ def test_the_root_is_where_git_says(tmp_path: Path) -> None:
     plain = write(tmp_path, "plain/sub/a", b"").parent
     assert find_root(plain, plain.parent) == plain.parent
     assert find_root(plain, root) == plain
+
+
+def test_what_a_repository_would_start_is_not_started(tmp_path: Path) -> None:
+    """A repository's own configuration may name a program that git runs at every look (fsmonitor): not for us."""
+    root = repository(tmp_path / "root")
+    write(root, "a.bin", b"a")
+    commit(root)
+    program = write(tmp_path, "program", b'#!/bin/sh\ntouch "$(dirname "$0")/started"\n')
+    program.chmod(0o755)
+    git(root, "config", "core.fsmonitor", str(program))
+    git(root, "status")
+    started = tmp_path / "started"
+    assert started.exists(), "git itself would start it"
+    started.unlink()
+    asked = Git.of(root)
+    assert asked is not None
+    asked.ask("status", "--porcelain")
+    asked.ask("ls-files", "-o", "--exclude-standard")
+    assert not started.exists()

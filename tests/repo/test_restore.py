@@ -13,6 +13,7 @@ from grym_fetch.core.errors import AssetMissing, DigestMismatch, NotWritable, Un
 from grym_fetch.core.manifest import Asset
 from grym_fetch.repo.errors import Refused
 from grym_fetch.repo.placeholder import SUFFIX
+from grym_fetch.repo.places import read_placeholder
 from grym_fetch.repo.restore import Restored, Restorer, Wanted, fetch_from
 from grym_fetch.testing import seeded_bytes
 from tests.repo.death import dying
@@ -225,3 +226,17 @@ def test_what_is_wanted_knows_every_place(root: Path, restorer: Restorer) -> Non
     assert restorer.find("b.bin", root) == [
         Wanted(path="b.bin", id="b", checksum=Checksum.of(B), stored=("b.bin",)),
     ]
+
+
+@pytest.mark.parametrize("trap", ["a link", "a pipe"])
+@pytest.mark.shows("S5", "S11")
+def test_a_placeholder_is_a_file(root: Path, tmp_path: Path, trap: str) -> None:
+    """One behind a link is none, and a pipe in its place holds nobody up."""
+    place = root / f"b.bin{SUFFIX}"
+    assert read_placeholder(place) is not None
+    place.rename(tmp_path / "elsewhere")
+    if trap == "a link":
+        place.symlink_to(tmp_path / "elsewhere")
+    else:
+        os.mkfifo(place)
+    assert read_placeholder(place) is None
