@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from grym_fetch.core.archives import MIB
-from grym_fetch.core.errors import UnsafePath
+from grym_fetch.core.errors import StorageError, UnsafePath
 from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import replace_file
@@ -33,6 +33,13 @@ log = logging.getLogger(__name__)
 
 MAX_RECORD_BYTES = 512 * MIB
 _RENAME_EXCHANGE = 2
+_UNMOVABLE = {
+    errno.EBUSY: "cannot unpack: a file system is mounted there; mount it one folder higher, or remove it",
+    errno.EXDEV: (
+        "cannot unpack: the folder there belongs to another layer (overlay file system) or another mount, and cannot "
+        "be moved away; delete it and run this again"
+    ),
+}
 _NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 
 Signature = tuple[int, int]
@@ -172,7 +179,17 @@ class TreeStore:
         return stage
 
     def put_in_place(self, stage: Path) -> None:
-        """Exchange the new tree for whatever is in its place."""
+        """Exchange the new tree for whatever is in its place. `StorageError` where the system lets nothing take it."""
+        try:
+            self._exchange(stage)
+        except OSError as error:
+            if error.errno not in _UNMOVABLE:
+                raise
+            if not os.path.lexists(stage / "old"):
+                (stage / "exchanged").unlink(missing_ok=True)  # nothing was: the stage is of no use
+            raise StorageError(safe_text(str(self.place)), _UNMOVABLE[error.errno]) from error
+
+    def _exchange(self, stage: Path) -> None:
         with open(stage / "exchanged", "xb"):
             pass
         flush(stage)

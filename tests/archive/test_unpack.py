@@ -10,10 +10,11 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -489,6 +490,74 @@ def test_no_special_bits(local_files: LocalFiles, ending: str, mode: int) -> Non
     finally:
         os.umask(before)
     assert stat.S_IMODE((local_files.tree / "a").stat().st_mode) == 0o755
+
+
+@pytest.fixture
+def mounted(local_files: LocalFiles) -> Iterator[Path]:
+    """The tree's place as a mount point."""
+    local_files.tree.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(local_files.tree)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield local_files.tree
+    subprocess.run(["umount", str(local_files.tree)], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.shows("D23")
+def test_a_mount_point_in_the_place(local_files: LocalFiles, mounted: Path) -> None:
+    """It can neither be exchanged nor moved: the error says that, and what to do, and nothing is left behind."""
+    local_files.put(tar_of(OTHER))
+    with pytest.raises(StorageError, match="a file system is mounted there"):
+        local_files.unpack()
+    assert os.path.ismount(mounted)
+    assert local_files.stages() == []
+
+
+@pytest.fixture
+def layered(tmp_path: Path) -> Iterator[LocalFiles]:
+    """An assets folder on an overlay, its tree unpacked in the layer below."""
+    below = LocalFiles(tmp_path / "lower")
+    below.put(tar_of(OTHER))
+    below.unpack()
+    # An overlay cannot lie on another one: what is above lies in memory.
+    memory, merged = tmp_path / "memory", tmp_path / "merged"
+    memory.mkdir()
+    merged.mkdir()
+    tmpfs = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(memory)]
+    if os.geteuid() != 0 or subprocess.run(tmpfs, capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        for name in ("upper", "work"):
+            (memory / name).mkdir()
+        layers = f"lowerdir={tmp_path / 'lower'},upperdir={memory}/upper,workdir={memory}/work,redirect_dir=off"
+        overlay = ["mount", "-t", "overlay", "-o", layers, "overlay", str(merged)]
+        if subprocess.run(overlay, capture_output=True, check=False).returncode:
+            pytest.skip("there are no overlay file systems here")
+        try:
+            made = LocalFiles.__new__(LocalFiles)
+            made.assets = merged / "assets"
+            made.tree = made.assets / "models" / "voices"
+            made.local_path = below.local_path
+            yield made
+        finally:
+            subprocess.run(["umount", str(merged)], check=True)
+    finally:
+        subprocess.run(["umount", str(memory)], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.shows("D23")
+def test_a_tree_in_a_lower_layer(layered: LocalFiles) -> None:
+    """A folder of a container's image cannot be moved: the old tree stays, and the error says what to do."""
+    layered.put(TAR)
+    with pytest.raises(StorageError, match="overlay"):
+        layered.unpack(CHECK_2)
+    assert layered.read() == OTHER
+    assert layered.stages() == []
+    shutil.rmtree(layered.tree)
+    assert layered.unpack(CHECK_2)
+    assert layered.read() == FILES
 
 
 async def test_an_unpinned_archive(local_files: LocalFiles) -> None:
