@@ -55,7 +55,7 @@ def test_the_numbers_have_no_gaps() -> None:
         "R": 28,
         "A": 20,
         "C": 12,
-        "D": 22,
+        "D": 23,
         "P": 13,
         "X": 9,
         "M": 17,
