@@ -240,3 +240,19 @@ def test_a_placeholder_is_a_file(root: Path, tmp_path: Path, trap: str) -> None:
     else:
         os.mkfifo(place)
     assert read_placeholder(place) is None
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+@pytest.mark.shows("S5", "D20")
+async def test_the_umask_decides_about_a_file_that_comes_back(
+    root: Path, restorer: Restorer, tmp_path: Path, umask: int
+) -> None:
+    """Whoever can write the external folder gives nobody more rights here: no setuid bit, and what the umask allows."""
+    (stored,) = (path for path in (tmp_path / "out").rglob("*b.bin*") if path.is_file())
+    stored.chmod(0o6777)
+    before = os.umask(umask)
+    try:
+        await bring(restorer, "b.bin", root)
+    finally:
+        os.umask(before)
+    assert (root / "b.bin").stat().st_mode & 0o7777 == 0o777 & ~umask
