@@ -97,7 +97,11 @@ def tests_of(module: Path) -> list[str]:
     """The tests that should notice: those of the module's room, and of what stands on it."""
     match module.parts[1]:
         case "core" if module.stem in ("archives", "tar_headers"):
-            return ["tests/core/test_archives.py", "tests/archive/test_costly_archives.py"]
+            return [
+                "tests/core/test_tar_headers.py",
+                "tests/core/test_archives.py",
+                "tests/archive/test_costly_archives.py",
+            ]
         case "core":
             return ["tests/core"]
         case room:
