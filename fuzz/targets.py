@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import tarfile
 import tempfile
 import unicodedata
@@ -27,20 +28,22 @@ from grym_fetch.archive.tree import decode_record
 from grym_fetch.core.addresses import follow_redirect, forbidden_reason, parse_address
 from grym_fetch.core.archives import ArchiveKind, Census, Limits
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import ManifestError, PolicyRefused, UnsafeArchive
+from grym_fetch.core.errors import ManifestError, PolicyRefused, RepositoryError, UnsafeArchive
 from grym_fetch.core.http import Asked, Partial, ResponseHead, Whole, judge, parse_retry_after
 from grym_fetch.core.journal import JournalEncoder, Piece, read_journal
 from grym_fetch.core.manifest_parser import parse_manifest
+from grym_fetch.core.manifest_schema import MANIFEST
 from grym_fetch.core.manifest_text import ManifestText
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 from grym_fetch.core.text import redact_text, redact_url, safe_text
 from grym_fetch.disk.local_files import LocalFiles
+from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.rollback import decode_version, encode_version
+from grym_fetch.disk.state import read_state
 from grym_fetch.disk.verified import decode_entry
-from grym_fetch.repo.errors import Refused
 from grym_fetch.repo.placeholder import Placeholder
-from grym_fetch.repo.record import Record
+from grym_fetch.repo.record import MovedFiles
 from grym_fetch.runtime.threads import WorkerThreads
 
 DIGEST = "0" * 64
@@ -89,6 +92,7 @@ def manifest(data: bytes) -> None:
     again = parse_manifest(ManifestText.read(data).touch(0.0).encode(), "m").manifest
     assert again.assets == parsed.assets
     assert (again.version, again.expires) == (parsed.version, parsed.expires)
+    assert parse_manifest(json.dumps(MANIFEST.write(parsed)).encode(), "m").manifest == parsed
 
 
 def local_path(data: bytes) -> None:
@@ -116,11 +120,11 @@ def record_of_moves(data: bytes) -> None:
     path = folder() / "asset-manifest.json"
     path.write_bytes(data)
     try:
-        for moved in Record(folder()).files:
+        for moved in MovedFiles(folder()).files:
             assert stays_inside(moved.original_path)
             assert stays_inside(moved.storage_path)
             assert ".git" not in moved.original_path.casefold().split("/")
-    except Refused:
+    except RepositoryError:
         pass
     threads = WorkerThreads("fuzz", 1)
     try:
@@ -232,6 +236,13 @@ def state_files(data: bytes) -> None:
         version = decode_version(line)
         assert version is None or decode_version(encode_version(version)) == version
     decode_record(data, "x")
+    Owner.parse(data.decode("utf-8", "replace"))
+    (folder() / "state").write_bytes(data)
+    descriptor = os.open(folder(), os.O_RDONLY)
+    try:
+        assert read_state(descriptor, "state", 1 << 16) == data[: 1 << 16]
+    finally:
+        os.close(descriptor)
 
 
 # --- Archives -----------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@
 ``asset_manager`` is a manager shared by the whole process, made on first use.
 
 Public are the names in ``__all__`` here and in `grym_fetch.errors`, `events`, `settings`, `manifest`, `reports`,
-`blocking` and `testing`: they change as semantic versioning says. Everything else is private, however it is spelled,
-and may change in any release.
+`transport`, `blocking` and `testing`: they change as semantic versioning says. Everything else is private, however it
+is spelled, and may change in any release.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from grym_fetch.core.errors import (
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset, Manifest
-    from grym_fetch.engine.reports import AssetProgress, AssetStatus, SyncPlan, SyncReport
+    from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport
     from grym_fetch.manager import AssetManager
     from grym_fetch.settings import Settings
     from grym_fetch.testing.mock import create_mock_asset_manager
@@ -42,6 +42,7 @@ __all__ = [
     "Asset",
     "AssetManager",
     "AssetProgress",
+    "AssetState",
     "AssetStatus",
     "GrymFetchError",
     "IntegrityError",
@@ -64,6 +65,7 @@ _LAZY = {
     "Asset": "grym_fetch.core.manifest",
     "AssetManager": "grym_fetch.manager",
     "AssetProgress": "grym_fetch.engine.reports",
+    "AssetState": "grym_fetch.engine.reports",
     "AssetStatus": "grym_fetch.engine.reports",
     "Manifest": "grym_fetch.core.manifest",
     "Settings": "grym_fetch.settings",

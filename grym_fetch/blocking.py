@@ -28,10 +28,10 @@ from pathlib import Path
 from grym_fetch import manager as asynchronous
 from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset, Manifest
-from grym_fetch.core.world import Clock
+from grym_fetch.core.world import Clock, Transport
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
-from grym_fetch.engine.reports import AssetProgress, AssetStatus, SyncPlan, SyncReport
+from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport
 from grym_fetch.project.editing import PinReport
 from grym_fetch.runtime.loop_thread import Blocking, EventStream
 from grym_fetch.settings import Settings
@@ -57,6 +57,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         minimal: bool | None = None,
         allow_stale: bool | None = None,
         settings: Settings | None = None,
+        transport: Transport | None = None,
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -70,6 +71,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
                 minimal=minimal,
                 allow_stale=allow_stale,
                 settings=settings,
+                transport=transport,
                 environ=dict(os.environ if environ is None else environ),
                 clock=clock,
             )
@@ -135,11 +137,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """`check_asset` for every asset, in the manifest's order."""
         return self._run(asynchronous.AssetManager.check_all_assets, full=full)
 
-    def state_of(self, asset: Asset) -> str:
-        """How the asset stands, without reading a file: ``verified``, ``present``, ``partial`` or ``missing``.
+    def state_of(self, asset: Asset) -> AssetState:
+        """Say how the asset stands on the disk without reading a file.
 
-        ``present`` is a file of the right size that was not verified yet, ``partial`` also an archive that is not
-        unpacked.
+        So a file that was not verified yet is ``present`` if it has the right size, and missing otherwise.
         """
         return self._call(asynchronous.AssetManager.state_of, asset)
 
@@ -150,12 +151,13 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def choose(
         self,
         ids: Collection[str] | None = None,
+        *,
         tags: Collection[str] | None = None,
         all: bool = False,
-        minimal: bool = False,
+        minimal: bool | None = None,
     ) -> tuple[Asset, ...]:
         """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset`."""
-        return self._call(asynchronous.AssetManager.choose, ids, tags, all, minimal)
+        return self._call(asynchronous.AssetManager.choose, ids, tags=tags, all=all, minimal=minimal)
 
     def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
         """Say what fetching these assets would take. Reads no file's bytes: one of the right size counts as present.
@@ -167,17 +169,21 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def sync(
         self,
         ids: Collection[str] | None = None,
+        *,
         tags: Collection[str] | None = None,
         all: bool = False,
-        minimal: bool = False,
+        minimal: bool | None = None,
         force: bool = False,
     ) -> SyncReport:
         """Make the chosen assets present and verified; without a choice, all required ones.
 
+        ``minimal``: the essential ones, in their small stand-ins where they have one; default is the manager's own
+        choice, and False means the full assets in any case. ``force``: fetch also what is there and valid.
+
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset` or `StaleManifest`.
         If they would not all fit on the disk nothing is fetched: each fails with one `DiskFull`, the group's cause.
         """
-        return self._run(asynchronous.AssetManager.sync, ids, tags, all, minimal, force)
+        return self._run(asynchronous.AssetManager.sync, ids, tags=tags, all=all, minimal=minimal, force=force)
 
     def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
         """`sync` for assets already chosen."""
@@ -189,22 +195,28 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         ``path`` is the file's own, its placeholder's, or its id. The file comes from the external folder, else by
         download if an asset has its checksum. ``force``: also in the place of a file with other content.
 
-        Raises `Refused` if nothing was moved that goes by this name, `AssetMissing`, `IntegrityError`, `StorageError`,
-        or what `download_asset` raises.
+        Raises `RepositoryError` if no such file was moved, `AssetMissing`, `IntegrityError`, `StorageError`, or what
+        `download_asset` raises.
         """
         return self._run(asynchronous.AssetManager.restore_asset, path, force=force)
 
-    def add_asset(self, asset: Asset, *, fetch: bool = False, file: Path | None = None) -> Asset:
+    def add_asset(
+        self, asset: Asset, *, fetch: bool = False, file: Path | None = None, allow_suspicious: bool = False
+    ) -> Asset:
         """Append an asset to the manifest and return it as it is listed now.
 
         ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
-        this file, and copy it into the asset's place if it is not there.
+        this file, and copy it into the asset's place if it is not there. ``allow_suspicious``: also what is plainly
+        not an asset, but a web page, a git-lfs pointer or an empty file.
 
         Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
-        then), `PolicyRefused` for a plain http address, `DigestMismatch` or `UnsafePath` if ``file`` is not what the
-        asset says or another one is in its place, or what `download_asset` raises.
+        then), `EditRefused` for what is plainly not an asset, `PolicyRefused` for a plain http address,
+        `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place, or what
+        `download_asset` raises.
         """
-        return self._run(asynchronous.AssetManager.add_asset, asset, fetch=fetch, file=file)
+        return self._run(
+            asynchronous.AssetManager.add_asset, asset, fetch=fetch, file=file, allow_suspicious=allow_suspicious
+        )
 
     def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
         """Drop an asset from the manifest, with ``delete_file`` also its file and that of its stand-in.
@@ -213,15 +225,16 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """
         return self._run(asynchronous.AssetManager.remove_asset, asset_id, delete_file=delete_file)
 
-    def pin(self, ids: Collection[str] | None = None) -> PinReport:
+    def pin(self, ids: Collection[str] | None = None, *, allow_suspicious: bool = False) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
         A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
-        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that.
+        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. A web page, a
+        git-lfs pointer and an empty file are refused unless ``allow_suspicious``.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
-        return self._run(asynchronous.AssetManager.pin, ids)
+        return self._run(asynchronous.AssetManager.pin, ids, allow_suspicious=allow_suspicious)
 
     def prune(self, *, dry_run: bool = False) -> PruneReport:
         """Remove abandoned downloads, unused lock files and stale cache entries; ``dry_run``: only say which.
@@ -231,7 +244,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._run(asynchronous.AssetManager.prune, dry_run=dry_run)
 
     def events(self) -> EventStream:
-        """Return a stream of every event from now on: a context manager and iterator."""
+        """Return a stream of every event from now on: a context manager and iterator.
+
+        Needs a running loop.
+        """
         return self._stream(asynchronous.AssetManager.events)
 
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:

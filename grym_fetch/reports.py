@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import Pruned, PruneReport
-from grym_fetch.engine.reports import AssetProgress, AssetStatus, SyncPlan, SyncReport
+from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport
 from grym_fetch.project.editing import Pinned, PinReport
 
 __all__ = [
     "AssetProgress",
+    "AssetState",
     "AssetStatus",
     "PinReport",
     "Pinned",

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.core.validation import instance_of, number, one_of, refuse_nonsense, whole_number
+from grym_fetch.core.variables import settings_in
 
 __all__ = ["Mirrors", "SegmentSizes", "Settings"]
 
 Mirrors = Literal["fallback", "together"]
 
 
+class _Named:
+    """Remembers which fields were named when a value was made, so that the environment decides the other ones only."""
+
+    __slots__ = ("_named",)
+    _named: frozenset[str]
+    __match_args__: tuple[str, ...]
+
+    def __new__(cls, *values: object, **fields: object) -> Self:
+        made = object.__new__(cls)
+        object.__setattr__(made, "_named", frozenset((*cls.__match_args__[: len(values)], *fields)))
+        return made
+
+    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
+        """A copy, also in another process, has the same fields named."""
+        return (), {name: getattr(self, name) for name in self._named}
+
+
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(_Named):
     """Everything a user can choose about how assets are fetched. Times in seconds, ``limit_rate`` in bytes per second.
 
+    A field that is not named here is what its environment variable says, and the default given here where that is not
+    set; see `AssetManager`. `dataclasses.replace` names all of them.
+
     ``parallel`` is the most connections open at once over all assets, ``max_per_host`` the most of them on one host.
+    ``patience``: for how long a server that has served bytes in this run is waited for once it is away.
     ``mirrors``: whether an asset's addresses are asked one after the other, or all at once, each as far as it is fast.
 
     Raises ValueError for a value that makes no sense, also through `dataclasses.replace`; it names the field and says
@@ -31,6 +54,7 @@ class Settings:
     retries: int = 5
     stall_timeout: float = 30.0
     connect_timeout: float = 10.0
+    patience: float = 120.0
     lock_timeout: float = 3600.0
     offline: bool = False
     allow_unpinned: bool = False
@@ -41,6 +65,15 @@ class Settings:
     def __post_init__(self) -> None:
         refuse_nonsense(self, RULES)
 
+    def with_environment(self, environ: Mapping[str, str], *, without: Collection[str] = ()) -> Self:
+        """Return these settings, with what the environment says of the fields that were not named.
+
+        ``without``: names of further fields that stay as they are. Raises `ValueError` with the name of a variable that
+        cannot be read.
+        """
+        given: dict[str, Any] = dict(settings_in(environ, without={*self._named, *without}))
+        return replace(self, **given) if given else self
+
 
 RULES = {
     "parallel": whole_number(1),
@@ -50,6 +83,7 @@ RULES = {
     "retries": whole_number(0),
     "stall_timeout": number(above=0),
     "connect_timeout": number(above=0),
+    "patience": number(least=0),
     "lock_timeout": number(least=0),
     "offline": instance_of(bool),
     "allow_unpinned": instance_of(bool),

@@ -16,7 +16,7 @@ from grym_fetch import AssetManager, AssetProgress, SyncFailed, UnknownAsset
 from grym_fetch.core.events import Event
 from grym_fetch.errors import AssetMissing, UnpinnedAsset
 from grym_fetch.runtime.bus import Subscription
-from grym_fetch.testing import AssetServer, ExpiringRedirect, Redirect, Status, Throttle, seeded_bytes
+from grym_fetch.testing import AssetServer, ExpiringRedirect, Gate, Hold, Redirect, Status, seeded_bytes
 from tests.support.project import KIB, Project
 
 CONTENT = seeded_bytes(600 * KIB, seed=11)
@@ -48,25 +48,6 @@ async def test_initialize_and_aclose(project: Project) -> None:
     await manager.aclose()
 
 
-@pytest.mark.shows("X9")
-def test_a_manager_outlives_its_loop(project: Project) -> None:
-    """One manager serves several runs of asyncio, as a module-level one must."""
-    manager = project.manager()
-
-    async def use(force: bool) -> Path:
-        try:
-            return await manager.download_asset("a", force=force)
-        finally:
-            await manager.aclose()
-
-    # The fixtures' loop is not running here; the server's is, in neither: so only what needs no network is done.
-    with pytest.raises(grym_fetch.MirrorsExhausted):
-        asyncio.run(use(force=True))
-    (project.assets / "models").mkdir(parents=True)
-    (project.assets / "models" / "a.bin").write_bytes(CONTENT)
-    assert asyncio.run(use(force=False)).is_file()
-
-
 async def test_callers_share_one_download(project: Project, server: AssetServer) -> None:
     """Many callers that want one asset at once cause one download, and all get its path."""
     async with project.manager() as manager:
@@ -77,7 +58,7 @@ async def test_callers_share_one_download(project: Project, server: AssetServer)
 
 async def test_one_caller_leaves_another_stays(project: Project, server: AssetServer) -> None:
     """Cancelling one caller harms no other; cancelling the last one ends the download and keeps what has arrived."""
-    server.add("/a.bin", CONTENT, faults=[Throttle(rate=400 * KIB)])
+    server.add("/a.bin", CONTENT, faults=[Hold(Gate(), at=len(CONTENT) // 2)])
     async with project.manager(parallel=1) as manager:
         async with manager.events() as events:
             first = asyncio.create_task(manager.get_asset_path("a"))

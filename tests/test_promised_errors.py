@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterator
@@ -108,7 +109,7 @@ simple("choose", "UnknownAsset", lambda manager: manager.choose(["nothing"]))
 simple("sync", "UnknownAsset", lambda manager: manager.sync(["nothing"]))
 simple("remove_asset", "UnknownAsset", lambda manager: manager.remove_asset("nothing"))
 simple("pin", "UnknownAsset", lambda manager: manager.pin(["nothing"]))
-simple("restore_asset", "Refused", lambda manager: manager.restore_asset("nothing"))
+simple("restore_asset", "RepositoryError", lambda manager: manager.restore_asset("nothing"))
 simple("add_asset", "ManifestError", lambda manager: manager.add_asset(Asset("a", NEW.url, NEW.local_path)))
 
 
@@ -227,6 +228,13 @@ def _(_: World) -> Call:
     return lambda manager: manager.add_asset(Asset("new", "http://h.example/new.bin", NEW.local_path), fetch=True)
 
 
+@case("add_asset", "EditRefused")
+def _(world: World) -> Call:
+    file = world.project.root / "file.bin"
+    file.write_bytes(b"<!DOCTYPE html>")
+    return lambda manager: manager.add_asset(NEW, file=file)
+
+
 @case("add_asset", "DigestMismatch")
 def _(world: World) -> Call:
     file = world.project.root / "file.bin"
@@ -315,15 +323,18 @@ def mock() -> MockAssetManager:
 VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
     ("AssetManager", "", "ValueError"): lambda: AssetManager(parallel=0, environ={}),
     ("Settings", "", "ValueError"): lambda: Settings(parallel=0),
+    ("Settings", "with_environment", "ValueError"): lambda: Settings().with_environment({"GRYM_FETCH_PARALLEL": "0"}),
     ("SegmentSizes", "", "ValueError"): lambda: SegmentSizes(piece=0),
     ("Manifest", "get", "UnknownAsset"): lambda: Manifest().get("a"),
     ("Manifest", "select", "UnknownAsset"): lambda: Manifest().select(["a"]),
     ("Checksum", "parse", "ValueError"): lambda: Checksum.parse("nonsense"),
-    ("MockAssetManager", "play_adding", "ManifestError"): lambda: mock().play_adding(
-        Asset("a", NEW.url, NEW.local_path), fetched=False
+    ("MockAssetManager", "add_asset", "ManifestError"): lambda: asyncio.run(
+        mock().add_asset(Asset("a", NEW.url, NEW.local_path))
     ),
-    ("MockAssetManager", "play_removing", "UnknownAsset"): lambda: mock().play_removing("b", delete_file=False),
-    ("MockAssetManager", "play_restoring", "AssetMissing"): lambda: mock().play_restoring("b"),
+    ("MockAssetManager", "remove_asset", "UnknownAsset"): lambda: asyncio.run(mock().remove_asset("b")),
+    ("MockAssetManager", "pin", "NotImplementedError"): lambda: asyncio.run(mock().pin()),
+    ("MockAssetManager", "prune", "NotImplementedError"): lambda: asyncio.run(mock().prune()),
+    ("MockAssetManager", "restore_asset", "AssetMissing"): lambda: asyncio.run(mock().restore_asset("b")),
 }
 """The promises of everything else: how each is kept, by the class, its member and the error."""
 
@@ -331,7 +342,7 @@ VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
 @pytest.mark.parametrize("promise", VALUES, ids="-".join)
 def test_what_others_promise_is_raised(promise: tuple[str, str, str]) -> None:
     """Each error that a value or the mock promises is the one that it raises."""
-    with pytest.raises((GrymFetchError, ValueError)) as caught:
+    with pytest.raises((GrymFetchError, ValueError, NotImplementedError)) as caught:
         VALUES[promise]()
     assert promise[2] in {kind.__name__ for kind in type(caught.value).__mro__}
 

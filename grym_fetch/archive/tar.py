@@ -35,7 +35,7 @@ _KINDS: dict[bytes, MemberKind] = {
 }
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Bytes read forward only; fewer than asked for do not mean the end, none do."""
 
     def read(self, size: int, /) -> bytes: ...
@@ -44,7 +44,7 @@ class Source(Protocol):
 class _Stream:
     """The unpacked stream, whose length the census bounds."""
 
-    def __init__(self, source: Source, census: Census) -> None:
+    def __init__(self, source: ByteSource, census: Census) -> None:
         self._source = source
         self._census = census
         self._position = 0
@@ -76,7 +76,7 @@ class _Stream:
             self.left -= len(self.exactly(min(self.left, _SKIP_BYTES)))
 
 
-def tar_members(source: Source, census: Census) -> Iterator[tuple[Member, Read]]:
+def tar_members(source: ByteSource, census: Census) -> Iterator[tuple[Member, Read]]:
     """Yield each member with the function that reads it. Read a member before asking for the next one."""
     stream = _Stream(source, census)
     while (member := _next(stream, census)) is not None:

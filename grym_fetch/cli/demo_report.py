@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from grym_fetch.display.lines import count_files, format_rate, format_seconds, format_size
 
-_LABEL = 13
+_LABEL_CHARS = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +111,15 @@ class Figures:
         for number, served in enumerate(self.mirrors, 1):
             yield f"mirror {number}", f"{format_size(served.bytes)} in {served.requests} requests"
         yield "connections", f"{self.most_connections} open at once at most, {self.allowed_connections} allowed"
-        yield "verified", f"{self.verified} of {count_files(self.files)}, SHA-256 computed anew from the disk"
+        yield "verified", f"{self.verified} of {count_files(self.files)}, SHA-256 recomputed from the disk"
 
 
 def summary(figures: Figures, width: int | None) -> list[str]:
     """Return the summary as aligned lines, broken to ``width`` cells if that is not None."""
     lines: list[str] = []
     for label, text in figures.rows():
-        pieces = [text] if width is None else textwrap.wrap(text, max(width - _LABEL, _LABEL))
-        lines += [f"{label:<{_LABEL}}{pieces[0]}", *(" " * _LABEL + piece for piece in pieces[1:])]
+        pieces = [text] if width is None else textwrap.wrap(text, max(width - _LABEL_CHARS, _LABEL_CHARS))
+        lines += [f"{label:<{_LABEL_CHARS}}{pieces[0]}", *(" " * _LABEL_CHARS + piece for piece in pieces[1:])]
     return lines
 
 

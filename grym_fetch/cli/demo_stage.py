@@ -28,7 +28,7 @@ from grym_fetch.testing import (
 
 KIB, MIB = 1 << 10, 1 << 20
 CONNECTIONS = 4
-LEAST_ROOM = 64 * MIB
+MIN_FREE_BYTES = 64 * MIB
 
 
 class DemoFailed(Exception):
@@ -77,10 +77,12 @@ class Scenario:
         return self.bytes / self.seconds / CONNECTIONS
 
     def fitted(self, free: int) -> Scenario:
-        """Return the scenario in a size for which so many free bytes are plenty. Raises `DemoFailed`."""
-        if free < LEAST_ROOM:
-            room = f"{format_size(free)} free in {tempfile.gettempdir()}, the demo needs {format_size(LEAST_ROOM)}"
-            raise DemoFailed(f"{room}; point TMPDIR to another folder")
+        """Return the scenario scaled down to fit comfortably into ``free`` bytes. Raises `DemoFailed`."""
+        if free < MIN_FREE_BYTES:
+            too_little = (
+                f"{format_size(free)} free in {tempfile.gettempdir()}, the demo needs {format_size(MIN_FREE_BYTES)}"
+            )
+            raise DemoFailed(f"{too_little}; point TMPDIR to another folder")
         share = min(1.0, free / 2 / self.bytes)
         return replace(self, sizes={name: max(1, int(size * share)) for name, size in self.sizes.items()})
 
@@ -149,7 +151,7 @@ class Mirrors:
                 task.cancel()
 
     async def watch(self) -> None:
-        """Keep ``most_open`` up to date, for ever."""
+        """Keep ``most_open`` up to date, forever."""
 
         def look() -> bool:
             self.most_open = max(self.most_open, self.open)

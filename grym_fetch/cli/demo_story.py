@@ -29,8 +29,8 @@ from grym_fetch.cli.demo_stage import CONNECTIONS, DemoFailed, Mirrors, Scenario
 from grym_fetch.cli.options import Common
 from grym_fetch.display.lines import count_files, format_rate, format_size
 
-LIMIT = 120.0
-"""Seconds after which the demo gives up: something hangs."""
+DEMO_TIMEOUT_S = 120.0
+"""The demo gives up after this long: something hangs."""
 
 
 class Narrator:
@@ -55,7 +55,7 @@ class Narrator:
             click.echo(click.style(said, bold=True) if bold and self._is_terminal else said, err=True)
 
     def recover_terminal(self) -> None:
-        """Leave the last picture of a killed display standing, go on below it, and show the cursor it has hidden."""
+        """Leave the last picture of a killed display standing, continue below it, and show the cursor it has hidden."""
         if self._is_terminal and not self._silent:
             with suppress(OSError):
                 click.echo("\x1b[0m\x1b[?25h", err=True)
@@ -104,7 +104,7 @@ class Demo:
         (self._project / "assets.json").write_text(manifest, encoding="utf-8")
 
     async def _first_run(self) -> tuple[int, float]:
-        """Start the run and kill it half-way; return the bytes sent and the seconds until then."""
+        """Start the run and kill it halfway; return the bytes sent and the seconds until then."""
         self._tell.headline(f"First run: grym-fetch sync --parallel {CONNECTIONS}")
         began = monotonic()
         async with self._command("sync", "--parallel", str(CONNECTIONS)) as child:
@@ -127,7 +127,7 @@ class Demo:
 
     async def _second_run(self) -> tuple[int, float]:
         """Run the same command to its end; return the bytes sent and the seconds."""
-        self._tell.headline("Second run: the same command, which goes on from there")
+        self._tell.headline("Second run: the same command, which continues from there")
         before, began = self._mirrors.sent, monotonic()
         await self._complete("second run", "sync", "--parallel", str(CONNECTIONS))
         sent, seconds = self._mirrors.sent - before, monotonic() - began
@@ -231,11 +231,11 @@ async def _until_signalled(scenario: Scenario, folder: Path, tell: Narrator, opt
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
     try:
-        return await asyncio.wait_for(work, LIMIT)
+        return await asyncio.wait_for(work, DEMO_TIMEOUT_S)
     except asyncio.CancelledError:
         raise Signalled(received[0]) from None
     except TimeoutError:
-        raise DemoFailed(f"it was not over after {LIMIT:.0f} seconds") from None
+        raise DemoFailed(f"it was not over after {DEMO_TIMEOUT_S:.0f} seconds") from None
 
 
 async def _play(scenario: Scenario, folder: Path, tell: Narrator, options: Sequence[str]) -> Figures:

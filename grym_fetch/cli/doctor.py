@@ -23,29 +23,32 @@ if TYPE_CHECKING:
 def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
     """Find out why assets cannot be fetched: manifest, every address, tokens, space, permissions, clock, proxy, TLS.
 
-    Asks each address of the assets named (or of all) for one byte, and downloads nothing. Exit code 0 if nothing fails,
-    1 if something does, 2 for an invalid manifest.
+    Asks each address of the assets named (or else of all) for one byte, and downloads nothing. Exit code 0 if every
+    check passes, 1 if one fails, 2 for an invalid manifest.
     """
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.logs import set_up_logging
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.core.text import safe_text
+    from grym_fetch.core.variables import BadVariable
     from grym_fetch.manager import AssetManager
 
     setup = set_up_logging(common)
-    manager = AssetManager(
-        common.config,
-        assets_dir=common.assets_dir,
-        external_assets_dir=common.external_assets_dir,
-        minimal=False,
-        allow_stale=True,
-    )
     try:
+        manager = AssetManager(
+            common.config,
+            assets_dir=common.assets_dir,
+            external_assets_dir=common.external_assets_dir,
+            minimal=False,
+            allow_stale=True,
+        )
         if not _show_manifest(manager, common):
             return exit_codes.WRONG_USAGE
         assets = [manager.manifest.get(asset_id) for asset_id in ids] or list(manager.manifest.assets)
         levels = {"fail"} if _is_stale(manager, common) else set()
         levels |= asyncio.run(_examine(manager, assets, common, chosen=bool(ids)))
+    except BadVariable as error:
+        raise click.UsageError(str(error)) from error
     except GrymFetchError as error:
         click.echo("error: " + "\n".join(safe_text(line, limit=1000) for line in str(error).split("\n")), err=True)
         return exit_codes.exit_code(error)
@@ -56,14 +59,20 @@ def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
 
 def _show_manifest(manager: AssetManager, common: Common) -> bool:
     """Show what is wrong with the manifest, all of it; False if it cannot be used."""
-    from grym_fetch.core.errors import ManifestError, ManifestMissing
+    from grym_fetch.core.errors import ForeignManifest, ManifestError, ManifestMissing
     from grym_fetch.project.diagnosis import Finding
 
     try:
         count = len(manager.manifest.assets)
     except ManifestMissing as error:
         what = str(error).partition(". ")[0]
-        print_finding(Finding("fail", "manifest", what, "name one with --config; `grym-fetch setup` makes one"), common)
+        print_finding(
+            Finding("fail", "manifest", what, "name one with --config; `grym-fetch setup` creates one"), common
+        )
+        return False
+    except ForeignManifest as error:
+        what, _, advice = str(error).partition(". ")
+        print_finding(Finding("fail", "manifest", what, advice), common)
         return False
     except ManifestError as error:
         for problem in error.problems:
@@ -103,7 +112,13 @@ async def _examine(manager: AssetManager, assets: list[Asset], common: Common, *
     findings.append(diagnosis.space_finding(plan.space_needed, plan.space_free, plan.unknown_sizes))
     for finding in findings:
         print_finding(finding, common)
-    of_origins = await diagnosis.origin_findings(assets, environ=os.environ, clock=SystemClock(), version=__version__)
+    of_origins = await diagnosis.origin_findings(
+        assets,
+        environ=os.environ,
+        clock=SystemClock(),
+        version=__version__,
+        allow_private=manager.settings.allow_private_addresses,
+    )
     for finding in of_origins:
         print_finding(finding, common)
     return {finding.level for finding in (*findings, *of_origins)}

@@ -25,15 +25,16 @@ _SIGNED = ("signature", "token", "credential", "expires", "sig", "key", "passwor
 
 @click.command("add")
 @click.argument("source", metavar="URL_OR_FILE")
-@option("--id", "asset_id", metavar="ID", help="Its name. [the file's name without its ending]")
-@option("--name", metavar="TEXT", help="Its name for people. [the id]")
-@option("--local-path", metavar="PATH", help="Where it lies in the assets folder. [the file's name]")
-@option("--tag", "tags", multiple=True, metavar="T", help="A tag of it (repeatable).")
-@option("--required", is_flag=True, help="A sync without a choice fetches it.")
-@option("--url", metavar="URL", help="For a file: the address where others get it.")
-@option("--fallback-url", "fallback_urls", multiple=True, metavar="URL", help="A mirror of it (repeatable).")
+@option("--id", "asset_id", metavar="ID", help="Its id. [the file's name without its ending]")
+@option("--name", metavar="TEXT", help="Its display name. [the id]")
+@option("--local-path", metavar="PATH", help="Its path in the assets folder. [the file's name]")
+@option("--tag", "tags", multiple=True, metavar="T", help="Give it this tag (repeatable).")
+@option("--required", is_flag=True, help="Mark it as required: a plain sync fetches it.")
+@option("--url", metavar="URL", help="For a file: the URL from which others can download it.")
+@option("--fallback-url", "fallback_urls", multiple=True, metavar="URL", help="A mirror (repeatable).")
 @option("--description", metavar="TEXT", help="What it is for.")
 @option("--asset-version", metavar="TEXT", help="Its version.")
+@option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
 @transfer_options
 @common_options
 def add_command(
@@ -48,12 +49,13 @@ def add_command(
     fallback_urls: tuple[str, ...],
     description: str | None,
     asset_version: str | None,
+    allow_suspicious: bool,
     **transfer: Any,
 ) -> int:
     """Add an asset to the manifest, with its checksum and size.
 
-    A URL is downloaded into its place in the assets folder. A file is measured and copied there; --url says where
-    others get it. Where there is no manifest, assets.json is made in the working folder.
+    A URL is downloaded into its place in the assets folder. A file is hashed and copied there; --url says where others
+    can download it. If there is no manifest, assets.json is created in the working folder.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
@@ -81,10 +83,10 @@ def add_command(
         if not common.quiet and any(map(_is_signed, asset.urls)):
             click.echo(
                 "warning: an address looks signed or holds a token. It is written into the manifest as it is, for "
-                "everybody to read, and may stop to work; prefer one that lasts",
+                "everyone to read, and may stop working; prefer one that lasts",
                 err=True,
             )
-        added = await manager.add_asset(asset, fetch=file is None, file=file)
+        added = await manager.add_asset(asset, fetch=file is None, file=file, allow_suspicious=allow_suspicious)
         path = manager.project.assets_dir / added.local_path
         if common.json:
             click.echo(json.dumps({**_record(added), "path": str(path)}))
@@ -98,14 +100,15 @@ def add_command(
 
 @click.command("pin")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@option("--minimal", is_flag=True, help="The small stand-ins only.")
+@option("--minimal", is_flag=True, help="Pin only the small stand-ins.")
+@option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
 @transfer_options
 @common_options
-def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, **transfer: Any) -> int:
-    """Write checksums and sizes into the manifest; without a choice, of all assets that have no checksum.
+def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, allow_suspicious: bool, **transfer: Any) -> int:
+    """Write checksums and sizes into the manifest: of the assets named, or else of all that have no checksum.
 
-    A file that is there is taken as it is, one that is not is fetched. Look at what you pin: from then on these bytes
-    are the right ones. An interrupted pin is resumed by running it again.
+    An existing file is taken as it is; a missing one is fetched. Look at what you pin: from then on, these bytes are
+    the right ones. To resume an interrupted pin, run it again.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
@@ -113,7 +116,7 @@ def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, **transfer:
     from grym_fetch.display.lines import format_size
 
     async def body(manager: AssetManager) -> int:
-        report = await manager.pin(ids or None)
+        report = await manager.pin(ids or None, allow_suspicious=allow_suspicious)
         for item in report.pinned:
             if common.json:
                 record = {
@@ -134,7 +137,7 @@ def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, **transfer:
 @click.command("remove")
 @click.argument("asset_id", metavar="ID")
 @option("--delete-file", is_flag=True, help="Also delete its file from the assets folder.")
-@option("-y", "--yes", is_flag=True, help="Do not ask before a file is deleted.")
+@option("-y", "--yes", is_flag=True, help="Delete the file without asking.")
 @common_options
 def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) -> int:
     """Drop an asset from the manifest. Its file stays, unless --delete-file is given."""
@@ -160,13 +163,13 @@ def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) 
 
 
 @click.command("prune")
-@option("-n", "--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@option("-n", "--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
 @common_options
 def prune_command(common: Common, dry_run: bool) -> int:
     """Remove abandoned partial downloads, unused lock files and stale cache entries from the assets folder.
 
-    What a running process downloads is left alone. A download that was interrupted is abandoned, too: without its
-    parts the next sync begins it anew. Assets are never touched.
+    What a running process is downloading is left alone. An interrupted download counts as abandoned, too: without its
+    parts, the next sync starts it over. Assets are never touched.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.core.text import safe_text
@@ -195,18 +198,20 @@ def _as_file(source: str, url: str | None) -> Path | None:
     """The file that is meant, None for an address."""
     if "://" in source:
         if url is not None:
-            raise click.UsageError("--url is for a file; of an address the mirrors are named with --fallback-url")
+            raise click.UsageError("--url is for a file; name the mirrors of an address with --fallback-url")
         return None
     from grym_fetch.disk.project import expand_home
 
     file = expand_home(source)
     if not file.is_file():
         hint = " (an address begins with https://)" if not file.exists() and "." in source else ""
-        raise click.UsageError(f"there is no file {source!r}{hint}" if not file.exists() else f"{source!r} is no file")
+        raise click.UsageError(
+            f"there is no file {source!r}{hint}" if not file.exists() else f"{source!r} is not a file"
+        )
     if url is None:
         raise click.UsageError(
-            "an entry of the manifest needs an address, so that others can fetch the asset: upload the file, and "
-            "say with --url where it is"
+            "a manifest entry needs an address, so that others can fetch the asset: upload the file, and say with "
+            "--url where it is"
         )
     return file
 
@@ -219,7 +224,7 @@ def _refuse_password(addresses: tuple[str, ...]) -> None:
             continue  # refused with a better reason when the asset is looked at
         if holds_one:
             raise click.UsageError(
-                "an address with a user or password in it would be written into the manifest, for everybody to read. "
+                "an address with a user or password in it would be written into the manifest, for everyone to read. "
                 "Leave it out, and put it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc"
             )
 
@@ -271,14 +276,16 @@ def _default_id(path: str) -> str:
 def _make_manifest(common: Common) -> None:
     """Make an empty manifest where none is found; one that is named must be there."""
     from grym_fetch.cli.exit_codes import exit_code
-    from grym_fetch.core.errors import GrymFetchError, ManifestMissing
+    from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
     from grym_fetch.core.text import safe_text
     from grym_fetch.disk.manifest_file import create_manifest
     from grym_fetch.disk.project import CANDIDATES, find_project
     from grym_fetch.runtime.clock import SystemClock
 
     try:
-        find_project(config=common.config, environ=os.environ, cwd=Path.cwd())
+        find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
+    except ForeignManifest:
+        return  # the runner says whose it is
     except ManifestMissing:
         if common.config is not None:
             return  # the runner says what is wrong with it
@@ -289,7 +296,7 @@ def _make_manifest(common: Common) -> None:
             click.echo(f"error: {error}", err=True)
             raise click.exceptions.Exit(exit_code(error)) from error
         if is_new and not common.quiet:
-            click.echo(f"there was no manifest: made {safe_text(str(path), limit=4000)}", err=True)
+            click.echo(f"there was no manifest: created {safe_text(str(path), limit=4000)}", err=True)
 
 
 async def _agreed(place: Path) -> bool:
@@ -301,7 +308,9 @@ async def _agreed(place: Path) -> bool:
     if not os.path.isfile(place):  # noqa: ASYNC240 - one look
         return True
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody is there to be asked whether the file may be deleted; say so with --yes")
+        raise click.UsageError(
+            "cannot ask whether to delete the file, since stdin is not a terminal; pass --yes to delete it"
+        )
     question = f"Delete {safe_text(str(place), limit=4000)}?"
     try:
         return await anyio.to_thread.run_sync(lambda: click.confirm(question, err=True), abandon_on_cancel=True)

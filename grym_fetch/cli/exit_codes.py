@@ -10,7 +10,7 @@ from grym_fetch.core.errors import (
     Locked,
     ManifestError,
     MirrorsExhausted,
-    Refused,
+    RepositoryError,
     StorageError,
     SyncFailed,
     UnknownAsset,
@@ -35,7 +35,7 @@ def exit_code(error: GrymFetchError) -> int:
             return worst(exit_code(failure) for failure in failures.values())
         case MirrorsExhausted(failures=failures):
             return worst(exit_code(failure.error) for failure in failures)
-        case ManifestError() | UnknownAsset() | Refused():
+        case ManifestError() | UnknownAsset() | RepositoryError():
             return WRONG_USAGE
         case IntegrityError():
             return INTEGRITY

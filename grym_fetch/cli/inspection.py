@@ -18,42 +18,41 @@ if TYPE_CHECKING:
 
 @click.command("check")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@option("--full", is_flag=True, help="Read every byte again, also of files that were verified before.")
+@option("--full", is_flag=True, help="Read every byte again, even of files that were verified before.")
 @option("--minimal", is_flag=True, help="Check the small stand-ins.")
-@option("--allow-unpinned", is_flag=True, help="Let a file without a checksum pass, unverified.")
+@option("--allow-unpinned", is_flag=True, help="Accept files without a checksum, unverified.")
 @common_options
 def check_command(common: Common, ids: tuple[str, ...], full: bool, minimal: bool, allow_unpinned: bool) -> int:
-    """Say whether assets are present and valid; without a choice, all of them.
+    """Say whether assets are present and valid: those named, or else all of them.
 
     A file that was verified before and has not changed since (size, times, inode) is trusted. Exit code 1 if something
-    is missing, 3 if something is corrupt.
+    is missing or unverified, 3 if something is corrupt.
     """
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.runner import run
     from grym_fetch.core.text import safe_text
+    from grym_fetch.engine.reports import AssetState
 
     async def body(manager: AssetManager) -> int:
         codes = {exit_codes.DONE}
         for asset in [manager.manifest.get(asset_id) for asset_id in ids] or manager.manifest.assets:
             status = await manager.check_asset(asset.id, full=full)
-            state = "ok" if status.valid else "missing" if not status.exists else "corrupt"
-            if status.unverified:
-                state = "unverified"
-            if state == "missing" or (state == "unverified" and not allow_unpinned):
-                codes.add(exit_codes.NOT_FETCHED)
-            elif state == "corrupt":
+            is_fine = status.valid or (status.unverified and allow_unpinned)
+            if status.state is AssetState.CORRUPT:
                 codes.add(exit_codes.INTEGRITY)
+            elif not is_fine:
+                codes.add(exit_codes.NOT_FETCHED)
             if common.json:
                 record = {
-                    "id": status.id, "state": state, "exists": status.exists, "valid": status.valid,
+                    "id": status.id, "state": status.state, "exists": status.exists, "valid": status.valid,
                     "path": str(status.path), "error": status.error, "stand_in": status.is_stand_in,
                 }  # fmt: skip
                 click.echo(json.dumps(record))
-            elif not common.quiet or state not in ("ok", "unverified"):
+            elif not common.quiet or not is_fine:
                 detail = f"  {safe_text(status.error)}" if status.error not in (None, "missing") else ""
                 detail += "  (stand-in)" if status.is_stand_in else ""
                 shown = safe_text(str(status.path), limit=4000)
-                click.echo(f"{state:<10}  {safe_text(status.id)}  {shown}{detail}")
+                click.echo(f"{status.state:<10}  {safe_text(status.id)}  {shown}{detail}")
         return exit_codes.worst(codes - {exit_codes.DONE}) if codes != {exit_codes.DONE} else exit_codes.DONE
 
     return run(common, body, minimal=minimal)
@@ -61,7 +60,7 @@ def check_command(common: Common, ids: tuple[str, ...], full: bool, minimal: boo
 
 @click.command("path")
 @click.argument("asset_id", metavar="ID")
-@option("--minimal", is_flag=True, help="The small stand-in, if the asset has one.")
+@option("--minimal", is_flag=True, help="Use the small stand-in if the asset has one.")
 @transfer_options
 @common_options
 def path_command(common: Common, asset_id: str, minimal: bool, **transfer: Any) -> int:
@@ -84,10 +83,10 @@ def path_command(common: Common, asset_id: str, minimal: bool, **transfer: Any) 
 
 
 @click.command("list")
-@option("--tag", "tags", multiple=True, metavar="T", help="Only assets with this tag (repeatable).")
+@option("--tag", "tags", multiple=True, metavar="T", help="List only assets with this tag (repeatable).")
 @common_options
 def list_command(common: Common, tags: tuple[str, ...]) -> int:
-    """List what is configured: id, state, size, tags. Reads no file's bytes."""
+    """List the configured assets: id, state, size, tags. Reads no file's bytes."""
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.sync import raise_unknown_tags
     from grym_fetch.core.text import safe_text
@@ -116,17 +115,17 @@ def list_command(common: Common, tags: tuple[str, ...]) -> int:
 @click.argument("asset_id", metavar="ID")
 @common_options
 def info_command(common: Common, asset_id: str) -> int:
-    """Show all that is known of an asset."""
+    """Show everything known about an asset."""
     from grym_fetch.cli.runner import run
     from grym_fetch.core.text import redact_url, safe_text
     from grym_fetch.display.lines import format_size
+    from grym_fetch.engine.reports import AssetState
 
     async def body(manager: AssetManager) -> int:
         asset = manager.manifest.get(asset_id)
         status = await manager.check_asset(asset_id)
-        state = manager.state_of(asset)
         if common.json:
-            record = {**_record(asset), "state": state, "path": str(status.path), "error": status.error}
+            record = {**_record(asset), "state": status.state, "path": str(status.path), "error": status.error}
             click.echo(json.dumps(record))
             return 0
         size = f"{format_size(asset.size)} ({asset.size} bytes)" if asset.size is not None else "unknown"
@@ -135,9 +134,9 @@ def info_command(common: Common, asset_id: str) -> int:
             ("name", asset.name),
             ("description", asset.description or ""),
             ("version", asset.version or ""),
-            ("state", state),
+            ("state", status.state),
             ("path", str(status.path)),
-            ("problem", status.error if status.error and status.exists else ""),
+            ("problem", status.error if status.state is not AssetState.MISSING else ""),
             ("size", size),
             ("checksum", str(asset.checksum) if asset.checksum is not None else "none: `grym-fetch pin` records one"),
             ("required", "yes" if asset.required else "no"),

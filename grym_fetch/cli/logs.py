@@ -12,25 +12,28 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grym_fetch.cli.options import Common
 from grym_fetch.core.events import AssetFailed, Event, ProgressMade
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.runtime.bus import Subscription
 
+if TYPE_CHECKING:
+    from grym_fetch.disk.log_file import LogFile
+
 log = logging.getLogger("grym_fetch.events")
 
 DEFAULT_FILE = Path("logs") / "asset-manager.log"
-MAX_BYTES = 5 * 1024 * 1024
-BACKUPS = 5
+MAX_LOG_BYTES = 5 * 1024 * 1024
+MAX_OLD_LOGS = 5
 
 
 class SafeFormatter(logging.Formatter):
     """Escapes what a terminal or a log reader could take for more than text; tracebacks keep their lines, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format the record; a traceback that another formatter has left in it is made anew."""
+        """Format the record; a traceback that another formatter left in it is formatted again."""
         record.exc_text = None
         return super().format(record)
 
@@ -69,6 +72,26 @@ class _SayHandler(logging.Handler):
         self._say(self.format(record))
 
 
+class _FileHandler(logging.Handler):
+    """Writes records to the log file."""
+
+    def __init__(self, file: LogFile) -> None:
+        super().__init__()
+        self._file = file
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record."""
+        try:
+            self._file.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+        except OSError:
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
 class LogSetup:
     """The handlers of one run. `close` takes them away again."""
 
@@ -105,18 +128,24 @@ class LogSetup:
             self._root.addHandler(self._stderr)
 
     def add_file(self, root: Callable[[], Path]) -> None:
-        """Write to the log file too, if one is wanted. A file that cannot be opened is said so, and no more."""
+        """Write to the log file, too, if one is wanted. If it cannot be opened, warn and go without it."""
         if not self.wants_events:
             return
-        from logging.handlers import RotatingFileHandler  # brings pickle and more along, for a file few ask for
+        from grym_fetch.disk.log_file import LogFile  # for a file few ask for
 
         path = self._common.log_file or root() / DEFAULT_FILE
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handler = RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8")
+            if self._common.log_file is None:
+                # Nobody named this place, so no link there is followed either.
+                folder, below = root(), str(DEFAULT_FILE.parent)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                folder, below = path.parent, ""
+            file = LogFile(folder, path.name, below=below, max_bytes=MAX_LOG_BYTES, keep=MAX_OLD_LOGS)
         except OSError as error:
-            self._root.warning("no log file %s: %s", path, os.strerror(error.errno or 0).lower())
+            self._root.warning("no log file %s: %s", path, (error.strerror or os.strerror(error.errno or 0)).lower())
             return
+        handler = _FileHandler(file)
         is_json = path.suffix in (".json", ".jsonl")
         handler.setFormatter(JsonFormatter() if is_json else SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
         handler.setLevel(min(self._level, logging.INFO))

@@ -35,8 +35,8 @@ SUMMARIES = {
     "sync": "Make assets present and verified.",
     "check": "Say whether assets are present and valid.",
     "path": "Print an asset's path, fetching it if needed.",
-    "list": "List what is configured, and its state.",
-    "info": "Show all that is known of an asset.",
+    "list": "List the configured assets and their states.",
+    "info": "Show everything known about an asset.",
     "schema": "Print the JSON Schema of the manifest.",
     "add": "Add an asset to the manifest: a URL, which is fetched, or a file.",
     "pin": "Write missing checksums and sizes into the manifest.",
@@ -45,9 +45,9 @@ SUMMARIES = {
     "identify": "List large files, in the folder or in git's history.",
     "clean": "Move large files out of the repository.",
     "restore": "Bring moved files back, verified.",
-    "setup": "Check the system, make folders and manifests, then sync.",
+    "setup": "Check the system, create folders and manifests, then sync.",
     "doctor": "Find out why assets cannot be fetched.",
-    "demo": "Show the main job with no network: a server on loopback, an interruption, a resume.",
+    "demo": "Show the main job without a network: a server on loopback, an interruption, a resume.",
 }
 
 
@@ -57,7 +57,7 @@ COMMON_WORD = re.compile(rf"-[vq]+|--(?:verbose|quiet|json)|{VALUED}=.*", re.DOT
 
 
 def behind_the_command(arguments: list[str]) -> list[str]:
-    """Put common options that come before the command behind it: every command takes them."""
+    """Move common options that come before the command to after it: every command takes them."""
     at = 0
     while at < len(arguments):
         if COMMON_WORD.fullmatch(arguments[at]):
@@ -65,7 +65,7 @@ def behind_the_command(arguments: list[str]) -> list[str]:
         elif COMMON_OPTION.fullmatch(arguments[at]):
             at += 2
         elif arguments[at].startswith("-"):
-            return arguments[at:]  # the group's own, or none of ours
+            return arguments[at:]  # the group's own, or not one of ours
         else:
             return [arguments[at], *arguments[:at], *arguments[at + 1 :]]
     return []

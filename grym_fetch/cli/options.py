@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
+from grym_fetch.core.variables import parse_flag, parse_rate
 from grym_fetch.settings import RULES
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_SIZE = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)(?:i?B)?(?:/s)?\s*", re.IGNORECASE)
-_FACTORS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
@@ -27,16 +24,31 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         """Read the text, or fail with what is allowed."""
         if isinstance(value, float):
             return value
-        match = _SIZE.fullmatch(str(value))
-        if match is None:
-            self.fail(f"{value!r} is not a speed; try 500K, 10M or 1G (bytes per second)", param, ctx)
-        return float(match["number"]) * _FACTORS[match["unit"].upper()]
+        try:
+            return parse_rate(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Flag(click.types.BoolParamType):
+    """Yes or no, as an environment variable says it: on the command line a flag has no text."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bool:
+        """Read the text as the Python API reads it, or fail with the variable's name and what is allowed."""
+        if isinstance(value, bool):
+            return value
+        try:
+            return bool(str(value).strip()) and parse_flag(str(value))
+        except ValueError as error:
+            self.fail(f"the environment variable {param.envvar if param else '?'}: {error}", param, ctx)
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """`click.option` with the environment variable that goes with its long name."""
     long_name = next(name for name in names if name.startswith("--"))
     settings.setdefault("envvar", "GRYM_FETCH_" + long_name.partition("/")[0][2:].replace("-", "_").upper())
+    if settings.get("is_flag"):
+        settings.setdefault("type", Flag())
     return click.option(*names, **settings)
 
 
@@ -84,14 +96,16 @@ def common_options(command: F) -> F:
             "--log-file",
             type=path,
             metavar="PATH",
-            help="Also write the log to this file, rotated; as JSON if it ends in .jsonl.",
+            help="Also write the log to this file, rotated; as JSON if its name ends in .jsonl.",
         ),
-        option("--json", is_flag=True, help="Write one JSON object a line to stdout."),
-        option("-q", "--quiet", is_flag=True, help="Show errors only."),
+        option("--json", is_flag=True, help="Write JSON to stdout, one object per line."),
+        option("-q", "--quiet", is_flag=True, help="Show only errors."),
         option("-v", "--verbose", count=True, help="Show more: -v what happens, -vv everything."),
-        option("--external-assets-dir", metavar="DIR", help="Where files are looked for too. [<root>/../assets]"),
-        option("--assets-dir", metavar="DIR", help="Where assets are kept. [<root>/assets]"),
-        option("--config", metavar="PATH", help="The manifest. [assets.json or config/assets.json, here or above]"),
+        option("--external-assets-dir", metavar="DIR", help="Look for files here, too. [<root>/../assets]"),
+        option("--assets-dir", metavar="DIR", help="Keep assets here. [<root>/assets]"),
+        option(
+            "--config", metavar="PATH", help="Use this manifest. [assets.json or config/assets.json, here or above]"
+        ),
     ):
         wrapped = decorate(wrapped)
     return wrapped  # type: ignore[no-any-return]  # still the function that was decorated, as click sees it
@@ -102,23 +116,27 @@ def transfer_options(command: F) -> F:
     wrapped: Any = command
     for decorate in (
         setting("--lock-timeout", type=float, default=3600.0, metavar="S", show_default=True,
-                help="Seconds to wait for another process that fetches the same asset."),
+               help="Wait this many seconds for another process that is fetching the same asset."),
+        setting("--patience", type=float, default=120.0, metavar="S", show_default=True,
+               help="Wait this many seconds for a server that has served bytes in this run and is away."),
         setting("--connect-timeout", type=float, default=10.0, metavar="S", show_default=True,
-                help="Seconds to wait for a connection."),
+               help="Give up on connecting after this many seconds."),
         setting("--stall-timeout", type=float, default=30.0, metavar="S", show_default=True,
-                help="Give up on a connection after this many seconds without data."),
+               help="Give up on a connection after this many seconds without data."),
         setting("--retries", type=int, default=5, metavar="N", show_default=True,
-                help="Further attempts on one origin that makes no progress."),
-        option("--allow-unpinned", is_flag=True, help="Also take assets without a checksum, unverified."),
-        option("--allow-stale", is_flag=True, help="Also use a manifest that has expired, or is older than before."),
+               help="Try a server that makes no progress this many more times."),
+        option("--allow-unpinned", is_flag=True, help="Also fetch assets without a checksum, unverified."),
+        option("--allow-stale", is_flag=True,
+               help="Also use a manifest that has expired or is older than the last one used."),
         option("--no-private-addresses", is_flag=True, help="Refuse servers with private addresses."),
         option("--offline", is_flag=True, help="Fetch nothing; fail if something is missing."),
-        setting("--limit-rate", type=Rate(), metavar="RATE", help="Bytes per second over all connections: 500K, 10M."),
+        setting("--limit-rate", type=Rate(), metavar="RATE",
+               help="Receive at most this many bytes per second in all: 500K, 10M."),
         option("--mirrors", type=click.Choice(["fallback", "together"]), default="fallback", show_default=True,
-               help="Ask the addresses of an asset one after the other, or all at once."),
-        setting("--max-per-host", type=int, metavar="N", help="The most of these on one host. [all]"),
+               help="Use an asset's addresses one after the other, or all at once."),
+        setting("--max-per-host", type=int, metavar="N", help="Open at most this many of them to one host. [all]"),
         setting("-j", "--parallel", type=int, default=4, metavar="N", show_default=True,
-                help="The most connections open at once, over all assets."),
+               help="Open at most this many connections at once, over all assets."),
     ):  # fmt: skip
         wrapped = decorate(wrapped)
     return wrapped  # type: ignore[no-any-return]  # as above

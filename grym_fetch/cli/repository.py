@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +39,6 @@ class Megabytes(click.ParamType):  # type: ignore[type-arg]  # generic from clic
         return int(size * MIB)
 
 
-class RefusedUsage(click.ClickException):
-    """What was asked for is refused; nothing was changed."""
-
-    exit_code = 2
-
-
 _folder = click.Path(path_type=Path)
 
 
@@ -60,6 +54,7 @@ def identify_command(common: Common, limit: int, folder: Path, ignored: bool, hi
     Then: how they add up by type and by folder, and lines for .gitignore. Changes nothing.
     """
     from grym_fetch.cli.repository_text import history_lines, survey_lines, survey_record
+    from grym_fetch.cli.runner import run_plain
     from grym_fetch.repo.git import Git
     from grym_fetch.repo.history import find_large_blobs
     from grym_fetch.repo.identify import below, survey
@@ -80,7 +75,7 @@ def identify_command(common: Common, limit: int, folder: Path, ignored: bool, hi
                 click.echo(line)
         return 0
 
-    return _run(common, work)
+    return run_plain(common, work)
 
 
 @click.command("clean")
@@ -112,8 +107,10 @@ def clean_command(
     text, FILE.asset-ref. Interrupted, it loses nothing; run it again. Git's history is not touched.
     """
     from grym_fetch.cli.repository_text import plan_lines, plan_records, shown
+    from grym_fetch.cli.runner import run_plain
     from grym_fetch.core.manifest_values import check_url
     from grym_fetch.repo.clean import plan_clean
+    from grym_fetch.repo.entries import check_gitignore
     from grym_fetch.repo.tree import find_root
 
     if add_to_manifest != (base_url is not None):
@@ -128,7 +125,9 @@ def clean_command(
         place = _existing(folder)
         root = find_root(place, Path.cwd())
         manifest = _manifest_path(common) if add_to_manifest else None
-        plan = plan_clean(root, place, target or _external_dir(common, root), limit, allow_dirty=allow_dirty)
+        if gitignore:
+            check_gitignore(root)
+        plan = plan_clean(root, place, target or _external_dirs(common, root)[0], limit, allow_dirty=allow_dirty)
         if not common.json and not (common.quiet and yes):
             for line in plan_lines(plan, limit):
                 click.echo(line)
@@ -145,7 +144,7 @@ def clean_command(
             return _exit_code(plan.kept)
         return _clean(common, plan, manifest, base_url or "", gitignore=gitignore)
 
-    return _run(common, work)
+    return run_plain(common, work)
 
 
 @click.command("restore")
@@ -160,8 +159,9 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
     They come from the external folder, or are downloaded if the manifest lists the same checksum. Each is verified
     before it takes its place; then its placeholder is removed.
     """
+    from grym_fetch.cli.runner import run, run_plain
     from grym_fetch.cli.settings import settings_from
-    from grym_fetch.core.errors import ManifestMissing
+    from grym_fetch.core.errors import ForeignManifest, ManifestMissing
     from grym_fetch.disk.project import find_project
     from grym_fetch.manager import AssetManager
     from grym_fetch.repo.restore import Restorer, fetch_from
@@ -177,23 +177,21 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
             return await manager.get_asset_path(asset.id)
 
         fetch = fetch_from(manager.manifest.assets, get)
-        return await _restore(common, Restorer(root, _external_dir(common, root), fetch), paths, everything, force)
+        return await _restore(common, Restorer(root, _external_dirs(common, root), fetch), paths, everything, force)
 
     def without_manager() -> int:
         import anyio
 
-        restorer = Restorer(root, _external_dir(common, root))
+        restorer = Restorer(root, _external_dirs(common, root))
         return anyio.run(_restore, common, restorer, paths, everything, force)
 
     try:
-        find_project(config=common.config, environ=os.environ, cwd=Path.cwd())
-    except ManifestMissing as error:
+        find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
+    except (ForeignManifest, ManifestMissing) as error:
         if common.config:
             raise click.UsageError(str(error)) from None
-        return _run(common, without_manager)
-    from grym_fetch.cli.runner import run
-
-    return run(common, _refusing(with_manager), settings=settings, minimal=False)
+        return run_plain(common, without_manager)
+    return run(common, with_manager, settings=settings, minimal=False)
 
 
 def _existing(folder: Path) -> Path:
@@ -205,43 +203,19 @@ def _existing(folder: Path) -> Path:
     return folder.resolve()
 
 
-def _run(common: Common, work: Callable[[], int]) -> int:
-    """Do work that needs no manager; what is refused is wrong usage."""
-    from grym_fetch.cli.runner import run_plain
-    from grym_fetch.repo.errors import Refused
-
-    def guarded() -> int:
-        try:
-            return work()
-        except Refused as error:
-            raise RefusedUsage(str(error)) from error
-
-    return run_plain(common, guarded)
-
-
-def _refusing(body: Callable[[Any], Awaitable[int]]) -> Callable[[Any], Awaitable[int]]:
-    from grym_fetch.repo.errors import Refused
-
-    async def guarded(manager: Any) -> int:
-        try:
-            return await body(manager)
-        except Refused as error:
-            raise RefusedUsage(str(error)) from error
-
-    return guarded
-
-
-def _external_dir(common: Common, root: Path) -> Path:
-    """The folder that was named, else the one of the project, else ``assets`` beside the repository."""
-    from grym_fetch.core.errors import ManifestMissing
+def _external_dirs(common: Common, root: Path) -> list[Path]:
+    """The folder that was named, else those of the project or beside the repository, the likeliest first."""
+    from grym_fetch.core.errors import ForeignManifest, ManifestMissing
     from grym_fetch.disk.project import expand_home, find_project
+    from grym_fetch.repo.target import unnamed_folders
 
     if common.external_assets_dir:
-        return Path.cwd() / expand_home(common.external_assets_dir)
+        return [Path.cwd() / expand_home(common.external_assets_dir)]
     try:
-        return find_project(config=common.config, environ=os.environ, cwd=root).external_dir
-    except ManifestMissing:
-        return root.parent / "assets"
+        project = find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=root)
+    except (ForeignManifest, ManifestMissing):
+        project = None
+    return unnamed_folders(root, project)
 
 
 def _manifest_path(common: Common) -> Path:
@@ -250,7 +224,9 @@ def _manifest_path(common: Common) -> Path:
 
     if common.config and not (named := Path.cwd() / expand_home(common.config)).exists():
         return named
-    path = find_project(config=common.config, environ=os.environ, cwd=Path.cwd()).manifest_path
+    path = find_project(
+        config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd()
+    ).manifest_path
     load_manifest(path)  # a bad one is better known before anything is moved
     return path
 
@@ -368,6 +344,7 @@ def _exit_code(kept: Iterable[Kept]) -> int:
 async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], everything: bool, force: bool) -> int:
     """Restore one after the other; a failure does not keep the others from being restored."""
     from grym_fetch.cli import exit_codes
+    from grym_fetch.cli.repository_text import counted, shown
     from grym_fetch.cli.runner import print_error
     from grym_fetch.core.errors import GrymFetchError
 
@@ -378,6 +355,10 @@ async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], eve
         wanted |= {each.path: each for each in restorer.all()}
     if not wanted and not common.quiet:
         click.echo("there is no placeholder in this repository: nothing to restore", err=True)
+    if everything and (left_out := restorer.left_out()) and not common.quiet:
+        count = counted(len(left_out), "placeholder", "placeholders")
+        advice = "`git sparse-checkout add FOLDER` brings them here"
+        click.echo(f"this sparse checkout leaves out {count}, such as {shown(left_out[0])}; {advice}", err=True)
     codes = set()
     for each in wanted.values():
         try:

@@ -38,11 +38,18 @@ def survey_lines(found: Survey, prefix: str, limit: int) -> Iterator[str]:
     yield from _aside_lines(found.symlinks, found.repositories, found.unreadable)
     if found.ignored:
         yield f"not listed because git ignores them: {counted(found.ignored, 'large file', 'large files')}"
+    yield from _pointer_lines(found.pointers, "listed")
     if found.files:
         yield ""
         yield "Lines for .gitignore (git goes on tracking what it tracks until `git rm --cached`):"
         for file in found.files:
             yield f"  {shown(ignore_line(prefix + file.path))}"
+
+
+def _pointer_lines(pointers: int, done: str) -> Iterator[str]:
+    if pointers:
+        files = counted(pointers, "large file", "large files")
+        yield f"not {done} because git stores a pointer only (Git LFS, git-annex): {files}"
 
 
 def _total_lines(title: str, sums: Sequence[Total]) -> Iterator[str]:
@@ -79,6 +86,7 @@ def survey_record(found: Survey, prefix: str, blobs: Sequence[LargeBlob] | None)
         "by_folder": summed(totals(found.files, attrgetter("folder"))),
         "gitignore": [ignore_line(prefix + file.path) for file in found.files],
         "ignored": found.ignored,
+        "pointers": found.pointers,
         "symlinks": list(found.symlinks),
         "repositories": list(found.repositories),
         "unreadable": list(found.unreadable),
@@ -136,6 +144,7 @@ def plan_lines(plan: Plan, limit: int) -> Iterator[str]:
         yield f"nothing to move: no further file is larger than {format_size(limit)}"
     for kept in plan.kept:
         yield f"not moved: {shown(kept.path)}: {kept.reason}"
+    yield from _pointer_lines(plan.pointers, "moved")
     yield from _aside_lines(plan.symlinks, plan.repositories, plan.unreadable)
 
 

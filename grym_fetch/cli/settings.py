@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
+
 from grym_fetch.settings import Settings
 
 
 def settings_from(options: dict[str, Any]) -> Settings:
-    """Return the settings for what `transfer_options` has read."""
-    return Settings(allow_private_addresses=not options.pop("no_private_addresses"), **options)
+    """Return the settings for what `transfer_options` has read, from the environment, too."""
+    allow_private = not options.pop("no_private_addresses")
+    try:
+        return Settings(allow_private_addresses=allow_private, **options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 @click.command("setup")
-@option("--minimal", is_flag=True, help="Then fetch essential assets only, in their stand-ins where they have one.")
+@option("--minimal", is_flag=True, help="Then fetch only essential assets, as stand-ins where they have one.")
 @option("--skip-assets", is_flag=True, help="Fetch nothing afterwards.")
 @transfer_options
 @common_options
 def setup_command(common: Common, minimal: bool, skip_assets: bool, **transfer: Any) -> int:
-    """Make a project ready: check the system, make manifest, folders and .gitignore lines, then sync.
+    """Make a project ready: check the system, create the manifest, folders and .gitignore lines, then sync.
 
-    Every step says what it did, or that it was right already. It can be run again at any time, and never replaces a
-    file that is there.
+    Each step says what it did, or that nothing was to be done. Run it again at any time: it never replaces an existing
+    file.
     """
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.runner import run
@@ -45,7 +45,7 @@ def setup_command(common: Common, minimal: bool, skip_assets: bool, **transfer: 
         click.echo(f"error: {safe_text(str(error), limit=2000)}", err=True)
         return exit_codes.exit_code(error)
     if failed:
-        click.echo("error: the project is not ready; what to do is said above", err=True)
+        click.echo("error: the project is not ready; see above for what to do", err=True)
         return exit_codes.STORAGE if any(step.is_storage for step in failed) else exit_codes.NOT_FETCHED
 
     async def body(manager: AssetManager) -> int:
@@ -62,7 +62,7 @@ def setup_command(common: Common, minimal: bool, skip_assets: bool, **transfer: 
 
 
 def _steps(common: Common) -> Iterator[Step]:
-    from grym_fetch.project.setup import folder_steps, git_steps, manifest_step, system_steps
+    from grym_fetch.project.setup import folder_steps, git_steps, manifest_step, moved_steps, system_steps
 
     now = datetime.now(UTC)
     yield from system_steps(os.environ)
@@ -72,6 +72,7 @@ def _steps(common: Common) -> Iterator[Step]:
     chosen = bool(common.external_assets_dir)
     yield from folder_steps(project, now, external_is_chosen=chosen)
     yield from git_steps(project)
+    yield from moved_steps(project)
 
 
 async def _space(manager: AssetManager, assets: Any) -> Step:

@@ -22,10 +22,12 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
 
 @click.command("sync")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@option("--all", "everything", is_flag=True, help="Every asset, not only the required ones.")
-@option("--minimal", is_flag=True, help="Essential assets only, in their small stand-ins where they have one.")
-@option("--tag", "tags", multiple=True, metavar="T", help="Assets with this tag (repeatable).")
-@option("--asset-id", "asset_ids", multiple=True, metavar="ID", help="The same as naming it (repeatable).")
+@option("--all", "everything", is_flag=True, help="Choose every asset, not only the required ones.")
+@option("--minimal", is_flag=True, help="Choose only essential assets, as small stand-ins where they have one.")
+@option("--tag", "tags", multiple=True, metavar="T", help="Choose assets with this tag (repeatable).")
+@option(
+    "--asset-id", "asset_ids", multiple=True, metavar="ID", help="Choose this asset, as naming it does (repeatable)."
+)
 @option("--force", is_flag=True, help="Fetch again even if valid; the old file stays until the new one is verified.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan and fetch nothing.")
 @click.option("--header", multiple=True, hidden=True, expose_value=False, callback=refuse_header)
@@ -42,9 +44,9 @@ def sync_command(
     dry_run: bool,
     **transfer: Any,
 ) -> int:
-    """Make assets present and verified: without a choice, all required ones.
+    """Make assets present and verified: those chosen, or else all required ones.
 
-    Exit code 0 means that everything asked for is there and right. An interrupted sync is resumed by running it again.
+    Exit code 0 means that everything asked for is there and right. To resume an interrupted sync, run it again.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
@@ -54,7 +56,7 @@ def sync_command(
         unknown = manager.manifest.unknown_tags(tags)
         if unknown:
             raise_unknown_tags(manager, unknown)
-        assets = manager.choose(ids + asset_ids, tags, everything, minimal)
+        assets = manager.choose(ids + asset_ids, tags=tags, all=everything, minimal=minimal)
         if not assets and not common.quiet:
             click.echo("nothing is chosen: no asset is marked as required; name some, or use --all", err=True)
         if dry_run:
@@ -67,7 +69,7 @@ def sync_command(
 
 
 def raise_unknown_tags(manager: Any, unknown: tuple[str, ...]) -> None:
-    """Fail with the tags that exist."""
+    """Raise a usage error that lists the tags that exist."""
     from grym_fetch.core.text import safe_text
 
     known = sorted({tag for asset in manager.manifest.assets for tag in asset.tags})

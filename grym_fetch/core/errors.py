@@ -5,12 +5,12 @@
     GrymFetchError
     ├── ManifestError            the user's file; every problem at once
     │   ├── ManifestMissing      no file there
+    │   ├── ForeignManifest      found, not named, and another user's
     │   ├── StaleManifest        expired, or older than one seen before
     │   └── EditRefused          a change would break it; it is as it was
     ├── UnknownAsset             no such id; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
     ├── AssetMissing             offline, and the file is not there
-    ├── Refused                  what was asked for makes no sense, or would be dangerous
     ├── TransferError            the remote side
     │   ├── ConnectFailed        no connection: name, route, refusal, time-out
     │   │   └── CertificateRejected   TLS says this is not the host we asked for: final
@@ -33,7 +33,8 @@
     │   ├── UnsafePath
     │   └── Locked               another process holds the asset past the wait
     ├── MirrorsExhausted         every origin failed; each one's reason
-    └── SyncFailed               what a sync raises at its end: a group of each asset's error
+    ├── SyncFailed               what a sync raises at its end: a group of each asset's error
+    └── RepositoryError          a git repository, or what was asked of it, does not allow this
 
 Rules: an error keeps what it was made from, as attributes and in ``args``, and builds its text in `__str__`: what
 happened, to which asset and address, and what to do next. So it can be copied and pickled, and comes whole out of a
@@ -114,6 +115,21 @@ class ManifestMissing(ManifestError):
         return f"no manifest: there is no {self.source}. {advice}"
 
 
+class ForeignManifest(ManifestError):
+    """The manifest was found, not named, and belongs to another user. ``owner`` says to whom."""
+
+    def __init__(self, source: str, owner: str) -> None:
+        super().__init__(source, [Problem("file", "", f"belongs to {owner}")])
+        self.owner = owner
+        self.args = (source, owner)
+
+    def __str__(self) -> str:
+        return (
+            f"the manifest {self.source} belongs to {self.owner}, who may not be trusted to say what is fetched. "
+            f"If you trust it, name it: --config {self.source}"
+        )
+
+
 class StaleManifest(ManifestError):
     """The manifest has expired, or is older than the one that was used before. ``why`` says which."""
 
@@ -171,10 +187,6 @@ class AssetMissing(GrymFetchError):
 
     def __str__(self) -> str:
         return f"{self.asset_id}: {self.reason}"
-
-
-class Refused(GrymFetchError):
-    """What was asked for makes no sense or would be dangerous. Wrong usage: nothing was changed."""
 
 
 class TransferError(GrymFetchError):
@@ -414,3 +426,7 @@ def _count(failures: Collection[object]) -> str:
 def _naming(asset: str, error: GrymFetchError) -> str:
     text = str(error)
     return text if error.asset_id == asset else f"{asset}: {text}"
+
+
+class RepositoryError(GrymFetchError):
+    """A repository does not allow what was asked for, or it makes no sense there. Nothing was changed."""

@@ -60,10 +60,11 @@ class AssetPlanned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetReused(Event):
-    """A valid file was already there."""
+    """A file was already there and is right, or ``unverified``, as far as an unpinned asset can be."""
 
     type: ClassVar[str] = "asset_reused"
     path: str
+    unverified: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,10 +152,14 @@ class AssetWaiting(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
-    """A sync ended. Counts of assets; ``downloaded_bytes`` over the network in this run."""
+    """A sync ended. Counts of assets; ``downloaded_bytes`` over the network in this run.
+
+    ``verified`` and ``unverified`` were fetched, the latter without a checksum to verify them with.
+    """
 
     type: ClassVar[str] = "run_finished"
     verified: int
+    unverified: int = 0
     reused: int
     failed: int
     downloaded_bytes: int

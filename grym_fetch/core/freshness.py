@@ -20,12 +20,13 @@ _VERSION = re.compile(r"v?\d{1,20}(\.\d{1,20}){0,7}", re.ASCII)
 
 def parse_expiry(text: str) -> float:
     """Return the moment that an RFC 3339 time names, in seconds since the epoch. Raises `ValueError`."""
-    from datetime import datetime  # most manifests have no such time
+    from datetime import UTC, datetime  # most manifests have no such time
 
     try:
         if not _TIME.fullmatch(text):
             raise ValueError
-        return datetime.fromisoformat(text.upper()).timestamp()
+        # In UTC, as it will be shown: the zone may lead out of the years that there are.
+        return datetime.fromisoformat(text.upper()).astimezone(UTC).timestamp()
     except (ValueError, OverflowError):
         raise ValueError(f"is no such time; allowed: {EXPIRY_RULE}") from None
 

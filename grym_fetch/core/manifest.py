@@ -33,8 +33,8 @@ class StandIn:
 class Asset:
     """One entry of the manifest. ``size`` in bytes, None if not known; ``checksum`` None if unpinned.
 
-    ``local_path`` is relative to the assets folder. ``extract``: it is an archive that is unpacked next to itself.
-    ``extra`` holds the keys of the entry that have no meaning here.
+    ``name`` is the id unless given. ``local_path`` is relative to the assets folder. ``extract``: it is an archive that
+    is unpacked next to itself. ``extra`` holds the keys of the entry that have no meaning here.
     """
 
     id: str
@@ -53,6 +53,10 @@ class Asset:
     extract: bool = False
     extra: Mapping[str, object] = field(default_factory=dict, hash=False)
     is_stand_in: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.id)
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """``assets.json`` as text that is edited in place, so that what a person wrote stays as it was written.
 
-Rules: an edit replaces the characters of what it changes and no other. What is new is written as its neighbours are:
-their indent, line ends, spaces after commas and colons, lists on one line or on several, and escapes for what is not
-ASCII only where the file has nothing but ASCII. The text must be that of a good manifest (`parse_manifest`); whether
-it is one after the edit is for the caller to find out.
+Rules: an edit replaces the characters of what it changes and no others. New text follows its neighbours: their indent,
+line ends, spaces after commas and colons, and lists on one line or several. It is escaped only if the file is all
+ASCII. The text must be that of a good manifest (`parse_manifest`); the caller checks whether it still is one after the
+edit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self
 
-from grym_fetch.core.manifest import Asset, StandIn
+from grym_fetch.core.manifest import Asset
+from grym_fetch.core.manifest_schema import ASSET
 
 _BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -35,7 +36,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """A list or an object: from its opening bracket to behind its closing one."""
+    """A list or an object, from its opening bracket to just after its closing one."""
 
     start: int
     stop: int
@@ -90,7 +91,7 @@ class ManifestText:
 
     def add(self, asset: Asset) -> Self:
         """Append an entry to the assets."""
-        entry = entry_of(asset)
+        entry = ASSET.write(asset)
         group = self._assets()
         if group.parts:
             last = group.parts[-1]
@@ -105,11 +106,11 @@ class ManifestText:
         return self._spliced(group.start, group.stop, style.newline.join(lines))
 
     def set(self, index: int, values: Mapping[str, object], *, stand_in: bool = False) -> Self:
-        """Set keys of the entry at ``index``, or of its stand-in. A key that is not there yet comes last."""
+        """Set keys of the entry at ``index``, or of its stand-in. A new key is added at the end."""
         return self.set_all([Setting(index, values, stand_in)])
 
     def set_all(self, settings: Iterable[Setting]) -> Self:
-        """`set` for many entries at once, which takes hardly longer than for one."""
+        """`set` many entries at once, which takes hardly longer than setting one."""
         entries = self._assets().parts
         result = self
         # From the end, so that the places of those before stay what they are.
@@ -133,7 +134,7 @@ class ManifestText:
         return result.text
 
     def remove(self, index: int) -> Self:
-        """Take the entry at ``index`` out, with the comma that joins it to its neighbour."""
+        """Remove the entry at ``index``, and the comma that joins it to its neighbour."""
         group = self._assets()
         parts = group.parts
         if len(parts) == 1:
@@ -143,7 +144,7 @@ class ManifestText:
         return self._spliced(parts[index].begin, parts[index + 1].begin, "")
 
     def touch(self, now: float, *, insert: bool = False) -> Self:
-        """Set ``updated`` to ``now`` (seconds since the epoch). Where there is no such key, only with ``insert``."""
+        """Set ``updated`` to ``now`` (seconds since the epoch). If the key is missing, add it only with ``insert``."""
         top = self._top()
         there = top.find("updated")
         if there is None and not insert:
@@ -213,7 +214,7 @@ class ManifestText:
         return replace(self, text=self.text[:start] + text + self.text[stop:])
 
     def _with_member(self, group: _Group, key: str, value: object, before: _Part | None) -> Self:
-        """Set a member; a new one comes behind the member ``before``, or first."""
+        """Set a member. A new one is added after the member ``before``, or first if that is None."""
         if (there := group.find(key)) is not None:
             return self._spliced(there.start, there.stop, self._json(value))
         first = group.parts[0]
@@ -247,7 +248,7 @@ class ManifestText:
         return text.replace("\n", style.newline + (style.inner or ""))
 
     def _is_flat(self, key: str) -> bool:
-        """Whether lists under this key stand on one line here; where it has none, whether other lists do."""
+        """Whether lists under this key are on one line here; if it has none, whether other lists are."""
         others = True
         for name, text in self._lists():
             if name == key:
@@ -256,50 +257,13 @@ class ManifestText:
         return others
 
     def _lists(self) -> Iterator[tuple[str, str]]:
-        """Every list of the entries that is not empty, the last entry's first: its key and its text."""
-        for entry in self._assets().parts[: -_SAMPLE - 1 : -1]:
+        """The key and the text of each list that is not empty, starting from the last entry."""
+        for entry in self._assets().parts[: -_SAMPLED_ENTRIES - 1 : -1]:
             for part in self._group(entry.start).parts:
                 text = self.text[part.start : part.stop]
                 if text.startswith("[") and text[1:-1].strip():
                     yield part.key, text
 
 
-_SAMPLE = 50
-"""How many entries are looked at to learn how lists are written."""
-
-
-def entry_of(asset: Asset) -> dict[str, object]:
-    """Return the asset as an entry of the file, in the order of the format, with its unknown keys last."""
-    entry: dict[str, object] = {"id": asset.id}
-    if asset.name and asset.name != asset.id:
-        entry["name"] = asset.name
-    if asset.description:
-        entry["description"] = asset.description
-    entry |= {
-        "url": asset.url,
-        "fallbackUrls": list(asset.fallback_urls),
-        "localPath": asset.local_path,
-        "checksum": asset.checksum.bare if asset.checksum is not None else None,
-        "size": asset.size,
-    }
-    if asset.version is not None:
-        entry["version"] = asset.version
-    entry |= {"required": asset.required, "tags": list(asset.tags)}
-    if asset.extract:
-        entry["extract"] = True
-    if asset.metadata:
-        entry["metadata"] = dict(asset.metadata)
-    if asset.minimal is not None:
-        entry["minimal"] = _stand_in(asset.minimal)
-    return entry | dict(asset.extra)
-
-
-def _stand_in(minimal: StandIn) -> dict[str, object]:
-    entry: dict[str, object] = {
-        "url": minimal.url,
-        "checksum": minimal.checksum.bare if minimal.checksum is not None else None,
-        "size": minimal.size,
-    }
-    if minimal.fallback_urls:
-        entry["fallbackUrls"] = list(minimal.fallback_urls)
-    return entry | dict(minimal.extra)
+_SAMPLED_ENTRIES = 50
+"""How many of the last entries show how lists are written."""

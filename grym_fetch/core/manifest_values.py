@@ -1,7 +1,7 @@
-"""Single values of a manifest: addresses, ids and labels, and how long they may be.
+"""Checks of single values in a manifest: addresses, ids and labels, and how long they may be.
 
-Rules: a check returns its text or raises `ValueError`, whose message says what is wrong and what is allowed, and never
-repeats an address: it may hold a secret. Imports nothing heavy, since every run reads a manifest.
+Rules: a check returns its text or raises `ValueError`. The message says what is wrong and what is allowed. It never
+repeats an address, which may hold a secret.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from urllib.parse import urlsplit
 
 from grym_fetch.core.text import UNSAFE_CATEGORIES, safe_text
 
-MAX_ID_LENGTH = 200
-MAX_SIZE = 2**63 - 1
-"""Largest file in bytes: what an ``off_t`` holds."""
-MAX_URL_LENGTH = 8192
-"""Longest address in characters: more than any signed address, and what servers commonly take."""
+MAX_ID_CHARACTERS = 200
+MAX_SIZE_BYTES = 2**63 - 1
+"""The largest file: what an ``off_t`` holds."""
+MAX_URL_CHARACTERS = 8192
+"""The longest address: longer than any signed one, and about what servers accept."""
 MAX_FALLBACK_URLS = 100
 
 URL_RULE = "an http:// or https:// address"
-ID_RULE = f"a string of 1 to {MAX_ID_LENGTH} characters"
+ID_RULE = f"a string of 1 to {MAX_ID_CHARACTERS} characters"
 LABEL_RULE = "a string that is not empty"
 
 _NOT_IN_URLS = frozenset({*UNSAFE_CATEGORIES, "Zs"})
-# What nearly every id and address looks like; whatever else is read part by part.
-_COMMON_ID = re.compile(rf"[\w.][\w.-]{{0,{MAX_ID_LENGTH - 1}}}", re.ASCII)
+# What nearly every id and address looks like; all others are checked part by part.
+_COMMON_ID = re.compile(rf"[\w.][\w.-]{{0,{MAX_ID_CHARACTERS - 1}}}", re.ASCII)
 _COMMON_URL = re.compile(r"https?://[a-z0-9]++(?:[.-][a-z0-9]++)*+(?::[1-9][0-9]{0,3})?+(?P<rest>[/?#][!-\[\]-~]*+)?+")
 _PLAIN_URL = re.compile(r"[!-\[\]-~]*")  # printable ASCII but space and backslash
 _USERINFO = re.compile(r"[\w.~!$&'()*+,;=:%-]*", re.ASCII)  # RFC 3986, section 3.2.1
@@ -36,14 +36,14 @@ _HOST_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECA
 def check_url(text: str) -> str:
     """Return ``text`` if it is an address that every parser reads in the same way.
 
-    Whatever parsers are known to disagree on (spaces, controls, backslashes, two @, escapes in the host) is
-    refused, so that the host that was checked is the host that is asked.
+    Whatever parsers are known to disagree on (spaces, control characters, backslashes, a second @, escapes in the host)
+    is refused, so that the host that was checked is the host that is asked.
 
     Raises:
         ValueError: it is not; the message says why.
     """
-    if len(text) > MAX_URL_LENGTH:
-        raise ValueError(f"is {len(text)} characters long; at most {MAX_URL_LENGTH} are allowed")
+    if len(text) > MAX_URL_CHARACTERS:
+        raise ValueError(f"is {len(text)} characters long; at most {MAX_URL_CHARACTERS} are allowed")
     common = _COMMON_URL.fullmatch(text)
     if common and (common.start("rest") if common["rest"] else len(text)) <= 63:
         return text
@@ -54,7 +54,7 @@ def check_url(text: str) -> str:
         port = parts.port
     except ValueError as error:
         if "port" in str(error).lower():
-            raise ValueError("has a port that is no number from 1 to 65535") from None
+            raise ValueError("has a port that is not a number from 1 to 65535") from None
         raise ValueError("has a host that cannot be read") from None
     if parts.scheme not in ("http", "https"):
         scheme = f"starts with {parts.scheme}:" if parts.scheme else "has no scheme"
@@ -62,7 +62,7 @@ def check_url(text: str) -> str:
     if not parts.hostname:
         raise ValueError(f"has no host; allowed: {URL_RULE}")
     if port == 0:
-        raise ValueError("has a port that is no number from 1 to 65535")
+        raise ValueError("has a port that is not a number from 1 to 65535")
     userinfo, _, place = parts.netloc.rpartition("@")
     if not _USERINFO.fullmatch(userinfo):
         raise ValueError("has characters before the host that must be percent-encoded there (a second @, a bracket)")
@@ -84,7 +84,7 @@ def _check_host(host: str, *, is_literal: bool) -> None:
         try:
             ipaddress.IPv6Address(host)
         except ValueError:
-            raise ValueError("has brackets around a host that is no IPv6 address") from None
+            raise ValueError("has brackets around a host that is not an IPv6 address") from None
         return
     # A name is at most 253 characters (RFC 1035); the limit also bounds the IDNA codec, which is quadratic.
     if len(host) > 253:
@@ -92,13 +92,13 @@ def _check_host(host: str, *, is_literal: bool) -> None:
     try:
         name = host if host.isascii() else host.encode("idna").decode("ascii")
     except UnicodeError:
-        raise ValueError("has a host that is no valid international name") from None
+        raise ValueError("has a host that is not a valid international name") from None
     if not all(_HOST_LABEL.fullmatch(label) for label in name.removesuffix(".").split(".")):
-        raise ValueError("has a host that is no valid name (letters, digits, - and _ in parts joined by dots)")
+        raise ValueError("has a host that is not a valid name (letters, digits, - and _ in parts joined by dots)")
 
 
 def check_id(text: str) -> str:
-    """Return ``text`` if it can be an asset's id: something to type on a command line and to read in a log.
+    """Return ``text`` if it can be an asset's id, which people type on a command line and read in a log.
 
     Raises:
         ValueError: it cannot; the message says why.
@@ -107,8 +107,8 @@ def check_id(text: str) -> str:
         return text
     if not text:
         raise ValueError(f"is empty; allowed: {ID_RULE}")
-    if len(text) > MAX_ID_LENGTH:
-        raise ValueError(f"is {len(text)} characters long; at most {MAX_ID_LENGTH} are allowed")
+    if len(text) > MAX_ID_CHARACTERS:
+        raise ValueError(f"is {len(text)} characters long; at most {MAX_ID_CHARACTERS} are allowed")
     check_label(text)
     if text != text.strip():
         raise ValueError("begins or ends with white space")
@@ -120,7 +120,7 @@ def check_id(text: str) -> str:
 
 
 def check_label(text: str) -> str:
-    """Return ``text`` if it can be shown: not empty, and nothing in it that is invisible.
+    """Return ``text`` if it can be shown: it is not empty, and nothing in it is invisible.
 
     Raises:
         ValueError: it cannot; the message says why.

@@ -17,6 +17,9 @@ from yarl import URL
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
+    BadResponse,
+    BadStatus,
+    ConnectionLost,
     GrymFetchError,
     IntegrityError,
     LengthMismatch,
@@ -24,7 +27,7 @@ from grym_fetch.core.errors import (
     Stalled,
     TransferError,
 )
-from grym_fetch.core.http import NO_VALIDATOR, Validator
+from grym_fetch.core.http import NO_VALIDATOR, Validator, may_be_for_the_range
 from grym_fetch.core.policy import Decision, GiveUp, Leave, Retry, RetryPolicy, next_step
 from grym_fetch.core.segments import MIB
 from grym_fetch.core.text import redact_url
@@ -50,6 +53,8 @@ class Origin:
     """Where its redirects led; asked directly until it expires or fails."""
     target_is_own: bool = field(default=True, init=False)
     """Whether every hop on the way there was at this origin itself: then its credentials go along."""
+    target_cookie: str = field(default="", init=False, repr=False)
+    """The ``Cookie`` field that goes there, as the redirects on the way have set it."""
     server: str = field(default="", init=False)
     """Stands for the server that answered last, at the end of the redirects."""
     is_mixed: bool = field(default=False, init=False)
@@ -62,8 +67,12 @@ class Origin:
     """Whether it is not asked again in this run."""
     changes: int = field(default=0, init=False)
     """How often its content changed while we fetched."""
+    past_caches: bool = field(default=False, init=False)
+    """Whether it is asked so that no cache on the way answers for it."""
     has_sent_page: bool = field(default=False, init=False)
     """Whether it sent a web page: the likely reason for a wrong checksum."""
+    encoding: str | None = field(default=None, init=False)
+    """What it labelled its content to be encoded with: the next likely reason."""
     digest: Checksum | None = field(default=None, init=False)
     """The digest of its whole content, where that is known and wrong."""
     rate: float | None = field(default=None, init=False)
@@ -72,6 +81,10 @@ class Origin:
     """Whether it was left because it crawled. That happens to each once: then the line is slow, or all of them are."""
     wait: float = field(default=0.0, init=False)
     """Seconds from a request to the first byte, at the recent worst."""
+    has_given: bool = field(default=False, init=False)
+    """Whether bytes that were missing came from here in this run."""
+    _away_since: float | None = field(default=None, init=False, repr=False)
+    """When it first failed since it last made progress."""
     _progress: int = field(default=0, init=False, repr=False)
     _range_faults: int = field(default=0, init=False, repr=False)
     _failed_at: float = field(default=float("-inf"), init=False, repr=False)
@@ -94,11 +107,28 @@ class Origin:
         """Whether its content changed so often that its validators mean nothing."""
         return self.changes >= MAX_CHANGES
 
+    def may_serve_the_whole(self, error: GrymFetchError) -> bool:
+        """Whether this failure of a range, the first of which never came, leaves hope for a request without one."""
+        if isinstance(error, BadStatus):
+            return self.ranges is None and may_be_for_the_range(error.status)
+        return self.ranges is None and isinstance(error, ConnectionLost | Stalled | BadResponse)
+
+    def may_be_cached(self, error: GrymFetchError) -> bool:
+        """Whether the wrong content may be an old one that a cache on the way holds."""
+        return isinstance(error, IntegrityError) and not (self.past_caches or self.has_sent_page)
+
+    def patience_left(self, now: float, patience: float) -> float:
+        """For how many seconds more it is waited for: so long as ``patience``, if it has served bytes in this run."""
+        if not self.has_given:
+            return 0.0
+        return patience if self._away_since is None else max(0.0, self._away_since + patience - now)
+
     # -- what happened: where it leads, and what it serves ----------------------------------------------------------
 
-    def resolved(self, target: URL | None, *, is_own: bool) -> None:
+    def resolved(self, target: URL | None, *, is_own: bool, cookie: str = "") -> None:
         """Its redirects ended at ``target``; None where it answered itself."""
         self.target = target
+        self.target_cookie = cookie
         self.target_is_own = is_own
 
     def lost_target(self, target: URL) -> None:
@@ -140,6 +170,10 @@ class Origin:
         """It sent a web page."""
         self.has_sent_page = True
 
+    def sent_encoded(self, encoding: str) -> None:
+        """It sent content under the label of an encoding."""
+        self.encoding = encoding
+
     def stated(self, digest: Checksum) -> None:
         """It said itself that its whole content has this digest, which is not the right one."""
         self.digest = digest
@@ -149,9 +183,11 @@ class Origin:
     def progressed(self, count: int) -> None:
         """So many bytes that were missing came from here."""
         self._progress += count
+        self.has_given = self.has_given or count > 0
         if self._progress >= PROGRESS_BYTES:
             self._progress = 0
             self.failures = 0
+            self._away_since = None
 
     def waited(self, seconds: float) -> None:
         """A first byte took this long, or takes at least so long."""
@@ -176,6 +212,7 @@ class Origin:
         if self.is_out or began < self._failed_at:
             return False
         self._failed_at = now
+        self._away_since = now if self._away_since is None else self._away_since
         self.failures += 1
         self.target = None  # the next chain may end at a server that works
         return True
@@ -198,6 +235,19 @@ class Origin:
         """All that it gave is given up and asked for once more, in the hope that one server sends it."""
         self.is_mixed = False
 
+    def passes_caches(self) -> None:
+        """From now on no cache may answer for it. What the cache said of the content may not be true of it."""
+        self.past_caches = True
+        self.validator = NO_VALIDATOR
+
+    def doubted(self) -> None:
+        """Its ranges gave wrong content: it is asked once more, for everything in one response and past all caches."""
+        self.ranges = False
+        self.is_out = False
+        self.is_mixed = False
+        self.passes_caches()
+        self.recalled()
+
     def recalled(self) -> None:
         """It is wanted now, whatever delay it had."""
         self.ready_at = float("-inf")
@@ -217,6 +267,10 @@ class Origins:
     def usable(self) -> list[Origin]:
         """Those that may still be asked in this run."""
         return [origin for origin in self.all if not origin.is_out]
+
+    def is_replaceable(self, origin: Origin, now: float) -> bool:
+        """Whether another one could be asked now instead."""
+        return any(other is not origin and other.ready_at <= now for other in self.usable)
 
     def to_ask(self, now: float, at_work: Mapping[Origin, int]) -> list[Origin]:
         """Where the next request may go, the best first. ``at_work``: how many connections each has."""
@@ -272,15 +326,33 @@ class Origins:
         now: float,
         policy: RetryPolicy,
         jitter: float,
+        had_begun: bool = False,
     ) -> Decision | None:
-        """Note a failure and decide what follows. None if its outage was counted already."""
+        """Note a failure and decide what follows. None if its outage was counted already.
+
+        ``had_begun``: bytes of the content had come. Who sends some and breaks off is not away: it is not waited for.
+        """
         if not origin.failed(error, began=began, now=now):
             return None
-        alternatives = any(other is not origin and other.ready_at <= now for other in self.usable)
-        decision = next_step(error, failures=origin.failures, alternatives=alternatives, policy=policy, jitter=jitter)
+        alternatives = self.is_replaceable(origin, now)
+        decision = next_step(
+            error,
+            failures=origin.failures,
+            alternatives=alternatives,
+            policy=policy,
+            jitter=jitter,
+            patience=0.0 if had_begun or not policy.retries else origin.patience_left(now, policy.patience),
+            is_last=self.usable == [origin],
+        )
         match decision:
             case Retry(delay=delay) | Leave(delay=delay):
                 origin.postponed(now + delay)
+            case GiveUp() if origin.may_serve_the_whole(error):
+                origin.lost_ranges()
+                return Retry(origin.failures, 0.0)
+            case GiveUp() if len(self.usable) == 1 and origin.may_be_cached(error):
+                origin.passes_caches()
+                return Retry(origin.failures, 0.0)
             case GiveUp():
                 origin.given_up()
         return decision

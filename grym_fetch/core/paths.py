@@ -37,6 +37,9 @@ _ENCODED = re.compile(r"%(?:2f|5c|00)", re.IGNORECASE)
 _ENCODED_DOT = re.compile(r"%2e", re.IGNORECASE)
 # Win32 "Naming Files, Paths, and Namespaces": these are devices in every folder, with any extension.
 _DEVICE = re.compile(r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9¹²³]) *(?:\.|$)", re.IGNORECASE)
+# What git refuses on every system (path.c, is_ntfs_dotgit and is_hfs_dotgit): .git in any case, and the short names
+# that NTFS may give to it. Endings that Windows cuts off, streams and invisible characters are refused in any name.
+_GIT = re.compile(r"\.git|git~[0-9]+")
 
 
 class Collision(NamedTuple):
@@ -96,6 +99,8 @@ def _check_segment(segment: str) -> None:
         raise ValueError(f"has the part {segment}; write the path without . and .. parts")
     if segment[-1] in ". ":
         raise ValueError(f"has a part that ends in a dot or a space ({segment!r}), which Windows cuts off")
+    if _GIT.fullmatch(collision_key(unicodedata.normalize("NFKC", segment))):
+        raise ValueError(f"has the part {segment}, which git takes for its own folder on some system")
     if _DEVICE.match(segment):
         raise ValueError(f"has the part {segment}, which is a device on Windows; choose another name")
     if found := _ENCODED.search(segment):

@@ -1,7 +1,8 @@
-"""What a transfer needs of the world, as Protocols. Who serves them is known where the parts are put together only.
+"""What a transfer needs of the world, as Protocols. Only where the parts are put together is it known who serves them.
 
-Rules: every method may raise only errors of `grym_fetch.core.errors`, or `asyncio.CancelledError`. Blocking work is
+Rules: every method raises only errors of `grym_fetch.core.errors`, or `asyncio.CancelledError`. Blocking work is
 done off the event loop. A cancelled call has ended its work on the disk before it raises.
+`Transport` and what it makes are public, in `grym_fetch.transport`.
 """
 
 from __future__ import annotations
@@ -33,41 +34,57 @@ class Clock(Protocol):
 
 
 class Response(Protocol):
-    """An open response. Its body is read once, in order."""
+    """A response whose head has arrived. Its body is read once, from its beginning."""
 
     @property
     def head(self) -> ResponseHead:
-        """Status and fields."""
+        """Status and header fields."""
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill the front of ``buffer`` with what has come of the body, waiting for at least one byte; 0 at its end."""
+        """Wait for at least one byte of the body and put what has come at the front of ``buffer``.
+
+        Returns how many bytes that were, 0 at the end of the body. A body that breaks off is an error, not an end. The
+        buffer is used again by others: it must not be kept.
+        """
 
     def close(self) -> None:
-        """Be done with it. The connection is kept only if the body was read to its end."""
+        """Let go of the response, whether or not its body was read. Called once, before the next `Connection.get`."""
 
 
 class Connection(Protocol):
-    """One place for a connection: at most one socket is open for it at any time."""
+    """A place for one connection: it holds at most one socket at any time, and serves one request after another."""
 
     @property
     def host(self) -> str:
-        """Host and port that the open socket leads to, empty if none is open."""
+        """Host and port of the open socket, as in a URL; empty if there is none.
+
+        Whoever asks this host next gets this connection. Where keeping a connection gains nothing, empty is right.
+        """
 
     async def get(self, url: str, fields: Mapping[str, str]) -> Response:
-        """Send one GET, follow nothing. An open socket to another host is closed first."""
+        """Send a GET with these header fields and wait for the head of the response.
+
+        A redirect is a response like any other: it is not followed here. ``fields`` may hold a ``Range`` and
+        credentials for this host alone. An open socket to another host is closed first.
+        """
 
     async def aclose(self) -> None:
-        """Close the socket."""
+        """Close the socket, if one is open. `get` may open one again."""
 
 
 class Transport(Protocol):
-    """Makes connections."""
+    """A way to the network: how bytes are got from an address.
+
+    Its methods, and those of its connections and responses, are called in one event loop. They raise only errors of
+    `grym_fetch.errors`, such as `ConnectFailed`, `ConnectionLost` or `Stalled`, and `asyncio.CancelledError`. Time-outs
+    and the refusal of addresses are their business.
+    """
 
     def connection(self) -> Connection:
-        """Return a new place for a connection; nothing is opened yet."""
+        """Return a new place for a connection. Called ``parallel`` times; nothing is opened yet."""
 
     async def aclose(self) -> None:
-        """Release what the connections share."""
+        """Release what the connections share; each of them was closed before."""
 
 
 Use = Callable[[memoryview], object]
@@ -117,3 +134,14 @@ class Threads(Protocol):
 
     async def compute(self, function: Callable[..., T], *args: object) -> T:
         """Call ``function(*args)`` off the event loop."""
+
+
+class ThreadPool(Threads, Protocol):
+    """Threads that somebody owns, and ends."""
+
+    def close(self) -> None:
+        """End the threads once what they do now is done; what has not begun is dropped."""
+
+
+ThreadPools = Callable[[str, int], ThreadPool]
+"""Makes threads: so many, with this name."""

@@ -7,12 +7,14 @@ entry that it needs: who looks for a content asks for less than who brings a fil
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.paths import check_local_path, collision_key
+from grym_fetch.core.paths import check_local_path
+from grym_fetch.disk.folders import open_regular
 
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 
@@ -37,7 +39,7 @@ class MovedFile:
             raise ValueError("size is not a number of bytes")
         storage_path, checksum = parse_storage(fields)
         return cls(
-            original_path=check_original_path(_text(fields, "originalPath")),
+            original_path=check_local_path(_text(fields, "originalPath")),
             storage_path=storage_path,
             size=size,
             checksum=checksum,
@@ -63,21 +65,13 @@ def parse_storage(entry: object) -> tuple[str, Checksum]:
     return check_local_path(_text(fields, "storagePath")), Checksum.parse(_text(fields, "checksum"))
 
 
-def check_original_path(text: str) -> str:
-    """Return a path inside a repository if it is safe to write to. Raises `ValueError`."""
-    path = check_local_path(text)
-    if any(collision_key(part) == ".git" for part in path.split("/")):
-        raise ValueError("lies in .git")
-    return path
-
-
 def read_document(path: Path) -> tuple[dict[str, object], list[object]] | None:
     """Read the file: all of it, and its list of entries. None if there is no file.
 
     Raises `ValueError` for any other content, whose message says what is wrong, and ``OSError``.
     """
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(os.fspath(path)), "rb") as file:
             data = file.read(MAX_RECORD_BYTES + 1)
     except FileNotFoundError:
         return None

@@ -1,13 +1,17 @@
-"""Where a git repository begins: the folder that holds ``.git``, which is a file in a worktree or a submodule."""
+"""Where a git repository begins: the folder that holds ``.git``, which is a file in a worktree or a submodule.
+
+A dangling symlink of that name counts, too: what is wrong with it is for git to say.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
 def is_repository_root(folder: Path) -> bool:
     """Whether a git repository begins here."""
-    return (folder / ".git").exists()
+    return os.path.lexists(folder / ".git")
 
 
 def repository_root(folder: Path) -> Path | None:

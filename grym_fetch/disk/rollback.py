@@ -13,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from grym_fetch.core.checked_lines import decode_line, encode_line
+from grym_fetch.core.errors import StorageError
 from grym_fetch.core.freshness import version_number
-from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.disk.atomic import PRIVATE, replace_file
-from grym_fetch.disk.folders import open_state
+from grym_fetch.disk.state import StateFolder, read_state
 
 MAX_BYTES = 4096
 
@@ -28,33 +28,22 @@ class RollbackGuard:
         # Not the absolute path: a project that is moved or mounted elsewhere is still the same.
         name = os.path.relpath(manifest, assets_dir)
         key = hashlib.sha256(os.fsencode(name)).hexdigest()[:24]
-        self._state = assets_dir / STATE_FOLDER
+        self._state = StateFolder(assets_dir)
         self._name = f"manifest-version-{key}"
 
     def read(self) -> str | None:
         """Return the version, None if there is none that can be trusted."""
         try:
-            descriptor = os.open(
-                f"{self._state}/{self._name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            )
-        except OSError:
+            with self._state.opened() as folder:
+                data = read_state(folder, self._name, MAX_BYTES)
+        except (OSError, StorageError):
             return None
-        try:
-            data = os.read(descriptor, MAX_BYTES) if os.fstat(descriptor).st_uid == os.geteuid() else b""
-        except OSError:
-            return None
-        finally:
-            os.close(descriptor)
-        return decode_version(data)
+        return None if data is None else decode_version(data)
 
     def write(self, version: str | None) -> None:
         """Replace the version; None forgets it. Blocking: for a thread."""
-        with suppress(OSError):
-            folder = open_state(self._state)
-            try:
-                self._write(folder, version)
-            finally:
-                os.close(folder)
+        with suppress(OSError, StorageError), self._state.opened(create=True) as folder:
+            self._write(folder, version)
 
     def _write(self, folder: int, version: str | None) -> None:
         if version is None:

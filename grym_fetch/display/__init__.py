@@ -37,7 +37,7 @@ def choose_display(
 ) -> Display | None:
     """Return the display that suits ``stream``, None if ``quiet``. ``names`` maps an asset's id to its name.
 
-    ``TERM=dumb`` and a stream that is no terminal get plain lines: ``FORCE_COLOR`` is not about motion.
+    ``TERM=dumb`` and a stream that is not a terminal get plain lines: ``FORCE_COLOR`` is not about motion.
     """
     if quiet:
         return None

@@ -16,8 +16,9 @@ from grym_fetch.core.events import Event
 from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.display.model import DisplayModel
 
-FEW = 20
-"""So many files that were already there get a line each."""
+MAX_REUSED_LINES = 20
+"""Up to this many files that were already there get a line each; more are summed up."""
+_NOT_VERIFIED = "not verified: the manifest has no checksum"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -91,14 +92,15 @@ class Chronicle:
         self._verbose = verbose
         self._assets = 0
         self._reused: list[Line] = []
-        self._reused_count = 0
+        self._reused_count = self._reused_unverified = 0
 
     def lines(self, event: Event) -> Iterator[Line]:
         """Yield the lines that ``event`` leaves behind."""
         name = self._model.name(event.asset)
         match event:
             case events.RunStarted():
-                self._assets, self._reused, self._reused_count = event.assets, [], 0
+                self._assets = event.assets
+                self._reused, self._reused_count, self._reused_unverified = [], 0, 0
                 size = f", {format_size(event.bytes)}" if event.bytes else ""
                 text = f"{count_files(event.assets)}{size}"
                 yield Line(Mark.NEWS, "", text, text)
@@ -129,7 +131,8 @@ class Chronicle:
                 reason = _first(event.message.removeprefix(f"{event.asset}: ")) or safe_text(event.error)
                 yield Line(Mark.FAILED, name, reason, f"{name}: failed: {reason}")
             case events.AssetReused():
-                yield from self._already_there(_line(Mark.SAME, name, "already there"))
+                mark, warning = (Mark.UNVERIFIED, f", {_NOT_VERIFIED}") if event.unverified else (Mark.SAME, "")
+                yield from self._already_there(_line(mark, name, f"already there{warning}"))
             case events.RunFinished():
                 yield from self._held_back()
                 text = self._summary(event)
@@ -138,23 +141,26 @@ class Chronicle:
                 pass
 
     def _already_there(self, line: Line) -> Iterator[Line]:
-        if self._verbose or 0 < self._assets <= FEW:
+        if self._verbose or 0 < self._assets <= MAX_REUSED_LINES:
             yield line
             return
         self._reused_count += 1
-        if self._reused_count <= FEW:
+        self._reused_unverified += line.mark is Mark.UNVERIFIED
+        if self._reused_count <= MAX_REUSED_LINES:
             self._reused.append(line)
 
     def _held_back(self) -> Iterator[Line]:
-        if self._reused_count <= FEW:
+        if self._reused_count <= MAX_REUSED_LINES:
             yield from self._reused
         else:
-            text = f"{count_files(self._reused_count)} already there"
-            yield Line(Mark.SAME, "", text, text)
-        self._reused, self._reused_count = [], 0
+            unverified = f", {self._reused_unverified:,} of them not verified" if self._reused_unverified else ""
+            text = f"{count_files(self._reused_count)} already there{unverified}"
+            yield Line(Mark.UNVERIFIED if unverified else Mark.SAME, "", text, text)
+        self._reused, self._reused_count, self._reused_unverified = [], 0, 0
 
     def _summary(self, event: events.RunFinished) -> str:
-        parts = [f"{event.verified:,} verified, {event.reused:,} already there, {event.failed:,} failed"]
+        unverified = f", {event.unverified:,} fetched but not verified" if event.unverified else ""
+        parts = [f"{event.verified:,} verified{unverified}, {event.reused:,} already there, {event.failed:,} failed"]
         if event.downloaded_bytes:
             speed = f" ({format_rate(event.downloaded_bytes / event.seconds)})" if event.seconds > 0 else ""
             parts.append(f"{format_size(event.downloaded_bytes)} in {format_seconds(event.seconds)}{speed}")
@@ -169,7 +175,7 @@ def _verified(name: str, event: events.AssetVerified) -> Line:
     size, took = format_size(event.size), format_seconds(event.seconds)
     speed = format_rate(event.downloaded_bytes / event.seconds) if event.seconds > 0 and event.downloaded_bytes else ""
     mark = Mark.UNVERIFIED if event.unverified else Mark.DONE
-    warning = "not verified: the manifest has no checksum" if event.unverified else ""
+    warning = _NOT_VERIFIED if event.unverified else ""
     detail = "  ".join(part for part in (size, f"in {took}", speed, warning) if part)
     plain = f"{name}: {warning or 'verified'}, {size} in {took}{f' ({speed})' if speed else ''}"
     return Line(mark, name, detail, plain)

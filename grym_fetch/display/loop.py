@@ -1,4 +1,4 @@
-"""The loop between the bus and a view: it drains for ever, and draws now and then.
+"""The loop between the bus and a view: it drains all the time, and draws now and then.
 
 Rules: drawing happens in a thread of its own, so that a stopped terminal or a full pipe never stops the event
 loop nor the draining. There is never more than one drawing at a time, nor more than ten a second. What goes
@@ -18,14 +18,14 @@ from typing import Protocol
 from grym_fetch.core.events import Event
 from grym_fetch.runtime.waiting import shielded
 
-REDRAW_INTERVAL = 0.1
-"""Seconds between two drawings, at least."""
-IDLE_INTERVAL = 0.25
-"""Seconds until the next drawing where no event comes: countdowns and spinners move."""
-DRAIN_INTERVAL = 0.02
-"""Seconds between two drainings, at least: lets the bus conflate, and bounds the work of a busy run."""
-CLOSE_TIMEOUT = 1.0
-"""Seconds that a stopped terminal may delay the end."""
+REDRAW_INTERVAL_S = 0.1
+"""At least this long between two drawings."""
+IDLE_INTERVAL_S = 0.25
+"""Draw again after this long without an event: countdowns and spinners move."""
+DRAIN_INTERVAL_S = 0.02
+"""At least this long between two drainings: lets the bus conflate, and bounds the work of a busy run."""
+CLOSE_TIMEOUT_S = 1.0
+"""A stopped terminal delays the end by no more than this."""
 
 Drawing = Callable[[], None]
 Sleep = Callable[[float], Awaitable[None]]
@@ -112,17 +112,17 @@ class _Show:
         news = False
         try:
             while True:
-                due_at = drawn_at + (REDRAW_INTERVAL if news else IDLE_INTERVAL)
-                await self._first(waiting, seconds=max(due_at - self._clock(), DRAIN_INTERVAL))
+                due_at = drawn_at + (REDRAW_INTERVAL_S if news else IDLE_INTERVAL_S)
+                await self._first(waiting, seconds=max(due_at - self._clock(), DRAIN_INTERVAL_S))
                 if waiting.done():
                     if not waiting.result():
                         return
                     news = True
                     self._take()
-                    await self._sleep(DRAIN_INTERVAL)
+                    await self._sleep(DRAIN_INTERVAL_S)
                     waiting = asyncio.ensure_future(self._subscription.wait())
                 now = self._clock()
-                if now - drawn_at >= (REDRAW_INTERVAL if news else IDLE_INTERVAL) and self._start_drawing(now):
+                if now - drawn_at >= (REDRAW_INTERVAL_S if news else IDLE_INTERVAL_S) and self._start_drawing(now):
                     drawn_at, news = now, False
         finally:
             waiting.cancel()
@@ -168,7 +168,7 @@ class _Show:
 
     async def _drawing_ended(self) -> bool:
         if self._drawing is not None:
-            await self._first(self._drawing, seconds=CLOSE_TIMEOUT)
+            await self._first(self._drawing, seconds=CLOSE_TIMEOUT_S)
             if not self._drawing.done():
                 return False
             self._notice_failure()

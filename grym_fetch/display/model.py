@@ -18,11 +18,11 @@ from grym_fetch.core.events import Event
 from grym_fetch.core.progress import Meter
 from grym_fetch.core.text import safe_text
 
-STALLED_AFTER = 5.0
-"""Seconds without a byte after which a row says so."""
-_LONGEST = 200
-MOST_ROWS = 500
-"""Rows in a snapshot: more than any terminal is high."""
+STALLED_AFTER_S = 5.0
+"""How long a row is silent about a connection without data."""
+_MAX_NAME_CHARS = 200
+MAX_ROWS = 500
+"""In a snapshot: more than any terminal is high."""
 
 
 class Phase(Enum):
@@ -63,7 +63,7 @@ class Row:
     def stalled_for(self, now: float) -> float | None:
         """Seconds since the last byte when that is long, else None."""
         silence = now - self.moved_at
-        return silence if self.phase in _FLOWING and silence >= STALLED_AFTER else None
+        return silence if self.phase in _FLOWING and silence >= STALLED_AFTER_S else None
 
     def rate_at(self, now: float) -> float:
         """Bytes per second; 0 where nothing flows."""
@@ -82,6 +82,7 @@ class Totals:
 
     assets: int
     verified: int
+    unverified: int
     reused: int
     failed: int
     bytes: int
@@ -92,7 +93,7 @@ class Totals:
 
     @property
     def finished(self) -> int:
-        return self.verified + self.reused
+        return self.verified + self.unverified + self.reused
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,21 +121,21 @@ class DisplayModel:
         self._ended: set[str] = set()
         self._assets = 0
         self._expected_bytes = 0
-        self._verified = self._reused = self._failed = 0
+        self._verified = self._unverified = self._reused = self._failed = 0
         self._bytes = self._total = self._sizeless = self._resumed = 0
         self._longest_name = 0
         self._mirrors = False
         self._meter: Meter | None = None
         self.saved_bytes = 0
-        """Bytes that resuming has saved from being fetched again, over all verified assets."""
+        """Bytes that resuming has saved from being fetched again, over all assets that were fetched."""
 
     def name(self, asset: str | None) -> str:
         """Return the asset's name as it may be shown."""
         # Variation selectors change a character's width in some terminals only.
         shown = self._names.get(asset or "", asset or "").replace("\ufe0f", "").replace("\ufe0e", "")
-        if len(shown) > _LONGEST:
-            shown = f"{shown[: _LONGEST // 2]}…{shown[1 - _LONGEST // 2 :]}"
-        return safe_text(shown, limit=_LONGEST) or "(no name)"
+        if len(shown) > _MAX_NAME_CHARS:
+            shown = f"{shown[: _MAX_NAME_CHARS // 2]}…{shown[1 - _MAX_NAME_CHARS // 2 :]}"
+        return safe_text(shown, limit=_MAX_NAME_CHARS) or "(no name)"
 
     def row(self, asset: str) -> Row | None:
         """Return the asset's row while it is under way."""
@@ -148,7 +149,9 @@ class DisplayModel:
                 self._assets, self._expected_bytes = event.assets, event.bytes
                 self._meter = Meter(now=now)
             case events.AssetVerified():
-                self._verified += self._end(event.asset, size=event.size, downloaded=event.downloaded_bytes)
+                is_first_end = self._end(event.asset, size=event.size, downloaded=event.downloaded_bytes)
+                self._verified += is_first_end and not event.unverified
+                self._unverified += is_first_end and bool(event.unverified)
             case events.AssetFailed():
                 self._failed += self._end(event.asset, size=None)
             case events.AssetReused():
@@ -160,12 +163,12 @@ class DisplayModel:
             case _:
                 pass
 
-    def snapshot(self, now: float, most_rows: int = MOST_ROWS) -> Snapshot:
+    def snapshot(self, now: float, max_rows: int = MAX_ROWS) -> Snapshot:
         """Return the state at ``now`` as values."""
-        rows = tuple(islice(chain(self._working.values(), self._queued.values()), most_rows))
+        rows = tuple(islice(chain(self._working.values(), self._queued.values()), max_rows))
         return Snapshot(
             rows=rows,
-            working=min(len(self._working), most_rows),
+            working=min(len(self._working), max_rows),
             under_way=len(self._working) + len(self._queued),
             longest_name=self._longest_name,
             mirrors=self._mirrors,
@@ -186,6 +189,7 @@ class DisplayModel:
         return Totals(
             assets=max(self._assets, seen),
             verified=self._verified,
+            unverified=self._unverified,
             reused=self._reused,
             failed=self._failed,
             bytes=self._bytes,

@@ -1,7 +1,7 @@
-"""The display where stderr is no terminal: plain lines without escape codes. And the stream of both displays.
+"""The display where stderr is not a terminal: plain lines without escape codes. And the stream of both displays.
 
-Rules: one line a change of state, nothing for progress. What cannot be written is given up,
-never waited for by the run.
+Rules: one line per change of state, nothing for progress. What cannot be written is dropped; the run never waits
+for it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.display.lines import Chronicle, Line, Mark
 from grym_fetch.display.model import DisplayModel
 
-MOST_PENDING = 5_000
-"""Lines kept for a stream that does not take them; the oldest go first."""
+MAX_PENDING_LINES = 5_000
+"""Kept for a stream that does not take them; the oldest are dropped first."""
 _TYPOGRAPHIC = str.maketrans({"·": "-", "…": "..."})
 
 
@@ -51,7 +51,7 @@ class DirectStream:
     """A stream's file descriptor, written to without a buffer.
 
     A thread that is stuck writing to a buffered `sys.stderr` holds its lock, and the interpreter then aborts
-    when it flushes at exit. Here is no lock to hold. A stream without a descriptor is written to as it is.
+    when it flushes at exit. Here there is no lock to hold. A stream without a descriptor is written to as it is.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -94,7 +94,7 @@ class PendingLines:
     def add(self, line: Line) -> None:
         with self._lock:
             self._lines.append(line)
-            if len(self._lines) > MOST_PENDING:
+            if len(self._lines) > MAX_PENDING_LINES:
                 self._lines.popleft()
                 self._dropped += 1
 

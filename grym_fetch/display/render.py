@@ -15,15 +15,15 @@ from grym_fetch.display.lines import Line, Mark, format_clock, format_rate, form
 from grym_fetch.display.model import Phase, Row, Snapshot, Totals
 from grym_fetch.display.plain import to_ascii
 
-QUEUED_SHOWN = 5
-"""Queued assets that get a row; the others are counted."""
+MAX_QUEUED_ROWS = 5
+"""Further queued assets are only counted."""
 
-_NAME_LEAST, _NAME_MOST = 16, 48
-_BAR_LEAST, _BAR_MOST = 10, 40
-_PERCENT, _SIZE, _SPEED, _ETA, _NOTE = 4, 17, 10, 8, 13
+_MIN_NAME_CELLS, _MAX_NAME_CELLS = 16, 48
+_MIN_BAR_CELLS, _MAX_BAR_CELLS = 10, 40
+_PERCENT_CELLS, _SIZE_CELLS, _SPEED_CELLS, _ETA_CELLS, _NOTE_CELLS = 4, 17, 10, 8, 13
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ASCII_SPINNER = "|/-\\"
-_FRAMES_A_SECOND = 8
+_FRAMES_PER_S = 8
 
 _MARKS = {
     Mark.DONE: ("✓", "+", "green"),
@@ -51,31 +51,31 @@ class Layout:
 def layout(width: int, *, longest_name: int, mirrors: bool) -> Layout:
     """Return the columns that fit into ``width`` cells. ``mirrors``: some asset comes from a mirror."""
     free = width - 2
-    if free < _NAME_LEAST + 2 + _BAR_LEAST + 1 + _PERCENT:
+    if free < _MIN_NAME_CELLS + 2 + _MIN_BAR_CELLS + 1 + _PERCENT_CELLS:
         if free < 12:
             return Layout(name=max(0, free))
-        return Layout(name=free - 1 - _PERCENT, percent=_PERCENT)
-    free -= _NAME_LEAST + 2 + _BAR_LEAST + 1 + _PERCENT
+        return Layout(name=free - 1 - _PERCENT_CELLS, percent=_PERCENT_CELLS)
+    free -= _MIN_NAME_CELLS + 2 + _MIN_BAR_CELLS + 1 + _PERCENT_CELLS
     shown = dict.fromkeys(("size", "speed", "eta", "note"), 0)
-    wanted = [("size", _SIZE), ("speed", _SPEED), ("eta", _ETA)]
+    wanted = [("size", _SIZE_CELLS), ("speed", _SPEED_CELLS), ("eta", _ETA_CELLS)]
     if mirrors and width >= 100:
-        wanted.append(("note", _NOTE))
+        wanted.append(("note", _NOTE_CELLS))
     for column, cells in wanted:
         if free < cells + 2:
             break
         shown[column] = cells
         free -= cells + 2
-    wider = min(free * 2 // 3 if free > 6 else free, _NAME_MOST - _NAME_LEAST)
-    name = _NAME_LEAST + min(wider, max(0, longest_name - _NAME_LEAST))
-    bar = min(_BAR_MOST, _BAR_LEAST + free - (name - _NAME_LEAST))
-    return Layout(name=name, bar=bar, percent=_PERCENT, **shown)
+    wider = min(free * 2 // 3 if free > 6 else free, _MAX_NAME_CELLS - _MIN_NAME_CELLS)
+    name = _MIN_NAME_CELLS + min(wider, max(0, longest_name - _MIN_NAME_CELLS))
+    bar = min(_MAX_BAR_CELLS, _MIN_BAR_CELLS + free - (name - _MIN_NAME_CELLS))
+    return Layout(name=name, bar=bar, percent=_PERCENT_CELLS, **shown)
 
 
 def render(snapshot: Snapshot, now: float, width: int, height: int, *, ascii_only: bool = False) -> list[Text]:
     """Return the live region: rows, how many more there are, totals. At most ``height`` - 1 lines."""
     if width < 1 or height < 2:
         return []
-    shown = list(snapshot.rows[: snapshot.working]) + list(snapshot.rows[snapshot.working :][:QUEUED_SHOWN])
+    shown = list(snapshot.rows[: snapshot.working]) + list(snapshot.rows[snapshot.working :][:MAX_QUEUED_ROWS])
     shown = shown[: max(0, height - 3)]
     columns = layout(width, longest_name=snapshot.longest_name, mirrors=snapshot.mirrors)
     pen = _Pen(columns, width, now, ascii_only)
@@ -208,7 +208,7 @@ class _Pen:
         rate = format_rate(totals.rate)
         size = _size_of(totals.bytes, totals.total if known else None)
         if not columns.size:
-            words = width - 2 if width < 40 else width - 2 - 2 - _SPEED
+            words = width - 2 if width < 40 else width - 2 - 2 - _SPEED_CELLS
             parts = [_files_done(totals, words), percent, rate, eta and f"{eta} left"]
             text = "  ".join(part for part in parts if part)
             while cell_len(text) > width - 2 and len(parts) > 1:
@@ -280,7 +280,7 @@ class _Pen:
 
     def _spin(self) -> str:
         frames = _ASCII_SPINNER if self._ascii else _SPINNER
-        return frames[int(self._now * _FRAMES_A_SECOND) % len(frames)]
+        return frames[int(self._now * _FRAMES_PER_S) % len(frames)]
 
     def _bar(self, fraction: float | None, width: int, *, moving: bool) -> Text:
         if width <= 0:
@@ -291,7 +291,7 @@ class _Pen:
             # Of unknown length: a piece that wanders to and fro.
             piece = max(1, width // 5)
             span = width - piece
-            step = int(self._now * _FRAMES_A_SECOND) % (2 * span) if span and moving else 0
+            step = int(self._now * _FRAMES_PER_S) % (2 * span) if span and moving else 0
             start = min(step, 2 * span - step)
             bar.append(rest * start, "bright_black")
             bar.append((full if moving else rest) * piece, "cyan" if moving else "bright_black")
@@ -312,8 +312,9 @@ def _files_done(totals: Totals, width: int) -> str:
     short = f"{totals.finished:,}/{totals.assets:,}"
     long = f"{totals.finished:,} of {totals.assets:,} files"
     failed = f", {totals.failed:,} failed" if totals.failed else ""
+    unverified = f", {totals.unverified:,} unverified" if totals.unverified else ""
     reused = f", {totals.reused:,} already there" if totals.reused else ""
-    for text in (long + failed + reused, long + failed, short + failed, short):
+    for text in (long + failed + unverified + reused, long + failed + unverified, long + failed, short + failed, short):
         if len(text) <= width:
             return text
     return short[: max(0, width)]

@@ -1,22 +1,24 @@
 """The coordinator: who asks for what. One asset wanted by several callers, and many assets wanted by one.
 
-Rules: two callers that want one asset share one delivery; one of them going away does not harm the other, and the last
-one who leaves ends it. A run over many assets tells what became of each, whatever became of the others.
+Rules: callers that want the same asset share one fetch; one of them going away does not harm the others, and the last
+one to leave ends it. A run over many assets tells what became of each of them, exactly once, whatever became of the
+others.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grym_fetch.core.errors import DiskFull, GrymFetchError, SyncFailed
 from grym_fetch.core.events import AssetFailed, AssetReused, RunFinished, RunStarted
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.text import safe_text
-from grym_fetch.engine.engine import Engine
+from grym_fetch.engine.protocol import AssetEngine
 from grym_fetch.engine.reports import SyncPlan, SyncReport
 from grym_fetch.runtime.bus import EventBus
 from grym_fetch.runtime.waiting import wait_uncancelled
@@ -30,13 +32,13 @@ _Key = tuple[str, bool, bool]
 
 
 def _key(asset: Asset, *, force: bool = False) -> _Key:
-    """What a delivery is known by."""
+    """What a fetch is known by."""
     return asset.id, asset.is_stand_in, force
 
 
 @dataclass(eq=False, slots=True)
 class _Flight:
-    """A delivery under way, and how many wait for it."""
+    """A fetch under way, and how many wait for it."""
 
     task: asyncio.Task[FetchResult]
     waiters: int = 0
@@ -49,22 +51,50 @@ class _Tally:
     """What became of each asset of a run."""
 
     verified: list[str] = field(default_factory=list)
+    unverified: list[str] = field(default_factory=list)
     reused: list[str] = field(default_factory=list)
     failed: dict[str, GrymFetchError] = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)
     cause: GrymFetchError | None = None
     """What kept the whole run from fetching anything."""
+    _ends: Counter[_Key] = field(default_factory=Counter)
 
-    def note(self, asset: Asset, delivered: FetchResult) -> None:
-        """The asset is there."""
-        (self.verified if delivered.fetched is not None else self.reused).append(asset.id)
-        self.paths[asset.id] = delivered.path
+    def found(self, asset: Asset, path: Path) -> None:
+        """The asset was there."""
+        self._end(asset, self.reused, path)
+
+    def fetched(self, asset: Asset, result: FetchResult) -> None:
+        """The asset was asked for, and is there."""
+        if result.fetched is None:
+            self.found(asset, result.path)
+        else:
+            self._end(asset, self.verified if asset.pinned else self.unverified, result.path)
+
+    def lost(self, asset: Asset, error: GrymFetchError) -> None:
+        """The asset could not be made present."""
+        self._ends[_key(asset)] += 1
+        self.failed[asset.id] = error
+
+    def _end(self, asset: Asset, ids: list[str], path: Path) -> None:
+        self._ends[_key(asset)] += 1
+        ids.append(asset.id)
+        self.paths[asset.id] = path
+
+    def check(self, assets: Iterable[Asset]) -> None:
+        """Raise `RuntimeError` unless each of these has ended exactly once: a run must never be called good by mistake.
+
+        Naming the assets, since nobody has told what became of them.
+        """
+        wrong = {asset.id: count for asset in assets if (count := self._ends[_key(asset)]) != 1}
+        if wrong:
+            told = ", ".join(f"{safe_text(asset_id)} ended {count} times" for asset_id, count in wrong.items())
+            raise RuntimeError(f"a bug in grym-fetch: every asset of a sync must end exactly once, but {told}")
 
 
 class Coordinator:
-    """Takes orders for one engine, in its event loop."""
+    """Decides for one engine, in its event loop, what is fetched for whom."""
 
-    def __init__(self, engine: Engine, bus: EventBus, clock: Clock, *, assets_dir: Path, offline: bool) -> None:
+    def __init__(self, engine: AssetEngine, bus: EventBus, clock: Clock, *, assets_dir: Path, offline: bool) -> None:
         self.engine = engine
         self._bus = bus
         self._clock = clock
@@ -73,27 +103,28 @@ class Coordinator:
         self._flights: dict[_Key, _Flight] = {}
         self._together: dict[_Key, asyncio.Event] = {}
         """Small assets under way together; set when one is in place or left over."""
+        self._runs: set[asyncio.Task[SyncReport]] = set()
         self._ranks = 0
 
     async def aclose(self) -> None:
-        """End deliveries under way (what has arrived is kept), and the engine."""
-        flights = [flight.task for flight in self._flights.values()]
-        for task in flights:
+        """End runs and fetches under way (what has arrived is kept; who waits is cancelled), and the engine."""
+        work: list[asyncio.Task[Any]] = [*self._runs, *(flight.task for flight in self._flights.values())]
+        for task in work:
             task.cancel()
         try:
-            await wait_uncancelled(flights)
+            await wait_uncancelled(work)
         finally:
             await self.engine.aclose()
 
     # -- one asset --------------------------------------------------------------------------------------------------
 
-    async def order(self, asset: Asset, *, force: bool = False) -> FetchResult:
-        """Wait for the asset's delivery, starting it if nobody has. Raises what `Fetcher.deliver` raises."""
-        delivered = await self._order(asset, force=force)
+    async def fetch(self, asset: Asset, *, force: bool = False) -> FetchResult:
+        """Wait until the asset is fetched, starting that if nobody has. Raises what `Fetcher.fetch` raises."""
+        result = await self._fetch(asset, force=force)
         await self._bus.settle()
-        return delivered
+        return result
 
-    async def _order(self, asset: Asset, *, force: bool) -> FetchResult:
+    async def _fetch(self, asset: Asset, *, force: bool) -> FetchResult:
         key = _key(asset, force=force)
         while not force and (together := self._together.get(key)) is not None:
             await together.wait()
@@ -101,8 +132,8 @@ class Coordinator:
             await asyncio.wait([flight.task])
         if flight is None:
             self._ranks += 1
-            delivery = self.engine.fetcher.fetch(asset, force=force, rank=self._ranks)
-            task = asyncio.get_running_loop().create_task(delivery, name=f"deliver {asset.id}")
+            work = self.engine.fetcher.fetch(asset, force=force, rank=self._ranks)
+            task = asyncio.get_running_loop().create_task(work, name=f"fetch {asset.id}")
             flight = self._flights[key] = _Flight(task)
             task.add_done_callback(lambda done: self._landed(key, done))
         flight.waiters += 1
@@ -152,6 +183,14 @@ class Coordinator:
 
         Its cause is the `DiskFull` of a run that would not fit.
         """
+        # A task of its own, so that closing the manager in the middle of it ends it, and it alone.
+        run = asyncio.get_running_loop().create_task(self._sync(assets, force=force), name="sync")
+        self._runs.add(run)
+        run.add_done_callback(self._runs.discard)
+        return await run
+
+    async def _sync(self, assets: Collection[Asset], *, force: bool) -> SyncReport:
+        assets = list({_key(asset): asset for asset in assets}.values())
         began, received = self._clock.monotonic(), self.engine.received
         self._bus.emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
         tally = _Tally()
@@ -159,11 +198,13 @@ class Coordinator:
             remaining = await self._without_verified(assets, tally, force=force)
             if remaining and not self._offline:
                 remaining = await self._without_what_is_too_much(remaining, tally, force=force)
-            await self._deliver_all(remaining, tally, force=force)
+            await self._fetch_all(remaining, tally, force=force)
+            tally.check(assets)
             await self.engine.tidy([asset for asset in assets if asset.id in tally.paths])
         finally:
             report = SyncReport(
                 verified=tuple(tally.verified),
+                unverified=tuple(tally.unverified),
                 reused=tuple(tally.reused),
                 failed=tally.failed,
                 paths=tally.paths,
@@ -173,6 +214,7 @@ class Coordinator:
             self._bus.emit(
                 RunFinished(
                     verified=len(report.verified),
+                    unverified=len(report.unverified),
                     reused=len(report.reused),
                     failed=len(report.failed),
                     downloaded_bytes=report.downloaded_bytes,
@@ -193,8 +235,7 @@ class Coordinator:
                 remaining.append(asset)
                 continue
             self._bus.emit(AssetReused(asset=asset.id, path=str(path)))
-            tally.reused.append(asset.id)
-            tally.paths[asset.id] = path
+            tally.found(asset, path)
             if len(tally.reused) % 100 == 0:
                 await asyncio.sleep(0)  # let listeners keep up
         return remaining
@@ -211,11 +252,11 @@ class Coordinator:
         )
         for asset in plan.to_fetch:
             self._bus.emit(AssetFailed(asset=asset.id, error="DiskFull", message=str(error)))
-            tally.failed[asset.id] = error
+            tally.lost(asset, error)
         return list(plan.present)
 
-    async def _deliver_all(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
-        """Deliver these: small ones together, the others beside them."""
+    async def _fetch_all(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
+        """Fetch these: small ones together, the others beside them."""
         if not assets:
             return
         free = [] if force else [asset for asset in assets if _key(asset) not in self._flights]
@@ -224,36 +265,36 @@ class Coordinator:
         others = [asset for asset in assets if _key(asset) not in chosen]
         async with asyncio.TaskGroup() as group:
             if small:
-                group.create_task(self._deliver_together(small, tally))
-            group.create_task(self._deliver_each(others, tally, force=force))
+                group.create_task(self._fetch_together(small, tally))
+            group.create_task(self._fetch_each(others, tally, force=force))
 
-    async def _deliver_together(self, assets: list[Asset], tally: _Tally) -> None:
-        def delivered(asset: Asset, how: FetchResult) -> None:
-            tally.note(asset, how)
+    async def _fetch_together(self, assets: list[Asset], tally: _Tally) -> None:
+        def on_fetched(asset: Asset, result: FetchResult) -> None:
+            tally.fetched(asset, result)
             self._together.pop(_key(asset)).set()
 
         mine = {_key(asset): asset for asset in assets if _key(asset) not in self._together}
         self._together |= {key: asyncio.Event() for key in mine}
         try:
-            left_over = await self.engine.small_fetcher.fetch(list(mine.values()), delivered)
+            left_over = await self.engine.small_fetcher.fetch(list(mine.values()), on_fetched)
         finally:
             # Who waits for one of these may now look for it the long way.
             for key in mine.keys() & self._together.keys():
                 self._together.pop(key).set()
         left_over += [asset for asset in assets if _key(asset) not in mine]
-        await self._deliver_each(left_over, tally, force=False)
+        await self._fetch_each(left_over, tally, force=False)
 
-    async def _deliver_each(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
-        """Deliver these, a few at a time and in order: enough to keep every connection busy while others verify."""
+    async def _fetch_each(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
+        """Fetch these, a few at a time and in order: enough to keep every connection busy while others verify."""
         queue = iter(assets)
 
-        async def deliver_some() -> None:
+        async def fetch_some() -> None:
             for asset in queue:
                 try:
-                    tally.note(asset, await self._order(asset, force=force))
+                    tally.fetched(asset, await self._fetch(asset, force=force))
                 except GrymFetchError as error:
-                    tally.failed[asset.id] = error
+                    tally.lost(asset, error)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(len(assets), self.engine.max_active_assets) if assets else 0):
-                group.create_task(deliver_some())
+                group.create_task(fetch_some())

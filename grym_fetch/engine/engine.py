@@ -1,7 +1,8 @@
 """The parts put together for one event loop: transport, scheduler, disk, threads, and the fetchers that use them.
 
 Rule: a part is imported and made when it is first needed. Most runs find every file in place, and what fetches takes
-longer to import (0.15 s) than they take altogether.
+longer to import (0.15 s) than they take altogether. Which parts of the world there are is known here alone, and the
+transport and the threads can be replaced from outside.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grym_fetch.core.manifest import Asset
-    from grym_fetch.core.world import Clock
+    from grym_fetch.core.world import Clock, ThreadPools, Transport
     from grym_fetch.disk.store import DiskStore
     from grym_fetch.transfer.context import TransferContext
     from grym_fetch.transfer.fetcher import Fetcher
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """What works. Made in a running event loop and bound to it; `aclose` ends everything."""
+    """What works for a manager. Made in a running event loop and bound to it; `aclose` ends everything.
+
+    Without a ``transport`` it makes one of its own and closes it; one that is given is left open. ``threads`` makes the
+    worker threads.
+    """
 
     def __init__(
         self,
@@ -40,6 +45,8 @@ class Engine:
         emit: Callable[[Event], None],
         environ: Mapping[str, str],
         version: str,
+        transport: Transport | None = None,
+        threads: ThreadPools = WorkerThreads,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -48,9 +55,11 @@ class Engine:
         self.received = 0
         """Bytes that have come, whatever became of them."""
         self._version = version
-        self._hashers = WorkerThreads("hash", 2)
+        self._given_transport = transport
+        self._threads = threads
+        self._hashers = threads("hash", 2)
         # Its own thread: an archive takes minutes, and hashing must go on meanwhile.
-        self._unpacking = WorkerThreads("unpack", 1)
+        self._unpacking = threads("unpack", 1)
         self._assets_dir = project.assets_dir
         self.local_files = LocalFiles(project.assets_dir, project.external_dir, self._hashers)
         self._scheduler: Scheduler | None = None
@@ -60,7 +69,18 @@ class Engine:
         """The disk, as far as it is written to."""
         from grym_fetch.disk.store import DiskStore
 
-        return DiskStore(self._assets_dir)
+        return DiskStore(self._assets_dir, make_threads=self._threads)
+
+    @cached_property
+    def _own_transport(self) -> Transport:
+        from grym_fetch.net.client import HttpTransport
+
+        return HttpTransport(
+            connect_timeout=self._settings.connect_timeout,
+            stall_timeout=self._settings.stall_timeout,
+            allow_private=self._settings.allow_private_addresses,
+            user_agent=f"grym-fetch/{self._version}",
+        )
 
     @cached_property
     def connections(self) -> int:
@@ -69,12 +89,12 @@ class Engine:
 
         return affordable(self._settings.parallel)
 
-    @property
+    @cached_property
     def max_active_assets(self) -> int:
-        """How many assets may be under way at once."""
-        from grym_fetch.runtime.descriptors import max_active_assets
+        """How many assets may be under way at once: fewer where descriptors are short."""
+        from grym_fetch.runtime.descriptors import affordable_assets
 
-        return max_active_assets(self.connections)
+        return affordable_assets(self.connections)
 
     @cached_property
     def fetcher(self) -> Fetcher:
@@ -94,20 +114,16 @@ class Engine:
     def _context(self) -> TransferContext:
         from grym_fetch.core.addresses import Credentials
         from grym_fetch.core.policy import RetryPolicy, TokenBucket
-        from grym_fetch.net.client import HttpTransport
         from grym_fetch.net.credentials import read_netrc
         from grym_fetch.transfer.context import TransferContext, TransferSettings
         from grym_fetch.transfer.request import Requester
         from grym_fetch.transfer.scheduler import Scheduler
 
         settings = self._settings
-        transport = HttpTransport(
-            connect_timeout=settings.connect_timeout,
-            stall_timeout=settings.stall_timeout,
-            allow_private=settings.allow_private_addresses,
-            user_agent=f"grym-fetch/{self._version}",
+        transport = self._own_transport if self._given_transport is None else self._given_transport
+        self._scheduler = Scheduler(
+            transport, connections=self.connections, per_host=settings.max_per_host, clock=self._clock
         )
-        self._scheduler = Scheduler(transport, connections=self.connections, per_host=settings.max_per_host)
         return TransferContext(
             scheduler=self._scheduler,
             requester=Requester(Credentials(self._environ, read_netrc(self._environ))),
@@ -121,7 +137,7 @@ class Engine:
                 connections=self.connections,
                 together=settings.mirrors == "together",
                 crawl_timeout=settings.stall_timeout,
-                retry=RetryPolicy(retries=settings.retries),
+                retry=RetryPolicy(retries=settings.retries, patience=settings.patience),
                 sizes=settings.sizes,
             ),
             limiter=TokenBucket(settings.limit_rate, self._clock.monotonic()) if settings.limit_rate else None,
@@ -156,6 +172,8 @@ class Engine:
         try:
             if self._scheduler is not None:
                 await self._scheduler.aclose()
+            if "_own_transport" in vars(self):
+                await self._own_transport.aclose()
         finally:
             if "store" in vars(self):
                 self.store.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from grym_fetch.core.errors import GrymFetchError
@@ -24,33 +25,77 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.core.progress import Progress
 
 
+class AssetState(StrEnum):
+    """How an asset stands: on the disk, or on its way there. The values are the words of the command line and of JSON.
+
+    An archive that is to be unpacked is no more than ``partial`` before it is.
+    """
+
+    MISSING = "missing"
+    """Nothing is there."""
+    PARTIAL = "partial"
+    """Some of it has arrived; a sync continues from there. Or it is an archive that is not unpacked."""
+    PRESENT = "present"
+    """A file of the right size is there. It has not been verified since it changed, and nobody has read it now."""
+    UNVERIFIED = "unverified"
+    """A file is there, and the manifest has no checksum to verify it with."""
+    VERIFIED = "verified"
+    """The file has the manifest's checksum, and has not changed since that was found."""
+    CORRUPT = "corrupt"
+    """What is there is not what the manifest names."""
+
+    PENDING = "pending"
+    """It will be fetched."""
+    DOWNLOADING = "downloading"
+    """Bytes arrive."""
+    VALIDATING = "validating"
+    """All bytes have arrived, or were there, and are being verified."""
+    COMPLETE = "complete"
+    """It is in place."""
+    ERROR = "error"
+    """It could not be fetched."""
+
+
 @dataclass(frozen=True, slots=True)
 class AssetStatus:
     """What `AssetManager.check_asset` found. ``error`` says what is wrong, None if nothing is.
 
-    ``valid`` is true only if the bytes were verified, now or before. ``unverified`` is true for a file that
-    is there but has no checksum to verify it with. An archive does not exist before it is unpacked, where that is
-    wanted. ``is_stand_in`` is true where all this is said of the asset's small stand-in, not of the asset itself.
+    ``state`` is one of the states on the disk, and never ``present``: a check reads what is not known to be verified.
+    ``path`` is where the file is, or would be. ``is_stand_in`` is true where all this is said of the asset's small
+    stand-in, not of the asset itself.
     """
 
     id: str
-    exists: bool
-    valid: bool
-    path: Path | None
-    error: str | None
-    unverified: bool = False
+    state: AssetState
+    path: Path
+    error: str | None = None
     is_stand_in: bool = False
+
+    @property
+    def exists(self) -> bool:
+        """Whether it is there, right or wrong."""
+        return self.state not in (AssetState.MISSING, AssetState.PARTIAL)
+
+    @property
+    def valid(self) -> bool:
+        """Whether its bytes were verified: now, or before without a change since."""
+        return self.state is AssetState.VERIFIED
+
+    @property
+    def unverified(self) -> bool:
+        """Whether it is there without a checksum to verify it with."""
+        return self.state is AssetState.UNVERIFIED
 
 
 @dataclass(frozen=True, slots=True)
 class AssetProgress:
     """What a callback of `AssetManager.on_progress` gets. Sizes in bytes, ``rate`` in bytes per second.
 
-    ``status`` is one of ``pending``, ``downloading``, ``validating``, ``complete``, ``error``.
+    ``status`` is ``pending``, ``downloading``, ``validating``, ``complete`` or ``error``.
     """
 
     asset_id: str
-    status: str
+    status: AssetState
     percentage: float = 0.0
     bytes_downloaded: int = 0
     total_bytes: int | None = None
@@ -72,9 +117,14 @@ class SyncPlan:
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What a sync did: ids that were fetched and verified, ids that were there, errors by id. Sizes in bytes."""
+    """What a sync did: each asset's id is in exactly one of the first four. Sizes in bytes, times in seconds.
+
+    ``verified``: fetched, with the right checksum. ``unverified``: fetched, and there is no checksum to verify it
+    with. ``reused``: there already. ``failed``: why not, by id. ``paths``: where each is that is there, by id.
+    """
 
     verified: tuple[str, ...]
+    unverified: tuple[str, ...]
     reused: tuple[str, ...]
     failed: Mapping[str, GrymFetchError]
     paths: Mapping[str, Path]
@@ -96,21 +146,21 @@ class ProgressTracker:
         rate = 0.0
         match event:
             case AssetPlanned(size=size, resumed_bytes=resumed):
-                status, done, total = "pending", resumed, size
+                status, done, total = AssetState.PENDING, resumed, size
             case ProgressMade(bytes=count, total=size, rate=rate):
-                status, done, total = "downloading", count, size
+                status, done, total = AssetState.DOWNLOADING, count, size
             case AssetVerifying(total=size):
-                status, done, total = "validating", done or size, size
+                status, done, total = AssetState.VALIDATING, done or size, size
             case AssetVerified(size=size):
-                status, done, total = "complete", size, size
+                status, done, total = AssetState.COMPLETE, size, size
             case AssetReused():
-                status = "complete"
+                status = AssetState.COMPLETE
             case AssetFailed():
-                status = "error"
+                status = AssetState.ERROR
             case _:
                 return None
         self._numbers[event.asset] = (done, total)
-        if status == "complete":
+        if status is AssetState.COMPLETE:
             percentage = 100.0
             del self._numbers[event.asset]
         else:

@@ -1,22 +1,19 @@
-"""HTTP: one place for a connection, one GET, a body as it comes. Which way it goes, the address decides.
+"""The transport for HTTP. Whether the environment names a proxy for an address decides which way a request goes.
 
-Rules: whatever the way, there is at most one socket a place, idle ones included. No redirect is followed, no cookie
-kept, nothing decoded, TLS always verified; every foreign exception is mapped where it arises, without its text.
+Rules, for both ways: a place has at most one socket, even an idle one. No redirect is followed, no cookie is kept,
+nothing is decoded, and TLS is always verified. Every foreign exception is mapped where it arises, without its text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from yarl import URL
 
 from grym_fetch.core.world import Connection, Response
 from grym_fetch.net.plain import PlainConnection
-from grym_fetch.net.settings import HttpSettings
-
-Library = Literal["auto", "aiohttp"]
-"""``auto``: a socket of our own, and aiohttp where there is a proxy. ``aiohttp``: aiohttp for everything."""
+from grym_fetch.net.proxies import is_socks
+from grym_fetch.net.settings import CONNECT_TIMEOUT_S, STALL_TIMEOUT_S, HttpSettings
 
 
 class HttpTransport:
@@ -25,11 +22,10 @@ class HttpTransport:
     def __init__(
         self,
         *,
-        connect_timeout: float = 10.0,
-        stall_timeout: float = 30.0,
+        connect_timeout: float = CONNECT_TIMEOUT_S,
+        stall_timeout: float = STALL_TIMEOUT_S,
         allow_private: bool = True,
         user_agent: str = "grym-fetch",
-        library: Library = "auto",
     ) -> None:
         self.settings = HttpSettings(
             connect_timeout=connect_timeout,
@@ -37,34 +33,38 @@ class HttpTransport:
             allow_private=allow_private,
             user_agent=user_agent,
         )
-        self.library = library
 
-    def connection(self) -> SlotConnection:
+    def connection(self) -> Connection:
         """Return a new place for a connection."""
-        return SlotConnection(self)
+        return SlotConnection(self.settings)
 
     async def aclose(self) -> None:
-        """Nothing is shared that needs closing."""
+        """Do nothing: connections share nothing that needs closing."""
 
 
 class SlotConnection:
-    """At most one socket. Kept open between requests to the same host, closed before another host is asked."""
+    """Holds at most one socket: keeps it for the next request to its host, closes it before asking another host."""
 
-    def __init__(self, transport: HttpTransport) -> None:
-        self._transport = transport
-        self._plain: Connection = PlainConnection(transport.settings)
+    def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
+        self._plain = PlainConnection(settings)
         self._session: Connection | None = None
-        """Made when there is a proxy: aiohttp is imported then, and not before."""
+        """Made when there is a proxy that speaks HTTP; only then is aiohttp imported."""
 
     @property
     def host(self) -> str:
         """Host and port that the open socket leads to, empty if none is open."""
         return self._plain.host or (self._session.host if self._session is not None else "")
 
+    @property
+    def certificate_ends(self) -> float | None:
+        """When the certificate of the last server expires, in seconds since the epoch; None over a proxy or no TLS."""
+        return self._plain.certificate_ends if self._session is None else None
+
     async def get(self, url: str, fields: Mapping[str, str]) -> Response:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
-        proxy = self._transport.settings.proxy_for(URL(url, encoded=True))
-        if proxy is None and self._transport.library == "auto":
+        proxy = self._settings.proxy_for(URL(url, encoded=True))
+        if proxy is None or is_socks(proxy):
             if self._session is not None:
                 await self._session.aclose()
             return await self._plain.get(url, fields)
@@ -72,7 +72,7 @@ class SlotConnection:
         if self._session is None:
             from grym_fetch.net.session import SessionConnection
 
-            self._session = SessionConnection(self._transport.settings)
+            self._session = SessionConnection(self._settings)
         return await self._session.get(url, fields)
 
     async def aclose(self) -> None:

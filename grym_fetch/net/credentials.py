@@ -1,4 +1,4 @@
-"""Logins that the user keeps in a file of their own: `netrc`."""
+"""Logins from the user's `netrc` file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 def read_netrc(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return login and password by exact host name, from ``NETRC`` or ``~/.netrc``; empty if unreadable.
 
-    The file must be readable by its owner alone, as curl and ftp want it. Its ``default`` entry is not used: it would
-    hand a password to every host there is.
+    Only its owner may be able to read the file, as ftp demands. Its ``default`` entry is ignored: it would hand a
+    password to every host.
     """
     import netrc
 

@@ -1,12 +1,8 @@
-"""HTTP/1.1 over a socket of our own: what a plain connection takes, with no byte copied twice.
+"""HTTP/1.1 over a socket of our own: where it leads, when it is kept, and what goes out over it.
 
-The head is read by llhttp (through httptools). From then on a body whose length is known is received straight into the
-buffer that will be hashed and written; a chunked one goes through the parser. RFC 9112 section 6 says how a body ends.
-
-Rules: one socket, one request at a time. Bytes beyond a body's end are never taken for a body, and end the connection.
-What came before a connection broke off is given first, the error after it. Nothing is parsed leniently but a missing CR
-and spaces behind a chunk's length, which common servers send. A head has a deadline of its own: a byte now and then
-does not keep a connection.
+Rules: one socket, one request at a time. A socket is resolved, judged and opened here; what comes over it is the
+wire's (`wire`), and what the bytes mean the parser's (`parser`). An address of a name that fails is asked last for a
+while (`places`).
 """
 
 from __future__ import annotations
@@ -15,117 +11,186 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections import deque
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-import httptools
 from aiohappyeyeballs import AddrInfoType, start_connection
 from yarl import URL
 
-from grym_fetch.core.addresses import forbidden_reason
+from grym_fetch.core.addresses import forbidden_reason, host_of, to_the_letter
 from grym_fetch.core.errors import (
-    BadResponse,
     CertificateRejected,
     ConnectFailed,
     ConnectionLost,
     GrymFetchError,
     PolicyRefused,
-    Stalled,
 )
 from grym_fetch.core.http import ResponseHead
 from grym_fetch.core.text import safe_text
-from grym_fetch.net.errors import certificate_reason, os_reason
-from grym_fetch.net.settings import HttpSettings
+from grym_fetch.net.errors import certificate_reason, os_reason, tls_reason
+from grym_fetch.net.places import Name, address_of
+from grym_fetch.net.proxies import dial_through, is_socks, refuse_forbidden, resolves_names
+from grym_fetch.net.settings import HttpSettings, trust_advice
+from grym_fetch.net.states import State
+from grym_fetch.net.tls import certificate_expiry
+from grym_fetch.net.wire import Wire
 
-MAX_HEAD = 32 * 1024
-"""Bytes of a head, interim responses (1xx) included, and of what surrounds the chunks of a body."""
-SCRATCH = 64 * 1024
-"""Bytes received when nobody is waiting with a buffer; then the socket is left alone."""
-EYEBALLS_DELAY = 0.25
-"""Seconds before the next address of a host is tried beside the last one (RFC 8305 section 5)."""
+EYEBALLS_DELAY_S = 0.25
+"""Before the next address of a host is tried beside the last one (RFC 8305 section 5)."""
+
+
+_NOWHERE: tuple[Name, str] = ("", 0), ""
 
 
 class PlainConnection:
-    """At most one socket, to one host; kept open between requests where both sides agree."""
+    """Holds at most one socket, and keeps it for the next request to the same host if both sides agree."""
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
         self._wire: Wire | None = None
         self._key: tuple[str, str | None, int | None] | None = None
         self._host = ""
+        self._peer = _NOWHERE
+        """The name and the address that the socket leads to; nowhere that is known, behind a proxy."""
+        self._is_proxied = False
+        """Whether the socket leads to a proxy, which may be on this machine while the server is not."""
+        self.certificate_ends: float | None = None
+        """When the certificate of the server that was connected to last expires, in seconds since the epoch."""
 
     @property
     def host(self) -> str:
         """Host and port that the open socket leads to, empty if none is open."""
-        return self._host if self._wire is not None and self._wire.is_reusable else ""
+        return self._host if self._wire is not None and self._wire.is_open else ""
 
     async def get(self, url: str, fields: Mapping[str, str]) -> PlainResponse:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
-        address = URL(url, encoded=True)
-        request = _request(address, url, {**self._settings.fields, **fields})
+        address = to_the_letter(url)
+        proxy = self._settings.proxy_for(address)
+        fields = {**self._settings.fields, **fields}
+        if proxy and address.scheme == "http":
+            # They were given because the host is this machine. A proxy takes itself for that host.
+            fields.pop("Authorization", None)
+        request = _request(address, url, fields)
+        is_for_us = address.scheme == "http" and "Authorization" in fields
         key = (address.scheme, address.host, address.port)
-        if self._wire is not None and (key != self._key or not self._wire.is_reusable):
+        if self._wire is not None and (key != self._key or not self._wire.is_quiet or self._leads_to_worse):
             await self.aclose()
         if self._wire is not None:
             try:
-                return await self._ask(self._wire, request, url)
+                return await self._ask(self._wire, request, url, is_for_us=is_for_us, is_fresh=False)
             except ConnectionLost:
                 # RFC 9112 section 9.3.1: the server may have closed the idle connection just when we asked.
-                if not self._wire.is_untouched:
+                if self._wire.state is not State.UNANSWERED:
                     raise
                 await self.aclose()
-        wire = await self._connect(address, url)
-        self._wire, self._key, self._host = wire, key, address.authority
-        return await self._ask(wire, request, url)
+        wire = await self._connect(address, url, proxy)
+        self._wire, self._key, self._host, self._is_proxied = wire, key, address.authority, is_socks(proxy)
+        return await self._ask(wire, request, url, is_for_us=is_for_us, is_fresh=True)
 
-    async def _ask(self, wire: Wire, request: bytes, url: str) -> PlainResponse:
+    @property
+    def _leads_to_worse(self) -> bool:
+        return self._settings.places.is_worse(*self._peer, asyncio.get_running_loop().time())
+
+    async def _ask(self, wire: Wire, request: bytes, url: str, *, is_for_us: bool, is_fresh: bool) -> PlainResponse:
+        """Send a request. ``is_for_us``: only to this machine itself; its name alone (`*.localhost`) proves nothing."""
         try:
-            await wire.ask(request, url)
-        except BaseException:
+            if is_for_us and not wire.is_local:
+                reason = f"{safe_text(host_of(url))} is not this machine, and gets no token over plain http"
+                raise PolicyRefused(url, reason)
+            head = await wire.ask(request, url)
+        except BaseException as error:
+            if isinstance(error, GrymFetchError) and (is_fresh or wire.state is not State.UNANSWERED):
+                self._note_failure()
             wire.abort()
             raise
-        return PlainResponse(wire)
+        if head.status >= 500:
+            self._note_failure()
+        head = replace(head, is_local=wire.is_local and not self._is_proxied)
+        return PlainResponse(wire, head, self._note_failure)
 
-    async def _connect(self, address: URL, url: str) -> Wire:
+    def _note_failure(self) -> None:
+        """The address that the socket leads to has failed."""
+        self._settings.places.failed(*self._peer, asyncio.get_running_loop().time())
+
+    async def _connect(self, address: URL, url: str, proxy: str | None) -> Wire:
         loop = asyncio.get_running_loop()
         host, port = address.host or "", address.port or 0
+        tls = self._settings.tls_for(url) if address.scheme == "https" else None
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                places = await self._resolve(host, port, url)
-                sock = await start_connection(places, happy_eyeballs_delay=EYEBALLS_DELAY, interleave=1)
-                secure = address.scheme == "https"
-                _, wire = await loop.create_connection(
-                    lambda: Wire(self._settings.stall_timeout),
-                    sock=sock,
-                    ssl=self._settings.tls if secure else None,
-                    server_hostname=host if secure else None,
-                )
+                if proxy is not None and is_socks(proxy):
+                    self._peer = _NOWHERE
+                    sock = await self._dial(proxy, host, port, url)
+                else:
+                    places = await self._resolve(host, port, url)
+                    sock = await self._open_socket((host, port), places)
+                try:
+                    transport, wire = await loop.create_connection(
+                        lambda: Wire(self._settings.stall_timeout),
+                        sock=sock,
+                        ssl=tls,
+                        server_hostname=host if tls is not None else None,
+                    )
+                except BaseException:
+                    self._note_failure()
+                    raise
+                self.certificate_ends = certificate_expiry(transport)
                 return wire
         except TimeoutError:
             raise ConnectFailed(url, f"no connection within {self._settings.connect_timeout:g} s") from None
         except ssl.SSLCertVerificationError as error:
-            reason = f"the server's certificate was rejected: {certificate_reason(error)}"
+            reason = f"the server's certificate was rejected: {certificate_reason(error)}{trust_advice()}"
             raise CertificateRejected(url, reason) from None
-        except ssl.SSLError:
-            raise ConnectFailed(url, "the TLS handshake failed") from None
+        except ssl.SSLError as error:
+            raise ConnectFailed(url, f"the TLS handshake failed: {tls_reason(error)}") from None
         except (socket.gaierror, UnicodeError):
             raise ConnectFailed(url, "the host name cannot be resolved") from None
         except OSError as error:
             raise ConnectFailed(url, f"cannot connect: {os_reason(error)}") from None
 
+    async def _open_socket(self, name: Name, found: Sequence[AddrInfoType]) -> socket.socket:
+        loop, known = asyncio.get_running_loop(), self._settings.places
+        first, last = known.ranked(name, found, loop.time())
+        try:
+            sock = await start_connection(first, happy_eyeballs_delay=EYEBALLS_DELAY_S)
+        except OSError:
+            if not last:
+                raise
+            sock = await start_connection(last, happy_eyeballs_delay=EYEBALLS_DELAY_S)
+        except asyncio.CancelledError:
+            # Most likely the time is up. Where it is not, nothing but the order of the next try depends on it.
+            for place in first:
+                known.failed(name, address_of(place), loop.time())
+            raise
+        self._peer = name, str(sock.getpeername()[0])
+        return sock
+
+    async def _dial(self, proxy: str, host: str, port: int, url: str) -> socket.socket:
+        """Connect through a SOCKS proxy. What is behind a name, one that is told names finds out by itself."""
+        dial = dial_through(proxy, url)
+        if resolves_names(proxy):
+            refuse_forbidden(url, host, allow_private=self._settings.allow_private)
+        else:
+            place = (await self._resolve(host, port, url))[0][4]
+            host = str(place[0])
+        return await dial(host, port)
+
     async def _resolve(self, host: str, port: int, url: str) -> list[AddrInfoType]:
-        """Return where to connect to: the very addresses that are checked here, so nothing slips by."""
+        """Return the addresses to connect to: exactly those that were checked here."""
+        self._judge(host, host, url)  # `169.254.169.254.` is a name to the system, and needs no resolving
         try:
             family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
             found: list[AddrInfoType] = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
         except ValueError:
             found = list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
         for *_, place in found:
-            reason = forbidden_reason(str(place[0]), allow_private=self._settings.allow_private)
-            if reason:
-                raise PolicyRefused(url, f"{safe_text(host)} is {reason}")
+            self._judge(str(place[0]), host, url)
         return found
+
+    def _judge(self, ip: str, host: str, url: str) -> None:
+        reason = forbidden_reason(ip, allow_private=self._settings.allow_private)
+        if reason:
+            raise PolicyRefused(url, f"{safe_text(host)} is {reason}")
 
     async def aclose(self) -> None:
         """Close the socket, if one is open."""
@@ -138,304 +203,25 @@ class PlainConnection:
 class PlainResponse:
     """A response whose body has not been read yet."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, head: ResponseHead, on_failure: Callable[[], None]) -> None:
         self._wire = wire
-        self._is_done = False
-        self.head = wire.head
+        self._on_failure = on_failure
+        self._is_closed = False
+        self.head = head
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill the front of ``buffer`` with what has come, waiting for at least one byte; 0 at the end."""
-        return await self._wire.readinto(buffer)
+        try:
+            return await self._wire.readinto(buffer)
+        except GrymFetchError:
+            self._on_failure()
+            raise
 
     def close(self) -> None:
         """Keep the socket if the body was read to its end, close it otherwise."""
-        if not self._is_done:
-            self._is_done = True
+        if not self._is_closed:
+            self._is_closed = True
             self._wire.finish()
-
-
-class Wire(asyncio.BufferedProtocol):
-    """One socket's bytes, as heads and bodies. asyncio calls the upper half, the connection the lower one."""
-
-    def __init__(self, stall_timeout: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stall_timeout = stall_timeout
-        self._scratch = memoryview(bytearray(SCRATCH))
-        self.closed: asyncio.Future[None] = self._loop.create_future()
-        self._waiter: asyncio.Future[None] | None = None
-        self._last = self._head_by = 0.0
-        self._watchdog: asyncio.TimerHandle | None = None
-        self._is_paused = False
-        self._is_lost = False
-        self.is_reusable = False
-        """Whether another request may be sent."""
-        self._begin("")
-        self._at_end = True
-
-    def _begin(self, url: str) -> None:
-        """Forget the last response."""
-        self._url = url
-        self._parser: httptools.HttpResponseParser | None = None
-        self._head_bytes = self._field_bytes = 0
-        self._fields: dict[str, list[str]] = {}
-        self._has_head = False
-        self._is_chunked = False
-        self._left: int | None = None
-        """Bytes of the body that have not come yet; None where only its end tells."""
-        self._keeps_open = False
-        self._at_end = False
-        self._error: GrymFetchError | None = None
-        self._ready: deque[bytes] = deque()
-        self._target: memoryview | None = None
-        self._filled = 0
-        self._is_direct = False
-        """Whether asyncio was given the target to fill, and not the scratch buffer."""
-        self.is_untouched = True
-        """Whether no byte has come since the request was sent."""
-
-    # -- called by asyncio --------------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """There is a socket."""
-        self._transport = cast("asyncio.Transport", transport)
-        self.is_reusable = True
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio calls it so
-        """Say where to put what comes next: for a body whose end is known, where it is wanted, and no further."""
-        if not self._has_head or self._is_chunked:
-            return self._scratch
-        self._is_direct = self._target is not None and self._filled < len(self._target)
-        place = self._target[self._filled :] if self._target is not None and self._is_direct else self._scratch
-        if self._left is not None and 0 < self._left < len(place):
-            return place[: self._left]
-        return place
-
-    def buffer_updated(self, count: int) -> None:
-        """``count`` bytes have come."""
-        self._last = self._loop.time()
-        self.is_untouched = False
-        if self._at_end or self._error is not None:
-            # Nobody asked for this. Whatever it is, it must not be taken for an answer to the next request.
-            self.is_reusable = False
-            self._pause()
-        elif not self._has_head or self._is_chunked:
-            self._parse(self._scratch[:count])
-        else:
-            self._raw(count)
-
-    def eof_received(self) -> bool:
-        """The other side sends no more: the transport closes then."""
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone; in the middle of something, that is an error."""
-        self._is_lost = True
-        self.is_reusable = False
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-            self._watchdog = None
-        if not self.closed.done():
-            self.closed.set_result(None)
-        if self._at_end or self._error is not None:
-            return
-        if not self._has_head:
-            cause = f": {os_reason(exc)}" if isinstance(exc, OSError) and exc.errno else ""
-            self._fail(ConnectionLost(self._url, f"the server closed the connection without an answer{cause}"))
-        elif self._left is None and not self._is_chunked and exc is None:
-            self._end()
-        elif isinstance(exc, OSError) and exc.errno:
-            self._fail(ConnectionLost(self._url, f"the connection broke off: {os_reason(exc)}"))
-        else:
-            self._fail(ConnectionLost(self._url, "the connection broke off before the end of the content"))
-
-    def _raw(self, count: int) -> None:
-        if self._left is not None:
-            self._left -= count
-        if self._is_direct:
-            self._filled += count
-            if self._target is not None and self._filled == len(self._target) and self._left != 0:
-                self._pause()  # until there is room for more; else what comes now would be copied once more
-        else:
-            self._ready.append(bytes(self._scratch[:count]))
-            self._pause()
-        if self._left == 0:
-            self._end()
-        self._wake()
-
-    # -- called by llhttp ---------------------------------------------------------------------------------------------
-
-    def _parse(self, data: memoryview) -> None:
-        if self._parser is None:
-            self._parser = httptools.HttpResponseParser(self)
-            self._parser.set_dangerous_leniencies(
-                lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
-            )
-        self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if not self._at_end:
-                self._fail(BadResponse(self._url, "the response breaks the rules of HTTP"))
-            self.is_reusable = False
-        # What a body brings counts for nothing here; a head, or the wrapping of chunks, without end does.
-        if self._head_bytes > MAX_HEAD + SCRATCH:
-            self._fail(BadResponse(self._url, "the response breaks the rules of HTTP: its header has no end"))
-        if self._ready and self._target is None and not self._at_end:
-            self._pause()
-        if self._ready or self._has_head:
-            self._wake()
-
-    def on_message_begin(self) -> None:
-        """A response begins; behind a complete one, that is not ours."""
-        if self._at_end:
-            self.is_reusable = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One field line. Trailer fields are of no use to us."""
-        if not self._has_head and not self._at_end:
-            self._field_bytes += len(name) + len(value)
-            if self._field_bytes > MAX_HEAD:
-                raise ValueError("a head without end")
-            self._fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
-
-    def on_headers_complete(self) -> None:
-        """The head is there; an interim one (1xx) is passed over."""
-        parser = self._parser
-        assert parser is not None
-        if self._at_end:
-            return
-        status = parser.get_status_code()
-        if 100 <= status < 200:
-            self._fields.clear()
-            return
-        self.head = ResponseHead(status, self._fields)
-        self._has_head = True
-        self._keeps_open = parser.should_keep_alive()
-        lengths = self._fields.get("content-length")
-        self._is_chunked = "chunked" in (self.head.get("transfer-encoding") or "").lower()
-        if lengths and not self._is_chunked:
-            self._left = int(lengths[0])
-
-    def on_body(self, data: bytes) -> None:
-        """Part of a body that came along with the head, or in chunks."""
-        if self._at_end:
-            return
-        self._head_bytes = 0
-        if self._left is not None:
-            self._left -= len(data)
-        self._ready.append(data)
-
-    def on_message_complete(self) -> None:
-        """The body is over, where the head or the chunks said so."""
-        if self._has_head and not self._at_end:
-            self._end()
-
-    # -- what became of it --------------------------------------------------------------------------------------------
-
-    def _end(self) -> None:
-        self._at_end = True
-        self._wake()
-
-    def _fail(self, error: GrymFetchError) -> None:
-        self._error = self._error or error
-        self.is_reusable = False
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _pause(self) -> None:
-        if not self._is_paused and not self._is_lost:
-            self._is_paused = True
-            self._transport.pause_reading()
-
-    def _resume(self) -> None:
-        if self._is_paused and not self._is_lost:
-            self._is_paused = False
-            self._transport.resume_reading()
-
-    # -- called by the connection -------------------------------------------------------------------------------------
-
-    async def ask(self, request: bytes, url: str) -> None:
-        """Send a request; return when the head of its response is there, in `head`."""
-        self._begin(url)
-        self._resume()
-        self._transport.write(request)
-        # So long for its first byte, and as long for the rest.
-        self._head_by = self._loop.time() + 2 * self._stall_timeout
-        while not self._has_head:
-            if self._error is not None:
-                raise self._error
-            if self._is_lost:
-                raise ConnectionLost(url, "the server closed the connection without an answer")
-            await self._wait()
-
-    async def readinto(self, buffer: memoryview) -> int:
-        """Fill the front of ``buffer`` with what has come, waiting for at least one byte; 0 at the end."""
-        while not self._ready:
-            if self._error is not None:
-                raise self._error
-            if self._at_end:
-                return 0
-            self._target, self._filled = buffer, 0
-            try:
-                self._resume()
-                await self._wait()
-                if self._filled:
-                    return self._filled
-            finally:
-                self._target = None
-        return self._take(buffer)
-
-    def _take(self, buffer: memoryview) -> int:
-        count = 0
-        while self._ready and count < len(buffer):
-            data = self._ready.popleft()
-            space = len(buffer) - count
-            if len(data) > space:
-                self._ready.appendleft(data[space:])
-                data = data[:space]
-            buffer[count : count + len(data)] = data
-            count += len(data)
-        return count
-
-    async def _wait(self) -> None:
-        """Wait until something has come. Raises `Stalled` after too long a silence."""
-        self._waiter = self._loop.create_future()
-        self._last = self._loop.time()
-        if self._watchdog is None:
-            # One timer for many waits: it looks when it fires whether it should have.
-            self._watchdog = self._loop.call_later(self._stall_timeout, self._look)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _look(self) -> None:
-        self._watchdog = None
-        if self._waiter is None:
-            return
-        now = self._loop.time()
-        left = self._last + self._stall_timeout - now
-        if not self._has_head and self._head_by <= now:
-            self._fail(Stalled(self._url, f"the answer's header was not complete after {2 * self._stall_timeout:g} s"))
-        elif left > 0:
-            self._watchdog = self._loop.call_later(
-                left if self._has_head else min(left, self._head_by - now), self._look
-            )
-        else:
-            self._fail(Stalled(self._url, f"nothing arrived for {self._stall_timeout:g} s"))
-
-    def finish(self) -> None:
-        """Be done with the response: the socket stays for another request only if nothing of it can still come."""
-        if not (self._at_end and self._keeps_open and self.is_reusable) or self._ready:
-            self.abort()
-
-    def abort(self) -> None:
-        """Close the socket now, whatever is under way."""
-        self.is_reusable = False
-        self._transport.abort()
 
 
 def _request(address: URL, url: str, fields: Mapping[str, str]) -> bytes:

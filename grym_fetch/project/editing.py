@@ -1,8 +1,9 @@
 """Changes to the manifest that need to know content: what is added, pinned or removed, and what is left over.
 
 Rules: an entry is written only once its file is in place and measured, and every measured one at once, so that an
-interruption loses no finished work and leaves no entry without its file. Bytes that came over plain http from
-somewhere else are never measured: that would make whatever arrived right for ever. Nothing of the user's is written
+interruption loses no finished work and leaves no entry without its file. What is plainly not an asset (`suspicion`) is
+refused, and what was fetched of it deleted. Bytes that came over plain http from
+somewhere else are never measured: that would make whatever arrived right forever. Nothing of the user's is written
 over: neither a file that is in the way nor an entry that somebody else has changed meanwhile.
 """
 
@@ -13,7 +14,7 @@ import json
 import logging
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,10 +39,13 @@ from grym_fetch.core.errors import (
     UnsafePath,
 )
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event, RunFinished, RunStarted
+from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
-from grym_fetch.core.manifest_text import ManifestText, Setting, entry_of
+from grym_fetch.core.manifest_schema import ASSET
+from grym_fetch.core.manifest_text import ManifestText, Setting
 from grym_fetch.core.paths import find_collisions
+from grym_fetch.core.suspicion import BEGINNING_BYTES, suspicion
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.folders import check_destination, open_folder, storage_errors
@@ -54,13 +58,12 @@ from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.engine.engine import Engine
 from grym_fetch.runtime.threads import WorkerThreads
-from grym_fetch.transfer.fetcher import content_fingerprint
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 30.0
-"""Seconds to wait for another process that changes the manifest."""
-POLL_SECONDS = 0.05
+LOCK_TIMEOUT_S = 30.0
+"""How long to wait for another process that changes the manifest."""
+POLL_INTERVAL_S = 0.05
 _SHA256 = Checksum.of(b"")
 """Stands for the algorithm that new checksums have."""
 
@@ -92,6 +95,7 @@ class _Measured:
     path: Path
     checksum: Checksum
     size: int
+    signature: FileSignature | None
     downloaded: int | None = None
 
 
@@ -136,14 +140,46 @@ class Editor:
     def __exit__(self, *exc_info: object) -> None:
         self._threads.close()
 
-    # -- the manifest -----------------------------------------------------------------------------------------------
+    # -- adding and removing ----------------------------------------------------------------------------------------
+
+    async def add_asset(
+        self,
+        manifest: Manifest,
+        asset: Asset,
+        *,
+        fetch: bool,
+        file: Path | None,
+        allow_suspicious: bool = False,
+        before_fetch: Callable[[], Awaitable[None]],
+    ) -> ParsedManifest:
+        """Append an entry, measured if it is fetched or taken from ``file``; return the manifest that has it.
+
+        Raises `EditRefused` if it cannot be added; then nothing was fetched.
+        """
+        self.check_new(manifest, asset)
+        if file is not None:
+            if not allow_suspicious:
+                await self._refuse_suspicious(asset, file)
+            asset = await self.take_in(asset, file)
+        elif fetch:
+            await before_fetch()
+            asset = await self.fetch(asset, allow_suspicious=allow_suspicious)
+        return await self._add(asset)
+
+    async def remove_asset(
+        self, manifest: Manifest, asset_id: str, *, delete_file: bool, on_change: Callable[[ParsedManifest], None]
+    ) -> tuple[Path, ...]:
+        """Drop an entry, and with ``delete_file`` its files; return those deleted. Raises `UnknownAsset`."""
+        asset = manifest.get(asset_id)
+        on_change(await self._remove(asset_id))
+        return await self._delete_files(asset) if delete_file else ()
 
     def check_new(self, manifest: Manifest, asset: Asset) -> None:
         """Raise `EditRefused` if this asset cannot be added: something is wrong with it, or its id or place is taken.
 
-        For before anything is fetched for it; `add` itself looks once more.
+        For before anything is fetched for it. When it is added, this is looked at once more.
         """
-        data = json.dumps({"assets": [entry_of(asset)]}).encode()
+        data = json.dumps({"assets": [ASSET.write(asset)]}).encode()
         parse_manifest(data, safe_text(f"the new asset {asset.id}", limit=120))
         where = f"asset '{safe_text(asset.id, limit=80)}'"
         problems = []
@@ -159,18 +195,14 @@ class Editor:
         if problems:
             raise EditRefused(self._source, problems)
 
-    async def add(self, asset: Asset) -> ParsedManifest:
-        """Append an entry. Raises `EditRefused` if its id or place is taken."""
-
+    async def _add(self, asset: Asset) -> ParsedManifest:
         def change(text: ManifestText, manifest: Manifest) -> ManifestText:
             self.check_new(manifest, asset)
             return text.add(asset).touch(self._clock.wall(), insert=True)
 
         return await self._edit(change)
 
-    async def remove(self, asset_id: str) -> ParsedManifest:
-        """Drop an entry. Raises `UnknownAsset`."""
-
+    async def _remove(self, asset_id: str) -> ParsedManifest:
         def change(text: ManifestText, manifest: Manifest) -> ManifestText:
             return text.remove(manifest.assets.index(manifest.get(asset_id))).touch(self._clock.wall())
 
@@ -178,19 +210,20 @@ class Editor:
 
     async def _edit(self, change: Change) -> ParsedManifest:
         path = self._project.manifest_path
-        deadline = self._clock.monotonic() + PATIENCE
+        deadline = self._clock.monotonic() + LOCK_TIMEOUT_S
         while (parsed := await self._threads.compute(edit_manifest, path, change)) is None:
             if self._clock.monotonic() >= deadline:
                 raise Locked(self._source, "another process has been changing the manifest for too long")
-            await self._clock.sleep(POLL_SECONDS)
+            await self._clock.sleep(POLL_INTERVAL_S)
         return parsed
 
     # -- content ----------------------------------------------------------------------------------------------------
 
-    async def fetch(self, asset: Asset) -> Asset:
+    async def fetch(self, asset: Asset, *, allow_suspicious: bool = False) -> Asset:
         """Download a new asset into its place, and return it with the checksum and size that it has.
 
-        Raises `EditRefused` if a file is there already: nobody knows whether it is this one.
+        Raises `EditRefused` if a file is there already: nobody knows whether it is this one. So it does for what is
+        plainly not an asset, which does not stay.
         """
         place = self._project.assets_dir / asset.local_path
         if _is_taken(place):
@@ -202,11 +235,17 @@ class Editor:
             raise EditRefused(self._source, [Problem(f"asset '{asset.id}'", "localPath", reason)])
         _refuse_bare_http(asset)
         async with self._fetching() as engine:
-            delivered = await engine.fetcher.fetch(_packed(asset), force=True)
-        fetched = delivered.fetched
+            result = await engine.fetcher.fetch(_packed(asset), force=True)
+        fetched = result.fetched
         assert fetched is not None, "what is forced is fetched"
-        self._engine.local_files.note_verified(delivered.path, fetched.checksum)
+        if not allow_suspicious and not asset.pinned:
+            await self._refuse_suspicious(asset, result.path, was_fetched=True)
+        self._note_verified(result.path, fetched.checksum, fetched.signature)
         return replace(asset, checksum=fetched.checksum, size=fetched.size)
+
+    def _note_verified(self, path: Path, checksum: Checksum, signature: FileSignature | None) -> None:
+        if signature is not None:
+            self._engine.local_files.verified_cache.record(path, checksum, signature)
 
     async def take_in(self, asset: Asset, file: Path) -> Asset:
         """Measure a file, copy it into the asset's place if it is not there, and return the asset with what it has.
@@ -218,17 +257,30 @@ class Editor:
         if asset.checksum is not None and asset.checksum != measured.checksum:
             raise DigestMismatch(asset.id, str(asset.checksum), str(measured.checksum))
         if _is_taken(place):
-            if not place.is_file() or not (
-                place.samefile(file) or (await self._measure(asset, place)).checksum == measured.checksum
-            ):
+            there = None
+            if place.is_file():
+                there = measured if place.samefile(file) else await self._measure(asset, place)
+            if there is None or there.checksum != measured.checksum:
                 reason = "another file is there already; move it away, or choose another place with --local-path"
                 raise UnsafePath(safe_text(str(place)), reason)
+            signature = there.signature
         else:
-            await self._copy(file, StageKey(asset.local_path, f"copy of {measured.checksum}"), measured)
-        self._engine.local_files.note_verified(place, measured.checksum)
+            signature = await self._copy(file, StageKey(asset.local_path, f"copy of {measured.checksum}"), measured)
+        self._note_verified(place, measured.checksum, signature)
         return replace(asset, checksum=measured.checksum, size=measured.size)
 
-    async def _copy(self, file: Path, key: StageKey, measured: _Measured) -> None:
+    async def _refuse_suspicious(self, asset: Asset, path: Path, *, was_fetched: bool = False) -> None:
+        """Raise `EditRefused` for what is plainly not an asset; what was fetched of it is deleted."""
+        beginning, size = await self._threads.compute(_begins_with, path)
+        found = suspicion(beginning, size, name=asset.local_path, url=asset.url)
+        if found is None:
+            return
+        if was_fetched:
+            await self._threads.compute(_delete, self._project.assets_dir, asset.local_path)
+        where = f"asset '{safe_text(asset.id, limit=80)}'"
+        raise EditRefused(self._source, [Problem(where, "", f"{found}. If it is meant to be: --allow-suspicious")])
+
+    async def _copy(self, file: Path, key: StageKey, measured: _Measured) -> FileSignature:
         """Copy a file into the assets folder as a download would get there: flushed, then renamed."""
         store = self._engine.store
         await self._threads.compute(check_destination, self._project.assets_dir, key.local_path)
@@ -249,6 +301,8 @@ class Editor:
             if hasher.hexdigest() != measured.checksum.hexdigest:
                 raise _changed_meanwhile(file)
             await stage.publish(measured.size)
+            assert stage.published is not None, "what is published has a signature"
+            return stage.published
         except BaseException:
             await stage.discard()
             raise
@@ -265,7 +319,7 @@ class Editor:
             after = FileSignature.of(os.stat(file))
         if not signature == after == FileSignature.of(figures):
             raise _changed_meanwhile(file)
-        return _Measured(file, replace(asset.checksum or _SHA256, hexdigest=digest), signature.size)
+        return _Measured(file, replace(asset.checksum or _SHA256, hexdigest=digest), signature.size, signature)
 
     @asynccontextmanager
     async def _fetching(self) -> AsyncIterator[Engine]:
@@ -278,45 +332,68 @@ class Editor:
     # -- pinning ----------------------------------------------------------------------------------------------------
 
     async def pin(
-        self, assets: Collection[Asset], *, max_active_assets: int, on_change: Callable[[ParsedManifest], None]
+        self,
+        manifest: Manifest,
+        ids: Collection[str] | None,
+        *,
+        minimal: bool,
+        allow_suspicious: bool = False,
+        before_fetch: Callable[[], Awaitable[None]],
+        on_change: Callable[[ParsedManifest], None],
     ) -> PinReport:
-        """Write the checksum and size of these assets (or stand-ins) into the manifest, fetching those not there.
+        """Write the checksums and sizes that are missing into the manifest, fetching what is not there.
+
+        Of the assets named, or of all if ``ids`` is None, and of their stand-ins; with ``minimal`` of the stand-ins
+        only. Of an asset that is named its size is wanted as well.
 
         Raises `SyncFailed` if any of them failed; the other ones are pinned nevertheless.
         """
+        wanted = _to_pin(manifest, ids, minimal=minimal)
+        await before_fetch()
+        return await self._pin(wanted, on_change, allow_suspicious=allow_suspicious) if wanted else PinReport((), {})
+
+    async def _pin(
+        self, assets: Collection[Asset], on_change: Callable[[ParsedManifest], None], *, allow_suspicious: bool
+    ) -> PinReport:
         began = self._clock.monotonic()
         self._emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
         pinned: list[Pinned] = []
         failed: dict[str, GrymFetchError] = {}
-        downloaded = 0
+        verified = unverified = downloaded = 0
         queue = iter(assets)
 
         async def pin_some(engine: Engine) -> None:
-            nonlocal downloaded
+            nonlocal verified, unverified, downloaded
             for asset in queue:
                 try:
                     measured = await self._find_or_fetch(asset, engine)
                     downloaded += measured.downloaded or 0
+                    if not allow_suspicious and not asset.pinned:
+                        was_fetched = measured.downloaded is not None
+                        await self._refuse_suspicious(asset, measured.path, was_fetched=was_fetched)
                     await self._record(asset, measured, on_change)
                 except GrymFetchError as error:
                     failed[f"{asset.id} (stand-in)" if asset.is_stand_in else asset.id] = error
                     continue
-                self._engine.local_files.note_verified(measured.path, measured.checksum)
+                self._note_verified(measured.path, measured.checksum, measured.signature)
                 fetched = measured.downloaded is not None
+                # Nothing said what the bytes of an unpinned asset had to be: they are pinned, and not verified.
+                verified += fetched and asset.pinned
+                unverified += fetched and not asset.pinned
                 pinned.append(
                     Pinned(asset.id, measured.checksum, measured.size, measured.path, fetched, asset.is_stand_in)
                 )
 
         try:
             async with self._fetching() as engine, asyncio.TaskGroup() as group:
-                for _ in range(min(max_active_assets, len(assets))):
+                for _ in range(min(self._engine.max_active_assets, len(assets))):
                     group.create_task(pin_some(engine))
         finally:
-            fetched = sum(item.fetched for item in pinned)
             self._emit(
                 RunFinished(
-                    verified=fetched,
-                    reused=len(pinned) - fetched,
+                    verified=verified,
+                    unverified=unverified,
+                    reused=len(pinned) - verified - unverified,
                     failed=len(failed),
                     downloaded_bytes=downloaded,
                     seconds=round(self._clock.monotonic() - began, 3),
@@ -329,7 +406,8 @@ class Editor:
     async def _find_or_fetch(self, asset: Asset, engine: Engine) -> _Measured:
         try:
             if (present := await self._find(asset)) is not None:
-                self._emit(AssetReused(asset=asset.id, path=str(present.path)))
+                unverified = None if asset.pinned else True
+                self._emit(AssetReused(asset=asset.id, path=str(present.path), unverified=unverified))
                 return present
             if not asset.pinned:
                 _refuse_bare_http(asset)
@@ -337,11 +415,11 @@ class Editor:
             error.asset_id = error.asset_id or asset.id
             self._emit(AssetFailed(asset=asset.id, error=type(error).__name__, message=str(error)))
             raise
-        delivered = await engine.fetcher.fetch(_packed(asset))
-        if delivered.fetched is None:
-            return await self._measure(asset, delivered.path)
-        fetched = delivered.fetched
-        return _Measured(delivered.path, fetched.checksum, fetched.size, fetched.downloaded)
+        result = await engine.fetcher.fetch(_packed(asset))
+        if result.fetched is None:
+            return await self._measure(asset, result.path)
+        fetched = result.fetched
+        return _Measured(result.path, fetched.checksum, fetched.size, fetched.signature, fetched.downloaded)
 
     async def _find(self, asset: Asset) -> _Measured | None:
         """The asset's file, measured, if there is one and nothing is known to be wrong with it."""
@@ -363,11 +441,11 @@ class Editor:
         try:
             async with self._writing:
                 if not mine.is_written:
-                    batch = list(self._records)
-                    on_change(await self._edit(partial(self._with_records, batch)))
-                    for record in batch:
+                    waiting = list(self._records)
+                    on_change(await self._edit(partial(self._with_records, waiting)))
+                    for record in waiting:
                         record.is_written = True
-                    del self._records[: len(batch)]
+                    del self._records[: len(waiting)]
         except BaseException:
             if not mine.is_written:
                 # The others are still in line, and write theirs themselves.
@@ -376,11 +454,11 @@ class Editor:
         if mine.error is not None:
             raise mine.error
 
-    def _with_records(self, batch: list[_Record], text: ManifestText, manifest: Manifest) -> ManifestText:
-        """The change for a batch. What was found for an entry that is another one by now is refused."""
+    def _with_records(self, records: list[_Record], text: ManifestText, manifest: Manifest) -> ManifestText:
+        """The change that writes these. What was found for an entry that is another one by now is refused."""
         numbers = {asset.id: number for number, asset in enumerate(manifest.assets)}
         settings = []
-        for record in batch:
+        for record in records:
             asset, found = record.asset, record.measured
             number = numbers.get(asset.id)
             entry = manifest.assets[number] if number is not None else None
@@ -398,7 +476,7 @@ class Editor:
 
     # -- leftovers --------------------------------------------------------------------------------------------------
 
-    async def delete_files(self, asset: Asset) -> tuple[Path, ...]:
+    async def _delete_files(self, asset: Asset) -> tuple[Path, ...]:
         """Delete the file of an asset and that of its stand-in from the assets folder; return what was there.
 
         What was unpacked from them goes as well, but for what somebody has changed or added.
@@ -418,6 +496,17 @@ class Editor:
                 key = StageKey(each.local_path, content_fingerprint(each))
                 wanted[key.path_key, key.content_key] = each.id
         return await self._threads.compute(partial(prune_folder, self._project.assets_dir, wanted, dry_run=dry_run))
+
+
+def _to_pin(manifest: Manifest, ids: Collection[str] | None, *, minimal: bool) -> list[Asset]:
+    """The assets and stand-ins that lack a checksum, or a size if they are named. Raises `UnknownAsset`."""
+    chosen = manifest.assets if ids is None else [manifest.get(each) for each in dict.fromkeys(ids)]
+    kinds = [kind for asset in chosen for kind in dict.fromkeys((asset, asset.stand_in()))]
+    return [
+        kind
+        for kind in kinds
+        if (kind.is_stand_in or not minimal) and (not kind.pinned or (ids is not None and kind.size is None))
+    ]
 
 
 def _is_about(entry: Asset, asset: Asset) -> bool:
@@ -452,6 +541,15 @@ def _is_taken(place: Path) -> bool:
 def _read_at(file: Path, descriptor: int, at: int) -> bytes:
     with storage_errors(file):
         return os.pread(descriptor, HASH_BLOCK_BYTES, at)
+
+
+def _begins_with(file: Path) -> tuple[bytes, int]:
+    with storage_errors(file):
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return os.pread(descriptor, BEGINNING_BYTES, 0), os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
 
 
 def _delete(root: Path, local_path: str) -> bool:

@@ -1,36 +1,42 @@
-"""Makes a project ready: its manifest, its folders, and what git is to ignore.
+"""Makes a project ready: its manifest, its folders, and what git ignores.
 
-Rules: each step says what it did, or that it was right already; a second run changes nothing. Nothing that is there is
-ever replaced: files are made where there are none, and lines are added to ``.gitignore``, never changed.
+Rules: each step says what it did, or that nothing was to be done; a second run changes nothing. Nothing that exists is
+ever replaced: missing files are created, and lines are added to ``.gitignore``, never changed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from grym_fetch.core.errors import ManifestMissing, StorageError
+from grym_fetch.core.errors import ManifestMissing, RepositoryError, StorageError
 from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import create_file
-from grym_fetch.disk.folders import opened_folder, storage_errors, sync
+from grym_fetch.disk.folders import opened_folder, storage_errors
 from grym_fetch.disk.project import CANDIDATES, Project, find_project
 from grym_fetch.disk.repository import repository_root
+from grym_fetch.display.lines import format_size
 from grym_fetch.project.diagnosis import Finding, environment_findings, permission_findings
+from grym_fetch.repo.entries import IGNORE_FILE, add_to_gitignore
+from grym_fetch.repo.git import Git, GitUnusable
+from grym_fetch.repo.identify import below, ignore_line
+from grym_fetch.repo.places import placeholders
+from grym_fetch.repo.target import check_owner
 
 State = Literal["ok", "done", "warn", "fail"]
 
-NEEDED_PYTHON = (3, 11)
-IGNORE = ".gitignore"
-_EXTERNAL_IGNORE = f"*\n!{IGNORE}\n!{MOVED_FILES}\n"
+MIN_PYTHON = (3, 11)
+_FEW = 5
+_EXTERNAL_IGNORE = f"*\n!{IGNORE_FILE}\n!{MOVED_FILES}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +58,8 @@ class Step:
 def system_steps(environ: Mapping[str, str]) -> Iterator[Step]:
     """Python and the network settings."""
     here = ".".join(map(str, sys.version_info[:3]))
-    needed = ".".join(map(str, NEEDED_PYTHON))
-    if sys.version_info[:2] >= NEEDED_PYTHON:
+    needed = ".".join(map(str, MIN_PYTHON))
+    if sys.version_info[:2] >= MIN_PYTHON:
         yield Step("ok", "python", f"Python {here}")
     else:
         yield Step("fail", "python", f"Python {here}", f"grym-fetch needs {needed} or later")
@@ -90,7 +96,7 @@ def folder_steps(project: Project, now: datetime, *, external_is_chosen: bool) -
     for finding in permission_findings(project):
         if finding.level != "ok":
             yield _step(finding, is_storage=True)
-    external = _made_folder("external folder", project.external_dir)
+    external = _external_folder(project, is_named=external_is_chosen)
     if external.state == "fail":
         if not external_is_chosen:
             # Only files that were moved out of the repository need it.
@@ -102,33 +108,58 @@ def folder_steps(project: Project, now: datetime, *, external_is_chosen: bool) -
     moved = {"version": "1.0", "created": _iso(now), "updated": _iso(now), "assets": []}
     yield _made_file("external record", project.external_dir / MOVED_FILES, json.dumps(moved, indent=2) + "\n")
     if project.external_dir != project.assets_dir:
-        yield _made_file("external .gitignore", project.external_dir / IGNORE, _EXTERNAL_IGNORE)
+        yield _made_file("external .gitignore", project.external_dir / IGNORE_FILE, _EXTERNAL_IGNORE)
 
 
 def git_steps(project: Project) -> Iterator[Step]:
-    """What git is to ignore: the assets folder and the logs."""
+    """What git is to ignore: the assets folder and the logs. Raises `StorageError`, as for a symlink in its place."""
     repository = repository_root(project.root)
     if repository is None:
         yield Step("ok", "git", "no git repository here, so nothing to ignore")
         return
     wanted = [folder for folder in (project.assets_dir, project.root / "logs") if folder.is_relative_to(repository)]
-    lines = [f"/{folder.relative_to(repository).as_posix()}/" for folder in wanted if folder != repository]
-    missing = [line for line in lines if not _is_ignored(repository, line)]
-    path = repository / IGNORE
+    lines = {folder: f"{ignore_line(below(repository, folder)[:-1])}/" for folder in wanted if folder != repository}
+    git = _git(repository)
+    missing = [line for folder, line in lines.items() if not _is_ignored(git, repository, folder, line)]
     if missing:
-        with storage_errors(path):
-            _append_lines(path, missing)
-        yield Step("done", "git", f"added {' and '.join(missing)} to {_shown(path)}")
+        add_to_gitignore(repository, missing)
+        added = " and ".join(map(safe_text, missing))
+        yield Step("done", "git", f"added {added} to {_shown(repository / IGNORE_FILE)}")
     else:
-        yield Step("ok", "git", f"{' and '.join(lines)} are ignored")
-    if project.assets_dir.is_relative_to(repository) and (count := _tracked(repository, project.assets_dir)):
-        folder = safe_text(project.assets_dir.relative_to(repository).as_posix())
-        what = f"{count} file{'s' if count != 1 else ''} in {folder} are tracked by git all the same"
-        yield Step("warn", "git", what, f"git rm -r --cached {folder}, and commit")
+        yield Step("ok", "git", f"{' and '.join(map(safe_text, lines.values()))} are ignored")
+    if project.assets_dir.is_relative_to(repository) and (count := _tracked(git, repository, project.assets_dir)):
+        folder = project.assets_dir.relative_to(repository).as_posix()
+        what = f"git tracks {count} file{'s' if count != 1 else ''} in {safe_text(folder)} nevertheless"
+        yield Step("warn", "git", what, f"git rm -r --cached {shlex.quote(safe_text(folder))}, and commit")
+
+
+def moved_steps(project: Project) -> Iterator[Step]:
+    """Name the files that were moved out of the repository and are not here: a clone has their placeholders only."""
+    repository = repository_root(project.root)
+    missing = [place for place in placeholders(repository) if not place.path.exists()] if repository else []
+    if missing:
+        count, size = len(missing), sum(place.placeholder.size for place in missing)
+        names = ", ".join(_shown(place.path.relative_to(repository or project.root)) for place in missing[:_FEW])
+        more = f" and {count - _FEW} more" if count > _FEW else ""
+        files = f"{count} files of {format_size(size)} were" if count > 1 else f"1 file of {format_size(size)} was"
+        what = f"{files} moved out of git: {names}{more}"
+        yield Step("warn", "moved files", what, "grym-fetch restore --all brings them back")
 
 
 def _step(finding: Finding, *, is_storage: bool = False) -> Step:
     return Step(finding.level, finding.check, finding.what, finding.advice, is_storage)
+
+
+def _external_folder(project: Project, *, is_named: bool) -> Step:
+    """The external folder. One that nobody has named is never a symlink, and never another user's."""
+    folder = project.external_dir
+    if not (is_named or project.is_external_named) and folder.is_symlink():
+        return Step("fail", "external folder", f"{_shown(folder)} is a symlink, which counts only where you name it")
+    try:
+        check_owner(folder)
+    except RepositoryError as error:
+        return Step("fail", "external folder", str(error), is_storage=True)
+    return _made_folder("external folder", folder)
 
 
 def _made_folder(name: str, folder: Path) -> Step:
@@ -139,7 +170,7 @@ def _made_folder(name: str, folder: Path) -> Step:
         with storage_errors(folder):
             folder.mkdir(parents=True)
     except StorageError as error:
-        return Step("fail", name, str(error), "make it by hand, or name another folder", is_storage=True)
+        return Step("fail", name, str(error), "create it by hand, or name another folder", is_storage=True)
     return Step("done", name, f"made {shown}")
 
 
@@ -160,39 +191,31 @@ def _write_new(path: Path, text: str) -> None:
         create_file(folder, path.name, text.encode())
 
 
-def _append_lines(path: Path, lines: list[str]) -> None:
-    with open(path, "a+b") as file:
-        file.seek(0)
-        before = file.read()
-        start = b"\n" if before and not before.endswith(b"\n") else b""
-        ending = b"\r\n" if b"\r\n" in before else b"\n"
-        file.write(start + b"".join(line.encode() + ending for line in lines))
-        file.flush()
-        sync(file.fileno())
-
-
-def _is_ignored(repository: Path, line: str) -> bool:
-    done = _git(repository, "check-ignore", "--quiet", "--no-index", line.strip("/") + "/")
-    if done is not None and done.returncode in (0, 1):
-        return done.returncode == 0
+def _git(repository: Path) -> Git | None:
+    """Git, if it can be asked about this repository."""
     try:
-        known = (repository / IGNORE).read_text(encoding="utf-8", errors="replace").splitlines()
+        return Git.of(repository)
+    except GitUnusable:
+        return None
+
+
+def _is_ignored(git: Git | None, repository: Path, folder: Path, line: str) -> bool:
+    if git is not None:
+        with suppress(GitUnusable):
+            path = below(repository, folder)
+            return path in git.ignored("", [path], with_index=False)
+    try:
+        known = (repository / IGNORE_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return False
     return any(candidate.strip().strip("/") == line.strip("/") for candidate in known)
 
 
-def _tracked(repository: Path, folder: Path) -> int:
-    done = _git(repository, "ls-files", "-z", "--", str(folder))
-    return done.stdout.count(b"\0") if done is not None and done.returncode == 0 else 0
-
-
-def _git(repository: Path, *arguments: str) -> subprocess.CompletedProcess[bytes] | None:
-    program = shutil.which("git")
-    if program is None:
-        return None
-    command = [program, "-C", str(repository), "-c", "core.fsmonitor=false", *arguments]
-    return subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)  # noqa: S603 - from PATH
+def _tracked(git: Git | None, repository: Path, folder: Path) -> int:
+    prefix = below(repository, folder)
+    with suppress(GitUnusable):
+        return sum(path.startswith(prefix) for path in git.index()) if git is not None else 0
+    return 0
 
 
 def _iso(time: datetime) -> str:

@@ -15,6 +15,7 @@ folder keeps a second run out.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
@@ -24,22 +25,27 @@ from pathlib import Path
 from typing import Self
 
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import DiskFull
+from grym_fetch.core.errors import DiskFull, Locked, RepositoryError, StorageError, UnsafePath
 from grym_fetch.core.paths import STATE_FOLDER, check_local_path
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import free_bytes, open_folder, storage_errors, sync
-from grym_fetch.disk.moved_files import MovedFile, check_original_path
+from grym_fetch.disk.folders import free_bytes, open_folder, open_regular, storage_errors, sync
+from grym_fetch.disk.moved_files import MovedFile
 from grym_fetch.disk.verified import FileSignature
-from grym_fetch.repo.errors import NotMoved, Refused
+from grym_fetch.repo.errors import NotMoved
 from grym_fetch.repo.git import Git, GitUnusable
-from grym_fetch.repo.identify import below, survey
-from grym_fetch.repo.moving import Draft, digest_of, lock, open_regular, remove_dead_draft, write_file
+from grym_fetch.repo.identify import Survey, below, survey
+from grym_fetch.repo.moving import Draft, digest_of, lock, remove_dead_draft, write_file
 from grym_fetch.repo.placeholder import SUFFIX, Placeholder, distinct_id
 from grym_fetch.repo.places import placeholders, read_placeholder
-from grym_fetch.repo.record import Record, iso
+from grym_fetch.repo.record import MovedFiles, iso
+from grym_fetch.repo.target import check_target, check_unseen, usual_folders
+from grym_fetch.repo.tree import git_folder_above
 
 MAX_NAME_BYTES = 230
 """Longest name of a file that is moved: file systems take 255, and the placeholder's draft has a longer one."""
+
+
+_OF_ONE_FILE = frozenset({errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOENT, errno.ETXTBSY, errno.EBUSY})
 
 
 class Why(Enum):
@@ -49,6 +55,7 @@ class Why(Enum):
     UNSAFE = auto()
     TAKEN = auto()
     CHANGED = auto()
+    FAILED = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,8 @@ class Plan:
     symlinks: tuple[str, ...]
     repositories: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    pointers: int = 0
+    """Large files of which git stores a pointer only, and which stay."""
 
     @property
     def bytes(self) -> int:
@@ -96,37 +105,36 @@ class Plan:
         return sum(move.size for move in self.moves)
 
 
-class Changed(NotMoved):
+class FileChanged(NotMoved):
     """The file is not the one that was copied."""
 
 
-class Taken(NotMoved):
+class NameTaken(NotMoved):
     """Something else has the name."""
 
 
 def plan_clean(root: Path, source: Path, target: Path, limit: int, *, allow_dirty: bool = False) -> Plan:
     """Find the files of ``source`` with more than ``limit`` bytes, and judge each. Changes nothing.
 
-    Raises `Refused` where the folders make no sense together, `GitUnusable` where git cannot say what is committed.
+    Raises `RepositoryError` where the folders make no sense together or the target is no place for large files, and
+    `GitUnusable` where git cannot say what it ignores and what is committed.
     """
     root, source, target = root.resolve(), source.resolve(), target.resolve()
     if not source.is_dir():
-        raise Refused(f"{safe_text(str(source))} is not a folder")
-    if ".git" in source.parts:
-        raise Refused("this is git's own folder; nothing in .git is ever moved")
-    if target.is_relative_to(source) or target.is_relative_to(root):
-        raise Refused(f"the target {safe_text(str(target))} lies inside the repository; name a folder outside of it")
-    if target.exists() and not target.is_dir():
-        raise Refused(f"the target {safe_text(str(target))} is not a folder")
-    found = survey(source, limit, root)
-    dirty: Collection[str] = ()
-    if not allow_dirty and found.files:
-        try:
-            git = Git.of(root)
-        except GitUnusable as error:
-            hint = "so it is not known what is committed; --allow-dirty goes on anyway"
-            raise GitUnusable(f"{error}: {hint}") from error
-        dirty = git.uncommitted() if git is not None else ()
+        raise RepositoryError(f"{safe_text(str(source))} is not a folder")
+    if (store := git_folder_above(source)) is not None:
+        raise RepositoryError(
+            f"{safe_text(str(store), limit=4000)} is git's own folder, from which nothing is ever moved; name a work "
+            "tree, or clean a clone of it"
+        )
+    check_target(root, source, target)
+    recorded = {(file.original_path, file.size) for file in MovedFiles(target).files}
+    try:
+        found = survey(source, limit, root, is_strict=True, recorded=recorded)
+        dirty = set() if allow_dirty else _uncommitted(root, source, found)
+    except GitUnusable as error:
+        hint = "So it is not known what git ignores and what is committed, and nothing was moved"
+        raise GitUnusable(f"{error}. {hint}") from error
     prefix = below(root, source)
     moves, kept = [], []
     for file in found.files:
@@ -136,6 +144,7 @@ def plan_clean(root: Path, source: Path, target: Path, limit: int, *, allow_dirt
             moves.append(move)
         else:
             kept.append(judged)
+    check_unseen(root, target, [move.storage_path for move in moves])
     return Plan(
         root=root,
         source=source,
@@ -145,13 +154,22 @@ def plan_clean(root: Path, source: Path, target: Path, limit: int, *, allow_dirt
         symlinks=found.symlinks,
         repositories=found.repositories,
         unreadable=found.unreadable,
+        pointers=found.pointers,
     )
+
+
+def _uncommitted(root: Path, source: Path, found: Survey) -> set[str]:
+    git = Git.of(root) if found.files else None
+    if git is None:
+        return set()
+    prefix = below(root, source)
+    return git.uncommitted(git.index(), [prefix + file.path for file in found.files])
 
 
 def _judge(move: Move, root: Path, target: Path, dirty: Collection[str]) -> Kept | None:
     name = move.path.rpartition("/")[2]
     try:
-        normal = check_original_path(move.path), check_local_path(move.storage_path)
+        normal = check_local_path(move.path), check_local_path(move.storage_path)
     except ValueError as error:
         return Kept(move.path, Why.UNSAFE, f"its path {error}")
     if normal != (move.path, move.storage_path):
@@ -180,9 +198,9 @@ def _judge(move: Move, root: Path, target: Path, dirty: Collection[str]) -> Kept
 
 
 def _check_placeholder(path: Path) -> None:
-    """Raise `Taken` if something that is no placeholder has the placeholder's name."""
+    """Raise `NameTaken` if something that is no placeholder has the placeholder's name."""
     if os.path.lexists(path) and read_placeholder(path) is None:
-        raise Taken("the name of its placeholder is taken by something else")
+        raise NameTaken("the name of its placeholder is taken by something else")
 
 
 class Cleaner:
@@ -207,20 +225,21 @@ class Cleaner:
         self._flushed_folders: set[tuple[str, ...]] = set()
         """Those of the target that are certainly in their parents on the disk: a run that died may have made some."""
         # As a person in the repository's root would write it; None where it is found without being named.
-        usual = plan.target == plan.root.parent / "assets"
-        self._external = None if usual else os.path.relpath(plan.target, plan.root)
+        is_usual = plan.target in usual_folders(plan.root)
+        self._external = None if is_usual else os.path.relpath(plan.target, plan.root)
 
     def __enter__(self) -> Self:
         plan = self._plan
         with storage_errors(plan.target):
             plan.target.mkdir(parents=True, exist_ok=True)
-            self._folder = os.open(plan.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            # It was resolved when it was judged; a symlink that has come there since was not.
+            self._folder = os.open(plan.target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             lock(self._folder, plan.target)
             with storage_errors(plan.target):
                 self._sync_parent()
             self._check_space()
-            self._record = Record(plan.target)
+            self._record = MovedFiles(plan.target)
         except BaseException:
             os.close(self._folder)
             raise
@@ -249,14 +268,21 @@ class Cleaner:
             raise DiskFull(safe_text(str(self._plan.target)), reason)
 
     def moves(self) -> Iterator[Moved | Kept]:
-        """Move one file after the other. A failing disk ends it with a `StorageError`."""
+        """Move one file after the other; one that cannot be moved keeps no other.
+
+        A disk that is full or fails ends it with a `StorageError`.
+        """
         for move in self._plan.moves:
             try:
                 yield Moved(move.path, self._move(move))
-            except Changed as error:
+            except FileChanged as error:
                 yield Kept(move.path, Why.CHANGED, str(error))
-            except Taken as error:
+            except NameTaken as error:
                 yield Kept(move.path, Why.TAKEN, str(error))
+            except StorageError as error:
+                if not _is_of_one_file(error):
+                    raise
+                yield Kept(move.path, Why.FAILED, str(error))
 
     def _move(self, move: Move) -> Placeholder:
         *parents, name = move.path.split("/")
@@ -266,7 +292,7 @@ class Cleaner:
                 try:
                     source = open_regular(name, here)
                 except OSError as error:
-                    raise Changed(f"could not be opened: {os.strerror(error.errno or 0).lower()}") from error
+                    raise FileChanged(f"could not be opened: {os.strerror(error.errno or 0).lower()}") from error
                 try:
                     return self._move_open(move, here, name, source)
                 finally:
@@ -283,10 +309,10 @@ class Cleaner:
         write_file(here, name + SUFFIX, placeholder.encode())
         try:
             _check_unchanged(source, here, name, signature)
-        except Changed:
+            os.unlink(name, dir_fd=here)
+        except (FileChanged, PermissionError):  # it stays, and nothing is to stand for it
             os.unlink(name + SUFFIX, dir_fd=here)
             raise
-        os.unlink(name, dir_fd=here)
         sync(here)
         return placeholder
 
@@ -301,7 +327,7 @@ class Cleaner:
                 except FileNotFoundError:
                     return self._copy(move, source, there, name, check)
                 except OSError as error:
-                    raise Taken(_taken(self._plan.target / move.storage_path)) from error
+                    raise NameTaken(_taken(self._plan.target / move.storage_path)) from error
                 return self._compare(move, source, stored, there, check)
             finally:
                 os.close(there)
@@ -313,7 +339,7 @@ class Cleaner:
             try:
                 draft.publish()
             except FileExistsError as error:
-                raise Taken(_taken(self._plan.target / move.storage_path)) from error
+                raise NameTaken(_taken(self._plan.target / move.storage_path)) from error
         return checksum
 
     def _compare(self, move: Move, source: int, stored: int, there: int, check: Callable[[], None]) -> Checksum:
@@ -322,7 +348,7 @@ class Cleaner:
             checksum = digest_of(source)
             check()
             if digest_of(stored) != checksum:
-                raise Taken(_taken(self._plan.target / move.storage_path))
+                raise NameTaken(_taken(self._plan.target / move.storage_path))
             sync(stored)
             sync(there)
         finally:
@@ -376,14 +402,20 @@ class Cleaner:
         return found
 
 
+def _is_of_one_file(error: StorageError) -> bool:
+    """Whether another file could still be moved: where a name or a permission is in the way, and not the disk."""
+    cause = error.__cause__
+    return isinstance(error, (Locked, UnsafePath)) or (isinstance(cause, OSError) and cause.errno in _OF_ONE_FILE)
+
+
 def _check_unchanged(source: int, folder: int, name: str, signature: FileSignature) -> None:
-    """Raise `Changed` unless the open file and the one with its name both still look as they did."""
+    """Raise `FileChanged` unless the open file and the one with its name both still look as they did."""
     try:
         named = FileSignature.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:
-        raise Changed("went away while it was moved") from None
+        raise FileChanged("went away while it was moved") from None
     if named != signature or FileSignature.of(os.fstat(source)) != signature:
-        raise Changed("changed while it was moved; it stays, run the command again once nothing writes to it")
+        raise FileChanged("changed while it was moved; it stays, run the command again once nothing writes to it")
 
 
 def _taken(path: Path) -> str:

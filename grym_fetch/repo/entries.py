@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from grym_fetch.core.errors import Locked
+from grym_fetch.core.errors import Locked, UnsafePath
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_text import ManifestText
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import storage_errors
+from grym_fetch.disk.folders import open_regular, storage_errors
 from grym_fetch.disk.manifest_file import create_manifest, edit_manifest
 from grym_fetch.repo.moving import write_file
 from grym_fetch.repo.placeholder import Placeholder, distinct_id
+
+IGNORE_FILE = ".gitignore"
 
 
 def assets_for(moved: Iterable[Placeholder], manifest: Manifest, base_url: str) -> list[Asset]:
@@ -66,21 +70,37 @@ def add_to_manifest(path: Path, moved: Iterable[Placeholder], base_url: str, now
     return added
 
 
-def add_to_gitignore(root: Path, lines: Iterable[str]) -> list[str]:
-    """Append lines to the root's ``.gitignore`` that are not there yet; return these."""
-    path = Path(os.path.realpath(root / ".gitignore"))
+def check_gitignore(folder: Path) -> Path:
+    """Return the path of a folder's ``.gitignore``. Raises `UnsafePath` if it is a symlink or something else.
+
+    It may lead to a file that a shell runs, and git itself reads none through a symlink.
+    """
+    path = folder / IGNORE_FILE
+    with storage_errors(path), suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            reason = "it is a symlink or not a file, and nothing is written through it; put a file in its place"
+            raise UnsafePath(safe_text(str(path), limit=1000), reason)
+    return path
+
+
+def add_to_gitignore(folder: Path, lines: Iterable[str]) -> list[str]:
+    """Append lines to a folder's ``.gitignore`` that are not there yet; return these.
+
+    The file is replaced as a whole; its mode and its way of ending lines stay. Raises `StorageError`.
+    """
+    path = check_gitignore(folder)
     with storage_errors(path):
+        here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            text = path.read_bytes()
-        except FileNotFoundError:
             text = b""
-        present = set(text.splitlines())
-        new = [line for line in dict.fromkeys(lines) if os.fsencode(line) not in present]
-        if new:
-            head = b"" if not text or text.endswith(b"\n") else b"\n"
-            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                write_file(folder, path.name, text + head + b"".join(os.fsencode(line) + b"\n" for line in new))
-            finally:
-                os.close(folder)
+            with suppress(FileNotFoundError), open(open_regular(path.name, here), "rb") as file:
+                text = file.read()
+            present = set(text.splitlines())
+            new = [line for line in dict.fromkeys(lines) if os.fsencode(line) not in present]
+            if new:
+                end = b"\r\n" if b"\r\n" in text else b"\n"
+                head = b"" if not text or text.endswith(b"\n") else end
+                write_file(here, path.name, text + head + b"".join(os.fsencode(line) + end for line in new))
+        finally:
+            os.close(here)
     return new

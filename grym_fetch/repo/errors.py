@@ -1,10 +1,8 @@
-"""What this package refuses to do."""
+"""Why one file is not moved. What is refused as a whole is a `RepositoryError`."""
 
 from __future__ import annotations
 
-from grym_fetch.core.errors import GrymFetchError, Refused
-
-__all__ = ["NotMoved", "Refused"]
+from grym_fetch.core.errors import GrymFetchError
 
 
 class NotMoved(GrymFetchError):

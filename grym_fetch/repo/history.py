@@ -1,10 +1,12 @@
 """Finds large blobs anywhere in git's history, without checking anything out.
 
-Three passes, each one stream::
+Passes, each one stream::
 
     rev-list --objects --all | cat-file --batch-check      which blobs are over the limit, and their packed size
-    log --all --raw                                        under which paths they lived, which commits touched them
-    cat-file --batch-check < "tip:path"                    which of them a branch or tag still has
+    rev-list --all --timestamp --parents                   when each commit was made, and of which it comes
+    rev-list --all | diff-tree --stdin --raw               under which paths they lived, which commits touched them
+    rev-list --objects --no-walk --all                     which of them a branch or tag still has
+    cat-file --batch-check < "tip:path"                    and which tips these are
 
 The newest commit that has a blob is the newest of: the tips that have it, the commits that brought it, and the parents
 of the commits that took it away.
@@ -13,11 +15,13 @@ of the commits that took it away.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from grym_fetch.repo.git import Git, split
+from grym_fetch.core.text import safe_text
+from grym_fetch.repo.git import Git, GitUnusable, split
+
+_AS_STORED = "--no-replace-objects"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,9 +53,12 @@ class _Traces:
 
 
 def find_large_blobs(git: Git, limit: int) -> list[LargeBlob]:
-    """Return the blobs of more than ``limit`` bytes that any ref reaches, the largest first. Raises `GitUnusable`."""
+    """Return the blobs of more than ``limit`` bytes that any ref reaches, the largest first.
+
+    Raises `GitUnusable`, also where some of the history is not here: what is missing might be the largest of all.
+    """
     git.ask("rev-parse", "--git-dir")  # so that a folder without git is told in git's own words
-    blobs = dict(_over(limit, _sizes(git)))
+    blobs = _over(limit, git)
     if not blobs:
         return []
     times = _follow(git, blobs)
@@ -59,7 +66,6 @@ def find_large_blobs(git: Git, limit: int) -> list[LargeBlob]:
     found = []
     for name, traces in blobs.items():
         newest = max(traces.commits, key=lambda commit: (times.get(commit, 0), commit), default=None)
-        at = times.get(newest) if newest is not None else None
         found.append(
             LargeBlob(
                 blob=name,
@@ -67,61 +73,98 @@ def find_large_blobs(git: Git, limit: int) -> list[LargeBlob]:
                 packed=traces.packed,
                 paths=tuple(traces.paths),
                 commit=newest,
-                committed=datetime.fromtimestamp(at, UTC) if at is not None else None,
+                committed=_moment(times.get(newest)) if newest is not None else None,
                 is_current=traces.is_current,
             )
         )
     return sorted(found, key=lambda blob: (-blob.size, blob.blob))
 
 
-def _sizes(git: Git) -> Iterator[bytes]:
-    form = "--batch-check=%(objectname) %(objecttype) %(objectsize) %(objectsize:disk) %(rest)"
-    return split(git.pipe(["rev-list", "--objects", "--all"], ["cat-file", form]), b"\n")
+def _over(limit: int, git: Git) -> dict[str, _Traces]:
+    form = "--batch-check=%(objectname) %(objecttype) %(objectsize) %(objectsize:disk)"
+    listing = ["rev-list", "--objects", "--no-object-names", "--missing=print", "--all"]
+    found: dict[str, _Traces] = {}
+    missing = 0
+    for line in split(git.pipe([_AS_STORED, *listing], [_AS_STORED, "cat-file", form]), b"\n"):
+        name, kind, *figures = line.decode("ascii").split(" ")
+        if kind == "missing":
+            missing += 1
+        elif kind == "blob" and int(figures[0]) > limit:
+            found[name] = _Traces(size=int(figures[0]), packed=int(figures[1]))
+    if missing:
+        raise GitUnusable(_missing(git, missing))
+    return found
 
 
-def _over(limit: int, lines: Iterable[bytes]) -> Iterator[tuple[str, _Traces]]:
-    for line in lines:
-        name, kind, *rest = line.split(b" ", 4)
-        if kind != b"blob" or int(rest[0]) <= limit:
-            continue
-        traces = _Traces(size=int(rest[0]), packed=int(rest[1]))
-        if len(rest) > 2 and rest[2]:
-            traces.paths[os.fsdecode(rest[2])] = None
-        yield name.decode("ascii"), traces
+def _missing(git: Git, count: int) -> str:
+    """What to say of objects that are not here: on purpose, in a partial clone, or because of damage."""
+    settings = git.ask("config", "--list", "--name-only", "-z").lower().split(b"\0")
+    promisors = [name[7:-9] for name in settings if name.startswith(b"remote.") and name.endswith(b".promisor")]
+    objects = f"{count:,} object{'s' if count != 1 else ''} of its history"
+    if not promisors:
+        return f"the repository is damaged: it lacks {objects}; `git fsck` says which"
+    remote = safe_text(os.fsdecode(promisors[0]))
+    return (
+        f"this is a partial clone, which lacks {objects}, and nothing is fetched from here. Get all of it with "
+        f"`git fetch --refetch --no-filter {remote}`, or look through the history of a whole clone"
+    )
+
+
+def _moment(seconds: int | None) -> datetime | None:
+    """A time of git, which may be any number at all; None if no calendar has it."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
+    except (OverflowError, OSError, ValueError):
+        return None
 
 
 def _follow(git: Git, blobs: dict[str, _Traces]) -> dict[str, int]:
     """Note paths and commits of the blobs; return the time of every commit, in Unix seconds."""
-    log = ["log", "--all", "--raw", "-z", "-m", "--no-abbrev", "--no-renames", "--format=%x01%H %ct %P"]
     times: dict[str, int] = {}
-    commit, parents = "", [""]
-    fields = split(git.pipe(log), b"\0")
+    parents: dict[str, list[str]] = {}
+    for line in split(git.pipe([_AS_STORED, "rev-list", "--all", "--timestamp", "--parents"]), b"\n"):
+        time, commit, *above = line.decode("ascii").split(" ")
+        times[commit] = int(time)
+        parents[commit] = above
+    changes = ["diff-tree", "--stdin", "-r", "-m", "--root", "--raw", "-z", "--no-abbrev", "--no-renames"]
+    commit = ""
+    fields = split(git.pipe([_AS_STORED, "rev-list", "--all"], [_AS_STORED, *changes]), b"\0")
     for raw in fields:
-        text = raw.lstrip(b"\n")
-        if text.startswith(b"\x01"):
-            commit, time, *parents = text[1:].decode("ascii").split()
-            times[commit] = int(time)
-        elif text.startswith(b":"):
-            path = next(fields, b"")
-            _, _, before, after, *_ = text.decode("ascii").split(" ")
-            if (traces := blobs.get(after)) is not None:
-                traces.commits.add(commit)
-                traces.paths[os.fsdecode(path)] = None
-            # Of a merge it is not said against which parent it was compared.
-            if (traces := blobs.get(before)) is not None and len(parents) == 1:
-                traces.commits.add(parents[0])
-                traces.paths[os.fsdecode(path)] = None
+        text = raw.decode("ascii")
+        if not text.startswith(":"):
+            commit = text
+            continue
+        path = next(fields, b"")
+        _, _, before, after, *_ = text.split(" ")
+        if (traces := blobs.get(after)) is not None:
+            traces.commits.add(commit)
+            traces.paths[os.fsdecode(path)] = None
+        # Of a merge it is not said against which parent it was compared.
+        if (traces := blobs.get(before)) is not None and len(parents.get(commit, [])) == 1:
+            traces.commits.add(parents[commit][0])
+            traces.paths[os.fsdecode(path)] = None
     return times
 
 
 def _ask_tips(git: Git, blobs: dict[str, _Traces]) -> None:
-    """Note which tips still have the blobs."""
-    tips = git.ask("rev-list", "--no-walk", "--all").decode("ascii").split()
-    places = [(name, path) for name, traces in blobs.items() for path in traces.paths if "\n" not in path]
-    asked = [(tip, name, path) for tip in tips for name, path in places]
+    """Note which blobs a branch or tag still has, and which tips these are."""
+    reached = ["rev-list", "--objects", "--no-object-names", "--no-walk", "--all"]
+    for line in split(git.pipe([_AS_STORED, *reached]), b"\n"):
+        if (traces := blobs.get(line.decode("ascii"))) is not None:
+            traces.is_current = True
+    current = {name: traces for name, traces in blobs.items() if traces.is_current}
+    tips = git.ask(_AS_STORED, "rev-list", "--no-walk", "--all").decode("ascii").split() if current else []
+    places = [(name, path) for name, traces in current.items() for path in traces.paths]
+    asked = [(tip, name, path) for tip in tips for name, path in places if "\n" not in path]
     queries = (os.fsencode(f"{tip}:{path}\n") for tip, _, path in asked)
-    answers = split(git.pipe(["cat-file", "--batch-check=%(objectname)"], given=queries), b"\n")
+    answers = split(git.pipe([_AS_STORED, "cat-file", "--batch-check=%(objectname)"], given=queries), b"\n")
     for (tip, name, _), answer in zip(asked, answers, strict=True):
         if answer == name.encode("ascii"):
-            blobs[name].commits.add(tip)
-            blobs[name].is_current = True
+            current[name].commits.add(tip)
+    # Such a path cannot be asked for in a line.
+    odd = [path for _, path in places if "\n" in path]
+    for tip in tips if odd else []:
+        for entry in git.ask(_AS_STORED, "ls-tree", "-r", "-z", "--full-tree", tip, "--", *odd).split(b"\0"):
+            name = entry.partition(b"\t")[0].rpartition(b" ")[2].decode("ascii")
+            if name in current:
+                current[name].commits.add(tip)

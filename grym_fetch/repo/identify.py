@@ -1,24 +1,34 @@
 """Finds the large files of a folder, and says how they add up.
 
-Rules: sizes are in bytes and those that git would store, so a sparse file counts in full. A file is large if it has
-more bytes than the limit.
+Rules: sizes are in bytes and those that git would store, so a sparse file counts in full, and a file that git keeps a
+pointer of (Git LFS, git-annex) does not count. A file is large if it has more bytes than the limit. What git ignores is
+left out, unless it is a file of ours: one that a placeholder stands for, or that the record says was moved.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from grym_fetch.repo.git import Git, GitUnusable
+from grym_fetch.disk.folders import open_regular
+from grym_fetch.repo.git import GITLINK, Git, GitUnusable, IndexEntry
+from grym_fetch.repo.placeholder import SUFFIX
+from grym_fetch.repo.places import read_placeholder
 from grym_fetch.repo.tree import Tree
 
 log = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 NO_TYPE = "(none)"
+_POINTER_FILTERS = frozenset({"lfs", "annex"})
+"""Filters in whose stead git stores a small text."""
+_POINTER_HEAD = b"version https://git-lfs.github.com/spec/"
+_MAX_POINTER_BYTES = 1024
+"""Longest text of a pointer, by the specification of Git LFS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +64,12 @@ class Total:
 class Survey:
     """What a folder has: large files, the largest first, and what was not looked into.
 
-    ``ignored`` counts large files that git ignores and that are left out.
+    Left out are ``ignored`` large files that git ignores, and ``pointers`` of which it stores a pointer only.
     """
 
     files: tuple[LargeFile, ...]
     ignored: int
+    pointers: int
     symlinks: tuple[str, ...]
     repositories: tuple[str, ...]
     unreadable: tuple[str, ...]
@@ -69,8 +80,20 @@ class Survey:
         return sum(file.size for file in self.files)
 
 
-def survey(folder: Path, limit: int, root: Path, *, with_ignored: bool = False) -> Survey:
-    """Look through ``folder``, which lies in the repository at ``root``, for files of more than ``limit`` bytes."""
+def survey(
+    folder: Path,
+    limit: int,
+    root: Path,
+    *,
+    with_ignored: bool = False,
+    is_strict: bool = False,
+    recorded: Collection[tuple[str, int]] = (),
+) -> Survey:
+    """Look through ``folder``, which lies in the repository at ``root``, for files of more than ``limit`` bytes.
+
+    ``recorded`` are paths relative to the root, with their sizes, of files that were moved once. Where git does not
+    answer, everything is listed; with ``is_strict`` `GitUnusable` is raised.
+    """
     tree = Tree(folder)
     found: dict[str, int] = {}
     for path, entry in tree.files():
@@ -80,21 +103,101 @@ def survey(folder: Path, limit: int, root: Path, *, with_ignored: bool = False) 
             continue  # it went away while we looked
         if size > limit:
             found[path] = size
-    ignored: set[str] = set()
-    if not with_ignored and found:
-        try:
-            if (git := Git.of(root)) is not None:
-                ignored = git.ignored(below(root, folder), found)
-        except GitUnusable as error:
-            log.warning("what git ignores is listed too: %s", error)
-    files = [LargeFile(path, size) for path, size in found.items() if path not in ignored]
+    known = _Known(frozenset(), frozenset(), frozenset())
+    try:
+        if found and (git := Git.of(root)) is not None:
+            known = _ask(git, root, below(root, folder), found, with_ignored=with_ignored, recorded=recorded)
+    except GitUnusable as error:
+        if is_strict:
+            raise
+        log.warning("what git ignores is listed too: %s", error)
+    known_pointers = known.pointers | {path for path, size in found.items() if _is_pointer(folder / path, size)}
+    left_out = known.ignored | known.nested | known_pointers
+    files = [LargeFile(path, size) for path, size in found.items() if path not in left_out]
     return Survey(
         files=tuple(sorted(files, key=lambda file: (-file.size, file.path))),
-        ignored=len(ignored),
+        ignored=len(known.ignored),
+        pointers=len(known_pointers),
         symlinks=tuple(sorted(tree.symlinks)),
-        repositories=tuple(sorted(tree.repositories)),
+        repositories=tuple(sorted({*tree.repositories, *known.submodules})),
         unreadable=tuple(sorted(tree.unreadable)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What git says of the files found: which are not to be listed, relative to the folder."""
+
+    ignored: frozenset[str]
+    pointers: frozenset[str]
+    nested: frozenset[str]
+    """Those in a submodule that is not set up here: git takes none of their paths."""
+    submodules: frozenset[str] = frozenset()
+
+
+def _ask(
+    git: Git,
+    root: Path,
+    prefix: str,
+    found: dict[str, int],
+    *,
+    with_ignored: bool,
+    recorded: Collection[tuple[str, int]],
+) -> _Known:
+    index = git.index()
+    links = {f"{path}/" for path, entry in index.items() if entry.mode == GITLINK}
+    above = {path: [parent for parent in _parents(prefix + path) if parent in links] for path in found} if links else {}
+    nested = {path for path, parents in above.items() if parents}
+    ours = [path for path in found if path not in nested]
+    ignored = set() if with_ignored else git.ignored(prefix, ours)
+    if ignored:
+        placed = {path for path in index if path.endswith(SUFFIX)}
+        placed |= {path for path in git.committed() if path.endswith(SUFFIX)}
+        ignored = {
+            path
+            for path in ignored
+            if prefix + path + SUFFIX not in placed
+            and (prefix + path, found[path]) not in recorded
+            and read_placeholder(root / (prefix + path + SUFFIX)) is None
+        }
+    listed = [path for path in ours if path not in ignored]
+    return _Known(
+        ignored=frozenset(ignored),
+        pointers=frozenset(_pointers(git, index, prefix, listed)),
+        nested=frozenset(nested),
+        submodules=frozenset(
+            parent.removeprefix(prefix) for parents in above.values() for parent in parents if parent.startswith(prefix)
+        ),
+    )
+
+
+def _pointers(git: Git, index: dict[str, IndexEntry], prefix: str, paths: list[str]) -> set[str]:
+    """Those files of which git stores, or would store, a pointer. One committed in full before it had a filter is not.
+
+    Whether a filter is installed is not asked: its program would have to be run.
+    """
+    filters = git.filters([prefix + path for path in paths])
+    filtered = [path for path in paths if filters.get(prefix + path) in _POINTER_FILTERS]
+    blobs = {path: index[prefix + path].blob for path in filtered if prefix + path in index}
+    sizes = git.blob_sizes(set(blobs.values())) if blobs else {}
+    return {path for path in filtered if path not in blobs or sizes.get(blobs[path], 0) <= _MAX_POINTER_BYTES}
+
+
+def _is_pointer(path: Path, size: int) -> bool:
+    """Whether a file is itself the pointer of another, as where Git LFS has not fetched it."""
+    if size > _MAX_POINTER_BYTES:
+        return False
+    try:
+        with open(open_regular(os.fspath(path)), "rb") as file:
+            return file.read(len(_POINTER_HEAD)) == _POINTER_HEAD
+    except OSError:
+        return False
+
+
+def _parents(path: str) -> list[str]:
+    """The folders above a path, each ending in a slash."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[:count]) + "/" for count in range(1, len(parts) + 1)]
 
 
 def below(root: Path, folder: Path) -> str:
@@ -114,8 +217,12 @@ def totals(files: Iterable[LargeFile], name: Callable[[LargeFile], str]) -> list
 
 
 def ignore_line(path: str) -> str:
-    """The line of the root's ``.gitignore`` that ignores exactly this path and no other."""
+    """The line of the root's ``.gitignore`` that ignores exactly this path and no other.
+
+    A line end in a name cannot be written in such a file; there the line ignores whatever else stands in its place.
+    """
     escaped = re.sub(r"([\\*?\[\]])", r"\\\1", path)
+    escaped = re.sub(r"[\r\n]", "?", escaped)
     # Git cuts off spaces at the end unless they are escaped.
     bare = escaped.rstrip(" ")
     return "/" + bare + "\\ " * (len(escaped) - len(bare))

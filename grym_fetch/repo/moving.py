@@ -7,9 +7,7 @@ folders are flushed before anything relies on them.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +20,10 @@ from grym_fetch.disk.atomic import rename_new
 from grym_fetch.disk.folders import sync, write_all
 from grym_fetch.disk.locks import Flock, try_flock
 
-STRIDE = 4 * 1024 * 1024
-"""Bytes read, hashed and written in one go."""
+STRIDE_BYTES = 4 * 1024 * 1024
+"""Read, hashed and written in one go."""
+_PAGE_BYTES = 64 * 1024
+"""A run of zeros of this length stays a hole."""
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -33,20 +33,11 @@ def draft_name(name: str) -> str:
     return f".{name}.grym-part"
 
 
-def open_regular(name: str, folder: int) -> int:
-    """Open a file to read it. Raises ``OSError`` for symlinks and for what is no file."""
-    descriptor = os.open(name, _READ, dir_fd=folder)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EISDIR, "not a file", name)
-    return descriptor
-
-
 def digest_of(descriptor: int) -> Checksum:
     """Read a whole file and return its SHA-256."""
     hasher = new_hasher("sha256")
     at = 0
-    while block := os.pread(descriptor, STRIDE, at):
+    while block := os.pread(descriptor, STRIDE_BYTES, at):
         hasher.update(block)
         at += len(block)
     return Checksum("sha256", hasher.hexdigest())
@@ -95,6 +86,18 @@ class Draft:
         """Append bytes."""
         write_all(self._descriptor, data)
 
+    def _write_sparse(self, block: bytes) -> None:
+        """Append bytes, and leave a hole where a whole page of them is zero: a file of holes is not to fill a disk."""
+        zeros = bytes(_PAGE_BYTES)
+        start = 0
+        for at in range(0, len(block), _PAGE_BYTES):
+            page = block[at : at + _PAGE_BYTES]
+            if page == zeros:
+                self.write(block[start:at])
+                os.lseek(self._descriptor, _PAGE_BYTES, os.SEEK_CUR)
+                start = at + _PAGE_BYTES
+        self.write(block[start:])
+
     def set_mode(self, mode: int) -> None:
         """Give the file these permissions."""
         os.fchmod(self._descriptor, mode & 0o777)
@@ -109,10 +112,16 @@ class Draft:
         figures = os.fstat(source)
         os.posix_fadvise(source, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         at = 0
-        while block := os.pread(source, STRIDE, at):
+        has_holes = figures.st_blocks * 512 < figures.st_size
+        while block := os.pread(source, STRIDE_BYTES, at):
             hasher.update(block)
-            self.write(block)
+            if has_holes:
+                self._write_sparse(block)
+            else:
+                self.write(block)
             at += len(block)
+        if has_holes:
+            os.ftruncate(self._descriptor, at)
         with suppress(OSError):  # a file system may know neither modes nor times
             os.fchmod(self._descriptor, figures.st_mode & 0o777 & ~umask)
             os.utime(self._descriptor, ns=(figures.st_atime_ns, figures.st_mtime_ns))

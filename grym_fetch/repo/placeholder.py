@@ -56,7 +56,7 @@ class Placeholder:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Read the text of a placeholder. Raises `ValueError` if it is none."""
+        """Read the text of a placeholder. Raises `ValueError` if it is not one."""
         if len(data) > MAX_BYTES:
             raise ValueError("is too long for a placeholder")
         lines = data.decode("utf-8").replace("\r\n", "\n").split("\n")

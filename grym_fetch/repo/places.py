@@ -1,17 +1,17 @@
 """The placeholders that are in a tree.
 
-Rules: what cannot be read, or is no regular file, is no placeholder.
+Rules: what cannot be read, or is not a regular file, is not a placeholder.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from grym_fetch.disk.folders import open_regular
 from grym_fetch.repo.placeholder import MAX_BYTES, SUFFIX, Placeholder
 from grym_fetch.repo.tree import Tree
 
@@ -34,8 +34,6 @@ def placeholders(folder: Path) -> Iterator[Place]:
 
 def read_placeholder(path: Path) -> Placeholder | None:
     """Read a placeholder, None if there is none."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with suppress(OSError, ValueError), open(os.open(path, flags), "rb") as file:
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return Placeholder.decode(file.read(MAX_BYTES + 1))
+    with suppress(OSError, ValueError), open(open_regular(os.fspath(path)), "rb") as file:
+        return Placeholder.decode(file.read(MAX_BYTES + 1))
     return None

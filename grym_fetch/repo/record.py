@@ -12,17 +12,17 @@ from datetime import datetime
 from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import RepositoryError
 from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import opened_folder, storage_errors
 from grym_fetch.disk.moved_files import MovedFile, read_document
-from grym_fetch.repo.errors import Refused
 from grym_fetch.repo.moving import write_file
 
 log = logging.getLogger(__name__)
 
 
-class Record:
+class MovedFiles:
     """The record of one external folder, in memory. `save` makes it durable."""
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +39,8 @@ class Record:
             with storage_errors(self.path):
                 document = read_document(self.path)
         except ValueError as error:
-            raise Refused(f"{shown} cannot be read: {error}. Repair or remove it; it was left as it is.") from error
+            reason = f"{shown} cannot be read: {error}. Repair or remove it; it was left as it is."
+            raise RepositoryError(reason) from error
         if document is None:
             return
         self._raw, self._entries = document

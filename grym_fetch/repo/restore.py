@@ -12,9 +12,11 @@ below the root, and lead there through no symlink.
 from __future__ import annotations
 
 import difflib
+import itertools
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+import shlex
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +25,24 @@ from typing import Literal
 import anyio.to_thread
 
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import AssetMissing, DigestMismatch, GrymFetchError, NotWritable, UnsafePath
+from grym_fetch.core.errors import (
+    AssetMissing,
+    DigestMismatch,
+    GrymFetchError,
+    NotWritable,
+    RepositoryError,
+    UnsafePath,
+)
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import exists, open_folder, storage_errors, sync
-from grym_fetch.disk.moved_files import MovedFile, check_original_path
-from grym_fetch.repo.errors import Refused
-from grym_fetch.repo.moving import Draft, current_umask, digest_of, open_regular, remove_dead_draft
+from grym_fetch.disk.folders import exists, open_folder, open_regular, storage_errors, sync
+from grym_fetch.disk.moved_files import MovedFile
+from grym_fetch.repo.git import Git, GitUnusable
+from grym_fetch.repo.moving import Draft, current_umask, digest_of, remove_dead_draft
 from grym_fetch.repo.placeholder import SUFFIX, asset_id
 from grym_fetch.repo.places import Place, placeholders, read_placeholder
-from grym_fetch.repo.record import Record
+from grym_fetch.repo.record import MovedFiles
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +70,16 @@ class Restored:
 
 
 class Restorer:
-    """Restores files of the repository at ``root`` that were moved to ``external_dir``."""
+    """Restores files of the repository at ``root`` that were moved to one of ``folders``, the likeliest first.
 
-    def __init__(self, root: Path, external_dir: Path, fetch: Fetch | None = None) -> None:
+    Raises `RepositoryError` if a record there cannot be read.
+    """
+
+    def __init__(self, root: Path, folders: Sequence[Path], fetch: Fetch | None = None) -> None:
         self._root = root.resolve()
-        self._external_dir = external_dir
+        self._folders = folders
         self._fetch = fetch
-        self._record = Record(external_dir)
+        self._records = [MovedFiles(folder) for folder in folders]
 
     def all(self) -> list[Wanted]:
         """Every file that a placeholder in the repository stands for."""
@@ -76,7 +88,7 @@ class Restorer:
     def find(self, text: str, cwd: Path) -> list[Wanted]:
         """What a person means: a file, its placeholder, a folder of placeholders, or an id.
 
-        Raises `Refused` if nothing was moved that goes by this name, or several files have this id.
+        Raises `RepositoryError` if nothing was moved that goes by this name, or several files have this id.
         """
         for base in (cwd, self._root):
             path = Path(os.path.normpath(base / text))
@@ -92,37 +104,57 @@ class Restorer:
         return self._by_id(text)
 
     def find_one(self, text: str, cwd: Path) -> Wanted:
-        """As `find`, for exactly one file. Raises `Refused` for a folder with several."""
+        """As `find`, for exactly one file. Raises `RepositoryError` for a folder with several."""
         found = self.find(text, cwd)
         if len(found) > 1:
-            raise Refused(f"{safe_text(text)} is a folder with {len(found)} moved files; name one of them")
+            raise RepositoryError(f"{safe_text(text)} is a folder with {len(found)} moved files; name one of them")
         return found[0]
 
     def _entry(self, path: str) -> MovedFile | None:
-        return next((entry for entry in reversed(self._record.files) if entry.original_path == path), None)
+        return next((entry for entry in self._entries() if entry.original_path == path), None)
+
+    def _entries(self) -> list[MovedFile]:
+        """What the records say, the newest of each folder first."""
+        return [entry for record in self._records for entry in reversed(record.files)]
 
     def _by_id(self, text: str) -> list[Wanted]:
         known = self.all()
         there = {wanted.path for wanted in known}
-        known += [_of_entry(entry) for entry in reversed(self._record.files) if entry.original_path not in there]
+        known += [_of_entry(entry) for entry in self._entries() if entry.original_path not in there]
         found = {wanted.path: wanted for wanted in reversed(known) if wanted.id == text}
         if len(found) == 1:
             return list(found.values())
         if found:
             paths = ", ".join(safe_text(path) for path in sorted(found))
-            raise Refused(f"several files have the id {safe_text(text)}: {paths}. Name one by its path.")
+            raise RepositoryError(f"several files have the id {safe_text(text)}: {paths}. Name one by its path.")
         names = {name for wanted in known for name in (wanted.id, wanted.path)}
         near = difflib.get_close_matches(text, names, n=3)
         hint = f" Did you mean {', '.join(map(safe_text, near))}?" if near else ""
-        raise Refused(
+        records = " and ".join(safe_text(str(record.path), limit=1000) for record in self._records)
+        raise RepositoryError(
             f"{safe_text(text)} was not moved out of this repository: there is no placeholder for it, and "
-            f"{safe_text(str(self._record.path))} does not list it.{hint} Another folder: --external-assets-dir DIR."
+            f"{records} does not list it.{hint}{self._left_out(text)} Another folder: --external-assets-dir DIR."
         )
+
+    def left_out(self) -> list[str]:
+        """The placeholders that a sparse checkout leaves out of the work tree, relative to the root."""
+        try:
+            git = Git.of(self._root)
+            index = git.index() if git is not None else {}
+        except GitUnusable:
+            return []
+        return sorted(path for path, entry in index.items() if entry.is_skipped and path.endswith(SUFFIX))
+
+    def _left_out(self, text: str) -> str:
+        path = text.removesuffix(SUFFIX).removeprefix("./") + SUFFIX
+        if path not in self.left_out():
+            return ""
+        folder = shlex.quote(safe_text(path.rpartition("/")[0] or "/"))
+        return f" This is a sparse checkout, without its placeholder: `git sparse-checkout add {folder}`."
 
     def _of_place(self, place: Place) -> Wanted:
         placeholder = place.placeholder
-        entries = [entry for entry in self._record.files if entry.checksum == placeholder.checksum]
-        stored = [entry.storage_path for entry in entries]
+        stored = [entry.storage_path for entry in self._entries() if entry.checksum == placeholder.checksum]
         with suppress(ValueError):
             stored.append(check_local_path(placeholder.storage_path))
         return Wanted(
@@ -141,9 +173,9 @@ class Restorer:
         if await anyio.to_thread.run_sync(self._is_done, wanted, force):
             return Restored(path=path, id=wanted.id, source="there")
         wrong: GrymFetchError | None = None
-        for stored in wanted.stored:
+        for folder, stored in itertools.product(self._folders, wanted.stored):
             try:
-                if await anyio.to_thread.run_sync(self._take, wanted, self._external_dir, stored, force):
+                if await anyio.to_thread.run_sync(self._take, wanted, folder, stored, force):
                     return Restored(path=path, id=wanted.id, source="external")
             except DigestMismatch as error:
                 log.warning("%s", error)
@@ -156,7 +188,7 @@ class Restorer:
             raise wrong
         raise AssetMissing(
             wanted.id,
-            f"{safe_text(wanted.path)} is not in {safe_text(str(self._external_dir))}, and no manifest says where "
+            f"{safe_text(wanted.path)} is not in {' or '.join(map(_shown, self._folders))}, and no manifest says where "
             f"sha256 {wanted.checksum.hexdigest} can be fetched. Name the folder it was moved to with "
             "--external-assets-dir, or add it to assets.json.",
         )
@@ -247,9 +279,13 @@ def fetch_from(assets: Iterable[Asset], get: Callable[[Asset], Awaitable[Path]])
     return fetch
 
 
+def _shown(folder: Path) -> str:
+    return safe_text(str(folder), limit=1000)
+
+
 def _of_entry(entry: MovedFile) -> Wanted:
     return Wanted(
-        path=check_original_path(entry.original_path),
+        path=check_local_path(entry.original_path),
         id=asset_id(entry.original_path),
         checksum=entry.checksum,
         stored=(entry.storage_path,),

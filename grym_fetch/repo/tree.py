@@ -1,18 +1,23 @@
-"""Walks a folder for its files: fast, and never through a symlink or into another repository.
+"""Walks a folder for its files: fast, and never through a symlink or into a repository.
 
-Rules: skipped are ``.git`` and ``node_modules``; folders that are repositories of their own, symlinks, and folders that
-cannot be read are remembered. Paths are relative to the folder, with ``/``.
+Rules: skipped are ``.git`` and ``node_modules``; folders that are repositories of their own or hold a repository's
+objects, symlinks, and folders that cannot be read are remembered. Paths are relative to the folder, with ``/``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from grym_fetch.disk.repository import repository_root
 
 SKIPPED = frozenset({".git", "node_modules"})
+_REPOSITORY = frozenset({"HEAD", "objects", "refs"})
+"""What git itself takes for a repository, whatever the folder's name (setup.c, is_git_directory)."""
+_OBJECTS = frozenset({"info", "pack"})
+_PACK = re.compile(r"pack-[0-9a-f]{40,64}\.(?:pack|idx)")
 
 
 class Tree:
@@ -35,8 +40,9 @@ class Tree:
             except OSError:
                 self.unreadable.append(prefix or ".")
                 continue
-            if prefix and any(entry.name == ".git" for entry in entries):
-                self.repositories.append(prefix)
+            names = {entry.name for entry in entries}
+            if (prefix and ".git" in names) or _is_store(folder, names):
+                self.repositories.append(prefix or ".")
                 continue
             for entry in entries:
                 if entry.name in SKIPPED:
@@ -48,6 +54,35 @@ class Tree:
                     pending.append((path + "/", entry.path))
                 elif entry.is_file(follow_symlinks=False):
                     yield path, entry
+
+
+def _is_store(folder: str, names: Collection[str]) -> bool:
+    """Whether a folder with these names is a repository without a work tree, or the objects of one."""
+    if _REPOSITORY.issubset(names):
+        return True
+    if not _OBJECTS.issubset(names):
+        return False
+    try:
+        return any(_PACK.fullmatch(name) for name in os.listdir(os.path.join(folder, "pack")))
+    except OSError:
+        return False
+
+
+def git_folder_above(path: Path) -> Path | None:
+    """The folder of git's own that ``path`` is or lies in, the outermost one; None if it is in none."""
+    found = None
+    for candidate in (path, *path.parents):
+        try:
+            if candidate.name == ".git" or _is_store(os.fspath(candidate), set(os.listdir(candidate))):
+                found = candidate
+        except OSError:  # it is not there, or only to be passed through
+            continue
+    return found
+
+
+def work_trees_above(path: Path) -> list[Path]:
+    """The work trees that ``path`` is or lies in, the nearest first."""
+    return [candidate for candidate in (path, *path.parents) if os.path.lexists(candidate / ".git")]
 
 
 def find_root(folder: Path, cwd: Path) -> Path:

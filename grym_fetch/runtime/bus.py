@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Self
 
 from grym_fetch.core.events import Event, ProgressMade
+from grym_fetch.runtime.threads import DaemonThread
 
 log = logging.getLogger(__name__)
 
@@ -153,10 +153,9 @@ class EventBus:
     def call(self, callback: EventCallback) -> Callable[[], None]:
         """Call ``callback`` with each event, one at a time and in order. Returns a function that stops it.
 
-        An async callback runs in the event loop. A sync one runs in a worker thread, so that it may block.
+        An async callback runs in the event loop. A sync one runs in a thread of its own, so that it may block; one that
+        never returns keeps nobody from ending.
         """
-        if not is_coroutine_callable(callback):
-            import anyio.to_thread  # noqa: F401 - 35 ms, for those who have such callbacks only, and not in a transfer
         subscription = self.subscribe()
         task = asyncio.get_running_loop().create_task(_pump(subscription, callback), name="event callback")
         self._pumps[task] = subscription
@@ -215,13 +214,14 @@ async def _follow(subscription: Subscription, is_there: Callable[[], bool], pati
 async def _pump(subscription: Subscription, callback: EventCallback) -> None:
     is_async = is_coroutine_callable(callback)
     loop = asyncio.get_running_loop()
+    thread = DaemonThread("callback", _drop)
     try:
         async for event in subscription:
             began = loop.time()
             if is_async:
                 outcome = callback(event)
             else:
-                outcome = await _call_in_thread(callback, event)
+                outcome = await thread.compute(callback, event)
             if inspect.isawaitable(outcome):
                 await outcome
             if subscription.is_empty:
@@ -231,33 +231,8 @@ async def _pump(subscription: Subscription, callback: EventCallback) -> None:
     except Exception:
         log.exception("a callback raised and is called no more")
     finally:
+        thread.stop()
         subscription.close()
-
-
-async def _call_in_thread(callback: EventCallback, event: Event) -> object:
-    """Call a callback that may block. On cancellation it is left to itself, and what it returns is dropped."""
-    import anyio.to_thread
-
-    handing_over = threading.Lock()
-    is_given_up, outcomes = False, []
-
-    def call() -> None:
-        outcome = callback(event)
-        with handing_over:
-            if not is_given_up:
-                outcomes.append(outcome)
-                return
-        _drop(outcome)
-
-    try:
-        await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
-    except BaseException:
-        with handing_over:
-            is_given_up = True
-        for outcome in outcomes:
-            _drop(outcome)
-        raise
-    return outcomes[0]
 
 
 def _drop(outcome: object) -> None:

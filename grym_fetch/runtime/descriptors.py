@@ -15,12 +15,20 @@ SPARE_DESCRIPTORS = 16
 """Kept for the log, name resolution, threads, and what the program around us opens meanwhile."""
 DESCRIPTORS_PER_ASSET = 4
 """Lock, part, journal, and a folder while it is published."""
+LEAST_SPARE = 4
+"""Kept in any case, where there is not enough for all of the above."""
+FEW_DESCRIPTORS = 64
 ENOUGH_DESCRIPTORS = 65_536
 
 
 def max_active_assets(connections: int) -> int:
     """How many assets are under way at once: enough to keep every connection busy while some are being verified."""
     return 2 * connections + 2
+
+
+def are_scarce() -> bool:
+    """Whether this process may open so few files that each one counts."""
+    return 0 <= _limit() < FEW_DESCRIPTORS
 
 
 def affordable(connections: int) -> int:
@@ -37,6 +45,15 @@ def affordable(connections: int) -> int:
         counted = "1 connection" if most == 1 else f"{most} connections"
         log.warning("only %s instead of %d: this process may open %d files", counted, connections, _limit())
     return min(most, connections)
+
+
+def affordable_assets(connections: int) -> int:
+    """Return how many assets may be under way at once, beside so many connections; at least one."""
+    left = _left()
+    wanted = max_active_assets(connections)
+    if left is None:
+        return wanted
+    return max(1, min(wanted, (left + SPARE_DESCRIPTORS - LEAST_SPARE - connections) // DESCRIPTORS_PER_ASSET))
 
 
 def spare_descriptors(files: int) -> int:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Protocol
 
-_BLOCK = 1 << 20
-_MARK = 1 << 12
+_BLOCK_BYTES = 1 << 20
+_MARK_BYTES = 1 << 12
 # Both odd, so that multiplying is one-to-one: no two positions share a mark, no two near blocks a turn.
 _SCATTER = 0x9E3779B97F4A7C15
-_TURN = 0x2545F
+_TURN_BYTES = 0x2545F
 
 
 class Content(Protocol):
@@ -40,7 +40,7 @@ class Content(Protocol):
 @lru_cache(maxsize=16)
 def _base(seed: int) -> bytes:
     """One random block, twice in a row so that a turned block is one slice."""
-    return hashlib.shake_128(b"grym-fetch seeded content %d" % seed).digest(_BLOCK) * 2
+    return hashlib.shake_128(b"grym-fetch seeded content %d" % seed).digest(_BLOCK_BYTES) * 2
 
 
 @dataclass(frozen=True)
@@ -61,22 +61,22 @@ class SeededContent:
             return b""
         pieces = []
         while start < stop:
-            end = min(stop, start - start % _BLOCK + _BLOCK)
+            end = min(stop, start - start % _BLOCK_BYTES + _BLOCK_BYTES)
             pieces.append(self._within_block(start, end))
             start = end
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _within_block(self, start: int, stop: int) -> bytes:
-        block, offset = divmod(start, _BLOCK)
-        first = offset - offset % _MARK
-        last = -(-(stop - block * _BLOCK) // _MARK) * _MARK
-        turn = block * _TURN % _BLOCK
+        block, offset = divmod(start, _BLOCK_BYTES)
+        first = offset - offset % _MARK_BYTES
+        last = -(-(stop - block * _BLOCK_BYTES) // _MARK_BYTES) * _MARK_BYTES
+        turn = block * _TURN_BYTES % _BLOCK_BYTES
         made = bytearray(_base(self.seed)[turn + first : turn + last])
-        mark = (block * _BLOCK + first) // _MARK
-        count = (last - first) // _MARK
+        mark = (block * _BLOCK_BYTES + first) // _MARK_BYTES
+        count = (last - first) // _MARK_BYTES
         marks = array("Q", [number * _SCATTER & 0xFFFF_FFFF_FFFF_FFFF for number in range(mark, mark + count)])
         words = memoryview(made).cast("Q")
-        words[:: _MARK // 8] = memoryview(marks)
+        words[:: _MARK_BYTES // 8] = memoryview(marks)
         return bytes(memoryview(made)[offset - first : offset - first + stop - start])
 
     def sha256(self) -> str:
@@ -86,8 +86,8 @@ class SeededContent:
     @cached_property
     def _sha256(self) -> str:
         digest = hashlib.sha256()
-        for start in range(0, self.size, _BLOCK):
-            digest.update(self.read(start, start + _BLOCK))
+        for start in range(0, self.size, _BLOCK_BYTES):
+            digest.update(self.read(start, start + _BLOCK_BYTES))
         return digest.hexdigest()
 
     def fingerprint(self) -> str:

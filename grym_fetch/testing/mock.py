@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import AssetMissing, GrymFetchError, IntegrityError, ManifestError, Problem, UnpinnedAsset
@@ -27,16 +27,17 @@ from grym_fetch.core.events import AssetFailed, AssetPlanned, AssetVerified, Ass
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.disk.local_files import Found
 from grym_fetch.disk.project import Project
-from grym_fetch.engine.engine import Engine
+from grym_fetch.disk.prune import PruneReport
+from grym_fetch.engine.protocol import AssetEngine
 from grym_fetch.manager import AssetManager
-from grym_fetch.settings import Settings
+from grym_fetch.project.editing import PinReport
 from grym_fetch.transfer.fetcher import attempts_of
 from grym_fetch.transfer.result import FetchResult, TransferResult
 
-DEFAULT_SIZE = 1_000_000
-"""Bytes of an asset whose size was not given."""
-STEPS = 4
-"""Reports of progress in one download; the last one has every byte."""
+DEFAULT_SIZE_BYTES = 1_000_000
+"""Of an asset whose size was not given."""
+PROGRESS_REPORTS = 4
+"""In one download; the last one has every byte."""
 PLACE = Path("/mock")
 """Where the project, its manifest and its folders would be."""
 
@@ -46,6 +47,34 @@ class Call(NamedTuple):
 
     name: str
     arguments: Mapping[str, object]
+
+
+M = TypeVar("M", bound="MockAssetManager")
+P = ParamSpec("P")
+T = TypeVar("T")
+_inside: ContextVar[bool] = ContextVar("inside a call of a mock", default=False)
+
+
+def _recorded(
+    method: Callable[Concatenate[M, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[M, P], Coroutine[Any, Any, T]]:
+    """The method, noting each call that does not come from another method."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    async def call(self: M, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if _inside.get():
+            return await method(self, *args, **kwargs)
+        given = dict(signature.bind(self, *args, **kwargs).arguments)
+        del given["self"]
+        self.calls.append(Call(method.__name__, given))
+        token = _inside.set(True)
+        try:
+            return await method(self, *args, **kwargs)
+        finally:
+            _inside.reset(token)
+
+    return call
 
 
 class MockAssetManager(AssetManager):
@@ -90,7 +119,7 @@ class MockAssetManager(AssetManager):
         return asset_id not in self.missing and asset_id not in self.fail
 
     def _play_asset(self, asset_id: str) -> Asset:
-        checksum, size = Checksum.of(asset_id.encode()), self.sizes.get(asset_id, DEFAULT_SIZE)
+        checksum, size = Checksum.of(asset_id.encode()), self.sizes.get(asset_id, DEFAULT_SIZE_BYTES)
         if (added := self._added.get(asset_id)) is not None:
             return replace(added, checksum=added.checksum or checksum, size=size)
         return Asset(
@@ -103,7 +132,37 @@ class MockAssetManager(AssetManager):
             required=True,
         )
 
-    def play_adding(self, asset: Asset, *, fetched: bool) -> Asset:
+    def why_stale(self) -> str | None:
+        """A mock's manifest is always fresh."""
+        return None
+
+    def _refuse_stale(self) -> None:
+        """A mock's manifest is always fresh."""
+
+    async def _accept(self) -> None:
+        """Leave no trace."""
+
+    # -- what is awaited: recorded, whether inherited or played -----------------------------------------------------
+
+    get_asset_path = _recorded(AssetManager.get_asset_path)
+    download_asset = _recorded(AssetManager.download_asset)
+    check_asset = _recorded(AssetManager.check_asset)
+    check_all_assets = _recorded(AssetManager.check_all_assets)
+    download_required_assets = _recorded(AssetManager.download_required_assets)
+    plan = _recorded(AssetManager.plan)
+    sync = _recorded(AssetManager.sync)
+    sync_assets = _recorded(AssetManager.sync_assets)
+    aclose = _recorded(AssetManager.aclose)
+
+    @_recorded
+    async def initialize(self) -> None:
+        """Be ready. There is no manifest to be read."""
+        self._ready()
+
+    @_recorded
+    async def add_asset(
+        self, asset: Asset, *, fetch: bool = False, file: Path | None = None, allow_suspicious: bool = False
+    ) -> Asset:
         """List an asset. Raises `ManifestError` if its id is taken."""
         if asset.id in self.paths:
             raise ManifestError("the mock's manifest", [Problem(f"asset {asset.id!r}", "id", "is taken")])
@@ -111,12 +170,13 @@ class MockAssetManager(AssetManager):
         self._added[asset.id] = asset
         if asset.size is not None:
             self.sizes.setdefault(asset.id, asset.size)
-        if not fetched:
+        if not fetch and file is None:
             self.missing.add(asset.id)
         return self.manifest.get(asset.id)
 
-    def play_removing(self, asset_id: str, *, delete_file: bool) -> tuple[Path, ...]:
-        """List an asset no more. Raises `UnknownAsset`."""
+    @_recorded
+    async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
+        """Drop an asset from the list. Raises `UnknownAsset`."""
         self.manifest.get(asset_id)
         deleted = (self.path_of(asset_id),) if delete_file and self.has(asset_id) else ()
         for kept in (self.paths, self.fail, self._added):
@@ -124,28 +184,31 @@ class MockAssetManager(AssetManager):
         self.missing.discard(asset_id)
         return deleted
 
-    def play_restoring(self, path: str) -> Path:
+    @_recorded
+    async def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
         """Say that a file is there: by its path, its placeholder's, or its id. Raises `AssetMissing`."""
         for name in self.paths:
             place = self.path_of(name)
-            if path in (name, str(place), f"{place}.asset-ref"):
+            if str(path) in (name, str(place), f"{place}.asset-ref"):
                 self.missing.discard(name)
                 return place
-        raise AssetMissing(path, "is not one of the mock's assets")
+        raise AssetMissing(str(path), "is not one of the mock's assets")
 
-    async def play_starting(self) -> None:
-        """Do what is done before the first call."""
-        self._ready()
+    @_recorded
+    async def pin(self, ids: Collection[str] | None = None, *, allow_suspicious: bool = False) -> PinReport:
+        """Raise `NotImplementedError`: there is nothing to measure."""
+        raise NotImplementedError("a mock cannot pin: it has no disk")
 
-    def why_stale(self) -> str | None:
-        """A mock's manifest is always fresh."""
-        return None
+    @_recorded
+    async def prune(self, *, dry_run: bool = False) -> PruneReport:
+        """Raise `NotImplementedError`: there is nothing left behind."""
+        raise NotImplementedError("a mock cannot prune: it has no disk")
 
-    async def _accept(self) -> None:
-        """Leave no trace."""
+    # -- what only plays --------------------------------------------------------------------------------------------
 
-    def _make_engine(self, _: Settings) -> Engine:
-        return cast(Engine, _MockEngine(self, self._emit_and_settle))
+    def _open_engine(self) -> AssetEngine:
+        """Return an engine that only plays."""
+        return _MockEngine(self, self._emit_and_settle)
 
     async def _emit_and_settle(self, event: Event) -> None:
         self._bus.emit(event)
@@ -155,7 +218,7 @@ class MockAssetManager(AssetManager):
 
 @dataclass(frozen=True, slots=True)
 class _MockLocalFiles:
-    """The part of a `LocalFiles` that the manager asks."""
+    """Implements `FileFinder`."""
 
     owner: MockAssetManager
 
@@ -168,23 +231,29 @@ class _MockLocalFiles:
     def is_there(self, asset: Asset) -> bool:
         return self.owner.has(asset.id)
 
-    async def find(self, asset: Asset, **_: object) -> Found | None:
+    async def find(
+        self,
+        asset: Asset,
+        *,
+        full: bool = False,
+        on_hashing: Callable[[int], None],
+    ) -> Found | None:
         path = self.find_verified(asset)
         return None if path is None else Found(path, None, verified=True)
 
 
 @dataclass(frozen=True, slots=True)
 class _MockFetcher:
-    """The part of a `Fetcher` that the manager asks: it plays one download."""
+    """Implements `AssetFetcher`: plays one download at a time."""
 
     owner: MockAssetManager
     emit: Callable[[Event], Awaitable[None]]
     count: Callable[[int], None]
 
-    def staged_bytes(self, _: Asset) -> int:
+    def staged_bytes(self, asset: Asset) -> int:
         return 0
 
-    async def fetch(self, asset: Asset, **_: object) -> FetchResult:
+    async def fetch(self, asset: Asset, *, force: bool = False, rank: int = 0) -> FetchResult:
         try:
             return await self._download(asset, self.owner.fail.get(asset.id))
         except Exception as error:
@@ -205,9 +274,11 @@ class _MockFetcher:
         await self.emit(AssetPlanned(asset=asset.id, size=size, resumed_bytes=0))
         if failure is not None and not isinstance(failure, IntegrityError):
             raise failure
-        for step in range(1, STEPS + 1):
-            have = size * step // STEPS
-            progress = ProgressMade(asset=asset.id, bytes=have, total=size, rate=float(size), eta=1 - step / STEPS)
+        for step in range(1, PROGRESS_REPORTS + 1):
+            have = size * step // PROGRESS_REPORTS
+            progress = ProgressMade(
+                asset=asset.id, bytes=have, total=size, rate=float(size), eta=1 - step / PROGRESS_REPORTS
+            )
             await self.emit(progress)
         await self.emit(AssetVerifying(asset=asset.id, bytes=size, total=size))
         if failure is not None:
@@ -229,21 +300,24 @@ class _MockFetcher:
 
 
 class _MockSmallFetcher:
-    """The part of a `SmallFileFetcher` that the coordinator asks: no asset is small."""
+    """Implements `SmallAssetFetcher`: no asset is small."""
 
-    def choose(self, _: Sequence[Asset]) -> list[Asset]:
+    def choose(self, assets: Sequence[Asset]) -> list[Asset]:
         return []
+
+    async def fetch(self, assets: Sequence[Asset], on_fetched: Callable[[Asset, FetchResult], None]) -> list[Asset]:
+        return list(assets)
 
 
 class _MockStore:
-    """The part of a `DiskStore` that the manager asks: a disk that is never full."""
+    """Implements `FreeSpace`: a disk that is never full."""
 
     async def free_bytes(self) -> int:
         return 1 << 50
 
 
 class _MockEngine:
-    """What the coordinator asks of an `Engine`."""
+    """Implements `AssetEngine`."""
 
     def __init__(self, owner: MockAssetManager, emit: Callable[[Event], Awaitable[None]]) -> None:
         self.received = 0
@@ -253,85 +327,17 @@ class _MockEngine:
         self.store = _MockStore()
         self.max_active_assets = 4
 
-    def is_unpacked(self, _: Asset, archive: Path) -> bool:  # noqa: ARG002 - named as it is called
+    def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         return True
 
     def _count(self, received: int) -> None:
         self.received += received
 
-    async def tidy(self, _: Sequence[Asset]) -> None:
+    async def tidy(self, present: Sequence[Asset]) -> None:
         """Nothing is ever left."""
 
     async def aclose(self) -> None:
         """Nothing to close."""
-
-
-_inside: ContextVar[bool] = ContextVar("inside a call of a mock", default=False)
-
-
-def _recorded(method: Callable[..., Coroutine[Any, Any, object]]) -> Callable[..., Coroutine[Any, Any, object]]:
-    """The method, noting each call that does not come from another method."""
-    signature = inspect.signature(method)
-
-    @functools.wraps(method)
-    async def call(self: MockAssetManager, *args: object, **kwargs: object) -> object:
-        if _inside.get():
-            return await method(self, *args, **kwargs)
-        given = dict(signature.bind(self, *args, **kwargs).arguments)
-        del given["self"]
-        self.calls.append(Call(method.__name__, given))
-        token = _inside.set(True)
-        try:
-            return await method(self, *args, **kwargs)
-        finally:
-            _inside.reset(token)
-
-    return call
-
-
-async def _initialize(self: MockAssetManager) -> None:
-    await self.play_starting()
-
-
-async def _add_asset(self: MockAssetManager, asset: Asset, *, fetch: bool = False, file: Path | None = None) -> Asset:
-    return self.play_adding(asset, fetched=fetch or file is not None)
-
-
-async def _remove_asset(self: MockAssetManager, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
-    return self.play_removing(asset_id, delete_file=delete_file)
-
-
-async def _restore_asset(self: MockAssetManager, path: str | Path, **_: object) -> Path:
-    return self.play_restoring(str(path))
-
-
-def _unplayed(method: Callable[..., Coroutine[Any, Any, object]]) -> Callable[..., Coroutine[Any, Any, object]]:
-    """A stop for a method that would touch the disk."""
-
-    @functools.wraps(method)
-    async def call(self: MockAssetManager, *args: object, **kwargs: object) -> object:
-        raise NotImplementedError(f"a mock cannot {method.__name__}: it has no disk")
-
-    return call
-
-
-# The awaited methods that need nothing but the parts above.
-_INHERITED = frozenset({"aclose", "get_asset_path", "download_asset", "check_asset", "check_all_assets"})
-_INHERITED |= {"download_required_assets", "plan", "sync", "sync_assets"}
-# Those that need others.
-_IMITATED: Mapping[str, Callable[..., Coroutine[Any, Any, object]]] = {
-    "initialize": _initialize,
-    "add_asset": _add_asset,
-    "remove_asset": _remove_asset,
-    "restore_asset": _restore_asset,
-}
-
-for _name, _method in vars(AssetManager).items():
-    if inspect.iscoroutinefunction(_method) and not _name.startswith("_"):
-        _played: Callable[..., Coroutine[Any, Any, object]] = _method if _name in _INHERITED else _unplayed(_method)
-        if _name in _IMITATED:
-            _played = functools.wraps(_method)(_IMITATED[_name])
-        setattr(MockAssetManager, _name, _recorded(_played))
 
 
 def create_mock_asset_manager(

@@ -35,7 +35,7 @@ from grym_fetch.testing.answers import Answer, Grant, RecordedRequest, Resource,
 from grym_fetch.testing.content import Content, as_content
 from grym_fetch.testing.faults import AnswerFault, ExpiringRedirect, Fault, ResourceFault
 from grym_fetch.testing.stats import ServerStats
-from grym_fetch.testing.wire import Answered, CountingServer, Wire
+from grym_fetch.testing.wire import Answered, AnswerWriter, CountingServer
 
 _HOST = "127.0.0.1"
 
@@ -268,7 +268,7 @@ class AssetServer:
             answer = self._decide(recorded)
             # The client has gone, as is its good right.
             with suppress(ConnectionError):
-                keep_alive = await Wire(request).write(answer, with_body=recorded.method != "HEAD", count=count)
+                keep_alive = await AnswerWriter(request).write(answer, with_body=recorded.method != "HEAD", count=count)
         finally:
             self._answering.discard(task)
             self.stats.request_ended()

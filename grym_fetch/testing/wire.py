@@ -23,13 +23,13 @@ from aiohttp.abc import AbstractStreamWriter
 from grym_fetch.testing.answers import Answer, Ending, Framing
 from grym_fetch.testing.stats import ServerStats
 
-_PIECE = 1 << 18
+_PIECE_BYTES = 1 << 18
 # How long a reset waits for the bytes before it to arrive: a client need not read them.
-_FLUSH_SECONDS = 1.0
+_FLUSH_TIMEOUT_S = 1.0
 
 
-class Wire:
-    """The connection of one request."""
+class AnswerWriter:
+    """Writes the answer to one request."""
 
     def __init__(self, request: web.BaseRequest) -> None:
         if request.transport is None:
@@ -59,14 +59,21 @@ class Wire:
         stop = body.stop
         if answer.cut is not None and answer.cut.after is not None:
             stop = min(stop, body.start + answer.cut.after)
-        piece = answer.chunk or _PIECE
+        piece = answer.chunk or _PIECE_BYTES
         if rate is not None:
             # Twenty pieces a second: smooth to the eye of a speed display.
             piece = max(1, min(piece, int(rate / 20)))
         clock = asyncio.get_running_loop().time
         begun, position = clock(), body.start
         while position < stop:
-            data = body.content.read(position, min(position + piece, stop))
+            end = min(position + piece, stop)
+            if answer.hold is not None:
+                held_from, gate = answer.hold
+                if position < held_from:
+                    end = min(end, held_from)
+                else:
+                    await gate.passed()
+            data = body.content.read(position, end)
             if rate is not None:
                 await asyncio.sleep(begun + (position - body.start + len(data)) / rate - clock())
             elif position > body.start:
@@ -87,7 +94,7 @@ class Wire:
             await asyncio.Event().wait()
         if how is Ending.RESET:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_FLUSH_SECONDS):
+                async with asyncio.timeout(_FLUSH_TIMEOUT_S):
                     await self._arrived()
             if not self._transport.is_closing():
                 sock = self._transport.get_extra_info("socket")

@@ -31,6 +31,7 @@ from grym_fetch.disk import folders
 from grym_fetch.disk.owner import Owner
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
+from tests.support.project import OWN
 from tests.support.system import dead_owner, descriptors
 
 FILES = {
@@ -126,7 +127,7 @@ class LocalFiles:
 
     def stages(self) -> list[Path]:
         """What is left of unpacking."""
-        return list((self.assets / ".grym-fetch" / "unpack").glob("*"))
+        return list((self.assets / OWN / "unpack").glob("*"))
 
 
 @pytest.fixture
@@ -394,38 +395,6 @@ def test_a_reader_that_stops_early(local_files: LocalFiles, monkeypatch: pytest.
     assert not local_files.tree.exists()
 
 
-def test_a_tree_that_was_copied_is_not_kept_twice(local_files: LocalFiles) -> None:
-    """Its times are others, its bytes are not: it is unpacked anew, and nothing of it is worth keeping."""
-    local_files.put(tar_of(FILES, header("link", tarfile.SYMTYPE, "top.txt")))
-    local_files.unpack()
-    for name in FILES:
-        os.utime(local_files.tree / name, (1, 1))
-    assert local_files.unpack()
-    assert local_files.read() == FILES
-    assert sorted(path.name for path in local_files.tree.parent.iterdir()) == ["voices", "voices.tar"]
-
-
-@pytest.mark.shows("S5")
-def test_a_tree_whose_record_is_gone(local_files: LocalFiles) -> None:
-    """Deleting `.grym-fetch` is harmless: an equal tree is ours again. One with anything else in it is a stranger."""
-    local_files.put(tar_of(FILES, header("link", tarfile.SYMTYPE, "top.txt")))
-    local_files.unpack()
-    shutil.rmtree(local_files.assets / ".grym-fetch")
-    assert local_files.unpack()
-    assert local_files.read() == FILES
-    assert sorted(path.name for path in local_files.tree.parent.iterdir()) == ["voices", "voices.tar"]
-    assert not local_files.unpack()
-    for mine in ("top.txt", "notes", "sub/deep/empty"):
-        shutil.rmtree(local_files.assets / ".grym-fetch")
-        (local_files.tree / mine).write_bytes(b"mine")
-        with pytest.raises(UnsafePath, match="did not come from the archive"):
-            local_files.unpack()
-        assert (local_files.tree / mine).read_bytes() == b"mine"
-        assert local_files.stages() == []
-        shutil.rmtree(local_files.tree)
-        local_files.unpack()
-
-
 @pytest.mark.parametrize("trap", ["a link", "a pipe", "too long"])
 @pytest.mark.shows("S5", "S11")
 def test_a_record_that_is_no_file_of_ours(
@@ -434,7 +403,7 @@ def test_a_record_that_is_no_file_of_ours(
     """A record behind a link, a pipe in its place, or one without end, claims nothing: nothing is deleted for it."""
     local_files.put(TAR)
     local_files.unpack()
-    (record,) = (local_files.assets / ".grym-fetch" / "unpacked").iterdir()
+    (record,) = (local_files.assets / OWN / "unpacked").iterdir()
     if trap == "too long":
         monkeypatch.setattr(unpacked, "MAX_RECORD_BYTES", record.stat().st_size - 1)
     else:
@@ -460,12 +429,12 @@ def test_what_appears_in_the_stage_is_not_written_to(
     victim.write_bytes(b"mine")
     real = unpack._write  # the instant before a file is made
 
-    def racing(path: Path, *more: object) -> object:
+    def racing(tree: int, shown: Path, member: Member, *more: object) -> object:
         if trap == "a link":
-            path.symlink_to(victim)
+            os.symlink(victim, member.path, dir_fd=tree)
         else:
-            os.link(victim, path)
-        return real(path, *more)  # type: ignore[arg-type]  # as they came
+            os.link(victim, member.path, dst_dir_fd=tree)
+        return real(tree, shown, member, *more)  # type: ignore[arg-type]  # as they came
 
     monkeypatch.setattr(unpack, "_write", racing)
     local_files.put(TAR)
@@ -611,7 +580,7 @@ def test_the_word_of_another_user_is_not_taken(local_files: LocalFiles) -> None:
     """Who else can write the record cannot make us delete a file."""
     local_files.put(TAR)
     local_files.unpack()
-    (record,) = (local_files.assets / ".grym-fetch" / "unpacked").iterdir()
+    (record,) = (local_files.assets / OWN / "unpacked").iterdir()
     os.chown(record, 12345, -1)
     assert forget_unpacked(local_files.assets, local_files.local_path) == ()
     assert local_files.read() == FILES
@@ -622,7 +591,7 @@ def test_only_what_the_dead_have_left_is_cleared_away(local_files: LocalFiles) -
     local_files.put(TAR)
     me, key = Owner.this(), hashlib.sha256(b"models/voices").hexdigest()[:24]
     dead = dead_owner().encode()
-    stages = local_files.assets / ".grym-fetch" / "unpack"
+    stages = local_files.assets / OWN / "unpack"
     names = [f"{key}.{dead}.00000000", f"{key}.{me.encode()}.00000000", f"{key}.rubbish", f"{'0' * 24}.{dead}.00000000"]
     for name in names:
         (stages / name).mkdir(parents=True)
@@ -701,12 +670,70 @@ def test_a_damaged_record(local_files: LocalFiles, damage: Callable[[bytes], byt
     """A record that cannot be read, or is another one's, claims nothing: the tree is left alone, as a stranger."""
     local_files.put(TAR)
     local_files.unpack()
-    record = next((local_files.assets / ".grym-fetch" / "unpacked").iterdir())
+    record = next((local_files.assets / OWN / "unpacked").iterdir())
     record.write_bytes(damage(record.read_bytes()))
-    (local_files.tree / "notes").write_bytes(b"mine")
+    (local_files.tree / "top.txt").write_bytes(b"mine")
     with pytest.raises(UnsafePath):
         local_files.unpack()
-    assert local_files.read() == {**FILES, "notes": b"mine"}
+    assert local_files.read() == {**FILES, "top.txt": b"mine"}
+
+
+def become_pipe(path: Path) -> None:
+    """Put a named pipe in the place of a file."""
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: (tree / "top.txt").write_bytes(b"x" * len(FILES["top.txt"])),
+        lambda tree: (tree / "top.txt").write_bytes(FILES["top.txt"] + b"x"),
+        lambda tree: (tree / "top.txt").unlink(),
+        lambda tree: ((tree / "top.txt").rename(tree.parent / "aside"), (tree / "top.txt").symlink_to("../aside")),
+        lambda tree: become_pipe(tree / "top.txt"),
+        lambda tree: ((tree / "link").unlink(), (tree / "link").symlink_to("elsewhere")),
+    ],
+    ids=["other bytes", "more bytes", "gone", "a symlink", "a pipe", "another link"],
+)
+@pytest.mark.shows("S5")
+def test_a_tree_without_a_record_is_compared(local_files: LocalFiles, change: Callable[[Path], object]) -> None:
+    """Whoever has unpacked it: it is taken as it is if each byte is the archive's, and is a stranger if one is not."""
+    local_files.put(tar_of(FILES, header("link", tarfile.SYMTYPE, "top.txt")))
+    local_files.unpack()
+    shutil.rmtree(local_files.assets / ".grym-fetch")
+    before = local_files.tree.stat()
+    assert not local_files.unpack()
+    assert local_files.tree.stat() == before
+    shutil.rmtree(local_files.assets / ".grym-fetch")
+    change(local_files.tree)
+    with pytest.raises(UnsafePath):
+        local_files.unpack()
+    assert local_files.stages() == []
+
+
+@pytest.mark.shows("S5")
+def test_what_was_added_to_a_tree_without_a_record_stays(local_files: LocalFiles) -> None:
+    """Deleting `.grym-fetch` makes nothing of the user's ours: what the archive lacks is neither moved nor deleted."""
+    local_files.put(TAR)
+    local_files.unpack()
+    shutil.rmtree(local_files.assets / ".grym-fetch")
+    (local_files.tree / "notes").write_bytes(b"mine")
+    assert not local_files.unpack()
+    assert forget_unpacked(local_files.assets, local_files.local_path) == ("models/voices/notes",)
+    assert local_files.read() == {"notes": b"mine"}
+
+
+def test_a_copied_tree_is_taken_as_it_is(local_files: LocalFiles) -> None:
+    """After ``cp -r`` of a project only the times differ: nothing is unpacked again, and nothing is kept twice."""
+    local_files.put(TAR)
+    local_files.unpack()
+    for path in local_files.tree.rglob("*"):
+        os.utime(path, (1, 1))
+    assert not local_files.unpack()
+    assert sorted(path.name for path in local_files.tree.parent.iterdir()) == ["voices", "voices.tar"]
+    assert forget_unpacked(local_files.assets, local_files.local_path) == ()
+    assert not local_files.tree.exists()
 
 
 class Crash(BaseException):
@@ -787,7 +814,7 @@ def test_in_what_order_a_tree_becomes_durable(local_files: LocalFiles, monkeypat
             opened = first if isinstance(first, int) else where["src_dir_fd"]
             path = os.path.join(os.readlink(f"/proc/self/fd/{opened}"), "" if isinstance(first, int) else first)
             path = path.removesuffix("/")
-            place = os.path.relpath(path, local_files.assets).removeprefix(".grym-fetch/")
+            place = os.path.relpath(path, local_files.assets).removeprefix(f"{OWN}/")
             place = re.sub("unpacked/.*", "unpacked/record", re.sub("unpack/[^/]*", "stage", place))
             calls.append(f"{name} {place}")
             assert os.stat(path).st_size, "nothing was written yet"

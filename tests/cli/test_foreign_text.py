@@ -138,7 +138,7 @@ def test_hostile_texts_of_errors_in_tracebacks() -> None:
 def test_secrets_of_foreign_errors_are_not_logged(capfd: pytest.CaptureFixture[str], project: Project) -> None:
     """A library's exception may hold a whole address; neither a record, nor a traceback, nor our last words have it."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("GET http://me:hunter2@h.example/x?sig=hunter2 {'Authorization': 'hunter2'}")
 
     project.add("a", ["http://h.example/x"], CONTENT)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
 from tests.end_to_end.command import environment
 from tests.support.project import Project
@@ -29,11 +31,11 @@ for arguments in {each!r}:
 
 ASYNC = {"asyncio", "ssl", "uvloop", "concurrent.futures"}
 FOREIGN = {
-    "aiohttp", "aiohappyeyeballs", "anyio", "httptools", "multidict", "pydantic", "rich", "xxhash", "yarl", "zstandard",
+    "aiohttp", "aiohappyeyeballs", "anyio", "httptools", "multidict", "rich", "xxhash", "yarl", "zstandard",
 }  # fmt: skip
 OURS = {
     f"grym_fetch.{name}"
-    for name in ("delivery", "diagnosis", "editing", "repo", "scheduler", "testing", "transfer", "backends.disk")
+    for name in ("archive", "disk.store", "net", "project.diagnosis", "project.editing", "repo", "testing", "transfer")
 }
 
 
@@ -47,6 +49,11 @@ def imported(run: str, root: Path) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
+def test_what_is_looked_for_exists() -> None:
+    """A module that is renamed cannot slip through."""
+    assert all(importlib.util.find_spec(name) for name in OURS)
+
+
 def test_help_is_all_click(tmp_path: Path) -> None:
     """`--help` of the group imports no command and no event loop, and neither does importing the package."""
     help_only = imported(COMMAND.format(each=[["--help"]]), tmp_path)
@@ -55,12 +62,12 @@ def test_help_is_all_click(tmp_path: Path) -> None:
 
 
 def test_runs_that_find_everything_import_nothing_that_fetches(tmp_path: Path) -> None:
-    """`path`, `list`, `check`, `info` and `sync` of present assets import neither pydantic nor what speaks HTTP."""
+    """`path`, `list`, `check`, `info` and `sync` of present assets import nothing that speaks HTTP."""
     project = Project(tmp_path)
     file = project.add("base", ["https://models.example.org/base.bin"], CONTENT)
     file.parent.mkdir(parents=True)
     file.write_bytes(CONTENT)
-    cache = VerifiedCache(project.assets / ".grym-fetch" / "verified.log")
+    cache = VerifiedCache(StateFolder(project.assets))
     cache.record(file, Checksum.of(CONTENT), FileSignature.of(file.stat()))
     each = [["path", "base"], ["list"], ["check"], ["info", "base"], ["sync"]]
     modules = imported(COMMAND.format(each=each), tmp_path)

@@ -1,4 +1,4 @@
-"""What an origin does, as the client sees it: one suite for our own server and for a real nginx.
+"""What an origin does, as the client sees it: one suite for our own server and a real nginx, over both ways to them.
 
 What passes for both is a fact about HTTP, and our server may stand for a real one in all other tests.
 """
@@ -12,8 +12,11 @@ from typing import Protocol
 import pytest
 
 from grym_fetch.core.addresses import Credentials
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import BadResponse, GrymFetchError, PolicyRefused, TransferError
 from grym_fetch.core.http import (
     Asked,
+    Broken,
     ErrorStatus,
     OtherRepresentation,
     Partial,
@@ -21,14 +24,18 @@ from grym_fetch.core.http import (
     Validator,
     Verdict,
     Whole,
+    WrongLength,
 )
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange
-from grym_fetch.net.client import HttpTransport, SlotConnection
-from grym_fetch.testing import AssetServer, NoRanges, Redirect, seeded_bytes
+from grym_fetch.core.world import Connection
+from grym_fetch.net.client import HttpTransport
+from grym_fetch.testing import AssetServer, NoRanges, RawAnswer, Redirect, seeded_bytes
 from grym_fetch.transfer.request import Requester
+from tests.net.test_client import TinyProxy
 from tests.support.fakes import read_some
 from tests.support.nginx import Location, Nginx
+from tests.support.transports import WAYS
 
 CONTENT = seeded_bytes(100_003, seed=11)
 LONG = seeded_bytes(8 * 1024 * 1024, seed=12)
@@ -112,14 +119,14 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
         yield RealServer(request.getfixturevalue("nginx"))
 
 
-@pytest.fixture
-async def connection() -> AsyncIterator[SlotConnection]:
-    connection = HttpTransport().connection()
+@pytest.fixture(params=WAYS)
+async def connection(request: pytest.FixtureRequest) -> AsyncIterator[Connection]:
+    connection = request.param().connection()
     yield connection
     await connection.aclose()
 
 
-async def fetch(connection: SlotConnection, origin: Origin, asked: Asked) -> tuple[Verdict, bytes]:
+async def fetch(connection: Connection, origin: Origin, asked: Asked) -> tuple[Verdict, bytes]:
     """Ask, and read the body to its end."""
     answer = await Requester(Credentials({})).open(connection, origin, asked)
     body = bytearray()
@@ -134,9 +141,7 @@ async def fetch(connection: SlotConnection, origin: Origin, asked: Asked) -> tup
 @pytest.mark.parametrize(
     ("start", "stop"), [(0, 1), (0, 65_536), (4_097, 70_001), (100_002, 100_003), (0, 100_003)], ids=str
 )
-async def test_range_gives_exactly_these_bytes(
-    server: Server, connection: SlotConnection, start: int, stop: int
-) -> None:
+async def test_range_gives_exactly_these_bytes(server: Server, connection: Connection, start: int, stop: int) -> None:
     """A range that is wanted comes as a Partial of just these bytes, with the total and a strong validator."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     verdict, body = await fetch(connection, origin, Asked(ByteRange(start, stop)))
@@ -146,7 +151,7 @@ async def test_range_gives_exactly_these_bytes(
     assert body == CONTENT[start:stop]
 
 
-async def test_range_over_the_end_is_cut(server: Server, connection: SlotConnection) -> None:
+async def test_range_over_the_end_is_cut(server: Server, connection: Connection) -> None:
     """A range that begins inside and ends beyond the content is answered up to its end."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     verdict, body = await fetch(connection, origin, Asked(ByteRange(100_000, 200_000)))
@@ -155,7 +160,7 @@ async def test_range_over_the_end_is_cut(server: Server, connection: SlotConnect
     assert body == CONTENT[100_000:]
 
 
-async def test_whole_file(server: Server, connection: SlotConnection) -> None:
+async def test_whole_file(server: Server, connection: Connection) -> None:
     """Without a range the whole content comes, with its length."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     verdict, body = await fetch(connection, origin, Asked(None))
@@ -164,7 +169,7 @@ async def test_whole_file(server: Server, connection: SlotConnection) -> None:
     assert body == CONTENT
 
 
-async def test_empty_file(server: Server, connection: SlotConnection) -> None:
+async def test_empty_file(server: Server, connection: Connection) -> None:
     """Asked for a range of nothing, one server calls it unsatisfiable, another sends it whole: both tell its length."""
     origin = Origin(0, server.add("/empty.bin", b""))
     ranged, body = await fetch(connection, origin, Asked(ByteRange(0, 1000)))
@@ -174,14 +179,14 @@ async def test_empty_file(server: Server, connection: SlotConnection) -> None:
     assert (whole.length, body) == (0, b"")
 
 
-async def test_beyond_the_end(server: Server, connection: SlotConnection) -> None:
+async def test_beyond_the_end(server: Server, connection: Connection) -> None:
     """A range that begins at the end is unsatisfiable, and the answer says the total."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     verdict, _ = await fetch(connection, origin, Asked(ByteRange(len(CONTENT), len(CONTENT) + 5)))
     assert verdict == Unsatisfiable(len(CONTENT))
 
 
-async def test_if_range_with_the_right_validator(server: Server, connection: SlotConnection) -> None:
+async def test_if_range_with_the_right_validator(server: Server, connection: Connection) -> None:
     """The validator that the origin gave brings another part of the same content."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     first, _ = await fetch(connection, origin, Asked(ByteRange(0, 10)))
@@ -193,7 +198,7 @@ async def test_if_range_with_the_right_validator(server: Server, connection: Slo
     )
 
 
-async def test_if_range_with_another_validator(server: Server, connection: SlotConnection) -> None:
+async def test_if_range_with_another_validator(server: Server, connection: Connection) -> None:
     """With the validator of other content no part comes: the content has changed."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     other = Validator(etag='"another-content"')
@@ -206,7 +211,7 @@ async def test_if_range_with_another_validator(server: Server, connection: SlotC
     assert answer.verdict.validator.etag != other.etag
 
 
-async def test_no_ranges_gives_the_whole(server: Server, connection: SlotConnection) -> None:
+async def test_no_ranges_gives_the_whole(server: Server, connection: Connection) -> None:
     """An origin without ranges answers a range with the whole content, and that is what it is taken for."""
     origin = Origin(0, server.without_ranges("/plain.bin", CONTENT))
     verdict, body = await fetch(connection, origin, Asked(ByteRange(50, 60)))
@@ -215,13 +220,13 @@ async def test_no_ranges_gives_the_whole(server: Server, connection: SlotConnect
     assert body == CONTENT
 
 
-async def test_not_found(server: Server, connection: SlotConnection) -> None:
+async def test_not_found(server: Server, connection: Connection) -> None:
     """What is not there is refused for good."""
     verdict, _ = await fetch(connection, Origin(0, server.nowhere()), Asked(ByteRange(0, 10)))
     assert verdict == ErrorStatus(404, "status 404: not found")
 
 
-async def test_redirect_is_followed_and_remembered(server: Server, connection: SlotConnection) -> None:
+async def test_redirect_is_followed_and_remembered(server: Server, connection: Connection) -> None:
     """A redirect leads to the same range elsewhere, and from then on that place is asked directly."""
     origin = Origin(0, server.redirect("/old.bin", "/new.bin"))
     server.add("/new.bin", CONTENT)
@@ -231,7 +236,7 @@ async def test_redirect_is_followed_and_remembered(server: Server, connection: S
     assert [path for path, _ in server.asked(3)] == ["/old.bin", "/new.bin", "/new.bin"]
 
 
-async def test_keep_alive_reuses_the_socket(server: Server, connection: SlotConnection) -> None:
+async def test_keep_alive_reuses_the_socket(server: Server, connection: Connection) -> None:
     """A body that was read to its end leaves the socket open for the next request."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     for start in (0, 10, 20):
@@ -239,7 +244,7 @@ async def test_keep_alive_reuses_the_socket(server: Server, connection: SlotConn
     assert len({port for _, port in server.asked(3)}) == 1
 
 
-async def test_an_abandoned_body_closes_the_socket(server: Server, connection: SlotConnection) -> None:
+async def test_an_abandoned_body_closes_the_socket(server: Server, connection: Connection) -> None:
     """A body that is given up half-way costs its socket, and the next request gets clean bytes over a new one."""
     origin = Origin(0, server.add("/long.bin", LONG))
     answer = await Requester(Credentials({})).open(connection, origin, Asked(None))
@@ -248,6 +253,21 @@ async def test_an_abandoned_body_closes_the_socket(server: Server, connection: S
     _, body = await fetch(connection, origin, Asked(ByteRange(5_000_000, 5_001_000)))
     assert body == LONG[5_000_000:5_001_000]
     assert len({port for _, port in server.asked(2)}) == 2
+
+
+@pytest.mark.shows("N21", "S1")
+@pytest.mark.parametrize("coding", ["identity", "gzip", "chunked, identity", "gzip, chunked", "chunked, chunked"])
+async def test_a_body_in_any_other_coding_is_none(connection: Connection, coding: str) -> None:
+    """Only chunks and a length say where a body ends; of any other coding a cut could not be told from the end."""
+    body = b"%x\r\n%b\r\n" % (len(CONTENT), CONTENT)
+    raw = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\nConnection: close\r\n\r\n".encode() + body
+    async with AssetServer() as server:
+        origin = Origin(0, server.add("/a.bin", CONTENT, faults=[RawAnswer(raw)]).url)
+        try:
+            verdict, _ = await fetch(connection, origin, Asked(None))
+        except TransferError:
+            return
+        assert isinstance(verdict, Broken)
 
 
 @pytest.mark.nginx
@@ -259,7 +279,7 @@ class TestNginxHelper:
         with Nginx(tmp_path, [Location("/gone/", status=410), Location("/a.bin", limit_rate=50_000_000)]) as server:
             yield server
 
-    async def test_log_and_locations(self, slow: Nginx, connection: SlotConnection) -> None:
+    async def test_log_and_locations(self, slow: Nginx, connection: Connection) -> None:
         """Each request is in the log with its status, range and bytes."""
         await fetch(connection, Origin(0, slow.add("/a.bin", CONTENT)), Asked(ByteRange(5, 1005)))
         await fetch(connection, Origin(0, slow.url("/gone/b.bin")), Asked(None))
@@ -267,3 +287,72 @@ class TestNginxHelper:
         assert (ranged.method, ranged.path, ranged.status, ranged.range) == ("GET", "/a.bin", 206, "bytes=5-1004")
         assert (gone.path, gone.status, gone.range) == ("/gone/b.bin", 410, None)
         assert slow.bytes_sent("/a.bin") == 1000
+
+
+# -- odd answers ---------------------------------------------------------------------------------------------------
+
+BODY = CONTENT[:1000]
+PINNED = Asked(None, len(BODY), checksum=Checksum.of(BODY))
+LENGTH = b"Content-Length: 1000\r\n"
+ODD: dict[str, tuple[bytes, type, str]] = {
+    **{
+        f"the label {label.decode()}": (b"HTTP/1.1 200 OK\r\nContent-Encoding: " + label + b"\r\n" + LENGTH, Whole, "")
+        for label in (b"gzip", b"x-gzip", b"aws-chunked", b"UTF-8", b"none", b"binary")
+    },
+    "doubled validators": (b'HTTP/1.1 200 OK\r\nETag: "a"\r\nETag: "a"\r\n' + LENGTH, Whole, ""),
+    "lengths that differ": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n" + LENGTH, BadResponse, "Content-Length"),
+    "a length in words": (b"HTTP/1.1 200 OK\r\nContent-Length: ten\r\n", BadResponse, "Content-Length"),
+    "a length beside chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + LENGTH,
+        BadResponse,
+        "Content-Length beside Transfer-Encoding",
+    ),
+    "another length": (b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n1234567", WrongLength, ""),
+    "nothing": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", WrongLength, "an empty file"),
+    "a page": (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 7\r\n\r\n1234567",
+        WrongLength,
+        "a web page",
+    ),
+    "redirects that differ": (b"HTTP/1.1 302 Found\r\nLocation: /a\r\nLocation: /b\r\n", Broken, "Location"),
+    "a redirect to a bad place": (b"HTTP/1.1 302 Found\r\nLocation: ftp://h/\r\n", PolicyRefused, "not an http"),
+    "a redirect to nowhere": (b"HTTP/1.1 302 Found\r\n", Broken, "without an address"),
+    "202": (b"HTTP/1.1 202 Accepted\r\n" + LENGTH, Broken, "not ready yet"),
+    "403 with a page": (b"HTTP/1.1 403 No\r\nContent-Type: text/html\r\n" + LENGTH, ErrorStatus, "a challenge"),
+    "451": (b"HTTP/1.1 451 No\r\n" + LENGTH, ErrorStatus, "legal reasons"),
+    "511": (b"HTTP/1.1 511 Login\r\n" + LENGTH, ErrorStatus, "wants a login"),
+    "HTTP/2": (b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80", BadResponse, "speaks HTTP/2"),
+    "TLS": (b"\x15\x03\x01\0\x02\x02\x46", BadResponse, "speaks TLS"),
+}
+
+
+@pytest.mark.shows("A29", "N7", "N8", "R34")
+@pytest.mark.parametrize("through_proxy", [False, True], ids=["direct", "proxy"])
+@pytest.mark.parametrize(("head", "expected", "named"), ODD.values(), ids=ODD)
+async def test_an_odd_answer_means_the_same_on_every_way(
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    head: bytes,
+    expected: type,
+    named: str,
+    through_proxy: bool,
+) -> None:
+    """However it came, directly or through a proxy, an odd answer has one verdict or error, and one reason."""
+    faults = [RawAnswer(head if b"\r\n\r\n" in head else head + b"\r\n" + BODY)]
+    async with AssetServer() as server, TinyProxy().running() as proxy:
+        url = server.add("/a.bin", BODY, faults=faults).url
+        if through_proxy:
+            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+            connection = HttpTransport().connection()
+        outcome: Verdict | GrymFetchError
+        try:
+            answer = await Requester(Credentials({})).open(connection, Origin(0, url), PINNED)
+            answer.response.close()
+            outcome = answer.verdict
+        except GrymFetchError as error:
+            outcome = error
+        finally:
+            await connection.aclose()
+        assert bool(proxy.asked) is through_proxy
+    assert type(outcome) is expected
+    assert named in str(outcome)

@@ -52,7 +52,7 @@ def test_kinds_and_folders(path: str, kind: str, folder: str) -> None:
 @pytest.mark.parametrize(
     ("path", "complaint"),
     [(name, "this is no archive") for name in ("a.rar", "a.gz", "a")]
-    + [(name, "the folder '.*' ") for name in ("models/.zip", "minimal.zip", ".grym-fetch.tar")],
+    + [(name, "the folder '.*' ") for name in ("models/.zip", "minimal.zip", ".grym-fetch.tar", "x/.git.zip")],
 )
 def test_what_cannot_be_unpacked(path: str, complaint: str) -> None:
     """A file that is no archive by its name, or whose folder would be reserved or nameless, is refused."""
@@ -68,9 +68,10 @@ def test_names_are_read_as_archives_write_them() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["../a", "a/../../b", "/etc/passwd", "a\\..\\b", "C:/x", "a//b", "con", "a/nul.txt", "a\x00b", "a\nb", "x/..", ""],
-)
-@pytest.mark.shows("S5")
+    ["../a", "a/../../b", "/etc/passwd", "a\\..\\b", "C:/x", "a//b", "con", "a/nul.txt", "a\x00b", "a\nb", "x/..", "",
+     ".git/config", "a/.GIT/hooks/x", "git~1/config", ".g\u200cit/config", ".git::$INDEX_ALLOCATION/x"],
+)  # fmt: skip
+@pytest.mark.shows("S5", "S17")
 def test_names_that_are_refused(path: str) -> None:
     """A name that leads out, or that some system takes for another, refuses the archive and is named."""
     with pytest.raises(UnsafeArchive, match="its member"):

@@ -35,6 +35,8 @@ NEVER = re.compile(r"(?!)")
         "models/minimal/a",
         "models/.grym-fetch/a",
         "models/asset-manifest.json",
+        ".github/a.git/x.git~1",
+        ".gitignore",
         "Größe/模型.bin",
         "v1%2e0.bin",
         "x" * 240,
@@ -122,9 +124,24 @@ def test_accepts_what_is_safe_everywhere(path: str) -> None:
         ("minimal/a", "small stand-ins"),
         ("Minimal/a", "small stand-ins"),
         ("asset-manifest.json", "record of moved files"),
+        (".git", "git takes for its own"),
+        ("a/.git/hooks/pre-commit", "git takes for its own"),
+        (".GIT/config", "git takes for its own"),
+        ("a/.gIt", "git takes for its own"),
+        ("git~1/config", "git takes for its own"),
+        ("GIT~2", "git takes for its own"),
+        (".ｇｉｔ/config", "git takes for its own"),
+        (".git./config", "ends in a dot or a space"),
+        (".git /config", "ends in a dot or a space"),
+        (".git::$INDEX_ALLOCATION/config", "the character :"),
+        ("git~1:x", "the character :"),
+        (".git\\config", "backslash"),
+        (".g\u200cit/config", "invisible format character"),
+        ("\ufeff.git/config", "invisible format character"),
+        (".gi\u206at", "invisible format character"),
     ],
 )
-@pytest.mark.shows("M1", "M2", "M3", "M5", "D10", "B62", "S5")
+@pytest.mark.shows("M1", "M2", "M3", "M5", "D10", "B62", "S5", "S17")
 def test_refuses_what_some_system_takes_for_something_else(path: str, complaint: str | None) -> None:
     """Each refusal is the same on every system and says why."""
     if complaint is None:

@@ -18,7 +18,7 @@ from random import Random
 from unittest import mock
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grym_fetch import SyncFailed
@@ -40,6 +40,7 @@ from tests.support.power_cut import (
     write_tree,
 )
 from tests.support.project import Project
+from tests.support.properties import examples
 from tests.support.small_world import SmallWorld
 
 SIZE = 40_001
@@ -146,7 +147,7 @@ def folder() -> Iterator[Path]:
 def record(story: Story, project: Project) -> Recording:
     """Run a story and note what it asked of the disk."""
     world = SmallWorld(story.contents)
-    with world.in_place(), recording(project.root) as recorder:
+    with recording(project.root) as recorder:
         asyncio.run(story.run(project, world))  # type: ignore[arg-type]  # a coroutine, each of them
     for path, content in story.wanted.items():
         assert (project.root / path).read_bytes() == content
@@ -173,10 +174,10 @@ def check_finals(story: Story, tree: Tree, told: set[str], old: Tree) -> None:
         assert there == content or path not in told, "somebody was told of it, and it is gone"
 
 
-async def prove(project: Project, story: Story) -> int:
+async def prove(project: Project, story: Story, world: SmallWorld) -> int:
     """How many bytes the real reader finds on the stages and can prove; each of them is what an origin gave."""
     proved = 0
-    store = DiskStore(project.assets)
+    store = DiskStore(project.assets, make_threads=world.threads)
     await store.prepare()
     for entry in project.entries:
         path, checksum = str(entry["localPath"]), str(entry.get("checksum", ""))
@@ -194,17 +195,16 @@ async def prove(project: Project, story: Story) -> int:
 async def recover(project: Project, story: Story, tree: Tree) -> None:
     """Start again on what is left."""
     world = SmallWorld(story.contents)
-    with world.in_place():
-        to_fetch = {path: content for path, content in story.wanted.items() if tree.get(path) != content}
-        proved = await prove(project, story) if story.pinned else 0
-        await world.sync(project, allow_unpinned=True)
-        for path, content in story.wanted.items():
-            assert (project.root / path).read_bytes() == content
-        if len(to_fetch) == len(story.wanted) == len(story.contents):
-            missing = sum(map(len, to_fetch.values())) - proved
-            assert world.sent == missing or (world.sent < missing and not story.pinned), "fetched again, or not at all"
-            # A cut in the midst of removing a stage may leave it with nothing on it.
-            assert not [stage for stage in project.staged() if (stage / "part").exists()]
+    to_fetch = {path: content for path, content in story.wanted.items() if tree.get(path) != content}
+    proved = await prove(project, story, world) if story.pinned else 0
+    await world.sync(project, allow_unpinned=True)
+    for path, content in story.wanted.items():
+        assert (project.root / path).read_bytes() == content
+    if len(to_fetch) == len(story.wanted) == len(story.contents):
+        missing = sum(map(len, to_fetch.values())) - proved
+        assert world.sent == missing or (world.sent < missing and not story.pinned), "fetched again, or not at all"
+        # A cut in the midst of removing a stage may leave it with nothing on it.
+        assert not [stage for stage in project.staged() if (stage / "part").exists()]
 
 
 def left_in(root: Path, story: Story, tree: Tree) -> Project:
@@ -229,8 +229,8 @@ def check(name: str, recording: Recording, after: int, fate: Fate) -> None:
 def test_power_cut_at_any_call(recordings: dict[str, Recording], name: str, fate: str) -> None:
     """Whichever call was the last one, and whatever kind of thing is lost as a whole, the next run makes it right."""
     calls = len(recordings[name].calls)
-    # Every fifth call; the five kinds of loss begin one after the other.
-    for after in {*range(list(WORST).index(fate), calls, 5), calls}:
+    # The kinds of loss take turns, so that each call is the last one once.
+    for after in {*range(list(WORST).index(fate), calls, len(WORST)), calls}:
         check(name, recordings[name], after, WORST[fate])
 
 
@@ -287,7 +287,7 @@ def pull_the_plug_twice(data: st.DataObject, recordings: dict[str, Recording]) -
 
 @pytest.mark.shows("P2", "P3", "D8")
 @given(st.data())
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(examples(60), derandomize=True)
 def test_power_cut_with_any_luck(recordings: dict[str, Recording], data: st.DataObject) -> None:
     """Two power cuts in a row, each of which keeps, loses and tears what it likes, cost bandwidth and nothing else."""
     pull_the_plug_twice(data, recordings)
@@ -296,7 +296,7 @@ def test_power_cut_with_any_luck(recordings: dict[str, Recording], data: st.Data
 @pytest.mark.sweep
 @pytest.mark.timeout(600)  # about two minutes where nothing else runs
 @given(st.data())
-@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=3000)
 def test_power_cut_with_all_kinds_of_luck(recordings: dict[str, Recording], data: st.DataObject) -> None:
     """The same many times over."""
     pull_the_plug_twice(data, recordings)

@@ -26,7 +26,7 @@ _texts = st.sampled_from(["", "the server answered 503", "line one\nline two", "
 any_event: st.SearchStrategy[Event] = st.one_of(
     st.builds(events.RunStarted, assets=st.integers(0, 20_000), bytes=_counts),
     st.builds(events.AssetPlanned, asset=_assets, size=_totals, resumed_bytes=_counts),
-    st.builds(events.AssetReused, asset=_assets, path=_texts),
+    st.builds(events.AssetReused, asset=_assets, path=_texts, unverified=st.sampled_from([None, True])),
     st.builds(events.ProgressMade, asset=_assets, bytes=_counts, total=_totals, rate=_numbers, eta=_numbers),
     st.builds(
         events.RetryScheduled,
@@ -62,6 +62,7 @@ any_event: st.SearchStrategy[Event] = st.one_of(
     st.builds(
         events.RunFinished,
         verified=st.integers(0, 20_000),
+        unverified=st.integers(0, 20_000),
         reused=st.integers(0, 20_000),
         failed=st.integers(0, 20_000),
         downloaded_bytes=_counts,

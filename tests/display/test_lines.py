@@ -80,6 +80,21 @@ def test_an_unpinned_asset_is_never_called_verified() -> None:
     assert told(event) == ["model.bin: not verified: the manifest has no checksum, 1 B in 0.0 s"]
 
 
+def test_what_is_not_verified_is_counted_apart() -> None:
+    """The summary has no word of it where everything is verified."""
+    assert told(finished(verified=2, unverified=1))[-1].startswith("2 verified, 1 fetched but not verified, 0 already")
+    assert told(finished(verified=2))[-1].startswith("2 verified, 0 already there")
+
+
+def test_an_unpinned_asset_that_was_there_is_told_as_not_verified() -> None:
+    """For ever: in a line of its own, and where there are many in the one that stands for them."""
+    there = [events.AssetReused(asset=f"r{n}", path="p", unverified=n < 3 or None) for n in range(30)]
+    few = told(events.RunStarted(assets=2, bytes=0), *there[2:4])
+    assert few[1:] == ["r2: already there, not verified: the manifest has no checksum", "r3: already there"]
+    many = told(events.RunStarted(assets=30, bytes=0), *there, finished(reused=30))
+    assert many[1] == "30 files already there, 3 of them not verified"
+
+
 @pytest.mark.parametrize(
     ("assets", "reused", "verbose", "expected"),
     [(3, 3, 0, 3), (10_000, 20, 0, 20), (10_000, 10_000, 0, 1), (100, 100, 1, 100)],

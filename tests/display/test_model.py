@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,13 @@ def progress(done: int, total: int | None = 1000, asset: str = "a", rate: float 
 def verified(asset: str = "a", size: int = 1000, downloaded: int | None = None) -> events.AssetVerified:
     came = size if downloaded is None else downloaded
     return events.AssetVerified(asset=asset, path="p", checksum="c", size=size, seconds=2.0, downloaded_bytes=came)
+
+
+def test_what_is_not_verified_is_not_counted_as_verified() -> None:
+    """It is finished all the same."""
+    loose = replace(verified("b"), unverified=True)
+    totals = model_after(verified("a"), loose, events.AssetReused(asset="c", path="p")).snapshot(0.0).totals
+    assert (totals.verified, totals.unverified, totals.reused, totals.finished) == (1, 1, 1, 3)
 
 
 @given(st.lists(st.tuples(any_event, st.floats(0, 3)), max_size=60))

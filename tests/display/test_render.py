@@ -159,6 +159,16 @@ def test_what_is_queued_does_not_fill_the_screen() -> None:
     assert lines[-2] == "  … and 194 more"
 
 
+def test_the_last_line_says_what_is_not_verified() -> None:
+    """A file without a checksum is finished, and told apart while the others are under way."""
+    loose = events.AssetVerified(
+        asset="loose", path="p", checksum="c", size=1, seconds=1.0, downloaded_bytes=1, unverified=True
+    )
+    long_name = "n" * 60
+    lines = picture(loose, planned(long_name), progress(asset=long_name), width=120)
+    assert lines[-1].startswith("  1 of 2 files, 1 unverified  ")
+
+
 @pytest.mark.parametrize(
     ("width", "expected"),
     [

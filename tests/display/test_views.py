@@ -10,7 +10,7 @@ from grym_fetch.core import events
 from grym_fetch.display import choose_display
 from grym_fetch.display.live import LiveView
 from grym_fetch.display.loop import View, show
-from grym_fetch.display.plain import MOST_PENDING, PlainView
+from grym_fetch.display.plain import MAX_PENDING_LINES, PlainView
 from tests.display.scripted import Bus, Clock, FakeTerminal, draw_at_once, start
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -71,10 +71,10 @@ def test_lines_that_nobody_takes_are_bounded() -> None:
     """A stream that is stuck for long costs its oldest lines, and says how many."""
     stream = FakeTerminal(is_terminal=False)
     view = PlainView(stream)
-    drawn(view, *[PLANNED] * (MOST_PENDING + 7))
+    drawn(view, *[PLANNED] * (MAX_PENDING_LINES + 7))
     first, *others = stream.getvalue().splitlines()
     assert first == "(7 lines left out: they could not be written in time)"
-    assert len(others) == MOST_PENDING
+    assert len(others) == MAX_PENDING_LINES
 
 
 @pytest.mark.shows("U2")
@@ -181,9 +181,9 @@ async def test_a_real_terminal_is_left_as_it_was(terminal: tuple[int, int]) -> N
         assert display is not None
         bus = Bus([PLANNED, events.ProgressMade(asset="a", bytes=50, total=100, rate=1.0)])
         running = start(display.run(bus))
-        bus.publish(VERIFIED)
-        bus.publish(FINISHED)
-        bus.close()
+        bus.put(VERIFIED)
+        bus.put(FINISHED)
+        bus.finish()
         await running
     shown = read_until(seen, SHOW_CURSOR)
     assert "1 verified, 0 already there, 0 failed" in shown
@@ -201,9 +201,9 @@ async def test_a_closed_pipe_harms_nobody(capfd: pytest.CaptureFixture[str]) -> 
             clock, bus = Clock(), Bus([PLANNED])
             showing = start(show(bus, view, clock=clock, sleep=clock.sleep, draw=draw_at_once))
             await clock.advance(1.0)
-            bus.publish(VERIFIED)
-            bus.close()
+            bus.put(VERIFIED)
+            bus.finish()
             await clock.finish(showing)
-            assert bus.backlog == 0
+            assert bus.is_empty
     print("still here")  # noqa: T201 - Rich's own answer to a broken pipe closes stdout
     assert capfd.readouterr().out == "still here\n"

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from grym_fetch.testing import AssetServer, Throttle, seeded_bytes, serve_in_thread
+from grym_fetch.testing import AssetServer, Gate, Hold, Throttle, seeded_bytes
 from tests.end_to_end.command import Done, Running, run
 from tests.support.project import Project
 
 CONTENT = seeded_bytes(300_000, seed=31)
-
-
-@pytest.fixture
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
 
 
 @pytest.fixture
@@ -52,7 +45,7 @@ def test_adding_new_assets(tmp_path: Path, server: AssetServer) -> None:
         "--asset-version", "2.0",
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert "made" in done.err
+    assert "created" in done.err
     assert file.sha256 in done.out
     assert entry_of(tmp_path, "wav2vec2-base") == {
         "id": "wav2vec2-base", "name": "Wav2Vec2", "description": "Features", "url": file.url,
@@ -117,7 +110,7 @@ def test_wrong_usage_of_add(project: Project, server: AssetServer) -> None:
         ((server.url("/"),), "--local-path"),
         (("https://me:s3cret@h.example/a.bin",), "GRYM_FETCH_TOKEN"),
         (("missing.bin", "--url", url), "no file"),
-        ((".", "--url", url), "no file"),
+        ((".", "--url", url), "not a file"),
         ((url, "--url", url), "--fallback-url"),
         (("ftp://h.example/a.bin",), "url"),
     ]
@@ -170,7 +163,7 @@ def test_pin(project: Project, server: AssetServer) -> None:
 def test_an_interrupted_pin_is_resumed(project: Project, server: AssetServer) -> None:
     """Ctrl-C in the middle keeps what has arrived; the manifest is as it was until the end."""
     content = seeded_bytes(6_000_000, seed=32)
-    file = server.add("/u.bin", content, faults=[Throttle(3_000_000)])
+    file = server.add("/u.bin", content, faults=[Throttle(3_000_000), Hold(Gate(), at=len(content) - 1)])
     project.add("u", [file.url], content, pinned=False)
     before = project.manifest.read_bytes()
     with Running(project.root, "pin", "--json") as running:
@@ -205,10 +198,10 @@ def test_remove(project: Project) -> None:
 def test_prune(project: Project, server: AssetServer) -> None:
     """A killed download's parts are shown by a dry run and removed by a real one; one under way is left alone."""
     content = seeded_bytes(12_000_000, seed=33)
-    file = server.add("/slow.bin", content, faults=[Throttle(1_000_000)])
+    file = server.add("/slow.bin", content, faults=[Throttle(3_000_000), Hold(Gate(), at=len(content) - 1)])
     project.add("slow", [file.url], content)
-    with Running(project.root, "sync", "slow", "--json") as running:
-        running.until_bytes(5_000_000)
+    with Running(project.root, "sync", "slow", "--json", "--parallel", "1", "--stall-timeout", "600") as running:
+        running.until_bytes(4_000_000)
         under_way = run(project.root, "prune", "--json")
         assert last(under_way) == {"bytes": 0, "in_use": 1, "dry_run": False}
         running.send(signal.SIGKILL)

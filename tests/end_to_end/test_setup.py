@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from grym_fetch.core.manifest_parser import parse_manifest
-from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
+from grym_fetch.testing import AssetServer, seeded_bytes
 from tests.end_to_end.command import run
 from tests.support.project import Project
 
 CONTENT = seeded_bytes(300_000, seed=1)
 SMALL = seeded_bytes(3_000, seed=2)
-
-
-@pytest.fixture
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
 
 
 @pytest.fixture
@@ -155,7 +148,7 @@ def test_files_that_git_tracks(project: Project) -> None:
     subprocess.run(["git", "add", "--force", "assets"], cwd=project.root, check=True)
     done = run(project.root, "setup", "--skip-assets")
     assert done.code == 0
-    assert "warn  git: 1 file in assets are tracked" in done.out
+    assert "warn  git: git tracks 1 file in assets nevertheless" in done.out
     assert "git rm -r --cached assets" in done.out
 
 
@@ -183,3 +176,64 @@ def test_a_bad_proxy(project: Project, server: AssetServer) -> None:
     assert done.code == 1
     assert "HTTP_PROXY is not an http address" in done.out
     assert not server.stats.requests
+
+
+@pytest.mark.shows("S19")
+def test_nothing_is_written_through_symlinks(project: Project, tmp_path: Path, server: AssetServer) -> None:
+    """A .gitignore, an assets folder, an external folder or a log that leads elsewhere: nothing is written there."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".bashrc").write_bytes(b"")
+    ignore = project.root / ".gitignore"
+    ignore.symlink_to(home / ".bashrc")
+    done = run(project.root, "setup")
+    assert (done.code, "nothing is written through it" in done.err) == (4, True)
+    ignore.unlink()
+
+    project.assets.rmdir()
+    project.assets.symlink_to(home)
+    for command in ("setup", "sync"):
+        done = run(project.root, command)
+        assert (done.code, "--assets-dir" in done.err) == (4, True)
+    assert run(project.root, "sync", "--assets-dir", str(tmp_path / "mine")).code == 0
+    project.assets.unlink()
+
+    for path in (tmp_path / "assets").iterdir():
+        path.unlink()
+    (tmp_path / "assets").rmdir()
+    (tmp_path / "assets").symlink_to(home)
+    (project.root / "logs").mkdir()
+    (project.root / "logs/asset-manager.log").symlink_to(home / ".bashrc")
+    done = run(project.root, "setup", GRYM_FETCH_ENV="production")
+    assert done.code == 0
+    assert "is a symlink, which counts only where you name it" in done.out
+    assert "no log file" in done.err
+    (project.root / "logs/asset-manager.log").unlink()
+    (project.root / "logs").rmdir()
+    (project.root / "logs").symlink_to(home)
+    assert "no log file" in run(project.root, "sync", GRYM_FETCH_ENV="production").err
+    assert [path.name for path in home.iterdir()] == [".bashrc"]
+    assert (home / ".bashrc").read_bytes() == b""
+
+
+def test_folders_with_odd_names(tmp_path: Path, server: AssetServer) -> None:
+    """What is special in a .gitignore is escaped, so that the line names this folder and no other."""
+    made = Project(tmp_path / "re[po]/ab * c")
+    made.root.mkdir(parents=True)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path / "re[po]", check=True)
+    made.add("model", [server.add("/a.bin", CONTENT).url], CONTENT)
+    assert run(made.root, "setup").code == 0
+    assert (tmp_path / "re[po]/.gitignore").read_text() == "/ab \\* c/assets/\n/ab \\* c/logs/\n"
+    assert states(run(made.root, "setup", "--json").out)["git"] == "ok"
+
+
+def test_files_that_were_moved_out_are_named(project: Project, tmp_path: Path) -> None:
+    """In a fresh clone, setup names the files of which there are placeholders only, with the command that gets them."""
+    (project.root / "big.dat").write_bytes(CONTENT)
+    assert run(project.root, "clean", "0.1", "-y").code == 0
+    done = run(project.root, "setup", "--skip-assets")
+    assert done.code == 0
+    assert "warn  moved files: 1 file of 293 KiB was moved out of git: big.dat" in done.out
+    assert "grym-fetch restore --all" in done.out
+    assert run(project.root, "restore", "--all").code == 0
+    assert "moved files" not in run(project.root, "setup", "--skip-assets").out

@@ -74,6 +74,17 @@ async def test_neither_is_taken_for_the_other(project: Project, server: AssetSer
         assert (await manager.sync(["with"])).reused == ("with",)
 
 
+async def test_false_means_the_full_asset(project: Project) -> None:
+    """A manager of stand-ins fetches the full assets for one call, if that says so; without a word it does not."""
+    async with AssetManager(project.manifest, minimal=True, environ={}) as manager:
+        assert [asset.is_stand_in for asset in manager.choose(["with"], minimal=False)] == [False]
+        assert [asset.is_stand_in for asset in manager.choose(["with"], minimal=None)] == [True]
+        report = await manager.sync(["with"], minimal=False)
+        assert report.paths["with"].read_bytes() == FULL
+        report = await manager.sync(["with"])
+        assert report.paths["with"].read_bytes() == SMALL
+
+
 async def test_both_at_once(project: Project) -> None:
     """The asset and its stand-in can be fetched at the same time by one manager; each caller gets what it asked for."""
     async with project.manager() as manager:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ PACKAGE = ROOT / "grym_fetch"
 LAYERS: list[set[str]] = [
     {"_version"},
     {"core"},
-    {"errors", "manifest", "settings"},
+    {"errors", "manifest", "settings", "transport"},
     {"net", "runtime"},
     {"disk", "display"},
     {"transfer", "archive", "repo"},
@@ -30,24 +31,46 @@ ORDER: dict[str, list[set[str]]] = {
     "core": [
         {"text"},
         {"errors", "validation"},
-        {"ranges", "digest", "paths", "events", "freshness", "progress", "checked_lines", "tar_headers"},
-        {"http", "addresses", "manifest_values", "archives"},
-        {"manifest", "manifest_schema", "journal", "segments", "policy"},
-        {"origins", "manifest_plain", "manifest_text", "world"},
-        {"manifest_parser"},
+        {
+            "redaction",
+            "ranges",
+            "digest",
+            "paths",
+            "events",
+            "freshness",
+            "progress",
+            "checked_lines",
+            "variables",
+            "schema",
+            "tar_headers",
+        },
+        {"suspicion"},
+        {"http", "addresses", "manifest_values", "archives", "strict_json"},
+        {"manifest", "journal", "segments", "policy", "cookies", "challenges"},
+        {"origins", "hosts", "manifest_schema", "world", "fingerprint", "refusals"},
+        {"manifest_text", "manifest_parser"},
     ],
-    "net": [{"settings", "errors", "tls", "credentials"}, {"plain", "session"}, {"client"}],
-    "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads", "bus"}, {"loop_thread"}],
+    "net": [
+        {"places", "errors", "tls", "credentials", "states", "quiet"},
+        {"parser", "proxies"},
+        {"settings"},
+        {"wire"},
+        {"plain", "session"},
+        {"client"},
+    ],
+    "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads"}, {"bus"}, {"loop_thread"}],
     "disk": [
-        {"folders", "owner", "repository", "moved_files"},
-        {"atomic", "locks", "project"},
-        {"stage", "verified", "rollback"},
+        {"folders", "owner", "repository"},
+        {"atomic", "locks", "state", "moved_files"},
+        {"verified", "rollback", "log_file", "project"},
+        {"stage"},
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
     ],
     "display": [{"model", "loop"}, {"lines"}, {"plain"}, {"render"}, {"live"}, {"__init__"}],
     "transfer": [
-        {"attempt", "hashing", "outcome", "request", "result", "scheduler"},
+        {"attempt", "hashing", "outcome", "registry", "result", "scheduler"},
+        {"request"},
         {"context", "state"},
         {"locking", "pieces", "reporter", "small_files"},
         {"response", "small_fetcher"},
@@ -58,11 +81,12 @@ ORDER: dict[str, list[set[str]]] = {
     "repo": [
         {"errors", "tree", "moving", "placeholder"},
         {"git", "record", "places", "entries"},
+        {"target"},
         {"identify", "history"},
         {"clean", "restore"},
     ],
-    "engine": [{"engine", "reports"}, {"coordinator"}],
-    "project": [{"diagnosis", "editing"}, {"setup"}],
+    "engine": [{"engine", "protocol", "reports"}, {"checking", "coordinator"}],
+    "project": [{"diagnosis", "editing", "freshness"}, {"setup"}],
     "testing": [
         {"content"},
         {"answers"},
@@ -209,6 +233,17 @@ def test_every_module_has_its_place() -> None:
     unlisted = NAMES - set(listed) - {"__init__", "__main__"}
     assert {name for name in unlisted if not name.endswith(".__init__")} == set()
     assert set(listed) - NAMES == set()
+
+
+def test_one_name_is_one_thing() -> None:
+    """No two classes of the package bear the same name, but the manager and its twin, which are one on purpose."""
+    names = Counter(
+        node.name
+        for path in MODULES
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in names.items() if count > 1} == {"AssetManager"}
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=module_name)

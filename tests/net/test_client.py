@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote_from_bytes
 
 import pytest
 import trustme
 from yarl import URL
 
+from grym_fetch.core.addresses import follow_redirect
 from grym_fetch.core.errors import (
     BadResponse,
     BadStatus,
@@ -27,9 +31,9 @@ from grym_fetch.core.errors import (
     TransferError,
 )
 from grym_fetch.core.policy import is_permanent
-from grym_fetch.core.world import Response
-from grym_fetch.net.client import HttpTransport, SlotConnection
-from grym_fetch.net.session import GuardedResolver
+from grym_fetch.core.world import Connection, Response
+from grym_fetch.net.client import HttpTransport
+from grym_fetch.net.wire import Wire
 from grym_fetch.testing import (
     AssetServer,
     BigHeaders,
@@ -51,31 +55,33 @@ from grym_fetch.testing import (
     seeded_bytes,
 )
 from tests.support.fakes import read_some
+from tests.support.transports import WAYS
 
 CONTENT = seeded_bytes(200_003, seed=61)
 SECRET = "hush-hush"
+END = b"\r\nContent-Length: 0\r\n\r\n"
+NOTHING = b"HTTP/1.1 200 OK" + END
 
 
-@pytest.fixture(params=["auto", "aiohttp"], autouse=True)
-def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test here holds for both ways to speak HTTP."""
-    defaults = HttpTransport.__init__.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "library", request.param)
-    return str(request.param)
+Connect = Callable[..., AbstractAsyncContextManager[Connection]]
 
 
-@asynccontextmanager
-async def connected(transport: HttpTransport | None = None) -> AsyncIterator[SlotConnection]:
-    """A place for a connection, closed at the end."""
-    connection = (transport or HttpTransport()).connection()
-    try:
-        yield connection
-    finally:
-        await connection.aclose()
+@pytest.fixture(params=WAYS)
+def connected(request: pytest.FixtureRequest) -> Connect:
+    """Makes a place for a connection and closes it at the end. Every test holds for both ways to speak HTTP."""
+
+    @asynccontextmanager
+    async def connect(**settings: Any) -> AsyncIterator[Connection]:
+        connection = request.param(**settings).connection()
+        try:
+            yield connection
+        finally:
+            await connection.aclose()
+
+    return connect
 
 
-async def read_all(connection: SlotConnection, url: str, **fields: str) -> bytes:
+async def read_all(connection: Connection, url: str, **fields: str) -> bytes:
     """Ask, and read the body to its end."""
     response = await connection.get(url, fields)
     body = bytearray()
@@ -113,10 +119,10 @@ async def failure_of(work: Awaitable[object]) -> GrymFetchError:
 
 
 @pytest.mark.shows("A17", "S7")
-async def test_what_is_sent(server: AssetServer) -> None:
+async def test_what_is_sent(connected: Connect, server: AssetServer) -> None:
     """One GET goes out with our name, wanting the bytes as they are, and with no more than was asked for."""
     file = server.add("/a.bin", CONTENT)
-    async with connected(HttpTransport(user_agent="grym-fetch/test")) as connection:
+    async with connected(user_agent="grym-fetch/test") as connection:
         await read_all(connection, file.url, Range="bytes=0-9")
     (request,) = server.stats.requests
     sent = {name.lower(): value for name, value in request.headers.items()}
@@ -129,7 +135,7 @@ async def test_what_is_sent(server: AssetServer) -> None:
     }
 
 
-async def test_an_address_goes_out_to_the_letter(server: AssetServer) -> None:
+async def test_an_address_goes_out_to_the_letter(connected: Connect, server: AssetServer) -> None:
     """What is encoded in an address stays as it is: a signature may cover it."""
     server.add("/a b.bin", CONTENT)
     async with connected() as connection:
@@ -137,8 +143,37 @@ async def test_an_address_goes_out_to_the_letter(server: AssetServer) -> None:
     assert server.stats.requests[0].query == "sig=a%2Fb%2B%3D&x=%7E+~"
 
 
+@pytest.mark.parametrize(
+    "target", ["/a?", "/?a", "/a%2fb?c=d+e&f=%7E~", "/a/../b//c?", '/"<a>[b]{c}|^`?d="<>', "/%41;b=c?d?e", "/a?&&=%zz"]
+)
+@pytest.mark.shows("A30")
+async def test_the_target_is_the_addresss_own(
+    connected: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """Both ways send the very same letters, directly and through a proxy."""
+    async with connected() as connection, TinyProxy(NOTHING).running() as far:
+        (await connection.get(f"http://127.0.0.1:{far.port}{target}", {})).close()
+        assert far.asked == [f"GET {target} HTTP/1.1"]
+    async with TinyProxy(NOTHING).running() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        async with connected() as connection:
+            (await connection.get(f"http://files.example{target}", {})).close()
+        assert proxy.asked == [f"GET http://files.example{target} HTTP/1.1"]
+
+
+@pytest.mark.parametrize("path", ["/é".encode(), b"/\xe9?\xff", b"/a?"])
+@pytest.mark.shows("A30")
+async def test_the_bytes_of_a_location_are_kept(connected: Connect, server: AssetServer, path: bytes) -> None:
+    """What a redirect's address has beyond ASCII comes out as the bytes that came, over both ways."""
+    async with connected() as connection, TinyProxy(b"HTTP/1.1 302 Found\r\nLocation: " + path + END).running() as far:
+        response = await connection.get(f"http://127.0.0.1:{far.port}/", {})
+        response.close()
+        target = follow_redirect(URL("https://h.example/"), response.head.get("location") or "")
+    assert str(target) == "https://h.example" + quote_from_bytes(path, safe="/?")
+
+
 @pytest.mark.shows("S7")
-async def test_no_cookie_is_sent_back(server: AssetServer, names: FakeNames) -> None:
+async def test_no_cookie_is_sent_back(connected: Connect, server: AssetServer, names: FakeNames) -> None:
     """A cookie that a server sets is forgotten."""
     file = server.add("/a.bin", CONTENT, faults=[Status(200, b"x", {"Set-Cookie": "track=1; Path=/"}, times=1)])
     url = file.url.replace("127.0.0.1", "files.example")  # since numbers keep no cookies anyway
@@ -149,7 +184,7 @@ async def test_no_cookie_is_sent_back(server: AssetServer, names: FakeNames) -> 
 
 
 @pytest.mark.shows("S7")
-async def test_no_redirect_is_followed(server: AssetServer) -> None:
+async def test_no_redirect_is_followed(connected: Connect, server: AssetServer) -> None:
     """A redirect is a response like another: whoever asked decides."""
     server.add("/new.bin", CONTENT)
     file = server.add("/old.bin", faults=[Redirect("/new.bin")])
@@ -161,7 +196,7 @@ async def test_no_redirect_is_followed(server: AssetServer) -> None:
 
 
 @pytest.mark.shows("R15", "C7", "B3", "S4")
-async def test_nothing_is_decoded(server: AssetServer) -> None:
+async def test_nothing_is_decoded(connected: Connect, server: AssetServer) -> None:
     """Bytes that a server has compressed against our will come as they are, with the field that says so."""
     file = server.add("/a.bin", CONTENT, faults=[Gzip()])
     async with connected() as connection:
@@ -171,7 +206,7 @@ async def test_nothing_is_decoded(server: AssetServer) -> None:
         response.close()
 
 
-async def test_fields_that_come_twice_are_two(server: AssetServer) -> None:
+async def test_fields_that_come_twice_are_two(connected: Connect, server: AssetServer) -> None:
     """Names are lower case, and a field that came twice has two values."""
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Thing: a\r\nx-thing: b\r\n\r\n"
     file = server.add("/a.bin", faults=[RawAnswer(raw)])
@@ -185,7 +220,7 @@ async def test_fields_that_come_twice_are_two(server: AssetServer) -> None:
 # -- sockets --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_socket_is_kept_for_the_same_host(server: AssetServer) -> None:
+async def test_a_socket_is_kept_for_the_same_host(connected: Connect, server: AssetServer) -> None:
     """Requests to one host go over one socket, and the connection says where it leads."""
     file = server.add("/a.bin", CONTENT)
     async with connected() as connection:
@@ -197,7 +232,7 @@ async def test_a_socket_is_kept_for_the_same_host(server: AssetServer) -> None:
     await server.stats.until(lambda stats: stats.connections_open == 0)
 
 
-async def test_one_socket_across_hosts(server: AssetServer) -> None:
+async def test_one_socket_across_hosts(connected: Connect, server: AssetServer) -> None:
     """Before another host is asked, the socket to the last one is closed: there is never a second one."""
     async with AssetServer() as second, connected() as connection:
         here, there = server.add("/a.bin", CONTENT), second.add("/a.bin", CONTENT)
@@ -211,7 +246,7 @@ async def test_one_socket_across_hosts(server: AssetServer) -> None:
         assert (server.stats.most_open_connections, second.stats.most_open_connections) == (1, 1)
 
 
-async def test_an_unread_body_closes_the_socket(server: AssetServer) -> None:
+async def test_an_unread_body_closes_the_socket(connected: Connect, server: AssetServer) -> None:
     """A body that is not wanted is not read either: its socket is closed."""
     file = server.add("/a.bin", seeded_bytes(8 << 20, seed=62))
     async with connected() as connection:
@@ -219,7 +254,7 @@ async def test_an_unread_body_closes_the_socket(server: AssetServer) -> None:
         await server.stats.until(lambda stats: stats.connections_open == 0)
 
 
-async def test_an_empty_body_keeps_the_socket(server: AssetServer) -> None:
+async def test_an_empty_body_keeps_the_socket(connected: Connect, server: AssetServer) -> None:
     """Where there is no body there is nothing left to read."""
     file = server.add("/a.bin", b"")
     async with connected() as connection:
@@ -228,7 +263,7 @@ async def test_an_empty_body_keeps_the_socket(server: AssetServer) -> None:
     assert server.stats.connections_opened == 1
 
 
-async def test_a_socket_that_the_server_closed_is_replaced(server: AssetServer) -> None:
+async def test_a_socket_that_the_server_closed_is_replaced(connected: Connect, server: AssetServer) -> None:
     """A server that hangs up between two requests costs a new socket and no error."""
     file = server.add("/a.bin", CONTENT, faults=[Truncate(after=len(CONTENT), times=1)])
     async with connected() as connection:
@@ -238,7 +273,7 @@ async def test_a_socket_that_the_server_closed_is_replaced(server: AssetServer) 
     assert server.stats.connections_opened == 2
 
 
-async def test_closing_twice_is_closing_once(server: AssetServer) -> None:
+async def test_closing_twice_is_closing_once(connected: Connect, server: AssetServer) -> None:
     """A connection that is closed can be closed, and used, again."""
     file = server.add("/a.bin", CONTENT)
     async with connected() as connection:
@@ -250,7 +285,7 @@ async def test_closing_twice_is_closing_once(server: AssetServer) -> None:
 
 
 @pytest.mark.shows("S4")
-async def test_memory_stays_bounded(server: AssetServer) -> None:
+async def test_memory_stays_bounded(connected: Connect, server: AssetServer) -> None:
     """A body that nobody reads stops coming: what the server gets rid of fits into buffers."""
     file = server.add("/a.bin", seeded_bytes(64 << 20, seed=63))
     async with connected() as connection:
@@ -285,16 +320,20 @@ QUICK = 0.15
         (RawAnswer(b"HTTP/1.1 20"), ConnectionLost, "without an answer"),
         (BigHeaders(count=1, size=64_000), BadResponse, "breaks the rules of HTTP"),
         (BigHeaders(count=2000, size=100), BadResponse, "breaks the rules of HTTP"),
-        (ContentLength("-5"), BadResponse, "breaks the rules of HTTP"),
-        (ContentLength("5a"), BadResponse, "breaks the rules of HTTP"),
+        (ContentLength("-5"), BadResponse, "breaks the rules of HTTP: an invalid Content-Length"),
+        (ContentLength("5a"), BadResponse, "breaks the rules of HTTP: an invalid Content-Length"),
+        (RawAnswer(b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80"), BadResponse, "speaks HTTP/2"),
+        (RawAnswer(b"\x15\x03\x01\0\x02\x02\x46"), BadResponse, "speaks TLS"),
     ],
     ids=lambda value: repr(value)[:60] if isinstance(value, Fault) else "",
 )
 @pytest.mark.shows("N7", "N10", "N11", "N20", "S4")
-async def test_a_bad_head(server: AssetServer, fault: Fault, expected: type[TransferError], text: str) -> None:
+async def test_a_bad_head(
+    connected: Connect, server: AssetServer, fault: Fault, expected: type[TransferError], text: str
+) -> None:
     """Whatever comes instead of a response is one of our errors, by whose fault it is."""
     file = server.add("/a.bin", CONTENT, faults=[fault])
-    async with connected(HttpTransport(stall_timeout=QUICK)) as connection:
+    async with connected(stall_timeout=QUICK) as connection:
         error = await failure_of(read_all(connection, f"{file.url}?sig={SECRET}"))
     assert type(error) is expected
     assert text in str(error)
@@ -321,12 +360,14 @@ async def test_a_bad_head(server: AssetServer, fault: Fault, expected: type[Tran
     ids=lambda value: repr(value)[:60] if isinstance(value, Fault) else "",
 )
 @pytest.mark.shows("N1", "N2", "N3")
-async def test_a_bad_body(server: AssetServer, fault: Fault, expected: type[TransferError], text: str) -> None:
+async def test_a_bad_body(
+    connected: Connect, server: AssetServer, fault: Fault, expected: type[TransferError], text: str
+) -> None:
     """A body that ends badly gives what has come of it, and then one of our errors."""
     file = server.add("/a.bin", CONTENT, faults=[fault])
     body = bytearray()
 
-    async def read(connection: SlotConnection) -> None:
+    async def read(connection: Connection) -> None:
         response = await connection.get(f"{file.url}?sig={SECRET}", {})
         try:
             while data := await read_some(response):
@@ -334,7 +375,7 @@ async def test_a_bad_body(server: AssetServer, fault: Fault, expected: type[Tran
         finally:
             response.close()
 
-    async with connected(HttpTransport(stall_timeout=QUICK)) as connection:
+    async with connected(stall_timeout=QUICK) as connection:
         error = await failure_of(read(connection))
     assert type(error) is expected
     assert text in str(error)
@@ -343,7 +384,7 @@ async def test_a_bad_body(server: AssetServer, fault: Fault, expected: type[Tran
 
 @pytest.mark.parametrize("fault", [Chunked(), CloseDelimited(), CloseDelimited(http10=True)], ids=repr)
 @pytest.mark.shows("N4", "N8")
-async def test_framings_that_are_legal(server: AssetServer, fault: Fault) -> None:
+async def test_framings_that_are_legal(connected: Connect, server: AssetServer, fault: Fault) -> None:
     """However a body is framed, it is the same body."""
     file = server.add("/a.bin", CONTENT, faults=[fault])
     async with connected() as connection:
@@ -352,7 +393,7 @@ async def test_framings_that_are_legal(server: AssetServer, fault: Fault) -> Non
 
 
 @pytest.mark.shows("N5", "S4")
-async def test_bytes_after_the_length_are_no_part_of_the_body(server: AssetServer) -> None:
+async def test_bytes_after_the_length_are_no_part_of_the_body(connected: Connect, server: AssetServer) -> None:
     """A body never goes on behind its length, and what follows it spoils no other response."""
     file = server.add("/a.bin", CONTENT, faults=[ContentLength("1000", times=1)])
     body = b""
@@ -363,7 +404,7 @@ async def test_bytes_after_the_length_are_no_part_of_the_body(server: AssetServe
         assert await read_all(connection, file.url) == CONTENT
 
 
-async def test_what_has_arrived_before_the_break_is_given(server: AssetServer) -> None:
+async def test_what_has_arrived_before_the_break_is_given(connected: Connect, server: AssetServer) -> None:
     """Bytes that arrived before the connection broke off are given first, however late they are asked for."""
     file = server.add("/a.bin", CONTENT, faults=[Truncate(after=100_000)])
     async with connected() as connection:
@@ -376,7 +417,7 @@ async def test_what_has_arrived_before_the_break_is_given(server: AssetServer) -
     assert body == CONTENT[:100_000]
 
 
-async def test_a_failed_connection_can_be_used_again(server: AssetServer) -> None:
+async def test_a_failed_connection_can_be_used_again(connected: Connect, server: AssetServer) -> None:
     """After any failure the same place takes the next request."""
     faults: list[Fault] = [Reset(after=10, times=1), RawAnswer(b"rubbish\r\n\r\n", times=1)]
     file = server.add("/a.bin", CONTENT, faults=faults)
@@ -386,7 +427,7 @@ async def test_a_failed_connection_can_be_used_again(server: AssetServer) -> Non
         assert await read_all(connection, file.url) == CONTENT
 
 
-async def test_a_cancelled_request_leaves_no_socket(server: AssetServer) -> None:
+async def test_a_cancelled_request_leaves_no_socket(connected: Connect, server: AssetServer) -> None:
     """A request that is cancelled while it waits for the answer takes its socket along."""
     file = server.add("/a.bin", CONTENT, faults=[HangBeforeHeaders()])
     async with connected() as connection:
@@ -401,7 +442,7 @@ async def test_a_cancelled_request_leaves_no_socket(server: AssetServer) -> None
 # -- connecting -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_refused_connection(server: AssetServer) -> None:
+async def test_a_refused_connection(connected: Connect, server: AssetServer) -> None:
     """A server that does not listen is one that cannot be connected to."""
     file = server.add("/a.bin", CONTENT)
     await server.refuse_connections()
@@ -435,7 +476,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
 
 
 @pytest.mark.shows("N14")
-async def test_a_name_that_nobody_knows(names: FakeNames) -> None:
+async def test_a_name_that_nobody_knows(connected: Connect, names: FakeNames) -> None:
     """A host name without an address is said to be that."""
     names.answer = socket.gaierror(socket.EAI_NONAME, f"no such name {SECRET}")
     async with connected() as connection:
@@ -444,7 +485,7 @@ async def test_a_name_that_nobody_knows(names: FakeNames) -> None:
     assert "cannot be resolved" in str(error)
 
 
-async def test_a_name_is_resolved_and_asked_by_name(names: FakeNames, server: AssetServer) -> None:
+async def test_a_name_is_resolved_and_asked_by_name(connected: Connect, names: FakeNames, server: AssetServer) -> None:
     """The resolved address is connected to, and the host is asked by its name."""
     server.add("/a.bin", CONTENT)
     async with connected() as connection:
@@ -455,10 +496,11 @@ async def test_a_name_is_resolved_and_asked_by_name(names: FakeNames, server: As
 @pytest.mark.parametrize(
     "host",
     ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "100.100.100.200", "[fd00:ec2::254]",
-     "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518"],
+     "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518", "169.254.169.254.", "168.63.129.16",
+     "[fd00:ec2::23]", "169.254.170.2", "[2001:db8:122:344:a9:fea9:fe00:0]"],
 )  # fmt: skip
 @pytest.mark.shows("M12", "S9")
-async def test_link_local_and_metadata_addresses_are_refused(host: str) -> None:
+async def test_link_local_and_metadata_addresses_are_refused(connected: Connect, host: str) -> None:
     """Where clouds hand out credentials, nothing is ever asked."""
     async with connected() as connection:
         error = await failure_of(connection.get(f"http://{host}/latest/meta-data?x={SECRET}", {}))
@@ -467,7 +509,7 @@ async def test_link_local_and_metadata_addresses_are_refused(host: str) -> None:
 
 
 @pytest.mark.shows("M12", "S9")
-async def test_a_name_that_leads_to_a_forbidden_address_is_refused(names: FakeNames) -> None:
+async def test_a_name_that_leads_to_a_forbidden_address_is_refused(connected: Connect, names: FakeNames) -> None:
     """The address is looked at after resolution: a name hides nothing, nor does an odd way to write a number."""
     names.answer = "169.254.169.254"
     async with connected() as connection:
@@ -477,14 +519,49 @@ async def test_a_name_that_leads_to_a_forbidden_address_is_refused(names: FakeNa
 
 
 @pytest.mark.shows("M12", "S9")
-async def test_private_addresses_can_be_forbidden(server: AssetServer, names: FakeNames) -> None:
+async def test_private_addresses_can_be_forbidden(connected: Connect, server: AssetServer, names: FakeNames) -> None:
     """Where private addresses are not allowed, neither the address nor a name for it is asked."""
     file = server.add("/a.bin", CONTENT)
-    async with connected(HttpTransport(allow_private=False)) as connection:
+    async with connected(allow_private=False) as connection:
         for url in (file.url, f"http://files.example:{server.port}/a.bin"):
             error = await failure_of(connection.get(url, {}))
             assert "a private address" in str(error)
     assert server.stats.connections_opened == 0
+
+
+async def test_who_answered_is_known(names: FakeNames, server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response says whether it came straight from this machine: not through a proxy, whatever the name is."""
+    server.add("/a.bin", CONTENT)
+    url = f"http://a.localhost:{server.port}/a.bin"
+    for proxied in (False, True):
+        async with TinyProxy().running() as proxy:
+            if proxied:
+                monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+            connection = HttpTransport().connection()
+            response = await connection.get(url, {})
+            assert response.head.is_local is not proxied
+            response.close()
+            await connection.aclose()
+
+
+@pytest.mark.shows("S7")
+async def test_a_name_of_this_machine_that_leads_elsewhere_gets_no_token(
+    names: FakeNames, server: AssetServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who resolves `a.localhost` decides where it leads: a token over plain http needs a socket to this machine."""
+    file = server.add("/a.bin", CONTENT)
+    connection = HttpTransport().connection()
+    url = file.url.replace("127.0.0.1", "a.localhost")
+    try:
+        assert await read_all(connection, url) == CONTENT
+        monkeypatch.setattr(Wire, "is_local", False)
+        with pytest.raises(PolicyRefused, match="not this machine"):
+            await connection.get(url, {"Authorization": f"Bearer {SECRET}"})
+        with pytest.raises(PolicyRefused, match="not this machine"):
+            await connection.get(url, {"Authorization": f"Bearer {SECRET}"})
+    finally:
+        await connection.aclose()
+    assert [request.headers.get("Authorization") for request in server.stats.requests] == [None]
 
 
 # -- TLS ------------------------------------------------------------------------------------------------------------
@@ -512,7 +589,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.mark.shows("S6")
-async def test_a_trusted_certificate(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_trusted_certificate(connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     """A certificate that this machine trusts, for the host that was asked, is all that is needed."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
     async with AssetServer(ssl_context=authority.context_for("127.0.0.1")) as server, connected() as connection:
@@ -527,7 +604,7 @@ async def test_a_trusted_certificate(authority: Authority, monkeypatch: pytest.M
 )
 @pytest.mark.shows("N15", "S6")
 async def test_a_rejected_certificate(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch, trusted: bool, name: str, reason: str
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, trusted: bool, name: str, reason: str
 ) -> None:
     """A certificate that proves nothing is rejected, with the reason, and no request goes out."""
     if trusted:
@@ -541,13 +618,104 @@ async def test_a_rejected_certificate(
         assert server.stats.requests == ()
 
 
-async def test_plain_http_behind_https(server: AssetServer) -> None:
+@pytest.mark.parametrize(("names_it", "is_good"), [(True, True), (False, False)], ids=["subjectAltName", "CN only"])
+@pytest.mark.shows("N15", "S6")
+async def test_a_name_is_in_subject_alt_name_or_nowhere(
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, names_it: bool, is_good: bool
+) -> None:
+    """RFC 9110 section 4.3.4: the common name of a certificate says nothing about whose it is."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    names = ["localhost"] if names_it else []
+    authority.ca.issue_cert(*names, common_name="localhost").configure_cert(context)
+    async with AssetServer(ssl_context=context) as server, connected() as connection:
+        url = server.add("/a.bin", CONTENT).url.replace("127.0.0.1", "localhost")
+        if is_good:
+            assert await read_all(connection, url) == CONTENT
+        else:
+            with pytest.raises(CertificateRejected):
+                await connection.get(url, {})
+
+
+async def test_plain_http_behind_https(connected: Connect, server: AssetServer) -> None:
     """A server that speaks no TLS is a failed handshake, not a bad certificate and not an insecure success."""
     server.add("/a.bin", CONTENT)
     async with connected() as connection:
         error = await failure_of(connection.get(f"https://127.0.0.1:{server.port}/a.bin?sig={SECRET}", {}))
     assert isinstance(error, ConnectFailed)
     assert not isinstance(error, CertificateRejected)
+    assert "speaks no TLS" in str(error)
+
+
+@pytest.mark.shows("N15")
+async def test_certificates_that_are_not_there_are_named(
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where nothing is trusted because SSL_CERT_FILE names nothing, the rejection says so."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "gone.pem"))
+    async with AssetServer(ssl_context=authority.context_for("127.0.0.1")) as server, connected() as connection:
+        error = await failure_of(connection.get(server.url("/a.bin"), {}))
+    assert type(error) is CertificateRejected
+    assert f"SSL_CERT_FILE names {tmp_path / 'gone.pem'}, which cannot be read" in str(error)
+
+
+def test_keys_are_logged_where_python_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SSLKEYLOGFILE is left to Python."""
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    assert HttpTransport().settings.tls_for("https://h.example/").keylog_filename == str(tmp_path / "keys")
+
+
+def _refuse_handshakes(listening: socket.socket, context: ssl.SSLContext) -> None:
+    while True:
+        try:
+            accepted, _ = listening.accept()
+        except OSError:
+            return
+        with context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False) as wrapped:
+            with suppress(ssl.SSLError):
+                wrapped.do_handshake()
+            # The alert is out. What the client has sent already must not turn the end into a reset.
+            with suppress(OSError):
+                wrapped.shutdown(socket.SHUT_WR)
+                while wrapped.recv(65_536):
+                    pass
+
+
+@pytest.mark.shows("A31")
+async def test_a_client_certificate(
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A server that wants one gets the one that the environment names; without it, the error says what is wanted."""
+    own = trustme.CA()
+    issued = own.issue_cert("me@example.org")
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "me.pem"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "me.key"))
+    context = authority.context_for("127.0.0.1")
+    own.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        # By hand: asyncio does not send the alert on which it closes a connection.
+        port = listening.getsockname()[1]
+        refusal = asyncio.create_task(asyncio.to_thread(_refuse_handshakes, listening, context))
+        async with connected() as connection:
+            error = await failure_of(connection.get(f"https://127.0.0.1:{port}/a.bin", {}))
+        listening.shutdown(socket.SHUT_RDWR)
+        await refusal
+    assert "certificate required; the server wants a client certificate" in str(error)
+    assert "GRYM_FETCH_CLIENT_CERT" in str(error)
+    assert "not permitted" not in str(error)
+    async with AssetServer(ssl_context=context) as server:
+        url = server.add("/a.bin", CONTENT).url
+        monkeypatch.setenv("GRYM_FETCH_CLIENT_CERT", str(tmp_path / "me.pem"))
+        monkeypatch.setenv("GRYM_FETCH_CLIENT_KEY", str(tmp_path / "me.key"))
+        async with connected() as connection:
+            assert await read_all(connection, url) == CONTENT
+        monkeypatch.setenv("GRYM_FETCH_CLIENT_KEY", str(tmp_path / "gone.key"))
+        async with connected() as connection:
+            error = await failure_of(connection.get(url, {}))
+    assert is_permanent(error)
+    assert "GRYM_FETCH_CLIENT_CERT and GRYM_FETCH_CLIENT_KEY name cannot be used: no such file" in str(error)
 
 
 # -- proxies --------------------------------------------------------------------------------------------------------
@@ -618,7 +786,9 @@ class TinyProxy:
 
 
 @pytest.mark.shows("S7")
-async def test_the_proxy_of_the_environment_is_used(server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_proxy_of_the_environment_is_used(
+    connected: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For http the proxy is asked for the whole address, credentials in its address go to it, and the bytes come."""
     file = server.add("/a.bin", CONTENT)
     async with TinyProxy().running() as proxy:
@@ -630,7 +800,9 @@ async def test_the_proxy_of_the_environment_is_used(server: AssetServer, monkeyp
     assert server.stats.requests[0].range == "bytes=10-99"
 
 
-async def test_https_goes_through_a_tunnel(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_https_goes_through_a_tunnel(
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For https the proxy gets to see host and port only, and the certificate is checked through it."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
     context = authority.context_for("127.0.0.1")
@@ -645,7 +817,7 @@ async def test_https_goes_through_a_tunnel(authority: Authority, monkeypatch: py
 @pytest.mark.parametrize("variable", ["all_proxy", "http_proxy"])
 @pytest.mark.parametrize("bypass", ["127.0.0.1", "*"])
 async def test_a_host_can_be_exempt(
-    server: AssetServer, monkeypatch: pytest.MonkeyPatch, variable: str, bypass: str
+    connected: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch, variable: str, bypass: str
 ) -> None:
     """Whom ``no_proxy`` names is asked directly; without it both variables hold."""
     file = server.add("/a.bin", CONTENT)
@@ -661,7 +833,7 @@ async def test_a_host_can_be_exempt(
 
 
 @pytest.mark.shows("A18")
-async def test_a_proxy_that_is_down(server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_is_down(connected: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the proxy cannot be reached, the error says that it is the proxy, and tells no password of it."""
     await server.refuse_connections()
     monkeypatch.setenv("http_proxy", f"http://user:{SECRET}@127.0.0.1:{server.port}")
@@ -672,7 +844,7 @@ async def test_a_proxy_that_is_down(server: AssetServer, monkeypatch: pytest.Mon
 
 
 @pytest.mark.shows("A18")
-async def test_a_proxy_that_refuses_the_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_refuses_the_tunnel(connected: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that wants credentials for a tunnel is the proxy's failure, not the host's."""
     refusal = b"HTTP/1.1 407 hush-hush\r\nContent-Length: 9\r\n\r\nhush-hush"
     async with TinyProxy(refusal).running() as proxy:
@@ -684,17 +856,24 @@ async def test_a_proxy_that_refuses_the_tunnel(monkeypatch: pytest.MonkeyPatch) 
     assert "the proxy answered 407: the proxy wants another user or password" in str(error)
 
 
-async def test_a_proxy_of_another_kind_is_not_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To a SOCKS proxy no HTTP is spoken, and the error says that it is the proxy that cannot be used."""
+@pytest.mark.parametrize("kind", ["socks5", "socks6", "ftp"])
+async def test_a_proxy_of_another_kind_is_not_spoken_to(
+    connected: Connect, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """To what is no HTTP proxy no HTTP is spoken, and the error says that it is the proxy that cannot be used."""
+    monkeypatch.setitem(sys.modules, "python_socks", None)  # as without the extra
     async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
-        monkeypatch.setenv("all_proxy", f"socks5://user:{SECRET}@127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("all_proxy", f"{kind}://user:{SECRET}@127.0.0.1:{proxy.port}")
         async with connected() as connection:
             error = await failure_of(connection.get("http://host.example/a.bin", {}))
     assert "proxy" in str(error)
+    assert is_permanent(error)
     assert proxy.asked == []
 
 
-async def test_a_proxy_without_a_scheme_is_an_http_proxy(server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_without_a_scheme_is_an_http_proxy(
+    connected: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A proxy that is named as host and port only is one for http, as it is for curl and for pip."""
     file = server.add("/a.bin", CONTENT)
     async with TinyProxy().running() as proxy:
@@ -709,13 +888,15 @@ async def test_a_proxy_without_a_scheme_is_an_http_proxy(server: AssetServer, mo
 @pytest.mark.parametrize(
     "host",
     ["169.254.169.254", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518", "[::ffff:169.254.169.254]",
-     "[fe80::1]", "100.100.100.200"],
+     "[fe80::1]", "100.100.100.200", "169.254.169.254.", "0xa9fea9fe.", "168.63.129.16", "[fd00:ec2::23]"],
 )  # fmt: skip
-async def test_a_proxy_is_not_asked_for_metadata(monkeypatch: pytest.MonkeyPatch, host: str, private: bool) -> None:
+async def test_a_proxy_is_not_asked_for_metadata(
+    connected: Connect, monkeypatch: pytest.MonkeyPatch, host: str, private: bool
+) -> None:
     """A number, however it is spelt, needs no resolving: the proxy's machine keeps its credentials, too."""
     async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
         monkeypatch.setenv("all_proxy", f"http://127.0.0.1:{proxy.port}")
-        async with connected(HttpTransport(allow_private=private)) as connection:
+        async with connected(allow_private=private) as connection:
             for scheme in ("http", "https"):
                 with pytest.raises(PolicyRefused, match="link-local or cloud metadata"):
                     await connection.get(f"{scheme}://{host}/latest/meta-data", {})
@@ -724,24 +905,26 @@ async def test_a_proxy_is_not_asked_for_metadata(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.shows("M12", "S9")
 @pytest.mark.parametrize("host", ["127.0.0.1", "0x7f.1", "10.1.2.3", "[::1]", "[::ffff:10.0.0.1]"])
-async def test_a_proxy_is_not_asked_for_private_numbers(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+async def test_a_proxy_is_not_asked_for_private_numbers(
+    connected: Connect, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
     """Where they are forbidden, they are so through a proxy, too."""
     async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
         monkeypatch.setenv("all_proxy", f"http://127.0.0.1:{proxy.port}")
-        async with connected(HttpTransport(allow_private=False)) as connection:
+        async with connected(allow_private=False) as connection:
             with pytest.raises(PolicyRefused, match="private address"):
                 await connection.get(f"http://{host}/x", {})
     assert proxy.asked == []
 
 
 async def test_a_proxy_may_have_a_private_address(
-    server: AssetServer, names: FakeNames, monkeypatch: pytest.MonkeyPatch
+    connected: Connect, server: AssetServer, names: FakeNames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where private addresses are forbidden, the proxy that the user has named is still used, whatever its name."""
     async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
         for host in ("127.0.0.1", "proxy.example"):
             monkeypatch.setenv("http_proxy", f"http://{host}:{proxy.port}")
-            async with connected(HttpTransport(allow_private=False)) as connection:
+            async with connected(allow_private=False) as connection:
                 assert await read_all(connection, "http://host.example/a.bin") == b"ok"
 
 
@@ -758,6 +941,7 @@ async def test_a_proxy_may_have_a_private_address(
         ({"all_proxy": "http://r:3", "no_proxy": "host.example:8080"}, "http://host.example:8080/", None),
         ({"all_proxy": "http://r:3", "no_proxy": "host.example:8080"}, "http://host.example/", "http://r:3"),
         ({"all_proxy": "http://r:3", "no_proxy": "::1"}, "http://[::1]:8080/", None),
+        ({"all_proxy": "SOCKS5H://r:3"}, "https://host.example/", "socks5h://r:3"),
     ],
 )
 def test_which_proxy(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], url: str, expected: str | None) -> None:
@@ -768,10 +952,9 @@ def test_which_proxy(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], u
 
 
 @pytest.mark.parametrize("others", [("93.184.216.34", "169.254.169.254"), ("93.184.216.34", "8.8.8.8", "10.0.0.1")])
-@pytest.mark.parametrize("through_aiohttp", [False, True])
 @pytest.mark.shows("M12", "S9")
 async def test_every_address_of_a_name_is_judged(
-    monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...], through_aiohttp: bool
+    connected: Connect, monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...]
 ) -> None:
     """A name with a good address first and a forbidden one behind it is not asked at all."""
 
@@ -784,10 +967,6 @@ async def test_every_address_of_a_name_is_judged(
     monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
     monkeypatch.setattr("grym_fetch.net.plain.start_connection", connect)
     monkeypatch.setattr("aiohappyeyeballs.start_connection", connect)
-    async with connected(HttpTransport(allow_private=False)) as connection:
-        if through_aiohttp:
-            with pytest.raises(PolicyRefused):
-                await GuardedResolver(allow_private=False).resolve("host.example", 80)
-        else:
-            with pytest.raises(PolicyRefused):
-                await connection.get("http://host.example/x", {})
+    async with connected(allow_private=False) as connection:
+        with pytest.raises(PolicyRefused):
+            await connection.get("http://host.example/x", {})

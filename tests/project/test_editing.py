@@ -14,10 +14,10 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.manifest_file import Change, edit_manifest
-from grym_fetch.errors import DigestMismatch, DiskFull, Locked, PolicyRefused, UnsafePath
+from grym_fetch.errors import DigestMismatch, DiskFull, EditRefused, Locked, PolicyRefused, UnsafePath
 from grym_fetch.project.editing import Editor
 from grym_fetch.runtime.clock import SystemClock
-from grym_fetch.testing import AssetServer, Reset, Status, seeded_bytes
+from grym_fetch.testing import AssetServer, RawAnswer, Reset, Status, seeded_bytes
 from tests.support.invariants import Recorder
 from tests.support.project import KIB, Project
 
@@ -44,23 +44,22 @@ async def test_a_cancellation_while_another_one_has_just_written_is_a_cancellati
         path = project.add(name, [url], CONTENT, pinned=False, size=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(CONTENT)
-    async with project.manager() as manager:
-        with manager._editor() as editor:
-            assets = [manager.manifest.get(name) for name in ("b", "c")]
-            found = [await editor._measure(asset, project.assets / asset.local_path) for asset in assets]
+    async with project.manager() as manager, manager._editing() as editor:
+        assets = [manager.manifest.get(name) for name in ("b", "c")]
+        found = [await editor._measure(asset, project.assets / asset.local_path) for asset in assets]
 
-            def has_written(_: object) -> None:
-                asyncio.get_running_loop().call_soon(second.cancel)
+        def has_written(_: object) -> None:
+            asyncio.get_running_loop().call_soon(second.cancel)
 
-            async with editor._writing:
-                first, second = (
-                    asyncio.create_task(editor._record(asset, measured, has_written))
-                    for asset, measured in zip(assets, found, strict=True)
-                )
-                await asyncio.sleep(0)
-            await first
-            with pytest.raises(asyncio.CancelledError):
-                await second
+        async with editor._writing:
+            first, second = (
+                asyncio.create_task(editor._record(asset, measured, has_written))
+                for asset, measured in zip(assets, found, strict=True)
+            )
+            await asyncio.sleep(0)
+        await first
+        with pytest.raises(asyncio.CancelledError):
+            await second
     assert entries(project)["b"]["checksum"] == entries(project)["c"]["checksum"] == Checksum.of(CONTENT).hexdigest
 
 
@@ -281,7 +280,7 @@ async def test_pin_fetches_what_is_not_there(project: Project, server: AssetServ
         recorder = Recorder(manager)
         [pinned] = (await manager.pin()).pinned
         recorder.check()
-        assert [event["verified"] for event in recorder.of("run_finished")] == [1]
+        assert [(event["verified"], event["unverified"]) for event in recorder.of("run_finished")] == [(0, 1)]
         assert (pinned.id, pinned.checksum, pinned.size, pinned.fetched) == ("u", Checksum.of(CONTENT), 307200, True)
         requests = len(server.stats.requests)
         assert manager.state_of(manager.manifest.get("u")) == "verified"
@@ -302,6 +301,23 @@ async def test_pin_hashes_what_is_there(project: Project, server: AssetServer) -
     assert not pinned.fetched
     assert pinned.checksum == Checksum.of(CONTENT)
     assert not server.stats.requests
+
+
+@pytest.mark.shows("N21", "S1")
+@pytest.mark.parametrize("coding", ["", "Transfer-Encoding: identity\r\n", "Transfer-Encoding: gzip\r\n"])
+async def test_what_has_no_end_is_not_pinned(project: Project, server: AssetServer, coding: str) -> None:
+    """Where nothing says where the content ends, it may have been cut: neither pin nor add makes that the right one."""
+    raw = RawAnswer(f"HTTP/1.1 200 OK\r\n{coding}Connection: close\r\n\r\n".encode() + CONTENT[:1000])
+    url = server.add("/u.bin", CONTENT, faults=[raw]).url
+    project.add("u", [url], None, pinned=False, size=None)
+    async with project.manager(retries=0) as manager:
+        with pytest.raises(SyncFailed):
+            await manager.pin(["u"])
+        with pytest.raises(MirrorsExhausted):
+            await manager.add_asset(Asset("new", url, "m/new.bin"), fetch=True)
+    assert "checksum" not in entries(project)["u"]
+    assert "new" not in entries(project)
+    assert not list(project.assets.glob("m*/*"))
 
 
 async def test_pin_goes_on_past_a_failure(project: Project, server: AssetServer) -> None:
@@ -444,3 +460,47 @@ async def test_prune_leaves_what_is_under_way(project: Project, server: AssetSer
         assert report.in_use == 1
         assert len(project.staged()) == 1
     assert os.listdir(project.assets / ".grym-fetch" / "locks") == []
+
+
+PAGE = b"<!DOCTYPE html><title>Please log in</title>"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 1234567890\n"
+
+
+@pytest.mark.shows("C13")
+@pytest.mark.parametrize(
+    ("content", "named"), [(PAGE, "a web page"), (POINTER, "stands for 1,234,567,890 bytes"), (b"", "an empty file")]
+)
+async def test_what_is_plainly_not_an_asset(
+    project: Project, server: AssetServer, tmp_path: Path, content: bytes, named: str
+) -> None:
+    """It is neither added nor pinned, and what was fetched of it is gone; a file of the user's own stays."""
+    url = server.add("/x.bin", content).url
+    place = project.assets / "models" / "x.bin"
+    own = tmp_path / "own.bin"
+    own.write_bytes(content)
+    async with project.manager() as manager:
+        for file in (None, own):
+            with pytest.raises(EditRefused, match=f"{named}.*--allow-suspicious"):
+                await manager.add_asset(Asset("x", url, "models/x.bin"), fetch=file is None, file=file)
+        assert not place.exists()
+        assert own.exists()
+        assert "x" not in entries(project)
+    project.add("x", [url], content, pinned=False, size=None)
+    async with project.manager() as manager:
+        with pytest.raises(SyncFailed, match=named):
+            await manager.pin()
+        assert not place.exists()
+        await manager.pin(allow_suspicious=True)
+    assert place.read_bytes() == content
+    assert entries(project)["x"]["checksum"] == Checksum.of(content).bare
+
+
+@pytest.mark.shows("C13")
+async def test_what_is_suspicious_and_wanted(project: Project, server: AssetServer) -> None:
+    """Whoever says so gets it; and nobody asks where the checksum was known before."""
+    url = server.add("/x.bin", PAGE).url
+    async with project.manager() as manager:
+        added = await manager.add_asset(Asset("x", url, "x.bin"), fetch=True, allow_suspicious=True)
+        assert added.checksum == Checksum.of(PAGE)
+        known = Asset("y", url, "y.bin", checksum=Checksum.of(PAGE))
+        assert (await manager.add_asset(known, fetch=True)).size == len(PAGE)

@@ -15,9 +15,10 @@ from grym_fetch.cli.main import cli
 from grym_fetch.core.digest import Checksum
 from grym_fetch.disk import rollback
 from grym_fetch.disk.rollback import RollbackGuard, decode_version, encode_version
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
 from grym_fetch.errors import StaleManifest
-from tests.support.project import ImpatientClock, Project
+from tests.support.project import OWN, ImpatientClock, Project
 
 pytestmark = pytest.mark.shows("M16", "S16")
 
@@ -45,7 +46,7 @@ class Versioned(Project):
     @property
     def state_files(self) -> list[str]:
         """The files of that kind."""
-        return sorted(p.name for p in (self.assets / ".grym-fetch").glob("manifest-version-*"))
+        return sorted(p.name for p in (self.assets / OWN).glob("manifest-version-*"))
 
 
 class CalendarClock(ImpatientClock):
@@ -155,7 +156,7 @@ async def test_a_damaged_state_file_is_ignored(project: Versioned, data: bytes) 
     project.is_at("1.0")
     await use(project)
     (name,) = project.state_files
-    (project.assets / ".grym-fetch" / name).write_bytes(data)
+    (project.assets / OWN / name).write_bytes(data)
     await use(project)
     assert project.guard.read() == "1.0"
 
@@ -165,7 +166,7 @@ async def test_a_state_file_of_somebody_else_is_ignored(project: Versioned, monk
     project.is_at("1.0")
     await use(project)
     (name,) = project.state_files
-    path = project.assets / ".grym-fetch" / name
+    path = project.assets / OWN / name
     path.write_bytes(encode_version("9.9"))
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert project.guard.read() is None
@@ -196,7 +197,7 @@ def test_what_is_written_is_whole_or_not_there(project: Versioned, monkeypatch: 
         assert project.guard.read() == "1", call
     project.guard.write("2")
     assert project.guard.read() == "2"
-    folder = project.assets / ".grym-fetch"
+    folder = project.assets / OWN
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert [stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()] == [0o600]
 
@@ -209,7 +210,7 @@ def test_nothing_is_written_behind_a_symlink(project: Versioned) -> None:
     elsewhere.mkdir()
     (project.assets / ".grym-fetch").symlink_to(elsewhere)
     project.guard.write("1")
-    cache = VerifiedCache(project.assets / ".grym-fetch" / "verified.log")
+    cache = VerifiedCache(StateFolder(project.assets))
     cache.record(project.manifest, Checksum.of(b""), FileSignature.of(project.manifest.stat()))
     assert list(elsewhere.iterdir()) == []
 

@@ -16,7 +16,7 @@ from grym_fetch import MirrorsExhausted
 from grym_fetch.core.journal import Piece
 from grym_fetch.disk.stage import DiskStage, StageKey
 from grym_fetch.errors import DiskFull
-from grym_fetch.net.client import HttpTransport, Library
+from grym_fetch.net.client import HttpTransport
 from grym_fetch.net.session import SessionConnection
 from grym_fetch.net.settings import HttpSettings
 from grym_fetch.testing import ChangeContent, NoRanges, NoValidator, Reset, seeded_bytes
@@ -24,6 +24,7 @@ from tests.regressions.world import CONTENT, HALF, SIZE, World
 from tests.support.fakes import read_some
 from tests.support.invariants import SLACK
 from tests.support.project import KIB, ImpatientClock
+from tests.support.transports import WAYS
 
 T = TypeVar("T")
 
@@ -264,12 +265,12 @@ async def test_comfy_desktop_1322_a_network_that_goes_leaves_nothing_under_the_f
 
 
 @pytest.mark.shows("B52", "N19")
-@pytest.mark.parametrize("library", ["auto", "aiohttp"])
-async def test_aiohttp_13348_a_slow_reader_gets_every_byte_and_no_error(world: World, library: Library) -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_aiohttp_13348_a_slow_reader_gets_every_byte_and_no_error(world: World, way: type[HttpTransport]) -> None:
     """The whole body has come and lies in buffers, the connection is closed, and the reader is slow."""
     content = seeded_bytes(3 * KIB * KIB, seed=16)
     file = world.serve(content=content)
-    transport = HttpTransport(library=library)
+    transport = way()
     connection = transport.connection()
     response = await connection.get(file.url, {"Connection": "close"})
     received = bytearray()

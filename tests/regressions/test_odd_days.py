@@ -24,7 +24,7 @@ import trustme
 from grym_fetch import AssetManager, Settings
 from grym_fetch.core.errors import ConnectionLost
 from grym_fetch.errors import DigestMismatch, NotWritable
-from grym_fetch.net.client import HttpTransport, Library
+from grym_fetch.net.client import HttpTransport
 from grym_fetch.testing import (
     Endless,
     Fault,
@@ -43,6 +43,7 @@ from tests.support.fakes import read_some
 from tests.support.invariants import SLACK, Watcher
 from tests.support.project import KIB, SMALL, ImpatientClock, Project
 from tests.support.system import descriptors
+from tests.support.transports import WAYS
 
 # -- servers ----------------------------------------------------------------------------------------------------------
 
@@ -71,10 +72,10 @@ def abrupt_server(authority: trustme.CA, answer: bytes) -> Iterator[int]:
 
 
 @pytest.mark.shows("N16")
-@pytest.mark.parametrize("library", ["auto", "aiohttp"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sent", [1000, 999], ids=["all", "all but one"])
 async def test_tls_that_ends_without_a_word_is_judged_by_its_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Library, sent: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: type[HttpTransport], sent: int
 ) -> None:
     """Every byte is there: fine. One is missing: a break, though TLS says as little as before."""
     authority = trustme.CA()
@@ -83,7 +84,7 @@ async def test_tls_that_ends_without_a_word_is_judged_by_its_bytes(
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + CONTENT[:sent]
     received = bytearray()
     with abrupt_server(authority, answer) as port:
-        transport = HttpTransport(library=library)
+        transport = way()
         connection = transport.connection()
         response = await connection.get(f"https://127.0.0.1:{port}/", {})
         try:
@@ -276,7 +277,8 @@ async def test_a_folder_of_another_user_is_named_and_its_files_are_used(world: W
     open_ = os.open
 
     def denied(path: object, flags: int, *args: int, **more: int | None) -> int:
-        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and ".grym-fetch" in str(path):
+        above = os.readlink(f"/proc/self/fd/{more['dir_fd']}") if more.get("dir_fd") is not None else ""
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and ".grym-fetch" in f"{above}/{path}":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return open_(path, flags, *args, **more)  # type: ignore[arg-type]  # what os.open takes
 

@@ -9,7 +9,20 @@ from typing import Any
 
 import pytest
 
-CALLS = ("open", "write", "fsync", "link", "unlink", "rename", "replace", "mkdir", "fchmod", "utime", "pread")
+CALLS = (
+    "open",
+    "write",
+    "fsync",
+    "link",
+    "unlink",
+    "rename",
+    "replace",
+    "mkdir",
+    "fchmod",
+    "utime",
+    "pread",
+    "ftruncate",
+)
 
 
 class Death(BaseException):

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import DiskFull, Locked, NotWritable
+from grym_fetch.core.errors import DiskFull, Locked, NotWritable, RepositoryError, StorageError, UnsafePath
 from grym_fetch.repo import clean as clean_module
 from grym_fetch.repo import moving
 from grym_fetch.repo.clean import Cleaner, Kept, Moved, Why, plan_clean
-from grym_fetch.repo.errors import Refused
-from grym_fetch.repo.git import GitUnusable
+from grym_fetch.repo.entries import add_to_gitignore
+from grym_fetch.repo.git import Git, GitUnusable
 from grym_fetch.repo.moving import Draft, draft_name
 from grym_fetch.repo.places import placeholders, read_placeholder
-from grym_fetch.repo.record import Record
+from grym_fetch.repo.record import MovedFiles
+from grym_fetch.repo.restore import Restorer
 from grym_fetch.testing import seeded_bytes
 from tests.repo.death import dying
 from tests.repo.story import LIMIT, NOON, clean, commit, git, repository, write
@@ -82,7 +83,7 @@ def test_paths_in_the_target_begin_at_the_source(root: Path, tmp_path: Path) -> 
     with Cleaner(plan, lambda: NOON) as cleaner:
         assert [result.path for result in cleaner.moves()] == ["models/a.bin"]
     assert (tmp_path / "out/a.bin").read_bytes() == A
-    assert Record(tmp_path / "out").files[0].original_path == "models/a.bin"
+    assert MovedFiles(tmp_path / "out").files[0].original_path == "models/a.bin"
 
 
 @pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
@@ -104,9 +105,9 @@ def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -> None
             assert all(path.read_bytes() == content for path in there), f"wrong at call {at}"
             if not (root / name).exists():
                 assert read_placeholder(root / f"{name}.asset-ref") is not None
-                assert Record(target).find(name, Checksum.of(content)) is not None
+                assert MovedFiles(target).find(name, Checksum.of(content)) is not None
         assert all(isinstance(result, Moved) for result in clean(root, target)), f"no repeat after call {at}"
-        assert len(Record(target).files) == 2
+        assert len(MovedFiles(target).files) == 2
         assert sorted(place.placeholder.original_path for place in placeholders(root)) == sorted(FILES)
         assert sorted(p.name for p in root.rglob("*") if p.is_file()) == ["a.bin.asset-ref", "b.bin.asset-ref"]
         assert drafts(root, target) == []
@@ -138,7 +139,7 @@ def test_a_failing_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         try:
             with Cleaner(plan, lambda: NOON) as cleaner:
                 list(cleaner.moves())
-        except (NotWritable, Refused):
+        except (NotWritable, RepositoryError):
             pass
     there = [folder / "models/a.bin" for folder in (root, target) if (folder / "models/a.bin").exists()]
     assert there
@@ -233,9 +234,9 @@ def test_a_placeholder_never_replaces_anything_else(root: Path, tmp_path: Path) 
 def test_a_target_inside_is_refused(root: Path, tmp_path: Path, target: str) -> None:
     """The target lies outside of the repository, also seen through a symlink."""
     (tmp_path / "link").symlink_to(root / "models")
-    with pytest.raises(Refused, match="inside"):
+    with pytest.raises(RepositoryError, match="inside"):
         plan_clean(root, root, root / target, LIMIT)
-    with pytest.raises(Refused, match="inside"):
+    with pytest.raises(RepositoryError, match="inside"):
         plan_clean(root, root / "models", root / target, LIMIT)
 
 
@@ -244,7 +245,7 @@ def test_git_itself_is_never_touched(tmp_path: Path) -> None:
     root = repository(tmp_path / "repo")
     write(root, ".git/big", A)
     assert plan_clean(root, root, tmp_path / "out", LIMIT).moves == ()
-    with pytest.raises(Refused, match="git's own"):
+    with pytest.raises(RepositoryError, match="git's own"):
         plan_clean(root, root / ".git", tmp_path / "out", LIMIT)
 
 
@@ -266,13 +267,13 @@ def test_uncommitted_changes_are_kept(tmp_path: Path) -> None:
     assert plan_clean(root, root, tmp_path / "out", LIMIT, allow_dirty=True).kept == ()
 
 
-def test_a_git_that_cannot_be_asked_is_an_obstacle(tmp_path: Path) -> None:
-    """Where it is not known what is committed, nothing is moved unless that is allowed."""
+@pytest.mark.parametrize("allow_dirty", [False, True])
+def test_a_git_that_cannot_be_asked_is_an_obstacle(tmp_path: Path, allow_dirty: bool) -> None:
+    """Where it is not known what is ignored, nothing is moved, also where what is not committed may be."""
     write(tmp_path / "repo", ".git", b"gitdir: /nowhere\n")
     write(tmp_path / "repo", "a.bin", A)
-    with pytest.raises(GitUnusable, match="allow-dirty"):
-        plan_clean(tmp_path / "repo", tmp_path / "repo", tmp_path / "out", LIMIT)
-    assert len(plan_clean(tmp_path / "repo", tmp_path / "repo", tmp_path / "out", LIMIT, allow_dirty=True).moves) == 1
+    with pytest.raises(GitUnusable, match="not known what git ignores"):
+        plan_clean(tmp_path / "repo", tmp_path / "repo", tmp_path / "out", LIMIT, allow_dirty=allow_dirty)
 
 
 def test_symlinks_are_reported(root: Path, tmp_path: Path) -> None:
@@ -355,7 +356,7 @@ def test_a_dead_draft_is_never_written_to(root: Path, tmp_path: Path) -> None:
 def test_a_damaged_record_is_not_overwritten(root: Path, tmp_path: Path) -> None:
     """A record that cannot be read is left alone, and nothing is moved."""
     record = write(tmp_path / "out", "asset-manifest.json", b'{"assets": [')
-    with pytest.raises(Refused, match="cannot be read"):
+    with pytest.raises(RepositoryError, match="cannot be read"):
         clean(root, tmp_path / "out")
     assert record.read_bytes() == b'{"assets": ['
     assert (root / "b.bin").exists()
@@ -382,3 +383,162 @@ def test_across_file_systems(root: Path, tmp_path: Path) -> None:
         assert (tmp_path / "out/models/a.bin").read_bytes() == A
     finally:
         subprocess.run(["umount", tmp_path / "out"], check=True)
+
+
+# --- what git knows ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.shows("S17")
+async def test_a_file_that_was_brought_back_is_moved_again(tmp_path: Path) -> None:
+    """Its .gitignore line does not hide it, whether the removal of its placeholder was committed or not."""
+    root, target = repository(tmp_path / "repo"), tmp_path / "out"
+    write(root, "models/a.bin", A)
+    commit(root)
+    clean(root, target)
+    add_to_gitignore(root, ["/models/a.bin", "/mine.bin"])
+    write(root, "mine.bin", B)
+    commit(root)
+    for is_committed in (False, True):
+        restorer = Restorer(root, [target])
+        await restorer.restore(restorer.find("models/a.bin", root)[0])
+        if is_committed:
+            commit(root)
+            assert git(root, "ls-files") == ".gitignore"
+        assert [result.path for result in clean(root, target)] == ["models/a.bin"]
+        assert read_placeholder(root / "models/a.bin.asset-ref") is not None
+        assert (root / "mine.bin").exists()
+
+
+@pytest.mark.shows("S17")
+def test_what_is_ignored_is_never_moved_for_want_of_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where git fails to say what is ignored, clean moves nothing."""
+    root = repository(tmp_path / "repo")
+    write(root, "ignored.bin", A)
+    write(root, ".gitignore", b"/ignored.bin\n")
+
+    def fail(*_: object, **__: object) -> set[str]:
+        raise GitUnusable("git check-ignore failed: fatal: a reason")
+
+    monkeypatch.setattr(Git, "ignored", fail)
+    with pytest.raises(GitUnusable, match="nothing was moved"):
+        plan_clean(root, root, tmp_path / "out", LIMIT, allow_dirty=True)
+
+
+def test_holes_stay_holes(tmp_path: Path) -> None:
+    """A file of 64 MiB that takes a few pages takes a few pages in the target, and has the same bytes."""
+    root, target = tmp_path / "root", tmp_path / "out"
+    size = 64 * 1024 * 1024
+    root.mkdir()
+    with open(root / "sparse.bin", "wb") as file:
+        file.seek(20_000_000)
+        file.write(A)
+        file.truncate(size)
+    if (root / "sparse.bin").stat().st_blocks * 512 >= size:
+        pytest.skip("this file system has no holes")
+    before = Checksum.of((root / "sparse.bin").read_bytes())
+    assert [type(result) for result in clean(root, target)] == [Moved]
+    figures = (target / "sparse.bin").stat()
+    assert figures.st_size == size
+    assert figures.st_blocks * 512 < 1024 * 1024
+    assert Checksum.of((target / "sparse.bin").read_bytes()) == before
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+def test_death_while_holes_are_copied(tmp_path: Path, is_done: bool) -> None:
+    """A draft whose holes were not all made never gets the name: there is a whole file here, there, or in both."""
+    page = moving._PAGE_BYTES
+    whole = bytes(3 * page) + A + bytes(5 * page)
+    at, ended = 0, False
+    while not ended:
+        at += 1
+        root, target = tmp_path / f"{at}" / "root", tmp_path / f"{at}" / "out"
+        root.mkdir(parents=True)
+        with open(root / "sparse.bin", "wb") as file:
+            file.seek(3 * page)
+            file.write(A)
+            file.truncate(len(whole))
+        plan = plan_clean(root, root, target, LIMIT)
+        with dying(at, is_done=is_done) as fate, Cleaner(plan, lambda: NOON) as cleaner:
+            list(cleaner.moves())
+        ended = not fate.is_dead
+        there = [folder / "sparse.bin" for folder in (root, target) if (folder / "sparse.bin").exists()]
+        assert there, f"lost at call {at}"
+        assert all(path.read_bytes() == whole for path in there), f"wrong at call {at}"
+        assert all(isinstance(result, Moved) for result in clean(root, target)), f"no repeat after call {at}"
+        assert (target / "sparse.bin").read_bytes() == whole
+        assert drafts(root, target) == []
+    assert at > 25
+
+
+@pytest.mark.parametrize("end", ["holes", "data"])
+def test_a_copy_with_holes_is_byte_for_byte(tmp_path: Path, end: str) -> None:
+    """Wherever holes begin and end, also at the end of the file, no byte is moved or lost."""
+    page = moving._PAGE_BYTES
+    content = b"".join([b"a" * page, bytes(page), bytes(page - 1), b"b", bytes(2 * page + 7), b"c" * 3])
+    content += bytes(page + 11) if end == "holes" else b"d"
+    with open(tmp_path / "source", "wb") as file:
+        file.write(content)
+        file.truncate(len(content) + 40 * page)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    source = os.open(tmp_path / "source", os.O_RDONLY)
+    try:
+        with Draft(folder, "copy") as draft:
+            draft.copy(source)
+            draft.publish()
+    finally:
+        os.close(source)
+        os.close(folder)
+    assert (tmp_path / "copy").read_bytes() == content + bytes(40 * page)
+
+
+@pytest.mark.parametrize("trouble", ["a folder in the way", "a symlink in the way", "cannot be removed"])
+def test_one_file_that_cannot_be_moved_keeps_no_other(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """The file stays with the reason, without a placeholder; the others are moved."""
+    target = tmp_path / "out"
+    plan = plan_clean(root, root, target, LIMIT)
+    if trouble == "a folder in the way":
+        write(target, "models", b"a file where a folder is needed")
+    elif trouble == "a symlink in the way":
+        target.mkdir()
+        (target / "models").symlink_to(tmp_path)
+    else:
+        real = os.unlink
+
+        def unlink(name: str, *, dir_fd: int | None = None) -> None:
+            if name == "a.bin":
+                raise PermissionError(1, "Operation not permitted")
+            real(name, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "unlink", unlink)
+    with Cleaner(plan, lambda: NOON) as cleaner:
+        results = list(cleaner.moves())
+    assert reasons(results) == {"models/a.bin": Why.FAILED}
+    assert (root / "models/a.bin").read_bytes() == A
+    assert not (root / "models/a.bin.asset-ref").exists()
+    assert (target / "b.bin").read_bytes() == B
+    assert not (root / "b.bin").exists()
+
+
+@pytest.mark.shows("S19")
+def test_a_record_is_no_symlink(root: Path, tmp_path: Path) -> None:
+    """A record that leads elsewhere is neither read nor replaced, and nothing is moved."""
+    write(tmp_path, "elsewhere.json", b'{"assets": []}')
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/asset-manifest.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(UnsafePath, match="symlink"):
+        clean(root, tmp_path / "out")
+    assert (root / "b.bin").exists()
+    assert (tmp_path / "elsewhere.json").read_bytes() == b'{"assets": []}'
+
+
+@pytest.mark.shows("S19")
+def test_a_target_that_becomes_a_symlink(root: Path, tmp_path: Path) -> None:
+    """A target that was judged, and is a symlink by the time it is used, gets nothing."""
+    (tmp_path / "elsewhere").mkdir()
+    plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError), Cleaner(plan, lambda: NOON):
+        pass
+    assert os.listdir(tmp_path / "elsewhere") == []

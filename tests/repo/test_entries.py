@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import ManifestError
+from grym_fetch.core.errors import ManifestError, UnsafePath
 from grym_fetch.disk.project import load_manifest
 from grym_fetch.repo.entries import add_to_gitignore, add_to_manifest
 from grym_fetch.repo.placeholder import Placeholder
@@ -53,13 +53,31 @@ def test_a_manifest_that_would_not_be_good_is_not_written(tmp_path: Path) -> Non
 
 
 def test_lines_are_added_once(tmp_path: Path) -> None:
-    """Lines come to the end, each once, and what was there stays; mode and symlink too."""
-    real = tmp_path / "ignore"
-    real.write_bytes(b"*.log\n/a\nlast without end")
-    real.chmod(0o640)
-    (tmp_path / ".gitignore").symlink_to("ignore")
+    """Lines come to the end, each once, and what was there stays; the mode, too."""
+    path = tmp_path / ".gitignore"
+    path.write_bytes(b"*.log\n/a\nlast without end")
+    path.chmod(0o640)
     assert add_to_gitignore(tmp_path, ["/a", "/b", "/b"]) == ["/b"]
-    assert real.read_bytes() == b"*.log\n/a\nlast without end\n/b\n"
-    assert real.stat().st_mode & 0o777 == 0o640
-    assert (tmp_path / ".gitignore").is_symlink()
+    assert path.read_bytes() == b"*.log\n/a\nlast without end\n/b\n"
+    assert path.stat().st_mode & 0o777 == 0o640
     assert add_to_gitignore(tmp_path, ["/a", "/b"]) == []
+
+
+def test_lines_end_as_those_that_are_there(tmp_path: Path) -> None:
+    """A file whose lines end as on Windows goes on like that."""
+    (tmp_path / ".gitignore").write_bytes(b"/a\r\n/b")
+    assert add_to_gitignore(tmp_path, ["/b", "/c"]) == ["/c"]
+    assert (tmp_path / ".gitignore").read_bytes() == b"/a\r\n/b\r\n/c\r\n"
+
+
+@pytest.mark.shows("S19")
+def test_no_line_is_written_through_a_symlink(tmp_path: Path) -> None:
+    """A .gitignore that leads to a file which a shell runs gets no line, be the name of a moved file a command."""
+    profile = tmp_path / ".bashrc"
+    profile.write_bytes(b"")
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo/.gitignore").symlink_to("../.bashrc")
+    with pytest.raises(UnsafePath, match="symlink"):
+        add_to_gitignore(tmp_path / "repo", ["/x;touch pwned;big.bin"])
+    assert profile.read_bytes() == b""
+    assert (tmp_path / "repo/.gitignore").is_symlink()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from grym_fetch.repo.git import Git
+import pytest
+
+from grym_fetch.repo.git import Git, GitUnusable
 from grym_fetch.repo.history import LargeBlob, find_large_blobs
 from grym_fetch.testing import seeded_bytes
 from tests.repo.story import LIMIT, commit, git, repository, write
@@ -75,3 +78,93 @@ def test_nothing_in_the_repository_changes(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     find_large_blobs(Git(root), LIMIT)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_names_of_several_lines(tmp_path: Path) -> None:
+    """A file whose name has a newline has its whole name, and is current where a branch has it."""
+    root = repository(tmp_path / "repo")
+    write(root, "odd\nname\t.bin", seeded_bytes(5000, seed=1))
+    write(root, "gone\n.bin", seeded_bytes(4000, seed=2))
+    commit(root, day=1)
+    (root / "gone\n.bin").unlink()
+    tip = commit(root, day=2)
+    blobs = find(root)
+    assert set(blobs) == {("odd\nname\t.bin",), ("gone\n.bin",)}
+    assert (blobs["odd\nname\t.bin",].is_current, blobs["odd\nname\t.bin",].commit) == (True, tip)
+    assert not blobs["gone\n.bin",].is_current
+
+
+@pytest.mark.parametrize("seconds", ["99999999999999", "-1", "18446744073709551615", "x"])
+def test_a_time_that_no_calendar_has(tmp_path: Path, seconds: str) -> None:
+    """A commit may claim any time at all; the blob is told without a day then, and nothing fails."""
+    root = repository(tmp_path / "repo")
+    write(root, "a.bin", seeded_bytes(5000, seed=1))
+    git(root, "add", "-A")
+    text = f"tree {git(root, 'write-tree')}\nauthor a <a@b> 1 +0000\ncommitter a <a@b> {seconds} +0000\n\nm\n"
+    odd = subprocess.run(
+        ["git", "hash-object", "-t", "commit", "-w", "--stdin", "--literally"],
+        cwd=root, input=text, text=True, capture_output=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    git(root, "update-ref", "refs/heads/main", odd)
+    (blob,) = find_large_blobs(Git(root), LIMIT)
+    assert (blob.commit, blob.is_current) == (odd, True)
+    assert blob.committed is None or blob.committed.year < 10_000
+
+
+def test_what_only_a_tag_has(tmp_path: Path) -> None:
+    """A tag may name a file or a folder itself, without any commit: these are current, too."""
+    root = repository(tmp_path / "repo")
+    write(root, "small", b"")
+    commit(root)
+    for name, content in (("file", seeded_bytes(5000, seed=1)), ("folder/inner", seeded_bytes(4000, seed=2))):
+        write(root, name, content)
+    git(root, "add", "-A")
+    git(root, "tag", "the-file", git(root, "rev-parse", ":file"))
+    git(root, "tag", "-a", "-m", "a tag", "the-folder", git(root, "write-tree", "--prefix=folder/"))
+    git(root, "reset", "-q", "--hard")
+    git(root, "rm", "-q", "--cached", "-r", "--ignore-unmatch", "file", "folder")
+    assert [(blob.size, blob.is_current, blob.commit) for blob in find_large_blobs(Git(root), LIMIT)] == [
+        (5000, True, None),
+        (4000, True, None),
+    ]
+
+
+def test_settings_of_how_things_are_shown_change_nothing(tmp_path: Path) -> None:
+    """What a repository says of logs, diffs and replaced objects hides nothing from the history."""
+    root = repository(tmp_path / "repo")
+    write(root, "sub/a.bin", seeded_bytes(5000, seed=1))
+    write(root, "b.bin", seeded_bytes(4000, seed=2))
+    last = commit(root)
+    before = find_large_blobs(Git(root), LIMIT)
+    for setting in ("log.diffMerges=off", "diff.relative=true", "log.follow=true", "diff.renames=copies"):
+        git(root, "config", *setting.split("="))
+    write(root, "order", b"nothing\n")
+    git(root, "config", "diff.orderFile", str(root / "order"))
+    empty = git(root, "commit-tree", "-m", "x", git(root, "mktree", "--missing"))
+    git(root, "replace", last, empty)
+    assert find_large_blobs(Git(root), LIMIT) == before
+
+
+def test_a_partial_clone_says_what_to_do(tmp_path: Path) -> None:
+    """Where the history is not all here it is said so, with the command that gets the rest; which then works."""
+    source = repository(tmp_path / "source")
+    for day in (1, 2):
+        write(source, "a.bin", seeded_bytes(5000, seed=day))
+        commit(source, day=day)
+    git(source, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "-q", "--filter=blob:none", f"file://{source}", "part")
+    with pytest.raises(GitUnusable, match=r"`git fetch --refetch --no-filter origin`") as refusal:
+        find_large_blobs(Git(tmp_path / "part"), LIMIT)
+    assert "partial clone, which lacks 1 object" in str(refusal.value)
+    git(tmp_path / "part", "fetch", "-q", "--refetch", "--no-filter", "origin")
+    assert len(find_large_blobs(Git(tmp_path / "part"), LIMIT)) == 2
+
+
+def test_a_damaged_repository_says_so(tmp_path: Path) -> None:
+    """An object that is missing without a reason is damage."""
+    root = repository(tmp_path / "repo")
+    write(root, "a.bin", seeded_bytes(5000, seed=1))
+    blob = git(root, "rev-parse", f"{commit(root)}:a.bin")
+    (root / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    with pytest.raises(GitUnusable, match="damaged: it lacks 1 object of its history; `git fsck`"):
+        find_large_blobs(Git(root), LIMIT)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.repo.git import Git
 from grym_fetch.repo.identify import LargeFile, Total, ignore_line, survey, totals
 from grym_fetch.repo.tree import find_root
 from tests.repo.story import LIMIT, commit, git, repository, write
@@ -114,20 +113,60 @@ def test_the_root_is_where_git_says(tmp_path: Path) -> None:
     assert find_root(plain, root) == plain
 
 
-def test_what_a_repository_would_start_is_not_started(tmp_path: Path) -> None:
-    """A repository's own configuration may name a program that git runs at every look (fsmonitor): not for us."""
-    root = repository(tmp_path / "root")
-    write(root, "a.bin", b"a")
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 3000\n"
+
+
+def test_what_git_stores_a_pointer_of_is_not_large(tmp_path: Path) -> None:
+    """A file of Git LFS or git-annex takes 132 bytes of git; one that was committed in full before takes its size."""
+    root = repository(tmp_path / "repo")
+    for name in ("full.bin", "plain.bin"):
+        write(root, name, bytes(2 * LIMIT))
     commit(root)
-    program = write(tmp_path, "program", b'#!/bin/sh\ntouch "$(dirname "$0")/started"\n')
-    program.chmod(0o755)
-    git(root, "config", "core.fsmonitor", str(program))
-    git(root, "status")
-    started = tmp_path / "started"
-    assert started.exists(), "git itself would start it"
-    started.unlink()
-    asked = Git.of(root)
-    assert asked is not None
-    asked.ask("status", "--porcelain")
-    asked.ask("ls-files", "-o", "--exclude-standard")
-    assert not started.exists()
+    write(root, ".gitattributes", b"*.bin filter=lfs\nplain.bin -filter\nannexed filter=annex\n*=x.bin -filter\n")
+    write(root, "lfs.bin", POINTER)
+    git(root, "-c", "filter.lfs.required=false", "add", "lfs.bin")
+    for name in ("lfs.bin", "new.bin", "annexed", "sub/other filter=x.bin"):
+        write(root, name, bytes(2 * LIMIT))
+    result = survey(root, LIMIT, root)
+    assert [file.path for file in result.files] == ["full.bin", "plain.bin", "sub/other filter=x.bin"]
+    assert result.pointers == 3
+
+
+def test_a_pointer_is_no_large_file(tmp_path: Path) -> None:
+    """Where Git LFS has not fetched a file its pointer is there, which is never large, however low the limit."""
+    write(tmp_path, "pointer.bin", POINTER)
+    write(tmp_path, "small.bin", b"x" * len(POINTER))
+    result = survey(tmp_path, 10, tmp_path)
+    assert ([file.path for file in result.files], result.pointers) == (["small.bin"], 1)
+
+
+def test_moved_files_are_seen_though_ignored(tmp_path: Path) -> None:
+    """An ignored file is listed if a placeholder stands for it, here or in the last commit, or a record has it."""
+    root = repository(tmp_path / "repo")
+    names = ["placed", "staged", "committed", "recorded", "other-size", "ignored"]
+    placeholder = (
+        b"grym-fetch asset reference, version 1\n\nid:     x\npath:   x\nsize:   1\nsha256: %s\nmoved:  x\nstored: x\n"
+    ) % (b"0" * 64)
+    for name in names:
+        write(root, name, bytes(LIMIT + 1))
+    write(root, ".gitignore", b"/[a-z]*\n!*.asset-ref\n")
+    write(root, "committed.asset-ref", placeholder)
+    commit(root)
+    git(root, "rm", "-q", "committed.asset-ref")
+    write(root, "staged.asset-ref", placeholder)
+    git(root, "add", "staged.asset-ref")
+    (root / "staged.asset-ref").unlink()
+    write(root, "placed.asset-ref", placeholder)
+    result = survey(root, LIMIT, root, recorded={("recorded", LIMIT + 1), ("other-size", 7)})
+    assert [file.path for file in result.files] == ["committed", "placed", "recorded", "staged"]
+    assert result.ignored == 2
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\r", "a\r"])
+def test_a_line_for_gitignore_is_one_line(tmp_path: Path, name: str) -> None:
+    """A line end in a name makes no second line, and the file is ignored all the same."""
+    root = repository(tmp_path / "repo")
+    line = ignore_line(name)
+    assert len(line.splitlines()) == 1
+    write(root, ".gitignore", f"{line}\n".encode())
+    assert subprocess.run(["git", "check-ignore", "-q", f"./{name}"], cwd=root, check=False).returncode == 0

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import AssetMissing, DigestMismatch, NotWritable, UnsafePath
+from grym_fetch.core.errors import AssetMissing, DigestMismatch, NotWritable, RepositoryError, UnsafePath
 from grym_fetch.core.manifest import Asset
-from grym_fetch.repo.errors import Refused
 from grym_fetch.repo.placeholder import SUFFIX
 from grym_fetch.repo.places import read_placeholder
 from grym_fetch.repo.restore import Restored, Restorer, Wanted, fetch_from
+from grym_fetch.repo.target import unnamed_folders
 from grym_fetch.testing import seeded_bytes
 from tests.repo.death import dying
-from tests.repo.story import clean, write
+from tests.repo.story import clean, commit, git, repository, write
 
 A, B = seeded_bytes(5000, seed=1), seeded_bytes(3000, seed=2)
 FILES = {"models/a.bin": A, "b.bin": B}
@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def restorer(root: Path, tmp_path: Path) -> Restorer:
-    return Restorer(root, tmp_path / "out")
+    return Restorer(root, [tmp_path / "out"])
 
 
 async def bring(restorer: Restorer, name: str, cwd: Path, *, force: bool = False) -> list[Restored]:
@@ -87,7 +87,7 @@ async def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -
         root, target = tmp_path / f"{at}" / "root", tmp_path / f"{at}" / "out"
         write(root, "models/a.bin", A)
         clean(root, target)
-        restorer = Restorer(root, target)
+        restorer = Restorer(root, [target])
         wanted = restorer.find("models/a.bin", root)[0]
         with dying(at, is_done=is_done) as fate:
             if not restorer._is_done(wanted, force=False):
@@ -138,14 +138,14 @@ async def test_from_somewhere_else(root: Path, tmp_path: Path) -> None:
         assert wanted is asset
         return fetched
 
-    restorer = Restorer(root, tmp_path / "nowhere", fetch_from([asset], get))
+    restorer = Restorer(root, [tmp_path / "nowhere"], fetch_from([asset], get))
     assert [each.source for each in await bring(restorer, "b.bin", root)] == ["download"]
     assert (root / "b.bin").read_bytes() == B
     with pytest.raises(AssetMissing, match="--external-assets-dir"):
         await bring(restorer, "models/a.bin", root)
     (root / "b.bin").unlink()
     write(tmp_path / "out", "b.bin", b"damaged")
-    restorer = Restorer(root, tmp_path / "out", fetch_from([asset], get))
+    restorer = Restorer(root, [tmp_path / "out"], fetch_from([asset], get))
     assert [each.source for each in await bring(restorer, "b.bin", root)] == ["download"]
     (root / "b.bin").unlink()
     fetched.write_bytes(b"wrong")
@@ -171,8 +171,8 @@ async def test_no_record_leads_out_of_the_repository(
     document["assets"][0] |= {"originalPath": original}
     path.write_text(json.dumps(document))
     (root / "models/a.bin.asset-ref").unlink()
-    restorer = Restorer(root, tmp_path / "out")
-    with pytest.raises(Refused):
+    restorer = Restorer(root, [tmp_path / "out"])
+    with pytest.raises(RepositoryError):
         restorer.find(original, root)
     assert "entry 0 is not used" in caplog.text
 
@@ -188,7 +188,7 @@ async def test_no_placeholder_reads_outside_of_the_external_folder(root: Path, t
     text = path.read_text().replace("stored: b.bin", f"stored: {stored}")
     path.write_text(text.replace(Checksum.of(B).hexdigest, Checksum.of(b"secret").hexdigest))
     with pytest.raises((AssetMissing, UnsafePath)):
-        await bring(Restorer(root, tmp_path / "out"), "b.bin", root)
+        await bring(Restorer(root, [tmp_path / "out"]), "b.bin", root)
     assert not (root / "b.bin").exists()
 
 
@@ -205,9 +205,9 @@ async def test_no_symlink_in_the_repository_is_followed(root: Path, tmp_path: Pa
 
 def test_what_was_never_moved(root: Path, restorer: Restorer) -> None:
     """An unknown name is refused with the nearest ones; a name outside of the repository as well."""
-    with pytest.raises(Refused, match=r"Did you mean models/a\.bin"):
+    with pytest.raises(RepositoryError, match=r"Did you mean models/a\.bin"):
         restorer.find("models/aa.bin", root)
-    with pytest.raises(Refused):
+    with pytest.raises(RepositoryError):
         restorer.find("../out/b.bin", root)
 
 
@@ -217,8 +217,8 @@ def test_an_id_of_several_files(root: Path, tmp_path: Path) -> None:
         path = root / (name + SUFFIX)
         path.parent.mkdir()
         path.write_bytes((root / "b.bin.asset-ref").read_bytes())
-    with pytest.raises(Refused, match=r"x/twin\.bin, y/twin\.bin"):
-        Restorer(root, tmp_path / "out").find("b", root)
+    with pytest.raises(RepositoryError, match=r"x/twin\.bin, y/twin\.bin"):
+        Restorer(root, [tmp_path / "out"]).find("b", root)
 
 
 def test_what_is_wanted_knows_every_place(root: Path, restorer: Restorer) -> None:
@@ -256,3 +256,40 @@ async def test_the_umask_decides_about_a_file_that_comes_back(
     finally:
         os.umask(before)
     assert (root / "b.bin").stat().st_mode & 0o7777 == 0o777 & ~umask
+
+
+async def test_from_a_linked_work_tree(tmp_path: Path) -> None:
+    """A work tree that lies elsewhere gets its files from beside the main one; and the other way round."""
+    main, linked = repository(tmp_path / "home/repo"), tmp_path / "far/away/tree"
+    write(main, "a.bin", A)
+    commit(main)
+    clean(main, tmp_path / "home/assets")
+    commit(main)
+    git(main, "worktree", "add", "-q", str(linked))
+    await bring(Restorer(linked, unnamed_folders(linked, None)), "a.bin", linked)
+    assert (linked / "a.bin").read_bytes() == A
+    write(linked, "b.bin", B)
+    clean(linked, tmp_path / "far/away/assets")
+    commit(linked)
+    (tmp_path / "far/away/assets/b.bin").rename(tmp_path / "b.bin")
+    with pytest.raises(AssetMissing, match=r"home/assets or .*far/away/assets"):
+        await bring(Restorer(linked, unnamed_folders(linked, None)), "b.bin", linked)
+    (tmp_path / "b.bin").rename(tmp_path / "far/away/assets/b.bin")
+    await bring(Restorer(linked, unnamed_folders(linked, None)), "b.bin", linked)
+    assert (linked / "b.bin").read_bytes() == B
+
+
+def test_a_sparse_checkout_names_what_it_leaves_out(tmp_path: Path) -> None:
+    """A file whose placeholder is not checked out is not called unknown: it is said how to get it here."""
+    root = repository(tmp_path / "repo")
+    for name in ("in/a.bin", "out of/b.bin"):
+        write(root, name, A)
+    clean(root, tmp_path / "assets")
+    commit(root)
+    (tmp_path / "assets/asset-manifest.json").unlink()
+    git(root, "sparse-checkout", "set", "in")
+    restorer = Restorer(root, [tmp_path / "assets"])
+    assert restorer.left_out() == ["out of/b.bin.asset-ref"]
+    with pytest.raises(RepositoryError, match="`git sparse-checkout add 'out of'`"):
+        restorer.find("out of/b.bin", root)
+    assert [wanted.path for wanted in restorer.all()] == ["in/a.bin"]

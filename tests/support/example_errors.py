@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from grym_fetch.core import errors
 from grym_fetch.core.errors import GrymFetchError, OriginFailure, Problem
-from grym_fetch.repo.clean import Changed, Taken
+from grym_fetch.repo.clean import FileChanged, NameTaken
 from grym_fetch.repo.errors import NotMoved
 from grym_fetch.repo.git import GitUnusable
 
@@ -22,12 +22,13 @@ _ALL: tuple[GrymFetchError, ...] = (
     GrymFetchError("something else"),
     errors.ManifestError(SOURCE, PROBLEMS),
     errors.ManifestMissing(SOURCE),
+    errors.ForeignManifest(SOURCE, "user 7"),
     errors.StaleManifest(SOURCE, "has expired"),
     errors.EditRefused(SOURCE, PROBLEMS),
     errors.UnknownAsset("modle", ["model", "mode"]),
     errors.UnpinnedAsset("model"),
     errors.AssetMissing("model", "not on disk"),
-    errors.Refused("this is a folder"),
+    errors.RepositoryError("this is a folder"),
     errors.TransferError(URL, "failed"),
     errors.ConnectFailed(URL, "refused"),
     errors.CertificateRejected(URL, "expired"),
@@ -52,8 +53,8 @@ _ALL: tuple[GrymFetchError, ...] = (
     errors.MirrorsExhausted("model", FAILURES, "What has arrived is kept."),
     errors.SyncFailed({"model": errors.MirrorsExhausted("model", FAILURES), "voice": errors.DiskFull("/a", "full")}),
     NotMoved("it is a symlink"),
-    Changed("it was written meanwhile"),
-    Taken("another file is there"),
+    FileChanged("it was written meanwhile"),
+    NameTaken("another file is there"),
     GitUnusable("git is not installed"),
 )
 EXAMPLES: dict[type[GrymFetchError], GrymFetchError] = {type(error): error for error in _ALL}

@@ -7,12 +7,10 @@ repeated. Every step that leaves our own code passes one `Gate`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from unittest import mock
 
 from grym_fetch import AssetManager, Settings
 from grym_fetch.core.http import ResponseHead
@@ -71,20 +69,11 @@ class SmallWorld:
     async def aclose(self) -> None:
         """Nothing is shared."""
 
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """As long as this lasts, managers that are made live in this world."""
-        with (
-            mock.patch("grym_fetch.net.client.HttpTransport", return_value=self),
-            mock.patch("grym_fetch.disk.store.WorkerThreads", side_effect=self.threads),
-            mock.patch("grym_fetch.engine.engine.WorkerThreads", side_effect=self.threads),
-        ):
-            yield
-
     def manager(self, project: Project, *, assets_dir: Path | None = None, **settings: object) -> AssetManager:
         """A manager that lives here."""
         chosen: dict[str, object] = {"sizes": TINY, "parallel": 2, "retries": 2, **settings}
-        return AssetManager(
+        return _ManagerOnThisThread(
+            self,
             project.manifest,
             assets_dir=assets_dir,
             settings=Settings(**chosen),  # type: ignore[arg-type]  # checked where a test names a setting wrongly
@@ -96,6 +85,14 @@ class SmallWorld:
         """One run over the required assets; their places."""
         async with self.manager(project, **settings) as manager:
             return dict((await manager.sync(force=force)).paths)
+
+
+class _ManagerOnThisThread(AssetManager):
+    """A manager whose network and whose threads are those of a small world."""
+
+    def __init__(self, world: SmallWorld, config: Path, **arguments: Any) -> None:
+        super().__init__(config, transport=world, **arguments)
+        self._threads = world.threads
 
 
 class OnThisThread:

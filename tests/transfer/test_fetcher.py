@@ -1,23 +1,18 @@
-"""What a delivery may do, and what stands for a content between runs. How it is done is in the tests of its parts."""
+"""What a delivery may do. How it is done is in the tests of its parts."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from grym_fetch import IntegrityError, SyncFailed
-from grym_fetch.core.digest import Checksum
-from grym_fetch.core.manifest import Asset
 from grym_fetch.errors import AssetMissing
 from grym_fetch.testing import AssetServer
-from grym_fetch.transfer.fetcher import content_fingerprint
 from grym_fetch.transfer.small_files import MIN_SMALL_FILES
 from tests.support.project import Project
 
 CONTENT = b"some bytes"
-PINNED = Asset("a", "https://a.example/x?sig=hush", "a.bin", checksum=Checksum.of(CONTENT), size=len(CONTENT))
 
 
 @pytest.fixture
@@ -28,17 +23,6 @@ def project(tmp_path: Path, server: AssetServer) -> Project:
         name = f"a{number}"
         made.add(name, [server.add(f"/{name}", CONTENT + bytes([number])).url], CONTENT + bytes([number]))
     return made
-
-
-@pytest.mark.shows("M15", "R12")
-def test_what_stands_for_a_content() -> None:
-    """Its checksum, wherever it comes from; where there is none its address, of which nothing can be read."""
-    moved = replace(PINNED, url="https://b.example/x")
-    other = replace(PINNED, checksum=Checksum.of(b"other"))
-    assert content_fingerprint(PINNED) == content_fingerprint(moved) != content_fingerprint(other)
-    bare, bare_moved = replace(PINNED, checksum=None), replace(moved, checksum=None)
-    assert len({content_fingerprint(asset) for asset in (PINNED, bare, bare_moved)}) == 3
-    assert "hush" not in content_fingerprint(bare)
 
 
 async def test_offline_nothing_is_asked(project: Project, server: AssetServer) -> None:

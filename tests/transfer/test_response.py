@@ -269,3 +269,13 @@ async def test_a_length_that_no_file_has(size: int) -> None:
         await scene.reader.receive(scene.attempt, JudgedResponse(body, verdict, is_page=False))
     assert scene.state.size is None
     assert scene.state.segments.on_hand_bytes == 0
+
+
+@pytest.mark.shows("C13")
+async def test_a_page_about_the_file_says_where_the_file_is() -> None:
+    """A hub's page that shows the file is told from a login by its address, and the error names the right one."""
+    scene = Scene(0, 2500)
+    scene.attempt.origin.url = "https://huggingface.co/org/repo/blob/main/a.bin"
+    answer = JudgedResponse(Body(0, 2500), WrongLength(50, "it sent a web page: a login?"), is_page=True)
+    with pytest.raises(LengthMismatch, match="it sent a web page about the file; the file itself has /resolve/"):
+        await scene.reader.receive(scene.attempt, answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.disk.locks import FileLock
+from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.small_files import SmallFileWriter
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.errors import UnsafePath
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import (
@@ -43,19 +46,15 @@ from grym_fetch.transfer.small_files import (
 )
 from tests.support.fakes import ScriptedTransport, context_of
 from tests.support.invariants import Recorder, Watcher
-from tests.support.project import Project
+from tests.support.project import OWN, Project
 
 COUNT = 2 * TURN_FILES + 8
 
 
+@cache
 def content_of(number: int) -> bytes:
     """Each has its own, of another length."""
     return seeded_bytes(100 + 997 * number % 9000, seed=number)
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path / "project")
 
 
 def fill(project: Project, server: AssetServer, count: int = COUNT) -> list[Path]:
@@ -244,7 +243,7 @@ async def test_who_is_cancelled_hands_out_no_more(project: Project, tmp_path: Pa
         "127.0.0.1:1",
         [asset] * (2 * TURN_FILES),
         context_of(ScriptedTransport()),
-        writer=SmallFileWriter(tmp_path / "assets", tmp_path / "state", threads, set()),
+        writer=SmallFileWriter(StateFolder(tmp_path / "assets"), threads, set()),
         on_placed=lambda _: None,
     )
     running = asyncio.ensure_future(source.run())
@@ -302,7 +301,7 @@ async def test_a_lock_that_stays_held_is_not_waited_for_in_vain(server: AssetSer
     paths = fill(project, server, 2 * MIN_SMALL_FILES)
     async with project.manager(lock_timeout=0.0) as manager:
         await manager.sync(ids=["a0"])
-        lock = FileLock(project.assets / ".grym-fetch" / "locks" / f"{'0' * 24}.lock")
+        lock = FileLock(StateFolder(project.assets).open_locks, f"{'0' * 24}.lock")
         assert lock.try_acquire()
         try:
             await manager.sync()
@@ -316,9 +315,8 @@ async def test_what_a_dead_process_left_is_cleared_away(server: AssetServer, pro
     fill(project, server, 12)
     async with project.manager() as manager:
         await manager.sync(ids=["a0"])
-        owner = manager._ready().engine.store._owner
-        name = f"{'0' * 24}.{'0' * 16}.999999999-1-{owner.boot}.00000000"
-        left = project.assets / ".grym-fetch" / "stage" / name
+        name = f"{'0' * 24}.{'0' * 16}.999999999-1-{Owner.this().boot}.00000000"
+        left = project.assets / OWN / "stage" / name
         left.mkdir()
         (left / "3").write_bytes(b"half")
         await manager.sync()

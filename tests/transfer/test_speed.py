@@ -83,7 +83,7 @@ class Network:
                 await manager.sync()
                 return asyncio.get_running_loop().time() - began
 
-        with self.world.in_place(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             return runner.run(run())
 
 

@@ -1,0 +1,315 @@
+"""Kinds of JSON values: each one reads a value, says in words what is allowed, and describes itself as a JSON Schema.
+
+Rules: kinds are strict, so ``"12"``, ``1.0`` and ``true`` are not whole numbers. Reading raises `ValueError`; what can
+hold several values raises `Invalid`, with every problem and its place. A message never repeats a string of the file,
+which may hold a secret. The happy path builds no message and no place: 60,000 assets are read in less than a second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from grym_fetch.core.text import safe_text
+
+
+class Value(Protocol):
+    """What an object of the file becomes: a dataclass that also keeps the keys that have no meaning."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    def __init__(self, **fields: Any) -> None: ...
+
+    @property
+    def extra(self) -> Mapping[str, object]: ...
+
+
+T = TypeVar("T")
+V = TypeVar("V", bound=Value)
+Location = tuple[int | str, ...]
+"""The keys and indices that lead to a value."""
+
+_MAX_CANDIDATES = 100
+_MAX_KEY_CHARACTERS = 40
+
+
+class Invalid(ValueError):
+    """A list or an object with problems: the place of each inside it, and what is wrong there."""
+
+    def __init__(self, problems: list[tuple[Location, str]]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+
+class Kind(Protocol[T]):
+    """A kind of value. ``rule`` says what is allowed; what was read can be written, and reads back the same."""
+
+    @property
+    def rule(self) -> str: ...
+
+    @property
+    def json_schema(self) -> Mapping[str, object]: ...
+
+    def read(self, value: object, /) -> T: ...
+
+    def write(self, value: T, /) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind(Generic[T]):
+    rule: str
+    json_schema: Mapping[str, object]
+    read: Callable[[object], T]
+    write: Callable[[T], object] = lambda value: value
+
+
+def text(
+    rule: str, check: Callable[[str], T], write: Callable[[T], object] = lambda value: value, **json_schema: object
+) -> Kind[T]:
+    """A string that ``check`` turns into a value, or refuses with a `ValueError`."""
+
+    def read(value: object) -> T:
+        if type(value) is not str:
+            raise ValueError(_not_allowed(value, rule))
+        return check(value)
+
+    return _Kind(rule, {"type": "string", **json_schema}, read, write)
+
+
+def whole_number(rule: str, maximum: int) -> Kind[int]:
+    """A whole number from 0 to ``maximum``."""
+
+    def read(value: object) -> int:
+        if type(value) is not int or not 0 <= value <= maximum:
+            raise ValueError(_not_allowed(value, rule))
+        return value
+
+    return _Kind(rule, {"type": "integer", "minimum": 0, "maximum": maximum}, read)
+
+
+def text_or_number(rule: str) -> Kind[str]:
+    """A string, or a number, which is kept as its text."""
+
+    def read(value: object) -> str:
+        if type(value) is str:
+            return value
+        if type(value) is int or type(value) is float:
+            return str(value)
+        raise ValueError(_not_allowed(value, rule))
+
+    return _Kind(rule, {"type": ["string", "number"]}, read)
+
+
+def flag(rule: str) -> Kind[bool]:
+    """A truth value."""
+
+    def read(value: object) -> bool:
+        if type(value) is not bool:
+            raise ValueError(_not_allowed(value, rule))
+        return value
+
+    return _Kind(rule, {"type": "boolean"}, read)
+
+
+def any_object(rule: str) -> Kind[Mapping[str, object]]:
+    """An object that is kept as it is."""
+
+    def read(value: object) -> Mapping[str, object]:
+        if type(value) is not dict:
+            raise ValueError(_not_allowed(value, rule))
+        return value
+
+    return _Kind(rule, {"type": "object", "additionalProperties": True}, read, dict)
+
+
+def list_of(item: Kind[T], rule: str, *, max_items: int | None = None, distinct: bool = False) -> Kind[tuple[T, ...]]:
+    """A list of one kind of item. ``distinct``: an item that was there before is left out."""
+
+    def read(value: object) -> tuple[T, ...]:
+        if type(value) is not list:
+            raise ValueError(_not_allowed(value, rule))
+        if max_items is not None and len(value) > max_items:
+            raise ValueError(f"has {len(value)} items; allowed: {rule}")
+        items: list[T] = []
+        problems: list[tuple[Location, str]] = []
+        for index, each in enumerate(value):
+            try:
+                items.append(item.read(each))
+            except ValueError as error:
+                problems += _problems_at(index, error)
+        if problems:
+            raise Invalid(problems)
+        return tuple(dict.fromkeys(items) if distinct else items)
+
+    def write(items: tuple[T, ...]) -> object:
+        return [item.write(each) for each in items]
+
+    limit = {} if max_items is None else {"maxItems": max_items}
+    return _Kind(rule, {"type": "array", "items": item.json_schema, **limit}, read, write)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of an object. In Python its value is a field of the same name in snake case.
+
+    ``null`` is the same as leaving the key out, unless it is ``needed``. One that is ``explicit`` is written even if it
+    has its default, because people look for it. ``same_as`` names the field whose value is the default.
+    """
+
+    name: str
+    kind: Kind[Any]
+    description: str
+    needed: bool = False
+    explicit: bool = False
+    same_as: str | None = None
+
+    @property
+    def field(self) -> str:
+        """The name of the field in Python."""
+        return re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", self.name)
+
+
+class Object(Generic[V]):
+    """An object that becomes a ``result``, whose ``extra`` gets the unknown keys.
+
+    ``name`` is what the JSON Schema calls it.
+    """
+
+    def __init__(
+        self, result: type[V], keys: tuple[Key, ...], *, rule: str, name: str, title: str, description: str
+    ) -> None:
+        self.rule = rule
+        self.keys = keys
+        self.name = name
+        self.result = result
+        self._title = title
+        self._description = description
+        self._needed = frozenset(key.name for key in keys if key.needed)
+        # What reading looks up for each value, with as few steps as can be.
+        self._readers = {key.name: (key.field, key.kind.read, key.needed) for key in keys}
+        self._defaults = {
+            each.name: each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+            for each in dataclasses.fields(result)
+        }
+
+    def read(self, value: object) -> V:
+        """Return the value.
+
+        Raises:
+            ValueError: it is not an object, or `Invalid`: something in it is not as it must be.
+        """
+        if type(value) is not dict:
+            raise ValueError(_not_allowed(value, self.rule))
+        fields: dict[str, Any] = {}
+        extra: dict[str, object] = {}
+        problems: list[tuple[Location, str]] = []
+        readers = self._readers
+        for name, item in value.items():
+            if name not in readers:
+                extra[name] = item
+                continue
+            field, read, needed = readers[name]
+            if item is None and not needed:
+                continue
+            try:
+                fields[field] = read(item)
+            except ValueError as error:
+                problems += _problems_at(name, error)
+        if not self._needed <= value.keys():
+            problems += self._missing(value)
+        if problems:
+            raise Invalid(problems)
+        return self.result(**fields, extra=extra)
+
+    def _missing(self, value: Mapping[str, object]) -> Iterator[tuple[Location, str]]:
+        for key in self.keys:
+            if key.needed and key.name not in value:
+                meant = nearest_key(key.name, value)
+                hint = f" (is '{safe_text(meant)}' meant?)" if meant else ""
+                yield (key.name,), f"is missing; needed: {key.kind.rule}{hint}"
+
+    def write(self, value: V) -> dict[str, object]:
+        """Return the object, its keys in order and the unknown ones last. Most keys with a default are left out."""
+        written: dict[str, object] = {}
+        for key in self.keys:
+            item = getattr(value, key.field)
+            default = self._defaults[key.field] if key.same_as is None else getattr(value, key.same_as)
+            if key.needed or key.explicit or item != default:
+                written[key.name] = None if item is None else key.kind.write(item)
+        return written | dict(value.extra)
+
+    @property
+    def json_schema(self) -> Mapping[str, object]:
+        """A reference to `definition`."""
+        return {"$ref": f"#/$defs/{self.name}"}
+
+    @property
+    def definition(self) -> dict[str, object]:
+        """The JSON Schema of the object itself."""
+        return {
+            "title": self._title,
+            "description": self._description,
+            "type": "object",
+            "properties": {key.name: self._property(key) for key in self.keys},
+            "required": [key.name for key in self.keys if key.needed],
+            "additionalProperties": True,
+        }
+
+    def _property(self, key: Key) -> dict[str, object]:
+        if key.needed:
+            return {"description": key.description, **key.kind.json_schema}
+        default = self._defaults[key.field]
+        return {
+            "description": key.description,
+            "anyOf": [key.kind.json_schema, {"type": "null"}],
+            "default": default if isinstance(default, bool) else None,
+        }
+
+
+def problems_of(error: ValueError) -> list[tuple[Location, str]]:
+    """Return what reading a value has found: a place inside the value and a message, for each problem."""
+    return error.problems if isinstance(error, Invalid) else [((), str(error))]
+
+
+def _problems_at(part: int | str, error: ValueError) -> list[tuple[Location, str]]:
+    return [((part, *location), message) for location, message in problems_of(error)]
+
+
+def _not_allowed(value: object, rule: str) -> str:
+    return f"{_predicate(value)}; allowed: {rule}"
+
+
+def _predicate(value: object) -> str:
+    """Say what a JSON value is, without repeating a string."""
+    match value:
+        case None:
+            return "is null"
+        case bool():
+            return "is true" if value else "is false"
+        case int() | float():
+            return f"is {value}"
+        case str():
+            return "is a string"
+        case list():
+            return "is a list"
+        case dict():
+            return "is an object"
+        case _:
+            return "is not a value"
+
+
+def nearest_key(key: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate that ``key`` was probably meant to be, whatever its case and separators."""
+    # A typo is not longer, and a file that is made to be slow has millions of keys.
+    plain = {_joined(each): each for each in islice(candidates, _MAX_CANDIDATES) if len(each) <= _MAX_KEY_CHARACTERS}
+    matches = difflib.get_close_matches(_joined(key[:_MAX_KEY_CHARACTERS]), plain, n=1, cutoff=0.75)
+    return plain[matches[0]] if matches else None
+
+
+def _joined(key: str) -> str:
+    return key.lower().replace("_", "").replace("-", "")

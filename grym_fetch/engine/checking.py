@@ -1,0 +1,47 @@
+"""How an asset stands on the disk: looked at from outside, or read and verified. Nothing is fetched."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grym_fetch.engine.reports import AssetState, AssetStatus
+
+if TYPE_CHECKING:
+    from grym_fetch.core.manifest import Asset
+    from grym_fetch.engine.protocol import AssetEngine
+
+
+async def check(engine: AssetEngine, asset: Asset, assets_dir: Path, *, full: bool) -> AssetStatus:
+    """Read the asset's file, unless it is known to be verified; with ``full`` read it in any case."""
+
+    def status(state: AssetState, path: Path, error: str | None = None) -> AssetStatus:
+        return AssetStatus(asset.id, state, path, error, is_stand_in=asset.is_stand_in)
+
+    found = await engine.local_files.find(asset, full=full, on_hashing=lambda _: None)
+    if found is None:
+        destination = assets_dir / asset.local_path
+        if _is_begun(engine, asset):
+            return status(AssetState.PARTIAL, destination, "only partly downloaded")
+        return status(AssetState.MISSING, destination, "missing")
+    if found.error is not None:
+        return status(AssetState.CORRUPT, found.path, found.error)
+    if asset.extract and not await asyncio.to_thread(engine.is_unpacked, asset, found.path):
+        return status(AssetState.PARTIAL, found.path, "not unpacked")
+    return status(AssetState.VERIFIED if found.verified else AssetState.UNVERIFIED, found.path)
+
+
+def state_of(engine: AssetEngine, asset: Asset) -> AssetState:
+    """Say how the asset stands without reading a file."""
+    if (path := engine.local_files.find_verified(asset)) is not None:
+        is_whole = not asset.extract or engine.is_unpacked(asset, path)
+        return AssetState.VERIFIED if is_whole else AssetState.PARTIAL
+    if engine.local_files.is_there(asset):
+        return AssetState.PRESENT if asset.pinned else AssetState.UNVERIFIED
+    return AssetState.PARTIAL if _is_begun(engine, asset) else AssetState.MISSING
+
+
+def _is_begun(engine: AssetEngine, asset: Asset) -> bool:
+    # Asked of the engine's fetcher, which takes long to import, only where there is anything at all.
+    return engine.local_files.has_stages() and engine.fetcher.staged_bytes(asset) > 0

@@ -1,0 +1,102 @@
+"""The states of one HTTP/1.1 socket, seen from the client, and which may follow which.
+
+The legal moves are data, as in h11, so that a test can go through all of them. RFC 9112 section 6.3 has the three ways
+in which a body ends, section 9 what becomes of the socket then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum, auto
+
+
+class State(Enum):
+    """What a socket is doing."""
+
+    CONNECTING = auto()
+    """There is no socket yet."""
+    IDLE = auto()
+    """Nothing is under way; a request may be sent."""
+    SENT = auto()
+    """A request was sent and not a byte has come back."""
+    HEAD = auto()
+    """The head of the response is arriving."""
+    SIZED = auto()
+    """A body whose length is known is arriving."""
+    CHUNKED = auto()
+    """A body in chunks is arriving."""
+    UNTIL_CLOSE = auto()
+    """A body is arriving that only the end of the connection ends."""
+    DONE = auto()
+    """The whole response has arrived, and its reader has not let go of it."""
+    MUST_CLOSE = auto()
+    """Nothing is under way, and no request may follow: the server said so, or sent what nobody had asked for."""
+    FAILED = auto()
+    """The response broke the rules or stopped arriving. What came before that may still be read."""
+    CLOSING = auto()
+    """We have closed the socket; asyncio has yet to say that it is gone."""
+    CLOSED = auto()
+    """The socket is gone."""
+    UNANSWERED = auto()
+    """The socket is gone, and not a byte had come back for the last request."""
+
+    __hash__ = object.__hash__  # each member is one object; hashing its name as `Enum` does costs ten times as much
+
+
+# Names of their own, as in h11: looking a member up in its class costs more than all else that a move does.
+CONNECTING = State.CONNECTING
+IDLE = State.IDLE
+SENT = State.SENT
+HEAD = State.HEAD
+SIZED = State.SIZED
+CHUNKED = State.CHUNKED
+UNTIL_CLOSE = State.UNTIL_CLOSE
+DONE = State.DONE
+MUST_CLOSE = State.MUST_CLOSE
+FAILED = State.FAILED
+CLOSING = State.CLOSING
+CLOSED = State.CLOSED
+UNANSWERED = State.UNANSWERED
+
+
+class IllegalMove(AssertionError):
+    """A move that is not in the table: a bug of ours."""
+
+
+MOVES: Mapping[State, frozenset[State]] = {
+    CONNECTING: frozenset({IDLE, CLOSED}),
+    IDLE: frozenset({SENT, MUST_CLOSE, CLOSING, CLOSED}),
+    SENT: frozenset({HEAD, FAILED, CLOSING, UNANSWERED}),
+    HEAD: frozenset(
+        {
+            SIZED,
+            CHUNKED,
+            UNTIL_CLOSE,
+            DONE,
+            MUST_CLOSE,
+            FAILED,
+            CLOSING,
+            CLOSED,
+        }
+    ),
+    SIZED: frozenset({DONE, MUST_CLOSE, FAILED, CLOSING, CLOSED}),
+    CHUNKED: frozenset({DONE, MUST_CLOSE, FAILED, CLOSING, CLOSED}),
+    UNTIL_CLOSE: frozenset({FAILED, CLOSING, CLOSED}),
+    DONE: frozenset({IDLE, MUST_CLOSE, CLOSING, CLOSED}),
+    MUST_CLOSE: frozenset({CLOSING, CLOSED}),
+    FAILED: frozenset({CLOSING, CLOSED}),
+    CLOSING: frozenset({CLOSED}),
+    CLOSED: frozenset(),
+    UNANSWERED: frozenset(),
+}
+
+PARSED = (SENT, HEAD, CHUNKED)
+"""What arrives goes through the parser."""
+RAW = (SIZED, UNTIL_CLOSE)
+"""What arrives is the body, as it is."""
+UNFINISHED = (*PARSED, *RAW)
+"""Part of a response is still to come."""
+OPEN = (IDLE, *UNFINISHED, DONE)
+"""The socket is open, and nothing says yet that it cannot be used again."""
+ENDED = (CLOSING, CLOSED, UNANSWERED)
+"""The socket is gone, or soon will be."""

@@ -1,0 +1,306 @@
+"""One socket, as a machine of states: requests go out, heads and bodies come in, and no byte is copied twice.
+
+The head is read by the parser. From then on a body whose length is known is received straight into the buffer that will
+be hashed and written; a chunked one goes through the parser.
+
+Rules: one request at a time. Bytes beyond a body's end are never taken for a body, and end the connection. What came
+before a connection broke off is given first, the error after it. A head has a deadline of its own: a byte now and then
+does not keep a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import cast
+
+from grym_fetch.core.addresses import is_loopback_ip
+from grym_fetch.core.errors import BadResponse, ConnectionLost, GrymFetchError, Stalled
+from grym_fetch.core.http import ResponseHead
+from grym_fetch.net.errors import BROKEN, os_reason, stall_reason
+from grym_fetch.net.parser import MAX_FEED_BYTES, ResponseParser
+from grym_fetch.net.quiet import is_quiet
+from grym_fetch.net.states import (
+    CHUNKED,
+    CLOSED,
+    CLOSING,
+    CONNECTING,
+    DONE,
+    ENDED,
+    FAILED,
+    HEAD,
+    IDLE,
+    MOVES,
+    MUST_CLOSE,
+    OPEN,
+    PARSED,
+    RAW,
+    SENT,
+    SIZED,
+    UNANSWERED,
+    UNFINISHED,
+    UNTIL_CLOSE,
+    IllegalMove,
+    State,
+)
+
+
+class Wire(asyncio.BufferedProtocol):
+    """One socket. asyncio calls the upper half, the connection the lower one. Times in seconds."""
+
+    def __init__(self, stall_timeout: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stall_timeout = stall_timeout
+        self.state = CONNECTING
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+        self._scratch = memoryview(bytearray(MAX_FEED_BYTES))
+        """What is received when nobody is waiting with a buffer; then the socket is left alone."""
+        self._waiter: asyncio.Future[None] | None = None
+        self._last_arrival = self._head_by = 0.0
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._begin("")
+
+    def _begin(self, url: str) -> None:
+        """Forget the last response."""
+        self._url = url
+        self._parser = ResponseParser()
+        self._left: int | None = None
+        """Bytes of a raw body that have not come yet; None where only its end tells."""
+        self._kept: deque[bytes] = self._parser.body
+        """Bytes of the body that have come and were not read."""
+        self._error: GrymFetchError | None = None
+        """What the reader is told after everything that was kept."""
+        self._target: memoryview | None = None
+        """The memory of whoever waits for the body, and how much of it is filled."""
+        self._filled = 0
+        self._is_direct = False
+        """Whether asyncio was given the target to fill, and not the scratch buffer."""
+
+    def __repr__(self) -> str:
+        more = f", {self._left} bytes to come" if self.state is SIZED else ""
+        return f"<Wire {self.state.name}{more}>"
+
+    def _move(self, state: State) -> None:
+        """Change the state; the only place that does."""
+        if state not in MOVES[self.state]:
+            raise IllegalMove(f"{self!r} cannot become {state.name}")
+        self.state = state
+
+    # -- called by asyncio --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """There is a socket."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._move(IDLE)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio calls it so
+        """Say where to put what comes next: for a raw body, where it is wanted, and no further than it goes."""
+        if self.state not in RAW:
+            return self._scratch
+        self._is_direct = self._target is not None and self._filled < len(self._target)
+        place = self._target[self._filled :] if self._target is not None and self._is_direct else self._scratch
+        if self._left is not None and self._left < len(place):
+            return place[: self._left]
+        return place
+
+    def buffer_updated(self, count: int) -> None:
+        """``count`` bytes have come."""
+        self._last_arrival = self._loop.time()
+        if self.state in RAW:
+            self._receive_body(count)
+        elif self.state in PARSED:
+            self._parse(self._scratch[:count])
+        else:
+            # Nobody asked for this. Whatever it is, it must not be taken for an answer to the next request.
+            if self.state in (IDLE, DONE):
+                self._move(MUST_CLOSE)
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """The other side sends no more: the transport closes then."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone; in the middle of something, that is an error."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+        self._error = self._error or self._loss(exc)
+        self._move(UNANSWERED if self.state is SENT else CLOSED)
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self._wake()
+
+    def _loss(self, exc: Exception | None) -> ConnectionLost | None:
+        """What the end of the socket means to whoever reads the response; None if nothing is missing."""
+        if self.state not in UNFINISHED or (self.state is UNTIL_CLOSE and exc is None):
+            return None
+        cause = os_reason(exc) if isinstance(exc, OSError) and exc.errno else ""
+        if self.state in (SENT, HEAD):
+            text = "the server closed the connection without an answer"
+            return ConnectionLost(self._url, f"{text}: {cause}" if cause else text)
+        if cause:
+            return ConnectionLost(self._url, f"the connection broke off: {cause}")
+        return ConnectionLost(self._url, "the connection broke off before the end of the content")
+
+    def _parse(self, data: memoryview) -> None:
+        parser = self._parser
+        if self.state is SENT:
+            self._move(HEAD)
+        problem = parser.feed(data)
+        if problem is not None:
+            self._fail(BadResponse(self._url, problem))
+        elif parser.is_complete:
+            self._end()
+        elif parser.head is not None:
+            if self.state is HEAD:
+                self._left = parser.left
+                is_sized = SIZED if parser.left is not None else UNTIL_CLOSE
+                self._move(CHUNKED if parser.is_chunked else is_sized)
+            if self._kept and self._target is None:
+                self._transport.pause_reading()
+        if self._kept or parser.head is not None:
+            self._wake()
+
+    def _receive_body(self, count: int) -> None:
+        if self._left is not None:
+            self._left -= count
+        if self._is_direct:
+            self._filled += count
+        else:
+            self._kept.append(bytes(self._scratch[:count]))
+        if self._left == 0:
+            self._end()  # and read on: what comes now was not asked for, and is noticed before the next request
+        elif not self._is_direct or (self._target is not None and self._filled == len(self._target)):
+            self._transport.pause_reading()  # until there is room for more; else it would be copied once more
+        self._wake()
+
+    def _end(self) -> None:
+        """The response is complete."""
+        can_go_on = self._parser.keeps_open and not self._parser.has_surplus
+        self._move(DONE if can_go_on else MUST_CLOSE)
+
+    def _fail(self, error: GrymFetchError) -> None:
+        self._error = error
+        self._move(FAILED)
+        self._wake()
+
+    # -- called by the connection -------------------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a request may be sent."""
+        return self.state is IDLE
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether a request may be sent, and nothing has come that could be taken for its answer."""
+        return self.is_idle and is_quiet(self._transport)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the other end is this machine itself."""
+        place = self._transport.get_extra_info("peername")
+        return isinstance(place, tuple) and is_loopback_ip(str(place[0]))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a socket, and nothing says yet that it cannot be used again."""
+        return self.state in OPEN
+
+    async def ask(self, request: bytes, url: str) -> ResponseHead:
+        """Send a request; return the head of its response. Raises `ConnectionLost`, `Stalled` or `BadResponse`."""
+        if self.state is CLOSED:
+            raise ConnectionLost(url, "the server closed the connection without an answer")
+        if self.state is MUST_CLOSE:
+            raise BadResponse(url, f"{BROKEN}: it came before the request")
+        self._move(SENT)
+        self._begin(url)
+        self._transport.write(request)
+        # So long for its first byte, and as long for the rest.
+        self._head_by = self._loop.time() + 2 * self._stall_timeout
+        while self._parser.head is None:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        return self._parser.head
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill the front of ``buffer`` with what has come, waiting for at least one byte; 0 at the end."""
+        while not self._kept:
+            if self._error is not None:
+                raise self._error
+            if self.state not in UNFINISHED:
+                return 0
+            self._target, self._filled = buffer, 0
+            try:
+                self._transport.resume_reading()
+                await self._wait()
+                if self._filled:
+                    return self._filled
+            finally:
+                self._target = None
+        return self._take(buffer)
+
+    def _take(self, buffer: memoryview) -> int:
+        count = 0
+        while self._kept and count < len(buffer):
+            data = self._kept.popleft()
+            space = len(buffer) - count
+            if len(data) > space:
+                self._kept.appendleft(data[space:])
+                data = data[:space]
+            buffer[count : count + len(data)] = data
+            count += len(data)
+        return count
+
+    def finish(self) -> None:
+        """Let go of the response. The socket stays for another request only if nothing of this one is left."""
+        if self.state is DONE and not self._kept:
+            self._move(IDLE)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close the socket now, whatever is under way."""
+        if self.state in ENDED:
+            return
+        if self.state in UNFINISHED:
+            self._error = ConnectionLost(self._url, "the connection was closed")
+        self._move(CLOSING)
+        self._transport.abort()
+        self._wake()
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    async def _wait(self) -> None:
+        """Wait until something has come or the state has changed. After too long a silence, the response has failed."""
+        assert self._waiter is None, "the head is awaited by one, then the body by another"
+        self._waiter = self._loop.create_future()
+        self._last_arrival = self._loop.time()
+        if self._watchdog is None:
+            # One timer for many waits: it looks when it fires whether it should have.
+            self._watchdog = self._loop.call_later(self._stall_timeout, self._look)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _look(self) -> None:
+        self._watchdog = None
+        if self._waiter is None or self._waiter.done():
+            return
+        now = self._loop.time()
+        left = self._last_arrival + self._stall_timeout - now
+        for_head = self._head_by - now if self._parser.head is None else left
+        if for_head <= 0 < left:
+            reason = f"the answer's header was not complete after {2 * self._stall_timeout:g} s"
+            self._fail(Stalled(self._url, reason))
+        elif left > 0:
+            self._watchdog = self._loop.call_later(min(left, for_head), self._look)
+        else:
+            self._fail(Stalled(self._url, stall_reason(self._stall_timeout)))

@@ -1,0 +1,55 @@
+"""Whether a project's manifest may be used: it has not expired, and is no older than the one that was used before.
+
+Rule: what is used is remembered at once, so that from then on nobody can hand this project an older one unnoticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from grym_fetch.core.errors import StaleManifest
+from grym_fetch.core.freshness import version_number, why_stale
+from grym_fetch.core.manifest import Manifest
+from grym_fetch.core.text import safe_text
+from grym_fetch.disk.project import Project
+from grym_fetch.disk.rollback import RollbackGuard
+
+log = logging.getLogger(__name__)
+
+
+class FreshnessCheck:
+    """Judges the manifests that one project has, one after the other. ``now`` gives seconds since the epoch."""
+
+    def __init__(self, project: Project, *, allow_stale: bool, now: Callable[[], float]) -> None:
+        self._source = safe_text(str(project.manifest_path))
+        self._last_used = RollbackGuard(project.assets_dir, project.manifest_path)
+        self._allow_stale = allow_stale
+        self._now = now
+        self._has_warned = False
+        self._accepted: Manifest | None = None
+
+    def why_stale(self, manifest: Manifest) -> str | None:
+        """Say why the manifest is refused, None if it is not."""
+        return why_stale(manifest.version, manifest.expires, now=self._now(), last_seen=self._last_used.read())
+
+    def refuse_stale(self, manifest: Manifest) -> None:
+        """Raise `StaleManifest` if the manifest may not be used; where that is allowed, warn once."""
+        if (why := self.why_stale(manifest)) is None:
+            return
+        if not self._allow_stale:
+            raise StaleManifest(self._source, why)
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning("%s %s; it is used because that is allowed", self._source, why)
+
+    async def accept(self, manifest: Manifest) -> None:
+        """Remember that this manifest is used. Raises `StaleManifest` if it may not be."""
+        self.refuse_stale(manifest)
+        if self._accepted is manifest:
+            return
+        self._accepted = manifest
+        version = manifest.version if version_number(manifest.version) is not None else None
+        if version != self._last_used.read():
+            await asyncio.to_thread(self._last_used.write, version)

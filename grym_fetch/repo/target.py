@@ -1,0 +1,119 @@
+"""Which folder outside of the repository may take its large files.
+
+Rules: git must not see what is moved there, in this repository or in one around it, else the next ``git add -A``
+commits the large files after all. The folder belongs to the user, or to root. A folder that nobody has named is never a
+symlink: whoever wrote the repository around a submodule could have put it there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from grym_fetch.core.errors import RepositoryError
+from grym_fetch.core.text import safe_text
+from grym_fetch.disk.project import EXTERNAL_NAME, Project
+from grym_fetch.repo.git import Git, GitUnusable
+from grym_fetch.repo.tree import git_folder_above, work_trees_above
+
+
+def usual_folders(root: Path) -> list[Path]:
+    """Where moved files of a repository are when nobody says where, the usual place first.
+
+    That is beside the main work tree, so that all work trees of a repository share them; then beside this one.
+    """
+    beside = root.parent / EXTERNAL_NAME
+    if (root / ".git").is_file():
+        with suppress(GitUnusable):
+            git = Git(root)
+            common = git.ask_path("--git-common-dir").resolve()
+            if common != git.ask_path("--git-dir").resolve():  # else it is a submodule, or has a separate store
+                main = common.parent if common.name == ".git" else common
+                return list(dict.fromkeys([main.parent / EXTERNAL_NAME, beside]))
+    return [beside]
+
+
+def unnamed_folders(root: Path, project: Project | None) -> list[Path]:
+    """`usual_folders`, of the project's folder where the manifest that was named is not that of this repository.
+
+    Raises `RepositoryError` if the first one is a symlink or belongs to another user; others are left out then.
+    """
+    root = root.resolve()
+    folders = usual_folders(root)
+    if project is not None and project.root.resolve() != root:
+        folders.insert(0, project.external_dir)
+    first, *others = dict.fromkeys(folders)
+    _check_unnamed(first)
+    fine = [first]
+    for folder in others:
+        with suppress(RepositoryError):
+            _check_unnamed(folder)
+            fine.append(folder)
+    return fine
+
+
+def _check_unnamed(folder: Path) -> None:
+    if folder.is_symlink():
+        shown = safe_text(str(folder), limit=4000)
+        raise RepositoryError(
+            f"{shown} is a symlink, and those count only where you name them; if it is yours: "
+            f"--external-assets-dir {safe_text(os.path.realpath(folder), limit=4000)}"
+        )
+    check_owner(folder)
+
+
+def check_owner(folder: Path) -> None:
+    """Raise `RepositoryError` if a folder is there and belongs to another user, who could do anything with it."""
+    try:
+        owner = os.stat(folder).st_uid
+    except OSError:
+        return  # not there yet, then it will be ours; or it cannot be used, which is told in due time
+    if owner not in (0, os.geteuid()):
+        raise RepositoryError(
+            f"{safe_text(str(folder), limit=4000)} belongs to another user (uid {owner}); name a folder of your own"
+        )
+
+
+def check_target(root: Path, source: Path, target: Path) -> None:
+    """Raise `RepositoryError` if large files must not go there, whatever they are. All folders are resolved."""
+    shown = safe_text(str(target), limit=4000)
+    if target.is_relative_to(source) or target.is_relative_to(root):
+        raise RepositoryError(
+            f"the target {shown} lies inside the repository; name a folder outside of it, such as {_outside(root)}"
+        )
+    if (store := git_folder_above(target)) is not None:
+        raise RepositoryError(
+            f"the target {shown} lies in {safe_text(str(store), limit=4000)}, which is git's own; name another folder, "
+            f"such as {_outside(root)}"
+        )
+    if target.exists() and not target.is_dir():
+        raise RepositoryError(f"the target {shown} is not a folder; name another one, such as {_outside(root)}")
+    check_owner(target)
+
+
+def check_unseen(root: Path, target: Path, paths: Sequence[str]) -> None:
+    """Raise `RepositoryError` if git would see files of these paths in the target. All folders are resolved."""
+    for tree in work_trees_above(target):
+        prefix = target.relative_to(tree).as_posix()
+        try:
+            git = Git.of(tree)
+            seen = set(paths) - git.ignored(f"{prefix}/" if prefix != "." else "", paths) if git is not None else set()
+        except GitUnusable as error:
+            raise GitUnusable(f"{error}. So it is not known whether git would see the target; name another") from error
+        if seen:
+            shown, other = safe_text(str(target), limit=4000), safe_text(str(tree), limit=4000)
+            raise RepositoryError(
+                f"the target {shown} lies in the work tree of {other}, whose next `git add -A` would take the large "
+                f"files in; name {_outside(root)}, or have that repository ignore the target"
+            )
+
+
+def _outside(root: Path) -> str:
+    """A folder outside of every work tree and repository around the root, for a message."""
+    outermost = work_trees_above(root)[-1:] or [root]
+    folder = outermost[0].parent / EXTERNAL_NAME
+    while (store := git_folder_above(folder)) is not None:
+        folder = store.parent / EXTERNAL_NAME
+    return safe_text(str(folder), limit=4000)

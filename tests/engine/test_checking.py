@@ -1,0 +1,158 @@
+"""How an asset stands: one set of words for the API, the commands and their JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from grym_fetch import AssetProgress, AssetState, MirrorsExhausted
+from grym_fetch.cli.main import cli
+from grym_fetch.testing import AssetServer, Status, seeded_bytes
+from tests.support.project import KIB, Project
+
+CONTENT = seeded_bytes(300 * KIB, seed=14)
+ON_DISK = {"missing", "partial", "present", "unverified", "verified", "corrupt"}
+UNDER_WAY = {"pending", "downloading", "validating", "complete", "error"}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project in the working folder."""
+    return Project(tmp_path)
+
+
+def put(project: Project, content: bytes, *, pinned: bool = True) -> Path:
+    """List the asset ``a``, with this in its place."""
+    path = project.add("a", ["https://models.example.org/a.bin"], CONTENT, pinned=pinned)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def said(project: Project, *arguments: str) -> tuple[int, str]:
+    """The exit code of a command, and what it says."""
+    options = [*arguments, "--config", str(project.manifest)]
+    done = CliRunner().invoke(cli, options, standalone_mode=False)
+    return done.return_value, done.stdout
+
+
+def state_in(project: Project, *arguments: str) -> object:
+    """The state that a command says in JSON."""
+    return json.loads(said(project, *arguments, "--json")[1])["state"]
+
+
+def test_there_are_no_other_words() -> None:
+    """Those on the disk, and those of progress."""
+    assert set(AssetState) == ON_DISK | UNDER_WAY
+
+
+async def test_a_file_that_was_never_read(project: Project) -> None:
+    """A look finds it present; a check reads it, and from then on it is known to be verified."""
+    path = put(project, CONTENT)
+    async with project.manager() as manager:
+        asset = manager.manifest.get("a")
+        assert manager.state_of(asset) is AssetState.PRESENT
+        status = await manager.check_asset("a")
+        assert status.state is AssetState.VERIFIED
+        assert (status.exists, status.valid, status.unverified) == (True, True, False)
+        assert (status.path, status.error) == (path, None)
+        assert manager.state_of(asset) is AssetState.VERIFIED
+
+
+@pytest.mark.shows("S1")
+async def test_a_file_without_a_checksum(project: Project) -> None:
+    """It is unverified for ever, however it is asked about."""
+    put(project, CONTENT, pinned=False)
+    async with project.manager() as manager:
+        assert manager.state_of(manager.manifest.get("a")) is AssetState.UNVERIFIED
+        status = await manager.check_asset("a")
+        assert status.state is AssetState.UNVERIFIED
+        assert (status.exists, status.valid, status.unverified) == (True, False, True)
+        assert status.error is None
+
+
+async def test_a_wrong_file(project: Project) -> None:
+    """It exists, and is not valid; the error says why."""
+    put(project, CONTENT[:-1] + b"\0")
+    async with project.manager() as manager:
+        status = await manager.check_asset("a")
+        assert (status.state, status.exists, status.valid) == (AssetState.CORRUPT, True, False)
+        assert "checksum mismatch" in (status.error or "")
+
+
+async def test_a_file_of_which_some_has_arrived(project: Project, server: AssetServer) -> None:
+    """A look and a check agree, and say where it will be."""
+    file = server.add("/a.bin", CONTENT, faults=[Status(404, skip=1)])
+    path = project.add("a", [file.url], CONTENT)
+    async with project.manager(parallel=1) as manager:
+        with pytest.raises(MirrorsExhausted):
+            await manager.get_asset_path("a")
+        assert manager.state_of(manager.manifest.get("a")) is AssetState.PARTIAL
+        status = await manager.check_asset("a")
+    assert (status.state, status.exists, status.valid) == (AssetState.PARTIAL, False, False)
+    assert (status.path, status.error) == (path, "only partly downloaded")
+
+
+async def test_an_archive_that_is_not_unpacked(project: Project) -> None:
+    """It is no more than partial, though its file is right."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("empty"))
+    project.add("a", ["https://models.example.org/a.tar"], made.getvalue(), localPath="a.tar", extract=True)
+    path = project.assets / "a.tar"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(made.getvalue())
+    async with project.manager() as manager:
+        status = await manager.check_asset("a")
+        assert (status.state, status.exists, status.error) == (AssetState.PARTIAL, False, "not unpacked")
+        assert manager.state_of(manager.manifest.get("a")) is AssetState.PARTIAL
+
+
+@pytest.mark.parametrize(
+    ("content", "pinned", "state", "code"),
+    [
+        (None, True, "missing", 1),
+        (CONTENT, True, "verified", 0),
+        (CONTENT, False, "unverified", 1),
+        (CONTENT[::-1], True, "corrupt", 3),
+    ],
+)
+def test_the_commands_say_the_same(
+    project: Project, content: bytes | None, pinned: bool, state: str, code: int
+) -> None:
+    """`check` and `info` read the file and agree; `list`, which reads nothing, agrees as soon as they have read it."""
+    path = put(project, content or b"", pinned=pinned)
+    if content is None:
+        path.unlink()
+    checked_code, text = said(project, "check")
+    assert (checked_code, text.split()[0]) == (code, state)
+    checked = json.loads(said(project, "check", "--json")[1])
+    assert checked["state"] == state
+    assert (checked["exists"], checked["valid"]) == (content is not None, state == "verified")
+    assert state_in(project, "info", "a") == state
+    assert state_in(project, "list") == ("present" if state == "corrupt" else state)
+    assert said(project, "check", "--allow-unpinned")[0] == (0 if state == "unverified" else code)
+
+
+def test_quiet_says_why_a_check_fails(project: Project) -> None:
+    """An unverified asset is told where it makes the check fail, and nowhere else."""
+    put(project, CONTENT, pinned=False)
+    assert said(project, "check", "--quiet")[1].startswith("unverified  a  ")
+    assert said(project, "check", "--quiet", "--allow-unpinned") == (0, "")
+
+
+async def test_progress_has_words_of_the_same_set(project: Project, server: AssetServer) -> None:
+    """A state is its text as well, so that a program may compare with either."""
+    project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
+    seen: list[AssetProgress] = []
+    async with project.manager() as manager:
+        manager.on_progress(seen.append)
+        await manager.get_asset_path("a")
+    states = list(dict.fromkeys(progress.status for progress in seen))
+    assert states == [AssetState.PENDING, AssetState.DOWNLOADING, AssetState.VALIDATING, AssetState.COMPLETE]
+    assert json.dumps(states) == '["pending", "downloading", "validating", "complete"]'

@@ -1,0 +1,86 @@
+"""A run over many assets: each of them ends exactly once, and as what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from grym_fetch import SyncFailed
+from grym_fetch.core.manifest import Asset
+from grym_fetch.testing import AssetServer, Status
+from tests.support.invariants import Recorder
+from tests.support.project import Project
+
+CONTENT = b"some bytes"
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: AssetServer) -> Project:
+    """Two pinned assets and one unpinned one."""
+    made = Project(tmp_path / "project")
+    for name in ("a", "b", "loose"):
+        made.add(name, [server.add(f"/{name}.bin", CONTENT).url], CONTENT, pinned=name != "loose")
+    return made
+
+
+@pytest.mark.shows("S1")
+async def test_what_has_no_checksum_is_fetched_and_not_verified(project: Project) -> None:
+    """It is counted apart from what was verified, in the report and in the run's last event; later on it is reused."""
+    async with project.manager(allow_unpinned=True) as manager:
+        recorder = Recorder(manager)
+        report = await manager.sync()
+        again = await manager.sync()
+    assert (sorted(report.verified), report.unverified, report.reused) == (["a", "b"], ("loose",), ())
+    assert (again.verified, again.unverified, sorted(again.reused)) == ((), (), ["a", "b", "loose"])
+    ended = [(event["verified"], event["unverified"], event["reused"]) for event in recorder.of("run_finished")]
+    assert ended == [(2, 1, 0), (0, 0, 3)]
+    for kind in ("asset_verified", "asset_reused"):
+        assert {event["asset"]: event.get("unverified") for event in recorder.of(kind)} == {
+            "a": None,
+            "b": None,
+            "loose": True,
+        }
+
+
+async def test_every_asset_ends_in_one_way(project: Project, server: AssetServer) -> None:
+    """Each id is in one of the report's four parts; of those that failed the report is in the error."""
+    project.add("gone", [server.add("/gone.bin", CONTENT, faults=[Status(404)]).url], CONTENT)
+    async with project.manager(allow_unpinned=True) as manager:
+        await manager.sync(["a"])
+        recorder = Recorder(manager)
+        with pytest.raises(SyncFailed) as caught:
+            await manager.sync()
+    assert list(caught.value.failures) == ["gone"]
+    (finished,) = recorder.of("run_finished")
+    assert [finished[each] for each in ("verified", "unverified", "reused", "failed")] == [1, 1, 1, 1]
+
+
+async def test_an_asset_that_was_chosen_twice_is_one(project: Project) -> None:
+    """It is counted and told once."""
+    async with project.manager() as manager:
+        recorder = Recorder(manager)
+        a, b = manager.choose(["a", "b"])
+        report = await manager.sync_assets([a, b, a])
+    assert sorted(report.verified) == ["a", "b"]
+    assert [event["assets"] for event in recorder.of("run_started")] == [2]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+async def test_a_run_that_loses_an_asset_is_no_success(
+    project: Project, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Should ever an asset end not at all, or twice, the error says that this is a bug, and names the asset."""
+    async with project.manager() as manager:
+        coordinator = manager._ready()
+        fetch_each = coordinator._fetch_each
+
+        async def forget_b(assets: list[Asset], *args: object, **kwargs: object) -> None:
+            kept = [asset for asset in assets if asset.id != "b"]
+            await fetch_each(kept + [asset for asset in assets if asset.id == "b"] * count, *args, **kwargs)  # type: ignore[arg-type]  # as they came
+
+        monkeypatch.setattr(coordinator, "_fetch_each", forget_b)
+        recorder = Recorder(manager)
+        with pytest.raises(RuntimeError, match=rf"a bug in grym-fetch: .* b ended {count} times$"):
+            await manager.sync(["a", "b"])
+    assert len(recorder.of("run_finished")) == 1

@@ -1,0 +1,121 @@
+"""One response from bytes: what is its head, what its body, and what belongs to neither."""
+
+from __future__ import annotations
+
+import pytest
+
+from grym_fetch.net.parser import MAX_FEED_BYTES, MAX_HEAD_BYTES, ResponseParser
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def parsed(*portions: bytes) -> ResponseParser:
+    """A parser that has read this, and found nothing wrong with it."""
+    parser = ResponseParser()
+    for portion in filter(None, portions):
+        assert parser.feed(memoryview(portion)) is None
+    return parser
+
+
+def problem_of(*portions: bytes) -> str | None:
+    """What is wrong with the first portion that something is wrong with."""
+    parser = ResponseParser()
+    return next((problem for portion in portions if (problem := parser.feed(memoryview(portion)))), None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "left", "is_chunked", "is_complete"),
+    [
+        (HEAD + b"Content-Length: 5\r\n\r\nbo", 3, False, False),
+        (HEAD + b"Content-Length: 5\r\n\r\nbodys", 0, False, True),
+        (HEAD + b"\r\nbo", None, False, False),
+        (CHUNKED + b"2\r\nbo\r\n", None, True, False),
+        (CHUNKED + b"2\r\nbo\r\n0\r\n\r\n", None, True, True),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", None, False, True),
+    ],
+    ids=["sized", "sized and whole", "until close", "chunked", "chunked and whole", "no body"],
+)
+def test_how_the_body_ends(raw: bytes, left: int | None, is_chunked: bool, is_complete: bool) -> None:
+    """RFC 9112 section 6.3: the head says where the body ends, however the bytes are cut."""
+    # The body of a response that is not in chunks does not pass through here, but for what comes with the head's end.
+    cut = len(raw) if is_chunked else raw.index(b"\r\n\r\n") + 3
+    for parser in (parsed(raw), parsed(*(raw[at : at + 1] for at in range(cut)), raw[cut:])):
+        assert parser.head is not None
+        assert (parser.left, parser.is_chunked, parser.is_complete) == (left, is_chunked, is_complete)
+        assert not parser.has_surplus
+
+
+@pytest.mark.shows("N7")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Content-Length: 4\r\nX: y\r\ncontent-length:4\r\n",
+        b"Content-Length: 4, 4\r\n",
+        b"Content-Length: 4\nContent-Length: 4,4\n",
+    ],
+)
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"])
+def test_equal_lengths_count_once(fields: bytes, before: bytes) -> None:
+    """A length that is said twice in one way is one length (RFC 9110 section 8.6), however the bytes are cut."""
+    raw = before + HEAD + fields + b"\r\nbody"
+    for parser in (parsed(raw), parsed(*(raw[at : at + 1] for at in range(len(raw) - 5)), raw[-5:])):
+        assert parser.head is not None
+        assert parser.head.fields["content-length"] == ["4"]
+        assert (b"".join(parser.body), parser.left, parser.is_complete) == (b"body", 0, True)
+
+
+@pytest.mark.shows("N7", "N8")
+@pytest.mark.parametrize(
+    ("raw", "named"),
+    [
+        (HEAD + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\n", "Content-Length fields that differ"),
+        (HEAD + b"Content-Length: 4, 5\r\n\r\n", "Content-Length fields that differ"),
+        (HEAD + b"Content-Length: 5a\r\n\r\n", "an invalid Content-Length"),
+        (HEAD + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n", "an invalid Content-Length"),
+        (CHUNKED[:-2] + b"Content-Length: 4\r\n\r\n", "Content-Length beside Transfer-Encoding"),
+        (b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80", "speaks HTTP/2"),
+        (b"\x15\x03\x01\0\x02\x02\x46", "speaks TLS"),
+    ],
+)
+def test_what_is_wrong_with_a_head_is_named(raw: bytes, named: str) -> None:
+    """Where framing is in doubt the response is refused, and the error names the field, or the other protocol."""
+    assert named in (problem_of(raw) or "")
+
+
+def test_the_body_is_what_the_chunks_hold() -> None:
+    """Sizes, extensions and trailers of chunks are not part of the body, nor of the head."""
+    parser = parsed(CHUNKED + b"2;a=b\r\nbo\r\n2 \r\ndy\r\n0\r\nETag: late\r\n\r\n")
+    assert b"".join(parser.body) == b"body"
+    assert parser.head is not None
+    assert parser.head.get("etag") is None
+
+
+@pytest.mark.shows("N5", "S3")
+@pytest.mark.parametrize("more", [HEAD, b"\x00noise", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"])
+def test_what_follows_changes_nothing(more: bytes) -> None:
+    """Bytes behind a complete response are told of, and neither its head nor its body has them."""
+    parser = parsed(HEAD + b"Content-Length: 2\r\nX: y\r\n\r\nno" + more)
+    assert parser.is_complete
+    assert parser.has_surplus
+    assert b"".join(parser.body) == b"no"
+    assert parser.head is not None
+    assert dict(parser.head.fields) == {"content-length": ["2"], "x": ["y"]}
+
+
+@pytest.mark.parametrize(
+    ("field", "keeps_open"), [(b"X: y", True), (b"Connection: close", False), (b"Connection: keep-alive", True)]
+)
+def test_whether_another_request_may_follow(field: bytes, keeps_open: bool) -> None:
+    """RFC 9112 section 9.3: a connection persists unless the server says otherwise."""
+    assert parsed(HEAD + b"Content-Length: 0\r\n" + field + b"\r\n\r\n").keeps_open is keeps_open
+
+
+@pytest.mark.shows("N10", "S4")
+def test_overhead_is_bounded_and_a_body_is_not() -> None:
+    """A head without end is refused, as are wrappings without end; a long body in chunks is none of these."""
+    assert "breaks the rules" in (problem_of(HEAD, *[b"X: y\r\n"] * (MAX_HEAD_BYTES // 2)) or "")
+    interim = [b"HTTP/1.1 100 Continue\r\n\r\n"] * (MAX_HEAD_BYTES + MAX_FEED_BYTES)
+    assert "no end" in (problem_of(*interim) or "")
+    chunk = b"1000\r\n" + bytes(0x1000) + b"\r\n"
+    assert problem_of(CHUNKED, *[chunk] * 100) is None

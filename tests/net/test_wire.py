@@ -1,0 +1,346 @@
+"""One socket as a machine of states: which moves there are, and what it does when things come in any order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grym_fetch.core.errors import BadResponse, ConnectionLost, GrymFetchError, Stalled
+from grym_fetch.net.states import ENDED, MOVES, OPEN, PARSED, RAW, UNFINISHED, IllegalMove, State
+from grym_fetch.net.wire import Wire
+from tests.support.properties import examples
+
+URL = "http://host.example/a"
+BODY = bytes(range(256)) * 4
+SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\n\r\n" + BODY
+LAST = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+
+
+class FakeSocket(asyncio.Transport):
+    """Stands for asyncio's transport: what the server sends waits here as long as reading is paused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wire = Wire(stall_timeout=30.0)
+        self.is_paused = False
+        self.is_gone = False
+        self.arrived = b""
+        self.sent = b""
+        self.wire.connection_made(self)
+
+    def pause_reading(self) -> None:
+        """Leave what comes where it is."""
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        """Give what has come to the wire, at the loop's next turn."""
+        self.is_paused = False
+        asyncio.get_running_loop().call_soon(self._deliver)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send."""
+        self.sent += bytes(data)
+
+    def abort(self) -> None:
+        """Close, at the loop's next turn."""
+        asyncio.get_running_loop().call_soon(self.lose, None)
+
+    def receive(self, data: bytes) -> None:
+        """The server sends this."""
+        self.arrived += data
+        self._deliver()
+
+    def _deliver(self) -> None:
+        while self.arrived and not self.is_paused and not self.is_gone:
+            buffer = self.wire.get_buffer(-1)
+            count = min(len(buffer), len(self.arrived))
+            buffer[:count] = self.arrived[:count]
+            self.arrived = self.arrived[count:]
+            self.wire.buffer_updated(count)
+
+    def lose(self, error: Exception | None) -> None:
+        """The socket is gone."""
+        if not self.is_gone:
+            self.is_gone = True
+            self.wire.connection_lost(error)
+
+
+async def turn() -> None:
+    """Let what is due happen."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def asked(socket: FakeSocket, answer: bytes) -> None:
+    """Send a request, and let this come back."""
+    asking = asyncio.ensure_future(socket.wire.ask(b"GET", URL))
+    await turn()
+    socket.receive(answer)
+    await asking
+
+
+async def read_all(wire: Wire) -> bytes:
+    """Read the body to its end, with a buffer that is smaller than it is."""
+    body, buffer = b"", memoryview(bytearray(300))
+    while count := await wire.readinto(buffer):
+        body += buffer[:count]
+    return body
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", State)
+def test_each_state_has_its_moves(state: State) -> None:
+    """Every state can be come by, and only one that is gone cannot be left."""
+    assert state is State.CONNECTING or any(state in moves for moves in MOVES.values())
+    assert (MOVES[state] == frozenset()) == (state in (State.CLOSED, State.UNANSWERED))
+
+
+@pytest.mark.parametrize("before", State, ids=lambda state: state.name)
+async def test_only_legal_moves_are_made(before: State) -> None:
+    """A move that is not in the table raises and changes nothing; one that is, is made."""
+    for after in State:
+        wire = Wire(stall_timeout=30.0)
+        wire.state = before
+        if after in MOVES[before]:
+            wire._move(after)
+            assert wire.state is after
+        else:
+            with pytest.raises(IllegalMove, match=f"<Wire {before.name}.* cannot become {after.name}"):
+                wire._move(after)
+            assert wire.state is before
+
+
+def test_what_has_ended_stays_ended() -> None:
+    """From a socket that is closing nothing leads back to one that is used; a request is sent from `IDLE` alone."""
+    for state in ENDED:
+        assert MOVES[state] <= set(ENDED)
+    assert [state for state in State if State.SENT in MOVES[state]] == [State.IDLE]
+    assert {state for state in State if State.IDLE in MOVES[state]} == {State.CONNECTING, State.DONE}
+
+
+def test_the_groups_say_what_they_mean() -> None:
+    """What arrives is parsed or raw; as long as something is to come, silence and the end of the socket matter."""
+    assert set(UNFINISHED) == set(PARSED) | set(RAW) < set(OPEN)
+    assert not set(OPEN) & set(ENDED)
+    for state in UNFINISHED:
+        assert {State.FAILED, State.CLOSING} < MOVES[state]
+
+
+# -- one request ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "arriving", "at_end"),
+    [
+        (SIZED, State.SIZED, State.DONE),
+        (CHUNKED, State.CHUNKED, State.DONE),
+        (LAST, State.SIZED, State.MUST_CLOSE),
+        (UNTIL_CLOSE, State.UNTIL_CLOSE, State.CLOSED),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", State.DONE, State.DONE),
+    ],
+    ids=["sized", "chunked", "last", "until close", "no body"],
+)
+async def test_one_response_state_by_state(answer: bytes, arriving: State, at_end: State) -> None:
+    """The states of a response are those of its framing, and the socket is idle again where both sides agree."""
+    socket = FakeSocket()
+    wire = socket.wire
+    assert wire.is_idle
+    asking = asyncio.ensure_future(wire.ask(b"GET", URL))
+    await turn()
+    states = [wire.state]
+    head_end = answer.index(b"\r\n\r\n") + 4
+    for portion in (answer[:9], answer[9:head_end]):
+        socket.receive(portion)
+        states.append(wire.state)
+    assert states == [State.SENT, State.HEAD, arriving]
+    await asking
+    reading = asyncio.ensure_future(read_all(wire))
+    socket.receive(answer[head_end:])
+    if arriving is State.UNTIL_CLOSE:
+        await turn()
+        socket.lose(None)
+    assert await reading == (BODY if len(answer) > head_end else b"")
+    assert (wire.state, socket.sent) == (at_end, b"GET")
+    wire.finish()
+    assert wire.is_idle == (at_end is State.DONE)
+    assert repr(wire) == f"<Wire {wire.state.name}>"
+
+
+async def test_the_name_says_what_is_to_come() -> None:
+    """In a log a wire shows its state, and how much of the body is missing."""
+    socket = FakeSocket()
+    await asked(socket, SIZED[:-1000])
+    assert repr(socket.wire) == "<Wire SIZED, 1000 bytes to come>"
+
+
+async def test_gone_before_a_byte_came_is_a_state_of_its_own() -> None:
+    """A socket that went before a byte came back is told from one that went in the middle of a head."""
+    for begun, state in ((b"", State.UNANSWERED), (b"HTTP/1.1", State.CLOSED)):
+        socket = FakeSocket()
+        asking = asyncio.ensure_future(socket.wire.ask(b"GET", URL))
+        await turn()
+        socket.receive(begun)
+        socket.lose(ConnectionResetError(104, "reset"))
+        with pytest.raises(ConnectionLost, match="without an answer: connection reset"):
+            await asking
+        assert socket.wire.state is state
+
+
+@pytest.mark.shows("N5", "S3")
+async def test_a_server_that_speaks_first_is_not_asked() -> None:
+    """What came before the request is not its answer, nor is what follows."""
+    socket = FakeSocket()
+    socket.receive(SIZED)
+    assert socket.wire.state is State.MUST_CLOSE
+    with pytest.raises(BadResponse, match="before the request"):
+        await socket.wire.ask(b"GET", URL)
+    assert socket.sent == b""
+
+
+@pytest.mark.shows("N5", "S3")
+async def test_what_follows_a_body_that_nobody_awaited_is_no_answer() -> None:
+    """A body that came while its reader was busy is whole, and bytes behind it end the connection there, too."""
+    socket = FakeSocket()
+    await asked(socket, SIZED[: -len(BODY)])
+    socket.receive(BODY + SIZED)
+    await turn()
+    assert socket.wire.state is State.MUST_CLOSE
+    assert await read_all(socket.wire) == BODY
+    socket.wire.finish()
+    assert not socket.wire.is_idle
+
+
+async def test_closing_a_body_that_only_the_end_ends_is_not_its_end() -> None:
+    """When we close the connection, whoever reads is told so, and does not take what came for the whole content."""
+    socket = FakeSocket()
+    await asked(socket, UNTIL_CLOSE[: -len(BODY)])
+    reading = asyncio.ensure_future(read_all(socket.wire))
+    await turn()
+    socket.wire.abort()
+    with pytest.raises(ConnectionLost, match="was closed"):
+        await reading
+    await socket.wire.closed
+    assert socket.wire.state is State.CLOSED
+
+
+async def test_silence_fails_the_response_and_keeps_what_came() -> None:
+    """After a stall what was kept is given first, then the error."""
+    socket = FakeSocket()
+    await asked(socket, SIZED[:-1000])
+    asking = asyncio.ensure_future(read_all(socket.wire))
+    await turn()
+    socket.wire._last_arrival -= 3600
+    socket.wire._look()
+    with pytest.raises(Stalled):
+        await asking
+    assert socket.wire.state is State.FAILED
+
+
+# -- anything in any order --------------------------------------------------------------------------------------------
+
+Event = Callable[[FakeSocket], Awaitable[None]]
+
+
+def receives(data: bytes) -> Event:
+    """The server sends something."""
+
+    async def event(socket: FakeSocket) -> None:
+        if not socket.is_gone:
+            socket.receive(data)
+        await turn()
+
+    return event
+
+
+def is_lost(error: Exception | None) -> Event:
+    """The socket goes."""
+
+    async def event(socket: FakeSocket) -> None:
+        socket.lose(error)
+
+    return event
+
+
+async def asks(socket: FakeSocket) -> None:
+    """A request is sent, where one may be; nobody waits for the head."""
+    if socket.wire.is_idle:
+        asking = asyncio.ensure_future(socket.wire.ask(b"GET", URL))
+        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await turn()
+
+
+async def reads(socket: FakeSocket) -> None:
+    """Somebody who has got the head reads for a while."""
+    if socket.wire.state in (State.SENT, State.HEAD):
+        return
+    reading = asyncio.ensure_future(socket.wire.readinto(memoryview(bytearray(500))))
+    await turn()
+    reading.cancel()
+    with suppress(GrymFetchError, asyncio.CancelledError):
+        await reading
+
+
+async def finishes(socket: FakeSocket) -> None:
+    """The reader lets go, as it does once for each response."""
+    if socket.wire.state not in (State.IDLE, State.SENT, State.HEAD):
+        socket.wire.finish()
+
+
+async def aborts(socket: FakeSocket) -> None:
+    """The connection is closed by us."""
+    socket.wire.abort()
+
+
+async def looks(socket: FakeSocket) -> None:
+    """An hour has passed, and the watchdog looks."""
+    socket.wire._last_arrival -= 3600
+    socket.wire._look()
+
+
+WHOLE = [SIZED, CHUNKED, UNTIL_CLOSE, LAST, b"HTTP/1.1 100 Continue\r\n\r\n"]
+PARTS = [SIZED[:50], SIZED[50:], CHUNKED[:70], CHUNKED[70:]]
+
+
+async def turns(_: FakeSocket) -> None:
+    """Time for others."""
+    await turn()
+
+
+EVENTS = st.one_of(
+    st.just(asks),
+    st.sampled_from(WHOLE + PARTS).map(receives),
+    st.binary(max_size=40).map(receives),
+    st.sampled_from([reads, finishes, turns]),
+    st.sampled_from([is_lost(None), is_lost(OSError(104, "reset")), aborts, looks]),
+)
+
+
+@examples(300)
+@given(st.lists(EVENTS, max_size=25))
+@pytest.mark.shows("S11")
+def test_whatever_happens_is_a_legal_move(events: list[Event]) -> None:
+    """Whatever comes in whatever order: no illegal move, an idle socket listens, and a closed one stays closed."""
+
+    async def run() -> None:
+        socket = FakeSocket()
+        for event in events:
+            before = socket.wire.state
+            await event(socket)
+            state = socket.wire.state
+            assert before not in ENDED or state in ENDED
+            assert state is not State.IDLE or not socket.is_paused, "it would not notice what it did not ask for"
+            assert socket.wire.closed.done() == (state in (State.CLOSED, State.UNANSWERED))
+        socket.wire.abort()
+        await socket.wire.closed
+        assert MOVES[socket.wire.state] == frozenset()
+
+    asyncio.run(run())

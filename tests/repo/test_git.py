@@ -1,0 +1,237 @@
+"""How git is started: nothing that a repository configures runs, and no variable leads to another repository.
+
+The settings that could start a program are those of git's own list (``git help --config``); one that a later git adds
+is noticed, and has to be switched off or explained.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.disk.project import find_project
+from grym_fetch.project.setup import git_steps
+from grym_fetch.repo.clean import plan_clean
+from grym_fetch.repo.git import COMMANDS, SWITCHED_OFF, Git, GitUnusable, complaint, git_command, git_environment
+from grym_fetch.repo.history import find_large_blobs
+from grym_fetch.repo.identify import survey
+from grym_fetch.repo.restore import Restorer
+from grym_fetch.testing import seeded_bytes
+from tests.repo.hostile import ATTRIBUTES, Trap, armed, documented, sign, suspects
+from tests.repo.story import LIMIT, commit, git, repository, write
+
+A, B = seeded_bytes(5000, seed=1), seeded_bytes(3000, seed=2)
+
+# Those that need no switch, because none of `COMMANDS` ever comes there.
+NOT_REACHED = {
+    r"advice\..*": "a hint is shown or not",
+    r"alias\..*": "an alias never replaces a command that git has",
+    r"(browser|man)\..*|help\.browser|web\.browser|instaweb\..*": "no help is asked for",
+    r"(diff|guitool|difftool|mergetool|merge)\.(<tool>|<name>|guitool|tool|.*[tT]ool.*|meld|vimdiff).*": "no tool is",
+    r"(difftool|guitool|mergetool)\..*": "no tool is asked for",
+    r"diff\.<driver>\..*": "a driver is asked for a patch, and no patch is written",
+    r"merge\.<driver>\..*": "nothing is merged",
+    r"filter\.<driver>\..*": "emptied by name where git might ask it: Git.uncommitted",
+    r"(clean|completion|color|column|commit)\..*": "of commands that are not ours",
+    r"core\.fsmonitorHookVersion|fsmonitor\..*": "there is no monitor",
+    r"core\.gitProxy|(http|remote\.<name>)\.proxy|ssh\.variant|protocol\..*": "no transport is allowed",
+    r"fetch\.recurseSubmodules|remote\.<name>\..*": "no transport is allowed",
+    r"uploadpack\..*|push\.recurseSubmodules": "nothing is served or pushed",
+    r"gitcvs\.dbDriver|sendemail\..*|notes\.rewrite\..*|rebase\..*|gc\..*|repack\..*": "of commands that are not ours",
+    r"gpg\.ssh\.(allowedSignersFile|revocationFile)": "a file to read",
+    r"include\.path|includeIf\.<condition>\.path": "settings like any other, which the command line overrides",
+    r"pager\.<cmd>": "--no-pager comes before it",
+    r"merge\.verifySignatures": "nothing is merged",
+    r"push\.gpgSign|submodule\..*|branch\..*|format\..*": "of commands that are not ours",
+}
+
+
+@pytest.mark.shows("S18")
+def test_every_setting_that_may_start_a_program_is_known() -> None:
+    """A setting that git documents, and that sounds as if it started something, is switched off or explained."""
+    off = {name.lower() for name in SWITCHED_OFF} | {"gpg.<format>.program", "credential.<url>.helper"}
+    unknown = [
+        name
+        for name in suspects()
+        if name.lower() not in off and not any(re.fullmatch(known, name) for known in NOT_REACHED)
+    ]
+    assert unknown == [], "switch these off in grym_fetch/repo/git.py, or say here why git never comes there"
+
+
+def test_what_is_switched_off_is_a_setting() -> None:
+    """No name of the list is misspelt: git knows each, or each is one of a family that it knows."""
+    known = {name.lower() for name in documented()} | {"gpg.openpgp.program", "gpg.x509.program", "gpg.ssh.program"}
+    assert {name.lower() for name in SWITCHED_OFF} - known <= {"protocol.allow", "fetch.recursesubmodules"}
+
+
+def test_git_is_started_in_one_place() -> None:
+    """No other module of the package starts git, and this one only commands that are known to run nothing."""
+    package = Path(__file__).parents[2] / "grym_fetch"
+    importing = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import) and any(alias.name == "subprocess" for alias in node.names)
+    }
+    assert importing == {"repo/git.py"}
+    with pytest.raises(ValueError, match="git status is not one"):
+        git_command("git", Path("/"), ["status"])
+    assert COMMANDS.isdisjoint({"status", "log", "show", "diff", "fetch", "checkout", "submodule"})
+
+
+@pytest.mark.shows("S18")
+def test_variables_that_name_a_repository_are_dropped() -> None:
+    """Every variable that git calls local to a repository is dropped; the user's own configuration stays."""
+    local = subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True)
+    names = [*local.stdout.split(), "GIT_NAMESPACE", "GIT_EXTERNAL_DIFF", "GIT_TRACE", "GIT_PROXY_COMMAND", "GIT_SSH"]
+    made = git_environment(dict.fromkeys([*names, "GIT_CONFIG_GLOBAL", "HOME"], "/evil"))
+    config = {name for name in names if name.startswith("GIT_CONFIG_")}
+    assert {name for name, value in made.items() if value == "/evil"} == {"GIT_CONFIG_GLOBAL", "HOME"} | config
+
+
+@pytest.mark.shows("S17", "S18")
+@pytest.mark.parametrize("variable", ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"])
+def test_in_a_hook_of_another_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """What is ignored and what is committed is asked of the repository that is cleaned, and of no other."""
+    root, other = repository(tmp_path / "repo"), repository(tmp_path / "other")
+    for name in ("committed.bin", "changed.bin", "ignored.bin"):
+        write(root, name, A)
+        write(other, name, B)
+    write(root, ".gitignore", b"/ignored.bin\n")
+    commit(root)
+    write(root, "changed.bin", B)
+    commit(other)
+    value = {"GIT_WORK_TREE": other, "GIT_INDEX_FILE": other / ".git/index"}.get(variable, other / ".git")
+    monkeypatch.setenv(variable, str(value))
+    plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+    assert [move.path for move in plan.moves] == ["committed.bin"]
+    assert [kept.path for kept in plan.kept] == ["changed.bin"]
+
+
+# --- a hostile repository -----------------------------------------------------------------------------------
+
+
+@pytest.mark.shows("S18")
+def test_nothing_that_a_repository_configures_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every program that git could start is configured, and no look, plan, setup or restore starts one."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    trap = Trap(tmp_path / "trap")
+    root = repository(tmp_path / "repo")
+    write(root, ".gitattributes", ATTRIBUTES)
+    for name in ("a.bin", "b.dat", "c.bin"):
+        write(root, name, A)
+    write(root, "assets.json", b'{"assets": []}')
+    commit(root)
+    sign(root)
+    (root / "c.bin").touch()  # looks touched, so that git would compare its content through the filter
+    with armed(root / ".git", trap):
+        for name in ("status", "log"):
+            subprocess.run(["git", name], cwd=root, capture_output=True, check=False)
+            assert trap.ran(), f"the trap does not work: git {name} has not started it"
+        # As young as its files: git looks into them, too.
+        os.utime(root / ".git/index", ns=(0, (root / "a.bin").stat().st_mtime_ns))
+
+        assert len(survey(root, LIMIT, root).files) == 3
+        plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+        assert [move.path for move in plan.moves] == ["a.bin", "b.dat", "c.bin"]
+        assert len(find_large_blobs(Git(root), LIMIT)) == 1
+        assert list(git_steps(find_project(environ={}, cwd=root)))
+        assert Restorer(root, [tmp_path / "out"]).left_out() == []
+        (root / "a.bin").write_bytes(B)
+        assert [kept.path for kept in plan_clean(root, root, tmp_path / "out", LIMIT).kept] == ["a.bin"]
+        assert trap.ran() == ""
+
+
+@pytest.mark.shows("S18")
+def test_nothing_is_fetched_to_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A promise of objects that are not here, by a remote that is a program, is not called in."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    trap = Trap(tmp_path / "trap")
+    root = repository(tmp_path / "repo")
+    write(root, "a.bin", A)
+    blob = git(root, "rev-parse", f"{commit(root)}:a.bin")
+    (root / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    with open(root / ".git/config", "a", encoding="utf-8") as config:
+        config.write(
+            f'[remote "origin"]\n\turl = ext::{trap.program}\n\tpromisor = true\n\tpartialclonefilter = blob:none\n'
+            "[extensions]\n\tpartialClone = origin\n[core]\n\trepositoryformatversion = 1\n"
+            '[protocol "ext"]\n\tallow = always\n'
+        )
+    subprocess.run(["git", "cat-file", "-p", blob], cwd=root, capture_output=True, check=False)
+    assert trap.ran(), "the trap does not work"
+    assert Git(root).blob_sizes([blob]) == {}
+    with pytest.raises(GitUnusable, match="partial clone, which lacks 1 object of its history"):
+        find_large_blobs(Git(root), LIMIT)
+    assert trap.ran() == ""
+
+
+# --- what git says ------------------------------------------------------------------------------------------
+
+
+def test_another_work_tree_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    """Where git means another folder than the one with the .git, nothing is asked: the answer would be of that one."""
+    root, other = repository(tmp_path / "repo"), tmp_path / "other"
+    other.mkdir()
+    git(root, "config", "core.worktree", str(other))
+    with pytest.raises(GitUnusable, match=r"the work tree of .*/repo is .*/other"):
+        Git.of(root)
+    inner = write(repository(tmp_path / "outer"), "inner/.git/x", b"").parents[1]
+    with pytest.raises(GitUnusable, match=r"the work tree of .*/inner is .*/outer"):
+        Git.of(inner)
+
+
+def test_a_repository_of_another_user(tmp_path: Path) -> None:
+    """Git's refusal is passed on with the whole command that ends it."""
+    words = (
+        b"fatal: detected dubious ownership in repository at '/srv/it'\n"
+        b"To add an exception for this directory, call:\n\n\tgit config --global --add safe.directory /srv/it\n"
+    )
+    text = complaint("rev-parse", words, Path("/srv/it"))
+    assert "dubious ownership in repository at '/srv/it'" in text
+    assert text.endswith("`git config --global --add safe.directory /srv/it`")
+    if os.geteuid() == 0:
+        root = repository(tmp_path / "repo")
+        os.chown(root, 12345, 12345)
+        os.chown(root / ".git", 12345, 12345)
+        with pytest.raises(GitUnusable, match=r"git config --global --add safe\.directory"):
+            Git.of(root)
+
+
+def test_what_is_uncommitted_is_found_without_status(tmp_path: Path) -> None:
+    """A file that was only touched is as committed; one that was changed to the same length and time is not."""
+    root = repository(tmp_path / "repo")
+    for name in ("touched", "changed", "staged", "same", "odd\nname"):
+        write(root, name, A)
+    commit(root)
+    (root / "touched").write_bytes(A)
+    os.utime(root / "touched", (1, 1))
+    write(root, "changed", A[::-1])
+    write(root, "staged", B)
+    git(root, "add", "staged")
+    write(root, "odd\nname", B)
+    asked = Git(root)
+    index = asked.index()
+    assert asked.uncommitted(index, [*index, "unknown"]) == {"changed", "staged", "odd\nname"}
+    unborn = repository(tmp_path / "unborn")
+    write(unborn, "new", A)
+    git(unborn, "add", "new")
+    assert Git(unborn).uncommitted(Git(unborn).index(), ["new"]) == {"new"}
+
+
+def test_sha256_repositories(tmp_path: Path) -> None:
+    """A repository whose objects have SHA-256 names is asked like any other."""
+    root = tmp_path / "repo"
+    root.mkdir()
+    git(root, "init", "-q", "--object-format=sha256")
+    write(root, "a.bin", A)
+    commit(root)
+    os.utime(root / "a.bin", (1, 1))
+    assert [move.path for move in plan_clean(root, root, tmp_path / "out", LIMIT).moves] == ["a.bin"]
+    (blob,) = find_large_blobs(Git(root), LIMIT)
+    assert (blob.paths, blob.is_current, blob.committed) == (("a.bin",), True, datetime(2026, 1, 1, 12, tzinfo=UTC))

@@ -1,0 +1,184 @@
+"""A manager from its first use to its end: it works in one event loop until it is closed, and tells anybody else."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from grym_fetch import Asset, AssetManager
+from grym_fetch.errors import ManifestMissing
+from grym_fetch.testing import AssetServer, create_mock_asset_manager, seeded_bytes
+from tests.support.project import KIB, Project
+
+CONTENT = seeded_bytes(20 * KIB, seed=12)
+NEW = Asset("new", "https://models.example.org/new.bin", "new.bin")
+
+USES: dict[str, Callable[[AssetManager], object]] = {
+    "initialize": lambda m: m.initialize(),
+    "get_asset_path": lambda m: m.get_asset_path("a"),
+    "download_asset": lambda m: m.download_asset("a"),
+    "check_asset": lambda m: m.check_asset("a"),
+    "check_all_assets": lambda m: m.check_all_assets(),
+    "state_of": lambda m: m.state_of(m.manifest.get("a")),
+    "download_required_assets": lambda m: m.download_required_assets(),
+    "plan": lambda m: m.plan(m.choose()),
+    "sync": lambda m: m.sync(),
+    "sync_assets": lambda m: m.sync_assets(m.choose()),
+    "restore_asset": lambda m: m.restore_asset("data/moved.bin"),
+    "add_asset": lambda m: m.add_asset(NEW),
+    "remove_asset": lambda m: m.remove_asset("a"),
+    "pin": lambda m: m.pin(),
+    "prune": lambda m: m.prune(),
+    "events": lambda m: m.events(),
+    "on_event": lambda m: m.on_event(print),
+    "on_progress": lambda m: m.on_progress(print),
+}
+every_use = pytest.mark.parametrize("use", USES.values(), ids=USES)
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: AssetServer) -> Project:
+    """One asset that is not fetched yet."""
+    made = Project(tmp_path / "project")
+    made.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
+    return made
+
+
+async def used(manager: AssetManager, use: Callable[[AssetManager], object]) -> None:
+    """Use the manager in this way, to its end."""
+    outcome = use(manager)
+    if inspect.isawaitable(outcome):
+        await outcome
+
+
+def test_every_use_is_here() -> None:
+    """These tests know everything that can be done with a manager in an event loop."""
+    synchronous = {"choose", "manifest", "project", "why_stale"}
+    assert set(USES) == {name for name in vars(AssetManager) if not name.startswith("_")} - synchronous - {"aclose"}
+
+
+@every_use
+@pytest.mark.shows("X9")
+def test_a_second_event_loop_is_refused_at_once(project: Project, use: Callable[[AssetManager], object]) -> None:
+    """The error says what to do, and comes before anything was asked or written."""
+    manager = project.manager()
+    asyncio.run(manager.initialize())
+    before = project.manifest.read_bytes()
+    with pytest.raises(RuntimeError, match=r"another event loop.* for each asyncio\.run"):
+        asyncio.run(used(manager, use))
+    assert not project.assets.exists()
+    assert project.manifest.read_bytes() == before
+
+
+@pytest.mark.shows("X9")
+def test_a_manager_is_not_closed_in_another_loop(project: Project) -> None:
+    """What would have to be ended belongs to a loop that is over: that is an error of the program, not an end."""
+    manager = project.manager()
+    asyncio.run(manager.initialize())
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(manager.aclose())
+
+
+@every_use
+async def test_a_closed_manager_is_refused_at_once(project: Project, use: Callable[[AssetManager], object]) -> None:
+    """It does not open again in silence."""
+    async with project.manager() as manager:
+        pass
+    with pytest.raises(RuntimeError, match="was closed; make a new one"):
+        await used(manager, use)
+    assert not project.assets.exists()
+
+
+async def test_a_manager_that_was_closed_before_its_first_use_is_closed(project: Project) -> None:
+    """However little was started, and however often it is closed."""
+    manager = project.manager()
+    await manager.aclose()
+    await manager.aclose()
+    with pytest.raises(RuntimeError, match="was closed"):
+        await manager.initialize()
+
+
+@every_use
+def test_without_asyncio_the_error_says_what_is_needed(project: Project, use: Callable[[AssetManager], object]) -> None:
+    """Under trio, for example, no asyncio loop is running: the caller is told, and of the blocking manager."""
+    working = used(project.manager(), use)
+    with pytest.raises(RuntimeError, match=r"needs asyncio.* trio.* grym_fetch\.blocking"):
+        working.send(None)
+
+
+async def test_a_manager_is_entered_once(project: Project) -> None:
+    """Neither within itself nor after its end: the end of the inner block would close it under the outer one."""
+    manager = project.manager()
+    async with manager:
+        with pytest.raises(RuntimeError, match="entered only once"):
+            async with manager:
+                pass
+        assert (await manager.get_asset_path("a")).read_bytes() == CONTENT
+    with pytest.raises(RuntimeError, match="entered only once"):
+        await manager.__aenter__()
+
+
+async def test_a_manager_that_was_used_may_be_entered(project: Project) -> None:
+    """`async with` after a first use is what closes it in the end."""
+    manager = project.manager()
+    await manager.initialize()
+    async with manager:
+        await manager.get_asset_path("a")
+    with pytest.raises(RuntimeError, match="was closed"):
+        await manager.get_asset_path("a")
+
+
+async def test_who_could_not_enter_may_try_again(tmp_path: Path) -> None:
+    """A manifest that was not there is there now."""
+    project = Project(tmp_path / "project")
+    manager = project.manager()
+    with pytest.raises(ManifestMissing):
+        await manager.__aenter__()
+    project.write()
+    async with manager:
+        assert await manager.check_all_assets() == []
+
+
+@pytest.mark.shows("X9")
+def test_a_mock_is_as_strict() -> None:
+    """What would fail with a real manager fails in a unit test already."""
+    manager = create_mock_asset_manager({"a": "/mock/a"})
+    assert asyncio.run(manager.get_asset_path("a")) == Path("/mock/a")
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(manager.get_asset_path("a"))
+
+
+FORKED = """
+import asyncio, os
+from grym_fetch import AssetManager
+from grym_fetch.runtime.threads import WorkerThreads
+
+async def main():
+    threads = WorkerThreads("test", 1)
+    await threads.compute(int)
+    async with AssetManager() as manager:
+        if os.fork():
+            os.wait()
+            return
+        for work in (manager.sync(), threads.compute(int)):
+            try:
+                work.send(None)
+            except RuntimeError as error:
+                print(error, flush=True)
+        os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.shows("X9", "X10")
+def test_a_child_that_goes_on_with_its_parents_loop_is_told_so(project: Project) -> None:
+    """Its threads are not there and its connections are another's: no digest is blamed for that."""
+    done = subprocess.run([sys.executable, "-c", FORKED], cwd=project.root, timeout=30, capture_output=True, text=True)
+    assert done.stdout.count("was forked while an AssetManager was at work") == 2, done.stderr
