@@ -1,8 +1,8 @@
-"""What to do after a failure, and when: decided here, in one place, without a clock and without chance of its own.
+"""What to do after a failure, and when: decided here, in one place, without its own clock or randomness.
 
 Rules: there are three kinds of failure. *Permanent*: the origin is not asked again in this run. *Transient*: it is
-asked again after a delay, or left for another origin. *Local* (`StorageError`): these never come here, since no origin
-can mend a full disk. Delays grow exponentially with full jitter (Brooker, "Exponential Backoff And Jitter", AWS
+asked again after a delay, or left for another origin. *Local* (`StorageError`): these never come here, because no
+origin can fix a full disk. Delays grow exponentially with full jitter (Brooker, "Exponential Backoff And Jitter", AWS
 Architecture Blog, 2015). Budgets are finite; only real progress renews them.
 """
 
@@ -60,7 +60,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Turn to another origin; this one may be asked again after ``delay`` seconds if the others fail too."""
+    """Switch to another origin; this one may be asked again after ``delay`` seconds if the others fail too."""
 
     delay: float
 
@@ -115,7 +115,7 @@ def next_step(
         return GiveUp()
     budget = policy.retries
     if isinstance(error, BadResponse | RangeRefused | ContentChanged):
-        # Broken servers are broken for everyone, mostly; one more try covers a bad node behind a balancer.
+        # Broken servers are usually broken for everyone; one more try covers a bad node behind a load balancer.
         budget = min(budget, 1)
     is_spent = is_permanent(error) or failures > budget
     if is_spent and not is_waited_for:
@@ -125,7 +125,7 @@ def next_step(
         # Often enough to see it come back, and never at once: it is known to be away.
         delay = (0.5 + 0.5 * jitter) * min(MAX_AWAY_DELAY_S, policy.base_delay * 2.0 ** min(failures, 30))
     if isinstance(error, Throttled) and error.retry_after is not None:
-        # Asked to wait: at least that long, with a little jitter so that not all clients come back at once.
+        # Wait at least as long as the server asks, with a little jitter so that not all clients come back at once.
         delay = min(error.retry_after, MAX_RETRY_AFTER_S) + delay * 0.1
     elif isinstance(error, Throttled) and error.status == 429:
         # Asked too often, and not told how long to wait: in steps that reach a minute.
@@ -150,7 +150,7 @@ class TokenBucket:
         self._free_at = now
 
     def spend(self, count: int, now: float) -> float:
-        """Account for ``count`` bytes that came at ``now``; return the seconds to wait before reading on."""
-        # At most a tenth of a second of unused time is saved up: a limit is a limit, not an average over the hour.
+        """Account for ``count`` bytes that came at ``now``; return the seconds to wait before reading more."""
+        # Save up at most a tenth of a second of unused time: a limit is a limit, not an hourly average.
         self._free_at = max(self._free_at, now - 0.1) + count / self._rate
         return max(0.0, self._free_at - now)

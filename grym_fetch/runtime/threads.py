@@ -1,8 +1,8 @@
 """Named worker threads for blocking work.
 
-Rule: work handed to a thread cannot be taken back. A task that is cancelled meanwhile still waits for it to end, so
-that no descriptor is closed and no file renamed under a thread that uses it. At the end of the interpreter, when no
-executor takes work any more, it is done where it is asked for, so that what has arrived is still recorded.
+Rule: work handed to a thread cannot be taken back. A task cancelled meanwhile still waits for it to end, so that no
+descriptor is closed and no file renamed while a thread uses it. When the interpreter is shutting down and executors no
+longer accept work, it runs in the calling thread, so that what has arrived is still recorded.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class WorkerThreads:
         except RuntimeError as error:
             if self._is_closed or "cannot schedule" not in str(error):
                 raise
-            self._executor.shutdown()  # what was asked for before is done first
+            self._executor.shutdown()  # earlier work is finished first
             return function(*args)
         try:
             return await asyncio.shield(work)
@@ -105,7 +105,7 @@ class WorkerThreads:
         return self._submit(function, args) if self._has_threads and not self._is_closed else None
 
     def close(self) -> None:
-        """End the threads once they have done what they are doing; work that has not begun is dropped."""
+        """End the threads after their current work; work that has not started is dropped."""
         self._is_closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)
         for work in list(self._pending):
