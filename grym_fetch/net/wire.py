@@ -298,7 +298,7 @@ class Wire(asyncio.BufferedProtocol):
         left = self._last_arrival + self._stall_timeout - now
         for_head = self._head_by - now if self._parser.head is None else left
         if for_head <= 0 < left:
-            reason = f"the answer's header was not complete after {2 * self._stall_timeout:g} s"
+            reason = f"the answer's header was not complete after {2 * self._stall_timeout:g} s (twice --stall-timeout)"
             self._fail(Stalled(self._url, reason))
         elif left > 0:
             self._watchdog = self._loop.call_later(min(left, for_head), self._look)

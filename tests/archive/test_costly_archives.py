@@ -263,6 +263,21 @@ def test_an_archive_that_gives_nothing_can_be_left(tmp_path: Path, kind: str) ->
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("kind", STOPPABLE)
+@pytest.mark.shows("S4")
+def test_a_comparison_that_finds_nothing_can_be_left(tmp_path: Path, kind: str) -> None:
+    """Comparing such an archive with the tree that is there can be stopped, too; the tree stays as it is."""
+    ending, made = STOPPABLE[kind]
+    (tmp_path / f"a.{ending}").write_bytes(made())
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "a").touch()
+    answers = iter([False] * 10)
+    with pytest.raises(unpack.Stopped):
+        ensure_unpacked(tmp_path, f"a.{ending}", None, tmp_path / f"a.{ending}", is_stopped=lambda: next(answers, True))
+    assert os.listdir(tmp_path / "a") == ["a"]
+    assert not (tmp_path / ".grym-fetch").exists()
+
+
 @pytest.mark.parametrize("damage", ["cut at a member's end", "a damaged header", "a lone header"])
 @pytest.mark.parametrize("ending", PACKINGS)
 @pytest.mark.shows("S5")
