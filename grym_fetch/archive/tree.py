@@ -223,9 +223,6 @@ class TreeStore:
         except OSError as error:
             if error.errno not in _UNMOVABLE:
                 raise
-            if not exists(stage.folder, "old"):
-                with suppress(FileNotFoundError):  # nothing was exchanged: the stage is of no use
-                    os.unlink("exchanged", dir_fd=stage.folder)
             raise StorageError(safe_text(str(self.place)), _UNMOVABLE[error.errno]) from error
 
     def _exchange(self, stage: TreeStage) -> None:
