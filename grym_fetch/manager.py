@@ -240,7 +240,9 @@ class AssetManager:
 
     @cached_property
     def _freshness(self) -> FreshnessCheck:
-        return FreshnessCheck(self.project, allow_stale=self.settings.allow_stale, now=self._clock.wall)
+        return FreshnessCheck(
+            self.project, allow_stale=self.settings.allow_stale, now=self._clock.wall, environ=self._environ
+        )
 
     def why_stale(self) -> str | None:
         """Say why the manifest is not to be used any more, None if it is: see ``expires`` and ``version`` in it."""
@@ -252,6 +254,16 @@ class AssetManager:
     async def _accept(self) -> None:
         await self._freshness.accept(self.manifest)
 
+    @asynccontextmanager
+    async def _using_manifest(self) -> AsyncIterator[None]:
+        """Fetch by the manifest within this. Raises `StaleManifest`; remembers at the end, when there is a folder."""
+        await self._accept()
+        manifest = self.manifest
+        try:
+            yield
+        finally:
+            await self._freshness.remember(manifest)
+
     # -- single assets ----------------------------------------------------------------------------------------------
 
     async def get_asset_path(self, asset_id: str) -> Path:
@@ -260,12 +272,12 @@ class AssetManager:
         Raises `UnknownAsset`, `UnpinnedAsset`, or what `download_asset` raises.
         """
         coordinator = self._ready()
-        await self._accept()
-        asset = self._asset(asset_id)
-        # An unpacked tree takes looking at each of its files, which the fetcher does in a thread.
-        if not asset.extract and (path := coordinator.engine.local_files.find_verified(asset)) is not None:
-            return path
-        return (await coordinator.fetch(asset)).path
+        async with self._using_manifest():
+            asset = self._asset(asset_id)
+            # An unpacked tree takes looking at each of its files, which the fetcher does in a thread.
+            if not asset.extract and (path := coordinator.engine.local_files.find_verified(asset)) is not None:
+                return path
+            return (await coordinator.fetch(asset)).path
 
     async def download_asset(self, asset_id: str, force: bool = False) -> Path:
         """Make the asset present and verified, and return its path. ``force``: fetch it again even if it is valid.
@@ -275,8 +287,8 @@ class AssetManager:
         `StaleManifest` if the manifest is not to be used any more.
         """
         coordinator = self._ready()
-        await self._accept()
-        return (await coordinator.fetch(self._asset(asset_id), force=force)).path
+        async with self._using_manifest():
+            return (await coordinator.fetch(self._asset(asset_id), force=force)).path
 
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Say whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
@@ -348,8 +360,8 @@ class AssetManager:
     async def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
         """`sync` for assets already chosen."""
         coordinator = self._ready()
-        await self._accept()
-        return await coordinator.sync(assets, force=force)
+        async with self._using_manifest():
+            return await coordinator.sync(assets, force=force)
 
     async def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
         """Bring back a file that ``grym-fetch clean`` has moved out of the repository, and return its path.

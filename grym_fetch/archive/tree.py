@@ -1,14 +1,15 @@
 """The place of an unpacked tree: its record, its stages, and how a new tree takes an old one's place.
 
 Rules: a tree is recorded before it is put in place, and put there in one step. A file is deleted only if a record names
-it and nobody has changed it since; anything else in an old tree is kept beside the new one. The next process clears up
-what a dead one has left.
+it and nobody has changed it since; anything else in an old tree is kept beside the new one. A tree with no record left
+is recorded anew if it has every byte of the archive's. The next process clears up what a dead one has left.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import filecmp
 import hashlib
 import json
 import logging
@@ -66,6 +67,18 @@ class Unpacked:
         except OSError:
             return False
 
+    def same_at(self, root: Path, tree: Path) -> Unpacked | None:
+        """Return this one as it is at ``root``, if all of it is there as in ``tree``: every byte is compared."""
+        try:
+            here = replace(self, files={path: signature_of(root / path) for path in self.files})
+            is_same = here.is_at(root) and all(
+                stat.S_ISREG(os.lstat(root / path).st_mode) and filecmp.cmp(tree / path, root / path, shallow=False)
+                for path in self.files
+            )
+            return here if is_same and here.is_at(root) else None
+        except OSError:
+            return None
+
     @property
     def all_files(self) -> frozenset[tuple[str, int, int]]:
         """Every file of it with its signature, the earlier ones too."""
@@ -115,26 +128,32 @@ class TreeStore:
         """Delete the record."""
         self._record.unlink(missing_ok=True)
 
-    def refuse_strangers(self, known: Unpacked | None) -> None:
-        """Raise `UnsafePath` if there is something in the tree's place that we did not put there."""
+    def is_taken(self, known: Unpacked | None) -> bool:
+        """Whether a folder is in the place that no record names. Raises `UnsafePath` if it is no folder."""
         *parents, name = self.folder.split("/")
         try:
             above = open_folder(self._assets_dir, tuple(parents), create=False)
         except FileNotFoundError:
-            return
+            return False
         try:
             mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
         except FileNotFoundError:
-            return
+            return False
         finally:
             os.close(above)
         if not stat.S_ISDIR(mode):
             raise UnsafePath(safe_text(str(self.place)), "cannot unpack: something that is not a folder is in the way")
-        if known is None and os.listdir(self.place):
+        return known is None and bool(os.listdir(self.place))
+
+    def adopt(self, fresh: Unpacked, tree: Path) -> None:
+        """Record the tree that is there, if it is the same as ``tree``. Raises `UnsafePath` if it is another one."""
+        same = fresh.same_at(self.place, tree)
+        if same is None:
             raise UnsafePath(
                 safe_text(str(self.place)),
                 "cannot unpack: a folder that did not come from the archive is in the way; move it elsewhere",
             )
+        self.write_record(same)
 
     def open_stage(self) -> Path:
         """Make a folder for a new tree, this process's own."""

@@ -89,6 +89,7 @@ def ensure_unpacked(
 ) -> bool:
     """Make the tree of an archive; False if it was there. Blocking: for a thread.
 
+    Where the record of it was lost it is unpacked once more beside the tree, to see whether that is the same.
     ``local_path`` is the asset's, and says where the tree goes; ``archive`` is where the file is. Without a
     ``checksum`` the archive counts as changed if its size or time has changed.
     """
@@ -100,11 +101,15 @@ def ensure_unpacked(
         known = store.read_record()
         if known is not None and known.content == content and known.is_at(store.place):
             return False
-        store.refuse_strangers(known)
+        is_taken = store.is_taken(known)
         stage = store.open_stage()
         try:
             tree = stage / "tree"
             fresh = _unpack(archive, local_path, tree, content, folder, limits or Limits(), is_stopped)
+            if is_taken:
+                store.adopt(fresh, tree)
+                store.discard(stage)
+                return False
             store.write_record(fresh.after(known))
             store.put_in_place(stage)
             store.retire(stage)

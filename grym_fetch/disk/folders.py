@@ -186,13 +186,20 @@ def opened_folder(path: Path) -> Iterator[int]:
 
 
 def open_state(folder: Path) -> int:
-    """Return a descriptor of our state folder, made if need be; never of one that a symlink leads to."""
+    """Return a descriptor of our state folder, made if need be; never of one that a symlink leads to.
+
+    One that is made has its ``.gitignore`` before anything else.
+    """
     try:
         return os.open(folder, _FOLDER)
     except FileNotFoundError:
         with suppress(FileExistsError):
             os.mkdir(folder, 0o700)
-        return os.open(folder, _FOLDER)
+        descriptor = os.open(folder, _FOLDER)
+    # Neither a file that is there is written to, nor one that a symlink there leads to.
+    with suppress(OSError), open(os.open(".gitignore", NEW_FILE, 0o666, dir_fd=descriptor), "wb") as marker:
+        marker.write(b"*\n")
+    return descriptor
 
 
 def check_destination(root: Path, local_path: str) -> None:

@@ -23,6 +23,7 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.core.paths import MOVED_FILES, STATE_FOLDER
 from grym_fetch.disk.folders import storage_errors, sync
 from grym_fetch.disk.moved_files import parse_storage, read_document
+from grym_fetch.disk.user_state import key_of
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
 from grym_fetch.runtime.waiting import wait_uncancelled
 
@@ -49,12 +50,15 @@ class Found:
 class LocalFiles:
     """Finds and verifies files of one project."""
 
-    def __init__(self, assets_dir: Path, external_dir: Path, threads: Threads) -> None:
+    def __init__(
+        self, assets_dir: Path, external_dir: Path, threads: Threads, *, user_state: Path | None = None
+    ) -> None:
         self._assets_dir = assets_dir
         self._external_dir = external_dir
         self._threads = threads
         self._moved_places: dict[str, Path] | None = None
-        self.verified_cache = VerifiedCache(assets_dir / STATE_FOLDER / "verified.log")
+        spare = None if user_state is None else user_state / f"verified-{key_of(assets_dir)}.log"
+        self.verified_cache = VerifiedCache(assets_dir / STATE_FOLDER / "verified.log", spare)
 
     def places(self, asset: Asset) -> list[Path]:
         """Where this asset may lie, best first."""
@@ -68,12 +72,17 @@ class LocalFiles:
             yield str(moved)
 
     def find_verified(self, asset: Asset) -> Path | None:
-        """The asset's file, if there is one that was verified and has not changed since. Reads no file's bytes."""
+        """The asset's file, if there is one that was verified and has not changed since. Reads no file's bytes.
+
+        None also where a file that has yet to be read comes before it: that may be the right one, as for `find`.
+        """
         if asset.checksum is None:
             return None
         for place in self._places(asset):
             if self.verified_cache.is_verified(place, asset.checksum):
                 return Path(place)
+            if _may_be(place, asset) and not self.verified_cache.is_known_wrong(place, asset.checksum):
+                return None
         return None
 
     def has_stages(self) -> bool:
@@ -174,6 +183,15 @@ class LocalFiles:
                     storage_path, checksum = parse_storage(entry)
                     self._moved_places[checksum.hexdigest] = self._external_dir / storage_path
         return self._moved_places
+
+
+def _may_be(place: str, asset: Asset) -> bool:
+    """Whether a file is there that has the right size, or whose right size nobody knows."""
+    try:
+        figures = os.stat(place)
+    except OSError:
+        return False
+    return stat.S_ISREG(figures.st_mode) and asset.size in (None, figures.st_size)
 
 
 def _is_durable(path: Path, signature: FileSignature) -> bool:

@@ -2,7 +2,8 @@
 
 Rules: an entry is trusted only while the file's signature (size, times, inode, device) is the one of the moment it was
 verified, so a file that was changed behind our back is hashed again. The cache saves time and proves nothing: a lost or
-damaged log costs a hash, never a wrong answer. One line an entry, appended; the last one for a path counts.
+damaged log costs a hash, never a wrong answer. One line an entry, appended; the last one for a path counts. Where there
+is no assets folder to keep the log in, since all files lie elsewhere, a spare one in the user's state folder is kept.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from grym_fetch.core.checked_lines import decode_line, encode_line
 from grym_fetch.core.digest import Checksum
 from grym_fetch.disk.atomic import PRIVATE, replace_file
 from grym_fetch.disk.folders import open_state
+from grym_fetch.disk.user_state import open_user_state
 
 MAX_LOG_BYTES = 64 * 1024 * 1024
 """As much of the log is read; what is behind that counts for nothing."""
@@ -57,16 +59,24 @@ class VerifiedFile(NamedTuple):
 
 
 class VerifiedCache:
-    """The log of one assets folder. Read once, on first use."""
+    """The log of one assets folder, and the ``spare`` one for where that is missing. Read once, on first use."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, spare: Path | None = None) -> None:
         self._log = log
+        self._spare = spare
         self._entries: dict[str, VerifiedFile] | None = None
 
     def is_verified(self, path: Path | str, checksum: Checksum) -> bool:
         """Whether the file at ``path`` is the one that was found to have this checksum."""
         entry = self._load().get(str(path))
         return entry is not None and entry.checksum == str(checksum) and entry.is_unchanged
+
+    def is_known_wrong(self, path: Path | str, checksum: Checksum) -> bool:
+        """Whether the file at ``path`` was found to have another checksum of this kind, and is still the same."""
+        entry = self._load().get(str(path))
+        if entry is None or entry.checksum == str(checksum) or not entry.is_unchanged:
+            return False
+        return entry.checksum.partition(":")[0] == str(checksum).partition(":")[0]
 
     def record(self, path: Path, checksum: Checksum, signature: FileSignature) -> None:
         """Remember that this file has this checksum. Failing to is harmless and silent."""
@@ -85,9 +95,16 @@ class VerifiedCache:
         # O_APPEND puts lines in whole, also when several processes write; a torn one is recognised by its checksum.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         # Files may have been there before anything was ever fetched: then our own folder is not.
-        folder = open_state(self._log.parent)
+        log = self._log
         try:
-            descriptor = os.open(self._log.name, flags, PRIVATE, dir_fd=folder)
+            folder = open_state(log.parent)
+        except FileNotFoundError:
+            if self._spare is None:
+                raise
+            log = self._spare
+            folder = open_user_state(log.parent)
+        try:
+            descriptor = os.open(log.name, flags, PRIVATE, dir_fd=folder)
             try:
                 os.write(descriptor, lines)
             finally:
@@ -97,30 +114,33 @@ class VerifiedCache:
 
     def _load(self) -> dict[str, VerifiedFile]:
         if self._entries is None:
-            lines = self._read().splitlines()
+            lines = [] if self._spare is None else _read(self._spare).splitlines()
+            lines += _read(self._log).splitlines()
             self._entries = decode_entries(lines)
             if len(lines) > 2 * len(self._entries) + _SPARE_LINES:
+                is_spare = self._spare is not None and not self._log.parent.parent.is_dir()
                 with suppress(OSError):
-                    replace_log(self._log, self._entries.values())
+                    replace_log(self._spare if is_spare and self._spare else self._log, self._entries.values())
         return self._entries
 
-    def _read(self) -> bytes:
-        try:
-            descriptor = os.open(self._log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
+
+def _read(log: Path) -> bytes:
+    try:
+        descriptor = os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        # Another user's word on what is verified is not taken.
+        if os.fstat(descriptor).st_uid != os.geteuid():
             return b""
-        try:
-            # Another user's word on what is verified is not taken.
-            if os.fstat(descriptor).st_uid != os.geteuid():
-                return b""
-            data = bytearray()
-            while len(data) < MAX_LOG_BYTES and (block := os.read(descriptor, _READ_BYTES)):
-                data += block
-            return bytes(data)
-        except OSError:
-            return b""
-        finally:
-            os.close(descriptor)
+        data = bytearray()
+        while len(data) < MAX_LOG_BYTES and (block := os.read(descriptor, _READ_BYTES)):
+            data += block
+        return bytes(data)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
 
 
 _FIELDS = 2 + len(FileSignature._fields)

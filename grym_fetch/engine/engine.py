@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from grym_fetch.core.events import Event
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.project import Project
+from grym_fetch.disk.user_state import user_state
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
 
@@ -61,7 +62,9 @@ class Engine:
         # Its own thread: an archive takes minutes, and hashing must go on meanwhile.
         self._unpacking = threads("unpack", 1)
         self._assets_dir = project.assets_dir
-        self.local_files = LocalFiles(project.assets_dir, project.external_dir, self._hashers)
+        self.local_files = LocalFiles(
+            project.assets_dir, project.external_dir, self._hashers, user_state=user_state(environ)
+        )
         self._scheduler: Scheduler | None = None
 
     @cached_property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from grym_fetch.core.errors import StaleManifest
 from grym_fetch.core.freshness import version_number, why_stale
@@ -15,6 +15,7 @@ from grym_fetch.core.manifest import Manifest
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.rollback import RollbackGuard
+from grym_fetch.disk.user_state import user_state
 
 log = logging.getLogger(__name__)
 
@@ -22,13 +23,16 @@ log = logging.getLogger(__name__)
 class FreshnessCheck:
     """Judges the manifests that one project has, one after the other. ``now`` gives seconds since the epoch."""
 
-    def __init__(self, project: Project, *, allow_stale: bool, now: Callable[[], float]) -> None:
+    def __init__(
+        self, project: Project, *, allow_stale: bool, now: Callable[[], float], environ: Mapping[str, str]
+    ) -> None:
         self._source = safe_text(str(project.manifest_path))
-        self._last_used = RollbackGuard(project.assets_dir, project.manifest_path)
+        self._assets_dir = project.assets_dir
+        self._last_used = RollbackGuard(project.assets_dir, project.manifest_path, user_state(environ))
         self._allow_stale = allow_stale
         self._now = now
         self._has_warned = False
-        self._accepted: Manifest | None = None
+        self._remembered: Manifest | None = None
 
     def why_stale(self, manifest: Manifest) -> str | None:
         """Say why the manifest is refused, None if it is not."""
@@ -47,9 +51,15 @@ class FreshnessCheck:
     async def accept(self, manifest: Manifest) -> None:
         """Remember that this manifest is used. Raises `StaleManifest` if it may not be."""
         self.refuse_stale(manifest)
-        if self._accepted is manifest:
+        await self.remember(manifest)
+
+    async def remember(self, manifest: Manifest) -> None:
+        """Remember a manifest that was accepted: once more where there was no assets folder to remember it in."""
+        if self._remembered is manifest:
             return
-        self._accepted = manifest
+        is_there = self._assets_dir.is_dir()
         version = manifest.version if version_number(manifest.version) is not None else None
-        if version != self._last_used.read():
+        if not self._last_used.has(version):
             await asyncio.to_thread(self._last_used.write, version)
+        if is_there:
+            self._remembered = manifest

@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,6 +142,11 @@ class MockAssetManager(AssetManager):
 
     async def _accept(self) -> None:
         """Leave no trace."""
+
+    @asynccontextmanager
+    async def _using_manifest(self) -> AsyncIterator[None]:
+        """Leave no trace."""
+        yield
 
     # -- what is awaited: recorded, whether inherited or played -----------------------------------------------------
 

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -330,3 +331,36 @@ async def test_what_cannot_be_flushed_gets_no_entry(places: Places, monkeypatch:
     assert await places.find() == Found(file, None, verified=True)
     assert places.local_files().find_verified(ASSET) is None
     assert descriptors() == before
+
+
+async def test_a_file_elsewhere_is_read_once_without_an_assets_folder(places: Places, tmp_path: Path) -> None:
+    """Who has all files in the external folder has a verified cache, too: in the user's own state folder."""
+    file = places.put(places.external / ASSET.local_path, CONTENT)
+    shutil.rmtree(places.assets)
+    state = tmp_path / "home" / "state"
+
+    def fresh() -> LocalFiles:
+        return LocalFiles(places.assets, places.external, places.local_files()._threads, user_state=state)
+
+    await fresh().find(ASSET, on_hashing=places.hashed.append)
+    await fresh().find(ASSET, on_hashing=places.hashed.append)
+    assert places.hashed == [len(CONTENT)]
+    assert fresh().find_verified(ASSET) == file
+    assert not places.assets.exists()
+
+
+async def test_an_unread_file_that_comes_first_is_not_passed_over(places: Places) -> None:
+    """Looking and reading say the same: a verified copy elsewhere does not win over one that may be right here."""
+    places.put(places.external / ASSET.local_path, CONTENT)
+    await places.find()
+    here = places.put(places.assets / ASSET.local_path, CONTENT)
+    assert places.local_files().find_verified(ASSET) is None
+    assert await places.find() == Found(here, None, verified=True)
+    assert places.local_files().find_verified(ASSET) == here
+    here.write_bytes(WRONG)
+    assert places.local_files().find_verified(ASSET) is None
+    found = await places.find()
+    assert found is not None
+    assert places.local_files().find_verified(ASSET) == found.path == places.external / ASSET.local_path
+    here.write_bytes(WRONG + b"longer")
+    assert places.local_files().find_verified(ASSET) == found.path

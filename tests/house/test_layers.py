@@ -45,7 +45,7 @@ ORDER: dict[str, list[set[str]]] = {
     "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads", "bus"}, {"loop_thread"}],
     "disk": [
         {"folders", "owner", "repository"},
-        {"atomic", "locks", "project", "moved_files"},
+        {"atomic", "locks", "project", "moved_files", "user_state"},
         {"stage", "verified", "rollback"},
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
