@@ -32,7 +32,7 @@ from grym_fetch.core.world import Clock, Transport
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport
-from grym_fetch.project.editing import PinReport
+from grym_fetch.project.editing import Pinned, PinReport
 from grym_fetch.runtime.loop_thread import Blocking, EventStream
 from grym_fetch.settings import Settings
 
@@ -156,7 +156,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         all: bool = False,
         minimal: bool | None = None,
     ) -> tuple[Asset, ...]:
-        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset`."""
+        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`."""
         return self._call(asynchronous.AssetManager.choose, ids, tags=tags, all=all, minimal=minimal)
 
     def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
@@ -180,8 +180,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         ``minimal``: the essential ones, in their small stand-ins where they have one; default is the manager's own
         choice, and False means the full assets in any case. ``force``: fetch also what is there and valid.
 
-        Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset` or `StaleManifest`.
-        If they would not all fit on the disk nothing is fetched: each fails with one `DiskFull`, the group's cause.
+        Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
+        `StaleManifest`. If they would not all fit on the disk nothing is fetched: each fails with one `DiskFull`, the
+        group's cause.
         """
         return self._run(asynchronous.AssetManager.sync, ids, tags=tags, all=all, minimal=minimal, force=force)
 
@@ -213,21 +214,24 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._run(asynchronous.AssetManager.add_asset, asset, fetch=fetch, file=file)
 
     def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
-        """Drop an asset from the manifest, with ``delete_file`` also its file and that of its stand-in.
+        """Drop an asset from the manifest, with ``delete_file`` also its file, its stand-in's, and what was unpacked.
 
-        Only files in the assets folder are deleted; returns which. Raises `UnknownAsset`.
+        Only in the assets folder; returns the files and the unpacked folders that are gone. Raises `UnknownAsset`.
         """
         return self._run(asynchronous.AssetManager.remove_asset, asset_id, delete_file=delete_file)
 
-    def pin(self, ids: Collection[str] | None = None) -> PinReport:
+    def pin(
+        self, ids: Collection[str] | None = None, *, on_pinned: Callable[[Pinned], object] | None = None
+    ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
         A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
-        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that.
+        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. ``on_pinned`` is
+        called in the event loop with each as soon as it is written, also where others fail.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
-        return self._run(asynchronous.AssetManager.pin, ids)
+        return self._run(asynchronous.AssetManager.pin, ids, on_pinned=on_pinned)
 
     def prune(self, *, dry_run: bool = False) -> PruneReport:
         """Remove abandoned downloads, unused lock files and stale cache entries; ``dry_run``: only say which.

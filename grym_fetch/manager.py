@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     # What fetches and what edits is imported when it is needed: see the engine.
     from grym_fetch.core.world import Clock, ThreadPools, Transport
     from grym_fetch.disk.prune import PruneReport
-    from grym_fetch.project.editing import Editor, PinReport
+    from grym_fetch.project.editing import Editor, Pinned, PinReport
 
 _NO_LOOP = (
     "AssetManager needs asyncio, and no asyncio event loop is running here. Under trio, or without a loop, use "
@@ -324,7 +324,7 @@ class AssetManager:
         all: bool = False,  # noqa: A002 - the word of the command line and of the public API
         minimal: bool | None = None,
     ) -> tuple[Asset, ...]:
-        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset`."""
+        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`."""
         is_minimal = self.minimal if minimal is None else minimal
         return self.manifest.select(ids or (), tags or (), all=all, minimal=is_minimal)
 
@@ -351,8 +351,9 @@ class AssetManager:
         ``minimal``: the essential ones, in their small stand-ins where they have one; default is the manager's own
         choice, and False means the full assets in any case. ``force``: fetch also what is there and valid.
 
-        Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset` or `StaleManifest`.
-        If they would not all fit on the disk nothing is fetched: each fails with one `DiskFull`, the group's cause.
+        Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
+        `StaleManifest`. If they would not all fit on the disk nothing is fetched: each fails with one `DiskFull`, the
+        group's cause.
         """
         self._claim_loop()
         return await self.sync_assets(self.choose(ids, tags=tags, all=all, minimal=minimal), force=force)
@@ -405,26 +406,34 @@ class AssetManager:
         return self.manifest.get(asset.id)
 
     async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
-        """Drop an asset from the manifest, with ``delete_file`` also its file and that of its stand-in.
+        """Drop an asset from the manifest, with ``delete_file`` also its file, its stand-in's, and what was unpacked.
 
-        Only files in the assets folder are deleted; returns which. Raises `UnknownAsset`.
+        Only in the assets folder; returns the files and the unpacked folders that are gone. Raises `UnknownAsset`.
         """
         await self.initialize()
         async with self._editing() as editor:
             return await editor.remove_asset(self.manifest, asset_id, delete_file=delete_file, on_change=self._adopt)
 
-    async def pin(self, ids: Collection[str] | None = None) -> PinReport:
+    async def pin(
+        self, ids: Collection[str] | None = None, *, on_pinned: Callable[[Pinned], object] | None = None
+    ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
         A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
-        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that.
+        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. ``on_pinned`` is
+        called in the event loop with each as soon as it is written, also where others fail.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
         await self.initialize()
         async with self._editing() as editor:
             return await editor.pin(
-                self.manifest, ids, minimal=self.minimal, before_fetch=self._accept, on_change=self._adopt
+                self.manifest,
+                ids,
+                minimal=self.minimal,
+                before_fetch=self._accept,
+                on_change=self._adopt,
+                on_pinned=on_pinned or (lambda _: None),
             )
 
     async def prune(self, *, dry_run: bool = False) -> PruneReport:

@@ -130,6 +130,15 @@ def is_unpacked(assets_dir: Path, local_path: str, checksum: str | None, archive
         return False
 
 
+def has_unpacked(assets_dir: Path, local_path: str) -> bool:
+    """Whether anything that was unpacked from an archive is there. Blocking: for a thread."""
+    try:
+        store = TreeStore(assets_dir, unpacked_path(local_path))
+        return store.read_record() is not None and stat.S_ISDIR(mode_of(store.place))
+    except (OSError, ValueError):
+        return False
+
+
 def _content(checksum: str | None, archive: Path) -> str:
     if checksum is not None:
         return checksum

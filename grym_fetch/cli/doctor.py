@@ -28,6 +28,7 @@ def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
     """
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.logs import set_up_logging
+    from grym_fetch.cli.runner import ending_in_order
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.core.text import safe_text
     from grym_fetch.core.variables import BadVariable
@@ -46,7 +47,8 @@ def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
             return exit_codes.WRONG_USAGE
         assets = [manager.manifest.get(asset_id) for asset_id in ids] or list(manager.manifest.assets)
         levels = {"fail"} if _is_stale(manager, common) else set()
-        levels |= asyncio.run(_examine(manager, assets, common, chosen=bool(ids)))
+        with ending_in_order():
+            levels |= asyncio.run(_examine(manager, assets, common, chosen=bool(ids)))
     except BadVariable as error:
         raise click.UsageError(str(error)) from error
     except GrymFetchError as error:
@@ -108,7 +110,8 @@ async def _examine(manager: AssetManager, assets: list[Asset], common: Common, *
     findings.append(diagnosis.space_finding(plan.space_needed, plan.space_free, plan.unknown_sizes))
     for finding in findings:
         print_finding(finding, common)
-    of_origins = await diagnosis.origin_findings(assets, environ=os.environ, clock=SystemClock(), version=__version__)
+    kinds = [kind for asset in assets for kind in dict.fromkeys((asset, asset.stand_in()))]
+    of_origins = await diagnosis.origin_findings(kinds, environ=os.environ, clock=SystemClock(), version=__version__)
     for finding in of_origins:
         print_finding(finding, common)
     return {finding.level for finding in (*findings, *of_origins)}

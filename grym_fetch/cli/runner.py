@@ -12,8 +12,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -60,10 +60,31 @@ def run_plain(common: Common, work: Callable[[], int]) -> int:
     """Do work that needs neither manager nor event loop and return the exit code, with errors told as `run` does."""
 
     def logged(setup: LogSetup) -> int:
-        setup.add_file(Path.cwd)
-        return work()
+        setup.add_file(_repository_root)
+        with ending_in_order():
+            return work()
 
     return _told(common, logged)
+
+
+def _repository_root() -> Path:
+    from grym_fetch.repo.tree import find_root
+
+    return find_root(Path.cwd(), Path.cwd())
+
+
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Let SIGTERM end the block as an error would: what was begun is cleared up, and the exit code is ours."""
+
+    def end(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _told(common: Common, work: Callable[[LogSetup], int]) -> int:

@@ -53,9 +53,6 @@ def sync_command(
     from grym_fetch.manager import AssetManager
 
     async def body(manager: AssetManager) -> int:
-        unknown = manager.manifest.unknown_tags(tags)
-        if unknown:
-            raise_unknown_tags(manager, unknown)
         assets = manager.choose(ids + asset_ids, tags=tags, all=everything, minimal=minimal)
         if not assets and not common.quiet:
             click.echo("nothing is chosen: no asset is marked as required; name some, or use --all", err=True)
@@ -66,15 +63,6 @@ def sync_command(
         return 0
 
     return run(common, body, settings=settings_from(transfer), minimal=minimal)
-
-
-def raise_unknown_tags(manager: Any, unknown: tuple[str, ...]) -> None:
-    """Raise a usage error that lists the tags that exist."""
-    from grym_fetch.core.text import safe_text
-
-    known = sorted({tag for asset in manager.manifest.assets for tag in asset.tags})
-    shown = ", ".join(safe_text(tag, limit=60) for tag in known[:30]) or "none"
-    raise click.UsageError(f"no asset has the tag {', '.join(map(repr, unknown))}. Tags in the manifest: {shown}.")
 
 
 async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) -> None:

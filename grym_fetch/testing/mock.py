@@ -30,8 +30,9 @@ from grym_fetch.disk.local_files import Found
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.protocol import AssetEngine
+from grym_fetch.engine.reports import AssetStatus
 from grym_fetch.manager import AssetManager
-from grym_fetch.project.editing import PinReport
+from grym_fetch.project.editing import Pinned, PinReport
 from grym_fetch.transfer.fetcher import attempts_of
 from grym_fetch.transfer.result import FetchResult, TransferResult
 
@@ -152,13 +153,17 @@ class MockAssetManager(AssetManager):
 
     get_asset_path = _recorded(AssetManager.get_asset_path)
     download_asset = _recorded(AssetManager.download_asset)
-    check_asset = _recorded(AssetManager.check_asset)
     check_all_assets = _recorded(AssetManager.check_all_assets)
     download_required_assets = _recorded(AssetManager.download_required_assets)
     plan = _recorded(AssetManager.plan)
     sync = _recorded(AssetManager.sync)
     sync_assets = _recorded(AssetManager.sync_assets)
     aclose = _recorded(AssetManager.aclose)
+
+    @_recorded
+    async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
+        """Say whether the asset is there. Raises `UnknownAsset`."""
+        return replace(await super().check_asset(asset_id, full=full), path=self.path_of(asset_id))
 
     @_recorded
     async def initialize(self) -> None:
@@ -199,7 +204,9 @@ class MockAssetManager(AssetManager):
         raise AssetMissing(str(path), "is not one of the mock's assets")
 
     @_recorded
-    async def pin(self, ids: Collection[str] | None = None) -> PinReport:
+    async def pin(
+        self, ids: Collection[str] | None = None, *, on_pinned: Callable[[Pinned], object] | None = None
+    ) -> PinReport:
         """Raise `NotImplementedError`: there is nothing to measure."""
         raise NotImplementedError("a mock cannot pin: it has no disk")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from grym_fetch.net.client import HttpTransport
 from grym_fetch.project.diagnosis import _Prober, environment_findings, origin_findings, space_finding
 from grym_fetch.testing import (
     AssetServer,
+    HangBeforeHeaders,
     HtmlPage,
     NoRanges,
     NoValidator,
@@ -28,7 +30,7 @@ from grym_fetch.testing import (
     serve_in_thread,
 )
 from grym_fetch.transfer.request import Requester
-from tests.end_to_end.command import Done, run
+from tests.end_to_end.command import Done, Running, run
 from tests.support.project import ImpatientClock, Project
 
 CONTENT = seeded_bytes(300_000, seed=1)
@@ -291,3 +293,24 @@ def test_a_token_is_not_sent_over_plain_http() -> None:
     finding = prober._refused(asset, asset.url, 401, URL(asset.url), {})
     assert "over https only" in finding.what
     assert "https address" in finding.advice
+
+
+def test_stand_ins_are_asked_too(project: Project, server: AssetServer) -> None:
+    """A stand-in whose address is dead is found out, and told apart from the asset."""
+    file = server.add("/a.bin", CONTENT)
+    project.add("a", [file.url], CONTENT, minimal={"url": server.url("/missing.bin"), "size": 3})
+    done, findings = doctor(project)
+    assert done.code == 1
+    full, tiny = of(findings, "origin")
+    assert (full["level"], "stand_in" in full) == ("ok", False)
+    assert (tiny["level"], tiny["stand_in"], tiny["asset"]) == ("fail", True, "a")
+    assert str(tiny["what"]).startswith("stand-in: ")
+
+
+def test_ended_in_order(project: Project, server: AssetServer) -> None:
+    """SIGTERM makes the exit code that the documentation names, not the bare signal."""
+    project.add("a", [server.add("/a.bin", CONTENT, faults=[HangBeforeHeaders()]).url], CONTENT)
+    with Running(project.root, "doctor", "--json") as running:
+        assert any(finding["check"] == "space" for finding in running.events())
+        running.send(signal.SIGTERM)
+        assert running.finish().code == 143
