@@ -482,6 +482,12 @@ class AssetManager:
         self._claim_loop()
         return self._bus.call(callback)
 
+    def _size_of(self, asset_id: str, path: str) -> int | None:
+        try:
+            return os.stat(path).st_size
+        except OSError:  # a mock's, or gone already
+            return self._asset(asset_id).size
+
     def on_progress(
         self, callback: Callable[[AssetProgress], object] | Callable[[AssetProgress], Awaitable[object]]
     ) -> Callable[[], None]:
@@ -491,7 +497,7 @@ class AssetManager:
         intermediate progress and nothing else; one that raises is logged and called no more.
         """
         self._claim_loop()
-        tracker = ProgressTracker()
+        tracker = ProgressTracker(self._size_of)
         if is_coroutine_callable(callback):
 
             async def report_async(event: Event) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
     from grym_fetch.manager import AssetManager
     from grym_fetch.project.diagnosis import Finding
+
+log = logging.getLogger(__name__)
 
 
 @click.command("doctor")
@@ -43,6 +47,8 @@ def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
             minimal=False,
             allow_stale=True,
         )
+        with suppress(GrymFetchError):
+            setup.add_file(lambda: manager.project.root)
         if not _show_manifest(manager, common):
             return exit_codes.WRONG_USAGE
         assets = [manager.manifest.get(asset_id) for asset_id in ids] or list(manager.manifest.assets)
@@ -52,6 +58,7 @@ def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
     except BadVariable as error:
         raise click.UsageError(str(error)) from error
     except GrymFetchError as error:
+        setup.note(str(error))
         click.echo("error: " + "\n".join(safe_text(line, limit=1000) for line in str(error).split("\n")), err=True)
         return exit_codes.exit_code(error)
     finally:
@@ -121,6 +128,8 @@ def print_finding(finding: Finding, common: Common) -> None:
     """Write one finding to stdout."""
     from grym_fetch.core.text import safe_text
 
+    about = f"{finding.asset}: " if finding.asset is not None else ""
+    log.info("%s %s: %s%s", finding.level, finding.check, about, finding.what)
     if common.json:
         click.echo(json.dumps(finding.as_json()))
     elif finding.level != "ok" or not common.quiet:

@@ -155,11 +155,16 @@ def info_command(common: Common, asset_id: str) -> int:
 
 @click.command("schema")
 @common_options
-def schema_command(common: Common) -> None:
+def schema_command(common: Common) -> int:
     """Print the JSON Schema of the manifest, for editors and for checks of your own."""
+    from grym_fetch.cli.runner import run_plain
     from grym_fetch.core.manifest_schema import manifest_json_schema
 
-    click.echo(json.dumps(manifest_json_schema(), indent=2))
+    def work() -> int:
+        click.echo(json.dumps(manifest_json_schema(), indent=2))
+        return 0
+
+    return run_plain(common, work)
 
 
 def _record(asset: Asset) -> dict[str, object]:

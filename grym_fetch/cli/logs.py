@@ -83,6 +83,7 @@ class LogSetup:
         self._stderr.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))
         self._stderr.setLevel(self._level)
         self._handlers: list[logging.Handler] = [self._stderr]
+        self._files: list[logging.Handler] = []
         self._root.addHandler(self._stderr)
         self._root.setLevel(self._level)
         self._root.propagate = False
@@ -106,14 +107,28 @@ class LogSetup:
             self._root.addHandler(self._stderr)
 
     def add_file(self, root: Callable[[], Path]) -> None:
-        """Write to the log file, too, if one is wanted. If it cannot be opened, warn and go without it."""
-        if not self.wants_events:
+        """Write to the log files that are wanted: the named one, and in production the project's. Idempotent.
+
+        If one cannot be opened, warn and go without it. What ``root`` raises leaves the named one open.
+        """
+        if self._files:
             return
+        if self._common.log_file is not None:
+            self._open(self._common.log_file, is_named=True)
+        if _is_production():
+            self._open(root() / DEFAULT_FILE, is_named=False)
+
+    def note(self, text: str) -> None:
+        """Write an error to the log files only: on stderr it is told in other words."""
+        record = self._root.makeRecord(self._root.name, logging.ERROR, "", 0, "%s", (text,), None)
+        for handler in self._files:
+            handler.handle(record)
+
+    def _open(self, path: Path, *, is_named: bool) -> None:
         from logging.handlers import RotatingFileHandler  # brings pickle and more along, for a file few ask for
 
-        path = self._common.log_file or root() / DEFAULT_FILE
         try:
-            if self._common.log_file is None and (path.parent.is_symlink() or path.is_symlink()):
+            if not is_named and (path.parent.is_symlink() or path.is_symlink()):
                 # Nobody has named it: whoever wrote the repository has, and what is logged is partly theirs, too.
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,6 +141,7 @@ class LogSetup:
         handler.setLevel(min(self._level, logging.INFO))
         self._root.setLevel(min(self._level, logging.INFO))
         self._handlers.append(handler)
+        self._files.append(handler)
         self._root.addHandler(handler)
 
     async def log_events(self, subscription: Subscription) -> None:

@@ -61,8 +61,12 @@ def run_plain(common: Common, work: Callable[[], int]) -> int:
 
     def logged(setup: LogSetup) -> int:
         setup.add_file(_repository_root)
+        context = click.get_current_context(silent=True)
+        log.info("%s began", context.info_name if context is not None else "it")
         with ending_in_order():
-            return work()
+            code = work()
+        log.info("it ended with exit code %d", code)
+        return code
 
     return _told(common, logged)
 
@@ -93,6 +97,7 @@ def _told(common: Common, work: Callable[[LogSetup], int]) -> int:
     try:
         return work(setup)
     except GrymFetchError as error:
+        setup.note(str(error))
         print_error(error)
         return exit_codes.exit_code(error)
     except BadVariable as error:
@@ -178,6 +183,7 @@ async def _work(common: Common, body: Body, settings: Settings | None, minimal: 
         code = exit_codes.exit_code(error)
         await _finish(listeners)
         setup.restore()
+        setup.note(str(error))
         print_error(error)
         return code
     finally:
