@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test sweep check format lint types blocking reliability bench constraints oldest audit fuzz clean
+.PHONY: demo test sweep guards check format lint types blocking reliability bench constraints oldest audit fuzz clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grym-fetch needs Python 3.11 or later")'
@@ -21,6 +21,10 @@ test: $(READY)  ## all tests but the sweeps
 
 sweep: $(READY)  ## every crash point and every seed: minutes
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m sweep
+	$(BIN)/python -m tests.house.guards
+
+guards: $(READY)  ## take out each guard of tests/house/guards.toml once, in a copy, and see its tests fail; ROWS="S1 C8"
+	$(BIN)/python -m tests.house.guards $(ROWS)
 
 check: $(READY) lint types test  ## what decides whether a change is good
 

@@ -476,6 +476,7 @@ def test_very_many_files_are_flushed_at_once(local_files: LocalFiles, monkeypatc
     assert synced == ["all"]
 
 
+@pytest.mark.shows("S5")
 def test_a_stranger_in_the_way(local_files: LocalFiles, tmp_path: Path) -> None:
     """A folder that did not come from an archive, a file or a symlink is never replaced; an empty folder is."""
     local_files.put(TAR)

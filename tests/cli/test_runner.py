@@ -17,6 +17,7 @@ COMMON = Common(
 )
 
 
+@pytest.mark.shows("P8")
 def test_sigterm_clears_up(tmp_path: Path) -> None:
     """It ends the work as an error would: no draft is left in the target, and the exit code is 143."""
     before = signal.getsignal(signal.SIGTERM)

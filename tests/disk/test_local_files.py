@@ -86,7 +86,7 @@ async def test_full_reads_a_verified_file_again(places: Places) -> None:
     assert places.hashed == [len(CONTENT)]
 
 
-@pytest.mark.shows("C11")
+@pytest.mark.shows("C11", "S1")
 async def test_full_finds_what_the_verified_cache_hides(places: Places) -> None:
     """A wrong file with a forged entry passes unread, and is found out when it is read; from then on for everybody."""
     file = places.put(places.assets / ASSET.local_path, WRONG)

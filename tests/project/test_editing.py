@@ -458,6 +458,7 @@ async def test_prune_leaves_what_is_under_way(project: Project, server: AssetSer
     assert os.listdir(project.assets / ".grym-fetch" / "locks") == []
 
 
+@pytest.mark.shows("M13", "S8")
 async def test_a_password_never_gets_into_the_manifest(project: Project) -> None:
     """The manifest is for everyone to read: an address with a user or password in it is refused, wherever it stands."""
     before = project.manifest.read_bytes()
