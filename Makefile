@@ -3,8 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest -q
+# On every core; who has nothing left to do takes over from the others.
+SPREAD := -n auto --dist worksteal
 
-.PHONY: demo test sweep guards check format lint types blocking reliability bench constraints oldest audit fuzz clean
+# Tests start hundreds of processes: without bytecode each of them would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test sweep guards coverage check format lint types blocking reliability bench constraints oldest audit fuzz clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grym-fetch needs Python 3.11 or later")'
@@ -16,15 +22,23 @@ demo: $(READY)  ## the main job, with no network
 	$(BIN)/grym-fetch demo
 
 test: $(READY)  ## all tests but the sweeps
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not alone and not sweep"
-	$(BIN)/python -m pytest -q -m "alone and not sweep"
+	$(PYTEST) $(SPREAD) -m "not alone and not sweep"
+	$(PYTEST) -m "alone and not sweep"
 
-sweep: $(READY)  ## every crash point and every seed: minutes
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m sweep
+sweep: $(READY)  ## every crash point, every seed, files of a GiB, and each property ten times over: minutes
+	HYPOTHESIS_PROFILE=sweep $(PYTEST) --timeout 900 $(SPREAD) -m "(sweep or hypothesis) and not alone"
+	$(PYTEST) --timeout 900 -m "sweep and alone"
 	$(BIN)/python -m tests.house.guards
 
 guards: $(READY)  ## take out each guard of tests/house/guards.toml once, in a copy, and see its tests fail; ROWS="S1 C8"
 	$(BIN)/python -m tests.house.guards $(ROWS)
+
+coverage: $(READY)  ## which lines and branches the tests reach, and the modules that they reach least
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest -q $(SPREAD) -m "not alone and not sweep"
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --sort=cover | sed -n 1,25p
+	$(BIN)/python -m coverage report --format=total
 
 check: $(READY) lint types test  ## what decides whether a change is good
 
@@ -67,7 +81,7 @@ oldest: $(READY)  ## the tests with the oldest versions that pyproject.toml allo
 	$(BIN)/python -m tests.house.dependencies > .venv/oldest/constraints.txt
 	.venv/oldest/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint .venv/oldest/constraints.txt --editable '.[dev,speed]'
-	.venv/oldest/bin/python -m pytest -q -n auto -m "not alone and not sweep"
+	.venv/oldest/bin/python -m pytest -q $(SPREAD) -m "not alone and not sweep"
 
 audit: $(READY)  ## known vulnerabilities of the versions in constraints.txt; asks the package index
 	$(PYTHON) -m venv .venv/audit
@@ -75,4 +89,4 @@ audit: $(READY)  ## known vulnerabilities of the versions in constraints.txt; as
 	.venv/audit/bin/pip-audit --no-deps --disable-pip --progress-spinner off --requirement constraints.txt
 
 clean:
-	rm -rf $(VENV) .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .fuzz .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,10 +1,12 @@
 """What every test can rely on: no proxy of the machine's environment, and markers that say what a test needs.
 
-And what is relied on of it: that no exception goes where nobody sees it.
+And what is relied on of it: that no exception goes where nobody sees it. What tests write lies in memory where there is
+room for it, because a flush to a real disk takes longer than most tests; ``TMPDIR=/var/tmp`` has them on a disk.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
@@ -19,6 +21,22 @@ import pytest
 from grym_fetch.testing import AssetServer
 from tests.support import tinyproxy
 from tests.support.nginx import BINARY, Nginx
+from tests.support.project import Project
+from tests.support.properties import load_profile
+
+_MEMORY = Path("/dev/shm")
+_ENOUGH = 4 << 30
+
+
+def _write_to_memory() -> None:
+    """Let this process and its children keep temporary files in memory, if nobody has said where they belong."""
+    if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ENOUGH:
+        os.environ["TMPDIR"] = str(_MEMORY)
+        tempfile.tempdir = None
+
+
+load_profile()
+_write_to_memory()
 
 _FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir", "hf_token")
 
@@ -59,6 +77,23 @@ def unhandled() -> Iterator[list[logging.LogRecord]]:
     assert not handler.records, "\n\n".join(map(logging.Formatter().format, handler.records))
 
 
+@pytest.fixture(autouse=True)
+def _logger_as_it_was() -> Iterator[None]:
+    """Put our logger back: a command that runs in this process sets it up as if the process were its own."""
+    logger = logging.getLogger("grym_fetch")
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+    logger.propagate = propagate
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests live to the end: the garbage collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine cannot run; in CI a missing program is an error, so that no suite is skipped unseen."""
     programs = [name for name in ("nginx", "strace", "tinyproxy") if item.get_closest_marker(name)]
@@ -95,6 +130,12 @@ async def server() -> AsyncIterator[AssetServer]:
     """A server on loopback that tells the truth until it is told otherwise."""
     async with AssetServer() as running:
         yield running
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty project, in a folder that nothing else uses."""
+    return Project(tmp_path / "project")
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from grym_fetch import (
 from grym_fetch.blocking import AssetManager
 from grym_fetch.core.events import Event
 from grym_fetch.runtime import loop_thread
-from grym_fetch.testing import AssetServer, HangBeforeBody, Status, Throttle, seeded_bytes, serve_in_thread
+from grym_fetch.testing import AssetServer, Gate, HangBeforeBody, Hold, Status, Throttle, seeded_bytes, serve_in_thread
 from tests.support.project import KIB, SMALL, Project
 
 CONTENT = seeded_bytes(600 * KIB, seed=21)
@@ -388,7 +388,7 @@ def test_an_interruption_ends_the_call_and_keeps_what_arrived(
     project: Project, server: AssetServer, interrupt: Callable[[], None]
 ) -> None:
     """A call that is interrupted is over on both sides: nothing is asked for any more, and the rest comes next time."""
-    server.add("/a.bin", CONTENT, faults=[Throttle(rate=400 * KIB)])
+    server.add("/a.bin", CONTENT, faults=[Throttle(rate=400 * KIB), Hold(Gate(), at=len(CONTENT) - 1)])
     with blocking(project, parallel=1) as assets:
 
         def on_progress(progress: AssetProgress) -> None:
@@ -412,26 +412,30 @@ def test_an_interruption_leaves_other_threads_alone(
     project: Project, server: AssetServer, interrupt: Callable[[], None]
 ) -> None:
     """Two threads wait for one asset; the one that is interrupted takes nothing from the other."""
-    file = server.add("/a.bin", CONTENT, faults=[HangBeforeBody(times=1), Throttle(rate=2000 * KIB)])
+    gate = Gate()
+    file = server.add("/a.bin", CONTENT, faults=[HangBeforeBody(times=1), Hold(gate, at=len(CONTENT) - 1)])
     with blocking(project, parallel=1, stall_timeout=0.5) as assets, ThreadPoolExecutor(1) as pool:
 
         def on_event(event: Any) -> None:
             if event.type == "asset_planned":
                 futures.append(pool.submit(assets.get_asset_path, "a"))
-            if event.type == "retry_scheduled":
+            if event.type == "retry_scheduled" and not interrupted:
+                interrupted.append(event)
                 interrupt()
 
         futures: list[Any] = []
+        interrupted: list[Any] = []
         assets.on_event(on_event)
         with pytest.raises(Interruption):
             assets.get_asset_path("a")
+        gate.open()
         assert futures[0].result(30).read_bytes() == CONTENT
     assert file.faults
 
 
 def test_closing_ends_the_calls_of_other_threads(project: Project, server: AssetServer) -> None:
     """A call that is under way when another thread closes the manager is told so."""
-    server.add("/a.bin", CONTENT, faults=[Throttle(rate=200 * KIB)])
+    server.add("/a.bin", CONTENT, faults=[Hold(Gate(), at=len(CONTENT) // 2)])
     assets = blocking(project, parallel=1)
     with ThreadPoolExecutor(1) as pool, assets.events() as events:
         waiting = pool.submit(assets.get_asset_path, "a")

@@ -16,7 +16,7 @@ from grym_fetch import AssetManager, AssetProgress, SyncFailed, UnknownAsset
 from grym_fetch.core.events import Event
 from grym_fetch.errors import AssetMissing, UnpinnedAsset
 from grym_fetch.runtime.bus import Subscription
-from grym_fetch.testing import AssetServer, ExpiringRedirect, Redirect, Status, Throttle, seeded_bytes
+from grym_fetch.testing import AssetServer, ExpiringRedirect, Gate, Hold, Redirect, Status, seeded_bytes
 from tests.support.project import KIB, Project
 
 CONTENT = seeded_bytes(600 * KIB, seed=11)
@@ -58,7 +58,7 @@ async def test_callers_share_one_download(project: Project, server: AssetServer)
 
 async def test_one_caller_leaves_another_stays(project: Project, server: AssetServer) -> None:
     """Cancelling one caller harms no other; cancelling the last one ends the download and keeps what has arrived."""
-    server.add("/a.bin", CONTENT, faults=[Throttle(rate=400 * KIB)])
+    server.add("/a.bin", CONTENT, faults=[Hold(Gate(), at=len(CONTENT) // 2)])
     async with project.manager(parallel=1) as manager:
         async with manager.events() as events:
             first = asyncio.create_task(manager.get_asset_path("a"))

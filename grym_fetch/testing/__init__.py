@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from grym_fetch.core.world import Clock
-    from grym_fetch.testing.answers import Answer, Cut, Ending, Framing, Grant, RecordedRequest, Resource, Span
+    from grym_fetch.testing.answers import Answer, Cut, Ending, Framing, Gate, Grant, RecordedRequest, Resource, Span
     from grym_fetch.testing.content import BytesContent, Content, SeededContent, seeded_bytes
     from grym_fetch.testing.faults import (
         AnswerFault,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         FramingFault,
         HangBeforeBody,
         HangBeforeHeaders,
+        Hold,
         HtmlPage,
         PartFault,
         RawAnswer,
@@ -99,10 +100,12 @@ __all__ = [
     "FlippingETag",
     "Framing",
     "FramingFault",
+    "Gate",
     "Grant",
     "Gzip",
     "HangBeforeBody",
     "HangBeforeHeaders",
+    "Hold",
     "HtmlPage",
     "IgnoreIfRange",
     "LastModified",

@@ -6,7 +6,9 @@ fast and how they stop, so that a fault is a change of one value and ``server`` 
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -71,6 +73,35 @@ class Cut:
     how: Ending
 
 
+class Gate:
+    """What a body waits for that a ``Hold`` keeps back. Closed at first; opened by any thread, for good."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_open = False
+        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+
+    def open(self) -> None:
+        """Let all that wait go on, and nothing wait any more."""
+        with self._lock:
+            self._is_open = True
+            for loop, opened in self._waiting:
+                loop.call_soon_threadsafe(opened.set)
+
+    async def passed(self) -> None:
+        """Wait until it is open."""
+        waiting = asyncio.get_running_loop(), asyncio.Event()
+        with self._lock:
+            if self._is_open:
+                return
+            self._waiting.add(waiting)
+        try:
+            await waiting[1].wait()
+        finally:
+            with self._lock:
+                self._waiting.discard(waiting)
+
+
 @dataclass(frozen=True)
 class Span:
     """The bytes ``start`` (inclusive) to ``stop`` (exclusive) of a content."""
@@ -100,7 +131,8 @@ class Answer:
     """A response to be written: what, how fast, and where it breaks.
 
     ``delay`` and ``interval`` are in seconds, ``chunk`` in bytes, ``rate`` in bytes a second. ``raw`` stands
-    instead of the whole response. ``close`` ends the connection after a whole answer, unannounced.
+    instead of the whole response. ``close`` ends the connection after a whole answer, unannounced. ``hold`` is the
+    position in the content from which on nothing is sent before the gate is open.
     """
 
     status: int
@@ -116,6 +148,7 @@ class Answer:
     interval: float = 0.0
     raw: bytes | None = None
     grant: Grant | None = None
+    hold: tuple[int, Gate] | None = None
 
     def header(self, name: str) -> str | None:
         """Return the first value of a header, its name compared without case."""

@@ -24,6 +24,7 @@ from grym_fetch.testing.answers import (
     Cut,
     Ending,
     Framing,
+    Gate,
     Grant,
     RecordedRequest,
     Resource,
@@ -188,6 +189,20 @@ class Throttle(FramingFault):
 
     def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
         return replace(answer, rate=self.rate if answer.rate is None else min(self.rate, answer.rate))
+
+
+@dataclass(frozen=True)
+class Hold(FramingFault):
+    """Sends the bytes before position ``at`` of the file, and the others once the test opens ``gate``.
+
+    So a download is under way for as long as a test needs, however quick or busy the machine is.
+    """
+
+    gate: Gate
+    at: int
+
+    def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
+        return replace(answer, hold=(self.at, self.gate))
 
 
 @dataclass(frozen=True)

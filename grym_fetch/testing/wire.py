@@ -66,7 +66,14 @@ class AnswerWriter:
         clock = asyncio.get_running_loop().time
         begun, position = clock(), body.start
         while position < stop:
-            data = body.content.read(position, min(position + piece, stop))
+            end = min(position + piece, stop)
+            if answer.hold is not None:
+                held_from, gate = answer.hold
+                if position < held_from:
+                    end = min(end, held_from)
+                else:
+                    await gate.passed()
+            data = body.content.read(position, end)
             if rate is not None:
                 await asyncio.sleep(begun + (position - body.start + len(data)) / rate - clock())
             elif position > body.start:

@@ -46,11 +46,6 @@ def read(tree: Path) -> dict[str, bytes]:
     return {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path / "project")
-
-
 def offer(
     project: Project, server: AssetServer, content: bytes, ending: str = "tar.gz", minimal: object = None
 ) -> Path:

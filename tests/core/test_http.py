@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.core.digest import Checksum
@@ -38,6 +38,7 @@ from grym_fetch.core.http import (
     parse_retry_after,
 )
 from grym_fetch.core.ranges import ByteRange
+from tests.support.properties import examples
 
 V1, V2 = Validator('"v1"'), Validator('"v2"')
 MONDAY, TUESDAY = "Mon, 01 Jan 2024 00:00:00 GMT", "Tue, 02 Jan 2024 00:00:00 GMT"
@@ -352,7 +353,7 @@ asks = st.builds(
 
 
 @given(asks, heads)
-@settings(max_examples=300)
+@examples(300)
 @pytest.mark.shows("N18", "N20", "B65")
 def test_any_response_has_a_verdict(asked: Asked, response: ResponseHead) -> None:
     """Whatever a server sends, the verdict is a value; and only 200 and 206 can ever mean content."""
@@ -385,7 +386,7 @@ def read_content_range(text: str) -> tuple[int, int, int | None] | None:
         optional={name: st.lists(VALUES[name], min_size=1, max_size=2) for name in VALUES if name != "content-range"},
     ),
 )
-@settings(max_examples=400)
+@examples(400)
 @pytest.mark.shows("R4", "R8", "R9", "R15", "B17", "S3")
 def test_a_part_is_believed_only_if_everything_fits(asked: Asked, fields: Mapping[str, list[str]]) -> None:
     """A part starts where asked, stays within, is of the known total and version, and is not encoded."""
@@ -592,7 +593,7 @@ DATE_WORDS = [
 
 
 @given(texts | st.lists(st.sampled_from(DATE_WORDS), max_size=7).map(" ".join), st.none() | dates | texts)
-@settings(max_examples=300)
+@examples(300)
 @pytest.mark.shows("A2", "B57")
 def test_any_retry_after_is_a_wait_or_none(text: str, date: str | None) -> None:
     """No text makes it raise, or wait less than nothing or forever."""

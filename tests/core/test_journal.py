@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.core.http import NO_VALIDATOR, Validator
@@ -25,6 +25,7 @@ from grym_fetch.core.journal import (
     read_journal,
 )
 from grym_fetch.core.ranges import ByteRange
+from tests.support.properties import examples
 
 URL = "https://login:hunter2@models.example/base.bin?sig=hunter2#hunter2"
 STRONG = Validator('"v1"', "Mon, 01 Jan 2024 00:00:00 GMT")
@@ -399,7 +400,7 @@ def test_a_line_is_one_line_of_ascii() -> None:
 
 
 @given(steps, st.integers(0, 80), st.integers(0, 80))
-@settings(max_examples=200)
+@examples(200)
 def test_a_piece_table_is_a_list_of_pieces(given_steps: list[Step], start: int, stop: int) -> None:
     """Pieces are kept by position; adding one drops what it overlaps, and dropping returns what is dropped."""
     table, model = PieceTable(), list[Piece]()

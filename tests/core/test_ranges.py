@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.core.ranges import (
@@ -14,6 +14,7 @@ from grym_fetch.core.ranges import (
     parse_length,
     range_header,
 )
+from tests.support.properties import examples
 
 LIMIT = 60
 positions = st.integers(0, LIMIT)
@@ -156,7 +157,7 @@ def test_a_content_range_round_trips(start: int, length: int, beyond: int | None
 
 
 @given(st.text(max_size=40) | st.from_regex(r"bytes [-0-9*/ ]{0,20}", fullmatch=True))
-@settings(max_examples=200)
+@examples(200)
 @pytest.mark.shows("R5", "B65")
 def test_a_content_range_is_total(text: str) -> None:
     """Any text gives a valid range or none, never an exception."""

@@ -21,6 +21,7 @@ from grym_fetch.core.segments import (
     segment_length,
     share_of_slower,
 )
+from tests.support.properties import examples
 
 REAL = SegmentSizes()
 SMALL = SegmentSizes(piece=8, first=64, smallest=4, largest=256, window=256)
@@ -188,7 +189,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             assert self.segments.unpromised == (None if self.size is None else len(self.missing))
 
 
-AnyInterleaving.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+AnyInterleaving.TestCase.settings = settings(examples(150), stateful_step_count=30)
 TestAnyInterleaving = AnyInterleaving.TestCase
 
 

@@ -18,7 +18,7 @@ from random import Random
 from unittest import mock
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grym_fetch import SyncFailed
@@ -40,6 +40,7 @@ from tests.support.power_cut import (
     write_tree,
 )
 from tests.support.project import Project
+from tests.support.properties import examples
 from tests.support.small_world import SmallWorld
 
 SIZE = 40_001
@@ -228,8 +229,8 @@ def check(name: str, recording: Recording, after: int, fate: Fate) -> None:
 def test_power_cut_at_any_call(recordings: dict[str, Recording], name: str, fate: str) -> None:
     """Whichever call was the last one, and whatever kind of thing is lost as a whole, the next run makes it right."""
     calls = len(recordings[name].calls)
-    # Every fifth call; the five kinds of loss begin one after the other.
-    for after in {*range(list(WORST).index(fate), calls, 5), calls}:
+    # The kinds of loss take turns, so that each call is the last one once.
+    for after in {*range(list(WORST).index(fate), calls, len(WORST)), calls}:
         check(name, recordings[name], after, WORST[fate])
 
 
@@ -286,7 +287,7 @@ def pull_the_plug_twice(data: st.DataObject, recordings: dict[str, Recording]) -
 
 @pytest.mark.shows("P2", "P3", "D8")
 @given(st.data())
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(examples(60), derandomize=True)
 def test_power_cut_with_any_luck(recordings: dict[str, Recording], data: st.DataObject) -> None:
     """Two power cuts in a row, each of which keeps, loses and tears what it likes, cost bandwidth and nothing else."""
     pull_the_plug_twice(data, recordings)
@@ -295,7 +296,7 @@ def test_power_cut_with_any_luck(recordings: dict[str, Recording], data: st.Data
 @pytest.mark.sweep
 @pytest.mark.timeout(600)  # about two minutes where nothing else runs
 @given(st.data())
-@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=3000)
 def test_power_cut_with_all_kinds_of_luck(recordings: dict[str, Recording], data: st.DataObject) -> None:
     """The same many times over."""
     pull_the_plug_twice(data, recordings)

@@ -13,7 +13,7 @@ import pytest
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import NotWritable
-from grym_fetch.disk import small_files as bundle
+from grym_fetch.disk import small_files
 from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.small_files import CONTENT_KEY, PATH_KEY, SmallFile, SmallFileWriter
 from grym_fetch.runtime.threads import WorkerThreads
@@ -129,7 +129,7 @@ async def test_whatever_fails_leaves_nothing(
 
     def second_fails(*args: object, **more: object) -> object:
         nonlocal calls
-        # The files of the bundle, not its folders.
+        # The files, not their folders.
         if name != "open" or (isinstance(args[1], int) and args[1] & os.O_EXCL):
             calls += 1
             if calls == 2:
@@ -208,8 +208,8 @@ async def test_no_folder_to_write_in(tmp_path: Path) -> None:
 async def test_a_quick_disk_is_waited_for_and_a_slow_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool
 ) -> None:
-    """Who is about to ask for more waits while a bundle is put away, if the last one took no time."""
-    monkeypatch.setattr(bundle, "QUICK_S", 1e9 if quick else 0.0)
+    """Who is about to ask for more waits while the files of a turn are put away, if the last one took no time."""
+    monkeypatch.setattr(small_files, "QUICK_S", 1e9 if quick else 0.0)
     (tmp_path / "state" / "stage").mkdir(parents=True)
     threads = WorkerThreads("test", 1)
     small_file_writer = SmallFileWriter(tmp_path / "assets", tmp_path / "state", threads, set())

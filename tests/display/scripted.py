@@ -1,4 +1,4 @@
-"""Stand-ins for what a display meets: the bus, the clock, a view, a terminal. They do as they are told."""
+"""What a display meets: a place on the bus, a clock, a view, a terminal. They do as they are told."""
 
 from __future__ import annotations
 
@@ -7,47 +7,18 @@ import heapq
 import io
 from collections.abc import Callable, Coroutine, Iterable
 
-from grym_fetch.core.events import Event, ProgressMade
+from grym_fetch.core.events import Event
 from grym_fetch.display.loop import Drawing
+from grym_fetch.runtime.bus import EventBus, Subscription
 
 
-class Bus:
-    """A subscription that is filled by the test and conflates progress, as the real one does."""
+class Bus(Subscription):
+    """A real place on a bus, which the test fills."""
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
-        self._queued: list[Event] = list(events)
-        self._progress: dict[str | None, ProgressMade] = {}
-        self._stirred = asyncio.Event()
-        self._closed = False
-
-    def publish(self, event: Event) -> None:
-        if isinstance(event, ProgressMade):
-            self._progress[event.asset] = event
-        else:
-            self._queued.append(event)
-        self._stirred.set()
-
-    def close(self) -> None:
-        self._closed = True
-        self._stirred.set()
-
-    @property
-    def backlog(self) -> int:
-        return len(self._queued) + len(self._progress)
-
-    def drain(self) -> list[Event]:
-        taken = [*self._queued, *self._progress.values()]
-        self._queued.clear()
-        self._progress.clear()
-        return taken
-
-    async def wait(self) -> bool:
-        while not self.backlog:
-            if self._closed:
-                return False
-            self._stirred.clear()
-            await self._stirred.wait()
-        return True
+        super().__init__(EventBus(lambda: 0.0))
+        for event in events:
+            self.put(event)
 
 
 class Clock:

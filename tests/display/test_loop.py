@@ -26,13 +26,13 @@ async def test_there_are_at_most_ten_drawings_a_second() -> None:
     view = Recorder(clock)
     showing = start(show(bus, view, clock=clock, sleep=clock.sleep, draw=draw_at_once))
     for number in range(10_000):
-        bus.publish(progress(number))
+        bus.put(progress(number))
         if number % 10 == 0:
             await clock.advance(0.01)
     pauses = [later - earlier for earlier, later in zip(view.drawn_at, view.drawn_at[1:], strict=False)]
     assert min(pauses) > 0.0999
     assert 70 <= len(view.drawn_at) <= 100
-    bus.close()
+    bus.finish()
     await clock.finish(showing)
     assert view.applied[-1] == progress(9_999)
 
@@ -44,14 +44,14 @@ async def test_the_picture_moves_while_nothing_happens() -> None:
     showing = start(show(bus, view, clock=clock, sleep=clock.sleep, draw=draw_at_once))
     await clock.advance(10.0)
     assert 10 <= len(view.drawn_at) <= 41
-    bus.close()
+    bus.finish()
     await clock.finish(showing)
 
 
 async def test_the_last_state_is_drawn_and_the_terminal_given_back() -> None:
     """When the bus is closed every event is in the last drawing, and the view is closed once, at once."""
     clock, bus = Clock(), Bus([STARTED, FINISHED])
-    bus.close()
+    bus.finish()
     view = Recorder(clock)
     await clock.finish(start(show(bus, view, clock=clock, sleep=clock.sleep, draw=draw_at_once)))
     assert (view.applied, view.drawn_events, view.closed) == ([STARTED, FINISHED], [2], 1)
@@ -88,11 +88,11 @@ async def test_a_blocked_drawing_stops_neither_the_draining_nor_the_end() -> Non
     await clock.advance(0.2)
     assert await asyncio.to_thread(reached.wait, 10)
     for number in range(1_000):
-        bus.publish(progress(number))
+        bus.put(progress(number))
         await clock.advance(0.03)
-        assert bus.backlog == 0
+        assert bus.is_empty
     assert len(view.drawn_at) == 1
-    bus.close()
+    bus.finish()
     before = clock.now
     await clock.finish(showing)
     assert clock.now - before < 2.5
@@ -102,7 +102,7 @@ async def test_a_blocked_drawing_stops_neither_the_draining_nor_the_end() -> Non
 async def test_drawings_run_in_one_thread_that_is_not_the_loop() -> None:
     """All drawings and the closing happen in order in the same daemon thread."""
     bus = Bus([STARTED, FINISHED])
-    bus.close()
+    bus.finish()
     threads: list[threading.Thread] = []
     view = Recorder(Clock(), lambda: threads.append(threading.current_thread()))
     await show(bus, view)
@@ -126,10 +126,10 @@ async def test_a_broken_stream_ends_the_drawing_and_not_the_draining(
     view = Recorder(clock, breaks)
     showing = start(show(bus, view, clock=clock, sleep=clock.sleep, draw=draw_at_once))
     for number in range(100):
-        bus.publish(progress(number))
+        bus.put(progress(number))
         await clock.advance(0.1)
-        assert bus.backlog == 0
-    bus.close()
+        assert bus.is_empty
+    bus.finish()
     await clock.finish(showing)
     assert len(view.drawn_at) == 1
     assert caplog.records == []
@@ -144,9 +144,9 @@ class Faulty(Recorder):
 async def test_a_fault_of_the_display_is_logged_once_and_isolated(caplog: pytest.LogCaptureFixture) -> None:
     """A bug in a view costs the picture, never the run."""
     clock, bus = Clock(), Bus([STARTED, FINISHED])
-    bus.close()
+    bus.finish()
     view = Faulty(clock)
     with caplog.at_level(logging.ERROR):
         await clock.finish(start(show(bus, view, clock=clock, sleep=clock.sleep, draw=draw_at_once)))
     assert len(caplog.records) == 1
-    assert (view.drawn_at, view.closed, bus.backlog) == ([], 1, 0)
+    assert (view.drawn_at, view.closed, bus.is_empty) == ([], 1, True)

@@ -181,9 +181,9 @@ async def test_a_real_terminal_is_left_as_it_was(terminal: tuple[int, int]) -> N
         assert display is not None
         bus = Bus([PLANNED, events.ProgressMade(asset="a", bytes=50, total=100, rate=1.0)])
         running = start(display.run(bus))
-        bus.publish(VERIFIED)
-        bus.publish(FINISHED)
-        bus.close()
+        bus.put(VERIFIED)
+        bus.put(FINISHED)
+        bus.finish()
         await running
     shown = read_until(seen, SHOW_CURSOR)
     assert "1 verified, 0 already there, 0 failed" in shown
@@ -201,9 +201,9 @@ async def test_a_closed_pipe_harms_nobody(capfd: pytest.CaptureFixture[str]) -> 
             clock, bus = Clock(), Bus([PLANNED])
             showing = start(show(bus, view, clock=clock, sleep=clock.sleep, draw=draw_at_once))
             await clock.advance(1.0)
-            bus.publish(VERIFIED)
-            bus.close()
+            bus.put(VERIFIED)
+            bus.finish()
             await clock.finish(showing)
-            assert bus.backlog == 0
+            assert bus.is_empty
     print("still here")  # noqa: T201 - Rich's own answer to a broken pipe closes stdout
     assert capfd.readouterr().out == "still here\n"

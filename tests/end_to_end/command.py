@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from grym_fetch.testing import AssetServer, ServerStats
 
 DEADLINE = 60.0
 
@@ -108,6 +111,12 @@ class Running:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
+
+
+def wait_until(server: AssetServer, condition: Callable[[ServerStats], bool]) -> None:
+    """Wait until a server that runs in another thread has come so far."""
+    assert server._loop is not None
+    asyncio.run_coroutine_threadsafe(server.stats.until(condition), server._loop).result(DEADLINE)
 
 
 def run(folder: Path, *arguments: str, **more: str) -> Done:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 import pytest
 
-from grym_fetch.testing import AssetServer, SeededContent, Throttle, serve_in_thread
-from tests.end_to_end.command import environment
+from grym_fetch.testing import AssetServer, Gate, Hold, SeededContent, Throttle
+from tests.end_to_end.command import environment, wait_until
 from tests.support.project import Project
 
 MIB = 1024 * 1024
@@ -40,16 +38,10 @@ manager.on_event(lambda event: say(event.type, getattr(event, numbers.get(event.
 
 
 @pytest.fixture
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
-
-
-@pytest.fixture
 def project(tmp_path: Path, server: AssetServer) -> Project:
     """One asset that takes some seconds."""
     made = Project(tmp_path / "project")
-    file = server.add("/a", SeededContent(SIZE, seed=3), faults=[Throttle(rate=2 * MIB)])
+    file = server.add("/a", SeededContent(SIZE, seed=3), faults=[Throttle(rate=6 * MIB), Hold(Gate(), at=SIZE - 1)])
     made.add("a", [file.url], None, size=SIZE, checksum=file.sha256)
     return made
 
@@ -134,9 +126,7 @@ except KeyboardInterrupt:
         script.interrupt()
         script.until("interrupted")
         assert script.until("went_on") == 0
-        nothing_in_flight = server.stats.until(lambda stats: stats.requests_in_flight == 0)
-        assert server._loop is not None
-        asyncio.run_coroutine_threadsafe(nothing_in_flight, server._loop).result(10)
+        wait_until(server, lambda stats: stats.requests_in_flight == 0)
         script.interrupt()
         assert script.finish()[0] == -signal.SIGINT
     assert server.stats.body_bytes_sent < SIZE

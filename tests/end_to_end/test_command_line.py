@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from grym_fetch.testing import AssetServer, Reset, Status, WrongFile, seeded_bytes, serve_in_thread
+from grym_fetch.testing import AssetServer, Reset, Status, WrongFile, seeded_bytes
 from tests.end_to_end.command import run
 from tests.support.project import Project
 
 CONTENT = seeded_bytes(300_000, seed=1)
-
-
-@pytest.fixture
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
 
 
 @pytest.fixture
@@ -49,7 +42,13 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(("text", "named"), BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        pytest.param(*case, id=name, marks=[pytest.mark.sweep] if n > 1 else [])
+        for n, (name, case) in enumerate(BROKEN.items())
+    ],
+)
 def test_a_broken_manifest(project: Project, server: AssetServer, text: str, named: str) -> None:
     """A manifest with a problem is refused as a whole, with what is wrong and where, and exit code 2."""
     project.manifest.write_text(text)

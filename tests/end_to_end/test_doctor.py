@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,17 +33,6 @@ from tests.end_to_end.command import Done, Running, run
 from tests.support.project import ImpatientClock, Project
 
 CONTENT = seeded_bytes(300_000, seed=1)
-
-
-@pytest.fixture
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path / "project")
 
 
 def doctor(project: Project, *arguments: str, **more: str) -> tuple[Done, list[dict[str, object]]]:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from grym_fetch.testing import AssetServer, Stall, Throttle, seeded_bytes, serve_in_thread
+from grym_fetch.testing import AssetServer, Gate, Hold, Throttle, seeded_bytes
 from tests.end_to_end.command import Done, Running, run
 from tests.support.project import Project
 
 CONTENT = seeded_bytes(300_000, seed=31)
-
-
-@pytest.fixture
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
 
 
 @pytest.fixture
@@ -170,7 +163,7 @@ def test_pin(project: Project, server: AssetServer) -> None:
 def test_an_interrupted_pin_is_resumed(project: Project, server: AssetServer) -> None:
     """Ctrl-C in the middle keeps what has arrived; the manifest is as it was until the end."""
     content = seeded_bytes(6_000_000, seed=32)
-    file = server.add("/u.bin", content, faults=[Throttle(3_000_000), Stall(after=5_000_000)])
+    file = server.add("/u.bin", content, faults=[Throttle(3_000_000), Hold(Gate(), at=len(content) - 1)])
     project.add("u", [file.url], content, pinned=False)
     before = project.manifest.read_bytes()
     with Running(project.root, "pin", "--json") as running:
@@ -205,10 +198,10 @@ def test_remove(project: Project) -> None:
 def test_prune(project: Project, server: AssetServer) -> None:
     """A killed download's parts are shown by a dry run and removed by a real one; one under way is left alone."""
     content = seeded_bytes(12_000_000, seed=33)
-    file = server.add("/slow.bin", content, faults=[Throttle(4_000_000), Stall(after=8_000_000)])
+    file = server.add("/slow.bin", content, faults=[Throttle(3_000_000), Hold(Gate(), at=len(content) - 1)])
     project.add("slow", [file.url], content)
     with Running(project.root, "sync", "slow", "--json", "--parallel", "1", "--stall-timeout", "600") as running:
-        running.until_bytes(4_000_000)  # at twice as many it stays
+        running.until_bytes(4_000_000)
         under_way = run(project.root, "prune", "--json")
         assert last(under_way) == {"bytes": 0, "in_use": 1, "dry_run": False}
         running.send(signal.SIGKILL)

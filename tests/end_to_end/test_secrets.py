@@ -16,6 +16,8 @@ from grym_fetch.testing import (
     AnswerFault,
     AssetServer,
     ExpiringRedirect,
+    Gate,
+    Hold,
     HtmlPage,
     RecordedRequest,
     RedirectLoop,
@@ -56,12 +58,6 @@ class SecretFields(AnswerFault):
             ("Link", f"<https://example.org/?{secret('link')}>"),
         )
         return replace(answer, headers=answer.headers + fields)
-
-
-@pytest.fixture
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
 
 
 @pytest.fixture
@@ -139,7 +135,7 @@ def test_no_secret_is_found_anywhere(tmp_path: Path, server: AssetServer, hub: A
     asked = run(project.root, "doctor", "-vv", **environ)
     assert asked.code == 1
 
-    slow = server.add("/slow", CONTENT, faults=[Throttle(200_000), strange]).url
+    slow = server.add("/slow", CONTENT, faults=[Throttle(200_000), Hold(Gate(), at=len(CONTENT) - 1), strange]).url
     add("slow", slow.replace("http://", login) + query)
     with Running(project.root, "sync", "slow", "--json", "-vv", "--log-file", "run.log", **environ) as running:
         running.until_bytes(100_000)

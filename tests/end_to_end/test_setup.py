@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from grym_fetch.core.manifest_parser import parse_manifest
-from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
+from grym_fetch.testing import AssetServer, seeded_bytes
 from tests.end_to_end.command import run
 from tests.support.project import Project
 
 CONTENT = seeded_bytes(300_000, seed=1)
 SMALL = seeded_bytes(3_000, seed=2)
-
-
-@pytest.fixture
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import re
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from grym_fetch.testing import AssetServer, HtmlPage, Stall, Status, seeded_bytes, serve_in_thread
+from grym_fetch.testing import AssetServer, HtmlPage, Stall, Status, seeded_bytes
 from tests.end_to_end.command import Done, run
 from tests.support.project import Project
 
@@ -18,12 +17,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 CONTENT = seeded_bytes(300_000, seed=1)
 OTHER = seeded_bytes(300_000, seed=2)
 NOBODY = "http://127.0.0.1:9/base.bin"
-
-
-@pytest.fixture
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
 
 
 @pytest.fixture

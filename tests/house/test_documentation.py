@@ -429,7 +429,7 @@ def test_the_commands_of_make_exist() -> None:
 
 def test_the_layers_are_those_of_the_program() -> None:
     """The picture of the layers names every module of the package, each above what it may import."""
-    picture = next(b for b in blocks(ROOT / "docs/how-it-works.md") if b.text.startswith("cli"))
+    picture = next(b for b in blocks(ROOT / "docs/architecture.md") if b.text.startswith("cli"))
     drawn = [line[:40].split() for line in picture.text.splitlines()]
     modules = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert {name for row in drawn for name in row} == modules - {"__init__", "__main__"}
@@ -440,7 +440,7 @@ def test_the_words_are_short() -> None:
     """The README stays short enough to be read, and a decision fits on a page."""
     assert len(read("README.md").splitlines()) <= 135
     for path in (ROOT / "docs" / "decisions").glob("*.md"):
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 25, path.name
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 40, path.name
 
 
 def files_of_the_repository() -> Iterator[Path]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fuzz.targets import TARGETS, Target
+from tests.support.properties import examples
 
 pytestmark = pytest.mark.shows("S11")
-
-EXAMPLES = 60
 
 
 @st.composite
@@ -38,7 +37,7 @@ def test_any_input(name: str) -> None:
     """Nothing that was sent or written makes a reader fail, or take what is not safe."""
     target: Target = TARGETS[name]
 
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    @examples(60)
     @given(st.one_of(damaged(target.seeds), st.binary(max_size=300)))
     @example(b"")
     @example(b"\x00" * 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,17 @@ def test_every_module_has_its_place() -> None:
     unlisted = NAMES - set(listed) - {"__init__", "__main__"}
     assert {name for name in unlisted if not name.endswith(".__init__")} == set()
     assert set(listed) - NAMES == set()
+
+
+def test_one_name_is_one_thing() -> None:
+    """No two classes of the package bear the same name, but the manager and its twin, which are one on purpose."""
+    names = Counter(
+        node.name
+        for path in MODULES
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in names.items() if count > 1} == {"AssetManager"}
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=module_name)

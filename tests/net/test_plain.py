@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import count, pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.core.errors import BadResponse, ConnectionLost, GrymFetchError, PolicyRefused, Stalled
@@ -16,6 +16,7 @@ from grym_fetch.net.parser import MAX_HEAD_BYTES
 from grym_fetch.net.plain import PlainConnection, PlainResponse
 from grym_fetch.net.settings import HttpSettings
 from tests.support.fakes import read_some
+from tests.support.properties import examples
 
 CONTENT = bytes(range(256)) * 1000
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -99,7 +100,7 @@ def chunked(body: bytes, size: int) -> bytes:
     return HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + framed + b"0\r\n\r\n"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(25)
 @given(
     framing=st.sampled_from(["length", "chunked", "close"]),
     cuts=st.lists(st.integers(0, 70_000), max_size=6),
@@ -297,7 +298,7 @@ async def test_nothing_can_be_smuggled_into_a_request(path: str) -> None:
     assert script.sockets == 0
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.binary(max_size=400), st.sampled_from([b"", HEAD, HEAD + b"Content-Length: 3\r\n", b"HTTP/1.1 206 X\r\n"]))
 @pytest.mark.shows("S11")
 def test_any_bytes_are_an_answer_or_an_error(noise: bytes, prefix: bytes) -> None:

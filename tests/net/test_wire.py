@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.core.errors import BadResponse, ConnectionLost, GrymFetchError, Stalled
 from grym_fetch.net.states import ENDED, MOVES, OPEN, PARSED, RAW, UNFINISHED, IllegalMove, State
 from grym_fetch.net.wire import Wire
+from tests.support.properties import examples
 
 URL = "http://host.example/a"
 BODY = bytes(range(256)) * 4
@@ -323,7 +324,7 @@ EVENTS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.lists(EVENTS, max_size=25))
 @pytest.mark.shows("S11")
 def test_whatever_happens_is_a_legal_move(events: list[Event]) -> None:

@@ -40,9 +40,11 @@ from grym_fetch.testing import (
     Fault,
     FlipByte,
     FlippingETag,
+    Gate,
     Gzip,
     HangBeforeBody,
     HangBeforeHeaders,
+    Hold,
     HtmlPage,
     IgnoreIfRange,
     LastModified,
@@ -363,6 +365,19 @@ async def test_hang_before_headers(server: AssetServer) -> None:
     assert done == set()
     reply.cancel()
     await asyncio.wait([reply])
+
+
+async def test_hold(server: AssetServer, session: aiohttp.ClientSession) -> None:
+    """Hold: the bytes up to a position, and the rest once the gate is opened, whatever range is asked for."""
+    gate = Gate()
+    file = order(server, Hold(gate, at=4000))
+    async with session.get(file.url) as whole, session.get(file.url, headers={"Range": "bytes=3900-"}) as part:
+        assert await whole.content.readexactly(4000) == BODY[:4000]
+        assert await part.content.readexactly(100) == BODY[3900:4000]
+        assert server.stats.body_bytes_sent == 4100
+        await asyncio.to_thread(gate.open)
+        assert await whole.content.read() == await part.content.read() == BODY[4000:]
+    assert (await get(file)).body == BODY
 
 
 @pytest.mark.parametrize(("fault", "end"), [(ServerGone(), "closed"), (ServerGone(reset=True), "reset")])

@@ -519,7 +519,7 @@ HUGE = [2**31, 2**32, 2**32 + 1, 2**53, 2**53 + 1, 2**61 + 1]
 @pytest.mark.parametrize("size", HUGE)
 def test_sizes_are_whole_numbers(tmp_path: Path, size: int) -> None:
     """From the manifest to the request, the answer, the journal and the events, not one byte is rounded off."""
-    project = Project(tmp_path)
+    project = Project(tmp_path / "project")
     project.add("a", [URL], CONTENT, size=size)
     asset = load_manifest(project.manifest).manifest.get("a")
     assert asset.size == size

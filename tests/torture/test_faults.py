@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from _pytest.mark.structures import ParameterSet
 
@@ -55,11 +53,6 @@ from tests.support.project import KIB, ImpatientClock, Project
 
 SIZE = 700 * KIB + 123
 CONTENT = seeded_bytes(SIZE, seed=7)
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path / "project")
 
 
 def row(name: str, *values: object) -> ParameterSet:

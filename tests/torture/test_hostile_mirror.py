@@ -29,9 +29,11 @@ from grym_fetch.testing import (
     FlipByte,
     FlippingETag,
     FramingFault,
+    Gate,
     Gzip,
     HangBeforeBody,
     HangBeforeHeaders,
+    Hold,
     HtmlPage,
     IgnoreIfRange,
     LastModified,
@@ -91,6 +93,7 @@ LIES: dict[type[Fault], list[Fault]] = {
     Gzip: [Gzip()],
     HangBeforeBody: [HangBeforeBody()],
     HangBeforeHeaders: [HangBeforeHeaders()],
+    Hold: [Hold(Gate(), at=20_000)],
     HtmlPage: [HtmlPage()],
     IgnoreIfRange: [IgnoreIfRange()],
     LastModified: [LastModified("the day after tomorrow")],
@@ -160,7 +163,7 @@ async def fetch(
     """Fetch with a bad mirror and a good one: in the end, and at every instant, the file is right or absent."""
     bad = server.add("/bad.bin", CONTENT, faults=faults).url
     good = server.url("/good.bin")
-    project = Project(tmp_path)
+    project = Project(tmp_path / "project")
     path = project.add("a", [good, bad] if last else [bad, good], CONTENT, size=size)
     run = await checked_sync(project, server, stall_timeout=0.15, may_lose=None)
     assert run.failures == {}
@@ -212,7 +215,7 @@ async def test_a_wrong_digest_turns_to_a_mirror_and_says_so(tmp_path: Path, serv
 async def test_who_gives_a_few_bytes_now_and_then_is_left(tmp_path: Path, server: AssetServer) -> None:
     """A mirror that never stalls and never gets on is left with the reason; alone, it is waited for."""
     bad = server.add("/bad.bin", CONTENT, faults=[Drip(chunk=5, interval=0.02)]).url
-    project = Project(tmp_path)
+    project = Project(tmp_path / "project")
     project.add("a", [bad, server.url("/good.bin")], CONTENT)
     async with asyncio.timeout(15), project.manager(stall_timeout=0.15) as manager:
         recorder = Recorder(manager)
@@ -236,7 +239,7 @@ async def test_small_assets_are_not_held_up_either(
     content = CONTENT[: 50 * KIB]
     bad = server.add("/bad.bin", content, faults=[Drip(chunk=5, interval=0.02)]).url
     good = server.add("/small.bin", content).url
-    project = Project(tmp_path)
+    project = Project(tmp_path / "project")
     paths = [project.add(f"a{n}", [bad, good], content) for n in range(5)]
     async with asyncio.timeout(15), project.manager(stall_timeout=0.15) as manager:
         await manager.sync()

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.core.digest import new_hasher
@@ -17,6 +17,7 @@ from grym_fetch.testing import seeded_bytes
 from grym_fetch.transfer import hashing as module
 from grym_fetch.transfer.hashing import Frontier
 from tests.support.fakes import InlineThreads, MemoryFolder, MemoryStage
+from tests.support.properties import examples
 
 CONTENT = seeded_bytes(4000, seed=81)
 
@@ -114,7 +115,7 @@ def divisions(size: int) -> st.SearchStrategy[list[tuple[int, int]]]:
 # -- any order ------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(
     divisions(len(CONTENT)), st.lists(st.integers(0, 5), min_size=13, max_size=13), st.sampled_from([1, 700, 1 << 20])
 )
@@ -141,7 +142,7 @@ def test_any_order_gives_the_same_digest(pieces: list[tuple[int, int]], pauses: 
         asyncio.run(scenario())
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(divisions(len(CONTENT)), st.data())
 @pytest.mark.shows("P2", "D8")
 def test_any_remains_are_completed_and_proved(pieces: list[tuple[int, int]], data: st.DataObject) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.core.origins import Origin
@@ -18,6 +18,7 @@ from grym_fetch.transfer import scheduler as module
 from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.scheduler import Scheduler
 from tests.support.fakes import ScriptedConnection, ScriptedTransport
+from tests.support.properties import examples
 
 
 async def turns(count: int = 20) -> None:
@@ -153,7 +154,7 @@ async def test_no_more_at_once_than_per_host(pool: Pool, schedulers: Make) -> No
     assert pool.most_per_host == {"one:80": 2, "two:80": 2}
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(
     st.integers(1, 5),
     st.one_of(st.none(), st.integers(1, 3)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,14 +50,10 @@ from tests.support.project import Project
 COUNT = 2 * TURN_FILES + 8
 
 
+@cache
 def content_of(number: int) -> bytes:
     """Each has its own, of another length."""
     return seeded_bytes(100 + 997 * number % 9000, seed=number)
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path / "project")
 
 
 def fill(project: Project, server: AssetServer, count: int = COUNT) -> list[Path]:

@@ -1,0 +1,129 @@
+"""Where a test is found: who changes a module knows from its name which tests are about it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from grym_fetch._version import __version__
+from tests.house.hygiene import faults
+from tests.house.test_documentation import files_of_the_repository
+
+ROOT = Path(__file__).parents[2]
+PACKAGE, TESTS = ROOT / "grym_fetch", ROOT / "tests"
+
+# A module that has no test module of its own name, and the one that tests it instead.
+ELSEWHERE = {
+    "archive/reader": "archive/test_unpack",
+    "archive/tree": "archive/test_unpack",
+    "cli/demo_report": "cli/test_demo",
+    "cli/demo_stage": "cli/test_demo",
+    "cli/demo_story": "cli/test_demo",
+    "cli/doctor": "end_to_end/test_doctor",
+    "cli/editing": "end_to_end/test_editing",
+    "cli/inspection": "end_to_end/test_command_line",
+    "cli/logs": "cli/test_foreign_text",
+    "cli/main": "end_to_end/test_command_line",
+    "cli/options": "end_to_end/test_command_line",
+    "cli/repository": "end_to_end/test_repository",
+    "cli/repository_text": "end_to_end/test_repository",
+    "cli/runner": "end_to_end/test_interruptions",
+    "cli/settings": "end_to_end/test_command_line",
+    "cli/setup": "end_to_end/test_setup",
+    "cli/sync": "end_to_end/test_command_line",
+    "core/digest": "core/test_checksum",
+    "core/validation": "test_settings",
+    "core/world": "contract/test_stage_contract",
+    "disk/rollback": "project/test_freshness",
+    "disk/stage": "contract/test_stage_contract",
+    "display/live": "display/test_views",
+    "display/plain": "display/test_views",
+    "engine/engine": "test_manager",
+    "engine/protocol": "testing/test_mock",
+    "engine/reports": "test_manager",
+    "errors": "core/test_errors",
+    "events": "core/test_events",
+    "manifest": "house/test_public_names",
+    "net/errors": "net/test_client",
+    "net/settings": "net/test_session",
+    "net/states": "net/test_wire",
+    "net/tls": "net/test_client",
+    "project/diagnosis": "end_to_end/test_doctor",
+    "repo/errors": "repo/test_clean",
+    "repo/git": "repo/test_history",
+    "repo/moving": "repo/test_clean",
+    "repo/places": "repo/test_clean",
+    "repo/record": "repo/test_clean",
+    "repo/tree": "repo/test_identify",
+    "reports": "house/test_public_names",
+    "runtime/buffers": "transfer/test_response",
+    "runtime/loop_thread": "test_blocking",
+    "testing/answers": "testing/test_server",
+    "testing/content": "testing/test_server",
+    "testing/faults": "testing/test_server",
+    "testing/resource_faults": "testing/test_server",
+    "testing/stats": "testing/test_server",
+    "testing/wire": "testing/test_server",
+    "transfer/context": "transfer/test_fetcher",
+    "transfer/locking": "disk/test_locks",
+    "transfer/outcome": "transfer/test_response",
+    "transfer/reporter": "transfer/test_fetcher",
+    "transfer/result": "transfer/test_fetcher",
+    "transfer/small_fetcher": "transfer/test_small_files",
+    "transfer/state": "transfer/test_response",
+    "transfer/transfer": "regressions/test_servers",
+}
+
+
+def modules() -> list[str]:
+    """Each module of the package by its path: ``disk/store``. There is nothing to test in a version."""
+    found = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
+    return sorted(path.as_posix() for path in found if path.name not in ("__init__", "__main__", "_version"))
+
+
+@pytest.mark.parametrize("module", modules())
+def test_each_module_has_its_tests(module: str) -> None:
+    """Its tests are in the module of its name in the room of its name, or where this file says."""
+    room, _, name = module.rpartition("/")
+    own = TESTS / room / f"test_{name}.py"
+    assert own.exists() or module in ELSEWHERE, f"make {own.relative_to(ROOT)}, or say in ELSEWHERE who tests {module}"
+
+
+def test_the_list_of_other_places_is_true() -> None:
+    """What it names is there."""
+    assert ELSEWHERE.keys() - set(modules()) == set()
+    assert [place for place in ELSEWHERE.values() if not (TESTS / f"{place}.py").exists()] == []
+
+
+def test_no_property_makes_terms_of_its_own() -> None:
+    """How long an example may take and which checks count is decided once, in `tests.support.properties`."""
+    own_terms = re.compile(r"settings\(.*(deadline|suppress_health_check|database)=")
+    here = {TESTS / "support/properties.py", Path(__file__)}
+    wrong = [path for path in TESTS.rglob("*.py") if path not in here and own_terms.search(path.read_text("utf-8"))]
+    assert [str(path.relative_to(ROOT)) for path in wrong] == []
+
+
+def test_every_file_is_tidy() -> None:
+    """No file has spaces at the end of a line, a mark of a merge or a forgotten breakpoint."""
+    pictures = {".png", ".gif", ".ico"}
+    texts = (path for path in files_of_the_repository() if path.suffix not in pictures and path.is_file())
+    assert {str(path.relative_to(ROOT)): wrong for path in texts if (wrong := faults(path.read_bytes()))} == {}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"a \n", b"a\r\n", b"a", b"a\n\n", b"x\n<<<<<<< ours\n", b"x\n>>>>>>> theirs\n", b"if x:\n    breakpoint()\n"],
+)
+def test_what_is_untidy_is_seen(data: bytes) -> None:
+    """Each thing that a hook before a commit looks for is found."""
+    assert faults(data) != []
+    assert faults(b"tidy\n") == faults(b"") == []
+
+
+def test_there_is_one_version() -> None:
+    """What the package says of itself and what an installer is told are the same."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert told == __version__

@@ -1,0 +1,43 @@
+"""How many examples a property test tries, and on which terms: one Hypothesis profile for all of them.
+
+`tests/conftest.py` loads the profile before any test module is imported. ``HYPOTHESIS_PROFILE`` names it: ``dev`` by
+default, ``ci`` where ``CI`` is set (the same examples in each run), ``sweep`` for `make sweep` (many more of them).
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+USUAL = 100
+"""Examples of a property that asks for no number of its own."""
+
+_TIMES = {"dev": 1, "ci": 1, "sweep": 10}
+"""By profile: how many times the examples that a property asks for."""
+
+
+def load_profile() -> None:
+    """Make the profile of this run the default of every property test."""
+    for name, times in _TIMES.items():
+        settings.register_profile(
+            name,
+            max_examples=USUAL * times,
+            # How long an example takes, and how long it takes to make one, is the machine's load, not the code's fault.
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+            derandomize=name == "ci",
+            # No run depends on earlier ones: a failure is repeated from what it prints, or becomes an `@example`.
+            database=None,
+            print_blob=True,
+        )
+    settings.load_profile(_name())
+
+
+def examples(count: int) -> settings:
+    """So many examples, and in a sweep as many more as of any other property."""
+    return settings(max_examples=count * _TIMES[_name()])
+
+
+def _name() -> str:
+    return os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
