@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import click
 
-from grym_fetch.cli.options import Common, common_options, option, transfer_options
+from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
@@ -223,17 +223,6 @@ def _as_file(source: str, url: str | None) -> Path | None:
             "--url where it is"
         )
     return file
-
-
-def refuse_password(*addresses: str) -> None:
-    """Raise a usage error for an address that would make a password public."""
-    from grym_fetch.core.manifest_values import has_login
-
-    if any(map(has_login, addresses)):
-        raise click.UsageError(
-            "an address with a user or password in it would be written into the manifest, for everyone to read. "
-            "Leave it out, and put it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc"
-        )
 
 
 def _is_signed(address: str) -> bool:

@@ -152,3 +152,14 @@ def transfer_options(command: F) -> F:
     ):  # fmt: skip
         wrapped = decorate(wrapped)
     return wrapped  # type: ignore[no-any-return]  # as above
+
+
+def refuse_password(*addresses: str) -> None:
+    """Raise a usage error for an address that would make a password public."""
+    from grym_fetch.core.manifest_values import has_login
+
+    if any(map(has_login, addresses)):
+        raise click.UsageError(
+            "an address with a user or password in it would be written into the manifest, for everyone to read. "
+            "Leave it out, and put it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc"
+        )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grym_fetch.cli.options import Common, common_options, option, transfer_options
+from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
 
 if TYPE_CHECKING:
     from grym_fetch.repo.clean import Cleaner, Kept, Moved, Plan
@@ -106,7 +106,6 @@ def clean_command(
     Each is copied, read back and compared, recorded in TARGET/asset-manifest.json, and only then replaced by a small
     text, FILE.asset-ref. Interrupted, it loses nothing; run it again. Git's history is not touched.
     """
-    from grym_fetch.cli.editing import refuse_password
     from grym_fetch.cli.repository_text import clean_record, kept_record, plan_lines, plan_records, shown
     from grym_fetch.cli.runner import run_plain
     from grym_fetch.core.manifest_values import check_url

@@ -50,8 +50,8 @@ def _guard(name: str, entry: Mapping[str, object]) -> Guard:
     rows, tests = entry["rows"], entry["tests"]
     assert isinstance(rows, list)
     assert isinstance(tests, list)
-    texts = [str(entry[key]).strip("\n") for key in ("file", "guard", "without")]
-    return Guard(name, tuple(rows), *texts, tuple(tests))
+    file, guard, without = (str(entry[key]).strip("\n") for key in ("file", "guard", "without"))
+    return Guard(name, tuple(rows), file, guard, without, tuple(tests))
 
 
 def covered() -> list[str]:
