@@ -86,11 +86,13 @@ def unnoticed(guard: Guard, place: Path) -> list[str]:
     try:
         # The copy comes first, also for the processes that tests start; and no bytecode of another guard is left.
         environment = os.environ | {"PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
-        subprocess.run(command, cwd=place, env=environment, capture_output=True, timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
         return []  # that it hangs without the guard is noticed
     finally:
         file.write_text(text, encoding="utf-8")
+    if done.returncode < 0:
+        return []  # and so is that it dies
     found = failed(report) if report.exists() else set()
     return [test for test in guard.tests if test not in found]
 
