@@ -1,7 +1,7 @@
 """``make bench``: every scenario, ours and theirs in turn in one run; a table in Markdown, and the same in JSON.
 
 Usage: ``python -m benchmarks [SCENARIO…] [--report FILE]``. ``QUICK=1`` in the environment: small files, few rounds.
-The report is written from the run, with the date, the machine and the versions.
+The report comes from the run, with the date, the machine and the versions.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ BETWEEN = "<!-- From here on written by `make bench REPORT=1`. -->"
 
 
 def main() -> int:
-    """Run the scenarios that are asked for, all by default."""
+    """Run the requested scenarios, by default all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("scenarios", nargs="*", choices=[*ALL, []], metavar="SCENARIO", help=", ".join(ALL))
-    parser.add_argument("--report", type=Path, help="put the table into this page, behind its own words")
-    parser.add_argument("--json", type=Path, help="write the rows here as well")
+    parser.add_argument("--report", type=Path, help="put the table into this page, after its own text")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     chosen = parser.parse_args()
     if BINARY is None:
         print("nginx is not installed (Debian: apt-get install nginx-light)", file=sys.stderr)
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def about(rounds: int) -> str:
-    """What it was measured on: date, machine class and versions."""
+    """Return what it was measured on: date, kind of machine and versions."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     gibibytes = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
     system = f"{platform.system()} {platform.release().split('-')[0]}"
@@ -67,7 +67,7 @@ def about(rounds: int) -> str:
 
 
 def versions() -> str:
-    """What the tools say of themselves."""
+    """Return the versions that the tools report."""
     found = []
     for tool, option in (("nginx", "-v"), ("aria2c", "-v"), ("curl", "-V"), ("wget2", "-V"), ("openssl", "version")):
         if program := installed(tool):
@@ -84,7 +84,7 @@ def versions() -> str:
 
 
 def markdown(rows: list[Row]) -> str:
-    """The table, for people."""
+    """Return the table for people."""
     lines = [
         "| scenario | who | wall s | CPU s | peak MiB | ours / theirs | target | | |",
         "|---|---|--:|--:|--:|--:|---|---|---|",

@@ -1,5 +1,5 @@
-"""Runs one command and writes down what it took. A small process in between: a child's peak memory is never less than
-its parent's when it was made, and the parent of this one has whole files in mind.
+"""Runs one command and records what it took. It is a small process in between, because a child's peak memory is never
+less than its parent's at the fork, and this one's parent holds whole files in memory.
 
 Usage: ``python -S benchmarks/launch.py FIGURES COMMAND…``; ends with the command's exit code.
 """

@@ -1,9 +1,9 @@
-"""A link that is long, narrow or uneven: relays connections on loopback to a server there. A process of its own.
+"""A long, narrow or uneven link: relays connections on loopback to a server there, in its own process.
 
 Usage: ``python -m benchmarks.link PORT [--delay S] [--rate B] [--fall-after B] [--fall-to B]``; prints its own port.
-``--delay``: seconds each way. ``--rate``: bytes per second and connection, down. Once ``--fall-after`` bytes have come
-over all connections, the one that brings the next bytes falls to ``--fall-to`` bytes per second for good. When the
-last connection has ended, all is as it was.
+``--delay``: seconds each way. ``--rate``: bytes per second and connection, downstream. Once ``--fall-after`` bytes have
+come over all connections, the one that brings the next bytes drops to ``--fall-to`` bytes per second permanently. When
+the last connection has ended, everything is reset.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CHUNK = 256 * 1024
 
 @dataclass
 class Link:
-    """What all connections share."""
+    """The state shared by all connections."""
 
     port: int
     delay: float
@@ -50,7 +50,7 @@ class Link:
             self.relayed, self.has_fallen = 0, False
 
     async def _relay(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, rate: float) -> None:
-        """Pass bytes on, late and slowly. What is under way is bounded by rate and delay, and by 64 MiB."""
+        """Forward bytes, late and slowly. Bytes in transit are bounded by rate and delay, and by 64 MiB."""
         loop = asyncio.get_running_loop()
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(maxsize=256)
 

@@ -1,4 +1,4 @@
-"""Whole processes, measured by the operating system: wall, CPU, peak memory. Pairs, so that noise hits both alike."""
+"""Whole processes, measured by the operating system: wall, CPU, peak memory. In pairs, so that noise affects both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Figures:
-    """One finished process. Seconds and bytes. ``told``: seconds that it measured itself and printed, if it did."""
+    """One finished process. Seconds and bytes. ``told``: seconds that it measured and printed itself, if any."""
 
     wall: float
     cpu: float
@@ -27,10 +27,10 @@ class Figures:
 
 @dataclass(frozen=True)
 class Contestant:
-    """A command that does the job. ``prepare`` is called before each run, outside of the measured time.
+    """A command that does the job. ``prepare`` is called before each run, outside the measured time.
 
-    ``memory``: bytes that it will write, which are touched and let go before each run. A virtual machine gets its
-    memory from the host bit by bit, and the first to touch it pays for that.
+    ``memory``: how many bytes it will write; they are touched and freed before each run. A virtual machine gets its
+    memory from the host bit by bit, and the first process to touch it pays.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Contestant:
 
 
 def measure(contestant: Contestant) -> Figures:
-    """Run once. Raises `RuntimeError` if it fails: a failed run is no time."""
+    """Run once. Raises `RuntimeError` if it fails: a failed run has no time."""
     contestant.prepare()
     _touch(contestant.folder / "touched", contestant.memory)
     figures = contestant.folder / "figures.json"
     output = contestant.folder / "output"
-    # Compiled modules are kept, as they are where a package was installed.
+    # Keep compiled modules, as in an installed package.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with output.open("wb") as file:
         done = subprocess.run(
@@ -79,7 +79,7 @@ def _touch(file: Path, size: int) -> None:
 
 @dataclass(frozen=True)
 class Limit:
-    """What is aimed at: at most so much. ``of``: a ratio of wall or CPU times, or an absolute figure of ours."""
+    """A target: at most this much. ``of``: a ratio of wall or CPU times, or an absolute figure of ours."""
 
     most: float
     of: str = "ratio"
@@ -97,7 +97,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: medians, and the ratio of ours to theirs pair by pair."""
+    """One line of the table: medians, and the ratio of ours to theirs, pair by pair."""
 
     scenario: str
     name: str
@@ -119,7 +119,7 @@ def compare(
     rounds: int,
     limits: Mapping[str, Limit] | None = None,
 ) -> list[Row]:
-    """Run ours and each other in turn, ``rounds`` times, after one run of each that does not count."""
+    """Run ours and each of the others in turn, ``rounds`` times, after one warm-up run of each."""
     limits = limits or {}
     everyone = [ours, *others]
     for contestant in everyone:
@@ -161,5 +161,5 @@ def _row(scenario: str, who: Contestant, ours: list[Figures], theirs: list[Figur
 
 
 def installed(name: str) -> str | None:
-    """Where a tool is, or None."""
+    """Return the path of a tool, or None."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")

@@ -21,12 +21,12 @@ from tests.support.nginx import Location, Nginx
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / ".venv" / "peers" / "bin" / "python"
 LIMITED = 20_000_000
-"""Bytes per second and connection where the server limits them."""
+"""Bytes per second and connection if the server limits them."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """A file that nginx has. ``path`` below its root."""
+    """A file served by nginx. ``path`` is below its root."""
 
     path: str
     size: int
@@ -34,7 +34,7 @@ class Served:
 
 
 class Place:
-    """One folder in memory. nginx runs while the block lasts, plain and with TLS."""
+    """One folder in memory. nginx runs during the ``open`` block, plain and with TLS."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -57,7 +57,7 @@ class Place:
             yield
 
     def file(self, size: int) -> Served:
-        """A file of this size, made once."""
+        """Return a file of this size, made once."""
         if size not in self._made:
             path = f"/files/{size}"
             target = self.nginx.root / path.lstrip("/")
@@ -73,7 +73,7 @@ class Place:
         return self._made[size]
 
     def at(self, served: Served, server: Nginx, place: str) -> str:
-        """The address of a file at a further place of a server."""
+        """Return the address of a file at another path of a server."""
         target = server.root / place.lstrip("/")
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class Place:
         return server.url(place)
 
     def small(self, count: int, size: int) -> Project:
-        """A project with many small files."""
+        """Return a project with many small files."""
         entries, urls = [], []
         folder = self.nginx.root / "small"
         folder.mkdir()
@@ -95,17 +95,17 @@ class Place:
         return project
 
     def project(self, name: str, served: Served, *urls: str) -> Project:
-        """A project with one asset: this file, from these addresses."""
+        """Return a project with one asset: this file, from these addresses."""
         return Project.make(self.folder / name, [_entry("big", urls, served.sha256, served.size)])
 
     def tidy(self) -> None:
-        """Remove what a scenario has fetched: memory is not without end."""
+        """Remove what a scenario has fetched, because memory is finite."""
         for assets in (*self.folder.glob("*/assets"), *self.folder.glob("*/theirs")):
             shutil.rmtree(assets)
 
     @contextmanager
     def link(self, *options: object) -> Iterator[Callable[[str], str]]:
-        """A link to nginx: gives the function that leads an address of nginx through it."""
+        """Open a link to nginx; yield the function that routes an nginx address through it."""
         command = [sys.executable, "-m", "benchmarks.link", str(self.nginx.port), *map(str, options)]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
@@ -123,7 +123,7 @@ def _entry(name: str, urls: Sequence[str], digest: str, size: int) -> dict[str, 
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with a manifest, and who may fetch into it."""
+    """A folder with a manifest, and the contestants that fetch into it."""
 
     root: Path
     bytes: int
@@ -136,21 +136,21 @@ class Project:
         return cls(root, sum(int(str(entry["size"])) for entry in entries))
 
     def ours(self, *arguments: str, name: str = "grym-fetch", fresh: bool = True, **more: str) -> Contestant:
-        """Our own command."""
+        """Return our own command."""
         command = [sys.executable, "-m", "grym_fetch", *arguments]
         return Contestant(
             name, command, self.root, self._clear if fresh else _nothing, "verified", self._memory(fresh), more
         )
 
     def script(self, module: str, *arguments: str, name: str = "grym-fetch", fresh: bool = True) -> Contestant:
-        """A script of `benchmarks.ours`. One that prints a figure is named with its unit."""
+        """Return a script from `benchmarks.ours`. Some print their own figure."""
         command = [sys.executable, str(ROOT / "benchmarks" / "ours" / f"{module}.py"), *arguments]
         tells = module in ("last_byte", "subscriber", "warm_path")
         clear = self._clear if fresh else _nothing
         return Contestant(name, command, self.root, clear, memory=self._memory(fresh), tells=tells)
 
     def theirs(self, tool: str, *arguments: str, name: str = "", note: str = "") -> list[Contestant]:
-        """Another tool, if it is here. ``{out}`` in an argument stands for the file that it writes."""
+        """Return another tool, if it is installed. ``{out}`` in an argument stands for its output file."""
         program = installed(tool)
         if program is None:
             print(f"{tool} is not installed", file=sys.stderr)
@@ -160,7 +160,7 @@ class Project:
         return [Contestant(name or tool, command, self.root, self._clear, note, self._memory(True))]
 
     def peer(self, library: str, url: str, digest: str, note: str) -> list[Contestant]:
-        """A Python library, if it is in the peers' own environment."""
+        """Return a Python library, if it is in the peers' own environment."""
         script = ROOT / "benchmarks" / "peers" / f"with_{library}.py"
         has = (
             PEERS.exists()
@@ -173,7 +173,7 @@ class Project:
         return [Contestant(library, command, self.root, self._clear, note, self._memory(True))]
 
     def _memory(self, fresh: bool) -> int:
-        # Little files cost more than their bytes.
+        # Small files cost more than their bytes.
         return min(2 * self.bytes, self.bytes + 1024 * MIB) if fresh else 0
 
     def _clear(self) -> None:
@@ -183,4 +183,4 @@ class Project:
 
 
 def _nothing() -> None:
-    """Leave everything as it is."""
+    """Do nothing."""

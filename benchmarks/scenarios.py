@@ -14,7 +14,7 @@ GIB = 1024 * MIB
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done. ``slow_rounds``: for what takes ten seconds and more."""
+    """How much to do. ``slow_rounds``: for scenarios of ten seconds or more."""
 
     rounds: int
     slow_rounds: int
@@ -95,7 +95,7 @@ def tls(place: Place, scale: Scale) -> list[Row]:
 
 
 def limited(place: Place, scale: Scale) -> list[Row]:
-    """2. Each connection limited by the server: four give four times."""
+    """2. The server limits each connection: four bring four times as much."""
     served = place.file(scale.limited)
     project = place.project("limited", served, place.at(served, place.nginx, "/limited/file"))
     return compare(
@@ -108,7 +108,7 @@ def limited(place: Place, scale: Scale) -> list[Row]:
 
 
 def mirrors(place: Place, scale: Scale) -> list[Row]:
-    """3. Two mirrors, one limited connection each: their sum."""
+    """3. Two mirrors, one limited connection each: their speeds add up."""
     served = place.file(scale.limited)
     urls = [place.at(served, server, "/limited/file") for server in (place.nginx, place.other)]
     both = place.project("mirrors", served, *urls)
@@ -145,7 +145,7 @@ def small_files(place: Place, scale: Scale) -> list[Row]:
 
 
 def straggler(place: Place, scale: Scale) -> list[Row]:
-    """5. One connection of four falls to 1/50 of its speed half-way."""
+    """5. One connection of four drops to 1/50 of its speed halfway."""
     served = place.file(scale.limited)
     url = place.nginx.url(served.path)
     uneven = ("--rate", LIMITED, "--fall-after", served.size // 2, "--fall-to", LIMITED // 50)
@@ -162,7 +162,7 @@ def straggler(place: Place, scale: Scale) -> list[Row]:
 
 
 def killed(place: Place, scale: Scale) -> list[Row]:
-    """6. Killed at half, and run again: both together against one undisturbed run; and the bytes sent twice."""
+    """6. Killed halfway and run again: both runs together against one undisturbed run, and the bytes sent twice."""
     served = place.file(2 * scale.big)
     project = place.project("killed", served, place.nginx.url(served.path))
     rows = compare(
@@ -213,7 +213,7 @@ def last_byte(place: Place, scale: Scale) -> list[Row]:
 
 
 def listeners(place: Place, scale: Scale) -> list[Row]:
-    """10. A subscriber that sleeps, a display that redraws: no slower."""
+    """10. A subscriber that sleeps and a display that redraws: neither slows a run."""
     served = place.file(scale.big)
     project = place.project("listeners", served, place.nginx.url(served.path))
     rows = compare(
@@ -290,5 +290,5 @@ ALL: dict[str, Scenario] = {
 
 
 def as_json(rows: list[Row]) -> str:
-    """One object a line, for programs."""
+    """Return one object per line, for programs."""
     return "\n".join(json.dumps(vars(row)) for row in rows)

@@ -1,1 +1,1 @@
-"""Fuzzing of whatever reads what others wrote. The suite runs the same targets for a moment, `make fuzz` for long."""
+"""Fuzzing of all parsers of untrusted data. The suite runs the targets briefly, `make fuzz` for a long time."""

@@ -1,7 +1,8 @@
 """Runs the targets under atheris, which looks for inputs that reach new code.
 
-``python -m fuzz`` runs all of them, ``python -m fuzz TARGET`` one. `FUZZ_SECONDS` (600) is for each; `FUZZ_JOBS` (1)
-run at a time. What reached new code is kept in ``.fuzz/corpus``, what made a target fail in ``.fuzz/failures``.
+``python -m fuzz`` runs all of them, ``python -m fuzz TARGET`` just one. Each runs for `FUZZ_SECONDS` (600), with
+`FUZZ_JOBS` (1) at a time. Inputs that reach new code are kept in ``.fuzz/corpus``, those that make a target fail in
+``.fuzz/failures``.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ PLACE = Path(".fuzz")
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "600"))
 JOBS = int(os.environ.get("FUZZ_JOBS", "1"))
 LONGEST = 4096
-"""Bytes of an input."""
+"""The most bytes of an input."""
 TIMEOUT = 10
-"""Seconds that one input may take."""
+"""The most seconds that one input may take."""
 
 
 def run_one(name: str) -> None:
-    """Run one target in this process, until its time is over or it fails. Does not return."""
+    """Run one target in this process until its time is up or it fails. Does not return."""
     import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]  # may not be installed
 
     with atheris.instrument_imports(include=["grym_fetch", "fuzz.targets"]):
@@ -42,7 +43,7 @@ def run_one(name: str) -> None:
 
 
 def run_process(name: str) -> bool:
-    """Run one target in a process of its own; say how it went."""
+    """Run one target in its own process; return whether it passed."""
     done = subprocess.run(
         [sys.executable, "-m", "fuzz", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -54,9 +55,9 @@ def run_process(name: str) -> bool:
 
 
 def main() -> int:
-    """Run what was asked for; return the exit code."""
+    """Run the requested targets; return the exit code."""
     if find_spec("atheris") is None:
-        print("not fuzzed: atheris is not installed; there may be no wheel of it for this Python")
+        print("not fuzzed: atheris is not installed; there may be no wheel for this Python")
         return 0
     if len(sys.argv) > 1:
         run_one(sys.argv[1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import tarfile
 import tempfile
 import unicodedata
@@ -37,7 +38,9 @@ from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 from grym_fetch.core.text import redact_text, redact_url, safe_text
 from grym_fetch.disk.local_files import LocalFiles
+from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.rollback import decode_version, encode_version
+from grym_fetch.disk.state import read_state
 from grym_fetch.disk.verified import decode_entry
 from grym_fetch.repo.placeholder import Placeholder
 from grym_fetch.repo.record import MovedFiles
@@ -48,19 +51,19 @@ DIGEST = "0" * 64
 
 @dataclass(frozen=True)
 class Target:
-    """``run`` takes any bytes; ``seeds`` are good inputs to begin with."""
+    """``run`` takes any bytes; ``seeds`` are good inputs to start with."""
 
     run: Callable[[bytes], None]
     seeds: tuple[bytes, ...]
 
 
 def text_of(data: bytes) -> str:
-    """Any text, half surrogate pairs included."""
+    """Any text, including half surrogate pairs."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def stays_inside(path: str) -> bool:
-    """Whether a path is relative and leads nowhere else, by the rules of both worlds."""
+    """Whether a path is relative and stays inside, by the rules of POSIX and Windows."""
     kinds = (PurePosixPath(path), PureWindowsPath(path))
     return not any(p.is_absolute() or p.drive or p.root or ".." in p.parts for p in kinds) and bool(path)
 
@@ -75,7 +78,7 @@ def folder() -> Path:
 
 
 def manifest(data: bytes) -> None:
-    """A manifest is whole and safe or is refused; and changing it changes nothing else."""
+    """A manifest is complete and safe, or is refused; and an edit changes nothing else."""
     try:
         parsed = parse_manifest(data, "m").manifest
     except ManifestError as error:
@@ -93,7 +96,7 @@ def manifest(data: bytes) -> None:
 
 
 def local_path(data: bytes) -> None:
-    """A path is refused, or it is one everywhere, and is the same when it is looked at again."""
+    """A path is refused, or it is valid everywhere and stays the same when checked again."""
     try:
         path = check_local_path(text_of(data))
     except ValueError:
@@ -113,7 +116,7 @@ def placeholder(data: bytes) -> None:
 
 
 def record_of_moves(data: bytes) -> None:
-    """The record leads nowhere else, whichever of its two readers looks at it."""
+    """The record never leads outside, whichever of its two readers reads it."""
     path = folder() / "asset-manifest.json"
     path.write_bytes(data)
     try:
@@ -135,7 +138,7 @@ def record_of_moves(data: bytes) -> None:
 
 
 def content_range(data: bytes) -> None:
-    """A Content-Range is a part of something, or nothing."""
+    """A Content-Range is a part of the content, or invalid."""
     text = data.decode("latin-1")
     if (found := parse_content_range(text)) is not None:
         if found.range is not None:
@@ -148,14 +151,14 @@ def content_range(data: bytes) -> None:
 
 
 def retry_after(data: bytes) -> None:
-    """A wait is a number of seconds, or none; the two halves are the field and the server's date."""
+    """A wait is a number of seconds, or none; the input's two halves are the field and the server's date."""
     text, _, date = data.decode("latin-1").partition("\n")
     wait = parse_retry_after(text, date or None)
     assert wait is None or (wait >= 0 and math.isfinite(wait))
 
 
 def response(data: bytes) -> None:
-    """Whatever a head says: a verdict, and bytes are believed only where they were asked for."""
+    """Whatever a head says, there is a verdict, and bytes are trusted only where they were requested."""
     first, *lines = data.decode("latin-1").split("\n")
     fields: dict[str, list[str]] = {}
     for line in lines:
@@ -179,7 +182,7 @@ def response(data: bytes) -> None:
 
 
 def redirect(data: bytes) -> None:
-    """A redirect leads to http or https, never down, with no user; or it is refused, and tells no secret."""
+    """A redirect leads to http or https, never down, without a user; or it is refused, and reveals no secret."""
     for base in ("https://me:hunter2@h.example/a/b?sig=hunter2", "http://127.0.0.1:8000/x"):
         try:
             target = follow_redirect(parse_address(base), data.decode("latin-1"))
@@ -194,7 +197,7 @@ def redirect(data: bytes) -> None:
 
 
 def foreign_text(data: bytes) -> None:
-    """What is shown is on one line and printable, and no address in it has a secret."""
+    """Shown text is on one line and printable, and no address in it contains a secret."""
     text = text_of(data)
     shown = safe_text(text)
     assert not [char for char in shown if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
@@ -233,6 +236,13 @@ def state_files(data: bytes) -> None:
         version = decode_version(line)
         assert version is None or decode_version(encode_version(version)) == version
     decode_record(data, "x")
+    Owner.parse(data.decode("utf-8", "replace"))
+    (folder() / "state").write_bytes(data)
+    descriptor = os.open(folder(), os.O_RDONLY)
+    try:
+        assert read_state(descriptor, "state", 1 << 16) == data[: 1 << 16]
+    finally:
+        os.close(descriptor)
 
 
 # --- Archives -----------------------------------------------------------------------------------------------
@@ -241,7 +251,7 @@ LIMITS = Limits(members=50, bytes=1 << 20, ratio=200, ratio_free=1 << 20)
 
 
 def archive(kind: ArchiveKind) -> Callable[[bytes], None]:
-    """Members are inside and bounded, or the archive is refused."""
+    """Members stay inside and bounded, or the archive is refused."""
 
     def run(data: bytes) -> None:
         census = Census("a", len(data), LIMITS)

@@ -1,4 +1,4 @@
-"""`AssetManager` without ``await``: for scripts, notebooks, and code that runs inside somebody else's event loop.
+"""`AssetManager` without ``await``: for scripts, notebooks, and code that runs inside someone else's event loop.
 
 ::
 
@@ -7,11 +7,10 @@
     with AssetManager(config="assets.json") as manager:
         path = manager.get_asset_path("audioldm-s-full")
 
-Rules: everything is done by the asynchronous manager, in a loop and a daemon thread of its own, started on first use.
-A call that is interrupted (Ctrl-C) is cancelled there, and has ended there before the exception goes on, so nothing
-downloads behind the caller's back. Errors come through as they are. Any thread may call. An async callback runs in that
-loop, so a call that waits must not come from one. A manager that nobody closes is closed when it is forgotten or the
-interpreter ends.
+Rules: the asynchronous manager does everything, in its own loop and daemon thread, started on first use. An interrupted
+call (Ctrl-C) is cancelled and has ended there before the exception propagates, so nothing downloads behind the caller's
+back. Errors come through unchanged. Any thread may call. An async callback runs in that loop, so it must not make a
+call that waits. A manager that no one closes is closed when it is garbage-collected or the interpreter ends.
 
 Generated from `grym_fetch.manager` by `tools/generate_blocking.py`; to change it, change these and run `make blocking`.
 """
@@ -40,11 +39,11 @@ __all__ = ["AssetManager", "EventStream"]
 
 
 class AssetManager(Blocking[asynchronous.AssetManager]):
-    """Makes the assets of a manifest present and verified, without ``await``.
+    """Downloads and verifies the assets of a manifest, without ``await``.
 
     Use it as a context manager, or call `close` at the end. All arguments are those of `grym_fetch.AssetManager`.
-    Usable from any thread, also one whose event loop is running (it blocks that loop for the time of the call).
-    Not usable in a process that was forked from the one where it was used: make a new one there.
+    Usable from any thread, even one with a running event loop (which a call blocks while it lasts).
+    Not usable in a process forked from the one where it was used: make a new one there.
     """
 
     def __init__(
@@ -79,21 +78,21 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
     @property
     def settings(self) -> Settings:
-        """What was chosen about how assets are fetched."""
+        """How assets are fetched."""
         return self._manager.settings
 
     @property
     def minimal(self) -> bool:
-        """Whether the small stand-ins are used of assets that have one."""
+        """Whether to use the small stand-ins of assets that have one."""
         return self._manager.minimal
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Warnings about the manifest, once it was read."""
+        """Warnings about the manifest, once it has been read."""
         return self._manager.warnings
 
     def initialize(self) -> None:
-        """Find and read the manifest. Raises `ManifestError`. Idempotent; every other method does it when needed."""
+        """Find and read the manifest. Raises `ManifestError`. Idempotent; other methods call it when needed."""
         self._run(asynchronous.AssetManager.initialize)
 
     @property
@@ -107,7 +106,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._manager.manifest
 
     def why_stale(self) -> str | None:
-        """Say why the manifest is not to be used any more, None if it is: see ``expires`` and ``version`` in it."""
+        """Say why the manifest must no longer be used, or None if it may: see its ``expires`` and ``version``."""
         return self._call(asynchronous.AssetManager.why_stale)
 
     def get_asset_path(self, asset_id: str) -> Path:
@@ -118,34 +117,34 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._run(asynchronous.AssetManager.get_asset_path, asset_id)
 
     def download_asset(self, asset_id: str, force: bool = False) -> Path:
-        """Make the asset present and verified, and return its path. ``force``: fetch it again even if it is valid.
+        """Download and verify the asset if needed, and return its path. ``force``: fetch it again even if it is valid.
 
         Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call.
         Raises `UnknownAsset`, `UnpinnedAsset`, `AssetMissing` if it is not there and nothing may be fetched, and
-        `StaleManifest` if the manifest is not to be used any more.
+        `StaleManifest` if the manifest must no longer be used.
         """
         return self._run(asynchronous.AssetManager.download_asset, asset_id, force)
 
     def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
-        """Say whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
+        """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
 
         Raises `UnknownAsset`.
         """
         return self._run(asynchronous.AssetManager.check_asset, asset_id, full=full)
 
     def check_all_assets(self, *, full: bool = False) -> list[AssetStatus]:
-        """`check_asset` for every asset, in the manifest's order."""
+        """Call `check_asset` for every asset, in the manifest's order."""
         return self._run(asynchronous.AssetManager.check_all_assets, full=full)
 
     def state_of(self, asset: Asset) -> AssetState:
-        """Say how the asset stands on the disk without reading a file.
+        """Return the asset's state on disk without reading a file.
 
-        So a file that was not verified yet is ``present`` if it has the right size, and missing otherwise.
+        So a file that has not been verified yet is ``present`` if its size is right, and missing otherwise.
         """
         return self._call(asynchronous.AssetManager.state_of, asset)
 
     def download_required_assets(self) -> SyncReport:
-        """`sync` of every asset that is required."""
+        """Call `sync` for every required asset."""
         return self._run(asynchronous.AssetManager.download_required_assets)
 
     def choose(
@@ -160,7 +159,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._call(asynchronous.AssetManager.choose, ids, tags=tags, all=all, minimal=minimal)
 
     def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
-        """Say what fetching these assets would take. Reads no file's bytes: one of the right size counts as present.
+        """Return what fetching these assets would take. Reads no file: one of the right size counts as present.
 
         Raises `StaleManifest`.
         """
@@ -175,68 +174,80 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         minimal: bool | None = None,
         force: bool = False,
     ) -> SyncReport:
-        """Make the chosen assets present and verified; without a choice, all required ones.
+        """Download and verify the chosen assets; by default, all required ones.
 
-        ``minimal``: the essential ones, in their small stand-ins where they have one; default is the manager's own
-        choice, and False means the full assets in any case. ``force``: fetch also what is there and valid.
+        ``minimal``: the essential assets, as small stand-ins if they have one; by default as the manager does, and
+        False always means the full assets. ``force``: fetch valid files again, too.
 
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
-        `StaleManifest`. If they would not all fit on the disk nothing is fetched: each fails with one `DiskFull`, the
-        group's cause.
+        `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`,
+        the group's cause.
         """
         return self._run(asynchronous.AssetManager.sync, ids, tags=tags, all=all, minimal=minimal, force=force)
 
     def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
-        """`sync` for assets already chosen."""
+        """Like `sync`, for assets already chosen."""
         return self._run(asynchronous.AssetManager.sync_assets, assets, force=force)
 
     def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
-        """Bring back a file that ``grym-fetch clean`` has moved out of the repository, and return its path.
+        """Bring back a file that ``grym-fetch clean`` moved out of the repository, and return its path.
 
-        ``path`` is the file's own, its placeholder's, or its id. The file comes from the external folder, else by
-        download if an asset has its checksum. ``force``: also in the place of a file with other content.
+        ``path`` is the path of the file or of its placeholder, or its id. The file comes from the external folder, or
+        is downloaded if an asset has its checksum. ``force``: replace a file with different content, too.
 
         Raises `RepositoryError` if no such file was moved, `AssetMissing`, `IntegrityError`, `StorageError`, or what
         `download_asset` raises.
         """
         return self._run(asynchronous.AssetManager.restore_asset, path, force=force)
 
-    def add_asset(self, asset: Asset, *, fetch: bool = False, file: Path | None = None) -> Asset:
+    def add_asset(
+        self, asset: Asset, *, fetch: bool = False, file: Path | None = None, allow_suspicious: bool = False
+    ) -> Asset:
         """Append an asset to the manifest and return it as it is listed now.
 
         ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
-        this file, and copy it into the asset's place if it is not there.
+        this file, and copy it into the asset's place if it is not there. ``allow_suspicious``: also what is plainly
+        not an asset, but a web page, a git-lfs pointer or an empty file.
 
         Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
-        then), `PolicyRefused` for a plain http address, `DigestMismatch` or `UnsafePath` if ``file`` is not what the
-        asset says or another one is in its place, or what `download_asset` raises.
+        then), `EditRefused` for what is plainly not an asset, `PolicyRefused` for a plain http address,
+        `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place, or what
+        `download_asset` raises.
         """
-        return self._run(asynchronous.AssetManager.add_asset, asset, fetch=fetch, file=file)
+        return self._run(
+            asynchronous.AssetManager.add_asset, asset, fetch=fetch, file=file, allow_suspicious=allow_suspicious
+        )
 
     def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
-        """Drop an asset from the manifest, with ``delete_file`` also its file, its stand-in's, and what was unpacked.
+        """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
 
-        Only in the assets folder; returns the files and the unpacked folders that are gone. Raises `UnknownAsset`.
+        Deletes only in the assets folder, and returns the files and the unpacked folders that are gone.
+        Raises `UnknownAsset`.
         """
         return self._run(asynchronous.AssetManager.remove_asset, asset_id, delete_file=delete_file)
 
     def pin(
-        self, ids: Collection[str] | None = None, *, on_pinned: Callable[[Pinned], object] | None = None
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        allow_suspicious: bool = False,
+        on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
         A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
-        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. ``on_pinned`` is
-        called in the event loop with each as soon as it is written, also where others fail.
+        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. A web page, a
+        git-lfs pointer and an empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
+        loop with each as soon as it is written, also where others fail.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
-        return self._run(asynchronous.AssetManager.pin, ids, on_pinned=on_pinned)
+        return self._run(asynchronous.AssetManager.pin, ids, allow_suspicious=allow_suspicious, on_pinned=on_pinned)
 
     def prune(self, *, dry_run: bool = False) -> PruneReport:
-        """Remove abandoned downloads, unused lock files and stale cache entries; ``dry_run``: only say which.
+        """Remove abandoned downloads, unused lock files and stale cache entries; ``dry_run``: only report them.
 
-        Nothing of a process that runs is touched. What an interrupted download has left is abandoned, too.
+        Leaves alone what belongs to a running process. What an interrupted download has left counts as abandoned.
         """
         return self._run(asynchronous.AssetManager.prune, dry_run=dry_run)
 
@@ -248,15 +259,15 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._stream(asynchronous.AssetManager.events)
 
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:
-        """Call ``callback`` with every event, as `on_progress` calls it. Returns a function that ends it."""
+        """Call ``callback`` with every event, as `on_progress` does. Returns a function that stops it."""
         return self._register(asynchronous.AssetManager.on_event, callback)
 
     def on_progress(
         self, callback: Callable[[AssetProgress], object] | Callable[[AssetProgress], Awaitable[object]]
     ) -> Callable[[], None]:
-        """Call ``callback`` whenever an asset makes progress. Returns a function that ends it.
+        """Call ``callback`` whenever an asset makes progress. Returns a function that stops it.
 
         An async callback runs in the manager's own loop, a sync one in a worker thread, one call at a time. A slow one
-        misses intermediate progress and nothing else; one that raises is logged and called no more.
+        only misses intermediate progress; one that raises is logged and not called again.
         """
         return self._register(asynchronous.AssetManager.on_progress, callback)

@@ -1,7 +1,7 @@
-"""`AssetManager`: the public API. Knows the project and its manifest, and hands every call to who does the work.
+"""`AssetManager`: the public API. It knows the project and its manifest, and delegates all work.
 
-Rules: everything is started on first use, so that making a manager costs nothing. A manager belongs to the event loop
-in which it is first used, and serves no other; once closed it stays closed. Whoever uses it otherwise is told at once.
+Rules: everything starts on first use, so creating a manager costs nothing. A manager belongs to the event loop in which
+it is first used; once closed, it stays closed. Any other use raises an error at once.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, Pr
 from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.runtime.bus import EventBus, Subscription, is_coroutine_callable
 from grym_fetch.runtime.clock import SystemClock
-from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.runtime.threads import FORKED, WorkerThreads
 from grym_fetch.settings import Settings
 
 if TYPE_CHECKING:
-    # What fetches and what edits is imported when it is needed: see the engine.
+    # The fetching and editing modules are imported only when needed: see the engine.
     from grym_fetch.core.world import Clock, ThreadPools, Transport
     from grym_fetch.disk.prune import PruneReport
     from grym_fetch.project.editing import Editor, Pinned, PinReport
@@ -43,46 +43,45 @@ _NO_LOOP = (
     "grym_fetch.blocking.AssetManager; under trio call it in a worker thread (trio.to_thread.run_sync)"
 )
 _OTHER_LOOP = (
-    "this AssetManager was first used in another event loop, and works in no other. Make one for each asyncio.run(), "
-    "or use grym_fetch.blocking.AssetManager, which has a loop of its own"
+    "this AssetManager was first used in another event loop, and works only there. Make one for each asyncio.run(), "
+    "or use grym_fetch.blocking.AssetManager, which has its own loop"
 )
 _CLOSED = "this AssetManager was closed; make a new one"
 _ENTERED = "an AssetManager can be entered only once, since the end of `async with` closes it; make a new one"
 
 
 class AssetManager:
-    """Makes the assets of a manifest present and verified.
+    """Downloads and verifies the assets of a manifest.
 
     Use it as an async context manager, or call `initialize` and `aclose`. All arguments are optional: without
-    ``config`` the manifest is found as the command line finds it. Sizes are in bytes, times in seconds.
+    ``config``, the manifest is found as on the command line. Sizes are in bytes, times in seconds.
 
-    What neither an argument nor a named field of ``settings`` says is taken from the environment, as the command line
-    does: ``GRYM_FETCH_OFFLINE``, ``GRYM_FETCH_MIRRORS`` and so on. Raises `ValueError` naming a variable that cannot
-    be read.
+    What neither an argument nor a named field of ``settings`` sets comes from the environment, as on the command line:
+    ``GRYM_FETCH_OFFLINE``, ``GRYM_FETCH_MIRRORS`` and so on. Raises `ValueError` naming a variable that cannot be read.
 
-    A manager works in the event loop of its first use, until it is closed. Any other use raises `RuntimeError`, as does
-    entering it a second time.
+    A manager works in the event loop where it is first used, until it is closed. Any other use raises `RuntimeError`,
+    as does entering it a second time.
 
     Args:
-        config: path of the manifest.
+        config: the manifest's path.
         assets_dir: where downloads go; default ``assets`` beside the manifest.
-        external_assets_dir: where files are looked for too; default ``../assets``.
-        parallel: the most connections open at once, over all assets.
+        external_assets_dir: where else to look for files; default ``../assets``.
+        parallel: the most connections open at once, across all assets.
         minimal: use the small stand-ins of assets that have one.
         allow_stale: also use a manifest that has expired, or is older than the one used before.
-        settings: any other choice, see `Settings`; ``parallel`` and ``allow_stale`` above win if given.
+        settings: all other choices, see `Settings`; ``parallel`` and ``allow_stale`` above win if given.
         transport: another way to the network, see `grym_fetch.transport`. The manager owns it: `aclose` closes it.
-        environ, clock: for tests; default the process's environment and the system's clock.
+        environ, clock: for tests; by default the process's environment and the system clock.
 
-    Raises `ValueError` for a value that makes no sense, naming it and what is allowed.
+    Raises `ValueError` for an invalid value, naming it and what is allowed.
     """
 
     settings: Settings
-    """What was chosen about how assets are fetched."""
+    """How assets are fetched."""
     minimal: bool
-    """Whether the small stand-ins are used of assets that have one."""
+    """Whether to use the small stand-ins of assets that have one."""
     warnings: tuple[str, ...]
-    """Warnings about the manifest, once it was read."""
+    """Warnings about the manifest, once it has been read."""
 
     def __init__(
         self,
@@ -117,6 +116,7 @@ class AssetManager:
         self._manifest: Manifest | None = None
         self._coordinator: Coordinator | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
         """The loop of the first use."""
         self._is_entered = False
         self._is_closed = False
@@ -136,7 +136,7 @@ class AssetManager:
         await self.aclose()
 
     async def initialize(self) -> None:
-        """Find and read the manifest. Raises `ManifestError`. Idempotent; every other method does it when needed."""
+        """Find and read the manifest. Raises `ManifestError`. Idempotent; other methods call it when needed."""
         self._claim_loop()
         if self._manifest is None:
             parsed = await read_manifest(self.project.manifest_path)
@@ -144,9 +144,9 @@ class AssetManager:
         self._ready()
 
     async def aclose(self) -> None:
-        """End downloads under way (what has arrived is kept), close connections, end event streams. Idempotent.
+        """Stop downloads (what has arrived is kept), close connections, end event streams. Idempotent.
 
-        Callbacks get what they have not had yet; one that takes longer than 2 s for a single event is given up. The
+        Callbacks get their remaining events; one that takes longer than 2 s for a single event is abandoned. The
         manager cannot be used afterwards.
         """
         if self._is_closed:
@@ -155,11 +155,11 @@ class AssetManager:
             self._is_closed = True  # nothing was started
             return
         self._claim_loop()
-        async with AsyncExitStack() as stack:  # each of these, whatever becomes of the one before
+        async with AsyncExitStack() as stack:  # each of these runs, even if the one before fails
             if self._transport is not None:
                 stack.push_async_callback(self._transport.aclose)
             stack.push_async_callback(self._close_coordinator)
-            # Until now callbacks that deal with their last events could ask for more.
+            # Until now, callbacks handling their last events could ask for more.
             stack.callback(setattr, self, "_is_closed", True)
             stack.push_async_callback(self._bus.aclose)
             await self._close_coordinator()
@@ -193,6 +193,8 @@ class AssetManager:
 
     def _claim_loop(self) -> None:
         """Make the running loop this manager's. Raises `RuntimeError` unless it is, and the manager still open."""
+        if self._loop is not None and os.getpid() != self._pid:
+            raise RuntimeError(FORKED)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -200,12 +202,12 @@ class AssetManager:
         if self._is_closed:
             raise RuntimeError(_CLOSED)
         if self._loop is None:
-            self._loop = loop
+            self._loop, self._pid = loop, os.getpid()
         elif self._loop is not loop:
             raise RuntimeError(_OTHER_LOOP)
 
     def _ready(self) -> Coordinator:
-        """Who decides what is fetched, made when first needed. Raises as `_claim_loop` does, or `ManifestError`."""
+        """The coordinator, created when first needed. Raises like `_claim_loop`, or `ManifestError`."""
         self._claim_loop()
         if self._coordinator is None:
             _ = self.manifest
@@ -219,7 +221,7 @@ class AssetManager:
         return self._coordinator
 
     def _open_engine(self) -> AssetEngine:
-        """Return what works for this manager; a mock has another one."""
+        """Return this manager's engine; a mock has a different one."""
         return self._make_engine(self.settings)
 
     def _make_engine(self, settings: Settings) -> Engine:
@@ -240,12 +242,10 @@ class AssetManager:
 
     @cached_property
     def _freshness(self) -> FreshnessCheck:
-        return FreshnessCheck(
-            self.project, allow_stale=self.settings.allow_stale, now=self._clock.wall, environ=self._environ
-        )
+        return FreshnessCheck(self.project, allow_stale=self.settings.allow_stale, now=self._clock.wall)
 
     def why_stale(self) -> str | None:
-        """Say why the manifest is not to be used any more, None if it is: see ``expires`` and ``version`` in it."""
+        """Say why the manifest must no longer be used, or None if it may: see its ``expires`` and ``version``."""
         return self._freshness.why_stale(self.manifest)
 
     def _refuse_stale(self) -> None:
@@ -280,18 +280,18 @@ class AssetManager:
             return (await coordinator.fetch(asset)).path
 
     async def download_asset(self, asset_id: str, force: bool = False) -> Path:
-        """Make the asset present and verified, and return its path. ``force``: fetch it again even if it is valid.
+        """Download and verify the asset if needed, and return its path. ``force``: fetch it again even if it is valid.
 
         Raises `MirrorsExhausted`, `IntegrityError` or `StorageError`; what has arrived is kept for the next call.
         Raises `UnknownAsset`, `UnpinnedAsset`, `AssetMissing` if it is not there and nothing may be fetched, and
-        `StaleManifest` if the manifest is not to be used any more.
+        `StaleManifest` if the manifest must no longer be used.
         """
         coordinator = self._ready()
         async with self._using_manifest():
             return (await coordinator.fetch(self._asset(asset_id), force=force)).path
 
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
-        """Say whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
+        """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
 
         Raises `UnknownAsset`.
         """
@@ -299,21 +299,21 @@ class AssetManager:
         return await checking.check(engine, self._asset(asset_id), self.project.assets_dir, full=full)
 
     async def check_all_assets(self, *, full: bool = False) -> list[AssetStatus]:
-        """`check_asset` for every asset, in the manifest's order."""
+        """Call `check_asset` for every asset, in the manifest's order."""
         self._ready()
         return [await self.check_asset(asset.id, full=full) for asset in self.manifest.assets]
 
     def state_of(self, asset: Asset) -> AssetState:
-        """Say how the asset stands on the disk without reading a file. Needs a running loop.
+        """Return the asset's state on disk without reading a file. Needs a running loop.
 
-        So a file that was not verified yet is ``present`` if it has the right size, and missing otherwise.
+        So a file that has not been verified yet is ``present`` if its size is right, and missing otherwise.
         """
         return checking.state_of(self._ready().engine, asset)
 
     # -- many assets ------------------------------------------------------------------------------------------------
 
     async def download_required_assets(self) -> SyncReport:
-        """`sync` of every asset that is required."""
+        """Call `sync` for every required asset."""
         return await self.sync()
 
     def choose(
@@ -329,7 +329,7 @@ class AssetManager:
         return self.manifest.select(ids or (), tags or (), all=all, minimal=is_minimal)
 
     async def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
-        """Say what fetching these assets would take. Reads no file's bytes: one of the right size counts as present.
+        """Return what fetching these assets would take. Reads no file: one of the right size counts as present.
 
         Raises `StaleManifest`.
         """
@@ -346,29 +346,29 @@ class AssetManager:
         minimal: bool | None = None,
         force: bool = False,
     ) -> SyncReport:
-        """Make the chosen assets present and verified; without a choice, all required ones.
+        """Download and verify the chosen assets; by default, all required ones.
 
-        ``minimal``: the essential ones, in their small stand-ins where they have one; default is the manager's own
-        choice, and False means the full assets in any case. ``force``: fetch also what is there and valid.
+        ``minimal``: the essential assets, as small stand-ins if they have one; by default as the manager does, and
+        False always means the full assets. ``force``: fetch valid files again, too.
 
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
-        `StaleManifest`. If they would not all fit on the disk nothing is fetched: each fails with one `DiskFull`, the
-        group's cause.
+        `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`,
+        the group's cause.
         """
         self._claim_loop()
         return await self.sync_assets(self.choose(ids, tags=tags, all=all, minimal=minimal), force=force)
 
     async def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
-        """`sync` for assets already chosen."""
+        """Like `sync`, for assets already chosen."""
         coordinator = self._ready()
         async with self._using_manifest():
             return await coordinator.sync(assets, force=force)
 
     async def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
-        """Bring back a file that ``grym-fetch clean`` has moved out of the repository, and return its path.
+        """Bring back a file that ``grym-fetch clean`` moved out of the repository, and return its path.
 
-        ``path`` is the file's own, its placeholder's, or its id. The file comes from the external folder, else by
-        download if an asset has its checksum. ``force``: also in the place of a file with other content.
+        ``path`` is the path of the file or of its placeholder, or its id. The file comes from the external folder, or
+        is downloaded if an asset has its checksum. ``force``: replace a file with different content, too.
 
         Raises `RepositoryError` if no such file was moved, `AssetMissing`, `IntegrityError`, `StorageError`, or what
         `download_asset` raises.
@@ -390,38 +390,56 @@ class AssetManager:
 
     # -- the manifest itself ----------------------------------------------------------------------------------------
 
-    async def add_asset(self, asset: Asset, *, fetch: bool = False, file: Path | None = None) -> Asset:
+    async def add_asset(
+        self, asset: Asset, *, fetch: bool = False, file: Path | None = None, allow_suspicious: bool = False
+    ) -> Asset:
         """Append an asset to the manifest and return it as it is listed now.
 
         ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
-        this file, and copy it into the asset's place if it is not there.
+        this file, and copy it into the asset's place if it is not there. ``allow_suspicious``: also what is plainly
+        not an asset, but a web page, a git-lfs pointer or an empty file.
 
         Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
-        then), `PolicyRefused` for a plain http address, `DigestMismatch` or `UnsafePath` if ``file`` is not what the
-        asset says or another one is in its place, or what `download_asset` raises.
+        then), `EditRefused` for what is plainly not an asset, `PolicyRefused` for a plain http address,
+        `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place, or what
+        `download_asset` raises.
         """
         await self.initialize()
         async with self._editing() as editor:
-            self._adopt(await editor.add_asset(self.manifest, asset, fetch=fetch, file=file, before_fetch=self._accept))
+            parsed = await editor.add_asset(
+                self.manifest,
+                asset,
+                fetch=fetch,
+                file=file,
+                allow_suspicious=allow_suspicious,
+                before_fetch=self._accept,
+            )
+            self._adopt(parsed)
         return self.manifest.get(asset.id)
 
     async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
-        """Drop an asset from the manifest, with ``delete_file`` also its file, its stand-in's, and what was unpacked.
+        """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
 
-        Only in the assets folder; returns the files and the unpacked folders that are gone. Raises `UnknownAsset`.
+        Deletes only in the assets folder, and returns the files and the unpacked folders that are gone.
+        Raises `UnknownAsset`.
         """
         await self.initialize()
         async with self._editing() as editor:
             return await editor.remove_asset(self.manifest, asset_id, delete_file=delete_file, on_change=self._adopt)
 
     async def pin(
-        self, ids: Collection[str] | None = None, *, on_pinned: Callable[[Pinned], object] | None = None
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        allow_suspicious: bool = False,
+        on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
         A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
-        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. ``on_pinned`` is
-        called in the event loop with each as soon as it is written, also where others fail.
+        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. A web page, a
+        git-lfs pointer and an empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
+        loop with each as soon as it is written, also where others fail.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
@@ -431,15 +449,16 @@ class AssetManager:
                 self.manifest,
                 ids,
                 minimal=self.minimal,
+                allow_suspicious=allow_suspicious,
                 before_fetch=self._accept,
                 on_change=self._adopt,
                 on_pinned=on_pinned or (lambda _: None),
             )
 
     async def prune(self, *, dry_run: bool = False) -> PruneReport:
-        """Remove abandoned downloads, unused lock files and stale cache entries; ``dry_run``: only say which.
+        """Remove abandoned downloads, unused lock files and stale cache entries; ``dry_run``: only report them.
 
-        Nothing of a process that runs is touched. What an interrupted download has left is abandoned, too.
+        Leaves alone what belongs to a running process. What an interrupted download has left counts as abandoned.
         """
         await self.initialize()
         async with self._editing() as editor:
@@ -450,7 +469,7 @@ class AssetManager:
         from grym_fetch.project.editing import Editor
 
         engine = self._ready().engine
-        assert isinstance(engine, Engine), "an engine that only plays has nothing to edit"
+        assert isinstance(engine, Engine), "a mock engine has nothing to edit"
         editor = Editor(
             self.project,
             engine=engine,
@@ -478,7 +497,7 @@ class AssetManager:
         return self._bus.subscribe()
 
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:
-        """Call ``callback`` with every event, as `on_progress` calls it. Returns a function that ends it."""
+        """Call ``callback`` with every event, as `on_progress` does. Returns a function that stops it."""
         self._claim_loop()
         return self._bus.call(callback)
 
@@ -491,10 +510,10 @@ class AssetManager:
     def on_progress(
         self, callback: Callable[[AssetProgress], object] | Callable[[AssetProgress], Awaitable[object]]
     ) -> Callable[[], None]:
-        """Call ``callback`` whenever an asset makes progress. Returns a function that ends it. Needs a running loop.
+        """Call ``callback`` whenever an asset makes progress. Returns a function that stops it. Needs a running loop.
 
-        An async callback runs in the event loop, a sync one in a worker thread, one call at a time. A slow one misses
-        intermediate progress and nothing else; one that raises is logged and called no more.
+        An async callback runs in the event loop, a sync one in a worker thread, one call at a time. A slow one only
+        misses intermediate progress; one that raises is logged and not called again.
         """
         self._claim_loop()
         tracker = ProgressTracker(self._size_of)

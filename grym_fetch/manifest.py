@@ -1,4 +1,4 @@
-"""What a manifest holds, as `AssetManager.manifest` has it."""
+"""The content of a manifest, as in `AssetManager.manifest`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user can choose about how assets are fetched."""
+"""The user's choices about how assets are fetched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Mirrors = Literal["fallback", "together"]
 
 
 class _Named:
-    """Remembers which fields were named when a value was made, so that the environment decides the other ones only."""
+    """Remembers which fields were named at construction, so that the environment decides only the others."""
 
     __slots__ = ("_named",)
     _named: frozenset[str]
@@ -28,7 +28,7 @@ class _Named:
         return made
 
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
-        """A copy, also in another process, has the same fields named."""
+        """A copy, even in another process, keeps the same fields named."""
         return (), {name: getattr(self, name) for name in self._named}
 
 
@@ -36,14 +36,15 @@ class _Named:
 class Settings(_Named):
     """Everything a user can choose about how assets are fetched. Times in seconds, ``limit_rate`` in bytes per second.
 
-    A field that is not named here is what its environment variable says, and the default given here where that is not
-    set; see `AssetManager`. `dataclasses.replace` names all of them.
+    A field that is not named comes from its environment variable, or has this default if that is not set; see
+    `AssetManager`. `dataclasses.replace` names all fields.
 
     ``parallel`` is the most connections open at once over all assets, ``max_per_host`` the most of them on one host.
+    ``patience``: for how long a server that has served bytes in this run is waited for once it is away.
     ``mirrors``: whether an asset's addresses are asked one after the other, or all at once, each as far as it is fast.
 
-    Raises ValueError for a value that makes no sense, also through `dataclasses.replace`; it names the field and says
-    what is allowed.
+    Raises ValueError for an invalid value, also through `dataclasses.replace`; it names the field and says what is
+    allowed.
     """
 
     parallel: int = 4
@@ -53,6 +54,7 @@ class Settings(_Named):
     retries: int = 5
     stall_timeout: float = 30.0
     connect_timeout: float = 10.0
+    patience: float = 120.0
     lock_timeout: float = 3600.0
     offline: bool = False
     allow_unpinned: bool = False
@@ -64,10 +66,9 @@ class Settings(_Named):
         refuse_nonsense(self, RULES)
 
     def with_environment(self, environ: Mapping[str, str], *, without: Collection[str] = ()) -> Self:
-        """Return these settings, with what the environment says of the fields that were not named.
+        """Return these settings, with the fields that were not named taken from the environment.
 
-        ``without``: names of further fields that stay as they are. Raises `ValueError` with the name of a variable that
-        cannot be read.
+        ``without``: further fields that stay as they are. Raises `ValueError` naming a variable that cannot be read.
         """
         given: dict[str, Any] = dict(settings_in(environ, without={*self._named, *without}))
         return replace(self, **given) if given else self
@@ -81,6 +82,7 @@ RULES = {
     "retries": whole_number(0),
     "stall_timeout": number(above=0),
     "connect_timeout": number(above=0),
+    "patience": number(least=0),
     "lock_timeout": number(least=0),
     "offline": instance_of(bool),
     "allow_unpinned": instance_of(bool),
@@ -88,4 +90,4 @@ RULES = {
     "allow_private_addresses": instance_of(bool),
     "sizes": instance_of(SegmentSizes),
 }
-"""What each field of `Settings` may be. The command line holds its options to the same."""
+"""The allowed values of each field of `Settings`. The command line applies the same rules to its options."""

@@ -1,7 +1,7 @@
 """Another way to the network: what `AssetManager(transport=...)` takes.
 
-A transport serves the Protocol `Transport`: it sends one GET at a time and hands over the body as it comes. Redirects,
-retries, mirrors and verification are not its business.
+A transport implements the Protocol `Transport`: it sends one GET at a time and delivers the body as it arrives. It does
+not handle redirects, retries, mirrors or verification.
 """
 
 from __future__ import annotations

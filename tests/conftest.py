@@ -125,6 +125,12 @@ def _why_no_mount() -> str:
     return ""
 
 
+@pytest.fixture(autouse=True)
+def _state_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept for a user outside of an assets folder is kept for one test."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state" / os.urandom(4).hex()))
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[AssetServer]:
     """A server on loopback that tells the truth until it is told otherwise."""

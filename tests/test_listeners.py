@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,7 +15,16 @@ from grym_fetch.core.events import Event
 from grym_fetch.engine.coordinator import Coordinator
 from grym_fetch.errors import DigestMismatch
 from grym_fetch.runtime.bus import EventBus
-from grym_fetch.testing import AssetServer, ChangeContent, Fault, FlipByte, NoRanges, Truncate, seeded_bytes
+from grym_fetch.testing import (
+    AssetServer,
+    ChangeContent,
+    Fault,
+    FlipByte,
+    NoRanges,
+    Truncate,
+    seeded_bytes,
+    serve_in_thread,
+)
 from tests.support.invariants import Recorder, Rules
 from tests.support.project import KIB, Project
 
@@ -106,6 +117,48 @@ async def test_a_callback_may_close_the_manager(project: Project) -> None:
         manager.on_event(close)
         with pytest.raises(asyncio.CancelledError):
             await manager.get_asset_path("a")
+
+
+@pytest.mark.shows("U6", "S13")
+async def test_a_sync_is_cancelled_where_a_callback_closes_the_manager(project: Project) -> None:
+    """Whatever is left to do of it: it is cancelled, says so in its last event, and leaves nothing behind."""
+    rules, heard = Rules(project), Recorder()
+    async with asyncio.timeout(15), project.manager(parallel=1) as manager:
+
+        async def close(event: Event) -> None:
+            heard.events.append(event)
+            if event.type in ("asset_planned", "asset_verified"):
+                await manager.aclose()
+
+        manager.on_event(close)
+        with pytest.raises(asyncio.CancelledError):
+            await manager.sync()
+    assert heard.of("run_finished")
+    rules.check(None)
+
+
+NEVER = """
+import asyncio, threading
+from grym_fetch import AssetManager
+
+async def main():
+    async with AssetManager() as manager:
+        manager.on_event(lambda event: threading.Event().wait())
+        await manager.sync()
+    print("done", flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.shows("U6", "S13")
+def test_a_callback_that_never_returns_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Nor does its thread: the interpreter ends, and does not wait for it."""
+    with serve_in_thread() as server:
+        project = Project(tmp_path / "project")
+        project.add("a", [server.add("/a", CONTENT).url], CONTENT)
+        done = subprocess.run([sys.executable, "-c", NEVER], cwd=project.root, timeout=30, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"done\n"), done.stderr
 
 
 @pytest.mark.shows("U6", "S13")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,3 +152,33 @@ def test_a_mock_is_as_strict() -> None:
     assert asyncio.run(manager.get_asset_path("a")) == Path("/mock/a")
     with pytest.raises(RuntimeError, match="another event loop"):
         asyncio.run(manager.get_asset_path("a"))
+
+
+FORKED = """
+import asyncio, os
+from grym_fetch import AssetManager
+from grym_fetch.runtime.threads import WorkerThreads
+
+async def main():
+    threads = WorkerThreads("test", 1)
+    await threads.compute(int)
+    async with AssetManager() as manager:
+        if os.fork():
+            os.wait()
+            return
+        for work in (manager.sync(), threads.compute(int)):
+            try:
+                work.send(None)
+            except RuntimeError as error:
+                print(error, flush=True)
+        os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.shows("X9", "X10")
+def test_a_child_that_goes_on_with_its_parents_loop_is_told_so(project: Project) -> None:
+    """Its threads are not there and its connections are another's: no digest is blamed for that."""
+    done = subprocess.run([sys.executable, "-c", FORKED], cwd=project.root, timeout=30, capture_output=True, text=True)
+    assert done.stdout.count("was forked while an AssetManager was at work") == 2, done.stderr

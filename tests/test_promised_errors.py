@@ -230,6 +230,13 @@ def _(_: World) -> Call:
     return lambda manager: manager.add_asset(Asset("new", "http://h.example/new.bin", NEW.local_path), fetch=True)
 
 
+@case("add_asset", "EditRefused")
+def _(world: World) -> Call:
+    file = world.project.root / "file.bin"
+    file.write_bytes(b"<!DOCTYPE html>")
+    return lambda manager: manager.add_asset(NEW, file=file)
+
+
 @case("add_asset", "DigestMismatch")
 def _(world: World) -> Call:
     file = world.project.root / "file.bin"

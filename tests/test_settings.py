@@ -22,6 +22,7 @@ NONSENSE: dict[str, list[object]] = {
     "retries": [-1, True, 1.0, None],
     "stall_timeout": [0, -1.0, math.nan, math.inf, "30", None, True],
     "connect_timeout": [0, -1.0, math.nan, math.inf, None],
+    "patience": [-1, math.nan, math.inf, "120", None, True],
     "lock_timeout": [-1, math.nan, math.inf, -math.inf, None, False],
     "offline": [1, 0, None, "yes"],
     "allow_unpinned": [1, "no"],
@@ -31,7 +32,7 @@ NONSENSE: dict[str, list[object]] = {
 }
 SENSE: list[dict[str, Any]] = [
     {},
-    {"parallel": 1, "max_per_host": 1, "retries": 0, "lock_timeout": 0},
+    {"parallel": 1, "max_per_host": 1, "retries": 0, "lock_timeout": 0, "patience": 0},
     {"mirrors": "together", "limit_rate": 1, "stall_timeout": 0.001, "connect_timeout": 1},
     {"limit_rate": 10**30, "offline": True, "allow_private_addresses": False, "sizes": SegmentSizes(piece=1)},
 ]
@@ -43,6 +44,7 @@ OPTIONS = {
     "retries": ["-1"],
     "stall_timeout": ["0", "nan", "inf"],
     "connect_timeout": ["-1", "nan"],
+    "patience": ["-1", "nan"],
     "lock_timeout": ["-1", "inf"],
 }
 

@@ -45,7 +45,7 @@ WORDS = [
 """What is said in other words where nobody awaits: patterns, and what stands in their place."""
 
 HEAD = '''\
-"""`AssetManager` without ``await``: for scripts, notebooks, and code that runs inside somebody else's event loop.
+"""`AssetManager` without ``await``: for scripts, notebooks, and code that runs inside someone else's event loop.
 
 ::
 
@@ -54,11 +54,10 @@ HEAD = '''\
     with AssetManager(config="assets.json") as manager:
         path = manager.get_asset_path("audioldm-s-full")
 
-Rules: everything is done by the asynchronous manager, in a loop and a daemon thread of its own, started on first use.
-A call that is interrupted (Ctrl-C) is cancelled there, and has ended there before the exception goes on, so nothing
-downloads behind the caller's back. Errors come through as they are. Any thread may call. An async callback runs in that
-loop, so a call that waits must not come from one. A manager that nobody closes is closed when it is forgotten or the
-interpreter ends.
+Rules: the asynchronous manager does everything, in its own loop and daemon thread, started on first use. An interrupted
+call (Ctrl-C) is cancelled and has ended there before the exception propagates, so nothing downloads behind the caller's
+back. Errors come through unchanged. Any thread may call. An async callback runs in that loop, so it must not make a
+call that waits. A manager that no one closes is closed when it is garbage-collected or the interpreter ends.
 
 Generated from `grym_fetch.manager` by `tools/generate_blocking.py`; to change it, change these and run `make blocking`.
 """
@@ -70,11 +69,11 @@ from __future__ import annotations
 '''
 
 CLASS_DOC = """\
-Makes the assets of a manifest present and verified, without ``await``.
+Downloads and verifies the assets of a manifest, without ``await``.
 
 Use it as a context manager, or call `close` at the end. All arguments are those of `grym_fetch.AssetManager`.
-Usable from any thread, also one whose event loop is running (it blocks that loop for the time of the call).
-Not usable in a process that was forked from the one where it was used: make a new one there.
+Usable from any thread, even one with a running event loop (which a call blocks while it lasts).
+Not usable in a process forked from the one where it was used: make a new one there.
 """
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

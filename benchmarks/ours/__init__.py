@@ -1,1 +1,1 @@
-"""Ways to use grym-fetch that are no single command: each a script."""
+"""Ways to use grym-fetch that are not a single command, each as a script."""

@@ -1,4 +1,4 @@
-"""``sync`` with its live display on a terminal of 110 columns that somebody reads, or with none (``quiet``)."""
+"""``sync`` with its live display on a terminal of 110 columns that is being read, or without one (``quiet``)."""
 
 import os
 import pty

@@ -1,15 +1,14 @@
 """The place of an unpacked tree: its record, its stages, and how a new tree takes an old one's place.
 
 Rules: a tree is recorded before it is put in place, and put there in one step. A file is deleted only if a record names
-it and nobody has changed it since; anything else in an old tree is kept beside the new one. A tree with no record left
-is recorded anew if it has every byte of the archive's. The next process clears up what a dead one has left.
+it and nobody has changed it since; anything else in an old tree is kept beside the new one. The next process clears up
+what a dead one has left. What grows is reached through descriptors from this user's own folder, see `StateFolder`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import filecmp
 import hashlib
 import json
 import logging
@@ -17,18 +16,19 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from grym_fetch.core.archives import MIB
-from grym_fetch.core.errors import UnsafePath
-from grym_fetch.core.paths import STATE_FOLDER
+from grym_fetch.core.errors import StorageError, UnsafePath
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.atomic import replace_file
-from grym_fetch.disk.folders import close_each, exists, open_folder, sync
+from grym_fetch.disk.atomic import PRIVATE, replace_file
+from grym_fetch.disk.folders import NEW_FILE, close_each, exists, open_child, open_folder, sync
 from grym_fetch.disk.owner import Owner, is_left_behind
+from grym_fetch.disk.state import StateFolder, read_state
 
 log = logging.getLogger(__name__)
 
@@ -67,18 +67,6 @@ class Unpacked:
         except OSError:
             return False
 
-    def same_at(self, root: Path, tree: Path) -> Unpacked | None:
-        """Return this one as it is at ``root``, if all of it is there as in ``tree``: every byte is compared."""
-        try:
-            here = replace(self, files={path: signature_of(root / path) for path in self.files})
-            is_same = here.is_at(root) and all(
-                stat.S_ISREG(os.lstat(root / path).st_mode) and filecmp.cmp(tree / path, root / path, shallow=False)
-                for path in self.files
-            )
-            return here if is_same and here.is_at(root) else None
-        except OSError:
-            return None
-
     @property
     def all_files(self) -> frozenset[tuple[str, int, int]]:
         """Every file of it with its signature, the earlier ones too."""
@@ -94,82 +82,140 @@ class Unpacked:
         return self if older is None else replace(self, earlier=older.all_files, earlier_links=older.all_links)
 
 
+class TreeStage:
+    """This process's own folder for a new tree: ``tree`` in it is the new one, or the old one after the exchange.
+
+    Reached through descriptors only, so that nobody can lead it elsewhere. A context manager that closes them.
+    """
+
+    def __init__(self, root: int, name: str) -> None:
+        self._root = root
+        self.name = name
+        try:
+            self.folder = open_child(root, name)
+        except BaseException:
+            os.close(root)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        close_each(self.folder, self._root)
+
+    def remove(self) -> None:
+        """Delete it. Raises ``OSError``."""
+        shutil.rmtree(self.name, dir_fd=self._root)
+
+
 class TreeStore:
-    """Where one tree lies, grows and is remembered. Its methods raise ``OSError``."""
+    """Where one tree lies, grows and is remembered. Its methods raise ``OSError`` and `StorageError`."""
 
     def __init__(self, assets_dir: Path, folder: str) -> None:
         self._assets_dir = assets_dir
+        self._state = StateFolder(assets_dir)
         self.folder = folder
         self.place = assets_dir / folder
         self._key = hashlib.sha256(folder.encode()).hexdigest()[:24]
-        self._stages = assets_dir / STATE_FOLDER / "unpack"
-        self._record = assets_dir / STATE_FOLDER / "unpacked" / f"{self._key}.json"
+        self._record = f"{self._key}.json"
+        self.shown_stages = self._state.own / "unpack"
 
     def read_record(self) -> Unpacked | None:
-        """What is known of the tree; None if there is no record that can be used."""
+        """What this user knows of the tree; None if there is no record that can be used."""
+        return self._read_in(lambda: self._state.open("unpacked")) or self._read_in(self._state.open_elsewhere)
+
+    def _read_in(self, open_folder: Callable[[], int]) -> Unpacked | None:
         try:
-            descriptor = os.open(self._record, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
+            folder = open_folder()
+        except (OSError, StorageError):
             return None
-        with open(descriptor, "rb") as file:
-            # Another user does not decide what is deleted.
-            data = file.read(MAX_RECORD_BYTES) if os.fstat(descriptor).st_uid == os.geteuid() else b""
-        return decode_record(data, self.folder)
+        try:
+            data = read_state(folder, self._record, MAX_RECORD_BYTES)
+        finally:
+            os.close(folder)
+        return None if data is None else decode_record(data, self.folder)
 
     def write_record(self, unpacked: Unpacked) -> None:
         """Put the record in place, whole and durable."""
-        folder = open_folder(self._assets_dir, (STATE_FOLDER, "unpacked"), create=True)
+        with self._state.opened("unpacked", create=True) as folder:
+            replace_file(folder, self._record, encode_record(unpacked), mode=PRIVATE)
+
+    def write_record_somewhere(self, unpacked: Unpacked) -> None:
+        """Put the record of a tree that was found there where this user can write; if that is nowhere, do without."""
         try:
-            replace_file(folder, self._record.name, encode_record(unpacked))
-        finally:
-            os.close(folder)
+            self.write_record(unpacked)
+        except (OSError, StorageError):
+            with suppress(OSError):
+                folder = self._state.open_elsewhere(create=True)
+                try:
+                    replace_file(folder, self._record, encode_record(unpacked), mode=PRIVATE)
+                finally:
+                    os.close(folder)
 
     def forget_record(self) -> None:
         """Delete the record."""
-        self._record.unlink(missing_ok=True)
+        with suppress(FileNotFoundError), self._state.opened("unpacked") as folder:
+            os.unlink(self._record, dir_fd=folder)
+        with suppress(OSError):
+            folder = self._state.open_elsewhere()
+            try:
+                os.unlink(self._record, dir_fd=folder)
+            finally:
+                os.close(folder)
 
-    def is_taken(self, known: Unpacked | None) -> bool:
-        """Whether a folder is in the place that no record names. Raises `UnsafePath` if it is no folder."""
+    def open_place(self) -> int | None:
+        """A descriptor of the folder that is in the tree's place, None if there is nothing.
+
+        Raises `UnsafePath` if something else is there.
+        """
         *parents, name = self.folder.split("/")
         try:
             above = open_folder(self._assets_dir, tuple(parents), create=False)
         except FileNotFoundError:
-            return False
+            return None
         try:
             mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                return open_child(above, name)
         except FileNotFoundError:
-            return False
+            return None
         finally:
             os.close(above)
-        if not stat.S_ISDIR(mode):
-            raise UnsafePath(safe_text(str(self.place)), "cannot unpack: something that is not a folder is in the way")
-        return known is None and bool(os.listdir(self.place))
+        raise UnsafePath(safe_text(str(self.place)), "cannot unpack: something that is not a folder is in the way")
 
-    def adopt(self, fresh: Unpacked, tree: Path) -> None:
-        """Record the tree that is there, if it is the same as ``tree``. Raises `UnsafePath` if it is another one."""
-        same = fresh.same_at(self.place, tree)
-        if same is None:
+    def refuse_strangers(self) -> None:
+        """Raise `UnsafePath` if there is anything in the tree's place. For a tree of which there is no record."""
+        place = self.open_place()
+        if place is None:
+            return
+        try:
+            names = os.listdir(place)
+        finally:
+            os.close(place)
+        if names:
             raise UnsafePath(
                 safe_text(str(self.place)),
                 "cannot unpack: a folder that did not come from the archive is in the way; move it elsewhere",
             )
-        self.write_record(same)
 
-    def open_stage(self) -> Path:
+    def make_stage(self) -> TreeStage:
         """Make a folder for a new tree, this process's own."""
-        os.close(open_folder(self._assets_dir, (STATE_FOLDER, "unpack"), create=True))
-        stage = self._stages / f"{self._key}.{Owner.this().encode()}.{secrets.token_hex(4)}"
-        stage.mkdir(mode=0o700)
-        return stage
+        root = self._state.open("unpack", create=True)
+        name = f"{self._key}.{Owner.this().encode()}.{secrets.token_hex(4)}"
+        try:
+            os.mkdir(name, 0o700, dir_fd=root)
+        except BaseException:
+            os.close(root)
+            raise
+        return TreeStage(root, name)
 
-    def put_in_place(self, stage: Path) -> None:
+    def put_in_place(self, stage: TreeStage) -> None:
         """Exchange the new tree for whatever is in its place."""
-        with open(stage / "exchanged", "xb"):
-            pass
-        flush(stage)
+        os.close(os.open("exchanged", NEW_FILE, 0o600, dir_fd=stage.folder))
+        sync(stage.folder)
         *parents, name = self.folder.split("/")
         above = open_folder(self._assets_dir, tuple(parents), create=True)
-        here = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        here = stage.folder
         try:
             if not exists(above, name):
                 os.rename("tree", name, src_dir_fd=here, dst_dir_fd=above)
@@ -180,47 +226,56 @@ class TreeStore:
             sync(above)
             sync(here)
         finally:
-            close_each(here, above)
+            close_each(above)
 
-    def retire(self, stage: Path) -> None:
+    def retire(self, stage: TreeStage) -> None:
         """Delete the old tree and the stage; keep whatever is not ours in the tree beside the new one."""
         known = self.read_record()
-        for old in (stage / "old", stage / "tree"):
-            if not stat.S_ISDIR(mode_of(old)):
+        for old in ("old", "tree"):
+            if not is_folder(stage.folder, old):
                 continue
             if known is not None:
                 # That is all of it if it is the new tree, which never got to its place.
-                remove_known(old, known)
-            if old.exists():
-                self._keep(old)
-        shutil.rmtree(stage)
+                remove_known(stage.folder, old, known)
+            if exists(stage.folder, old):
+                self._keep(stage, old)
+        stage.remove()
 
-    def discard(self, stage: Path) -> None:
+    def discard(self, stage: TreeStage) -> None:
         """Clear up after a failure."""
-        if (stage / "exchanged").exists():
-            with suppress(OSError):
+        with suppress(OSError):
+            if exists(stage.folder, "exchanged"):
                 self.retire(stage)
-        else:
-            shutil.rmtree(stage, ignore_errors=True)
+            else:
+                stage.remove()
 
     def clear_abandoned(self) -> None:
         """Clear up after processes that died."""
         try:
-            names = [entry.name for entry in os.scandir(self._stages) if entry.name.startswith(f"{self._key}.")]
-        except FileNotFoundError:
-            return
-        for name in names:
-            if is_left_behind(Owner.parse(name.split(".")[1]), self._stages / name):
-                self.discard(self._stages / name)
+            root = self._state.open("unpack")
+        except (FileNotFoundError, StorageError):
+            return  # a folder that cannot be used has nothing of ours
+        try:
+            for name in os.listdir(root):
+                if not name.startswith(f"{self._key}."):
+                    continue
+                if is_left_behind(Owner.parse(name.split(".")[1]), Path(name), above=root):
+                    with TreeStage(os.dup(root), name) as stage:
+                        self.discard(stage)
+        finally:
+            os.close(root)
 
-    def _keep(self, old: Path) -> None:
-        number = 0
-        while True:
-            number += 1
-            place = self.place.with_name(f"{self.place.name}.old{number if number > 1 else ''}")
-            if not os.path.lexists(place):
-                break
-        os.rename(old, place)
+    def _keep(self, stage: TreeStage, old: str) -> None:
+        *parents, name = self.folder.split("/")
+        above = open_folder(self._assets_dir, tuple(parents), create=True)
+        try:
+            number = 1
+            while exists(above, kept := f"{name}.old{number if number > 1 else ''}"):
+                number += 1
+            os.rename(old, kept, src_dir_fd=stage.folder, dst_dir_fd=above)
+        finally:
+            os.close(above)
+        place = safe_text(str(self.place.with_name(kept)), limit=1000)
         log.warning("%s holds what was added or changed in %s before it was unpacked anew", place, self.place)
 
 
@@ -237,38 +292,40 @@ def swap_folders(here: int, name: str, there: int, other: str) -> bool:
     raise OSError(number, os.strerror(number), other)
 
 
-def remove_known(root: Path, known: Unpacked) -> None:
-    """Delete the files of a tree that are unchanged since, its links, and the folders that this leaves empty."""
+def remove_known(above: int, name: str, known: Unpacked) -> None:
+    """Delete the files of a tree that are unchanged since, its links, and the folders that this leaves empty.
+
+    The tree is the folder ``name`` in the open folder ``above``.
+    """
     files, links = known.all_files, known.all_links
-    for at, folders, names in os.walk(root, topdown=False):
-        for name in (*names, *folders):
-            path = os.path.join(at, name)
-            relative = os.path.relpath(path, root)
-            figures = os.lstat(path)
+    for at, folders, names, here in os.fwalk(name, topdown=False, dir_fd=above):
+        for each in (*names, *folders):
+            relative = os.path.relpath(os.path.join(at, each), name)
+            figures = os.stat(each, dir_fd=here, follow_symlinks=False)
             if stat.S_ISLNK(figures.st_mode):
-                if (relative, os.readlink(path)) in links:
-                    os.unlink(path)
+                if (relative, os.readlink(each, dir_fd=here)) in links:
+                    os.unlink(each, dir_fd=here)
             elif stat.S_ISDIR(figures.st_mode):
                 with suppress(OSError):
-                    os.rmdir(path)
+                    os.rmdir(each, dir_fd=here)
             elif (relative, figures.st_size, figures.st_mtime_ns) in files:
-                os.unlink(path)
+                os.unlink(each, dir_fd=here)
     with suppress(OSError):
-        os.rmdir(root)
+        os.rmdir(name, dir_fd=above)
 
 
-def signature_of(path: Path) -> Signature:
-    """A file's signature; (-1, -1) for anything else."""
-    figures = os.lstat(path)
+def signature_of(path: Path | str, above: int | None = None) -> Signature:
+    """A file's signature; (-1, -1) for anything else. ``path`` is seen from the open folder ``above``, if any."""
+    figures = os.stat(path, dir_fd=above, follow_symlinks=False)
     return (figures.st_size, figures.st_mtime_ns) if stat.S_ISREG(figures.st_mode) else (-1, -1)
 
 
-def mode_of(path: Path) -> int:
-    """The mode of what is there, without following links; 0 if there is nothing."""
+def is_folder(above: int, name: str) -> bool:
+    """Whether a folder has this name in an open one."""
     try:
-        return os.lstat(path).st_mode
+        return stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
     except OSError:
-        return 0
+        return False
 
 
 def encode_record(unpacked: Unpacked) -> bytes:
@@ -293,19 +350,25 @@ def decode_record(data: bytes, folder: str) -> Unpacked | None:
         return Unpacked(
             content=str(record["content"]),
             folder=folder,
-            files={str(path): (int(size), int(mtime)) for path, size, mtime in record["files"]},
+            files={str(path): (_whole(size), _whole(mtime)) for path, size, mtime in record["files"]},
             links={str(path): str(target) for path, target in record["links"]},
             folders=tuple(map(str, record["folders"])),
-            earlier=frozenset((str(path), int(size), int(mtime)) for path, size, mtime in record["earlier"]),
+            earlier=frozenset((str(path), _whole(size), _whole(mtime)) for path, size, mtime in record["earlier"]),
             earlier_links=frozenset((str(path), str(target)) for path, target in record["earlier_links"]),
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def flush(path: Path) -> None:
-    """Flush one file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError("not a whole number")
+    return value
+
+
+def flush(path: str, above: int) -> None:
+    """Flush one file or folder, seen from an open folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
     try:
         sync(descriptor)
     finally:

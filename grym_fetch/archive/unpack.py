@@ -4,13 +4,14 @@
 
     <assets>/models/voices.tar.gz              the archive, verified
     <assets>/models/voices/                    what is in it
-    <assets>/.grym-fetch/unpacked/<key>.json   what was unpacked, from which content
-    <assets>/.grym-fetch/unpack/<key>.<owner>.<nonce>/
+    <this user's state>/unpacked/<key>.json    what was unpacked, from which content
+    <this user's state>/unpack/<key>.<owner>.<nonce>/
         tree                                   the new tree while it grows; the old one once they are exchanged
         exchanged                              there from just before that moment on
 
 Rules: `grym_fetch.core.archives` decides what may be unpacked; symlinks are made last, so nothing is ever written
-through one. The new tree is flushed and recorded before it takes the place of the old one, in one step. See tree.py for
+through one. A tree that is there already, whoever made it, is compared with the archive and taken if it is what would
+be unpacked. The new tree is flushed and recorded before it takes the place of the old one, in one step. See tree.py for
 what is deleted then, and what is kept.
 """
 
@@ -20,17 +21,37 @@ import asyncio
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from grym_fetch.archive.reader import Read, members, reading
-from grym_fetch.archive.tree import TreeStore, Unpacked, flush, mode_of, remove_known, signature_of
-from grym_fetch.core.archives import MIB, Census, Limits, Member, archive_kind, unpacked_path
-from grym_fetch.core.errors import DiskFull
+from grym_fetch.archive.tree import (
+    Signature,
+    TreeStage,
+    TreeStore,
+    Unpacked,
+    flush,
+    is_folder,
+    remove_known,
+    signature_of,
+)
+from grym_fetch.core.archives import MIB, ArchiveKind, Census, Limits, Member, archive_kind, unpacked_path
+from grym_fetch.core.errors import DiskFull, StorageError
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Threads
-from grym_fetch.disk.folders import NEW_FILE, storage_errors, usable_bytes, write_all
+from grym_fetch.disk.folders import (
+    FILE,
+    NEW_FILE,
+    open_below,
+    open_child,
+    open_folder,
+    storage_errors,
+    usable_bytes,
+    write_all,
+)
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 BLOCK_BYTES = MIB
@@ -40,6 +61,10 @@ MAX_SINGLE_FLUSHES = 2000
 
 class Stopped(Exception):
     """The caller no longer wants the tree."""
+
+
+class _Differs(Exception):
+    """What is in the tree's place is not what the archive would be unpacked to."""
 
 
 class Unpacker:
@@ -89,7 +114,6 @@ def ensure_unpacked(
 ) -> bool:
     """Make the tree of an archive; False if it was there. Blocking: for a thread.
 
-    Where the record of it was lost it is unpacked once more beside the tree, to see whether that is the same.
     ``local_path`` is the asset's, and says where the tree goes; ``archive`` is where the file is. Without a
     ``checksum`` the archive counts as changed if its size or time has changed.
     """
@@ -101,22 +125,23 @@ def ensure_unpacked(
         known = store.read_record()
         if known is not None and known.content == content and known.is_at(store.place):
             return False
-        is_taken = store.is_taken(known)
-        stage = store.open_stage()
-        try:
-            tree = stage / "tree"
-            fresh = _unpack(archive, local_path, tree, content, folder, limits or Limits(), is_stopped)
-            if is_taken:
-                store.adopt(fresh, tree)
-                store.discard(stage)
+        if known is None or known.content == content:
+            there = _taken_over(store, archive, local_path, content, limits or Limits(), is_stopped)
+            if there is not None:
+                store.write_record_somewhere(there)
                 return False
-            store.write_record(fresh.after(known))
-            store.put_in_place(stage)
-            store.retire(stage)
-            store.write_record(fresh)
-        except Exception:
-            store.discard(stage)
-            raise
+        if known is None:
+            store.refuse_strangers()
+        with store.make_stage() as stage:
+            try:
+                fresh = _unpack(archive, local_path, store, stage, content, limits or Limits(), is_stopped)
+                store.write_record(fresh.after(known))
+                store.put_in_place(stage)
+                store.retire(stage)
+                store.write_record(fresh)
+            except Exception:
+                store.discard(stage)
+                raise
     return True
 
 
@@ -134,9 +159,13 @@ def has_unpacked(assets_dir: Path, local_path: str) -> bool:
     """Whether anything that was unpacked from an archive is there. Blocking: for a thread."""
     try:
         store = TreeStore(assets_dir, unpacked_path(local_path))
-        return store.read_record() is not None and stat.S_ISDIR(mode_of(store.place))
-    except (OSError, ValueError):
+        place = store.open_place() if store.read_record() is not None else None
+    except (OSError, StorageError, ValueError):
         return False
+    if place is None:
+        return False
+    os.close(place)
+    return True
 
 
 def _content(checksum: str | None, archive: Path) -> str:
@@ -163,9 +192,18 @@ def forget_unpacked(assets_dir: Path, local_path: str) -> tuple[str, ...]:
         if known is None:
             return ()
         left: list[Path] = []
-        if stat.S_ISDIR(mode_of(store.place)):
-            remove_known(store.place, known)
-            left = [path for path in store.place.rglob("*") if not stat.S_ISDIR(mode_of(path))]
+        *parents, name = folder.split("/")
+        try:
+            above = open_folder(assets_dir, tuple(parents), create=False)
+        except FileNotFoundError:
+            above = -1
+        if above >= 0:
+            try:
+                if is_folder(above, name):
+                    remove_known(above, name, known)
+            finally:
+                os.close(above)
+            left = [path for path in store.place.rglob("*") if path.is_symlink() or not path.is_dir()]
         store.forget_record()
         return tuple(sorted(str(path.relative_to(assets_dir)) for path in left))
 
@@ -176,45 +214,43 @@ def forget_unpacked(assets_dir: Path, local_path: str) -> tuple[str, ...]:
 def _unpack(
     archive: Path,
     local_path: str,
-    tree: Path,
+    store: TreeStore,
+    stage: TreeStage,
     content: str,
-    folder: str,
     limits: Limits,
     is_stopped: Callable[[], bool],
 ) -> Unpacked:
-    kind = archive_kind(local_path)
-    assert kind is not None, "the manifest's parser refuses anything else"
-    free = usable_bytes(tree.parent)
+    shown = store.shown_stages / stage.name
+    free = usable_bytes(shown)
     files: list[str] = []
     folders: list[str] = []
     made: set[str] = set()
+    os.mkdir("tree", dir_fd=stage.folder)
+    tree = open_child(stage.folder, "tree")
 
     def make_folder(path: str) -> None:
         if path and path not in made:
             make_folder(path.rpartition("/")[0])
-            os.mkdir(tree / path)
+            os.mkdir(path, dir_fd=tree)
             made.add(path)
             folders.append(path)
 
-    with open(archive, "rb") as file:
-        packed = os.fstat(file.fileno()).st_size
-        census = Census(safe_text(str(archive), limit=1000), packed, limits)
-        os.mkdir(tree)
+    try:
         written = 0
-        with reading(archive, census):
-            for member, read in members(file, kind, census):
+        with _census(archive, limits) as (file, census), reading(archive, census):
+            for member, read in members(file, _kind(local_path), census):
                 if is_stopped():
                     raise Stopped
                 if not census.admit(member):
                     continue
                 make_folder(member.path if member.kind == "folder" else member.path.rpartition("/")[0])
                 if member.kind == "file":
-                    for size in _write(tree / member.path, member, read, census):
+                    for size in _write(tree, shown, member, read, census):
                         census.count(size)
                         written += size
                         if written > free:
                             raise DiskFull(
-                                safe_text(str(tree.parent)),
+                                safe_text(str(shown)),
                                 f"not enough space to unpack {safe_text(archive.name)}: more than the {free} bytes "
                                 "that are free are needed; free some and run it again",
                             )
@@ -222,34 +258,151 @@ def _unpack(
                             raise Stopped
                     files.append(member.path)
                 elif member.kind == "hardlink":
-                    with storage_errors(tree):
-                        os.link(tree / member.target, tree / member.path, follow_symlinks=False)
+                    with storage_errors(shown):
+                        os.link(member.target, member.path, src_dir_fd=tree, dst_dir_fd=tree, follow_symlinks=False)
                     files.append(member.path)
             census.close()
         for path, target in census.links.items():
-            os.symlink(target, tree / path)
-    _flush(tree, files, folders)
-    return Unpacked(
-        content=content,
-        folder=folder,
-        files={path: signature_of(tree / path) for path in files},
-        links=dict(census.links),
-        folders=tuple(folders),
-    )
+            os.symlink(target, path, dir_fd=tree)
+        _flush(tree, files, folders)
+        return Unpacked(
+            content=content,
+            folder=store.folder,
+            files={path: signature_of(path, tree) for path in files},
+            links=dict(census.links),
+            folders=tuple(folders),
+        )
+    finally:
+        os.close(tree)
 
 
-def _write(path: Path, member: Member, read: Read, census: Census) -> Iterable[int]:
+def _kind(local_path: str) -> ArchiveKind:
+    kind = archive_kind(local_path)
+    assert kind is not None, "the manifest's parser refuses anything else"
+    return kind
+
+
+@contextmanager
+def _census(archive: Path, limits: Limits) -> Iterator[tuple[BinaryIO, Census]]:
+    with open(archive, "rb") as file:
+        yield file, Census(safe_text(str(archive), limit=1000), os.fstat(file.fileno()).st_size, limits)
+
+
+# --- From an archive to the tree that is there --------------------------------------------------------------
+
+
+def _taken_over(
+    store: TreeStore,
+    archive: Path,
+    local_path: str,
+    content: str,
+    limits: Limits,
+    is_stopped: Callable[[], bool],
+) -> Unpacked | None:
+    """What is in the tree's place, if that is what the archive would be unpacked to; additions do not matter.
+
+    Each byte is compared. Symlinks are not followed on the way, and nothing is written.
+    """
+    place = store.open_place()
+    if place is None:
+        return None
+    files: dict[str, Signature] = {}
+    folders: dict[str, None] = {}
+    try:
+        with _census(archive, limits) as (file, census), reading(archive, census):
+            for member, read in members(file, _kind(local_path), census):
+                if is_stopped():
+                    raise Stopped
+                if not census.admit(member):
+                    continue
+                parent = member.path if member.kind == "folder" else member.path.rpartition("/")[0]
+                while parent and parent not in folders:
+                    folders[parent] = None
+                    parent = parent.rpartition("/")[0]
+                if member.kind in ("file", "hardlink"):
+                    files[member.path] = _compare(place, member, read, census, is_stopped)
+            census.close()
+        if not files:
+            return None  # nothing says that this is a tree of ours
+        for path in folders:
+            os.close(open_below(place, path.split("/")))
+        for path, target in census.links.items():
+            above = open_below(place, path.split("/")[:-1])
+            try:
+                if os.readlink(path.rpartition("/")[2], dir_fd=above) != target:
+                    return None
+            finally:
+                os.close(above)
+        return Unpacked(
+            content=content, folder=store.folder, files=files, links=dict(census.links), folders=tuple(folders)
+        )
+    except (_Differs, OSError):
+        return None
+    finally:
+        os.close(place)
+
+
+def _compare(place: int, member: Member, read: Read, census: Census, is_stopped: Callable[[], bool]) -> Signature:
+    """Return the signature of the member's file in an open tree. Raises `_Differs` unless it has the member's bytes."""
+    descriptor = _open_member(place, member.path)
+    try:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise _Differs
+        if member.kind == "hardlink":
+            other = _open_member(place, member.target)
+            try:
+                is_same = os.path.samestat(before, os.fstat(other))
+            finally:
+                os.close(other)
+        else:
+            is_same = before.st_size == member.size
+            at = 0
+            while data := read(BLOCK_BYTES):
+                census.count(len(data))
+                if os.pread(descriptor, len(data), at) != data:
+                    raise _Differs
+                at += len(data)
+                if is_stopped():
+                    raise Stopped
+        if not is_same or _signature(os.fstat(descriptor)) != _signature(before):
+            raise _Differs
+        return _signature(before)
+    finally:
+        os.close(descriptor)
+
+
+def _open_member(place: int, path: str) -> int:
+    *parents, name = path.split("/")
+    try:
+        above = open_below(place, parents)
+        try:
+            return os.open(name, FILE, dir_fd=above)
+        finally:
+            os.close(above)
+    except OSError:
+        raise _Differs from None
+
+
+def _signature(figures: os.stat_result) -> Signature:
+    return figures.st_size, figures.st_mtime_ns
+
+
+# --- Writing ------------------------------------------------------------------------------------------------
+
+
+def _write(tree: int, shown: Path, member: Member, read: Read, census: Census) -> Iterable[int]:
     """Write one member, yielding the size of each block before it is written."""
-    with storage_errors(path):
+    with storage_errors(shown):
         # Less the umask, as for any new file: neither setuid bits nor any other permissions of the archive's.
         mode = 0o777 if member.is_executable else 0o666
-        descriptor = os.open(path, NEW_FILE, mode)
+        descriptor = os.open(member.path, NEW_FILE, mode, dir_fd=tree)
     try:
         total = 0
         while data := read(BLOCK_BYTES):
             total += len(data)
             yield len(data)
-            with storage_errors(path):
+            with storage_errors(shown):
                 write_all(descriptor, data)
         if total != member.size:
             raise census.refusal(f"is damaged: its member '{safe_text(member.path)}' is cut off")
@@ -257,11 +410,11 @@ def _write(path: Path, member: Member, read: Read, census: Census) -> Iterable[i
         os.close(descriptor)
 
 
-def _flush(tree: Path, files: list[str], folders: list[str]) -> None:
+def _flush(tree: int, files: list[str], folders: list[str]) -> None:
     if len(files) + len(folders) > MAX_SINGLE_FLUSHES:
         os.sync()
         return
     for path in files:
-        flush(tree / path)
-    for path in [*reversed(folders), ""]:
-        flush(tree / path)
+        flush(path, tree)
+    for path in [*reversed(folders), "."]:
+        flush(path, tree)

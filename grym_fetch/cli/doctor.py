@@ -68,7 +68,7 @@ def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
 
 def _show_manifest(manager: AssetManager, common: Common) -> bool:
     """Show what is wrong with the manifest, all of it; False if it cannot be used."""
-    from grym_fetch.core.errors import ManifestError, ManifestMissing
+    from grym_fetch.core.errors import ForeignManifest, ManifestError, ManifestMissing
     from grym_fetch.project.diagnosis import Finding
 
     try:
@@ -78,6 +78,10 @@ def _show_manifest(manager: AssetManager, common: Common) -> bool:
         print_finding(
             Finding("fail", "manifest", what, "name one with --config; `grym-fetch setup` creates one"), common
         )
+        return False
+    except ForeignManifest as error:
+        what, _, advice = str(error).partition(". ")
+        print_finding(Finding("fail", "manifest", what, advice), common)
         return False
     except ManifestError as error:
         for problem in error.problems:
@@ -118,7 +122,13 @@ async def _examine(manager: AssetManager, assets: list[Asset], common: Common, *
     for finding in findings:
         print_finding(finding, common)
     kinds = [kind for asset in assets for kind in dict.fromkeys((asset, asset.stand_in()))]
-    of_origins = await diagnosis.origin_findings(kinds, environ=os.environ, clock=SystemClock(), version=__version__)
+    of_origins = await diagnosis.origin_findings(
+        kinds,
+        environ=os.environ,
+        clock=SystemClock(),
+        version=__version__,
+        allow_private=manager.settings.allow_private_addresses,
+    )
     for finding in of_origins:
         print_finding(finding, common)
     return {finding.level for finding in (*findings, *of_origins)}

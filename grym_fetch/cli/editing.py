@@ -35,6 +35,7 @@ _SIGNED = ("signature", "token", "credential", "expires", "sig", "key", "passwor
 @option("--fallback-url", "fallback_urls", multiple=True, metavar="URL", help="A mirror (repeatable).")
 @option("--description", metavar="TEXT", help="What it is for.")
 @option("--asset-version", metavar="TEXT", help="Its version.")
+@option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
 @transfer_options
 @common_options
 def add_command(
@@ -49,6 +50,7 @@ def add_command(
     fallback_urls: tuple[str, ...],
     description: str | None,
     asset_version: str | None,
+    allow_suspicious: bool,
     **transfer: Any,
 ) -> int:
     """Add an asset to the manifest, with its checksum and size.
@@ -85,7 +87,7 @@ def add_command(
                 "everyone to read, and may stop working; prefer one that lasts",
                 err=True,
             )
-        added = await manager.add_asset(asset, fetch=file is None, file=file)
+        added = await manager.add_asset(asset, fetch=file is None, file=file, allow_suspicious=allow_suspicious)
         path = manager.project.assets_dir / added.local_path
         if common.json:
             click.echo(json.dumps({**_record(added), "path": str(path)}))
@@ -105,9 +107,10 @@ def add_command(
 @click.command("pin")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @option("--minimal", is_flag=True, help="Pin only the small stand-ins.")
+@option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
 @transfer_options
 @common_options
-def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, **transfer: Any) -> int:
+def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, allow_suspicious: bool, **transfer: Any) -> int:
     """Write checksums and sizes into the manifest: of the assets named, or else of all that have no checksum.
 
     An existing file is taken as it is; a missing one is fetched. Look at what you pin: from then on, these bytes are
@@ -121,7 +124,7 @@ def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, **transfer:
     async def body(manager: AssetManager) -> int:
         pinned: list[Pinned] = []
         try:
-            await manager.pin(ids or None, on_pinned=pinned.append)
+            await manager.pin(ids or None, allow_suspicious=allow_suspicious, on_pinned=pinned.append)
         finally:
             # Those that are in the manifest now are told of also where others have failed.
             for item in pinned:
@@ -272,7 +275,7 @@ def _default_id(path: str) -> str:
 def _make_manifest(common: Common) -> Path | None:
     """Make an empty manifest where none is found, and return its path; one that is named must be there."""
     from grym_fetch.cli.exit_codes import exit_code
-    from grym_fetch.core.errors import GrymFetchError, ManifestMissing
+    from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
     from grym_fetch.core.text import safe_text
     from grym_fetch.disk.manifest_file import create_manifest
     from grym_fetch.disk.project import CANDIDATES, find_project
@@ -280,6 +283,8 @@ def _make_manifest(common: Common) -> Path | None:
 
     try:
         find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
+    except ForeignManifest:
+        return None  # the runner says whose it is
     except ManifestMissing:
         if common.config is not None:
             return None  # the runner says what is wrong with it

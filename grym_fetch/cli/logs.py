@@ -6,19 +6,21 @@ it. Our own errors hold none (`grym_fetch.core.text`), but a foreign exception m
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grym_fetch.cli.options import Common
 from grym_fetch.core.events import AssetFailed, Event, ProgressMade
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.runtime.bus import Subscription
+
+if TYPE_CHECKING:
+    from grym_fetch.disk.log_file import LogFile
 
 log = logging.getLogger("grym_fetch.events")
 
@@ -70,6 +72,26 @@ class _SayHandler(logging.Handler):
         self._say(self.format(record))
 
 
+class _FileHandler(logging.Handler):
+    """Writes records to the log file."""
+
+    def __init__(self, file: LogFile) -> None:
+        super().__init__()
+        self._file = file
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record."""
+        try:
+            self._file.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+        except OSError:
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
 class LogSetup:
     """The handlers of one run. `close` takes them away again."""
 
@@ -114,9 +136,9 @@ class LogSetup:
         if self._files:
             return
         if self._common.log_file is not None:
-            self._open(self._common.log_file, is_named=True)
+            self._open(self._common.log_file)
         if _is_production():
-            self._open(root() / DEFAULT_FILE, is_named=False)
+            self._open(root() / DEFAULT_FILE, below=str(DEFAULT_FILE.parent))
 
     def note(self, text: str) -> None:
         """Write an error to the log files only: on stderr it is told in other words."""
@@ -124,18 +146,21 @@ class LogSetup:
         for handler in self._files:
             handler.handle(record)
 
-    def _open(self, path: Path, *, is_named: bool) -> None:
-        from logging.handlers import RotatingFileHandler  # brings pickle and more along, for a file few ask for
+    def _open(self, path: Path, *, below: str = "") -> None:
+        """Open a log file. Its folder is ``below`` one that nobody named, so no link there is followed."""
+        from grym_fetch.disk.log_file import LogFile  # for a file few ask for
 
         try:
-            if not is_named and (path.parent.is_symlink() or path.is_symlink()):
-                # Nobody has named it: whoever wrote the repository has, and what is logged is partly theirs, too.
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handler = RotatingFileHandler(path, maxBytes=MAX_LOG_BYTES, backupCount=MAX_OLD_LOGS, encoding="utf-8")
+            if below:
+                folder = path.parent.parent
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                folder = path.parent
+            file = LogFile(folder, path.name, below=below, max_bytes=MAX_LOG_BYTES, keep=MAX_OLD_LOGS)
         except OSError as error:
-            self._root.warning("no log file %s: %s", path, os.strerror(error.errno or 0).lower())
+            self._root.warning("no log file %s: %s", path, (error.strerror or os.strerror(error.errno or 0)).lower())
             return
+        handler = _FileHandler(file)
         is_json = path.suffix in (".json", ".jsonl")
         handler.setFormatter(JsonFormatter() if is_json else SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
         handler.setLevel(min(self._level, logging.INFO))

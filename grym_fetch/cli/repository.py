@@ -167,7 +167,7 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
     """
     from grym_fetch.cli.runner import run, run_plain
     from grym_fetch.cli.settings import settings_from
-    from grym_fetch.core.errors import ManifestMissing
+    from grym_fetch.core.errors import ForeignManifest, ManifestMissing
     from grym_fetch.disk.project import find_project
     from grym_fetch.manager import AssetManager
     from grym_fetch.repo.restore import Restorer, fetch_from
@@ -193,7 +193,7 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
 
     try:
         find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
-    except ManifestMissing as error:
+    except (ForeignManifest, ManifestMissing) as error:
         if common.config:
             raise click.UsageError(str(error)) from None
         return run_plain(common, without_manager)
@@ -211,7 +211,7 @@ def _existing(folder: Path) -> Path:
 
 def _external_dirs(common: Common, root: Path) -> list[Path]:
     """The folder that was named, else those of the project or beside the repository, the likeliest first."""
-    from grym_fetch.core.errors import ManifestMissing
+    from grym_fetch.core.errors import ForeignManifest, ManifestMissing
     from grym_fetch.disk.project import find_project
     from grym_fetch.repo.target import unnamed_folders
 
@@ -219,7 +219,7 @@ def _external_dirs(common: Common, root: Path) -> list[Path]:
         return [Path.cwd() / Path(common.external_assets_dir).expanduser()]
     try:
         project = find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=root)
-    except ManifestMissing:
+    except (ForeignManifest, ManifestMissing):
         project = None
     return unnamed_folders(root, project)
 

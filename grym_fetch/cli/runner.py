@@ -1,7 +1,9 @@
 """Runs a command's work in an event loop: signals, display, JSON, log, errors, exit code. In this one place.
 
 Rules: the first SIGINT or SIGTERM stops the work, which keeps what has arrived; two seconds later, or at the second
-one, the process is gone whatever happens. What is on disk is right at every instant, so a hard end loses nothing more.
+one, the process is gone whatever happens, also where the loop hangs in a write to a pipe that nobody reads: signals are
+handled by Python itself, in the middle of that. What is on disk is right at every instant, so a hard end loses nothing
+more.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +29,7 @@ from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.core.variables import BadVariable
 from grym_fetch.display import Display, choose_display
 from grym_fetch.manager import AssetManager
+from grym_fetch.runtime import descriptors, threads
 from grym_fetch.runtime.bus import Subscription
 from grym_fetch.settings import Settings
 
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 
 GRACE_S = 1.6
 """How long after the first signal the process ends itself."""
+
+INTERRUPTED = "interrupted: what has arrived is kept, and the next run resumes"
 
 MANY_CONNECTIONS = 32
 """With more than this, a usual limit of open files may be too low."""
@@ -45,10 +50,8 @@ def run(common: Common, body: Body, *, settings: Settings | None = None, minimal
     """Run ``body`` with a manager and return the exit code. Prints errors; raises nothing but `SystemExit`."""
 
     def work(setup: LogSetup) -> int:
-        if settings is not None and settings.parallel > MANY_CONNECTIONS:
-            from grym_fetch.runtime.descriptors import raise_limit
-
-            raise_limit()
+        if (settings is not None and settings.parallel > MANY_CONNECTIONS) or descriptors.are_scarce():
+            descriptors.raise_limit()
         # Not `anyio.run`, which is 35 ms of imports away.
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_main(common, body, settings, minimal, setup))
@@ -105,6 +108,9 @@ def _told(common: Common, work: Callable[[LogSetup], int]) -> int:
     except (click.ClickException, click.Abort, streams.OutputLost):
         raise
     except Exception as error:
+        if (of_this_machine := threads.machine_error(error)) is not None:
+            print_error(of_this_machine)
+            return exit_codes.exit_code(of_this_machine)
         log.debug("internal error", exc_info=True)
         return _internal_error(common, error)
     finally:
@@ -117,8 +123,29 @@ def _internal_error(common: Common, error: Exception) -> int:
     return exit_codes.NOT_FETCHED
 
 
+class _FrugalLoop(asyncio.SelectorEventLoop):
+    """Looks names up in one thread, which it starts at once, for later there may be none; and needs none to end it.
+
+    Where that thread is the only one, it does everything.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names = threads.WorkerThreads("names", 1)
+        self.set_default_executor(self._names.begin())
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as asyncio has it
+        """End the thread; do not wait."""
+        self._names.close()
+
+
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's loops where it is installed: it takes 4 ms to import, and 10 to 25 % off the time of a transfer."""
+    """uvloop's loops where it is installed: it takes 4 ms to import, and 10 to 25 % off the time of a transfer.
+
+    Not where threads or descriptors are scarce: it takes more of both, and ends the process if it cannot have them.
+    """
+    if threads.are_scarce() or descriptors.are_scarce():
+        return _FrugalLoop
     try:
         from uvloop import new_event_loop
     except ImportError:
@@ -129,33 +156,35 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _main(common: Common, body: Body, settings: Settings | None, minimal: bool | None, setup: LogSetup) -> int:
     loop = asyncio.get_running_loop()
     work = loop.create_task(_work(common, body, settings, minimal, setup))
-    received: list[signal.Signals] = []
+    received: list[int] = []
 
-    def stop(number: signal.Signals) -> None:
+    def stop(number: int, _frame: object) -> None:
         if received:
-            _end_now(received[0])
+            end()
         received.append(number)
-        loop.call_later(GRACE_S, _end_now, number)
-        work.cancel()
+        signal.setitimer(signal.ITIMER_REAL, GRACE_S)
+        loop.call_soon_threadsafe(work.cancel)
 
+    def end(*_: object) -> NoReturn:
+        """End without waiting for threads: one may be in a long fsync, and none holds anything that is not safe.
+
+        Nothing is flushed: what was written is out already, or a reader that has stopped does not take it.
+        """
+        if not common.quiet:
+            streams.tell_and_go(INTERRUPTED)
+        os._exit(128 + received[0])
+
+    signal.signal(signal.SIGALRM, end)
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
+        signal.signal(number, stop)
     try:
         return await work
     except asyncio.CancelledError:
         if not received:
             raise
-        if not common.quiet:
-            streams.tell("interrupted: what has arrived is kept, and the next run resumes")
-        _end_now(received[0])
-
-
-def _end_now(number: signal.Signals) -> NoReturn:
-    """End without waiting for threads: one may be in a long fsync, and none holds anything that is not safe."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(128 + number)
+        end()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 async def _work(common: Common, body: Body, settings: Settings | None, minimal: bool | None, setup: LogSetup) -> int:
@@ -218,13 +247,15 @@ async def _finish(listeners: list[asyncio.Task[None]]) -> None:
 
 async def write_json(subscription: Subscription) -> None:
     """Write events to stdout, one JSON object a line, from a thread: a reader may be slow, stop, or go away."""
-    import anyio.to_thread
-
-    is_lost = False
+    thread, is_lost = threads.DaemonThread("output", lambda _: None), False
     while await subscription.wait():
         lines = "".join(f"{json.dumps(event.as_json())}\n" for event in subscription.drain())
         if not is_lost:
-            is_lost = not await anyio.to_thread.run_sync(_write, lines, abandon_on_cancel=True)
+            try:
+                is_lost = not await thread.compute(_write, lines)
+            except RuntimeError:
+                is_lost = not _write(lines)  # there is no thread to be had
+    thread.stop()
 
 
 def _write(text: str) -> bool:

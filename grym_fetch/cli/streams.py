@@ -2,11 +2,13 @@
 
 Rules: descriptors 0 to 2 are never free for a file of ours, or what somebody prints would end up in it. A reader of
 stdout that has gone changes nothing but that it reads no more: the work and the exit code are the same. Data that
-cannot be written for another reason is an error, `OutputLost`. What cannot be told on stderr costs nothing else.
+cannot be written for another reason is an error, `OutputLost`. What cannot be told on stderr costs nothing else. On the
+way out nothing waits for a reader that has stopped.
 """
 
 from __future__ import annotations
 
+import _thread
 import io
 import os
 import sys
@@ -38,6 +40,10 @@ class _Output(io.FileIO):
             return super().write(data)
 
 
+LAST_WORD_S = 0.2
+"""How long a last line to stderr may take."""
+
+
 def prepare() -> None:
     """Open what is closed, to nowhere; and let no character that a stream cannot take end the program."""
     for number in range(3):
@@ -65,3 +71,21 @@ def tell(text: str) -> None:
     """Write a line to stderr, if it can be written."""
     with suppress(OSError, ValueError):
         click.echo(text, err=True)
+
+
+def tell_and_go(text: str) -> None:
+    """Write a line to stderr from a thread, and wait a moment only: its reader may have stopped, and we are leaving.
+
+    Past Python's stream and the locks of `threading`: this is called by signal handlers, in the middle of anything.
+    """
+    written = _thread.allocate_lock()
+    written.acquire()
+
+    def write() -> None:
+        with suppress(OSError):
+            os.write(2, f"{text}\n".encode(errors="backslashreplace"))
+        written.release()
+
+    with suppress(RuntimeError):  # no more threads
+        _thread.start_new_thread(write, ())
+        written.acquire(timeout=LAST_WORD_S)

@@ -9,7 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from yarl import URL
@@ -18,10 +22,24 @@ from grym_fetch.core.errors import PolicyRefused
 
 MAX_REDIRECTS = 10
 
-# The addresses where clouds hand out their machines' credentials, besides link-local ones.
-_METADATA = frozenset(
-    ipaddress.ip_address(text) for text in ("100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")
+METADATA_ADDRESSES = frozenset(
+    {
+        "169.254.169.254",  # AWS, Google, Azure, DigitalOcean, OpenStack, Oracle
+        "169.254.170.2",  # AWS: containers (ECS)
+        "169.254.170.23",  # AWS: pods (EKS)
+        "168.63.129.16",  # Azure: the host of a virtual machine
+        "100.100.100.200",  # Alibaba
+        "192.0.0.192",  # Oracle
+        "169.254.42.42",  # Scaleway
+        "fd00:ec2::254",  # AWS
+        "fd00:ec2::23",  # AWS: pods (EKS)
+        "fd20:ce::254",  # Google
+        "fd00:42::42",  # Scaleway
+    }
 )
+"""Where clouds hand out their machines' credentials to whoever asks from inside."""
+_METADATA = frozenset(ipaddress.ip_address(text) for text in METADATA_ADDRESSES)
+_METADATA_4 = frozenset(int(address) for address in _METADATA if address.version == 4)
 
 
 def parse_address(text: str) -> URL:
@@ -36,12 +54,59 @@ def parse_address(text: str) -> URL:
     return url
 
 
-def _read(text: str) -> URL:
+def to_the_letter(text: str) -> URL:
+    """Read an address that is encoded already, and change no letter of its path and query: a signature may cover them.
+
+    Raises ValueError for what is no address.
+    """
     try:
-        # An address that is already encoded is left as it is, to the letter: a signature may cover it.
-        return URL(text, encoded=text.isascii() and text.isprintable() and " " not in text)
+        url = URL(text, encoded=True)
+        if not url.raw_query_string and "?" in text.partition("#")[0]:
+            # yarl drops the question mark of an empty query; as part of the path it stays.
+            path = f"{url.raw_path}?"
+            return URL.build(scheme=url.scheme, authority=url.raw_authority, path=path, encoded=True)
     except IndexError:
         raise ValueError("no address") from None  # yarl's word for `http://[::]:x@`
+    return url
+
+
+def _read(text: str) -> URL:
+    """Read an address as a person or a server writes it: what cannot be sent is encoded, and nothing else changed."""
+    if _SENDABLE.fullmatch(text):
+        return to_the_letter(text)
+    match = _PARTS.fullmatch(text)
+    assert match is not None, "it matches anything"
+    scheme, authority, rest = match.groups(default="")
+    if not _SENDABLE.fullmatch(authority):
+        try:
+            authority = f"//{URL((scheme or 'http:') + authority).raw_authority}"
+        except IndexError:
+            raise ValueError("no address") from None
+    # By UTF-8 (RFC 3986 section 2.5).
+    encoded = "".join(char if _SENDABLE.fullmatch(char) else _percent_encoded(char) for char in rest)
+    return to_the_letter(f"{scheme}{authority}{encoded}")
+
+
+_SENDABLE = re.compile(r"[!-~]*")
+_PARTS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?(//[^/?#]*)?(.*)", re.DOTALL)
+
+
+def _percent_encoded(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8"))
+
+
+def _read_field(value: str) -> URL:
+    """Read an address from a header field, whose characters stand for the bytes that came (latin-1).
+
+    In a host name these are UTF-8; anywhere else they are encoded as they are, whatever they mean.
+    """
+    match = _PARTS.fullmatch(value)
+    assert match is not None, "it matches anything"
+    scheme, authority, rest = match.groups(default="")
+    if authority and not authority.isascii():
+        authority = authority.encode("latin-1").decode("utf-8")
+    rest = "".join(f"%{ord(char):02X}" if "\x80" <= char <= "\xff" else char for char in rest)
+    return _read(f"{scheme}{authority}{rest}")
 
 
 def origin_key(url: URL) -> tuple[str, str, int]:
@@ -65,7 +130,8 @@ def host_of(address: str) -> str:
 def follow_redirect(current: URL, location: str) -> URL:
     """Return where a redirect leads (RFC 9110 section 10.2.2), or raise `PolicyRefused`."""
     try:
-        text = str(current.join(_read(location)).with_fragment(None))
+        # Read anew, the base has lost the question mark of an empty query, which is no part of its path.
+        text = str(URL(str(current), encoded=True).join(_read_field(location)).with_fragment(None))
     except ValueError:
         raise PolicyRefused(str(current), "a redirect to an unreadable address") from None
     target = parse_address(text)
@@ -79,84 +145,248 @@ def follow_redirect(current: URL, location: str) -> URL:
 def forbidden_reason(ip: str, *, allow_private: bool) -> str | None:
     """Say why this address is never connected to, or None. ``ip`` is what the name resolved to."""
     try:
-        address = ipaddress.ip_address(ip.partition("%")[0])
+        address = ipaddress.ip_address(ip.partition("%")[0].rstrip("."))
     except ValueError:
         return None
-    address = _embedded(address) or address
-    if address.is_link_local or address in _METADATA:
+    stands_for = [address, *_embedded(address)]
+    if any(each.is_link_local or each in _METADATA for each in stands_for) or _translates_to_metadata(address):
         return "a link-local or cloud metadata address"
-    if not allow_private and not address.is_global:
+    if not allow_private and not all(_is_public(each) for each in stands_for[1:] or stands_for):
         return "a private address, and these were not allowed"
     return None
 
 
-def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 one stands for: mapped, 6to4, NAT64 or Teredo."""
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _is_public(address: _Address) -> bool:
+    """Whether it may be anywhere. Multicast reaches this network; fec0::/10 was private (RFC 3879)."""
+    is_site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+    return address.is_global and not address.is_multicast and not is_site_local
+
+
+def _embedded(address: _Address) -> list[ipaddress.IPv4Address]:
+    """The IPv4 addresses that an IPv6 one may stand for: mapped, 6to4, NAT64 or Teredo."""
     if not isinstance(address, ipaddress.IPv6Address):
-        return None
+        return []
+    if address in _LOCAL_NAT64:
+        return [ipaddress.IPv4Address(number) for number in _translated(address, shortest=48)]
     if any(address in network for network in _NAT64):
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        return [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
     if address.teredo is not None:  # RFC 4380
-        return address.teredo[1]
-    return address.ipv4_mapped or address.sixtofour  # RFC 4291, RFC 3056
+        return [address.teredo[1]]
+    found = address.ipv4_mapped or address.sixtofour  # RFC 4291, RFC 3056
+    return [found] if found is not None else []
 
 
-# RFC 6052, RFC 8215; the last is what was meant for IPv4 before it was mapped (RFC 4291 section 2.5.5.1).
-_NAT64 = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96"))
+# RFC 6052; the last is what was meant for IPv4 before it was mapped (RFC 4291 section 2.5.5.1).
+_NAT64 = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "::/96"))
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+"""A network's own prefixes of this length or longer may lie in it (RFC 8215)."""
+_PREFIX_LENGTHS = (32, 40, 48, 56, 64, 96)
+_WITHOUT_OCTET = ((1 << 64) - 1) << 64
+
+
+def _translated(address: ipaddress.IPv6Address, *, shortest: int) -> list[int]:
+    """The IPv4 addresses that NAT64 would read from it under a prefix of each length (RFC 6052 section 2.2)."""
+    number = int(address)
+    # Bits 64 to 71 belong to no IPv4 address; without them the rest is in one piece.
+    joined = (number & _WITHOUT_OCTET) >> 8 | (number & ((1 << 56) - 1))
+    shifts = ((length, 88 - length) for length in _PREFIX_LENGTHS if shortest <= length < 96)
+    return [joined >> shift & 0xFFFFFFFF for _, shift in shifts] + [number & 0xFFFFFFFF]
+
+
+def _translates_to_metadata(address: _Address) -> bool:
+    """Whether NAT64 with any prefix would lead there: a network may have one of its own, which nobody can know."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return False
+    return not _METADATA_4.isdisjoint(_translated(address, shortest=32))
+
+
+def is_exempt(url: URL, exempt: str) -> bool:
+    """Whether ``NO_PROXY`` names this address, in any of the spellings that curl, Go and requests know.
+
+    Hosts by comma or space, each with all below it; with or without a port, a leading ``.`` or ``*.``, a trailing dot,
+    brackets; numbers also as a block (``10.0.0.0/8``) or with ``*``; and ``*`` alone.
+    """
+    host = (url.host or "").lower().rstrip(".")
+    try:
+        number = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        number = None
+    return any(_is_named(host, number, url.port, entry) for entry in exempt.lower().replace(",", " ").split())
+
+
+def _is_named(
+    host: str, number: ipaddress.IPv4Address | ipaddress.IPv6Address | None, port: int | None, entry: str
+) -> bool:
+    match = _EXEMPT.fullmatch(entry)
+    if match is None or match["port"] not in (None, str(port)):
+        return False
+    name = (match["number"] or match["bare"] or match["name"]).removeprefix("*.").strip(".")
+    if number is not None:
+        try:
+            return number in ipaddress.ip_network(name + (match["bits"] or ""), strict=False)
+        except ValueError:
+            pass  # a name, or a number with a star
+    return bool(name) and (host == name or host.endswith(f".{name}") or ("*" in name and fnmatchcase(host, name)))
+
+
+_EXEMPT = re.compile(
+    r"(?:\[(?P<number>[0-9a-f:.%]+)\]|(?P<bare>[0-9a-f]*:[0-9a-f:.]*)|(?P<name>[^\[\]:/]+))(?P<bits>/[0-9]+)?(?::(?P<port>[0-9]+))?"
+)
 
 
 def is_loopback(url: URL) -> bool:
-    """Whether the address names this machine itself."""
+    """Whether the address names this machine itself. Where a name really leads, the connection knows."""
     return _is_loopback(url.host or "")
 
 
 @lru_cache(maxsize=64)
 def _is_loopback(host: str) -> bool:
+    return is_loopback_ip(host) or host == "localhost" or host.endswith(".localhost")
+
+
+def is_loopback_ip(text: str) -> bool:
+    """Whether this is an IP address of this machine itself."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+BARE_HTTP = "plain http and no checksum: anyone on the way could change it. Use https, or pin it"
+
+
+VARIABLE_PREFIX = "GRYM_FETCH_TOKEN_"
+
+
+def token_variables(url: URL) -> tuple[str, ...]:
+    """The variables that may hold a token for this address, the usual one first; none for hosts that have none.
+
+    No two hosts share one. ``.`` is written as ``_``, ``-`` as ``__``, ``_`` as ``___``, and a port that is not the
+    scheme's own as ``_PORT_8443``. Hosts whose name would be written as another's (``a._b`` and ``a--b``), and IPv6
+    addresses, have none; the netrc file is for them.
+    """
+    host = (url.raw_host or "").lower().rstrip(".")
+    written = host.translate(_WRITTEN)
+    if not _HOST_NAME.fullmatch(host) or _PORT_IN_NAME.search(host) or _PUNCTUATION.sub(_read_back, written) != host:
+        return ()
+    name = VARIABLE_PREFIX + written.upper()
+    with_port = f"{name}_PORT_{url.port}"
+    return (name, with_port) if url.is_default_port() else (with_port,)
+
+
+_WRITTEN = str.maketrans({".": "_", "-": "__", "_": "___"})
+_HOST_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)
+_PUNCTUATION = re.compile("_+")
+_PORT_IN_NAME = re.compile(r"\.port\.[0-9]+$", re.ASCII)
+
+
+def _read_back(run: re.Match[str]) -> str:
+    """What a run of underscores stands for. Dots and underscores come alone; dashes may come together (``xn--``)."""
+    count = len(run[0])
+    return {1: ".", 3: "_"}.get(count) or ("-" * (count // 2) if count % 2 == 0 else "?")
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What is sent as ``Authorization``, and where it is from; its repr says only that."""
+
+    field: str = dataclass_field(repr=False)
+    source: str
 
 
 class Credentials:
-    """Finds the ``Authorization`` field for an address: from its userinfo, the environment, or netrc, in this order.
+    """Finds the credential for an address: from its userinfo, the environment, or netrc, in this order.
 
-    ``netrc`` maps exact host names to (login, password). Never shown: its repr says nothing.
+    ``netrc`` maps exact host names to (login, password). Hosts are compared as they go over the wire (IDNA, RFC 5891),
+    so that no name which only looks alike gets anything. Never shown: its repr says nothing.
     """
 
     def __init__(self, environ: Mapping[str, str], netrc: Mapping[str, tuple[str, str]] | None = None) -> None:
-        prefix = "GRYM_FETCH_TOKEN_"
         self._tokens = {
-            name[len(prefix) :].upper(): value for name, value in environ.items() if name.startswith(prefix)
+            name.upper(): value.strip()
+            for name, value in environ.items()
+            if name.startswith(VARIABLE_PREFIX) and name.isascii() and value.strip()
         }
-        self._hf_token = environ.get("HF_TOKEN")
+        self._hf_token = (environ.get("HF_TOKEN") or "").strip()
         self._netrc = dict(netrc or {})
+        self._hf_origin: tuple[str, str, int] | None
         try:
             self._hf_origin = origin_key(parse_address(environ.get("HF_ENDPOINT") or "https://huggingface.co"))
         except PolicyRefused:
-            self._hf_origin = origin_key(URL("https://huggingface.co"))
+            # Whoever sets it does not mean huggingface.co, and nobody knows whom.
+            self._hf_origin = None
 
-    def authorization(self, url: URL) -> str | None:
-        """Return the field's value for this address, or None."""
+    def find(self, url: URL) -> Credential | None:
+        """Return the credential for this address, or None."""
         if url.scheme != "https" and not is_loopback(url):
             return None
+        if is_signed(url):
+            return None  # the address itself is the credential; S3 answers 400 to both
         if url.user is not None or url.password is not None:
-            return _basic(url.user or "", url.password or "")
-        host = (url.host or "").lower()
-        token = self._tokens.get(host.upper().translate(_AS_UNDERSCORE))
-        if token is None and origin_key(url) == self._hf_origin:
-            token = self._hf_token
-        if token and (token := token.strip()):
-            return f"Bearer {token}"
+            return Credential(_basic(url.user or "", url.password or ""), "the address itself")
+        for name in token_variables(url):
+            if token := self._tokens.get(name):
+                return Credential(f"Bearer {token}", name)
+        if self._hf_token and origin_key(url) == self._hf_origin:
+            return Credential(f"Bearer {self._hf_token}", "HF_TOKEN")
+        host = (url.raw_host or "").lower()
         if host in self._netrc:
-            return _basic(*self._netrc[host])
+            return Credential(_basic(*self._netrc[host]), "the netrc file")
         return None
+
+    def authorization(self, url: URL) -> str | None:
+        """Return the ``Authorization`` field's value for this address, or None."""
+        found = self.find(url)
+        return found.field if found is not None else None
+
+    def advice(self, url: URL) -> str:
+        """Say where a credential for this address would be taken from, and which variable only looks like it."""
+        if url.scheme != "https" and not is_loopback(url):
+            return "credentials travel over https only: use the https address of the server"
+        if self._hf_token and self._hf_origin is None:
+            return "HF_ENDPOINT is not a whole address (https://…), so HF_TOKEN goes nowhere: correct or unset it"
+        wanted = self.variable(url)
+        if wanted and (other := self._misspelt(url)):
+            return f"{other} is not for this host and port: set {wanted} instead"
+        netrc = "add the host to ~/.netrc (readable by you alone)"
+        return f"set {wanted} to a token, or {netrc}" if wanted else netrc
+
+    def variable(self, url: URL) -> str:
+        """The variable that a token for this address would be taken from; empty if there is none."""
+        return "HF_TOKEN" if origin_key(url) == self._hf_origin else next(iter(token_variables(url)), "")
+
+    def _misspelt(self, url: URL) -> str:
+        """The variable that is set and that earlier versions took a token for this host from; empty if none."""
+        old = VARIABLE_PREFIX + (url.raw_host or "").upper().translate(_AS_UNDERSCORE)
+        return old if old in self._tokens and old not in token_variables(url) else ""
 
     def __repr__(self) -> str:
         return "Credentials(…)"
 
 
 _AS_UNDERSCORE = str.maketrans(".-:", "___")
+
+# What the makers of signed addresses call the signature: any one of a set of names means that it is one.
+_SIGNATURES = (
+    frozenset({"x-amz-signature"}),  # S3 and what speaks like it
+    frozenset({"x-goog-signature"}),  # Google Cloud Storage
+    frozenset({"signature", "expires"}),  # S3 version 2, CloudFront
+    frozenset({"signature", "policy"}),  # CloudFront
+    frozenset({"sig", "se"}),  # Azure
+)
+
+
+def is_signed(url: URL) -> bool:
+    """Whether a signature in the address lets whoever has it in, for a while."""
+    if "sig" not in url.raw_query_string.lower():
+        return False
+    names = {part.partition("=")[0].lower() for part in url.raw_query_string.split("&")}
+    return any(needed <= names for needed in _SIGNATURES)
 
 
 def _basic(login: str, password: str) -> str:

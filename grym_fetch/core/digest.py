@@ -1,7 +1,7 @@
-"""Checksums as the manifest writes them, and the hashers that recompute them.
+"""Checksums as written in the manifest, and the hashers that recompute them.
 
-Rules: inside, a checksum is always in lower case and names its algorithm; nothing is guessed beyond "64 hex digits are
-SHA-256". blake2b is BLAKE2b-512, as ``b2sum`` prints it (RFC 7693).
+Rules: internally, a checksum is always in lower case and names its algorithm; the only guess is that 64 hex digits are
+SHA-256. blake2b is BLAKE2b-512, as printed by ``b2sum`` (RFC 7693).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal, Protocol, Self, cast, get_args
 Algorithm = Literal["sha256", "sha512", "blake2b"]
 
 CHECKSUM_RULE = "64 hex digits (SHA-256), or sha256: with 64, sha512: with 128 or blake2b: with 128 hex digits"
-"""What a checksum in a manifest may look like, in words for an error."""
+"""The allowed form of a checksum in a manifest, worded for an error."""
 
 HEX_DIGITS: Mapping[str, int] = {"sha256": 64, "sha512": 128, "blake2b": 128}
 """How many hex digits each algorithm's digest has."""
@@ -24,10 +24,10 @@ _LOWER_HEX = re.compile(r"[0-9a-f]*")
 
 
 class Hasher(Protocol):
-    """The part of a ``hashlib`` object that is used here."""
+    """The part of a ``hashlib`` object that we use."""
 
     def update(self, data: bytes | bytearray | memoryview, /) -> None:
-        """Take in more bytes. Releases the GIL for large ones."""
+        """Add more bytes. Releases the GIL for large buffers."""
 
     def digest(self) -> bytes:
         """Return the digest of all bytes so far."""
@@ -48,7 +48,7 @@ _HASHERS: Mapping[str, Callable[[], object]] = {
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """The digest that names a file's content. ``hexdigest`` is in lower case."""
+    """The digest that identifies a file's content. ``hexdigest`` is in lower case."""
 
     algorithm: Algorithm
     hexdigest: str
@@ -58,7 +58,7 @@ class Checksum:
         if len(self.hexdigest) == digits and _LOWER_HEX.fullmatch(self.hexdigest):
             return
         if digits is None:
-            raise ValueError(f"the algorithm {self.algorithm!r} is not known; known: {', '.join(HEX_DIGITS)}")
+            raise ValueError(f"the algorithm {self.algorithm!r} is unknown; known: {', '.join(HEX_DIGITS)}")
         if not _LOWER_HEX.fullmatch(self.hexdigest):
             raise ValueError("has characters that are not lower-case hex digits")
         raise ValueError(f"has {len(self.hexdigest)} hex digits where {self.algorithm} has {digits}")
@@ -68,11 +68,11 @@ class Checksum:
         """Read a checksum in any case, with or without its prefix.
 
         Raises:
-            ValueError: ``text`` is not a checksum; the message says what is wrong and what is allowed.
+            ValueError: if ``text`` is not a checksum; the message says what is wrong and what is allowed.
         """
         prefix, colon, digits = text.rpartition(":")
         algorithm = prefix.lower() if colon else "sha256"
-        # Some characters outside ASCII have an ASCII letter as their lower case (U+212A, the Kelvin sign, has k).
+        # Some characters outside ASCII become ASCII letters in lower case (U+212A, the Kelvin sign, becomes k).
         if not text.isascii() or algorithm not in HEX_DIGITS:
             found = "does not start with a known algorithm" if colon else "is not made of hex digits"
             raise ValueError(f"{found}; allowed: {CHECKSUM_RULE}")

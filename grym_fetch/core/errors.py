@@ -5,6 +5,7 @@
     GrymFetchError
     ├── ManifestError            the user's file; every problem at once
     │   ├── ManifestMissing      no file there
+    │   ├── ForeignManifest      found, not named, and another user's
     │   ├── StaleManifest        expired, or older than one seen before
     │   └── EditRefused          a change would break it; it is as it was
     ├── UnknownAsset             no such id; with the nearest ones
@@ -112,6 +113,21 @@ class ManifestMissing(ManifestError):
     def __str__(self) -> str:
         advice = "Name another one with --config, or write one (`grym-fetch schema` prints the format)."
         return f"no manifest: there is no {self.source}. {advice}"
+
+
+class ForeignManifest(ManifestError):
+    """The manifest was found, not named, and belongs to another user. ``owner`` says to whom."""
+
+    def __init__(self, source: str, owner: str) -> None:
+        super().__init__(source, [Problem("file", "", f"belongs to {owner}")])
+        self.owner = owner
+        self.args = (source, owner)
+
+    def __str__(self) -> str:
+        return (
+            f"the manifest {self.source} belongs to {self.owner}, who may not be trusted to say what is fetched. "
+            f"If you trust it, name it: --config {self.source}"
+        )
 
 
 class StaleManifest(ManifestError):

@@ -1,7 +1,7 @@
 """What happens to an asset, as values. Published on the bus; read by the display, ``--json``, the log and callbacks.
 
-Rules: one frozen record an event; ``progress`` is absolute, never a delta, and never more than the total; addresses
-are redacted before they get here. The order in an asset's life::
+Rules: one frozen record per event; ``progress`` is absolute, never a delta, and never exceeds the total; addresses are
+redacted before they get here. The order in an asset's life::
 
     asset_planned | asset_reused
       -> (progress | retry_scheduled | mirror_switched | asset_restarted)*
@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 FORMAT_VERSION = 1
-"""The ``v`` of the JSON form. Grows when a reader would have to change."""
+"""The ``v`` of the JSON form. It grows when readers would have to change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Event:
         return record
 
 
-# Keys a reader finds only where they mean something. All others are always there, null where unknown.
+# Keys that appear only if they mean something. All others are always there, null if unknown.
 _OMITTED_WHEN_NONE = frozenset({"asset", "unverified"})
 
 
@@ -60,7 +60,7 @@ class AssetPlanned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetReused(Event):
-    """A file was already there and is right, or ``unverified``, as far as an unpinned asset can be."""
+    """A file was already there and is right; ``unverified`` if the asset is unpinned, so that no one can tell."""
 
     type: ClassVar[str] = "asset_reused"
     path: str
@@ -80,7 +80,7 @@ class ProgressMade(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryScheduled(Event):
-    """An attempt failed and is made again on the same origin after ``delay`` seconds."""
+    """An attempt failed; another follows on the same origin after ``delay`` seconds."""
 
     type: ClassVar[str] = "retry_scheduled"
     url: str
@@ -91,7 +91,7 @@ class RetryScheduled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorSwitched(Event):
-    """From now on another origin is asked. ``number`` of ``count`` tells its place in the manifest's order."""
+    """From now on, another origin is asked. ``number`` of ``count`` is its place in the manifest's order."""
 
     type: ClassVar[str] = "mirror_switched"
     from_: str
@@ -103,7 +103,7 @@ class MirrorSwitched(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetRestarted(Event):
-    """Bytes on hand had to be given up; ``discarded`` says how many."""
+    """Bytes on hand had to be discarded; ``discarded`` says how many."""
 
     type: ClassVar[str] = "asset_restarted"
     discarded: int
@@ -112,7 +112,7 @@ class AssetRestarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetVerifying(Event):
-    """All bytes have arrived; ``bytes`` of ``total`` are hashed."""
+    """All bytes have arrived; ``bytes`` of ``total`` have been hashed."""
 
     type: ClassVar[str] = "asset_verifying"
     bytes: int
@@ -134,7 +134,7 @@ class AssetVerified(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetFailed(Event):
-    """The asset could not be made present. ``error`` is the class, ``attempts`` one line an origin."""
+    """The asset could not be fetched. ``error`` is the class, ``attempts`` has one line per origin."""
 
     type: ClassVar[str] = "asset_failed"
     error: str

@@ -1,7 +1,7 @@
-"""Whether a manifest is still good: not past its ``expires``, and not an older version than one seen before.
+"""Whether a manifest is still fresh: not past its ``expires``, and not older than a version seen before.
 
-Rules: both are the manifest's own words, so they guard against being handed an old manifest, by a stale mirror or cache
-or on purpose, and not against one that was written to deceive. A manifest that has neither is always good.
+Rules: the manifest states both itself, so they guard against an old manifest, from a stale mirror or cache or on
+purpose, but not against one written to deceive. A manifest that has neither is always fresh.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _VERSION = re.compile(r"v?\d{1,20}(\.\d{1,20}){0,7}", re.ASCII)
 
 
 def parse_expiry(text: str) -> float:
-    """Return the moment that an RFC 3339 time names, in seconds since the epoch. Raises `ValueError`."""
-    from datetime import UTC, datetime  # most manifests have no such time
+    """Return an RFC 3339 time in seconds since the epoch. Raises `ValueError`."""
+    from datetime import UTC, datetime  # most manifests have no expiry
 
     try:
         if not _TIME.fullmatch(text):
             raise ValueError
-        # In UTC, as it will be shown: the zone may lead out of the years that there are.
+        # In UTC, as it will be shown: the zone may lead out of the supported years.
         return datetime.fromisoformat(text.upper()).astimezone(UTC).timestamp()
     except (ValueError, OverflowError):
-        raise ValueError(f"is no such time; allowed: {EXPIRY_RULE}") from None
+        raise ValueError(f"is not a valid time; allowed: {EXPIRY_RULE}") from None
 
 
 def version_number(text: str | None) -> VersionNumber | None:
-    """Return a version that can be compared: numbers joined by dots, a ``v`` before them or not. None for any other.
+    """Return a comparable version: numbers joined by dots, with or without a leading ``v``. None for any other text.
 
     ``1``, ``1.0`` and ``v1.0.0`` are the same version, and ``1.10`` is later than ``1.9``.
     """
@@ -45,7 +45,7 @@ def version_number(text: str | None) -> VersionNumber | None:
 
 
 def why_stale(version: str | None, expires: float | None, *, now: float, last_seen: str | None) -> str | None:
-    """Say why a manifest is not taken, or None. ``expires`` and ``now`` in seconds since the epoch."""
+    """Say why a manifest is refused, or None. ``expires`` and ``now`` in seconds since the epoch."""
     if expires is not None and now >= expires:
         return f"expired on {_shown(expires)} (it is {_shown(now)} by this machine's clock)"
     seen = version_number(last_seen)

@@ -1,7 +1,8 @@
 """What a response to our request means, judged before a byte of its body is used.
 
 Rules (RFC 9110): a 206 is believed only if its Content-Range starts where we asked (section 15.3.7), its total and
-validator are the known ones, and its body is not encoded. A 200 to a ranged request is the whole content or nothing
+validator are the known ones. Content under an encoding's label is taken as it comes, undecoded, where a checksum
+decides, and else refused. A 200 to a ranged request is the whole content or nothing
 (section 14.2), never quietly a success. Parts are combined only under the same strong validator (section 15.3.7.3).
 What a server says about the digest of its own content (RFC 9530) can condemn that and never approve it.
 Nothing here raises for any status or header text.
@@ -17,7 +18,10 @@ from types import MappingProxyType
 
 from grym_fetch.core.digest import Algorithm, Checksum
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
+from grym_fetch.core.suspicion import POINTER_SIZES
 
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+"""The statuses whose ``Location`` is followed."""
 MAX_RETRY_AFTER_S = 120.0
 """A server that asks to wait longer is left for another origin, or asked again after this long."""
 
@@ -78,22 +82,30 @@ NO_VALIDATOR = Validator()
 class ResponseHead:
     """Status and header fields. Names are lower case; a field that came several times has several values.
 
-    ``server`` stands for the server that sent them; see `Validator`.
+    ``server`` stands for the server that sent them; see `Validator`. ``is_local`` says whether it came straight from
+    this machine itself and through no proxy; None where the transport does not know.
     """
 
     status: int
     fields: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
     server: str = ""
+    is_local: bool | None = None
 
     def get(self, name: str) -> str | None:
-        """The field's value, joined by commas as RFC 9110 section 5.3 says, or None."""
+        """The field's value, joined by commas as RFC 9110 section 5.3 says, or None. Equal ones count once."""
         values = self.fields.get(name)
-        return ", ".join(values) if values else None
+        return ", ".join(dict.fromkeys(values)) if values else None
 
     @property
     def validator(self) -> Validator:
         """What the response says about its representation."""
         return Validator(self.get("etag"), self.get("last-modified"), self.server)
+
+    @property
+    def encoding(self) -> str | None:
+        """What the content is labelled to be encoded with, or None. Labels are wrong more often than not."""
+        encoding = (self.get("content-encoding") or "identity").strip().lower()
+        return None if encoding in ("", "identity") else encoding if _CODING.fullmatch(encoding) else "strangely"
 
     @property
     def is_page(self) -> bool:
@@ -104,13 +116,15 @@ class ResponseHead:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What we asked, and what we know. ``wanted`` is None for the whole content; ``total`` None while unknown;
-    ``ranges_proven`` says that this origin has served a range before; ``checksum`` is the manifest's."""
+    ``ranges_proven`` says that this origin has served a range before; ``checksum`` is the manifest's; ``past_caches``
+    that no cache on the way may answer for the origin."""
 
     wanted: ByteRange | None
     total: int | None = None
     validator: Validator = NO_VALIDATOR
     ranges_proven: bool = False
     checksum: Checksum | None = None
+    past_caches: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +192,16 @@ class UnusableRange:
 
 @dataclass(frozen=True, slots=True)
 class ErrorStatus:
-    """No content: a status of 400 or above. ``retry_after`` in seconds, where the server names it."""
+    """No content: a status of 400 or above, or 202. ``retry_after`` in seconds, where the server names it."""
 
     status: int
     reason: str
     retry_after: float | None = None
+
+    @property
+    def is_throttling(self) -> bool:
+        """Whether it says that it was asked too often, or is to be left alone for a while."""
+        return self.status in (429, 503) or self.retry_after is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +225,23 @@ Verdict = (
 )
 
 
+def is_chunked(head: ResponseHead) -> bool | None:
+    """Whether the body comes in chunks, which have an end of their own; None for any other transfer coding.
+
+    We offer none (RFC 9110 section 10.1.4), so `chunked` alone is a coding that may come (RFC 9112 section 6.1). Of
+    any other, ``identity`` included, nobody can say where its body ends.
+    """
+    coding = head.get("transfer-encoding")
+    if coding is None:
+        return False
+    return True if coding.strip(" \t").lower() == "chunked" else None
+
+
 def judge(asked: Asked, head: ResponseHead) -> Verdict:
     """Say what a response means. Total: every status and any header text gives a verdict, nothing raises."""
     status = head.status
+    if status in (200, 206) and is_chunked(head) is None:
+        return Broken("a Transfer-Encoding other than chunked, which nobody asked for")
     if status == 206:
         return _judge_partial(asked, head)
     if status == 200:
@@ -216,18 +249,17 @@ def judge(asked: Asked, head: ResponseHead) -> Verdict:
     if status == 416:
         content_range = parse_content_range(head.get("content-range") or "")
         return Unsatisfiable(content_range.total if content_range is not None else None)
-    if status in (301, 302, 303, 307, 308):
-        location = head.get("location")
-        return Redirected(location) if location else Broken(f"a redirect ({status}) without an address")
+    if status in REDIRECTS:
+        locations = set(head.fields.get("location", ())) - {""}
+        if len(locations) > 1:
+            return Broken(f"a redirect ({status}) with Location fields that differ")
+        return Redirected(locations.pop()) if locations else Broken(f"a redirect ({status}) without an address")
     return _judge_refusal(asked, head)
 
 
 def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
     if asked.wanted is None:
         return Broken("part of the content (206) although the whole was asked for")
-    if encoding := _encoding(head):
-        # RFC 9110 section 8.4: the range would be one of the encoded bytes, not of ours.
-        return UnusableRange(f"a range of {encoding}-encoded content although identity was asked for")
     if (head.get("content-type") or "").lower().lstrip().startswith("multipart/byteranges"):
         return UnusableRange("several parts although one range was asked for")
     text = head.get("content-range")
@@ -235,16 +267,20 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
         return UnusableRange("a partial response (206) without Content-Range")
     content_range = parse_content_range(text)
     if content_range is None or content_range.range is None:
-        return UnusableRange(f"an invalid Content-Range {text[:80]!r}")
+        return UnusableRange(f"an invalid Content-Range {_shown(text)}")
     got, total = content_range.range, content_range.total
+    if head.encoding and (asked.checksum is None or total is None or total != asked.total):
+        # RFC 9110 section 8.4: the range is one of the encoded bytes, not of ours. Unless the label is wrong: then the
+        # total is the right one, and the checksum decides.
+        return UnusableRange(f"a range of {head.encoding}-encoded content although identity was asked for")
     if got.start != asked.wanted.start or got.stop > asked.wanted.stop:
         return UnusableRange(
             f"bytes {got.start}-{got.stop - 1} instead of {asked.wanted.start}-{asked.wanted.stop - 1}"
         )
     lengths = head.fields.get("content-length", ())
-    if any(parse_length(value) != got.length for value in lengths) and "transfer-encoding" not in head.fields:
+    if any(parse_length(value) != got.length for value in lengths) and not is_chunked(head):
         return UnusableRange(
-            f"a Content-Length {lengths[0][:40]!r} that is not the {got.length} bytes of its Content-Range"
+            f"a Content-Length {_shown(lengths[0])} that is not the {got.length} bytes of its Content-Range"
         )
     if (stated := _stated_otherwise(asked, head)) is not None:
         return WrongDigest(stated)
@@ -257,12 +293,20 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
 
 
 def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
-    if encoding := _encoding(head):
-        return Broken(f"{encoding}-encoded content although identity was asked for")
-    chunked = "transfer-encoding" in head.fields
-    lengths = [parse_length(value) for value in head.fields.get("content-length", ())]
-    if None in lengths or len(set(lengths)) > 1:
+    if head.encoding and asked.checksum is None:
+        return Broken(f"{head.encoding}-encoded content although identity was asked for, and no checksum to tell")
+    if head.encoding and asked.total is None and asked.wanted is not None:
+        # Nothing tells a wrong label from encoded content before the checksum does. Asked once more, a server that
+        # encodes now and then may not.
+        return UnusableRange(f"{head.encoding}-encoded content although identity was asked for")
+    chunked = is_chunked(head)
+    lengths = [
+        parse_length(part.strip(" \t")) for value in head.fields.get("content-length", ()) for part in value.split(",")
+    ]
+    if None in lengths:
         return Broken("an invalid Content-Length")
+    if len(set(lengths)) > 1:
+        return Broken("Content-Length fields that differ")
     # RFC 9112 section 6.3: where both are sent, Transfer-Encoding wins and the length means nothing.
     length = None if chunked or not lengths else lengths[0]
     if "content-range" in head.fields:
@@ -277,18 +321,29 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
     if asked.total is not None and length is not None and length != asked.total:
         if asked.validator.contradicts(head.validator):
             return OtherRepresentation("the content at this address has changed", head.validator)
-        return WrongLength(length, _page_hint(head))
+        if head.encoding:
+            return Broken(f"{head.encoding}-encoded content of {length} bytes although identity was asked for")
+        return WrongLength(length, _length_hint(head, length, asked.total))
     if asked.validator.contradicts(head.validator):
         return OtherRepresentation("the content at this address has changed", head.validator)
-    return Whole(length, head.validator, framed=chunked or length is not None)
+    return Whole(length, head.validator, framed=bool(chunked) or length is not None)
 
 
 def is_transient(status: int) -> bool:
     """Whether the same request may succeed later (RFC 9110 sections 15.5, 15.6; 425: RFC 8470; 429: RFC 6585).
 
-    Every server error but 501 and 505, which say that the server cannot do it at all.
+    Every server error but 501 and 505, which say that the server cannot do it at all, and 511, which waits for a person
+    (RFC 6585 section 6).
     """
-    return status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505))
+    return status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505, 511))
+
+
+def may_be_for_the_range(status: int) -> bool:
+    """Whether a refusal may mean the Range and not the content: old gateways and filters know many ways to say so.
+
+    Not one that asks for credentials or patience, or says that the content is gone or forbidden.
+    """
+    return 400 <= status < 600 and status not in (401, 407, 410, 429, 451)
 
 
 PROXY_ADVICE = "the proxy wants another user or password than HTTP_PROXY and HTTPS_PROXY name"
@@ -301,26 +356,47 @@ _ADVICE = {
     404: "not found",
     407: PROXY_ADVICE,
     410: "gone for good",
-    451: "unavailable for legal reasons",
+    451: "unavailable for legal reasons; another mirror may have it",
+    511: "this network wants a login; open any page in a browser",
 }
+
+
+def status_text(status: int) -> str:
+    """Return the status and, where that is plain, what it says."""
+    phrase = _ADVICE.get(status)
+    return f"status {status}" + (f": {phrase}" if phrase else "")
 
 
 def _judge_refusal(asked: Asked, head: ResponseHead) -> Verdict:
     status = head.status
+    wait = _stated_wait(head)
+    if wait is not None and status in (202, 403):
+        return ErrorStatus(status, f"status {status}: the server asks to wait", wait)
     if status in _RANGE_ONLY and asked.wanted is not None and not asked.ranges_proven:
         return UnusableRange(f"status {status} to a ranged request")
-    phrase = _ADVICE.get(status)
-    reason = f"status {status}" + (f": {phrase}" if phrase else "")
+    reason = status_text(status)
+    if status in (403, 503) and head.is_page:
+        page = "it sent a web page: a login, a challenge for robots, or a filter on the way"
+        reason += f"{';' if status in _ADVICE else ':'} {page}"
+    if status == 202:
+        return Broken("status 202: accepted and not ready yet, or a challenge for robots; open it in a browser")
     if is_transient(status):
-        return ErrorStatus(status, reason, parse_retry_after(head.get("retry-after"), head.get("date")))
+        return ErrorStatus(status, reason, wait)
     if 400 <= status < 600:
         return ErrorStatus(status, reason)
     return Broken(f"status {status}, which answers nothing we asked")
 
 
-def _encoding(head: ResponseHead) -> str | None:
-    encoding = (head.get("content-encoding") or "identity").strip().lower()
-    return None if encoding in ("", "identity") else encoding[:40]
+_CODING = re.compile(r"[a-z0-9!#$%&*+.^_|~, -]{1,40}", re.ASCII)
+_PLAIN_VALUE = re.compile(r"[!-~ ]{0,60}", re.ASCII)
+
+
+def _shown(value: str) -> str:
+    """A field's value for messages: whole, where it is short and plain, or not at all.
+
+    Part of one could be part of a secret that the server repeats, which nobody would recognize.
+    """
+    return repr(value) if _PLAIN_VALUE.fullmatch(value) else "that is long or not plain text"
 
 
 _FIELD_NAMES: Mapping[str, Algorithm] = {"sha-256": "sha256", "sha-512": "sha512"}
@@ -348,10 +424,55 @@ def _stated_otherwise(asked: Asked, head: ResponseHead) -> Checksum | None:
     return None if digest == asked.checksum else digest
 
 
-def _page_hint(head: ResponseHead) -> str:
+def _length_hint(head: ResponseHead, length: int, expected: int) -> str:
     if head.is_page:
         return "it sent a web page: a login, an error page or a captive portal?"
+    if length == 0:
+        return "it sent an empty file"
+    if length in POINTER_SIZES and expected > 1024:
+        return "so short a file may be a git-lfs pointer, which only names the file"
     return ""
+
+
+_LIMITS = re.compile(r'(?:^|,)[ \t]*(?:"[^"]*"|[A-Za-z*][A-Za-z0-9_.*-]*)((?:[ \t]*;[ \t]*[a-z]+(?:=[^;,"]*)?)*)')
+_SECONDS = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?", re.ASCII)
+_DECADE_S = 10 * 365 * 86400
+"""``X-RateLimit-Reset`` is a moment where it is more than this, else a time from now."""
+
+
+def _stated_wait(head: ResponseHead) -> float | None:
+    """For how many seconds the server wants to be left alone, by any of the fields in which servers say it.
+
+    ``Retry-After``; ``RateLimit`` as of draft-ietf-httpapi-ratelimit-headers (``"name";r=0;t=55``), and its earlier
+    form ``RateLimit-Reset``; ``X-RateLimit-Reset``, a time from now or a moment.
+    """
+    wait = parse_retry_after(head.get("retry-after"), head.get("date"))
+    if wait is not None:
+        return wait
+    limits = [_parameters(text) for text in _LIMITS.findall(head.get("ratelimit") or "")]
+    if spent := [float(p["t"]) for p in limits if p.get("r") == "0" and _SECONDS.fullmatch(p.get("t", ""))]:
+        return max(spent)
+    for prefix in ("ratelimit", "x-ratelimit"):
+        left, reset = head.get(f"{prefix}-remaining"), (head.get(f"{prefix}-reset") or "").strip()
+        if not _SECONDS.fullmatch(reset):
+            continue
+        if (left or "0").strip() == "0" and (left is not None or head.status == 429):
+            return float(reset) if float(reset) < _DECADE_S else _seconds_until(float(reset), head.get("date"))
+    return None
+
+
+def _parameters(text: str) -> dict[str, str]:
+    pairs = (parameter.partition("=") for parameter in text.split(";"))
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _seconds_until(moment: float, date: str | None) -> float | None:
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, moment - parsedate_to_datetime(date or "").timestamp())
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def parse_retry_after(text: str | None, date: str | None) -> float | None:

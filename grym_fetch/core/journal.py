@@ -41,6 +41,11 @@ def piece_digest(data: bytes | memoryview) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
+def piece_hasher() -> xxhash.xxh3_128:
+    """Return what computes a `piece_digest` of bytes that come bit by bit."""
+    return xxhash.xxh3_128()
+
+
 def address_hash(url: str) -> str:
     """Return what stands for an address in a journal: a journal may be read by others, an address may be secret."""
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -90,6 +95,10 @@ class PieceTable:
     def at(self, start: int) -> Piece | None:
         """The piece that begins exactly at ``start``, if any."""
         return self._by_start.get(start)
+
+    def starts_in(self, start: int, stop: int) -> list[int]:
+        """Where pieces begin in ``[start, stop)``, in order."""
+        return self._starts[bisect_left(self._starts, start) : bisect_left(self._starts, stop)]
 
     def __iter__(self) -> Iterator[Piece]:
         return (self._by_start[start] for start in self._starts)

@@ -1,10 +1,9 @@
-"""The origins of one asset: which one is asked now, which may be asked later, which never again.
+"""The origins of one asset: which one to ask now, which later, and which never again.
 
-Rules: origins are asked in the manifest's order, one at a time, and each is kept until it fails; or, where the user
-wants that, all together, each in proportion to its speed. Failures are counted once an outage, not once a connection:
-an attempt that began before the last counted failure adds nothing. Real progress (a piece) renews an origin's budget of
-retries; a few bytes do not. Everyone may read an `Origin`, but it changes only through its methods, each of which says
-what happened.
+Rules: origins are asked in the manifest's order, one at a time, and each is used until it fails; or, if the user wants
+that, all together, each in proportion to its speed. Failures count once per outage, not once per connection: an attempt
+that began before the last counted failure adds nothing. Real progress (a piece) renews an origin's retry budget; a few
+bytes do not. Anyone may read an `Origin`, but it changes only through its methods, each of which says what happened.
 """
 
 from __future__ import annotations
@@ -17,6 +16,9 @@ from yarl import URL
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
+    BadResponse,
+    BadStatus,
+    ConnectionLost,
     GrymFetchError,
     IntegrityError,
     LengthMismatch,
@@ -24,17 +26,17 @@ from grym_fetch.core.errors import (
     Stalled,
     TransferError,
 )
-from grym_fetch.core.http import NO_VALIDATOR, Validator
+from grym_fetch.core.http import NO_VALIDATOR, Validator, may_be_for_the_range
 from grym_fetch.core.policy import Decision, GiveUp, Leave, Retry, RetryPolicy, next_step
 from grym_fetch.core.segments import MIB
 from grym_fetch.core.text import redact_url
 
 CRAWL_BYTES_PER_S = 1024.0
-"""Over all connections to an origin. One that is slower for long is left, if there is another."""
+"""Over all connections to an origin. If it stays slower, it is left for another one, if there is one."""
 PROGRESS_BYTES = 2 * MIB
-"""What counts as progress: so many bytes renew an origin's budget of retries."""
+"""What counts as progress: this many bytes renew an origin's retry budget."""
 MAX_CHANGES = 2
-"""After this many changes of content an origin's validators are taken for noise, and only the checksum decides."""
+"""After this many content changes, an origin's validators count as noise, and only the checksum decides."""
 
 
 @dataclass(eq=False, slots=True)
@@ -45,33 +47,43 @@ class Origin:
     url: str
     validator: Validator = field(default=NO_VALIDATOR, init=False)
     ranges: bool | None = field(default=None, init=False)
-    """Whether it serves ranges that are of use; None until it was asked."""
+    """Whether it serves usable ranges; None until it has been asked."""
     target: URL | None = field(default=None, init=False)
-    """Where its redirects led; asked directly until it expires or fails."""
+    """The target of its redirects; asked directly until it expires or fails."""
     target_is_own: bool = field(default=True, init=False)
-    """Whether every hop on the way there was at this origin itself: then its credentials go along."""
+    """Whether every hop on the way there was at this origin itself: then its credentials are sent along."""
+    target_cookie: str = field(default="", init=False, repr=False)
+    """The ``Cookie`` field to send there, as set by the redirects on the way."""
     server: str = field(default="", init=False)
-    """Stands for the server that answered last, at the end of the redirects."""
+    """Identifies the server that answered last, at the end of the redirects."""
     is_mixed: bool = field(default=False, init=False)
-    """Whether its bytes in this run came from several servers: then perhaps only one of those is wrong."""
+    """Whether its bytes in this run came from several servers: then perhaps only one of them is wrong."""
     failures: int = field(default=0, init=False)
-    """Since it last made progress, an outage counted once."""
+    """Since its last progress, counting each outage once."""
     ready_at: float = field(default=float("-inf"), init=False)
     last_error: GrymFetchError | None = field(default=None, init=False)
     is_out: bool = field(default=False, init=False)
-    """Whether it is not asked again in this run."""
+    """Whether it must not be asked again in this run."""
     changes: int = field(default=0, init=False)
     """How often its content changed while we fetched."""
+    past_caches: bool = field(default=False, init=False)
+    """Whether it is asked so that no cache on the way answers for it."""
     has_sent_page: bool = field(default=False, init=False)
     """Whether it sent a web page: the likely reason for a wrong checksum."""
+    encoding: str | None = field(default=None, init=False)
+    """What it labelled its content to be encoded with: the next likely reason."""
     digest: Checksum | None = field(default=None, init=False)
-    """The digest of its whole content, where that is known and wrong."""
+    """The digest of its whole content, if known and wrong."""
     rate: float | None = field(default=None, init=False)
     """One connection's speed, in bytes per second, smoothed."""
     has_crawled: bool = field(default=False, init=False)
-    """Whether it was left because it crawled. That happens to each once: then the line is slow, or all of them are."""
+    """Whether it was left for crawling. Each is left only once: after that, the line is slow, or all of them are."""
     wait: float = field(default=0.0, init=False)
     """Seconds from a request to the first byte, at the recent worst."""
+    has_given: bool = field(default=False, init=False)
+    """Whether bytes that were missing came from here in this run."""
+    _away_since: float | None = field(default=None, init=False, repr=False)
+    """When it first failed since it last made progress."""
     _progress: int = field(default=0, init=False, repr=False)
     _range_faults: int = field(default=0, init=False, repr=False)
     _failed_at: float = field(default=float("-inf"), init=False, repr=False)
@@ -85,151 +97,192 @@ class Origin:
 
     @property
     def last_reason(self) -> str:
-        """Why it failed last, without its address; empty if it never failed."""
+        """Why it last failed, without its address; empty if it never failed."""
         error = self.last_error
         return error.reason if isinstance(error, TransferError) else str(error or "")
 
     @property
     def is_unsteady(self) -> bool:
-        """Whether its content changed so often that its validators mean nothing."""
+        """Whether its content has changed so often that its validators mean nothing."""
         return self.changes >= MAX_CHANGES
+
+    def may_serve_the_whole(self, error: GrymFetchError) -> bool:
+        """Whether this failure of a range, the first of which never came, leaves hope for a request without one."""
+        if isinstance(error, BadStatus):
+            return self.ranges is None and may_be_for_the_range(error.status)
+        return self.ranges is None and isinstance(error, ConnectionLost | Stalled | BadResponse)
+
+    def may_be_cached(self, error: GrymFetchError) -> bool:
+        """Whether the wrong content may be an old one that a cache on the way holds."""
+        return isinstance(error, IntegrityError) and not (self.past_caches or self.has_sent_page)
+
+    def patience_left(self, now: float, patience: float) -> float:
+        """For how many seconds more it is waited for: so long as ``patience``, if it has served bytes in this run."""
+        if not self.has_given:
+            return 0.0
+        return patience if self._away_since is None else max(0.0, self._away_since + patience - now)
 
     # -- what happened: where it leads, and what it serves ----------------------------------------------------------
 
-    def resolved(self, target: URL | None, *, is_own: bool) -> None:
-        """Its redirects ended at ``target``; None where it answered itself."""
+    def resolved(self, target: URL | None, *, is_own: bool, cookie: str = "") -> None:
+        """Its redirects ended at ``target``; None if it answered itself."""
         self.target = target
+        self.target_cookie = cookie
         self.target_is_own = is_own
 
     def lost_target(self, target: URL) -> None:
-        """``target`` has expired. All workers meet the same expiry: a later one must not forget a fresh address."""
+        """``target`` has expired. All workers see the same expiry, and a late one must not drop a fresh address."""
         if self.target is target:
             self.target = None
 
     def served_by(self, server: str, *, has_given: bool) -> None:
-        """Another server than before answered for it. ``has_given``: an earlier one had sent bytes in this run."""
+        """A different server answered for it. ``has_given``: an earlier one had sent bytes in this run."""
         self.server = server
         self.is_mixed = self.is_mixed or has_given
 
     def identified(self, validator: Validator) -> None:
-        """It said what names its representation, now or to an earlier process."""
+        """It sent the validator of its representation, now or to an earlier process."""
         self.validator = validator
 
     def changed(self) -> None:
-        """It serves another representation than before."""
+        """It now serves a different representation."""
         self.changes += 1
         self.validator = NO_VALIDATOR
 
     def proved_ranges(self) -> None:
-        """It served a range that can be used."""
+        """It served a usable range."""
         self.ranges = True
 
     def refused_range(self) -> bool:
         """It refused a range, or sent other bytes. Return whether to ask it for everything in one response now.
 
-        Where ranges have worked, once is a fault; twice, or at the very first, it means that there are none.
+        If ranges have worked before, once is a fault; twice, or on the first request, means that it has no ranges.
         """
         self._range_faults += 1
         return self.ranges is None or (self.ranges and self._range_faults >= 2)
 
     def lost_ranges(self) -> None:
-        """From now on it is asked for everything in one response."""
+        """From now on, ask it for everything in one response."""
         self.ranges = False
 
     def sent_page(self) -> None:
         """It sent a web page."""
         self.has_sent_page = True
 
+    def sent_encoded(self, encoding: str) -> None:
+        """It sent content under the label of an encoding."""
+        self.encoding = encoding
+
     def stated(self, digest: Checksum) -> None:
-        """It said itself that its whole content has this digest, which is not the right one."""
+        """It stated this digest of its whole content itself, and the digest is wrong."""
         self.digest = digest
 
     # -- what happened: bytes ---------------------------------------------------------------------------------------
 
     def progressed(self, count: int) -> None:
-        """So many bytes that were missing came from here."""
+        """This many missing bytes came from here."""
         self._progress += count
+        self.has_given = self.has_given or count > 0
         if self._progress >= PROGRESS_BYTES:
             self._progress = 0
             self.failures = 0
+            self._away_since = None
 
     def waited(self, seconds: float) -> None:
-        """A first byte took this long, or takes at least so long."""
+        """A first byte took this long, or is taking at least this long."""
         self.wait = max(seconds, 0.7 * self.wait)
 
     def measured(self, count: int, seconds: float) -> None:
-        """One connection brought so many bytes in this time."""
+        """One connection brought this many bytes in this time."""
         if seconds > 0 and count > 0:
             rate = count / seconds
             self.rate = rate if self.rate is None else 0.6 * self.rate + 0.4 * rate
 
     def crawled(self, seconds: float) -> None:
-        """It was left because it crawled for so long."""
+        """It was left because it crawled for this long."""
         self.has_crawled = True
         self.last_error = Stalled(self.url, f"slower than {CRAWL_BYTES_PER_S / 1024:g} KiB/s for {seconds:g} s")
 
     # -- what happened: failures ------------------------------------------------------------------------------------
 
     def failed(self, error: GrymFetchError, *, began: float, now: float) -> bool:
-        """An attempt failed that began at ``began``. Return whether that counts: an outage is counted once."""
+        """An attempt that began at ``began`` has failed. Return whether it counts: an outage counts once."""
         self.last_error = error
         if self.is_out or began < self._failed_at:
             return False
         self._failed_at = now
+        self._away_since = now if self._away_since is None else self._away_since
         self.failures += 1
-        self.target = None  # the next chain may end at a server that works
+        self.target = None  # the next redirects may lead to a server that works
         return True
 
     def postponed(self, until: float) -> None:
-        """It is not to be asked before ``until``; what was set for later stays."""
+        """It must not be asked before ``until``; a later time already set stays."""
         self.ready_at = max(self.ready_at, until)
 
     def given_up(self) -> None:
-        """It is not asked again in this run."""
+        """It must not be asked again in this run."""
         self.is_out = True
 
     def mismatched(self, digest: Checksum, wanted: Checksum) -> None:
-        """All bytes came from here, and their digest is wrong: asking again would not mend it."""
+        """All bytes came from here, and their digest is wrong: asking again would not help."""
         self.digest = digest
         self.last_error = IntegrityError(f"what it sent has the digest {digest}, not {wanted}")
         self.given_up()
 
     def restarted(self) -> None:
-        """All that it gave is given up and asked for once more, in the hope that one server sends it."""
+        """Its bytes are discarded and requested again, in the hope that a single server sends them all."""
         self.is_mixed = False
 
+    def passes_caches(self) -> None:
+        """From now on no cache may answer for it. What the cache said of the content may not be true of it."""
+        self.past_caches = True
+        self.validator = NO_VALIDATOR
+
+    def doubted(self) -> None:
+        """Its ranges gave wrong content: it is asked once more, for everything in one response and past all caches."""
+        self.ranges = False
+        self.is_out = False
+        self.is_mixed = False
+        self.passes_caches()
+        self.recalled()
+
     def recalled(self) -> None:
-        """It is wanted now, whatever delay it had."""
+        """It is needed now, whatever delay it had."""
         self.ready_at = float("-inf")
 
 
 class Origins:
-    """All origins of one asset, and the current one, which is asked first. ``together``: the others are asked, too."""
+    """All origins of one asset, and the current one, which is asked first. ``together``: ask the others, too."""
 
     def __init__(self, urls: Sequence[str], *, together: bool = False) -> None:
         self.all = tuple(Origin(number, url) for number, url in enumerate(urls))
         self.current = self.all[0]
         self.together = together and len(self.all) > 1
         self._crawling: tuple[Origin, float] | None = None
-        """The one that crawls, and since when."""
+        """The origin that crawls, and since when."""
 
     @property
     def usable(self) -> list[Origin]:
         """Those that may still be asked in this run."""
         return [origin for origin in self.all if not origin.is_out]
 
+    def is_replaceable(self, origin: Origin, now: float) -> bool:
+        """Whether another one could be asked now instead."""
+        return any(other is not origin and other.ready_at <= now for other in self.usable)
+
     def to_ask(self, now: float, at_work: Mapping[Origin, int]) -> list[Origin]:
-        """Where the next request may go, the best first. ``at_work``: how many connections each has."""
+        """Return where the next request may go, best first. ``at_work``: how many connections each origin has."""
         if not self.together:
             return [] if self.current.is_out or self.current.ready_at > now else [self.current]
         ready = [origin for origin in self.usable if origin.ready_at <= now]
-        # One that sends all or nothing could not share the work.
+        # An origin that sends all or nothing cannot share the work.
         sharing = [origin for origin in ready if origin.ranges is not False]
         fastest = max((origin.rate or 0.0 for origin in self.all), default=0.0)
 
         def seats(origin: Origin) -> tuple[float, int]:
-            # Connections go to origins as seats go to parties: the highest quotient gets the next one (d'Hondt). One
-            # that was not measured yet counts as fast, so that it will be.
+            # Connections are distributed like seats to parties: the highest quotient gets the next one (d'Hondt). An
+            # origin that has not been measured yet counts as fast, so that it will be.
             rate = origin.rate or fastest or 1.0
             return -rate / (at_work.get(origin, 0) + 1), origin.number
 
@@ -240,16 +293,16 @@ class Origins:
         self.current = origin
 
     def trust(self, origin: Origin) -> None:
-        """From now on this one alone answers for all bytes."""
+        """From now on, this origin alone is responsible for all bytes."""
         self.current = origin
         self.together = False
         origin.recalled()
 
     def who_is_faster(self, rate: float, now: float, patience: float) -> Origin | None:
-        """Note the speed of the current one; return the one to ask instead if it has crawled for too long.
+        """Note the speed of the current one; if it has crawled for too long, return the one to ask instead.
 
-        ``rate`` in bytes per second, ``patience`` in seconds. Against a mirror that keeps us busy with a few bytes now
-        and then. Where they are asked together, the idle ones take over by themselves.
+        ``rate`` in bytes per second, ``patience`` in seconds. This guards against a mirror that keeps us busy with a
+        few bytes now and then. When all are asked together, the idle ones take over by themselves.
         """
         if self.together or rate >= CRAWL_BYTES_PER_S:
             self._crawling = None
@@ -272,28 +325,46 @@ class Origins:
         now: float,
         policy: RetryPolicy,
         jitter: float,
+        had_begun: bool = False,
     ) -> Decision | None:
-        """Note a failure and decide what follows. None if its outage was counted already."""
+        """Note a failure and decide what follows. None if its outage was counted already.
+
+        ``had_begun``: bytes of the content had come. Who sends some and breaks off is not away: it is not waited for.
+        """
         if not origin.failed(error, began=began, now=now):
             return None
-        alternatives = any(other is not origin and other.ready_at <= now for other in self.usable)
-        decision = next_step(error, failures=origin.failures, alternatives=alternatives, policy=policy, jitter=jitter)
+        alternatives = self.is_replaceable(origin, now)
+        decision = next_step(
+            error,
+            failures=origin.failures,
+            alternatives=alternatives,
+            policy=policy,
+            jitter=jitter,
+            patience=0.0 if had_begun or not policy.retries else origin.patience_left(now, policy.patience),
+            is_last=self.usable == [origin],
+        )
         match decision:
             case Retry(delay=delay) | Leave(delay=delay):
                 origin.postponed(now + delay)
+            case GiveUp() if origin.may_serve_the_whole(error):
+                origin.lost_ranges()
+                return Retry(origin.failures, 0.0)
+            case GiveUp() if len(self.usable) == 1 and origin.may_be_cached(error):
+                origin.passes_caches()
+                return Retry(origin.failures, 0.0)
             case GiveUp():
                 origin.given_up()
         return decision
 
     def choose(self, now: float) -> Origin | None:
-        """The origin to turn to when the current one is left: the best that is ready, else the first to be ready."""
+        """Return the origin to use after the current one: the best that is ready, otherwise the first to be ready."""
         usable = self.usable
         if not usable:
             return None
         return min(usable, key=lambda o: (max(o.ready_at - now, 0.0), o.failures, o.number))
 
     def agreement(self) -> str:
-        """Advice where two or more agree on other content than the manifest names; otherwise empty."""
+        """Advice if two or more agree on content that differs from the manifest; otherwise empty."""
         digests = Counter(str(origin.digest) for origin in self.all if origin.digest is not None)
         lengths = Counter(o.last_error.actual for o in self.all if isinstance(o.last_error, LengthMismatch))
         for what, found in (("checksum", digests), ("size", lengths)):

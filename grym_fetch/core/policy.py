@@ -1,8 +1,8 @@
-"""What to do after a failure, and when: decided here, in one place, without a clock and without chance of its own.
+"""What to do after a failure, and when: decided here, in one place, without its own clock or randomness.
 
 Rules: there are three kinds of failure. *Permanent*: the origin is not asked again in this run. *Transient*: it is
-asked again after a delay, or left for another origin. *Local* (`StorageError`): these never come here, since no origin
-can mend a full disk. Delays grow exponentially with full jitter (Brooker, "Exponential Backoff And Jitter", AWS
+asked again after a delay, or left for another origin. *Local* (`StorageError`): these never come here, because no
+origin can fix a full disk. Delays grow exponentially with full jitter (Brooker, "Exponential Backoff And Jitter", AWS
 Architecture Blog, 2015). Budgets are finite; only real progress renews them.
 """
 
@@ -15,6 +15,7 @@ from grym_fetch.core.errors import (
     BadStatus,
     CertificateRejected,
     ConnectFailed,
+    ConnectionLost,
     ContentChanged,
     GrymFetchError,
     IntegrityError,
@@ -25,27 +26,41 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.http import MAX_RETRY_AFTER_S, is_transient
 
+MAX_AWAY_DELAY_S = 10.0
+"""A server that is waited for is asked at least this often."""
+MAX_THROTTLED_DELAY_S = 60.0
+# Beside the transient ones. 200 is a page instead of the file; see `grym_fetch.transfer.response`.
+_PASSING = frozenset({200, 202, 400, 403, 404, 410})
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long. ``retries``: further attempts on one origin without progress; delays in seconds."""
+    """How often and how long. ``retries``: further attempts on one origin without progress; times in seconds.
+
+    ``patience``: for how long one that has served bytes in this run is waited for, once it is away.
+    """
 
     retries: int = 5
     base_delay: float = 0.5
     max_delay: float = 30.0
+    patience: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Ask the same origin again after ``delay`` seconds. ``attempt`` counts from 1."""
+    """Ask the same origin again after ``delay`` seconds. ``attempt`` counts from 1.
+
+    ``patience``: for how many seconds it is waited for, where it seems to be away.
+    """
 
     attempt: int
     delay: float
+    patience: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Turn to another origin; this one may be asked again after ``delay`` seconds if the others fail too."""
+    """Switch to another origin; this one may be asked again after ``delay`` seconds if the others fail too."""
 
     delay: float
 
@@ -67,35 +82,64 @@ def backoff(attempt: int, policy: RetryPolicy, jitter: float) -> float:
 def is_permanent(error: GrymFetchError) -> bool:
     """Whether the same request to the same origin would certainly fail again."""
     if isinstance(error, BadStatus):
-        return not is_transient(error.status)
+        is_told = isinstance(error, Throttled) and error.retry_after is not None
+        return not is_told and not is_transient(error.status)
     return isinstance(error, CertificateRejected | IntegrityError | PolicyRefused | TooManyRedirects)
 
 
+def may_pass(error: GrymFetchError) -> bool:
+    """Whether this may pass at a server that was well a moment ago: it restarts, is moved, or shows a page for now."""
+    if isinstance(error, BadStatus):
+        return is_transient(error.status) or error.status in _PASSING
+    return isinstance(error, ConnectFailed | ConnectionLost) and not isinstance(error, CertificateRejected)
+
+
 def next_step(
-    error: GrymFetchError, *, failures: int, alternatives: bool, policy: RetryPolicy, jitter: float
+    error: GrymFetchError,
+    *,
+    failures: int,
+    alternatives: bool,
+    policy: RetryPolicy,
+    jitter: float,
+    patience: float = 0.0,
+    is_last: bool = True,
 ) -> Decision:
     """Decide what follows a failure.
 
     ``failures`` counts those on this origin since it last made progress, this one included; ``alternatives`` says
-    whether another origin could be asked now.
+    whether another origin could be asked now. ``patience``: for how many seconds more the origin is waited for because
+    it has served bytes in this run; ``is_last``: whether no other origin is left.
     """
-    if is_permanent(error):
+    is_waited_for = patience > 0 and may_pass(error)
+    if is_permanent(error) and not (is_waited_for and is_last):
         return GiveUp()
     budget = policy.retries
     if isinstance(error, BadResponse | RangeRefused | ContentChanged):
-        # Broken servers are broken for everyone, mostly; one more try covers a bad node behind a balancer.
+        # Broken servers are usually broken for everyone; one more try covers a bad node behind a load balancer.
         budget = min(budget, 1)
-    if failures > budget:
+    is_spent = is_permanent(error) or failures > budget
+    if is_spent and not is_waited_for:
         return GiveUp()
     delay = backoff(failures, policy, jitter)
+    if is_spent:
+        # Often enough to see it come back, and never at once: it is known to be away.
+        delay = (0.5 + 0.5 * jitter) * min(MAX_AWAY_DELAY_S, policy.base_delay * 2.0 ** min(failures, 30))
     if isinstance(error, Throttled) and error.retry_after is not None:
-        # Asked to wait: at least that long, with a little jitter so that not all clients come back at once.
+        # Wait at least as long as the server asks, with a little jitter so that not all clients come back at once.
         delay = min(error.retry_after, MAX_RETRY_AFTER_S) + delay * 0.1
+    elif isinstance(error, Throttled) and error.status == 429:
+        # Asked too often, and not told how long to wait: in steps that reach a minute.
+        delay = min(MAX_THROTTLED_DELAY_S, 2.0 ** min(failures - 1, 30)) + delay * 0.1
+    if is_waited_for and is_spent:
+        delay = min(delay, patience)
+        if not is_last:
+            return Leave(delay)
     # A server that does not answer at all, or wants to be left alone, is left at once. One that broke off gets a
     # second chance first: most such breaks pass, and the way to it is known to be good.
     if alternatives and (failures >= 2 or isinstance(error, ConnectFailed | Throttled | BadResponse)):
         return Leave(delay)
-    return Retry(failures, delay)
+    seems_away = is_waited_for and is_last and (is_spent or isinstance(error, ConnectFailed))
+    return Retry(failures, delay, patience if seems_away else None)
 
 
 class TokenBucket:
@@ -106,7 +150,7 @@ class TokenBucket:
         self._free_at = now
 
     def spend(self, count: int, now: float) -> float:
-        """Account for ``count`` bytes that came at ``now``; return the seconds to wait before reading on."""
-        # At most a tenth of a second of unused time is saved up: a limit is a limit, not an average over the hour.
+        """Account for ``count`` bytes that came at ``now``; return the seconds to wait before reading more."""
+        # Save up at most a tenth of a second of unused time: a limit is a limit, not an hourly average.
         self._free_at = max(self._free_at, now - 0.1) + count / self._rate
         return max(0.0, self._free_at - now)

@@ -1,8 +1,8 @@
-"""Speed, time left and percentage: computed here once, so that display, JSON and callbacks agree.
+"""Speed, time left and percentage: computed only here, so that display, JSON and callbacks agree.
 
 Rules: numbers are absolute. Bytes on hand never go back and never exceed the total (a restart freezes them until the
-old mark is passed; only a total that shrinks pulls them down). The rate counts what came over the network lately,
-never what was already on disk.
+old mark is passed; only a shrinking total lowers them). The rate counts what recently came over the network, never what
+was already on disk.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections import deque
 from dataclasses import dataclass
 
 RATE_WINDOW_S = 5.0
-"""The rate is averaged over this much of the past."""
+"""The rate is an average over this much of the past."""
 SAMPLE_INTERVAL_S = 0.1
-"""Between two samples: bounds the memory of a meter and the rate of its reports."""
+"""Between two samples: bounds a meter's memory and the rate of its reports."""
 PACE_S = 0.4
-"""How fast a `Pace` forgets: bytes that came this long ago count for a third."""
+"""How fast a `Pace` forgets: bytes that came this long ago count about a third."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Meter:
         self._reported_at = float("-inf")
 
     def advance(self, now: float, *, on_hand: int, received: int, total: int | None) -> None:
-        """Take note of the bytes on hand, the bytes received since the start, and the total as known now."""
+        """Record the bytes on hand, the bytes received since the start, and the total as known now."""
         self._total = total
         self._on_hand = self._clamped(max(self._on_hand, on_hand))
         self._received = received
@@ -57,7 +57,7 @@ class Meter:
                 self._samples.popleft()
 
     def is_due(self, now: float) -> bool:
-        """True at most once per `SAMPLE_INTERVAL_S`: whether a report is worth making now."""
+        """Whether to report now: True at most once per `SAMPLE_INTERVAL_S`."""
         if now - self._reported_at < SAMPLE_INTERVAL_S:
             return False
         self._reported_at = now
@@ -82,14 +82,14 @@ class Meter:
 
 
 class Pace:
-    """How fast one connection is just now: an exponentially weighted average, quick to see a connection slow down."""
+    """The current speed of one connection: an exponentially weighted average that soon shows a slowdown."""
 
     def __init__(self, began: float) -> None:
         self._began = self._at = began
         self._weighted = 0.0
 
     def advance(self, now: float, count: int) -> None:
-        """So many bytes have come."""
+        """This many bytes have arrived."""
         self._weighted = self._weighted * math.exp((self._at - now) / PACE_S) + count
         self._at = now
 

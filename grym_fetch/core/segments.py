@@ -1,12 +1,12 @@
-"""Which bytes still have to come, and which connection fetches them.
+"""Which bytes are still missing, and which connection fetches them.
 
 Rules: a byte is missing, promised to exactly one segment, or on hand; never two of these. Segments are given out in
-file order and not further ahead of the hash frontier than the window, so that the digest follows closely behind. A
-segment may be cut short while it is in flight; what it has not received is missing again.
+file order and no further ahead of the hash frontier than the window, so that the digest follows closely. A segment may
+be cut short while it is in flight; what it has not received is missing again.
 
-`segment_length` sizes them: long enough that a request's round trip is lost in the transfer, short enough that the
-window stays small, and ever shorter towards the end, so that all connections end at about the same time (guided
-self-scheduling, Polychronopoulos and Kuck, 1987).
+`segment_length` sizes them: long enough that a request's round trip hardly matters, short enough that the window stays
+small, and ever shorter towards the end, so that all connections finish at about the same time (guided self-scheduling,
+Polychronopoulos and Kuck, 1987).
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _SIZE = whole_number(1)
 class SegmentSizes:
     """How content is divided, in bytes. The default suits links from 1 MB/s to 10 GB/s; tests use small ones.
 
-    Raises ValueError for sizes below 1 and for ``smallest``, ``first`` and ``largest`` that are not in this order.
+    Raises ValueError for sizes below 1, and if ``smallest``, ``first`` and ``largest`` are not in this order.
     """
 
     piece: int = 2 * MIB
-    """What is written, recorded and hashed at once. Also what counts as progress."""
+    """The unit of writing, recording and hashing. Also what counts as progress."""
     first: int = 16 * MIB
-    """The length of a segment before any speed was measured."""
+    """The length of a segment before a speed has been measured."""
     smallest: int = MIB
     largest: int = 64 * MIB
     window: int = 64 * MIB
-    """How far segments may be ahead of the hash frontier, beside one segment for each connection."""
+    """How far segments may be ahead of the hash frontier, plus one segment for each connection."""
     unsized: int = 64 * 1024 * MIB
-    """The most that is read of a content whose length neither the manifest nor the server names."""
+    """The most to read of content whose length neither the manifest nor the server gives."""
 
     def __post_init__(self) -> None:
         refuse_nonsense(self, dict.fromkeys(("piece", "first", "smallest", "largest", "window", "unsized"), _SIZE))
@@ -49,18 +49,18 @@ class SegmentSizes:
 SEGMENT_S = 2.0
 """A segment should take about this long at the measured speed."""
 MIN_ROUND_TRIPS = 2
-"""And at least this many times the wait for its first byte."""
+"""And at least this many times as long as the wait for its first byte."""
 HOPELESS_RATIO = 8.0
-"""A connection this many times slower than another one is cut off when the other is idle."""
+"""Cut off a connection that is this many times slower than an idle one."""
 UNBOUNDED = 1 << 62
-"""Where a body ends that has no known length."""
+"""The end of a body without a known length."""
 
 
 @dataclass(eq=False, slots=True)
 class Segment:
     """The bytes ``[start, stop)`` given to one connection; those before ``position`` have arrived.
 
-    A ``whole`` one is the stream of an origin without ranges: it begins at 0 and passes over what is on hand already.
+    A ``whole`` segment is the stream of an origin without ranges: it begins at 0 and skips what is already on hand.
     """
 
     start: int
@@ -79,14 +79,14 @@ def segment_length(
 ) -> int:
     """Return how long the next segment should be, in bytes.
 
-    ``missing`` bytes are not promised to any connection yet; ``rate`` is one connection's speed in bytes per second,
-    None before it was measured; ``wait`` the seconds from a request to its first byte.
+    ``missing`` bytes are not yet promised to any connection; ``rate`` is one connection's speed in bytes per second,
+    None until it has been measured; ``wait`` is the time in seconds from a request to its first byte.
     """
     ideal = sizes.first if rate is None else max(int(rate * SEGMENT_S), 4 * sizes.smallest)
     fair = -(-missing // (2 * connections)) if connections > 1 else missing
     worthwhile = int((rate or 0.0) * wait * MIN_ROUND_TRIPS)
     length = min(max(fair, worthwhile), ideal, sizes.largest)
-    # In steps of the smallest one, so that most segments are whole pieces.
+    # In steps of the smallest size, so that most segments are whole pieces.
     return max(sizes.smallest, length // sizes.smallest * sizes.smallest)
 
 
@@ -98,7 +98,7 @@ class Segments:
         sizes = sizes or SegmentSizes()
         self._smallest = sizes.smallest
         self.unsized_limit = sizes.unsized
-        """Bytes that an origin may send while the size is unknown."""
+        """How many bytes an origin may send while the size is unknown."""
         self.in_flight: list[Segment] = []
         self.on_hand_bytes = on_hand.total
         self._covered = IntervalSet(on_hand)
@@ -110,7 +110,7 @@ class Segments:
         return self.size is not None and self.on_hand_bytes == self.size
 
     def learn_size(self, size: int) -> None:
-        """The length is known now: nothing beyond it is wanted."""
+        """Set the length, which is known now: nothing beyond it is wanted."""
         self.size = size
         for segment in self.in_flight:
             if segment.stop > size:
@@ -132,7 +132,7 @@ class Segments:
         gap = self._covered.next_gap(0, limit)
         if gap is None or gap.start >= horizon:
             return None
-        # Never leave a crumb behind that costs a request of its own.
+        # Never leave a crumb that costs its own request.
         stop = gap.stop if gap.length <= length + self._smallest // 4 else gap.start + length
         segment = Segment(gap.start, stop, gap.start)
         self._covered.add(gap.start, stop)
@@ -140,7 +140,7 @@ class Segments:
         return segment
 
     def promise_all(self) -> Segment | None:
-        """Promise the whole content to one connection, for an origin without ranges. Only while no other is at work."""
+        """Promise the whole content to one connection, for an origin without ranges. Only while no other is active."""
         if self.in_flight or self.is_complete:
             return None
         segment = Segment(0, self.unsized_limit if self.size is None else self.size, 0, whole=True)
@@ -153,11 +153,11 @@ class Segments:
         self.on_hand_bytes += count
 
     def missing_in(self, start: int, stop: int) -> ByteRange | None:
-        """The first missing stretch of ``[start, stop)``: what a whole stream has to keep of it."""
+        """Return the first missing range in ``[start, stop)``: what a whole stream must keep of it."""
         return self._covered.next_gap(start, stop)
 
     def keep(self, start: int, stop: int) -> None:
-        """Bytes that a whole stream brought are on hand."""
+        """Bytes from a whole stream are on hand."""
         self._covered.add(start, stop)
         self.on_hand_bytes += stop - start
 
@@ -168,7 +168,7 @@ class Segments:
             self._covered.remove(segment.position, segment.stop)
 
     def cut(self, segment: Segment, stop: int) -> None:
-        """Shorten a segment in flight, so that others can have its end."""
+        """Shorten a segment in flight, so that others can take its end."""
         stop = min(max(stop, segment.position), segment.stop)
         self._covered.remove(stop, segment.stop)
         segment.stop = stop
@@ -182,8 +182,8 @@ class Segments:
 def share_of_slower(remaining: int, slower: float, faster: float, sizes: SegmentSizes) -> int | None:
     """Return how many of ``remaining`` bytes the slower of two connections keeps when the other helps; rates in B/s.
 
-    Both then end at about the same time. 0 where the slower one is hopeless: it is better cut off than waited for.
-    None where sharing would not pay for another request.
+    Both then finish at about the same time. 0 if the slower one is hopeless: cutting it off is better than waiting.
+    None if sharing would not be worth another request.
     """
     if faster <= 0:
         return None

@@ -117,6 +117,7 @@ VARIABLES = (
     Variable("GRYM_FETCH_RETRIES", "retries", _whole(0)),
     Variable("GRYM_FETCH_STALL_TIMEOUT", "stall_timeout", _seconds(above_zero=True)),
     Variable("GRYM_FETCH_CONNECT_TIMEOUT", "connect_timeout", _seconds(above_zero=True)),
+    Variable("GRYM_FETCH_PATIENCE", "patience", _seconds(above_zero=False)),
     Variable("GRYM_FETCH_LOCK_TIMEOUT", "lock_timeout", _seconds(above_zero=False)),
 )
 

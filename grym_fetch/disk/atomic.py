@@ -60,6 +60,11 @@ class NewFile:
             os.fchown(self._descriptor, old.st_uid, old.st_gid)
         os.fchmod(self._descriptor, old.st_mode & 0o7777)
 
+    @property
+    def descriptor(self) -> int:
+        """The open file, until it is flushed."""
+        return self._descriptor
+
     def flush(self) -> None:
         """Put the bytes on the disk and close the file; nothing can be added any more. Idempotent."""
         if self._descriptor >= 0:

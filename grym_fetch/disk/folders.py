@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,7 +25,10 @@ RESERVE_BYTES = 1024 * 1024
 
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags to open a file that is not there yet, for writing."""
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""Flags to open a file that others may have put there: no link is followed, no pipe waited for. Look at its type."""
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""Flags to open a folder, but not one that a symlink leads to."""
 # The answers of file systems that have no fsync for this kind of file (SMB, some FUSE).
 _SYNC_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOTTY})
 _CANNOT_FLUSH: set[int] = set()
@@ -105,10 +108,10 @@ def close_each(*descriptors: int) -> None:
             log.warning("closing a file failed: %s", os.strerror(error.errno or 0))
 
 
-def remove_tree(folder: Path | str) -> None:
-    """Remove a folder of ours as far as possible; `prune` removes the rest."""
+def remove_tree(above: int, name: str) -> None:
+    """Remove a folder of ours in an open one as far as possible; `prune` removes the rest."""
     with suppress(OSError):  # from a failed close, which rmtree does not ignore
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(name, ignore_errors=True, dir_fd=above)
 
 
 def make_root(root: Path) -> None:
@@ -146,7 +149,7 @@ def open_folder(
         for depth, part in enumerate(parts):
             made = False
             try:
-                below = os.open(part, _FOLDER, dir_fd=here)
+                below = open_child(here, part)
             except FileNotFoundError:
                 if not create:
                     raise
@@ -155,12 +158,7 @@ def open_folder(
                     made = True
                 except FileExistsError:
                     pass  # another process was faster
-                below = os.open(part, _FOLDER, dir_fd=here)
-            except NotADirectoryError:
-                # O_NOFOLLOW with O_DIRECTORY reports a symlink this way; tell the two apart for the message.
-                if stat.S_ISLNK(os.stat(part, dir_fd=here, follow_symlinks=False).st_mode):
-                    raise OSError(errno.ELOOP, "symlink", part) from None
-                raise
+                below = open_child(here, part)
             above, here = here, below
             try:
                 if made or (flushed is not None and parts[: depth + 1] not in flushed):
@@ -175,6 +173,29 @@ def open_folder(
     return here
 
 
+def open_child(above: int, name: str) -> int:
+    """Return a descriptor of a folder in an open one; never of one that a symlink leads to."""
+    try:
+        return os.open(name, FOLDER, dir_fd=above)
+    except NotADirectoryError:
+        # O_NOFOLLOW with O_DIRECTORY reports a symlink this way; tell the two apart for the message.
+        if stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, "symlink", name) from None
+        raise
+
+
+def open_below(above: int, parts: Sequence[str]) -> int:
+    """Return a descriptor of a folder below an open one, or another one of that itself; through no symlink."""
+    here = os.dup(above)
+    for part in parts:
+        try:
+            below = open_child(here, part)
+        finally:
+            os.close(here)
+        here = below
+    return here
+
+
 @contextmanager
 def opened_folder(path: Path) -> Iterator[int]:
     """A descriptor of a folder that the user has named, through symlinks too, for the length of the block."""
@@ -183,23 +204,6 @@ def opened_folder(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def open_state(folder: Path) -> int:
-    """Return a descriptor of our state folder, made if need be; never of one that a symlink leads to.
-
-    One that is made has its ``.gitignore`` before anything else.
-    """
-    try:
-        return os.open(folder, _FOLDER)
-    except FileNotFoundError:
-        with suppress(FileExistsError):
-            os.mkdir(folder, 0o700)
-        descriptor = os.open(folder, _FOLDER)
-    # Neither a file that is there is written to, nor one that a symlink there leads to.
-    with suppress(OSError), open(os.open(".gitignore", NEW_FILE, 0o666, dir_fd=descriptor), "wb") as marker:
-        marker.write(b"*\n")
-    return descriptor
 
 
 def check_destination(root: Path, local_path: str) -> None:
@@ -232,10 +236,10 @@ def exists(folder: int, name: str) -> bool:
     return True
 
 
-def is_at(descriptor: int, path: Path) -> bool:
-    """Whether the open file is still the one that has this path."""
+def is_at(descriptor: int, folder: int, name: str) -> bool:
+    """Whether the open file is still the one that has this name, or path, in an open folder."""
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
+        return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=folder, follow_symlinks=False))
     except OSError:
         return False
 

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grym_fetch.core.digest import Checksum, Hasher
+from grym_fetch.core.errors import StorageError, UnsafePath
 from grym_fetch.core.manifest import Asset
-from grym_fetch.core.paths import MOVED_FILES, STATE_FOLDER
+from grym_fetch.core.paths import MOVED_FILES
+from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_errors, sync
 from grym_fetch.disk.moved_files import parse_storage, read_document
-from grym_fetch.disk.user_state import key_of
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
 from grym_fetch.runtime.waiting import wait_uncancelled
 
@@ -50,15 +52,13 @@ class Found:
 class LocalFiles:
     """Finds and verifies files of one project."""
 
-    def __init__(
-        self, assets_dir: Path, external_dir: Path, threads: Threads, *, user_state: Path | None = None
-    ) -> None:
+    def __init__(self, assets_dir: Path, external_dir: Path, threads: Threads) -> None:
         self._assets_dir = assets_dir
         self._external_dir = external_dir
         self._threads = threads
+        self._state = StateFolder(assets_dir)
         self._moved_places: dict[str, Path] | None = None
-        spare = None if user_state is None else user_state / f"verified-{key_of(assets_dir)}.log"
-        self.verified_cache = VerifiedCache(assets_dir / STATE_FOLDER / "verified.log", spare)
+        self.verified_cache = VerifiedCache(self._state)
 
     def places(self, asset: Asset) -> list[Path]:
         """Where this asset may lie, best first."""
@@ -88,9 +88,9 @@ class LocalFiles:
     def has_stages(self) -> bool:
         """Whether there are any unfinished downloads."""
         try:
-            with os.scandir(self._assets_dir / STATE_FOLDER / "stage") as found:
-                return any(True for _ in found)
-        except OSError:
+            with self._state.opened("stage") as folder:
+                return bool(os.listdir(folder))
+        except (OSError, StorageError):
             return False
 
     def is_there(self, asset: Asset) -> bool:
@@ -165,11 +165,6 @@ class LocalFiles:
         figures = hash_file(path, hasher, on_progress)
         return hasher.hexdigest(), FileSignature.of(figures)
 
-    def note_verified(self, path: Path, checksum: Checksum) -> None:
-        """Remember that this file was just verified and put in its place."""
-        with suppress(OSError):
-            self.verified_cache.record(path, checksum, FileSignature.of(os.stat(path)))
-
     def _moved_files(self) -> dict[str, Path]:
         """Where the files are that were moved out of the repository, by their digest."""
         if self._moved_places is None:
@@ -220,9 +215,12 @@ def hash_file(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) ->
     ``on_progress`` gets the bytes read so far; reading ends early where it returns False.
     """
     with storage_errors(path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Looked at before, but perhaps something else by now: nobody may make us wait for a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             figures = os.fstat(descriptor)
+            if not stat.S_ISREG(figures.st_mode):
+                raise UnsafePath(safe_text(str(path)), "this is not a file")
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             at = 0
             while block := os.pread(descriptor, HASH_BLOCK_BYTES, at):

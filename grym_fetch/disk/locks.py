@@ -1,9 +1,13 @@
 """Locks between processes. They save bandwidth; they are not what makes a download correct.
 
-Rules: a lock is an flock, so a dead holder blocks nobody. Only its holder unlinks its file, while it holds the lock;
-whoever gets a lock checks that the file still has its path. If flock does nothing here (some network file systems),
-that is noticed, and nothing that depends on the lock is done. If it excludes only processes of the same machine
-(Lustre's ``localflock``, NFS's ``local_lock``), that cannot be noticed: see `is_abandoned` in owner.py.
+Rules: all users of a folder share its locks. A lock is an flock, so a dead holder blocks nobody. Only its holder
+unlinks its file, while it holds the lock; whoever gets a lock checks that the file still has its name. If flock does
+nothing here (some network file systems), that is noticed, and nothing that depends on the lock is done. If it excludes
+only processes of the same machine (Lustre's ``localflock``, NFS's ``local_lock``), that cannot be noticed: see
+`is_abandoned` in owner.py.
+
+A forked child closes what it has of its parent's locks. Where it holds one all the same, because it was forked by other
+means, it does so for a process that may be dead, and nobody waits for that.
 """
 
 from __future__ import annotations
@@ -13,14 +17,21 @@ import fcntl
 import json
 import os
 import socket
+import stat
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
-from pathlib import Path
+from weakref import WeakSet
 
+from grym_fetch.core.errors import UnsafePath
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import is_at
+from grym_fetch.disk.owner import Owner
 
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
+_READ_ONLY = frozenset({errno.EBADF, errno.EINVAL})
+"""What a descriptor answers that was opened for reading only."""
+_LOCK_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class Flock(Enum):
@@ -43,10 +54,16 @@ def try_flock(descriptor: int) -> Flock:
 
 
 class FileLock:
-    """An exclusive lock on one asset. `holder` says who has it if it is busy."""
+    """An exclusive lock on one asset: a file ``name`` in a folder. `holder` says who has it if it is busy.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    ``open_folder`` returns a new descriptor of the folder, and may make it.
+    """
+
+    def __init__(self, open_folder: Callable[[], int], name: str) -> None:
+        _locks.add(self)
+        self._open_folder = open_folder
+        self._name = name
+        self._folder = -1
         self._descriptor: int | None = None
         self.is_trustworthy = False
         """Whether flock really excludes others here. Known once the lock is held."""
@@ -54,59 +71,132 @@ class FileLock:
 
     def try_acquire(self) -> bool:
         """Take the lock if nobody has it. Raises ``OSError`` if the lock file cannot be opened."""
-        while True:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-            match try_flock(descriptor):
-                case Flock.BUSY:
-                    self.holder = _read_holder(descriptor)
-                    os.close(descriptor)
-                    return False
-                case Flock.UNSUPPORTED:
-                    # Go on without: a lock saves bandwidth, and staging is private anyway.
-                    self._descriptor = descriptor
-                    return True
-                case Flock.TAKEN:
-                    pass
-            if is_at(descriptor, self._path):
-                break
-            # Its last holder unlinked the file between our open and our lock: lock the one that is there now.
-            os.close(descriptor)
-        self._descriptor = descriptor
+        folder = self._open_folder()
         try:
-            self.is_trustworthy = self._excludes_others()
-            record = json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, record, 0)
+            if self._take(folder):
+                folder, self._folder = -1, folder
+        finally:
+            if folder >= 0:
+                os.close(folder)
+        if self._descriptor is None:
+            return False
+        try:
+            if self.is_trustworthy:
+                self.is_trustworthy = self._excludes_others()
+                self._note_holder(self._descriptor)
         except OSError:
             self.release()
             raise
         return True
 
+    def _take(self, folder: int) -> bool:
+        while True:
+            descriptor = open_lock(folder, self._name, create=True)
+            outcome = try_flock(descriptor)
+            if outcome is Flock.BUSY:
+                self.holder, owner = _read_holder(descriptor)
+                if owner is not None and owner.is_dead:
+                    # As without locks: whoever holds it does not work.
+                    self._descriptor, self.is_trustworthy = descriptor, False
+                    return True
+                os.close(descriptor)
+                return False
+            # Its last holder may have unlinked the file between our open and our lock: lock the one that is there now.
+            # Without locks, go on: a lock saves bandwidth, and staging is private anyway.
+            if outcome is Flock.UNSUPPORTED or is_at(descriptor, folder, self._name):
+                self._descriptor = descriptor
+                self.is_trustworthy = outcome is Flock.TAKEN
+                return True
+            os.close(descriptor)
+
     def _excludes_others(self) -> bool:
-        second = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        second = open_lock(self._folder, self._name, create=False)
         try:
             return try_flock(second) is Flock.BUSY
         finally:
             os.close(second)
 
+    @staticmethod
+    def _note_holder(descriptor: int) -> None:
+        this = {"pid": os.getpid(), "host": socket.gethostname(), "owner": Owner.this().encode()}
+        record = json.dumps(this).encode()
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, record, 0)
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
+
     def release(self) -> None:
         """Give the lock back. Idempotent."""
         descriptor, self._descriptor = self._descriptor, None
+        folder, self._folder = self._folder, -1
         if descriptor is None:
             return
         try:
-            if self.is_trustworthy and is_at(descriptor, self._path):
-                os.unlink(self._path)
+            if self.is_trustworthy and is_at(descriptor, folder, self._name):
+                os.unlink(self._name, dir_fd=folder)
         except OSError:
-            pass  # a lock file that stays behind is empty and harmless
+            pass  # a lock file that stays behind is empty and harmless; another user's cannot be removed
         finally:
-            with suppress(OSError):  # it is closed all the same (close(2)), and so unlocked
-                os.close(descriptor)
+            for each in (descriptor, folder):
+                with suppress(OSError):  # it is closed all the same (close(2)), and so unlocked
+                    os.close(each)
+
+    def forget(self) -> None:
+        """In a forked child: close what is the parent's. Closing a copy of a descriptor does not unlock it."""
+        descriptor, self._descriptor = self._descriptor, None
+        folder, self._folder = self._folder, -1
+        for each in (descriptor, folder):
+            if each is not None and each >= 0:
+                with suppress(OSError):
+                    os.close(each)
 
 
-def _read_holder(descriptor: int) -> str:
+def open_lock(folder: int, name: str, *, create: bool) -> int:
+    """Open a lock file, which another user may have made. Raises ``OSError``, and `UnsafePath` for anything else."""
+    descriptor = -1
+    while descriptor < 0:
+        try:
+            descriptor = _open_existing(folder, name)
+        except FileNotFoundError:
+            if not create:
+                raise
+            # Never O_CREAT without O_EXCL: fs.protected_regular forbids that for another user's file (sysctl fs(5)).
+            with suppress(FileExistsError):
+                descriptor = os.open(name, _LOCK_FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+                # Who may work in the folder may lock the file, whatever the umask is.
+                with suppress(OSError):
+                    os.fchmod(descriptor, stat.S_IMODE(os.fstat(folder).st_mode) & 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UnsafePath(safe_text(name), "something that is not a file is in the place of a lock; remove it")
+    return descriptor
+
+
+def _open_existing(folder: int, name: str) -> int:
+    try:
+        return os.open(name, _LOCK_FLAGS | os.O_RDWR, dir_fd=folder)
+    except PermissionError:
+        return os.open(name, _LOCK_FLAGS | os.O_RDONLY, dir_fd=folder)  # enough for a lock
+
+
+_locks: WeakSet[FileLock] = WeakSet()
+
+
+def _forget_all() -> None:
+    for lock in list(_locks):
+        lock.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def _read_holder(descriptor: int) -> tuple[str, Owner | None]:
+    """Who holds a lock: in words, and as far as it can be asked whether it lives."""
     try:
         record = json.loads(os.pread(descriptor, 500, 0))
-        return f"process {int(record['pid'])} on {safe_text(str(record['host']), limit=80)}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+        holder = f"process {int(record['pid'])} on {safe_text(str(record['host']), limit=80)}"
+        return holder, Owner.parse(str(record.get("owner", "")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return "another process", None  # what is in the file is anybody's word

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import time
 from contextlib import suppress
@@ -19,6 +20,8 @@ ABANDONED_AFTER_S = 180.0
 as long, nor does a network file system take as long to show what was written."""
 LEFT_BEHIND_AFTER_S = 24 * 3600.0
 """Nobody is still at work on something that takes minutes and was begun before that."""
+_NUMBER = re.compile(r"[0-9]{1,10}")
+"""A process number; ``str.isdigit`` also takes digits that ``int`` does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class Owner:
     def parse(cls, text: str) -> Owner | None:
         """Read what `encode` wrote; None for anything else."""
         pid, *others = text.split("-")
-        if len(others) not in (2, 3) or not pid.isdigit():
+        if len(others) not in (2, 3) or not _NUMBER.fullmatch(pid):
             return None
         started, boot, host = (*others, "")[:3]  # the first versions did not name the machine
         return cls(int(pid), started, boot, host)
@@ -77,28 +80,31 @@ class Owner:
         return bool(self.boot) and self.boot == _boot_id()
 
 
-def is_abandoned(owner: Owner | None, stage: Path, *, exclusive: bool) -> bool:
-    """Whether nobody is at work on a stage. ``exclusive``: we hold its lock, and it excludes others on this machine."""
+def is_abandoned(owner: Owner | None, stage: Path, *, exclusive: bool, above: int | None = None) -> bool:
+    """Whether nobody is at work on a stage. ``exclusive``: we hold its lock, and it excludes others on this machine.
+
+    ``stage`` is seen from the open folder ``above``, if there is one.
+    """
     if not exclusive:
         return owner is not None and owner.is_dead
     if owner is None or not owner.may_be_elsewhere:
         return True
-    return _age_s(stage, stage / "part", stage / "journal") > ABANDONED_AFTER_S
+    return _age_s(stage, stage / "part", stage / "journal", above=above) > ABANDONED_AFTER_S
 
 
-def is_left_behind(owner: Owner | None, folder: Path) -> bool:
+def is_left_behind(owner: Owner | None, folder: Path, *, above: int | None = None) -> bool:
     """Whether nobody uses a folder that no lock guards: its owner is dead, or began long ago and cannot be asked."""
     if owner is None:
         return False
-    return owner.is_dead or (owner.boot != Owner.this().boot and _age_s(folder) > LEFT_BEHIND_AFTER_S)
+    return owner.is_dead or (owner.boot != Owner.this().boot and _age_s(folder, above=above) > LEFT_BEHIND_AFTER_S)
 
 
-def _age_s(*places: Path) -> float:
+def _age_s(*places: Path, above: int | None) -> float:
     """Seconds since the last of these was written to."""
     times = []
     for place in places:
         with suppress(OSError):
-            times.append(os.stat(place, follow_symlinks=False).st_mtime)
+            times.append(os.stat(place, dir_fd=above, follow_symlinks=False).st_mtime)
     return time.time() - max(times, default=0.0)
 
 

@@ -2,22 +2,24 @@
 
 The manifest is the one that is named, else the first of ``assets.json`` and ``config/assets.json`` in the working
 directory or its parents, not above the repository's root. The project's root is the manifest's folder, or its parent
-where that folder is named ``config``.
+where that folder is named ``config``. One that is found and not named must belong to this user, or to root.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiofiles
 
-from grym_fetch.core.errors import ManifestMissing, UnsafePath
+from grym_fetch.core.errors import ForeignManifest, ManifestMissing, UnsafePath
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_errors
 from grym_fetch.disk.repository import is_repository_root
+from grym_fetch.disk.state import user_name
 
 CANDIDATES = ("assets.json", "config/assets.json")
 ASSETS_NAME = "assets"
@@ -49,8 +51,9 @@ def find_project(
 ) -> Project:
     """Find the project. Arguments win over the environment, and the environment over what is found.
 
-    Raises `ManifestMissing` if there is no manifest, `UnsafePath` if the assets folder is a symlink that nobody has
-    named: it came with the repository, and may lead to ``.git`` or to the user's home.
+    Raises `ManifestMissing` if there is no manifest, `ForeignManifest` if the one that was found, and not named,
+    belongs to another user, and `UnsafePath` if the assets folder is a symlink that nobody has named: it came with the
+    repository, and may lead to ``.git`` or to the user's home.
     """
     named = config or environ.get("GRYM_FETCH_CONFIG")
     manifest = _resolved(cwd, named) if named else _search(cwd)
@@ -58,6 +61,8 @@ def find_project(
         raise ManifestMissing(
             safe_text(str(named)) if named else f"{' or '.join(CANDIDATES)} in {safe_text(str(cwd))} or above"
         )
+    if not named:
+        _check_owner(manifest, environ)
     folder = manifest.parent.absolute()
     root = folder.parent if folder.name == "config" else folder
     local = assets_dir or environ.get("GRYM_FETCH_ASSETS_DIR")
@@ -90,11 +95,25 @@ def _resolved(cwd: Path, text: str | Path) -> Path:
 def _search(cwd: Path) -> Path | None:
     for folder in (cwd, *cwd.parents):
         for candidate in CANDIDATES:
-            if (folder / candidate).is_file():
+            if os.path.isfile(folder / candidate):  # unlike Path.is_file, never raises
                 return folder / candidate
         if is_repository_root(folder):
             return None
     return None
+
+
+def _check_owner(manifest: Path, environ: Mapping[str, str]) -> None:
+    """Who has written a manifest decides what is fetched and where it goes: not another user, unless he is named.
+
+    As git does (``safe.directory``), root in ``sudo`` also takes the files of the user who called it.
+    """
+    trusted = {0, os.geteuid()}
+    if os.geteuid() == 0 and (caller := environ.get("SUDO_UID", "")).isascii() and caller.isdigit():
+        trusted.add(int(caller))
+    with storage_errors(manifest):
+        owners = {os.lstat(manifest).st_uid, os.stat(manifest).st_uid}
+    if strangers := owners - trusted:
+        raise ForeignManifest(safe_text(str(manifest)), user_name(min(strangers)))
 
 
 async def read_manifest(path: Path) -> ParsedManifest:

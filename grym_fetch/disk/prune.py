@@ -11,18 +11,20 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from grym_fetch.core.paths import STATE_FOLDER
-from grym_fetch.disk.folders import storage_errors
-from grym_fetch.disk.locks import FileLock, Flock, try_flock
+from grym_fetch.core.errors import StorageError
+from grym_fetch.disk.folders import open_child, storage_errors
+from grym_fetch.disk.locks import FileLock, Flock, open_lock, try_flock
 from grym_fetch.disk.owner import Owner, is_abandoned
 from grym_fetch.disk.small_files import PATH_KEY
 from grym_fetch.disk.stage import StageKey
-from grym_fetch.disk.verified import decode_entries, encode_entry, replace_log
+from grym_fetch.disk.state import StateFolder, read_state
+from grym_fetch.disk.verified import LOG, MAX_LOG_BYTES, decode_entries, encode_entry, replace_log
 
 _STAGE = re.compile(r"([0-9a-f]{24})\.([0-9a-f]{16})\.([^.]+)\.([0-9a-f]{8})")
 _LOCK = re.compile(r"[0-9a-f]{24}\.lock")
@@ -61,78 +63,104 @@ def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: b
     ``wanted`` maps the path key and the content key of a stage to the id of the manifest's asset. With ``dry_run``
     nothing is changed.
     """
-    state = assets_dir / STATE_FOLDER
+    state = StateFolder(assets_dir)
     removed: list[Pruned] = []
     in_use = 0
-    with storage_errors(state):
-        for entry in _entries(state / "stage"):
-            match = _STAGE.fullmatch(entry.name)
-            if match is None or not entry.is_dir(follow_symlinks=False):
-                continue
-            path_key, content_key, owner, _ = match.groups()
-            asset = wanted.get((path_key, content_key))
-            size = _allocated(Path(entry.path))
-            if not _remove_stage(state, entry.name, path_key, Owner.parse(owner), dry_run=dry_run):
-                in_use += 1
-                continue
-            reason = (
-                "an interrupted download" if asset is not None or path_key == PATH_KEY else "no longer in the manifest"
-            )
-            removed.append(Pruned("download", entry.name, reason, size, asset))
-        for entry in _entries(state / "locks"):
-            size = _allocated(Path(entry.path))
-            if _LOCK.fullmatch(entry.name) and _remove_lock(Path(entry.path), dry_run=dry_run):
-                removed.append(Pruned("lock", entry.name, "nobody holds it", size))
-        if (stale := _remove_stale_entries(state / "verified.log", dry_run=dry_run)) is not None:
-            removed.append(stale)
+    with storage_errors(state.top):
+        with _opened(lambda: state.open("stage")) as stages:
+            for name in _names(stages):
+                match = _STAGE.fullmatch(name)
+                if match is None or not _is_folder(stages, name):
+                    continue
+                path_key, content_key, owner, _ = match.groups()
+                asset = wanted.get((path_key, content_key))
+                size = _allocated(stages, name)
+                if not _remove_stage(state, stages, name, path_key, Owner.parse(owner), dry_run=dry_run):
+                    in_use += 1
+                    continue
+                is_wanted = asset is not None or path_key == PATH_KEY
+                reason = "an interrupted download" if is_wanted else "no longer in the manifest"
+                removed.append(Pruned("download", name, reason, size, asset))
+        with _opened(state.open_locks) as locks:
+            for name in _names(locks):
+                size = _allocated(locks, name)
+                if _LOCK.fullmatch(name) and _remove_lock(state, locks, name, dry_run=dry_run):
+                    removed.append(Pruned("lock", name, "nobody holds it", size))
+        with _opened(state.open) as own:
+            if own is not None and (stale := _remove_stale_entries(own, dry_run=dry_run)) is not None:
+                removed.append(stale)
     return PruneReport(tuple(removed), in_use)
 
 
 def remove_leftovers(assets_dir: Path, local_paths: Iterable[str]) -> None:
     """Remove the stages that dead processes have left for these places, as far as possible. Blocking: for a thread."""
-    state = assets_dir / STATE_FOLDER
+    state = StateFolder(assets_dir)
     path_keys = {StageKey(local_path, "").path_key for local_path in local_paths}
-    with suppress(OSError):
-        for entry in _entries(state / "stage"):
-            match = _STAGE.fullmatch(entry.name)
+    with suppress(OSError, StorageError), _opened(lambda: state.open("stage")) as stages:
+        for name in _names(stages):
+            match = _STAGE.fullmatch(name)
             if match is not None and match[1] in path_keys:
-                _remove_stage(state, entry.name, match[1], Owner.parse(match[3]), dry_run=False)
+                _remove_stage(state, stages, name, match[1], Owner.parse(match[3]), dry_run=False)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+@contextmanager
+def _opened(open_folder: Callable[[], int]) -> Iterator[int | None]:
+    """A descriptor of a folder for the length of the block; None if there is none."""
     try:
-        with os.scandir(folder) as found:
-            return sorted(found, key=lambda entry: entry.name)
+        folder = open_folder()
     except FileNotFoundError:
-        return []
+        yield None
+        return
+    try:
+        yield folder
+    finally:
+        os.close(folder)
 
 
-def _allocated(path: Path) -> int:
+def _names(folder: int | None) -> list[str]:
+    return [] if folder is None else sorted(os.listdir(folder))
+
+
+def _is_folder(above: int | None, name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _allocated(above: int | None, name: str) -> int:
     """Bytes that a file, or the files in a folder, take on the disk."""
     total = 0
     with suppress(OSError):
-        figures = os.stat(path, follow_symlinks=False)
+        figures = os.stat(name, dir_fd=above, follow_symlinks=False)
         total = figures.st_blocks * 512 if figures.st_nlink else 0
-        for entry in _entries(path) if path.is_dir() and not path.is_symlink() else ():
-            total += entry.stat(follow_symlinks=False).st_blocks * 512
+        if stat.S_ISDIR(figures.st_mode) and above is not None:
+            folder = open_child(above, name)
+            try:
+                for each in os.listdir(folder):
+                    total += os.stat(each, dir_fd=folder, follow_symlinks=False).st_blocks * 512
+            finally:
+                os.close(folder)
     return total
 
 
-def _remove_stage(state: Path, name: str, path_key: str, owner: Owner | None, *, dry_run: bool) -> bool:
+def _remove_stage(
+    state: StateFolder, stages: int | None, name: str, path_key: str, owner: Owner | None, *, dry_run: bool
+) -> bool:
     """Remove a stage if it is certainly abandoned. Returns whether it was removed, or would be."""
     if owner is None or owner.is_alive:
         return False
-    with _held(state / "locks" / f"{path_key}.lock", dry_run=dry_run) as excludes_others:
-        if excludes_others is None or not is_abandoned(owner, state / "stage" / name, exclusive=excludes_others):
+    with _held(state, f"{path_key}.lock", dry_run=dry_run) as excludes_others:
+        if excludes_others is None or not is_abandoned(owner, Path(name), exclusive=excludes_others, above=stages):
             return False
         if not dry_run:
             # Claimed under our own name first, as by a download: if locks do not work, only one of us gets it.
-            ours = state / "stage" / f"{name.rpartition('.')[0].rpartition('.')[0]}.{Owner.this().encode()}.{_nonce()}"
+            ours = f"{name.rpartition('.')[0].rpartition('.')[0]}.{Owner.this().encode()}.{_nonce()}"
             try:
-                os.rename(state / "stage" / name, ours)
+                os.rename(name, ours, src_dir_fd=stages, dst_dir_fd=stages)
             except FileNotFoundError:
                 return False
-            shutil.rmtree(ours)
+            shutil.rmtree(ours, dir_fd=stages)
     return True
 
 
@@ -141,13 +169,13 @@ def _nonce() -> str:
 
 
 @contextmanager
-def _held(path: Path, *, dry_run: bool) -> Iterator[bool | None]:
+def _held(state: StateFolder, name: str, *, dry_run: bool) -> Iterator[bool | None]:
     """Hold a lock. Yields whether it excludes others, None if it is busy. A dry run makes no lock file."""
     if dry_run:
-        yield _is_free(path)
+        with _opened(state.open_locks) as locks:
+            yield True if locks is None else _is_free(locks, name)
         return
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    lock = FileLock(path)
+    lock = FileLock(lambda: state.open_locks(create=True), name)
     if not lock.try_acquire():
         yield None
         return
@@ -157,10 +185,10 @@ def _held(path: Path, *, dry_run: bool) -> Iterator[bool | None]:
         lock.release()
 
 
-def _is_free(path: Path) -> bool | None:
+def _is_free(locks: int, name: str) -> bool | None:
     """What `_held` would yield. Changes nothing."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = open_lock(locks, name, create=False)
     except FileNotFoundError:
         return True
     try:
@@ -175,24 +203,25 @@ def _is_free(path: Path) -> bool | None:
         os.close(descriptor)
 
 
-def _remove_lock(path: Path, *, dry_run: bool) -> bool:
+def _remove_lock(state: StateFolder, locks: int | None, name: str, *, dry_run: bool) -> bool:
+    """Remove a lock file that nobody holds. Returns whether it was removed, or would be."""
     try:
-        with _held(path, dry_run=dry_run) as excludes_others:
-            return bool(excludes_others)  # its holder removes the file when it gives the lock back
-    except OSError:
-        return False  # a symlink, or somebody else's file
-
-
-def _remove_stale_entries(log: Path, *, dry_run: bool) -> Pruned | None:
-    """Write the verified cache's log anew, without the entries that no longer hold."""
-    try:
-        descriptor = os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with _held(state, name, dry_run=dry_run) as excludes_others:
+            if dry_run or not excludes_others:
+                return bool(excludes_others)
+        os.stat(name, dir_fd=locks, follow_symlinks=False)
     except FileNotFoundError:
+        return True  # its holder has removed the file when it gave the lock back
+    except (OSError, StorageError):
+        return False  # a symlink, or something that is not a file
+    return False  # another user's
+
+
+def _remove_stale_entries(own: int, *, dry_run: bool) -> Pruned | None:
+    """Write the verified cache's log anew, without the entries that no longer hold."""
+    old = read_state(own, LOG, MAX_LOG_BYTES)
+    if old is None:
         return None
-    with open(descriptor, "rb") as file:
-        if os.fstat(descriptor).st_uid != os.geteuid():
-            return None
-        old = file.read()
     lines = old.splitlines()
     entries = decode_entries(lines)
     kept = [entry for entry in entries.values() if entry.is_unchanged]
@@ -200,9 +229,9 @@ def _remove_stale_entries(log: Path, *, dry_run: bool) -> Pruned | None:
     if new_bytes >= len(old):
         return None
     if not dry_run:
-        replace_log(log, kept)
+        replace_log(own, kept)
     outdated = len(entries) - len(kept)
     reason = (
         f"{outdated} of {len(entries)} are of files that have changed or gone" if outdated else "written more than once"
     )
-    return Pruned("verified", log.name, reason, len(old) - new_bytes)
+    return Pruned("verified", LOG, reason, len(old) - new_bytes)

@@ -10,75 +10,66 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from grym_fetch.core.checked_lines import decode_line, encode_line
+from grym_fetch.core.errors import StorageError
 from grym_fetch.core.freshness import version_number
-from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.disk.atomic import PRIVATE, replace_file
-from grym_fetch.disk.folders import open_state
-from grym_fetch.disk.user_state import key_of, open_user_state
+from grym_fetch.disk.state import StateFolder, read_state
 
 MAX_BYTES = 4096
 
 
 class RollbackGuard:
-    """The last version of one manifest that was used. ``user_state`` is the user's state folder, if there is one."""
+    """The last version of one manifest that was used with one assets folder."""
 
-    def __init__(self, assets_dir: Path, manifest: Path, user_state: Path | None = None) -> None:
+    def __init__(self, assets_dir: Path, manifest: Path) -> None:
         # Not the absolute path: a project that is moved or mounted elsewhere is still the same.
         name = os.path.relpath(manifest, assets_dir)
         key = hashlib.sha256(os.fsencode(name)).hexdigest()[:24]
-        self._state = assets_dir / STATE_FOLDER
+        self._state = StateFolder(assets_dir)
         self._name = f"manifest-version-{key}"
-        self._user_state = user_state
-        self._user_name = f"manifest-version-{key_of(manifest)}"
 
     def read(self) -> str | None:
         """Return the version, None if there is none that can be trusted."""
-        versions = [self._read(self._state / self._name)]
-        if self._user_state is not None:
-            versions.append(self._read(self._user_state / self._user_name))
+        versions = [self._read_in(self._state.open), self._read_in(self._state.open_elsewhere)]
         return max(filter(None, versions), key=lambda version: version_number(version) or (), default=None)
-
-    @staticmethod
-    def _read(path: Path) -> str | None:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            data = os.read(descriptor, MAX_BYTES) if os.fstat(descriptor).st_uid == os.geteuid() else b""
-        except OSError:
-            return None
-        finally:
-            os.close(descriptor)
-        return decode_version(data)
 
     def write(self, version: str | None) -> None:
         """Replace the version; None forgets it. Blocking: for a thread."""
-        with suppress(OSError):
-            _write(open_state(self._state), self._name, version)
-        if self._user_state is not None:
-            with suppress(OSError):
-                _write(open_user_state(self._user_state), self._user_name, version)
+        self._write_in(self._state.open, version)
+        self._write_in(self._state.open_elsewhere, version)
 
     def has(self, version: str | None) -> bool:
         """Whether this version is what `write` would leave. An assets folder that is not there yet lacks nothing."""
-        if self._user_state is not None and self._read(self._user_state / self._user_name) != version:
+        if self._read_in(self._state.open_elsewhere) != version:
             return False
-        return self._read(self._state / self._name) == version or not self._state.parent.is_dir()
+        return self._read_in(self._state.open) == version or not self._state.assets_dir.is_dir()
 
+    def _read_in(self, open_folder: Callable[[], int]) -> str | None:
+        try:
+            folder = open_folder()
+        except (OSError, StorageError):
+            return None
+        try:
+            data = read_state(folder, self._name, MAX_BYTES)
+        finally:
+            os.close(folder)
+        return None if data is None else decode_version(data)
 
-def _write(folder: int, name: str, version: str | None) -> None:
-    try:
-        if version is None:
-            os.unlink(name, dir_fd=folder)
-            return
-        replace_file(folder, name, encode_version(version), mode=PRIVATE)
-    finally:
-        os.close(folder)
+    def _write_in(self, open_folder: Callable[..., int], version: str | None) -> None:
+        with suppress(OSError, StorageError):
+            folder = open_folder(create=version is not None)
+            try:
+                if version is None:
+                    os.unlink(self._name, dir_fd=folder)
+                else:
+                    replace_file(folder, self._name, encode_version(version), mode=PRIVATE)
+            finally:
+                os.close(folder)
 
 
 def encode_version(version: str) -> bytes:

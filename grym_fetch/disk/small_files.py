@@ -27,6 +27,7 @@ from grym_fetch.core.world import Threads
 from grym_fetch.disk.folders import (
     NEW_FILE,
     close_each,
+    open_child,
     open_folder,
     remove_tree,
     storage_errors,
@@ -34,7 +35,8 @@ from grym_fetch.disk.folders import (
     write_all,
 )
 from grym_fetch.disk.owner import Owner, is_left_behind
-from grym_fetch.disk.verified import FileSignature, VerifiedFile
+from grym_fetch.disk.state import StateFolder
+from grym_fetch.disk.verified import VerifiedFile, mark_time, signature_in_place
 from grym_fetch.runtime.descriptors import spare_descriptors
 
 PATH_KEY, CONTENT_KEY = "0" * 24, "0" * 16
@@ -61,14 +63,12 @@ class SmallFileWriter:
     ``flushed_folders``: see `open_folder`.
     """
 
-    def __init__(
-        self, assets_dir: Path, state_dir: Path, threads: Threads, flushed_folders: set[tuple[str, ...]]
-    ) -> None:
-        self._assets_dir = assets_dir
-        self._stage_dir = state_dir / "stage"
+    def __init__(self, state: StateFolder, threads: Threads, flushed_folders: set[tuple[str, ...]]) -> None:
+        self._assets_dir = state.assets_dir
+        self._state = state
         self._threads = threads
         self._flushed_folders = flushed_folders
-        self._folder: Path | None = None
+        self._folder: str | None = None
         self._numbers = itertools.count()
         self._open_at_once = 1
         self._opening = threading.Lock()
@@ -105,8 +105,12 @@ class SmallFileWriter:
         """Remove the folder for unfinished files; what stays is removed by the next run."""
         folder, self._folder = self._folder, None
         if folder is not None:
-            with suppress(StorageError):
-                await self._threads.compute(remove_tree, folder)
+            with suppress(OSError, StorageError):
+                await self._threads.compute(self._remove, folder)
+
+    def _remove(self, folder: str) -> None:
+        with self._state.opened("stage") as root:
+            remove_tree(root, folder)
 
     def _put_timed(self, files: Sequence[SmallFile]) -> list[VerifiedFile | None]:
         began = time.monotonic()
@@ -116,36 +120,28 @@ class SmallFileWriter:
             self._is_quick = time.monotonic() - began < QUICK_S
 
     def _put(self, files: Sequence[SmallFile]) -> list[VerifiedFile | None]:
-        with storage_errors(self._stage_dir):
+        with storage_errors(self._state.own / "stage"):
             folder = self._open()
         try:
             with self._parents(files) as parents:
                 usable = [file for file in files if _parent(file) in parents and file.checksum.is_of(file.data)]
-                staged = self._write(folder, usable)
-                placed = [file for file, name in staged.items() if self._rename(folder, name, file, parents)]
+                placed: dict[SmallFile, VerifiedFile] = {}
+                for start in range(0, len(usable), self._open_at_once):
+                    placed |= self._place(folder, usable[start : start + self._open_at_once], parents)
                 durable = _flushed({_parent(file): parents[_parent(file)] for file in placed})
-                verified = {file: self._verified(file, parents) for file in placed if _parent(file) in durable}
-                return [verified.get(file) for file in files]
+                return [placed.get(file) if _parent(file) in durable else None for file in files]
         finally:
             close_each(folder)
 
     def _open(self) -> int:
-        with self._opening:
+        with self._opening, self._state.opened("stage") as root:
             if self._folder is None:
-                self._clear_away()
+                _clear_away(root)
                 name = f"{PATH_KEY}.{CONTENT_KEY}.{Owner.this().encode()}.{secrets.token_hex(4)}"
-                (self._stage_dir / name).mkdir(mode=0o700)
-                self._folder = self._stage_dir / name
+                os.mkdir(name, 0o700, dir_fd=root)
+                self._folder = name
                 self._open_at_once = spare_descriptors(MAX_OPEN_FILES)
-            return os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-    def _clear_away(self) -> None:
-        """Remove what killed processes have left: a few small files, not worth resuming."""
-        for entry in os.scandir(self._stage_dir):
-            fields = entry.name.split(".")
-            is_ours = fields[0] == PATH_KEY and len(fields) == 4
-            if is_ours and is_left_behind(Owner.parse(fields[2]), Path(entry.path)):
-                remove_tree(entry.path)
+            return open_child(root, self._folder)
 
     @contextmanager
     def _parents(self, files: Sequence[SmallFile]) -> Iterator[dict[str, int]]:
@@ -160,57 +156,56 @@ class SmallFileWriter:
         finally:
             close_each(*opened.values())
 
-    def _write(self, folder: int, files: Sequence[SmallFile]) -> dict[SmallFile, str]:
-        """Write and flush; return the temporary names of those that are on the disk."""
-        staged: dict[SmallFile, str] = {}
-        for start in range(0, len(files), self._open_at_once):
-            staged |= self._write_some(folder, files[start : start + self._open_at_once])
-        return staged
-
-    def _write_some(self, folder: int, files: Sequence[SmallFile]) -> dict[SmallFile, str]:
+    def _place(self, folder: int, files: Sequence[SmallFile], parents: dict[str, int]) -> dict[SmallFile, VerifiedFile]:
+        """Write, flush and rename; return those that are in their places. Each stays open until it was looked at."""
         written: list[tuple[SmallFile, str, int]] = []
-        staged: dict[SmallFile, str] = {}
+        whole: set[str] = set()
+        placed: dict[SmallFile, VerifiedFile] = {}
         try:
             for file in files:
                 name = str(next(self._numbers))
                 with suppress(OSError):
                     written.append((file, name, os.open(name, NEW_FILE, 0o666, dir_fd=folder)))
                     write_all(written[-1][2], file.data)
-                    staged[file] = name
+                    mark_time(written[-1][2])
+                    whole.add(name)
             # All are written before the first is flushed: then one flush takes the others along.
-            for file, _, descriptor in written:
+            for _, name, descriptor in written:
                 try:
                     sync(descriptor)
                 except OSError:
-                    staged.pop(file, None)
+                    whole.discard(name)
+            for file, name, descriptor in written:
+                if name in whole:
+                    with suppress(OSError, StorageError):
+                        placed[file] = self._rename(folder, name, descriptor, file, parents[_parent(file)])
         finally:
             close_each(*(descriptor for _, _, descriptor in written))
             for file, name, _ in written:
-                if file not in staged:
+                if file not in placed:
                     _remove(folder, name)
-        return staged
+        return placed
 
-    @staticmethod
-    def _rename(folder: int, staged: str, file: SmallFile, parents: dict[str, int]) -> bool:
-        parent, name = parents[_parent(file)], file.local_path.rpartition("/")[2]
-        try:
-            with suppress(FileNotFoundError):
-                mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
-                if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-                    raise OSError
-            os.rename(staged, name, src_dir_fd=folder, dst_dir_fd=parent)
-        except OSError:
-            _remove(folder, staged)
-            return False
-        return True
-
-    def _verified(self, file: SmallFile, parents: dict[str, int]) -> VerifiedFile | None:
+    def _rename(self, folder: int, staged: str, descriptor: int, file: SmallFile, parent: int) -> VerifiedFile:
+        """Give a file its name, and return it as it is there. Raises ``OSError`` or `StorageError`."""
         name = file.local_path.rpartition("/")[2]
-        try:
-            figures = os.stat(name, dir_fd=parents[_parent(file)], follow_symlinks=False)
-        except OSError:
-            return None
-        return VerifiedFile(f"{self._assets_dir}/{file.local_path}", str(file.checksum), FileSignature.of(figures))
+        with suppress(FileNotFoundError):
+            mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+                raise OSError
+        before = os.fstat(descriptor)
+        os.rename(staged, name, src_dir_fd=folder, dst_dir_fd=parent)
+        path = f"{self._assets_dir}/{file.local_path}"
+        return VerifiedFile(path, str(file.checksum), signature_in_place(descriptor, before, parent, name, path))
+
+
+def _clear_away(root: int) -> None:
+    """Remove what killed processes have left: a few small files, not worth resuming."""
+    for name in os.listdir(root):
+        fields = name.split(".")
+        is_ours = fields[0] == PATH_KEY and len(fields) == 4
+        if is_ours and is_left_behind(Owner.parse(fields[2]), Path(name), above=root):
+            remove_tree(root, name)
 
 
 def _remove(folder: int, name: str) -> None:

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import logging
 import os
+import stat
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from grym_fetch.disk.atomic import NewFile
 from grym_fetch.disk.folders import (
     close_each,
     is_at,
+    open_child,
     open_folder,
     remove_tree,
     require_space,
@@ -33,6 +35,7 @@ from grym_fetch.disk.folders import (
     storage_errors,
     sync,
 )
+from grym_fetch.disk.verified import FileSignature, mark_time, signature_in_place
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 log = logging.getLogger(__name__)
@@ -79,32 +82,46 @@ class StageThreads:
 
 
 class DiskStage:
-    """Implements `grym_fetch.core.world.Stage`."""
+    """Implements `grym_fetch.core.world.Stage`.
+
+    The stage is the folder ``name`` in ``root``, a descriptor of this user's folder of stages, which it closes in the
+    end. ``shown`` is its path, for messages.
+    """
 
     def __init__(
         self,
         assets_dir: Path,
         key: StageKey,
-        folder: Path,
+        root: int,
+        name: str,
         threads: StageThreads,
         flushed_folders: set[tuple[str, ...]],
+        *,
+        shown: Path,
     ) -> None:
         self._assets_dir = assets_dir
         self._final = assets_dir / key.local_path
         self._flushed_folders = flushed_folders
         self._key = key
-        self._folder = folder
+        self._root = root
+        self._name = name
+        self._folder = shown
         self._threads = threads
         self._lock = threading.Lock()
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._part = os.open(folder / "part", flags, 0o666)
-        self._journal = -1
+        self._part = self._journal = -1
+        self.published: FileSignature | None = None
+        """The signature of the file in its place, taken from the descriptor whose bytes were hashed."""
         self._unflushed = 0
         self._flushing: asyncio.Task[None] | None = None
         self._lost: OSError | None = None
         """Why a flush of the part failed, if one did: then some of its bytes may not be on the disk."""
         try:
-            self._journal = os.open(folder / "journal", flags | os.O_APPEND, 0o600)
+            folder = open_child(root, name)
+            try:
+                self._part = _open_ours(folder, "part", 0, 0o666)
+                self._journal = _open_ours(folder, "journal", os.O_APPEND, 0o600)
+            finally:
+                os.close(folder)
             self.recovered = self._recover()
             self._encoder = JournalEncoder(self.recovered.chain)
             if self.recovered.asset is None:
@@ -161,7 +178,7 @@ class DiskStage:
 
     def _check_is_ours(self) -> None:
         """A stage is claimed and renamed by its name and written through its descriptor: both must be one file."""
-        if not is_at(self._part, self._folder / "part"):
+        if not is_at(self._part, self._root, f"{self._name}/part"):
             reason = "the download under way was removed or taken over by somebody else; run it again"
             raise StorageError(safe_text(str(self._folder)), reason)
 
@@ -268,6 +285,7 @@ class DiskStage:
         with storage_errors(final):
             if os.fstat(self._part).st_size != size:
                 os.ftruncate(self._part, size)
+            mark_time(self._part)
             self._flush_part(False)
             folder = open_folder(self._assets_dir, tuple(parents), create=True, flushed=self._flushed_folders)
             try:
@@ -280,33 +298,46 @@ class DiskStage:
 
     def _rename(self, folder: int, name: str, final: Path) -> None:
         self._check_is_ours()
+        before = os.fstat(self._part)
         try:
-            os.rename(self._folder / "part", name, dst_dir_fd=folder)
+            os.rename(f"{self._name}/part", name, src_dir_fd=self._root, dst_dir_fd=folder)
         except OSError as error:
             if error.errno == errno.EXDEV:
-                self._copy_across(folder, name)
-            elif error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
+                self.published = self._copy_across(folder, name)
+                return
+            if error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
                 raise UnsafePath(safe_text(str(final)), "a folder is in the way") from error
-            else:
-                raise storage_error(error, final) from error
+            raise storage_error(error, final) from error
+        self.published = signature_in_place(self._part, before, folder, name, final)
 
-    def _copy_across(self, folder: int, name: str) -> None:
+    def _copy_across(self, folder: int, name: str) -> FileSignature:
         """The folder is a mount of its own: make a copy there, whole and flushed, which takes the name."""
         with NewFile(folder, name) as copy:
             at = 0
             while block := os.pread(self._part, COPY_BLOCK_BYTES, at):
                 copy.write(block)
                 at += len(block)
-            copy.replace()
+            mark_time(copy.descriptor)
+            kept = os.dup(copy.descriptor)
+            try:
+                before = os.fstat(kept)
+                copy.replace()
+                return signature_in_place(kept, before, folder, name, self._final)
+            finally:
+                os.close(kept)
 
     async def discard(self) -> None:
         """Delete the part and the journal."""
         await self._end_flushing()
-        self._close()
-        await self._threads.write.compute(self._remove_folder)
+        self._close_files()
+        try:
+            if self._root >= 0:
+                await self._threads.write.compute(self._remove_folder)
+        finally:
+            self._close()
 
     def _remove_folder(self) -> None:
-        remove_tree(self._folder)
+        remove_tree(self._root, self._name)
 
     async def close(self) -> None:
         """Close the files; they stay for the next process."""
@@ -320,7 +351,25 @@ class DiskStage:
             await wait_uncancelled([self._flushing])
 
     def _close(self) -> None:
+        self._close_files()
+        root, self._root = self._root, -1
+        if root >= 0:
+            close_each(root)
+
+    def _close_files(self) -> None:
         descriptors = (self._part, self._journal)
         self._part = self._journal = -1
         # What is published was flushed; what is kept is proved when it is read back.
         close_each(*(descriptor for descriptor in descriptors if descriptor >= 0))
+
+
+def _open_ours(folder: int, name: str, flags: int, mode: int) -> int:
+    """Open a file of a stage, or make it. Raises ``OSError`` for what is not a file, or has another owner or name."""
+    flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(name, flags, mode, dir_fd=folder)
+    figures = os.fstat(descriptor)
+    # The owner of the folder is this user, under whatever number the file system knows him.
+    if stat.S_ISREG(figures.st_mode) and figures.st_nlink == 1 and figures.st_uid == os.fstat(folder).st_uid:
+        return descriptor
+    os.close(descriptor)
+    raise PermissionError(errno.EACCES, "what is in the way is not a file of this user alone", name)

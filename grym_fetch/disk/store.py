@@ -2,12 +2,13 @@
 
 Everything of ours lies in the assets folder, so that the last step is a rename within one file system::
 
-    <assets>/.grym-fetch/                            0700
+    <assets>/.grym-fetch/                            see state.py
         locks/<path key>.lock                        see locks.py
-        stage/<path key>.<content key>.<owner>.<nonce>/
-            part                                     the bytes so far (stage.py)
-            journal                                  which of them were written (core/journal.py)
-        verified.log                                 see verified.py
+        user-<number>/                               0700
+            stage/<path key>.<content key>.<owner>.<nonce>/
+                part                                 the bytes so far (stage.py)
+                journal                              which of them were written (core/journal.py)
+            verified.log                             see verified.py
 
 Rules: a stage belongs to one process, which its name says; a dead owner's stage is claimed by renaming it, so two
 writers never share a file.
@@ -19,15 +20,14 @@ import asyncio
 import itertools
 import os
 import secrets
-from contextlib import suppress
+import stat
 from pathlib import Path
 
-from grym_fetch.core.paths import STATE_FOLDER
+from grym_fetch.core.errors import StorageError
 from grym_fetch.core.world import ThreadPools
 from grym_fetch.disk.folders import (
     check_destination,
     make_root,
-    open_folder,
     remove_tree,
     require_space,
     storage_errors,
@@ -37,6 +37,7 @@ from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.owner import Owner, is_abandoned
 from grym_fetch.disk.small_files import PATH_KEY, SmallFileWriter
 from grym_fetch.disk.stage import DiskStage, StageKey, StageThreads
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.runtime.threads import WorkerThreads
 
 
@@ -45,7 +46,7 @@ class DiskStore:
 
     def __init__(self, assets_dir: Path, *, threads: int = 2, make_threads: ThreadPools = WorkerThreads) -> None:
         self.assets_dir = assets_dir
-        self.state_dir = assets_dir / STATE_FOLDER
+        self.state = StateFolder(assets_dir)
         self._threads = make_threads("disk", threads)
         reading, flushing = make_threads("read", threads), make_threads("flush", threads)
         # One thread writes to a file: two would wait for each other in the kernel, and waste time doing so.
@@ -55,7 +56,7 @@ class DiskStore:
         self._is_prepared = False
         self._flushed_folders: set[tuple[str, ...]] = set()
         """The folders that this process has flushed into their parents."""
-        self.small_file_writer = SmallFileWriter(assets_dir, self.state_dir, self._threads, self._flushed_folders)
+        self.small_file_writer = SmallFileWriter(self.state, self._threads, self._flushed_folders)
 
     def path_of(self, local_path: str) -> Path:
         """Where an asset belongs."""
@@ -70,28 +71,23 @@ class DiskStore:
     def _prepare(self) -> None:
         with storage_errors(self.assets_dir):
             make_root(self.assets_dir)
-            for name in ("locks", "stage"):
-                descriptor = open_folder(self.assets_dir, (STATE_FOLDER, name), create=True)
-                os.close(descriptor)
-            os.chmod(self.state_dir, 0o700)
-            # "x": neither a file that is there is written to, nor one that a symlink there leads to.
-            with suppress(FileExistsError), open(self.state_dir / ".gitignore", "x", encoding="ascii") as marker:
-                marker.write("*\n")
+            os.close(self.state.open("stage", create=True))
+            os.close(self.state.open_locks(create=True))
 
     def lock(self, key: StageKey) -> FileLock:
         """The lock of an asset, not held yet."""
-        return FileLock(self.state_dir / "locks" / f"{key.path_key}.lock")
+        return FileLock(self.state.open_locks, f"{key.path_key}.lock")
 
     @property
     def lock_of_small_files(self) -> FileLock:
         """The lock of the process that fetches small assets, many at a time."""
-        return FileLock(self.state_dir / "locks" / f"{PATH_KEY}.lock")
+        return FileLock(self.state.open_locks, f"{PATH_KEY}.lock")
 
     async def try_lock(self, lock: FileLock) -> bool:
         """Take a lock if it is free."""
 
         def take() -> bool:
-            with storage_errors(self.state_dir):
+            with storage_errors(self.state.top / "locks"):
                 return lock.try_acquire()
 
         return await self._threads.compute(take)
@@ -121,48 +117,54 @@ class DiskStore:
         return opened[0]
 
     def _open_stage(self, key: StageKey, exclusive: bool, size: int | None) -> DiskStage:
-        root = self.state_dir / "stage"
+        shown = self.state.own / "stage"
         if size is not None:
             require_space(self.assets_dir, size - self.staged_bytes(key))
-        with storage_errors(root):
-            name = f"{key.path_key}.{key.content_key}.{self._owner.encode()}.{secrets.token_hex(4)}"
-            folder = root / name
-            if not self._claim(root, key, folder, exclusive):
-                folder.mkdir(mode=0o700)
-            return DiskStage(self.assets_dir, key, folder, next(self._turns), self._flushed_folders)
+        with storage_errors(shown):
+            root = self.state.open("stage")
+            try:
+                name = f"{key.path_key}.{key.content_key}.{self._owner.encode()}.{secrets.token_hex(4)}"
+                if not self._claim(root, key, name, exclusive):
+                    os.mkdir(name, 0o700, dir_fd=root)
+            except BaseException:
+                os.close(root)
+                raise
+            turn = next(self._turns)
+            return DiskStage(self.assets_dir, key, root, name, turn, self._flushed_folders, shown=shown / name)
 
-    def _claim(self, root: Path, key: StageKey, folder: Path, exclusive: bool) -> bool:
+    def _claim(self, root: int, key: StageKey, name: str, exclusive: bool) -> bool:
         """Claim the fullest abandoned stage of this content by renaming it; remove the other abandoned ones."""
         abandoned = [
-            entry
-            for entry in os.scandir(root)
-            if entry.name.startswith(f"{key.path_key}.") and _is_free(Path(entry.path), exclusive=exclusive)
+            each
+            for each in os.listdir(root)
+            if each.startswith(f"{key.path_key}.") and _is_free(root, each, exclusive=exclusive)
         ]
-        mine = [entry for entry in abandoned if entry.name.split(".")[1] == key.content_key]
-        mine.sort(key=lambda entry: _allocated(Path(entry.path) / "part"), reverse=True)
+        mine = [each for each in abandoned if each.split(".")[1] == key.content_key]
+        mine.sort(key=lambda each: _allocated(root, f"{each}/part"), reverse=True)
         claimed = False
-        for entry in mine:
+        for each in mine:
             if claimed:
-                remove_tree(entry.path)
+                remove_tree(root, each)
                 continue
             try:
-                os.rename(entry.path, folder)
+                os.rename(each, name, src_dir_fd=root, dst_dir_fd=root)
                 claimed = True
             except FileNotFoundError:
                 continue  # another process was faster
-        for entry in abandoned:
-            if entry not in mine:
-                remove_tree(entry.path)  # an older content of the same asset
+        for each in abandoned:
+            if each not in mine:
+                remove_tree(root, each)  # an older content of the same asset
         return claimed
 
     def staged_bytes(self, key: StageKey) -> int:
         """Bytes of this content that earlier runs left on the disk: an estimate for a plan, not a promise."""
-        try:
-            entries = list(os.scandir(self.state_dir / "stage"))
-        except OSError:
-            return 0
         prefix = f"{key.path_key}.{key.content_key}."
-        return max((_allocated(Path(e.path) / "part") for e in entries if e.name.startswith(prefix)), default=0)
+        try:
+            with self.state.opened("stage") as root:
+                stages = [each for each in os.listdir(root) if each.startswith(prefix)]
+                return max((_allocated(root, f"{each}/part") for each in stages), default=0)
+        except (OSError, StorageError):
+            return 0
 
     def close(self) -> None:
         """End the threads."""
@@ -171,13 +173,21 @@ class DiskStore:
             threads.close()
 
 
-def _is_free(stage: Path, *, exclusive: bool) -> bool:
-    fields = stage.name.split(".")
-    return is_abandoned(Owner.parse(fields[2]) if len(fields) == 4 else None, stage, exclusive=exclusive)
-
-
-def _allocated(path: Path) -> int:
+def _is_free(root: int, name: str, *, exclusive: bool) -> bool:
+    """Whether a stage is abandoned, and ours to use: its owner is the one of the folder of stages."""
     try:
-        return os.stat(path, follow_symlinks=False).st_blocks * 512
+        figures = os.stat(name, dir_fd=root, follow_symlinks=False)
+    except OSError:
+        return False
+    if not stat.S_ISDIR(figures.st_mode) or figures.st_uid != os.fstat(root).st_uid:
+        return False
+    fields = name.split(".")
+    owner = Owner.parse(fields[2]) if len(fields) == 4 else None
+    return is_abandoned(owner, Path(name), exclusive=exclusive, above=root)
+
+
+def _allocated(root: int, path: str) -> int:
+    try:
+        return os.stat(path, dir_fd=root, follow_symlinks=False).st_blocks * 512
     except OSError:
         return 0

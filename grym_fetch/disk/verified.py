@@ -3,26 +3,34 @@
 Rules: an entry is trusted only while the file's signature (size, times, inode, device) is the one of the moment it was
 verified, so a file that was changed behind our back is hashed again. The cache saves time and proves nothing: a lost or
 damaged log costs a hash, never a wrong answer. One line an entry, appended; the last one for a path counts. Where there
-is no assets folder to keep the log in, since all files lie elsewhere, a spare one in the user's state folder is kept.
+is no assets folder, or nothing can be written to it, the log is kept for this user elsewhere.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from grym_fetch.core.checked_lines import decode_line, encode_line
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import StorageError
+from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import PRIVATE, replace_file
-from grym_fetch.disk.folders import open_state
-from grym_fetch.disk.user_state import open_user_state
+from grym_fetch.disk.folders import exists, is_at
+from grym_fetch.disk.state import StateFolder, read_state
+
+log = logging.getLogger(__name__)
 
 MAX_LOG_BYTES = 64 * 1024 * 1024
 """As much of the log is read; what is behind that counts for nothing."""
-_READ_BYTES = 1024 * 1024
+LOG = "verified.log"
+_CANNOT_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOENT})
 _SPARE_LINES = 4096
 """Lines that may say nothing new before the log is written anew."""
 
@@ -42,6 +50,31 @@ class FileSignature(NamedTuple):
         return cls(figures.st_size, figures.st_mtime_ns, figures.st_ctime_ns, figures.st_ino, figures.st_dev)
 
 
+def mark_time(descriptor: int) -> None:
+    """Give a file that is whole a time of its own, before it gets its name.
+
+    The kernel's clock ticks every few milliseconds, so a later write within a tick would leave the time as it is. It
+    never hits this one, which is exact. Where it cannot be set, the tick must do.
+    """
+    with suppress(OSError):
+        now = time.time_ns()
+        os.utime(descriptor, ns=(now, now))
+
+
+def signature_in_place(descriptor: int, before: os.stat_result, folder: int, name: str, shown: object) -> FileSignature:
+    """Return the signature of an open file that was just given its name.
+
+    Raises `StorageError` if the name stands for another file by now, or somebody has written to it since ``before``:
+    then its bytes are not those that were verified.
+    """
+    after = os.fstat(descriptor)
+    is_unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    if not is_unchanged or not is_at(descriptor, folder, name):
+        reason = "somebody else changed or replaced this file while it was put in place; run it again"
+        raise StorageError(safe_text(str(shown)), reason)
+    return FileSignature.of(after)
+
+
 class VerifiedFile(NamedTuple):
     """A file that was found to have this checksum, and its signature then."""
 
@@ -59,11 +92,13 @@ class VerifiedFile(NamedTuple):
 
 
 class VerifiedCache:
-    """The log of one assets folder, and the ``spare`` one for where that is missing. Read once, on first use."""
+    """The log of one user for one assets folder. Read once, on first use.
 
-    def __init__(self, log: Path, spare: Path | None = None) -> None:
-        self._log = log
-        self._spare = spare
+    Where nothing can be written to an assets folder that is there, that is said once.
+    """
+
+    def __init__(self, state: StateFolder) -> None:
+        self._state = state
         self._entries: dict[str, VerifiedFile] | None = None
 
     def is_verified(self, path: Path | str, checksum: Checksum) -> bool:
@@ -88,57 +123,66 @@ class VerifiedCache:
         for file in files:
             entries[file.path] = file
             lines.append(encode_entry(file))
-        with suppress(OSError):
+        with suppress(OSError, StorageError):
             self._append(b"".join(lines))
 
     def _append(self, lines: bytes) -> None:
-        # O_APPEND puts lines in whole, also when several processes write; a torn one is recognised by its checksum.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         # Files may have been there before anything was ever fetched: then our own folder is not.
-        log = self._log
         try:
-            folder = open_state(log.parent)
-        except FileNotFoundError:
-            if self._spare is None:
+            with self._state.opened(create=True) as folder:
+                if not is_private(folder):
+                    raise PermissionError(errno.EACCES, "its file system does not say who has written a file")
+                _append_to(folder, lines)
+        except (OSError, StorageError) as error:
+            if isinstance(error, OSError) and error.errno not in _CANNOT_WRITE:
                 raise
-            log = self._spare
-            folder = open_user_state(log.parent)
-        try:
-            descriptor = os.open(log.name, flags, PRIVATE, dir_fd=folder)
+            folder = self._state.open_elsewhere(create=True)
             try:
-                os.write(descriptor, lines)
+                is_first = not exists(folder, LOG)
+                _append_to(folder, lines)
             finally:
-                os.close(descriptor)
-        finally:
-            os.close(folder)
+                os.close(folder)
+            if is_first and not isinstance(error, FileNotFoundError):
+                log.warning(
+                    "what was verified is remembered in %s, since it cannot be in the assets folder: %s",
+                    safe_text(str(self._state.elsewhere)),
+                    error,
+                )
 
     def _load(self) -> dict[str, VerifiedFile]:
         if self._entries is None:
-            lines = [] if self._spare is None else _read(self._spare).splitlines()
-            lines += _read(self._log).splitlines()
-            self._entries = decode_entries(lines)
-            if len(lines) > 2 * len(self._entries) + _SPARE_LINES:
-                is_spare = self._spare is not None and not self._log.parent.parent.is_dir()
-                with suppress(OSError):
-                    replace_log(self._spare if is_spare and self._spare else self._log, self._entries.values())
+            self._entries = self._read(self._state.open_elsewhere) | self._read(self._state.open)
         return self._entries
 
+    @staticmethod
+    def _read(open_folder: Callable[[], int]) -> dict[str, VerifiedFile]:
+        try:
+            folder = open_folder()
+        except (OSError, StorageError):
+            return {}
+        try:
+            lines = (read_state(folder, LOG, MAX_LOG_BYTES) or b"").splitlines()
+            entries = decode_entries(lines)
+            if len(lines) > 2 * len(entries) + _SPARE_LINES:
+                with suppress(OSError):
+                    replace_log(folder, entries.values())
+            return entries
+        finally:
+            os.close(folder)
 
-def _read(log: Path) -> bytes:
+
+def is_private(folder: int) -> bool:
+    """Whether what is in an open folder can only have been written by this user."""
+    figures = os.fstat(folder)
+    return figures.st_uid == os.geteuid() and not figures.st_mode & 0o022
+
+
+def _append_to(folder: int, lines: bytes) -> None:
+    # O_APPEND puts lines in whole, also when several processes write; a torn one is recognised by its checksum.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(LOG, flags, PRIVATE, dir_fd=folder)
     try:
-        descriptor = os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        # Another user's word on what is verified is not taken.
-        if os.fstat(descriptor).st_uid != os.geteuid():
-            return b""
-        data = bytearray()
-        while len(data) < MAX_LOG_BYTES and (block := os.read(descriptor, _READ_BYTES)):
-            data += block
-        return bytes(data)
-    except OSError:
-        return b""
+        os.write(descriptor, lines)
     finally:
         os.close(descriptor)
 
@@ -146,16 +190,12 @@ def _read(log: Path) -> bytes:
 _FIELDS = 2 + len(FileSignature._fields)
 
 
-def replace_log(log: Path, files: Iterable[VerifiedFile]) -> None:
+def replace_log(folder: int, files: Iterable[VerifiedFile]) -> None:
     """Put a new log in the place of the old one, whole. Raises ``OSError``, and leaves the old one then.
 
     An entry that another process adds at this very moment is lost; then its file is hashed once more.
     """
-    folder = open_state(log.parent)
-    try:
-        replace_file(folder, log.name, b"".join(map(encode_entry, files)), mode=PRIVATE)
-    finally:
-        os.close(folder)
+    replace_file(folder, LOG, b"".join(map(encode_entry, files)), mode=PRIVATE)
 
 
 def encode_entry(file: VerifiedFile) -> bytes:
@@ -169,7 +209,7 @@ def decode_entry(line: bytes) -> VerifiedFile | None:
         record = decode_line(line)
         if isinstance(record, list) and len(record) == _FIELDS:
             path, checksum, *figures = record
-            if isinstance(path, str) and isinstance(checksum, str):
+            if isinstance(path, str) and isinstance(checksum, str) and all(type(each) is int for each in figures):
                 return VerifiedFile(path, checksum, FileSignature._make(figures))
     return None
 

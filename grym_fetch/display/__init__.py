@@ -1,7 +1,7 @@
 """What a person sees of a sync, on stderr: a live picture on a terminal, plain lines elsewhere, or nothing.
 
-Rules: a display only reads events; it can neither slow nor end a transfer. Rich is imported when a live
-picture is really drawn, not before. Foreign text is neutralised before it is shown.
+Rules: a display only reads events; it can neither slow nor end a transfer. Rich is imported only when a live picture is
+actually drawn. Untrusted text is neutralised before it is shown.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ class Display:
     is_live: bool
 
     async def run(self, subscription: EventSource) -> None:
-        """Show all events until the bus is closed. Cancelling gives the terminal back, too."""
+        """Show all events until the bus is closed. Cancelling also restores the terminal."""
         await show(subscription, self.view)
 
     def say(self, text: str) -> None:
-        """Show a line, such as a log record, above the live region. Any thread may call, while it runs."""
+        """Show a line, such as a log record, above the live region. Any thread may call this while it runs."""
         self.view.say(text)
 
 
 def choose_display(
     *, stream: Stream, environ: Mapping[str, str], quiet: bool, names: Mapping[str, str], verbose: int
 ) -> Display | None:
-    """Return the display that suits ``stream``, None if ``quiet``. ``names`` maps an asset's id to its name.
+    """Return the right display for ``stream``, None if ``quiet``. ``names`` maps an asset's id to its name.
 
-    ``TERM=dumb`` and a stream that is not a terminal get plain lines: ``FORCE_COLOR`` is not about motion.
+    With ``TERM=dumb``, or if the stream is not a terminal, it prints plain lines: ``FORCE_COLOR`` is not about motion.
     """
     if quiet:
         return None

@@ -1,7 +1,7 @@
-"""Lines that stay: one for each change of an asset's state, and the formats of sizes, speeds and times.
+"""Permanent lines: one for each change of an asset's state, and the formats of sizes, speeds and times.
 
-Rules: every line is a single line of neutralised text. Progress makes no line. Files that were already there
-are summed up in one line where there are many.
+Rules: every line is a single line of neutralised text. Progress produces no line. If many files were already there, a
+single line sums them up.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.display.model import DisplayModel
 
 MAX_REUSED_LINES = 20
-"""Up to this many files that were already there get a line each; more are summed up."""
+"""Up to this many files that were already there get their own line; more are summed up."""
 _NOT_VERIFIED = "not verified: the manifest has no checksum"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 class Mark(Enum):
-    """How a line is marked. ``NEWS`` is what a terminal shows only when asked to be verbose."""
+    """The mark of a line. A terminal shows ``NEWS`` only when verbose."""
 
     DONE = auto()
     UNVERIFIED = auto()
@@ -54,7 +54,7 @@ def format_rate(rate: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a duration as one says it: ``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 5 min``."""
+    """Return a duration as people say it: ``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 5 min``."""
     if not math.isfinite(seconds):
         return "? s"
     if seconds < 9.95:
@@ -85,7 +85,7 @@ def count_files(count: int) -> str:
 
 
 class Chronicle:
-    """Turns events into lines. ``model`` must already have seen each event."""
+    """Turns events into lines. ``model`` must have seen each event first."""
 
     def __init__(self, model: DisplayModel, *, verbose: int = 0) -> None:
         self._model = model
@@ -95,7 +95,7 @@ class Chronicle:
         self._reused_count = self._reused_unverified = 0
 
     def lines(self, event: Event) -> Iterator[Line]:
-        """Yield the lines that ``event`` leaves behind."""
+        """Yield the lines for ``event``."""
         name = self._model.name(event.asset)
         match event:
             case events.RunStarted():

@@ -1,8 +1,7 @@
 """The live display on a terminal: a region that is redrawn, and lines that scroll up out of it.
 
-Rules: the only module, with `render`, that imports Rich. All of its drawing runs in the thread of the loop.
-The region is cleared and the cursor visible when it is closed. A broken stream raises OSError here, and never
-ends the process.
+Rules: only this module and `render` import Rich. All drawing runs in the display loop's thread. After closing, the
+region is cleared and the cursor visible. A broken stream raises OSError here, and never ends the process.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ class LiveView:
             region = render(snapshot, now, width, height, ascii_only=self._ascii) if snapshot.under_way else []
             self._live.start()
             self._live.update(Text("\n", no_wrap=True).join(region))
-            if lines:  # printing draws the region again, too
+            if lines:  # printing also redraws the region
                 texts = [text for line in lines for text in render_line(line, width, ascii_only=self._ascii)]
                 self._console.print(Text("\n", no_wrap=True).join(texts), no_wrap=True, crop=True)
             else:
@@ -102,7 +101,7 @@ class LiveView:
             self._drawn = [line.cell_len for line in region]
 
     def _make_up_for_reflow(self, width: int) -> None:
-        """Erase the rows that appear when a narrower terminal breaks our lines, which Rich does not count."""
+        """Erase the extra rows that appear when a narrower terminal wraps our lines; Rich does not count them."""
         rows = sum(-(-cells // width) for cells in self._drawn if width > 0)
         extra = rows - sum(1 for cells in self._drawn if cells)
         if extra > 0:
@@ -112,7 +111,7 @@ class LiveView:
 
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
-        """Leave the decision to the loop. Rich's own way is to redirect stdout and exit."""
+        """Leave the decision to the loop. Rich itself would redirect stdout and exit."""
         raise
 
 

@@ -1,8 +1,8 @@
 """The loop between the bus and a view: it drains all the time, and draws now and then.
 
-Rules: drawing happens in a thread of its own, so that a stopped terminal or a full pipe never stops the event
-loop nor the draining. There is never more than one drawing at a time, nor more than ten a second. What goes
-wrong while drawing ends the drawing, not the run. Time is an argument.
+Rules: drawing happens in its own thread, so that a stopped terminal or a full pipe stops neither the event loop nor the
+draining. There is at most one drawing at a time, and at most ten per second. An error while drawing ends the drawing,
+not the run. Time is an argument.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from grym_fetch.core.events import Event
 from grym_fetch.runtime.waiting import shielded
 
 REDRAW_INTERVAL_S = 0.1
-"""At least this long between two drawings."""
+"""The minimum time between two drawings."""
 IDLE_INTERVAL_S = 0.25
-"""Draw again after this long without an event: countdowns and spinners move."""
+"""Redraw after this long without an event, because countdowns and spinners move."""
 DRAIN_INTERVAL_S = 0.02
-"""At least this long between two drainings: lets the bus conflate, and bounds the work of a busy run."""
+"""The minimum time between two drainings: lets the bus conflate, and bounds the work of a busy run."""
 CLOSE_TIMEOUT_S = 1.0
-"""A stopped terminal delays the end by no more than this."""
+"""The most that a stopped terminal may delay the end."""
 
 Drawing = Callable[[], None]
 Sleep = Callable[[float], Awaitable[None]]
@@ -35,34 +35,34 @@ _logger = logging.getLogger("grym_fetch.display")
 
 
 class EventSource(Protocol):
-    """What a display reads: a place on the bus."""
+    """What a display reads: a subscription to the bus."""
 
     def drain(self) -> list[Event]:
         """Return everything queued now, in order. Never blocks."""
         ...
 
     async def wait(self) -> bool:
-        """Return True as soon as `drain` would give something, False once the bus is closed and empty."""
+        """Return True as soon as `drain` would return something, False once the bus is closed and empty."""
         ...
 
 
 class View(Protocol):
-    """What shows events to a person."""
+    """Shows events to a person."""
 
     def apply(self, event: Event, now: float) -> None:
-        """Take note of an event. Quick, and no I/O: this runs in the event loop."""
+        """Process an event. Must be fast and do no I/O, because it runs in the event loop."""
         ...
 
     def prepare(self, now: float) -> Drawing | None:
-        """Return the drawing of the state at ``now``, to run in a thread; None if nothing is new."""
+        """Return the drawing of the state at ``now``, to run in a thread; None if nothing has changed."""
         ...
 
     def close(self) -> None:
-        """Give the terminal back. Runs in the thread of the drawings, after the last one."""
+        """Restore the terminal. Runs in the drawing thread, after the last drawing."""
         ...
 
     def say(self, text: str) -> None:
-        """Show a line of text, such as a log record, without breaking the display. Any thread may call."""
+        """Show a line of text, such as a log record, without breaking the display. Any thread may call this."""
         ...
 
 
@@ -74,10 +74,10 @@ async def show(
     sleep: Sleep = asyncio.sleep,
     draw: Draw | None = None,
 ) -> None:
-    """Show all that ``subscription`` gives until the bus is closed. Cancelling gives the terminal back, too.
+    """Show everything from ``subscription`` until the bus is closed. Cancelling also restores the terminal.
 
-    ``draw`` runs a drawing and may take as long as it likes; by default a daemon thread, so that a terminal
-    which never comes back cannot keep the process alive either.
+    ``draw`` runs a drawing and may take any time; by default it is a daemon thread, so that a terminal that never
+    responds cannot keep the process alive.
     """
     if draw is None:
         thread = _DrawingThread()
@@ -128,11 +128,11 @@ class _Show:
             waiting.cancel()
 
     async def close(self) -> None:
-        """Draw the last state and give the terminal back, unless the terminal does not take it in time."""
+        """Draw the last state and restore the terminal, unless the terminal does not accept it in time."""
         self._take()
         if await self._drawing_ended() and self._start_drawing(self._clock()):
             await self._drawing_ended()
-        # Behind a drawing that is stuck the closing queues up: if the terminal comes back it is put in order.
+        # Behind a stuck drawing, closing is queued: if the terminal responds again, it is restored.
         stuck = self._drawing
         self._drawing = asyncio.ensure_future(self._draw(self._view.close))
         await self._drawing_ended()
@@ -147,11 +147,11 @@ class _Show:
                 continue
             try:
                 self._view.apply(event, now)
-            except Exception as error:  # noqa: BLE001 - a fault of the display must not cost anybody a download
+            except Exception as error:  # noqa: BLE001 - a fault in the display must not cost anyone a download
                 self._give_up(error)
 
     def _start_drawing(self, now: float) -> bool:
-        """Start a drawing unless one is still under way; say whether there was the chance to."""
+        """Start a drawing unless one is still running; return whether it could."""
         if self._drawing is not None and not self._drawing.done():
             return False
         self._notice_failure()
@@ -181,7 +181,7 @@ class _Show:
                 self._give_up(error)
 
     def _give_up(self, error: BaseException) -> None:
-        # A terminal that is gone (OSError) or a stream that was closed (ValueError) is nobody's fault.
+        # A lost terminal (OSError) or a closed stream (ValueError) is no one's fault.
         if not self._given_up and not isinstance(error, OSError | ValueError):
             _logger.error("The display failed and is switched off.", exc_info=error)
         self._given_up = True
@@ -196,7 +196,7 @@ class _Show:
 
 
 class _DrawingThread:
-    """Runs drawings one after the other. A daemon: unlike for an executor's worker, no exit waits."""
+    """Runs drawings one after the other. A daemon: unlike an executor's worker, it does not delay the exit."""
 
     def __init__(self) -> None:
         self._drawings: queue.SimpleQueue[tuple[Drawing, asyncio.Future[None]] | None] = queue.SimpleQueue()
@@ -221,7 +221,7 @@ class _DrawingThread:
                 error = caught
             try:
                 ended.get_loop().call_soon_threadsafe(_settle, ended, error)
-            except RuntimeError:  # the loop is closed: nobody asks any more
+            except RuntimeError:  # the loop is closed: no one is waiting any more
                 return
 
 

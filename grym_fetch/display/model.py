@@ -1,7 +1,7 @@
-"""What the display knows: a row for each asset under way, and totals. Pure: events and times in, values out.
+"""What the display knows: a row for each asset in progress, and totals. Pure: events and times in, values out.
 
-Rules: bytes shown never go back and never pass the total. `DisplayModel.apply` takes constant time, whatever
-the number of assets. Rows keep their order: those at work by when work began, then those still queued.
+Rules: the bytes shown never go back and never exceed the total. `DisplayModel.apply` takes constant time, however many
+assets there are. Rows keep their order: active ones by when they started, then those still queued.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from grym_fetch.core.progress import Meter
 from grym_fetch.core.text import safe_text
 
 STALLED_AFTER_S = 5.0
-"""How long a row is silent about a connection without data."""
+"""Report a connection as stalled after this long without data."""
 _MAX_NAME_CHARS = 200
 MAX_ROWS = 500
-"""In a snapshot: more than any terminal is high."""
+"""In a snapshot: more than fit on any terminal."""
 
 
 class Phase(Enum):
@@ -43,7 +43,7 @@ _FLOWING = frozenset({Phase.DOWNLOADING, Phase.RESTARTED})
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One asset under way. Times are of the clock of `DisplayModel.apply`; ``rate`` in bytes a second."""
+    """One asset in progress. Times are on the clock of `DisplayModel.apply`; ``rate`` in bytes per second."""
 
     asset: str
     name: str
@@ -61,16 +61,16 @@ class Row:
     resumed: int = 0
 
     def stalled_for(self, now: float) -> float | None:
-        """Seconds since the last byte when that is long, else None."""
+        """Seconds since the last byte if that is long, otherwise None."""
         silence = now - self.moved_at
         return silence if self.phase in _FLOWING and silence >= STALLED_AFTER_S else None
 
     def rate_at(self, now: float) -> float:
-        """Bytes per second; 0 where nothing flows."""
+        """Bytes per second; 0 if nothing flows."""
         return self.rate if self.phase in _FLOWING and self.stalled_for(now) is None else 0.0
 
     def eta_at(self, now: float) -> float | None:
-        """Seconds left, counted down since they were reported."""
+        """Seconds left, counted down from when they were reported."""
         if self.eta is None or self.rate_at(now) <= 0:
             return None
         return max(0.0, self.eta - (now - self.read_at))
@@ -98,7 +98,8 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All a drawing needs, safe in another thread. The first ``working`` rows are at work, others queued."""
+    """All that a drawing needs, safe to use in another thread. The first ``working`` rows are active, the others
+    queued."""
 
     rows: tuple[Row, ...]
     working: int
@@ -127,22 +128,22 @@ class DisplayModel:
         self._mirrors = False
         self._meter: Meter | None = None
         self.saved_bytes = 0
-        """Bytes that resuming has saved from being fetched again, over all assets that were fetched."""
+        """Bytes that did not have to be fetched again thanks to resuming, over all fetched assets."""
 
     def name(self, asset: str | None) -> str:
-        """Return the asset's name as it may be shown."""
-        # Variation selectors change a character's width in some terminals only.
+        """Return the asset's name, safe to show."""
+        # Variation selectors change a character's width only in some terminals.
         shown = self._names.get(asset or "", asset or "").replace("\ufe0f", "").replace("\ufe0e", "")
         if len(shown) > _MAX_NAME_CHARS:
             shown = f"{shown[: _MAX_NAME_CHARS // 2]}…{shown[1 - _MAX_NAME_CHARS // 2 :]}"
         return safe_text(shown, limit=_MAX_NAME_CHARS) or "(no name)"
 
     def row(self, asset: str) -> Row | None:
-        """Return the asset's row while it is under way."""
+        """Return the asset's row while it is in progress."""
         return self._working.get(asset) or self._queued.get(asset)
 
     def apply(self, event: Event, now: float) -> None:
-        """Take note of ``event``, which was read at ``now`` (monotonic seconds)."""
+        """Process ``event``, which was read at ``now`` (monotonic seconds)."""
         match event:
             case events.RunStarted():
                 self._reset()
@@ -177,13 +178,13 @@ class DisplayModel:
 
     def _totals(self, now: float) -> Totals:
         seen = len(self._ended) + len(self._working) + len(self._queued)
-        # Sizes of reused assets are in the announced sum but in no event: it only serves until all are seen.
+        # Sizes of reused assets are in the announced sum but in no event, so use the sum only until all are seen.
         total = self._total if seen >= self._assets else max(self._total, self._expected_bytes)
         if self._meter is None:
             self._meter = Meter(now=now)
         self._meter.advance(now, on_hand=self._bytes, received=self._bytes - self._resumed, total=total)
-        # Of all bytes together: the rows' own rates, each over its own past, would add up to more than the link has.
-        # They only stand in until there is a past to measure.
+        # Over all bytes together: the rows' own rates, each over its own past, would add up to more than the link
+        # carries. # Use them only until there is a past to measure.
         rate = self._meter.read(now).rate or sum(row.rate_at(now) for row in self._working.values())
         open_ended = self._sizeless > 0
         return Totals(
@@ -221,9 +222,9 @@ class DisplayModel:
             self._resumed += sign * row.resumed
 
     def _end(self, asset: str | None, *, size: int | None, downloaded: int = 0) -> bool:
-        """Take the row out; say whether it was the asset's first end.
+        """Remove the row; return whether this was the asset's first end.
 
-        Its bytes stay in the totals: all of them, or what a failure had reached.
+        Its bytes stay in the totals: all of them, or as many as a failed asset had.
         """
         if asset is None or asset in self._ended:
             return False
@@ -239,7 +240,7 @@ class DisplayModel:
         self._total += reached
         self._resumed += row.resumed
         if size is not None:
-            # A server without ranges sends also what was kept.
+            # A server without ranges also sends again what was kept.
             self.saved_bytes += max(0, min(row.resumed, size - downloaded))
         else:
             self._expected_bytes -= max(0, (row.total or 0) - reached)
@@ -276,7 +277,7 @@ def _progressed(row: Row, event: events.ProgressMade, now: float) -> Row:
     rate = max(0.0, _finite(event.rate) or 0.0)
     grew = event.bytes > row.bytes
     phase = row.phase
-    # A report made before a retry or a check may be read after it: only what cannot be old changes the phase.
+    # A report made before a retry or a check may be read after it, so only what cannot be old changes the phase.
     if phase is not Phase.VERIFYING and (grew or (phase is Phase.RETRYING and rate > 0 and now >= row.retry_at)):
         phase = Phase.DOWNLOADING
     moved_at = now if grew or rate > 0 or phase is not row.phase else row.moved_at

@@ -1,7 +1,6 @@
-"""The display where stderr is not a terminal: plain lines without escape codes. And the stream of both displays.
+"""The display if stderr is not a terminal: plain lines without escape codes. And the stream of both displays.
 
-Rules: one line per change of state, nothing for progress. What cannot be written is dropped; the run never waits
-for it.
+Rules: one line per change of state, none for progress. What cannot be written is dropped; the run never waits for it.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from grym_fetch.display.lines import Chronicle, Line, Mark
 from grym_fetch.display.model import DisplayModel
 
 MAX_PENDING_LINES = 5_000
-"""Kept for a stream that does not take them; the oldest are dropped first."""
+"""Kept for a stream that does not accept them; the oldest are dropped first."""
 _TYPOGRAPHIC = str.maketrans({"·": "-", "…": "..."})
 
 
 class Stream(Protocol):
-    """What the displays need of a text stream; `sys.stderr` has it."""
+    """What the displays need from a text stream; `sys.stderr` has it."""
 
     def write(self, text: str, /) -> object: ...
     def flush(self) -> object: ...
@@ -35,7 +34,7 @@ class Stream(Protocol):
 
 
 def is_unicode(stream: Stream) -> bool:
-    """Whether the stream takes every character."""
+    """Whether the stream accepts every character."""
     return (getattr(stream, "encoding", None) or "").lower().replace("-", "").replace("_", "") in {
         "utf8",
         "utf16",
@@ -43,15 +42,15 @@ def is_unicode(stream: Stream) -> bool:
 
 
 def to_ascii(text: str) -> str:
-    """Return ``text`` in ASCII, with the characters of other scripts escaped."""
+    """Return ``text`` in ASCII, with other characters escaped."""
     return text.translate(_TYPOGRAPHIC).encode("ascii", "backslashreplace").decode("ascii")
 
 
 class DirectStream:
-    """A stream's file descriptor, written to without a buffer.
+    """Writes to a stream's file descriptor without a buffer.
 
-    A thread that is stuck writing to a buffered `sys.stderr` holds its lock, and the interpreter then aborts
-    when it flushes at exit. Here there is no lock to hold. A stream without a descriptor is written to as it is.
+    A thread stuck writing to a buffered `sys.stderr` holds its lock, and the interpreter then aborts when it flushes at
+    exit. Here there is no lock to hold. A stream without a descriptor is written to directly.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -84,7 +83,7 @@ class DirectStream:
 
 
 class PendingLines:
-    """Lines that wait to be drawn, from any thread. Bounded: the oldest give way and are counted."""
+    """Lines waiting to be drawn, from any thread. Bounded: the oldest are dropped and counted."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,7 +1,7 @@
 """The live picture as lines of Rich text: a pure function of the state, the time and the terminal's size.
 
-Rules: no line is wider than the terminal, and none is markup. What does not fit goes: first the time left,
-then the speed, then the bytes; a name is cut in the middle. A percentage shows only where a total is known.
+Rules: no line is wider than the terminal, and none is markup. What does not fit is left out: first the time left, then
+the speed, then the bytes; a name is shortened in the middle. A percentage appears only if the total is known.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from grym_fetch.display.model import Phase, Row, Snapshot, Totals
 from grym_fetch.display.plain import to_ascii
 
 MAX_QUEUED_ROWS = 5
-"""Further queued assets are only counted."""
+"""More queued assets are only counted."""
 
 _MIN_NAME_CELLS, _MAX_NAME_CELLS = 16, 48
 _MIN_BAR_CELLS, _MAX_BAR_CELLS = 10, 40
@@ -37,7 +37,7 @@ _MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Cells of each column; 0: not there. Between columns are two spaces, before the percentage one."""
+    """Cells of each column; 0: absent. There are two spaces between columns, and one before the percentage."""
 
     name: int
     bar: int = 0
@@ -49,7 +49,7 @@ class Layout:
 
 
 def layout(width: int, *, longest_name: int, mirrors: bool) -> Layout:
-    """Return the columns that fit into ``width`` cells. ``mirrors``: some asset comes from a mirror."""
+    """Return the columns that fit in ``width`` cells. ``mirrors``: some asset comes from a mirror."""
     free = width - 2
     if free < _MIN_NAME_CELLS + 2 + _MIN_BAR_CELLS + 1 + _PERCENT_CELLS:
         if free < 12:
@@ -88,9 +88,9 @@ def render(snapshot: Snapshot, now: float, width: int, height: int, *, ascii_onl
 
 
 def render_line(line: Line, width: int, *, ascii_only: bool = False) -> list[Text]:
-    """Return a line that stays, in ``width`` cells. The name gives way first, down to a third of the line.
+    """Return a permanent line in ``width`` cells. The name is shortened first, down to a third of the line.
 
-    What has no name is not cut but broken into several lines.
+    A line without a name is not cut but wrapped.
     """
     symbol, plain_symbol, style = _MARKS[line.mark]
     mark = plain_symbol if ascii_only else symbol
@@ -112,7 +112,7 @@ def render_line(line: Line, width: int, *, ascii_only: bool = False) -> list[Tex
 
 
 def cut_middle(text: str, width: int, *, ascii_only: bool = False) -> str:
-    """Return ``text`` in at most ``width`` cells. A file's ending tells more than its middle."""
+    """Return ``text`` in at most ``width`` cells. A file name's end says more than its middle."""
     if cell_len(text) <= width:
         return text
     dots = "..." if ascii_only else "…"
@@ -132,7 +132,7 @@ def cut_end(text: str, width: int, *, ascii_only: bool = False) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Return ``text`` as lines of at most ``width`` cells, broken at spaces where possible."""
+    """Return ``text`` as lines of at most ``width`` cells, broken at spaces if possible."""
     lines = [""]
     for word in text.split(" "):
         joined = f"{lines[-1]} {word}" if lines[-1] else word
@@ -227,7 +227,7 @@ class _Pen:
         return line
 
     def _with_state(self, cells: list[tuple[int, Text]], state: Text) -> list[tuple[int, Text]]:
-        """Put ``state`` in the place of speed and time left; where that is too narrow, of more."""
+        """Replace speed and time left with ``state``; if that is too narrow, replace more."""
         space = self._width - 2 - self._columns.name - 2
         kept = list(cells)
         while kept and state.cell_len > space - sum(cells + 2 for cells, _ in kept if cells):
@@ -235,7 +235,7 @@ class _Pen:
         return [*kept, (-1, state)]
 
     def _joined(self, mark: Text, name: Text, cells: list[tuple[int, Text]], space: int) -> Text:
-        """Return one line: names to the left, numbers to the right of their columns. -1: as wide as it is."""
+        """Return one line, with names aligned left and numbers right in their columns. -1: as wide as the text."""
         columns = self._columns
         line = Text().append_text(mark).append(" ").append_text(name)
         line.append(" " * max(0, space - name.cell_len))
@@ -250,7 +250,7 @@ class _Pen:
         return _within(line, self._width)
 
     def _state(self, row: Row) -> tuple[str, str]:
-        """Return what to say instead of speed and time left, and its style; empty while bytes flow."""
+        """Return what to show instead of speed and time left, and its style; empty while bytes flow."""
         if (silence := row.stalled_for(self._now)) is not None:
             return f"no data for {format_clock(int(silence))}", "yellow"
         match row.phase:
@@ -288,7 +288,7 @@ class _Pen:
         full, half, rest = ("#", "", ".") if self._ascii else ("━", "╸", "─")
         bar = Text()
         if fraction is None:
-            # Of unknown length: a piece that wanders to and fro.
+            # Unknown length: a piece that moves to and fro.
             piece = max(1, width // 5)
             span = width - piece
             step = int(self._now * _FRAMES_PER_S) % (2 * span) if span and moving else 0
@@ -308,7 +308,7 @@ def _size_of(count: int, total: int | None) -> str:
 
 
 def _files_done(totals: Totals, width: int) -> str:
-    """Return how many files are present, in the most words that fit."""
+    """Return how many files are present, in as many words as fit."""
     short = f"{totals.finished:,}/{totals.assets:,}"
     long = f"{totals.finished:,} of {totals.assets:,} files"
     failed = f", {totals.failed:,} failed" if totals.failed else ""

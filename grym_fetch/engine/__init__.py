@@ -1,1 +1,1 @@
-"""The parts put together for one event loop, and who asks them for what."""
+"""The parts assembled for one event loop, and the coordinator that uses them."""

@@ -1,4 +1,4 @@
-"""How an asset stands on the disk: looked at from outside, or read and verified. Nothing is fetched."""
+"""The state of an asset on disk, by its metadata or by reading and verifying it. Fetches nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 async def check(engine: AssetEngine, asset: Asset, assets_dir: Path, *, full: bool) -> AssetStatus:
-    """Read the asset's file, unless it is known to be verified; with ``full`` read it in any case."""
+    """Read the asset's file, unless it is known to be verified; with ``full``, always read it."""
 
     def status(state: AssetState, path: Path, error: str | None = None) -> AssetStatus:
         return AssetStatus(asset.id, state, path, error, is_stand_in=asset.is_stand_in)
@@ -33,7 +33,7 @@ async def check(engine: AssetEngine, asset: Asset, assets_dir: Path, *, full: bo
 
 
 def state_of(engine: AssetEngine, asset: Asset) -> AssetState:
-    """Say how the asset stands without reading a file."""
+    """Return the asset's state without reading a file."""
     if (path := engine.local_files.find_verified(asset)) is not None:
         is_whole = not asset.extract or engine.is_unpacked(asset, path)
         return AssetState.VERIFIED if is_whole else AssetState.PARTIAL
@@ -43,5 +43,5 @@ def state_of(engine: AssetEngine, asset: Asset) -> AssetState:
 
 
 def _is_begun(engine: AssetEngine, asset: Asset) -> bool:
-    # Asked of the engine's fetcher, which takes long to import, only where there is anything at all.
+    # The fetcher takes long to import, so ask it only if there is anything at all.
     return engine.local_files.has_stages() and engine.fetcher.staged_bytes(asset) > 0

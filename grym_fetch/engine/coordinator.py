@@ -1,8 +1,8 @@
-"""The coordinator: who asks for what. One asset wanted by several callers, and many assets wanted by one.
+"""The coordinator: several callers that want one asset, and one caller that wants many.
 
-Rules: callers that want the same asset share one fetch; one of them going away does not harm the others, and the last
-one to leave ends it. A run over many assets tells what became of each of them, exactly once, whatever became of the
-others.
+Rules: callers that want the same asset share one fetch; if one goes away, the others are not affected, and when the
+last one leaves, the fetch ends. A run over many assets reports the outcome of each exactly once, whatever happens to
+the others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grym_fetch.core.errors import DiskFull, GrymFetchError, SyncFailed
 from grym_fetch.core.events import AssetFailed, AssetReused, RunFinished, RunStarted
@@ -24,7 +24,7 @@ from grym_fetch.runtime.bus import EventBus
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 if TYPE_CHECKING:
-    # What fetches is imported when it is needed: see the engine.
+    # The fetching modules are imported only when needed: see the engine.
     from grym_fetch.core.world import Clock
     from grym_fetch.transfer.result import FetchResult
 
@@ -32,23 +32,23 @@ _Key = tuple[str, bool, bool]
 
 
 def _key(asset: Asset, *, force: bool = False) -> _Key:
-    """What a fetch is known by."""
+    """What identifies a fetch."""
     return asset.id, asset.is_stand_in, force
 
 
 @dataclass(eq=False, slots=True)
 class _Flight:
-    """A fetch under way, and how many wait for it."""
+    """A fetch in progress, and how many wait for it."""
 
     task: asyncio.Task[FetchResult]
     waiters: int = 0
     is_ending: bool = False
-    """Whether it was cancelled, because nobody waited any more: it has yet to let go of what it holds."""
+    """Whether it was cancelled because no one was waiting any more; it has yet to release what it holds."""
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What became of each asset of a run."""
+    """The outcome of each asset in a run."""
 
     verified: list[str] = field(default_factory=list)
     unverified: list[str] = field(default_factory=list)
@@ -56,7 +56,7 @@ class _Tally:
     failed: dict[str, GrymFetchError] = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)
     cause: GrymFetchError | None = None
-    """What kept the whole run from fetching anything."""
+    """Why the whole run could not fetch anything."""
     _ends: Counter[_Key] = field(default_factory=Counter)
 
     def found(self, asset: Asset, path: Path) -> None:
@@ -64,14 +64,14 @@ class _Tally:
         self._end(asset, self.reused, path)
 
     def fetched(self, asset: Asset, result: FetchResult) -> None:
-        """The asset was asked for, and is there."""
+        """The asset was requested, and is there."""
         if result.fetched is None:
             self.found(asset, result.path)
         else:
             self._end(asset, self.verified if asset.pinned else self.unverified, result.path)
 
     def lost(self, asset: Asset, error: GrymFetchError) -> None:
-        """The asset could not be made present."""
+        """The asset could not be fetched."""
         self._ends[_key(asset)] += 1
         self.failed[asset.id] = error
 
@@ -83,7 +83,7 @@ class _Tally:
     def check(self, assets: Iterable[Asset]) -> None:
         """Raise `RuntimeError` unless each of these has ended exactly once: a run must never be called good by mistake.
 
-        Naming the assets, since nobody has told what became of them.
+        The error names the assets, because nothing else has reported them.
         """
         wrong = {asset.id: count for asset in assets if (count := self._ends[_key(asset)]) != 1}
         if wrong:
@@ -92,7 +92,7 @@ class _Tally:
 
 
 class Coordinator:
-    """Decides for one engine, in its event loop, what is fetched for whom."""
+    """Decides what one engine fetches for whom, in its event loop."""
 
     def __init__(self, engine: AssetEngine, bus: EventBus, clock: Clock, *, assets_dir: Path, offline: bool) -> None:
         self.engine = engine
@@ -103,22 +103,23 @@ class Coordinator:
         self._flights: dict[_Key, _Flight] = {}
         self._together: dict[_Key, asyncio.Event] = {}
         """Small assets under way together; set when one is in place or left over."""
+        self._runs: set[asyncio.Task[SyncReport]] = set()
         self._ranks = 0
 
     async def aclose(self) -> None:
-        """End fetches under way (what has arrived is kept), and the engine."""
-        flights = [flight.task for flight in self._flights.values()]
-        for task in flights:
+        """End runs and fetches under way (what has arrived is kept; who waits is cancelled), and the engine."""
+        work: list[asyncio.Task[Any]] = [*self._runs, *(flight.task for flight in self._flights.values())]
+        for task in work:
             task.cancel()
         try:
-            await wait_uncancelled(flights)
+            await wait_uncancelled(work)
         finally:
             await self.engine.aclose()
 
     # -- one asset --------------------------------------------------------------------------------------------------
 
     async def fetch(self, asset: Asset, *, force: bool = False) -> FetchResult:
-        """Wait until the asset is fetched, starting that if nobody has. Raises what `Fetcher.fetch` raises."""
+        """Wait until the asset is fetched, and start the fetch if no one has. Raises what `Fetcher.fetch` raises."""
         result = await self._fetch(asset, force=force)
         await self._bus.settle()
         return result
@@ -151,12 +152,12 @@ class Coordinator:
         if (flight := self._flights.get(key)) is not None and flight.task is task:
             del self._flights[key]
         if not task.cancelled():
-            task.exception()  # seen: every waiter gets it by itself, and there may be none left
+            task.exception()  # retrieved: each waiter gets it on its own, and there may be none left
 
     # -- many assets ------------------------------------------------------------------------------------------------
 
     async def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
-        """Say what fetching these would take. Reads no file's bytes: one of the right size counts as present."""
+        """Return what fetching these would take. Reads no file: one of the right size counts as present."""
         local_files = self.engine.local_files
         present: list[Asset] = []
         unread: list[Asset] = []
@@ -189,8 +190,15 @@ class Coordinator:
     async def sync(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
         """Make these present and verified. Raises `SyncFailed` if any of them failed; the others are there then.
 
-        Its cause is the `DiskFull` of a run that would not fit.
+        If the run would not fit on the disk, the cause is a `DiskFull`.
         """
+        # A task of its own, so that closing the manager in the middle of it ends it, and it alone.
+        run = asyncio.get_running_loop().create_task(self._sync(assets, force=force), name="sync")
+        self._runs.add(run)
+        run.add_done_callback(self._runs.discard)
+        return await run
+
+    async def _sync(self, assets: Collection[Asset], *, force: bool) -> SyncReport:
         assets = list({_key(asset): asset for asset in assets}.values())
         began, received = self._clock.monotonic(), self.engine.received
         self._bus.emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
@@ -228,7 +236,7 @@ class Coordinator:
         return report
 
     async def _without_verified(self, assets: Collection[Asset], tally: _Tally, *, force: bool) -> list[Asset]:
-        """Tell of those that are known to be there; return the others."""
+        """Report those known to be there; return the others."""
         remaining = []
         for asset in assets:
             path = None if force or asset.extract else self.engine.local_files.find_verified(asset)
@@ -242,7 +250,7 @@ class Coordinator:
         return remaining
 
     async def _without_what_is_too_much(self, assets: list[Asset], tally: _Tally, *, force: bool) -> list[Asset]:
-        """Fail every asset that would have to be fetched if they do not all fit: better than half of them."""
+        """If the assets to fetch do not all fit on the disk, fail all of them: better than fetching half."""
         plan = await self.plan(assets, force=force)
         if plan.space_needed <= plan.space_free:
             return assets
@@ -257,7 +265,7 @@ class Coordinator:
         return list(plan.present)
 
     async def _fetch_all(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
-        """Fetch these: small ones together, the others beside them."""
+        """Fetch these: small ones together, the others in parallel with them."""
         if not assets:
             return
         free = [] if force else [asset for asset in assets if _key(asset) not in self._flights]
@@ -279,7 +287,7 @@ class Coordinator:
         try:
             left_over = await self.engine.small_fetcher.fetch(list(mine.values()), on_fetched)
         finally:
-            # Who waits for one of these may now look for it the long way.
+            # Callers waiting for one of these may now take the long way.
             for key in mine.keys() & self._together.keys():
                 self._together.pop(key).set()
         left_over += [asset for asset in assets if _key(asset) not in mine]

@@ -1,8 +1,8 @@
-"""The parts put together for one event loop: transport, scheduler, disk, threads, and the fetchers that use them.
+"""The parts assembled for one event loop: transport, scheduler, disk, threads, and the fetchers that use them.
 
-Rule: a part is imported and made when it is first needed. Most runs find every file in place, and what fetches takes
-longer to import (0.15 s) than they take altogether. Which parts of the world there are is known here alone, and the
-transport and the threads can be replaced from outside.
+Rule: a part is imported and created when it is first needed. Most runs find every file in place, and importing the
+fetching modules takes longer (0.15 s) than such a whole run. Only this module knows the real parts; the transport and
+the threads can be replaced from outside.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from grym_fetch.core.events import Event
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.project import Project
-from grym_fetch.disk.user_state import user_state
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
 
@@ -31,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """What works for a manager. Made in a running event loop and bound to it; `aclose` ends everything.
+    """Does the work of a manager. Created in a running event loop and bound to it; `aclose` ends everything.
 
-    Without a ``transport`` it makes one of its own and closes it; one that is given is left open. ``threads`` makes the
-    worker threads.
+    Without a ``transport`` it creates its own and closes it; it leaves a given one open. ``threads`` makes the worker
+    threads.
     """
 
     def __init__(
@@ -54,22 +53,20 @@ class Engine:
         self._emit = emit
         self._environ = environ
         self.received = 0
-        """Bytes that have come, whatever became of them."""
+        """Bytes received, whether or not they were used."""
         self._version = version
         self._given_transport = transport
         self._threads = threads
         self._hashers = threads("hash", 2)
-        # Its own thread: an archive takes minutes, and hashing must go on meanwhile.
+        # Its own thread: an archive takes minutes, and hashing must continue meanwhile.
         self._unpacking = threads("unpack", 1)
         self._assets_dir = project.assets_dir
-        self.local_files = LocalFiles(
-            project.assets_dir, project.external_dir, self._hashers, user_state=user_state(environ)
-        )
+        self.local_files = LocalFiles(project.assets_dir, project.external_dir, self._hashers)
         self._scheduler: Scheduler | None = None
 
     @cached_property
     def store(self) -> DiskStore:
-        """The disk, as far as it is written to."""
+        """The part of the disk that is written to."""
         from grym_fetch.disk.store import DiskStore
 
         return DiskStore(self._assets_dir, make_threads=self._threads)
@@ -87,28 +84,28 @@ class Engine:
 
     @cached_property
     def connections(self) -> int:
-        """How many connections there may be: what was asked for, or fewer where descriptors are short."""
+        """The most connections allowed: as requested, or fewer if descriptors are short."""
         from grym_fetch.runtime.descriptors import affordable
 
         return affordable(self._settings.parallel)
 
-    @property
+    @cached_property
     def max_active_assets(self) -> int:
-        """How many assets may be under way at once."""
-        from grym_fetch.runtime.descriptors import max_active_assets
+        """How many assets may be under way at once: fewer where descriptors are short."""
+        from grym_fetch.runtime.descriptors import affordable_assets
 
-        return max_active_assets(self.connections)
+        return affordable_assets(self.connections)
 
     @cached_property
     def fetcher(self) -> Fetcher:
-        """What fetches one asset."""
+        """Fetches one asset."""
         from grym_fetch.transfer.fetcher import Fetcher
 
         return Fetcher(self._context, store=self.store, local_files=self.local_files, unpack=self._unpack)
 
     @cached_property
     def small_fetcher(self) -> SmallFileFetcher:
-        """What fetches many small assets together."""
+        """Fetches many small assets together."""
         from grym_fetch.transfer.small_fetcher import SmallFileFetcher
 
         return SmallFileFetcher(self._context, store=self.store, local_files=self.local_files)
@@ -124,7 +121,9 @@ class Engine:
 
         settings = self._settings
         transport = self._own_transport if self._given_transport is None else self._given_transport
-        self._scheduler = Scheduler(transport, connections=self.connections, per_host=settings.max_per_host)
+        self._scheduler = Scheduler(
+            transport, connections=self.connections, per_host=settings.max_per_host, clock=self._clock
+        )
         return TransferContext(
             scheduler=self._scheduler,
             requester=Requester(Credentials(self._environ, read_netrc(self._environ))),
@@ -138,7 +137,7 @@ class Engine:
                 connections=self.connections,
                 together=settings.mirrors == "together",
                 crawl_timeout=settings.stall_timeout,
-                retry=RetryPolicy(retries=settings.retries),
+                retry=RetryPolicy(retries=settings.retries, patience=settings.patience),
                 sizes=settings.sizes,
             ),
             limiter=TokenBucket(settings.limit_rate, self._clock.monotonic()) if settings.limit_rate else None,
@@ -146,7 +145,7 @@ class Engine:
         )
 
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
-        """Whether what was in the archive is there as it was unpacked. Looks at each of its files and reads none."""
+        """Whether the archive's content is there as it was unpacked. Looks at each file but reads none."""
         from grym_fetch.archive.unpack import is_unpacked
 
         checksum = None if asset.checksum is None else str(asset.checksum)
@@ -161,7 +160,7 @@ class Engine:
         self.received += received
 
     async def tidy(self, present: Sequence[Asset]) -> None:
-        """Remove what runs that were killed have left of assets that are in place."""
+        """Remove what killed runs have left of assets that are in place."""
         if not self.local_files.has_stages():
             return
         from grym_fetch.disk.prune import remove_leftovers
@@ -169,7 +168,7 @@ class Engine:
         await self._hashers.compute(remove_leftovers, self._assets_dir, [asset.local_path for asset in present])
 
     async def aclose(self) -> None:
-        """End transfers under way, keep what they have, close every connection."""
+        """Stop all transfers, keep what they have, close every connection."""
         try:
             if self._scheduler is not None:
                 await self._scheduler.aclose()

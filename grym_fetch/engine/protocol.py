@@ -1,6 +1,6 @@
-"""What the coordinator and the manager ask of an engine. The real one serves it, and so does the mock's.
+"""What the coordinator and the manager need from an engine. The real engine and the mock's implement it.
 
-Rule: nothing is imported for it that a run without a download would not need.
+Rule: it imports nothing that a run without a download would not need.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class FileFinder(Protocol):
-    """Finds the files of assets that are on this machine. Served by `LocalFiles`."""
+    """Finds the files of assets on this machine. Implemented by `LocalFiles`."""
 
     def find_verified(self, asset: Asset) -> Path | None:
-        """The asset's file, if it was verified and has not changed since. Reads no byte of it."""
+        """Return the asset's file, if it was verified and has not changed since. Reads no byte of it."""
 
     def is_there(self, asset: Asset) -> bool:
         """Whether a file of the right size is there, unread."""
@@ -29,11 +29,11 @@ class FileFinder(Protocol):
         """Whether there are unfinished downloads of anything."""
 
     async def find(self, asset: Asset, *, full: bool = False, on_hashing: Callable[[int], None]) -> Found | None:
-        """Look for the asset and verify it; ``full`` reads every byte, verified before or not."""
+        """Find the asset's file and verify it; ``full`` reads every byte even if it was verified before."""
 
 
 class AssetFetcher(Protocol):
-    """Makes one asset present and verified. Served by `Fetcher`."""
+    """Makes one asset present and verified. Implemented by `Fetcher`."""
 
     async def fetch(self, asset: Asset, *, force: bool = False, rank: int = 0) -> FetchResult:
         """Make the asset present and verified. Raises any `GrymFetchError`, after the event `asset_failed`."""
@@ -43,54 +43,54 @@ class AssetFetcher(Protocol):
 
 
 class SmallAssetFetcher(Protocol):
-    """Makes many small assets present and verified together. Served by `SmallFileFetcher`."""
+    """Makes many small assets present and verified together. Implemented by `SmallFileFetcher`."""
 
     def choose(self, assets: Sequence[Asset]) -> list[Asset]:
-        """Those that `fetch` is for."""
+        """Return those that `fetch` can take."""
 
     async def fetch(self, assets: Sequence[Asset], on_fetched: Callable[[Asset, FetchResult], None]) -> list[Asset]:
-        """Fetch these together. Returns those that must be fetched one by one."""
+        """Fetch these together. Return those that must be fetched one by one."""
 
 
 class FreeSpace(Protocol):
-    """Knows the disk. Served by `DiskStore`."""
+    """Knows the disk. Implemented by `DiskStore`."""
 
     async def free_bytes(self) -> int:
-        """Bytes that may still be written."""
+        """Return how many bytes may still be written."""
 
 
 class AssetEngine(Protocol):
-    """What works for a manager, in one event loop. Served by `Engine`."""
+    """Does the work of a manager, in one event loop. Implemented by `Engine`."""
 
     @property
     def received(self) -> int:
-        """Bytes that have come over the network, whatever became of them."""
+        """Bytes received over the network, whether or not they were used."""
 
     @property
     def max_active_assets(self) -> int:
-        """How many assets may be under way at once."""
+        """How many assets may be in progress at once."""
 
     @property
     def local_files(self) -> FileFinder:
-        """What finds files that are there."""
+        """Finds files that are there."""
 
     @property
     def fetcher(self) -> AssetFetcher:
-        """What fetches."""
+        """Fetches one asset."""
 
     @property
     def small_fetcher(self) -> SmallAssetFetcher:
-        """What fetches small assets together."""
+        """Fetches small assets together."""
 
     @property
     def store(self) -> FreeSpace:
         """The disk."""
 
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
-        """Whether what was in the archive is there as it was unpacked."""
+        """Whether the archive's content is there as it was unpacked."""
 
     async def tidy(self, present: Sequence[Asset]) -> None:
-        """Remove what runs that were killed have left of assets that are in place."""
+        """Remove what killed runs have left of assets that are in place."""
 
     async def aclose(self) -> None:
-        """End what is under way and release everything."""
+        """Stop all work and release everything."""

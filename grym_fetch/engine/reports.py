@@ -1,6 +1,6 @@
-"""What the manager tells: the state of an asset, progress, plans and reports.
+"""What the manager reports: the state of an asset, progress, plans and results.
 
-Rules: plain frozen values; sizes in bytes, times in seconds. `ProgressTracker` makes `AssetProgress` out of events, so
+Rules: plain frozen values; sizes in bytes, times in seconds. `ProgressTracker` derives `AssetProgress` from events, so
 that callbacks agree with every other reader of the bus.
 """
 
@@ -26,9 +26,9 @@ from grym_fetch.core.progress import Progress
 
 
 class AssetState(StrEnum):
-    """How an asset stands: on the disk, or on its way there. The values are the words of the command line and of JSON.
+    """The state of an asset: on disk, or on its way there. The command line and JSON use these values.
 
-    An archive that is to be unpacked is no more than ``partial`` before it is.
+    An archive to be unpacked is at most ``partial`` until it is.
     """
 
     MISSING = "missing"
@@ -36,18 +36,18 @@ class AssetState(StrEnum):
     PARTIAL = "partial"
     """Some of it has arrived; a sync continues from there. Or it is an archive that is not unpacked."""
     PRESENT = "present"
-    """A file of the right size is there. It has not been verified since it changed, and nobody has read it now."""
+    """A file of the right size is there, but has not been verified since it changed, and was not read now."""
     UNVERIFIED = "unverified"
     """A file is there, and the manifest has no checksum to verify it with."""
     VERIFIED = "verified"
-    """The file has the manifest's checksum, and has not changed since that was found."""
+    """The file has the manifest's checksum, and has not changed since it was verified."""
     CORRUPT = "corrupt"
     """What is there is not what the manifest names."""
 
     PENDING = "pending"
     """It will be fetched."""
     DOWNLOADING = "downloading"
-    """Bytes arrive."""
+    """Bytes are arriving."""
     VALIDATING = "validating"
     """All bytes have arrived, or were there, and are being verified."""
     COMPLETE = "complete"
@@ -60,9 +60,9 @@ class AssetState(StrEnum):
 class AssetStatus:
     """What `AssetManager.check_asset` found. ``error`` says what is wrong, None if nothing is.
 
-    ``state`` is one of the states on the disk, and never ``present``: a check reads what is not known to be verified.
-    ``path`` is where the file is, or would be. ``is_stand_in`` is true where all this is said of the asset's small
-    stand-in, not of the asset itself.
+    ``state`` is one of the states on disk, but never ``present``: a check reads what is not known to be verified.
+    ``path`` is where the file is, or would be. ``is_stand_in`` is true if all this describes the asset's small
+    stand-in, not the asset itself.
     """
 
     id: str
@@ -78,7 +78,7 @@ class AssetStatus:
 
     @property
     def valid(self) -> bool:
-        """Whether its bytes were verified: now, or before without a change since."""
+        """Whether its bytes were verified, now or earlier without a change since."""
         return self.state is AssetState.VERIFIED
 
     @property
@@ -89,7 +89,7 @@ class AssetStatus:
 
 @dataclass(frozen=True, slots=True)
 class AssetProgress:
-    """What a callback of `AssetManager.on_progress` gets. Sizes in bytes, ``rate`` in bytes per second.
+    """What an `AssetManager.on_progress` callback gets. Sizes in bytes, ``rate`` in bytes per second.
 
     ``status`` is ``pending``, ``downloading``, ``validating``, ``complete`` or ``error``.
     """
@@ -126,8 +126,8 @@ class SyncPlan:
 class SyncReport:
     """What a sync did: each asset's id is in exactly one of the first four. Sizes in bytes, times in seconds.
 
-    ``verified``: fetched, with the right checksum. ``unverified``: fetched, and there is no checksum to verify it
-    with. ``reused``: there already. ``failed``: why not, by id. ``paths``: where each is that is there, by id.
+    ``verified``: fetched, with the right checksum. ``unverified``: fetched, without a checksum to verify it.
+    ``reused``: already there. ``failed``: the error, by id. ``paths``: the path of each asset that is there, by id.
     """
 
     verified: tuple[str, ...]
@@ -150,7 +150,7 @@ class ProgressTracker:
         self._numbers: dict[str, tuple[int, int | None]] = {}
 
     def apply(self, event: Event) -> AssetProgress | None:
-        """Return what the event means for its asset, None if nothing changed for it."""
+        """Return what the event means for its asset, or None if nothing changed."""
         if event.asset is None:
             return None
         done, total = self._numbers.get(event.asset, (0, None))

@@ -12,6 +12,7 @@ from yarl import URL
 
 from grym_fetch.core.world import Connection, Response
 from grym_fetch.net.plain import PlainConnection
+from grym_fetch.net.proxies import is_socks
 from grym_fetch.net.settings import CONNECT_TIMEOUT_S, STALL_TIMEOUT_S, HttpSettings
 
 
@@ -46,19 +47,24 @@ class SlotConnection:
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
-        self._plain: Connection = PlainConnection(settings)
+        self._plain = PlainConnection(settings)
         self._session: Connection | None = None
-        """Made when there is a proxy; only then is aiohttp imported."""
+        """Made when there is a proxy that speaks HTTP; only then is aiohttp imported."""
 
     @property
     def host(self) -> str:
         """Host and port that the open socket leads to, empty if none is open."""
         return self._plain.host or (self._session.host if self._session is not None else "")
 
+    @property
+    def certificate_ends(self) -> float | None:
+        """When the certificate of the last server expires, in seconds since the epoch; None over a proxy or no TLS."""
+        return self._plain.certificate_ends if self._session is None else None
+
     async def get(self, url: str, fields: Mapping[str, str]) -> Response:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
         proxy = self._settings.proxy_for(URL(url, encoded=True))
-        if proxy is None:
+        if proxy is None or is_socks(proxy):
             if self._session is not None:
                 await self._session.aclose()
             return await self._plain.get(url, fields)

@@ -7,17 +7,22 @@ belongs to nothing.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 
 import httptools
 
-from grym_fetch.core.http import ResponseHead
+from grym_fetch.core.http import ResponseHead, is_chunked
+from grym_fetch.net.errors import BROKEN, broken_reason
 
 MAX_HEAD_BYTES = 32 * 1024
 """The most that a head may be, interim responses (1xx) included, and what surrounds the chunks of a body."""
 MAX_FEED_BYTES = 64 * 1024
 """The most that is fed at once."""
-BROKEN = "the response breaks the rules of HTTP"
+_ODD_LENGTH = ("Duplicate Content-Length", "Invalid character in Content-Length")
+"""llhttp's reasons to refuse a length that may still be one."""
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9]")
 
 
 class ResponseParser:
@@ -37,8 +42,16 @@ class ResponseParser:
         """Whether the server would take another request on this connection."""
         self._fields: dict[str, list[str]] = {}
         self._field_bytes = self._overhead_bytes = 0
-        self._llhttp = httptools.HttpResponseParser(self)
-        self._llhttp.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+        self._received = bytearray()
+        """What has come up to the end of the head, and with it."""
+        self._has_odd_length = False
+        """Whether llhttp has refused the length for its form, and the whole head is awaited to see what it means."""
+        self._llhttp = self._new_llhttp()
+
+    def _new_llhttp(self) -> httptools.HttpResponseParser:
+        llhttp = httptools.HttpResponseParser(self)
+        llhttp.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+        return llhttp
 
     def feed(self, data: memoryview) -> str | None:
         """Read on, up to the end of the head or of a body in chunks.
@@ -53,15 +66,48 @@ class ResponseParser:
 
     def _feed(self, data: memoryview) -> str | None:
         self._overhead_bytes += len(data)
+        if self.head is None:
+            self._received += data
         try:
-            self._llhttp.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if not self.is_complete:
-                return BROKEN
-            self.has_surplus = True
+            if not self._has_odd_length:
+                self._llhttp.feed_data(data)
+            elif (problem := self._feed_with_one_length()) is not None:
+                return problem
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self.is_complete:
+                self.has_surplus = True
+            elif self.head is None and not self._has_odd_length and str(error) in _ODD_LENGTH:
+                self._has_odd_length = True
+                return self._feed(data[:0])
+            else:
+                return broken_reason(str(error), bytes(self._received[:16]))
+        if self.head is not None:
+            self._received.clear()
         # What a body brings counts for nothing here; a head, or the wrapping of chunks, without end does.
         if self._overhead_bytes > MAX_HEAD_BYTES + MAX_FEED_BYTES:
             return f"{BROKEN}: its header has no end"
+        return None
+
+    def _feed_with_one_length(self) -> str | None:
+        """Read the head again, with one length for several that are equal (RFC 9110 section 8.6), once it is there."""
+        while (end := _HEAD_END.search(self._received)) is not None and _INTERIM.match(self._received):
+            del self._received[: end.end()]
+        if end is None:
+            return None
+        lines = bytes(self._received[: end.start()]).split(b"\n")
+        lengths = [line for line in lines if line.lower().startswith(b"content-length:")]
+        values = {part.strip(b" \t\r") for line in lengths for part in line[len("content-length:") :].split(b",")}
+        if not all(value.isdigit() for value in values):
+            return f"{BROKEN}: an invalid Content-Length"
+        if len(values) != 1:
+            return f"{BROKEN}: Content-Length fields that differ"
+        kept = [line.rstrip(b"\r") for line in lines if line not in lengths] + [b"Content-Length: " + values.pop()]
+        rest = bytes(self._received[end.end() :])
+        self._fields.clear()
+        self._field_bytes = 0
+        self._llhttp = self._new_llhttp()
+        self._llhttp.feed_data(b"\r\n".join(kept) + b"\r\n\r\n" + rest)
+        self._has_odd_length = False
         return None
 
     def on_message_begin(self) -> None:
@@ -87,9 +133,9 @@ class ResponseParser:
             return
         self.head = ResponseHead(status, self._fields)
         self.keeps_open = self._llhttp.should_keep_alive()
-        self.is_chunked = "chunked" in (self.head.get("transfer-encoding") or "").lower()
+        self.is_chunked = bool(is_chunked(self.head))
         lengths = self._fields.get("content-length")
-        if lengths and not self.is_chunked:
+        if lengths and is_chunked(self.head) is False:
             self.left = int(lengths[0])
 
     def on_body(self, data: bytes) -> None:

@@ -10,15 +10,13 @@ idle sockets; this way there are never more sockets than places, idle ones inclu
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Mapping
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
-from yarl import URL
 
-from grym_fetch.core.addresses import forbidden_reason
+from grym_fetch.core.addresses import forbidden_reason, to_the_letter
 from grym_fetch.core.errors import (
     BadResponse,
     BadStatus,
@@ -31,8 +29,10 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.http import PROXY_ADVICE, ResponseHead
 from grym_fetch.core.text import safe_text
-from grym_fetch.net.errors import certificate_reason, os_reason
-from grym_fetch.net.settings import HttpSettings
+from grym_fetch.net.errors import broken_reason, certificate_reason, os_reason, stall_reason, tls_reason
+from grym_fetch.net.proxies import is_socks, refuse_forbidden
+from grym_fetch.net.quiet import is_quiet
+from grym_fetch.net.settings import HttpSettings, trust_advice
 
 READ_BUFFER_BYTES = 512 * 1024
 """What a connection may buffer before it stops reading from the socket (at most twice this)."""
@@ -80,18 +80,18 @@ class SessionConnection:
 
     async def get(self, url: str, fields: Mapping[str, str]) -> SessionResponse:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
-        address = URL(url, encoded=True)
+        address = to_the_letter(url)
         proxy = self._settings.proxy_for(address)
-        # What is behind a name, a proxy finds out by itself; what is written as a number can be judged here.
-        reason = forbidden_reason(_as_number(address.host or ""), allow_private=self._settings.allow_private)
-        if reason:
-            raise PolicyRefused(url, f"{safe_text(address.host or '')} is {reason}")
+        if is_socks(proxy):
+            raise PolicyRefused(url, "over aiohttp there is no way through a SOCKS proxy")
+        refuse_forbidden(url, address.host or "", allow_private=self._settings.allow_private)
         fields = {**self._settings.fields, **fields}
         if proxy and address.scheme == "http":
             # They were given because the host is this machine. A proxy reads them, and takes itself for that host.
             fields.pop("Authorization", None)
+        tls = self._settings.tls_for(url) if address.scheme == "https" else True
         key = (address.scheme, address.host, address.port, proxy)
-        if key != self._key:
+        if key != self._key or not self._is_quiet():
             await self.aclose()
             self._session, self._key, self.host = self._open_session(guarded=not proxy), key, address.authority
         assert self._session is not None
@@ -101,7 +101,7 @@ class SessionConnection:
                 headers=fields,
                 allow_redirects=False,
                 proxy=proxy,
-                ssl=self._settings.tls if address.scheme == "https" else True,
+                ssl=tls,
             )
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise _mapped(error, url, self._settings) from None
@@ -109,7 +109,14 @@ class SessionConnection:
             # Some proxies (tinyproxy) answer a wrong password as a server would. Only what came from behind has a Via.
             response.close()
             raise BadStatus(url, 401, f"status 401: the server wants credentials, or {PROXY_ADVICE}")
-        return SessionResponse(response, url, self._settings)
+        return SessionResponse(response, url, self._settings, is_local=False if proxy else None)
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing has come over the idle socket: aiohttp would take it for the answer to the next request."""
+        connector = self._session.connector if self._session is not None else None
+        pools = connector._conns.values() if connector is not None else ()  # noqa: SLF001 - no public way to it
+        protocols = [protocol for pool in pools for protocol, _ in pool]
+        return all(not p.should_close and p.transport is not None and is_quiet(p.transport) for p in protocols)
 
     def _open_session(self, *, guarded: bool) -> aiohttp.ClientSession:
         # A proxy is the user's own choice and may be anywhere; what lies behind it, the proxy resolves itself.
@@ -141,16 +148,19 @@ class SessionConnection:
 class SessionResponse:
     """A response whose body has not been read yet."""
 
-    def __init__(self, response: aiohttp.ClientResponse, url: str, settings: HttpSettings) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, url: str, settings: HttpSettings, *, is_local: bool | None = None
+    ) -> None:
         self._response = response
         self._url = url
         self._settings = settings
         self._is_broken = False
         self._rest = memoryview(b"")
         fields: dict[str, list[str]] = {}
-        for name, value in response.headers.items():
-            fields.setdefault(name.lower(), []).append(value)
-        self.head = ResponseHead(response.status, fields)
+        for name, value in response.raw_headers:
+            # As over a plain connection: a character stands for a byte. aiohttp's own reading loses what is not UTF-8.
+            fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
+        self.head = ResponseHead(response.status, fields, is_local=is_local)
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill the front of ``buffer`` with what has come, waiting for at least one byte; 0 at the end."""
@@ -182,25 +192,16 @@ class SessionResponse:
             self._response.close()
 
 
-def _as_number(host: str) -> str:
-    """An IPv4 address in any spelling (``0xa9fea9fe``, ``169.254.43518``) in the common one; other text as it is."""
-    try:
-        return socket.inet_ntoa(socket.inet_aton(host))
-    except (OSError, ValueError):
-        return host
-
-
 def _mapped(error: BaseException, url: str, settings: HttpSettings, *, in_body: bool = False) -> GrymFetchError:
     """Return our error for a foreign one: the family decides, never the text."""
     match error:
         case aiohttp.ConnectionTimeoutError():
             return ConnectFailed(url, f"no connection within {settings.connect_timeout:g} s")
         case aiohttp.SocketTimeoutError() | asyncio.TimeoutError():
-            return Stalled(url, f"nothing arrived for {settings.stall_timeout:g} s")
+            return Stalled(url, stall_reason(settings.stall_timeout))
         case aiohttp.ClientConnectorCertificateError():
-            return CertificateRejected(
-                url, f"the server's certificate was rejected: {certificate_reason(error.certificate_error)}"
-            )
+            why = certificate_reason(error.certificate_error)
+            return CertificateRejected(url, f"the server's certificate was rejected: {why}{trust_advice()}")
         case aiohttp.ClientConnectorDNSError():
             return ConnectFailed(url, "the host name cannot be resolved")
         case aiohttp.ClientHttpProxyError() if error.status in (401, 407):
@@ -210,7 +211,7 @@ def _mapped(error: BaseException, url: str, settings: HttpSettings, *, in_body: 
         case aiohttp.ClientProxyConnectionError():
             return ConnectFailed(url, f"no connection to the proxy: {os_reason(error)}")
         case aiohttp.ClientSSLError():
-            return ConnectFailed(url, "the TLS handshake failed")
+            return ConnectFailed(url, f"the TLS handshake failed: {tls_reason(error.os_error)}")
         case aiohttp.ClientConnectorError():
             return ConnectFailed(url, f"cannot connect: {os_reason(error)}")
         case aiohttp.ServerDisconnectedError() if not in_body:
@@ -220,7 +221,7 @@ def _mapped(error: BaseException, url: str, settings: HttpSettings, *, in_body: 
         case aiohttp.InvalidURL():
             return PolicyRefused(url, "not a usable address")
         case aiohttp.ClientResponseError():
-            return BadResponse(url, "the response breaks the rules of HTTP")
+            return BadResponse(url, broken_reason(error.message))
         case OSError():
             return ConnectionLost(url, f"the connection broke off: {os_reason(error)}")
         case aiohttp.ClientConnectionError():

@@ -13,10 +13,12 @@ import asyncio
 from collections import deque
 from typing import cast
 
+from grym_fetch.core.addresses import is_loopback_ip
 from grym_fetch.core.errors import BadResponse, ConnectionLost, GrymFetchError, Stalled
 from grym_fetch.core.http import ResponseHead
-from grym_fetch.net.errors import os_reason
-from grym_fetch.net.parser import BROKEN, MAX_FEED_BYTES, ResponseParser
+from grym_fetch.net.errors import BROKEN, os_reason, stall_reason
+from grym_fetch.net.parser import MAX_FEED_BYTES, ResponseParser
+from grym_fetch.net.quiet import is_quiet
 from grym_fetch.net.states import (
     CHUNKED,
     CLOSED,
@@ -190,6 +192,17 @@ class Wire(asyncio.BufferedProtocol):
         return self.state is IDLE
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether a request may be sent, and nothing has come that could be taken for its answer."""
+        return self.is_idle and is_quiet(self._transport)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the other end is this machine itself."""
+        place = self._transport.get_extra_info("peername")
+        return isinstance(place, tuple) and is_loopback_ip(str(place[0]))
+
+    @property
     def is_open(self) -> bool:
         """Whether there is a socket, and nothing says yet that it cannot be used again."""
         return self.state in OPEN
@@ -282,4 +295,4 @@ class Wire(asyncio.BufferedProtocol):
         if left > 0:
             self._watchdog = self._loop.call_later(left, self._look)
         else:
-            self._fail(Stalled(self._url, f"nothing arrived for {self._stall_timeout:g} s"))
+            self._fail(Stalled(self._url, stall_reason(self._stall_timeout)))

@@ -10,27 +10,31 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from yarl import URL
 
 from grym_fetch.core.addresses import Credentials, is_loopback, parse_address
-from grym_fetch.core.errors import CertificateRejected, GrymFetchError, PolicyRefused, TransferError
-from grym_fetch.core.http import Asked, ResponseHead
+from grym_fetch.core.errors import CertificateRejected, GrymFetchError, PolicyRefused, StorageError, TransferError
+from grym_fetch.core.http import Asked, Broken, ErrorStatus, ResponseHead, UnusableRange, WrongDigest
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin
-from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
+from grym_fetch.core.refusals import Refusal
 from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.project import Project
-from grym_fetch.net.client import HttpTransport
+from grym_fetch.disk.state import StateFolder, user_name
+from grym_fetch.net.client import HttpTransport, SlotConnection
 from grym_fetch.net.credentials import read_netrc
-from grym_fetch.net.tls import certificate_expiry
+from grym_fetch.net.proxies import ADVICE as SOCKS_ADVICE
+from grym_fetch.net.proxies import DEFAULT_PORT, SOCKS_SCHEMES
+from grym_fetch.net.settings import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.transfer.request import Requester
 
 Level = Literal["ok", "warn", "fail"]
@@ -83,12 +87,20 @@ def _proxy_findings(environ: Mapping[str, str]) -> list[Finding]:
         if not value:
             continue
         try:
-            proxy = parse_address(value if "://" in value else f"http://{value}")
+            kind = value.partition("://")[0].lower() if "://" in value else ""
+            # A SOCKS proxy's address is read as one for http is.
+            is_socks = kind in SOCKS_SCHEMES
+            rest = value.partition("://")[2]
+            proxy = parse_address(f"http://{rest if is_socks else value}" if is_socks or not kind else value)
         except PolicyRefused:
-            advice = f"set {name} to an address such as http://proxy.example.org:3128; other kinds are not supported"
-            found.append(Finding("fail", "proxy", f"{name} is not an http address", advice))
+            advice = f"set {name} to an address such as http://proxy.example.org:3128 or socks5h://localhost:1080"
+            found.append(Finding("fail", "proxy", f"{name} is not the address of a proxy", advice))
             continue
-        found.append(Finding("ok", "proxy", f"{name}: requests go through {proxy.host}:{proxy.port}"))
+        if is_socks and find_spec("python_socks") is None:
+            found.append(Finding("fail", "proxy", f"{name}: {SOCKS_ADVICE}", "pip install 'grym-fetch[socks]'"))
+            continue
+        port = DEFAULT_PORT if is_socks and proxy.explicit_port is None else proxy.port
+        found.append(Finding("ok", "proxy", f"{name}: requests go through {proxy.host}:{port}"))
     exempt = _variable(environ, "NO_PROXY")
     if found and exempt:
         found.append(Finding("ok", "proxy", f"NO_PROXY: not for {safe_text(exempt)}"))
@@ -107,12 +119,19 @@ def _tls_findings(environ: Mapping[str, str]) -> list[Finding]:
         else:
             advice = f"correct {name} or unset it; without certificates every https address is refused"
             found.append(Finding("fail", "tls", f"{name}: cannot be read: {shown}", advice))
+    for name in (CLIENT_CERT, CLIENT_KEY):
+        if value := environ.get(name):
+            shown = safe_text(value, limit=1000)
+            if os.path.isfile(value) and os.access(value, os.R_OK):
+                found.append(Finding("ok", "tls", f"{name}: who we are is read from {shown}"))
+            else:
+                found.append(Finding("fail", "tls", f"{name}: cannot be read: {shown}", f"correct {name} or unset it"))
     return found or [Finding("ok", "tls", "the system's trusted certificates are used")]
 
 
 def permission_findings(project: Project) -> list[Finding]:
     """Whether the assets folder and our own state in it can be written."""
-    return [_writable("assets folder", project.assets_dir), *_state_findings(project.assets_dir / STATE_FOLDER)]
+    return [_writable("assets folder", project.assets_dir), *_state_findings(project.assets_dir)]
 
 
 def _writable(name: str, folder: Path) -> Finding:
@@ -137,23 +156,42 @@ def _own_it(folder: Path) -> str:
     return f"make {safe_text(str(folder), limit=1000)} writable for this user, or name another folder with --assets-dir"
 
 
-def _state_findings(folder: Path) -> list[Finding]:
-    try:
-        figures = os.lstat(folder)
-    except OSError:
+def _state_findings(assets_dir: Path) -> list[Finding]:
+    state = StateFolder(assets_dir)
+    if not os.path.lexists(state.top):
         return []
-    shown = safe_text(str(folder), limit=1000)
-    if not stat.S_ISDIR(figures.st_mode):
-        return [Finding("fail", "permissions", f"state folder: {shown} is not a folder", "move it away")]
-    if figures.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
-        advice = "run as the user it belongs to, or share the files through --external-assets-dir instead"
-        return [Finding("warn", "permissions", f"state folder: {shown} belongs to another user", advice)]
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return [Finding("fail", "permissions", f"state folder: {shown} is not writable", _own_it(folder))]
-    if figures.st_mode & 0o022:
-        advice = f"chmod 700 {shown}"
-        return [Finding("warn", "permissions", f"state folder: others may write to {shown}", advice)]
+    places: tuple[tuple[Path, Callable[[], int]], ...] = (
+        (state.top / "locks", state.open_locks),
+        (state.own, state.open),
+    )
+    for place, open_folder in places:
+        try:
+            folder = open_folder()
+        except FileNotFoundError:
+            if not os.access(state.top, os.W_OK | os.X_OK):
+                return [_shut_out(state.top)]
+            continue
+        except StorageError as error:
+            return [Finding("fail", "permissions", f"state folder: {error}", "" if " chmod " in str(error) else _MOVE)]
+        try:
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder):
+                return [_shut_out(place)]
+        finally:
+            os.close(folder)
+    figures, shown = os.stat(state.top), safe_text(str(state.top), limit=1000)
+    if figures.st_mode & 0o022 and not figures.st_mode & stat.S_ISVTX:
+        advice = f"chmod +t {shown}, or let its owner run grym-fetch once"
+        return [Finding("warn", "permissions", f"state folder: others may rename what is in {shown}", advice)]
     return [Finding("ok", "permissions", f"state folder: {shown} is writable")]
+
+
+_MOVE = "move it away while nothing runs; that costs unfinished downloads and one hashing of each file"
+
+
+def _shut_out(folder: Path) -> Finding:
+    shown, owner = safe_text(str(folder), limit=1000), user_name(os.stat(folder).st_uid)
+    advice = f"chmod g+ws the assets folder and let {owner} run grym-fetch there once, or {_MOVE}"
+    return Finding("fail", "permissions", f"state folder: {shown} belongs to {owner} and is not writable", advice)
 
 
 def space_finding(needed: int, free: int, unknown: int) -> Finding:
@@ -185,12 +223,17 @@ async def origin_findings(
     environ: Mapping[str, str],
     clock: Clock,
     version: str,
+    allow_private: bool = True,
     patience: float = 15.0,
 ) -> list[Finding]:
     """Ask every address of ``assets`` for one byte; the findings in the manifest's order, the clock's last."""
-    transport = HttpTransport(connect_timeout=patience, stall_timeout=patience, user_agent=f"grym-fetch/{version}")
-    logins = read_netrc(environ)
-    prober = _Prober(transport, Requester(Credentials(environ, logins)), environ, logins, clock, patience)
+    transport = HttpTransport(
+        connect_timeout=patience,
+        stall_timeout=patience,
+        allow_private=allow_private,
+        user_agent=f"grym-fetch/{version}",
+    )
+    prober = _Prober(transport, Requester(Credentials(environ, read_netrc(environ))), clock)
     places = asyncio.Semaphore(MAX_PROBES)
 
     async def probe(asset: Asset, number: int, url: str) -> _Probe:
@@ -239,24 +282,30 @@ def _clock_findings(offsets: Mapping[str, float]) -> list[Finding]:
     return [Finding("warn", "clock", what, advice, figures=figures)]
 
 
+_BROWSER = "open the address in a browser; correct the url in the manifest"
+_CHANGED = "the source has changed or is another version: compare, then correct size and checksum"
+
+
 @dataclass(frozen=True, slots=True)
 class _Prober:
     transport: HttpTransport
     requester: Requester
-    environ: Mapping[str, str]
-    logins: Mapping[str, tuple[str, str]]
     clock: Clock
-    patience: float
 
     async def probe(self, asset: Asset, number: int, url: str) -> _Probe:
         shown = redact_url(url)
-        connection = self.transport.connection()
+        connection = SlotConnection(self.transport.settings)
         origin = Origin(number, url)
         began = self.clock.monotonic()
         try:
-            answer = await self.requester.open(connection, origin, Asked(ByteRange(0, 1)))
+            asked = Asked(ByteRange(0, 1), asset.size, checksum=asset.checksum)
+            answer = await self.requester.open(connection, origin, asked)
             seconds = self.clock.monotonic() - began
+            certificate_ends = connection.certificate_ends
             answer.response.close()
+            if isinstance(answer.verdict, UnusableRange):  # as in a download, the whole is asked for then
+                answer = await self.requester.open(connection, origin, replace(asked, wanted=None))
+                answer.response.close()
             head = answer.response.head
         except GrymFetchError as error:
             reason = error.reason if isinstance(error, TransferError) else str(error)
@@ -268,59 +317,45 @@ class _Prober:
         final = origin.target or URL(url, encoded=True)
         figures = {"url": shown, "status": head.status, "seconds": round(seconds, 3)}
         if final.host != URL(url, encoded=True).host:
-            figures["target_host"] = final.host
+            figures["target_host"] = self.requester.secrets.hide(final.host or "")
         offset = _offset(head, self.clock.wall())
-        if head.status not in (200, 206, 416):
-            return _Probe(self._refused(asset, url, head.status, final, figures), final.host or "", offset)
-        return _Probe(await self._served(asset, shown, head, final, figures), final.host or "", offset)
+        match answer.verdict:
+            case ErrorStatus(status=status, reason=reason):
+                refusal = answer.refusal or Refusal(reason)
+                return _Probe(self._refused(asset, url, status, refusal, figures), final.host or "", offset)
+            case Broken(reason=reason) | UnusableRange(reason=reason):
+                found = Finding("fail", "origin", f"{shown}: {reason}", _BROWSER, asset.id, figures)
+                return _Probe(found, final.host or "", offset)
+            case WrongDigest(actual=digest):
+                what = f"{shown}: by its own Repr-Digest the server has {digest}, the manifest says {asset.checksum}"
+                return _Probe(Finding("fail", "origin", what, _CHANGED, asset.id, figures), final.host or "", offset)
+        days = None if certificate_ends is None else int((certificate_ends - self.clock.wall()) // 86400)
+        return _Probe(self._served(asset, shown, head, final, days, figures), final.host or "", offset)
 
-    def _refused(self, asset: Asset, url: str, status: int, final: URL, figures: dict[str, object]) -> Finding:
-        shown, advice = redact_url(url), ""
-        reason = f"status {status}"
-        if status in (401, 403, 404):
-            variable, source = self._credential(URL(url, encoded=True))
-            if final.host != URL(url, encoded=True).host:
-                reason += f" from {final.host}, where a redirect led; no credentials are sent there"
-                advice = "the address may have expired, or the account behind it lacks access"
-            elif source:
-                reason += f": the credentials from {source} were not accepted"
-                advice = f"renew {source}, and see that the account has access"
-            elif status != 404 and final.scheme == "http" and not is_loopback(final):
-                reason += ": no credentials were sent, since they travel over https only"
-                advice = "use the https address of the server in the manifest"
-            elif status != 404:
-                reason += ": no credentials were sent"
-                advice = f"set {variable} to a token, or add the host to ~/.netrc (readable by you alone)"
-                figures["variable"] = variable
+    def _refused(self, asset: Asset, url: str, status: int, refusal: Refusal, figures: dict[str, object]) -> Finding:
+        shown, advice = redact_url(url), refusal.advice
+        if refusal.variable:
+            figures["variable"] = refusal.variable
+        reason = refusal.reason
         if status == 403 and not advice:
             advice = "see that the account has access"
         if status in (404, 410) and not advice:
             reason += ": there is no such file"
             advice = "correct the url in the manifest, or replace it by a fallback that works"
-        elif status == 429 or status >= 500:
+        elif status == 429 or (status >= 500 and status != 511):
             advice = "the server is busy or broken; try again later, or add a fallback url"
-        advice = advice or "open the address in a browser; correct the url in the manifest"
+        advice = advice or _BROWSER
         check = "token" if status in (401, 403) else "origin"
         return Finding("fail", check, f"{shown}: {reason}", advice, asset.id, figures)
 
-    def _credential(self, url: URL) -> tuple[str, str]:
-        """The variable that a token for this address would be taken from, and what one was taken from, if any."""
-        host = (url.host or "").lower()
-        variable = "GRYM_FETCH_TOKEN_" + "".join("_" if char in ".-:" else char for char in host).upper()
-        tokens = {name: value for name, value in self.environ.items() if name.startswith("GRYM_FETCH_TOKEN_")}
-        hf = {name: self.environ[name] for name in ("HF_TOKEN", "HF_ENDPOINT") if name in self.environ}
-        asks_hf = Credentials({**hf, "HF_TOKEN": "x"}).authorization(url.with_user(None)) is not None
-        sources: tuple[tuple[str, Credentials], ...] = (
-            ("the address itself", Credentials({})),
-            (variable, Credentials(tokens)),
-            ("HF_TOKEN", Credentials(hf)),
-            ("the netrc file", Credentials({}, self.logins)),
-        )
-        source = next((name for name, credentials in sources if credentials.authorization(url)), "")
-        return ("HF_TOKEN" if asks_hf else variable), source
-
-    async def _served(
-        self, asset: Asset, shown: str, head: ResponseHead, final: URL, figures: dict[str, object]
+    def _served(
+        self,
+        asset: Asset,
+        shown: str,
+        head: ResponseHead,
+        final: URL,
+        days: int | None,
+        figures: dict[str, object],
     ) -> Finding:
         size, ranges = _size_of(head), head.status == 206 or head.status == 416
         validator = head.validator
@@ -332,7 +367,6 @@ class _Prober:
         parts.append(", ".join(digests) if digests else "no digest fields")
         warning = advice = ""
         if final.scheme == "https":
-            days = await self._certificate_days(final)
             figures |= {"tls": "verified", "certificate_days": days}
             parts.append("TLS verified" + (f", certificate good for {days} days" if days is not None else ""))
             if days is not None and days < MIN_CERTIFICATE_DAYS:
@@ -346,8 +380,7 @@ class _Prober:
         if asset.size is not None and size is not None and size != asset.size:
             page = "; it sends a web page" if head.is_page else ""
             what = f"{shown}: the server has {size:,} bytes, the manifest says {asset.size:,}{page}"
-            advice = "the source has changed or is another version: compare, then correct size and checksum"
-            return Finding("fail", "origin", what, advice, asset.id, figures)
+            return Finding("fail", "origin", what, _CHANGED, asset.id, figures)
         if not ranges:
             warning = "it serves no ranges, so one connection fetches all and a broken download starts over"
             advice = "prefer a server with ranges as the primary url"
@@ -357,12 +390,6 @@ class _Prober:
         if warning:
             return Finding("warn", "origin", f"{what}; {warning}", advice, asset.id, figures)
         return Finding("ok", "origin", what, "", asset.id, figures)
-
-    async def _certificate_days(self, url: URL) -> int | None:
-        if self.transport.settings.proxy_for(url) is not None:
-            return None
-        end = await certificate_expiry(url.host or "", url.port or 443, self.transport.settings.tls, self.patience)
-        return None if end is None else int((end - self.clock.wall()) // 86400)
 
 
 def _size_of(head: ResponseHead) -> int | None:
@@ -382,6 +409,8 @@ def _offset(head: ResponseHead, now: float) -> float | None:
 
 def _advice_for(error: GrymFetchError) -> str:
     if isinstance(error, CertificateRejected):
+        if CLIENT_CERT in error.reason:
+            return f"correct {CLIENT_CERT} and {CLIENT_KEY}, or unset them"
         return "check the clock; for a private authority set SSL_CERT_FILE to its certificates"
     if isinstance(error, PolicyRefused):
         return "correct the url in the manifest"

@@ -1,7 +1,8 @@
 """Changes to the manifest that need to know content: what is added, pinned or removed, and what is left over.
 
 Rules: an entry is written only once its file is in place and measured, and every measured one at once, so that an
-interruption loses no finished work and leaves no entry without its file. Bytes that came over plain http from
+interruption loses no finished work and leaves no entry without its file. What is plainly not an asset (`suspicion`) is
+refused, and what was fetched of it deleted. Bytes that came over plain http from
 somewhere else are never measured: that would make whatever arrived right forever. Nothing of the user's is written
 over: neither a file that is in the way nor an entry that somebody else has changed meanwhile.
 """
@@ -46,6 +47,7 @@ from grym_fetch.core.manifest_schema import ASSET
 from grym_fetch.core.manifest_text import ManifestText, Setting
 from grym_fetch.core.manifest_values import has_login
 from grym_fetch.core.paths import find_collisions
+from grym_fetch.core.suspicion import BEGINNING_BYTES, suspicion
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.folders import check_destination, open_folder, storage_errors
@@ -95,6 +97,7 @@ class _Measured:
     path: Path
     checksum: Checksum
     size: int
+    signature: FileSignature | None
     downloaded: int | None = None
 
 
@@ -148,6 +151,7 @@ class Editor:
         *,
         fetch: bool,
         file: Path | None,
+        allow_suspicious: bool = False,
         before_fetch: Callable[[], Awaitable[None]],
     ) -> ParsedManifest:
         """Append an entry, measured if it is fetched or taken from ``file``; return the manifest that has it.
@@ -156,10 +160,12 @@ class Editor:
         """
         self.check_new(manifest, asset)
         if file is not None:
+            if not allow_suspicious:
+                await self._refuse_suspicious(asset, file)
             asset = await self.take_in(asset, file)
         elif fetch:
             await before_fetch()
-            asset = await self.fetch(asset)
+            asset = await self.fetch(asset, allow_suspicious=allow_suspicious)
         return await self._add(asset)
 
     async def remove_asset(
@@ -224,10 +230,11 @@ class Editor:
 
     # -- content ----------------------------------------------------------------------------------------------------
 
-    async def fetch(self, asset: Asset) -> Asset:
+    async def fetch(self, asset: Asset, *, allow_suspicious: bool = False) -> Asset:
         """Download a new asset into its place, and return it with the checksum and size that it has.
 
-        Raises `EditRefused` if a file is there already: nobody knows whether it is this one.
+        Raises `EditRefused` if a file is there already: nobody knows whether it is this one. So it does for what is
+        plainly not an asset, which does not stay.
         """
         place = self._project.assets_dir / asset.local_path
         if _is_taken(place):
@@ -242,8 +249,14 @@ class Editor:
             result = await engine.fetcher.fetch(_packed(asset), force=True)
         fetched = result.fetched
         assert fetched is not None, "what is forced is fetched"
-        self._engine.local_files.note_verified(result.path, fetched.checksum)
+        if not allow_suspicious and not asset.pinned:
+            await self._refuse_suspicious(asset, result.path, was_fetched=True)
+        self._note_verified(result.path, fetched.checksum, fetched.signature)
         return replace(asset, checksum=fetched.checksum, size=fetched.size)
+
+    def _note_verified(self, path: Path, checksum: Checksum, signature: FileSignature | None) -> None:
+        if signature is not None:
+            self._engine.local_files.verified_cache.record(path, checksum, signature)
 
     async def take_in(self, asset: Asset, file: Path) -> Asset:
         """Measure a file, copy it into the asset's place if it is not there, and return the asset with what it has.
@@ -255,17 +268,30 @@ class Editor:
         if asset.checksum is not None and asset.checksum != measured.checksum:
             raise DigestMismatch(asset.id, str(asset.checksum), str(measured.checksum))
         if _is_taken(place):
-            if not place.is_file() or not (
-                place.samefile(file) or (await self._measure(asset, place)).checksum == measured.checksum
-            ):
+            there = None
+            if place.is_file():
+                there = measured if place.samefile(file) else await self._measure(asset, place)
+            if there is None or there.checksum != measured.checksum:
                 reason = "another file is there already; move it away, or choose another place with --local-path"
                 raise UnsafePath(safe_text(str(place)), reason)
+            signature = there.signature
         else:
-            await self._copy(file, StageKey(asset.local_path, f"copy of {measured.checksum}"), measured)
-        self._engine.local_files.note_verified(place, measured.checksum)
+            signature = await self._copy(file, StageKey(asset.local_path, f"copy of {measured.checksum}"), measured)
+        self._note_verified(place, measured.checksum, signature)
         return replace(asset, checksum=measured.checksum, size=measured.size)
 
-    async def _copy(self, file: Path, key: StageKey, measured: _Measured) -> None:
+    async def _refuse_suspicious(self, asset: Asset, path: Path, *, was_fetched: bool = False) -> None:
+        """Raise `EditRefused` for what is plainly not an asset; what was fetched of it is deleted."""
+        beginning, size = await self._threads.compute(_begins_with, path)
+        found = suspicion(beginning, size, name=asset.local_path, url=asset.url)
+        if found is None:
+            return
+        if was_fetched:
+            await self._threads.compute(_delete, self._project.assets_dir, asset.local_path)
+        where = f"asset '{safe_text(asset.id, limit=80)}'"
+        raise EditRefused(self._source, [Problem(where, "", f"{found}. If it is meant to be: --allow-suspicious")])
+
+    async def _copy(self, file: Path, key: StageKey, measured: _Measured) -> FileSignature:
         """Copy a file into the assets folder as a download would get there: flushed, then renamed."""
         store = self._engine.store
         await self._threads.compute(check_destination, self._project.assets_dir, key.local_path)
@@ -286,6 +312,8 @@ class Editor:
             if hasher.hexdigest() != measured.checksum.hexdigest:
                 raise _changed_meanwhile(file)
             await stage.publish(measured.size)
+            assert stage.published is not None, "what is published has a signature"
+            return stage.published
         except BaseException:
             await stage.discard()
             raise
@@ -302,7 +330,7 @@ class Editor:
             after = FileSignature.of(os.stat(file))
         if not signature == after == FileSignature.of(figures):
             raise _changed_meanwhile(file)
-        return _Measured(file, replace(asset.checksum or _SHA256, hexdigest=digest), signature.size)
+        return _Measured(file, replace(asset.checksum or _SHA256, hexdigest=digest), signature.size, signature)
 
     @asynccontextmanager
     async def _fetching(self) -> AsyncIterator[Engine]:
@@ -320,6 +348,7 @@ class Editor:
         ids: Collection[str] | None,
         *,
         minimal: bool,
+        allow_suspicious: bool = False,
         before_fetch: Callable[[], Awaitable[None]],
         on_change: Callable[[ParsedManifest], None],
         on_pinned: Callable[[Pinned], object],
@@ -333,13 +362,17 @@ class Editor:
         """
         wanted = _to_pin(manifest, ids, minimal=minimal)
         await before_fetch()
-        return await self._pin(wanted, on_change, on_pinned) if wanted else PinReport((), {})
+        if not wanted:
+            return PinReport((), {})
+        return await self._pin(wanted, on_change, on_pinned, allow_suspicious=allow_suspicious)
 
     async def _pin(
         self,
         assets: Collection[Asset],
         on_change: Callable[[ParsedManifest], None],
         on_pinned: Callable[[Pinned], object],
+        *,
+        allow_suspicious: bool,
     ) -> PinReport:
         began = self._clock.monotonic()
         self._emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
@@ -354,11 +387,14 @@ class Editor:
                 try:
                     measured = await self._find_or_fetch(asset, engine)
                     downloaded += measured.downloaded or 0
+                    if not allow_suspicious and not asset.pinned:
+                        was_fetched = measured.downloaded is not None
+                        await self._refuse_suspicious(asset, measured.path, was_fetched=was_fetched)
                     await self._record(asset, measured, on_change)
                 except GrymFetchError as error:
                     failed[f"{asset.id} (stand-in)" if asset.is_stand_in else asset.id] = error
                     continue
-                self._engine.local_files.note_verified(measured.path, measured.checksum)
+                self._note_verified(measured.path, measured.checksum, measured.signature)
                 fetched = measured.downloaded is not None
                 # Nothing said what the bytes of an unpinned asset had to be: they are pinned, and not verified.
                 verified += fetched and asset.pinned
@@ -402,7 +438,7 @@ class Editor:
         if result.fetched is None:
             return await self._measure(asset, result.path)
         fetched = result.fetched
-        return _Measured(result.path, fetched.checksum, fetched.size, fetched.downloaded)
+        return _Measured(result.path, fetched.checksum, fetched.size, fetched.signature, fetched.downloaded)
 
     async def _find(self, asset: Asset) -> _Measured | None:
         """The asset's file, measured, if there is one and nothing is known to be wrong with it."""
@@ -541,6 +577,15 @@ def _is_taken(place: Path) -> bool:
 def _read_at(file: Path, descriptor: int, at: int) -> bytes:
     with storage_errors(file):
         return os.pread(descriptor, HASH_BLOCK_BYTES, at)
+
+
+def _begins_with(file: Path) -> tuple[bytes, int]:
+    with storage_errors(file):
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return os.pread(descriptor, BEGINNING_BYTES, 0), os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
 
 
 def _delete(root: Path, local_path: str) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from grym_fetch.core.errors import StaleManifest
 from grym_fetch.core.freshness import version_number, why_stale
@@ -15,7 +15,6 @@ from grym_fetch.core.manifest import Manifest
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.rollback import RollbackGuard
-from grym_fetch.disk.user_state import user_state
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +22,10 @@ log = logging.getLogger(__name__)
 class FreshnessCheck:
     """Judges the manifests that one project has, one after the other. ``now`` gives seconds since the epoch."""
 
-    def __init__(
-        self, project: Project, *, allow_stale: bool, now: Callable[[], float], environ: Mapping[str, str]
-    ) -> None:
+    def __init__(self, project: Project, *, allow_stale: bool, now: Callable[[], float]) -> None:
         self._source = safe_text(str(project.manifest_path))
         self._assets_dir = project.assets_dir
-        self._last_used = RollbackGuard(project.assets_dir, project.manifest_path, user_state(environ))
+        self._last_used = RollbackGuard(project.assets_dir, project.manifest_path)
         self._allow_stale = allow_stale
         self._now = now
         self._has_warned = False

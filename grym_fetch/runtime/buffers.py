@@ -1,7 +1,7 @@
 """A pool of buffers to receive bodies into.
 
-A fresh buffer costs a page fault every 4 KiB and a pass that fills it with zeros: a tenth of a second for each GiB.
-Rule: a buffer is free again once nobody holds the view that was lent of it, and never before.
+A fresh buffer costs a page fault every 4 KiB and a pass that fills it with zeros: a tenth of a second per GiB.
+Rule: a buffer becomes free once no one holds the view lent of it, and never before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import weakref
 
 
 class Buffers:
-    """Buffers of ``size`` bytes. No more are made than are in use at once."""
+    """Buffers of ``size`` bytes. Never makes more than are in use at once."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -18,17 +18,17 @@ class Buffers:
         self._lent: dict[int, weakref.ref[memoryview]] = {}
 
     def take(self) -> bytearray:
-        """Return a buffer to fill. It still has whatever it held before."""
+        """Return a buffer to fill. It still holds its old content."""
         return self._free.pop() if self._free else bytearray(self._size)
 
     def give(self, buffer: bytearray) -> None:
-        """Put back a buffer that was taken and not lent."""
+        """Return a buffer that was taken but not lent."""
         self._free.append(buffer)
 
     def lend(self, buffer: bytearray, length: int) -> memoryview:
-        """Return a view of the first ``length`` bytes. The buffer comes back to the pool when nobody holds the view.
+        """Return a view of the first ``length`` bytes. The buffer returns to the pool when no one holds the view.
 
-        A slice of the view does not keep it: hold the view itself as well.
+        A slice does not keep the view alive: hold the view itself as well.
         """
         view = memoryview(buffer)[:length]
         key = id(view)

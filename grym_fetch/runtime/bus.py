@@ -1,9 +1,9 @@
-"""The pub/sub bus: one place where events are emitted, many that listen.
+"""The pub/sub bus: events are emitted in one place and heard by many listeners.
 
-Rules: `EventBus.emit` is synchronous and never waits, so no listener can slow a transfer. Every listener has a queue
-of its own. In it, progress is conflated per asset (the latest wins, as long as nothing else about that asset came
-after it); every other event is kept, once and in order. So a queue is bounded by the number of state changes, which is
-finite, and not by time. A callback that raises is logged and dropped; the others and the transfers go on.
+Rules: `EventBus.emit` is synchronous and never waits, so no listener can slow a transfer. Every listener has its own
+queue. In it, progress is conflated per asset (the latest wins, as long as nothing else about that asset came after it);
+every other event is kept, once and in order. So a queue is bounded by the number of state changes, which is finite, not
+by time. A callback that raises is logged and dropped; the others and the transfers continue.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Self
 
 from grym_fetch.core.events import Event, ProgressMade
+from grym_fetch.runtime.threads import DaemonThread
 
 log = logging.getLogger(__name__)
 
 STUCK = 0.05
-"""Seconds. A callback that needs longer for one event is a slow one, and nobody waits for it to catch up."""
+"""Seconds. A callback that takes longer for one event is slow, and no one waits for it to catch up."""
 PATIENCE = 2.0
-"""Seconds. One that needs longer for one event, once everything else is over, gets no more of them."""
+"""Seconds. When everything else is over, a callback that takes longer for one event gets no more events."""
 HURRY = 1.0
-"""Seconds that callbacks have for everything when somebody is in a hurry."""
+"""Seconds that callbacks get for all remaining events when the program is in a hurry."""
 
 EventCallback = Callable[[Event], object] | Callable[[Event], Awaitable[object]]
 
@@ -33,31 +33,31 @@ EventCallback = Callable[[Event], object] | Callable[[Event], Awaitable[object]]
 class Subscription:
     """One listener's queue: an async iterator of events that ends when the bus or the subscription is closed.
 
-    For one reader: two iterators on one subscription would take events away from each other.
+    For a single reader: two iterators on one subscription would take each other's events.
     """
 
     def __init__(self, bus: EventBus) -> None:
         self._bus = bus
-        # Numbered in the order of emission; a dict keeps that order and lets a stale progress be taken out anywhere.
+        # Numbered in emission order; a dict keeps that order and allows removing a stale progress event anywhere.
         self._queue: dict[int, Event] = {}
         self._number = 0
         self._latest_progress: dict[str | None, int] = {}
         self._ready = asyncio.Event()
         self._closed = False
         self.handled = asyncio.Event()
-        """Set while a reader that reports back (see `EventBus.call`) has dealt with everything queued."""
+        """Set while a reader that reports back (see `EventBus.call`) has handled everything queued."""
         self.handled.set()
         self.moved = asyncio.Event()
-        """Set whenever such a reader has dealt with one more."""
+        """Set whenever such a reader has handled one more event."""
         self.is_slow = False
-        """Whether such a reader has needed longer for its last event than anybody should wait."""
+        """Whether such a reader took too long for its last event to be waited for."""
 
     def put(self, event: Event) -> None:
         """Queue an event. Called by the bus."""
         if self._closed:
             return
         self._number += 1
-        # What came before a state change stays before it; of the progress since then only the latest is kept.
+        # What came before a state change stays before it; only the latest progress since then is kept.
         stale = self._latest_progress.pop(event.asset, None)
         if isinstance(event, ProgressMade):
             self._latest_progress[event.asset] = self._number
@@ -68,7 +68,7 @@ class Subscription:
         self.handled.clear()
 
     def drain(self) -> list[Event]:
-        """Take everything that is queued now. Never waits."""
+        """Remove and return everything queued now. Never waits."""
         events = list(self._queue.values())
         self._queue.clear()
         self._latest_progress.clear()
@@ -77,12 +77,12 @@ class Subscription:
         return events
 
     async def wait(self) -> bool:
-        """Wait until `drain` would give something (True), or until nothing more can come (False)."""
+        """Wait until `drain` would return something (True), or until nothing more can come (False)."""
         await self._ready.wait()
         return bool(self._queue)
 
     def finish(self) -> None:
-        """Let the iteration end after what is queued. Called by the bus when it closes."""
+        """End the iteration after what is queued. Called by the bus when it closes."""
         self._closed = True
         self._ready.set()
 
@@ -107,7 +107,7 @@ class Subscription:
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while await self.wait():
-            # One at a time: what the reader has not taken yet stays in the queue and is conflated there.
+            # One at a time: what the reader has not taken yet stays in the queue, where it is conflated.
             number, event = next(iter(self._queue.items()))
             del self._queue[number]
             if self._latest_progress.get(event.asset) == number:
@@ -131,7 +131,7 @@ class EventBus:
         """Publish an event, stamped with the time. Never waits and never raises."""
         if not self._subscriptions:
             return
-        # In place: an event is made to be emitted, and making it anew with `replace` costs more than all the rest here.
+        # In place: events are made to be emitted, and a copy with `replace` would cost more than everything else here.
         object.__setattr__(event, "time", self._wall_clock())
         for subscription in self._subscriptions:
             subscription.put(event)
@@ -153,10 +153,9 @@ class EventBus:
     def call(self, callback: EventCallback) -> Callable[[], None]:
         """Call ``callback`` with each event, one at a time and in order. Returns a function that stops it.
 
-        An async callback runs in the event loop. A sync one runs in a worker thread, so that it may block.
+        An async callback runs in the event loop. A sync one runs in a thread of its own, so that it may block; one that
+        never returns keeps nobody from ending.
         """
-        if not is_coroutine_callable(callback):
-            import anyio.to_thread  # noqa: F401 - 35 ms, for those who have such callbacks only, and not in a transfer
         subscription = self.subscribe()
         task = asyncio.get_running_loop().create_task(_pump(subscription, callback), name="event callback")
         self._pumps[task] = subscription
@@ -164,9 +163,9 @@ class EventBus:
         return subscription.close
 
     async def settle(self, *, grace: float = 1.0, stuck: float = STUCK) -> None:
-        """Give callbacks up to ``grace`` seconds to deal with what was emitted so far.
+        """Give callbacks up to ``grace`` seconds to handle what was emitted so far.
 
-        One that takes longer than ``stuck`` seconds for a single event, or has just done so, is not waited for.
+        Does not wait for one that takes longer than ``stuck`` seconds for a single event, or has just done so.
         """
         behind = [each for each in self._pumps.values() if not (each.is_slow or each.handled.is_set())]
         if behind:
@@ -175,11 +174,11 @@ class EventBus:
                     await asyncio.gather(*(_follow(each, each.handled.is_set, stuck) for each in behind))
 
     def hurry(self) -> None:
-        """Somebody wants to be gone soon, as after Ctrl-C: a callback that is far behind shall not hold that up."""
+        """The program must end soon, for example after Ctrl-C: a callback that is far behind must not delay that."""
         self._closes_within = HURRY
 
     async def aclose(self, *, patience: float = PATIENCE) -> None:
-        """End all subscriptions. Callbacks get all that is queued, as long as they need for it, unless in a `hurry`.
+        """End all subscriptions. Callbacks get everything queued, however long that takes, unless in a `hurry`.
 
         One that takes longer than ``patience`` seconds for a single event is cancelled.
         """
@@ -187,7 +186,7 @@ class EventBus:
         for subscription in self._subscriptions:
             subscription.finish()
         self._subscriptions.clear()
-        # Whoever closes the bus from within a callback cannot be waited for.
+        # A callback that closes the bus cannot be waited for.
         pumps = {task: listener for task, listener in self._pumps.items() if task is not asyncio.current_task()}
         try:
             with suppress(TimeoutError):
@@ -202,7 +201,7 @@ class EventBus:
 
 
 async def _follow(subscription: Subscription, is_there: Callable[[], bool], patience: float) -> None:
-    """Wait until a callback has got there, or takes longer than ``patience`` seconds for one event."""
+    """Wait until a callback has caught up, or takes longer than ``patience`` seconds for one event."""
     while not is_there():
         subscription.moved.clear()
         try:
@@ -215,13 +214,14 @@ async def _follow(subscription: Subscription, is_there: Callable[[], bool], pati
 async def _pump(subscription: Subscription, callback: EventCallback) -> None:
     is_async = is_coroutine_callable(callback)
     loop = asyncio.get_running_loop()
+    thread = DaemonThread("callback", _drop)
     try:
         async for event in subscription:
             began = loop.time()
             if is_async:
                 outcome = callback(event)
             else:
-                outcome = await _call_in_thread(callback, event)
+                outcome = await thread.compute(callback, event)
             if inspect.isawaitable(outcome):
                 await outcome
             if subscription.is_empty:
@@ -229,43 +229,18 @@ async def _pump(subscription: Subscription, callback: EventCallback) -> None:
             subscription.moved.set()
             subscription.is_slow = loop.time() - began > STUCK
     except Exception:
-        log.exception("a callback raised and is called no more")
+        log.exception("a callback raised and will not be called again")
     finally:
+        thread.stop()
         subscription.close()
 
 
-async def _call_in_thread(callback: EventCallback, event: Event) -> object:
-    """Call a callback that may block. On cancellation it is left to itself, and what it returns is dropped."""
-    import anyio.to_thread
-
-    handing_over = threading.Lock()
-    is_given_up, outcomes = False, []
-
-    def call() -> None:
-        outcome = callback(event)
-        with handing_over:
-            if not is_given_up:
-                outcomes.append(outcome)
-                return
-        _drop(outcome)
-
-    try:
-        await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
-    except BaseException:
-        with handing_over:
-            is_given_up = True
-        for outcome in outcomes:
-            _drop(outcome)
-        raise
-    return outcomes[0]
-
-
 def _drop(outcome: object) -> None:
-    """Nobody will await this: a coroutine is closed, so that Python does not complain of it."""
+    """No one will await this: close a coroutine, so that Python does not warn about it."""
     if inspect.iscoroutine(outcome):
         outcome.close()
 
 
 def is_coroutine_callable(callback: object) -> bool:
-    """Whether calling this makes a coroutine: an ``async def``, or an object whose ``__call__`` is one."""
+    """Whether a call returns a coroutine: an ``async def``, or an object whose ``__call__`` is one."""
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(type(callback).__dict__.get("__call__"))

@@ -1,7 +1,7 @@
-"""File descriptors: how many this process may still open, and how many connections that is enough for.
+"""File descriptors: how many this process may still open, and how many connections they allow.
 
-Rules: they are counted once, before anything is fetched. With fewer connections a run is slower; with no descriptor
-left it would fail. Only our own command raises the limit; the library leaves it to its host.
+Rules: they are counted once, before anything is fetched. With fewer connections a run is slower; without a free
+descriptor it would fail. Only our own command raises the limit; the library leaves that to its host.
 """
 
 from __future__ import annotations
@@ -12,19 +12,27 @@ import os
 log = logging.getLogger(__name__)
 
 SPARE_DESCRIPTORS = 16
-"""Kept for the log, name resolution, threads, and what the program around us opens meanwhile."""
+"""Reserved for the log, name resolution, threads, and what the host program opens meanwhile."""
 DESCRIPTORS_PER_ASSET = 4
 """Lock, part, journal, and a folder while it is published."""
+LEAST_SPARE = 4
+"""Kept in any case, where there is not enough for all of the above."""
+FEW_DESCRIPTORS = 64
 ENOUGH_DESCRIPTORS = 65_536
 
 
 def max_active_assets(connections: int) -> int:
-    """How many assets are under way at once: enough to keep every connection busy while some are being verified."""
+    """How many assets are in progress at once: enough to keep every connection busy while some are verified."""
     return 2 * connections + 2
 
 
+def are_scarce() -> bool:
+    """Whether this process may open so few files that each one counts."""
+    return 0 <= _limit() < FEW_DESCRIPTORS
+
+
 def affordable(connections: int) -> int:
-    """Return for how many of these connections there are enough descriptors; at least one."""
+    """Return how many of these connections the descriptors allow; at least one."""
     left = _left()
     if left is None:
         return connections
@@ -39,14 +47,23 @@ def affordable(connections: int) -> int:
     return min(most, connections)
 
 
+def affordable_assets(connections: int) -> int:
+    """Return how many assets may be under way at once, beside so many connections; at least one."""
+    left = _left()
+    wanted = max_active_assets(connections)
+    if left is None:
+        return wanted
+    return max(1, min(wanted, (left + SPARE_DESCRIPTORS - LEAST_SPARE - connections) // DESCRIPTORS_PER_ASSET))
+
+
 def spare_descriptors(files: int) -> int:
-    """Return how many of these files may be open at once, beside everything else; at least one."""
+    """Return how many of these files may be open at once, besides everything else; at least one."""
     left = _left()
     return files if left is None else max(1, min(files, left // 4))
 
 
 def _left() -> int | None:
-    """How many more files this process may open; None if there is no limit or it cannot be known."""
+    """How many more files this process may open; None if there is no limit or it is unknown."""
     import resource
 
     limit = _limit()

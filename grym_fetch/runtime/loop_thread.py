@@ -1,9 +1,9 @@
-"""An event loop in a thread of its own, and what a class without ``await`` needs to call into it.
+"""An event loop in its own thread, and what a class without ``await`` needs to call into it.
 
-Rules: a call that is interrupted (Ctrl-C) is cancelled in the loop, and has ended there before the exception goes on:
-nothing goes on behind the caller's back. What nobody closes is closed when it is forgotten, or when the interpreter
-ends. A thread that waits for the end of the main thread sees to the latter, for `atexit` comes too late: by then the
-interpreter has ended its other threads, and starts no more.
+Rules: an interrupted call (Ctrl-C) is cancelled in the loop and has ended there before the exception propagates, so
+nothing continues behind the caller's back. What no one closes is closed when it is garbage-collected or when the
+interpreter ends. For the latter, a thread waits for the end of the main thread, because `atexit` comes too late: by
+then the interpreter has ended its other threads and starts no more.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from grym_fetch.core.events import Event
 from grym_fetch.runtime.bus import Subscription
 
 MAX_SHUTDOWN_S = 10.0
-"""How long the end of the interpreter waits for what was left open to close."""
+"""How long the interpreter's shutdown waits for open managers to close."""
 WATCH_S = 1.0
-"""How long the watching thread outlives the last loop."""
+"""How long the watching thread may outlive the last loop."""
 
 
 class AsyncManager(Protocol):
-    """What lives in the loop: opened and closed there."""
+    """A manager that lives in the loop: opened and closed there."""
 
     async def initialize(self) -> None:
         """Make it ready."""
@@ -44,7 +44,7 @@ M = TypeVar("M", bound=AsyncManager)
 
 
 class _Call(Generic[T]):
-    """One call, made in one thread and done in the loop of another. `over` is set once nothing of it runs any more."""
+    """One call, made in one thread and run in another's loop. `over` is set once no part of it is running."""
 
     def __init__(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._work = work
@@ -53,7 +53,7 @@ class _Call(Generic[T]):
         self.over = threading.Event()
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have it done."""
+        """Start it in the loop."""
         self._loop = loop
         loop.call_soon_threadsafe(self._start)
 
@@ -61,12 +61,12 @@ class _Call(Generic[T]):
         """Cancel it, and wait until it has ended."""
         if self._loop is None:
             return
-        with suppress(RuntimeError):  # the loop is closed: it has cancelled everything by itself
+        with suppress(RuntimeError):  # the loop is closed and has already cancelled everything
             self._loop.call_soon_threadsafe(self._stop)
         self.over.wait()
 
     def result(self) -> T:
-        """Return or raise what came of it."""
+        """Return its result or raise its exception."""
         assert self._task is not None
         if self._task.cancelled():
             raise CancelledError("the manager was closed while this call was under way")
@@ -78,23 +78,23 @@ class _Call(Generic[T]):
 
     def _stop(self) -> None:
         if self._task is None:
-            self.over.set()  # interrupted before it could be handed over
+            self.over.set()  # interrupted before it was handed over
         else:
             self._task.cancel()
 
     def _end(self, task: asyncio.Task[T]) -> None:
         if not task.cancelled():
-            task.exception()  # seen: a caller who was interrupted does not ask for it
+            task.exception()  # retrieved: an interrupted caller does not ask for it
         self.over.set()
 
 
 class LoopThread(Generic[M]):
-    """The loop and the thread in which one asynchronous manager lives. Ending it closes the manager."""
+    """The loop and the thread of one asynchronous manager. Ending it closes the manager."""
 
     def __init__(self, manager: M) -> None:
         self.manager = manager
         self._pid = os.getpid()
-        self._lock = threading.RLock()  # a finalizer may come in the middle of anything
+        self._lock = threading.RLock()  # a finalizer may run at any point
         self._ending = False
         self._was_interrupted = False
         self._stop = asyncio.Event()
@@ -113,7 +113,7 @@ class LoopThread(Generic[M]):
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._main())
-        except BaseException as error:  # noqa: BLE001 - raised again by `end`, in the thread of who closes
+        except BaseException as error:  # noqa: BLE001 - raised again by `end`, in the closing thread
             self._trouble = error
         finally:
             _watch.forget(self)
@@ -127,7 +127,7 @@ class LoopThread(Generic[M]):
 
     @property
     def is_of_another_process(self) -> bool:
-        """Whether this process was forked from the one where the thread runs."""
+        """Whether this process was forked from the one that runs the thread."""
         return self._pid != os.getpid()
 
     @property
@@ -136,7 +136,7 @@ class LoopThread(Generic[M]):
         return threading.current_thread() is self._thread
 
     def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Have ``work`` done in the loop. An exception that comes meanwhile cancels it, and waits for its end."""
+        """Run ``work`` in the loop. An exception in the meantime cancels it and waits for its end."""
         if self.is_current:
             raise RuntimeError("a blocking call inside the manager's own loop would wait for itself forever")
         call = _Call(work)
@@ -152,7 +152,7 @@ class LoopThread(Generic[M]):
         return call.result()
 
     def call(self, function: Callable[[], T]) -> T:
-        """Call a function that does not wait: in the loop, or where the caller is in it already, at once."""
+        """Call a function that does not wait: in the loop, or directly if the caller is already in it."""
         if self.is_current:
             return function()
 
@@ -162,14 +162,15 @@ class LoopThread(Generic[M]):
         return self.run(work)
 
     def do(self, function: Callable[[], None]) -> None:
-        """`call`, or nothing if the loop is over."""
+        """Like `call`, but do nothing if the loop has ended."""
         with suppress(CancelledError):
             self.call(function)
 
     def abandon(self, *, was_interrupted: bool = False) -> None:
-        """Let it end; do not wait. After an interruption, slow callbacks are not waited for either. Idempotent."""
+        """Tell it to end, without waiting. After an interruption, it does not wait for slow callbacks either.
+        Idempotent."""
         if self.is_of_another_process:
-            return  # the thread is not here, and the loop's wires are the other process's
+            return  # the thread is not here, and the loop's descriptors belong to the other process
         with self._lock:
             self._ending = True
             self._was_interrupted = self._was_interrupted or was_interrupted
@@ -192,9 +193,9 @@ class LoopThread(Generic[M]):
 
 
 class _Watch:
-    """Closes what is left open when the main thread ends, so that what has arrived is kept and recorded.
+    """Closes what is still open when the main thread ends, so that what has arrived is kept and recorded.
 
-    A thread does so that runs only while there is a loop. It is not a daemon: the interpreter waits for it.
+    Its thread runs only while there is a loop, and is not a daemon, so the interpreter waits for it.
     """
 
     def __init__(self) -> None:
@@ -203,7 +204,7 @@ class _Watch:
         self._thread: threading.Thread | None = None
 
     def over(self, loop: LoopThread[Any]) -> None:
-        """Watch over this one, too."""
+        """Watch this loop, too."""
         with self._lock:
             self._alive.add(loop)
             if self._thread is None:
@@ -212,7 +213,7 @@ class _Watch:
                 self._thread = thread
 
     def forget(self, loop: LoopThread[Any]) -> None:
-        """This one has ended."""
+        """Stop watching a loop that has ended."""
         with self._lock:
             self._alive.discard(loop)
 
@@ -225,7 +226,7 @@ class _Watch:
                     self._thread = None
                     return
                 left = list(self._alive)
-        was_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt  # and nobody has caught it
+        was_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt  # and no one caught it
         for loop in left:
             loop.abandon(was_interrupted=was_interrupted)
         for loop in left:
@@ -246,14 +247,14 @@ if hasattr(os, "register_at_fork"):
 
 
 class EventStream(Iterator[Event]):
-    """Every event since it was made: a context manager and an iterator, for one reader.
+    """Every event since it was created: a context manager and an iterator, for a single reader.
 
     It waits for the next event, and ends when the manager is closed. `close` ends it earlier.
     """
 
     def __init__(self, thread: LoopThread[Any], owner: object, subscribe: Callable[[], Subscription]) -> None:
         self._thread = thread
-        self._owner = owner  # whoever reads events wants the manager alive
+        self._owner = owner  # a reader of events needs the manager alive
         self._taken: deque[Event] = deque()
         self._subscription = thread.call(subscribe)
 
@@ -275,7 +276,7 @@ class EventStream(Iterator[Event]):
         return self._taken.popleft()
 
     async def _take(self) -> None:
-        # Kept here and not returned: a caller who is interrupted finds them at the next attempt.
+        # Kept here, not returned: an interrupted caller finds them on the next attempt.
         if await self._subscription.wait():
             self._taken.extend(self._subscription.drain())
 
@@ -286,7 +287,7 @@ class EventStream(Iterator[Event]):
 
 
 class Blocking(Generic[M]):
-    """A class whose methods are those of an asynchronous manager, without ``await``. ``make`` makes the manager."""
+    """Base of a class with an asynchronous manager's methods, without ``await``. ``make`` creates the manager."""
 
     def __init__(self, make: Callable[[], M]) -> None:
         self._make = make
@@ -308,9 +309,9 @@ class Blocking(Generic[M]):
         self._close(was_interrupted=isinstance(error, KeyboardInterrupt))
 
     def close(self) -> None:
-        """End downloads under way (what has arrived is kept), close connections, end event streams.
+        """Stop downloads (what has arrived is kept), close connections, end event streams.
 
-        Calls of other threads end with `concurrent.futures.CancelledError`. Idempotent; a later call starts anew.
+        Calls in other threads end with `concurrent.futures.CancelledError`. Idempotent; a later call starts again.
         """
         self._close(was_interrupted=False)
 
@@ -329,7 +330,7 @@ class Blocking(Generic[M]):
             if self._thread is None:
                 self._thread = LoopThread(self._manager)
                 finalizer = weakref.finalize(self, self._thread.abandon)
-                finalizer.atexit = False  # the end of the interpreter is watched for, and waits
+                finalizer.atexit = False  # `_Watch` handles the end of the interpreter, and waits
                 self._forget = finalizer.detach
             elif self._thread.is_of_another_process:
                 raise RuntimeError(
@@ -351,7 +352,7 @@ class Blocking(Generic[M]):
     def _register(
         self, method: Callable[Concatenate[M, P], Callable[[], None]], *args: P.args, **kwargs: P.kwargs
     ) -> Callable[[], None]:
-        """Call a method that returns a function which undoes it; so does the one returned, from any thread."""
+        """Call a method that returns a function to undo it; return one that does so from any thread."""
         thread = self._started()
         undo = thread.call(lambda: method(thread.manager, *args, **kwargs))
         return lambda: thread.do(undo)

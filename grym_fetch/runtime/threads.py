@@ -1,37 +1,69 @@
 """Named worker threads for blocking work.
 
-Rule: work handed to a thread cannot be taken back. A task that is cancelled meanwhile still waits for it to end, so
-that no descriptor is closed and no file renamed under a thread that uses it. At the end of the interpreter, when no
-executor takes work any more, it is done where it is asked for, so that what has arrived is still recorded.
+Rule: work handed to a thread cannot be taken back. A task cancelled meanwhile still waits for it to end, so that no
+descriptor is closed and no file renamed while a thread uses it. When the interpreter is shutting down and executors no
+longer accept work, it runs in the calling thread, so that what has arrived is still recorded.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
+from weakref import WeakSet
 
+from grym_fetch.core.errors import StorageError
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 T = TypeVar("T")
 
+FORKED = (
+    "this process was forked while an AssetManager was at work: its loop, threads and connections are the parent's; "
+    "make a new AssetManager, in a new event loop, after the fork"
+)
+PLENTY = 64
+"""Threads. A process that may have so many more needs not think of it."""
+
 
 class WorkerThreads:
-    """A few threads with a name, started on first use and ended by `close`."""
+    """A few threads with a name, started on first use and ended by `close`.
+
+    Where the machine gives no more threads, those that there are do the work: one suffices, of whichever name.
+    """
 
     def __init__(self, name: str, count: int) -> None:
         self._executor = ThreadPoolExecutor(count, thread_name_prefix=f"grym-fetch-{name}")
+        self._pid = os.getpid()
         self._is_closed = False
+        self._has_threads = False
+        self._pending: set[Future[Any]] = set()
+        _pools.add(self)
+
+    def begin(self) -> ThreadPoolExecutor:
+        """Start a thread now, if there is one to be had; return what it takes its work from."""
+        self._submit(int, ())
+        return self._executor
 
     async def compute(self, function: Callable[..., T], *args: object) -> T:
-        """Call ``function(*args)`` in a thread. A cancellation is raised only once the call is over."""
+        """Call ``function(*args)`` in a thread. A cancellation is raised only once the call is over.
+
+        Raises `StorageError` where there is no thread at all.
+        """
+        if os.getpid() != self._pid:
+            raise RuntimeError(FORKED)
         try:
-            work = asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+            work = asyncio.wrap_future(self._submit(function, args) or _borrow(function, args))
         except RuntimeError as error:
             if self._is_closed or "cannot schedule" not in str(error):
                 raise
-            self._executor.shutdown()  # what was asked for before is done first
+            self._executor.shutdown()  # earlier work is finished first
             return function(*args)
         try:
             return await asyncio.shield(work)
@@ -41,7 +73,152 @@ class WorkerThreads:
                 work.exception()  # retrieved: a cancelled task has no use for it
             raise
 
+    def _submit(self, function: Callable[..., T], args: tuple[object, ...]) -> Future[T] | None:
+        """Have it done by a thread of this pool; None if it has none and can have none."""
+        work: Future[T] = Future()
+
+        def run() -> None:
+            if work.set_running_or_notify_cancel():
+                try:
+                    outcome = function(*args)
+                except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+                    work.set_exception(error)
+                else:
+                    work.set_result(outcome)
+
+        self._pending.add(work)
+        work.add_done_callback(self._pending.discard)
+        try:
+            self._executor.submit(run)
+        except RuntimeError as error:
+            # The executor has queued it before it tried to start another thread.
+            if "can't start" not in str(error) or not self._has_threads:
+                work.cancel()
+            if "can't start" not in str(error):
+                raise
+            return work if self._has_threads else None
+        self._has_threads = True
+        return work
+
+    def lend(self, function: Callable[..., T], args: tuple[object, ...]) -> Future[T] | None:
+        """Do work of another pool, if there is a thread for it."""
+        return self._submit(function, args) if self._has_threads and not self._is_closed else None
+
     def close(self) -> None:
-        """End the threads once they have done what they are doing; work that has not begun is dropped."""
+        """End the threads after their current work; work that has not started is dropped."""
         self._is_closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)
+        for work in list(self._pending):
+            work.cancel()
+
+
+_pools: WeakSet[WorkerThreads] = WeakSet()
+
+
+def _borrow(function: Callable[..., T], args: tuple[object, ...]) -> Future[T]:
+    for pool in list(_pools):
+        if (work := pool.lend(function, args)) is not None:
+            return work
+    raise _short_of("thread to work in")
+
+
+def machine_error(error: BaseException) -> StorageError | None:
+    """What an error means that comes of this machine's limits on threads and memory; None for any other."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(machine_error, error.exceptions)), None)
+    if isinstance(error, MemoryError):
+        return _short_of("more memory")
+    return _short_of("thread to work in") if "can't start new thread" in str(error) else None
+
+
+def _short_of(what: str) -> StorageError:
+    known = ", ".join(limits()) or "no limit is set"
+    return StorageError("this machine", f"it gives this process no {what} ({known})")
+
+
+def limits() -> list[str]:
+    """The limits on threads that are set for this process, in the words of who sets them."""
+    found = []
+    if (most := resource.getrlimit(resource.RLIMIT_NPROC)[0]) != resource.RLIM_INFINITY:
+        found.append(f"ulimit -u {most}")
+    if (most := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
+        found.append(f"ulimit -v {most // 1024}")
+    if (pids := _pids("pids.max")) is not None:
+        found.append(f"pids.max {pids}")
+    return found
+
+
+def are_scarce() -> bool:
+    """Whether more than a few threads can perhaps not be had: then none are used but those that cannot be spared."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return True
+    most, now = _pids("pids.max"), _pids("pids.current")
+    few = most is not None and most - (now or 0) < PLENTY
+    return few or 0 <= resource.getrlimit(resource.RLIMIT_NPROC)[0] < PLENTY
+
+
+def _pids(name: str) -> int | None:
+    """A number of this process's control group; None where there is none, or no limit."""
+    try:
+        groups = Path("/proc/self/cgroup").read_text().splitlines()
+        for _, controllers, place in (line.split(":", 2) for line in groups):
+            if controllers in ("", "pids"):
+                root = Path("/sys/fs/cgroup", controllers)
+                inner = root / place.lstrip("/") / name
+                return int((inner if inner.exists() else root / name).read_text())
+    except (OSError, ValueError):
+        pass  # "max", or not this system's way
+    return None
+
+
+class DaemonThread:
+    """One thread for foreign code, which may never return: it holds up neither who gives up on it nor the interpreter.
+
+    ``drop`` gets what comes back to nobody.
+    """
+
+    def __init__(self, name: str, drop: Callable[[object], None]) -> None:
+        self._name = f"grym-fetch-{name}"
+        self._drop = drop
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def compute(self, function: Callable[..., object], *args: object) -> object:
+        """Call ``function(*args)`` in the thread. On cancellation it is left to itself."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[object] = loop.create_future()
+        context = copy_context()
+
+        def tell(outcome: object, error: BaseException | None) -> None:
+            if future.cancelled():
+                self._drop(outcome)
+            elif error is None:
+                future.set_result(outcome)
+            else:
+                future.set_exception(error)
+
+        def work() -> None:
+            outcome, failure = None, None
+            try:
+                outcome = context.run(function, *args)
+            except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+                failure = error
+            try:
+                loop.call_soon_threadsafe(tell, outcome, failure)
+            except RuntimeError:  # the loop is closed
+                self._drop(outcome)
+
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
+        self._work.put(work)
+        return await future
+
+    def stop(self) -> None:
+        """Let the thread end once it has done what it is doing."""
+        self._work.put(None)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()

@@ -1,4 +1,4 @@
-"""Waiting in spite of a cancellation: for work that cannot be taken back, and for tasks that must end first."""
+"""Waiting despite cancellation: for work that cannot be taken back, and for tasks that must end first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 async def wait_uncancelled(work: Iterable[asyncio.Future[Any]]) -> None:
     """Wait until all of ``work`` is over, however often this task is cancelled meanwhile.
 
-    Their exceptions are not raised. A cancellation that comes during the wait is not lost: it is raised at the end.
+    Does not raise their exceptions. A cancellation during the wait is not lost: it is raised at the end.
     """
     pending = {future for future in work if not future.done()}
     cancelled = False
@@ -28,8 +28,8 @@ async def wait_uncancelled(work: Iterable[asyncio.Future[Any]]) -> None:
 
 
 def shielded() -> AbstractContextManager[object]:
-    """A shield from anyio's cancellation, which would come again and again; asyncio's comes once."""
-    # Code that cancels with anyio has imported it. The command line mostly does not, which saves 35 ms.
+    """Return a shield from anyio's cancellation, which is repeated until it takes effect; asyncio's comes once."""
+    # Code that cancels with anyio has imported it. The command line usually has not, which saves 35 ms.
     if "anyio" not in sys.modules:
         return nullcontext()
     import anyio

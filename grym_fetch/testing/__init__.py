@@ -1,9 +1,9 @@
-"""What a project that uses grym-fetch needs for its own tests: a server, true until told to lie, and a mock.
+"""Tools for testing projects that use grym-fetch: a server that is correct until told to lie, and a mock.
 
-Start at ``AssetServer`` (or ``serve_in_thread``) in ``server``; the faults to order are in ``faults`` and
-``resource_faults``. For unit tests there is ``create_mock_asset_manager`` in ``mock``.
+Start with ``AssetServer`` (or ``serve_in_thread``) in ``server``; the faults to order are in ``faults`` and
+``resource_faults``. For unit tests, use ``create_mock_asset_manager`` in ``mock``.
 
-Rule: a name is imported when it is first asked for, because pytest imports this package at every start (`plugin`).
+Rule: a name is imported on first use, because pytest imports this package at every start (`plugin`).
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ __all__ = [
 ]
 
 
-# Where the names above live, in the order in which the modules need each other.
+# The modules with the names above, in the order in which they need each other.
 _MODULES = (
     ".content",
     ".answers",

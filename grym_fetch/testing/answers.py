@@ -1,7 +1,7 @@
-"""What a true server answers (RFC 9110), as a pure function from a resource and a request to an ``Answer``.
+"""What a correct server answers (RFC 9110), as a pure function from a resource and a request to an ``Answer``.
 
-Rules: nothing here does I/O. An ``Answer`` says everything about the bytes to be written, also where, how
-fast and how they stop, so that a fault is a change of one value and ``server`` only carries it out.
+Rules: nothing here does I/O. An ``Answer`` says everything about the bytes to write, including how fast they go and
+where and how they stop, so that a fault changes one value and ``server`` only carries it out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RecordedRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """What is served under a path, before anybody asks for a part of it."""
+    """What is served under a path, before a range is cut from it."""
 
     content: Content
     etag: str | None
@@ -50,7 +50,7 @@ class Resource:
 
 
 class Framing(Enum):
-    """How the end of the body is told: by the headers, a last chunk, or the end of the connection."""
+    """How the end of the body is marked: by the headers, a last chunk, or the end of the connection."""
 
     AS_HEADERS_SAY = "as headers say"
     CHUNKED = "chunked"
@@ -58,7 +58,7 @@ class Framing(Enum):
 
 
 class Ending(Enum):
-    """How an answer breaks off: FIN, RST, or silence on an open connection."""
+    """How a response breaks off: FIN, RST, or silence on an open connection."""
 
     CLOSE = "close"
     RESET = "reset"
@@ -67,14 +67,14 @@ class Ending(Enum):
 
 @dataclass(frozen=True)
 class Cut:
-    """The answer breaks off after so many bytes of body; None: before the first byte of the status line."""
+    """The response breaks off after this many bytes of body; None: before the first byte of the status line."""
 
     after: int | None
     how: Ending
 
 
 class Gate:
-    """What a body waits for that a ``Hold`` keeps back. Closed at first; opened by any thread, for good."""
+    """What a body held back by ``Hold`` waits for. Closed at first; any thread can open it, permanently."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -82,7 +82,7 @@ class Gate:
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
 
     def open(self) -> None:
-        """Let all that wait go on, and nothing wait any more."""
+        """Release everything that waits, now and from now on."""
         with self._lock:
             self._is_open = True
             for loop, opened in self._waiting:
@@ -104,7 +104,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Span:
-    """The bytes ``start`` (inclusive) to ``stop`` (exclusive) of a content."""
+    """The bytes from ``start`` (inclusive) to ``stop`` (exclusive)."""
 
     content: Content
     start: int
@@ -118,7 +118,7 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """A token that opens ``url`` for ``uses`` requests and ``seconds``; None means without limit."""
+    """A token that opens ``url`` for ``uses`` requests and ``seconds``; None means no limit."""
 
     url: str
     token: str
@@ -128,11 +128,11 @@ class Grant:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A response to be written: what, how fast, and where it breaks.
+    """A response to write: what, how fast, and where it breaks off.
 
-    ``delay`` and ``interval`` are in seconds, ``chunk`` in bytes, ``rate`` in bytes a second. ``raw`` stands
-    instead of the whole response. ``close`` ends the connection after a whole answer, unannounced. ``hold`` is the
-    position in the content from which on nothing is sent before the gate is open.
+    ``delay`` and ``interval`` are in seconds, ``chunk`` in bytes, ``rate`` in bytes per second. ``raw`` replaces the
+    whole response. ``close`` ends the connection after a complete response, unannounced. ``hold`` is the position in
+    the content from which nothing is sent until the gate is open.
     """
 
     status: int
@@ -151,16 +151,16 @@ class Answer:
     hold: tuple[int, Gate] | None = None
 
     def header(self, name: str) -> str | None:
-        """Return the first value of a header, its name compared without case."""
+        """Return the first value of a header, ignoring the case of its name."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     def with_header(self, name: str, value: str | None) -> Answer:
-        """Return the answer with one header set, or taken away if ``value`` is None."""
+        """Return the answer with one header set, or removed if ``value`` is None."""
         kept = tuple(pair for pair in self.headers if pair[0].lower() != name.lower())
         return replace(self, headers=kept if value is None else (*kept, (name, value)))
 
     def with_body(self, body: Span) -> Answer:
-        """Return the answer with another body and the Content-Length that is true for it."""
+        """Return the answer with another body and the right Content-Length for it."""
         return replace(self, body=body).with_header("Content-Length", str(body.length))
 
 
@@ -180,7 +180,7 @@ def plain_answer(status: int, data: bytes = b"", headers: Mapping[str, str] | No
 
 
 def parse_range(value: str, size: int) -> range | None:
-    """Return the positions a ``Range`` names: none if unsatisfiable, None if it is to be ignored.
+    """Return the positions that a ``Range`` names: an empty range if unsatisfiable, None to ignore it.
 
     RFC 9110, 14.1.2 and 14.2: an unknown unit, rubbish, and more than one range (a server may) are ignored.
     """
@@ -197,7 +197,7 @@ def parse_range(value: str, size: int) -> range | None:
 
 
 def true_answer(resource: Resource, request: RecordedRequest, now: datetime) -> Answer:
-    """Return what RFC 9110 wants for a GET or HEAD; 405 for another method."""
+    """Return what RFC 9110 requires for a GET or HEAD; 405 for another method."""
     if request.method not in ("GET", "HEAD"):
         return plain_answer(405, b"only GET and HEAD\n", {"Allow": "GET, HEAD"})
     refused = _precondition(resource, request)
@@ -254,7 +254,7 @@ def _precondition(resource: Resource, request: RecordedRequest) -> Answer | None
 
 
 def _if_range_holds(resource: Resource, request: RecordedRequest, now: datetime) -> bool:
-    """RFC 9110, 13.1.5: a strong comparison for a tag; for a date an exact match with one that is strong."""
+    """RFC 9110, 13.1.5: a strong comparison for a tag; for a date, an exact match with a strong one."""
     condition = request.if_range
     if condition is None or not resource.honours_if_range:
         return True

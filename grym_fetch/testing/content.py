@@ -1,8 +1,8 @@
-"""Content that tells positions apart: a byte at the wrong offset is seen, and nothing need be held in memory.
+"""Content in which every position differs: a byte at the wrong offset is noticed, and nothing has to be in memory.
 
-Rules: the bytes depend on the seed and the position only, so any range can be made alone, and a longer
-content with the same seed begins with a shorter one. Every 4 KiB begins with a number that occurs nowhere
-else in the content, and each block of 1 MiB is turned by another amount.
+Rules: the bytes depend only on the seed and the position, so any range can be made alone, and a longer content with the
+same seed begins with a shorter one. Every 4 KiB begins with a number that occurs nowhere else in the content, and each
+block of 1 MiB is rotated by a different amount.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 
 _BLOCK_BYTES = 1 << 20
 _MARK_BYTES = 1 << 12
-# Both odd, so that multiplying is one-to-one: no two positions share a mark, no two near blocks a turn.
+# Both odd, so that multiplication is one-to-one: no two positions share a mark, no two near blocks a rotation.
 _SCATTER = 0x9E3779B97F4A7C15
 _TURN_BYTES = 0x2545F
 
@@ -34,18 +34,18 @@ class Content(Protocol):
         """Return the lowercase hex SHA-256 of all bytes."""
 
     def fingerprint(self) -> str:
-        """Return a short word for an ETag, cheap to make, that another content does not have."""
+        """Return a short word for an ETag that is cheap to compute and unique to this content."""
 
 
 @lru_cache(maxsize=16)
 def _base(seed: int) -> bytes:
-    """One random block, twice in a row so that a turned block is one slice."""
+    """One random block, twice in a row so that a rotated block is one slice."""
     return hashlib.shake_128(b"grym-fetch seeded content %d" % seed).digest(_BLOCK_BYTES) * 2
 
 
 @dataclass(frozen=True)
 class SeededContent:
-    """Pseudo-random content of ``size`` bytes, made when read: hundreds of megabytes cost no memory."""
+    """Pseudo-random content of ``size`` bytes, generated on reading: hundreds of megabytes cost no memory."""
 
     size: int
     seed: int = 0
@@ -148,19 +148,19 @@ class FlippedContent:
         return BytesContent(self.read(0, self.size)).sha256()
 
     def fingerprint(self) -> str:
-        """Return the true content's word: the fault is silent."""
+        """Return the true content's word, because the fault is silent."""
         return self.true.fingerprint()
 
 
 @dataclass(frozen=True)
 class UnendingContent:
-    """A content that goes on, after its true end, with other bytes for ever."""
+    """Content that continues after its true end with other bytes forever."""
 
     true: Content
 
     @property
     def size(self) -> int:
-        """How many bytes there are: more than anybody reads."""
+        """How many bytes there are: more than anyone reads."""
         return 1 << 62
 
     def read(self, start: int, stop: int) -> bytes:
@@ -169,7 +169,7 @@ class UnendingContent:
         return self.true.read(start, stop) + beyond
 
     def sha256(self) -> str:
-        """Return nothing of use: an unending content has no digest."""
+        """Raise `ValueError`: unending content has no digest."""
         raise ValueError("an unending content has no digest")
 
     def fingerprint(self) -> str:

@@ -1,12 +1,12 @@
-"""The faults a server can be told to have, as values: ``server.add(path, content, faults=[Truncate(9)])``.
+"""The faults that a server can be told to have, as values: ``server.add(path, content, faults=[Truncate(9)])``.
 
-Rules: a fault is frozen and counts nothing; the server counts. Of the faults that apply to a request the
-first wins, and only the winner has used one of its ``times``; those that combine (they bend the resource, the
-framing or the pace) all apply besides, in their order, after the winner. So ``[Status(503, times=2),
-Truncate(after=9, times=1)]`` is a story of four requests.
+Rules: a fault is frozen and counts nothing; the server counts. Of the faults that apply to a request, the first wins,
+and only the winner uses up one of its ``times``; those that combine (they bend the resource, the framing or the pace)
+all apply as well, in order, after the winner. So ``[Status(503, times=2), Truncate(after=9, times=1)]`` is a story of
+four requests.
 
-The faults of ranges, validators and content are in ``resource_faults``. Your own fault is an
-``AnswerFault`` with a ``bend``, or a ``ResourceFault`` with a ``bend_resource``.
+The faults of ranges, validators and content are in ``resource_faults``. Write your own fault as an ``AnswerFault`` with
+a ``bend``, or a ``ResourceFault`` with a ``bend_resource``.
 """
 
 # Every ``bend`` has the signature of ``Fault.bend``, whether or not it reads all of it.
@@ -39,11 +39,11 @@ from grym_fetch.testing.content import (
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Base of all faults, with the limits that each of them takes.
+    """Base of all faults, with the limits that each takes.
 
-    ``skip``: let the first n requests pass that the fault could have hit. ``times``: hit so many, then never
-    again; None is always. ``ranged``: hit only requests with a Range (True) or without (False). ``covering``:
-    hit only requests for bytes among which is this position.
+    ``skip``: let the first n requests pass that the fault could have hit. ``times``: hit this many, then never again;
+    None is always. ``ranged``: hit only requests with a Range (True) or without one (False). ``covering``: hit only
+    requests for bytes that include this position.
     """
 
     combines: ClassVar[bool] = False
@@ -54,7 +54,7 @@ class Fault:
     covering: int | None = None
 
     def applies(self, request: RecordedRequest, answer: Answer) -> bool:
-        """Whether the fault could hit this request, else answered by ``answer``. Subclasses narrow it."""
+        """Whether the fault could hit this request, otherwise answered by ``answer``. Subclasses narrow this."""
         if self.ranged is not None and self.ranged != (request.range is not None):
             return False
         if self.covering is None:
@@ -66,46 +66,46 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceFault(Fault):
-    """Base of the faults that change what is served, before a range is cut from it; they combine."""
+    """Base of the faults that change the content before a range is cut from it; they combine."""
 
     combines: ClassVar[bool] = True
 
     def bend_resource(self, resource: Resource, hit: int) -> Resource:
-        """Return what is served instead; ``hit`` counts from 0 the requests this fault has hit."""
+        """Return what to serve instead; ``hit`` counts the requests this fault has hit, from 0."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerFault(Fault):
-    """Base of the faults that change the answer made from the resource, itself changed or not."""
+    """Base of the faults that change the response, whether or not the resource is changed."""
 
     def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
-        """Return what is answered instead; ``hit`` counts from 0 the requests this fault has hit."""
+        """Return what to answer instead; ``hit`` counts the requests this fault has hit, from 0."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class BodyFault(AnswerFault):
-    """Base of the faults that hit answers with a body of the resource: 200 and 206 to GET."""
+    """Base of the faults that hit responses with the resource's body: 200 and 206 to GET."""
 
     def applies(self, request: RecordedRequest, answer: Answer) -> bool:
-        """Whether the true answer carries bytes of the resource."""
+        """Whether the correct response carries bytes of the resource."""
         return request.method == "GET" and answer.status in (200, 206) and super().applies(request, answer)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FramingFault(BodyFault):
-    """Base of the faults that change framing or pace only; they combine."""
+    """Base of the faults that change only framing or pace; they combine."""
 
     combines: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartFault(AnswerFault):
-    """Base of the faults that hit only true 206 answers."""
+    """Base of the faults that hit only real 206 responses."""
 
     def applies(self, request: RecordedRequest, answer: Answer) -> bool:
-        """Whether the true answer is a 206."""
+        """Whether the correct response is a 206."""
         return answer.status == 206 and super().applies(request, answer)
 
 
@@ -114,7 +114,7 @@ class PartFault(AnswerFault):
 
 @dataclass(frozen=True)
 class Reset(BodyFault):
-    """Resets the connection (RST) after so many bytes of body have reached the client."""
+    """Resets the connection (RST) after this many bytes of body have reached the client."""
 
     after: int
 
@@ -124,9 +124,7 @@ class Reset(BodyFault):
 
 @dataclass(frozen=True)
 class Truncate(BodyFault):
-    """Closes the connection cleanly (FIN) after so many bytes of body; after all: a keep-alive that is
-    none.
-    """
+    """Closes the connection cleanly (FIN) after this many bytes of body; after all of them: a false keep-alive."""
 
     after: int
 
@@ -136,7 +134,7 @@ class Truncate(BodyFault):
 
 @dataclass(frozen=True)
 class Stall(BodyFault):
-    """Sends so many bytes of body, then nothing more, on an open connection."""
+    """Sends this many bytes of body, then nothing more, on an open connection."""
 
     after: int
 
@@ -146,7 +144,7 @@ class Stall(BodyFault):
 
 @dataclass(frozen=True)
 class HangBeforeHeaders(AnswerFault):
-    """Takes the request and never sends a byte."""
+    """Accepts the request but never sends a byte."""
 
     def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
         return replace(answer, cut=Cut(None, Ending.STALL))
@@ -154,7 +152,7 @@ class HangBeforeHeaders(AnswerFault):
 
 @dataclass(frozen=True)
 class HangBeforeBody(BodyFault):
-    """Sends the headers and never a byte of the body."""
+    """Sends the headers but never a byte of the body."""
 
     def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
         return replace(answer, cut=Cut(0, Ending.STALL))
@@ -162,7 +160,7 @@ class HangBeforeBody(BodyFault):
 
 @dataclass(frozen=True)
 class ServerGone(AnswerFault):
-    """Closes the connection without an answer, with RST if ``reset``."""
+    """Closes the connection without a response, with RST if ``reset``."""
 
     reset: bool = False
 
@@ -183,7 +181,7 @@ class Drip(FramingFault):
 
 @dataclass(frozen=True)
 class Throttle(FramingFault):
-    """Sends the body at no more than ``rate`` bytes a second on each connection."""
+    """Sends the body at no more than ``rate`` bytes per second on each connection."""
 
     rate: float
 
@@ -193,9 +191,9 @@ class Throttle(FramingFault):
 
 @dataclass(frozen=True)
 class Hold(FramingFault):
-    """Sends the bytes before position ``at`` of the file, and the others once the test opens ``gate``.
+    """Sends the bytes before position ``at`` of the file, and the rest once the test opens ``gate``.
 
-    So a download is under way for as long as a test needs, however quick or busy the machine is.
+    So a download stays in progress for as long as a test needs, however fast or busy the machine is.
     """
 
     gate: Gate
@@ -207,7 +205,7 @@ class Hold(FramingFault):
 
 @dataclass(frozen=True)
 class Delay(AnswerFault):
-    """Waits so many seconds before the answer; delays add up."""
+    """Waits this many seconds before responding; delays add up."""
 
     combines: ClassVar[bool] = True
     seconds: float
@@ -221,7 +219,7 @@ class Delay(AnswerFault):
 
 @dataclass(frozen=True)
 class ContentLength(BodyFault):
-    """Sends this raw text as Content-Length with the true body, and then, if ``close``, closes."""
+    """Sends this raw text as Content-Length with the true body, then closes if ``close``."""
 
     value: str
     close: bool = True
@@ -240,7 +238,7 @@ class Chunked(FramingFault):
 
 @dataclass(frozen=True)
 class ChunkedCut(BodyFault):
-    """Sends the body chunked and closes after so many bytes (None: all), without the last chunk."""
+    """Sends the body chunked and closes after this many bytes (None: all), without the last chunk."""
 
     after: int | None = None
 
@@ -251,7 +249,7 @@ class ChunkedCut(BodyFault):
 
 @dataclass(frozen=True)
 class CloseDelimited(FramingFault):
-    """Sends no length: the end of the connection ends the body, announced, or as in HTTP/1.0."""
+    """Sends no length: closing the connection ends the body, either announced or as in HTTP/1.0."""
 
     http10: bool = False
 
@@ -261,7 +259,7 @@ class CloseDelimited(FramingFault):
 
 @dataclass(frozen=True)
 class Endless(BodyFault):
-    """Sends the body and then other bytes for ever: chunked, or else until the connection closes."""
+    """Sends the body and then other bytes forever: chunked, or else until the connection closes."""
 
     chunked: bool = True
 
@@ -286,7 +284,7 @@ class BigHeaders(AnswerFault):
 
 @dataclass(frozen=True)
 class RawAnswer(AnswerFault):
-    """Writes these bytes instead of a response, and then closes, or waits if ``hold``."""
+    """Writes these bytes instead of a response, then closes, or waits if ``hold``."""
 
     data: bytes
     hold: bool = False
@@ -336,7 +334,7 @@ class Redirect(AnswerFault):
 
 @dataclass(frozen=True)
 class RedirectLoop(AnswerFault):
-    """Redirects to its own path, each time with another query if ``growing``."""
+    """Redirects to its own path, each time with a new query if ``growing``."""
 
     status: int = 302
     growing: bool = False
@@ -348,7 +346,7 @@ class RedirectLoop(AnswerFault):
 
 @dataclass(frozen=True)
 class ExpiringRedirect(AnswerFault):
-    """Redirects to an address with a fresh token that opens it for so many uses or seconds; then 403.
+    """Redirects to an address with a fresh token that is valid for this many uses or seconds; then 403.
 
     ``to``: a path of this server, or the ``url`` of a file of another ``AssetServer`` of this process.
     """
@@ -359,7 +357,7 @@ class ExpiringRedirect(AnswerFault):
     status: int = 302
 
     def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
-        # Of the path too: two hubs that lead to one file do not give out the same token.
+        # Depends on the path, too: two hubs that lead to one file do not issue the same token.
         token = f"secret-{zlib.crc32(request.path.encode()):08x}-{hit + 1}"
         joint = "&" if "?" in self.to else "?"
         headers = {"Location": f"{self.to}{joint}token={token}", "Cache-Control": "no-store"}
@@ -369,7 +367,7 @@ class ExpiringRedirect(AnswerFault):
 
 @dataclass(frozen=True)
 class HtmlPage(AnswerFault):
-    """Answers 200 with the page of a portal that wants a log-in, whatever was asked."""
+    """Answers any request with 200 and the login page of a captive portal."""
 
     page: bytes = b"<!doctype html><title>Welcome to the hotel</title><p>Please accept our terms.\n"
 
@@ -380,7 +378,7 @@ class HtmlPage(AnswerFault):
 
 @dataclass(frozen=True)
 class RefuseHead(AnswerFault):
-    """Answers 405 to HEAD, and GET truly."""
+    """Answers 405 to HEAD, and GET correctly."""
 
     status: int = 405
 

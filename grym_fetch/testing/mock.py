@@ -5,9 +5,9 @@
     manager = create_mock_asset_manager({"audioldm-s-full": "/mock/path/to/model.ckpt"})
     path = await manager.get_asset_path("audioldm-s-full")
 
-Rules: it *is* an `AssetManager`, over an engine that only plays. So a method that is added there exists here, and the
-events of a run come from the code that emits the real ones; a test compares the two. Nothing is drawn by lot and nobody
-waits: the same calls give the same events.
+Rules: it *is* an `AssetManager`, over a simulated engine. So a method added there exists here, and the events of a run
+come from the code that emits the real ones; a test compares the two. Nothing is random and nothing waits: the same
+calls give the same events.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from grym_fetch.transfer.fetcher import attempts_of
 from grym_fetch.transfer.result import FetchResult, TransferResult
 
 DEFAULT_SIZE_BYTES = 1_000_000
-"""Of an asset whose size was not given."""
+"""For an asset whose size is not given."""
 PROGRESS_REPORTS = 4
 """In one download; the last one has every byte."""
 PLACE = Path("/mock")
@@ -45,7 +45,7 @@ PLACE = Path("/mock")
 
 
 class Call(NamedTuple):
-    """A call that the code under test has made: the method's name, and its arguments by name, as they were given."""
+    """A call by the code under test: the method's name, and its arguments by name, as they were given."""
 
     name: str
     arguments: Mapping[str, object]
@@ -60,7 +60,7 @@ _inside: ContextVar[bool] = ContextVar("inside a call of a mock", default=False)
 def _recorded(
     method: Callable[Concatenate[M, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[M, P], Coroutine[Any, Any, T]]:
-    """The method, noting each call that does not come from another method."""
+    """Return the method, recording each call that does not come from another method."""
     signature = inspect.signature(method)
 
     @functools.wraps(method)
@@ -80,10 +80,10 @@ def _recorded(
 
 
 class MockAssetManager(AssetManager):
-    """An `AssetManager` that only plays. Make one with `create_mock_asset_manager`.
+    """A simulated `AssetManager`. Create one with `create_mock_asset_manager`.
 
-    ``paths``, ``fail``, ``sizes`` and ``missing`` may be changed at any time. ``calls`` has every awaited call that the
-    code under test made, in order; calls that the manager makes itself are not in it.
+    ``paths``, ``fail``, ``sizes`` and ``missing`` may be changed at any time. ``calls`` has every awaited call by the
+    code under test, in order, but not the manager's own calls.
     """
 
     def __init__(
@@ -113,11 +113,11 @@ class MockAssetManager(AssetManager):
         return Manifest(assets=tuple(self._play_asset(name) for name in dict.fromkeys((*self.paths, *self.fail))))
 
     def path_of(self, asset_id: str) -> Path:
-        """Where the asset is said to be."""
+        """The asset's supposed path."""
         return Path(self.paths.get(asset_id, PLACE / asset_id))
 
     def has(self, asset_id: str) -> bool:
-        """Whether the asset is said to be there."""
+        """Whether the asset is supposed to be there."""
         return asset_id not in self.missing and asset_id not in self.fail
 
     def _play_asset(self, asset_id: str) -> Asset:
@@ -149,7 +149,7 @@ class MockAssetManager(AssetManager):
         """Leave no trace."""
         yield
 
-    # -- what is awaited: recorded, whether inherited or played -----------------------------------------------------
+    # -- what is awaited: recorded, whether inherited or simulated --------------------------------------------------
 
     get_asset_path = _recorded(AssetManager.get_asset_path)
     download_asset = _recorded(AssetManager.download_asset)
@@ -167,11 +167,13 @@ class MockAssetManager(AssetManager):
 
     @_recorded
     async def initialize(self) -> None:
-        """Be ready. There is no manifest to be read."""
+        """Get ready. There is no manifest to read."""
         self._ready()
 
     @_recorded
-    async def add_asset(self, asset: Asset, *, fetch: bool = False, file: Path | None = None) -> Asset:
+    async def add_asset(
+        self, asset: Asset, *, fetch: bool = False, file: Path | None = None, allow_suspicious: bool = False
+    ) -> Asset:
         """List an asset. Raises `ManifestError` if its id is taken."""
         if asset.id in self.paths:
             raise ManifestError("the mock's manifest", [Problem(f"asset {asset.id!r}", "id", "is taken")])
@@ -185,7 +187,7 @@ class MockAssetManager(AssetManager):
 
     @_recorded
     async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
-        """Drop an asset from the list. Raises `UnknownAsset`."""
+        """Remove an asset from the list. Raises `UnknownAsset`."""
         self.manifest.get(asset_id)
         deleted = (self.path_of(asset_id),) if delete_file and self.has(asset_id) else ()
         for kept in (self.paths, self.fail, self._added):
@@ -195,7 +197,7 @@ class MockAssetManager(AssetManager):
 
     @_recorded
     async def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
-        """Say that a file is there: by its path, its placeholder's, or its id. Raises `AssetMissing`."""
+        """Mark a file as present, by its path, its placeholder's path, or its id. Raises `AssetMissing`."""
         for name in self.paths:
             place = self.path_of(name)
             if str(path) in (name, str(place), f"{place}.asset-ref"):
@@ -205,26 +207,30 @@ class MockAssetManager(AssetManager):
 
     @_recorded
     async def pin(
-        self, ids: Collection[str] | None = None, *, on_pinned: Callable[[Pinned], object] | None = None
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        allow_suspicious: bool = False,
+        on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
         """Raise `NotImplementedError`: there is nothing to measure."""
         raise NotImplementedError("a mock cannot pin: it has no disk")
 
     @_recorded
     async def prune(self, *, dry_run: bool = False) -> PruneReport:
-        """Raise `NotImplementedError`: there is nothing left behind."""
+        """Raise `NotImplementedError`: there are no leftovers."""
         raise NotImplementedError("a mock cannot prune: it has no disk")
 
-    # -- what only plays --------------------------------------------------------------------------------------------
+    # -- the simulation ---------------------------------------------------------------------------------------------
 
     def _open_engine(self) -> AssetEngine:
-        """Return an engine that only plays."""
+        """Return a simulated engine."""
         return _MockEngine(self, self._emit_and_settle)
 
     async def _emit_and_settle(self, event: Event) -> None:
         self._bus.emit(event)
         await asyncio.sleep(0)
-        await self._bus.settle()  # so that every callback sees every step, whatever the machine has to do besides
+        await self._bus.settle()  # so that every callback sees every step, however busy the machine is
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +261,7 @@ class _MockLocalFiles:
 
 @dataclass(frozen=True, slots=True)
 class _MockFetcher:
-    """Implements `AssetFetcher`: plays one download at a time."""
+    """Implements `AssetFetcher`: simulates one download at a time."""
 
     owner: MockAssetManager
     emit: Callable[[Event], Awaitable[None]]
@@ -276,7 +282,7 @@ class _MockFetcher:
             raise
 
     async def _download(self, asset: Asset, failure: Exception | None) -> FetchResult:
-        """The events of one download: an error comes at the point where the real one would come."""
+        """Emit the events of one download; an error comes where the real one would."""
         size, checksum = asset.size, asset.checksum
         assert size is not None
         assert checksum is not None
@@ -361,10 +367,10 @@ def create_mock_asset_manager(
     """Return a mock of `AssetManager` that touches neither network nor disk.
 
     Args:
-        paths: what `get_asset_path` answers, by id. Other ids raise `UnknownAsset`.
-        fail: the error that fetching an asset raises, by id; such an asset is not there.
-        sizes: bytes, by id; 1,000,000 where nothing is said.
-        missing: ids of assets that are not there until they are fetched. All others are there and valid from the
-            start; `download_asset` plays a whole download all the same, for its events.
+        paths: what `get_asset_path` returns, by id. Other ids raise `UnknownAsset`.
+        fail: the error that fetching an asset raises, by id; such an asset is missing.
+        sizes: bytes, by id; default 1,000,000.
+        missing: ids of assets that are missing until they are fetched. All others are there and valid from the
+            start; even so, `download_asset` simulates a whole download, for its events.
     """
     return MockAssetManager(paths, fail=fail, sizes=sizes, missing=missing)

@@ -1,7 +1,7 @@
-"""The pytest plugin: fixtures ``mock_asset_manager`` and ``asset_server``, and a marker and an option to steer them.
+"""The pytest plugin: fixtures ``mock_asset_manager`` and ``asset_server``, and a marker and an option to control them.
 
-Rule: pytest imports this at every start, in projects too where no test uses it. So nothing is imported here but pytest;
-a fixture imports what it needs.
+Rule: pytest imports this at every start, even in projects where no test uses it. So this module imports only pytest; a
+fixture imports what it needs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say what the marker means, and set the variable before any test module is imported."""
+    """Describe the marker, and set the variable before any test module is imported."""
     config.addinivalue_line("markers", _MARKER)
     if config.getoption("--minimal-assets"):
         config.stash[_before] = os.environ.get(MINIMAL)
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Put the variable back as it was."""
+    """Restore the variable."""
     if _before not in config.stash:
         return
     before = config.stash[_before]
@@ -57,8 +57,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def mock_asset_manager(request: pytest.FixtureRequest) -> MockAssetManager:
     """A mock of `grym_fetch.AssetManager`, without network and disk.
 
-    It plays what ``@pytest.mark.assets({"id": "/path"})`` says, of the test before that of its class or module; or what
-    the test puts into its ``paths`` and ``fail``.
+    Set its assets with ``@pytest.mark.assets({"id": "/path"})``, where a test's own mark wins over that of its class or
+    module, or put them into its ``paths`` and ``fail``.
     """
     from grym_fetch.testing.mock import create_mock_asset_manager
 
@@ -75,7 +75,7 @@ def mock_asset_manager(request: pytest.FixtureRequest) -> MockAssetManager:
 def asset_server() -> Iterator[AssetServer]:
     """A real HTTP server on loopback, with ranges and with faults to order, for tests with and without asyncio.
 
-    It runs in a thread of its own: ``asset_server.add("/model.bin", content, faults=[...])``, ``asset_server.stats``.
+    It runs in its own thread: ``asset_server.add("/model.bin", content, faults=[...])``, ``asset_server.stats``.
     """
     from grym_fetch.testing.server import serve_in_thread
 

@@ -32,7 +32,7 @@ class NoRanges(ResourceFault):
 
 @dataclass(frozen=True)
 class IgnoreIfRange(ResourceFault):
-    """Answers 206 whatever If-Range says, as many servers do for a file that has changed."""
+    """Answers 206 whatever If-Range says, as many servers do after a file has changed."""
 
     def bend_resource(self, resource: Resource, hit: int) -> Resource:
         return replace(resource, honours_if_range=False)
@@ -50,7 +50,7 @@ class ContentRange(PartFault):
 
 @dataclass(frozen=True)
 class LyingTotal(PartFault):
-    """Sends another total in Content-Range than the size."""
+    """Sends a total in Content-Range that is not the size."""
 
     total: int | str
 
@@ -60,7 +60,7 @@ class LyingTotal(PartFault):
 
 @dataclass(frozen=True)
 class ShiftRange(PartFault):
-    """Answers 206 with bytes so many further on (or back), and admits it only if ``truthful``."""
+    """Answers 206 with bytes this much further on (or back), and admits it only if ``truthful``."""
 
     by: int
     truthful: bool = True
@@ -74,7 +74,7 @@ class ShiftRange(PartFault):
 
 @dataclass(frozen=True)
 class ShortPartial(PartFault):
-    """Answers 206 with so many bytes fewer than asked (but at least one), which is legal."""
+    """Answers 206 with this many bytes fewer than requested (but at least one), which is legal."""
 
     by: int
 
@@ -85,7 +85,7 @@ class ShortPartial(PartFault):
 
 @dataclass(frozen=True)
 class LongPartial(PartFault):
-    """Answers 206 with so many bytes more than its Content-Range says; its Content-Length is true."""
+    """Answers 206 with this many bytes more than its Content-Range says; its Content-Length is true."""
 
     by: int
 
@@ -122,7 +122,7 @@ class MultipartRanges(PartFault):
 
 @dataclass(frozen=True)
 class RangeNotSatisfiable(AnswerFault):
-    """Answers 416 to a ranged request, with this raw Content-Range or, if None, without."""
+    """Answers 416 to a ranged request, with this raw Content-Range, or none if None."""
 
     content_range: str | None = None
 
@@ -137,7 +137,7 @@ class RangeNotSatisfiable(AnswerFault):
 
 @dataclass(frozen=True)
 class RefuseRanges(AnswerFault):
-    """Answers 400, 403 or 501 to ranged requests, and the others truly."""
+    """Answers 400, 403 or 501 to ranged requests, and others correctly."""
 
     status: int = 403
 
@@ -154,7 +154,7 @@ class RefuseRanges(AnswerFault):
 
 @dataclass(frozen=True)
 class ChangeContent(ResourceFault):
-    """Serves other content, under new validators unless ``keep_validators``; ``skip`` says from when on."""
+    """Serves other content, under new validators unless ``keep_validators``; ``skip`` sets when it starts."""
 
     content: bytes | Content
     keep_validators: bool = False
@@ -169,7 +169,7 @@ class ChangeContent(ResourceFault):
 
 @dataclass(frozen=True)
 class WrongFile(ResourceFault):
-    """Serves other content of the same size, as a mirror does that holds another file under the name."""
+    """Serves other content of the same size, like a mirror with a different file under that name."""
 
     seed: int = 0x77726F6E67
 
@@ -200,7 +200,7 @@ class ETag(ResourceFault):
 
 @dataclass(frozen=True)
 class WeakETag(ResourceFault):
-    """Sends the ETag as a weak one."""
+    """Sends a weak ETag."""
 
     def bend_resource(self, resource: Resource, hit: int) -> Resource:
         return _weakened(resource)
@@ -208,7 +208,7 @@ class WeakETag(ResourceFault):
 
 @dataclass(frozen=True)
 class FlippingETag(ResourceFault):
-    """Sends another ETag in each answer, or goes round ``tags``, as the nodes of a CDN do that disagree."""
+    """Sends a different ETag each time, or cycles through ``tags``, like CDN nodes that disagree."""
 
     tags: tuple[str, ...] = ()
 
@@ -236,7 +236,7 @@ class NoValidator(ResourceFault):
 
 @dataclass(frozen=True)
 class Gzip(ResourceFault):
-    """Serves gzip although identity was asked; with ``ranges``, a Range counts compressed bytes."""
+    """Serves gzip although identity was requested; with ``ranges``, a Range counts compressed bytes."""
 
     ranges: bool = False
 

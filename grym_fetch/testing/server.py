@@ -1,4 +1,4 @@
-"""A real HTTP/1.1 server on the loopback interface that tells the truth (RFC 9110) until a fault is ordered.
+"""A real HTTP/1.1 server on the loopback interface that behaves correctly (RFC 9110) until a fault is ordered.
 
 ::
 
@@ -7,9 +7,9 @@
         file = server.add("/models/a.bin", content, faults=[Truncate(after=500_000, times=1)])
         ...  # download file.url, then compare with file.content and look at server.stats
 
-Rules: ``answers`` says what is true and ``faults`` what is bent; this module counts and serves. aiohttp
-parses requests and keeps connections; ``wire`` writes every response byte for byte, because a badly framed
-one has no other way out.
+Rules: ``answers`` decides the correct response and ``faults`` bend it; this module counts and serves. aiohttp parses
+requests and keeps connections; ``wire`` writes every response byte for byte, because aiohttp cannot send a badly framed
+one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _HOST = "127.0.0.1"
 
 
 class ServedFile:
-    """A file that a server offers: what the client ought to get, and the faults on the way there."""
+    """A file on the server: what the client should get, and the faults on the way."""
 
     def __init__(self, server: AssetServer, path: str, source: Content, faults: Iterable[Fault]) -> None:
         self._server = server
@@ -57,7 +57,7 @@ class ServedFile:
 
     @property
     def size(self) -> int:
-        """How many bytes the true content has."""
+        """The size of the true content in bytes."""
         return self.source.size
 
     @property
@@ -72,7 +72,7 @@ class ServedFile:
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """The faults ordered for this file; setting them starts their counts anew."""
+        """The faults ordered for this file; setting them resets their counts."""
         return tuple(ordered.fault for ordered in self._ordered)
 
     @faults.setter
@@ -87,7 +87,7 @@ class ServedFile:
             fault = ordered.fault
             if isinstance(fault, ResourceFault) and fault.applies(request, truth) and ordered.due():
                 resource = fault.bend_resource(resource, ordered.hit())
-        # A fault of the answer goes by what would be answered but for it: no Content-Range is bent in a 200.
+        # An answer fault sees the response as it would be without the fault: no Content-Range is bent in a 200.
         unbent = answer = true_answer(resource, request, now)
         winner: AnswerFault | None = None
         combined: list[tuple[AnswerFault, int]] = []
@@ -107,19 +107,19 @@ class ServedFile:
 
 @dataclass
 class _Ordered:
-    """A fault and its counts: the requests it could have hit, and those it has."""
+    """A fault and its counts: the requests it could have hit, and those it has hit."""
 
     fault: Fault
     seen: int = 0
     hits: int = 0
 
     def due(self) -> bool:
-        """Count a request that the fault could hit, and tell whether its limits let it."""
+        """Count a request that the fault could hit; return whether its limits allow that."""
         self.seen += 1
         return self.seen > self.fault.skip and (self.fault.times is None or self.hits < self.fault.times)
 
     def hit(self) -> int:
-        """Count a hit, and return how many there were before."""
+        """Count a hit; return how many there were before."""
         self.hits += 1
         return self.hits - 1
 
@@ -139,7 +139,7 @@ class _Token:
         return True
 
 
-# The servers of this process by origin, so that one can issue a token for a path of another.
+# The servers of this process by origin, so that one can issue a token for a path on another.
 _RUNNING: WeakValueDictionary[str, AssetServer] = WeakValueDictionary()
 
 
@@ -163,9 +163,9 @@ class AssetServer:
         self._port: int | None = None
 
     async def start(self) -> None:
-        """Begin to listen. A server is started once."""
+        """Start listening. A server can be started only once."""
         if self._port is not None:
-            raise RuntimeError("this server was started before; make another one")
+            raise RuntimeError("this server was started before; make a new one")
         self._loop = asyncio.get_running_loop()
         self._web = CountingServer(self._respond, self.stats, self._keepalive_timeout)
         # Handlers are cancelled before the runner cleans up, so it has nothing to wait for.
@@ -175,7 +175,7 @@ class AssetServer:
         _RUNNING[self.url("")] = self
 
     async def aclose(self) -> None:
-        """Stop at once: cancel what is being answered, abort every connection, wait until all are gone."""
+        """Stop at once: cancel all responses, abort every connection, wait until all are gone."""
         if self._runner is None or self._web is None:
             return
         runner, self._runner = self._runner, None
@@ -202,18 +202,18 @@ class AssetServer:
 
     @property
     def port(self) -> int:
-        """The port, which stays the same when connections are refused for a while."""
+        """The port, which stays the same while connections are refused."""
         if self._port is None:
             raise RuntimeError("the server has no address yet; start it first")
         return self._port
 
     def url(self, path: str) -> str:
-        """Return the address of a path, which is given unquoted."""
+        """Return the address of a path, given unquoted."""
         origin = URL.build(scheme="https" if self._ssl else "http", host=_HOST, port=self.port)
         return str(origin.with_path(path)) if path else str(origin).rstrip("/")
 
     def add(self, path: str, content: bytes | Content = b"", *, faults: Iterable[Fault] = ()) -> ServedFile:
-        """Offer a file under an absolute path, in the place of one already there."""
+        """Serve a file under an absolute path, replacing any file already there."""
         if not path.startswith("/"):
             raise ValueError(f"a path begins with a slash: {path!r}")
         file = ServedFile(self, path, as_content(content), faults)
@@ -224,11 +224,11 @@ class AssetServer:
         return file
 
     async def refuse_connections(self) -> None:
-        """Refuse new connections; those open go on. Any loop may await it."""
+        """Refuse new connections; open ones continue. Any loop may await this."""
         await self._in_own_loop(self._stop_listening())
 
     async def accept_connections(self) -> None:
-        """Listen again, on the same port. Any loop may await it."""
+        """Listen again, on the same port. Any loop may await this."""
         await self._in_own_loop(self._listen(self.port))
 
     async def _in_own_loop(self, work: Coroutine[object, object, None]) -> None:
@@ -250,7 +250,7 @@ class AssetServer:
             self._site = None
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request; all that aiohttp gets to see is that it has been answered."""
+        """Answer one request; aiohttp only sees that it has been answered."""
         task = asyncio.current_task()
         assert task is not None
         self._answering.add(task)
@@ -266,7 +266,7 @@ class AssetServer:
         keep_alive = False
         try:
             answer = self._decide(recorded)
-            # The client has gone, as is its good right.
+            # The client has gone, which it may do.
             with suppress(ConnectionError):
                 keep_alive = await AnswerWriter(request).write(answer, with_body=recorded.method != "HEAD", count=count)
         finally:
@@ -294,7 +294,7 @@ class AssetServer:
         self._locked(grant.url)[grant.token] = _Token(grant.uses, expires)
 
     def _locked(self, to: str) -> dict[str, _Token]:
-        """Return the tokens of a path, here or on another server; from now on nothing else opens it."""
+        """Return the tokens of a path, here or on another server; from now on, only they open it."""
         url = URL(to)
         server = self if not url.absolute else _RUNNING.get(str(url.origin()))
         if server is None:
@@ -319,10 +319,9 @@ def _record(request: web.BaseRequest) -> RecordedRequest:
 def serve_in_thread(
     *, ssl_context: ssl.SSLContext | None = None, keepalive_timeout: float = 75.0
 ) -> Iterator[AssetServer]:
-    """Run a server in a thread and loop of its own, for code that is not asynchronous.
+    """Run a server in its own thread and event loop, for synchronous code.
 
-    ``add``, ``faults`` and ``stats`` may be used from outside; ``asyncio.run(server.refuse_connections())``
-    too.
+    You may use ``add``, ``faults`` and ``stats`` from outside, and ``asyncio.run(server.refuse_connections())``.
     """
     server = AssetServer(ssl_context=ssl_context, keepalive_timeout=keepalive_timeout)
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()

@@ -1,8 +1,7 @@
 """What an ``AssetServer`` was asked and what it sent, counted as it happens.
 
-Rules: a connection counts from the moment the server has accepted it until the transport is gone, idle or
-not. A byte counts when it is given to the socket, so bytes that were on their way when a connection broke are
-among them.
+Rules: a connection counts from when the server has accepted it until the transport is gone, idle or not. A byte counts
+when it is given to the socket, so bytes in transit when a connection broke are included.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from grym_fetch.testing.answers import RecordedRequest
 
 
 class RequestStats:
-    """The counts of one path, or of all."""
+    """The counts of one path or of all."""
 
     def __init__(self) -> None:
         self._requests: list[RecordedRequest] = []
@@ -35,7 +34,7 @@ class RequestStats:
 
     @property
     def requests_in_flight(self) -> int:
-        """Requests taken and not yet answered to the end."""
+        """Requests received but not yet fully answered."""
         return self._in_flight
 
     @property
@@ -51,7 +50,7 @@ class RequestStats:
         self._changed()
 
     def request_ended(self) -> None:
-        """Count a request that is answered, or given up."""
+        """Count a request that was answered or given up."""
         self._in_flight -= 1
         self._changed()
 
@@ -61,7 +60,7 @@ class RequestStats:
         self._changed()
 
     def reset(self) -> None:
-        """Forget all but what is open or in flight now."""
+        """Forget everything except what is open or in flight now."""
         self._requests.clear()
         self._body_bytes_sent = 0
         self._most_in_flight = self._in_flight
@@ -71,7 +70,7 @@ class RequestStats:
 
 
 class ServerStats(RequestStats):
-    """The counts of a server: its requests in all, each path by ``of``, and its TCP connections."""
+    """A server's counts: all requests, those of a path with ``of``, and TCP connections."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +81,7 @@ class ServerStats(RequestStats):
         self._watchers: set[asyncio.Event] = set()
 
     async def until(self, condition: Callable[[ServerStats], bool]) -> None:
-        """Wait until the condition holds, which is looked at after each change; in the server's loop only."""
+        """Wait until the condition holds; checks it after each change. Only in the server's loop."""
         changed = asyncio.Event()
         self._watchers.add(changed)
         try:
@@ -93,7 +92,7 @@ class ServerStats(RequestStats):
             self._watchers.discard(changed)
 
     def of(self, path: str) -> RequestStats:
-        """Return the counts of one path (without query), all zero if it was never asked for."""
+        """Return the counts of one path (without query), all zero if it was never requested."""
         return self._paths[path]
 
     @property
@@ -103,7 +102,7 @@ class ServerStats(RequestStats):
 
     @property
     def connections_open(self) -> int:
-        """TCP connections open now, also the idle ones."""
+        """TCP connections open now, including idle ones."""
         return self._open
 
     @property
@@ -128,7 +127,7 @@ class ServerStats(RequestStats):
             watcher.set()
 
     def reset(self) -> None:
-        """Forget all but what is open or in flight now, to count a second run by itself."""
+        """Forget everything except what is open or in flight now, to count a second run separately."""
         super().reset()
         for stats in list(self._paths.values()):
             stats.reset()

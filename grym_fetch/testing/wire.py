@@ -1,7 +1,7 @@
 """Carries out an ``Answer`` on a connection that aiohttp has accepted, byte for byte.
 
-Rules: nothing is decided here. Each piece waits for the client to take the one before (backpressure), and
-everything that waits can be cancelled: by the end of the server, or by the client that goes.
+Rules: nothing is decided here. Each piece waits until the client has taken the one before (backpressure), and every
+wait can be cancelled, by the server's end or because the client leaves.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from grym_fetch.testing.answers import Answer, Ending, Framing
 from grym_fetch.testing.stats import ServerStats
 
 _PIECE_BYTES = 1 << 18
-# How long a reset waits for the bytes before it to arrive: a client need not read them.
+# How long a reset waits for the bytes before it to arrive: the client may not read them.
 _FLUSH_TIMEOUT_S = 1.0
 
 
@@ -61,7 +61,7 @@ class AnswerWriter:
             stop = min(stop, body.start + answer.cut.after)
         piece = answer.chunk or _PIECE_BYTES
         if rate is not None:
-            # Twenty pieces a second: smooth to the eye of a speed display.
+            # Twenty pieces per second, so that a speed display looks smooth.
             piece = max(1, min(piece, int(rate / 20)))
         clock = asyncio.get_running_loop().time
         begun, position = clock(), body.start
@@ -77,7 +77,7 @@ class AnswerWriter:
             if rate is not None:
                 await asyncio.sleep(begun + (position - body.start + len(data)) / rate - clock())
             elif position > body.start:
-                # At least a turn of the loop, or one fast client would starve the others.
+                # At least one turn of the loop, or one fast client would starve the others.
                 await asyncio.sleep(answer.interval)
             await self._send(b"%x\r\n%b\r\n" % (len(data), data) if answer.framing is Framing.CHUNKED else data)
             position += len(data)
@@ -98,12 +98,12 @@ class AnswerWriter:
                     await self._arrived()
             if not self._transport.is_closing():
                 sock = self._transport.get_extra_info("socket")
-                # With a linger time of zero, closing sends RST and drops what is not sent.
+                # With a linger time of zero, closing sends RST and drops unsent data.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self._transport.abort()
 
     async def _arrived(self) -> None:
-        """Wait until the client's kernel has all bytes, for RST would overtake them."""
+        """Wait until the client's kernel has all bytes, because RST would overtake them."""
         sock = self._transport.get_extra_info("socket")
         while not self._transport.is_closing():
             if self._transport.get_write_buffer_size() == 0:
@@ -114,7 +114,7 @@ class AnswerWriter:
 
 
 class Answered(web.StreamResponse):
-    """Tells aiohttp that a response was written, and whether the connection goes on."""
+    """Tells aiohttp that a response was written, and whether the connection stays open."""
 
     def __init__(self, *, keep_alive: bool) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class Answered(web.StreamResponse):
 
 
 class CountingServer(web.Server):
-    """aiohttp's server, which also counts its connections truly and can end them all."""
+    """aiohttp's server, which also counts its connections exactly and can end them all."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class CountingServer(web.Server):
             self._none_open.set()
 
     async def abort_connections(self) -> None:
-        """End all connections, whatever is still to be sent, and wait until they are gone."""
+        """End all connections, even with unsent data, and wait until they are gone."""
         for transport in list(self._open.values()):
             transport.abort()
         await self._none_open.wait()

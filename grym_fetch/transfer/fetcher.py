@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from yarl import URL
 
-from grym_fetch.core.addresses import is_loopback
+from grym_fetch.core.addresses import BARE_HTTP, is_loopback
 from grym_fetch.core.errors import (
     AssetMissing,
     DigestMismatch,
@@ -34,6 +35,7 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.store import DiskStore
+from grym_fetch.runtime.threads import machine_error
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
 from grym_fetch.transfer.result import FetchResult
@@ -66,7 +68,10 @@ class Fetcher:
         Raises any `GrymFetchError`, after emitting `asset_failed`.
         """
         try:
-            return await self._fetch_asset(asset, force=force, rank=rank)
+            try:
+                return await self._fetch_asset(asset, force=force, rank=rank)
+            except MemoryError as error:
+                raise machine_error(error) or error from None
         except GrymFetchError as error:
             error.asset_id = error.asset_id or asset.id
             self._emit(
@@ -110,8 +115,7 @@ class Fetcher:
         for text in asset.urls:
             url = URL(text)
             if url.scheme == "http" and not is_loopback(url):
-                reason = "plain http and no checksum: anyone on the way could change it. Use https, or pin it"
-                raise PolicyRefused(text, f"{asset.id}: {reason}")
+                raise PolicyRefused(text, f"{asset.id}: {BARE_HTTP}")
 
     async def _present(self, asset: Asset) -> FetchResult | None:
         def on_hashing(size: int) -> None:
@@ -154,8 +158,9 @@ class Fetcher:
             await stage.close()
             if transfer is not None:
                 self._context.on_received(transfer.received)
-        if asset.checksum is not None:
-            self._local_files.note_verified(fetched.path, asset.checksum)
+        fetched = replace(fetched, signature=stage.published)
+        if asset.checksum is not None and fetched.signature is not None:
+            self._local_files.verified_cache.record(fetched.path, asset.checksum, fetched.signature)
         await self._unpack(asset, fetched.path)
         self._emit(
             AssetVerified(

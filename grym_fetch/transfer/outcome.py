@@ -51,5 +51,13 @@ class TrustOrigin:
     origin: Origin
 
 
-Restart = StartAfresh | DropOrigin | TrustOrigin
+@dataclass(frozen=True, slots=True)
+class DoubtOrigin:
+    """All of it came from this origin and is wrong: it is asked for the whole, and whether that is the same is seen."""
+
+    reason: str
+    origin: Origin
+
+
+Restart = StartAfresh | DropOrigin | TrustOrigin | DoubtOrigin
 Outcome = Finished | SingleStream | StartAfresh | DropOrigin

@@ -1,31 +1,52 @@
 """One request to an origin: from a range that is wanted to a response that has been judged.
 
 Rules: redirects are followed here, by hand, each hop checked; Range and If-Range go along, credentials only while
-scheme, host and port stay the same. Each origin remembers where its redirects ended, and from then on that address is
-asked directly; when it answers as expired, the chain is walked again, once. A validator is for the server that sent it:
-at the end of another chain it is no condition, and contradicts nothing.
+scheme, host and port stay the same. A cookie that a hop sets goes back to its own origin in the same chain. Each origin
+remembers where its redirects ended, and from then on that address is asked directly; when it answers as expired, the
+chain is walked again, once. A validator is for the server that sent it: at the end of another chain it is no condition,
+and contradicts nothing. What has no checksum is taken over https only, or straight from this machine itself; each hop
+is held to that.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from yarl import URL
 
 from grym_fetch.core.addresses import (
+    BARE_HTTP,
     MAX_REDIRECTS,
     Credentials,
     follow_redirect,
+    host_of,
+    is_loopback,
+    is_signed,
     origin_key,
     parse_address,
     server_mark,
 )
-from grym_fetch.core.errors import BadResponse, GrymFetchError, TooManyRedirects
-from grym_fetch.core.http import Asked, Redirected, Verdict, judge
+from grym_fetch.core.challenges import token_address, trusts_realm
+from grym_fetch.core.cookies import ChainCookies
+from grym_fetch.core.errors import BadResponse, GrymFetchError, PolicyRefused, TooManyRedirects
+from grym_fetch.core.http import (
+    Asked,
+    Broken,
+    ErrorStatus,
+    Redirected,
+    ResponseHead,
+    UnusableRange,
+    Verdict,
+    judge,
+)
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import range_header
+from grym_fetch.core.redaction import SentSecrets
+from grym_fetch.core.refusals import Refusal, explain_refusal
 from grym_fetch.core.world import Connection, Response
+from grym_fetch.transfer.registry import ClosedResponse, fetch_token
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +63,10 @@ class JudgedResponse:
     response: Response
     verdict: Verdict
     is_page: bool
+    refusal: Refusal | None = None
+    """Why, where the status is an error."""
+    host: str = ""
+    """Host and port that sent it, at the end of the redirects."""
 
 
 class Requester:
@@ -49,6 +74,12 @@ class Requester:
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
+        self.secrets = SentSecrets()
+        """What was sent in this run: no server gets it shown by repeating it."""
+        self._realms: dict[URL, URL] = {}
+        """Where the token for each address of a registry was fetched."""
+        self._tokens: dict[URL, str] = {}
+        """The last token from each realm."""
 
     async def open(self, connection: Connection, origin: Origin, asked: Asked) -> JudgedResponse:
         """Ask ``origin``; return the judged response, whose body the caller closes.
@@ -57,7 +88,8 @@ class Requester:
         """
         try:
             return await self._open(connection, origin, asked)
-        except GrymFetchError:
+        except GrymFetchError as error:
+            self.secrets.hide_in(error)
             raise
         except Exception as error:
             # Whatever this server sent to make us fail, the failure is this server's: others may have the file.
@@ -71,7 +103,8 @@ class Requester:
             target = origin.target
             if target is None:
                 break
-            answer = await self._ask(connection, first, target, asked, is_own=origin.target_is_own)
+            cookie, is_own = origin.target_cookie, origin.target_is_own
+            answer = await self._ask(connection, first, target, asked, is_own=is_own, cookie=cookie)
             expired = answer.response.head.status in _EXPIRED
             if not expired and not isinstance(answer.verdict, Redirected):
                 return answer
@@ -80,37 +113,109 @@ class Requester:
         return await self._walk(connection, origin, first, asked)
 
     async def _walk(self, connection: Connection, origin: Origin, first: URL, asked: Asked) -> JudgedResponse:
-        seen = {first}
+        cookies, cookie = ChainCookies(), ""
+        seen = {(first, cookie)}
         here = first
         is_own = True
         while True:
-            answer = await self._ask(connection, first, here, asked, is_own=is_own)
+            answer = await self._ask(connection, first, here, asked, is_own=is_own, cookie=cookie)
             if not isinstance(answer.verdict, Redirected):
-                origin.resolved(here if here is not first else None, is_own=is_own)
+                origin.resolved(here if here is not first or cookie else None, is_own=is_own, cookie=cookie)
                 return answer
             # The body of a redirect is of no use, and nothing says how long it is.
             answer.response.close()
+            cookies.learn(here, answer.response.head.fields.get("set-cookie", ()))
             here = follow_redirect(here, answer.verdict.location)
+            cookie = cookies.field(here)
             # Once another origin has led the way, credentials do not come back: it has chosen the address.
             is_own = is_own and origin_key(here) == origin_key(first)
-            if here in seen:
+            if (here, cookie) in seen:
                 raise TooManyRedirects(str(here), "the redirects lead back to where they came from")
             if len(seen) > MAX_REDIRECTS:
                 raise TooManyRedirects(origin.url, f"more than {MAX_REDIRECTS} redirects")
-            seen.add(here)
+            seen.add((here, cookie))
 
     async def _ask(
-        self, connection: Connection, first: URL, here: URL, asked: Asked, *, is_own: bool
+        self, connection: Connection, first: URL, here: URL, asked: Asked, *, is_own: bool, cookie: str
     ) -> JudgedResponse:
+        is_bare = here.scheme == "http" and asked.checksum is None
+        if is_bare and not is_loopback(here):
+            raise PolicyRefused(str(here), BARE_HTTP)
         fields: dict[str, str] = {}
         server = server_mark(here)
         if asked.wanted is not None:
             fields["Range"] = range_header(asked.wanted)
             if asked.validator.if_range and asked.validator.is_for(server):
                 fields["If-Range"] = asked.validator.if_range
-        authorization = self._credentials.authorization(first) if is_own else None
-        if authorization:
-            fields["Authorization"] = authorization
+        if asked.past_caches:
+            fields["Cache-Control"] = "no-cache"
+        if cookie:
+            fields["Cookie"] = cookie
+        # A signed address is its own credential, and S3 answers 400 to both.
+        sent = self._credentials.find(first) if is_own and not is_signed(here) else None
+        token = self._tokens.get(self._realms.get(first, first)) if is_own and not is_signed(here) else None
+        if token is not None:
+            fields["Authorization"] = f"Bearer {token}"
+        elif sent is not None:
+            fields["Authorization"] = sent.field
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
-        response = await connection.get(str(bare.with_fragment(None)), fields)
-        return JudgedResponse(response, judge(asked, replace(response.head, server=server)), response.head.is_page)
+        address = str(bare.with_fragment(None))
+        self._note(fields)
+        response = await connection.get(address, fields)
+        if is_own and response.head.status == 401:
+            challenges = response.head.fields.get("www-authenticate", ())
+            if (realm := token_address(here, challenges)) is not None:
+                response.close()
+                fresh = await self._fresh_token(connection, realm, first, stale=token)
+                if fresh is None:
+                    response = ClosedResponse(response.head)
+                else:
+                    fields["Authorization"] = f"Bearer {fresh}"
+                    self._note(fields)
+                    response = await connection.get(address, fields)
+        if is_bare and response.head.is_local is False:
+            # The name is this machine's, and the proxy or the resolver leads elsewhere.
+            response.close()
+            raise PolicyRefused(str(here), BARE_HTTP)
+        head = self._without_secrets(replace(response.head, server=server))
+        verdict = judge(asked, head)
+        refusal = None
+        if head.status >= 400:
+            refusal = explain_refusal(head.status, first=first, here=here, sent=sent, credentials=self._credentials)
+            refusal = replace(refusal, reason=self.secrets.hide(refusal.reason))
+        match verdict:
+            case UnusableRange(reason=reason) | Broken(reason=reason) | ErrorStatus(reason=reason):
+                verdict = replace(verdict, reason=self.secrets.hide(reason))
+        return JudgedResponse(response, verdict, head.is_page, refusal, host_of(str(here)))
+
+    def _note(self, fields: Mapping[str, str]) -> None:
+        if "Authorization" in fields:
+            self.secrets.note(fields["Authorization"])
+
+    def _without_secrets(self, head: ResponseHead) -> ResponseHead:
+        """The head without a validator that repeats what was sent: it would be stored."""
+        bad = [name for name in ("etag", "last-modified") if self.secrets.occur_in(head.get(name) or "")]
+        if not bad:
+            return head
+        return replace(head, fields={name: values for name, values in head.fields.items() if name not in bad})
+
+    async def _fresh_token(self, connection: Connection, realm: URL, first: URL, *, stale: str | None) -> str | None:
+        """Return a token from a registry's realm other than ``stale``, or None if it gives none.
+
+        Many connections meet the same expiry: one that finds a newer token than its own takes that.
+        """
+        self._realms[first] = realm
+        known = self._tokens.get(realm)
+        if known is not None and known != stale:
+            return known
+        sent = None
+        if trusts_realm(first, realm):
+            sent = self._credentials.find(first if origin_key(first) == origin_key(realm) else realm)
+        if sent is not None:
+            self.secrets.note(sent.field)
+        token = await fetch_token(connection, realm, sent.field if sent is not None else None)
+        if token is None:
+            self._tokens.pop(realm, None)
+        else:
+            self._tokens[realm] = token
+        return token

@@ -24,7 +24,9 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import MAX_CHANGES, Origin
+from grym_fetch.core.ranges import parse_length
 from grym_fetch.core.segments import Segment
+from grym_fetch.core.suspicion import page_advice
 from grym_fetch.core.world import Response
 from grym_fetch.runtime.buffers import Buffers
 from grym_fetch.transfer.attempt import Attempt
@@ -36,6 +38,8 @@ from grym_fetch.transfer.state import DownloadState
 
 LIMITED_READ_BYTES = 64 * 1024
 """Read in one go under a rate limit, so that the progress bar moves and does not jump."""
+NOTE_BYTES = 256 * 1024
+"""A page that only says that there is no file now is smaller than this."""
 ENDLESS = "it sends without end, and nothing says how long the content is; give the asset its size"
 
 
@@ -67,6 +71,10 @@ class ResponseReader:
         origin = attempt.origin
         if answer.is_page:
             origin.sent_page()
+        if encoding := answer.response.head.encoding:
+            origin.sent_encoded(encoding)
+        if self._is_note(attempt, answer):
+            raise BadStatus(origin.url, 200, "a page came instead of the file (status 200)")
         match answer.verdict:
             case http.Partial():
                 return await self._partial(attempt, answer.response, answer.verdict)
@@ -84,7 +92,8 @@ class ResponseReader:
             case http.UnusableRange(reason=reason):
                 return self._unusable_range(attempt, reason)
             case http.ErrorStatus(status=status, reason=reason, retry_after=retry_after):
-                if status in (429, 503) or retry_after is not None:
+                reason = str(answer.refusal or reason)
+                if answer.verdict.is_throttling:
                     raise Throttled(origin.url, status, reason, retry_after)
                 raise BadStatus(origin.url, status, reason)
             case http.Broken(reason=reason):
@@ -94,10 +103,24 @@ class ResponseReader:
             case never:
                 assert_never(never)
 
+    def _is_note(self, attempt: Attempt, answer: JudgedResponse) -> bool:
+        """Whether a server that has served ranges sends a small page now: that it is busy, or being mended.
+
+        What has arrived does not become doubtful by that.
+        """
+        origin, head, size = attempt.origin, answer.response.head, self._state.size
+        if head.status != 200 or attempt.segment.whole or size is None or not (origin.ranges and origin.has_given):
+            return False
+        length = parse_length(head.get("content-length") or "")
+        if length is None:
+            return answer.is_page
+        return length < min(size, NOTE_BYTES) and (answer.is_page or not head.validator)
+
     # -- verdicts ---------------------------------------------------------------------------------------------------
 
     async def _partial(self, attempt: Attempt, response: Response, verdict: http.Partial) -> Outcome:
         origin, state, got, total = attempt.origin, self._state, verdict.range, verdict.total
+        state.served_range(got.start)
         origin.proved_ranges()
         if got.length != total and not self._combines(origin, verdict.validator):
             return SingleStream("its parts cannot be combined")
@@ -122,6 +145,8 @@ class ResponseReader:
             raise BadResponse(origin.url, "nothing says where the content ends, and there is no checksum to tell")
         if state.segments.on_hand_bytes and not self._combines(origin, verdict.validator):
             return StartAfresh("the server has no ranges and names no version, so it starts over", repeats=True)
+        if state.says_the_same(verdict.validator, verdict.length):
+            raise IntegrityError("asked once more, past all caches, it has the same content")
         await state.learn_validator(origin, verdict.validator)
         if verdict.length is not None:
             if (restart := await self._learn_size(verdict.length, origin)) is not None:
@@ -184,7 +209,9 @@ class ResponseReader:
         assert expected is not None
         told_by = self._state.size_origin or origin
         if self._size_is_promised or origin.is_unsteady:
-            raise LengthMismatch(origin.url, expected, actual, hint)
+            about = page_advice(origin.url) if origin.has_sent_page else ""
+            # Of a page that shows the file, the length says nothing more.
+            raise LengthMismatch(origin.url, expected, actual, f"it sent a web page{about}" if about else hint)
         # The length was learned, not promised by the manifest. Here, and the content is another one now; or from an
         # origin that has failed since, and either may be wrong: then this one has the word, and the digest decides.
         origin.changed()
@@ -209,13 +236,19 @@ class ResponseReader:
                 count = await response.readinto(space)
                 now = self._clock.monotonic()
                 if not count:
+                    if self._state.size is None and not segment.whole:
+                        # It names the end of what was asked for, whatever there is, and not of the content.
+                        return SingleStream("its ranges end before the end that they name, and name no length")
                     if ends_there:
-                        raise ConnectionLost(origin.url, "the content ended early")
+                        label = f"; it was sent {response.head.encoding}-encoded" if response.head.encoding else ""
+                        raise ConnectionLost(origin.url, f"the content ended early{label}")
                     return await self._learn_size(segment.position, origin) or Finished()
                 attempt.arrived(now, count)
                 count = max(0, min(count, min(stop, segment.stop) - segment.position))
                 start, wanted = segment.position, self._accept(segment, count)
                 self._on_bytes(origin, count, sum(end - here for here, end in wanted), now)
+                if segment.whole and wanted != [(start, start + count)] and self._pinned:
+                    self._state.retold(start, space[:count], origin)
                 if wanted == [(start, start + count)] and writer.continues_at(start):
                     await writer.filled(start, count)
                 else:

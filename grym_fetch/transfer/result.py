@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
+from grym_fetch.disk.verified import FileSignature
 
 
 @dataclass(frozen=True, slots=True)
 class TransferResult:
-    """A file that is in place. ``checksum`` was computed from its bytes; ``downloaded`` counts bytes received."""
+    """A file that is in place. ``checksum`` was computed from its bytes; ``downloaded`` counts bytes received.
+
+    ``signature`` is the file's, taken from the descriptor that the bytes were written through; None if it is not known.
+    """
 
     path: Path
     checksum: Checksum
     size: int
     downloaded: int
+    signature: FileSignature | None = None
 
 
 @dataclass(frozen=True, slots=True)

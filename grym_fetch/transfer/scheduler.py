@@ -1,22 +1,23 @@
 """The bounded pool: one set of connections, shared by all assets under way.
 
-Rules: there are never more connections than `connections`, idle ones included, nor more at work on one host than
-`per_host`. A free connection goes to the source that has the fewest at work, so that no small asset waits for a big
-one; among equals, to the one that was asked for first. The scheduler knows attempts and connections, and nothing of
-HTTP or of files.
+Rules: there are never more connections than `connections`, idle ones included, nor more at work on one host than it
+allows (`grym_fetch.core.hosts`). A free connection goes to the source that has the fewest at work, so that no small
+asset waits for a big one; among equals, to the one that was asked for first. The scheduler knows attempts and
+connections, and nothing of HTTP or of files.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from grym_fetch.core.world import Connection, Transport
+from grym_fetch.core.hosts import Hosts
+from grym_fetch.core.world import Clock, Connection, Transport
+from grym_fetch.runtime.clock import SystemClock
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 HEARTBEAT_S = 0.1
@@ -54,19 +55,23 @@ class Source(Protocol[W]):
 
 
 class Scheduler:
-    """Gives free connections to sources that have work."""
+    """Gives free connections to sources that have work. ``hosts`` is what all of them know of each host."""
 
-    def __init__(self, transport: Transport, *, connections: int, per_host: int | None = None) -> None:
+    def __init__(
+        self, transport: Transport, *, connections: int, per_host: int | None = None, clock: Clock | None = None
+    ) -> None:
+        self.hosts = Hosts(per_host or connections)
+        self._clock = clock or SystemClock()
         self._free = [transport.connection() for _ in range(connections)]
         self._connections = tuple(self._free)
-        self._per_host = per_host or connections
-        self._busy: Counter[str] = Counter()
         self._sources: dict[Source[Any], int] = {}
         """How many attempts each has under way."""
         self._ranks: dict[Source[Any], int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_due = False
         self._heartbeat: asyncio.TimerHandle | None = None
+        self._alarm: tuple[float, asyncio.Task[None]] | None = None
+        """When the next host may be asked again, and who waits for that."""
         self._is_closed = False
 
     def add(self, source: Source[Any], rank: int) -> None:
@@ -93,6 +98,23 @@ class Scheduler:
         self._give_out()
         if self._free and self._tasks and self._heartbeat is None:
             self._heartbeat = asyncio.get_running_loop().call_later(HEARTBEAT_S, self._beat)
+        if self._free and self._sources:
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        """Look for work again as soon as a host that must be left alone may be asked."""
+        due = self.hosts.next_opening(self._clock.monotonic())
+        if due is None or (self._alarm is not None and self._alarm[0] <= due):
+            return
+        if self._alarm is not None:
+            self._alarm[1].cancel()
+        self._alarm = due, asyncio.get_running_loop().create_task(self._wait_until(due), name="host opens")
+
+    async def _wait_until(self, due: float) -> None:
+        while (left := due - self._clock.monotonic()) > 0:
+            await self._clock.sleep(left)
+        self._alarm = None
+        self.kick()
 
     def _beat(self) -> None:
         self._heartbeat = None
@@ -118,12 +140,12 @@ class Scheduler:
                 heapq.heappush(waiting, (at_work + 1, rank, order, source))
 
     def _has_room(self, host: str) -> bool:
-        return self._busy[host] < self._per_host
+        return self.hosts.has_room(host, self._clock.monotonic())
 
     def _start(self, source: Source[Any], attempt: Work) -> None:
         connection = self._pick(attempt.host)
         self._sources[source] += 1
-        self._busy[attempt.host] += 1
+        self.hosts.began(attempt, attempt.host)
         task = asyncio.get_running_loop().create_task(source.fetch(attempt, connection))
         attempt.task = task
         self._tasks.add(task)
@@ -131,14 +153,19 @@ class Scheduler:
         task.add_done_callback(partial(self._ended, source, attempt, connection))
 
     def _pick(self, host: str) -> Connection:
-        """A connection that is open to this host if there is one, else one that is not open, else any."""
+        """A connection that is open to this host if there is one, else one that is not open, else any.
+
+        Of several, the one used last: a server may still be counting what ended on it as under way elsewhere.
+        """
         best = min(self._free, key=lambda connection: (connection.host != host, connection.host != ""))
+        if best.host == host:
+            best = next(connection for connection in reversed(self._free) if connection.host == host)
         self._free.remove(best)
         return best
 
     def _ended(self, source: Source[Any], attempt: Work, connection: Connection, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._busy[attempt.host] -= 1
+        self.hosts.ended(attempt, self._clock.monotonic())
         if source in self._sources:
             self._sources[source] -= 1
         self._free.append(connection)
@@ -156,6 +183,8 @@ class Scheduler:
         if self._heartbeat is not None:
             self._heartbeat.cancel()
         tasks = list(self._tasks)
+        if self._alarm is not None:
+            tasks.append(self._alarm[1])
         for task in tasks:
             if not task.cancelling():
                 task.cancel()

@@ -114,4 +114,4 @@ class SmallFileFetcher:
             )
         )
         path = Path(verified.path)
-        return FetchResult(path, TransferResult(path, file.checksum, size, size))
+        return FetchResult(path, TransferResult(path, file.checksum, size, size, verified.signature))

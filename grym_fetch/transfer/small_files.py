@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import GrymFetchError, StorageError
-from grym_fetch.core.http import Asked, Whole
+from grym_fetch.core.errors import BadStatus, GrymFetchError, StorageError, Throttled
+from grym_fetch.core.http import Asked, ErrorStatus, Whole
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import CRAWL_BYTES_PER_S, Origin
 from grym_fetch.core.world import Connection, Response
@@ -56,6 +56,8 @@ class Turn:
     host: str
     assets: deque[Asset]
     task: asyncio.Task[None] | None = None
+    is_refused: bool = False
+    """Whether the host allows no further connection now, or is asked too often: then its assets wait again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class SmallFileSource:
         self._waiting = deque(assets)
         self._context = context
         self._clock = context.clock
+        self._hosts = context.scheduler.hosts
         self._writer = writer
         self._on_placed = on_placed
         self._turns: set[Turn] = set()
@@ -141,7 +144,9 @@ class SmallFileSource:
             and self._clock.monotonic() - began < GROUP_INTERVAL_S
         ):
             await self._writer.calm()
-            file = await self._get(turn.assets[0], connection)
+            file = await self._get(turn.assets[0], turn, connection)
+            if turn.is_refused:
+                break
             asset = turn.assets.popleft()
             if file is None:
                 self.left_over.append(asset)
@@ -170,20 +175,29 @@ class SmallFileSource:
 
     # -- one asset ----------------------------------------------------------------------------------------------------
 
-    async def _get(self, asset: Asset, connection: Connection) -> ReceivedFile | None:
+    async def _get(self, asset: Asset, turn: Turn, connection: Connection) -> ReceivedFile | None:
         """Fetch an asset whole. None unless exactly as many bytes came as it has."""
         assert asset.checksum is not None
         assert asset.size is not None
         began = self._clock.monotonic()
         data = bytearray(asset.size)
         try:
-            answer = await self._context.requester.open(connection, Origin(0, asset.url), Asked(None, asset.size))
+            asked = Asked(None, asset.size, checksum=asset.checksum)
+            answer = await self._context.requester.open(connection, Origin(0, asset.url), asked)
             try:
-                if not isinstance(answer.verdict, Whole) or not await self._receive(answer.response, data):
+                self._hosts.moved(turn, answer.host)
+                if not isinstance(answer.verdict, Whole):
+                    if isinstance(answer.verdict, ErrorStatus):
+                        raise _as_error(asset.url, answer.verdict)
+                    return None
+                self._hosts.receives(turn, self._clock.monotonic())
+                if not await self._receive(answer.response, data):
                     return None
             finally:
                 answer.response.close()
-        except GrymFetchError:
+        except GrymFetchError as error:
+            # Perhaps only because somebody else of us is there, or has just been.
+            turn.is_refused = self._hosts.refused(turn, self._clock.monotonic(), error)
             return None
         return ReceivedFile(asset, asset.checksum, data, began, self._clock.monotonic())
 
@@ -231,3 +245,9 @@ class SmallFileSource:
             else:
                 placed.append((file, verified))
         self._on_placed(placed)
+
+
+def _as_error(url: str, refusal: ErrorStatus) -> BadStatus:
+    if refusal.is_throttling:
+        return Throttled(url, refusal.status, refusal.reason, refusal.retry_after)
+    return BadStatus(url, refusal.status, refusal.reason)

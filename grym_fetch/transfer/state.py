@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from grym_fetch.core.digest import Algorithm, Checksum, new_hasher
+from grym_fetch.core.errors import IntegrityError
 from grym_fetch.core.http import Validator
-from grym_fetch.core.journal import Piece, PieceTable, address_hash
+from grym_fetch.core.journal import Piece, PieceTable, address_hash, piece_hasher
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.ranges import IntervalSet
@@ -19,10 +22,35 @@ from grym_fetch.core.segments import UNBOUNDED, Segments, SegmentSizes
 from grym_fetch.core.world import Stage, Threads
 from grym_fetch.transfer.hashing import Frontier
 
+if TYPE_CHECKING:
+    from xxhash import xxh3_128
+
 log = logging.getLogger(__name__)
 
 NOBODY = -1
 """The number of an origin that the manifest no longer names. Its pieces are proved by their digests all the same."""
+
+ECHO_PIECES = 16
+"""So many pieces (32 MiB) that are the same a second time, and the content is taken to be the same to its end."""
+ECHO_BORDERS = 2
+"""And so many beginnings of segments among them, if there were any: there the bytes of a wrong range would show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """What an origin sent before it was asked once more: to hear whether it sends the same again.
+
+    ``borders``: where its ranges began, but for the first. ``stop``: as far as it must be the same to be called so.
+    """
+
+    validator: Validator
+    size: int | None
+    borders: frozenset[int]
+    stop: int
+
+    def is_told_by(self, validator: Validator, size: int | None) -> bool:
+        """Whether the same words for the content say enough: where it came as one stream, no range can have lied."""
+        return not self.borders and bool(validator) and validator == self.validator and size in (None, self.size)
 
 
 class DownloadState:
@@ -45,6 +73,9 @@ class DownloadState:
         self._sizes = sizes
         self._algorithm: Algorithm = asset.checksum.algorithm if asset.checksum is not None else "sha256"
         self._suspects: PieceTable | None = None
+        self._borders: set[int] = set()
+        self._echo: Echo | None = None
+        self._retelling: tuple[Piece, int, xxh3_128] | None = None
         self.size = asset.size if asset.size is not None else stage.recovered.size
         self.size_origin: Origin | None = None
         """The origin that told the length, if neither the manifest nor an earlier run did."""
@@ -116,14 +147,55 @@ class DownloadState:
             origin.identified(validator)
             await self._stage.note_origin(origin.number, origin.url, validator)
 
+    def served_range(self, start: int) -> None:
+        """A range that begins here is about to come."""
+        if start:
+            self._borders.add(start)
+
+    def says_the_same(self, validator: Validator, size: int | None) -> bool:
+        """Whether a doubted origin's answer says by its head alone that what follows is the wrong content once more."""
+        echo = self._echo
+        if echo is None:
+            return False
+        if echo.validator.contradicts(validator):
+            self._echo = None  # another content: it may be the right one to its last byte
+            return False
+        return echo.is_told_by(validator, size)
+
+    def retold(self, start: int, data: memoryview, origin: Origin) -> None:
+        """A whole stream passes over these bytes. A piece of an earlier run that it repeats counts as its own from now.
+
+        So nobody need be asked for it again, should the digest be wrong.
+        """
+        end, here = start + len(data), start
+        while here < end:
+            if self._retelling is None or self._retelling[1] != here:
+                piece = self.inherited.at(here)
+                if piece is None or self.pieces.at(here) is not piece:
+                    here = min(self.inherited.starts_in(here + 1, end), default=end)
+                    self._retelling = None
+                    continue
+                self._retelling = piece, here, piece_hasher()
+            piece, _, hasher = self._retelling
+            stop = min(piece.stop, end)
+            hasher.update(data[here - start : stop - start])
+            self._retelling, here = (piece, stop, hasher), stop
+            if stop == piece.stop:
+                self._retelling = None
+                if hasher.hexdigest() == piece.digest and self.is_inherited(piece):
+                    self.pieces.add(replace(piece, origin=origin.number))
+
     async def store(self, start: int, data: bytes | memoryview, origin: Origin) -> None:
         """Write a piece; hash it from memory if the frontier is there."""
         self.frontier.offer(start, data)
         if self._suspects is not None:
             await self._compare(start, data, origin)
+        is_echo = self._echo is not None and await self._is_echo(self._echo, start, data)
         piece = await self._stage.write(start, data, origin.number)
         self.pieces.add(piece)
         self.frontier.stored(piece.start, piece.stop)
+        if is_echo:
+            raise IntegrityError("asked once more for the whole, it sends the same")
 
     # -- what is known of it ----------------------------------------------------------------------------------------
 
@@ -184,6 +256,21 @@ class DownloadState:
         """From now on, find out which origins gave other bytes than ``trusted`` gives."""
         self._suspects = PieceTable(piece for piece in self.pieces if piece.origin != trusted.number)
         self.differing.clear()
+
+    def doubt(self, origin: Origin) -> None:
+        """From now on, find out whether this origin sends the same once more that is on hand now, all of it its own."""
+        borders = frozenset(self._borders)
+        last = max(sorted(borders)[:ECHO_BORDERS], default=0)
+        pieces = max(ECHO_PIECES, last // self._sizes.piece + 1)
+        self._echo = Echo(origin.validator, self.size, borders, pieces * self._sizes.piece)
+        self._borders.clear()
+
+    async def _is_echo(self, echo: Echo, start: int, data: bytes | memoryview) -> bool:
+        """Whether a doubted origin has sent the same as before for long enough. After a difference, never."""
+        if await self._stage.read(start, start + len(data)) != bytes(data):
+            self._echo = None
+            return False
+        return start + len(data) >= echo.stop
 
     async def _compare(self, start: int, data: bytes | memoryview, origin: Origin) -> None:
         assert self._suspects is not None

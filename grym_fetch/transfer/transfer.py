@@ -22,24 +22,39 @@ from grym_fetch.core import http
 from grym_fetch.core.addresses import host_of
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
+    BadStatus,
+    ConnectFailed,
+    ConnectionLost,
     DigestMismatch,
     GrymFetchError,
     IntegrityError,
     MirrorsExhausted,
     StorageError,
+    Throttled,
     TransferError,
 )
+from grym_fetch.core.hosts import grace_of
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.policy import GiveUp, Leave, Retry
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, Segment, segment_length, share_of_slower
+from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Connection, Stage
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.context import TransferContext
-from grym_fetch.transfer.outcome import DropOrigin, Finished, Restart, SingleStream, StartAfresh, TrustOrigin
+from grym_fetch.transfer.outcome import (
+    DoubtOrigin,
+    DropOrigin,
+    Finished,
+    Restart,
+    SingleStream,
+    StartAfresh,
+    TrustOrigin,
+)
 from grym_fetch.transfer.reporter import Reporter
+from grym_fetch.transfer.request import JudgedResponse
 from grym_fetch.transfer.response import ResponseReader
 from grym_fetch.transfer.result import TransferResult
 from grym_fetch.transfer.state import DownloadState
@@ -48,6 +63,10 @@ log = logging.getLogger(__name__)
 
 STEAL_S = 0.5
 """A connection with more work left than this shares it with an idle one."""
+WORTH_TELLING_S = 1.0
+"""A pause as long as this is told, if nothing is received meanwhile."""
+WORTH_LEAVING_S = 2.0
+"""A host that must be left alone for this long is left for a mirror."""
 HUNG_WAITS = 4
 """A connection whose first byte takes this many times as long as the others' is taken for hung."""
 
@@ -64,6 +83,7 @@ class Transfer:
         self._context = context
         self._clock = context.clock
         self._settings = settings = context.settings
+        self._hosts = context.scheduler.hosts
         # Without a checksum, nothing says that what two origins have is the same content.
         self._origins = Origins(asset.urls, together=settings.together and asset.pinned)
         self._state = DownloadState(asset, self._origins, stage, context.threads, self._changed, settings.sizes)
@@ -75,6 +95,8 @@ class Transfer:
         self._failure: BaseException | None = None
         self._restart: Restart | None = None
         self._trials: Counter[Origin] = Counter()
+        self._mismatched: DigestMismatch | None = None
+        """What is wrong if the origin that is doubted has nothing else to give."""
         self._repeated = 0
         """Bytes that will arrive once more before there is progress again; see `StartAfresh.repeats`."""
         self._is_over = False
@@ -173,12 +195,24 @@ class Transfer:
             origin.mismatched(digest, self.asset.checksum)
         candidates = self._origins.usable
         if not candidates or self._trials.total() >= 2 * len(self._origins.all):
-            raise self._mismatch(digest)
+            mismatch = self._mismatch(digest)
+            doubted = self._whom_to_doubt()
+            if doubted is None:
+                raise self._mismatched or mismatch
+            self._mismatched = mismatch
+            return DoubtOrigin("the checksum does not match; asking for the whole, past all caches", doubted)
         # One that was not asked yet; one that was may have broken off. The one that gave most has least left to send.
         given = self._state.bytes_given
         trusted = min(candidates, key=lambda origin: (self._trials[origin], -given(origin), origin.number))
         self._trials[trusted] += 1
         return TrustOrigin(f"the checksum does not match; asking {trusted.shown} for what others gave", trusted)
+
+    def _whom_to_doubt(self) -> Origin | None:
+        """The origin that gave all by itself, and may have better: ranges can be wrong, and a cache can be old."""
+        if self._mismatched is not None or self._state.size == 0:
+            return None
+        whole = [origin for origin in self._origins.all if origin.digest is not None and not origin.has_sent_page]
+        return min(whole, key=lambda origin: (origin.ranges is not True, origin.number), default=None)
 
     def _mismatch(self, digest: Checksum) -> DigestMismatch:
         advice = "If the source has changed for good, update the checksum in the manifest; else use another mirror."
@@ -188,6 +222,8 @@ class Transfer:
             advice = "A web page came instead of the file: a login, an error page or a captive portal?"
         elif agreement := self._origins.agreement():
             advice = agreement
+        elif encodings := sorted({origin.encoding for origin in self._origins.all if origin.encoding}):
+            advice = f"The server sent it {safe_text(encodings[0])}-encoded although identity was asked for. {advice}"
         return DigestMismatch(self.asset.id, str(self.asset.checksum), str(digest), self._origins.reasons(), advice)
 
     async def _start_over(self, restart: Restart) -> None:
@@ -204,6 +240,12 @@ class Transfer:
                     lambda p: p.origin == trusted.number and not state.is_inherited(p),
                     forget_size=state.size_origin is not trusted,
                 )
+            case DoubtOrigin(origin=doubted):
+                state.doubt(doubted)
+                doubted.doubted()
+                self._origins.trust(doubted)
+                discarded = await state.reduce(lambda _: False, forget_size=True)
+                self._repeated += discarded
             case DropOrigin(origin=origin, forget_size=forget_size):
                 discarded = await state.reduce(lambda p: p.origin != origin.number, forget_size=forget_size)
             case StartAfresh(forget_size=forget_size, repeats=repeats):
@@ -222,7 +264,9 @@ class Transfer:
         now = self._clock.monotonic()
         for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts)):
             host = host_of(origin.url if origin.target is None else str(origin.target))
-            if has_room(host) and (segment := self._next_segment(origin, now)) is not None:
+            if not has_room(host):
+                self._leave_if_told_to_wait(origin, host, now)
+            elif (segment := self._next_segment(origin, now)) is not None:
                 attempt = Attempt(segment, origin, host, now)
                 self._attempts.add(attempt)
                 return attempt
@@ -281,6 +325,7 @@ class Transfer:
         try:
             answer = await self._context.requester.open(connection, attempt.origin, self._asked(attempt))
             try:
+                self._reached(attempt, answer)
                 outcome = await self._reader.receive(attempt, answer)
             finally:
                 answer.response.close()
@@ -295,9 +340,25 @@ class Transfer:
                 case never:
                     assert_never(never)
         except (TransferError, IntegrityError) as error:
-            self._failed(attempt, error)
+            self._context.requester.secrets.hide_in(error)
+            if not self._is_lesson(attempt, error):
+                self._failed(attempt, error)
         except StorageError as error:
             self.fail(error)
+
+    def _reached(self, attempt: Attempt, answer: JudgedResponse) -> None:
+        """A host has answered, perhaps another one than was asked first."""
+        now = self._clock.monotonic()
+        self._hosts.moved(attempt, answer.host)
+        if isinstance(answer.verdict, http.Partial | http.Whole):
+            self._hosts.receives(attempt, now)
+        elif (
+            isinstance(answer.verdict, http.UnusableRange)
+            and answer.response.head.status == 403
+            and self._hosts.is_busy(attempt, now)
+        ):
+            # Before it is taken for a refusal of the range: a server may say so that there are too many of us.
+            raise BadStatus(attempt.origin.url, 403, "status 403: access denied")
 
     def release(self, attempt: Attempt) -> None:
         """The attempt is over: what has not arrived is missing again."""
@@ -317,9 +378,27 @@ class Transfer:
             validator=origin.validator if is_bound else http.NO_VALIDATOR,
             ranges_proven=origin.ranges is True,
             checksum=self.asset.checksum,
+            past_caches=origin.past_caches,
         )
 
     # -- failures ---------------------------------------------------------------------------------------------------
+
+    def _is_lesson(self, attempt: Attempt, error: TransferError | IntegrityError) -> bool:
+        """Whether the host has refused only one more than it allows at once, or too soon. That is no failure."""
+        if grace_of(error) is None or attempt.first_byte_at is not None:
+            return False
+        now = self._clock.monotonic()
+        origin = attempt.origin
+        if isinstance(error, ConnectFailed | ConnectionLost):
+            self._hosts.moved(attempt, host_of(error.url))
+        is_lesson = self._hosts.refused(attempt, now, error)
+        pause = self._hosts.opens_at(attempt.host) - now
+        if not is_lesson or (pause > 0 and self._origins.is_replaceable(origin, now)):
+            return False  # another origin is ready: do not wait for this one
+        log.debug("%s: %s: not now: %s", self.asset.id, origin.shown, error)
+        if pause >= WORTH_TELLING_S and len(self._attempts) == 1:
+            self._reporter.retries(origin, 1, pause, _reason(error))
+        return True
 
     def _failed(self, attempt: Attempt, error: TransferError | IntegrityError) -> None:
         """An attempt failed: ask again later, turn to another origin, or give up."""
@@ -332,13 +411,19 @@ class Transfer:
             now=now,
             policy=self._settings.retry,
             jitter=self._clock.jitter(),
+            had_begun=attempt.first_byte_at is not None,
         )
+        if isinstance(error, Throttled) and error.status == 429 and not isinstance(decision, GiveUp):
+            self._hosts.left_alone(attempt.host, origin.ready_at)
         reason = origin.last_reason
         log.debug("%s: %s: %s: %s", self.asset.id, origin.shown, reason, decision)
         if origin is not self._origins.current and not self._origins.together:
             return
         match decision:
-            case Retry(attempt=number, delay=delay):
+            case Retry(attempt=number, delay=delay, patience=patience):
+                if patience is not None:
+                    state = "server away, trying" if isinstance(error, ConnectFailed) else "trying"
+                    reason = f"{reason}; {state} again for another {patience:.0f} s"
                 self._announce_retry(origin, number, delay, reason)
             case Leave() | GiveUp():
                 self._leave(origin, reason, now)
@@ -362,6 +447,19 @@ class Transfer:
         if chosen.ready_at > now:
             self._announce_retry(chosen, chosen.failures, chosen.ready_at - now, chosen.last_reason)
 
+    def _leave_if_told_to_wait(self, origin: Origin, host: str, now: float) -> None:
+        """Turn to another origin if this one's host must be left alone, for which another asset may be the reason."""
+        until = self._hosts.opens_at(host)
+        if until - now < WORTH_LEAVING_S or self._origins.together:
+            return
+        if not self.asset.pinned and self._state.segments.on_hand_bytes:
+            return  # parts of two origins do not combine: everything would have to come again
+        others = [o for o in self._origins.usable if max(o.ready_at, self._hosts.opens_at(host_of(o.url))) <= now]
+        if others:
+            origin.postponed(until)
+            self._turn_to(min(others, key=lambda o: (o.failures, o.number)), origin, "the server asks to wait")
+            self._changed()
+
     def _turn_to(self, chosen: Origin, left: Origin, reason: str) -> None:
         self._origins.turn_to(chosen)
         self._reporter.switched(left, chosen, reason, count=len(self._origins.all))
@@ -382,6 +480,8 @@ class Transfer:
         self._changed()
 
     def _exhausted(self) -> GrymFetchError:
+        if self._mismatched is not None:
+            return self._mismatched
         kept = self._state.segments.on_hand_bytes
         kept_advice = "What has arrived is kept; the next run goes on from there." if kept else ""
         advice = self._origins.agreement() or kept_advice
@@ -406,6 +506,11 @@ class Transfer:
             return
         self._turn_to(faster, slow, slow.last_reason)
         _cancel(attempt.task for attempt in self._attempts if attempt.origin is slow and attempt.task is not None)
+
+
+def _reason(error: TransferError | IntegrityError) -> str:
+    """What happened, without the address."""
+    return error.reason if isinstance(error, TransferError) else str(error)
 
 
 NOBODY_NOW = -2

@@ -30,6 +30,7 @@ from grym_fetch.disk import folders
 from grym_fetch.disk.owner import Owner
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
+from tests.support.project import OWN
 from tests.support.system import dead_owner, descriptors
 
 FILES = {
@@ -125,7 +126,7 @@ class LocalFiles:
 
     def stages(self) -> list[Path]:
         """What is left of unpacking."""
-        return list((self.assets / ".grym-fetch" / "unpack").glob("*"))
+        return list((self.assets / OWN / "unpack").glob("*"))
 
 
 @pytest.fixture
@@ -444,7 +445,7 @@ def test_the_word_of_another_user_is_not_taken(local_files: LocalFiles) -> None:
     """Who else can write the record cannot make us delete a file."""
     local_files.put(TAR)
     local_files.unpack()
-    (record,) = (local_files.assets / ".grym-fetch" / "unpacked").iterdir()
+    (record,) = (local_files.assets / OWN / "unpacked").iterdir()
     os.chown(record, 12345, -1)
     assert forget_unpacked(local_files.assets, local_files.local_path) == ()
     assert local_files.read() == FILES
@@ -455,7 +456,7 @@ def test_only_what_the_dead_have_left_is_cleared_away(local_files: LocalFiles) -
     local_files.put(TAR)
     me, key = Owner.this(), hashlib.sha256(b"models/voices").hexdigest()[:24]
     dead = dead_owner().encode()
-    stages = local_files.assets / ".grym-fetch" / "unpack"
+    stages = local_files.assets / OWN / "unpack"
     names = [f"{key}.{dead}.00000000", f"{key}.{me.encode()}.00000000", f"{key}.rubbish", f"{'0' * 24}.{dead}.00000000"]
     for name in names:
         (stages / name).mkdir(parents=True)
@@ -535,12 +536,56 @@ def test_a_damaged_record(local_files: LocalFiles, damage: Callable[[bytes], byt
     """A record that cannot be read, or is another one's, claims nothing: a changed tree is a stranger's."""
     local_files.put(TAR)
     local_files.unpack()
-    record = next((local_files.assets / ".grym-fetch" / "unpacked").iterdir())
+    record = next((local_files.assets / OWN / "unpacked").iterdir())
     record.write_bytes(damage(record.read_bytes()))
     (local_files.tree / "top.txt").write_bytes(b"mine")
     with pytest.raises(UnsafePath):
         local_files.unpack()
     assert local_files.read() == {**FILES, "top.txt": b"mine"}
+
+
+def become_pipe(path: Path) -> None:
+    """Put a named pipe in the place of a file."""
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: (tree / "top.txt").write_bytes(b"x" * len(FILES["top.txt"])),
+        lambda tree: (tree / "top.txt").write_bytes(FILES["top.txt"] + b"x"),
+        lambda tree: (tree / "top.txt").unlink(),
+        lambda tree: ((tree / "top.txt").rename(tree.parent / "aside"), (tree / "top.txt").symlink_to("../aside")),
+        lambda tree: become_pipe(tree / "top.txt"),
+        lambda tree: ((tree / "link").unlink(), (tree / "link").symlink_to("elsewhere")),
+    ],
+    ids=["other bytes", "more bytes", "gone", "a symlink", "a pipe", "another link"],
+)
+def test_a_tree_without_a_record_is_compared(local_files: LocalFiles, change: Callable[[Path], object]) -> None:
+    """Whoever has unpacked it: it is taken as it is if each byte is the archive's, and is a stranger if one is not."""
+    local_files.put(tar_of(FILES, header("link", tarfile.SYMTYPE, "top.txt")))
+    local_files.unpack()
+    shutil.rmtree(local_files.assets / ".grym-fetch")
+    before = local_files.tree.stat()
+    assert not local_files.unpack()
+    assert local_files.tree.stat() == before
+    shutil.rmtree(local_files.assets / ".grym-fetch")
+    change(local_files.tree)
+    with pytest.raises(UnsafePath):
+        local_files.unpack()
+
+
+def test_a_copied_tree_is_taken_as_it_is(local_files: LocalFiles) -> None:
+    """After ``cp -r`` of a project only the times differ: nothing is unpacked again, and nothing is kept twice."""
+    local_files.put(TAR)
+    local_files.unpack()
+    for path in local_files.tree.rglob("*"):
+        os.utime(path, (1, 1))
+    assert not local_files.unpack()
+    assert sorted(path.name for path in local_files.tree.parent.iterdir()) == ["voices", "voices.tar"]
+    assert forget_unpacked(local_files.assets, local_files.local_path) == ()
+    assert not local_files.tree.exists()
 
 
 class Crash(BaseException):
@@ -621,7 +666,7 @@ def test_in_what_order_a_tree_becomes_durable(local_files: LocalFiles, monkeypat
             opened = first if isinstance(first, int) else where["src_dir_fd"]
             path = os.path.join(os.readlink(f"/proc/self/fd/{opened}"), "" if isinstance(first, int) else first)
             path = path.removesuffix("/")
-            place = os.path.relpath(path, local_files.assets).removeprefix(".grym-fetch/")
+            place = os.path.relpath(path, local_files.assets).removeprefix(f"{OWN}/")
             place = re.sub("unpacked/.*", "unpacked/record", re.sub("unpack/[^/]*", "stage", place))
             calls.append(f"{name} {place}")
             assert os.stat(path).st_size, "nothing was written yet"

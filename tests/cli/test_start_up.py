@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
 from tests.end_to_end.command import environment
 from tests.support.project import Project
@@ -66,7 +67,7 @@ def test_runs_that_find_everything_import_nothing_that_fetches(tmp_path: Path) -
     file = project.add("base", ["https://models.example.org/base.bin"], CONTENT)
     file.parent.mkdir(parents=True)
     file.write_bytes(CONTENT)
-    cache = VerifiedCache(project.assets / ".grym-fetch" / "verified.log")
+    cache = VerifiedCache(StateFolder(project.assets))
     cache.record(file, Checksum.of(CONTENT), FileSignature.of(file.stat()))
     each = [["path", "base"], ["list"], ["check"], ["info", "base"], ["sync"]]
     modules = imported(COMMAND.format(each=each), tmp_path)

@@ -12,8 +12,11 @@ from typing import Protocol
 import pytest
 
 from grym_fetch.core.addresses import Credentials
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import BadResponse, GrymFetchError, PolicyRefused, TransferError
 from grym_fetch.core.http import (
     Asked,
+    Broken,
     ErrorStatus,
     OtherRepresentation,
     Partial,
@@ -21,12 +24,15 @@ from grym_fetch.core.http import (
     Validator,
     Verdict,
     Whole,
+    WrongLength,
 )
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.world import Connection
-from grym_fetch.testing import AssetServer, NoRanges, Redirect, seeded_bytes
+from grym_fetch.net.client import HttpTransport
+from grym_fetch.testing import AssetServer, NoRanges, RawAnswer, Redirect, seeded_bytes
 from grym_fetch.transfer.request import Requester
+from tests.net.test_client import TinyProxy
 from tests.support.fakes import read_some
 from tests.support.nginx import Location, Nginx
 from tests.support.transports import WAYS
@@ -249,6 +255,21 @@ async def test_an_abandoned_body_closes_the_socket(server: Server, connection: C
     assert len({port for _, port in server.asked(2)}) == 2
 
 
+@pytest.mark.shows("N21", "S1")
+@pytest.mark.parametrize("coding", ["identity", "gzip", "chunked, identity", "gzip, chunked", "chunked, chunked"])
+async def test_a_body_in_any_other_coding_is_none(connection: Connection, coding: str) -> None:
+    """Only chunks and a length say where a body ends; of any other coding a cut could not be told from the end."""
+    body = b"%x\r\n%b\r\n" % (len(CONTENT), CONTENT)
+    raw = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\nConnection: close\r\n\r\n".encode() + body
+    async with AssetServer() as server:
+        origin = Origin(0, server.add("/a.bin", CONTENT, faults=[RawAnswer(raw)]).url)
+        try:
+            verdict, _ = await fetch(connection, origin, Asked(None))
+        except TransferError:
+            return
+        assert isinstance(verdict, Broken)
+
+
 @pytest.mark.nginx
 class TestNginxHelper:
     """The helper itself: what its log says is what was served."""
@@ -266,3 +287,72 @@ class TestNginxHelper:
         assert (ranged.method, ranged.path, ranged.status, ranged.range) == ("GET", "/a.bin", 206, "bytes=5-1004")
         assert (gone.path, gone.status, gone.range) == ("/gone/b.bin", 410, None)
         assert slow.bytes_sent("/a.bin") == 1000
+
+
+# -- odd answers ---------------------------------------------------------------------------------------------------
+
+BODY = CONTENT[:1000]
+PINNED = Asked(None, len(BODY), checksum=Checksum.of(BODY))
+LENGTH = b"Content-Length: 1000\r\n"
+ODD: dict[str, tuple[bytes, type, str]] = {
+    **{
+        f"the label {label.decode()}": (b"HTTP/1.1 200 OK\r\nContent-Encoding: " + label + b"\r\n" + LENGTH, Whole, "")
+        for label in (b"gzip", b"x-gzip", b"aws-chunked", b"UTF-8", b"none", b"binary")
+    },
+    "doubled validators": (b'HTTP/1.1 200 OK\r\nETag: "a"\r\nETag: "a"\r\n' + LENGTH, Whole, ""),
+    "lengths that differ": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n" + LENGTH, BadResponse, "Content-Length"),
+    "a length in words": (b"HTTP/1.1 200 OK\r\nContent-Length: ten\r\n", BadResponse, "Content-Length"),
+    "a length beside chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + LENGTH,
+        BadResponse,
+        "Content-Length beside Transfer-Encoding",
+    ),
+    "another length": (b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n1234567", WrongLength, ""),
+    "nothing": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", WrongLength, "an empty file"),
+    "a page": (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 7\r\n\r\n1234567",
+        WrongLength,
+        "a web page",
+    ),
+    "redirects that differ": (b"HTTP/1.1 302 Found\r\nLocation: /a\r\nLocation: /b\r\n", Broken, "Location"),
+    "a redirect to a bad place": (b"HTTP/1.1 302 Found\r\nLocation: ftp://h/\r\n", PolicyRefused, "not an http"),
+    "a redirect to nowhere": (b"HTTP/1.1 302 Found\r\n", Broken, "without an address"),
+    "202": (b"HTTP/1.1 202 Accepted\r\n" + LENGTH, Broken, "not ready yet"),
+    "403 with a page": (b"HTTP/1.1 403 No\r\nContent-Type: text/html\r\n" + LENGTH, ErrorStatus, "a challenge"),
+    "451": (b"HTTP/1.1 451 No\r\n" + LENGTH, ErrorStatus, "legal reasons"),
+    "511": (b"HTTP/1.1 511 Login\r\n" + LENGTH, ErrorStatus, "wants a login"),
+    "HTTP/2": (b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80", BadResponse, "speaks HTTP/2"),
+    "TLS": (b"\x15\x03\x01\0\x02\x02\x46", BadResponse, "speaks TLS"),
+}
+
+
+@pytest.mark.shows("A29", "N7", "N8", "R34")
+@pytest.mark.parametrize("through_proxy", [False, True], ids=["direct", "proxy"])
+@pytest.mark.parametrize(("head", "expected", "named"), ODD.values(), ids=ODD)
+async def test_an_odd_answer_means_the_same_on_every_way(
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    head: bytes,
+    expected: type,
+    named: str,
+    through_proxy: bool,
+) -> None:
+    """However it came, directly or through a proxy, an odd answer has one verdict or error, and one reason."""
+    faults = [RawAnswer(head if b"\r\n\r\n" in head else head + b"\r\n" + BODY)]
+    async with AssetServer() as server, TinyProxy().running() as proxy:
+        url = server.add("/a.bin", BODY, faults=faults).url
+        if through_proxy:
+            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+            connection = HttpTransport().connection()
+        outcome: Verdict | GrymFetchError
+        try:
+            answer = await Requester(Credentials({})).open(connection, Origin(0, url), PINNED)
+            answer.response.close()
+            outcome = answer.verdict
+        except GrymFetchError as error:
+            outcome = error
+        finally:
+            await connection.aclose()
+        assert bool(proxy.asked) is through_proxy
+    assert type(outcome) is expected
+    assert named in str(outcome)

@@ -58,7 +58,7 @@ class OnDisk:
         return path.read_bytes() if path.exists() else None
 
     def _file(self, name: str) -> Path:
-        (folder,) = (self._store.state_dir / "stage").iterdir()
+        (folder,) = (self._store.state.own / "stage").iterdir()
         return folder / name
 
     def overwrite(self, start: int, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 
 import pytest
 from hypothesis import given
@@ -10,14 +11,17 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from grym_fetch.core.addresses import (
+    METADATA_ADDRESSES,
     Credentials,
     follow_redirect,
     forbidden_reason,
     host_of,
+    is_exempt,
     is_loopback,
     origin_key,
     parse_address,
     server_mark,
+    token_variables,
 )
 from grym_fetch.core.errors import PolicyRefused
 
@@ -80,8 +84,18 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [SIGNED, "http://h.example/x", "https://h.example:8443/?a=%zz&&=", "https://[::1]/a%20b"]
+    "text",
+    [
+        SIGNED,
+        "http://h.example/x",
+        "https://h.example:8443/?a=%zz&&=",
+        "https://[::1]/a%20b",
+        "https://h.example/a?",
+        "https://h.example/a/../b//c;d?e?f",
+        'https://h.example/"<a>[b]{c}|^`\\?d="<>',
+    ],
 )
+@pytest.mark.shows("A30")
 def test_an_encoded_address_is_kept_to_the_letter(text: str) -> None:
     """A signature may cover every letter of an address, so none is changed, also not by a redirect to it."""
     assert str(parse_address(text)) == text
@@ -95,8 +109,12 @@ def test_an_encoded_address_is_kept_to_the_letter(text: str) -> None:
         ("https://h.example/a b", "https://h.example/a%20b"),
         ("https://h.example/é", "https://h.example/%C3%A9"),
         ("https://h.example/a\0b?c=\x7f", "https://h.example/a%00b?c=%7F"),
+        ("https://h.example/a b%2fc?d=e+f%2F&g=%7E", "https://h.example/a%20b%2fc?d=e+f%2F&g=%7E"),
+        ("https://h.example/é?", "https://h.example/%C3%A9?"),
+        ("https://bücher.example:8443/é%2f?a b", "https://xn--bcher-kva.example:8443/%C3%A9%2f?a%20b"),
     ],
 )
+@pytest.mark.shows("A30")
 def test_what_is_not_encoded_gets_encoded(text: str, sent: str) -> None:
     """An address as a person writes it is encoded for the wire."""
     assert str(parse_address(text)) == sent
@@ -138,6 +156,46 @@ def test_the_host_that_limits_count_by(address: str, host: str) -> None:
     assert host_of(address) == host
 
 
+@pytest.mark.parametrize(
+    ("exempt", "url", "expected"),
+    [
+        ("host.example", "http://host.example/", True),
+        ("host.example", "http://a.host.example/", True),
+        ("host.example", "http://ahost.example/", False),
+        (".host.example", "http://a.host.example/", True),
+        ("*.host.example", "http://a.host.example/", True),
+        ("*.host.example", "http://ahost.example/", False),
+        ("HOST.example.", "http://Host.Example/", True),
+        ("host.example", "http://host.example./", True),
+        ("a, host.example", "http://host.example/", True),
+        ("a host.example", "http://host.example/", True),
+        ("host.example:8080", "http://host.example:8080/", True),
+        ("host.example:8080", "http://host.example/", False),
+        ("*", "http://anything/", True),
+        ("10.0.0.0/8", "http://10.1.2.3/", True),
+        ("10.0.0.0/8", "http://11.1.2.3/", False),
+        ("10.0.0.0/8", "http://ten.example/", False),
+        ("10.0.0.5/8", "http://10.1.2.3/", True),
+        ("192.168.*", "http://192.168.7.9/", True),
+        ("127.0.0.1", "http://127.0.0.1:8080/", True),
+        ("127.0.0.1:8080", "http://127.0.0.1:8080/", True),
+        ("::1", "http://[::1]/", True),
+        ("0:0:0:0:0:0:0:1", "http://[::1]/", True),
+        ("[::1]", "http://[::1]/", True),
+        ("[::1]:8080", "http://[::1]:8080/", True),
+        ("[::1]:8080", "http://[::1]/", False),
+        ("fd00::/8", "http://[fd12::1]/", True),
+        ("[fd00::]/8", "http://[fd12::1]/", True),
+        ("", "http://host.example/", False),
+        (",, . *. /8 [] :80", "http://host.example/", False),
+    ],
+)
+@pytest.mark.shows("A27")
+def test_what_no_proxy_names(exempt: str, url: str, expected: bool) -> None:
+    """All usual spellings of an exempt host are understood, and none exempts another."""
+    assert is_exempt(parse_address(url), exempt) is expected
+
+
 # -- redirects ----------------------------------------------------------------------------------------------------
 
 
@@ -154,6 +212,11 @@ def test_the_host_that_limits_count_by(address: str, host: str) -> None:
         ("HTTPS://cdn.example/x", "https://cdn.example/x"),
         ("https://h.example/a/b?q=1", "https://h.example/a/b?q=1"),
         ("/a b", "https://h.example/a%20b"),
+        ("/a b%2f?c+d%2B", "https://h.example/a%20b%2f?c+d%2B"),
+        ("/a?", "https://h.example/a?"),
+        ("é".encode().decode("latin-1"), "https://h.example/a/%C3%A9"),
+        ("/\xe9?\xe9", "https://h.example/%E9?%E9"),
+        ("https://bücher.example/é".encode().decode("latin-1"), "https://xn--bcher-kva.example/%C3%A9"),
         ("https://login:hunter2@cdn.example/x?s=%2f", "https://cdn.example/x?s=%2f"),
         ("https://login@cdn.example/x", "https://cdn.example/x"),
         ("https://:hunter2@cdn.example/x", "https://cdn.example/x"),
@@ -188,6 +251,13 @@ def test_redirects_that_are_never_followed(location: str) -> None:
     """From https nothing leads down to http, nothing leads to another scheme, and nothing unreadable is followed."""
     with pytest.raises(PolicyRefused):
         follow_redirect(HERE, location)
+
+
+def test_a_redirect_from_an_empty_query() -> None:
+    """The question mark of an empty query is no part of the path that a redirect is relative to."""
+    base = parse_address("https://h.example/a?")
+    assert str(follow_redirect(base, "?b")) == "https://h.example/a?b"
+    assert str(follow_redirect(base, "b?")) == "https://h.example/b?"
 
 
 @pytest.mark.shows("A16", "S7")
@@ -249,9 +319,50 @@ def test_metadata_is_never_asked(ip: str, allow_private: bool) -> None:
     assert forbidden_reason(ip, allow_private=allow_private) == "a link-local or cloud metadata address"
 
 
+def nat64(address: str, length: int) -> str:
+    """An IPv4 address under a NAT64 prefix of this length (RFC 6052 section 2.2), bit for bit."""
+    bits = f"{int(ipaddress.IPv4Address(address)):032b}"
+    prefix = f"{int(ipaddress.IPv6Address('2001:db8:122:344::')):0128b}"[:length]
+    text = prefix + bits
+    if length < 96:
+        text = text[:64] + "0" * 8 + text[64:]  # bits 64 to 71 are none of the address's
+    return str(ipaddress.IPv6Address(int(text.ljust(128, "0"), 2)))
+
+
+@pytest.mark.parametrize("address", sorted(METADATA_ADDRESSES))
+@pytest.mark.parametrize("allow_private", [True, False])
+@pytest.mark.shows("M12", "S9")
+def test_the_table_of_metadata_addresses(address: str, allow_private: bool) -> None:
+    """Each address where a cloud hands out credentials is refused in each spelling, and behind NAT64 of any kind."""
+    spellings = [address, f"{address}.", address.upper()]
+    if "." in address:
+        octets = "".join(f"{int(octet):02x}" for octet in address.split("."))
+        tail = f"{octets[:4]}:{octets[4:]}"
+        prefixes = ("::ffff:", "::", "64:ff9b::", "64:ff9b:1::", "64:ff9b:1:0:ff::")
+        spellings += [f"{prefix}{end}" for prefix in prefixes for end in (address, tail)]
+        spellings += [f"2002:{tail}::1"]
+        spellings += [nat64(address, length) for length in (32, 40, 48, 56, 64, 96)]
+    reasons = {spelling: forbidden_reason(spelling, allow_private=allow_private) for spelling in spellings}
+    assert set(reasons.values()) == {"a link-local or cloud metadata address"}, reasons
+
+
+def test_the_examples_of_nat64() -> None:
+    """The test's own arithmetic gives the table of RFC 6052 section 2.4."""
+    assert nat64("192.0.2.33", 64) == "2001:db8:122:344:c0:2:2100:0"
+    assert nat64("192.0.2.33", 56) == "2001:db8:122:3c0:0:221::"
+    assert nat64("192.0.2.33", 96) == "2001:db8:122:344::c000:221"
+
+
 @pytest.mark.parametrize(
     "ip",
     [
+        "fec0::1",
+        "feff::1",
+        "224.0.0.1",
+        "239.1.2.3",
+        "233.252.0.1",
+        "ff02::1",
+        "ff0e::1",
         "127.0.0.1",
         "127.9.9.9",
         "::1",
@@ -317,7 +428,10 @@ def basic(login: str, password: str) -> str:
 ENVIRON = {
     "HF_TOKEN": "hf_hunter2",
     "GRYM_FETCH_TOKEN_FILES_EXAMPLE_COM": " files-hunter2\n",
-    "GRYM_FETCH_TOKEN_localhost": "local-hunter2",
+    "GRYM_FETCH_TOKEN_localhost_port_8000": "local-hunter2",
+    "GRYM_FETCH_TOKEN_GITHUB_COM": "github-hunter2",
+    "GRYM_FETCH_TOKEN_PORT_EXAMPLE_PORT_8443": "port-hunter2",
+    "GRYM_FETCH_TOKEN_XN____BCHER__KVA_EXAMPLE": "idna-hunter2",
     "GRYM_FETCH_TOKEN_EMPTY_EXAMPLE": "",
     "OTHER_TOOL_TOKEN_H_EXAMPLE": "unrelated-hunter2",
 }
@@ -333,8 +447,24 @@ NETRC = {"netrc.example": ("me", "netrc-hunter2"), "empty.example": ("me", "x"),
         ("https://sub.files.example.com/x", None),
         ("https://example.com/x", None),
         ("https://files.example.com.evil.example/x", None),
-        # Dots and dashes are both written as _, so two hosts may share a variable: whoever sets it should know.
-        ("https://files-example.com/x", "Bearer files-hunter2"),
+        # Each host has a variable of its own: a dash is written as two underscores.
+        ("https://files-example.com/x", None),
+        ("https://files_example.com/x", None),
+        ("https://files.example.com./x", "Bearer files-hunter2"),
+        # Hosts are compared as they go over the wire: dotless i is no i, though both are I in capitals.
+        ("https://github.com/x", "Bearer github-hunter2"),
+        ("https://g\u0131thub.com/x", None),
+        ("https://b\xfccher.example/x", "Bearer idna-hunter2"),
+        # A token is for the scheme's own port unless another one is named.
+        ("https://files.example.com:443/x", "Bearer files-hunter2"),
+        ("https://files.example.com:8443/x", None),
+        ("https://port.example:8443/x", "Bearer port-hunter2"),
+        ("https://port.example/x", None),
+        ("https://port.example.port.8443/x", None),
+        # An address that is signed is a credential itself.
+        ("https://files.example.com/x?X-Amz-Signature=abc&X-Amz-Expires=60", None),
+        ("https://you:own@h.example/x?sv=1&se=2&sig=abc", None),
+        ("https://files.example.com/x?signature=abc", "Bearer files-hunter2"),
         # Hugging Face's token goes to its one origin.
         ("https://huggingface.co/x", "Bearer hf_hunter2"),
         ("https://cdn-lfs.huggingface.co/x", None),
@@ -354,6 +484,7 @@ NETRC = {"netrc.example": ("me", "netrc-hunter2"), "empty.example": ("me", "x"),
         ("http://netrc.example/x", None),
         ("http://you:own@h.example/x", None),
         ("http://localhost:8000/x", "Bearer local-hunter2"),
+        ("http://localhost:8001/x", basic("me", "x")),
         ("http://you:own@127.0.0.1/x", basic("you", "own")),
         ("https://h.example/x", None),
     ],
@@ -381,15 +512,64 @@ def test_the_own_variable_of_a_host_comes_before_hf_token() -> None:
         ("http://hub.example", "https://hub.example/x", False),
         ("http://127.0.0.1:9", "http://127.0.0.1:9/x", True),
         ("", "https://huggingface.co/x", True),
-        ("rubbish", "https://huggingface.co/x", True),
-        ("https://[bad", "https://huggingface.co/x", True),
+        ("rubbish", "https://huggingface.co/x", False),
+        ("hub.example", "https://hub.example/x", False),
+        ("hub.example", "https://huggingface.co/x", False),
+        ("https://[bad", "https://huggingface.co/x", False),
     ],
 )
 @pytest.mark.shows("S7")
 def test_the_endpoint_of_hugging_face(endpoint: str, address: str, sent: bool) -> None:
-    """``HF_ENDPOINT`` moves the token to another origin; one that cannot be read leaves it at home."""
+    """``HF_ENDPOINT`` moves the token to another origin; with one that cannot be read it goes nowhere."""
     credentials = Credentials({"HF_TOKEN": "hf_hunter2", "HF_ENDPOINT": endpoint})
     assert (credentials.authorization(parse_address(address)) is not None) is sent
+    if endpoint in ("rubbish", "hub.example"):
+        assert "HF_ENDPOINT is not a whole address" in credentials.advice(parse_address(address))
+
+
+HOSTS = st.lists(st.sampled_from("ab1.-_"), min_size=1, max_size=12).map("".join) | st.just("a.port.8443")
+
+
+@given(HOSTS, HOSTS, st.sampled_from([443, 8443]), st.sampled_from([443, 8443]))
+@pytest.mark.shows("S7")
+def test_no_two_hosts_share_a_variable(one: str, other: str, port: int, other_port: int) -> None:
+    """The variable of a host and port is that of no other, so that no token goes to a name that only looks alike."""
+    first, second = (URL(f"https://{h}:{p}/", encoded=True) for h, p in ((one, port), (other, other_port)))
+    if origin_key(first) != origin_key(second):
+        assert not {*token_variables(first)} & {*token_variables(second)}
+
+
+@pytest.mark.parametrize(
+    ("address", "variables"),
+    [
+        ("https://files-acme.com/", ["FILES__ACME_COM", "FILES__ACME_COM_PORT_443"]),
+        ("https://files_acme.com:8443/", ["FILES___ACME_COM_PORT_8443"]),
+        ("https://xn--bcher-kva.example/", ["XN____BCHER__KVA_EXAMPLE", "XN____BCHER__KVA_EXAMPLE_PORT_443"]),
+        ("https://a._b.example/", []),
+        ("https://a-_b.example/", []),
+        ("https://[::1]/", []),
+    ],
+)
+def test_how_the_variable_of_a_host_is_written(address: str, variables: list[str]) -> None:
+    """A dot is `_`, a dash `__`, an underscore `___`, a port `_PORT_8443`; what could be read in two ways has none."""
+    assert list(token_variables(parse_address(address))) == [f"GRYM_FETCH_TOKEN_{name}" for name in variables]
+
+
+@pytest.mark.parametrize(
+    ("address", "set_is", "wanted"),
+    [
+        ("https://files-acme.com/", "FILES_ACME_COM", "FILES__ACME_COM"),
+        ("https://files.acme.com:8443/", "FILES_ACME_COM", "FILES_ACME_COM_PORT_8443"),
+    ],
+)
+@pytest.mark.shows("S7")
+def test_the_old_spelling_is_refused_and_told(address: str, set_is: str, wanted: str) -> None:
+    """A variable that could mean two hosts sends nothing to the wrong one, and the advice says how to write it."""
+    credentials = Credentials({f"GRYM_FETCH_TOKEN_{set_is}": "hunter2"})
+    url = parse_address(address)
+    assert credentials.authorization(url) is None
+    advice = credentials.advice(url)
+    assert advice == (f"GRYM_FETCH_TOKEN_{set_is} is not for this host and port: set GRYM_FETCH_TOKEN_{wanted} instead")
 
 
 def test_an_empty_token_is_none() -> None:
@@ -404,4 +584,5 @@ def test_an_empty_token_is_none() -> None:
 def test_credentials_are_never_shown() -> None:
     """Neither the repr nor the text of credentials holds any of them."""
     credentials = Credentials(ENVIRON, NETRC)
-    assert "hunter2" not in f"{credentials!r} {credentials} {[credentials]}"
+    found = credentials.find(URL("https://files.example.com/x"))
+    assert "hunter2" not in f"{credentials!r} {credentials} {[credentials]} {found!r} {found}"

@@ -66,7 +66,7 @@ def test_refuses_all_else(text: str, complaint: str) -> None:
 @pytest.mark.parametrize(
     ("algorithm", "digits", "complaint"),
     [
-        ("md5", "0" * 32, "'md5' is not known; known: sha256, sha512, blake2b"),
+        ("md5", "0" * 32, "'md5' is unknown; known: sha256, sha512, blake2b"),
         ("sha256", "0" * 63, "63 hex digits where sha256 has 64"),
         ("sha256", SHA256.upper(), "not lower-case hex digits"),
     ],

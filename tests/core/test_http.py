@@ -51,6 +51,7 @@ RESUMED = Asked(SLICE, 1000, V1)
 FRESH = Asked(FIRST)
 ALL = Asked(None, 1000, V1)
 UNSIZED = Asked(None)
+PINNED = Asked(SLICE, 1000, V1, ranges_proven=True, checksum=Checksum.of(b"ours"))
 
 
 def head(status: int, *lines: str) -> ResponseHead:
@@ -66,6 +67,7 @@ CR = "Content-Range: bytes 100-199/1000"
 CL = "Content-Length: 100"
 TAG = 'ETag: "v1"'
 CHUNKED = "Transfer-Encoding: chunked"
+PAGE = "Content-Type: text/html"
 GOOD = Partial(SLICE, 1000, V1)
 
 Row = tuple[str, Asked, int, Sequence[str], Verdict | type]
@@ -95,7 +97,8 @@ TABLE: list[Row] = [
     ("R5 total within the range", KNOWN, 206, ["Content-Range: bytes 100-199/199", TAG], UnusableRange),
     ("R5 garbage", KNOWN, 206, ["Content-Range: \x00\udcff bytes", TAG], UnusableRange),
     ("R5 empty", KNOWN, 206, ["Content-Range: ", TAG], UnusableRange),
-    ("R5 twice", KNOWN, 206, [CR, CR, CL, TAG], UnusableRange),
+    ("R5 twice, and equal", KNOWN, 206, [CR, CR, CL, CL, TAG, TAG], GOOD),
+    ("R5 twice, and not equal", KNOWN, 206, [CR, "Content-Range: bytes 0-99/1000", CL, TAG], UnusableRange),
     ("R5 20 digits", KNOWN, 206, [f"Content-Range: bytes 100-199/{'9' * 20}", CL, TAG], UnusableRange),
     # -- R6, R7: shorter is legal, other lengths are not
     ("R6 shorter", KNOWN, 206, ["Content-Range: bytes 100-149/1000", TAG], Partial(ByteRange(100, 150), 1000, V1)),
@@ -157,6 +160,14 @@ TABLE: list[Row] = [
         ["Content-Length: 512", "Content-Type: Text/HTML; charset=utf-8"],
         WrongLength(512, "it sent a web page: a login, an error page or a captive portal?"),
     ),
+    (
+        "C13 the length of a pointer",
+        Asked(None, 1_000_000),
+        200,
+        ["Content-Length: 134"],
+        WrongLength(134, "so short a file may be a git-lfs pointer, which only names the file"),
+    ),
+    ("C13 nothing", ALL, 200, ["Content-Length: 0"], WrongLength(0, "it sent an empty file")),
     # -- R15: encoded content
     ("R15 206 gzip", KNOWN, 206, [CR, CL, TAG, "Content-Encoding: gzip"], UnusableRange),
     ("R15 206 br, upper case", KNOWN, 206, [CR, CL, TAG, "Content-Encoding: BR"], UnusableRange),
@@ -167,6 +178,22 @@ TABLE: list[Row] = [
         [CR, TAG, "Content-Encoding: identity", "Content-Encoding: gzip"],
         UnusableRange,
     ),
+    ("R15 206 of the right total, and a checksum decides", PINNED, 206, [CR, CL, TAG, "Content-Encoding: gzip"], GOOD),
+    (
+        "R15 206 of another total, whatever the checksum",
+        PINNED,
+        206,
+        ["Content-Range: bytes 100-199/999", CL, TAG, "Content-Encoding: gzip"],
+        UnusableRange,
+    ),
+    (
+        "R15 200 of the right length, and a checksum decides",
+        PINNED,
+        200,
+        ["Content-Length: 1000", TAG, "Content-Encoding: aws-chunked"],
+        Whole(1000, V1, framed=True),
+    ),
+    ("R15 200 of another length", PINNED, 200, ["Content-Length: 400", "Content-Encoding: gzip"], Broken),
     ("R15 200 gzip", ALL, 200, ["Content-Length: 1000", TAG, "Content-Encoding: gzip"], Broken),
     ("R15 200 gzip to a range", FRESH, 200, ["Content-Encoding: x-gzip"], Broken),
     # -- R16, R17, R18: 416
@@ -202,7 +229,14 @@ TABLE: list[Row] = [
     ("N7 negative", ALL, 200, ["Content-Length: -1"], Broken),
     ("N7 rubbish", ALL, 200, ["Content-Length: 5a"], Broken),
     ("N7 empty", ALL, 200, ["Content-Length: "], Broken),
-    ("N7 comma list", ALL, 200, ["Content-Length: 1000, 1000"], Broken),
+    ("N7 comma list", ALL, 200, ["Content-Length: 1000, 1000"], Whole(1000, NO_VALIDATOR, framed=True)),
+    (
+        "N7 comma list that differs",
+        ALL,
+        200,
+        ["Content-Length: 1000, 999"],
+        Broken("Content-Length fields that differ"),
+    ),
     ("N7 two that differ", ALL, 200, ["Content-Length: 1000", "Content-Length: 999"], Broken),
     ("N7 two that agree", ALL, 200, 2 * ["Content-Length: 1000"], Whole(1000, NO_VALIDATOR, framed=True)),
     ("N7 20 digits", UNSIZED, 200, [f"Content-Length: {'9' * 20}"], Broken),
@@ -223,6 +257,12 @@ TABLE: list[Row] = [
     ("C1 300", KNOWN, 300, ["Location: y"], Broken),
     ("C1 304", KNOWN, 304, [TAG], Broken),
     ("C1 305", KNOWN, 305, ["Location: y"], Broken),
+    *(
+        (f"{status} in the coding {coding!r}", KNOWN, status, [f"Transfer-Encoding: {coding}", *more, TAG], Broken)
+        for status, more in ((206, [CR, CL]), (200, []), (200, ["Content-Length: 1000"]))
+        for coding in ("identity", "gzip", "chunked, identity", "gzip, chunked", "chunked, chunked", "", "xchunked")
+    ),
+    ("206 in chunks, whatever the case", KNOWN, 206, [CR, TAG, "Transfer-Encoding: Chunked "], GOOD),
     ("C1 100", KNOWN, 100, [], Broken),
     ("C1 101", KNOWN, 101, [], Broken),
     ("C1 201", ALL, 201, ["Content-Length: 1000", TAG], Broken),
@@ -243,7 +283,44 @@ TABLE: list[Row] = [
         ),
     ),
     ("C1 410", KNOWN, 410, [], ErrorStatus(410, "status 410: gone for good")),
-    ("C1 451", KNOWN, 451, [], ErrorStatus(451, "status 451: unavailable for legal reasons")),
+    (
+        "C1 451",
+        KNOWN,
+        451,
+        [],
+        ErrorStatus(451, "status 451: unavailable for legal reasons; another mirror may have it"),
+    ),
+    (
+        "C1 511",
+        KNOWN,
+        511,
+        ["Retry-After: 7", PAGE],
+        ErrorStatus(511, "status 511: this network wants a login; open any page in a browser"),
+    ),
+    (
+        "C1 403 with a page",
+        KNOWN,
+        403,
+        [PAGE],
+        ErrorStatus(
+            403,
+            "status 403: access denied; it sent a web page: a login, a challenge for robots, or a filter on the way",
+        ),
+    ),
+    (
+        "C1 503 with a page",
+        KNOWN,
+        503,
+        [PAGE],
+        ErrorStatus(503, "status 503: it sent a web page: a login, a challenge for robots, or a filter on the way"),
+    ),
+    (
+        "C1 202",
+        KNOWN,
+        202,
+        ["Content-Length: 1000", TAG],
+        Broken("status 202: accepted and not ready yet, or a challenge for robots; open it in a browser"),
+    ),
     ("C1 418", KNOWN, 418, [], ErrorStatus(418, "status 418")),
     ("C1 408", KNOWN, 408, [], ErrorStatus(408, "status 408")),
     ("C1 425", KNOWN, 425, [], ErrorStatus(425, "status 425")),
@@ -291,6 +368,8 @@ TABLE: list[Row] = [
     "R24",
     "R26",
     "R27",
+    "R34",
+    "A29",
     "B8",
     "B17",
     "B35",
@@ -403,6 +482,7 @@ def test_a_part_is_believed_only_if_everything_fits(asked: Asked, fields: Mappin
     assert None in (total, asked.total) or total == asked.total
     assert (verdict.range, verdict.total) == (ByteRange(first, last + 1), total)
     assert {value.strip().lower() for value in fields.get("content-encoding", ())} <= {"", "identity"}
+    assert [value.strip().lower() for value in fields.get("transfer-encoding", ())] in ([], ["chunked"])
     old, new = asked.validator, verdict.validator
     if old.etag and new.etag:
         assert re.sub("^W/", "", old.etag) == re.sub("^W/", "", new.etag)
@@ -639,3 +719,44 @@ def test_a_server_condemns_its_own_content(value: str, condemns: bool) -> None:
         if isinstance(verdict, WrongDigest):
             assert verdict.actual == Checksum.of(b"theirs")
         assert not isinstance(judge(Asked(asked, 1000), head(status, *lines, f"Repr-Digest: {value}")), WrongDigest)
+
+
+DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
+MOMENT = 1_445_412_480
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "seconds"),
+    [
+        (202, {"retry-after": "7"}, 7.0),
+        (403, {"retry-after": "7"}, 7.0),
+        (429, {"ratelimit": '"name";r=0;t=55'}, 55.0),
+        (429, {"ratelimit": '"a, b; c";r=9;t=99, "d";r=0;t=5 , "e"; r=0; t=11'}, 11.0),
+        (429, {"ratelimit": "default;t=8;r=0"}, 8.0),
+        (503, {"ratelimit": '"name";r=0;t=55', "retry-after": "3"}, 3.0),
+        (429, {"ratelimit": '"name";r=1;t=55'}, None),
+        (429, {"ratelimit": '"name";r=0;t=soon'}, None),
+        (429, {"ratelimit-remaining": "0", "ratelimit-reset": "12"}, 12.0),
+        (429, {"x-ratelimit-reset": "12"}, 12.0),
+        (403, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(MOMENT + 90), "date": DATE}, 90.0),
+        (429, {"x-ratelimit-reset": str(MOMENT - 90), "date": DATE}, 0.0),
+        (429, {"x-ratelimit-reset": str(MOMENT + 90)}, None),
+        (429, {"x-ratelimit-remaining": "5", "x-ratelimit-reset": "12"}, None),
+        (429, {}, None),
+    ],
+)
+@pytest.mark.shows("A25")
+def test_how_long_a_server_wants_to_be_left_alone(status: int, fields: dict[str, str], seconds: float | None) -> None:
+    """By whatever field it says so; a moment is measured against its own date."""
+    verdict = judge(Asked(ByteRange(0, 10)), ResponseHead(status, {name: [value] for name, value in fields.items()}))
+    assert isinstance(verdict, ErrorStatus)
+    assert verdict.retry_after == seconds
+    assert verdict.is_throttling
+
+
+def test_a_403_that_speaks_of_other_limits_is_no_throttling() -> None:
+    """Access is denied, and there are requests left."""
+    fields = {"x-ratelimit-remaining": ["59"], "x-ratelimit-reset": ["12"]}
+    verdict = judge(Asked(None), ResponseHead(403, fields))
+    assert isinstance(verdict, ErrorStatus)
+    assert not verdict.is_throttling

@@ -198,6 +198,7 @@ def test_an_origin_is_not_asked_before_its_delay() -> None:
 def test_one_given_up_stays_out() -> None:
     """An origin that is out is not usable, not chosen and not counted any more."""
     origins = Origins(URLS)
+    origins.all[0].proved_ranges()
     assert fail(origins, 0, GONE, now=1.0) == GiveUp()
     assert origins.all[0].is_out
     assert [origin.number for origin in origins.usable] == [1, 2]
@@ -206,10 +207,21 @@ def test_one_given_up_stays_out() -> None:
     assert fail(origins, 0, now=2.0) is None
 
 
+@pytest.mark.shows("R29")
+def test_one_whose_ranges_were_never_proved_is_asked_once_for_the_whole() -> None:
+    """Only after that is it out: some servers refuse nothing but ranges, and say 404 to them."""
+    origins = Origins(URLS)
+    assert fail(origins, 0, GONE, now=1.0) == Retry(1, 0.0)
+    assert origins.all[0].ranges is False
+    assert fail(origins, 0, GONE, now=2.0) == GiveUp()
+    assert origins.all[0].is_out
+
+
 def test_when_all_are_out_nobody_is_chosen() -> None:
     """The end is reached when no origin is left, and each one's reason is known, without its secrets."""
     origins = Origins(URLS)
     for number in range(3):
+        origins.all[number].proved_ranges()
         fail(origins, number, GONE, now=float(number))
     assert origins.choose(now=99.0) is None
     reasons = [str(reason) for reason in origins.reasons()]
@@ -234,6 +246,7 @@ def test_progress_renews_the_budget() -> None:
 def test_without_progress_it_ends() -> None:
     """An origin that always brings a few bytes and breaks off is given up in the end."""
     origins = Origins(URLS[:1])
+    origins.all[0].proved_ranges()
     steps = []
     for now in range(10):
         origins.all[0].progressed(100)
@@ -290,7 +303,9 @@ def test_the_best_that_is_ready(
 )
 @pytest.mark.shows("A19")
 def test_any_failures_end(happenings: list[tuple[int, GrymFetchError, float, float]]) -> None:
-    """However failures come, each origin is asked again at most as often as its budget says, then out for good."""
+    """However failures come, each origin is asked again as often as its budget says at most, once more without ranges
+    if these were never proved, and is then out for good.
+    """
     origins = Origins(URLS)
     now = 0.0
     again = [0, 0, 0]
@@ -300,9 +315,9 @@ def test_any_failures_end(happenings: list[tuple[int, GrymFetchError, float, flo
         again[number] += isinstance(step, Retry | Leave)
         assert not (was_out and step is not None)
         now += pause
-    assert max(again) <= POLICY.retries
+    assert max(again) <= POLICY.retries + 1
     for origin in origins.all:
-        assert origin.failures <= POLICY.retries + 1
+        assert origin.failures <= POLICY.retries + 2
 
 
 def test_speed_is_smoothed() -> None:

@@ -119,8 +119,11 @@ def test_what_may_pass_is_tried_again(error: GrymFetchError) -> None:
         (throttled(0.0), 1, False, Retry(1, 0.05)),
         (throttled(1e17), 1, False, Retry(1, MAX_RETRY_AFTER_S + 0.05)),
         (throttled(1e17), 1, True, Leave(MAX_RETRY_AFTER_S + 0.05)),
-        (throttled(None), 1, False, Retry(1, 0.5)),
-        (throttled(None), 1, True, Leave(0.5)),
+        (throttled(None, 503), 1, False, Retry(1, 0.5)),
+        (throttled(None, 503), 1, True, Leave(0.5)),
+        (throttled(None), 1, False, Retry(1, 1.05)),
+        (throttled(None), 3, False, Retry(3, 4.2)),
+        (throttled(None), 1, True, Leave(1.05)),
         (throttled(7.0), 4, False, GiveUp()),
     ],
     ids=lambda value: name(value) if isinstance(value, GrymFetchError) else None,
@@ -182,6 +185,57 @@ def test_told_to_wait_is_at_least_that_long(seconds: float, failures: int, alter
         return
     least = min(seconds, MAX_RETRY_AFTER_S)
     assert least <= step.delay <= least + POLICY.max_delay * 0.1
+
+
+PATIENT = RetryPolicy(retries=3, base_delay=0.5, patience=120.0)
+EARNED = [REFUSED, LOST, *map(status, (200, 400, 403, 404, 410, 500, 502, 504)), throttled(None, 503)]
+
+
+@pytest.mark.parametrize("error", EARNED, ids=name)
+@pytest.mark.shows("A26", "N22")
+def test_what_may_pass_is_waited_for(error: GrymFetchError) -> None:
+    """As long as the patience lasts, at least every ten seconds, and once more when it ends."""
+    delays: list[float] = []
+    patience = 120.0
+    while patience > 0:
+        step = next_step(
+            error, failures=len(delays) + 1, alternatives=False, policy=PATIENT, jitter=HALF, patience=patience
+        )
+        assert isinstance(step, Retry)
+        delays.append(step.delay)
+        patience -= step.delay
+    assert max(delays) <= 10.0
+    assert 10 < len(delays) < 40
+    step = next_step(error, failures=len(delays) + 1, alternatives=False, policy=PATIENT, jitter=HALF, patience=0.0)
+    assert step == GiveUp()
+
+
+@pytest.mark.parametrize("error", [BAD_CERTIFICATE, LOOP, POLICED, WRONG_LENGTH, status(401), status(451)], ids=name)
+def test_what_will_not_pass_is_not_waited_for(error: GrymFetchError) -> None:
+    """Whatever the server has served before."""
+    step = next_step(error, failures=1, alternatives=False, policy=PATIENT, jitter=HALF, patience=120.0)
+    assert step == GiveUp()
+
+
+@pytest.mark.shows("A25")
+def test_too_often_without_a_word_is_waited_for_in_steps_that_reach_a_minute() -> None:
+    """Each is twice the one before."""
+    policy = RetryPolicy(retries=9)
+    steps = [
+        next_step(throttled(None), failures=failures, alternatives=False, policy=policy, jitter=0.0)
+        for failures in range(1, 9)
+    ]
+    assert steps == [Retry(n, float(delay)) for n, delay in enumerate([1, 2, 4, 8, 16, 32, 60, 60], start=1)]
+
+
+def test_another_origin_comes_before_waiting() -> None:
+    """One that is left is asked; what will hardly pass is given up for it, and the rest is asked again later."""
+    gone, lost = (
+        next_step(error, failures=9, alternatives=False, policy=PATIENT, jitter=HALF, patience=60.0, is_last=False)
+        for error in (status(404), REFUSED)
+    )
+    assert gone == GiveUp()
+    assert isinstance(lost, Leave)
 
 
 # -- the rate limit -----------------------------------------------------------------------------------------------

@@ -57,6 +57,7 @@ def test_the_words_are_turned_round_where_the_setting_is() -> None:
         ("PARALLEL", "0"), ("PARALLEL", "-3"), ("PARALLEL", "many"), ("PARALLEL", "1.5"), ("MAX_PER_HOST", "0"),
         ("MIRRORS", "togehter"), ("LIMIT_RATE", "0"), ("LIMIT_RATE", "fast"), ("RETRIES", "-1"),
         ("STALL_TIMEOUT", "0"), ("CONNECT_TIMEOUT", "nan"), ("LOCK_TIMEOUT", "-1"), ("LOCK_TIMEOUT", "inf"),
+        ("PATIENCE", "-1"), ("PATIENCE", "long"),
         ("OFFLINE", "maybe"), ("NO_PRIVATE_ADDRESSES", "ja"), ("ALLOW_STALE", "2"), ("ALLOW_UNPINNED", "?"),
     ],
 )  # fmt: skip

@@ -22,6 +22,7 @@ from grym_fetch.disk.local_files import RECENT_S, Found, LocalFiles, hash_file
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
+from tests.support.project import OWN
 from tests.support.system import descriptors
 
 CONTENT = seeded_bytes(50_000, seed=51)
@@ -91,7 +92,7 @@ async def test_full_finds_what_the_verified_cache_hides(places: Places) -> None:
     """A wrong file with a forged entry passes unread, and is found out when it is read; from then on for everybody."""
     file = places.put(places.assets / ASSET.local_path, WRONG)
     assert ASSET.checksum is not None
-    places.local_files().note_verified(file, ASSET.checksum)
+    places.local_files().verified_cache.record(file, ASSET.checksum, FileSignature.of(file.stat()))
     assert await places.find() == Found(file, None, verified=True)
     found = await places.find(full=True)
     assert found is not None
@@ -286,13 +287,6 @@ async def test_a_digest_comes_with_the_look_of_the_file(places: Places) -> None:
         assert await places.local_files().digest(file, checksum) == (checksum.hexdigest, FileSignature.of(file.stat()))
 
 
-def test_what_is_gone_is_not_verified(places: Places) -> None:
-    """A file that vanished right after it was put in place gets no entry and raises nothing."""
-    assert ASSET.checksum is not None
-    places.local_files().note_verified(places.assets / "gone.bin", ASSET.checksum)
-    assert places.local_files().find_verified(ASSET) is None
-
-
 # -- an entry outlives a power cut ----------------------------------------------------------------------------------
 
 
@@ -306,7 +300,7 @@ async def test_what_was_put_there_lately_is_flushed_before_its_entry(
     calls: list[str] = []
 
     def fsync(descriptor: int) -> None:
-        assert not (places.assets / ".grym-fetch" / "verified.log").exists(), "recorded before it was flushed"
+        assert not (places.assets / OWN / "verified.log").exists(), "recorded before it was flushed"
         calls.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -333,19 +327,14 @@ async def test_what_cannot_be_flushed_gets_no_entry(places: Places, monkeypatch:
     assert descriptors() == before
 
 
-async def test_a_file_elsewhere_is_read_once_without_an_assets_folder(places: Places, tmp_path: Path) -> None:
+async def test_a_file_elsewhere_is_read_once_without_an_assets_folder(places: Places) -> None:
     """Who has all files in the external folder has a verified cache, too: in the user's own state folder."""
     file = places.put(places.external / ASSET.local_path, CONTENT)
     shutil.rmtree(places.assets)
-    state = tmp_path / "home" / "state"
-
-    def fresh() -> LocalFiles:
-        return LocalFiles(places.assets, places.external, places.local_files()._threads, user_state=state)
-
-    await fresh().find(ASSET, on_hashing=places.hashed.append)
-    await fresh().find(ASSET, on_hashing=places.hashed.append)
+    await places.find()
+    await places.find()
     assert places.hashed == [len(CONTENT)]
-    assert fresh().find_verified(ASSET) == file
+    assert places.local_files().find_verified(ASSET) == file
     assert not places.assets.exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ HOLD = """
 import sys
 from pathlib import Path
 from grym_fetch.disk.locks import FileLock
-assert FileLock(Path(sys.argv[1])).try_acquire()
+import os
+path = Path(sys.argv[1])
+assert FileLock(lambda: os.open(path.parent, os.O_DIRECTORY), path.name).try_acquire()
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -40,6 +43,10 @@ def other(path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+def lock_at(path: Path) -> FileLock:
+    return FileLock(lambda: os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY), path.name)
+
+
 def wait_until_held(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -47,7 +54,7 @@ def wait_until_held(process: subprocess.Popen[str]) -> None:
 
 def test_one_holder_at_a_time(path: Path) -> None:
     """Who comes second does not get the lock, and learns who has it."""
-    first, second = FileLock(path), FileLock(path)
+    first, second = lock_at(path), lock_at(path)
     assert first.try_acquire()
     assert first.is_trustworthy
     assert not second.try_acquire()
@@ -59,7 +66,7 @@ def test_one_holder_at_a_time(path: Path) -> None:
 
 def test_a_released_lock_leaves_no_file(path: Path) -> None:
     """The holder takes the file along; releasing twice is once."""
-    lock = FileLock(path)
+    lock = lock_at(path)
     lock.try_acquire()
     assert path.exists()
     lock.release()
@@ -69,25 +76,25 @@ def test_a_released_lock_leaves_no_file(path: Path) -> None:
 
 def test_a_second_release_does_not_free_the_next_holder(path: Path) -> None:
     """Who has released a lock cannot release it for whoever holds it now."""
-    first, second = FileLock(path), FileLock(path)
+    first, second = lock_at(path), lock_at(path)
     first.try_acquire()
     first.release()
     second.try_acquire()
     first.release()
-    assert not FileLock(path).try_acquire()
+    assert not lock_at(path).try_acquire()
     second.release()
 
 
 @pytest.mark.shows("X4")
 def test_a_release_does_not_take_away_the_file_of_another(path: Path) -> None:
     """Somebody has removed our lock file and another process holds a new one: that one stays, and is held."""
-    first, second = FileLock(path), FileLock(path)
+    first, second = lock_at(path), lock_at(path)
     first.try_acquire()
     path.unlink()
     assert second.try_acquire()
     first.release()
     assert path.exists()
-    assert not FileLock(path).try_acquire()
+    assert not lock_at(path).try_acquire()
     second.release()
     assert not path.exists()
 
@@ -96,7 +103,7 @@ def test_a_release_does_not_take_away_the_file_of_another(path: Path) -> None:
 def test_the_lock_of_a_killed_process_is_free(path: Path, other: subprocess.Popen[str]) -> None:
     """A holder that was killed blocks nobody, although its file is still there."""
     wait_until_held(other)
-    lock = FileLock(path)
+    lock = lock_at(path)
     assert not lock.try_acquire()
     assert lock.holder.startswith(f"process {other.pid} on ")
     other.kill()
@@ -105,6 +112,47 @@ def test_the_lock_of_a_killed_process_is_free(path: Path, other: subprocess.Pope
     assert lock.try_acquire()
     assert lock.is_trustworthy
     lock.release()
+
+
+FORK = """
+import os, subprocess, sys, time
+from pathlib import Path
+from grym_fetch.disk.locks import FileLock
+path = Path(sys.argv[1])
+lock = FileLock(lambda: os.open(path.parent, os.O_DIRECTORY), path.name)
+assert lock.try_acquire()
+if sys.argv[2] == "fork":
+    if not os.fork():
+        print(os.getpid(), flush=True)
+        time.sleep(600)
+else:
+    print(subprocess.Popen(["sleep", "600"], pass_fds=[lock._descriptor]).pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.shows("X9", "X10")
+@pytest.mark.parametrize("way", ["fork", "exec"])
+def test_a_child_holds_no_lock_for_a_dead_process(path: Path, way: str) -> None:
+    """A worker that was forked during a download lives on after kill -9 of its parent: the lock is free.
+
+    So it is where the child has the descriptor all the same, but then the lock says nothing.
+    """
+    command = [sys.executable, "-c", FORK, str(path), way]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        try:
+            lock = lock_at(path)
+            assert not lock.try_acquire()
+            process.kill()
+            process.wait()
+            assert os.path.exists(f"/proc/{child}")
+            assert lock.try_acquire()
+            assert lock.is_trustworthy == (way == "fork")
+            lock.release()
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 @pytest.mark.shows("X4")
@@ -120,9 +168,9 @@ def test_an_unlinked_file_is_not_held(path: Path, monkeypatch: pytest.MonkeyPatc
         real(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    lock = FileLock(path)
+    lock = lock_at(path)
     assert lock.try_acquire()
-    assert not FileLock(path).try_acquire()
+    assert not lock_at(path).try_acquire()
     lock.release()
 
 
@@ -130,7 +178,7 @@ def test_an_unlinked_file_is_not_held(path: Path, monkeypatch: pytest.MonkeyPatc
 def test_flock_without_effect_is_found_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where flock excludes nobody, both get the lock, neither trusts it, and neither unlinks the other's file."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
-    first, second = FileLock(path), FileLock(path)
+    first, second = lock_at(path), lock_at(path)
     assert first.try_acquire()
     assert second.try_acquire()
     assert not first.is_trustworthy
@@ -149,7 +197,7 @@ def test_a_file_system_without_locks_does_not_stop_us(path: Path, monkeypatch: p
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    lock = FileLock(path)
+    lock = lock_at(path)
     assert lock.try_acquire()
     assert not lock.is_trustworthy
     lock.release()
@@ -162,14 +210,14 @@ def test_no_symlink_is_locked(path: Path, tmp_path: Path) -> None:
     victim.write_bytes(b"precious")
     path.symlink_to(victim)
     with pytest.raises(OSError, match="symbolic links"):
-        FileLock(path).try_acquire()
+        lock_at(path).try_acquire()
     assert victim.read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("record", [b"", b"rubbish", b"[]", b'{"pid": "x"}', b'{"pid": 1}', b"\xff" * 600], ids=repr)
 def test_an_unreadable_record_names_nobody(path: Path, record: bytes) -> None:
     """A holder's record that cannot be read makes it another process, and no error."""
-    holder, lock = FileLock(path), FileLock(path)
+    holder, lock = lock_at(path), lock_at(path)
     holder.try_acquire()
     path.write_bytes(record)
     assert not lock.try_acquire()
@@ -180,7 +228,7 @@ def test_an_unreadable_record_names_nobody(path: Path, record: bytes) -> None:
 @pytest.mark.shows("U1")
 def test_the_holder_is_shown_on_one_line(path: Path) -> None:
     """What another process has written about itself cannot move a cursor."""
-    holder, lock = FileLock(path), FileLock(path)
+    holder, lock = lock_at(path), lock_at(path)
     holder.try_acquire()
     path.write_text('{"pid": 7, "host": "\\u001b[2Jevil\\nhost"}')
     lock.try_acquire()
@@ -194,14 +242,14 @@ def test_a_lock_that_could_not_be_signed_is_not_kept(path: Path, monkeypatch: py
     def pwrite(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    lock = FileLock(path)
+    lock = lock_at(path)
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", pwrite)
         try:
             taken = lock.try_acquire()
         except OSError:
             taken = False
-    after = FileLock(path)
+    after = lock_at(path)
     assert after.try_acquire() is not taken
     after.release()
     lock.release()

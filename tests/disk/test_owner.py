@@ -115,3 +115,9 @@ def test_a_process_of_another_container_is_not_declared_dead(other: subprocess.P
     if inside.returncode != 0 and "unshare" in inside.stderr:
         pytest.skip("no process namespaces here")
     assert (inside.returncode, inside.stdout.strip()) == (0, "False"), "a live owner's stage would be claimed"
+
+
+@pytest.mark.parametrize("text", ["²-1-b-h", "-1-b-h", "12345678901-1-b-h", "1\n-1-b-h", "٣-1-b-h"])
+def test_what_is_no_process_number_is_nobody(text: str) -> None:
+    """Some digits are none for ``int``; a folder's name must not stop every run."""
+    assert Owner.parse(text) is None

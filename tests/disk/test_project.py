@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from grym_fetch.core.errors import ManifestError, StorageError, UnsafePath
+from grym_fetch.core.errors import ForeignManifest, ManifestError, StorageError, UnsafePath
 from grym_fetch.disk.project import Project, find_project, load_manifest
+from tests.support.other_user import needs_root
 
 
 @pytest.fixture
@@ -113,6 +115,44 @@ def test_an_unreadable_manifest_is_a_storage_error(repo: Path) -> None:
     """What cannot be read is the disk's fault, not the manifest's."""
     with pytest.raises(StorageError, match="no such file"):
         load_manifest(repo / "gone.json")
+
+
+# -- whose it is ------------------------------------------------------------------------------------------------------
+
+
+@needs_root
+@pytest.mark.shows("S20")
+def test_a_manifest_of_another_user_is_used_only_if_it_is_named(repo: Path) -> None:
+    """One that was found above the working folder, or in it, says whose it is; by name it is as good as any."""
+    manifest = manifest_at(repo / "assets.json")
+    os.chown(manifest, 12345, -1)
+    for place in (repo, repo / "src/deep"):
+        with pytest.raises(ForeignManifest, match=r"belongs to user 12345.*--config"):
+            find(place)
+    assert find(repo / "src", config=manifest).manifest_path == manifest
+    assert find(repo, {"GRYM_FETCH_CONFIG": "assets.json"}).manifest_path == manifest
+    assert find(repo, {"SUDO_UID": "12345"}).manifest_path == manifest
+    with pytest.raises(ForeignManifest):
+        find(repo, {"SUDO_UID": "12346²"})
+
+
+@needs_root
+def test_a_link_of_another_user_is_as_foreign_as_a_file(repo: Path) -> None:
+    """Who puts a symlink to one of our own manifests in the way would choose where its files go."""
+    ours = manifest_at(repo.parent / "ours.json")
+    (repo / "assets.json").symlink_to(ours)
+    assert find(repo).manifest_path == repo / "assets.json"
+    os.chown(repo / "assets.json", 12345, -1, follow_symlinks=False)
+    with pytest.raises(ForeignManifest):
+        find(repo)
+
+
+@needs_root
+def test_a_manifest_of_root_is_trusted(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who can change that can change anything."""
+    manifest = manifest_at(repo / "assets.json")
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert find(repo).manifest_path == manifest
 
 
 @pytest.mark.shows("S19")

@@ -16,7 +16,9 @@ from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.prune import prune, remove_leftovers
 from grym_fetch.disk.stage import StageKey
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
+from tests.support.project import OWN
 from tests.support.system import dead_owner
 
 KEY = StageKey("models/a.bin", "sha256:a")
@@ -26,8 +28,8 @@ CHECKSUM = Checksum.of(b"content")
 
 @pytest.fixture
 def assets(tmp_path: Path) -> Path:
-    for name in ("stage", "locks"):
-        (tmp_path / ".grym-fetch" / name).mkdir(parents=True)
+    (tmp_path / OWN / "stage").mkdir(parents=True)
+    (tmp_path / ".grym-fetch" / "locks").mkdir()
     return tmp_path
 
 
@@ -50,7 +52,7 @@ def living() -> Iterator[Owner]:
 
 def stage(assets: Path, owner: Owner, key: StageKey = KEY, nonce: str = "00000000") -> Path:
     """A stage with some bytes in it."""
-    folder = assets / ".grym-fetch" / "stage" / f"{key.path_key}.{key.content_key}.{owner.encode()}.{nonce}"
+    folder = assets / OWN / "stage" / f"{key.path_key}.{key.content_key}.{owner.encode()}.{nonce}"
     folder.mkdir()
     (folder / "part").write_bytes(b"x" * 100_000)
     (folder / "journal").write_bytes(b"j")
@@ -94,7 +96,7 @@ def test_a_living_owners_stage_stays(assets: Path, living: Owner) -> None:
 def test_a_held_lock_keeps_everything(assets: Path, dry_run: bool) -> None:
     """Where somebody holds the asset's lock, neither the lock file nor any stage is touched."""
     folder = stage(assets, dead_owner())
-    lock = FileLock(lock_path(assets))
+    lock = FileLock(StateFolder(assets).open_locks, lock_path(assets).name)
     assert lock.try_acquire()
     report = prune(assets, WANTED, dry_run=dry_run)
     assert folder.exists()
@@ -150,7 +152,7 @@ def test_foreign_names_and_symlinks_stay(assets: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_bytes(b"mine")
-    root = assets / ".grym-fetch" / "stage"
+    root = assets / OWN / "stage"
     (root / "mine").mkdir()
     (root / f"{KEY.path_key}.{KEY.content_key}.{dead_owner().encode()}.00000001").symlink_to(outside)
     assert not prune(assets, WANTED, dry_run=False).removed
@@ -161,9 +163,9 @@ def test_foreign_names_and_symlinks_stay(assets: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_stale_entries_go(assets: Path, dry_run: bool) -> None:
     """VerifiedCache of files that have changed or gone are dropped; those that hold are kept and still work."""
-    log = assets / ".grym-fetch" / "verified.log"
+    log = assets / OWN / "verified.log"
     files = {name: assets / name for name in ("good", "changed", "gone")}
-    cache = VerifiedCache(log)
+    cache = VerifiedCache(StateFolder(assets))
     for file in files.values():
         file.write_bytes(b"content")
         cache.record(file, CHECKSUM, FileSignature.of(file.stat()))
@@ -174,7 +176,7 @@ def test_stale_entries_go(assets: Path, dry_run: bool) -> None:
     assert [(item.kind, item.reason[:6]) for item in report.removed] == [("verified", "2 of 3")]
     assert (log.read_bytes() == before) is dry_run
     assert len(log.read_bytes()) == len(before) - (0 if dry_run else report.bytes)
-    assert VerifiedCache(log).is_verified(files["good"], CHECKSUM)
+    assert VerifiedCache(StateFolder(assets)).is_verified(files["good"], CHECKSUM)
     if not dry_run:
         assert not prune(assets, {}, dry_run=False).removed
 

@@ -63,7 +63,7 @@ async def stage(store: DiskStore) -> AsyncIterator[DiskStage]:
 
 def stages(store: DiskStore) -> list[Path]:
     """The folders of all stages."""
-    return sorted((store.state_dir / "stage").iterdir())
+    return sorted((store.state.own / "stage").iterdir())
 
 
 def final(store: DiskStore) -> Path:
@@ -105,8 +105,8 @@ def test_nothing_is_made_before_it_is_needed(tmp_path: Path) -> None:
 @pytest.mark.shows("S8")
 def test_our_folder_is_private_and_ignored(store: DiskStore) -> None:
     """Nobody else reads what is staged, and git does not see it."""
-    assert stat.S_IMODE(store.state_dir.stat().st_mode) == 0o700
-    assert (store.state_dir / ".gitignore").read_text() == "*\n"
+    assert stat.S_IMODE(store.state.own.stat().st_mode) == 0o700
+    assert (store.state.top / ".gitignore").read_text() == "*\n"
 
 
 async def test_preparing_twice_keeps_what_is_there(store: DiskStore, stage: DiskStage) -> None:
@@ -168,7 +168,7 @@ def test_a_key_is_safe_in_a_file_name() -> None:
 
 def leave(store: DiskStore, owner: str, *, count: int = 1, key: StageKey = KEY, nonce: str = "0") -> Path:
     """Leave a stage behind with ``count`` pieces in it, as this owner would have."""
-    folder = store.state_dir / "stage" / f"{key.path_key}.{key.content_key}.{owner}.{nonce}"
+    folder = store.state.own / "stage" / f"{key.path_key}.{key.content_key}.{owner}.{nonce}"
     folder.mkdir()
     encoder = JournalEncoder()
     journal = encoder.header(key.content)
@@ -283,7 +283,7 @@ async def test_without_a_working_flock_the_living_are_safe(
 
 async def test_a_name_that_is_none_of_ours_is_no_failure(store: DiskStore) -> None:
     """Whatever somebody has put beside the stages."""
-    (store.state_dir / "stage" / f"{KEY.path_key}.x").mkdir()
+    (store.state.own / "stage" / f"{KEY.path_key}.x").mkdir()
     stage = await store.open_stage(KEY, exclusive=False)
     assert len(stages(store)) == 2
     await stage.close()
@@ -349,9 +349,9 @@ async def test_losing_the_race_for_a_stage_is_no_failure(store: DiskStore, monke
     leave(store, dead_owner().encode())
     real = os.rename
 
-    def rename(source: str, target: Path) -> None:
-        real(source, Path(source).with_name("faster"))
-        real(source, target)
+    def rename(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        real(source, "faster", src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        real(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     monkeypatch.setattr(os, "rename", rename)
     stage = await store.open_stage(KEY, exclusive=False)
@@ -420,7 +420,7 @@ async def test_the_journal_of_other_content_is_not_trusted(store: DiskStore, sta
     await stage.close()
     other = StageKey(KEY.local_path, "sha256:other")
     os.rename(
-        stages(store)[0], store.state_dir / "stage" / f"{other.path_key}.{other.content_key}.{dead_owner().encode()}.0"
+        stages(store)[0], store.state.own / "stage" / f"{other.path_key}.{other.content_key}.{dead_owner().encode()}.0"
     )
     again = await store.open_stage(other, exclusive=True)
     assert len(again.recovered.pieces) == 0
@@ -751,8 +751,8 @@ class Recorder:
         def noting_rename(
             source: str | Path, target: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
         ) -> None:
-            folder = os.readlink(f"/proc/self/fd/{dst_dir_fd}")
-            self.calls.append(("rename", self._shown(str(source)), self._shown(f"{folder}/{target}")))
+            before, after = (os.readlink(f"/proc/self/fd/{folder}") for folder in (src_dir_fd, dst_dir_fd))
+            self.calls.append(("rename", self._shown(f"{before}/{source}"), self._shown(f"{after}/{target}")))
             rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
         patch.setattr(os, "fsync", noting_fsync)
@@ -967,7 +967,7 @@ def far_away(patch: pytest.MonkeyPatch) -> Iterator[None]:
     def rename(
         source: str | Path, target: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
     ) -> None:
-        if src_dir_fd is None:
+        if src_dir_fd != dst_dir_fd:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         real(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 

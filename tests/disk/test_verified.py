@@ -13,8 +13,10 @@ import pytest
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.disk import verified as module
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache, decode_entry, replace_log
 from grym_fetch.testing import seeded_bytes
+from tests.support.project import OWN
 from tests.support.system import descriptors
 
 CONTENT = seeded_bytes(10_000, seed=31)
@@ -30,16 +32,22 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    return tmp_path / "verified.log"
+    path = tmp_path / OWN / "verified.log"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def cache_of(log: Path) -> VerifiedCache:
+    return VerifiedCache(StateFolder(log.parents[2]))
 
 
 def remember(log: Path, file: Path) -> None:
-    VerifiedCache(log).record(file, CHECKSUM, FileSignature.of(file.stat()))
+    cache_of(log).record(file, CHECKSUM, FileSignature.of(file.stat()))
 
 
 def is_verified(log: Path, file: Path) -> bool:
     """As a later process sees it."""
-    return VerifiedCache(log).is_verified(file, CHECKSUM)
+    return cache_of(log).is_verified(file, CHECKSUM)
 
 
 def line_of(record: object) -> bytes:
@@ -57,7 +65,7 @@ def test_an_unchanged_file_is_verified(log: Path, file: Path) -> None:
 def test_an_entry_is_for_one_checksum(log: Path, file: Path) -> None:
     """When the manifest wants other content, the old entry says nothing."""
     remember(log, file)
-    assert not VerifiedCache(log).is_verified(file, Checksum.of(b"other"))
+    assert not cache_of(log).is_verified(file, Checksum.of(b"other"))
 
 
 def _same_size(path: Path) -> None:
@@ -103,7 +111,7 @@ def test_each_figure_counts(log: Path, file: Path, name: str) -> None:
     signature = FileSignature.of(file.stat())
     figures = {field: getattr(signature, field) for field in ("size", "mtime_ns", "ctime_ns", "inode", "device")}
     figures[name] += 1
-    VerifiedCache(log).record(file, CHECKSUM, FileSignature(**figures))
+    cache_of(log).record(file, CHECKSUM, FileSignature(**figures))
     assert not is_verified(log, file)
 
 
@@ -173,10 +181,10 @@ def test_a_log_that_cannot_be_replaced_stays(log: Path, file: Path, monkeypatch:
         raise OSError(errno.EIO, "injected")
 
     monkeypatch.setattr(os, "rename", refuse)
-    with pytest.raises(OSError, match="injected"):
-        replace_log(log, [])
+    with pytest.raises(OSError, match="injected"), StateFolder(log.parents[2]).opened() as folder:
+        replace_log(folder, [])
     assert log.read_bytes() == before
-    assert sorted(path.name for path in log.parent.iterdir()) == ["a.bin", "verified.log"]
+    assert sorted(path.name for path in log.parent.iterdir()) == ["verified.log"]
 
 
 def test_a_damaged_line_spoils_no_other(log: Path, file: Path) -> None:
@@ -220,7 +228,8 @@ def test_a_folder_in_the_place_of_the_log_costs_a_hash(log: Path, file: Path) ->
 @pytest.mark.shows("S5")
 def test_no_symlink_is_read_or_written(log: Path, file: Path, tmp_path: Path) -> None:
     """A log that is a symlink is neither believed nor appended to."""
-    remember(tmp_path / "elsewhere", file)
+    remember(log, file)
+    log.rename(tmp_path / "elsewhere")
     before = (tmp_path / "elsewhere").read_bytes()
     log.symlink_to(tmp_path / "elsewhere")
     assert not is_verified(log, file)
@@ -239,7 +248,7 @@ def test_the_word_of_another_user_is_not_taken(log: Path, file: Path) -> None:
 
 def test_a_missing_folder_is_harmless(tmp_path: Path, file: Path) -> None:
     """An entry that cannot be written is known to this process only."""
-    cache = VerifiedCache(tmp_path / "none" / "verified.log")
+    cache = VerifiedCache(StateFolder(tmp_path / "none"))
     cache.record(file, CHECKSUM, FileSignature.of(file.stat()))
     assert cache.is_verified(file, CHECKSUM)
 
@@ -255,7 +264,7 @@ def test_a_path_that_is_no_text_is_kept(log: Path, tmp_path: Path) -> None:
 def test_a_log_of_repeated_entries_is_made_short(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that says the same again and again is written anew, and says the same."""
     monkeypatch.setattr(module, "_SPARE_LINES", 10)
-    cache = VerifiedCache(log)
+    cache = cache_of(log)
     for _ in range(20):
         cache.record(file, CHECKSUM, FileSignature.of(file.stat()))
     assert len(log.read_bytes().splitlines()) == 20
@@ -269,7 +278,7 @@ def test_the_first_entry_makes_its_folder(tmp_path: Path) -> None:
     """Files that were there before anything was fetched are recorded too, so that they are not read every time."""
     path = tmp_path / "a.bin"
     path.write_bytes(b"abc")
-    log = tmp_path / ".grym-fetch" / "verified.log"
-    VerifiedCache(log).record(path, Checksum.of(b"abc"), FileSignature.of(path.stat()))
-    assert VerifiedCache(log).is_verified(path, Checksum.of(b"abc"))
+    log = tmp_path / OWN / "verified.log"
+    cache_of(log).record(path, Checksum.of(b"abc"), FileSignature.of(path.stat()))
+    assert cache_of(log).is_verified(path, Checksum.of(b"abc"))
     assert log.parent.stat().st_mode & 0o777 == 0o700

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import trustme
 from yarl import URL
 
-from grym_fetch.core.addresses import Credentials
+from grym_fetch import GrymFetchError
+from grym_fetch.core.addresses import token_variables
+from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
-from grym_fetch.net.client import HttpTransport
-from grym_fetch.project.diagnosis import _Prober, environment_findings, origin_findings, space_finding
+from grym_fetch.project import diagnosis
+from grym_fetch.project.diagnosis import environment_findings, origin_findings, space_finding
 from grym_fetch.testing import (
+    Answer,
     AssetServer,
+    BodyFault,
+    Fault,
+    Gzip,
     HangBeforeHeaders,
     HtmlPage,
     NoRanges,
     NoValidator,
+    RecordedRequest,
     Redirect,
+    RefuseRanges,
     Status,
     WeakETag,
     seeded_bytes,
     serve_in_thread,
 )
-from grym_fetch.transfer.request import Requester
 from tests.end_to_end.command import Done, Running, run
 from tests.support.project import ImpatientClock, Project
 
@@ -123,11 +132,12 @@ def test_a_missing_and_a_refused_token(project: Project, server: AssetServer, st
     done, findings = doctor(project, HOME=str(project.root))
     assert done.code == 1
     (found,) = of(findings, "token")
-    assert found["variable"] == "GRYM_FETCH_TOKEN_127_0_0_1"
+    (variable,) = token_variables(URL(server.url("/")))
+    assert found["variable"] == variable
     assert "no credentials were sent" in str(found["what"])
-    done, findings = doctor(project, GRYM_FETCH_TOKEN_127_0_0_1="s3cret")
+    done, findings = doctor(project, **{variable: "s3cret"})
     (found,) = of(findings, "token")
-    assert "GRYM_FETCH_TOKEN_127_0_0_1 were not accepted" in str(found["what"])
+    assert f"{variable} were not accepted" in str(found["what"])
     assert "s3cret" not in done.out + done.err
     netrc = project.root / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password s3cret\n")
@@ -139,6 +149,19 @@ def test_a_missing_and_a_refused_token(project: Project, server: AssetServer, st
     assert "HF_TOKEN were not accepted" in done.out
     done, findings = doctor(project, HF_ENDPOINT=endpoint, HOME=str(project.root))
     assert of(findings, "token")[0]["variable"] == "HF_TOKEN"
+
+
+@pytest.mark.shows("M12", "S9")
+def test_the_policies_of_a_sync_hold(project: Project, server: AssetServer) -> None:
+    """What a sync would never ask, the doctor does not ask either."""
+    project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
+    project.add("b", ["http://169.254.170.2/a.bin"], CONTENT)
+    done, findings = doctor(project, GRYM_FETCH_NO_PRIVATE_ADDRESSES="1")
+    assert done.code == 1
+    one, other = of(findings, "origin")
+    assert "a private address" in str(one["what"])
+    assert "cloud metadata" in str(other["what"])
+    assert server.stats.connections_opened == 0
 
 
 def test_what_a_server_says(project: Project, server: AssetServer) -> None:
@@ -187,10 +210,12 @@ def test_permissions(project: Project, server: AssetServer) -> None:
     project.assets.unlink()
     (project.assets / ".grym-fetch").mkdir(parents=True)
     (project.assets / ".grym-fetch").chmod(0o777)
+    if os.geteuid() == 0:
+        os.chown(project.assets / ".grym-fetch", 12345, -1)  # what is ours is put right
     done, findings = doctor(project)
     assert done.code == 0
-    assert "others may write" in done.out
-    assert "chmod 700" in done.out
+    assert "others may rename" in done.out
+    assert "chmod +t" in done.out
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -221,7 +246,7 @@ def test_proxy_and_tls_settings(tmp_path: Path) -> None:
     found = environment_findings(
         {
             "https_proxy": "http://me:s3cret@proxy.example.org:3128",
-            "ALL_PROXY": "socks5://x",
+            "ALL_PROXY": "ftp://x",
             "NO_PROXY": "localhost",
             "SSL_CERT_FILE": str(certificates),
             "SSL_CERT_DIR": str(tmp_path / "not-there"),
@@ -232,6 +257,70 @@ def test_proxy_and_tls_settings(tmp_path: Path) -> None:
     assert "proxy.example.org:3128" in text
     assert [finding.level for finding in found] == ["ok", "fail", "ok", "ok", "fail"]
     assert all(finding.advice for finding in found if finding.level == "fail")
+
+
+@pytest.mark.shows("A28")
+def test_a_socks_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SOCKS proxy is shown with the port that it has by default; without the extra for it, that is the advice."""
+    environ = {"ALL_PROXY": "socks5h://me:s3cret@localhost"}
+    assert environment_findings(environ)[0].what == "ALL_PROXY: requests go through localhost:1080"
+    monkeypatch.setattr(diagnosis, "find_spec", lambda name: None)
+    found = environment_findings(environ)[0]
+    assert (found.level, found.advice) == ("fail", "pip install 'grym-fetch[socks]'")
+
+
+@dataclass(frozen=True)
+class Field(BodyFault):
+    """Sends one field more, or another value of it."""
+
+    name: str
+    value: str
+
+    def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
+        return answer.with_header(self.name, self.value)
+
+
+@pytest.mark.shows("A29", "R34")
+@pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "unpinned"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(
+            Field("Content-Encoding", label)
+            for label in ("gzip", "x-gzip", "aws-chunked", "UTF-8", "none", "binary", "identity")
+        ),
+        Field("Repr-Digest", f"sha-256=:{base64.b64encode(bytes(32)).decode()}:"),
+        Gzip(),
+        NoRanges(),
+        RefuseRanges(),
+        HtmlPage(),
+        Status(202, b"wait"),
+        Status(204),
+        Status(403, b"<html>", {"Content-Type": "text/html"}),
+        Status(451),
+        Status(511),
+        Redirect("ftp://x/"),
+    ],
+    ids=repr,
+)
+async def test_doctor_and_sync_never_disagree(project: Project, fault: Fault, pinned: bool) -> None:
+    """What one address is judged to be is the same in both, whatever the server sends, and for the same reason."""
+    async with AssetServer() as server:
+        url = server.add("/a.bin", CONTENT, faults=[fault]).url
+        project.add("a", [url], CONTENT, pinned=pinned)
+        entry = project.entries[0]
+        checksum = Checksum("sha256", str(entry["checksum"]).removeprefix("sha256:")) if pinned else None
+        asset = Asset("a", url, "a.bin", size=len(CONTENT), checksum=checksum)
+        findings = await origin_findings([asset], environ={"HOME": "/"}, clock=ImpatientClock(), version="0")
+        failure = None
+        async with project.manager(allow_unpinned=True) as manager:
+            try:
+                await manager.get_asset_path("a")
+            except GrymFetchError as error:
+                failure = error
+    if pinned and isinstance(fault, Field) and fault.name == "Content-Encoding":
+        assert failure is None, str(failure)
+    assert (findings[0].level == "fail") is (failure is not None), f"{findings[0]}, but {failure}"
 
 
 def test_tls(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +338,7 @@ def test_tls(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         (found,) = of(findings, "origin")
         assert found["tls"] == "verified"
         assert isinstance(found["certificate_days"], int)
+        assert server.stats.connections_opened == 1, "it is the certificate of the connection that was judged"
         done, findings = doctor(project)
     assert done.code == 1
     assert "certificate was rejected" in done.out
@@ -269,18 +359,6 @@ async def test_a_wrong_clock() -> None:
         findings = await origin_findings([asset], environ={"HOME": "/"}, clock=WrongClock(), version="0")
     assert findings[-1].level == "warn"
     assert findings[-1].what.startswith("this machine's clock is 10 minutes ahead of")
-
-
-@pytest.mark.shows("S7")
-def test_a_token_is_not_sent_over_plain_http() -> None:
-    """Where a token is kept back because the address is http, the advice is https, not another token."""
-    asset = Asset("a", "http://models.example.org/a.bin", "a.bin")
-    environ = {"GRYM_FETCH_TOKEN_MODELS_EXAMPLE_ORG": "s3cret"}
-    requester = Requester(Credentials(environ))
-    prober = _Prober(HttpTransport(), requester, environ, {}, ImpatientClock(), 1.0)
-    finding = prober._refused(asset, asset.url, 401, URL(asset.url), {})
-    assert "over https only" in finding.what
-    assert "https address" in finding.advice
 
 
 def test_stand_ins_are_asked_too(project: Project, server: AssetServer) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from grym_fetch.testing import AssetServer, Gate, Hold, SeededContent, Throttle, serve_in_thread
-from tests.end_to_end.command import Running, run, wait_until
+from tests.end_to_end.command import Running, environment, run, wait_until
 from tests.support.project import Project
 
 MIB = 1024 * 1024
@@ -61,6 +64,54 @@ def test_a_signal_stops_soon_and_keeps_everything(
     (planned,) = again.of("asset_planned")
     assert isinstance(planned["resumed_bytes"], int)
     assert planned["resumed_bytes"] >= received - 64 * 1024
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.shows("P8", "P14")
+def test_a_signal_ends_it_also_where_nobody_reads(project: Project, stream: str) -> None:
+    """Into a pipe that is full and that nobody reads: a signal ends the command within two seconds all the same."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"." * 512)
+    os.set_blocking(writing, True)
+    command = [sys.executable, "-m", "grym_fetch", "sync", "--json", "-vv"]
+    out, err = (writing, subprocess.DEVNULL) if stream == "stdout" else (subprocess.DEVNULL, writing)
+    process = subprocess.Popen(command, cwd=project.root, env=environment(), stdout=out, stderr=err)
+    try:
+        while not handles(process.pid, signal.SIGTERM) or (stream == "stdout" and not project.staged()):
+            with suppress(subprocess.TimeoutExpired):
+                raise AssertionError(f"it ended with {process.wait(timeout=0.02)}")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 143
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
+        os.close(writing)
+
+
+def handles(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(fields["SigCgt"], 16) & 1 << (number - 1))
+
+
+@pytest.mark.shows("P8")
+def test_the_last_line_is_said_in_the_middle_of_a_long_flush(project: Project, gate: Gate) -> None:
+    """A flush that takes longer than anybody waits is left alone; what becomes of the bytes is said all the same."""
+    (project.root / "sitecustomize.py").write_text(
+        "import os, stat, threading\n"
+        "os.fsync = lambda file: stat.S_ISREG(os.fstat(file).st_mode) and threading.Event().wait(30)\n"
+    )
+    gate.open()
+    with Running(project.root, "sync", "--json", PYTHONPATH=".") as running:
+        running.until("asset_verifying")
+        running.send(signal.SIGINT)
+        done = running.finish(deadline=10)
+    assert done.code == 130
+    assert done.err.count("next run resumes") == 1
 
 
 @pytest.mark.shows("B61")

@@ -29,6 +29,7 @@ from grym_fetch.core import errors, events
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.core.manifest_schema import ASSET, MANIFEST, STAND_IN
 from grym_fetch.manager import AssetManager
+from grym_fetch.net.settings import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.settings import Settings
 from grym_fetch.testing import SeededContent, serve_in_thread
 from tests.house.test_layers import LAYERS
@@ -223,6 +224,7 @@ def test_environment_variables_exist() -> None:
     for option in options:
         assert option.envvar == "GRYM_FETCH_" + max(option.opts, key=len)[2:].replace("-", "_").upper()
     known = {str(option.envvar) for option in options} | {"GRYM_FETCH_ENV", "GRYM_FETCH_COMPLETE"}
+    known |= {CLIENT_CERT, CLIENT_KEY}
     for path in DOCUMENTS:
         for name in re.findall(r"GRYM_FETCH_[A-Z_]*[A-Z]", path.read_text(encoding="utf-8")):
             assert name in known or name.startswith("GRYM_FETCH_TOKEN"), f"{path.name} names {name}"

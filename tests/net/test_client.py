@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 import pytest
 import trustme
 from yarl import URL
 
+from grym_fetch.core.addresses import follow_redirect
 from grym_fetch.core.errors import (
     BadResponse,
     BadStatus,
@@ -30,6 +33,7 @@ from grym_fetch.core.errors import (
 from grym_fetch.core.policy import is_permanent
 from grym_fetch.core.world import Connection, Response
 from grym_fetch.net.client import HttpTransport
+from grym_fetch.net.wire import Wire
 from grym_fetch.testing import (
     AssetServer,
     BigHeaders,
@@ -55,6 +59,8 @@ from tests.support.transports import WAYS
 
 CONTENT = seeded_bytes(200_003, seed=61)
 SECRET = "hush-hush"
+END = b"\r\nContent-Length: 0\r\n\r\n"
+NOTHING = b"HTTP/1.1 200 OK" + END
 
 
 Connect = Callable[..., AbstractAsyncContextManager[Connection]]
@@ -135,6 +141,35 @@ async def test_an_address_goes_out_to_the_letter(connected: Connect, server: Ass
     async with connected() as connection:
         await read_all(connection, server.url("") + "/a%20b.bin?sig=a%2Fb%2B%3D&x=%7E+~")
     assert server.stats.requests[0].query == "sig=a%2Fb%2B%3D&x=%7E+~"
+
+
+@pytest.mark.parametrize(
+    "target", ["/a?", "/?a", "/a%2fb?c=d+e&f=%7E~", "/a/../b//c?", '/"<a>[b]{c}|^`?d="<>', "/%41;b=c?d?e", "/a?&&=%zz"]
+)
+@pytest.mark.shows("A30")
+async def test_the_target_is_the_addresss_own(
+    connected: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """Both ways send the very same letters, directly and through a proxy."""
+    async with connected() as connection, TinyProxy(NOTHING).running() as far:
+        (await connection.get(f"http://127.0.0.1:{far.port}{target}", {})).close()
+        assert far.asked == [f"GET {target} HTTP/1.1"]
+    async with TinyProxy(NOTHING).running() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        async with connected() as connection:
+            (await connection.get(f"http://files.example{target}", {})).close()
+        assert proxy.asked == [f"GET http://files.example{target} HTTP/1.1"]
+
+
+@pytest.mark.parametrize("path", ["/é".encode(), b"/\xe9?\xff", b"/a?"])
+@pytest.mark.shows("A30")
+async def test_the_bytes_of_a_location_are_kept(connected: Connect, server: AssetServer, path: bytes) -> None:
+    """What a redirect's address has beyond ASCII comes out as the bytes that came, over both ways."""
+    async with connected() as connection, TinyProxy(b"HTTP/1.1 302 Found\r\nLocation: " + path + END).running() as far:
+        response = await connection.get(f"http://127.0.0.1:{far.port}/", {})
+        response.close()
+        target = follow_redirect(URL("https://h.example/"), response.head.get("location") or "")
+    assert str(target) == "https://h.example" + quote_from_bytes(path, safe="/?")
 
 
 @pytest.mark.shows("S7")
@@ -285,8 +320,10 @@ QUICK = 0.15
         (RawAnswer(b"HTTP/1.1 20"), ConnectionLost, "without an answer"),
         (BigHeaders(count=1, size=64_000), BadResponse, "breaks the rules of HTTP"),
         (BigHeaders(count=2000, size=100), BadResponse, "breaks the rules of HTTP"),
-        (ContentLength("-5"), BadResponse, "breaks the rules of HTTP"),
-        (ContentLength("5a"), BadResponse, "breaks the rules of HTTP"),
+        (ContentLength("-5"), BadResponse, "breaks the rules of HTTP: an invalid Content-Length"),
+        (ContentLength("5a"), BadResponse, "breaks the rules of HTTP: an invalid Content-Length"),
+        (RawAnswer(b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80"), BadResponse, "speaks HTTP/2"),
+        (RawAnswer(b"\x15\x03\x01\0\x02\x02\x46"), BadResponse, "speaks TLS"),
     ],
     ids=lambda value: repr(value)[:60] if isinstance(value, Fault) else "",
 )
@@ -459,7 +496,8 @@ async def test_a_name_is_resolved_and_asked_by_name(connected: Connect, names: F
 @pytest.mark.parametrize(
     "host",
     ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "100.100.100.200", "[fd00:ec2::254]",
-     "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518"],
+     "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518", "169.254.169.254.", "168.63.129.16",
+     "[fd00:ec2::23]", "169.254.170.2", "[2001:db8:122:344:a9:fea9:fe00:0]"],
 )  # fmt: skip
 @pytest.mark.shows("M12", "S9")
 async def test_link_local_and_metadata_addresses_are_refused(connected: Connect, host: str) -> None:
@@ -489,6 +527,41 @@ async def test_private_addresses_can_be_forbidden(connected: Connect, server: As
             error = await failure_of(connection.get(url, {}))
             assert "a private address" in str(error)
     assert server.stats.connections_opened == 0
+
+
+async def test_who_answered_is_known(names: FakeNames, server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response says whether it came straight from this machine: not through a proxy, whatever the name is."""
+    server.add("/a.bin", CONTENT)
+    url = f"http://a.localhost:{server.port}/a.bin"
+    for proxied in (False, True):
+        async with TinyProxy().running() as proxy:
+            if proxied:
+                monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+            connection = HttpTransport().connection()
+            response = await connection.get(url, {})
+            assert response.head.is_local is not proxied
+            response.close()
+            await connection.aclose()
+
+
+@pytest.mark.shows("S7")
+async def test_a_name_of_this_machine_that_leads_elsewhere_gets_no_token(
+    names: FakeNames, server: AssetServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who resolves `a.localhost` decides where it leads: a token over plain http needs a socket to this machine."""
+    file = server.add("/a.bin", CONTENT)
+    connection = HttpTransport().connection()
+    url = file.url.replace("127.0.0.1", "a.localhost")
+    try:
+        assert await read_all(connection, url) == CONTENT
+        monkeypatch.setattr(Wire, "is_local", False)
+        with pytest.raises(PolicyRefused, match="not this machine"):
+            await connection.get(url, {"Authorization": f"Bearer {SECRET}"})
+        with pytest.raises(PolicyRefused, match="not this machine"):
+            await connection.get(url, {"Authorization": f"Bearer {SECRET}"})
+    finally:
+        await connection.aclose()
+    assert [request.headers.get("Authorization") for request in server.stats.requests] == [None]
 
 
 # -- TLS ------------------------------------------------------------------------------------------------------------
@@ -545,6 +618,25 @@ async def test_a_rejected_certificate(
         assert server.stats.requests == ()
 
 
+@pytest.mark.parametrize(("names_it", "is_good"), [(True, True), (False, False)], ids=["subjectAltName", "CN only"])
+@pytest.mark.shows("N15", "S6")
+async def test_a_name_is_in_subject_alt_name_or_nowhere(
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, names_it: bool, is_good: bool
+) -> None:
+    """RFC 9110 section 4.3.4: the common name of a certificate says nothing about whose it is."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    names = ["localhost"] if names_it else []
+    authority.ca.issue_cert(*names, common_name="localhost").configure_cert(context)
+    async with AssetServer(ssl_context=context) as server, connected() as connection:
+        url = server.add("/a.bin", CONTENT).url.replace("127.0.0.1", "localhost")
+        if is_good:
+            assert await read_all(connection, url) == CONTENT
+        else:
+            with pytest.raises(CertificateRejected):
+                await connection.get(url, {})
+
+
 async def test_plain_http_behind_https(connected: Connect, server: AssetServer) -> None:
     """A server that speaks no TLS is a failed handshake, not a bad certificate and not an insecure success."""
     server.add("/a.bin", CONTENT)
@@ -552,6 +644,78 @@ async def test_plain_http_behind_https(connected: Connect, server: AssetServer) 
         error = await failure_of(connection.get(f"https://127.0.0.1:{server.port}/a.bin?sig={SECRET}", {}))
     assert isinstance(error, ConnectFailed)
     assert not isinstance(error, CertificateRejected)
+    assert "speaks no TLS" in str(error)
+
+
+@pytest.mark.shows("N15")
+async def test_certificates_that_are_not_there_are_named(
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where nothing is trusted because SSL_CERT_FILE names nothing, the rejection says so."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "gone.pem"))
+    async with AssetServer(ssl_context=authority.context_for("127.0.0.1")) as server, connected() as connection:
+        error = await failure_of(connection.get(server.url("/a.bin"), {}))
+    assert type(error) is CertificateRejected
+    assert f"SSL_CERT_FILE names {tmp_path / 'gone.pem'}, which cannot be read" in str(error)
+
+
+def test_keys_are_logged_where_python_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SSLKEYLOGFILE is left to Python."""
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    assert HttpTransport().settings.tls_for("https://h.example/").keylog_filename == str(tmp_path / "keys")
+
+
+def _refuse_handshakes(listening: socket.socket, context: ssl.SSLContext) -> None:
+    while True:
+        try:
+            accepted, _ = listening.accept()
+        except OSError:
+            return
+        with context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False) as wrapped:
+            with suppress(ssl.SSLError):
+                wrapped.do_handshake()
+            # The alert is out. What the client has sent already must not turn the end into a reset.
+            with suppress(OSError):
+                wrapped.shutdown(socket.SHUT_WR)
+                while wrapped.recv(65_536):
+                    pass
+
+
+@pytest.mark.shows("A31")
+async def test_a_client_certificate(
+    connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A server that wants one gets the one that the environment names; without it, the error says what is wanted."""
+    own = trustme.CA()
+    issued = own.issue_cert("me@example.org")
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "me.pem"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "me.key"))
+    context = authority.context_for("127.0.0.1")
+    own.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        # By hand: asyncio does not send the alert on which it closes a connection.
+        port = listening.getsockname()[1]
+        refusal = asyncio.create_task(asyncio.to_thread(_refuse_handshakes, listening, context))
+        async with connected() as connection:
+            error = await failure_of(connection.get(f"https://127.0.0.1:{port}/a.bin", {}))
+        listening.shutdown(socket.SHUT_RDWR)
+        await refusal
+    assert "certificate required; the server wants a client certificate" in str(error)
+    assert "GRYM_FETCH_CLIENT_CERT" in str(error)
+    assert "not permitted" not in str(error)
+    async with AssetServer(ssl_context=context) as server:
+        url = server.add("/a.bin", CONTENT).url
+        monkeypatch.setenv("GRYM_FETCH_CLIENT_CERT", str(tmp_path / "me.pem"))
+        monkeypatch.setenv("GRYM_FETCH_CLIENT_KEY", str(tmp_path / "me.key"))
+        async with connected() as connection:
+            assert await read_all(connection, url) == CONTENT
+        monkeypatch.setenv("GRYM_FETCH_CLIENT_KEY", str(tmp_path / "gone.key"))
+        async with connected() as connection:
+            error = await failure_of(connection.get(url, {}))
+    assert is_permanent(error)
+    assert "GRYM_FETCH_CLIENT_CERT and GRYM_FETCH_CLIENT_KEY name cannot be used: no such file" in str(error)
 
 
 # -- proxies --------------------------------------------------------------------------------------------------------
@@ -692,13 +856,18 @@ async def test_a_proxy_that_refuses_the_tunnel(connected: Connect, monkeypatch: 
     assert "the proxy answered 407: the proxy wants another user or password" in str(error)
 
 
-async def test_a_proxy_of_another_kind_is_not_spoken_to(connected: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To a SOCKS proxy no HTTP is spoken, and the error says that it is the proxy that cannot be used."""
+@pytest.mark.parametrize("kind", ["socks5", "socks6", "ftp"])
+async def test_a_proxy_of_another_kind_is_not_spoken_to(
+    connected: Connect, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """To what is no HTTP proxy no HTTP is spoken, and the error says that it is the proxy that cannot be used."""
+    monkeypatch.setitem(sys.modules, "python_socks", None)  # as without the extra
     async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
-        monkeypatch.setenv("all_proxy", f"socks5://user:{SECRET}@127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("all_proxy", f"{kind}://user:{SECRET}@127.0.0.1:{proxy.port}")
         async with connected() as connection:
             error = await failure_of(connection.get("http://host.example/a.bin", {}))
     assert "proxy" in str(error)
+    assert is_permanent(error)
     assert proxy.asked == []
 
 
@@ -719,7 +888,7 @@ async def test_a_proxy_without_a_scheme_is_an_http_proxy(
 @pytest.mark.parametrize(
     "host",
     ["169.254.169.254", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518", "[::ffff:169.254.169.254]",
-     "[fe80::1]", "100.100.100.200"],
+     "[fe80::1]", "100.100.100.200", "169.254.169.254.", "0xa9fea9fe.", "168.63.129.16", "[fd00:ec2::23]"],
 )  # fmt: skip
 async def test_a_proxy_is_not_asked_for_metadata(
     connected: Connect, monkeypatch: pytest.MonkeyPatch, host: str, private: bool
@@ -772,6 +941,7 @@ async def test_a_proxy_may_have_a_private_address(
         ({"all_proxy": "http://r:3", "no_proxy": "host.example:8080"}, "http://host.example:8080/", None),
         ({"all_proxy": "http://r:3", "no_proxy": "host.example:8080"}, "http://host.example/", "http://r:3"),
         ({"all_proxy": "http://r:3", "no_proxy": "::1"}, "http://[::1]:8080/", None),
+        ({"all_proxy": "SOCKS5H://r:3"}, "https://host.example/", "socks5h://r:3"),
     ],
 )
 def test_which_proxy(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], url: str, expected: str | None) -> None:

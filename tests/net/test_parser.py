@@ -46,6 +46,43 @@ def test_how_the_body_ends(raw: bytes, left: int | None, is_chunked: bool, is_co
         assert not parser.has_surplus
 
 
+@pytest.mark.shows("N7")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Content-Length: 4\r\nX: y\r\ncontent-length:4\r\n",
+        b"Content-Length: 4, 4\r\n",
+        b"Content-Length: 4\nContent-Length: 4,4\n",
+    ],
+)
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"])
+def test_equal_lengths_count_once(fields: bytes, before: bytes) -> None:
+    """A length that is said twice in one way is one length (RFC 9110 section 8.6), however the bytes are cut."""
+    raw = before + HEAD + fields + b"\r\nbody"
+    for parser in (parsed(raw), parsed(*(raw[at : at + 1] for at in range(len(raw) - 5)), raw[-5:])):
+        assert parser.head is not None
+        assert parser.head.fields["content-length"] == ["4"]
+        assert (b"".join(parser.body), parser.left, parser.is_complete) == (b"body", 0, True)
+
+
+@pytest.mark.shows("N7", "N8")
+@pytest.mark.parametrize(
+    ("raw", "named"),
+    [
+        (HEAD + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\n", "Content-Length fields that differ"),
+        (HEAD + b"Content-Length: 4, 5\r\n\r\n", "Content-Length fields that differ"),
+        (HEAD + b"Content-Length: 5a\r\n\r\n", "an invalid Content-Length"),
+        (HEAD + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n", "an invalid Content-Length"),
+        (CHUNKED[:-2] + b"Content-Length: 4\r\n\r\n", "Content-Length beside Transfer-Encoding"),
+        (b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80", "speaks HTTP/2"),
+        (b"\x15\x03\x01\0\x02\x02\x46", "speaks TLS"),
+    ],
+)
+def test_what_is_wrong_with_a_head_is_named(raw: bytes, named: str) -> None:
+    """Where framing is in doubt the response is refused, and the error names the field, or the other protocol."""
+    assert named in (problem_of(raw) or "")
+
+
 def test_the_body_is_what_the_chunks_hold() -> None:
     """Sizes, extensions and trailers of chunks are not part of the body, nor of the head."""
     parser = parsed(CHUNKED + b"2;a=b\r\nbo\r\n2 \r\ndy\r\n0\r\nETag: late\r\n\r\n")

@@ -21,7 +21,7 @@ from grym_fetch.disk.manifest_file import Change, edit_manifest
 from grym_fetch.errors import DigestMismatch, DiskFull, EditRefused, Locked, PolicyRefused, UnsafePath
 from grym_fetch.project.editing import Editor, deletable
 from grym_fetch.runtime.clock import SystemClock
-from grym_fetch.testing import AssetServer, Reset, Status, seeded_bytes
+from grym_fetch.testing import AssetServer, RawAnswer, Reset, Status, seeded_bytes
 from tests.support.invariants import Recorder
 from tests.support.project import KIB, Project
 
@@ -316,6 +316,23 @@ async def test_pin_hashes_what_is_there(project: Project, server: AssetServer) -
     assert not server.stats.requests
 
 
+@pytest.mark.shows("N21", "S1")
+@pytest.mark.parametrize("coding", ["", "Transfer-Encoding: identity\r\n", "Transfer-Encoding: gzip\r\n"])
+async def test_what_has_no_end_is_not_pinned(project: Project, server: AssetServer, coding: str) -> None:
+    """Where nothing says where the content ends, it may have been cut: neither pin nor add makes that the right one."""
+    raw = RawAnswer(f"HTTP/1.1 200 OK\r\n{coding}Connection: close\r\n\r\n".encode() + CONTENT[:1000])
+    url = server.add("/u.bin", CONTENT, faults=[raw]).url
+    project.add("u", [url], None, pinned=False, size=None)
+    async with project.manager(retries=0) as manager:
+        with pytest.raises(SyncFailed):
+            await manager.pin(["u"])
+        with pytest.raises(MirrorsExhausted):
+            await manager.add_asset(Asset("new", url, "m/new.bin"), fetch=True)
+    assert "checksum" not in entries(project)["u"]
+    assert "new" not in entries(project)
+    assert not list(project.assets.glob("m*/*"))
+
+
 async def test_pin_goes_on_past_a_failure(project: Project, server: AssetServer) -> None:
     """What can be pinned is, and what cannot is reported at the end with its reason."""
     project.add("bad", [server.add("/bad", CONTENT, faults=[Status(404)]).url], None, pinned=False, size=None)
@@ -519,3 +536,47 @@ def test_nothing_is_deleted_unasked(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "pass --yes" in done.output
     assert stand_in.exists()
+
+
+PAGE = b"<!DOCTYPE html><title>Please log in</title>"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 1234567890\n"
+
+
+@pytest.mark.shows("C13")
+@pytest.mark.parametrize(
+    ("content", "named"), [(PAGE, "a web page"), (POINTER, "stands for 1,234,567,890 bytes"), (b"", "an empty file")]
+)
+async def test_what_is_plainly_not_an_asset(
+    project: Project, server: AssetServer, tmp_path: Path, content: bytes, named: str
+) -> None:
+    """It is neither added nor pinned, and what was fetched of it is gone; a file of the user's own stays."""
+    url = server.add("/x.bin", content).url
+    place = project.assets / "models" / "x.bin"
+    own = tmp_path / "own.bin"
+    own.write_bytes(content)
+    async with project.manager() as manager:
+        for file in (None, own):
+            with pytest.raises(EditRefused, match=f"{named}.*--allow-suspicious"):
+                await manager.add_asset(Asset("x", url, "models/x.bin"), fetch=file is None, file=file)
+        assert not place.exists()
+        assert own.exists()
+        assert "x" not in entries(project)
+    project.add("x", [url], content, pinned=False, size=None)
+    async with project.manager() as manager:
+        with pytest.raises(SyncFailed, match=named):
+            await manager.pin()
+        assert not place.exists()
+        await manager.pin(allow_suspicious=True)
+    assert place.read_bytes() == content
+    assert entries(project)["x"]["checksum"] == Checksum.of(content).bare
+
+
+@pytest.mark.shows("C13")
+async def test_what_is_suspicious_and_wanted(project: Project, server: AssetServer) -> None:
+    """Whoever says so gets it; and nobody asks where the checksum was known before."""
+    url = server.add("/x.bin", PAGE).url
+    async with project.manager() as manager:
+        added = await manager.add_asset(Asset("x", url, "x.bin"), fetch=True, allow_suspicious=True)
+        assert added.checksum == Checksum.of(PAGE)
+        known = Asset("y", url, "y.bin", checksum=Checksum.of(PAGE))
+        assert (await manager.add_asset(known, fetch=True)).size == len(PAGE)

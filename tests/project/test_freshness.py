@@ -13,19 +13,26 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from grym_fetch import Asset, AssetManager, Settings
+from grym_fetch import Asset, AssetManager
 from grym_fetch.cli.main import cli
 from grym_fetch.core.digest import Checksum
 from grym_fetch.disk import rollback
 from grym_fetch.disk.rollback import RollbackGuard, decode_version, encode_version
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
 from grym_fetch.errors import StaleManifest
 from grym_fetch.repo.placeholder import Placeholder
-from grym_fetch.runtime.clock import SystemClock
 from grym_fetch.testing import AssetServer
-from tests.support.project import ImpatientClock, Project
+from tests.support.project import OWN, ImpatientClock, Project
 
 pytestmark = pytest.mark.shows("M16", "S16")
+
+
+@pytest.fixture(autouse=True)
+def _homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is remembered outside the assets folder, but where a test has a home."""
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null")
+
 
 CONTENT = b"there already"
 PAST, FUTURE = "2001-01-01T00:00:00Z", "9001-01-01T00:00:00Z"
@@ -51,7 +58,7 @@ class Versioned(Project):
     @property
     def state_files(self) -> list[str]:
         """The files of that kind."""
-        return sorted(p.name for p in (self.assets / ".grym-fetch").glob("manifest-version-*"))
+        return sorted(p.name for p in (self.assets / OWN).glob("manifest-version-*"))
 
 
 class CalendarClock(ImpatientClock):
@@ -161,7 +168,7 @@ async def test_a_damaged_state_file_is_ignored(project: Versioned, data: bytes) 
     project.is_at("1.0")
     await use(project)
     (name,) = project.state_files
-    (project.assets / ".grym-fetch" / name).write_bytes(data)
+    (project.assets / OWN / name).write_bytes(data)
     await use(project)
     assert project.guard.read() == "1.0"
 
@@ -171,7 +178,7 @@ async def test_a_state_file_of_somebody_else_is_ignored(project: Versioned, monk
     project.is_at("1.0")
     await use(project)
     (name,) = project.state_files
-    path = project.assets / ".grym-fetch" / name
+    path = project.assets / OWN / name
     path.write_bytes(encode_version("9.9"))
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert project.guard.read() is None
@@ -202,7 +209,7 @@ def test_what_is_written_is_whole_or_not_there(project: Versioned, monkeypatch: 
         assert project.guard.read() == "1", call
     project.guard.write("2")
     assert project.guard.read() == "2"
-    folder = project.assets / ".grym-fetch"
+    folder = project.assets / OWN
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert [stat.S_IMODE(p.stat().st_mode) for p in folder.glob("manifest-*")] == [0o600]
 
@@ -215,7 +222,7 @@ def test_nothing_is_written_behind_a_symlink(project: Versioned) -> None:
     elsewhere.mkdir()
     (project.assets / ".grym-fetch").symlink_to(elsewhere)
     project.guard.write("1")
-    cache = VerifiedCache(project.assets / ".grym-fetch" / "verified.log")
+    cache = VerifiedCache(StateFolder(project.assets))
     cache.record(project.manifest, Checksum.of(b""), FileSignature.of(project.manifest.stat()))
     assert list(elsewhere.iterdir()) == []
 
@@ -262,35 +269,19 @@ def test_doctor_names_a_stale_manifest(project: Versioned) -> None:
     assert "space:" in done.stdout
 
 
-class Homely(Versioned):
-    """A project of somebody who has a home."""
-
-    def manager(self, clock: SystemClock | None = None, **settings: object) -> AssetManager:
-        """A manager that knows it."""
-        return AssetManager(
-            self.manifest,
-            settings=Settings(**settings),  # type: ignore[arg-type]  # checked where a test names a setting wrongly
-            environ={"XDG_STATE_HOME": str(self.root / "state")},
-            clock=clock,
-        )
-
-    def is_outside(self) -> None:
-        """Move the asset to the external folder; nothing is left of the assets folder."""
-        shutil.move(self.assets, self.root.parent / "assets")
-
-
 @pytest.fixture
-def homely(tmp_path: Path) -> Homely:
-    """Such a project."""
+def homely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Versioned:
+    """A project of somebody who has a home."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     root = tmp_path / "project"
     root.mkdir()
-    return Homely(root)
+    return Versioned(root)
 
 
-async def test_a_project_without_an_assets_folder_is_protected(homely: Homely) -> None:
+async def test_a_project_without_an_assets_folder_is_protected(homely: Versioned) -> None:
     """What is served from the external folder is remembered at the first use, and leaves no folder behind."""
     homely.is_at("2")
-    homely.is_outside()
+    shutil.move(homely.assets, homely.root.parent / "assets")
     await use(homely)
     homely.is_at("1")
     with pytest.raises(AssertionError, match="older than version 2"):
@@ -298,7 +289,7 @@ async def test_a_project_without_an_assets_folder_is_protected(homely: Homely) -
     assert not homely.assets.exists()
 
 
-async def test_emptying_our_folder_forgets_no_version(homely: Homely) -> None:
+async def test_emptying_our_folder_forgets_no_version(homely: Versioned) -> None:
     """It is said to be harmless, and whoever may empty it need not be who may go back; both are told to one who may."""
     homely.is_at("2")
     await use(homely)

@@ -33,10 +33,21 @@ from grym_fetch.testing import (
     seeded_bytes,
 )
 from grym_fetch.testing.answers import Answer, Framing, RecordedRequest
-from grym_fetch.testing.faults import FramingFault
+from grym_fetch.testing.faults import BodyFault, FramingFault
 from tests.regressions.world import HALF, SIZE, World
 from tests.support.invariants import SLACK
 from tests.support.project import KIB, ImpatientClock
+
+
+@dataclass(frozen=True)
+class Label(BodyFault):
+    """Labels the bytes as encoded, and leaves them as they are."""
+
+    label: str
+
+    def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
+        return answer.with_header("Content-Encoding", self.label)
+
 
 PAGE = b"<!doctype html><title>Please log in</title>".ljust(635)
 """As long as the page that was once stored as a model."""
@@ -52,6 +63,24 @@ async def test_huggingface_hub_3234_no_compressed_length_and_no_head_is_taken_fo
     world.asset(fault, size=size)
     await world.arrives()
     assert {request.method for request in world.server.stats.requests} == {"GET"}
+
+
+@pytest.mark.shows("R34")
+@pytest.mark.parametrize("label", ["gzip", "x-gzip", "aws-chunked", "UTF-8", "none", "binary"])
+@pytest.mark.parametrize("size", [True, False], ids=["size known", "size unknown"])
+async def test_right_bytes_under_a_wrong_label_arrive(world: World, label: str, size: bool) -> None:
+    """What is labelled as encoded and is not, is the file: its checksum says so."""
+    world.asset(Label(label), size=size)
+    await world.arrives()
+
+
+@pytest.mark.shows("R15", "R34")
+async def test_what_is_encoded_and_wrong_is_called_encoded(world: World) -> None:
+    """Where the digest differs, the error says under which label the bytes came."""
+    world.asset(Gzip(), size=False)
+    assert "sent it gzip-encoded" in str(await world.fails())
+    world.asset(Gzip())
+    assert "gzip-encoded content" in str(await world.fails())
 
 
 @pytest.mark.shows("B6", "C1")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
 
-from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.errors import StorageError
+from grym_fetch.runtime.threads import DaemonThread, WorkerThreads, machine_error
 
 
 @pytest.fixture
@@ -137,17 +140,57 @@ async def test_closed_threads_do_nothing_more(threads: WorkerThreads) -> None:
         await threads.compute(lambda: 1)
 
 
-async def test_a_machine_without_threads_is_told(threads: WorkerThreads, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no thread can be started, the work is in the queue all the same: it must not be done twice."""
-    done: list[int] = []
+def no_more_threads(patch: pytest.MonkeyPatch) -> None:
+    """From now on the machine gives none."""
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(RuntimeError, match="can't start"):
-        await threads.compute(done.append, 1)
-    assert done == []
+    patch.setattr(threading.Thread, "start", start)
+
+
+@pytest.mark.shows("D16")
+async def test_a_machine_without_threads_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is none at all, the error says so and names the limits, and the work is not done later either."""
+    monkeypatch.setattr("grym_fetch.runtime.threads._pools", weakref.WeakSet())
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (7, 7) if kind == resource.RLIMIT_NPROC else (-1, -1))
+    threads, done = WorkerThreads("test", 1), list[int]()
+    with monkeypatch.context() as patch:
+        no_more_threads(patch)
+        with pytest.raises(StorageError, match=r"no thread.*ulimit -u 7"):
+            await threads.compute(done.append, 1)
+    await threads.compute(done.append, 2)
+    assert done == [2]
+    threads.close()
+
+
+@pytest.mark.shows("D16")
+def test_errors_of_this_machine_are_known() -> None:
+    """Wherever no thread and no memory could be had, and in a group, too; nothing else is blamed on the machine."""
+    no_thread = RuntimeError("can't start new thread")
+    assert "no thread" in str(machine_error(no_thread))
+    group = ExceptionGroup("", [ValueError(), ExceptionGroup("", [MemoryError()])])
+    assert "no more memory" in str(machine_error(group))
+    assert machine_error(RuntimeError("another")) is None
+    assert machine_error(ExceptionGroup("", [ValueError()])) is None
+
+
+@pytest.mark.shows("D16")
+async def test_one_thread_suffices(threads: WorkerThreads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no more can be started, the one that there is does the work of its own pool and of every other one."""
+    gate = Gate()
+    wide, other = WorkerThreads("wide", 4), WorkerThreads("other", 1)
+    first = asyncio.ensure_future(wide.compute(gate))
+    await asyncio.to_thread(gate.begun.wait)
+    with monkeypatch.context() as patch:
+        no_more_threads(patch)
+        work = [asyncio.ensure_future(pool.compute(lambda: threading.current_thread().name)) for pool in (wide, other)]
+        await turns()
+        gate.go_on.set()
+        assert await first == "done"
+        assert len(set(await asyncio.gather(*work))) == 1
+    wide.close()
+    other.close()
 
 
 def test_no_thread_is_started_for_nothing() -> None:
@@ -156,3 +199,23 @@ def test_no_thread_is_started_for_nothing() -> None:
     threads = WorkerThreads("idle", 4)
     assert threading.active_count() == before
     threads.close()
+
+
+@pytest.mark.shows("U6")
+async def test_foreign_code_is_left_to_itself() -> None:
+    """Who is cancelled does not wait for it, nor does the interpreter; what comes back to nobody is dropped."""
+    gate, dropped = Gate(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    thread = DaemonThread("test", lambda _: dropped.set())
+    assert await thread.compute(lambda: threading.current_thread().daemon)
+    work = asyncio.ensure_future(thread.compute(gate))
+    await loop.run_in_executor(None, gate.begun.wait)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert not gate.ended
+    gate.go_on.set()
+    await dropped.wait()
+    with pytest.raises(ZeroDivisionError):
+        await thread.compute(lambda: 1 // 0)
+    thread.stop()

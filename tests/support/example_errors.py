@@ -22,6 +22,7 @@ _ALL: tuple[GrymFetchError, ...] = (
     GrymFetchError("something else"),
     errors.ManifestError(SOURCE, PROBLEMS),
     errors.ManifestMissing(SOURCE),
+    errors.ForeignManifest(SOURCE, "user 7"),
     errors.StaleManifest(SOURCE, "has expired"),
     errors.EditRefused(SOURCE, PROBLEMS),
     errors.UnknownAsset("modle", ["model", "mode"]),

@@ -32,6 +32,8 @@ http {{
     log_format told '$request_method $uri $status $body_bytes_sent "$http_range" $remote_port';
     access_log {home}/access.log told;
     sendfile on;
+    limit_conn_zone $server_port zone=clients:1m;
+    {zones}
     default_type application/octet-stream;
     client_body_temp_path {home}/temp; proxy_temp_path {home}/temp; fastcgi_temp_path {home}/temp;
     uwsgi_temp_path {home}/temp; scgi_temp_path {home}/temp;
@@ -49,9 +51,10 @@ http {{
 class Location:
     """One path, and how nginx serves it otherwise than it would.
 
-    ``limit_rate`` in bytes per second and connection. ``ranges`` False: nginx ignores Range. ``fields``: further
-    ones of its answers, as ``add_header`` takes them. ``status`` is answered instead of the file; ``redirect`` is an
-    address, answered with ``status`` or 302. A path that ends in a slash stands for all below it.
+    ``limit_rate`` in bytes per second and connection. ``limit_conn``: requests at once, ``limit_req``: requests a
+    second; one too many is refused with ``refusal``. ``ranges`` False: nginx ignores Range. ``fields``: further ones of
+    its answers, as ``add_header`` takes them. ``status`` is answered instead of the file; ``redirect`` is an address,
+    answered with ``status`` or 302. A path that ends in a slash stands for all below it.
     """
 
     path: str
@@ -60,12 +63,19 @@ class Location:
     fields: tuple[str, ...] = ()
     status: int | None = None
     redirect: str | None = None
+    limit_conn: int | None = None
+    limit_req: int | None = None
+    refusal: int = 503
 
     def directives(self) -> str:
         """The block for the configuration."""
         lines = []
         if self.limit_rate is not None:
             lines.append(f"limit_rate {self.limit_rate};")
+        if self.limit_conn is not None:
+            lines.append(f"limit_conn clients {self.limit_conn}; limit_conn_status {self.refusal};")
+        if self.limit_req is not None:
+            lines.append(f"limit_req zone=often{self.limit_req}; limit_req_status {self.refusal};")
         lines += [f"add_header {field};" for field in self.fields]
         if not self.ranges:
             lines.append("max_ranges 0;")
@@ -114,7 +124,14 @@ class Nginx:
             config = self._home / "nginx.conf"
             locations = "\n        ".join(location.directives() for location in self.locations)
             config.write_text(
-                _CONFIG.format(home=self._home, root=self.root, port=self.port, tls=self._tls(), locations=locations)
+                _CONFIG.format(
+                    home=self._home,
+                    root=self.root,
+                    port=self.port,
+                    tls=self._tls(),
+                    locations=locations,
+                    zones=self._zones(),
+                )
             )
             self._process = subprocess.Popen(
                 [BINARY, "-p", str(self._home), "-c", str(config), "-e", str(self._home / "error.log")],
@@ -127,6 +144,10 @@ class Nginx:
             self.stop()
             self.port = 0  # somebody else was faster with this port
         raise RuntimeError(f"nginx does not start:\n{(self._home / 'error.log').read_text()}")
+
+    def _zones(self) -> str:
+        rates = {location.limit_req for location in self.locations if location.limit_req is not None}
+        return " ".join(f"limit_req_zone $server_port zone=often{n}:1m rate={n}r/s;" for n in sorted(rates))
 
     def _tls(self) -> str:
         if self._certificate is None:

@@ -491,12 +491,8 @@ def recording(root: Path) -> Iterator[Recorder]:
 
 
 def read_tree(root: Path) -> dict[str, bytes | None]:
-    """The files and folders below ``root``, but the note for git, which is written past the recorder."""
-    return {
-        str(path.relative_to(root)): None if path.is_dir() else path.read_bytes()
-        for path in root.rglob("*")
-        if path.name != ".gitignore"
-    }
+    """The files and folders below ``root``."""
+    return {str(path.relative_to(root)): None if path.is_dir() else path.read_bytes() for path in root.rglob("*")}
 
 
 def write_tree(root: Path, tree: Tree) -> None:

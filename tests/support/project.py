@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
+
+from yarl import URL
 
 from grym_fetch import AssetManager, Settings
+from grym_fetch.core.addresses import token_variables
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.runtime.clock import SystemClock
@@ -18,8 +23,11 @@ SMALL = SegmentSizes(
 )
 """So that a file of a few hundred KiB has many pieces and segments."""
 
+OWN = f".grym-fetch/user-{os.geteuid()}"
+"""This user's own folder in an assets folder, where stages and stamps are."""
+
 CANARY = "canary-in-the-environment"
-"""A token for 127.0.0.1 in each manager's environment. It may reach a server and nobody else."""
+"""A token for each port of 127.0.0.1 that the manifest names. It may reach a server and nobody else."""
 
 
 class ImpatientClock(SystemClock):
@@ -101,13 +109,22 @@ class Project:
         return AssetManager(
             self.manifest,
             settings=Settings(**chosen),  # type: ignore[arg-type]  # checked where a test names a setting wrongly
-            environ={"GRYM_FETCH_TOKEN_127_0_0_1": CANARY},
+            environ=dict.fromkeys(self._token_variables(), CANARY),
             clock=clock or ImpatientClock(),
         )
 
+    def _token_variables(self) -> set[str]:
+        """The variables of all addresses on this machine: a token is for one port."""
+        urls = [
+            URL(str(url))
+            for entry in self.entries
+            for url in (entry["url"], *cast("list[str]", entry.get("fallbackUrls", ())))
+        ]
+        return {name for url in urls if url.host == "127.0.0.1" for name in token_variables(url)}
+
     def staged(self) -> list[Path]:
         """Stages that are left."""
-        return sorted((self.assets / ".grym-fetch" / "stage").glob("*"))
+        return sorted((self.assets / OWN / "stage").glob("*"))
 
     def all_text(self) -> bytes:
         """Every byte of our own state, to look for secrets in; parts are the assets' own bytes."""

@@ -14,7 +14,7 @@ from grym_fetch.core.events import AssetFailed, AssetVerified, Event, ProgressMa
 from grym_fetch.core.journal import JournalEncoder, Piece, piece_digest
 from grym_fetch.errors import NotWritable
 from tests.support.invariants import Recorder, Rules, Run, Watcher, check_traffic
-from tests.support.project import CANARY, Project
+from tests.support.project import CANARY, OWN, Project
 
 CONTENT = b"the right bytes"
 
@@ -41,7 +41,7 @@ def put(project: Project, content: bytes = CONTENT) -> None:
 
 def stage(project: Project, claimed: bytes) -> None:
     """Leave a part and a journal that claims these bytes of it."""
-    folder = project.assets / ".grym-fetch" / "stage" / "one"
+    folder = project.assets / OWN / "stage" / "one"
     folder.mkdir(parents=True)
     (folder / "part").write_bytes(b"12345678")
     encoder = JournalEncoder()

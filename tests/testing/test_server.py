@@ -835,7 +835,7 @@ async def test_misuse(server: AssetServer) -> None:
     """A server has no address before its start, is started once, and takes absolute paths only."""
     with pytest.raises(RuntimeError, match="start it first"):
         _ = AssetServer().add("/a", b"").url
-    with pytest.raises(RuntimeError, match="make another"):
+    with pytest.raises(RuntimeError, match="make a new one"):
         await server.start()
     with pytest.raises(ValueError, match="begins with a slash"):
         server.add("a", b"")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from yarl import URL
 
 from grym_fetch.core.addresses import MAX_REDIRECTS, Credentials, server_mark
+from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import ConnectFailed, PolicyRefused, TooManyRedirects
 from grym_fetch.core.http import Asked, Broken, ErrorStatus, Partial, UnusableRange, Validator
 from grym_fetch.core.origins import Origin
@@ -21,7 +23,8 @@ from tests.support.fakes import ScriptedConnection, ScriptedResponse, read_some
 
 HUB = "https://hub.example/a.bin"
 CDN = "https://cdn.example/a.bin?sig=hush"
-ASKED = Asked(ByteRange(10, 20), 1000, Validator('"v1"'), ranges_proven=True)
+ASKED = Asked(ByteRange(10, 20), 1000, Validator('"v1"'), ranges_proven=True, checksum=Checksum.of(b""))
+UNPINNED = replace(ASKED, checksum=None)
 TOKENS = {"GRYM_FETCH_TOKEN_HUB_EXAMPLE": "hub-token", "GRYM_FETCH_TOKEN_CDN_EXAMPLE": "cdn-token"}
 
 
@@ -258,10 +261,74 @@ async def test_plain_http_gets_no_credentials() -> None:
     """Over plain http a token would be everybody's; on this machine it stays here."""
     away, here = "http://hub.example/a.bin", "http://127.0.0.1:8000/a.bin"
     connection = ScriptedConnection({away: [part()], here: [part()]})
-    environ = {**TOKENS, "GRYM_FETCH_TOKEN_127_0_0_1": "local"}
+    environ = {**TOKENS, "GRYM_FETCH_TOKEN_127_0_0_1_PORT_8000": "local"}
     await ask(connection, Origin(0, away), environ)
     await ask(connection, Origin(0, here), environ)
     assert authorizations(connection) == [None, "Bearer local"]
+
+
+@pytest.mark.parametrize("is_redirect", [False, True])
+@pytest.mark.shows("S7", "A21")
+async def test_a_signed_address_gets_no_token(is_redirect: bool) -> None:
+    """A signature in the address is the credential: S3 answers 400 to an address that is signed and a token besides."""
+    signed = f"{HUB}?X-Amz-Signature=abc"
+    connection = ScriptedConnection({HUB: [to(signed)], signed: [part()]})
+    await ask(connection, Origin(0, HUB if is_redirect else signed), TOKENS)
+    assert authorizations(connection)[-1] is None
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 410])
+@pytest.mark.shows("A21")
+async def test_an_expired_signed_address_says_so(status: int) -> None:
+    """A signed address that is refused has most likely expired: the advice is a fresh one, and no token."""
+    signed = f"{HUB}?X-Amz-Signature=abc"
+    refusal = (await ask(ScriptedConnection({signed: [ScriptedResponse(status, {})]}), Origin(0, signed))).refusal
+    assert str(refusal) == (
+        f"status {status}: this address is signed and has probably expired; "
+        "put a fresh one in, what has arrived is kept"
+    )
+
+
+@pytest.mark.shows("A5")
+async def test_who_refused_and_what_was_sent() -> None:
+    """A refusal names the host that refused, if a redirect led there, and whether a credential was sent."""
+
+    async def told(environ: Mapping[str, str], answers: Mapping[str, list[Scripted]]) -> str:
+        return str((await ask(ScriptedConnection(answers), Origin(0, HUB), environ)).refusal)
+
+    no = ScriptedResponse(403, {})
+    assert "no credentials were sent; set GRYM_FETCH_TOKEN_HUB_EXAMPLE to a token" in await told({}, {HUB: [no]})
+    assert "credentials from GRYM_FETCH_TOKEN_HUB_EXAMPLE were not accepted" in await told(TOKENS, {HUB: [no]})
+    there = await told(TOKENS, {HUB: [to("https://cdn.example/a")], "https://cdn.example/a": [no]})
+    assert there == "status 403 from cdn.example, where a redirect led: access denied; no credentials are sent there"
+
+
+@pytest.mark.parametrize("url", ["http://hub.example/a", "http://127.0.0.1:8000/a", "https://hub.example/a"])
+@pytest.mark.shows("S6")
+async def test_without_a_checksum_no_hop_is_plain_http(url: str) -> None:
+    """Over plain http anybody on the way could change the bytes: neither the first address nor a redirect is asked."""
+    away = "http://cdn.example/a"
+    connection = ScriptedConnection({url: [to(away)], away: [part()]})
+    with pytest.raises(PolicyRefused):
+        await Requester(Credentials({})).open(connection, Origin(0, url), UNPINNED)
+    assert away not in connection.addresses
+    assert connection.addresses == ([] if url == "http://hub.example/a" else [url])
+
+
+@pytest.mark.parametrize("is_local", [True, False, None])
+@pytest.mark.shows("S6")
+async def test_the_name_of_this_machine_must_lead_to_it(is_local: bool | None) -> None:
+    """Behind `a.localhost`, or a proxy to localhost, may be anybody: what counts is where the bytes came from."""
+    url = "http://a.localhost:8000/a"
+    answer = part()
+    answer.head = replace(answer.head, is_local=is_local)
+    opening = Requester(Credentials({})).open(ScriptedConnection({url: [answer]}), Origin(0, url), UNPINNED)
+    if is_local is False:
+        with pytest.raises(PolicyRefused, match="plain http and no checksum"):
+            await opening
+        assert answer.closed
+    else:
+        assert isinstance((await opening).verdict, Partial)
 
 
 @pytest.mark.shows("A14", "S7")
@@ -272,6 +339,81 @@ async def test_each_origin_has_its_own() -> None:
     for number, url in enumerate((HUB, mirror)):
         await ask(connection, Origin(number, url), TOKENS)
     assert authorizations(connection) == ["Bearer hub-token", None]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ScriptedResponse(206, {"Content-Range": "bytes hub-token", "ETag": '"v1"'}),
+        ScriptedResponse(206, {"Content-Range": "bytes " + "x" * 35 + "hub-token" + "x" * 70}),
+        ScriptedResponse(206, {"Content-Range": "bytes 10-19/1000", "Content-Length": "hub-token"}),
+        ScriptedResponse(200, {"Content-Encoding": "hub-token"}),
+        ScriptedResponse(206, {"Content-Range": "bytes 10-19/1000", "ETag": '"hub-token"'}),
+        to("https://hub-token.cdn.example/hub-token/a"),
+        to("http://cdn.example/hub-token"),
+    ],
+    ids=["range", "long range", "length", "encoding", "validator", "refused there", "down to http"],
+)
+@pytest.mark.shows("S8")
+async def test_what_a_server_repeats_is_not_shown(answer: ScriptedResponse) -> None:
+    """A token that comes back in a field or an address is in no message, and in no validator that would be stored."""
+    away = "https://hub-token.cdn.example/hub-token/a"
+    connection = ScriptedConnection({HUB: [answer], away: [ScriptedResponse(403)]})
+    try:
+        told = await ask(connection, Origin(0, HUB), TOKENS)
+        text = f"{told.verdict} {told.refusal}"
+    except PolicyRefused as error:
+        text = f"{error} {error!r}"
+    assert authorizations(connection)[0] == "Bearer hub-token"
+    # In pieces it would be no better.
+    assert "hub-t" not in text
+
+
+def cookies(connection: ScriptedConnection) -> list[str | None]:
+    """The cookies of each request."""
+    return [fields.get("Cookie") for _, fields in connection.asked]
+
+
+@pytest.mark.shows("A22", "S7")
+async def test_a_cookie_goes_back_to_who_set_it() -> None:
+    """A redirect to itself that wants its cookie back is no loop, and the cookie goes along to what is remembered."""
+
+    def wall(fields: Mapping[str, str]) -> ScriptedResponse:
+        moved = to(HUB)
+        moved.head = replace(moved.head, fields={**moved.head.fields, "set-cookie": ["pass=1; Path=/", "lb=2"]})
+        return part() if "pass=1" in fields.get("Cookie", "") else moved
+
+    connection, origin = ScriptedConnection({HUB: [wall]}), Origin(0, HUB)
+    for _ in range(2):
+        assert isinstance((await ask(connection, origin)).verdict, Partial)
+    assert cookies(connection) == [None, "pass=1; lb=2", "pass=1; lb=2"]
+    other = Origin(1, HUB)
+    await ask(connection, other)
+    assert cookies(connection)[3:] == [None, "pass=1; lb=2"], "each chain begins without"
+
+
+@pytest.mark.shows("A22", "S7")
+async def test_a_cookie_goes_nowhere_else() -> None:
+    """Another host gets none, and a chain that comes back has its own again."""
+    setting = ScriptedResponse(302, {"Location": "https://cdn.example/b", "Set-Cookie": "pass=1; Domain=.example"})
+    back = f"{HUB}?2"
+    connection = ScriptedConnection({HUB: [setting], "https://cdn.example/b": [to(back)], back: [part()]})
+    await ask(connection, Origin(0, HUB))
+    assert cookies(connection) == [None, None, "pass=1"]
+
+
+@pytest.mark.shows("A8")
+async def test_a_loop_that_sets_cookies_ends() -> None:
+    """A new cookie at every turn does not keep us going for ever."""
+    turns = iter(range(1000))
+
+    def again(_: Mapping[str, str]) -> ScriptedResponse:
+        return ScriptedResponse(302, {"Location": HUB, "Set-Cookie": f"c={next(turns)}"})
+
+    connection = ScriptedConnection({HUB: [again]})
+    with pytest.raises(TooManyRedirects):
+        await ask(connection, Origin(0, HUB))
+    assert len(connection.asked) == MAX_REDIRECTS + 1
 
 
 # -- what is remembered, and expires --------------------------------------------------------------------------------

@@ -254,3 +254,13 @@ async def test_a_body_that_ends_with_its_connection(promised: bool) -> None:
     else:
         with pytest.raises(BadResponse, match="nothing says where the content ends"):
             await scene.reader.receive(scene.attempt, answer)
+
+
+@pytest.mark.shows("C13")
+async def test_a_page_about_the_file_says_where_the_file_is() -> None:
+    """A hub's page that shows the file is told from a login by its address, and the error names the right one."""
+    scene = Scene(0, 2500)
+    scene.attempt.origin.url = "https://huggingface.co/org/repo/blob/main/a.bin"
+    answer = JudgedResponse(Body(0, 2500), WrongLength(50, "it sent a web page: a login?"), is_page=True)
+    with pytest.raises(LengthMismatch, match="it sent a web page about the file; the file itself has /resolve/"):
+        await scene.reader.receive(scene.attempt, answer)

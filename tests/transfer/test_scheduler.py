@@ -17,7 +17,7 @@ from grym_fetch.core.world import Connection
 from grym_fetch.transfer import scheduler as module
 from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.scheduler import Scheduler
-from tests.support.fakes import ScriptedConnection, ScriptedTransport
+from tests.support.fakes import ScriptedConnection, ScriptedTransport, VirtualClock
 from tests.support.properties import examples
 
 
@@ -507,3 +507,37 @@ async def test_a_bug_in_one_source_harms_no_other(
     assert len(good.released) == 3
     for source in (bad, good):
         scheduler.remove(source)
+
+
+# -- hosts that must be left alone ------------------------------------------------------------------------------------
+
+
+@pytest.mark.shows("A25")
+async def test_a_host_is_asked_as_soon_as_its_time_has_come(pool: Pool) -> None:
+    """Nobody has to look for it: the pool wakes by itself, and no earlier."""
+    clock = VirtualClock()
+    scheduler = Scheduler(ScriptedTransport(), connections=2, clock=clock)
+    try:
+        scheduler.hosts.left_alone("h:80", clock.now + 30.0)
+        source, other = FakeSource(pool, "a", 1), FakeSource(pool, "b", 1, "other:80")
+        scheduler.add(source, 0)
+        scheduler.add(other, 0)
+        await turns(1)
+        assert (len(source.given), len(other.given)) == (0, 1)
+        await turns()
+        assert len(source.given) == 1
+        assert clock.slept == [30.0]
+    finally:
+        await scheduler.aclose()
+
+
+async def test_closing_does_not_wait_for_a_host(pool: Pool) -> None:
+    """Whoever waits for it is ended."""
+    scheduler = Scheduler(ScriptedTransport(), connections=1)
+    scheduler.hosts.left_alone("h:80", asyncio.get_running_loop().time() + 3600.0)
+    scheduler.add(FakeSource(pool, "a", 1), 0)
+    await turns()
+    before = {task.get_name() for task in asyncio.all_tasks()}
+    await scheduler.aclose()
+    assert "host opens" in before
+    assert "host opens" not in {task.get_name() for task in asyncio.all_tasks()}

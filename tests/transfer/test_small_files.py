@@ -16,6 +16,7 @@ from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.small_files import SmallFileWriter
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.errors import UnsafePath
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import (
@@ -45,7 +46,7 @@ from grym_fetch.transfer.small_files import (
 )
 from tests.support.fakes import ScriptedTransport, context_of
 from tests.support.invariants import Recorder, Watcher
-from tests.support.project import Project
+from tests.support.project import OWN, Project
 
 COUNT = 2 * TURN_FILES + 8
 
@@ -242,7 +243,7 @@ async def test_who_is_cancelled_hands_out_no_more(project: Project, tmp_path: Pa
         "127.0.0.1:1",
         [asset] * (2 * TURN_FILES),
         context_of(ScriptedTransport()),
-        writer=SmallFileWriter(tmp_path / "assets", tmp_path / "state", threads, set()),
+        writer=SmallFileWriter(StateFolder(tmp_path / "assets"), threads, set()),
         on_placed=lambda _: None,
     )
     running = asyncio.ensure_future(source.run())
@@ -300,7 +301,7 @@ async def test_a_lock_that_stays_held_is_not_waited_for_in_vain(server: AssetSer
     paths = fill(project, server, 2 * MIN_SMALL_FILES)
     async with project.manager(lock_timeout=0.0) as manager:
         await manager.sync(ids=["a0"])
-        lock = FileLock(project.assets / ".grym-fetch" / "locks" / f"{'0' * 24}.lock")
+        lock = FileLock(StateFolder(project.assets).open_locks, f"{'0' * 24}.lock")
         assert lock.try_acquire()
         try:
             await manager.sync()
@@ -315,7 +316,7 @@ async def test_what_a_dead_process_left_is_cleared_away(server: AssetServer, pro
     async with project.manager() as manager:
         await manager.sync(ids=["a0"])
         name = f"{'0' * 24}.{'0' * 16}.999999999-1-{Owner.this().boot}.00000000"
-        left = project.assets / ".grym-fetch" / "stage" / name
+        left = project.assets / OWN / "stage" / name
         left.mkdir()
         (left / "3").write_bytes(b"half")
         await manager.sync()

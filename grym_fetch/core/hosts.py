@@ -1,0 +1,189 @@
+"""What each host allows, learned once for all assets of a run: how many attempts at a time, and from when on.
+
+Rules: a refusal of one more attempt, while another one receives at the same host, is a lesson and not a failure. The
+limit is learned as congestion control learns it (additive increase, multiplicative decrease): it falls to what was not
+refused, and rises by one after a quiet time, which doubles with each try that is refused. Who is told to wait, waits
+for all assets. Time is an argument, in monotonic seconds; what is known of a host has one writer, `Hosts`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from grym_fetch.core.errors import (
+    BadStatus,
+    CertificateRejected,
+    ConnectFailed,
+    ConnectionLost,
+    GrymFetchError,
+    Throttled,
+)
+from grym_fetch.core.http import MAX_RETRY_AFTER_S
+
+PROBE_S = 5.0
+"""A learned limit is tried with one attempt more after this long; each refusal doubles the time to the next try."""
+GRACE_S = 1.0
+"""A host may count an attempt for a moment after its last byte has come: so long, that explains a refusal, too."""
+SERVING_S = 60.0
+"""A host that says "too many requests" and has served somebody in this time is busy, and not broken."""
+FIRST_PAUSE_S = 0.25
+MAX_PAUSE_S = 60.0
+"""A host that refuses without saying for how long is left alone for a first pause; each further one is twice that."""
+
+
+def grace_of(error: GrymFetchError) -> float | None:
+    """For how many seconds after the host has served somebody this failure may mean "not so many", or "not so often".
+
+    0: only while it serves somebody. None: it never means that.
+    """
+    if isinstance(error, Throttled):
+        return SERVING_S
+    if isinstance(error, BadStatus):
+        return GRACE_S if error.status == 403 else None
+    is_connection = isinstance(error, ConnectFailed | ConnectionLost) and not isinstance(error, CertificateRejected)
+    return 0.0 if is_connection else None
+
+
+@dataclass(eq=False, slots=True)
+class _Host:
+    """One host. ``at_work`` and ``receiving`` hold attempts; those that receive are at work as well."""
+
+    at_work: set[object] = field(default_factory=set)
+    receiving: set[object] = field(default_factory=set)
+    limit: int | None = None
+    """How many attempts it allows at once; None until it has refused one."""
+    probe: object | None = None
+    """The attempt that is one more than the limit."""
+    probe_at: float = -math.inf
+    probe_wait: float = PROBE_S
+    not_before: float = -math.inf
+    served_at: float = -math.inf
+    """When somebody received there last."""
+    refusals: int = 0
+    """In a row, while nobody received."""
+
+    def lower(self, limit: int, now: float) -> None:
+        self.limit = limit if self.limit is None else min(limit, self.limit)
+        self.probe_at = now + self.probe_wait
+
+    def raise_to(self, limit: int, now: float) -> None:
+        self.limit, self.probe, self.probe_wait = limit, None, PROBE_S
+        self.probe_at = now + PROBE_S
+
+    def pause(self, now: float) -> None:
+        step = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self.refusals, 30))
+        self.refusals += 1
+        self.not_before = max(self.not_before, now + step)
+
+
+class Hosts:
+    """What is known of all hosts. ``per_host``: the most attempts at one host at once, whatever it allows."""
+
+    def __init__(self, per_host: int) -> None:
+        self._per_host = per_host
+        self._hosts: dict[str, _Host] = {}
+        self._place: dict[object, str] = {}
+        """Where each attempt is at work."""
+
+    # -- what is read -----------------------------------------------------------------------------------------------
+
+    def has_room(self, host: str, now: float) -> bool:
+        """Whether one more attempt may begin there."""
+        known = self._hosts.get(host)
+        if known is None:
+            return True
+        count = len(known.at_work)
+        if now < known.not_before or count >= self._per_host:
+            return False
+        if known.limit is None or count < known.limit:
+            return True
+        is_quiet = len(known.receiving) == count and now >= known.probe_at
+        return count == known.limit and known.probe is None and is_quiet
+
+    def opens_at(self, host: str) -> float:
+        """When the host may be asked again, if it must be left alone now; otherwise some moment in the past."""
+        known = self._hosts.get(host)
+        return -math.inf if known is None else known.not_before
+
+    def next_opening(self, now: float) -> float | None:
+        """When the first of the hosts that are left alone may be asked again."""
+        return min((host.not_before for host in self._hosts.values() if host.not_before > now), default=None)
+
+    def is_busy(self, attempt: object, now: float) -> bool:
+        """Whether this attempt is not alone at its host, so that a refusal may mean it as one too many."""
+        known = self._hosts[self._place[attempt]]
+        return bool(known.at_work - {attempt}) or now - known.served_at < GRACE_S
+
+    # -- what happened ----------------------------------------------------------------------------------------------
+
+    def began(self, attempt: object, host: str) -> None:
+        """An attempt is at work there."""
+        known = self._hosts.setdefault(host, _Host())
+        if known.limit is not None and len(known.at_work) >= known.limit:
+            known.probe = attempt
+        known.at_work.add(attempt)
+        self._place[attempt] = host
+
+    def moved(self, attempt: object, host: str) -> None:
+        """Redirects led it to another host."""
+        before = self._place.get(attempt)
+        if before is None or before == host:
+            return
+        self._leave(attempt, before)
+        self.began(attempt, host)
+
+    def receives(self, attempt: object, now: float) -> None:
+        """The host serves it: the response is content."""
+        known = self._hosts[self._place[attempt]]
+        known.receiving.add(attempt)
+        known.served_at, known.refusals = now, 0
+        if known.probe is attempt:
+            known.raise_to(len(known.at_work), now)
+
+    def ended(self, attempt: object, now: float) -> None:
+        """It is over, one way or another."""
+        place = self._place.pop(attempt, None)
+        if place is None:
+            return
+        if attempt in self._hosts[place].receiving:
+            self._hosts[place].served_at = now
+        self._leave(attempt, place)
+
+    def _leave(self, attempt: object, host: str) -> None:
+        known = self._hosts[host]
+        known.at_work.discard(attempt)
+        known.receiving.discard(attempt)
+        if known.probe is attempt:
+            known.probe = None
+
+    def refused(self, attempt: object, now: float, error: GrymFetchError) -> bool:
+        """It was refused before a byte came. Return whether that is a lesson, and no failure of what was asked for.
+
+        ``error`` is how it failed, before a byte of content came.
+        """
+        grace = grace_of(error)
+        if grace is None:
+            return False
+        wait = error.retry_after if isinstance(error, Throttled) else None
+        known = self._hosts[self._place[attempt]]
+        known.at_work.discard(attempt)
+        known.receiving.discard(attempt)
+        if wait is not None:
+            known.not_before = max(known.not_before, now + min(wait, MAX_RETRY_AFTER_S))
+        if known.probe is attempt:
+            known.probe, known.probe_wait = None, known.probe_wait * 2
+        if known.receiving:
+            known.lower(max(1, len(known.at_work)), now)
+            return True
+        if now - known.served_at >= grace:
+            return False
+        known.lower(1, now)
+        if wait is None:
+            known.pause(now)
+        return True
+
+    def left_alone(self, host: str, until: float) -> None:
+        """Nobody is to ask it before ``until``."""
+        known = self._hosts.setdefault(host, _Host())
+        known.not_before = max(known.not_before, until)

@@ -1,0 +1,61 @@
+"""Why a server refused: who it was, whether a credential was sent, and what to do next. For `sync` and `doctor` alike.
+
+Rules: the host that refused is named where a redirect led to it. A signed address that is refused has most likely
+expired, and no token would mend that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from yarl import URL
+
+from grym_fetch.core.addresses import Credential, Credentials, is_signed, origin_key
+from grym_fetch.core.http import status_text
+from grym_fetch.core.text import safe_text
+
+_EXPIRED = frozenset({400, 401, 403, 410})
+"""What signed addresses answer once they have expired; 400 is S3's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What happened, and what to do next, empty if nothing can be said. ``variable`` would hold a token, if any."""
+
+    reason: str
+    advice: str = ""
+    variable: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.advice}" if self.advice else self.reason
+
+
+def explain_refusal(
+    status: int, *, first: URL, here: URL, sent: Credential | None, credentials: Credentials
+) -> Refusal:
+    """Explain a status of 400 or above from ``here``, where the manifest's address ``first`` led."""
+    reason = status_text(status)
+    if status in _EXPIRED and is_signed(first):
+        reason = f"status {status}: this address is signed and has probably expired"
+        return Refusal(reason, "put a fresh one in, what has arrived is kept")
+    if origin_key(here) != origin_key(first):
+        told = f"status {status} from {shown_host(here)}, where a redirect led"
+        reason = reason.replace(f"status {status}", told, 1)
+        if status not in _EXPIRED:
+            return Refusal(reason)
+        advice = "the account behind the first address may lack access, or the clock of this machine is wrong"
+        return Refusal(f"{reason}; no credentials are sent there", advice if is_signed(here) else "")
+    if status in (401, 403):
+        if sent is not None:
+            advice = f"renew {sent.source}, and see that the account has access"
+            return Refusal(f"{reason}; the credentials from {sent.source} were not accepted", advice)
+        return Refusal(f"{reason}; no credentials were sent", credentials.advice(first), credentials.variable(first))
+    if status == 404 and sent is not None:
+        return Refusal(reason, f"or the account of the credentials from {sent.source} has no access")
+    return Refusal(reason)
+
+
+def shown_host(url: URL) -> str:
+    """Host, and port where it is not the scheme's own, for messages."""
+    host = url.host_subcomponent or ""
+    return safe_text(host if url.is_default_port() else f"{host}:{url.port}", limit=120)

@@ -1,0 +1,289 @@
+"""Our own folder in the assets folder, opened through descriptors that are judged, and the reader of what is in it.
+
+::
+
+    <assets>/.grym-fetch/           as the assets folder: who may write there may work here; sticky where others write
+        .gitignore
+        locks/                      common to all users
+        user-<number>/              one user's, 0700: stages, stamps, what was unpacked
+
+Rules: nothing below `.grym-fetch` is reached by path. Each folder is opened from the descriptor of the one above, never
+through a symlink, and what is in a user's folder is used only if that folder is this user's. A state file is read only
+if it is a regular file of this user, up to a limit, and never waited for. Nobody believes what another has written.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from grym_fetch.core.errors import NotWritable, UnsafePath
+from grym_fetch.core.paths import STATE_FOLDER
+from grym_fetch.core.text import safe_text
+from grym_fetch.disk.folders import FOLDER, NEW_FILE, open_child, open_regular, storage_error, write_all
+
+_READ_BYTES = 1024 * 1024
+_EARLIER = re.compile(r"stage|unpack|unpacked|verified\.log|manifest-version-[0-9a-f]{24}")
+"""What lay in `.grym-fetch` itself before each user had a folder there."""
+_SHUT_OUT = frozenset({errno.EACCES, errno.EPERM})
+
+
+class StateFolder:
+    """Where grym-fetch keeps its own files for one assets folder. Nothing is made before it is opened to be written."""
+
+    def __init__(self, assets_dir: Path) -> None:
+        self.assets_dir = assets_dir
+        self.top = assets_dir / STATE_FOLDER
+        self.own = self.top / f"user-{os.geteuid()}"
+        """This user's folder: for messages, never to open anything."""
+
+    def open(self, *parts: str, create: bool = False) -> int:
+        """Return a descriptor of this user's folder, or of one below it.
+
+        Raises `FileNotFoundError` if there is none and it is not to be made, `NotWritable` or `UnsafePath`, which name
+        the folder that is in the way, and `StorageError`.
+        """
+        with self._opened_top(create) as top:
+            here = self._open_own(top, create)
+        try:
+            for part in parts:
+                above, here = here, _open_or_make(here, part, create)
+                os.close(above)
+        except BaseException:
+            os.close(here)
+            raise
+        return here
+
+    @contextmanager
+    def opened(self, *parts: str, create: bool = False) -> Iterator[int]:
+        """`open` for the length of a block."""
+        descriptor = self.open(*parts, create=create)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def open_locks(self, *, create: bool = False) -> int:
+        """Return a descriptor of the folder of the locks, which all users share. Raises as `open` does."""
+        with self._opened_top(create) as top, self._named(self.top / "locks"):
+            locks = _open_or_make(top, "locks", create)
+            self._share(locks)
+            return locks
+
+    def open_elsewhere(self, *, create: bool = False) -> int:
+        """Return a descriptor of this user's folder for an assets folder that nothing can be written to.
+
+        Or that is not there. It lies in ``XDG_STATE_HOME``. Raises ``OSError``, also if there is no home, or it is not
+        ours.
+        """
+        place = self.elsewhere
+        if create:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(place, FOLDER)
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            os.close(descriptor)
+            raise PermissionError(errno.EACCES, "belongs to another user", str(place))
+        return descriptor
+
+    @property
+    def elsewhere(self) -> Path:
+        """Where `open_elsewhere` looks. Raises ``OSError`` if this user has no home."""
+        named = os.environ.get("XDG_STATE_HOME", "")
+        base = Path(named) if os.path.isabs(named) else _home() / ".local" / "state"
+        key = hashlib.sha256(os.fsencode(os.path.realpath(self.assets_dir))).hexdigest()[:24]
+        return base / "grym-fetch" / key
+
+    @contextmanager
+    def _opened_top(self, create: bool) -> Iterator[int]:
+        with self._named(self.top):
+            above = os.open(self.assets_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                top = _open_or_make(above, STATE_FOLDER, create)
+            finally:
+                os.close(above)
+        try:
+            if create:
+                with self._named(self.top), suppress(FileExistsError):
+                    # Neither a file that is there is written to, nor one that a symlink there leads to.
+                    marker = os.open(".gitignore", NEW_FILE, 0o666, dir_fd=top)
+                    try:
+                        write_all(marker, b"*\n")
+                    finally:
+                        os.close(marker)
+            yield top
+        finally:
+            os.close(top)
+
+    def _open_own(self, top: int, create: bool) -> int:
+        with self._named(self.top):
+            name, earlier = self.own.name, []
+            try:
+                own = open_child(top, name)
+            except FileNotFoundError:
+                earlier = _earlier_state(top)
+                if not create and not earlier:
+                    raise
+                own = _open_or_make(top, name, create=True)
+            except PermissionError:
+                owner = os.stat(name, dir_fd=top, follow_symlinks=False).st_uid
+                if owner != os.geteuid():
+                    raise self._not_ours(owner) from None
+                raise
+            try:
+                self._judge(own)
+                for each in earlier:
+                    with suppress(OSError):  # another process was faster
+                        os.rename(each, each, src_dir_fd=top, dst_dir_fd=own)
+                self._share(top)
+            except BaseException:
+                os.close(own)
+                raise
+        return own
+
+    def _judge(self, own: int) -> None:
+        """Raise `UnsafePath` unless a folder is this user's; see that nobody else may enter it."""
+        figures = os.fstat(own)
+        if not is_ours(own):
+            raise self._not_ours(figures.st_uid)
+        if figures.st_mode & 0o077:
+            with suppress(OSError):  # a file system without modes
+                os.fchmod(own, 0o700)
+
+    def _not_ours(self, owner: int) -> UnsafePath:
+        reason = f"the folder of this user's state belongs to {user_name(owner)}, so nothing in it is used; remove it"
+        return UnsafePath(safe_text(str(self.own)), reason)
+
+    def _share(self, folder: int) -> None:
+        """Give a folder of ours the mode of the assets folder, and the sticky bit where others may write."""
+        figures = os.fstat(folder)
+        if figures.st_uid != os.geteuid():
+            return
+        above = os.stat(self.assets_dir)
+        if figures.st_gid != above.st_gid:
+            with suppress(OSError):  # not a group of ours
+                os.fchown(folder, -1, above.st_gid)
+        mode = stat.S_IMODE(above.st_mode) & 0o2777 | 0o700
+        if os.fstat(folder).st_gid != above.st_gid:
+            mode &= ~0o2070  # what that group may do is not for another one
+        if mode & 0o022:
+            mode |= stat.S_ISVTX
+        if stat.S_IMODE(figures.st_mode) != mode:
+            with suppress(OSError):  # a file system without modes
+                os.fchmod(folder, mode)
+
+    @contextmanager
+    def _named(self, folder: Path) -> Iterator[None]:
+        """Turn ``OSError``, but for a folder that is not there, into an error that names the folder in the way."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno in _SHUT_OUT and (reason := self._why_shut_out(folder)):
+                raise NotWritable(safe_text(str(folder)), reason) from error
+            raise storage_error(error, folder) from error
+
+    def _why_shut_out(self, folder: Path) -> str:
+        try:
+            figures = os.lstat(folder)
+        except OSError:
+            return ""
+        if figures.st_uid == os.geteuid():
+            return ""
+        who = user_name(figures.st_uid)
+        mode = figures.st_mode & 0o777
+        return (
+            f"this folder belongs to {who} (mode {mode:o}), and this user may not write there. To share "
+            f"{safe_text(str(self.assets_dir))}, make it writable for both (chmod g+ws) and let {who} run "
+            "grym-fetch there once; or move this folder away"
+        )
+
+
+def _home() -> Path:
+    try:
+        home = Path.home()
+    except RuntimeError:
+        raise FileNotFoundError(errno.ENOENT, "this user has no home folder") from None
+    # Under sudo the home may be somebody else's, who could not remove what is made there.
+    if os.stat(home).st_uid != os.geteuid():
+        raise PermissionError(errno.EACCES, "belongs to another user", str(home))
+    return home
+
+
+def _open_or_make(above: int, name: str, create: bool) -> int:
+    try:
+        return open_child(above, name)
+    except FileNotFoundError:
+        if not create:
+            raise
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=above)
+    return open_child(above, name)
+
+
+def _earlier_state(top: int) -> list[str]:
+    """What an earlier version has left to be taken over, if nobody else could have put it there."""
+    figures = os.fstat(top)
+    if figures.st_uid != os.geteuid() or figures.st_mode & 0o022:
+        return []
+    return [name for name in os.listdir(top) if _EARLIER.fullmatch(name)]
+
+
+def is_ours(folder: int) -> bool:
+    """Whether an open folder is this user's: its owner is who owns what this user makes there.
+
+    That is another number where a file system maps all users to one (NFS with squashed root, FAT, some FUSE).
+    """
+    owner = os.fstat(folder).st_uid
+    return owner == os.geteuid() or owner == owner_of_new_files(folder)
+
+
+def owner_of_new_files(folder: int) -> int | None:
+    """The owner of what this user makes in a folder; None if nothing can be made."""
+    name = f".{secrets.token_hex(8)}.tmp"
+    try:
+        descriptor = os.open(name, NEW_FILE, 0o600, dir_fd=folder)
+    except OSError:
+        return None
+    try:
+        return os.fstat(descriptor).st_uid
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):
+            os.unlink(name, dir_fd=folder)
+
+
+def read_state(folder: int, name: str, limit: int) -> bytes | None:
+    """Read a state file of this user, as far as ``limit`` bytes; None if it is anything else or cannot be read."""
+    try:
+        descriptor = open_regular(name, folder)
+    except OSError:
+        return None
+    try:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            return None
+        data = bytearray()
+        while len(data) < limit and (block := os.read(descriptor, min(_READ_BYTES, limit - len(data)))):
+            data += block
+        return bytes(data)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def user_name(number: int) -> str:
+    """What to call a user in a message."""
+    import pwd
+
+    try:
+        return f"'{safe_text(pwd.getpwuid(number).pw_name, limit=80)}'"
+    except KeyError:
+        return f"user {number}"

@@ -1,0 +1,54 @@
+"""The addresses of a name: which of them has failed lately is known to all connections of a run, and asked last.
+
+Rules: a failure is remembered for a minute, and only puts an address behind the others of its name; where all have
+failed, the one whose failure is oldest comes first. Times are those of the event loop, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aiohappyeyeballs import AddrInfoType
+
+PENALTY_S = 60.0
+"""How long an address that has failed is asked after the others."""
+
+Name = tuple[str, int]
+"""Host and port, as in a URL."""
+
+
+class Places:
+    """What is known of the addresses of every name."""
+
+    def __init__(self) -> None:
+        self._known: dict[Name, frozenset[str]] = {}
+        self._failed_at: dict[tuple[Name, str], float] = {}
+
+    def failed(self, name: Name, address: str, now: float) -> None:
+        """A connection to this address came to nothing, or broke off."""
+        self._failed_at[name, address] = now
+
+    def is_worse(self, name: Name, address: str, now: float) -> bool:
+        """Whether this address has failed lately, and another one of its name has not."""
+        return self._is_bad(name, address, now) and any(
+            not self._is_bad(name, other, now) for other in self._known.get(name, ())
+        )
+
+    def ranked(
+        self, name: Name, found: Sequence[AddrInfoType], now: float
+    ) -> tuple[list[AddrInfoType], list[AddrInfoType]]:
+        """Return the addresses to try, and those to try only when none of them can be connected to."""
+        self._known[name] = frozenset(address_of(place) for place in found)
+        bad = [place for place in found if self._is_bad(name, address_of(place), now)]
+        bad.sort(key=lambda place: self._failed_at[name, address_of(place)])
+        good = [place for place in found if place not in bad]
+        return (good, bad) if good else (bad, [])
+
+    def _is_bad(self, name: Name, address: str, now: float) -> bool:
+        failed_at = self._failed_at.get((name, address))
+        return failed_at is not None and now - failed_at < PENALTY_S
+
+
+def address_of(place: AddrInfoType) -> str:
+    """The address itself, without its port."""
+    return str(place[4][0])

@@ -1,0 +1,163 @@
+"""What a host allows: learned from its refusals, tried again after a quiet time, and kept for all assets."""
+
+from __future__ import annotations
+
+import pytest
+
+from grym_fetch.core.errors import BadStatus, CertificateRejected, ConnectFailed, ConnectionLost, Stalled, Throttled
+from grym_fetch.core.hosts import GRACE_S, MAX_PAUSE_S, PROBE_S, SERVING_S, Hosts
+
+URL = "https://one.example/x"
+HOST = "one.example"
+BUSY = Throttled(URL, 503, "status 503", None)
+DENIED = BadStatus(URL, 403, "status 403: access denied")
+REFUSED = ConnectFailed(URL, "cannot connect: connection refused")
+
+
+def receiving(count: int, *, per_host: int = 8) -> tuple[Hosts, list[str]]:
+    """Hosts, and so many attempts that receive at `HOST`."""
+    hosts = Hosts(per_host)
+    attempts = [f"working {number}" for number in range(count)]
+    for attempt in attempts:
+        hosts.began(attempt, HOST)
+        hosts.receives(attempt, 0.0)
+    return hosts, attempts
+
+
+def turned_away(hosts: Hosts, name: str, now: float, error: Exception = BUSY) -> bool:
+    """One more attempt begins and is refused."""
+    hosts.began(name, HOST)
+    assert isinstance(error, BadStatus | ConnectFailed | ConnectionLost | Stalled)
+    is_lesson = hosts.refused(name, now, error)
+    hosts.ended(name, now)
+    return is_lesson
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BUSY, Throttled(URL, 429, "status 429", None), DENIED, REFUSED, ConnectionLost(URL, "reset")],
+    ids=["503", "429", "403", "refused", "reset"],
+)
+@pytest.mark.shows("A24")
+def test_a_refusal_beside_one_that_receives_teaches_a_limit(error: Exception) -> None:
+    """However it is said: what works goes on, and no further attempt begins beside it."""
+    hosts, working = receiving(1)
+    assert hosts.has_room(HOST, 0.0)
+    assert turned_away(hosts, "further", 0.0, error)
+    assert not hosts.has_room(HOST, 0.0)
+    assert hosts.has_room("two.example", 0.0)
+    hosts.ended(working[0], 1.0)
+    assert hosts.has_room(HOST, 1.0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BadStatus(URL, 404, "not found"), CertificateRejected(URL, "expired"), Stalled(URL, "nothing arrived")],
+    ids=["404", "certificate", "stalled"],
+)
+def test_other_failures_teach_nothing(error: Exception) -> None:
+    """They would have come to one attempt alone as well."""
+    hosts, _ = receiving(1)
+    assert not turned_away(hosts, "further", 0.0, error)
+    assert hosts.has_room(HOST, 0.0)
+
+
+def test_the_limit_is_what_was_not_refused() -> None:
+    """Of four at once, two are refused: two may work."""
+    hosts, working = receiving(2)
+    for name in ("third", "fourth"):
+        hosts.began(name, HOST)
+    for name in ("third", "fourth"):
+        assert hosts.refused(name, 0.0, BUSY)
+        hosts.ended(name, 0.0)
+    assert not hosts.has_room(HOST, 0.0)
+    hosts.ended(working[0], 0.0)
+    assert hosts.has_room(HOST, 0.0)
+
+
+def test_one_more_is_tried_after_a_quiet_time_that_doubles() -> None:
+    """A server that allows one at a time, for 400 seconds, refuses fewer than ten attempts."""
+    hosts, _ = receiving(1)
+    refused = []
+    for now in range(400):
+        if hosts.has_room(HOST, float(now)):
+            assert turned_away(hosts, f"at {now}", float(now))
+            refused.append(now)
+    assert refused[:4] == [0, PROBE_S, PROBE_S + 10, PROBE_S + 30]
+    assert len(refused) < 10
+
+
+def test_a_limit_that_was_lifted_is_found_out() -> None:
+    """One more each time, for as long as nothing is refused."""
+    hosts, _ = receiving(1)
+    assert turned_away(hosts, "further", 0.0)
+    now = 0.0
+    for count in range(2, 5):
+        now += PROBE_S
+        assert hosts.has_room(HOST, now)
+        hosts.began(count, HOST)
+        assert not hosts.has_room(HOST, now), "one at a time"
+        hosts.receives(count, now)
+        assert not hosts.has_room(HOST, now)
+
+
+def test_nothing_allows_more_than_the_user() -> None:
+    """``--max-per-host`` holds whatever the host allows."""
+    hosts, _ = receiving(2, per_host=2)
+    assert not hosts.has_room(HOST, 0.0)
+    assert not hosts.has_room(HOST, 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"), [(BUSY, SERVING_S), (DENIED, GRACE_S), (REFUSED, 0.0)], ids=["503", "403", "refused"]
+)
+def test_a_refusal_that_nobody_else_explains_is_a_failure(error: Exception, seconds: float) -> None:
+    """A word that means "too often" is explained for a while after others were served; a dead listener never is."""
+    hosts, working = receiving(1)
+    hosts.ended(working[0], 10.0)
+    if seconds:
+        assert turned_away(hosts, "soon", 10.0 + seconds * 0.9, error)
+    assert not turned_away(hosts, "late", 10.0 + seconds, error)
+
+
+def test_pauses_grow_to_a_minute_until_somebody_is_served() -> None:
+    """Nobody asks a host that says "too often" again and again at the same pace."""
+    hosts, working = receiving(1)
+    now, pauses = 0.0, []
+    hosts.ended(working[0], now)
+    while turned_away(hosts, f"at {now}", now):
+        pauses.append(hosts.opens_at(HOST) - now)
+        assert not hosts.has_room(HOST, now)
+        now = hosts.opens_at(HOST)
+        assert hosts.has_room(HOST, now)
+    assert pauses == [0.25 * 2**n for n in range(len(pauses))]
+    assert sum(pauses[:-1]) < SERVING_S <= sum(pauses)
+    hosts.began("served", HOST)
+    hosts.receives("served", now)
+    hosts.ended("served", now)
+    assert turned_away(hosts, "again", now)
+    assert hosts.opens_at(HOST) - now == 0.25
+    assert max(pauses) <= MAX_PAUSE_S
+
+
+@pytest.mark.shows("A25")
+def test_who_is_told_to_wait_waits_for_all() -> None:
+    """The host is asked by nobody until its time has come, and then again; at most two minutes."""
+    hosts, _ = receiving(1)
+    assert turned_away(hosts, "told", 5.0, Throttled(URL, 429, "status 429", 55.0))
+    assert not hosts.has_room(HOST, 59.9)
+    assert hosts.next_opening(5.0) == 60.0
+    assert hosts.next_opening(60.0) is None
+    assert turned_away(hosts, "told again", 1000.0, Throttled(URL, 503, "status 503", 1e9))
+    assert hosts.opens_at(HOST) == 1000.0 + 120.0
+
+
+def test_a_redirect_takes_an_attempt_to_its_host() -> None:
+    """What limits is the server that has the bytes, not the one that led there."""
+    hosts, _ = receiving(1)
+    hosts.began("redirected", "hub.example")
+    hosts.moved("redirected", HOST)
+    assert hosts.refused("redirected", 0.0, BUSY)
+    hosts.ended("redirected", 0.0)
+    assert not hosts.has_room(HOST, 0.0)
+    assert hosts.has_room("hub.example", 0.0)

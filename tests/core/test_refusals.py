@@ -1,0 +1,76 @@
+"""Why a server refused, in words: who, whether a credential was sent, and what to do next."""
+
+from __future__ import annotations
+
+import pytest
+
+from grym_fetch.core.addresses import Credential, Credentials, parse_address
+from grym_fetch.core.refusals import explain_refusal, shown_host
+
+FIRST = "https://hub.example/a.bin"
+SENT = Credential("Bearer hunter2", "HF_TOKEN")
+
+
+def told(status: int, *, first: str = FIRST, here: str = "", sent: Credential | None = None) -> str:
+    """What is said of this status."""
+    return str(
+        explain_refusal(
+            status,
+            first=parse_address(first),
+            here=parse_address(here or first),
+            sent=sent,
+            credentials=Credentials({}),
+        )
+    )
+
+
+@pytest.mark.shows("A5")
+def test_whether_a_credential_was_sent() -> None:
+    """A refused credential and a missing one need different things done; what was sent is named and not shown."""
+    assert told(401) == (
+        "status 401: the server wants credentials; no credentials were sent; "
+        "set GRYM_FETCH_TOKEN_HUB_EXAMPLE to a token, or add the host to ~/.netrc (readable by you alone)"
+    )
+    assert told(403, sent=SENT) == (
+        "status 403: access denied; the credentials from HF_TOKEN were not accepted; "
+        "renew HF_TOKEN, and see that the account has access"
+    )
+    assert told(404) == "status 404: not found"
+    assert told(404, sent=SENT).startswith("status 404: not found; or the account of the credentials from HF_TOKEN")
+
+
+@pytest.mark.shows("S7")
+def test_a_token_is_not_sent_over_plain_http() -> None:
+    """Where a token is kept back because the address is http, the advice is https, not another token."""
+    assert "over https only: use the https address" in told(401, first="http://models.example.org/a.bin")
+
+
+@pytest.mark.shows("A5")
+def test_who_refused() -> None:
+    """Behind a redirect, the host that refused is named, and no advice is about a token that it would not get."""
+    there = told(403, here="https://cdn.example:8443/a", sent=None)
+    assert there.startswith("status 403 from cdn.example:8443, where a redirect led: access denied")
+    assert "GRYM_FETCH_TOKEN" not in there
+    assert told(503, here="https://cdn.example/a") == "status 503 from cdn.example, where a redirect led"
+    assert "may lack access" in told(403, here="https://cdn.example/a?X-Goog-Signature=abc")
+
+
+@pytest.mark.shows("A21")
+@pytest.mark.parametrize(
+    "query", ["X-Amz-Signature=a", "Signature=a&Expires=1", "sv=1&se=1&sig=a", "Policy=a&Signature=b"]
+)
+def test_an_expired_signature(query: str) -> None:
+    """A signed address that is refused has expired; a token would not mend that."""
+    for status in (400, 403, 410):
+        text = told(status, first=f"{FIRST}?{query}")
+        assert "signed and has probably expired; put a fresh one in, what has arrived is kept" in text
+        assert "TOKEN" not in text
+    assert told(404, first=f"{FIRST}?{query}") == "status 404: not found"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"), [("https://h.example/x", "h.example"), ("https://u:p@[::1]:8443/x?y", "[::1]:8443")]
+)
+def test_the_host_in_a_message(address: str, shown: str) -> None:
+    """A port is named where it is not the scheme's own; user and password never are."""
+    assert shown_host(parse_address(address)) == shown

@@ -1,0 +1,66 @@
+"""What is plainly not an asset is seen, and what only looks unusual is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from grym_fetch.core.suspicion import POINTER_SIZES, suspicion
+
+pytestmark = pytest.mark.shows("C13")
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 1234567890\n"
+HUB = "https://huggingface.co/org/repo/blob/main/a.bin"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "named"),
+    [
+        (b"", "an empty file"),
+        (POINTER, "stands for 1,234,567,890 bytes with sha256:4d4d"),
+        (POINTER.replace(b"\n", b"\r\n"), "git-lfs pointer"),
+        (POINTER.replace(b"oid", b"ext-0-foo sha256:00\noid"), "git-lfs pointer"),
+        (b"<!DOCTYPE html><title>Log in</title>", "a web page: a login"),
+        (b"\xef\xbb\xbf \n<HTML lang=en>", "a web page"),
+        (b'<?xml version="1.0"?>\n<!-- x -->\n<!doctype  html>', "a web page"),
+    ],
+)
+def test_what_is_no_asset(beginning: bytes, named: str) -> None:
+    """Pages, pointers and nothing at all are called what they are."""
+    assert named in (suspicion(beginning, len(beginning), name="a.bin", url="https://h.example/a") or "")
+
+
+@pytest.mark.parametrize(
+    ("beginning", "name"),
+    [
+        (b"<!doctype html>", "docs/index.HTML"),
+        (b"<htmlish>", "a.bin"),
+        (b"<svg>", "a.svg"),
+        (b"{}", "a.json"),
+        (b"\0", "a.bin"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a.txt"),
+        (b"text about <!doctype html>", "a.txt"),
+    ],
+)
+def test_what_may_be_one(beginning: bytes, name: str) -> None:
+    """A page that is meant to be one, and whatever else is not plainly wrong, is taken."""
+    assert suspicion(beginning, len(beginning), name=name, url=HUB) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        (HUB, "/resolve/"),
+        ("https://github.com/o/r/blob/main/a.bin", "/raw/"),
+        ("https://h.example/blob/a", "a login"),
+        ("https://[", "a login"),
+    ],
+)
+def test_a_page_about_a_file(url: str, named: str) -> None:
+    """The addresses of pages that show a file lead to the ones of the file itself."""
+    assert named in (suspicion(b"<html>", 6, name="a.bin", url=url) or "")
+
+
+def test_the_length_of_a_pointer() -> None:
+    """A pointer is known by its length where its bytes are not seen."""
+    assert len(POINTER) in POINTER_SIZES
+    assert len(POINTER.replace(b"1234567890", b"1")) in POINTER_SIZES

@@ -1,0 +1,348 @@
+"""Folders in which several users work: a team shares one, a stranger gains nothing, and nobody is held up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.archive.tree import TreeStore
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import GrymFetchError, NotWritable, StorageError, UnsafePath
+from grym_fetch.disk import state as state_module
+from grym_fetch.disk.local_files import hash_file
+from grym_fetch.disk.moved_files import read_document
+from grym_fetch.disk.prune import prune
+from grym_fetch.disk.rollback import RollbackGuard
+from grym_fetch.disk.stage import StageKey
+from grym_fetch.disk.state import StateFolder, read_state
+from grym_fetch.disk.store import DiskStore
+from grym_fetch.disk.verified import FileSignature, VerifiedCache
+from tests.support.other_user import ANNA, BERT, TEAM, as_user, needs_root
+
+CONTENT = b"weights" * 1000
+CHECKSUM = Checksum.of(CONTENT)
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that a team can write to, as one sets it up: of a group, setgid, group-writable."""
+    above = Path(tempfile.mkdtemp(dir="/tmp", prefix="shared-"))
+    above.chmod(0o755)
+    assets = above / "assets"
+    assets.mkdir()
+    os.chown(assets, ANNA, TEAM)
+    assets.chmod(0o2775)
+    yield assets
+    shutil.rmtree(above)
+
+
+def put(assets: Path, local_path: str, content: bytes = CONTENT) -> FileSignature | None:
+    """Put a file in place as a download does."""
+
+    async def work() -> FileSignature | None:
+        store = DiskStore(assets, threads=1)
+        try:
+            await store.prepare()
+            key = StageKey(local_path, str(Checksum.of(content)))
+            lock = store.lock(key)
+            assert lock.try_acquire()
+            stage = await store.open_stage(key, exclusive=lock.is_trustworthy)
+            await stage.write(0, content, 0)
+            await stage.publish(len(content))
+            lock.release()
+            return stage.published
+        finally:
+            store.close()
+
+    return asyncio.run(work())
+
+
+def caught(act: Callable[[], object]) -> str:
+    """The class and the text of the error that this raises."""
+    try:
+        act()
+    except GrymFetchError as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing was raised"
+
+
+# -- the team ---------------------------------------------------------------------------------------------------------
+
+
+@needs_root
+@pytest.mark.shows("S20")
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_two_users_share_one_folder(shared: Path, umask: int) -> None:
+    """Both fetch into it, whatever their umask; each has a private folder for stages, and only the locks are common."""
+    for user, name in ((ANNA, "a.bin"), (BERT, "b.bin")):
+        assert as_user(user, lambda name=name: put(shared, name) is not None, umask=umask)  # type: ignore[misc]
+    state = shared / ".grym-fetch"
+    assert stat.S_IMODE(state.stat().st_mode) == 0o3775
+    assert stat.S_IMODE((state / "locks").stat().st_mode) == 0o3775
+    for user in (ANNA, BERT):
+        own = (state / f"user-{user}").stat()
+        assert (own.st_uid, stat.S_IMODE(own.st_mode) & 0o777) == (user, 0o700)
+
+
+@needs_root
+def test_a_lock_excludes_another_user_and_outlives_nobody(shared: Path) -> None:
+    """A lock file that one user has left behind, written under a narrow umask, can be taken by the other."""
+    key = StageKey("a.bin", "x")
+
+    def hold() -> bool:
+        store = DiskStore(shared)
+        store._prepare()
+        return store.lock(key).try_acquire()  # and die with it
+
+    assert as_user(ANNA, hold, umask=0o077)
+    assert list((shared / ".grym-fetch" / "locks").iterdir())
+    assert as_user(BERT, hold)
+    (shared / ".grym-fetch" / "locks" / f"{key.path_key}.lock").chmod(0o644)
+    assert as_user(BERT, hold), "a file that may only be read can be locked all the same"
+
+
+@needs_root
+@pytest.mark.shows("S20")
+def test_nobody_believes_what_another_has_verified(shared: Path) -> None:
+    """A log that another user has put in one's place vouches for nothing, and nothing is written to it."""
+    (shared / "a.bin").write_bytes(b"evil")
+
+    def forge() -> None:
+        cache = VerifiedCache(StateFolder(shared))
+        cache.record(shared / "a.bin", CHECKSUM, FileSignature.of((shared / "a.bin").stat()))
+        (shared / ".grym-fetch" / f"user-{ANNA}").rename(shared / ".grym-fetch" / f"user-{BERT}")
+
+    def believe() -> tuple[bool, str]:
+        cache = VerifiedCache(StateFolder(shared))
+        return cache.is_verified(shared / "a.bin", CHECKSUM), caught(lambda: put(shared, "b.bin"))
+
+    as_user(ANNA, forge)
+    is_believed, error = as_user(BERT, believe)
+    assert not is_believed
+    assert error.startswith("UnsafePath: ")
+    assert f"belongs to user {ANNA}" in error
+    assert f"user-{BERT}" in error
+
+
+@needs_root
+def test_the_folder_in_the_way_is_named(shared: Path) -> None:
+    """Where a private state folder of another user is in the way, the error names it, its owner, and what to do."""
+    state = shared / ".grym-fetch"
+    state.mkdir(mode=0o700)
+    os.chown(state, ANNA, ANNA)
+    error = as_user(BERT, lambda: caught(lambda: put(shared, "b.bin")))
+    assert error.startswith("NotWritable: ")
+    assert f"({state})" in error
+    assert f"belongs to user {ANNA} (mode 700)" in error
+    assert "chmod g+ws" in error
+    as_user(ANNA, lambda: put(shared, "a.bin"))  # as the error says
+    assert as_user(BERT, lambda: put(shared, "b.bin") is not None)
+
+
+@needs_root
+def test_a_folder_that_cannot_be_written_costs_one_hash(shared: Path, tmp_path: Path) -> None:
+    """In a baked image, what was verified is remembered in the user's own state folder, and that is said once."""
+    put(shared, "a.bin")
+    shared.chmod(0o755)
+    (shared / ".grym-fetch").chmod(0o755)
+    home = shared.parent / "home"
+    home.mkdir()
+    os.chown(home, BERT, BERT)
+
+    def use() -> tuple[bool, bool, int]:
+        os.environ["XDG_STATE_HOME"] = str(home)
+        said: list[object] = []
+        module_log = __import__("grym_fetch.disk.verified", fromlist=["log"]).log
+        module_log.warning = lambda *arguments: said.append(arguments)
+        cache = VerifiedCache(StateFolder(shared))
+        was_known = cache.is_verified(shared / "a.bin", CHECKSUM)
+        cache.record(shared / "a.bin", CHECKSUM, FileSignature.of((shared / "a.bin").stat()))
+        later = VerifiedCache(StateFolder(shared))
+        return was_known, later.is_verified(shared / "a.bin", CHECKSUM), len(said)
+
+    assert as_user(BERT, use) == (False, True, 1)
+    assert as_user(BERT, use) == (True, True, 0)
+
+
+# -- what an earlier version left -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_what_an_earlier_version_left_is_taken_over(tmp_path: Path, create: bool) -> None:
+    """Stages, stamps and records lay in the state folder itself: they are moved, and nothing else is."""
+    top = tmp_path / ".grym-fetch"
+    for name in ("stage/x", "unpacked", "unpack", "locks", "mine"):
+        (top / name).mkdir(parents=True)
+    top.chmod(0o700)
+    (top / "verified.log").write_bytes(b"1")
+    (top / f"manifest-version-{'0' * 24}").write_bytes(b"2")
+    state = StateFolder(tmp_path)
+    os.close(state.open(create=create))
+    assert sorted(path.name for path in state.own.iterdir()) == [
+        f"manifest-version-{'0' * 24}", "stage", "unpack", "unpacked", "verified.log",
+    ]  # fmt: skip
+    assert (state.own / "stage" / "x").is_dir()
+    assert {path.name for path in top.iterdir()} - {".gitignore"} == {"locks", "mine", state.own.name}
+
+
+def test_what_others_could_have_put_there_is_not_taken_over(tmp_path: Path) -> None:
+    """A log in a state folder that others can write to is anybody's word."""
+    top = tmp_path / ".grym-fetch"
+    top.mkdir()
+    top.chmod(0o777)
+    (top / "verified.log").write_bytes(b"1")
+    state = StateFolder(tmp_path)
+    os.close(state.open(create=True))
+    assert list(state.own.iterdir()) == []
+
+
+# -- what lies in the way ---------------------------------------------------------------------------------------------
+
+
+def swapped(assets: Path, name: str) -> Path:
+    """Put a symlink to another folder in the place of a folder of our own; return that other folder."""
+    state = StateFolder(assets)
+    os.close(state.open("unpack", create=True))
+    elsewhere = assets.parent / "elsewhere"
+    elsewhere.mkdir()
+    place = state.own / name if name else state.own
+    place.rename(assets.parent / "aside")
+    place.symlink_to(elsewhere)
+    return elsewhere
+
+
+@pytest.mark.parametrize("name", ["", "unpack"])
+@pytest.mark.shows("S5")
+def test_a_swapped_folder_is_not_written_through(tmp_path: Path, name: str) -> None:
+    """A symlink in the place of one of our folders is refused; nothing appears behind it."""
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    elsewhere = swapped(assets, name)
+    with pytest.raises((OSError, StorageError)):
+        TreeStore(assets, "voices").make_stage()
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.shows("S5")
+def test_a_folder_that_is_swapped_while_unpacking_stays_the_one_that_was_opened(tmp_path: Path) -> None:
+    """What is written goes where the descriptor leads, wherever the name leads by now."""
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    with TreeStore(assets, "voices").make_stage() as stage:
+        elsewhere = swapped(assets, "unpack")
+        os.mkdir("tree", dir_fd=stage.folder)
+        assert list(elsewhere.iterdir()) == []
+        assert (tmp_path / "aside" / stage.name / "tree").is_dir()
+
+
+@pytest.mark.parametrize("swap", [True, False], ids=["swapped", "written to"])
+@pytest.mark.shows("S20")
+def test_a_file_that_is_changed_right_after_its_rename_is_not_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: bool
+) -> None:
+    """Between the rename and the stamp, somebody else may replace the file or write to it: then it is an error."""
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    rename = os.rename
+
+    def and_then(source: str, target: str, **more: int) -> None:
+        rename(source, target, **more)
+        if target == "a.bin":
+            if swap:
+                (assets / "a.bin").unlink()
+            with open(assets / "a.bin", "r+b" if not swap else "wb") as file:
+                file.write(CONTENT[::-1])
+
+    monkeypatch.setattr(os, "rename", and_then)
+    with pytest.raises(StorageError, match="somebody else changed or replaced"):
+        put(assets, "a.bin")
+
+
+def test_a_write_within_the_same_tick_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stamp does not rest on the kernel's clock having moved on: the time was set, and a write sets another."""
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    signature = put(assets, "a.bin")
+    assert signature is not None
+    assert signature == FileSignature.of((assets / "a.bin").stat())
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "verified.log": lambda assets: VerifiedCache(StateFolder(assets)).is_verified(assets / "a", CHECKSUM),
+    "manifest-version": lambda assets: RollbackGuard(assets, assets / "m.json").read(),
+    "unpacked": lambda assets: TreeStore(assets, "voices").read_record(),
+    "prune": lambda assets: prune(assets, {}, dry_run=False),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.shows("S20")
+def test_a_pipe_holds_nobody_up(tmp_path: Path, reader: str) -> None:
+    """FIFOs in the place of every file and folder of ours: each reader ends at once and believes nothing."""
+    state = StateFolder(tmp_path)
+    os.close(state.open("unpacked", create=True))
+    os.close(state.open("stage", create=True))
+    os.close(state.open_locks(create=True))
+    guard, tree = RollbackGuard(tmp_path, tmp_path / "m.json"), TreeStore(tmp_path, "voices")
+    for path in (
+        state.own / "verified.log",
+        state.own / guard._name,
+        state.own / "unpacked" / tree._record,
+        state.own / "stage" / f"{'0' * 24}.{'0' * 16}.1-2-3-4.00000000",
+        state.top / "locks" / f"{'0' * 24}.lock",
+    ):
+        os.mkfifo(path)
+    assert not getattr(READERS[reader](tmp_path), "removed", None)
+
+
+def test_a_pipe_in_the_place_of_an_asset_is_not_waited_for(tmp_path: Path) -> None:
+    """What was a file when it was looked at may be a pipe when it is opened."""
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(UnsafePath, match="not a file"):
+        hash_file(tmp_path / "a", CHECKSUM.new_hasher(), lambda _: True)
+
+
+def test_a_pipe_in_the_place_of_the_record_of_moved_files_is_not_waited_for(tmp_path: Path) -> None:
+    """The external folder may be anybody's: its record is read if it is a file."""
+    os.mkfifo(tmp_path / "asset-manifest.json")
+    with pytest.raises(OSError, match="not a file"):
+        read_document(tmp_path / "asset-manifest.json")
+
+
+def test_a_state_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    """However long somebody has made it."""
+    (tmp_path / "a").write_bytes(b"x" * 100)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert read_state(folder, "a", 10) == b"x" * 10
+        assert read_state(folder, "a", 1000) == b"x" * 100
+        assert read_state(folder, "b", 10) is None
+    finally:
+        os.close(folder)
+
+
+def test_a_file_system_that_maps_all_users_to_one_is_worked_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing that we make is ours by number (root on NFS, FAT), the folder is used and its stamps are not."""
+    user = os.geteuid() + 1
+    state = StateFolder(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    signature = put(tmp_path, "a.bin")
+    assert signature is not None
+    VerifiedCache(state).record(tmp_path / "a.bin", CHECKSUM, signature)
+    assert not (state.own / "verified.log").exists()
+    monkeypatch.setattr(state_module, "owner_of_new_files", lambda _: None)
+    with pytest.raises(UnsafePath, match="belongs to"):
+        put(tmp_path, "b.bin")
+
+
+def test_no_write_permission_is_not_called_another_users_fault() -> None:
+    """The two errors of a folder that cannot be used are storage errors, so a run ends with code 4."""
+    assert issubclass(NotWritable, StorageError)
+    assert issubclass(UnsafePath, StorageError)

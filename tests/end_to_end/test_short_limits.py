@@ -1,0 +1,83 @@
+"""A machine that gives us little: few descriptors, few threads. Real processes under real limits, as far as they go."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.testing import SeededContent, serve_in_thread
+from tests.end_to_end.command import Done, environment
+from tests.support.project import Project
+
+MIB = 1024 * 1024
+SIZE = MIB
+
+
+def sync(project: Project, *arguments: str, limit: Callable[[], None] | None = None, **more: str) -> Done:
+    """Fetch everything, with ten assets of one MiB, under a limit."""
+    with serve_in_thread() as server:
+        for number in range(10):
+            file = server.add(f"/{number}", SeededContent(SIZE, seed=number))
+            project.add(f"a{number}", [file.url], None, size=SIZE, checksum=file.sha256)
+        command = [sys.executable, "-m", "grym_fetch", "sync", *arguments]
+        done = subprocess.run(
+            command,
+            cwd=project.root,
+            env=environment(**more),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            preexec_fn=limit,
+        )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.shows("D16")
+@pytest.mark.parametrize("files", [16, 20, 28, 40])
+def test_few_descriptors_mean_fewer_assets_at_work(tmp_path: Path, files: int) -> None:
+    """Whatever `ulimit -n` leaves: it takes longer, and every asset arrives."""
+    project = Project(tmp_path / "project")
+    done = sync(project, limit=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)))
+    assert done.code == 0, done.err
+
+
+FEW_THREADS = """
+import os, resource, _thread
+limit_of = resource.getrlimit
+resource.getrlimit = lambda kind: (9, 9) if kind == resource.RLIMIT_NPROC else limit_of(kind)
+start, left = _thread.start_new_thread, [int(os.environ["THREADS"])]
+def start_if_there_is_one(*args):
+    if not left[0]:
+        raise RuntimeError("can't start new thread")
+    left[0] -= 1
+    return start(*args)
+_thread.start_new_thread = start_if_there_is_one
+"""
+
+
+@pytest.mark.shows("D16")
+@pytest.mark.parametrize("threads", range(6))
+def test_few_threads_suffice_or_are_named(tmp_path: Path, threads: int) -> None:
+    """With one thread that the machine gives, every asset arrives; with none, the error is this machine's."""
+    project = Project(tmp_path / "project")
+    (tmp_path / "sitecustomize.py").write_text(FEW_THREADS)
+    done = sync(project, "--quiet", PYTHONPATH=str(tmp_path), THREADS=str(threads))
+    assert "internal error" not in done.err
+    assert done.code == (0 if threads else 4), done.err
+    assert threads or "no thread to work in (ulimit -u 9" in done.err
+
+
+@pytest.mark.shows("D16")
+def test_little_memory_for_threads(tmp_path: Path) -> None:
+    """Under a small `ulimit -v` nothing aborts, hangs, or is called an internal error."""
+    project = Project(tmp_path / "project")
+    limit = 400 * MIB
+    done = sync(project, limit=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    assert done.code in (0, 4), done.err
+    assert "internal error" not in done.err

@@ -1,0 +1,152 @@
+"""A name with several addresses: the next try begins at another one than that which failed."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import pytest
+from aiohappyeyeballs import AddrInfoType
+
+from grym_fetch.core.errors import ConnectionLost, GrymFetchError, Stalled
+from grym_fetch.net.places import PENALTY_S, Places, address_of
+from grym_fetch.net.plain import PlainConnection
+from grym_fetch.net.settings import HttpSettings
+from tests.support.fakes import read_some
+
+NAME = ("two.example", 80)
+OTHER = ("three.example", 80)
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
+BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
+SHORT = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ngood"
+BAD, GOOD = "127.0.0.2", "127.0.0.1"
+
+
+def place(address: str, port: int = 80) -> AddrInfoType:
+    """As the resolver gives it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port)
+
+
+FOUND = [place("::1"), place("127.0.0.1"), place("127.0.0.2")]
+
+
+def order(places: Places, now: float) -> list[list[str]]:
+    """The addresses to try first, and those to try after."""
+    return [[address_of(one) for one in some] for some in places.ranked(NAME, FOUND, now)]
+
+
+def test_what_failed_comes_last_for_a_while() -> None:
+    """And only behind the other addresses of the same name."""
+    places = Places()
+    assert order(places, 0.0) == [["::1", "127.0.0.1", "127.0.0.2"], []]
+    places.failed(NAME, "::1", 10.0)
+    places.failed(OTHER, "127.0.0.1", 10.0)
+    assert order(places, 10.0) == [["127.0.0.1", "127.0.0.2"], ["::1"]]
+    assert places.is_worse(NAME, "::1", 10.0)
+    assert not places.is_worse(NAME, "127.0.0.1", 10.0)
+    assert order(places, 10.0 + PENALTY_S) == [["::1", "127.0.0.1", "127.0.0.2"], []]
+
+
+def test_where_all_have_failed_the_oldest_failure_comes_first() -> None:
+    """None is given up, and none is worse than the others."""
+    places = Places()
+    for now, address in enumerate(["127.0.0.1", "127.0.0.2", "::1"]):
+        places.failed(NAME, address, float(now))
+    assert order(places, 3.0) == [["127.0.0.1", "127.0.0.2", "::1"], []]
+
+
+def test_one_address_alone_is_never_worse() -> None:
+    """There is nothing to prefer to it."""
+    places = Places()
+    places.ranked(NAME, FOUND[:1], 0.0)
+    places.failed(NAME, "::1", 0.0)
+    assert not places.is_worse(NAME, "::1", 0.0)
+
+
+class TwoServers:
+    """Behind one name: a bad server, which is resolved first, and a good one. ``asked``: who was asked, in order."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self.asked: list[str] = []
+        self.url = ""
+        self._answer = answer
+
+    async def good(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer each request."""
+        await self._serve(reader, writer, GOOD, OK)
+
+    async def bad(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer each request wrongly, or never."""
+        await self._serve(reader, writer, BAD, self._answer)
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, who: str, answer: bytes | None
+    ) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                self.asked.append(who)
+                if answer is None:
+                    await reader.read()
+                    break
+                writer.write(answer)
+                if answer in (b"", SHORT):
+                    break
+        writer.close()
+
+
+@asynccontextmanager
+async def two_servers(monkeypatch: pytest.MonkeyPatch, answer: bytes | None) -> AsyncIterator[TwoServers]:
+    """Both of them, at one port."""
+    servers = TwoServers(answer)
+
+    async def getaddrinfo(*_: object, **__: object) -> list[AddrInfoType]:
+        return [place(BAD, port), place(GOOD, port)]
+
+    async with AsyncExitStack() as stack:
+        good = await stack.enter_async_context(await asyncio.start_server(servers.good, GOOD, 0))
+        port = good.sockets[0].getsockname()[1]
+        await stack.enter_async_context(await asyncio.start_server(servers.bad, BAD, port))
+        monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+        servers.url = f"http://two.example:{port}/a"
+        yield servers
+
+
+async def fetched(connection: PlainConnection, url: str) -> bytes | GrymFetchError:
+    """The body, empty for an error status; or how it failed."""
+    try:
+        response = await connection.get(url, {})
+        try:
+            body = await read_some(response)
+            while more := await read_some(response):
+                body += more
+            return body
+        finally:
+            response.close()
+    except GrymFetchError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("answer", "first"),
+    [(b"", ConnectionLost), (None, Stalled), (BUSY, bytes), (SHORT, ConnectionLost)],
+    ids=["closes", "says nothing", "503", "breaks off"],
+)
+@pytest.mark.shows("N23")
+async def test_the_next_try_begins_at_another_address(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes | None, first: type
+) -> None:
+    """Whichever connection of the run makes it, and also where the socket to the bad one is still open."""
+    async with two_servers(monkeypatch, answer) as servers:
+        settings = HttpSettings(stall_timeout=0.05)
+        one, two = PlainConnection(settings), PlainConnection(settings)
+        try:
+            assert isinstance(await fetched(one, servers.url), first)
+            assert await fetched(one, servers.url) == b"good"
+            assert await fetched(two, servers.url) == b"good"
+            assert servers.asked == [BAD, GOOD, GOOD]
+        finally:
+            await one.aclose()
+            await two.aclose()

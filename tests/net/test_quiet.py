@@ -1,0 +1,92 @@
+"""A kept socket that something has come over, before anybody asked: it is not used again."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from grym_fetch.net.client import HttpTransport
+from grym_fetch.net.quiet import is_quiet
+from tests.support.fakes import read_some
+from tests.support.transports import WAYS
+
+WAIT_S = 10.0
+"""How long a thread waits for the other; only a failure takes so long."""
+
+
+class HastyServer:
+    """Answers one request, and then sends a second answer that nobody has asked for; on the next socket, the truth."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/a"
+        self.go, self.sent = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        first = self._answer(b"first")
+        self.go.wait(WAIT_S)
+        first.sendall(self._response(b"forged"))
+        self.sent.set()
+        self._answer(b"true").close()
+        first.close()
+
+    @staticmethod
+    def _response(body: bytes) -> bytes:
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+    def _answer(self, body: bytes) -> socket.socket:
+        accepted, _ = self.listener.accept()
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += accepted.recv(1000)
+        accepted.sendall(self._response(body))
+        return accepted
+
+    def send_too_early(self) -> None:
+        """Let it send the second answer; meanwhile this thread's event loop sees nothing."""
+        self.go.set()
+        assert self.sent.wait(WAIT_S)
+
+
+@pytest.fixture
+def server() -> Iterator[HastyServer]:
+    running = HastyServer()
+    yield running
+    running.listener.close()
+
+
+@pytest.mark.shows("N5", "S3")
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_answer_that_lies_there_before_the_question_is_none(
+    server: HastyServer, way: type[HttpTransport]
+) -> None:
+    """What the system has received and the event loop has not seen yet is not the answer to what is asked next."""
+    connection = way(stall_timeout=WAIT_S).connection()
+    try:
+        for body in (b"first", b"true"):
+            response = await connection.get(server.url, {})
+            assert await read_some(response) == body
+            assert await read_some(response) == b""
+            response.close()
+            if body == b"first":
+                server.send_too_early()
+    finally:
+        await connection.aclose()
+
+
+async def test_a_closed_socket_is_not_quiet() -> None:
+    """Whether something came or the other side has gone: the socket is not to be used."""
+    ours, theirs = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+    transport.pause_reading()
+    assert is_quiet(transport)
+    theirs.close()
+    assert not is_quiet(transport)
+    transport.close()
+    assert not is_quiet(transport)

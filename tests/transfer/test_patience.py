@@ -1,0 +1,180 @@
+"""How long is waited: for a server that is away, as the user's patience lasts; for one that asks for it, as it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grym_fetch import SyncFailed
+from grym_fetch.core.errors import ConnectFailed, GrymFetchError
+from grym_fetch.testing import AssetServer, seeded_bytes
+from grym_fetch.testing.faults import HtmlPage, Status
+from tests.support.fakes import VirtualClock
+from tests.support.invariants import Recorder, checked_sync
+from tests.support.project import KIB, ImpatientClock, Project
+from tests.support.small_world import OneConnection, SmallWorld
+
+CONTENT = seeded_bytes(600 * KIB, seed=41)
+HALF = len(CONTENT) // 2
+ONE, TWO = "https://one.example/a.bin", "https://two.example/a.bin"
+
+
+class Outage:
+    """A world in which nothing listens at some addresses for a while, once half of the content has come."""
+
+    def __init__(self, tmp_path: Path, seconds: float, *away: str) -> None:
+        self.project = Project(tmp_path / "project")
+        self.clock = VirtualClock()
+        self.world = SmallWorld({ONE: CONTENT, TWO: CONTENT}, pace=self.pace, clock=lambda _: self.clock)
+        self.ends: float | None = None
+        self._seconds = seconds
+        self._away = away
+        self.heard = Recorder()
+
+    async def pace(self, _: OneConnection, url: str, count: int) -> None:
+        """Refuse the connection while it lasts."""
+        if self.world.sent < HALF or url not in self._away:
+            return
+        if self.ends is None:
+            self.ends = self.clock.now + self._seconds
+        if count == 0 and self.clock.now < self.ends:
+            raise ConnectFailed(url, "cannot connect: connection refused")
+
+    async def sync(self, *urls: str, **settings: Any) -> GrymFetchError | None:
+        """One run; what it fails with."""
+        path = self.project.add("a", urls, CONTENT)
+        async with self.world.manager(self.project, **settings) as manager:
+            self.heard = Recorder(manager)
+            try:
+                await manager.sync()
+            except SyncFailed as failed:
+                assert not path.exists()
+                return failed.failures["a"]
+        self.heard.check()
+        assert path.read_bytes() == CONTENT
+        return None
+
+
+@pytest.mark.parametrize("seconds", [10.0, 30.0, 110.0])
+@pytest.mark.shows("N22")
+async def test_a_listener_that_goes_away_is_waited_for(tmp_path: Path, seconds: float) -> None:
+    """A router restarts, or a container is moved: no byte is lost, and what it says of the wait is true."""
+    outage = Outage(tmp_path, seconds, ONE)
+    assert await outage.sync(ONE) is None
+    waits = outage.heard.of("retry_scheduled")
+    assert "server away, trying again for another 120 s" in str(waits[0]["reason"])
+    assert 2 < len(waits) < 40
+    assert all(isinstance(wait["delay"], float) and wait["delay"] <= 10.0 for wait in waits)
+
+
+async def test_patience_ends(tmp_path: Path) -> None:
+    """Not much later than the user said, and not before."""
+    outage = Outage(tmp_path, 1e9, ONE)
+    assert await outage.sync(ONE, patience=60.0) is not None
+    assert outage.ends is not None
+    assert 60.0 <= outage.clock.now - (outage.ends - 1e9) <= 62.0
+
+
+@pytest.mark.parametrize("settings", [{"patience": 0.0}, {"retries": 0}], ids=str)
+async def test_who_wants_no_patience_has_none(tmp_path: Path, settings: dict[str, float]) -> None:
+    """No further attempt than the retries, and none at all without any."""
+    outage = Outage(tmp_path, 30.0, ONE)
+    assert await outage.sync(ONE, **settings) is not None
+    assert outage.clock.now < 1000.0 + 5.0
+
+
+@pytest.mark.shows("N22")
+async def test_all_mirrors_away_at_once(tmp_path: Path) -> None:
+    """The way to the network is gone: the one that has served bytes is waited for when the others are given up."""
+    outage = Outage(tmp_path, 60.0, ONE, TWO)
+    assert await outage.sync(ONE, TWO) is None
+
+
+async def test_a_mirror_is_better_than_waiting(tmp_path: Path) -> None:
+    """Nobody waits for an address while another one serves the same."""
+    outage = Outage(tmp_path, 60.0, ONE)
+    assert await outage.sync(ONE, TWO) is None
+    assert outage.clock.now < 1000.0 + 1.0
+
+
+NOTE = b"Down for maintenance, back in a minute.\n"
+PASSING = {
+    "404": Status(404, covering=HALF, times=7),
+    "403": Status(403, covering=HALF, times=7),
+    "410": Status(410, covering=HALF, times=7),
+    "400": Status(400, covering=HALF, times=7),
+    "a page": HtmlPage(covering=HALF, times=7),
+    "a note": Status(200, body=NOTE, covering=HALF, times=7),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+@pytest.mark.shows("A26")
+async def test_bad_answers_in_a_good_run_pass(tmp_path: Path, fault: Status | HtmlPage) -> None:
+    """What has served ranges has earned a few delayed tries; nothing of what arrived is given up."""
+    async with AssetServer() as server:
+        project = Project(tmp_path / "project")
+        project.add("a", [server.add("/a.bin", CONTENT, faults=[fault]).url], CONTENT)
+        run = await checked_sync(project, server)
+        assert not run.failures
+        assert run.heard.of("asset_restarted") == []
+        assert 7 < len(server.stats.requests) < 40
+
+
+@pytest.mark.parametrize("status", [404, 403, 410, 400])
+@pytest.mark.shows("A26")
+async def test_a_server_that_never_served_has_earned_nothing(tmp_path: Path, status: int) -> None:
+    """It is asked no more often than before: once, and once without a range where that may be the reason."""
+    async with AssetServer() as server:
+        project = Project(tmp_path / "project")
+        project.add("a", [server.add("/a.bin", CONTENT, faults=[Status(status)]).url], CONTENT)
+        run = await checked_sync(project, server)
+        assert run.failures
+        assert len(server.stats.requests) <= 2
+
+
+class WatchingClock(ImpatientClock):
+    """Notes at each sleep how many requests the server has got."""
+
+    def __init__(self, server: AssetServer) -> None:
+        super().__init__()
+        self.seen: list[tuple[float, int]] = []
+        self._server = server
+
+    async def sleep(self, seconds: float) -> None:
+        """Note it, and skip the time."""
+        self.seen.append((seconds, len(self._server.stats.requests)))
+        await super().sleep(seconds)
+
+
+@pytest.mark.parametrize("status", [429, 503, 403, 202])
+@pytest.mark.shows("A25")
+async def test_who_is_told_to_wait_waits_for_all_assets(tmp_path: Path, status: int) -> None:
+    """One asset is told; the others do not ask either, and all arrive when the time is over."""
+    async with AssetServer() as server:
+        project = Project(tmp_path / "project")
+        faults = [Status(status, headers={"Retry-After": "30"}, times=1)]
+        for name in "abc":
+            project.add(name, [server.add(f"/{name}", CONTENT, faults=faults if name == "a" else []).url], CONTENT)
+        clock = WatchingClock(server)
+        async with project.manager(clock, parallel=1) as manager:
+            await manager.sync()
+        count = next(count for seconds, count in clock.seen if seconds > 25.0)
+        assert server.stats.requests[count - 1].path == "/a"
+        assert {path.read_bytes() for path in project.finals().values()} == {CONTENT}
+
+
+@pytest.mark.shows("A1")
+async def test_a_mirror_is_asked_while_a_host_is_left_alone(tmp_path: Path) -> None:
+    """Also by the assets that were not told themselves: none of them asks that host before its time."""
+    async with AssetServer() as busy, AssetServer() as mirror:
+        project = Project(tmp_path / "project")
+        faults = [Status(429, headers={"Retry-After": "100"})]
+        for name in "abc":
+            urls = [busy.add(f"/{name}", CONTENT, faults=faults).url, mirror.add(f"/{name}", CONTENT).url]
+            project.add(name, urls, CONTENT)
+        async with project.manager(parallel=1) as manager:
+            await manager.sync()
+        assert len(busy.stats.requests) == 1
