@@ -147,7 +147,7 @@ class LogSetup:
             handler.handle(record)
 
     def _open(self, path: Path, *, below: str = "") -> None:
-        """Open a log file. Its folder is ``below`` one that nobody named, so no link there is followed."""
+        """Write to this file. ``below`` is the name of its folder if nobody named that: then no link there is followed."""
         from grym_fetch.disk.log_file import LogFile  # for a file few ask for
 
         try:

@@ -332,8 +332,9 @@ async def test_a_file_elsewhere_is_read_once_without_an_assets_folder(places: Pl
     file = places.put(places.external / ASSET.local_path, CONTENT)
     shutil.rmtree(places.assets)
     await places.find()
-    await places.find()
     assert places.hashed == [len(CONTENT)]
+    await places.find()
+    assert places.hashed == []
     assert places.local_files().find_verified(ASSET) == file
     assert not places.assets.exists()
 
