@@ -147,7 +147,7 @@ class LogSetup:
             handler.handle(record)
 
     def _open(self, path: Path, *, below: str = "") -> None:
-        """Write to this file. ``below`` is the name of its folder if nobody named that: then no link there is followed."""
+        """Write to this file. ``below`` names its folder if nobody else has: then no link there is followed."""
         from grym_fetch.disk.log_file import LogFile  # for a file few ask for
 
         try:
