@@ -10,7 +10,7 @@ SPREAD := -n auto --dist worksteal
 # Tests start hundreds of processes: without bytecode each of them would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test sweep coverage check format lint types blocking reliability bench constraints oldest audit fuzz mutants clean
+.PHONY: demo test sweep guards coverage check format lint types blocking reliability bench constraints oldest audit fuzz mutants clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grym-fetch needs Python 3.11 or later")'
@@ -28,6 +28,10 @@ test: $(READY)  ## all tests but the sweeps
 sweep: $(READY)  ## every crash point, every seed, files of a GiB, and each property ten times over: minutes
 	HYPOTHESIS_PROFILE=sweep $(PYTEST) --timeout 900 $(SPREAD) -m "(sweep or hypothesis) and not alone"
 	$(PYTEST) --timeout 900 -m "sweep and alone"
+	$(BIN)/python -m tests.house.guards
+
+guards: $(READY)  ## take out each guard of tests/house/guards.toml once, in a copy, and see its tests fail; ROWS="S1 C8"
+	$(BIN)/python -m tests.house.guards $(ROWS)
 
 coverage: $(READY)  ## which lines and branches the tests reach, and the modules that they reach least
 	rm -f .coverage .coverage.*

@@ -31,7 +31,7 @@ from grym_fetch.core.world import Clock, Transport
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport
-from grym_fetch.project.editing import PinReport
+from grym_fetch.project.editing import Pinned, PinReport
 from grym_fetch.runtime.loop_thread import Blocking, EventStream
 from grym_fetch.settings import Settings
 
@@ -155,7 +155,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         all: bool = False,
         minimal: bool | None = None,
     ) -> tuple[Asset, ...]:
-        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset`."""
+        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`."""
         return self._call(asynchronous.AssetManager.choose, ids, tags=tags, all=all, minimal=minimal)
 
     def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
@@ -179,8 +179,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         ``minimal``: the essential assets, as small stand-ins if they have one; by default as the manager does, and
         False always means the full assets. ``force``: fetch valid files again, too.
 
-        Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset` or `StaleManifest`. If
-        they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`, the group's cause.
+        Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
+        `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`,
+        the group's cause.
         """
         return self._run(asynchronous.AssetManager.sync, ids, tags=tags, all=all, minimal=minimal, force=force)
 
@@ -218,22 +219,30 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         )
 
     def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
-        """Remove an asset from the manifest; with ``delete_file``, also its file and that of its stand-in.
+        """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
 
-        Deletes only files in the assets folder, and returns their paths. Raises `UnknownAsset`.
+        Deletes only in the assets folder, and returns the files and the unpacked folders that are gone.
+        Raises `UnknownAsset`.
         """
         return self._run(asynchronous.AssetManager.remove_asset, asset_id, delete_file=delete_file)
 
-    def pin(self, ids: Collection[str] | None = None, *, allow_suspicious: bool = False) -> PinReport:
+    def pin(
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        allow_suspicious: bool = False,
+        on_pinned: Callable[[Pinned], object] | None = None,
+    ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
         A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
         and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. A web page, a
-        git-lfs pointer and an empty file are refused unless ``allow_suspicious``.
+        git-lfs pointer and an empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
+        loop with each as soon as it is written, also where others fail.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
-        return self._run(asynchronous.AssetManager.pin, ids, allow_suspicious=allow_suspicious)
+        return self._run(asynchronous.AssetManager.pin, ids, allow_suspicious=allow_suspicious, on_pinned=on_pinned)
 
     def prune(self, *, dry_run: bool = False) -> PruneReport:
         """Remove abandoned downloads, unused lock files and stale cache entries; ``dry_run``: only report them.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     # The fetching and editing modules are imported only when needed: see the engine.
     from grym_fetch.core.world import Clock, ThreadPools, Transport
     from grym_fetch.disk.prune import PruneReport
-    from grym_fetch.project.editing import Editor, PinReport
+    from grym_fetch.project.editing import Editor, Pinned, PinReport
 
 _NO_LOOP = (
     "AssetManager needs asyncio, and no asyncio event loop is running here. Under trio, or without a loop, use "
@@ -254,6 +254,16 @@ class AssetManager:
     async def _accept(self) -> None:
         await self._freshness.accept(self.manifest)
 
+    @asynccontextmanager
+    async def _using_manifest(self) -> AsyncIterator[None]:
+        """Fetch by the manifest within this. Raises `StaleManifest`; remembers at the end, when there is a folder."""
+        await self._accept()
+        manifest = self.manifest
+        try:
+            yield
+        finally:
+            await self._freshness.remember(manifest)
+
     # -- single assets ----------------------------------------------------------------------------------------------
 
     async def get_asset_path(self, asset_id: str) -> Path:
@@ -262,12 +272,12 @@ class AssetManager:
         Raises `UnknownAsset`, `UnpinnedAsset`, or what `download_asset` raises.
         """
         coordinator = self._ready()
-        await self._accept()
-        asset = self._asset(asset_id)
-        # Checking an unpacked tree means looking at each of its files, which the fetcher does in a thread.
-        if not asset.extract and (path := coordinator.engine.local_files.find_verified(asset)) is not None:
-            return path
-        return (await coordinator.fetch(asset)).path
+        async with self._using_manifest():
+            asset = self._asset(asset_id)
+            # An unpacked tree takes looking at each of its files, which the fetcher does in a thread.
+            if not asset.extract and (path := coordinator.engine.local_files.find_verified(asset)) is not None:
+                return path
+            return (await coordinator.fetch(asset)).path
 
     async def download_asset(self, asset_id: str, force: bool = False) -> Path:
         """Download and verify the asset if needed, and return its path. ``force``: fetch it again even if it is valid.
@@ -277,8 +287,8 @@ class AssetManager:
         `StaleManifest` if the manifest must no longer be used.
         """
         coordinator = self._ready()
-        await self._accept()
-        return (await coordinator.fetch(self._asset(asset_id), force=force)).path
+        async with self._using_manifest():
+            return (await coordinator.fetch(self._asset(asset_id), force=force)).path
 
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
@@ -314,7 +324,7 @@ class AssetManager:
         all: bool = False,  # noqa: A002 - the word of the command line and of the public API
         minimal: bool | None = None,
     ) -> tuple[Asset, ...]:
-        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset`."""
+        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`."""
         is_minimal = self.minimal if minimal is None else minimal
         return self.manifest.select(ids or (), tags or (), all=all, minimal=is_minimal)
 
@@ -341,8 +351,9 @@ class AssetManager:
         ``minimal``: the essential assets, as small stand-ins if they have one; by default as the manager does, and
         False always means the full assets. ``force``: fetch valid files again, too.
 
-        Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset` or `StaleManifest`. If
-        they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`, the group's cause.
+        Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
+        `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`,
+        the group's cause.
         """
         self._claim_loop()
         return await self.sync_assets(self.choose(ids, tags=tags, all=all, minimal=minimal), force=force)
@@ -350,8 +361,8 @@ class AssetManager:
     async def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
         """Like `sync`, for assets already chosen."""
         coordinator = self._ready()
-        await self._accept()
-        return await coordinator.sync(assets, force=force)
+        async with self._using_manifest():
+            return await coordinator.sync(assets, force=force)
 
     async def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
         """Bring back a file that ``grym-fetch clean`` moved out of the repository, and return its path.
@@ -407,20 +418,28 @@ class AssetManager:
         return self.manifest.get(asset.id)
 
     async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
-        """Remove an asset from the manifest; with ``delete_file``, also its file and that of its stand-in.
+        """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
 
-        Deletes only files in the assets folder, and returns their paths. Raises `UnknownAsset`.
+        Deletes only in the assets folder, and returns the files and the unpacked folders that are gone.
+        Raises `UnknownAsset`.
         """
         await self.initialize()
         async with self._editing() as editor:
             return await editor.remove_asset(self.manifest, asset_id, delete_file=delete_file, on_change=self._adopt)
 
-    async def pin(self, ids: Collection[str] | None = None, *, allow_suspicious: bool = False) -> PinReport:
+    async def pin(
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        allow_suspicious: bool = False,
+        on_pinned: Callable[[Pinned], object] | None = None,
+    ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
         A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
         and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. A web page, a
-        git-lfs pointer and an empty file are refused unless ``allow_suspicious``.
+        git-lfs pointer and an empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
+        loop with each as soon as it is written, also where others fail.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
@@ -433,6 +452,7 @@ class AssetManager:
                 allow_suspicious=allow_suspicious,
                 before_fetch=self._accept,
                 on_change=self._adopt,
+                on_pinned=on_pinned or (lambda _: None),
             )
 
     async def prune(self, *, dry_run: bool = False) -> PruneReport:
@@ -481,6 +501,12 @@ class AssetManager:
         self._claim_loop()
         return self._bus.call(callback)
 
+    def _size_of(self, asset_id: str, path: str) -> int | None:
+        try:
+            return os.stat(path).st_size
+        except OSError:  # a mock's, or gone already
+            return self._asset(asset_id).size
+
     def on_progress(
         self, callback: Callable[[AssetProgress], object] | Callable[[AssetProgress], Awaitable[object]]
     ) -> Callable[[], None]:
@@ -490,7 +516,7 @@ class AssetManager:
         misses intermediate progress; one that raises is logged and not called again.
         """
         self._claim_loop()
-        tracker = ProgressTracker()
+        tracker = ProgressTracker(self._size_of)
         if is_coroutine_callable(callback):
 
             async def report_async(event: Event) -> None:

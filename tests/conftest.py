@@ -43,8 +43,9 @@ _FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_environment() -> Iterator[None]:
-    """No test depends on the proxies, credentials and settings of whoever runs it."""
-    with pytest.MonkeyPatch.context() as patch:
+    """No test depends on the proxies, credentials, settings and state of whoever runs it, or adds to them."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as state:
+        patch.setenv("XDG_STATE_HOME", state)
         for name in list(os.environ):
             if name.lower() in _FOREIGN or name.startswith("GRYM_FETCH_"):
                 patch.delenv(name)

@@ -107,6 +107,8 @@ simple("download_asset", "UnknownAsset", lambda manager: manager.download_asset(
 simple("check_asset", "UnknownAsset", lambda manager: manager.check_asset("nothing"))
 simple("choose", "UnknownAsset", lambda manager: manager.choose(["nothing"]))
 simple("sync", "UnknownAsset", lambda manager: manager.sync(["nothing"]))
+simple("choose", "UnknownTag", lambda manager: manager.choose(tags=["typo"]))
+simple("sync", "UnknownTag", lambda manager: manager.sync(tags=["typo"]))
 simple("remove_asset", "UnknownAsset", lambda manager: manager.remove_asset("nothing"))
 simple("pin", "UnknownAsset", lambda manager: manager.pin(["nothing"]))
 simple("restore_asset", "RepositoryError", lambda manager: manager.restore_asset("nothing"))
@@ -327,6 +329,7 @@ VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
     ("SegmentSizes", "", "ValueError"): lambda: SegmentSizes(piece=0),
     ("Manifest", "get", "UnknownAsset"): lambda: Manifest().get("a"),
     ("Manifest", "select", "UnknownAsset"): lambda: Manifest().select(["a"]),
+    ("Manifest", "select", "UnknownTag"): lambda: Manifest().select(tags=["a"]),
     ("Checksum", "parse", "ValueError"): lambda: Checksum.parse("nonsense"),
     ("MockAssetManager", "add_asset", "ManifestError"): lambda: asyncio.run(
         mock().add_asset(Asset("a", NEW.url, NEW.local_path))

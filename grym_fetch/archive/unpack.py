@@ -39,7 +39,7 @@ from grym_fetch.archive.tree import (
     signature_of,
 )
 from grym_fetch.core.archives import MIB, ArchiveKind, Census, Limits, Member, archive_kind, unpacked_path
-from grym_fetch.core.errors import DiskFull
+from grym_fetch.core.errors import DiskFull, StorageError
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Threads
@@ -154,6 +154,19 @@ def is_unpacked(assets_dir: Path, local_path: str, checksum: str | None, archive
         return known is not None and known.content == _content(checksum, archive) and known.is_at(store.place)
     except OSError:
         return False
+
+
+def has_unpacked(assets_dir: Path, local_path: str) -> bool:
+    """Whether anything that was unpacked from an archive is there. Blocking: for a thread."""
+    try:
+        store = TreeStore(assets_dir, unpacked_path(local_path))
+        place = store.open_place() if store.read_record() is not None else None
+    except (OSError, StorageError, ValueError):
+        return False
+    if place is None:
+        return False
+    os.close(place)
+    return True
 
 
 def _content(checksum: str | None, archive: Path) -> str:

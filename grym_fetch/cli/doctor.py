@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
     from grym_fetch.manager import AssetManager
     from grym_fetch.project.diagnosis import Finding
+
+log = logging.getLogger(__name__)
 
 
 @click.command("doctor")
@@ -28,6 +32,7 @@ def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
     """
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.logs import set_up_logging
+    from grym_fetch.cli.runner import ending_in_order
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.core.text import safe_text
     from grym_fetch.core.variables import BadVariable
@@ -42,14 +47,18 @@ def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
             minimal=False,
             allow_stale=True,
         )
+        with suppress(GrymFetchError):
+            setup.add_file(lambda: manager.project.root)
         if not _show_manifest(manager, common):
             return exit_codes.WRONG_USAGE
         assets = [manager.manifest.get(asset_id) for asset_id in ids] or list(manager.manifest.assets)
         levels = {"fail"} if _is_stale(manager, common) else set()
-        levels |= asyncio.run(_examine(manager, assets, common, chosen=bool(ids)))
+        with ending_in_order():
+            levels |= asyncio.run(_examine(manager, assets, common, chosen=bool(ids)))
     except BadVariable as error:
         raise click.UsageError(str(error)) from error
     except GrymFetchError as error:
+        setup.note(str(error))
         click.echo("error: " + "\n".join(safe_text(line, limit=1000) for line in str(error).split("\n")), err=True)
         return exit_codes.exit_code(error)
     finally:
@@ -112,8 +121,9 @@ async def _examine(manager: AssetManager, assets: list[Asset], common: Common, *
     findings.append(diagnosis.space_finding(plan.space_needed, plan.space_free, plan.unknown_sizes))
     for finding in findings:
         print_finding(finding, common)
+    kinds = [kind for asset in assets for kind in dict.fromkeys((asset, asset.stand_in()))]
     of_origins = await diagnosis.origin_findings(
-        assets,
+        kinds,
         environ=os.environ,
         clock=SystemClock(),
         version=__version__,
@@ -128,6 +138,8 @@ def print_finding(finding: Finding, common: Common) -> None:
     """Write one finding to stdout."""
     from grym_fetch.core.text import safe_text
 
+    about = f"{finding.asset}: " if finding.asset is not None else ""
+    log.info("%s %s: %s%s", finding.level, finding.check, about, finding.what)
     if common.json:
         click.echo(json.dumps(finding.as_json()))
     elif finding.level != "ok" or not common.quiet:

@@ -12,11 +12,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import click
 
-from grym_fetch.cli.options import Common, common_options, option, transfer_options
+from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
     from grym_fetch.manager import AssetManager
+    from grym_fetch.project.editing import Pinned
 
 _ENDINGS = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _SIGNED = ("signature", "token", "credential", "expires", "sig", "key", "password")
@@ -65,7 +66,7 @@ def add_command(
     file = _as_file(source, url)
     address = url if file is not None else source
     assert address is not None, "a file without --url was refused"
-    _refuse_password((address, *fallback_urls))
+    refuse_password(address, *fallback_urls)
 
     async def body(manager: AssetManager) -> int:
         place = local_path or _default_path(manager, file, address)
@@ -94,8 +95,13 @@ def add_command(
             click.echo(f"added  {_measures(added)}  {safe_text(str(path), limit=4000)}")
         return 0
 
-    _make_manifest(common)
-    return run(common, body, settings=settings_from(transfer), minimal=False)
+    settings = settings_from(transfer)
+    made = _make_manifest(common)
+    try:
+        return run(common, body, settings=settings, minimal=False)
+    finally:
+        if made is not None:
+            _remove_if_empty(made)
 
 
 @click.command("pin")
@@ -116,20 +122,28 @@ def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, allow_suspi
     from grym_fetch.display.lines import format_size
 
     async def body(manager: AssetManager) -> int:
-        report = await manager.pin(ids or None, allow_suspicious=allow_suspicious)
-        for item in report.pinned:
-            if common.json:
-                record = {
-                    "id": item.id, "checksum": str(item.checksum), "size": item.size, "path": str(item.path),
-                    "fetched": item.fetched, "stand_in": item.is_stand_in,
-                }  # fmt: skip
-                click.echo(json.dumps(record))
-            elif not common.quiet:
-                kind = "  (stand-in)" if item.is_stand_in else ""
-                click.echo(f"pinned  {safe_text(item.id)}  {format_size(item.size)}  {item.checksum}{kind}")
-        if not report.pinned and not common.quiet:
-            click.echo("nothing to pin: every asset has its checksum", err=True)
+        pinned: list[Pinned] = []
+        try:
+            await manager.pin(ids or None, allow_suspicious=allow_suspicious, on_pinned=pinned.append)
+        finally:
+            # Those that are in the manifest now are told of also where others have failed.
+            for item in pinned:
+                tell(item)
+        if not pinned and not common.quiet:
+            of_which = "the assets named have theirs" if ids else "every asset has its checksum"
+            click.echo(f"nothing to pin: {of_which}", err=True)
         return 0
+
+    def tell(item: Pinned) -> None:
+        if common.json:
+            record = {
+                "id": item.id, "checksum": str(item.checksum), "size": item.size, "path": str(item.path),
+                "fetched": item.fetched, "stand_in": item.is_stand_in,
+            }  # fmt: skip
+            click.echo(json.dumps(record))
+        elif not common.quiet:
+            kind = "  (stand-in)" if item.is_stand_in else ""
+            click.echo(f"pinned  {safe_text(item.id)}  {format_size(item.size)}  {item.checksum}{kind}")
 
     return run(common, body, settings=settings_from(transfer), minimal=minimal)
 
@@ -143,11 +157,11 @@ def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) 
     """Drop an asset from the manifest. Its file stays, unless --delete-file is given."""
     from grym_fetch.cli.runner import run
     from grym_fetch.core.text import safe_text
+    from grym_fetch.project.editing import deletable
 
     async def body(manager: AssetManager) -> int:
         asset = manager.manifest.get(asset_id)
-        place = manager.project.assets_dir / asset.local_path
-        if delete_file and not yes and not await _agreed(place):
+        if delete_file and not yes and not await _agreed(deletable(manager.project.assets_dir, asset)):
             click.echo("nothing was removed", err=True)
             return 1
         deleted = await manager.remove_asset(asset_id, delete_file=delete_file)
@@ -216,19 +230,6 @@ def _as_file(source: str, url: str | None) -> Path | None:
     return file
 
 
-def _refuse_password(addresses: tuple[str, ...]) -> None:
-    for text in addresses:
-        try:
-            holds_one = urlsplit(text).username is not None
-        except ValueError:
-            continue  # refused with a better reason when the asset is looked at
-        if holds_one:
-            raise click.UsageError(
-                "an address with a user or password in it would be written into the manifest, for everyone to read. "
-                "Leave it out, and put it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc"
-            )
-
-
 def _is_signed(address: str) -> bool:
     keys = [key.lower() for key, _ in parse_qsl(urlsplit(address).query, keep_blank_values=True)]
     return any(word in key for key in keys for word in _SIGNED)
@@ -273,8 +274,8 @@ def _default_id(path: str) -> str:
         raise click.UsageError(f"the file's name cannot be the id, since it {error}; say one with --id") from error
 
 
-def _make_manifest(common: Common) -> None:
-    """Make an empty manifest where none is found; one that is named must be there."""
+def _make_manifest(common: Common) -> Path | None:
+    """Make an empty manifest where none is found, and return its path; one that is named must be there."""
     from grym_fetch.cli.exit_codes import exit_code
     from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
     from grym_fetch.core.text import safe_text
@@ -285,10 +286,10 @@ def _make_manifest(common: Common) -> None:
     try:
         find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
     except ForeignManifest:
-        return  # the runner says whose it is
+        return None  # the runner says whose it is
     except ManifestMissing:
         if common.config is not None:
-            return  # the runner says what is wrong with it
+            return None  # the runner says what is wrong with it
         path = Path.cwd() / CANDIDATES[0]
         try:
             is_new = create_manifest(path, SystemClock().wall())
@@ -297,21 +298,33 @@ def _make_manifest(common: Common) -> None:
             raise click.exceptions.Exit(exit_code(error)) from error
         if is_new and not common.quiet:
             click.echo(f"there was no manifest: created {safe_text(str(path), limit=4000)}", err=True)
+        return path if is_new else None
+    return None
 
 
-async def _agreed(place: Path) -> bool:
-    """Ask whether a file may be deleted, if there is one. In a thread, so that Ctrl-C is heard."""
+def _remove_if_empty(manifest: Path) -> None:
+    """Remove the manifest that was made for an asset which could not be added; else a failure would leave it behind."""
+    from grym_fetch.core.errors import GrymFetchError
+    from grym_fetch.disk.project import load_manifest
+
+    with suppress(GrymFetchError, OSError):
+        if not load_manifest(manifest).manifest.assets:
+            manifest.unlink()
+
+
+async def _agreed(places: list[Path]) -> bool:
+    """Ask whether these may be deleted, if there are any. In a thread, so that Ctrl-C is heard."""
     import anyio.to_thread
 
     from grym_fetch.core.text import safe_text
 
-    if not os.path.isfile(place):  # noqa: ASYNC240 - one look
+    if not places:
         return True
     if not sys.stdin.isatty():
         raise click.UsageError(
             "cannot ask whether to delete the file, since stdin is not a terminal; pass --yes to delete it"
         )
-    question = f"Delete {safe_text(str(place), limit=4000)}?"
+    question = f"Delete {' and '.join(safe_text(str(place), limit=4000) for place in places)}?"
     try:
         return await anyio.to_thread.run_sync(lambda: click.confirm(question, err=True), abandon_on_cancel=True)
     except click.Abort:

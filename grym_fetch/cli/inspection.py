@@ -88,14 +88,10 @@ def path_command(common: Common, asset_id: str, minimal: bool, **transfer: Any) 
 def list_command(common: Common, tags: tuple[str, ...]) -> int:
     """List the configured assets: id, state, size, tags. Reads no file's bytes."""
     from grym_fetch.cli.runner import run
-    from grym_fetch.cli.sync import raise_unknown_tags
     from grym_fetch.core.text import safe_text
     from grym_fetch.display.lines import format_size
 
     async def body(manager: AssetManager) -> int:
-        unknown = manager.manifest.unknown_tags(tags)
-        if unknown:
-            raise_unknown_tags(manager, unknown)
         rows = []
         for asset in manager.choose(tags=tags, all=not tags):
             state = manager.state_of(asset)
@@ -122,10 +118,15 @@ def info_command(common: Common, asset_id: str) -> int:
     from grym_fetch.engine.reports import AssetState
 
     async def body(manager: AssetManager) -> int:
-        asset = manager.manifest.get(asset_id)
+        listed = manager.manifest.get(asset_id)
         status = await manager.check_asset(asset_id)
+        # What is said of the file is said of the one that the state and the path are about.
+        asset = listed.stand_in() if status.is_stand_in else listed
         if common.json:
-            record = {**_record(asset), "state": status.state, "path": str(status.path), "error": status.error}
+            record = {
+                **_record(asset), "state": status.state, "path": str(status.path), "error": status.error,
+                "stand_in": status.is_stand_in,
+            }  # fmt: skip
             click.echo(json.dumps(record))
             return 0
         size = f"{format_size(asset.size)} ({asset.size} bytes)" if asset.size is not None else "unknown"
@@ -134,7 +135,7 @@ def info_command(common: Common, asset_id: str) -> int:
             ("name", asset.name),
             ("description", asset.description or ""),
             ("version", asset.version or ""),
-            ("state", status.state),
+            ("state", f"{status.state}{' (of the stand-in)' if status.is_stand_in else ''}"),
             ("path", str(status.path)),
             ("problem", status.error if status.state is not AssetState.MISSING else ""),
             ("size", size),
@@ -142,7 +143,7 @@ def info_command(common: Common, asset_id: str) -> int:
             ("required", "yes" if asset.required else "no"),
             ("tags", ", ".join(asset.tags)),
             *(("url" if n == 0 else f"mirror {n + 1}", redact_url(url)) for n, url in enumerate(asset.urls)),
-            ("stand-in", redact_url(asset.minimal.url) if asset.minimal is not None else ""),
+            ("stand-in", redact_url(listed.minimal.url) if listed.minimal is not None else ""),
         ]
         for key, value in rows:
             if value:
@@ -154,11 +155,16 @@ def info_command(common: Common, asset_id: str) -> int:
 
 @click.command("schema")
 @common_options
-def schema_command(common: Common) -> None:
+def schema_command(common: Common) -> int:
     """Print the JSON Schema of the manifest, for editors and for checks of your own."""
+    from grym_fetch.cli.runner import run_plain
     from grym_fetch.core.manifest_schema import manifest_json_schema
 
-    click.echo(json.dumps(manifest_json_schema(), indent=2))
+    def work() -> int:
+        click.echo(json.dumps(manifest_json_schema(), indent=2))
+        return 0
+
+    return run_plain(common, work)
 
 
 def _record(asset: Asset) -> dict[str, object]:

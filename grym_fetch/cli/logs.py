@@ -105,6 +105,7 @@ class LogSetup:
         self._stderr.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))
         self._stderr.setLevel(self._level)
         self._handlers: list[logging.Handler] = [self._stderr]
+        self._files: list[logging.Handler] = []
         self._root.addHandler(self._stderr)
         self._root.setLevel(self._level)
         self._root.propagate = False
@@ -128,19 +129,33 @@ class LogSetup:
             self._root.addHandler(self._stderr)
 
     def add_file(self, root: Callable[[], Path]) -> None:
-        """Write to the log file, too, if one is wanted. If it cannot be opened, warn and go without it."""
-        if not self.wants_events:
+        """Write to the log files that are wanted: the named one, and in production the project's. Idempotent.
+
+        If one cannot be opened, warn and go without it. What ``root`` raises leaves the named one open.
+        """
+        if self._files:
             return
+        if self._common.log_file is not None:
+            self._open(self._common.log_file)
+        if _is_production():
+            self._open(root() / DEFAULT_FILE, below=str(DEFAULT_FILE.parent))
+
+    def note(self, text: str) -> None:
+        """Write an error to the log files only: on stderr it is told in other words."""
+        record = self._root.makeRecord(self._root.name, logging.ERROR, "", 0, "%s", (text,), None)
+        for handler in self._files:
+            handler.handle(record)
+
+    def _open(self, path: Path, *, below: str = "") -> None:
+        """Write to this file. ``below`` names its folder if nobody else has: then no link there is followed."""
         from grym_fetch.disk.log_file import LogFile  # for a file few ask for
 
-        path = self._common.log_file or root() / DEFAULT_FILE
         try:
-            if self._common.log_file is None:
-                # Nobody named this place, so no link there is followed either.
-                folder, below = root(), str(DEFAULT_FILE.parent)
+            if below:
+                folder = path.parent.parent
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                folder, below = path.parent, ""
+                folder = path.parent
             file = LogFile(folder, path.name, below=below, max_bytes=MAX_LOG_BYTES, keep=MAX_OLD_LOGS)
         except OSError as error:
             self._root.warning("no log file %s: %s", path, (error.strerror or os.strerror(error.errno or 0)).lower())
@@ -151,6 +166,7 @@ class LogSetup:
         handler.setLevel(min(self._level, logging.INFO))
         self._root.setLevel(min(self._level, logging.INFO))
         self._handlers.append(handler)
+        self._files.append(handler)
         self._root.addHandler(handler)
 
     async def log_events(self, subscription: Subscription) -> None:

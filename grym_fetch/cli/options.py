@@ -43,6 +43,20 @@ class Flag(click.types.BoolParamType):
             self.fail(f"the environment variable {param.envvar if param else '?'}: {error}", param, ctx)
 
 
+class Verbosity(click.IntRange):
+    """How often ``-v`` was given; an environment variable may say it as a number, or as yes or no."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read a number, or yes as 1."""
+        try:
+            return int(parse_flag(str(value)))
+        except ValueError:
+            return int(super().convert(value, param, ctx))  # type: ignore[arg-type]  # it takes any, as its base does
+
+
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """`click.option` with the environment variable that goes with its long name."""
     long_name = next(name for name in names if name.startswith("--"))
@@ -100,7 +114,7 @@ def common_options(command: F) -> F:
         ),
         option("--json", is_flag=True, help="Write JSON to stdout, one object per line."),
         option("-q", "--quiet", is_flag=True, help="Show only errors."),
-        option("-v", "--verbose", count=True, help="Show more: -v what happens, -vv everything."),
+        option("-v", "--verbose", count=True, type=Verbosity(), help="Show more: -v what happens, -vv everything."),
         option("--external-assets-dir", metavar="DIR", help="Look for files here, too. [<root>/../assets]"),
         option("--assets-dir", metavar="DIR", help="Keep assets here. [<root>/assets]"),
         option(
@@ -140,3 +154,14 @@ def transfer_options(command: F) -> F:
     ):  # fmt: skip
         wrapped = decorate(wrapped)
     return wrapped  # type: ignore[no-any-return]  # as above
+
+
+def refuse_password(*addresses: str) -> None:
+    """Raise a usage error for an address that would make a password public."""
+    from grym_fetch.core.manifest_values import has_login
+
+    if any(map(has_login, addresses)):
+        raise click.UsageError(
+            "an address with a user or password in it would be written into the manifest, for everyone to read. "
+            "Leave it out, and put it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc"
+        )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grym_fetch.cli.options import Common, common_options, option, transfer_options
+from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
 
 if TYPE_CHECKING:
     from grym_fetch.repo.clean import Cleaner, Kept, Moved, Plan
@@ -106,7 +106,7 @@ def clean_command(
     Each is copied, read back and compared, recorded in TARGET/asset-manifest.json, and only then replaced by a small
     text, FILE.asset-ref. Interrupted, it loses nothing; run it again. Git's history is not touched.
     """
-    from grym_fetch.cli.repository_text import plan_lines, plan_records, shown
+    from grym_fetch.cli.repository_text import clean_record, kept_record, plan_lines, plan_records, shown
     from grym_fetch.cli.runner import run_plain
     from grym_fetch.core.manifest_values import check_url
     from grym_fetch.repo.clean import plan_clean
@@ -120,6 +120,7 @@ def clean_command(
             check_url(base_url)
         except ValueError as error:
             raise click.UsageError(f"--base-url {error}") from None
+        refuse_password(base_url)
 
     def work() -> int:
         place = _existing(folder)
@@ -140,7 +141,12 @@ def clean_command(
             if not sys.stdin.isatty():
                 raise click.UsageError("there is no terminal to ask on; use -y to move these files without asking")
             click.confirm(f"Move {len(plan.moves)} to {shown(str(plan.target))}?", abort=True, err=True)
+        if common.json:
+            for kept in plan.kept:
+                click.echo(json.dumps(kept_record(kept)))
         if not plan.moves and not gitignore and manifest is None:
+            if common.json:
+                click.echo(json.dumps(clean_record(plan, [], [])))
             return _exit_code(plan.kept)
         return _clean(common, plan, manifest, base_url or "", gitignore=gitignore)
 
@@ -291,7 +297,7 @@ def _afterwards(
     """Add to manifest and ``.gitignore`` what this run and interrupted ones before it have moved; say what is next."""
     import time
 
-    from grym_fetch.cli.repository_text import counted, shown
+    from grym_fetch.cli.repository_text import clean_record, counted, shown
     from grym_fetch.repo.entries import add_to_gitignore, add_to_manifest
     from grym_fetch.repo.identify import ignore_line
 
@@ -300,8 +306,7 @@ def _afterwards(
     lines = [ignore_line(file.original_path) for file in files]
     new = add_to_gitignore(plan.root, lines) if gitignore else []
     if common.json:
-        record = {"v": 1, "type": "clean", "target": str(plan.target), "gitignore": lines, "added_to_manifest": added}
-        click.echo(json.dumps(record))
+        click.echo(json.dumps(clean_record(plan, lines, added)))
         return
     if common.quiet:
         return

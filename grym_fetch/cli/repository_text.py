@@ -156,6 +156,14 @@ def plan_records(plan: Plan) -> Iterator[dict[str, object]]:
         yield kept_record(kept)
 
 
+def clean_record(plan: Plan, gitignore: Sequence[str], added: Sequence[str]) -> dict[str, object]:
+    """How `clean` has ended: the last record."""
+    return {
+        "v": 1, "type": "clean", "target": str(plan.target), "gitignore": list(gitignore),
+        "added_to_manifest": list(added),
+    }  # fmt: skip
+
+
 def kept_record(kept: Kept) -> dict[str, object]:
     """A file that is not moved."""
     return {"v": 1, "type": "not_moved", "path": kept.path, "why": kept.why.name.lower(), "reason": kept.reason}

@@ -14,7 +14,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -63,10 +64,35 @@ def run_plain(common: Common, work: Callable[[], int]) -> int:
     """Do work that needs neither manager nor event loop and return the exit code, with errors told as `run` does."""
 
     def logged(setup: LogSetup) -> int:
-        setup.add_file(Path.cwd)
-        return work()
+        setup.add_file(_repository_root)
+        context = click.get_current_context(silent=True)
+        log.info("%s began", context.info_name if context is not None else "it")
+        with ending_in_order():
+            code = work()
+        log.info("it ended with exit code %d", code)
+        return code
 
     return _told(common, logged)
+
+
+def _repository_root() -> Path:
+    from grym_fetch.repo.tree import find_root
+
+    return find_root(Path.cwd(), Path.cwd())
+
+
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Let SIGTERM end the block as an error would: what was begun is cleared up, and the exit code is ours."""
+
+    def end(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _told(common: Common, work: Callable[[LogSetup], int]) -> int:
@@ -75,6 +101,7 @@ def _told(common: Common, work: Callable[[LogSetup], int]) -> int:
     try:
         return work(setup)
     except GrymFetchError as error:
+        setup.note(str(error))
         print_error(error)
         return exit_codes.exit_code(error)
     except BadVariable as error:
@@ -180,6 +207,7 @@ async def _work(common: Common, body: Body, settings: Settings | None, minimal: 
         code = exit_codes.exit_code(error)
         await _finish(listeners)
         setup.restore()
+        setup.note(str(error))
         print_error(error)
         return code
     finally:

@@ -53,9 +53,6 @@ def sync_command(
     from grym_fetch.manager import AssetManager
 
     async def body(manager: AssetManager) -> int:
-        unknown = manager.manifest.unknown_tags(tags)
-        if unknown:
-            raise_unknown_tags(manager, unknown)
         assets = manager.choose(ids + asset_ids, tags=tags, all=everything, minimal=minimal)
         if not assets and not common.quiet:
             click.echo("nothing is chosen: no asset is marked as required; name some, or use --all", err=True)
@@ -66,15 +63,6 @@ def sync_command(
         return 0
 
     return run(common, body, settings=settings_from(transfer), minimal=minimal)
-
-
-def raise_unknown_tags(manager: Any, unknown: tuple[str, ...]) -> None:
-    """Raise a usage error that lists the tags that exist."""
-    from grym_fetch.core.text import safe_text
-
-    known = sorted({tag for asset in manager.manifest.assets for tag in asset.tags})
-    shown = ", ".join(safe_text(tag, limit=60) for tag in known[:30]) or "none"
-    raise click.UsageError(f"no asset has the tag {', '.join(map(repr, unknown))}. Tags in the manifest: {shown}.")
 
 
 async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) -> None:
@@ -91,6 +79,8 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
                 for a in plan.to_fetch
             ],
             "present": [a.id for a in plan.present],
+            "unread": [a.id for a in plan.unread],
+            "to_unpack": [a.id for a in plan.to_unpack],
             "bytes_to_fetch": plan.bytes_to_fetch,
             "bytes_staged": plan.bytes_staged,
             "unknown_sizes": plan.unknown_sizes,
@@ -103,11 +93,16 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
         size = format_size(asset.size) if asset.size is not None else "size unknown"
         note = "" if asset.pinned else "  (no checksum: refused without --allow-unpinned)"
         click.echo(f"fetch  {safe_text(asset.id)}  {size}  -> {safe_text(asset.local_path, limit=1100)}{note}")
+    unread = {asset.id for asset in plan.unread}
     for asset in plan.present:
-        click.echo(f"keep   {safe_text(asset.id)}")
+        note = "  (there but not verified yet: read first, and fetched again if it is wrong)"
+        if not asset.pinned:
+            note = "  (no checksum: refused without --allow-unpinned)"
+        click.echo(f"read   {safe_text(asset.id)}{note}" if asset.id in unread else f"keep   {safe_text(asset.id)}")
     resumed = f", {format_size(plan.bytes_staged)} there from an earlier run" if plan.bytes_staged else ""
     unknown = f", {plan.unknown_sizes} of unknown size" if plan.unknown_sizes else ""
     click.echo(f"{len(plan.to_fetch)} to fetch, {len(plan.present)} already there{unknown}")
     click.echo(f"{format_size(plan.bytes_to_fetch)} to download{resumed}")
     fits = "" if plan.space_needed <= plan.space_free else ": NOT ENOUGH"
-    click.echo(f"space needed {format_size(plan.space_needed)}, free {format_size(plan.space_free)}{fits}")
+    archives = f", and what is in {len(plan.to_unpack)} to be unpacked" if plan.to_unpack else ""
+    click.echo(f"space needed {format_size(plan.space_needed)}{archives}, free {format_size(plan.space_free)}{fits}")

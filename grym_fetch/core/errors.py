@@ -163,6 +163,19 @@ class UnknownAsset(GrymFetchError, LookupError):
         return f"no asset {self.asset_id!r} in the manifest.{hint} `grym-fetch list` shows all."
 
 
+class UnknownTag(GrymFetchError, LookupError):
+    """No asset of the manifest has this tag, or none of these. ``known`` are those that there are."""
+
+    def __init__(self, tags: Sequence[str], known: Sequence[str] = ()) -> None:
+        self.tags = tuple(tags)
+        self.known = tuple(known)
+        super().__init__(self.tags, self.known)
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.known[:30]) or "none"
+        return f"no asset has the tag {', '.join(map(repr, self.tags))}. Tags in the manifest: {shown}."
+
+
 class UnpinnedAsset(GrymFetchError):
     """The asset has no checksum, so its bytes could not be verified."""
 

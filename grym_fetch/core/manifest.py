@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import UnknownAsset
+from grym_fetch.core.errors import UnknownAsset, UnknownTag
 from grym_fetch.core.paths import STAND_IN_FOLDER
 
 ESSENTIAL_TAG = "essential"
@@ -124,7 +124,10 @@ class Manifest:
 
         Raises:
             UnknownAsset: an id is not in the manifest.
+            UnknownTag: no asset has one of the tags.
         """
+        if unknown := self.unknown_tags(tags):
+            raise UnknownTag(unknown, sorted({tag for asset in self.assets for tag in asset.tags}))
         for asset_id in ids:
             self.get(asset_id)
         if all:

@@ -70,6 +70,15 @@ def check_url(text: str) -> str:
     return text
 
 
+def has_login(text: str) -> bool:
+    """Whether an address has a user or a password in it. One that cannot be read has none."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False  # refused with a better reason by `check_url`
+    return parts.username is not None or parts.password is not None
+
+
 def _check_url_characters(text: str) -> None:
     if "\\" in text:
         raise ValueError("has a backslash; separate with / or write it as %5C")

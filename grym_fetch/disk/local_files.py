@@ -72,12 +72,17 @@ class LocalFiles:
             yield str(moved)
 
     def find_verified(self, asset: Asset) -> Path | None:
-        """The asset's file, if there is one that was verified and has not changed since. Reads no file's bytes."""
+        """The asset's file, if there is one that was verified and has not changed since. Reads no file's bytes.
+
+        None also where a file that has yet to be read comes before it: that may be the right one, as for `find`.
+        """
         if asset.checksum is None:
             return None
         for place in self._places(asset):
             if self.verified_cache.is_verified(place, asset.checksum):
                 return Path(place)
+            if _may_be(place, asset) and not self.verified_cache.is_known_wrong(place, asset.checksum):
+                return None
         return None
 
     def has_stages(self) -> bool:
@@ -173,6 +178,15 @@ class LocalFiles:
                     storage_path, checksum = parse_storage(entry)
                     self._moved_places[checksum.hexdigest] = self._external_dir / storage_path
         return self._moved_places
+
+
+def _may_be(place: str, asset: Asset) -> bool:
+    """Whether a file is there that has the right size, or whose right size nobody knows."""
+    try:
+        figures = os.stat(place)
+    except OSError:
+        return False
+    return stat.S_ISREG(figures.st_mode) and asset.size in (None, figures.st_size)
 
 
 def _is_durable(path: Path, signature: FileSignature) -> bool:

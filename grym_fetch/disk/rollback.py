@@ -1,14 +1,16 @@
 """The rollback guard: remembers which version of a manifest was last used with an assets folder.
 
-Rules: one small file for each manifest, replaced whole. It is trusted only if it is this user's own and undamaged; any
-other counts as none, so that nobody else who can write there can stop a project. Failing to write it is harmless and
-silent.
+Rules: one small file for each manifest, replaced whole, in two places: in the user's state folder, which outlives the
+assets folder and is there before it, and in the assets folder, which moves with its project. The later version counts.
+A file is trusted only if it is this user's own and undamaged; any other counts as none, so that nobody else who can
+write there can stop a project. Failing to write one is harmless and silent.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,23 +35,41 @@ class RollbackGuard:
 
     def read(self) -> str | None:
         """Return the version, None if there is none that can be trusted."""
-        try:
-            with self._state.opened() as folder:
-                data = read_state(folder, self._name, MAX_BYTES)
-        except (OSError, StorageError):
-            return None
-        return None if data is None else decode_version(data)
+        versions = [self._read_in(self._state.open), self._read_in(self._state.open_elsewhere)]
+        return max(filter(None, versions), key=lambda version: version_number(version) or (), default=None)
 
     def write(self, version: str | None) -> None:
         """Replace the version; None forgets it. Blocking: for a thread."""
-        with suppress(OSError, StorageError), self._state.opened(create=True) as folder:
-            self._write(folder, version)
+        self._write_in(self._state.open, version)
+        self._write_in(self._state.open_elsewhere, version)
 
-    def _write(self, folder: int, version: str | None) -> None:
-        if version is None:
-            os.unlink(self._name, dir_fd=folder)
-            return
-        replace_file(folder, self._name, encode_version(version), mode=PRIVATE)
+    def has(self, version: str | None) -> bool:
+        """Whether this version is what `write` would leave. An assets folder that is not there yet lacks nothing."""
+        if self._read_in(self._state.open_elsewhere) != version:
+            return False
+        return self._read_in(self._state.open) == version or not self._state.assets_dir.is_dir()
+
+    def _read_in(self, open_folder: Callable[[], int]) -> str | None:
+        try:
+            folder = open_folder()
+        except (OSError, StorageError):
+            return None
+        try:
+            data = read_state(folder, self._name, MAX_BYTES)
+        finally:
+            os.close(folder)
+        return None if data is None else decode_version(data)
+
+    def _write_in(self, open_folder: Callable[..., int], version: str | None) -> None:
+        with suppress(OSError, StorageError):
+            folder = open_folder(create=version is not None)
+            try:
+                if version is None:
+                    os.unlink(self._name, dir_fd=folder)
+                else:
+                    replace_file(folder, self._name, encode_version(version), mode=PRIVATE)
+            finally:
+                os.close(folder)
 
 
 def encode_version(version: str) -> bytes:

@@ -84,7 +84,8 @@ class StateFolder:
     def open_elsewhere(self, *, create: bool = False) -> int:
         """Return a descriptor of this user's folder for an assets folder that nothing can be written to.
 
-        It lies in ``XDG_STATE_HOME``. Raises ``OSError``, also if there is no home, or it is not ours.
+        Or that is not there. It lies in ``XDG_STATE_HOME``. Raises ``OSError``, also if there is no home, or it is not
+        ours.
         """
         place = self.elsewhere
         if create:
@@ -99,10 +100,7 @@ class StateFolder:
     def elsewhere(self) -> Path:
         """Where `open_elsewhere` looks. Raises ``OSError`` if this user has no home."""
         named = os.environ.get("XDG_STATE_HOME", "")
-        try:
-            base = Path(named) if os.path.isabs(named) else Path.home() / ".local" / "state"
-        except RuntimeError:
-            raise FileNotFoundError(errno.ENOENT, "this user has no home folder") from None
+        base = Path(named) if os.path.isabs(named) else _home() / ".local" / "state"
         key = hashlib.sha256(os.fsencode(os.path.realpath(self.assets_dir))).hexdigest()[:24]
         return base / "grym-fetch" / key
 
@@ -210,6 +208,17 @@ class StateFolder:
             f"{safe_text(str(self.assets_dir))}, make it writable for both (chmod g+ws) and let {who} run "
             "grym-fetch there once; or move this folder away"
         )
+
+
+def _home() -> Path:
+    try:
+        home = Path.home()
+    except RuntimeError:
+        raise FileNotFoundError(errno.ENOENT, "this user has no home folder") from None
+    # Under sudo the home may be somebody else's, who could not remove what is made there.
+    if os.stat(home).st_uid != os.geteuid():
+        raise PermissionError(errno.EACCES, "belongs to another user", str(home))
+    return home
 
 
 def _open_or_make(above: int, name: str, create: bool) -> int:

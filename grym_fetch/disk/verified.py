@@ -2,7 +2,8 @@
 
 Rules: an entry is trusted only while the file's signature (size, times, inode, device) is the one of the moment it was
 verified, so a file that was changed behind our back is hashed again. The cache saves time and proves nothing: a lost or
-damaged log costs a hash, never a wrong answer. One line an entry, appended; the last one for a path counts.
+damaged log costs a hash, never a wrong answer. One line an entry, appended; the last one for a path counts. Where there
+is no assets folder, or nothing can be written to it, the log is kept for this user elsewhere.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 MAX_LOG_BYTES = 64 * 1024 * 1024
 """As much of the log is read; what is behind that counts for nothing."""
 LOG = "verified.log"
-_CANNOT_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP})
+_CANNOT_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOENT})
 _SPARE_LINES = 4096
 """Lines that may say nothing new before the log is written anew."""
 
@@ -93,7 +94,7 @@ class VerifiedFile(NamedTuple):
 class VerifiedCache:
     """The log of one user for one assets folder. Read once, on first use.
 
-    Where nothing can be written to the assets folder, the log is kept for this user elsewhere, and that is said once.
+    Where nothing can be written to an assets folder that is there, that is said once.
     """
 
     def __init__(self, state: StateFolder) -> None:
@@ -104,6 +105,13 @@ class VerifiedCache:
         """Whether the file at ``path`` is the one that was found to have this checksum."""
         entry = self._load().get(str(path))
         return entry is not None and entry.checksum == str(checksum) and entry.is_unchanged
+
+    def is_known_wrong(self, path: Path | str, checksum: Checksum) -> bool:
+        """Whether the file at ``path`` was found to have another checksum of this kind, and is still the same."""
+        entry = self._load().get(str(path))
+        if entry is None or entry.checksum == str(checksum) or not entry.is_unchanged:
+            return False
+        return entry.checksum.partition(":")[0] == str(checksum).partition(":")[0]
 
     def record(self, path: Path, checksum: Checksum, signature: FileSignature) -> None:
         """Remember that this file has this checksum. Failing to is harmless and silent."""
@@ -134,7 +142,7 @@ class VerifiedCache:
                 _append_to(folder, lines)
             finally:
                 os.close(folder)
-            if is_first:
+            if is_first and not isinstance(error, FileNotFoundError):
                 log.warning(
                     "what was verified is remembered in %s, since it cannot be in the assets folder: %s",
                     safe_text(str(self._state.elsewhere)),

@@ -160,10 +160,17 @@ class Coordinator:
         """Return what fetching these would take. Reads no file: one of the right size counts as present."""
         local_files = self.engine.local_files
         present: list[Asset] = []
+        unread: list[Asset] = []
         to_fetch: list[Asset] = []
+        to_unpack: list[Asset] = []
         for asset in assets:
-            there = not force and (local_files.find_verified(asset) is not None or local_files.is_there(asset))
+            path = None if force else local_files.find_verified(asset)
+            there = not force and (path is not None or local_files.is_there(asset))
             (present if there else to_fetch).append(asset)
+            if there and path is None:
+                unread.append(asset)
+            if asset.extract and (path is None or not await asyncio.to_thread(self.engine.is_unpacked, asset, path)):
+                to_unpack.append(asset)
         staged = 0
         if local_files.has_stages():
             staged = sum(min(self.engine.fetcher.staged_bytes(asset), asset.size or 0) for asset in to_fetch)
@@ -176,6 +183,8 @@ class Coordinator:
             unknown_sizes=sum(asset.size is None for asset in to_fetch),
             space_needed=size - staged,
             space_free=await self.engine.store.free_bytes(),
+            unread=tuple(unread),
+            to_unpack=tuple(to_unpack),
         )
 
     async def sync(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:

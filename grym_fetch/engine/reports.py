@@ -6,7 +6,7 @@ that callbacks agree with every other reader of the bus.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -104,7 +104,12 @@ class AssetProgress:
 
 @dataclass(frozen=True, slots=True)
 class SyncPlan:
-    """What a sync would do. Sizes in bytes; ``unknown_sizes`` counts assets whose size only their server knows."""
+    """What a sync would do. Sizes in bytes; ``unknown_sizes`` counts assets whose size only their server knows.
+
+    ``unread`` are those of ``present`` that nobody has verified since they changed: the sync reads them, and fetches
+    what is wrong. ``to_unpack`` are archives whose content is to be written besides ``space_needed``: how much that is
+    only they know.
+    """
 
     present: tuple[Asset, ...]
     to_fetch: tuple[Asset, ...]
@@ -113,6 +118,8 @@ class SyncPlan:
     unknown_sizes: int
     space_needed: int
     space_free: int
+    unread: tuple[Asset, ...] = ()
+    to_unpack: tuple[Asset, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +140,13 @@ class SyncReport:
 
 
 class ProgressTracker:
-    """Turns events into `AssetProgress`, remembering each asset's numbers."""
+    """Turns events into `AssetProgress`, remembering each asset's numbers.
 
-    def __init__(self) -> None:
+    ``size_of`` gives the size of an asset that was there: of its file, by its id and path.
+    """
+
+    def __init__(self, size_of: Callable[[str, str], int | None] = lambda *_: None) -> None:
+        self._size_of = size_of
         self._numbers: dict[str, tuple[int, int | None]] = {}
 
     def apply(self, event: Event) -> AssetProgress | None:
@@ -153,8 +164,9 @@ class ProgressTracker:
                 status, done, total = AssetState.VALIDATING, done or size, size
             case AssetVerified(size=size):
                 status, done, total = AssetState.COMPLETE, size, size
-            case AssetReused():
-                status = AssetState.COMPLETE
+            case AssetReused(path=path):
+                total = self._size_of(event.asset, path)
+                status, done = AssetState.COMPLETE, total or 0
             case AssetFailed():
                 status = AssetState.ERROR
             case _:

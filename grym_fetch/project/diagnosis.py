@@ -250,9 +250,12 @@ async def origin_findings(
         await transport.aclose()
     findings: list[Finding] = []
     offsets: dict[str, float] = {}
-    for of_asset in tasks:
+    for asset, of_asset in zip(assets, tasks, strict=True):
         probes = [task.result() for task in of_asset]
-        findings += _softened([probe.finding for probe in probes])
+        found = _softened([probe.finding for probe in probes])
+        if asset.is_stand_in:
+            found = [replace(f, what=f"stand-in: {f.what}", figures={**f.figures, "stand_in": True}) for f in found]
+        findings += found
         offsets |= {probe.host: probe.offset for probe in probes if probe.offset is not None}
     return [*findings, *_clock_findings(offsets)]
 

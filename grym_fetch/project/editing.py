@@ -23,8 +23,9 @@ from typing import Self
 
 from yarl import URL
 
-from grym_fetch.archive.unpack import forget_unpacked
+from grym_fetch.archive.unpack import forget_unpacked, has_unpacked
 from grym_fetch.core.addresses import is_loopback
+from grym_fetch.core.archives import unpacked_path
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
     DigestMismatch,
@@ -44,6 +45,7 @@ from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.manifest_schema import ASSET
 from grym_fetch.core.manifest_text import ManifestText, Setting
+from grym_fetch.core.manifest_values import has_login
 from grym_fetch.core.paths import find_collisions
 from grym_fetch.core.suspicion import BEGINNING_BYTES, suspicion
 from grym_fetch.core.text import safe_text
@@ -182,7 +184,16 @@ class Editor:
         data = json.dumps({"assets": [ASSET.write(asset)]}).encode()
         parse_manifest(data, safe_text(f"the new asset {asset.id}", limit=120))
         where = f"asset '{safe_text(asset.id, limit=80)}'"
-        problems = []
+        problems = [
+            Problem(
+                where,
+                "url",
+                "an address with a user or password in it would be there for everyone to read; leave it out, and put "
+                "it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc",
+            )
+            for url in (*asset.urls, *asset.stand_in().urls)
+            if has_login(url)
+        ][:1]
         if any(other.id == asset.id for other in manifest.assets):
             problems.append(Problem(where, "id", "is taken; choose another id, or remove the old asset first"))
         places = [other.local_path for other in manifest.assets] + [asset.local_path]
@@ -340,6 +351,7 @@ class Editor:
         allow_suspicious: bool = False,
         before_fetch: Callable[[], Awaitable[None]],
         on_change: Callable[[ParsedManifest], None],
+        on_pinned: Callable[[Pinned], object],
     ) -> PinReport:
         """Write the checksums and sizes that are missing into the manifest, fetching what is not there.
 
@@ -350,10 +362,17 @@ class Editor:
         """
         wanted = _to_pin(manifest, ids, minimal=minimal)
         await before_fetch()
-        return await self._pin(wanted, on_change, allow_suspicious=allow_suspicious) if wanted else PinReport((), {})
+        if not wanted:
+            return PinReport((), {})
+        return await self._pin(wanted, on_change, on_pinned, allow_suspicious=allow_suspicious)
 
     async def _pin(
-        self, assets: Collection[Asset], on_change: Callable[[ParsedManifest], None], *, allow_suspicious: bool
+        self,
+        assets: Collection[Asset],
+        on_change: Callable[[ParsedManifest], None],
+        on_pinned: Callable[[Pinned], object],
+        *,
+        allow_suspicious: bool,
     ) -> PinReport:
         began = self._clock.monotonic()
         self._emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
@@ -380,9 +399,9 @@ class Editor:
                 # Nothing said what the bytes of an unpinned asset had to be: they are pinned, and not verified.
                 verified += fetched and asset.pinned
                 unverified += fetched and not asset.pinned
-                pinned.append(
-                    Pinned(asset.id, measured.checksum, measured.size, measured.path, fetched, asset.is_stand_in)
-                )
+                done = Pinned(asset.id, measured.checksum, measured.size, measured.path, fetched, asset.is_stand_in)
+                pinned.append(done)
+                on_pinned(done)
 
         try:
             async with self._fetching() as engine, asyncio.TaskGroup() as group:
@@ -482,11 +501,13 @@ class Editor:
         What was unpacked from them goes as well, but for what somebody has changed or added.
         """
         root = self._project.assets_dir
+        trees = [root / path for path in await self._threads.compute(unpacked_folders, root, asset)]
         for each in (asset, asset.stand_in()) if asset.extract else ():
             if left := await self._threads.compute(forget_unpacked, root, each.local_path):
                 log.warning("%s: %d changed or added files were left (%s)", asset.id, len(left), safe_text(left[0]))
         places = dict.fromkeys((asset.local_path, asset.stand_in().local_path))
-        return tuple([root / each for each in places if await self._threads.compute(_delete, root, each)])
+        deleted = [root / each for each in places if await self._threads.compute(_delete, root, each)]
+        return (*deleted, *(tree for tree in trees if not _is_taken(tree)))
 
     async def prune(self, manifest: Manifest, *, dry_run: bool) -> PruneReport:
         """Remove what earlier runs left behind and nobody needs; with ``dry_run`` only say what that is."""
@@ -506,6 +527,21 @@ def _to_pin(manifest: Manifest, ids: Collection[str] | None, *, minimal: bool) -
         kind
         for kind in kinds
         if (kind.is_stand_in or not minimal) and (not kind.pinned or (ids is not None and kind.size is None))
+    ]
+
+
+def unpacked_folders(root: Path, asset: Asset) -> list[str]:
+    """What was unpacked from an asset and its stand-in, and is there; relative to the assets folder ``root``."""
+    kinds = dict.fromkeys((asset, asset.stand_in())) if asset.extract else ()
+    return [unpacked_path(each.local_path) for each in kinds if has_unpacked(root, each.local_path)]
+
+
+def deletable(root: Path, asset: Asset) -> list[Path]:
+    """What removing an asset with its files would delete from the assets folder ``root``."""
+    files = [root / path for path in dict.fromkeys((asset.local_path, asset.stand_in().local_path))]
+    return [
+        *(file for file in files if os.path.lexists(file)),
+        *(root / path for path in unpacked_folders(root, asset)),
     ]
 
 

@@ -24,11 +24,12 @@ class FreshnessCheck:
 
     def __init__(self, project: Project, *, allow_stale: bool, now: Callable[[], float]) -> None:
         self._source = safe_text(str(project.manifest_path))
+        self._assets_dir = project.assets_dir
         self._last_used = RollbackGuard(project.assets_dir, project.manifest_path)
         self._allow_stale = allow_stale
         self._now = now
         self._has_warned = False
-        self._accepted: Manifest | None = None
+        self._remembered: Manifest | None = None
 
     def why_stale(self, manifest: Manifest) -> str | None:
         """Say why the manifest is refused, None if it is not."""
@@ -47,9 +48,15 @@ class FreshnessCheck:
     async def accept(self, manifest: Manifest) -> None:
         """Remember that this manifest is used. Raises `StaleManifest` if it may not be."""
         self.refuse_stale(manifest)
-        if self._accepted is manifest:
+        await self.remember(manifest)
+
+    async def remember(self, manifest: Manifest) -> None:
+        """Remember a manifest that was accepted: once more where there was no assets folder to remember it in."""
+        if self._remembered is manifest:
             return
-        self._accepted = manifest
+        is_there = self._assets_dir.is_dir()
         version = manifest.version if version_number(manifest.version) is not None else None
-        if version != self._last_used.read():
+        if not self._last_used.has(version):
             await asyncio.to_thread(self._last_used.write, version)
+        if is_there:
+            self._remembered = manifest

@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +30,9 @@ from grym_fetch.disk.local_files import Found
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.protocol import AssetEngine
+from grym_fetch.engine.reports import AssetStatus
 from grym_fetch.manager import AssetManager
-from grym_fetch.project.editing import PinReport
+from grym_fetch.project.editing import Pinned, PinReport
 from grym_fetch.transfer.fetcher import attempts_of
 from grym_fetch.transfer.result import FetchResult, TransferResult
 
@@ -142,17 +144,26 @@ class MockAssetManager(AssetManager):
     async def _accept(self) -> None:
         """Leave no trace."""
 
+    @asynccontextmanager
+    async def _using_manifest(self) -> AsyncIterator[None]:
+        """Leave no trace."""
+        yield
+
     # -- what is awaited: recorded, whether inherited or simulated --------------------------------------------------
 
     get_asset_path = _recorded(AssetManager.get_asset_path)
     download_asset = _recorded(AssetManager.download_asset)
-    check_asset = _recorded(AssetManager.check_asset)
     check_all_assets = _recorded(AssetManager.check_all_assets)
     download_required_assets = _recorded(AssetManager.download_required_assets)
     plan = _recorded(AssetManager.plan)
     sync = _recorded(AssetManager.sync)
     sync_assets = _recorded(AssetManager.sync_assets)
     aclose = _recorded(AssetManager.aclose)
+
+    @_recorded
+    async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
+        """Say whether the asset is there. Raises `UnknownAsset`."""
+        return replace(await super().check_asset(asset_id, full=full), path=self.path_of(asset_id))
 
     @_recorded
     async def initialize(self) -> None:
@@ -195,7 +206,13 @@ class MockAssetManager(AssetManager):
         raise AssetMissing(str(path), "is not one of the mock's assets")
 
     @_recorded
-    async def pin(self, ids: Collection[str] | None = None, *, allow_suspicious: bool = False) -> PinReport:
+    async def pin(
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        allow_suspicious: bool = False,
+        on_pinned: Callable[[Pinned], object] | None = None,
+    ) -> PinReport:
         """Raise `NotImplementedError`: there is nothing to measure."""
         raise NotImplementedError("a mock cannot pin: it has no disk")
 

@@ -231,7 +231,10 @@ class Transfer:
         state = self._state
         match restart:
             case TrustOrigin(origin=trusted):
+                left = self._origins.current
                 self._origins.trust(trusted)
+                if left is not trusted:
+                    self._reporter.switched(left, trusted, restart.reason, count=len(self._origins.all))
                 state.compare_with(trusted)
                 discarded = await state.reduce(
                     lambda p: p.origin == trusted.number and not state.is_inherited(p),

@@ -612,6 +612,7 @@ def test_very_many_files_are_flushed_at_once(local_files: LocalFiles, monkeypatc
     assert synced == ["all"]
 
 
+@pytest.mark.shows("S5")
 def test_a_stranger_in_the_way(local_files: LocalFiles, tmp_path: Path) -> None:
     """A folder that did not come from an archive, a file or a symlink is never replaced; an empty folder is."""
     local_files.put(TAR)
@@ -667,7 +668,7 @@ def test_a_hard_link_is_forgotten_too(local_files: LocalFiles) -> None:
     ids=["cut", "of another version", "of another folder"],
 )
 def test_a_damaged_record(local_files: LocalFiles, damage: Callable[[bytes], bytes]) -> None:
-    """A record that cannot be read, or is another one's, claims nothing: the tree is left alone, as a stranger."""
+    """A record that cannot be read, or is another one's, claims nothing: a changed tree is a stranger's."""
     local_files.put(TAR)
     local_files.unpack()
     record = next((local_files.assets / OWN / "unpacked").iterdir())
@@ -928,3 +929,49 @@ async def test_an_asset_that_is_no_archive(local_files: LocalFiles) -> None:
     await Unpacker(local_files.assets, threads).ensure(Asset("voices", "https://x.org/v", local_files.local_path), path)
     threads.close()
     assert not local_files.tree.exists()
+
+
+def test_a_tree_whose_record_is_gone_is_recognised(local_files: LocalFiles) -> None:
+    """Our own folder may be emptied: then what is there is compared with the archive, taken for it, and left alone."""
+    local_files.put(tar_of(FILES, header("sub/up", tarfile.SYMTYPE, "../top.txt")))
+    local_files.unpack()
+    (local_files.tree / "mine.txt").write_bytes(b"added")
+    before = (local_files.tree / "top.txt").stat()
+    shutil.rmtree(local_files.assets / ".grym-fetch")
+    assert not local_files.unpack()
+    assert not local_files.unpack()
+    assert (local_files.tree / "top.txt").stat() == before
+    assert local_files.read() == {**FILES, "mine.txt": b"added"}
+    assert local_files.stages() == []
+    assert is_unpacked(local_files.assets, local_files.local_path, CHECK, local_files.assets / local_files.local_path)
+    local_files.put(tar_of(OTHER))
+    assert local_files.unpack(CHECK_2)
+    assert local_files.read() == OTHER
+
+
+@pytest.mark.parametrize("change", ["a byte", "a link", "a folder", "a file less", "a link for a file"])
+def test_a_changed_tree_whose_record_is_gone_is_nobodys(local_files: LocalFiles, change: str) -> None:
+    """Whatever differs from the archive was made by somebody, and stays as it is."""
+    extra = (header("up", tarfile.SYMTYPE, "top.txt"), header("empty", tarfile.DIRTYPE))
+    local_files.put(tar_of(FILES, *extra))
+    local_files.unpack()
+    tree, top = local_files.tree, local_files.tree / "top.txt"
+    match change:
+        case "a byte":
+            top.write_bytes(bytes(len(FILES["top.txt"])))
+        case "a link":
+            (tree / "up").unlink()
+            (tree / "up").symlink_to("elsewhere")
+        case "a folder":
+            (tree / "empty").rmdir()
+        case "a file less":
+            top.unlink()
+        case _:
+            top.rename(tree / "copy")
+            top.symlink_to("copy")
+    shutil.rmtree(local_files.assets / ".grym-fetch")
+    before = local_files.read()
+    with pytest.raises(UnsafePath, match="did not come from the archive"):
+        local_files.unpack()
+    assert local_files.read() == before
+    assert local_files.stages() == []

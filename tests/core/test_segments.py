@@ -267,6 +267,12 @@ def test_a_segment_begins_before_the_horizon() -> None:
     assert second.start == 4 * MIB
 
 
+@pytest.mark.shows("N9")
+def test_where_no_size_is_known_64_gib_are_the_end() -> None:
+    """That is what the page says, and no test could wait for it."""
+    assert REAL.unsized == 64 * 2**30
+
+
 def test_a_cut_never_lengthens() -> None:
     """A segment cut behind its end stays as it is, so that no one else's bytes become its own."""
     segments = Segments(8 * MIB, IntervalSet())

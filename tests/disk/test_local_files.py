@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -86,7 +87,7 @@ async def test_full_reads_a_verified_file_again(places: Places) -> None:
     assert places.hashed == [len(CONTENT)]
 
 
-@pytest.mark.shows("C11")
+@pytest.mark.shows("C11", "S1")
 async def test_full_finds_what_the_verified_cache_hides(places: Places) -> None:
     """A wrong file with a forged entry passes unread, and is found out when it is read; from then on for everybody."""
     file = places.put(places.assets / ASSET.local_path, WRONG)
@@ -324,3 +325,32 @@ async def test_what_cannot_be_flushed_gets_no_entry(places: Places, monkeypatch:
     assert await places.find() == Found(file, None, verified=True)
     assert places.local_files().find_verified(ASSET) is None
     assert descriptors() == before
+
+
+async def test_a_file_elsewhere_is_read_once_without_an_assets_folder(places: Places) -> None:
+    """Who has all files in the external folder has a verified cache, too: in the user's own state folder."""
+    file = places.put(places.external / ASSET.local_path, CONTENT)
+    shutil.rmtree(places.assets)
+    await places.find()
+    assert places.hashed == [len(CONTENT)]
+    await places.find()
+    assert places.hashed == []
+    assert places.local_files().find_verified(ASSET) == file
+    assert not places.assets.exists()
+
+
+async def test_an_unread_file_that_comes_first_is_not_passed_over(places: Places) -> None:
+    """Looking and reading say the same: a verified copy elsewhere does not win over one that may be right here."""
+    places.put(places.external / ASSET.local_path, CONTENT)
+    await places.find()
+    here = places.put(places.assets / ASSET.local_path, CONTENT)
+    assert places.local_files().find_verified(ASSET) is None
+    assert await places.find() == Found(here, None, verified=True)
+    assert places.local_files().find_verified(ASSET) == here
+    here.write_bytes(WRONG)
+    assert places.local_files().find_verified(ASSET) is None
+    found = await places.find()
+    assert found is not None
+    assert places.local_files().find_verified(ASSET) == found.path == places.external / ASSET.local_path
+    here.write_bytes(WRONG + b"longer")
+    assert places.local_files().find_verified(ASSET) == found.path

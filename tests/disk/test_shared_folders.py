@@ -171,6 +171,23 @@ def test_a_folder_that_cannot_be_written_costs_one_hash(shared: Path, tmp_path: 
     assert as_user(BERT, use) == (True, True, 0)
 
 
+def test_where_a_users_own_state_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the XDG specification has it, however the assets folder is reached; in no home of somebody else."""
+    (tmp_path / "link").symlink_to("assets")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    named = StateFolder(tmp_path / "assets").elsewhere
+    assert named.parent == Path("/state/grym-fetch")
+    assert StateFolder(tmp_path / "link").elsewhere == named != StateFolder(tmp_path / "other").elsewhere
+    for ignored in ("relative", ""):
+        monkeypatch.setenv("XDG_STATE_HOME", ignored)
+        assert StateFolder(tmp_path / "assets").elsewhere.parent == tmp_path / ".local/state/grym-fetch"
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(PermissionError, match="another user"):
+        StateFolder(tmp_path / "assets").open_elsewhere(create=True)
+    assert not (tmp_path / ".local").exists()
+
+
 # -- what an earlier version left -------------------------------------------------------------------------------------
 
 

@@ -58,6 +58,7 @@ async def test_all_are_put_in_place(small_file_writer: SmallFileWriter, tmp_path
         assert (entry.signature.inode, entry.signature.size) == (path.stat().st_ino, len(file.data))
 
 
+@pytest.mark.shows("D20", "X7")
 async def test_the_umask_decides_who_may_read(small_file_writer: SmallFileWriter, tmp_path: Path) -> None:
     """A file gets the mode that any new file gets here."""
     before = os.umask(0o027)
@@ -92,7 +93,6 @@ async def test_written_flushed_renamed_flushed(
     assert calls == ["write"] * 3 + ["fsync file"] * 4 + ["rename"] * 4 + ["fsync folder"] * 3
 
 
-@pytest.mark.shows("C8", "S1")
 @pytest.mark.shows("P3", "S2")
 async def test_folders_of_others_are_flushed_once(
     small_file_writer: SmallFileWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -109,6 +109,7 @@ async def test_folders_of_others_are_flushed_once(
         assert folders == expected
 
 
+@pytest.mark.shows("C8", "S1")
 async def test_a_wrong_one_is_left_out(small_file_writer: SmallFileWriter, tmp_path: Path) -> None:
     """What has not the digest that it should have goes nowhere; the others do."""
     wrong = SmallFile("d/b.bin", b"x" * 20, FILES[1].checksum)

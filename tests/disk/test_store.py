@@ -840,7 +840,7 @@ async def test_what_a_failed_rename_means(
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])
-@pytest.mark.shows("B64", "D20", "S2")
+@pytest.mark.shows("B64", "D20", "S2", "X7")
 async def test_the_file_respects_the_umask(store: DiskStore, mask: int, mode: int) -> None:
     """The published file has the mode of any file that this user makes."""
     before = os.umask(mask)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from grym_fetch.testing import (
     BodyFault,
     Fault,
     Gzip,
+    HangBeforeHeaders,
     HtmlPage,
     NoRanges,
     NoValidator,
@@ -36,7 +38,7 @@ from grym_fetch.testing import (
     seeded_bytes,
     serve_in_thread,
 )
-from tests.end_to_end.command import Done, run
+from tests.end_to_end.command import Done, Running, run
 from tests.support.project import ImpatientClock, Project
 
 CONTENT = seeded_bytes(300_000, seed=1)
@@ -357,3 +359,24 @@ async def test_a_wrong_clock() -> None:
         findings = await origin_findings([asset], environ={"HOME": "/"}, clock=WrongClock(), version="0")
     assert findings[-1].level == "warn"
     assert findings[-1].what.startswith("this machine's clock is 10 minutes ahead of")
+
+
+def test_stand_ins_are_asked_too(project: Project, server: AssetServer) -> None:
+    """A stand-in whose address is dead is found out, and told apart from the asset."""
+    file = server.add("/a.bin", CONTENT)
+    project.add("a", [file.url], CONTENT, minimal={"url": server.url("/missing.bin"), "size": 3})
+    done, findings = doctor(project)
+    assert done.code == 1
+    full, tiny = of(findings, "origin")
+    assert (full["level"], "stand_in" in full) == ("ok", False)
+    assert (tiny["level"], tiny["stand_in"], tiny["asset"]) == ("fail", True, "a")
+    assert str(tiny["what"]).startswith("stand-in: ")
+
+
+def test_ended_in_order(project: Project, server: AssetServer) -> None:
+    """SIGTERM makes the exit code that the documentation names, not the bare signal."""
+    project.add("a", [server.add("/a.bin", CONTENT, faults=[HangBeforeHeaders()]).url], CONTENT)
+    with Running(project.root, "doctor", "--json") as running:
+        assert any(finding["check"] == "space" for finding in running.events())
+        running.send(signal.SIGTERM)
+        assert running.finish().code == 143

@@ -217,3 +217,24 @@ def test_prune(project: Project, server: AssetServer) -> None:
     assert project.staged() == []
     assert list((project.assets / ".grym-fetch/locks").iterdir()) == []
     assert "0 B freed" in run(project.root, "prune").out
+
+
+def test_a_failed_add_leaves_no_manifest(tmp_path: Path, server: AssetServer) -> None:
+    """The manifest that was made for an asset goes with it; one with assets stays."""
+    (tmp_path / ".git").mkdir()
+    missing = server.url("/missing.bin")
+    assert run(tmp_path, "add", missing, "--retries", "0").code == 1
+    assert not (tmp_path / "assets.json").exists()
+    assert run(tmp_path, "add", server.add("/there.bin", CONTENT).url).code == 0
+    assert run(tmp_path, "add", missing, "--retries", "0").code == 1
+    assert entry_of(tmp_path, "there")
+
+
+def test_pin_tells_what_it_has_pinned(project: Project, server: AssetServer) -> None:
+    """Also where another one fails: what is in the manifest now is on stdout."""
+    project.add("u", [server.add("/u.bin", CONTENT).url], CONTENT, pinned=False)
+    project.add("lost", [server.url("/missing.bin")], CONTENT, pinned=False)
+    done = run(project.root, "pin", "--json", "--retries", "0")
+    assert done.code == 1
+    assert last(done)["id"] == "u"
+    assert last(done)["checksum"] == f"sha256:{entry_of(project.root, 'u')['checksum']}"

@@ -143,6 +143,25 @@ def test_json(root: Path) -> None:
     assert [event["source"] for event in run(root, "restore", "--all", "--json").events] == ["external", "external"]
 
 
+def test_json_of_what_stays(root: Path) -> None:
+    """Each file that stays is an object with its reason, and the last one is always there, moved or not."""
+    write(root, "models/model.ckpt", MODEL[::-1])
+    done = run(root, "clean", LIMIT, "-y", "--json")
+    assert done.code == 2
+    assert [event["type"] for event in done.events] == ["not_moved", "moved", "clean"]
+    assert (done.of("not_moved")[0]["path"], done.of("not_moved")[0]["why"]) == ("models/model.ckpt", "uncommitted")
+    again = run(root, "clean", LIMIT, "-y", "--json")
+    assert [event["type"] for event in again.events] == ["not_moved", "clean"]
+
+
+def test_no_password_gets_into_the_manifest(root: Path) -> None:
+    """It would be there for everyone to read; nothing is moved."""
+    base = "https://me:hunter2@example.org/f"
+    done = run(root, "clean", LIMIT, "-y", "--add-to-manifest", "--base-url", base, "--config", "assets.json")
+    assert (done.code, "for everyone to read" in done.err, "hunter2" in done.err) == (2, True, False)
+    assert (root / "models/model.ckpt").exists()
+
+
 def test_exit_codes(root: Path, tmp_path: Path) -> None:
     """Usage 2, integrity 3, storage 4, missing 1; each with a message that says what to do."""
     inside = run(root, "clean", LIMIT, ".", "out", "-y")

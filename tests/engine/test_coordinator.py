@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from grym_fetch import SyncFailed
+from grym_fetch import AssetProgress, SyncFailed
 from grym_fetch.core.manifest import Asset
 from grym_fetch.testing import AssetServer, Status
 from tests.support.invariants import Recorder
@@ -84,3 +86,40 @@ async def test_a_run_that_loses_an_asset_is_no_success(
         with pytest.raises(RuntimeError, match=rf"a bug in grym-fetch: .* b ended {count} times$"):
             await manager.sync(["a", "b"])
     assert len(recorder.of("run_finished")) == 1
+
+
+async def test_what_was_there_has_its_size_in_progress(project: Project) -> None:
+    """A hundred per cent of nothing is no progress: a reused asset's callback has its bytes."""
+    seen: list[AssetProgress] = []
+    async with project.manager() as manager:
+        await manager.sync(["a"])
+        manager.on_progress(seen.append)
+        await manager.sync(["a"])
+    assert [(each.percentage, each.bytes_downloaded, each.total_bytes) for each in seen] == [
+        (100.0, len(CONTENT), len(CONTENT))
+    ]
+
+
+async def test_a_plan_tells_what_is_unread_and_what_will_be_unpacked(project: Project, server: AssetServer) -> None:
+    """What has the right size may be wrong, and what is in an archive is written, too; both are said beforehand."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("a.txt", b"a")
+    data = out.getvalue()
+    project.add("set", [server.add("/set.zip", data).url], data, localPath="set.zip", extract=True)
+    place = project.assets / "models/a.bin"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(CONTENT[::-1])
+    async with project.manager() as manager:
+        chosen = manager.choose(["a", "set"])
+        plan = await manager.plan(chosen)
+        assert [[each.id for each in some] for some in (plan.present, plan.unread, plan.to_unpack)] == [
+            ["a"], ["a"], ["set"],
+        ]  # fmt: skip
+        await manager.sync(["a", "set"])
+        plan = await manager.plan(chosen)
+        assert [[each.id for each in some] for some in (plan.present, plan.unread, plan.to_unpack)] == [
+            ["a", "set"], [], [],
+        ]  # fmt: skip
+        (project.assets / "set" / "a.txt").unlink()
+        assert [each.id for each in (await manager.plan(chosen)).to_unpack] == ["set"]

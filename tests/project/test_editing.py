@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from grym_fetch import GrymFetchError, ManifestError, MirrorsExhausted, SyncFailed, UnknownAsset
+from grym_fetch.cli.main import cli
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.manifest import Asset
+from grym_fetch.core.manifest import Asset, StandIn
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.manifest_file import Change, edit_manifest
 from grym_fetch.errors import DigestMismatch, DiskFull, EditRefused, Locked, PolicyRefused, UnsafePath
-from grym_fetch.project.editing import Editor
+from grym_fetch.project.editing import Editor, deletable
 from grym_fetch.runtime.clock import SystemClock
 from grym_fetch.testing import AssetServer, RawAnswer, Reset, Status, seeded_bytes
 from tests.support.invariants import Recorder
@@ -30,6 +34,15 @@ def project(tmp_path: Path, server: AssetServer) -> Project:
     made = Project(tmp_path / "project")
     made.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
     return made
+
+
+def zip_of(files: dict[str, bytes]) -> bytes:
+    """An archive of these files."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return out.getvalue()
 
 
 def entries(project: Project) -> dict[str, dict[str, object]]:
@@ -460,6 +473,69 @@ async def test_prune_leaves_what_is_under_way(project: Project, server: AssetSer
         assert report.in_use == 1
         assert len(project.staged()) == 1
     assert os.listdir(project.assets / ".grym-fetch" / "locks") == []
+
+
+@pytest.mark.shows("M13", "S8")
+async def test_a_password_never_gets_into_the_manifest(project: Project) -> None:
+    """The manifest is for everyone to read: an address with a user or password in it is refused, wherever it stands."""
+    before = project.manifest.read_bytes()
+    secret = "https://me:hunter2@models.example.org/a.bin"
+    plain = "https://models.example.org/a.bin"
+    async with project.manager() as manager:
+        for asset in (
+            Asset("new", secret, "new.bin"),
+            Asset("new", plain, "new.bin", fallback_urls=(plain, secret.replace(":hunter2", ""))),
+            Asset("new", plain, "new.bin", minimal=StandIn(secret)),
+        ):
+            with pytest.raises(EditRefused, match="for everyone to read") as caught:
+                await manager.add_asset(asset)
+            assert "hunter2" not in str(caught.value)
+    assert project.manifest.read_bytes() == before
+
+
+async def test_what_was_pinned_is_told_although_others_fail(project: Project, server: AssetServer) -> None:
+    """Whoever listens hears of each that is in the manifest now, before the failures are raised."""
+    project.add("u", [server.add("/u.bin", SMALL_CONTENT).url], SMALL_CONTENT, pinned=False)
+    project.add("lost", [server.url("/missing.bin")], SMALL_CONTENT, pinned=False)
+    heard: list[str] = []
+    async with project.manager(retries=0) as manager:
+        with pytest.raises(SyncFailed):
+            await manager.pin(on_pinned=lambda each: heard.append(each.id))
+        assert heard == ["u"]
+        assert manager.manifest.get("u").pinned
+
+
+async def test_what_was_unpacked_is_deletable_too(project: Project, server: AssetServer) -> None:
+    """What removing with the files deletes is known before, and told after: files, stand-ins and unpacked folders."""
+    archive = zip_of({"a.txt": b"a"})
+    file = server.add("/set.zip", archive)
+    tiny = {"url": server.add("/tiny.zip", archive).url, "checksum": file.sha256}
+    project.add("set", [file.url], archive, localPath="sets/set.zip", extract=True, minimal=tiny)
+    async with project.manager() as manager:
+        asset = manager.manifest.get("set")
+        assert deletable(project.assets, asset) == []
+        await manager.sync(["set"], minimal=True)
+        stand_in = [project.assets / "minimal/sets" / name for name in ("set.zip", "set")]
+        assert deletable(project.assets, asset) == stand_in
+        await manager.sync(["set"], minimal=False)
+        expected = {*stand_in, project.assets / "sets/set.zip", project.assets / "sets/set"}
+        assert set(deletable(project.assets, asset)) == expected
+        assert set(await manager.remove_asset("set", delete_file=True)) == expected
+    assert not any(path.exists() for path in expected)
+
+
+def test_nothing_is_deleted_unasked(tmp_path: Path) -> None:
+    """The question comes also where nothing but a stand-in is there."""
+    project = Project(tmp_path)
+    project.add("a", ["https://models.example.org/a.bin"], CONTENT, minimal={"url": "https://models.example.org/t.bin"})
+    stand_in = project.assets / "minimal/models/a.bin"
+    stand_in.parent.mkdir(parents=True)
+    stand_in.write_bytes(b"tiny")
+    command = ["remove", "a", "--delete-file", "--config", str(project.manifest)]
+    done = CliRunner().invoke(cli, command, standalone_mode=True)
+    assert done.exit_code == 2
+    assert "pass --yes" in done.output
+    assert stand_in.exists()
 
 
 PAGE = b"<!DOCTYPE html><title>Please log in</title>"

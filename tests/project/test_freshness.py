@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import shutil
 import stat
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from grym_fetch import AssetManager
+from grym_fetch import Asset, AssetManager
 from grym_fetch.cli.main import cli
 from grym_fetch.core.digest import Checksum
 from grym_fetch.disk import rollback
@@ -18,9 +21,18 @@ from grym_fetch.disk.rollback import RollbackGuard, decode_version, encode_versi
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
 from grym_fetch.errors import StaleManifest
+from grym_fetch.repo.placeholder import Placeholder
+from grym_fetch.testing import AssetServer
 from tests.support.project import OWN, ImpatientClock, Project
 
 pytestmark = pytest.mark.shows("M16", "S16")
+
+
+@pytest.fixture(autouse=True)
+def _homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is remembered outside the assets folder, but where a test has a home."""
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null")
+
 
 CONTENT = b"there already"
 PAST, FUTURE = "2001-01-01T00:00:00Z", "9001-01-01T00:00:00Z"
@@ -199,7 +211,7 @@ def test_what_is_written_is_whole_or_not_there(project: Versioned, monkeypatch: 
     assert project.guard.read() == "2"
     folder = project.assets / OWN
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert [stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()] == [0o600]
+    assert [stat.S_IMODE(p.stat().st_mode) for p in folder.glob("manifest-*")] == [0o600]
 
 
 @pytest.mark.shows("S5")
@@ -255,3 +267,76 @@ def test_doctor_names_a_stale_manifest(project: Versioned) -> None:
     assert done.return_value == 1
     assert "FAIL  manifest: expired on 2001-01-01" in done.stdout
     assert "space:" in done.stdout
+
+
+@pytest.fixture
+def homely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Versioned:
+    """A project of somebody who has a home."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    root = tmp_path / "project"
+    root.mkdir()
+    return Versioned(root)
+
+
+async def test_a_project_without_an_assets_folder_is_protected(homely: Versioned) -> None:
+    """What is served from the external folder is remembered at the first use, and leaves no folder behind."""
+    homely.is_at("2")
+    shutil.move(homely.assets, homely.root.parent / "assets")
+    await use(homely)
+    homely.is_at("1")
+    with pytest.raises(AssertionError, match="older than version 2"):
+        await use(homely)
+    assert not homely.assets.exists()
+
+
+async def test_emptying_our_folder_forgets_no_version(homely: Versioned) -> None:
+    """It is said to be harmless, and whoever may empty it need not be who may go back; both are told to one who may."""
+    homely.is_at("2")
+    await use(homely)
+    shutil.rmtree(homely.assets / ".grym-fetch")
+    homely.is_at("1")
+    with pytest.raises(AssertionError, match="older than version 2"):
+        await use(homely)
+    await use(homely, allow_stale=True)
+    await use(homely)
+
+
+async def test_the_first_sync_remembers_its_version(tmp_path: Path, server: AssetServer) -> None:
+    """Also of somebody without a home: at its end there is an assets folder to remember it in."""
+    project = Versioned(tmp_path)
+    server.add("/base.bin", CONTENT)
+    project.add("base", [server.url("/base.bin")], CONTENT)
+    project.is_at("2")
+    async with project.manager() as manager:
+        await manager.sync()
+        assert project.guard.read() == "2"
+    project.is_at("1")
+    with pytest.raises(AssertionError, match="older than version 2"):
+        await use(project)
+
+
+async def test_every_way_to_fetch_refuses_a_stale_manifest(project: Versioned) -> None:
+    """Each of them by itself: no call of the API fetches by a manifest that is not to be used any more."""
+    project.is_at("1", PAST)
+    new = Asset(id="new", url="http://127.0.0.1:9/new.bin", local_path="new.bin")
+    moved = project.root / "big.bin"
+    placeholder = Placeholder(
+        original_path="big.bin", storage_path="big.bin", id="big", size=len(CONTENT), checksum=Checksum.of(CONTENT),
+        moved_on="2001-01-01T00:00:00Z",
+    )  # fmt: skip
+    moved.with_name("big.bin.asset-ref").write_bytes(placeholder.encode())
+    (project.root / ".git").mkdir()
+    calls: dict[str, Callable[[AssetManager], Awaitable[object]]] = {
+        "get_asset_path": lambda manager: manager.get_asset_path("base"),
+        "download_asset": lambda manager: manager.download_asset("base"),
+        "forced": lambda manager: manager.download_asset("base", force=True),
+        "sync": lambda manager: manager.sync(),
+        "pin": lambda manager: manager.pin(["base"]),
+        "add_asset": lambda manager: manager.add_asset(new, fetch=True),
+        "restore_asset": lambda manager: manager.restore_asset("big"),
+    }
+    for name, call in calls.items():
+        async with project.manager() as manager:
+            outcome = await asyncio.gather(call(manager), return_exceptions=True)
+        assert isinstance(outcome[0], StaleManifest), (name, outcome)
+    assert not moved.exists()

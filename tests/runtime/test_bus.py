@@ -420,6 +420,21 @@ def test_a_callback_that_never_returns_is_left_when_the_bus_closes() -> None:
     in_virtual_time(story())
 
 
+@pytest.mark.shows("U5", "S13")
+async def test_nothing_is_kept_for_a_callback_that_raised() -> None:
+    """Its queue goes with it: what nobody will ever take would fill the memory, event by event."""
+    bus = new_bus()
+    bus.call(lambda _: 1 / 0)
+    [subscription] = bus._subscriptions
+    bus.emit(verifying("a", 1))
+    await bus.settle(grace=30.0)
+    for number in range(1000):
+        bus.emit(verifying("a", number))
+    assert subscription.is_empty
+    assert bus._subscriptions == []
+    await bus.aclose()
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.shows("U5")
 async def test_a_callback_that_raises_is_dropped(kind: str, caplog: pytest.LogCaptureFixture) -> None:

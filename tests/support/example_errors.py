@@ -26,6 +26,7 @@ _ALL: tuple[GrymFetchError, ...] = (
     errors.StaleManifest(SOURCE, "has expired"),
     errors.EditRefused(SOURCE, PROBLEMS),
     errors.UnknownAsset("modle", ["model", "mode"]),
+    errors.UnknownTag(["typo"], ["audio", "speech"]),
     errors.UnpinnedAsset("model"),
     errors.AssetMissing("model", "not on disk"),
     errors.RepositoryError("this is a folder"),

@@ -168,6 +168,13 @@ async def test_paths_are_what_was_said() -> None:
     assert manager.state_of(manager.manifest.get("b")) == "verified"
 
 
+async def test_a_missing_asset_has_the_path_that_was_said() -> None:
+    """Where it would be is where it will be."""
+    manager = create_mock_asset_manager({"a": "/models/a.bin"}, missing=["a"])
+    status = await manager.check_asset("a")
+    assert (status.state, status.path) == (AssetState.MISSING, Path("/models/a.bin"))
+
+
 async def test_an_unknown_id_suggests_the_nearest() -> None:
     """An id that was not given raises what the real one raises."""
     manager = create_mock_asset_manager({"audioldm-s-full": "/mock/a"})

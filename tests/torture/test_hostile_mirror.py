@@ -198,6 +198,19 @@ async def test_what_makes_us_fail_is_the_failure_of_one_mirror(
     await fetch(tmp_path, server, [Redirect("/x")])
 
 
+async def test_a_wrong_digest_turns_to_a_mirror_and_says_so(tmp_path: Path, server: AssetServer) -> None:
+    """Whoever watches the events hears of this switch as of every other one, with its reason."""
+    bad = server.add("/bad.bin", bytes(len(CONTENT))).url
+    project = Project(tmp_path)
+    project.add("a", [bad, server.url("/good.bin")], CONTENT)
+    async with project.manager() as manager:
+        recorder = Recorder(manager)
+        await manager.get_asset_path("a")
+    (switch,) = recorder.of("mirror_switched")
+    assert (switch["from"], switch["to"]) == (bad, server.url("/good.bin"))
+    assert "checksum does not match" in str(switch["reason"])
+
+
 @pytest.mark.shows("N13")
 async def test_who_gives_a_few_bytes_now_and_then_is_left(tmp_path: Path, server: AssetServer) -> None:
     """A mirror that never stalls and never gets on is left with the reason; alone, it is waited for."""

@@ -1,0 +1,79 @@
+"""What the commands that look say of stand-ins, tags and pins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from grym_fetch.cli.main import cli
+from grym_fetch.core.digest import Checksum
+from tests.support.project import Project
+
+CONTENT, TINY = b"the full model", b"tiny"
+URL = "https://models.example.org/"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An asset with a stand-in; only that is there."""
+    made = Project(tmp_path)
+    minimal = {"url": f"{URL}tiny.bin", "checksum": str(Checksum.of(TINY)), "size": len(TINY)}
+    made.add("model", [f"{URL}model.bin"], CONTENT, minimal=minimal, tags=["audio"])
+    place = made.assets / "minimal/models/model.bin"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(TINY)
+    return made
+
+
+def run(project: Project, *arguments: str, **variables: str) -> Result:
+    """Call the command line in this process."""
+    command = [*arguments, "--config", str(project.manifest)]
+    return CliRunner().invoke(cli, command, standalone_mode=False, env=variables)
+
+
+@pytest.mark.parametrize("word", ["1", "y", "T", "true", "on"])
+def test_info_speaks_of_one_file(project: Project, word: str) -> None:
+    """With stand-ins on, path, state, size and checksum are all the stand-in's, and it is said to be one."""
+    record = json.loads(run(project, "info", "model", "--json", GRYM_FETCH_MINIMAL=word).stdout)
+    assert (record["state"], record["stand_in"], record["size"]) == ("verified", True, len(TINY))
+    assert record["checksum"] == str(Checksum.of(TINY))
+    assert record["path"] == str(project.assets / "minimal" / "models/model.bin")
+    assert record["urls"] == [f"{URL}tiny.bin"]
+    assert "(of the stand-in)" in run(project, "info", "model", GRYM_FETCH_MINIMAL=word).stdout
+    record = json.loads(run(project, "info", "model", "--json").stdout)
+    assert (record["state"], record["stand_in"], record["size"]) == ("missing", False, len(CONTENT))
+    record = json.loads(run(project, "list", "--json", GRYM_FETCH_MINIMAL=word).stdout)
+    assert (record["state"], record["size"]) == ("present", len(TINY)) or record["state"] == "verified"
+
+
+@pytest.mark.parametrize("command", [["list"], ["info", "model"], ["sync", "--offline"], ["check"]])
+def test_a_word_that_is_neither_yes_nor_no_is_refused_everywhere(project: Project, command: list[str]) -> None:
+    """A typing error must not choose for the user, whichever command reads it."""
+    done = run(project, *command, GRYM_FETCH_MINIMAL="maybe")
+    assert type(done.exception).__name__ in ("UsageError", "BadParameter"), done.output
+    assert "neither yes nor no" in str(done.exception)
+
+
+@pytest.mark.parametrize("word", ["true", "2", "0", "no"])
+def test_verbose_in_the_environment(project: Project, word: str) -> None:
+    """As a number, or as yes or no."""
+    assert run(project, "list", GRYM_FETCH_VERBOSE=word).return_value == 0
+
+
+def test_a_tag_that_nobody_has(project: Project) -> None:
+    """A typing error is no empty success: exit code 2, and the tags that there are."""
+    for command in ("sync", "list"):
+        done = run(project, command, "--tag", "typo")
+        assert done.return_value == 2
+        assert "no asset has the tag 'typo'. Tags in the manifest: audio." in done.stderr
+
+
+def test_nothing_to_pin(project: Project) -> None:
+    """Of assets that were named nothing is said about the others."""
+    project.add("unpinned", [f"{URL}u.bin"], None, size=None)
+    done = run(project, "pin", "model")
+    assert done.return_value == 0
+    assert "the assets named have theirs" in done.stderr

@@ -1,0 +1,51 @@
+"""The list of guards fits the program, and taking one out is seen; `make guards` does it for all of them."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from tests.house import guards as module
+from tests.house.guards import ROOT, Guard, covered, failed, guards, unnoticed, without
+from tests.house.reliability import all_rows, shown
+
+
+@pytest.mark.parametrize("guard", guards(), ids=lambda guard: guard.name)
+def test_the_list_fits(guard: Guard) -> None:
+    """Each guard stands in the program once, each test exists, and bears the mark of one of its rows."""
+    assert without(guard, (ROOT / guard.file).read_text(encoding="utf-8"))
+    assert guard.tests
+    for test in guard.tests:
+        place, _, name = test.partition("::")
+        assert hasattr(importlib.import_module(place.removesuffix(".py").replace("/", ".")), name)
+        assert any(test.removeprefix("tests/") in shown()[row] for row in guard.rows), test
+
+
+def test_the_rows_exist() -> None:
+    """No row is covered that nobody promises."""
+    assert set(covered()) <= {row.id for row in all_rows()}
+
+
+def test_a_guard_that_is_not_there_is_an_error() -> None:
+    """Whoever changes the program changes the list."""
+    guard = Guard("g", ("S1",), "a.py", "if x:", "if True:", ())
+    assert without(guard, "if x:\n    y") == "if True:\n    y"
+    for text in ("", "if x:\nif x:\n"):
+        with pytest.raises(ValueError, match="not once"):
+            without(guard, text)
+
+
+def test_what_passes_without_the_guard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two tests one notices; the file is afterwards what it was."""
+    monkeypatch.setattr(module, "TIMEOUT_S", 60)
+    (tmp_path / "program.py").write_text("def double(x):\n    return 2 * x\n")
+    (tmp_path / "test_it.py").write_text(
+        "from program import double\ndef test_sharp(): assert double(3) == 6\ndef test_blunt(): assert double(0) == 0\n"
+    )
+    tests = ("test_it.py::test_sharp", "test_it.py::test_blunt")
+    guard = Guard("g", (), "program.py", "2 * x", "x", tests)
+    assert unnoticed(guard, tmp_path) == ["test_it.py::test_blunt"]
+    assert failed(tmp_path / "report.xml") == {"test_it.py::test_sharp"}
+    assert "2 * x" in (tmp_path / "program.py").read_text()
