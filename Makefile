@@ -10,7 +10,7 @@ SPREAD := -n auto --dist worksteal
 # Tests start hundreds of processes: without bytecode each of them would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test sweep guards coverage check format lint types blocking reliability bench constraints oldest audit fuzz clean
+.PHONY: demo test sweep guards coverage check format lint types blocking reliability bench constraints oldest audit fuzz mutants clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grym-fetch needs Python 3.11 or later")'
@@ -69,6 +69,9 @@ fuzz: $(READY)  ## look for inputs that break a reader: FUZZ_SECONDS (600) for e
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: 'atheris>=3.0' 2>/dev/null || true
 	$(BIN)/python -m fuzz
 
+mutants: $(READY)  ## take guards out one at a time and say which no test misses; MODULES="…", SAMPLE=100
+	$(BIN)/python -m tools.mutants $(MODULES) $(if $(SAMPLE),--sample $(SAMPLE))
+
 constraints:  ## write constraints.txt anew from the newest versions there are; run the checks afterwards
 	$(PYTHON) -m venv --clear .venv/newest
 	.venv/newest/bin/python -m pip install --quiet --disable-pip-version-check '.[dev,speed]'
@@ -89,4 +92,4 @@ audit: $(READY)  ## known vulnerabilities of the versions in constraints.txt; as
 	.venv/audit/bin/pip-audit --no-deps --disable-pip --progress-spinner off --requirement constraints.txt
 
 clean:
-	rm -rf $(VENV) .fuzz .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .fuzz .mutants .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,47 +1,42 @@
 """Reads the members of a zip or tar archive in order, without ever holding one in memory.
 
 Rules: the libraries that read the formats are kept from reading much at once (a header may claim any length), and
-whatever they raise becomes `UnsafeArchive` here. An archive that ends early is an error, although ``tarfile`` alone
-would take it for complete.
+whatever they raise becomes `UnsafeArchive` here. Every read of the archive's own bytes looks at the stop flag, so that
+an archive which gives nothing can be left, too.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import lzma
 import stat
 import struct
-import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Self, cast
+from typing import IO, cast
 
 import zstandard
 
+from grym_fetch.archive.tar import Read, tar_members
 from grym_fetch.core.archives import MIB, ArchiveKind, Census, Member, MemberKind, member_path
 from grym_fetch.core.errors import GrymFetchError
 from grym_fetch.disk.folders import storage_error
 
-Read = Callable[[int], bytes]
-"""Returns the next bytes of a member, at most as many as asked for; none at its end."""
-
 MAX_DIRECTORY_BYTES = 128 * MIB
 """The longest central directory of a zip: it is read at once."""
-MAX_HEADER_BYTES = MIB
-"""The longest extended header of a tar: likewise."""
 MAX_TARGET_BYTES = 1024
-_ZSTD_WINDOW_BYTES = 128 * MIB
-_DRAIN_BYTES = MIB
+ZSTD_WINDOW_BYTES = 128 * MIB
+"""The longest window of a Zstandard frame: so much memory it takes (RFC 8878 section 3.1.1.1.2)."""
+_PACKED_BYTES = 16 * 1024
+_WBITS_GZIP = 16 + zlib.MAX_WBITS
+_ENTRY_MARK = b"PK\x01\x02"
+# LZMA names its own dictionary, of up to 4 GiB; nobody makes such zips.
+_ZIP_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2})
 
 _FOREIGN = (
-    tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
-    lzma.LZMAError,
     zstandard.ZstdError,
     EOFError,
     NotImplementedError,  # zipfile does not know the method of compression
@@ -75,128 +70,94 @@ def members(file: IO[bytes], kind: ArchiveKind, census: Census) -> Iterator[tupl
         case "zip":
             yield from _zip_members(file, census)
         case "tar":
-            yield from _tar_members(file, census)
+            yield from tar_members(_Packed(file, census), census)
         case "tar.gz":
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                yield from _tar_members(cast("IO[bytes]", unpacked), census)
+            yield from tar_members(_Gzip(_Packed(file, census)), census)
         case "tar.zst":
-            reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
-            with reader.stream_reader(file, read_across_frames=True, closefd=False) as unpacked_zst:
-                yield from _tar_members(cast("IO[bytes]", unpacked_zst), census)
+            reader = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
+            source = cast("IO[bytes]", _Packed(file, census))
+            with reader.stream_reader(source, read_across_frames=True, closefd=False) as unpacked:
+                yield from tar_members(unpacked, census)
 
 
-# --- tar ----------------------------------------------------------------------------------------------------
+# --- compressed streams -------------------------------------------------------------------------------------
 
 
-class _Stream:
-    """A decompressed stream, read forward only, whose length the census bounds."""
+class _Packed:
+    """The archive's own bytes, read forward only. Each read is a moment at which a caller may stop."""
 
     def __init__(self, file: IO[bytes], census: Census) -> None:
         self._file = file
         self._census = census
-        self._position = 0
 
-    def read(self, size: int) -> bytes:
-        data = self._file.read(size)
-        self._position += len(data)
-        self._census.check_stream(self._position)
-        return data
+    def read(self, size: int = -1, /) -> bytes:
+        self._census.check_stopped()
+        return self._file.read(min(size, _PACKED_BYTES) if size >= 0 else _PACKED_BYTES)
 
 
-def _tar_members(file: IO[bytes], census: Census) -> Iterator[tuple[Member, Read]]:
-    class Header(tarfile.TarInfo):
-        """A header that is refused if ``tarfile`` would silently stop at it, or read it without a bound."""
+class _Gzip:
+    """What is in a gzip file, members joined. Unlike the one of ``gzip``, it can be stopped where nothing comes out."""
 
-        @classmethod
-        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-            if len(buf) < tarfile.BLOCKSIZE:
-                raise census.refusal("is cut off: it has no end mark")
-            try:
-                header = super().frombuf(buf, encoding, errors)
-            except tarfile.HeaderError:
-                if any(buf):
-                    raise census.refusal("is damaged: it has an invalid header") from None
-                raise
-            if header.size < 0 or (header.type in _LONG_HEADERS and header.size > MAX_HEADER_BYTES):
-                raise census.refusal("has a header that is longer than any real one")
-            return header
+    def __init__(self, packed: _Packed) -> None:
+        self._packed = packed
+        self._member = zlib.decompressobj(wbits=_WBITS_GZIP)
+        self._input = b""
 
-    stream = _Stream(file, census)
-    # A stream ("r|"), not a file ("r:"): nothing is read twice, and there is no seeking.
-    with tarfile.open(fileobj=cast("Any", stream), mode="r|", tarinfo=Header, errors="surrogateescape") as tar:
-        while (header := tar.next()) is not None:
-            # tarfile keeps every header, for lookups that are not made here.
-            tar.members.clear()  # type: ignore[attr-defined]  # the stubs lack it
-            yield _from_tar(header), _tar_reader(tar, header)
-    while stream.read(_DRAIN_BYTES):
-        pass  # to the end, so that the checksums there are compared
-
-
-_LONG_HEADERS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
-
-
-def _from_tar(header: tarfile.TarInfo) -> Member:
-    kind: MemberKind = "device"
-    if header.isreg():
-        kind = "file"
-    elif header.isdir():
-        kind = "folder"
-    elif header.issym():
-        kind = "symlink"
-    elif header.islnk():
-        kind = "hardlink"
-    return Member(
-        path=member_path(header.name),
-        kind=kind,
-        size=header.size if kind == "file" else 0,
-        target=member_path(header.linkname) if kind == "hardlink" else header.linkname,
-        is_executable=bool(header.mode & 0o100),
-    )
-
-
-def _tar_reader(tar: tarfile.TarFile, header: tarfile.TarInfo) -> Read:
-    body: list[IO[bytes]] = []
-
-    def read(size: int) -> bytes:
-        if not body:
-            opened = tar.extractfile(header)
-            assert opened is not None, "only files are read"
-            body.append(opened)
-        return body[0].read(size)
-
-    return read
+    def read(self, size: int, /) -> bytes:
+        """Return at least one byte, and at most ``size``; none at the end."""
+        while True:
+            if self._member.eof:
+                self._input = self._member.unused_data
+                while not self._input.strip(b"\0"):  # RFC 1952 says nothing of padding; gzip(1) takes zeros for it
+                    if not (more := self._packed.read(_PACKED_BYTES)):
+                        return b""
+                    self._input = more
+                self._input = self._input.lstrip(b"\0")
+                self._member = zlib.decompressobj(wbits=_WBITS_GZIP)
+            if not self._input and not (more := self._packed.read(_PACKED_BYTES)):
+                raise EOFError("a gzip member without its end")
+            data = self._member.decompress(self._input or more, size)
+            self._input = self._member.unconsumed_tail
+            if data:
+                return data
 
 
 # --- zip ----------------------------------------------------------------------------------------------------
 
 
-class _Careful(io.BufferedReader):
-    """A file of which no single read is longer than a central directory may be."""
+class _Careful:
+    """A file as ``zipfile`` reads it, which looks at the central directory before anything is made of it.
 
-    census: Census
+    ``zipfile`` reads the directory in one piece and makes an object of each entry.
+    """
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > MAX_DIRECTORY_BYTES:
-            raise self.census.refusal("has a central directory that is longer than any real one")
-        return super().read(size)
+    def __init__(self, file: IO[bytes], census: Census) -> None:
+        self._file = file
+        self._census = census
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1, /) -> bytes:
+        self._census.check_stopped()
+        if size > MAX_DIRECTORY_BYTES:
+            raise self._census.refusal("has a central directory that is longer than any real one")
+        data = self._file.read(size)
+        if data.startswith(_ENTRY_MARK):
+            self._census.check_directory(data.count(_ENTRY_MARK), len(data))
+        return data
 
 
 def _zip_members(file: IO[bytes], census: Census) -> Iterator[tuple[Member, Read]]:
-    # The descriptor stays the caller's, who closes it.
-    careful = _Careful(io.FileIO(file.fileno(), closefd=False))
-    careful.census = census
-    with zipfile.ZipFile(careful) as archive:
-        for entry in archive.infolist():
+    with zipfile.ZipFile(cast("IO[bytes]", _Careful(file, census))) as archive:
+        entries = archive.infolist()
+        if sum(entry.compress_size for entry in entries) > census.packed:
+            raise census.refusal("has members that share their bytes, which no honest archive does")
+        for entry in entries:
             if entry.flag_bits & 0x1:
                 raise census.refusal("is encrypted")
             if "\0" in entry.orig_filename:
                 raise census.refusal("has a member with a NUL in its name")
+            if entry.compress_type not in _ZIP_METHODS:
+                raise census.refusal(f"is compressed by a method that is not read here (number {entry.compress_type})")
             with archive.open(entry) as body:
                 yield _from_zip(entry, body), body.read
 

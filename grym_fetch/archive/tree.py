@@ -34,6 +34,13 @@ log = logging.getLogger(__name__)
 
 MAX_RECORD_BYTES = 512 * MIB
 _RENAME_EXCHANGE = 2
+_UNMOVABLE = {
+    errno.EBUSY: "cannot unpack: a file system is mounted there; mount it one folder higher, or remove it",
+    errno.EXDEV: (
+        "cannot unpack: the folder there belongs to another layer (overlay file system) or another mount, and cannot "
+        "be moved away; delete it and run this again"
+    ),
+}
 _NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 
 Signature = tuple[int, int]
@@ -210,7 +217,15 @@ class TreeStore:
         return TreeStage(root, name)
 
     def put_in_place(self, stage: TreeStage) -> None:
-        """Exchange the new tree for whatever is in its place."""
+        """Exchange the new tree for whatever is in its place. `StorageError` where the system lets nothing take it."""
+        try:
+            self._exchange(stage)
+        except OSError as error:
+            if error.errno not in _UNMOVABLE:
+                raise
+            raise StorageError(safe_text(str(self.place)), _UNMOVABLE[error.errno]) from error
+
+    def _exchange(self, stage: TreeStage) -> None:
         os.close(os.open("exchanged", NEW_FILE, 0o600, dir_fd=stage.folder))
         sync(stage.folder)
         *parents, name = self.folder.split("/")

@@ -26,7 +26,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from grym_fetch.archive.reader import Read, members, reading
+from grym_fetch.archive.reader import members, reading
+from grym_fetch.archive.tar import Read
 from grym_fetch.archive.tree import (
     Signature,
     TreeStage,
@@ -237,10 +238,9 @@ def _unpack(
 
     try:
         written = 0
-        with _census(archive, limits) as (file, census), reading(archive, census):
+        with _census(archive, limits, is_stopped) as (file, census), reading(archive, census):
             for member, read in members(file, _kind(local_path), census):
-                if is_stopped():
-                    raise Stopped
+                census.check_stopped()
                 if not census.admit(member):
                     continue
                 make_folder(member.path if member.kind == "folder" else member.path.rpartition("/")[0])
@@ -254,8 +254,7 @@ def _unpack(
                                 f"not enough space to unpack {safe_text(archive.name)}: more than the {free} bytes "
                                 "that are free are needed; free some and run it again",
                             )
-                        if is_stopped():
-                            raise Stopped
+                        census.check_stopped()
                     files.append(member.path)
                 elif member.kind == "hardlink":
                     with storage_errors(shown):
@@ -283,9 +282,14 @@ def _kind(local_path: str) -> ArchiveKind:
 
 
 @contextmanager
-def _census(archive: Path, limits: Limits) -> Iterator[tuple[BinaryIO, Census]]:
+def _census(archive: Path, limits: Limits, is_stopped: Callable[[], bool]) -> Iterator[tuple[BinaryIO, Census]]:
+    def check_stopped() -> None:
+        if is_stopped():
+            raise Stopped
+
     with open(archive, "rb") as file:
-        yield file, Census(safe_text(str(archive), limit=1000), os.fstat(file.fileno()).st_size, limits)
+        packed = os.fstat(file.fileno()).st_size
+        yield file, Census(safe_text(str(archive), limit=1000), packed, limits, check_stopped)
 
 
 # --- From an archive to the tree that is there --------------------------------------------------------------
@@ -309,10 +313,9 @@ def _taken_over(
     files: dict[str, Signature] = {}
     folders: dict[str, None] = {}
     try:
-        with _census(archive, limits) as (file, census), reading(archive, census):
+        with _census(archive, limits, is_stopped) as (file, census), reading(archive, census):
             for member, read in members(file, _kind(local_path), census):
-                if is_stopped():
-                    raise Stopped
+                census.check_stopped()
                 if not census.admit(member):
                     continue
                 parent = member.path if member.kind == "folder" else member.path.rpartition("/")[0]
@@ -320,7 +323,7 @@ def _taken_over(
                     folders[parent] = None
                     parent = parent.rpartition("/")[0]
                 if member.kind in ("file", "hardlink"):
-                    files[member.path] = _compare(place, member, read, census, is_stopped)
+                    files[member.path] = _compare(place, member, read, census)
             census.close()
         if not files:
             return None  # nothing says that this is a tree of ours
@@ -342,7 +345,7 @@ def _taken_over(
         os.close(place)
 
 
-def _compare(place: int, member: Member, read: Read, census: Census, is_stopped: Callable[[], bool]) -> Signature:
+def _compare(place: int, member: Member, read: Read, census: Census) -> Signature:
     """Return the signature of the member's file in an open tree. Raises `_Differs` unless it has the member's bytes."""
     descriptor = _open_member(place, member.path)
     try:
@@ -363,8 +366,7 @@ def _compare(place: int, member: Member, read: Read, census: Census, is_stopped:
                 if os.pread(descriptor, len(data), at) != data:
                     raise _Differs
                 at += len(data)
-                if is_stopped():
-                    raise Stopped
+                census.check_stopped()
         if not is_same or _signature(os.fstat(descriptor)) != _signature(before):
             raise _Differs
         return _signature(before)

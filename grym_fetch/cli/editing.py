@@ -214,7 +214,9 @@ def _as_file(source: str, url: str | None) -> Path | None:
         if url is not None:
             raise click.UsageError("--url is for a file; name the mirrors of an address with --fallback-url")
         return None
-    file = Path(source).expanduser()
+    from grym_fetch.disk.project import expand_home
+
+    file = expand_home(source)
     if not file.is_file():
         hint = " (an address begins with https://)" if not file.exists() and "." in source else ""
         raise click.UsageError(

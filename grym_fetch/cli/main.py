@@ -141,4 +141,8 @@ def main() -> None:
     except streams.OutputLost as error:
         streams.tell(f"error: the output could not be written: {(error.strerror or '').lower()}")
         code = 4
+    except Exception as error:  # noqa: BLE001 - the last catch: what happens before or beside a command
+        from grym_fetch.cli.unexpected import tell_unexpected
+
+        code = tell_unexpected(error, more_is_shown=False)
     sys.exit(code if isinstance(code, int) else 0)

@@ -212,11 +212,11 @@ def _existing(folder: Path) -> Path:
 def _external_dirs(common: Common, root: Path) -> list[Path]:
     """The folder that was named, else those of the project or beside the repository, the likeliest first."""
     from grym_fetch.core.errors import ForeignManifest, ManifestMissing
-    from grym_fetch.disk.project import find_project
+    from grym_fetch.disk.project import expand_home, find_project
     from grym_fetch.repo.target import unnamed_folders
 
     if common.external_assets_dir:
-        return [Path.cwd() / Path(common.external_assets_dir).expanduser()]
+        return [Path.cwd() / expand_home(common.external_assets_dir)]
     try:
         project = find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=root)
     except (ForeignManifest, ManifestMissing):
@@ -226,9 +226,9 @@ def _external_dirs(common: Common, root: Path) -> list[Path]:
 
 def _manifest_path(common: Common) -> Path:
     """The manifest to add to: the one that is named, there or not, else the one that is found."""
-    from grym_fetch.disk.project import find_project, load_manifest
+    from grym_fetch.disk.project import expand_home, find_project, load_manifest
 
-    if common.config and not (named := Path.cwd() / Path(common.config).expanduser()).exists():
+    if common.config and not (named := Path.cwd() / expand_home(common.config)).exists():
         return named
     path = find_project(
         config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd()

@@ -24,6 +24,7 @@ import click
 from grym_fetch.cli import exit_codes, streams
 from grym_fetch.cli.logs import LogSetup, set_up_logging
 from grym_fetch.cli.options import Common
+from grym_fetch.cli.unexpected import tell_unexpected
 from grym_fetch.core.errors import GrymFetchError, MirrorsExhausted, SyncFailed
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.core.variables import BadVariable
@@ -111,16 +112,10 @@ def _told(common: Common, work: Callable[[LogSetup], int]) -> int:
         if (of_this_machine := threads.machine_error(error)) is not None:
             print_error(of_this_machine)
             return exit_codes.exit_code(of_this_machine)
-        log.debug("internal error", exc_info=True)
-        return _internal_error(common, error)
+        log.debug("an unexpected error", exc_info=True)
+        return tell_unexpected(error, more_is_shown=common.verbose >= 2)
     finally:
         setup.close()
-
-
-def _internal_error(common: Common, error: Exception) -> int:
-    hint = "" if common.verbose >= 2 else " Run it again with -vv to see where; please report it."
-    streams.tell(f"error: internal error: {type(error).__name__}: {safe_text(redact_text(str(error)))}.{hint}")
-    return exit_codes.NOT_FETCHED
 
 
 class _FrugalLoop(asyncio.SelectorEventLoop):

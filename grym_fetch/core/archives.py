@@ -7,7 +7,7 @@ refused. What is doubtful is refused, never repaired, and one bad member refuses
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,16 +34,32 @@ MAX_DEPTH = 100
 """Most folders inside each other."""
 MAX_STEPS = 40
 """Most links that are followed from one, as Linux follows them."""
+MAX_LINK_DEPTH = 2 * MAX_DEPTH + MAX_STEPS
+"""Most folders inside each other on the way of a link."""
+PLACE_BYTES = 700
+"""What one member costs in memory besides its name, until the tree is recorded; measured, and rounded up."""
+IMPLIED_FOLDER_BYTES = 4096
+"""What a folder costs more that no member stands for: it takes a block of the disk, and one name implies a hundred."""
+_NAME_COST = 6
+"""How often a name is held, in several forms and objects."""
+_LOOK_EVERY = 1024
+"""Links between two looks at the stop flag."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much an archive may hold. ``ratio`` is unpacked to packed bytes, and counts beyond ``ratio_free`` bytes."""
+    """How much an archive may hold. ``ratio`` is unpacked to packed bytes, and counts beyond ``ratio_free`` bytes.
+
+    ``memory`` is what the list of its members may take, in bytes; a large archive may have ``memory_ratio`` times its
+    own size instead, as an honest one with a million members is large.
+    """
 
     members: int = 1_000_000
     bytes: int = 64 * 1024 * MIB
     ratio: int = 200
     ratio_free: int = 64 * MIB
+    memory: int = 48 * MIB
+    memory_ratio: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +112,20 @@ def member_path(name: str) -> str:
 class Census:
     """Takes an archive's members one by one and refuses what is not safe. `close` judges them together.
 
-    ``archive`` names it in errors; ``packed`` is its size in bytes.
+    ``archive`` names it in errors; ``packed`` is its size in bytes. ``check_stopped`` is called often while much is
+    done without a member coming out; it raises if the caller no longer wants the tree.
     """
 
-    def __init__(self, archive: str, packed: int, limits: Limits) -> None:
+    def __init__(
+        self, archive: str, packed: int, limits: Limits, check_stopped: Callable[[], None] = lambda: None
+    ) -> None:
         self._archive = archive
         self._limits = limits
+        self.packed = packed
+        self.check_stopped = check_stopped
+        self._most_memory = max(limits.memory, limits.memory_ratio * packed)
+        self._memory = 0
         self._most = min(limits.bytes, max(limits.ratio_free, limits.ratio * packed))
-        self._packed = packed
         self._count = 0
         self._bytes = 0
         # By the key under which two names are one file somewhere: the path as it was, and what is there.
@@ -128,7 +150,7 @@ class Census:
         if member.kind == "device":
             raise self._refused(member, "is a device, a pipe or something else that is no file")
         key = collision_key(member.path)
-        self._take_parents(member)
+        self._take_parents(member, key)
         there = self._places.get(key)
         if there is not None:
             if there == (member.path, "folder") and member.kind == "folder":
@@ -139,7 +161,8 @@ class Census:
         elif member.kind == "symlink":
             self._check_symlink(member)
             self._links[member.path] = self._targets[key] = member.target
-        self._places[key] = (member.path, member.kind)
+        self._take_place(key, member.path, member.kind)
+        self._charge(_NAME_COST * len(member.target))
         if self._bytes + member.size > self._most:
             raise self._too_much()
         return True
@@ -150,15 +173,32 @@ class Census:
         if self._bytes > self._most:
             raise self._too_much()
 
+    def check_directory(self, entries: int, size: int) -> None:
+        """Refuse a list of members (in bytes ``size``) that would take too much memory, before it is made."""
+        if entries > self._limits.members:
+            raise self.refusal(f"has more than {self._limits.members:,} members")
+        if size + entries * PLACE_BYTES > self._most_memory:
+            raise self._too_large_a_list()
+
     def check_stream(self, position: int) -> None:
-        """Refuse a decompressed stream that is longer than any content allowed, headers and all."""
+        """Refuse a stream that is longer than any content allowed, headers and all. Looks at the stop flag, too."""
+        self.check_stopped()
         if position > self._most + 2048 * (self._count + 16) + MIB:
             raise self._too_much()
 
     def close(self) -> None:
-        """Judge the symlinks now that all of them are known: none may lead out, by whatever way."""
-        for path in self._links:
-            self._follow(path)
+        """Judge the symlinks now that all of them are known: none may lead out, by whatever way.
+
+        The work is in proportion to the links' targets: each is walked once, and where it ends is remembered.
+        """
+        ways = _Ways(self._targets)
+        for number, path in enumerate(self._links):
+            if number % _LOOK_EVERY == 0:
+                self.check_stopped()
+            try:
+                ways.end_of(collision_key(path))
+            except ValueError as error:
+                raise self.refusal(f"its member '{safe_text(path)}' is a symlink that {error}") from None
 
     def refusal(self, reason: str) -> UnsafeArchive:
         """An error about the archive as a whole."""
@@ -171,7 +211,7 @@ class Census:
         if self._most == self._limits.bytes:
             return self.refusal(f"unpacks to more than {self._limits.bytes:,} bytes")
         return self.refusal(
-            f"unpacks to more than {self._most:,} bytes from {self._packed:,}, which no honest archive does"
+            f"unpacks to more than {self._most:,} bytes from {self.packed:,}, which no honest archive does"
         )
 
     def _check_path(self, member: Member) -> None:
@@ -185,15 +225,34 @@ class Census:
         except ValueError as error:
             raise self._refused(member, str(error)) from None
 
-    def _take_parents(self, member: Member) -> None:
-        for parent in _parents(member.path):
-            there = self._places.setdefault(collision_key(parent), (parent, "folder"))
+    def _take_parents(self, member: Member, key: str) -> None:
+        # The key of a folder is the beginning of the member's: no rule of either crosses a "/".
+        for parent, parent_key in zip(_parents(member.path), _parents(key), strict=True):
+            there = self._places.get(parent_key)
+            if there is None:
+                self._take_place(parent_key, parent, "folder")
+                self._charge(IMPLIED_FOLDER_BYTES)
+                continue
             if there[1] != "folder":
                 raise self._refused(member, f"lies behind '{safe_text(there[0])}', which is no folder")
             if there[0] != parent:
                 raise self._refused(
                     member, f"clashes with '{safe_text(there[0])}' where case or form is not told apart"
                 )
+
+    def _take_place(self, key: str, path: str, kind: MemberKind) -> None:
+        if len(self._places) >= self._limits.members:
+            raise self.refusal(f"has more than {self._limits.members:,} files and folders")
+        self._places[key] = (path, kind)
+        self._charge(PLACE_BYTES + _NAME_COST * len(path))
+
+    def _charge(self, size: int) -> None:
+        self._memory += size
+        if self._memory > self._most_memory:
+            raise self._too_large_a_list()
+
+    def _too_large_a_list(self) -> UnsafeArchive:
+        return self.refusal("has more members, or longer names, than an honest archive of its size")
 
     def _check_hard_link(self, member: Member) -> None:
         if self._places.get(collision_key(member.target)) not in ((member.target, "file"), (member.target, "hardlink")):
@@ -206,27 +265,76 @@ class Census:
         if target.startswith(("/", "~")) or "\\" in target or target[1:2] == ":":
             raise self._refused(member, "is a symlink that leads out of the archive")
 
-    def _follow(self, path: str) -> None:
-        """Walk the way a symlink leads, through other symlinks, as the kernel would: on any file system."""
-        here = path.split("/")[:-1]
-        ahead = self._links[path].split("/")[::-1]
+
+Place = tuple[int, int]
+"""Where a way has come to: a node of the tree of links, and how many folders below it that no link lies in."""
+
+
+class _Ways:
+    """The ways symlinks lead, through other symlinks, as the kernel would go: on any file system.
+
+    ``targets`` has where each link leads, by the key of its path.
+    """
+
+    def __init__(self, targets: Mapping[str, str]) -> None:
+        self._children: dict[tuple[int, str], int] = {}
+        self._parents = [0]
+        self._depths = [0]
+        self._leading: dict[int, str] = {}
+        self._ends: dict[int, tuple[Place, int]] = {}
+        self._nodes: dict[str, int] = {}
+        for key, target in targets.items():
+            node = 0
+            for part in key.split("/"):
+                node = self._child(node, part)
+            self._leading[node] = target
+            self._nodes[key] = node
+
+    def _child(self, node: int, part: str) -> int:
+        child = self._children.setdefault((node, part), len(self._parents))
+        if child == len(self._parents):
+            self._parents.append(node)
+            self._depths.append(self._depths[node] + 1)
+        return child
+
+    def end_of(self, key: str) -> tuple[Place, int]:
+        """Where the link with this key ends, and how many links were followed.
+
+        Raises:
+            ValueError: outside, or nowhere; the message continues "a symlink that …".
+        """
+        return self._follow(self._nodes[key], 1)
+
+    def _follow(self, link: int, depth: int) -> tuple[Place, int]:
+        if (known := self._ends.get(link)) is not None:
+            return known
+        if depth > MAX_STEPS:
+            raise ValueError("leads nowhere")
         steps = 1
-        while ahead:
-            part = ahead.pop()
+        node, below = self._parents[link], 0
+        for part in self._leading[link].split("/"):
             if part in ("", "."):
                 continue
             if part == "..":
-                if not here:
-                    raise self.refusal(f"its member '{safe_text(path)}' is a symlink that leads out of the archive")
-                here.pop()
+                if below:
+                    below -= 1
+                elif node:
+                    node = self._parents[node]
+                else:
+                    raise ValueError("leads out of the archive")
                 continue
-            here.append(part)
-            if (target := self._targets.get(collision_key("/".join(here)))) is not None:
-                steps += 1
-                if steps > MAX_STEPS:
-                    raise self.refusal(f"its member '{safe_text(path)}' is a symlink that leads nowhere")
-                here.pop()
-                ahead.extend(target.split("/")[::-1])
+            child = None if below else self._children.get((node, collision_key(part)))
+            if child is None:
+                below += 1
+            elif child in self._leading:
+                (node, below), more = self._follow(child, depth + 1)
+                steps += more
+            else:
+                node = child
+            if steps > MAX_STEPS or self._depths[node] + below > MAX_LINK_DEPTH:
+                raise ValueError("leads nowhere")
+        self._ends[link] = ((node, below), steps)
+        return self._ends[link]
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -84,12 +84,16 @@ def _no_symlink(assets_dir: Path) -> Path:
     return assets_dir
 
 
-def _resolved(cwd: Path, text: str | Path) -> Path:
+def expand_home(text: str | Path) -> Path:
+    """Put the home folder in the place of ``~``, where there is one. A name like any other where there is none."""
     try:
-        path = Path(text).expanduser()
+        return Path(text).expanduser()
     except RuntimeError:
-        path = Path(text)  # there is no such user: then ~name is a name like any other
-    return (cwd / path).absolute()
+        return Path(text)
+
+
+def _resolved(cwd: Path, text: str | Path) -> Path:
+    return (cwd / expand_home(text)).absolute()
 
 
 def _search(cwd: Path) -> Path | None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from grym_fetch.core.errors import NotWritable, UnsafePath
 from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import FOLDER, NEW_FILE, open_child, open_regular, storage_error, write_all
+from grym_fetch.disk.folders import FOLDER, NEW_FILE, close_each, open_child, open_regular, storage_error, write_all
 
 _READ_BYTES = 1024 * 1024
 _EARLIER = re.compile(r"stage|unpack|unpacked|verified\.log|manifest-version-[0-9a-f]{24}")
@@ -55,9 +55,9 @@ class StateFolder:
         try:
             for part in parts:
                 above, here = here, _open_or_make(here, part, create)
-                os.close(above)
+                close_each(above)
         except BaseException:
-            os.close(here)
+            close_each(here)
             raise
         return here
 
@@ -68,13 +68,17 @@ class StateFolder:
         try:
             yield descriptor
         finally:
-            os.close(descriptor)
+            close_each(descriptor)
 
     def open_locks(self, *, create: bool = False) -> int:
         """Return a descriptor of the folder of the locks, which all users share. Raises as `open` does."""
         with self._opened_top(create) as top, self._named(self.top / "locks"):
             locks = _open_or_make(top, "locks", create)
-            self._share(locks)
+            try:
+                self._share(locks)
+            except BaseException:
+                close_each(locks)
+                raise
             return locks
 
     def open_elsewhere(self, *, create: bool = False) -> int:
@@ -107,7 +111,7 @@ class StateFolder:
             try:
                 top = _open_or_make(above, STATE_FOLDER, create)
             finally:
-                os.close(above)
+                close_each(above)
         try:
             if create:
                 with self._named(self.top), suppress(FileExistsError):
@@ -116,10 +120,10 @@ class StateFolder:
                     try:
                         write_all(marker, b"*\n")
                     finally:
-                        os.close(marker)
+                        close_each(marker)
             yield top
         finally:
-            os.close(top)
+            close_each(top)
 
     def _open_own(self, top: int, create: bool) -> int:
         with self._named(self.top):
@@ -143,7 +147,7 @@ class StateFolder:
                         os.rename(each, each, src_dir_fd=top, dst_dir_fd=own)
                 self._share(top)
             except BaseException:
-                os.close(own)
+                close_each(own)
                 raise
         return own
 

@@ -4,7 +4,8 @@ The head is read by the parser. From then on a body whose length is known is rec
 be hashed and written; a chunked one goes through the parser.
 
 Rules: one request at a time. Bytes beyond a body's end are never taken for a body, and end the connection. What came
-before a connection broke off is given first, the error after it.
+before a connection broke off is given first, the error after it. A head has a deadline of its own: a byte now and then
+does not keep a connection.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Wire(asyncio.BufferedProtocol):
         self._scratch = memoryview(bytearray(MAX_FEED_BYTES))
         """What is received when nobody is waiting with a buffer; then the socket is left alone."""
         self._waiter: asyncio.Future[None] | None = None
-        self._last_arrival = 0.0
+        self._last_arrival = self._head_by = 0.0
         self._watchdog: asyncio.TimerHandle | None = None
         self._begin("")
 
@@ -216,6 +217,8 @@ class Wire(asyncio.BufferedProtocol):
         self._move(SENT)
         self._begin(url)
         self._transport.write(request)
+        # So long for its first byte, and as long for the rest.
+        self._head_by = self._loop.time() + 2 * self._stall_timeout
         while self._parser.head is None:
             if self._error is not None:
                 raise self._error
@@ -291,8 +294,13 @@ class Wire(asyncio.BufferedProtocol):
         self._watchdog = None
         if self._waiter is None or self._waiter.done():
             return
-        left = self._last_arrival + self._stall_timeout - self._loop.time()
-        if left > 0:
-            self._watchdog = self._loop.call_later(left, self._look)
+        now = self._loop.time()
+        left = self._last_arrival + self._stall_timeout - now
+        for_head = self._head_by - now if self._parser.head is None else left
+        if for_head <= 0 < left:
+            reason = f"the answer's header was not complete after {2 * self._stall_timeout:g} s (twice --stall-timeout)"
+            self._fail(Stalled(self._url, reason))
+        elif left > 0:
+            self._watchdog = self._loop.call_later(min(left, for_head), self._look)
         else:
             self._fail(Stalled(self._url, stall_reason(self._stall_timeout)))

@@ -49,6 +49,13 @@ def lock(descriptor: int, shown: Path | str) -> None:
         raise Locked(safe_text(str(shown)), "another process is at work here; wait for its end")
 
 
+def current_umask() -> int:
+    """The process's umask, read without changing it for an instant, as ``os.umask`` would for all threads."""
+    with suppress(OSError, ValueError):
+        return int(Path("/proc/self/status").read_text().partition("\nUmask:")[2].split("\n", 1)[0], 8)
+    return 0o022
+
+
 class Draft:
     """A file that is being made beside its final name. A context manager: what is not published is removed.
 
@@ -95,9 +102,10 @@ class Draft:
         """Give the file these permissions."""
         os.fchmod(self._descriptor, mode & 0o777)
 
-    def copy(self, source: int) -> Checksum:
+    def copy(self, source: int, *, umask: int = 0) -> Checksum:
         """Take over a file's bytes, mode and times; flush, read back, and return the SHA-256.
 
+        Of the mode only permissions, and none that ``umask`` takes away.
         Raises `NotWritable` if what is read back is not what was written.
         """
         hasher = new_hasher("sha256")
@@ -115,7 +123,7 @@ class Draft:
         if has_holes:
             os.ftruncate(self._descriptor, at)
         with suppress(OSError):  # a file system may know neither modes nor times
-            os.fchmod(self._descriptor, figures.st_mode & 0o777)
+            os.fchmod(self._descriptor, figures.st_mode & 0o777 & ~umask)
             os.utime(self._descriptor, ns=(figures.st_atime_ns, figures.st_mtime_ns))
         sync(self._descriptor)
         # So that the bytes come from the disk where the system grants it, not from what we just wrote.

@@ -39,7 +39,7 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import exists, open_folder, open_regular, storage_errors, sync
 from grym_fetch.disk.moved_files import MovedFile
 from grym_fetch.repo.git import Git, GitUnusable
-from grym_fetch.repo.moving import Draft, digest_of, remove_dead_draft
+from grym_fetch.repo.moving import Draft, current_umask, digest_of, remove_dead_draft
 from grym_fetch.repo.placeholder import SUFFIX, asset_id
 from grym_fetch.repo.places import Place, placeholders, read_placeholder
 from grym_fetch.repo.record import MovedFiles
@@ -256,7 +256,7 @@ class Restorer:
 
     def _publish(self, wanted: Wanted, folder: int, name: str, source: int, origin: Path, force: bool) -> None:
         with Draft(folder, name, mode=0o600) as draft:
-            copied = draft.copy(source)
+            copied = draft.copy(source, umask=current_umask())
             if copied != wanted.checksum:
                 advice = f"{safe_text(str(origin))} is not the file that was moved; it was left as it is"
                 raise DigestMismatch(wanted.id, str(wanted.checksum), str(copied), advice=advice)

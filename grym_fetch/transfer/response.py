@@ -42,6 +42,9 @@ NOTE_BYTES = 256 * 1024
 """A page that only says that there is no file now is smaller than this."""
 ENDLESS = "it sends without end, and nothing says how long the content is; give the asset its size"
 
+MAX_LENGTH = 16 * 1024**4
+"""The longest content that a server is believed to have, in bytes, where the manifest does not say: ext4's longest."""
+
 
 class ResponseReader:
     """Reads the responses for one asset.
@@ -182,6 +185,8 @@ class ResponseReader:
         """The origin said how long the content is. None unless that takes a restart."""
         if self._state.size is not None:
             return None
+        if size > MAX_LENGTH:
+            raise BadResponse(origin.url, f"it claims to send {size:,} bytes, which no file has")
         if self._state.reaches_past(size):
             return StartAfresh("the content is shorter than what is on hand", forget_size=True, repeats=True)
         await self._state.learn_size(size, origin)

@@ -10,10 +10,11 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -394,6 +395,140 @@ def test_a_reader_that_stops_early(local_files: LocalFiles, monkeypatch: pytest.
     assert not local_files.tree.exists()
 
 
+@pytest.mark.parametrize("trap", ["a link", "a pipe", "too long"])
+@pytest.mark.shows("S5", "S11")
+def test_a_record_that_is_no_file_of_ours(
+    local_files: LocalFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
+) -> None:
+    """A record behind a link, a pipe in its place, or one without end, claims nothing: nothing is deleted for it."""
+    local_files.put(TAR)
+    local_files.unpack()
+    (record,) = (local_files.assets / OWN / "unpacked").iterdir()
+    if trap == "too long":
+        monkeypatch.setattr(unpacked, "MAX_RECORD_BYTES", record.stat().st_size - 1)
+    else:
+        record.rename(tmp_path / "elsewhere")
+        if trap == "a link":
+            record.symlink_to(tmp_path / "elsewhere")
+        else:
+            os.mkfifo(record)
+    assert not is_unpacked(
+        local_files.assets, local_files.local_path, CHECK, local_files.assets / local_files.local_path
+    )
+    assert forget_unpacked(local_files.assets, local_files.local_path) == ()
+    assert local_files.read() == FILES
+
+
+@pytest.mark.parametrize("trap", ["a link", "a file"])
+@pytest.mark.shows("S5")
+def test_what_appears_in_the_stage_is_not_written_to(
+    local_files: LocalFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
+) -> None:
+    """A file is made, never opened: whatever somebody has put in its place an instant before is left alone."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    real = unpack._write  # the instant before a file is made
+
+    def racing(tree: int, shown: Path, member: Member, *more: object) -> object:
+        if trap == "a link":
+            os.symlink(victim, member.path, dir_fd=tree)
+        else:
+            os.link(victim, member.path, dst_dir_fd=tree)
+        return real(tree, shown, member, *more)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(unpack, "_write", racing)
+    local_files.put(TAR)
+    with pytest.raises(StorageError):
+        local_files.unpack()
+    assert victim.read_bytes() == b"mine"
+    assert not local_files.tree.exists()
+
+
+@pytest.mark.parametrize("mode", [0o6755, 0o1777, 0o7777])
+@pytest.mark.parametrize("ending", ["tar", "zip"])
+@pytest.mark.shows("S5")
+def test_no_special_bits(local_files: LocalFiles, ending: str, mode: int) -> None:
+    """Neither setuid nor setgid nor the sticky bit comes out of an archive, nor more than the umask allows."""
+    made = tarfile.TarInfo("a")
+    made.mode = mode
+    data = made.tobuf(tarfile.GNU_FORMAT) + bytes(1024) if ending == "tar" else zip_of({"a": b""}, mode=0o100000 | mode)
+    local_files.put(data, ending)
+    before = os.umask(0o022)
+    try:
+        local_files.unpack()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((local_files.tree / "a").stat().st_mode) == 0o755
+
+
+@pytest.fixture
+def mounted(local_files: LocalFiles) -> Iterator[Path]:
+    """The tree's place as a mount point."""
+    local_files.tree.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(local_files.tree)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield local_files.tree
+    subprocess.run(["umount", str(local_files.tree)], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.shows("D23")
+def test_a_mount_point_in_the_place(local_files: LocalFiles, mounted: Path) -> None:
+    """It can neither be exchanged nor moved: the error says that, and what to do, and nothing is left behind."""
+    local_files.put(tar_of(OTHER))
+    with pytest.raises(StorageError, match="a file system is mounted there"):
+        local_files.unpack()
+    assert os.path.ismount(mounted)
+    assert local_files.stages() == []
+
+
+@pytest.fixture
+def layered(tmp_path: Path) -> Iterator[LocalFiles]:
+    """An assets folder on an overlay, its tree unpacked in the layer below."""
+    below = LocalFiles(tmp_path / "lower")
+    below.put(tar_of(OTHER))
+    below.unpack()
+    # An overlay cannot lie on another one: what is above lies in memory.
+    memory, merged = tmp_path / "memory", tmp_path / "merged"
+    memory.mkdir()
+    merged.mkdir()
+    tmpfs = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(memory)]
+    if os.geteuid() != 0 or subprocess.run(tmpfs, capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        for name in ("upper", "work"):
+            (memory / name).mkdir()
+        layers = f"lowerdir={tmp_path / 'lower'},upperdir={memory}/upper,workdir={memory}/work,redirect_dir=off"
+        overlay = ["mount", "-t", "overlay", "-o", layers, "overlay", str(merged)]
+        if subprocess.run(overlay, capture_output=True, check=False).returncode:
+            pytest.skip("there are no overlay file systems here")
+        try:
+            made = LocalFiles.__new__(LocalFiles)
+            made.assets = merged / "assets"
+            made.tree = made.assets / "models" / "voices"
+            made.local_path = below.local_path
+            yield made
+        finally:
+            subprocess.run(["umount", str(merged)], check=True)
+    finally:
+        subprocess.run(["umount", str(memory)], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.shows("D23")
+def test_a_tree_in_a_lower_layer(layered: LocalFiles) -> None:
+    """A folder of a container's image cannot be moved: the old tree stays, and the error says what to do."""
+    layered.put(TAR)
+    with pytest.raises(StorageError, match="overlay"):
+        layered.unpack(CHECK_2)
+    assert layered.read() == OTHER
+    assert layered.stages() == []
+    shutil.rmtree(layered.tree)
+    assert layered.unpack(CHECK_2)
+    assert layered.read() == FILES
+
+
 async def test_an_unpinned_archive(local_files: LocalFiles) -> None:
     """Without a checksum the archive's size and time say whether it is the same."""
     threads = WorkerThreads("test", 1)
@@ -562,6 +697,7 @@ def become_pipe(path: Path) -> None:
     ],
     ids=["other bytes", "more bytes", "gone", "a symlink", "a pipe", "another link"],
 )
+@pytest.mark.shows("S5")
 def test_a_tree_without_a_record_is_compared(local_files: LocalFiles, change: Callable[[Path], object]) -> None:
     """Whoever has unpacked it: it is taken as it is if each byte is the archive's, and is a stranger if one is not."""
     local_files.put(tar_of(FILES, header("link", tarfile.SYMTYPE, "top.txt")))
@@ -574,6 +710,19 @@ def test_a_tree_without_a_record_is_compared(local_files: LocalFiles, change: Ca
     change(local_files.tree)
     with pytest.raises(UnsafePath):
         local_files.unpack()
+    assert local_files.stages() == []
+
+
+@pytest.mark.shows("S5")
+def test_what_was_added_to_a_tree_without_a_record_stays(local_files: LocalFiles) -> None:
+    """Deleting `.grym-fetch` makes nothing of the user's ours: what the archive lacks is neither moved nor deleted."""
+    local_files.put(TAR)
+    local_files.unpack()
+    shutil.rmtree(local_files.assets / ".grym-fetch")
+    (local_files.tree / "notes").write_bytes(b"mine")
+    assert not local_files.unpack()
+    assert forget_unpacked(local_files.assets, local_files.local_path) == ("models/voices/notes",)
+    assert local_files.read() == {"notes": b"mine"}
 
 
 def test_a_copied_tree_is_taken_as_it_is(local_files: LocalFiles) -> None:

@@ -88,7 +88,7 @@ def test_no_character_is_too_much_for_a_terminal(project: Project, encoding: str
     """An id in another script is listed, escaped where the terminal cannot show it."""
     for command in ("check", "sync -v"):
         done = shell(project, f"$G {command}", PYTHONIOENCODING=encoding)
-        assert b"internal error" not in done.stderr
+        assert b"a bug in grym-fetch" not in done.stderr
         assert done.returncode == (1 if command == "check" else 0)
         assert "模型".encode() in done.stdout + done.stderr or rb"\u6a21\u578b" in done.stdout + done.stderr
 

@@ -544,7 +544,7 @@ async def test_a_cancelled_write_is_over_before_the_cancellation(
 
     monkeypatch.setattr(os, "pwrite", pwrite)
     writing = asyncio.ensure_future(stage.write(0, CONTENT[:1000], 0))
-    await asyncio.to_thread(begun.wait)
+    assert await asyncio.to_thread(begun.wait, 10)
     writing.cancel()
     await turns()
     assert not writing.done()
@@ -578,17 +578,17 @@ async def test_a_cancelled_opening_leaves_no_descriptor(store: DiskStore, monkey
     """Who is cancelled while the stage is being opened gets none, so it is closed for him."""
     before = descriptors()
     begun, go_on = threading.Event(), threading.Event()
-    real = Path.mkdir
+    real = os.mkdir
 
-    def mkdir(path: Path, mode: int = 0o777) -> None:
+    def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
         begun.set()
         assert go_on.wait(10)
-        real(path, mode)
+        real(path, mode, dir_fd=dir_fd)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "mkdir", mkdir)
+        patch.setattr(os, "mkdir", mkdir)
         opening = asyncio.ensure_future(store.open_stage(KEY, exclusive=True))
-        await asyncio.to_thread(begun.wait)
+        assert await asyncio.to_thread(begun.wait, 10)
         opening.cancel()
         await turns()
         go_on.set()
@@ -640,7 +640,7 @@ async def test_one_flush_at_a_time(store: DiskStore, monkeypatch: pytest.MonkeyP
     assert not is_flushing(stage)
     for start in range(1000, 10_000, 1000):
         await stage.write(start, CONTENT[start : start + 1000], 0)
-    await asyncio.to_thread(begun.wait)
+    assert await asyncio.to_thread(begun.wait, 10)
     assert len(flushes) == 1
     go_on.set()
     await stage._end_flushing()
@@ -663,7 +663,7 @@ async def test_publishing_waits_for_the_flush_under_way(store: DiskStore, monkey
     monkeypatch.setattr(os, "fdatasync", fdatasync)
     stage = await store.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT, 0)
-    await asyncio.to_thread(begun.wait)
+    assert await asyncio.to_thread(begun.wait, 10)
     compute, handed_over = WorkerThreads.compute, []
 
     async def noting(threads: WorkerThreads, function: Callable[..., object], *args: object) -> object:
@@ -693,7 +693,7 @@ async def test_a_cancelled_close_still_closes(store: DiskStore, monkeypatch: pyt
     before = descriptors()
     stage = await store.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT[:2000], 0)
-    await asyncio.to_thread(begun.wait)
+    assert await asyncio.to_thread(begun.wait, 10)
     closing = asyncio.ensure_future(stage.close())
     await asyncio.sleep(0)
     closing.cancel()

@@ -49,6 +49,8 @@ def run_here(loop, executor, function, *args):
 asyncio.BaseEventLoop.run_in_executor = run_here
 """
 CHANGES = "pwrite64,write,fsync,fdatasync,ftruncate,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir"
+PART_RENAMED = re.compile(r'renameat2?\(\d+<(?P<folder>[^>]*)>, "(?P<name>[^"]*/part)"')
+"""A stage's part gets its final name: the folder that it is named in is what strace says of the descriptor."""
 # A byte is written, a file is put in place. The sweep has the others.
 TYPICAL = {"pwrite64", "renameat"}
 KINDS = [kind if kind in TYPICAL else pytest.param(kind, marks=pytest.mark.sweep) for kind in CHANGES.split(",")]
@@ -120,16 +122,15 @@ def test_flushed_before_renamed_and_the_folder_after(project: Project, tmp_path:
     done = traced(project, log)
     assert done.returncode == 0, done.stderr
     calls = calls_in(log, project.assets)
-    renames = [n for n, call in enumerate(calls) if re.match(r"rename\w*\(", call) and "/part" in call]
+    renames = [(n, found) for n, call in enumerate(calls) if (found := PART_RENAMED.match(call))]
     assert len(renames) == len(CONTENTS)
-    for number in renames:
-        stage = re.search(r"(/[^\"<>]*)/part", calls[number])
-        assert stage is not None
-        before = [call for call in calls[:number] if call.startswith("fsync(") and f"{stage[1]}/part" in call]
+    for number, found in renames:
+        part = f"<{found['folder']}/{found['name']}>"
+        before = [n for n, call in enumerate(calls[:number]) if call.startswith("fsync(") and part in call]
         assert before, "renamed without a flush"
-        writes = [n for n, call in enumerate(calls) if call.startswith("pwrite64(") and f"{stage[1]}/part" in call]
-        last_flush = max(n for n, call in enumerate(calls) if call == before[-1] and n < number)
-        assert not writes or max(writes) < last_flush, "written after the flush"
+        writes = [n for n, call in enumerate(calls) if call.startswith("pwrite64(") and part in call]
+        assert writes, "the part was not seen being written"
+        assert max(writes) < before[-1], "written after the flush"
         after = [call for call in calls[number:] if call.startswith("fsync(") and "/models>" in call]
         assert after, "the folder was not flushed after the rename"
 

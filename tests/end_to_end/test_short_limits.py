@@ -68,16 +68,16 @@ def test_few_threads_suffice_or_are_named(tmp_path: Path, threads: int) -> None:
     project = Project(tmp_path / "project")
     (tmp_path / "sitecustomize.py").write_text(FEW_THREADS)
     done = sync(project, "--quiet", PYTHONPATH=str(tmp_path), THREADS=str(threads))
-    assert "internal error" not in done.err
+    assert "a bug in grym-fetch" not in done.err
     assert done.code == (0 if threads else 4), done.err
     assert threads or "no thread to work in (ulimit -u 9" in done.err
 
 
 @pytest.mark.shows("D16")
 def test_little_memory_for_threads(tmp_path: Path) -> None:
-    """Under a small `ulimit -v` nothing aborts, hangs, or is called an internal error."""
+    """Under a small `ulimit -v` nothing aborts, hangs, or is called a bug."""
     project = Project(tmp_path / "project")
     limit = 400 * MIB
     done = sync(project, limit=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
     assert done.code in (0, 4), done.err
-    assert "internal error" not in done.err
+    assert "a bug in grym-fetch" not in done.err

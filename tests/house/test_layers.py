@@ -42,6 +42,7 @@ ORDER: dict[str, list[set[str]]] = {
             "checked_lines",
             "variables",
             "schema",
+            "tar_headers",
         },
         {"suspicion"},
         {"http", "addresses", "manifest_values", "archives", "strict_json"},
@@ -76,7 +77,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"transfer"},
         {"fetcher"},
     ],
-    "archive": [{"reader", "tree"}, {"unpack"}],
+    "archive": [{"tar", "tree"}, {"reader"}, {"unpack"}],
     "repo": [
         {"errors", "tree", "moving", "placeholder"},
         {"git", "record", "places", "entries"},
@@ -97,7 +98,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "cli": [
         {"exit_codes", "streams", "repository_text", "demo_report"},
-        {"options", "demo_stage"},
+        {"options", "demo_stage", "unexpected"},
         {"settings", "logs"},
         {"runner", "demo_story"},
         {"sync"},

@@ -55,7 +55,7 @@ def test_the_numbers_have_no_gaps() -> None:
         "R": 34,
         "A": 31,
         "C": 13,
-        "D": 22,
+        "D": 23,
         "P": 14,
         "X": 10,
         "M": 17,

@@ -949,3 +949,24 @@ def test_which_proxy(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], u
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert HttpTransport().settings.proxy_for(URL(url)) == expected
+
+
+@pytest.mark.parametrize("others", [("93.184.216.34", "169.254.169.254"), ("93.184.216.34", "8.8.8.8", "10.0.0.1")])
+@pytest.mark.shows("M12", "S9")
+async def test_every_address_of_a_name_is_judged(
+    connected: Connect, monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...]
+) -> None:
+    """A name with a good address first and a forbidden one behind it is not asked at all."""
+
+    async def getaddrinfo(_: object, host: str, port: int, **more: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (place, port)) for place in others]
+
+    async def connect(*_: object, **__: object) -> None:
+        raise AssertionError("nothing may be connected to")
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("grym_fetch.net.plain.start_connection", connect)
+    monkeypatch.setattr("aiohappyeyeballs.start_connection", connect)
+    async with connected(allow_private=False) as connection:
+        with pytest.raises(PolicyRefused):
+            await connection.get("http://host.example/x", {})

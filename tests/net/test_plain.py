@@ -285,6 +285,32 @@ async def test_a_stall_ends_it_and_a_slow_reader_does_not(monkeypatch: pytest.Mo
         response.close()
 
 
+@pytest.mark.shows("N10", "N11")
+async def test_a_head_that_comes_byte_by_byte_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is never silence, and there is no head either: it has a deadline, of twice the stall time-out."""
+    loop, real, ahead = asyncio.get_running_loop(), asyncio.get_running_loop().time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: real() + ahead)
+    ended = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal ahead
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HEAD + b"X: ")
+        with suppress(ConnectionError):
+            for _ in range(20):
+                ahead += 5  # half a stall time-out between two bytes
+                writer.write(b"x")
+                await writer.drain()
+                await some_turns()
+        writer.close()
+        ended.set()
+
+    async with listening(drip, stall_timeout=10.0) as (connection, url):
+        with pytest.raises(Stalled, match="header was not complete after 20 s"):
+            await connection.get(url, {})
+        await ended.wait()
+
+
 @pytest.mark.shows("M11", "S7")
 @pytest.mark.parametrize("path", ["/a b", "/a\r\nX: y", "/\0", "/ä", "/a\x7f"])
 async def test_nothing_can_be_smuggled_into_a_request(path: str) -> None:

@@ -109,10 +109,10 @@ class World:
         """A first run that has every byte and cannot put them in place: its last rename fails with this error."""
         rename = os.rename
 
-        def refuse(source: Path, target: str, *, dst_dir_fd: int | None = None) -> None:
-            if dst_dir_fd is not None:
+        def refuse(source: str, target: str, **folders: int) -> None:
+            if target == self.path.name:
                 raise OSError(number, os.strerror(number))
-            rename(source, target)
+            rename(source, target, **folders)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "rename", refuse)

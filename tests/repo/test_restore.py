@@ -12,6 +12,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import AssetMissing, DigestMismatch, NotWritable, RepositoryError, UnsafePath
 from grym_fetch.core.manifest import Asset
 from grym_fetch.repo.placeholder import SUFFIX
+from grym_fetch.repo.places import read_placeholder
 from grym_fetch.repo.restore import Restored, Restorer, Wanted, fetch_from
 from grym_fetch.repo.target import unnamed_folders
 from grym_fetch.testing import seeded_bytes
@@ -225,6 +226,36 @@ def test_what_is_wanted_knows_every_place(root: Path, restorer: Restorer) -> Non
     assert restorer.find("b.bin", root) == [
         Wanted(path="b.bin", id="b", checksum=Checksum.of(B), stored=("b.bin",)),
     ]
+
+
+@pytest.mark.parametrize("trap", ["a link", "a pipe"])
+@pytest.mark.shows("S5", "S11")
+def test_a_placeholder_is_a_file(root: Path, tmp_path: Path, trap: str) -> None:
+    """One behind a link is none, and a pipe in its place holds nobody up."""
+    place = root / f"b.bin{SUFFIX}"
+    assert read_placeholder(place) is not None
+    place.rename(tmp_path / "elsewhere")
+    if trap == "a link":
+        place.symlink_to(tmp_path / "elsewhere")
+    else:
+        os.mkfifo(place)
+    assert read_placeholder(place) is None
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+@pytest.mark.shows("S5", "D20")
+async def test_the_umask_decides_about_a_file_that_comes_back(
+    root: Path, restorer: Restorer, tmp_path: Path, umask: int
+) -> None:
+    """Whoever can write the external folder gives nobody more rights here: no setuid bit, and what the umask allows."""
+    (stored,) = (path for path in (tmp_path / "out").rglob("*b.bin*") if path.is_file())
+    stored.chmod(0o6777)
+    before = os.umask(umask)
+    try:
+        await bring(restorer, "b.bin", root)
+    finally:
+        os.umask(before)
+    assert (root / "b.bin").stat().st_mode & 0o7777 == 0o777 & ~umask
 
 
 async def test_from_a_linked_work_tree(tmp_path: Path) -> None:

@@ -232,7 +232,8 @@ class Rules:
             thread.join(DEADLINE)
             assert not thread.is_alive(), f"{thread} was left"
         assert not (left := _tasks() - self._tasks), f"{left} was left"
-        assert open_files(self._project.root) == self._opened, "a file was left open"
+        files = [f for f in open_files(self._project.root) if f not in self._opened]
+        assert open_files(self._project.root) == self._opened, f"a file was left open: {files}"
 
     def _all_files(self) -> set[Path]:
         """What lies beside the project and in it."""

@@ -253,3 +253,14 @@ async def test_several_lies(tmp_path: Path, server: AssetServer, seed: int) -> N
     every = [fault for faults in LIES.values() for fault in faults]
     faults = chance.sample(every, 3)
     await fetch(tmp_path, server, faults, size=chance.random() < 0.5, last=chance.random() < 0.5)
+
+
+async def test_a_mirror_with_more_bytes_than_any_disk(tmp_path: Path, server: AssetServer) -> None:
+    """Where the manifest has no size, the first mirror's absurd length is no reason to call the disk full."""
+    liar = server.add("/liar", CONTENT, faults=[ContentLength("9999999999999999"), NoRanges()]).url
+    honest = server.add("/honest", CONTENT).url
+    project = Project(tmp_path / "project")
+    project.add("a", [liar, honest], CONTENT, size=None)
+    async with project.manager() as manager:
+        path = await manager.get_asset_path("a")
+    assert path.read_bytes() == CONTENT

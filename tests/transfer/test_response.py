@@ -30,7 +30,7 @@ from grym_fetch.testing import seeded_bytes
 from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.outcome import DropOrigin, Finished, SingleStream, StartAfresh
 from grym_fetch.transfer.request import JudgedResponse
-from grym_fetch.transfer.response import ResponseReader
+from grym_fetch.transfer.response import MAX_LENGTH, ResponseReader
 from grym_fetch.transfer.state import DownloadState
 from tests.support.fakes import InlineThreads, MemoryFolder, MemoryStage, ScriptedTransport, context_of
 
@@ -254,6 +254,21 @@ async def test_a_body_that_ends_with_its_connection(promised: bool) -> None:
     else:
         with pytest.raises(BadResponse, match="nothing says where the content ends"):
             await scene.reader.receive(scene.attempt, answer)
+
+
+@pytest.mark.parametrize("size", [10**16, MAX_LENGTH + 1])
+@pytest.mark.shows("S12", "N7")
+async def test_a_length_that_no_file_has(size: int) -> None:
+    """Where the manifest has no size, an absurd one is a fault of this server: nothing is learned from it."""
+    scene = Scene(0, 2500, promised=False)
+    head = ResponseHead(206, {"content-range": [f"bytes 0-2499/{size}"], "content-length": ["2500"]})
+    body = Body(0, 2500)
+    body.head = head
+    verdict = judge(Asked(ByteRange(0, 2500), None), head)
+    with pytest.raises(BadResponse, match="which no file has"):
+        await scene.reader.receive(scene.attempt, JudgedResponse(body, verdict, is_page=False))
+    assert scene.state.size is None
+    assert scene.state.segments.on_hand_bytes == 0
 
 
 @pytest.mark.shows("C13")

@@ -1,0 +1,45 @@
+"""The last catch: what to say of an error that nothing else has put into words.
+
+Rules: a refusal of the system is told as one; anything else is a bug of ours, and is told as that, with what to report.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from grym_fetch._version import __version__
+from grym_fetch.cli import exit_codes, streams
+from grym_fetch.core.text import redact_text, safe_text
+
+
+def tell_unexpected(error: Exception, *, more_is_shown: bool) -> int:
+    """Tell it in one line, and return the exit code. ``more_is_shown``: the traceback is told elsewhere (``-vv``)."""
+    if isinstance(error, OSError) and error.errno is not None:
+        if _is_without_folder():
+            streams.tell("error: the working folder was deleted or cannot be entered\nhint: change to another one (cd)")
+            return exit_codes.STORAGE
+        where = f" ({_shown(os.fsdecode(error.filename))})" if isinstance(error.filename, (str, bytes)) else ""
+        streams.tell(f"error: {_shown((error.strerror or type(error).__name__).lower())}{where}")
+        return exit_codes.STORAGE
+    told = f"{type(error).__name__}: {_shown(str(error))}".rstrip(": ")
+    hint = "" if more_is_shown else ", and what it prints when run again with -vv"
+    streams.tell(
+        f"error: this is a bug in grym-fetch: {told}\n"
+        f"hint: please report it, with the command{hint} (grym-fetch {__version__}, "
+        f"Python {sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro})"
+    )
+    return exit_codes.NOT_FETCHED
+
+
+def _is_without_folder() -> bool:
+    try:
+        os.getcwd()
+        os.stat(".")
+    except OSError:
+        return True
+    return False
+
+
+def _shown(text: str) -> str:
+    return safe_text(redact_text(text))
