@@ -606,9 +606,9 @@ async def test_an_asset_holds_as_many_descriptors_as_are_counted_for_it(
     before, held = descriptors(), []
     real = os.rename
 
-    def rename(*names: str, **folders: int) -> None:
+    def rename(old: str, new: str, **folders: int) -> None:
         held.append(descriptors() - before)
-        real(*names, **folders)
+        real(old, new, **folders)
 
     lock = store.lock(KEY)
     assert await store.try_lock(lock)

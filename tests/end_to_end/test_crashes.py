@@ -220,7 +220,9 @@ def test_killed_before_each_change(project: Project, tmp_path: Path, kind: str) 
 @pytest.mark.sweep
 @pytest.mark.strace
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EDQUOT"])
-@pytest.mark.parametrize("kind", ["pwrite64", "write", "fsync", "fdatasync", "ftruncate", "renameat", "mkdir", "mkdirat"])
+@pytest.mark.parametrize(
+    "kind", ["pwrite64", "write", "fsync", "fdatasync", "ftruncate", "renameat", "mkdir", "mkdirat"]
+)
 @pytest.mark.shows("D2", "D3", "D4", "D5")
 def test_each_change_fails(project: Project, tmp_path: Path, kind: str, error: str) -> None:
     """Whichever write, flush or rename fails: exit code 4, or 0 if nothing that was asked for depended on it."""
