@@ -13,8 +13,8 @@ log = logging.getLogger(__name__)
 
 SPARE_DESCRIPTORS = 16
 """Reserved for the log, name resolution, threads, and what the host program opens meanwhile."""
-DESCRIPTORS_PER_ASSET = 4
-"""Lock, part, journal, and a folder while it is published."""
+DESCRIPTORS_PER_ASSET = 6
+"""Lock, part, journal, the folders of locks and of stages, and the file's own while it is published."""
 LEAST_SPARE = 4
 """Kept in any case, where there is not enough for all of the above."""
 FEW_DESCRIPTORS = 64

@@ -268,7 +268,7 @@ async def test_cancelled_hashing_ends_soon(places: Places, monkeypatch: pytest.M
     monkeypatch.setattr(module, "hash_file", slow)
     checksum = Checksum.of(CONTENT)
     hashing = asyncio.ensure_future(places.local_files().digest(file, checksum))
-    await asyncio.to_thread(begun.wait)
+    assert await asyncio.to_thread(begun.wait, 10)
     hashing.cancel()
     for _ in range(50):
         await asyncio.sleep(0)

@@ -34,6 +34,7 @@ from grym_fetch.disk.local_files import hash_file
 from grym_fetch.disk.owner import ABANDONED_AFTER_S, Owner
 from grym_fetch.disk.stage import DiskStage, StageKey
 from grym_fetch.disk.store import DiskStore
+from grym_fetch.runtime.descriptors import DESCRIPTORS_PER_ASSET
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
 from tests.support.fakes import read_proved
@@ -594,6 +595,29 @@ async def test_a_cancelled_opening_leaves_no_descriptor(store: DiskStore, monkey
         go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await opening
+    assert descriptors() == before
+
+
+@pytest.mark.shows("D16")
+async def test_an_asset_holds_as_many_descriptors_as_are_counted_for_it(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its lock to its place: how many assets may be under way is reckoned with the most that one holds."""
+    before, held = descriptors(), []
+    real = os.rename
+
+    def rename(old: str, new: str, **folders: int) -> None:
+        held.append(descriptors() - before)
+        real(old, new, **folders)
+
+    lock = store.lock(KEY)
+    assert await store.try_lock(lock)
+    stage = await store.open_stage(KEY, exclusive=True)
+    await stage.write(0, CONTENT, 0)
+    monkeypatch.setattr(os, "rename", rename)
+    await stage.publish(len(CONTENT))
+    lock.release()
+    assert held == [DESCRIPTORS_PER_ASSET]
     assert descriptors() == before
 
 

@@ -38,15 +38,15 @@ sys.exit(runner.run(common, body, settings=Settings(sizes=SMALL, retries=0)))
 """
 # All of it on one thread: then the n-th call is the same one in every run.
 ONE_THREAD = """
-import asyncio
-def run_here(loop, executor, function, *args):
-    future = loop.create_future()
+from concurrent.futures import Future, ThreadPoolExecutor
+def run_here(executor, function, /, *args):
+    future = Future()
     try:
         future.set_result(function(*args))
     except BaseException as error:
         future.set_exception(error)
     return future
-asyncio.BaseEventLoop.run_in_executor = run_here
+ThreadPoolExecutor.submit = run_here
 """
 CHANGES = "pwrite64,write,fsync,fdatasync,ftruncate,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir"
 PART_RENAMED = re.compile(r'renameat2?\(\d+<(?P<folder>[^>]*)>, "(?P<name>[^"]*/part)"')
@@ -220,7 +220,9 @@ def test_killed_before_each_change(project: Project, tmp_path: Path, kind: str) 
 @pytest.mark.sweep
 @pytest.mark.strace
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EDQUOT"])
-@pytest.mark.parametrize("kind", ["pwrite64", "write", "fsync", "fdatasync", "ftruncate", "rename", "mkdir"])
+@pytest.mark.parametrize(
+    "kind", ["pwrite64", "write", "fsync", "fdatasync", "ftruncate", "renameat", "mkdir", "mkdirat"]
+)
 @pytest.mark.shows("D2", "D3", "D4", "D5")
 def test_each_change_fails(project: Project, tmp_path: Path, kind: str, error: str) -> None:
     """Whichever write, flush or rename fails: exit code 4, or 0 if nothing that was asked for depended on it."""
