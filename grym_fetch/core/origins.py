@@ -24,6 +24,7 @@ from grym_fetch.core.errors import (
     LengthMismatch,
     OriginFailure,
     Stalled,
+    Throttled,
     TransferError,
 )
 from grym_fetch.core.http import NO_VALIDATOR, Validator, may_be_for_the_range
@@ -108,6 +109,8 @@ class Origin:
 
     def may_serve_the_whole(self, error: GrymFetchError) -> bool:
         """Whether this failure of a range, the first of which never came, leaves hope for a request without one."""
+        if isinstance(error, Throttled) and error.retry_after is not None:
+            return False  # it has said what it means: later
         if isinstance(error, BadStatus):
             return self.ranges is None and may_be_for_the_range(error.status)
         return self.ranges is None and isinstance(error, ConnectionLost | Stalled | BadResponse)
