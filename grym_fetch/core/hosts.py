@@ -9,6 +9,7 @@ for all assets. Time is an argument, in monotonic seconds; what is known of a ho
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 from grym_fetch.core.errors import (
@@ -30,6 +31,8 @@ SERVING_S = 60.0
 FIRST_PAUSE_S = 0.25
 MAX_PAUSE_S = 60.0
 """A host that refuses without saying for how long is left alone for a first pause; each further one is twice that."""
+MAX_IN_VAIN = 3
+"""After so many requests without a range in a row that a host refused with one status, that is not about ranges."""
 
 
 def grace_of(error: GrymFetchError) -> float | None:
@@ -62,6 +65,8 @@ class _Host:
     """When somebody received there last."""
     refusals: int = 0
     """In a row, while nobody received."""
+    in_vain: Counter[int] = field(default_factory=Counter)
+    """How often each status was the answer to a request for the whole, since one was served."""
 
     def lower(self, limit: int, now: float) -> None:
         self.limit = limit if self.limit is None else min(limit, self.limit)
@@ -115,6 +120,11 @@ class Hosts:
         known = self._hosts[self._place[attempt]]
         return bool(known.at_work - {attempt}) or now - known.served_at < GRACE_S
 
+    def is_in_vain(self, attempt: object, error: GrymFetchError) -> bool:
+        """Whether this refusal of a range would only come again without one: the host refuses everybody so."""
+        known = self._hosts[self._place[attempt]]
+        return isinstance(error, BadStatus) and known.in_vain[error.status] >= MAX_IN_VAIN
+
     # -- what happened ----------------------------------------------------------------------------------------------
 
     def began(self, attempt: object, host: str) -> None:
@@ -133,10 +143,12 @@ class Hosts:
         self._leave(attempt, before)
         self.began(attempt, host)
 
-    def receives(self, attempt: object, now: float) -> None:
-        """The host serves it: the response is content."""
+    def receives(self, attempt: object, now: float, *, whole: bool = False) -> None:
+        """The host serves it: the response is content. ``whole``: it was asked for without a range."""
         known = self._hosts[self._place[attempt]]
         known.receiving.add(attempt)
+        if whole:
+            known.in_vain.clear()
         known.served_at, known.refusals = now, 0
         if known.probe is attempt:
             known.raise_to(len(known.at_work), now)
@@ -182,6 +194,11 @@ class Hosts:
         if wait is None:
             known.pause(now)
         return True
+
+    def refused_whole(self, attempt: object, error: GrymFetchError) -> None:
+        """It asked for the whole, without a range, and that failed."""
+        if isinstance(error, BadStatus):
+            self._hosts[self._place[attempt]].in_vain[error.status] += 1
 
     def left_alone(self, host: str, until: float) -> None:
         """Nobody is to ask it before ``until``."""

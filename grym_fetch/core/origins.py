@@ -24,6 +24,7 @@ from grym_fetch.core.errors import (
     LengthMismatch,
     OriginFailure,
     Stalled,
+    Throttled,
     TransferError,
 )
 from grym_fetch.core.http import NO_VALIDATOR, Validator, may_be_for_the_range
@@ -108,6 +109,8 @@ class Origin:
 
     def may_serve_the_whole(self, error: GrymFetchError) -> bool:
         """Whether this failure of a range, the first of which never came, leaves hope for a request without one."""
+        if isinstance(error, Throttled) and error.retry_after is not None:
+            return False  # it has said what it means: later
         if isinstance(error, BadStatus):
             return self.ranges is None and may_be_for_the_range(error.status)
         return self.ranges is None and isinstance(error, ConnectionLost | Stalled | BadResponse)
@@ -326,10 +329,12 @@ class Origins:
         policy: RetryPolicy,
         jitter: float,
         had_begun: bool = False,
+        is_in_vain: bool = False,
     ) -> Decision | None:
         """Note a failure and decide what follows. None if its outage was counted already.
 
         ``had_begun``: bytes of the content had come. Who sends some and breaks off is not away: it is not waited for.
+        ``is_in_vain``: its host is known to refuse requests without a range in the same way.
         """
         if not origin.failed(error, began=began, now=now):
             return None
@@ -346,7 +351,7 @@ class Origins:
         match decision:
             case Retry(delay=delay) | Leave(delay=delay):
                 origin.postponed(now + delay)
-            case GiveUp() if origin.may_serve_the_whole(error):
+            case GiveUp() if not is_in_vain and origin.may_serve_the_whole(error):
                 origin.lost_ranges()
                 return Retry(origin.failures, 0.0)
             case GiveUp() if len(self.usable) == 1 and origin.may_be_cached(error):

@@ -190,7 +190,7 @@ class SmallFileSource:
                     if isinstance(answer.verdict, ErrorStatus):
                         raise _as_error(asset.url, answer.verdict)
                     return None
-                self._hosts.receives(turn, self._clock.monotonic())
+                self._hosts.receives(turn, self._clock.monotonic(), whole=True)
                 if not await self._receive(answer.response, data):
                     return None
             finally:
@@ -198,6 +198,8 @@ class SmallFileSource:
         except GrymFetchError as error:
             # Perhaps only because somebody else of us is there, or has just been.
             turn.is_refused = self._hosts.refused(turn, self._clock.monotonic(), error)
+            if not turn.is_refused:
+                self._hosts.refused_whole(turn, error)
             return None
         return ReceivedFile(asset, asset.checksum, data, began, self._clock.monotonic())
 

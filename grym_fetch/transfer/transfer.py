@@ -351,7 +351,7 @@ class Transfer:
         now = self._clock.monotonic()
         self._hosts.moved(attempt, answer.host)
         if isinstance(answer.verdict, http.Partial | http.Whole):
-            self._hosts.receives(attempt, now)
+            self._hosts.receives(attempt, now, whole=attempt.segment.whole)
         elif (
             isinstance(answer.verdict, http.UnusableRange)
             and answer.response.head.status == 403
@@ -404,6 +404,8 @@ class Transfer:
         """An attempt failed: ask again later, turn to another origin, or give up."""
         now = self._clock.monotonic()
         origin = attempt.origin
+        if attempt.segment.whole and attempt.first_byte_at is None:
+            self._hosts.refused_whole(attempt, error)
         decision = self._origins.failed(
             origin,
             error,
@@ -412,6 +414,7 @@ class Transfer:
             policy=self._settings.retry,
             jitter=self._clock.jitter(),
             had_begun=attempt.first_byte_at is not None,
+            is_in_vain=self._hosts.is_in_vain(attempt, error),
         )
         if isinstance(error, Throttled) and error.status == 429 and not isinstance(decision, GiveUp):
             self._hosts.left_alone(attempt.host, origin.ready_at)

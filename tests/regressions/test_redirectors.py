@@ -82,17 +82,24 @@ async def test_what_two_servers_gave_is_asked_of_one(world: World, nodes: tuple[
     assert len(world.last.of("asset_restarted")) == 1
 
 
+@pytest.mark.shows("R25", "R30")
 async def test_two_servers_that_are_both_wrong_are_asked_once_more_only(
     world: World, nodes: tuple[AssetServer, AssetServer]
 ) -> None:
-    """Neither has the file, and each breaks off once: after one more try that is said, and nothing is in place."""
+    """Neither has the file: one of them is asked for what both gave, then once for the whole, and that is said."""
     breaks = Reset(after=0, covering=HALF, times=1)
     first, second = offer(nodes[0], WrongFile(), breaks), offer(nodes[1], WrongFile(), replace(breaks, skip=1))
     turns = [Redirect(file.url, times=1) for file in (first, second)]
     world.list(world.serve(*turns, *turns))
     assert "sha256" in str(await world.fails(parallel=1))
     assert world.last is not None
-    assert len(world.last.of("asset_restarted")) == 1
+    reasons = [str(event["reason"]) for event in world.last.of("asset_restarted")]
+    assert [reason.partition("; ")[2] for reason in reasons] == [
+        "asking one server for what several gave",
+        "asking for the whole, past all caches",
+    ]
+    asked = [request for node in nodes for request in node.stats.requests]
+    assert [request.headers.get("Cache-Control") for request in asked if request.range is None] == ["no-cache"]
 
 
 @pytest.mark.shows("R25", "R11", "R12", "S3")

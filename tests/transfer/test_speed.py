@@ -163,10 +163,12 @@ def test_many_small_files_on_a_slow_link(tmp_path: Path) -> None:
 # -- mirrors ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("every", "arrives"), [(3 * MIB, True), (MIB, False)])
+@pytest.mark.parametrize(
+    ("every", "patience", "arrives"), [(3 * MIB, 0.0, True), (MIB, 0.0, False), (MIB, 120.0, True)]
+)
 @pytest.mark.shows("A19")
-def test_only_real_progress_renews_the_budget(tmp_path: Path, every: int, arrives: bool) -> None:
-    """A server that breaks off again and again is asked again as long as it brings something each time."""
+def test_only_real_progress_renews_the_budget(tmp_path: Path, every: int, patience: float, arrives: bool) -> None:
+    """A server that breaks off again and again is asked again as long as it brings enough each time, or in time."""
     breaks = iter(range(every, SIZE, every))
     due = next(breaks)
 
@@ -180,9 +182,9 @@ def test_only_real_progress_renews_the_budget(tmp_path: Path, every: int, arrive
     network = Network(tmp_path, speed, contents={ONE: CONTENT})
     if not arrives:
         with pytest.raises(SyncFailed):
-            network.sync(retries=1, parallel=1)
+            network.sync(retries=1, parallel=1, patience=patience)
         return
-    network.sync(retries=1, parallel=1)
+    network.sync(retries=1, parallel=1, patience=patience)
     assert network.path.read_bytes() == CONTENT
     assert len(network.heard.of("retry_scheduled")) >= SIZE // every - 2
 
