@@ -134,8 +134,9 @@ class VerifiedCache:
                     raise PermissionError(errno.EACCES, "its file system does not say who has written a file")
                 _append_to(folder, lines)
         except (OSError, StorageError) as error:
-            if isinstance(error, OSError) and error.errno not in _CANNOT_WRITE:
-                raise
+            why = error.__cause__ if isinstance(error, StorageError) else error
+            if isinstance(why, OSError) and why.errno not in _CANNOT_WRITE:
+                raise  # a disk that fails now may work the next time
             folder = self._state.open_elsewhere(create=True)
             try:
                 is_first = not exists(folder, LOG)

@@ -282,3 +282,26 @@ def test_the_first_entry_makes_its_folder(tmp_path: Path) -> None:
     cache_of(log).record(path, Checksum.of(b"abc"), FileSignature.of(path.stat()))
     assert cache_of(log).is_verified(path, Checksum.of(b"abc"))
     assert log.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(("number", "elsewhere"), [(errno.EIO, False), (errno.ENOSPC, False), (errno.EROFS, True)])
+def test_only_what_can_never_be_written_is_remembered_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, elsewhere: bool
+) -> None:
+    """A disk that fails for a moment costs a hash; it fills no folder in the user's home."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    file = assets / "a.bin"
+    file.write_bytes(b"a")
+    real = os.open
+
+    def fails(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == ".grym-fetch":
+            raise OSError(number, os.strerror(number))
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fails)
+        VerifiedCache(StateFolder(assets)).record(file, CHECKSUM, FileSignature.of(file.stat()))
+    assert (tmp_path / "home").exists() == elsewhere
