@@ -18,6 +18,7 @@ from grym_fetch.core.checked_lines import decode_line, encode_line
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.freshness import version_number
 from grym_fetch.disk.atomic import PRIVATE, replace_file
+from grym_fetch.disk.folders import close_each
 from grym_fetch.disk.state import StateFolder, read_state
 
 MAX_BYTES = 4096
@@ -47,7 +48,7 @@ class RollbackGuard:
         """Whether this version is what `write` would leave. An assets folder that is not there yet lacks nothing."""
         if self._read_in(self._state.open_elsewhere) != version:
             return False
-        return self._read_in(self._state.open) == version or not self._state.assets_dir.is_dir()
+        return self._read_in(self._state.open) == version or not os.path.isdir(self._state.assets_dir)
 
     def _read_in(self, open_folder: Callable[[], int]) -> str | None:
         try:
@@ -57,7 +58,7 @@ class RollbackGuard:
         try:
             data = read_state(folder, self._name, MAX_BYTES)
         finally:
-            os.close(folder)
+            close_each(folder)
         return None if data is None else decode_version(data)
 
     def _write_in(self, open_folder: Callable[..., int], version: str | None) -> None:
@@ -69,7 +70,7 @@ class RollbackGuard:
                 else:
                     replace_file(folder, self._name, encode_version(version), mode=PRIVATE)
             finally:
-                os.close(folder)
+                close_each(folder)
 
 
 def encode_version(version: str) -> bytes:

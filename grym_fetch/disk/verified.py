@@ -22,7 +22,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import PRIVATE, replace_file
-from grym_fetch.disk.folders import exists, is_at
+from grym_fetch.disk.folders import close_each, exists, is_at
 from grym_fetch.disk.state import StateFolder, read_state
 
 log = logging.getLogger(__name__)
@@ -61,17 +61,21 @@ def mark_time(descriptor: int) -> None:
         os.utime(descriptor, ns=(now, now))
 
 
+class ReplacedMeanwhile(StorageError):
+    """The name that a verified file was just given stands for another file, or that file was written to."""
+
+
 def signature_in_place(descriptor: int, before: os.stat_result, folder: int, name: str, shown: object) -> FileSignature:
     """Return the signature of an open file that was just given its name.
 
-    Raises `StorageError` if the name stands for another file by now, or somebody has written to it since ``before``:
+    Raises `ReplacedMeanwhile` if the name stands for another file by now, or the file was written to since ``before``:
     then its bytes are not those that were verified.
     """
     after = os.fstat(descriptor)
     is_unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
     if not is_unchanged or not is_at(descriptor, folder, name):
         reason = "somebody else changed or replaced this file while it was put in place; run it again"
-        raise StorageError(safe_text(str(shown)), reason)
+        raise ReplacedMeanwhile(safe_text(str(shown)), reason)
     return FileSignature.of(after)
 
 
@@ -142,7 +146,7 @@ class VerifiedCache:
                 is_first = not exists(folder, LOG)
                 _append_to(folder, lines)
             finally:
-                os.close(folder)
+                close_each(folder)
             if is_first and not isinstance(error, FileNotFoundError):
                 log.warning(
                     "what was verified is remembered in %s, since it cannot be in the assets folder: %s",
@@ -169,7 +173,7 @@ class VerifiedCache:
                     replace_log(folder, entries.values())
             return entries
         finally:
-            os.close(folder)
+            close_each(folder)
 
 
 def is_private(folder: int) -> bool:
@@ -185,7 +189,7 @@ def _append_to(folder: int, lines: bytes) -> None:
     try:
         os.write(descriptor, lines)
     finally:
-        os.close(descriptor)
+        close_each(descriptor)
 
 
 _FIELDS = 2 + len(FileSignature._fields)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 
 from grym_fetch.core.errors import StaleManifest
@@ -54,7 +55,7 @@ class FreshnessCheck:
         """Remember a manifest that was accepted: once more where there was no assets folder to remember it in."""
         if self._remembered is manifest:
             return
-        is_there = self._assets_dir.is_dir()
+        is_there = os.path.isdir(self._assets_dir)  # noqa: ASYNC240 - one look, which no error stops
         version = manifest.version if version_number(manifest.version) is not None else None
         if not self._last_used.has(version):
             await asyncio.to_thread(self._last_used.write, version)

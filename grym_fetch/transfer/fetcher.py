@@ -35,6 +35,7 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.store import DiskStore
+from grym_fetch.disk.verified import ReplacedMeanwhile
 from grym_fetch.runtime.threads import machine_error
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
@@ -148,6 +149,12 @@ class Fetcher:
             self._context.scheduler.add(transfer, rank)
             try:
                 fetched = await transfer.run()
+            except ReplacedMeanwhile:
+                # Where locks do nothing, another process may have put the same file there: it counts once it is hashed.
+                await stage.discard()
+                if not asset.pinned or (there := await self._present(asset)) is None:
+                    raise
+                return there
             finally:
                 self._context.scheduler.remove(transfer)
         except IntegrityError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from grym_fetch.core.errors import UnknownAsset
+from grym_fetch.core.errors import UnknownAsset, UnknownTag
 from grym_fetch.core.manifest import Asset, Manifest, StandIn
 from tests.core.manifest_files import CHECKSUM, NOTHING, URL, entry, parse
 
@@ -85,7 +85,6 @@ def test_an_unknown_id_suggests_the_nearest() -> None:
         ({"ids": ["delta", "beta", "delta"]}, "beta delta"),
         ({"tags": ["audio"]}, "alpha delta"),
         ({"tags": ["audio", "essential"]}, "alpha beta delta"),
-        ({"tags": ["nothing"]}, ""),
         ({"ids": ["gamma"], "tags": ["audio"]}, "alpha gamma delta"),
         ({"ids": ["alpha"], "tags": ["audio"]}, "alpha delta"),
         ({"minimal": True}, "beta*"),
@@ -98,6 +97,12 @@ def test_selects_assets(choice: dict[str, Any], chosen: str) -> None:
     """Ids and tags add up, in the manifest's order and once each; a * marks a stand-in."""
     selected = MANIFEST.select(**choice)
     assert " ".join(a.id + "*" * a.is_stand_in for a in selected) == chosen
+
+
+def test_a_tag_that_nothing_bears_is_refused() -> None:
+    """A misspelt tag is no empty choice; the error names those that there are."""
+    with pytest.raises(UnknownTag, match=r"no asset has the tag 'nothing'\. Tags in the manifest: audio, essential, m"):
+        MANIFEST.select(tags=["nothing"])
 
 
 def test_minimal_takes_the_required_where_none_is_essential() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from grym_fetch.core import errors
 from grym_fetch.core.errors import GrymFetchError, OriginFailure, Problem
+from grym_fetch.disk.verified import ReplacedMeanwhile
 from grym_fetch.repo.clean import FileChanged, NameTaken
 from grym_fetch.repo.errors import NotMoved
 from grym_fetch.repo.git import GitUnusable
@@ -53,6 +54,7 @@ _ALL: tuple[GrymFetchError, ...] = (
     errors.Locked("/assets", "another process has it"),
     errors.MirrorsExhausted("model", FAILURES, "What has arrived is kept."),
     errors.SyncFailed({"model": errors.MirrorsExhausted("model", FAILURES), "voice": errors.DiskFull("/a", "full")}),
+    ReplacedMeanwhile("/assets/a.bin", "somebody else replaced this file"),
     NotMoved("it is a symlink"),
     FileChanged("it was written meanwhile"),
     NameTaken("another file is there"),

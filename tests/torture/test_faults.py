@@ -159,7 +159,7 @@ async def test_one_bad_origin_is_named(
     assert isinstance(run.failures["a"], MirrorsExhausted | DigestMismatch)
     assert told["attempts"] == tuple(str(failure) for failure in run.failures["a"].failures)
     assert told["attempts"]
-    assert len(server.stats.requests) <= 25
+    assert len(server.stats.requests) <= 25 + 1  # once for the whole, where ranges may have lied
 
 
 @pytest.mark.parametrize("known_size", [True, False], ids=["size known", "size unknown"])

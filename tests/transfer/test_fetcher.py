@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch import IntegrityError, SyncFailed
+from grym_fetch import IntegrityError, StorageError, SyncFailed
+from grym_fetch.disk.verified import FileSignature, ReplacedMeanwhile
 from grym_fetch.errors import AssetMissing
 from grym_fetch.testing import AssetServer
 from grym_fetch.transfer.small_files import MIN_SMALL_FILES
@@ -54,3 +55,26 @@ async def test_small_files_are_remembered_as_verified(project: Project, server: 
     async with project.manager() as manager:
         assert [manager.state_of(asset) for asset in manager.manifest.assets] == ["verified"] * MIN_SMALL_FILES
     assert len(server.stats.requests) == MIN_SMALL_FILES
+
+
+@pytest.mark.shows("S1", "S14")
+@pytest.mark.parametrize("there", [CONTENT, b"evil bytes"], ids=["the same", "another"])
+async def test_what_took_the_name_meanwhile_counts_once_it_is_hashed(
+    tmp_path: Path, server: AssetServer, monkeypatch: pytest.MonkeyPatch, there: bytes
+) -> None:
+    """Where locks do nothing, two processes may put one file in place: the second one's is not believed unread."""
+    project = Project(tmp_path / "project")
+    path = project.add("a", [server.add("/a", CONTENT).url], CONTENT)
+
+    def replaced(*_: object) -> FileSignature:
+        path.unlink()
+        path.write_bytes(there)
+        raise ReplacedMeanwhile(str(path), "somebody else replaced this file")
+
+    monkeypatch.setattr("grym_fetch.disk.stage.signature_in_place", replaced)
+    async with project.manager() as manager:
+        if there == CONTENT:
+            assert await manager.get_asset_path("a") == path
+        else:
+            with pytest.raises(StorageError, match="somebody else replaced"):
+                await manager.get_asset_path("a")
