@@ -30,7 +30,7 @@ sweep: $(READY)  ## every crash point, every seed, files of a GiB, and each prop
 	$(PYTEST) --timeout 900 -m "sweep and alone"
 	$(BIN)/python -m tests.house.guards
 
-guards: $(READY)  ## take out each guard of tests/house/guards.toml once, in a copy, and see its tests fail; ROWS="S1 C8"
+guards: $(READY)  ## take out each guard of tests/house/guard_lists once, in a copy, and see its tests fail; ROWS="S1 C8"
 	$(BIN)/python -m tests.house.guards $(ROWS)
 
 coverage: $(READY)  ## which lines and branches the tests reach, and the modules that they reach least

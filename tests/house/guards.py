@@ -1,7 +1,8 @@
 """Takes each guard out of a copy of the program, once, and sees the tests that are said to prove it fail.
 
-``python -m tests.house.guards [ROW...]`` (`make guards`) reads ``guards.toml``: the rows that rest on a guard,
-the text that is the guard, what stands there without it, and the tests that must then fail.
+``python -m tests.house.guards [ROW...]`` (`make guards`) reads ``guard_lists/``, a file for each room of the program:
+the rows that rest on a guard, the text that is the guard, what stands there without it, and the tests that must then
+fail.
 
 Rules: the working tree is never changed. A guard that can be taken out unnoticed is an error, and so is a listed test
 that passes without it: it does not prove what its mark says.
@@ -24,7 +25,7 @@ from queue import SimpleQueue
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[2]
-LIST = Path(__file__).parent / "guards.toml"
+LISTS = Path(__file__).parent / "guard_lists"
 COPIED = ("grym_fetch", "tests", "tools", "pyproject.toml")
 TIMEOUT_S = 300
 
@@ -42,8 +43,9 @@ class Guard:
 
 
 def guards() -> list[Guard]:
-    """All guards of the list, in its order."""
-    return [_guard(name, entry) for name, entry in tomllib.loads(LIST.read_text(encoding="utf-8")).items()]
+    """All guards of the lists, in their order."""
+    lists = [tomllib.loads(file.read_text(encoding="utf-8")) for file in sorted(LISTS.glob("*.toml"))]
+    return [_guard(name, entry) for entries in lists for name, entry in entries.items()]
 
 
 def _guard(name: str, entry: Mapping[str, object]) -> Guard:
@@ -55,7 +57,7 @@ def _guard(name: str, entry: Mapping[str, object]) -> Guard:
 
 
 def covered() -> list[str]:
-    """The rows whose guard is taken out, each once, in the list's order."""
+    """The rows whose guard is taken out, each once, in the lists' order."""
     return list(dict.fromkeys(row for guard in guards() for row in guard.rows))
 
 
