@@ -85,6 +85,7 @@ def test_the_story_is_told(folder: Path, capfd: pytest.CaptureFixture[str], monk
     assert (kept / "project" / "assets" / "models" / "large.bin").stat().st_size == SMALL.sizes["large"]
 
 
+@pytest.mark.sweep
 def test_wrong_bytes_make_the_demo_fail(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Where both mirrors lie about a byte the second run fails, and so does the demo."""
     assert perform(replace(SMALL, faults={"small": [FlipByte(at=500)]}), QUIET) == 1

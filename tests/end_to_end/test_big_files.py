@@ -100,7 +100,8 @@ def test_verified_as_soon_as_the_last_byte_is_there(roomy: Path) -> None:
 
 
 @pytest.mark.shows("P1")
-@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.sweep)])
+@pytest.mark.sweep
+@pytest.mark.parametrize("rounds", [10])
 def test_killed_at_random_moments(roomy: Path, rounds: int) -> None:
     """Killed with -9 at a random moment and run again, many times: right each time, and next to nothing sent twice."""
     size = 48 * MIB

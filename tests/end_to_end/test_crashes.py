@@ -17,6 +17,7 @@ import pytest
 from grym_fetch.testing import AssetServer, Throttle, seeded_bytes
 from tests.end_to_end.command import environment
 from tests.support.project import KIB, Project
+from tests.support.sweeps import typical
 
 CONTENTS = {"one": seeded_bytes(200 * KIB, seed=1), "two": seeded_bytes(70 * KIB, seed=2), "three": b"3"}
 OLD = b"the old good file"
@@ -51,9 +52,6 @@ ThreadPoolExecutor.submit = run_here
 CHANGES = "pwrite64,write,fsync,fdatasync,ftruncate,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir"
 PART_RENAMED = re.compile(r'renameat2?\(\d+<(?P<folder>[^>]*)>, "(?P<name>[^"]*/part)"')
 """A stage's part gets its final name: the folder that it is named in is what strace says of the descriptor."""
-# A byte is written, a file is put in place. The sweep has the others.
-TYPICAL = {"pwrite64", "renameat"}
-KINDS = [kind if kind in TYPICAL else pytest.param(kind, marks=pytest.mark.sweep) for kind in CHANGES.split(",")]
 
 
 @pytest.fixture
@@ -147,7 +145,7 @@ def most_calls(log: Path, kind: str, place: Path) -> int:
 
 
 @pytest.mark.strace
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", typical(CHANGES.split(","), "renameat"))
 @pytest.mark.shows("P1", "S2")
 def test_killed_before_every_change(project: Project, tmp_path: Path, kind: str) -> None:
     """Killed before any write, flush, rename or removal: all finals are good, and the next run finishes the job."""
@@ -173,7 +171,7 @@ async def finish(project: Project) -> None:
 
 
 @pytest.mark.strace
-@pytest.mark.parametrize("error", ["ENOSPC", *(pytest.param(e, marks=pytest.mark.sweep) for e in ("EIO", "EDQUOT"))])
+@pytest.mark.parametrize("error", typical(["ENOSPC", "EIO", "EDQUOT"], "ENOSPC"))
 @pytest.mark.shows("D2", "D5")
 def test_failing_calls(project: Project, tmp_path: Path, error: str) -> None:
     """A disk that fails a write or a flush ends the run with exit code 4, never with a wrong file."""
@@ -247,6 +245,7 @@ def test_twenty_rounds_of_random_kills(project: Project, server: AssetServer, lo
     several_processes(project, server, locks, rounds=5, dice=random.Random(f"{locks} {seed}"))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("locks", ["flock works", "flock is a no-op"])
 @pytest.mark.shows("B2", "B12", "B13", "B45", "P1", "X1", "X3")
 def test_several_processes_and_random_kills(project: Project, server: AssetServer, locks: str) -> None:

@@ -102,8 +102,13 @@ def handles(pid: int, number: signal.Signals) -> bool:
 def test_the_last_line_is_said_in_the_middle_of_a_long_flush(project: Project, gate: Gate) -> None:
     """A flush that takes longer than anybody waits is left alone; what becomes of the bytes is said all the same."""
     (project.root / "sitecustomize.py").write_text(
-        "import os, stat, threading\n"
-        "os.fsync = lambda file: stat.S_ISREG(os.fstat(file).st_mode) and threading.Event().wait(30)\n"
+        "import os, threading\n"
+        "flush = os.fsync\n"
+        "def slow(file):\n"
+        "    if os.readlink(f'/proc/self/fd/{file}').endswith('/part'):\n"
+        "        threading.Event().wait(30)\n"
+        "    flush(file)\n"
+        "os.fsync = slow\n"
     )
     gate.open()
     with Running(project.root, "sync", "--json", PYTHONPATH=".") as running:

@@ -12,6 +12,7 @@ from grym_fetch.testing import seeded_bytes
 from tests.support.invariants import Recorder
 from tests.support.nginx import Location, Nginx, Sent
 from tests.support.project import Project
+from tests.support.sweeps import typical
 
 MIB = 1024 * 1024
 MOST_REFUSALS = 20
@@ -50,8 +51,8 @@ class Limited:
         return [request for request in self.nginx.sent() if request.status >= 400]
 
 
-@pytest.mark.parametrize("refusal", [503, 429, 403])
-@pytest.mark.parametrize("limit", [1, 2])
+@pytest.mark.parametrize("refusal", typical([503, 429, 403], 503))
+@pytest.mark.parametrize("limit", typical([1, 2], 1))
 @pytest.mark.shows("A24")
 async def test_a_server_that_allows_few_connections(tmp_path: Path, nginx: Nginx, limit: int, refusal: int) -> None:
     """What it allows is learned from a few refusals, none of which counts as a failure or is waited for."""
@@ -62,7 +63,7 @@ async def test_a_server_that_allows_few_connections(tmp_path: Path, nginx: Nginx
     assert heard.of("retry_scheduled") == []
 
 
-@pytest.mark.parametrize("refusal", [503, 429, 403])
+@pytest.mark.parametrize("refusal", typical([503, 429, 403], 429))
 @pytest.mark.shows("A24")
 async def test_several_assets_share_what_a_server_allows(tmp_path: Path, nginx: Nginx, refusal: int) -> None:
     """One connection at a time, for all of them together, and none fails because another one is served."""
@@ -72,8 +73,8 @@ async def test_several_assets_share_what_a_server_allows(tmp_path: Path, nginx: 
     assert len(site.refused()) <= MOST_REFUSALS
 
 
-@pytest.mark.parametrize("refusal", [503, 429, 403])
-@pytest.mark.parametrize("parallel", [1, 4, 8])
+@pytest.mark.parametrize("refusal", typical([503, 429, 403], 429))
+@pytest.mark.parametrize("parallel", typical([1, 4, 8], 4))
 @pytest.mark.parametrize("size", [30_000, 300_000], ids=["small", "large"])
 @pytest.mark.shows("A24")
 async def test_a_server_that_allows_few_requests_a_second(

@@ -13,6 +13,7 @@ import pytest
 from grym_fetch.testing import SeededContent, serve_in_thread
 from tests.end_to_end.command import Done, environment
 from tests.support.project import Project
+from tests.support.sweeps import typical
 
 MIB = 1024 * 1024
 SIZE = MIB
@@ -39,7 +40,7 @@ def sync(project: Project, *arguments: str, limit: Callable[[], None] | None = N
 
 
 @pytest.mark.shows("D16")
-@pytest.mark.parametrize("files", [16, 20, 28, 40])
+@pytest.mark.parametrize("files", typical([16, 20, 28, 40], 16))
 def test_few_descriptors_mean_fewer_assets_at_work(tmp_path: Path, files: int) -> None:
     """Whatever `ulimit -n` leaves: it takes longer, and every asset arrives."""
     project = Project(tmp_path / "project")
@@ -62,7 +63,7 @@ _thread.start_new_thread = start_if_there_is_one
 
 
 @pytest.mark.shows("D16")
-@pytest.mark.parametrize("threads", range(6))
+@pytest.mark.parametrize("threads", typical(range(6), 0, 2))
 def test_few_threads_suffice_or_are_named(tmp_path: Path, threads: int) -> None:
     """With one thread that the machine gives, every asset arrives; with none, the error is this machine's."""
     project = Project(tmp_path / "project")

@@ -155,7 +155,7 @@ KINDS: list[Callable[[Path], Scene]] = [
     plain, bare_inside, separate_git_dir, linked_worktree, submodule, sparse, shallow, partial, lfs, unborn, detached,
     alternates, sha256,
 ]  # fmt: skip
-REPRESENTATIVE = {(plain, True), (submodule, True), (linked_worktree, False), (partial, True)}
+REPRESENTATIVE = {(submodule, True)}
 CASES = [
     pytest.param(
         kind,

@@ -27,6 +27,7 @@ from tests.support.invariants import DEADLINE, Recorder, Rules, Run
 from tests.support.power_cut import no_flushing
 from tests.support.project import Project
 from tests.support.small_world import CHUNK, SmallWorld
+from tests.support.sweeps import typical
 
 Contents = dict[str, bytes]
 """What the assets of a run are, by id."""
@@ -276,7 +277,7 @@ KINDS = pytest.mark.parametrize("contents", [TWO, MANY], ids=["two", "many small
 
 
 @pytest.mark.shows("D2", "D3", "D5", "D16")
-@pytest.mark.parametrize("number", NUMBERS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", typical(NUMBERS, errno.ENOSPC), ids=errno.errorcode.get)
 @KINDS
 def test_a_call_fails(number: int, contents: Contents) -> None:
     """An eighth of all calls to the disk, another one for each error: an error of ours, or none, and no harm."""
