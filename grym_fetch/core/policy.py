@@ -20,6 +20,7 @@ from grym_fetch.core.errors import (
     GrymFetchError,
     IntegrityError,
     PolicyRefused,
+    ProxyRefused,
     RangeRefused,
     Throttled,
     TooManyRedirects,
@@ -84,7 +85,7 @@ def is_permanent(error: GrymFetchError) -> bool:
     if isinstance(error, BadStatus):
         is_told = isinstance(error, Throttled) and error.retry_after is not None
         return not is_told and not is_transient(error.status)
-    return isinstance(error, CertificateRejected | IntegrityError | PolicyRefused | TooManyRedirects)
+    return isinstance(error, CertificateRejected | IntegrityError | PolicyRefused | ProxyRefused | TooManyRedirects)
 
 
 def may_pass(error: GrymFetchError) -> bool:

@@ -74,12 +74,15 @@ class Engine:
     @cached_property
     def _own_transport(self) -> Transport:
         from grym_fetch.net.client import HttpTransport
+        from grym_fetch.net.settings import HttpSettings
 
         return HttpTransport(
-            connect_timeout=self._settings.connect_timeout,
-            stall_timeout=self._settings.stall_timeout,
-            allow_private=self._settings.allow_private_addresses,
-            user_agent=f"grym-fetch/{self._version}",
+            HttpSettings(
+                connect_timeout=self._settings.connect_timeout,
+                stall_timeout=self._settings.stall_timeout,
+                allow_private=self._settings.allow_private_addresses,
+                user_agent=f"grym-fetch/{self._version}",
+            )
         )
 
     @cached_property

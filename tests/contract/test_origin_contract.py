@@ -6,6 +6,7 @@ What passes for both is a fact about HTTP, and our server may stand for a real o
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -31,11 +32,10 @@ from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.world import Connection
 from grym_fetch.net.client import HttpTransport
 from grym_fetch.testing import AssetServer, NoRanges, RawAnswer, Redirect, seeded_bytes
-from grym_fetch.transfer.request import Requester
-from tests.net.test_client import TinyProxy
+from grym_fetch.transfer.request import JudgedResponse, Requester
 from tests.support.fakes import read_some
 from tests.support.nginx import Location, Nginx
-from tests.support.transports import WAYS
+from tests.support.transports import WAYS, TinyProxy
 
 CONTENT = seeded_bytes(100_003, seed=11)
 LONG = seeded_bytes(8 * 1024 * 1024, seed=12)
@@ -126,9 +126,14 @@ async def connection(request: pytest.FixtureRequest) -> AsyncIterator[Connection
     await connection.aclose()
 
 
+async def ask(connection: Connection, origin: Origin, asked: Asked) -> JudgedResponse:
+    """Ask. Without a checksum, nothing is asked for through a proxy."""
+    return await Requester(Credentials({})).open(connection, origin, replace(asked, checksum=Checksum.of(CONTENT)))
+
+
 async def fetch(connection: Connection, origin: Origin, asked: Asked) -> tuple[Verdict, bytes]:
     """Ask, and read the body to its end."""
-    answer = await Requester(Credentials({})).open(connection, origin, asked)
+    answer = await ask(connection, origin, asked)
     body = bytearray()
     try:
         while data := await read_some(answer.response):
@@ -202,9 +207,7 @@ async def test_if_range_with_another_validator(server: Server, connection: Conne
     """With the validator of other content no part comes: the content has changed."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     other = Validator(etag='"another-content"')
-    answer = await Requester(Credentials({})).open(
-        connection, origin, Asked(ByteRange(50, 60), len(CONTENT), other, ranges_proven=True)
-    )
+    answer = await ask(connection, origin, Asked(ByteRange(50, 60), len(CONTENT), other, ranges_proven=True))
     answer.response.close()
     assert answer.response.head.status == 200
     assert isinstance(answer.verdict, OtherRepresentation)
@@ -247,7 +250,7 @@ async def test_keep_alive_reuses_the_socket(server: Server, connection: Connecti
 async def test_an_abandoned_body_closes_the_socket(server: Server, connection: Connection) -> None:
     """A body that is given up half-way costs its socket, and the next request gets clean bytes over a new one."""
     origin = Origin(0, server.add("/long.bin", LONG))
-    answer = await Requester(Credentials({})).open(connection, origin, Asked(None))
+    answer = await ask(connection, origin, Asked(None))
     assert LONG.startswith(await read_some(answer.response))
     answer.response.close()
     _, body = await fetch(connection, origin, Asked(ByteRange(5_000_000, 5_001_000)))
