@@ -19,6 +19,7 @@ from functools import lru_cache
 from yarl import URL
 
 from grym_fetch.core.errors import PolicyRefused
+from grym_fetch.core.signatures import is_signed
 
 MAX_REDIRECTS = 10
 
@@ -370,23 +371,6 @@ class Credentials:
 
 
 _AS_UNDERSCORE = str.maketrans(".-:", "___")
-
-# What the makers of signed addresses call the signature: any one of a set of names means that it is one.
-_SIGNATURES = (
-    frozenset({"x-amz-signature"}),  # S3 and what speaks like it
-    frozenset({"x-goog-signature"}),  # Google Cloud Storage
-    frozenset({"signature", "expires"}),  # S3 version 2, CloudFront
-    frozenset({"signature", "policy"}),  # CloudFront
-    frozenset({"sig", "se"}),  # Azure
-)
-
-
-def is_signed(url: URL) -> bool:
-    """Whether a signature in the address lets whoever has it in, for a while."""
-    if "sig" not in url.raw_query_string.lower():
-        return False
-    names = {part.partition("=")[0].lower() for part in url.raw_query_string.split("&")}
-    return any(needed <= names for needed in _SIGNATURES)
 
 
 def _basic(login: str, password: str) -> str:

@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
 # The modules of each room, from the ground up. A module may import from earlier rows of its room only.
 ORDER: dict[str, list[set[str]]] = {
     "core": [
-        {"text"},
+        {"text", "signatures"},
         {"errors", "validation"},
         {
             "redaction",
