@@ -240,11 +240,12 @@ def is_chunked(head: ResponseHead) -> bool | None:
 def judge(asked: Asked, head: ResponseHead) -> Verdict:
     """Say what a response means. Total: every status and any header text gives a verdict, nothing raises."""
     status = head.status
-    if status in (200, 206) and is_chunked(head) is None:
+    if status in (200, 203, 206) and is_chunked(head) is None:
         return Broken("a Transfer-Encoding other than chunked, which nobody asked for")
     if status == 206:
         return _judge_partial(asked, head)
-    if status == 200:
+    if status == 200 or (status == 203 and asked.checksum is not None):
+        # 203: something on the way may have changed the content (RFC 9110 section 15.3.4). The checksum tells.
         return _judge_whole(asked, head)
     if status == 416:
         content_range = parse_content_range(head.get("content-range") or "")

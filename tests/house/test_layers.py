@@ -51,7 +51,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"manifest_text", "manifest_parser"},
     ],
     "net": [
-        {"places", "errors", "tls", "credentials", "states", "quiet"},
+        {"places", "errors", "tls", "credentials", "states", "quiet", "heads"},
         {"parser", "proxies"},
         {"settings"},
         {"wire"},
