@@ -6,7 +6,7 @@ draft with the right SHA-256 gets the name, and only then the placeholder goes. 
 file can be restored again.
 
 Rules: the file beside a placeholder is the one it stands for. A path from the record is foreign: it must be safe, lie
-below the root, and lead there through no symlink.
+below the root, and lead there through no symlink. Nothing is written among what is git's own, whoever asks for it.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from grym_fetch.repo.moving import Draft, current_umask, digest_of, remove_dead_
 from grym_fetch.repo.placeholder import SUFFIX, asset_id
 from grym_fetch.repo.places import Place, placeholders, read_placeholder
 from grym_fetch.repo.record import MovedFiles
+from grym_fetch.repo.tree import git_folder_above
 
 log = logging.getLogger(__name__)
 
@@ -201,6 +202,10 @@ class Restorer:
         """Whether the file is there already and right; its placeholder goes then, as after an interruption."""
         name = wanted.path.rpartition("/")[2]
         shown = safe_text(str(self._root / wanted.path), limit=4000)
+        if (store := git_folder_above(self._root / wanted.path)) is not None:
+            raise UnsafePath(
+                shown, f"{safe_text(str(store), limit=4000)} is git's own folder; nothing is written there"
+            )
         with storage_errors(self._root / wanted.path):
             try:
                 folder = self._open_place(wanted, create=False)

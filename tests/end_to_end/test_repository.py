@@ -190,6 +190,30 @@ def test_exit_codes(root: Path, tmp_path: Path) -> None:
     assert "Traceback" not in "".join(done.err for done in (inside, dirty, taken, unknown, in_the_way, corrupt))
 
 
+def test_where_the_assets_folder_came_as_a_symlink(root: Path, tmp_path: Path) -> None:
+    """What cannot be used is told as it is, with what to do, and is no bug of ours; nothing is written behind it."""
+    write(root, "assets.json", b'{"assets": []}')
+    (root / "assets").symlink_to(".git")
+    commit(root, day=3)
+    assert run(root, "clean", LIMIT, ".", str(tmp_path / "out"), "-y").code == 0
+    refused = run(root, "restore", "--all", "--external-assets-dir", str(tmp_path / "out"))
+    assert (refused.code, refused.out) == (4, "")
+    assert refused.err.startswith("error: the assets folder is a symlink, which counts only where you name it;")
+    named = run(root, "restore", "--all", "--external-assets-dir", str(tmp_path / "out"), "--assets-dir", "elsewhere")
+    assert named.code == 0, named.err
+    assert (root / "models/model.ckpt").read_bytes() == MODEL
+
+
+def test_the_way_back_is_named(root: Path, tmp_path: Path) -> None:
+    """The command that brings the files back works as it is printed, wherever they went."""
+    out = tmp_path / "some where"
+    moved = run(root, "clean", LIMIT, ".", str(out), "-y").out
+    assert f"`grym-fetch restore --all --external-assets-dir '{out}'` brings files back" in moved
+    assert run(root, "restore", "--all", "--external-assets-dir", str(out)).code == 0
+    assert "`grym-fetch restore --all` brings files back" in run(root, "clean", LIMIT, "-y").out
+    assert run(root, "restore", "--all").code == 0
+
+
 def test_entries_of_an_interrupted_run_are_made_up_for(root: Path) -> None:
     """What an earlier run has moved is added to the manifest by the next one that is asked to."""
     assert run(root, "clean", LIMIT, "-y").code == 0

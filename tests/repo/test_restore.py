@@ -192,6 +192,20 @@ async def test_no_placeholder_reads_outside_of_the_external_folder(root: Path, t
     assert not (root / "b.bin").exists()
 
 
+@pytest.mark.shows("S17")
+@pytest.mark.parametrize("folder", [".git/hooks", "mirror/hooks"])
+async def test_nothing_is_written_among_what_is_git_s(root: Path, tmp_path: Path, folder: str) -> None:
+    """A placeholder in a repository's own folder brings nothing there, though it is asked for by name."""
+    repository(root / "made")
+    git(root / "made", "init", "-q", "--bare", str(root / "mirror"))
+    (root / "made/.git").rename(root / ".git")
+    (root / folder).mkdir(exist_ok=True)
+    (root / "b.bin.asset-ref").rename(root / folder / "update.asset-ref")
+    with pytest.raises(UnsafePath, match="is git's own folder; nothing is written there"):
+        await bring(Restorer(root, [tmp_path / "out"]), f"{folder}/update", root)
+    assert not (root / folder / "update").exists()
+
+
 @pytest.mark.shows("S5")
 async def test_no_symlink_in_the_repository_is_followed(root: Path, tmp_path: Path, restorer: Restorer) -> None:
     """A folder on the way that is a symlink by now ends the restore."""
