@@ -36,6 +36,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.shows("S21")
 def test_from_a_heavy_repository_to_the_same_bytes_elsewhere(root: Path, tmp_path: Path) -> None:
     """Look, move out, commit, clone on another machine, fetch from a server: every byte is the same."""
     seen = run(root, "identify", LIMIT, "--history")
@@ -190,6 +191,7 @@ def test_exit_codes(root: Path, tmp_path: Path) -> None:
     assert "Traceback" not in "".join(done.err for done in (inside, dirty, taken, unknown, in_the_way, corrupt))
 
 
+@pytest.mark.shows("S19")
 def test_where_the_assets_folder_came_as_a_symlink(root: Path, tmp_path: Path) -> None:
     """What cannot be used is told as it is, with what to do, and is no bug of ours; nothing is written behind it."""
     write(root, "assets.json", b'{"assets": []}')
@@ -228,6 +230,7 @@ def test_entries_of_an_interrupted_run_are_made_up_for(root: Path) -> None:
     assert (root / ".gitignore").read_text() == "/data/voices.tar.gz\n/models/model.ckpt\n"
 
 
+@pytest.mark.shows("S21")
 def test_a_killed_clean_loses_nothing(tmp_path: Path) -> None:
     """Killed while it moves, it has lost no byte, and the next run finishes."""
     root = repository(tmp_path / "project")

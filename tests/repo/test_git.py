@@ -46,6 +46,7 @@ def test_what_is_to_be_switched_off_is() -> None:
     assert "hook.<event>.enabled" in switched
 
 
+@pytest.mark.shows("S18")
 def test_git_is_started_in_one_place() -> None:
     """No other module of the package starts git, and this one only commands that are known to run nothing."""
     package = Path(__file__).parents[2] / "grym_fetch"
@@ -61,7 +62,7 @@ def test_git_is_started_in_one_place() -> None:
     assert COMMANDS.isdisjoint({"status", "log", "show", "diff", "fetch", "checkout", "submodule"})
 
 
-@pytest.mark.shows("S18")
+@pytest.mark.shows("S18", "S17")
 def test_variables_that_name_a_repository_are_dropped() -> None:
     """Every variable that git calls local to a repository is dropped; the user's own configuration stays."""
     local = subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True)
@@ -149,6 +150,7 @@ def test_nothing_is_fetched_to_answer(tmp_path: Path, monkeypatch: pytest.Monkey
 # --- what git says ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shows("S17")
 def test_another_work_tree_is_not_taken_for_this_one(tmp_path: Path) -> None:
     """Where git means another folder than the one with the .git, nothing is asked: the answer would be of that one."""
     root, other = repository(tmp_path / "repo"), tmp_path / "other"
@@ -161,6 +163,7 @@ def test_another_work_tree_is_not_taken_for_this_one(tmp_path: Path) -> None:
         Git.of(inner)
 
 
+@pytest.mark.shows("S22")
 def test_a_repository_of_another_user(tmp_path: Path) -> None:
     """Git's refusal is passed on with the whole command that ends it."""
     words = (
@@ -199,6 +202,7 @@ def test_what_is_uncommitted_is_found_without_status(tmp_path: Path) -> None:
     assert Git(unborn).uncommitted(Git(unborn).index(), ["new"]) == {"new"}
 
 
+@pytest.mark.shows("S17")
 def test_what_git_was_told_not_to_watch_is_compared(tmp_path: Path) -> None:
     """A file that git no longer looks at, changed or not, is judged by its content."""
     root = repository(tmp_path / "repo")
@@ -214,6 +218,7 @@ def test_what_git_was_told_not_to_watch_is_compared(tmp_path: Path) -> None:
     assert Git(root).uncommitted(index, index) == {"assumed", "skipped", "both"}
 
 
+@pytest.mark.shows("S22")
 def test_what_git_converts_is_compared_as_git_would(tmp_path: Path) -> None:
     """A touched file whose line ends or keywords are converted is as committed; a changed one is not."""
     root = repository(tmp_path / "repo")
@@ -250,6 +255,7 @@ def test_one_file_that_cannot_be_read_is_the_only_one_in_doubt(tmp_path: Path) -
     assert asked.uncommitted(index, ["a.txt", "gone.txt"]) == {"gone.txt"}
 
 
+@pytest.mark.shows("S17")
 def test_more_filters_than_can_be_switched_off(tmp_path: Path) -> None:
     """Where a repository configures more than a command line holds, git is not asked at all."""
     root = repository(tmp_path / "repo")

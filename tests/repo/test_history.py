@@ -80,6 +80,7 @@ def test_nothing_in_the_repository_changes(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
+@pytest.mark.shows("S22")
 def test_names_of_several_lines(tmp_path: Path) -> None:
     """A file whose name has a newline has its whole name, and is current where a branch has it."""
     root = repository(tmp_path / "repo")
@@ -94,6 +95,7 @@ def test_names_of_several_lines(tmp_path: Path) -> None:
     assert not blobs["gone\n.bin",].is_current
 
 
+@pytest.mark.shows("S22")
 @pytest.mark.parametrize("name", [":(glob)q\nq.bin", ":!\n", "cr.bin\r", ":(top)x", "*\n"])
 def test_names_that_git_reads_otherwise(tmp_path: Path, name: str) -> None:
     """A name that looks like a pattern, or ends as a line may, is asked for as it is."""
@@ -107,6 +109,7 @@ def test_names_that_git_reads_otherwise(tmp_path: Path, name: str) -> None:
     assert (blob.paths, blob.is_current, blob.commit) == ((name,), True, tip)
 
 
+@pytest.mark.shows("S22")
 @pytest.mark.parametrize("seconds", ["99999999999999", "-1", "18446744073709551615", "x"])
 def test_a_time_that_no_calendar_has(tmp_path: Path, seconds: str) -> None:
     """A commit may claim any time at all; the blob is told without a day then, and nothing fails."""
@@ -124,6 +127,7 @@ def test_a_time_that_no_calendar_has(tmp_path: Path, seconds: str) -> None:
     assert blob.committed is None or blob.committed.year < 10_000
 
 
+@pytest.mark.shows("S22")
 def test_what_only_a_tag_has(tmp_path: Path) -> None:
     """A tag may name a file or a folder itself, without any commit: these are current, too."""
     root = repository(tmp_path / "repo")
@@ -158,6 +162,7 @@ def test_settings_of_how_things_are_shown_change_nothing(tmp_path: Path) -> None
     assert find_large_blobs(Git(root), LIMIT) == before
 
 
+@pytest.mark.shows("S22")
 def test_a_partial_clone_says_what_to_do(tmp_path: Path) -> None:
     """Where the history is not all here it is said so, with the command that gets the rest; which then works."""
     source = repository(tmp_path / "source")
@@ -176,6 +181,7 @@ def test_a_partial_clone_says_what_to_do(tmp_path: Path) -> None:
     assert (len(whole.blobs), whole.missing, whole.advice) == (2, 0, "")
 
 
+@pytest.mark.shows("S22")
 def test_a_clone_without_folders_is_refused(tmp_path: Path) -> None:
     """Where the folders of old commits are not here either, nothing can be said of what was in them."""
     source = repository(tmp_path / "source")

@@ -293,6 +293,7 @@ async def test_from_a_linked_work_tree(tmp_path: Path) -> None:
     assert (linked / "b.bin").read_bytes() == B
 
 
+@pytest.mark.shows("S22")
 def test_a_sparse_checkout_names_what_it_leaves_out(tmp_path: Path) -> None:
     """A file whose placeholder is not checked out is not called unknown: it is said how to get it here."""
     root = repository(tmp_path / "repo")

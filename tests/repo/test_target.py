@@ -113,6 +113,7 @@ def test_loose_objects_stay(root: Path, tmp_path: Path, form: str) -> None:
         plan_clean(root, loose.parent, tmp_path / "out", LIMIT)
 
 
+@pytest.mark.shows("S22")
 def test_a_work_tree_in_a_bare_repository(tmp_path: Path) -> None:
     """Some keep a work tree for each branch in the bare repository itself: those are cleaned, and it is not."""
     bare = packed(tmp_path / "bare")
@@ -124,6 +125,7 @@ def test_a_work_tree_in_a_bare_repository(tmp_path: Path) -> None:
         plan_clean(bare / "side", bare, tmp_path / "out", LIMIT)
 
 
+@pytest.mark.shows("S22")
 def test_a_bare_repository_beside_its_work_trees(tmp_path: Path) -> None:
     """A .git that leads to a bare repository makes no work tree around the usual folder: nothing is committed there."""
     (tmp_path / "lay").mkdir()
@@ -204,6 +206,7 @@ def test_a_symlink_that_nobody_has_named(root: Path, tmp_path: Path) -> None:
         unnamed_folders(root, None)
 
 
+@pytest.mark.shows("S17")
 def test_a_usual_folder_of_another_user(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is brought back from a folder that somebody else has put beside the repository."""
     (tmp_path / "home/assets").mkdir()
@@ -212,6 +215,7 @@ def test_a_usual_folder_of_another_user(root: Path, tmp_path: Path, monkeypatch:
         unnamed_folders(root, None)
 
 
+@pytest.mark.shows("S22")
 def test_all_work_trees_share_a_folder(root: Path, tmp_path: Path) -> None:
     """A linked work tree looks beside the main one first, wherever it lies itself; a submodule beside itself."""
     git(root, "worktree", "add", "-q", "--detach", str(tmp_path / "far/away/tree"))
