@@ -137,6 +137,8 @@ def clean_command(
             if common.json:
                 for record in plan_records(plan):
                     click.echo(json.dumps(record))
+            elif plan.moves and not common.quiet:
+                click.echo("dry run: nothing was moved")
             return _exit_code(plan.kept)
         if plan.moves and not yes:
             if not sys.stdin.isatty():
@@ -360,7 +362,7 @@ def _exit_code(kept: Iterable[Kept]) -> int:
 async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], everything: bool, force: bool) -> int:
     """Restore one after the other; a failure does not keep the others from being restored."""
     from grym_fetch.cli import exit_codes
-    from grym_fetch.cli.repository_text import counted, shown
+    from grym_fetch.cli.repository_text import counted, restored_lines, shown
     from grym_fetch.cli.runner import print_error
     from grym_fetch.core.errors import GrymFetchError
 
@@ -375,13 +377,17 @@ async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], eve
         count = counted(len(left_out), "placeholder", "placeholders")
         advice = "`git sparse-checkout add FOLDER` brings them here"
         click.echo(f"this sparse checkout leaves out {count}, such as {shown(left_out[0])}; {advice}", err=True)
-    codes = set()
+    codes, back = set(), []
     for each in wanted.values():
         try:
             _say_restored(common, each, await restorer.restore(each, force=force))
+            back.append(each.path)
         except GrymFetchError as error:
             print_error(error)
             codes.add(exit_codes.exit_code(error))
+    if back and not common.json and not common.quiet:
+        for line in restored_lines(*restorer.left_to_git(back)):
+            click.echo(line, err=True)
     return exit_codes.worst(codes) if codes else exit_codes.DONE
 
 

@@ -167,6 +167,17 @@ def clean_record(plan: Plan, gitignore: Sequence[str], added: Sequence[str]) -> 
     }  # fmt: skip
 
 
+def restored_lines(missed: Sequence[str], seen: Sequence[str]) -> Iterator[str]:
+    """What git makes of files that are back: of whose placeholders, and of those that it does not ignore."""
+    if missed:
+        yield "git shows the placeholders as deleted; do not commit that: `git restore -- '*.asset-ref'` puts them back"
+    if seen:
+        files = counted(len(seen), "restored file", "restored files")
+        yield f"git does not ignore {files}, and `git add -A` would commit them; lines for .gitignore:"
+        for path in seen:
+            yield f"  {shown(ignore_line(path))}"
+
+
 def kept_record(kept: Kept) -> dict[str, object]:
     """A file that is not moved."""
     return {"v": 1, "type": "not_moved", "path": kept.path, "why": kept.why.name.lower(), "reason": kept.reason}

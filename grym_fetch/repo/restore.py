@@ -146,6 +146,17 @@ class Restorer:
             return []
         return sorted(path for path, entry in index.items() if entry.is_skipped and path.endswith(SUFFIX))
 
+    def left_to_git(self, paths: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Of restored files, relative to the root: whose placeholder git sees as deleted, and which it would commit."""
+        try:
+            git = Git.of(self._root)
+            index = git.index() if git is not None else {}
+            new = [path for path in paths if path not in index]
+            ignored = git.ignored("", new) if git is not None else set(new)
+        except GitUnusable:
+            return [], []
+        return [path for path in paths if path + SUFFIX in index], [path for path in new if path not in ignored]
+
     def _left_out(self, text: str) -> str:
         path = text.removesuffix(SUFFIX).removeprefix("./") + SUFFIX
         if path not in self.left_out():

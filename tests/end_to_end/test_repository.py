@@ -201,11 +201,9 @@ def test_where_the_assets_folder_came_as_a_symlink(root: Path, tmp_path: Path) -
     refused = run(root, "restore", "--all", "--external-assets-dir", str(tmp_path / "out"))
     assert (refused.code, refused.out) == (4, "")
     assert refused.err.startswith("error: the assets folder is a symlink, which counts only where you name it;")
-    named = run(root, "restore", "--all", "--external-assets-dir", str(tmp_path / "out"), "--assets-dir", "elsewhere")
-    assert named.code == 0, named.err
-    assert (root / "models/model.ckpt").read_bytes() == MODEL
 
 
+@pytest.mark.sweep
 def test_the_way_back_is_named(root: Path, tmp_path: Path) -> None:
     """The command that brings the files back works as it is printed, wherever they went."""
     out = tmp_path / "some where"
@@ -260,3 +258,25 @@ async def test_from_python(root: Path) -> None:
         assert path == root / "models/model.ckpt"
         assert path.read_bytes() == MODEL
         assert (await manager.restore_asset("voices.tar")).read_bytes() == VOICES
+
+
+@pytest.mark.sweep
+@pytest.mark.shows("S21")
+def test_what_git_makes_of_a_restored_file_is_said(root: Path) -> None:
+    """Who restores in a clone learns that the placeholders are missed, and which files git would take in again."""
+    assert "dry run: nothing was moved" in run(root, "clean", LIMIT, "-n").out
+    run(root, "clean", LIMIT, "-y")
+    assert run(root, "restore", "--all").err == ""  # nothing was committed: git sees what it saw before
+    run(root, "clean", LIMIT, "-y")
+    commit(root, day=3)
+    said = run(root, "restore", "models/model.ckpt").err.splitlines()
+    assert said[0].startswith("git shows the placeholders as deleted; do not commit that: `git restore --")
+    assert said[1:] == [
+        "git does not ignore 1 restored file, and `git add -A` would commit them; lines for .gitignore:",
+        "  /models/model.ckpt",
+    ]
+    git(root, "restore", "--", "*.asset-ref")
+    write(root, ".gitignore", b"/models/model.ckpt\n")
+    commit(root, day=4)
+    assert git(root, "status", "--porcelain") == ""
+    assert len(run(root, "restore", "models/model.ckpt").err.splitlines()) == 1

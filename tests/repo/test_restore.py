@@ -308,3 +308,22 @@ def test_a_sparse_checkout_names_what_it_leaves_out(tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="`git sparse-checkout add 'out of'`"):
         restorer.find("out of/b.bin", root)
     assert [wanted.path for wanted in restorer.all()] == ["in/a.bin"]
+
+
+@pytest.mark.shows("S21")
+async def test_what_git_makes_of_restored_files_is_known(tmp_path: Path) -> None:
+    """Which placeholders git misses, and which files it would take in again; nothing of either before a commit."""
+    root = repository(tmp_path / "repo")
+    for name, content in FILES.items():
+        write(root, name, content)
+    commit(root)
+    clean(root, tmp_path / "out")
+    restorer = Restorer(root, [tmp_path / "out"])
+    paths = list(FILES)
+    assert restorer.left_to_git(paths) == ([], [])
+    write(root, ".gitignore", b"/b.bin\n")
+    commit(root)
+    assert restorer.left_to_git(paths) == (paths, ["models/a.bin"])
+    (root / ".git/HEAD").unlink()
+    assert restorer.left_to_git(paths) == ([], [])
+    assert Restorer(tmp_path, []).left_to_git(paths) == ([], [])
