@@ -82,6 +82,11 @@ def all_rows() -> list[Row]:
     return [*(row for section in sections() for row in section.rows), *bugs(), *promises()]
 
 
+def unguarded() -> dict[str, str]:
+    """The rows of which no guard is taken out, and why not."""
+    return dict(_data()["unguarded"])
+
+
 def open_rows() -> set[str] | None:
     """Rows whose tests are still being written; None once the list is closed, and the document must be exact."""
     return set(_data()["open"]["rows"]) if "open" in _data() else None
