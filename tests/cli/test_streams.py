@@ -67,7 +67,7 @@ def test_output_that_is_lost_is_an_error(project: Project, command: str) -> None
 
 @pytest.mark.shows("U7")
 def test_a_full_disk_for_events_or_for_words_stops_no_download(project: Project) -> None:
-    """A sync whose events, or whose display, cannot be written fetches all the same, and a warning tells of the events."""
+    """A sync whose events, or whose display, cannot be written fetches all the same, and warns of lost events."""
     assert shell(project, "$G sync --json -v >/dev/full 2>/dev/full").returncode == 0
     done = shell(project, "$G sync --json >/dev/full")
     assert (done.returncode, done.stderr.count(b"the events could not be written")) == (0, 1)

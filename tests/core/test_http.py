@@ -351,7 +351,7 @@ ALSO = {
     "R16": ["B65"],
     "R17": ["B65"],
     "R18": ["B65"],
-    **dict.fromkeys(("C1 202", "C1 451", "C1 511", "C1 403 with a page", "C1 503 with a page"), ["A29"]),
+    **{f"C1 {answer}": ["A29"] for answer in ("202", "451", "511", "403 with a page", "503 with a page")},
 }
 
 

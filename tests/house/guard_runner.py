@@ -111,4 +111,6 @@ if __name__ == "__main__":
             import_module(module)
     for line in sys.stdin:
         job = json.loads(line)
-        print(json.dumps(run_forked(Path(job["place"]), job["tests"], job["timeout"])), flush=True)
+        answer = run_forked(Path(job["place"]), job["tests"], job["timeout"])
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
