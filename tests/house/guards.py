@@ -2,7 +2,7 @@
 
 ``python -m tests.house.guards [ROW...]`` (`make guards`) reads ``guard_lists/``, a file for each room of the program:
 the rows that rest on a guard, the text that is the guard, what stands there without it, and the tests that must then
-fail.
+fail; and, where another guard stands behind it, the name of that one.
 
 Rules: the working tree is never changed. A guard that can be taken out unnoticed is an error, and so is a listed test
 that passes without it: it does not prove what its mark says.
@@ -35,7 +35,10 @@ TIMEOUT_S = 300
 
 @dataclass(frozen=True)
 class Guard:
-    """One guard: ``guard`` in ``file`` is replaced by ``without``, and then each of ``tests`` must fail."""
+    """One guard: ``guard`` in ``file`` is replaced by ``without``, and then each of ``tests`` must fail.
+
+    ``behind`` names guards that would still catch what this one lets through: they are taken out with it.
+    """
 
     name: str
     rows: tuple[str, ...]
@@ -43,6 +46,7 @@ class Guard:
     guard: str
     without: str
     tests: tuple[str, ...]
+    behind: tuple[str, ...] = ()
 
 
 def guards() -> list[Guard]:
@@ -52,11 +56,12 @@ def guards() -> list[Guard]:
 
 
 def _guard(name: str, entry: Mapping[str, object]) -> Guard:
-    rows, tests = entry["rows"], entry["tests"]
+    rows, tests, behind = entry["rows"], entry["tests"], entry.get("behind", [])
     assert isinstance(rows, list)
     assert isinstance(tests, list)
+    assert isinstance(behind, list)
     file, guard, without = (str(entry[key]).strip("\n") for key in ("file", "guard", "without"))
-    return Guard(name, tuple(rows), file, guard, without, tuple(tests))
+    return Guard(name, tuple(rows), file, guard, without, tuple(tests), tuple(behind))
 
 
 def covered() -> list[str]:
@@ -108,13 +113,17 @@ class Copy:
 
         A row counts as shown only by a case that bears its mark and failed.
         """
-        file = self.place / guard.file
-        text = file.read_text(encoding="utf-8")
-        file.write_text(without(guard, text), encoding="utf-8")
+        before: dict[Path, str] = {}
         try:
+            for each in (guard, *(known for known in guards() if known.name in guard.behind)):
+                file = self.place / each.file
+                text = file.read_text(encoding="utf-8")
+                before.setdefault(file, text)
+                file.write_text(without(each, text), encoding="utf-8")
             failed = self.failures(guard.tests)
         finally:
-            file.write_text(text, encoding="utf-8")
+            for file, text in before.items():
+                file.write_text(text, encoding="utf-8")
         if failed is None:
             return []  # that it hangs or dies without the guard is noticed
         names = {case.partition("[")[0] for case in failed}

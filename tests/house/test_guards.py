@@ -17,6 +17,7 @@ def test_the_list_fits(guard: Guard) -> None:
     """Each guard stands in the program once, each test exists, and bears the mark of one of its rows."""
     assert without(guard, (ROOT / guard.file).read_text(encoding="utf-8"))
     assert guard.tests
+    assert set(guard.behind) <= {each.name for each in guards()}
     for test in guard.tests:
         place, _, name = test.partition("::")
         assert hasattr(importlib.import_module(place.removesuffix(".py").replace("/", ".")), name)
