@@ -164,7 +164,9 @@ def tables() -> str:
     parts.append("`make guards` takes out what these rows, and these promises of SECURITY.md, rest on:\n")
     parts.append(f"{', '.join(sorted(covered(), key=_in_order))}.\n")
     if unguarded():
-        parts.append("\nNothing is taken out for these rows, though their tests run each time:\n\n| rows | why |\n|---|---|\n")
+        parts.append(
+            "\nNothing is taken out for these rows; their tests run all the same:\n\n| rows | why |\n|---|---|\n"
+        )
         reasons = sorted(unguarded().items(), key=lambda item: _in_order(item[0]))
         for why in dict.fromkeys(why for _, why in reasons):
             parts.append(f"| {', '.join(row for row, each in reasons if each == why)} | {why} |\n")
