@@ -257,6 +257,9 @@ def _write(text: str) -> bool:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
+    except streams.OutputLost as error:
+        log.warning("the events could not be written, and the rest are left out: %s", (error.strerror or "").lower())
+        return False
     except OSError:
         return False
     return True

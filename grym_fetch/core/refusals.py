@@ -39,7 +39,7 @@ def explain_refusal(
     """
     if status in _EXPIRED and is_signed(first):
         reason = f"status {status}: this address is signed and has probably expired"
-        return Refusal(reason, "put a fresh one in, what has arrived is kept")
+        return Refusal(reason, "put a fresh one in; with a checksum, what has arrived is kept")
     if origin_key(here) != origin_key(first):
         told = f"status {status} from {shown_host(here)}, where a redirect led"
         reason = reason.replace(f"status {status}", told, 1)

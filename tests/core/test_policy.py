@@ -74,6 +74,7 @@ def test_what_would_fail_again_is_not_tried_again(error: GrymFetchError, alterna
 
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=name)
+@pytest.mark.shows("A3")
 def test_what_may_pass_is_tried_again(error: GrymFetchError) -> None:
     """A transient failure is tried again where nobody else can be asked."""
     assert not is_permanent(error)

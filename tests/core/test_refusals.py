@@ -87,7 +87,7 @@ def test_an_expired_signature(query: str) -> None:
     """A signed address that is refused has expired; a token would not mend that."""
     for status in (400, 403, 410):
         text = told(status, first=f"{FIRST}?{query}")
-        assert "signed and has probably expired; put a fresh one in, what has arrived is kept" in text
+        assert "signed and has probably expired; put a fresh one in; with a checksum, what has arrived is kept" in text
         assert "TOKEN" not in text
     assert told(404, first=f"{FIRST}?{query}") == "status 404: not found"
 
