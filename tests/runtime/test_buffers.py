@@ -91,10 +91,10 @@ def _collector_off() -> Iterator[None]:
 
 
 def _buffers(manager: AssetManager) -> Buffers:
-    coordinator = manager._coordinator  # noqa: SLF001 - what it holds is no one else's business
+    coordinator = manager._coordinator
     assert coordinator is not None
     assert isinstance(coordinator.engine, Engine)
-    return coordinator.engine._context.buffers  # noqa: SLF001
+    return coordinator.engine._context.buffers
 
 
 @pytest.mark.shows("D17")
@@ -128,4 +128,4 @@ async def test_a_transfer_that_is_over_holds_nothing(tmp_path: Path, count: int,
             assert alive == []
             buffers = _buffers(manager)
             assert buffers.made <= 2 * CONNECTIONS + LEAST_AHEAD
-            assert not buffers._lent  # noqa: SLF001
+            assert not buffers._lent

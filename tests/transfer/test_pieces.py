@@ -104,9 +104,10 @@ async def test_no_piece_is_kept_for_hashing_where_buffers_are_scarce(in_use: int
     assert len(taken) == in_use
     assert scene.buffers.made - in_use == 1
     hashing = asyncio.ensure_future(scene.state.hash())
-    while scene.state.frontier.position < PIECE:
+    for _ in range(20):
         await asyncio.sleep(0)
     hashing.cancel()
+    assert scene.state.frontier.position == PIECE
     assert scene.read_back == ([] if in_use == 0 else [(0, PIECE)])
 
 
