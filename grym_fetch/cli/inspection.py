@@ -185,9 +185,12 @@ def _record(asset: Asset) -> dict[str, object]:
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     """Write rows in aligned columns, the last one ragged."""
+    from grym_fetch.cli.runner import print_data
+
     if not rows:
         return
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[-1]]).rstrip())
+    print_data(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in rows
+    )
