@@ -276,7 +276,7 @@ class AssetManager:
             asset = self._asset(asset_id)
             # An unpacked tree takes looking at each of its files, which the fetcher does in a thread.
             if not asset.extract and (path := coordinator.engine.local_files.find_verified(asset)) is not None:
-                return path
+                return Path(path)
             return (await coordinator.fetch(asset)).path
 
     async def download_asset(self, asset_id: str, force: bool = False) -> Path:

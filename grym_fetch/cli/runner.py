@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -43,6 +44,9 @@ INTERRUPTED = "interrupted: what has arrived is kept, and the next run resumes"
 
 MANY_CONNECTIONS = 32
 """With more than this, a usual limit of open files may be too low."""
+
+BLOCK_LINES = 1000
+"""Lines of data written together."""
 
 Body = Callable[[AssetManager], Awaitable[int]]
 
@@ -266,9 +270,10 @@ def _write(text: str) -> bool:
 
 
 def print_data(lines: Iterable[str]) -> None:
-    """Write data to stdout."""
-    for line in lines:
-        click.echo(line)
+    """Write data to stdout, many lines at a time: each write is flushed."""
+    waiting = iter(lines)
+    while block := list(islice(waiting, BLOCK_LINES)):
+        click.echo("\n".join(block))
 
 
 def print_error(error: GrymFetchError) -> None:

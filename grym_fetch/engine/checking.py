@@ -35,7 +35,7 @@ async def check(engine: AssetEngine, asset: Asset, assets_dir: Path, *, full: bo
 def state_of(engine: AssetEngine, asset: Asset) -> AssetState:
     """Return the asset's state without reading a file."""
     if (path := engine.local_files.find_verified(asset)) is not None:
-        is_whole = not asset.extract or engine.is_unpacked(asset, path)
+        is_whole = not asset.extract or engine.is_unpacked(asset, Path(path))
         return AssetState.VERIFIED if is_whole else AssetState.PARTIAL
     if engine.local_files.is_there(asset):
         return AssetState.PRESENT if asset.pinned else AssetState.UNVERIFIED

@@ -118,6 +118,7 @@ class Engine:
         from grym_fetch.core.addresses import Credentials
         from grym_fetch.core.policy import RetryPolicy, TokenBucket
         from grym_fetch.net.credentials import read_netrc
+        from grym_fetch.runtime.buffers import Buffers
         from grym_fetch.transfer.context import TransferContext, TransferSettings
         from grym_fetch.transfer.request import Requester
         from grym_fetch.transfer.scheduler import Scheduler
@@ -131,6 +132,7 @@ class Engine:
             scheduler=self._scheduler,
             requester=Requester(Credentials(self._environ, read_netrc(self._environ))),
             threads=self._hashers,
+            buffers=Buffers(settings.sizes.piece, self.connections),
             clock=self._clock,
             emit=self._emit,
             settings=TransferSettings(

@@ -36,6 +36,7 @@ from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.verified import ReplacedMeanwhile
+from grym_fetch.runtime.buffers import release_frames
 from grym_fetch.runtime.threads import machine_error
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
@@ -81,6 +82,7 @@ class Fetcher:
             except MemoryError as error:
                 raise machine_error(error) or error from None
         except GrymFetchError as error:
+            release_frames(error)
             error.asset_id = error.asset_id or asset.id
             self._emit(
                 AssetFailed(

@@ -28,7 +28,6 @@ from grym_fetch.core.ranges import parse_length
 from grym_fetch.core.segments import Segment
 from grym_fetch.core.suspicion import page_advice
 from grym_fetch.core.world import Response
-from grym_fetch.runtime.buffers import Buffers
 from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.outcome import DropOrigin, Finished, Outcome, SingleStream, StartAfresh
@@ -47,7 +46,7 @@ MAX_LENGTH = 16 * 1024**4
 
 
 class ResponseReader:
-    """Reads the responses for one asset.
+    """Reads the response to one attempt.
 
     ``on_bytes`` is called at each arrival: the origin, how many bytes came, how many of them were missing, and when.
     """
@@ -66,8 +65,7 @@ class ResponseReader:
         self._pinned = asset.pinned
         self._size_is_promised = asset.size is not None
         self._on_bytes = on_bytes
-        largest = context.settings.sizes.piece
-        self._buffers = Buffers(min(largest, asset.size or largest))
+        self._buffers = context.buffers
 
     async def receive(self, attempt: Attempt, answer: JudgedResponse) -> Outcome:
         """Act on the verdict. Raises `TransferError`, `IntegrityError` or `StorageError` if the attempt failed."""

@@ -120,9 +120,11 @@ class DownloadState:
             self._stage,
             self._threads,
             claims=pieces,
-            on_bad=self._lose,
-            on_advance=self._on_change,
         )
+
+    async def hash(self) -> None:
+        """Hash what comes, forever; the caller cancels. Raises what the stage raises."""
+        await self.frontier.run(on_bad=self._lose, on_advance=self._on_change)
 
     def _lose(self, piece: Piece) -> None:
         log.warning("%s: a piece that an earlier run left is damaged and is fetched again", self._asset.id)
@@ -185,9 +187,10 @@ class DownloadState:
                 if hasher.hexdigest() == piece.digest and self.is_inherited(piece):
                     self.pieces.add(replace(piece, origin=origin.number))
 
-    async def store(self, start: int, data: bytes | memoryview, origin: Origin) -> None:
-        """Write a piece; hash it from memory if the frontier is there."""
-        self.frontier.offer(start, data)
+    async def store(self, start: int, data: bytes | memoryview, origin: Origin, *, keep: bool = True) -> None:
+        """Write a piece; hash it from memory if the frontier is there, and ``keep`` allows to hold it so long."""
+        if keep:
+            self.frontier.offer(start, data)
         if self._suspects is not None:
             await self._compare(start, data, origin)
         is_echo = self._echo is not None and await self._is_echo(self._echo, start, data)

@@ -41,6 +41,7 @@ from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, Segment, segment_length, share_of_slower
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Connection, Stage
+from grym_fetch.runtime.buffers import release_frames
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.context import TransferContext
@@ -57,6 +58,7 @@ from grym_fetch.transfer.reporter import Reporter
 from grym_fetch.transfer.request import JudgedResponse
 from grym_fetch.transfer.response import ResponseReader
 from grym_fetch.transfer.result import TransferResult
+from grym_fetch.transfer.scheduler import Scheduler
 from grym_fetch.transfer.state import DownloadState
 
 log = logging.getLogger(__name__)
@@ -86,12 +88,13 @@ class Transfer:
         self._hosts = context.scheduler.hosts
         # Without a checksum, nothing says that what two origins have is the same content.
         self._origins = Origins(asset.urls, together=settings.together and asset.pinned)
+        self._wakeup = asyncio.Event()
+        # None of the parts knows the transfer: in a circle, all that it holds would outlive it.
+        self._changed = _alarm(self._wakeup, context.scheduler)
         self._state = DownloadState(asset, self._origins, stage, context.threads, self._changed, settings.sizes)
-        self._reader = ResponseReader(asset, self._state, context, on_bytes=self._arrived)
         self._reporter = Reporter(asset.id, self._state, context.emit, now=context.clock.monotonic())
         self._attempts: set[Attempt] = set()
         self._timers: set[asyncio.Task[None]] = set()
-        self._wakeup = asyncio.Event()
         self._failure: BaseException | None = None
         self._restart: Restart | None = None
         self._trials: Counter[Origin] = Counter()
@@ -137,7 +140,7 @@ class Transfer:
             await _end([hashing, *self._timers, *self._tasks()])
 
     def _start_hashing(self) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._state.frontier.run(), name=f"hash {self.asset.id}")
+        task = asyncio.get_running_loop().create_task(self._state.hash(), name=f"hash {self.asset.id}")
         task.add_done_callback(self._hashing_ended)
         self._changed()
         return task
@@ -169,10 +172,6 @@ class Transfer:
         """Let `run` end and raise this."""
         self._failure = self._failure or error
         self._changed()
-
-    def _changed(self) -> None:
-        self._wakeup.set()
-        self._context.scheduler.kick()
 
     # -- when the digest is wrong -----------------------------------------------------------------------------------
 
@@ -326,7 +325,8 @@ class Transfer:
             answer = await self._context.requester.open(connection, attempt.origin, self._asked(attempt))
             try:
                 self._reached(attempt, answer)
-                outcome = await self._reader.receive(attempt, answer)
+                reader = ResponseReader(self.asset, self._state, self._context, on_bytes=self._arrived)
+                outcome = await reader.receive(attempt, answer)
             finally:
                 answer.response.close()
             match outcome:
@@ -341,10 +341,12 @@ class Transfer:
                     assert_never(never)
         except (TransferError, IntegrityError) as error:
             self._context.requester.secrets.hide_in(error)
+            release_frames(error)
+            error.__traceback__ = None  # its origin remembers it, and this frame would lead back here
             if not self._is_lesson(attempt, error):
                 self._failed(attempt, error)
         except StorageError as error:
-            self.fail(error)
+            self.fail(error.with_traceback(None))
 
     def _reached(self, attempt: Attempt, answer: JudgedResponse) -> None:
         """A host has answered, perhaps another one than was asked first."""
@@ -509,6 +511,14 @@ class Transfer:
             return
         self._turn_to(faster, slow, slow.last_reason)
         _cancel(attempt.task for attempt in self._attempts if attempt.origin is slow and attempt.task is not None)
+
+
+def _alarm(wakeup: asyncio.Event, scheduler: Scheduler) -> Callable[[], None]:
+    def changed() -> None:
+        wakeup.set()
+        scheduler.kick()
+
+    return changed
 
 
 def _reason(error: TransferError | IntegrityError) -> str:

@@ -60,7 +60,6 @@ ELSEWHERE = {
     "repo/record": "repo/test_clean",
     "repo/tree": "repo/test_identify",
     "reports": "house/test_public_names",
-    "runtime/buffers": "transfer/test_response",
     "runtime/loop_thread": "test_blocking",
     "testing/answers": "testing/test_server",
     "testing/content": "testing/test_server",
