@@ -266,16 +266,18 @@ class Transfer:
             host = host_of(origin.url if origin.target is None else str(origin.target))
             if not has_room(host):
                 self._leave_if_told_to_wait(origin, host, now)
-            elif (segment := self._next_segment(origin, now)) is not None:
+            elif (segment := self._next_segment(origin, host, now)) is not None:
                 attempt = Attempt(segment, origin, host, now)
                 self._attempts.add(attempt)
                 return attempt
         return None
 
-    def _next_segment(self, origin: Origin, now: float) -> Segment | None:
+    def _next_segment(self, origin: Origin, host: str, now: float) -> Segment | None:
         segments, connections, sizes = self._state.segments, self._settings.connections, self._settings.sizes
         if segments.is_complete:
             return None
+        if origin.ranges is None and self._hosts.refuses_wholes(host) and segments.fits(sizes.first):
+            origin.lost_ranges()  # a refused range would only be followed by this
         if origin.ranges is False:
             return segments.promise_all()
         if self._attempts if segments.size is None else origin.ranges is None and self._is_asked(origin):
@@ -391,9 +393,10 @@ class Transfer:
         origin = attempt.origin
         if isinstance(error, ConnectFailed | ConnectionLost):
             self._hosts.moved(attempt, host_of(error.url))
-        is_lesson = self._hosts.refused(attempt, now, error)
+        is_lesson = self._hosts.refused(attempt, now, error, took=now - attempt.began)
         pause = self._hosts.opens_at(attempt.host) - now
-        if not is_lesson or (pause > 0 and self._origins.is_replaceable(origin, now)):
+        is_idle = pause > 0 or not self._hosts.is_serving(attempt.host)
+        if not is_lesson or (is_idle and self._origins.is_replaceable(origin, now)):
             return False  # another origin is ready: do not wait for this one
         log.debug("%s: %s: not now: %s", self.asset.id, origin.shown, error)
         if pause >= WORTH_TELLING_S and len(self._attempts) == 1:
@@ -414,7 +417,6 @@ class Transfer:
             policy=self._settings.retry,
             jitter=self._clock.jitter(),
             had_begun=attempt.first_byte_at is not None,
-            is_in_vain=self._hosts.is_in_vain(attempt, error),
         )
         if isinstance(error, Throttled) and error.status == 429 and not isinstance(decision, GiveUp):
             self._hosts.left_alone(attempt.host, origin.ready_at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from grym_fetch.core.errors import BadStatus, CertificateRejected, ConnectFailed, ConnectionLost, Stalled, Throttled
-from grym_fetch.core.hosts import GRACE_S, MAX_IN_VAIN, MAX_PAUSE_S, PROBE_S, SERVING_S, Hosts
+from grym_fetch.core.hosts import GRACE_S, MAX_PAUSE_S, PROBE_S, SERVING_S, Hosts
 
 URL = "https://one.example/x"
 HOST = "one.example"
@@ -164,23 +164,18 @@ def test_a_redirect_takes_an_attempt_to_its_host() -> None:
 
 
 @pytest.mark.shows("R29", "A19")
-def test_a_status_that_also_whole_requests_get_is_not_about_ranges() -> None:
-    """After three in a row it is known, for that status alone, until the host serves a whole again."""
+def test_a_host_that_refuses_everything_is_known() -> None:
+    """After three refused requests for a whole in a row, until one is served; a lost connection is no refusal."""
     hosts, _ = receiving(1)
-    missing = BadStatus(URL, 404, "status 404: not found")
-    hosts.began("ranged", HOST)
-    for _ in range(MAX_IN_VAIN):
-        assert not hosts.is_in_vain("ranged", missing)
+    for error in (BadStatus(URL, 404, "status 404: not found"), DENIED, ConnectionLost(URL, "reset"), DENIED):
+        assert not hosts.refuses_wholes(HOST)
         hosts.began("whole", HOST)
-        hosts.refused_whole("whole", missing)
+        hosts.refused_whole("whole", error)
         hosts.ended("whole", 0.0)
-    assert hosts.is_in_vain("ranged", missing)
-    assert not hosts.is_in_vain("ranged", DENIED)
-    assert not hosts.is_in_vain("ranged", ConnectionLost(URL, "reset"))
-    hosts.began("elsewhere", "two.example")
-    assert not hosts.is_in_vain("elsewhere", missing)
-    hosts.receives("ranged", 1.0)
-    assert hosts.is_in_vain("ranged", missing)
+    assert hosts.refuses_wholes(HOST)
+    assert not hosts.refuses_wholes("two.example")
+    hosts.receives("working 0", 1.0)
+    assert hosts.refuses_wholes(HOST)
     hosts.began("served", HOST)
     hosts.receives("served", 1.0, whole=True)
-    assert not hosts.is_in_vain("ranged", missing)
+    assert not hosts.refuses_wholes(HOST)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from grym_fetch import SyncFailed
-from grym_fetch.core.errors import ConnectFailed, GrymFetchError
+from grym_fetch.core.errors import BadStatus, ConnectFailed, GrymFetchError
 from grym_fetch.testing import AssetServer, seeded_bytes
 from grym_fetch.testing.faults import HtmlPage, Status
 from tests.support.fakes import VirtualClock
@@ -97,6 +97,35 @@ async def test_a_mirror_is_better_than_waiting(tmp_path: Path) -> None:
     outage = Outage(tmp_path, 60.0, ONE)
     assert await outage.sync(ONE, TWO) is None
     assert outage.clock.now < 1000.0 + 1.0
+
+
+@pytest.mark.parametrize("status", [404, 403, 410, 400])
+@pytest.mark.shows("A26", "S12")
+async def test_one_that_has_served_is_asked_again_when_its_mirrors_are_given_up(tmp_path: Path, status: int) -> None:
+    """A bad answer sends us to a mirror. If that has nothing, the first one is waited for as if it were alone."""
+    async with AssetServer() as server, AssetServer() as mirror:
+        project = Project(tmp_path / "project")
+        file = server.add("/a.bin", CONTENT, faults=[Status(status, covering=HALF, times=7)])
+        bad = mirror.add("/a.bin", CONTENT, faults=[Status(404)])
+        project.add("a", [file.url, bad.url], CONTENT)
+        run = await checked_sync(project, server)
+        assert not run.failures
+        assert len(server.stats.requests) < 40
+        assert len(mirror.stats.requests) <= 2
+
+
+async def test_patience_begins_when_no_mirror_is_left(tmp_path: Path) -> None:
+    """Half of the file came from the first one. Long after it has failed, the mirror is given up: now it counts."""
+    outage = Outage(tmp_path, 1000.0, ONE)
+
+    async def pace(connection: OneConnection, url: str, count: int) -> None:
+        await outage.pace(connection, url, count)
+        if url == TWO and outage.ends is not None:
+            outage.clock.now = max(outage.clock.now, outage.ends - 60.0)
+            raise BadStatus(url, 404, "status 404: not found")
+
+    outage.world.pace = pace
+    assert await outage.sync(ONE, TWO) is None
 
 
 NOTE = b"Down for maintenance, back in a minute.\n"
