@@ -3,7 +3,8 @@
 Rules: a refusal of one more attempt, while another one receives at the same host, is a lesson and not a failure; a
 prompt one also while another one waits for its answer. The limit is learned as congestion control learns it (additive
 increase, multiplicative decrease): it falls to what was not refused, and rises by one after a quiet time, which doubles
-with each try that is refused. Who is told to wait, waits for all assets. Time is an argument, in monotonic seconds; what is known of a host has one writer, `Hosts`.
+with each try that is refused. Who is told to wait, waits for all assets. Time is an argument, in monotonic seconds;
+what is known of a host has one writer, `Hosts`.
 """
 
 from __future__ import annotations
@@ -113,6 +114,11 @@ class Hosts:
         """When the host may be asked again, if it must be left alone now; otherwise some moment in the past."""
         known = self._hosts.get(host)
         return -math.inf if known is None else known.not_before
+
+    def allows(self, host: str) -> int | None:
+        """How many attempts at a time it is known to allow; None where nothing is known."""
+        known = self._hosts.get(host)
+        return None if known is None or known.is_void else known.limit
 
     def next_opening(self, now: float) -> float | None:
         """When the first of the hosts that are left alone may be asked again."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from grym_fetch.core.events import Event
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.project import Project
+from grym_fetch.runtime.forks import forget_in_child
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
 
@@ -75,12 +76,14 @@ class Engine:
     def _own_transport(self) -> Transport:
         from grym_fetch.net.client import HttpTransport
 
-        return HttpTransport(
+        transport = HttpTransport(
             connect_timeout=self._settings.connect_timeout,
             stall_timeout=self._settings.stall_timeout,
             allow_private=self._settings.allow_private_addresses,
             user_agent=f"grym-fetch/{self._version}",
         )
+        forget_in_child(transport)
+        return transport
 
     @cached_property
     def connections(self) -> int:

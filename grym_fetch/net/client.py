@@ -7,6 +7,7 @@ nothing is decoded, and TLS is always verified. Every foreign exception is mappe
 from __future__ import annotations
 
 from collections.abc import Mapping
+from weakref import WeakSet
 
 from yarl import URL
 
@@ -33,10 +34,18 @@ class HttpTransport:
             allow_private=allow_private,
             user_agent=user_agent,
         )
+        self._connections: WeakSet[SlotConnection] = WeakSet()
 
     def connection(self) -> Connection:
         """Return a new place for a connection."""
-        return SlotConnection(self.settings)
+        connection = SlotConnection(self.settings)
+        self._connections.add(connection)
+        return connection
+
+    def forget(self) -> None:
+        """In a forked child: leave all sockets to the parent; those to a proxy that speaks HTTP are aiohttp's."""
+        for connection in list(self._connections):
+            connection.forget()
 
     async def aclose(self) -> None:
         """Do nothing: connections share nothing that needs closing."""
@@ -74,6 +83,10 @@ class SlotConnection:
 
             self._session = SessionConnection(self._settings)
         return await self._session.get(url, fields)
+
+    def forget(self) -> None:
+        """In a forked child: leave the socket to the parent."""
+        self._plain.forget()
 
     async def aclose(self) -> None:
         """Close the socket, if one is open."""

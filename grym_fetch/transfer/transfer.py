@@ -33,6 +33,7 @@ from grym_fetch.core.errors import (
     Throttled,
     TransferError,
 )
+from grym_fetch.core.events import AWAY
 from grym_fetch.core.hosts import grace_of
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
@@ -99,6 +100,8 @@ class Transfer:
         """What is wrong if the origin that is doubted has nothing else to give."""
         self._repeated = 0
         """Bytes that will arrive once more before there is progress again; see `StartAfresh.repeats`."""
+        self._waits_for = ""
+        """What was last told to be waited for."""
         self._is_over = False
 
     @property
@@ -266,8 +269,10 @@ class Transfer:
             host = host_of(origin.url if origin.target is None else str(origin.target))
             if not has_room(host):
                 self._leave_if_told_to_wait(origin, host, now)
+                self._tell_waiting(host, now)
             elif (segment := self._next_segment(origin, host, now)) is not None:
                 attempt = Attempt(segment, origin, host, now)
+                self._waits_for = ""
                 self._attempts.add(attempt)
                 return attempt
         return None
@@ -427,7 +432,7 @@ class Transfer:
         match decision:
             case Retry(attempt=number, delay=delay, patience=patience):
                 if patience is not None:
-                    state = "server away, trying" if isinstance(error, ConnectFailed) else "trying"
+                    state = f"{AWAY}, trying" if isinstance(error, ConnectFailed) else "trying"
                     reason = f"{reason}; {state} again for another {patience:.0f} s"
                 self._announce_retry(origin, number, delay, reason)
             case Leave() | GiveUp():
@@ -464,6 +469,21 @@ class Transfer:
             origin.postponed(until)
             self._turn_to(min(others, key=lambda o: (o.failures, o.number)), origin, "the server asks to wait")
             self._changed()
+
+    def _tell_waiting(self, host: str, now: float) -> None:
+        """Say why nothing of this asset is under way, once, if others of this run are the reason."""
+        if self._attempts or self._origins.current.ready_at > now:
+            return  # what this asset itself waits for was told when it failed
+        until, allowed = self._hosts.opens_at(host), self._hosts.allows(host)
+        if until - now >= WORTH_TELLING_S:
+            holder = f"{host}, which asks for a pause of {until - now:.0f} s"
+        elif allowed is not None and not self.received:
+            holder = f"{host}, which allows {allowed} at a time"
+        else:
+            return
+        if not self._waits_for.startswith(host):
+            self._waits_for = holder
+            self._reporter.waits(safe_text(holder))
 
     def _turn_to(self, chosen: Origin, left: Origin, reason: str) -> None:
         self._origins.turn_to(chosen)

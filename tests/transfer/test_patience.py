@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,8 @@ class WatchingClock(ImpatientClock):
     async def sleep(self, seconds: float) -> None:
         """Note it, and skip the time."""
         self.seen.append((seconds, len(self._server.stats.requests)))
+        for _ in range(20):
+            await asyncio.sleep(0)  # what others do meanwhile, they do before the time has passed
         await super().sleep(seconds)
 
 
@@ -189,7 +192,11 @@ async def test_who_is_told_to_wait_waits_for_all_assets(tmp_path: Path, status: 
             project.add(name, [server.add(f"/{name}", CONTENT, faults=faults if name == "a" else []).url], CONTENT)
         clock = WatchingClock(server)
         async with project.manager(clock, parallel=1) as manager:
+            heard = Recorder(manager)
             await manager.sync()
+        heard.check()
+        waiting = {(event["asset"], event["holder"]) for event in heard.of("asset_waiting")}
+        assert waiting == {(name, f"127.0.0.1:{server.port}, which asks for a pause of 30 s") for name in "bc"}
         count = next(count for seconds, count in clock.seen if seconds > 25.0)
         assert server.stats.requests[count - 1].path == "/a"
         assert {path.read_bytes() for path in project.finals().values()} == {CONTENT}
