@@ -264,8 +264,10 @@ class _Pen:
                 return f"waiting for {holder}" if holder else "waiting", "yellow"
             case Phase.RETRYING:
                 left = row.retry_at - self._now
-                when = f"in {format_clock(left)}" if left > 0 else "now"
-                return (f"{AWAY}, again {when}" if row.is_away else f"retrying {when}".removesuffix(" now")), "yellow"
+                when = format_clock(left) if left > 0 else ""
+                if row.is_away:
+                    return (f"{AWAY}, {when}" if when else AWAY), "yellow"
+                return (f"retrying in {when}" if when else "retrying"), "yellow"
             case Phase.SWITCHED:
                 return ("mirror {} of {}".format(*row.mirror) if row.mirror else "next mirror"), "yellow"
             case Phase.RESTARTED:

@@ -107,7 +107,7 @@ def test_columns_go_in_their_order(width: int, expected: str) -> None:
                 asset="plain", url="", attempt=1, delay=3.0, reason=f"refused; {events.AWAY}, trying"
             ),
             1.0,
-            "server away, again in 3 s",
+            "server away, 3 s",
         ),
         (
             events.MirrorSwitched(asset="plain", from_="", to="", reason="", number=2, count=3),
