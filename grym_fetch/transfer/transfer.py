@@ -406,6 +406,7 @@ class Transfer:
         log.debug("%s: %s: not now: %s", self.asset.id, origin.shown, error)
         if pause >= WORTH_TELLING_S and len(self._attempts) == 1:
             self._reporter.retries(origin, 1, pause, _reason(error))
+            self._waits_for = attempt.host  # which this has told
         return True
 
     def _failed(self, attempt: Attempt, error: TransferError | IntegrityError) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from grym_fetch import SyncFailed
-from grym_fetch.core.errors import BadStatus, ConnectFailed, GrymFetchError
+from grym_fetch.core.errors import BadStatus, ConnectFailed, GrymFetchError, Throttled
 from grym_fetch.testing import AssetServer, seeded_bytes
 from grym_fetch.testing.faults import HtmlPage, Status
 from tests.support.fakes import VirtualClock
@@ -176,8 +175,6 @@ class WatchingClock(ImpatientClock):
     async def sleep(self, seconds: float) -> None:
         """Note it, and skip the time."""
         self.seen.append((seconds, len(self._server.stats.requests)))
-        for _ in range(20):
-            await asyncio.sleep(0)  # what others do meanwhile, they do before the time has passed
         await super().sleep(seconds)
 
 
@@ -192,14 +189,36 @@ async def test_who_is_told_to_wait_waits_for_all_assets(tmp_path: Path, status: 
             project.add(name, [server.add(f"/{name}", CONTENT, faults=faults if name == "a" else []).url], CONTENT)
         clock = WatchingClock(server)
         async with project.manager(clock, parallel=1) as manager:
-            heard = Recorder(manager)
             await manager.sync()
-        heard.check()
-        waiting = {(event["asset"], event["holder"]) for event in heard.of("asset_waiting")}
-        assert waiting == {(name, f"127.0.0.1:{server.port}, which asks for a pause of 30 s") for name in "bc"}
         count = next(count for seconds, count in clock.seen if seconds > 25.0)
         assert server.stats.requests[count - 1].path == "/a"
         assert {path.read_bytes() for path in project.finals().values()} == {CONTENT}
+
+
+@pytest.mark.shows("A25", "U10")
+@pytest.mark.parametrize("served", [False, True], ids=["at once", "after others"])
+async def test_who_waits_because_of_others_says_for_whom(tmp_path: Path, served: bool) -> None:
+    """The one that was told has a retry to tell; the others name the host, once, and no failure of theirs."""
+    urls = {name: f"https://one.example/{name}" for name in "abc"}
+    clock, told = VirtualClock(), list[str]()
+    project = Project(tmp_path / "project")
+
+    async def pace(_: OneConnection, url: str, count: int) -> None:
+        if url == urls["a"] and count == 0 and not told and (world.sent or not served):
+            told.append(url)
+            raise Throttled(url, 429, "status 429", 30.0)
+
+    world = SmallWorld(dict.fromkeys(urls.values(), CONTENT), pace=pace, clock=lambda _: clock)
+    for name in "abc":
+        project.add(name, [urls[name]], CONTENT)
+    async with world.manager(project, parallel=1) as manager:
+        heard = Recorder(manager)
+        await manager.sync()
+    heard.check()
+    assert [event["asset"] for event in heard.of("retry_scheduled")] == ["a"]
+    waiting = [(event["asset"], event["holder"]) for event in heard.of("asset_waiting")]
+    assert len(waiting) == len(set(waiting)) > 0
+    assert set(waiting) <= {(name, "one.example:443, which asks for a pause of 30 s") for name in "bc"}
 
 
 @pytest.mark.shows("A1")
