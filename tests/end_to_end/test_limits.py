@@ -20,9 +20,6 @@ SECONDS_LONG = SegmentSizes(
     piece=MIB // 16, first=MIB * 3 // 4, smallest=MIB * 3 // 4, largest=MIB * 3 // 4, window=4 * MIB, unsized=4 * MIB
 )
 """nginx sends at once what one second allows: only a longer segment is still under way when the next one is asked."""
-LONGER_THAN_A_BURST = SegmentSizes(
-    piece=MIB // 4, first=MIB * 3 // 2, smallest=MIB // 2, largest=MIB * 3 // 2, window=4 * MIB, unsized=4 * MIB
-)
 
 pytestmark = pytest.mark.nginx
 
@@ -73,9 +70,9 @@ async def test_several_assets_share_what_a_server_allows(tmp_path: Path, nginx: 
 
     Each segment takes longer than what nginx sends at once, so that the other asset really is refused.
     """
-    location = Location("/f/", limit_conn=1, limit_rate=MIB, refusal=refusal)
-    site = Limited(tmp_path, nginx, location, files=2, size=3 * MIB)
-    heard = await site.sync(retries=0, sizes=LONGER_THAN_A_BURST)
+    location = Location("/f/", limit_conn=1, limit_rate=400_000, refusal=refusal)
+    site = Limited(tmp_path, nginx, location, files=2, size=3 * MIB // 2)
+    heard = await site.sync(retries=0, sizes=SECONDS_LONG)
     assert 0 < len(site.refused()) <= 5
     assert heard.of("retry_scheduled") == []
 
