@@ -203,9 +203,10 @@ class Hosts:
             known.probe, known.probe_wait = None, known.probe_wait * 2
         if known.receiving or (known.at_work and took < PROMPT_S):
             known.lower(max(1, len(known.at_work)), now)
+            known.is_void = False
             return True
         if now - known.served_at >= grace:
-            known.is_void = known.served_at == -math.inf
+            known.is_void = known.served_at == -math.inf and not known.at_work
             return False
         known.lower(1, now)
         if wait is None:

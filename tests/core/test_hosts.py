@@ -120,6 +120,37 @@ def test_a_refusal_that_nobody_else_explains_is_a_failure(error: Exception, seco
     assert not turned_away(hosts, "late", 10.0 + seconds, error)
 
 
+@pytest.mark.shows("A24")
+def test_a_prompt_refusal_teaches_before_anybody_is_served() -> None:
+    """Others wait for their answers: this one was too many. The last one has no such excuse, nor has a slow failure."""
+    hosts = Hosts(8)
+    for name in "abc":
+        hosts.began(name, HOST)
+    assert not hosts.refused("a", 9.0, REFUSED, took=9.0)
+    assert hosts.refused("b", 9.1, REFUSED, took=0.1)
+    assert hosts.allows(HOST) == 1
+    assert not hosts.has_room(HOST, 9.1)
+    hosts.receives("c", 9.2)
+    assert hosts.is_serving(HOST)
+    assert hosts.allows(HOST) == 1
+
+
+def test_where_all_are_refused_that_says_nothing_of_how_many() -> None:
+    """Until one is served they go one at a time; from then on as many as before."""
+    hosts = Hosts(8)
+    hosts.began("a", HOST)
+    hosts.began("b", HOST)
+    assert hosts.refused("a", 0.1, REFUSED, took=0.1)
+    assert not hosts.refused("b", 0.2, REFUSED, took=0.2)
+    hosts.ended("a", 0.2)
+    hosts.ended("b", 0.2)
+    assert hosts.allows(HOST) is None
+    hosts.began("c", HOST)
+    assert not hosts.has_room(HOST, 0.3)
+    hosts.receives("c", 0.4)
+    assert hosts.has_room(HOST, 0.4)
+
+
 def test_pauses_grow_to_a_minute_until_somebody_is_served() -> None:
     """Nobody asks a host that says "too often" again and again at the same pace."""
     hosts, working = receiving(1)
