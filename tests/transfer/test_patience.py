@@ -114,6 +114,7 @@ async def test_one_that_has_served_is_asked_again_when_its_mirrors_are_given_up(
         assert len(mirror.stats.requests) <= 2
 
 
+@pytest.mark.shows("A26")
 async def test_patience_begins_when_no_mirror_is_left(tmp_path: Path) -> None:
     """Half of the file came from the first one. Long after it has failed, the mirror is given up: now it counts."""
     outage = Outage(tmp_path, 1000.0, ONE)
