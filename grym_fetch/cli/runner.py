@@ -57,6 +57,7 @@ def run(common: Common, body: Body, *, settings: Settings | None = None, minimal
     def work(setup: LogSetup) -> int:
         if (settings is not None and settings.parallel > MANY_CONNECTIONS) or descriptors.are_scarce():
             descriptors.raise_limit()
+        threads.save_memory()
         # Not `anyio.run`, which is 35 ms of imports away.
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_main(common, body, settings, minimal, setup))

@@ -201,7 +201,11 @@ class ErrorStatus:
     @property
     def is_throttling(self) -> bool:
         """Whether it says that it was asked too often, or is to be left alone for a while."""
-        return self.status in (429, 503) or self.retry_after is not None
+        return self.status in _TOO_MANY or self.retry_after is not None
+
+
+_TOO_MANY = frozenset({420, 429, 430, 503, 509, 529})
+"""429 and 503 as in RFC 6585 and 9110; the others are what servers say instead, in no standard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +340,7 @@ def is_transient(status: int) -> bool:
     Every server error but 501 and 505, which say that the server cannot do it at all, and 511, which waits for a person
     (RFC 6585 section 6).
     """
-    return status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505, 511))
+    return status in (408, 425, *_TOO_MANY) or (500 <= status < 600 and status not in (501, 505, 511))
 
 
 def may_be_for_the_range(status: int) -> bool:
@@ -344,7 +348,7 @@ def may_be_for_the_range(status: int) -> bool:
 
     Not one that asks for credentials or patience, or says that the content is gone or forbidden.
     """
-    return 400 <= status < 600 and status not in (401, 407, 410, 429, 451)
+    return 400 <= status < 600 and status not in (401, 407, 410, 420, 429, 430, 451)
 
 
 PROXY_ADVICE = "the proxy wants another user or password than HTTP_PROXY and HTTPS_PROXY name"

@@ -112,7 +112,7 @@ def next_step(
     it has served bytes in this run; ``is_last``: whether no other origin is left.
     """
     is_waited_for = patience > 0 and may_pass(error)
-    if is_permanent(error) and not (is_waited_for and is_last):
+    if is_permanent(error) and not is_waited_for:
         return GiveUp()
     budget = policy.retries
     if isinstance(error, BadResponse | RangeRefused | ContentChanged):

@@ -57,6 +57,8 @@ class Row:
     retry_at: float = 0.0
     mirror: tuple[int, int] | None = None
     hashed: float | None = None
+    is_away: bool = False
+    """Whether its server is, and is waited for."""
     holder: str = ""
     resumed: int = 0
 
@@ -257,7 +259,8 @@ def _next_row(row: Row, event: Event, now: float) -> Row:
             return _progressed(row, event, now)
         case events.RetryScheduled():
             delay = _finite(event.delay) or 0.0
-            return replace(row, phase=Phase.RETRYING, retry_at=now + delay, rate=0.0, eta=None)
+            is_away = events.AWAY in event.reason
+            return replace(row, phase=Phase.RETRYING, retry_at=now + delay, is_away=is_away, rate=0.0, eta=None)
         case events.MirrorSwitched():
             return replace(row, phase=Phase.SWITCHED, mirror=(event.number, event.count), rate=0.0, eta=None)
         case events.AssetRestarted():

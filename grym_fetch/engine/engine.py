@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from grym_fetch.core.events import Event
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.project import Project
+from grym_fetch.runtime.forks import forget_in_child
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
 
@@ -76,7 +77,7 @@ class Engine:
         from grym_fetch.net.client import HttpTransport
         from grym_fetch.net.settings import HttpSettings
 
-        return HttpTransport(
+        transport = HttpTransport(
             HttpSettings(
                 connect_timeout=self._settings.connect_timeout,
                 stall_timeout=self._settings.stall_timeout,
@@ -84,6 +85,8 @@ class Engine:
                 user_agent=f"grym-fetch/{self._version}",
             )
         )
+        forget_in_child(transport)
+        return transport
 
     @cached_property
     def connections(self) -> int:

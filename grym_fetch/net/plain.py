@@ -231,6 +231,11 @@ class PlainConnection:
         if reason:
             raise PolicyRefused(url, f"{safe_text(host)} is {reason}")
 
+    def forget(self) -> None:
+        """In a forked child: leave the socket to the parent."""
+        if self._wire is not None:
+            self._wire.forget()
+
     async def aclose(self) -> None:
         """Close the socket, if one is open."""
         wire, self._wire, self._key = self._wire, None, None

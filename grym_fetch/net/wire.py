@@ -11,8 +11,10 @@ does not keep a connection.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections import deque
+from contextlib import suppress
 from typing import cast
 
 from grym_fetch.core.addresses import is_loopback_ip
@@ -93,6 +95,18 @@ class Wire(asyncio.BufferedProtocol):
         """There is a socket."""
         self._transport = cast("asyncio.Transport", transport)
         self._move(IDLE)
+
+    def forget(self) -> None:
+        """In a forked child: let its copy of the socket lead nowhere, so that the parent's end of it is the end.
+
+        It is not closed, for asyncio holds its number and would close what has that number by then.
+        """
+        sock = None if self.state is CLOSED else self._transport.get_extra_info("socket")
+        with suppress(OSError):
+            if sock is not None and sock.fileno() >= 0:
+                nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+                os.dup2(nowhere, sock.fileno(), inheritable=False)
+                os.close(nowhere)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio calls it so
         """Say where to put what comes next: for a raw body, where it is wanted, and no further than it goes."""

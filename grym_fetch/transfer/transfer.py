@@ -33,6 +33,7 @@ from grym_fetch.core.errors import (
     Throttled,
     TransferError,
 )
+from grym_fetch.core.events import AWAY
 from grym_fetch.core.hosts import grace_of
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
@@ -102,6 +103,8 @@ class Transfer:
         """What is wrong if the origin that is doubted has nothing else to give."""
         self._repeated = 0
         """Bytes that will arrive once more before there is progress again; see `StartAfresh.repeats`."""
+        self._waits_for = ""
+        """What was last told to be waited for."""
         self._is_over = False
 
     @property
@@ -265,16 +268,20 @@ class Transfer:
             host = host_of(origin.url if origin.target is None else str(origin.target))
             if not has_room(host):
                 self._leave_if_told_to_wait(origin, host, now)
-            elif (segment := self._next_segment(origin, now)) is not None:
+                self._tell_waiting(host, now)
+            elif (segment := self._next_segment(origin, host, now)) is not None:
                 attempt = Attempt(segment, origin, host, now)
+                self._waits_for = ""
                 self._attempts.add(attempt)
                 return attempt
         return None
 
-    def _next_segment(self, origin: Origin, now: float) -> Segment | None:
+    def _next_segment(self, origin: Origin, host: str, now: float) -> Segment | None:
         segments, connections, sizes = self._state.segments, self._settings.connections, self._settings.sizes
         if segments.is_complete:
             return None
+        if origin.ranges is None and self._hosts.refuses_wholes(host) and segments.fits(sizes.first):
+            origin.lost_ranges()  # a refused range would only be followed by this
         if origin.ranges is False:
             return segments.promise_all()
         if self._attempts if segments.size is None else origin.ranges is None and self._is_asked(origin):
@@ -393,13 +400,15 @@ class Transfer:
         origin = attempt.origin
         if isinstance(error, ConnectFailed | ConnectionLost):
             self._hosts.moved(attempt, host_of(error.url))
-        is_lesson = self._hosts.refused(attempt, now, error)
+        is_lesson = self._hosts.refused(attempt, now, error, took=now - attempt.began)
         pause = self._hosts.opens_at(attempt.host) - now
-        if not is_lesson or (pause > 0 and self._origins.is_replaceable(origin, now)):
+        is_idle = pause > 0 or not self._hosts.is_serving(attempt.host)
+        if not is_lesson or (is_idle and self._origins.is_replaceable(origin, now)):
             return False  # another origin is ready: do not wait for this one
         log.debug("%s: %s: not now: %s", self.asset.id, origin.shown, error)
         if pause >= WORTH_TELLING_S and len(self._attempts) == 1:
             self._reporter.retries(origin, 1, pause, _reason(error))
+            self._waits_for = attempt.host  # which this has told
         return True
 
     def _failed(self, attempt: Attempt, error: TransferError | IntegrityError) -> None:
@@ -416,7 +425,6 @@ class Transfer:
             policy=self._settings.retry,
             jitter=self._clock.jitter(),
             had_begun=attempt.first_byte_at is not None,
-            is_in_vain=self._hosts.is_in_vain(attempt, error),
         )
         if isinstance(error, Throttled) and error.status == 429 and not isinstance(decision, GiveUp):
             self._hosts.left_alone(attempt.host, origin.ready_at)
@@ -427,7 +435,7 @@ class Transfer:
         match decision:
             case Retry(attempt=number, delay=delay, patience=patience):
                 if patience is not None:
-                    state = "server away, trying" if isinstance(error, ConnectFailed) else "trying"
+                    state = f"{AWAY}, trying" if isinstance(error, ConnectFailed) else "trying"
                     reason = f"{reason}; {state} again for another {patience:.0f} s"
                 self._announce_retry(origin, number, delay, reason)
             case Leave() | GiveUp():
@@ -464,6 +472,21 @@ class Transfer:
             origin.postponed(until)
             self._turn_to(min(others, key=lambda o: (o.failures, o.number)), origin, "the server asks to wait")
             self._changed()
+
+    def _tell_waiting(self, host: str, now: float) -> None:
+        """Say why nothing of this asset is under way, once, if others of this run are the reason."""
+        if self._attempts or self._origins.current.ready_at > now:
+            return  # what this asset itself waits for was told when it failed
+        until, allowed = self._hosts.opens_at(host), self._hosts.allows(host)
+        if until - now >= WORTH_TELLING_S:
+            holder = f"{host}, which asks for a pause of {until - now:.0f} s"
+        elif allowed is not None and not self.received:
+            holder = f"{host}, which allows {allowed} at a time"
+        else:
+            return
+        if not self._waits_for.startswith(host):
+            self._waits_for = holder
+            self._reporter.waits(safe_text(holder))
 
     def _turn_to(self, chosen: Origin, left: Origin, reason: str) -> None:
         self._origins.turn_to(chosen)

@@ -59,7 +59,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"plain"},
         {"client"},
     ],
-    "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads"}, {"bus"}, {"loop_thread"}],
+    "runtime": [{"waiting", "buffers", "clock", "descriptors", "forks"}, {"threads"}, {"bus"}, {"loop_thread"}],
     "disk": [
         {"folders", "owner", "repository"},
         {"atomic", "locks", "state", "moved_files"},
