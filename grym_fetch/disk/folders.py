@@ -20,6 +20,7 @@ from grym_fetch.core.text import safe_text
 
 log = logging.getLogger(__name__)
 
+_READ_BYTES = 1024 * 1024
 RESERVE_BYTES = 1024 * 1024
 """Kept free for journals and folders when space is counted."""
 
@@ -273,3 +274,21 @@ def open_regular(name: str, folder: int | None = None) -> int:
         os.close(descriptor)
         raise OSError(errno.EISDIR, "not a file", name)
     return descriptor
+
+
+def read_regular(name: str, folder: int | None = None, *, limit: int, owner: int | None = None) -> bytes:
+    """Read a file that others may have put there, as far as ``limit`` bytes: the one reader of all small files of ours.
+
+    Raises ``OSError`` for symlinks, for what is not a regular file, and for one that is not ``owner``'s.
+    """
+    descriptor = open_regular(name, folder)
+    try:
+        figures = os.fstat(descriptor)
+        if owner is not None and figures.st_uid != owner:
+            raise PermissionError(errno.EACCES, "belongs to another user", name)
+        data = os.read(descriptor, min(figures.st_size, limit))  # all of it, as a rule
+        while len(data) < limit and (more := os.read(descriptor, min(_READ_BYTES, limit - len(data)))):
+            data += more
+        return data
+    finally:
+        close_each(descriptor)

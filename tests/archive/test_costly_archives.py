@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from grym_fetch.archive import unpack
+from grym_fetch.archive.reader import Stopped
 from grym_fetch.archive.unpack import ensure_unpacked
 from grym_fetch.core.archives import MIB, Limits
 from grym_fetch.core.errors import UnsafeArchive
@@ -259,7 +259,7 @@ def test_an_archive_that_gives_nothing_can_be_left(tmp_path: Path, kind: str) ->
     ending, made = STOPPABLE[kind]
     (tmp_path / f"a.{ending}").write_bytes(made())
     answers = iter([False] * 10)
-    with pytest.raises(unpack.Stopped):
+    with pytest.raises(Stopped):
         ensure_unpacked(tmp_path, f"a.{ending}", None, tmp_path / f"a.{ending}", is_stopped=lambda: next(answers, True))
     assert not (tmp_path / "a").exists()
 
@@ -273,7 +273,7 @@ def test_a_comparison_that_finds_nothing_can_be_left(tmp_path: Path, kind: str) 
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "a").touch()
     answers = iter([False] * 10)
-    with pytest.raises(unpack.Stopped):
+    with pytest.raises(Stopped):
         ensure_unpacked(tmp_path, f"a.{ending}", None, tmp_path / f"a.{ending}", is_stopped=lambda: next(answers, True))
     assert os.listdir(tmp_path / "a") == ["a"]
     assert not (tmp_path / ".grym-fetch").exists()
