@@ -27,7 +27,16 @@ from grym_fetch.core.archives import MIB
 from grym_fetch.core.errors import StorageError, UnsafePath
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import PRIVATE, NewFile
-from grym_fetch.disk.folders import NEW_FILE, close_each, exists, open_child, open_folder, sync
+from grym_fetch.disk.folders import (
+    NEW_FILE,
+    close_each,
+    exists,
+    make_root,
+    open_child,
+    open_folder,
+    storage_errors,
+    sync,
+)
 from grym_fetch.disk.owner import Owner, is_left_behind
 from grym_fetch.disk.state import StateFolder, read_state
 from grym_fetch.disk.verified import FileSignature
@@ -146,7 +155,8 @@ class TreeStore:
 
     def write_record(self, unpacked: Unpacked) -> None:
         """Put the record in place, whole and durable."""
-        with self._state.opened("unpacked", create=True) as folder:
+        shown = self._state.own / "unpacked" / self._record
+        with self._state.opened("unpacked", create=True) as folder, storage_errors(shown):
             self._write_in(folder, unpacked)
 
     def _write_in(self, folder: int, unpacked: Unpacked) -> None:
@@ -215,6 +225,8 @@ class TreeStore:
 
     def make_stage(self) -> TreeStage:
         """Make a folder for a new tree, this process's own."""
+        if not self._assets_dir.is_dir():
+            make_root(self._assets_dir)  # the archive lies elsewhere
         root = self._state.open("unpack", create=True)
         name = f"{self._key}.{Owner.this().encode()}.{secrets.token_hex(4)}"
         try:

@@ -119,9 +119,7 @@ def ensure_unpacked(
         known = store.read_record()
         if known is not None and known.content == content and known.is_at(store.place):
             return False
-        if (known is None or known.content == content) and _find_tree(
-            store, archive, local_path, content, limits or Limits(), is_stopped
-        ):
+        if _find_tree(store, known, archive, local_path, content, limits or Limits(), is_stopped):
             return False
         if known is None:
             store.refuse_strangers()
@@ -151,30 +149,31 @@ def is_tree_right(
     """Whether the tree of an archive is there, whoever made it. Compares each byte. Blocking: for a thread."""
     store = TreeStore(assets_dir, unpacked_path(local_path))
     try:
-        content = _content(checksum, archive)
-        known = store.read_record()
-        if known is not None and known.content != content:
-            return False  # of an older archive: what else that had must still be known when it is replaced
-        return _find_tree(store, archive, local_path, content, limits or Limits(), is_stopped)
+        content, known = _content(checksum, archive), store.read_record()
+        return _find_tree(store, known, archive, local_path, content, limits or Limits(), is_stopped)
     except (OSError, StorageError, UnsafeArchive):
         return False
 
 
 def _find_tree(
     store: TreeStore,
+    known: Unpacked | None,
     archive: Path,
     local_path: str,
     content: str,
     limits: Limits,
     is_stopped: Callable[[], bool],
 ) -> bool:
-    """Compare what is in the tree's place with the archive, and remember it if it is the archive's content."""
+    """Compare what is in the tree's place with the archive, and remember it if it is the archive's content.
+
+    What an older archive had is ``known`` still: it may be there, too.
+    """
     there = compare(store, archive, local_path, content, limits, is_stopped)
     if there is None:
         return False
     tree, is_settled = there
     if is_settled:
-        store.write_record_somewhere(tree)
+        store.write_record_somewhere(tree if known is None or known.content == content else tree.after(known))
     return True
 
 

@@ -52,8 +52,9 @@ class StateFolder:
         with self._opened_top(create) as top:
             here = self._open_own(top, create)
         try:
-            for part in parts:
-                above, here = here, _open_or_make(here, part, create)
+            for depth, part in enumerate(parts):
+                with self._named(self.own.joinpath(*parts[: depth + 1])):
+                    above, here = here, _open_or_make(here, part, create)
                 close_each(above)
         except BaseException:
             close_each(here)

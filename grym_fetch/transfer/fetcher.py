@@ -137,7 +137,6 @@ class Fetcher:
 
     async def _unpack(self, asset: Asset, archive: Path) -> None:
         if asset.extract:
-            await self._store.prepare()
             await self._unpack_archive(asset, archive)
 
     async def _fetch(self, asset: Asset, key: StageKey, *, exclusive: bool, rank: int) -> FetchResult:

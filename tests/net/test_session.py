@@ -132,6 +132,16 @@ async def test_a_cancellation_is_never_wrapped() -> None:
                 await connection.get("https://host.example/a", {})
 
 
+@pytest.mark.shows("S9")
+async def test_each_address_of_a_name_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A good address in front hides none that must not be asked."""
+    beneath = AsyncMock()
+    beneath.resolve.return_value = [{"host": "127.0.0.1"}, {"host": "169.254.169.254"}]
+    monkeypatch.setattr(http_session, "DefaultResolver", lambda: beneath)
+    with pytest.raises(PolicyRefused):
+        await GuardedResolver(allow_private=True).resolve("files.example")
+
+
 async def test_the_guard_closes_what_it_guards(monkeypatch: pytest.MonkeyPatch) -> None:
     """The resolver beneath is closed with the one above it."""
     beneath = AsyncMock()
