@@ -116,8 +116,8 @@ class AssetManager:
         self._manifest: Manifest | None = None
         self._coordinator: Coordinator | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = os.getpid()
         """The loop of the first use."""
+        self._pid = os.getpid()
         self._is_entered = False
         self._is_closed = False
 

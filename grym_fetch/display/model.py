@@ -184,7 +184,7 @@ class DisplayModel:
             self._meter = Meter(now=now)
         self._meter.advance(now, on_hand=self._bytes, received=self._bytes - self._resumed, total=total)
         # Over all bytes together: the rows' own rates, each over its own past, would add up to more than the link
-        # carries. # Use them only until there is a past to measure.
+        # carries. They serve only until there is a past to measure.
         rate = self._meter.read(now).rate or sum(row.rate_at(now) for row in self._working.values())
         open_ended = self._sizeless > 0
         return Totals(
