@@ -26,7 +26,7 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_errors, sync
 from grym_fetch.disk.moved_files import parse_storage, read_document
 from grym_fetch.disk.state import StateFolder
-from grym_fetch.disk.verified import FileSignature, VerifiedCache
+from grym_fetch.disk.verified import FileSignature, VerifiedCache, wait_for_tick
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 if TYPE_CHECKING:
@@ -139,13 +139,16 @@ class LocalFiles:
         if asset.checksum is None:
             return Found(place, None, verified=False)
         on_hashing(size)
+        await self._threads.compute(wait_for_tick, figures)
+        began_ns = time.time_ns()
         digest, signature = await self.digest(place, asset.checksum)
         if digest != asset.checksum.hexdigest:
             actual = Checksum(asset.checksum.algorithm, digest)
             # In the place of an earlier entry: the next run must not trust what a full check has found to be damaged.
             self.verified_cache.record(place, actual, signature)
             return Found(place, f"checksum mismatch: expected {asset.checksum}, found {actual}", verified=False)
-        if await self._threads.compute(_is_durable, place, signature):
+        # If it was written to a moment ago, it is hashed again the next time: see `was_settled`.
+        if signature.was_settled(began_ns) and await self._threads.compute(_is_durable, place, signature):
             self.verified_cache.record(place, asset.checksum, signature)
         return Found(place, None, verified=True)
 

@@ -249,13 +249,13 @@ class DiskStage:
         return at
 
     async def note_size(self, size: int) -> None:
-        """Record the content's length. Raises `DiskFull` if the rest does not fit."""
+        """Record the content's length. Raises `DiskFull` if the rest does not fit; then it is not recorded."""
 
         def note() -> None:
             with storage_errors(self._final):
+                require_space(self._assets_dir, size - os.fstat(self._part).st_blocks * 512)
                 with self._lock:
                     self._append(self._encoder.size(size))
-                require_space(self._assets_dir, size - os.fstat(self._part).st_blocks * 512)
 
         await self._threads.write.compute(note)
 

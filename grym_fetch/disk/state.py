@@ -28,9 +28,8 @@ from grym_fetch.core.checked_lines import decode_line, encode_line
 from grym_fetch.core.errors import NotWritable, UnsafePath
 from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import FOLDER, NEW_FILE, close_each, open_child, open_regular, storage_error, write_all
+from grym_fetch.disk.folders import FOLDER, NEW_FILE, close_each, open_child, read_regular, storage_error, write_all
 
-_READ_BYTES = 1024 * 1024
 _EARLIER = re.compile(r"stage|unpack|unpacked|verified\.log|manifest-version-[0-9a-f]{24}")
 """What lay in `.grym-fetch` itself before each user had a folder there."""
 _SHUT_OUT = frozenset({errno.EACCES, errno.EPERM})
@@ -57,8 +56,9 @@ class StateFolder:
         with self._opened_top(create) as top:
             here = self._open_own(top, create)
         try:
-            for part in parts:
-                above, here = here, _open_or_make(here, part, create)
+            for depth, part in enumerate(parts):
+                with self._named(self.own.joinpath(*parts[: depth + 1])):
+                    above, here = here, _open_or_make(here, part, create)
                 close_each(above)
         except BaseException:
             close_each(here)
@@ -316,20 +316,9 @@ def owner_of_new_files(folder: int) -> int | None:
 def read_state(folder: int, name: str, limit: int) -> bytes | None:
     """Read a state file of this user, as far as ``limit`` bytes; None if it is anything else or cannot be read."""
     try:
-        descriptor = open_regular(name, folder)
+        return read_regular(name, folder, limit=limit, owner=os.geteuid())
     except OSError:
         return None
-    try:
-        if os.fstat(descriptor).st_uid != os.geteuid():
-            return None
-        data = bytearray()
-        while len(data) < limit and (block := os.read(descriptor, min(_READ_BYTES, limit - len(data)))):
-            data += block
-        return bytes(data)
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
 
 
 def user_name(number: int) -> str:

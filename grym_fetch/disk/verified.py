@@ -32,6 +32,10 @@ MAX_LOG_BYTES = 64 * 1024 * 1024
 """As much of the log is read; what is behind that counts for nothing."""
 LOG = "verified.log"
 _CANNOT_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOENT})
+TICK_NS = 20_000_000
+"""Longer than the kernel's clock stands still: two writes within a tick leave a file with the same times."""
+_COARSE_TICK_NS = 2_000_000_000
+"""The same where a file system keeps whole seconds, FAT every other one."""
 _SPARE_LINES = 4096
 """Lines that may say nothing new before the log is written anew."""
 
@@ -58,16 +62,35 @@ class FileSignature(NamedTuple):
         except OSError:
             return None
 
+    def was_settled(self, now_ns: int) -> bool:
+        """Whether any write after ``now_ns``, when the file had this signature, must have given it another one.
+
+        Not if it was written to within the tick of the clock that ``now_ns`` is in, or, it seems, after that. Then its
+        bytes may be others than those read, as an entry of git's index is racy (gitformat-index(5)).
+        """
+        is_coarse = self.mtime_ns % 1_000_000_000 == self.ctime_ns % 1_000_000_000 == 0
+        return self.ctime_ns + (_COARSE_TICK_NS if is_coarse else TICK_NS) <= now_ns
+
 
 def mark_time(descriptor: int) -> None:
     """Give a file that is whole a time of its own, before it gets its name.
 
     The kernel's clock ticks every few milliseconds, so a later write within a tick would leave the time as it is. It
-    never hits this one, which is exact. Where it cannot be set, the tick must do.
+    never hits this one, which is exact. A file system that keeps whole seconds only gets a time that is past, which no
+    later write can set. Where no time can be set, the tick must do.
     """
     with suppress(OSError):
         now = time.time_ns()
         os.utime(descriptor, ns=(now, now))
+        if os.fstat(descriptor).st_mtime_ns != now:
+            os.utime(descriptor, ns=(now, now - 2 * _COARSE_TICK_NS))
+
+
+def wait_for_tick(figures: os.stat_result) -> None:
+    """Let the tick pass in which a file was written to, if that is now: what is read after that can be remembered."""
+    age_ns = time.time_ns() - figures.st_ctime_ns
+    if 0 <= age_ns < TICK_NS:
+        time.sleep((TICK_NS - age_ns) / 1e9)
 
 
 class ReplacedMeanwhile(StorageError):

@@ -159,6 +159,12 @@ class Engine:
         checksum = None if asset.checksum is None else str(asset.checksum)
         return is_unpacked(self._assets_dir, asset.local_path, checksum, archive)
 
+    async def find_unpacked(self, asset: Asset, archive: Path) -> bool:
+        """Whether the archive's content is there, whoever unpacked it. Compares each byte."""
+        from grym_fetch.archive.unpack import Unpacker
+
+        return await Unpacker(self._assets_dir, self._unpacking).find(asset, archive)
+
     async def _unpack(self, asset: Asset, archive: Path) -> None:
         from grym_fetch.archive.unpack import Unpacker
 

@@ -92,6 +92,9 @@ class AssetEngine(Protocol):
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         """Whether the archive's content is there as it was unpacked."""
 
+    async def find_unpacked(self, asset: Asset, archive: Path) -> bool:
+        """Whether the archive's content is there, whoever unpacked it. Compares each byte."""
+
     async def tidy(self, present: Sequence[Asset]) -> None:
         """Remove what killed runs have left of assets that are in place."""
 

@@ -347,6 +347,9 @@ class _MockEngine:
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         return True
 
+    async def find_unpacked(self, asset: Asset, archive: Path) -> bool:
+        return True
+
     def _count(self, received: int) -> None:
         self.received += received
 

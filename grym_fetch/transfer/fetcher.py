@@ -146,7 +146,6 @@ class Fetcher:
 
     async def _unpack(self, asset: Asset, archive: Path) -> None:
         if asset.extract:
-            await self._store.prepare()
             await self._unpack_archive(asset, archive)
 
     async def _fetch(

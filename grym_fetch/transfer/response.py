@@ -16,6 +16,7 @@ from grym_fetch.core.errors import (
     BadStatus,
     ConnectionLost,
     ContentChanged,
+    DiskFull,
     IntegrityError,
     LengthMismatch,
     PolicyRefused,
@@ -187,7 +188,11 @@ class ResponseReader:
             raise BadResponse(origin.url, f"it claims to send {size:,} bytes, which no file has")
         if self._state.reaches_past(size):
             return StartAfresh("the content is shorter than what is on hand", forget_size=True, repeats=True)
-        await self._state.learn_size(size, origin)
+        try:
+            await self._state.learn_size(size, origin)
+        except DiskFull as error:
+            # Only this server says so: another one may know better. If none does, the disk is full after all.
+            raise PolicyRefused(origin.url, f"it claims to send {size:,} bytes, for which there is no room") from error
         return None
 
     @staticmethod

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from grym_fetch.core.digest import Algorithm, Checksum, new_hasher
-from grym_fetch.core.errors import IntegrityError
+from grym_fetch.core.errors import DiskFull, IntegrityError
 from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import Piece, PieceTable, address_hash, piece_hasher
 from grym_fetch.core.manifest import Asset
@@ -77,6 +77,8 @@ class DownloadState:
         self._echo: Echo | None = None
         self._retelling: tuple[Piece, int, xxh3_128] | None = None
         self.size = asset.size if asset.size is not None else stage.recovered.size
+        self.no_room: DiskFull | None = None
+        """Why no length was learned: what an origin claimed does not fit, and none has said that it is less."""
         self.size_origin: Origin | None = None
         """The origin that told the length, if neither the manifest nor an earlier run did."""
         self.differing: set[Origin] = set()
@@ -135,11 +137,18 @@ class DownloadState:
     # -- what comes in ----------------------------------------------------------------------------------------------
 
     async def learn_size(self, size: int, origin: Origin) -> None:
-        """The length became known. `DiskFull` if the rest would not fit."""
+        """The length became known. `DiskFull` if the rest would not fit; then nothing is learned."""
+        try:
+            await self._stage.note_size(size)
+        except DiskFull as error:
+            self.no_room = error
+            raise
+        if self.size is not None:
+            return  # another answer was faster
+        self.no_room = None
         self.size = size
         self.size_origin = origin
         self.segments.learn_size(size)
-        await self._stage.note_size(size)
 
     async def learn_validator(self, origin: Origin, validator: Validator) -> None:
         """The origin said what names its representation, and which server it is."""

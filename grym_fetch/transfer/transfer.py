@@ -510,6 +510,8 @@ class Transfer:
     def _exhausted(self) -> GrymFetchError:
         if self._mismatched is not None:
             return self._mismatched
+        if self._state.no_room is not None:
+            return self._state.no_room  # and no origin has said that it is less
         kept = self._state.segments.on_hand_bytes
         kept_advice = "What has arrived is kept; the next run goes on from there." if kept else ""
         advice = self._origins.agreement() or kept_advice

@@ -136,6 +136,17 @@ async def test_a_changed_file_is_read_again(places: Places) -> None:
     assert found.error is not None
 
 
+@pytest.mark.shows("C12", "S20")
+async def test_what_was_written_to_a_moment_ago_is_read_again(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write within the same tick of the clock leaves the signature as it is: what was read then is not remembered."""
+    file = places.put(places.assets / ASSET.local_path, CONTENT)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: file.stat().st_ctime_ns)
+        assert await places.find() == Found(file, None, verified=True)
+    assert await places.find() == Found(file, None, verified=True)
+    assert places.hashed == [len(CONTENT)]
+
+
 async def test_the_assets_folder_comes_first(places: Places) -> None:
     """Of two right files the one in the assets folder is taken."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)

@@ -78,7 +78,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"transfer"},
         {"fetcher"},
     ],
-    "archive": [{"tar", "tree"}, {"reader"}, {"unpack"}],
+    "archive": [{"tar", "tree"}, {"reader"}, {"compare"}, {"unpack"}],
     "repo": [
         {"errors", "tree", "moving", "placeholder"},
         {"git", "record", "places", "entries"},

@@ -17,6 +17,7 @@ PACKAGE, TESTS = ROOT / "grym_fetch", ROOT / "tests"
 
 # A module that has no test module of its own name, and the one that tests it instead.
 ELSEWHERE = {
+    "archive/compare": "archive/test_unpack",
     "archive/reader": "archive/test_unpack",
     "archive/tar": "archive/test_costly_archives",
     "archive/tree": "archive/test_unpack",

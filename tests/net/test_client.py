@@ -460,15 +460,16 @@ async def test_a_refused_connection(directly: Connect, server: AssetServer) -> N
 
 
 class FakeNames:
-    """One answer for every name."""
+    """One answer for every name, or several."""
 
-    answer: str | OSError = "127.0.0.1"
+    answer: str | tuple[str, ...] | OSError = "127.0.0.1"
 
     async def getaddrinfo(self, host: str, port: int, **_: object) -> list[tuple[object, ...]]:
         """As the event loop's."""
         if isinstance(self.answer, OSError):
             raise self.answer
-        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (self.answer, port))]
+        answers = (self.answer,) if isinstance(self.answer, str) else self.answer
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (each, port)) for each in answers]
 
 
 @pytest.fixture
@@ -480,6 +481,16 @@ def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
     return names
+
+
+@pytest.mark.shows("S9")
+async def test_each_address_of_a_name_is_judged(connected: Connect, names: FakeNames, server: AssetServer) -> None:
+    """A good address in front hides none that must not be asked: nobody is connected to."""
+    names.answer = ("127.0.0.1", "169.254.169.254")
+    async with connected() as connection:
+        error = await failure_of(connection.get(f"http://files.example:{server.port}/a", {}))
+    assert type(error) is PolicyRefused
+    assert server.stats.requests == ()
 
 
 @pytest.mark.shows("N14")
