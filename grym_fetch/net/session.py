@@ -24,6 +24,7 @@ from grym_fetch.core.errors import (
     Stalled,
 )
 from grym_fetch.core.http import PROXY_ADVICE, ResponseHead
+from grym_fetch.core.world import Connection
 from grym_fetch.net.errors import broken_reason, certificate_reason, os_reason, stall_reason
 from grym_fetch.net.proxies import refuse_forbidden
 from grym_fetch.net.settings import CONNECT_TIMEOUT_S, STALL_TIMEOUT_S
@@ -58,7 +59,7 @@ class AiohttpTransport:
         self.connect_timeout = connect_timeout
         self.stall_timeout = stall_timeout
 
-    def connection(self) -> SessionConnection:
+    def connection(self) -> Connection:
         """Return a place for a connection. Which socket it gets, the session's connector decides."""
         return SessionConnection(self._session, self.connect_timeout, self.stall_timeout)
 

@@ -28,6 +28,7 @@ from grym_fetch.core.errors import (
     TransferError,
 )
 from grym_fetch.core.world import Response
+from grym_fetch.net.session import SessionResponse
 from grym_fetch.testing import AssetServer, Truncate, seeded_bytes
 from grym_fetch.transport import AiohttpTransport
 from tests.net.test_client import SECRET, failure_of
@@ -112,6 +113,7 @@ async def test_the_same_in_a_body(
 
     async with transport() as made:
         response = await made.connection().get(f"{file.url}?sig={SECRET}", {})
+        assert isinstance(response, SessionResponse)
         response._response.content.set_exception(raised)
         error = await failure_of(read(response))
         response.close()
