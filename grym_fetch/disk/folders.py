@@ -248,8 +248,29 @@ def _check_writable_above(root: Path, parents: list[str]) -> None:
 
 
 def _check_writable(folder: int, shown: Path) -> None:
-    if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
-        raise NotWritable(safe_text(str(shown)), "permission denied: this user may not write to this folder")
+    if os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
+        return
+    if os.fstatvfs(folder).f_flag & os.ST_RDONLY:
+        raise storage_error(OSError(errno.EROFS, os.strerror(errno.EROFS)), shown)
+    raise NotWritable(safe_text(str(shown)), f"permission denied: {shut_out(os.fstat(folder))}")
+
+
+def shut_out(figures: os.stat_result) -> str:
+    """Why this user may not write to a folder: whose it is, and its mode."""
+    return (
+        f"this folder belongs to {user_name(figures.st_uid)} (mode {figures.st_mode & 0o777:o}), and this user may not "
+        "write there"
+    )
+
+
+def user_name(number: int) -> str:
+    """What to call a user in a message."""
+    import pwd
+
+    try:
+        return f"'{safe_text(pwd.getpwuid(number).pw_name, limit=80)}'"
+    except KeyError:
+        return f"user {number}"
 
 
 def exists(folder: int, name: str) -> bool:

@@ -41,6 +41,7 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event, RunFinished, RunStarted
 from grym_fetch.core.fingerprint import content_fingerprint
+from grym_fetch.core.git_folders import find_git_folders, makes_a_repository
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.manifest_schema import ASSET
@@ -204,6 +205,10 @@ class Editor:
                 problems.append(
                     Problem(where, "localPath", f"clashes with that of asset '{other.id}': {collision.why}")
                 )
+        for found in find_git_folders(places):
+            if len(places) - 1 in found.parts:
+                others = [places[other] for other in found.parts if other != len(places) - 1]
+                problems.append(Problem(where, "localPath", f"{makes_a_repository(others)}; choose another folder"))
         if problems:
             raise EditRefused(self._source, problems)
 

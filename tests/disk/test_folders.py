@@ -319,7 +319,10 @@ def test_a_folder_that_may_not_be_written_to_is_known_before(local_path: str) ->
                 return str(error)
             return ""
 
-        assert as_user(BERT, checked) == f"permission denied: this user may not write to this folder ({root}/closed)"
+        assert as_user(BERT, checked) == (
+            "permission denied: this folder belongs to 'root' (mode 755), and this user may not write there "
+            f"({root}/closed)"
+        )
         (root / "closed").chmod(0o777)
         assert as_user(BERT, checked) == ""
     finally:

@@ -44,7 +44,7 @@ ORDER: dict[str, list[set[str]]] = {
             "schema",
             "tar_headers",
         },
-        {"suspicion"},
+        {"suspicion", "git_folders"},
         {"http", "addresses", "manifest_values", "archives", "strict_json"},
         {"manifest", "journal", "segments", "policy", "cookies", "challenges"},
         {"origins", "hosts", "manifest_schema", "world", "fingerprint", "refusals"},

@@ -58,7 +58,7 @@ def test_the_numbers_have_no_gaps() -> None:
         "D": 23,
         "P": 14,
         "X": 10,
-        "M": 17,
+        "M": 18,
         "U": 10,
         "B": 65,
         "S": 22,
