@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -217,13 +217,10 @@ def check_destination(root: Path, local_path: str) -> None:
     *parents, name = local_path.split("/")
     target = root / local_path
     with storage_errors(target):
-        try:
-            folder = open_folder(root, tuple(parents), create=False)
-        except FileNotFoundError:
-            _check_writable_above(root, parents)
+        folder = _open_usable(root, parents)
+        if folder is None:
             return
         try:
-            _check_writable(folder, target.parent)
             mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         except FileNotFoundError:
             return
@@ -233,6 +230,35 @@ def check_destination(root: Path, local_path: str) -> None:
         raise UnsafePath(safe_text(str(target)), "a folder is in the way")
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise UnsafePath(safe_text(str(target)), "something that is not a file is in the way")
+
+
+def closed_folders(root: Path, folders: Iterable[str]) -> set[str]:
+    """Return those of these folders, relative to ``root``, in which nothing can be put: see `check_destination`."""
+    closed: set[str] = set()
+    for path in folders:
+        try:
+            with storage_errors(root / path):
+                folder = _open_usable(root, path.split("/") if path else [])
+        except StorageError:
+            closed.add(path)
+        else:
+            close_each(*(() if folder is None else (folder,)))
+    return closed
+
+
+def _open_usable(root: Path, parents: list[str]) -> int | None:
+    """Open a folder that this user may write to; None if it is not there, and the nearest one above it is such."""
+    try:
+        folder = open_folder(root, tuple(parents), create=False)
+    except FileNotFoundError:
+        _check_writable_above(root, parents)
+        return None
+    try:
+        _check_writable(folder, root.joinpath(*parents))
+    except BaseException:
+        os.close(folder)
+        raise
+    return folder
 
 
 def _check_writable_above(root: Path, parents: list[str]) -> None:

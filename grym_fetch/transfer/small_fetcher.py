@@ -61,6 +61,10 @@ class SmallFileFetcher:
                 # Whoever held the lock has most likely fetched what we want.
                 more, missing = self._split(missing)
                 left_over += more
+            # What cannot be put in place is not fetched; `Fetcher` says why.
+            closed = await self._store.closed_folders({_folder(asset) for asset in missing})
+            left_over += [asset for asset in missing if _folder(asset) in closed]
+            missing = [asset for asset in missing if _folder(asset) not in closed]
             return left_over + await self._fetch(missing, on_fetched)
         finally:
             lock.release()
@@ -115,3 +119,7 @@ class SmallFileFetcher:
         )
         path = Path(verified.path)
         return FetchResult(path, TransferResult(path, file.checksum, size, size, verified.signature))
+
+
+def _folder(asset: Asset) -> str:
+    return asset.local_path.rpartition("/")[0]
