@@ -39,6 +39,9 @@ _FULL = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file is larger than this file system or limit allows",
 }
+_NO_INODES = (
+    "the file system takes no more files (inodes), though it may have space; delete some (df -i shows how many)"
+)
 _UNSAFE = {
     errno.ELOOP: "a symlink is in the way; none is followed below the assets folder",
     errno.ENOTDIR: "something on the way is not a folder",
@@ -66,12 +69,23 @@ def storage_error(error: OSError, path: object) -> StorageError:
     """Return our error for one of the operating system."""
     number = error.errno or 0
     shown = safe_text(str(path))
+    if number == errno.ENOSPC and not _has_inodes(path):
+        return DiskFull(shown, _NO_INODES)
     if number in _FULL:
         advice = _ADVICE.get(number)
         return DiskFull(shown, _FULL[number] + (f"; {advice}" if advice else ""))
     if number in _UNSAFE:
         return UnsafePath(shown, _UNSAFE[number])
     return NotWritable(shown, f"cannot use this path: {os.strerror(number).lower()}")
+
+
+def _has_inodes(path: object) -> bool:
+    """Whether new files can be made where this is, or would be."""
+    for place in (Path(str(path)), *Path(str(path)).parents):
+        with suppress(OSError, ValueError):
+            figures = os.statvfs(place)
+            return figures.f_files == 0 or figures.f_favail > 0  # 0 of 0: some file systems do not count them
+    return True
 
 
 def sync(descriptor: int, *, data_only: bool = False) -> None:
