@@ -122,11 +122,17 @@ class Engine:
         settings = self._settings
         transport = self._own_transport if self._given_transport is None else self._given_transport
         self._scheduler = Scheduler(
-            transport, connections=self.connections, per_host=settings.max_per_host, clock=self._clock
+            transport,
+            connections=self.connections,
+            per_host=settings.max_per_host,
+            ahead=settings.pipelining,
+            clock=self._clock,
         )
         return TransferContext(
             scheduler=self._scheduler,
-            requester=Requester(Credentials(self._environ, read_netrc(self._environ))),
+            requester=Requester(
+                Credentials(self._environ, read_netrc(self._environ)), on_lost_ahead=self._scheduler.hosts.lost_ahead
+            ),
             threads=self._hashers,
             clock=self._clock,
             emit=self._emit,

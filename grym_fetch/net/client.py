@@ -75,6 +75,19 @@ class SlotConnection:
             self._session = SessionConnection(self._settings)
         return await self._session.get(url, fields)
 
+    def ask_ahead(self, url: str, fields: Mapping[str, str]) -> bool:
+        """Send a GET ahead of its turn, if that is possible now. Over a proxy that speaks HTTP it is not."""
+        return self._session is None and self._plain.ask_ahead(url, fields)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the last response answers a request that was sent ahead."""
+        return self._session is None and self._plain.is_ahead
+
+    def lost_ahead(self) -> bool:
+        """Return whether requests sent ahead came to nothing, by no fault of ours; forget it."""
+        return self._plain.lost_ahead()
+
     async def aclose(self) -> None:
         """Close the socket, if one is open."""
         try:

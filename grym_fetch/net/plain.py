@@ -1,8 +1,9 @@
 """HTTP/1.1 over a socket of our own: where it leads, when it is kept, and what goes out over it.
 
-Rules: one socket, one request at a time. A socket is resolved, judged and opened here; what comes over it is the
-wire's (`wire`), and what the bytes mean the parser's (`parser`). An address of a name that fails is asked last for a
-while (`places`).
+Rules: one socket. A request may be sent ahead of its turn; whoever asks for just that then gets its answer, and if
+there is none, the request is sent over a new socket as if it never had been. A socket is resolved, judged and opened
+here; what comes over it is the wire's (`wire`), and what the bytes mean the parser's (`parser`). An address of a name
+that fails is asked last for a while (`places`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 from yarl import URL
@@ -35,11 +37,33 @@ from grym_fetch.net.states import State
 from grym_fetch.net.tls import certificate_expiry
 from grym_fetch.net.wire import Wire
 
+AHEAD_TIMEOUT_S = 5.0
+"""How long the answer to a request sent ahead is waited for, once its turn has come, before the request is repeated.
+
+Some servers and filters drop such requests. One that only thinks for so long loses nothing but being asked ahead.
+"""
 EYEBALLS_DELAY_S = 0.25
 """Before the next address of a host is tried beside the last one (RFC 8305 section 5)."""
 
 
 _NOWHERE: tuple[Name, str] = ("", 0), ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request: where it goes, and its bytes."""
+
+    url: str
+    address: URL
+    proxy: str | None
+    is_for_us: bool
+    """Whether it may go to this machine itself alone; a name (`*.localhost`) proves nothing."""
+    data: bytes
+
+    @property
+    def key(self) -> tuple[str, str | None, int | None]:
+        """What has to be the same for two requests to go over one socket."""
+        return self.address.scheme, self.address.host, self.address.port
 
 
 class PlainConnection:
@@ -56,6 +80,10 @@ class PlainConnection:
         """Whether the socket leads to a proxy, which may be on this machine while the server is not."""
         self.certificate_ends: float | None = None
         """When the certificate of the server that was connected to last expires, in seconds since the epoch."""
+        self._ahead: deque[bytes] = deque()
+        """The requests that were sent ahead of their turn, and that nobody has asked for since."""
+        self.is_ahead = False
+        self._has_lost_ahead = False
 
     @property
     def host(self) -> str:
@@ -64,45 +92,92 @@ class PlainConnection:
 
     async def get(self, url: str, fields: Mapping[str, str]) -> PlainResponse:
         """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
+        request = self._request(url, fields)
+        self.is_ahead = False
+        if self._ahead and (response := await self._answer_ahead(request)) is not None:
+            self.is_ahead = True
+            return response
+        if self._wire is not None and not (
+            request.key == self._key and self._wire.is_quiet and not self._leads_to_worse
+        ):
+            await self.aclose()
+        if self._wire is not None:
+            try:
+                return await self._ask(self._wire, request, is_fresh=False)
+            except ConnectionLost:
+                # RFC 9112 section 9.3.1: the server may have closed the idle connection just when we asked.
+                if self._wire.state is not State.UNANSWERED:
+                    raise
+                await self.aclose()
+        wire = await self._connect(request.address, url, request.proxy)
+        self._wire, self._key = wire, request.key
+        self._host, self._is_proxied = request.address.authority, is_socks(request.proxy)
+        return await self._ask(wire, request, is_fresh=True)
+
+    def _request(self, url: str, fields: Mapping[str, str]) -> _Request:
         address = to_the_letter(url)
         proxy = self._settings.proxy_for(address)
         fields = {**self._settings.fields, **fields}
         if proxy and address.scheme == "http":
             # They were given because the host is this machine. A proxy takes itself for that host.
             fields.pop("Authorization", None)
-        request = _request(address, url, fields)
         is_for_us = address.scheme == "http" and "Authorization" in fields
-        key = (address.scheme, address.host, address.port)
-        if self._wire is not None and (key != self._key or not self._wire.is_quiet or self._leads_to_worse):
+        return _Request(url, address, proxy, is_for_us, _request(address, url, fields))
+
+    def ask_ahead(self, url: str, fields: Mapping[str, str]) -> bool:
+        """Send a request for a later `get`, if the open socket leads there and takes more. Raises `PolicyRefused`."""
+        wire = self._wire
+        if wire is None or not wire.takes_more or self._leads_to_worse:
+            return False
+        request = self._request(url, fields)
+        if request.key != self._key or (request.is_for_us and not wire.is_local):
+            return False
+        wire.send(request.data, url)
+        self._ahead.append(request.data)
+        return True
+
+    def lost_ahead(self) -> bool:
+        """Return whether requests sent ahead came to nothing, by no fault of ours; forget it."""
+        lost, self._has_lost_ahead = self._has_lost_ahead, False
+        return lost
+
+    async def _answer_ahead(self, request: _Request) -> PlainResponse | None:
+        """The answer to the next request that was sent ahead, if it is this one and there is an answer."""
+        wire = self._wire
+        if wire is None or request.key != self._key or request.data != self._ahead.popleft():
             await self.aclose()
-        if self._wire is not None:
-            try:
-                return await self._ask(self._wire, request, url, is_for_us=is_for_us, is_fresh=False)
-            except ConnectionLost:
-                # RFC 9112 section 9.3.1: the server may have closed the idle connection just when we asked.
-                if self._wire.state is not State.UNANSWERED:
-                    raise
-                await self.aclose()
-        wire = await self._connect(address, url, proxy)
-        self._wire, self._key, self._host, self._is_proxied = wire, key, address.authority, is_socks(proxy)
-        return await self._ask(wire, request, url, is_for_us=is_for_us, is_fresh=True)
+            return None
+        try:
+            async with asyncio.timeout(min(AHEAD_TIMEOUT_S, self._settings.stall_timeout)):
+                head = await wire.head()
+        except (GrymFetchError, TimeoutError):
+            self._has_lost_ahead = self._has_lost_ahead or wire.breaks_its_word
+            await self.aclose()
+            return None
+        except BaseException:
+            self._ahead.clear()
+            wire.abort()
+            raise
+        return self._response(wire, head)
 
     @property
     def _leads_to_worse(self) -> bool:
         return self._settings.places.is_worse(*self._peer, asyncio.get_running_loop().time())
 
-    async def _ask(self, wire: Wire, request: bytes, url: str, *, is_for_us: bool, is_fresh: bool) -> PlainResponse:
-        """Send a request. ``is_for_us``: only to this machine itself; its name alone (`*.localhost`) proves nothing."""
+    async def _ask(self, wire: Wire, request: _Request, *, is_fresh: bool) -> PlainResponse:
         try:
-            if is_for_us and not wire.is_local:
-                reason = f"{safe_text(host_of(url))} is not this machine, and gets no token over plain http"
-                raise PolicyRefused(url, reason)
-            head = await wire.ask(request, url)
+            if request.is_for_us and not wire.is_local:
+                reason = f"{safe_text(host_of(request.url))} is not this machine, and gets no token over plain http"
+                raise PolicyRefused(request.url, reason)
+            head = await wire.ask(request.data, request.url)
         except BaseException as error:
             if isinstance(error, GrymFetchError) and (is_fresh or wire.state is not State.UNANSWERED):
                 self._note_failure()
             wire.abort()
             raise
+        return self._response(wire, head)
+
+    def _response(self, wire: Wire, head: ResponseHead) -> PlainResponse:
         if head.status >= 500:
             self._note_failure()
         head = replace(head, is_local=wire.is_local and not self._is_proxied)
@@ -195,6 +270,7 @@ class PlainConnection:
     async def aclose(self) -> None:
         """Close the socket, if one is open."""
         wire, self._wire, self._key = self._wire, None, None
+        self._ahead.clear()
         if wire is not None:
             wire.abort()
             await wire.closed

@@ -55,12 +55,21 @@ class Source(Protocol[W]):
 
 
 class Scheduler:
-    """Gives free connections to sources that have work. ``hosts`` is what all of them know of each host."""
+    """Gives free connections to sources that have work. ``hosts`` is what all of them know of each host.
+
+    ``ahead``: whether requests may be sent ahead of their turn.
+    """
 
     def __init__(
-        self, transport: Transport, *, connections: int, per_host: int | None = None, clock: Clock | None = None
+        self,
+        transport: Transport,
+        *,
+        connections: int,
+        per_host: int | None = None,
+        ahead: bool = False,
+        clock: Clock | None = None,
     ) -> None:
-        self.hosts = Hosts(per_host or connections)
+        self.hosts = Hosts(per_host or connections, ahead=ahead)
         self._clock = clock or SystemClock()
         self._free = [transport.connection() for _ in range(connections)]
         self._connections = tuple(self._free)
