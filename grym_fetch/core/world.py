@@ -83,6 +83,10 @@ class AheadConnection(Connection, Protocol):
         """Send a request now if the server has shown on this socket that it can take it. Return whether it was sent."""
 
     @property
+    def ahead(self) -> int:
+        """How many requests were sent ahead that may still be answered."""
+
+    @property
     def is_ahead(self) -> bool:
         """Whether the last response that `get` returned answers a request that was sent ahead."""
 

@@ -80,6 +80,11 @@ class SlotConnection:
         return self._session is None and self._plain.ask_ahead(url, fields)
 
     @property
+    def ahead(self) -> int:
+        """How many requests were sent ahead that may still be answered."""
+        return self._plain.ahead
+
+    @property
     def is_ahead(self) -> bool:
         """Whether the last response answers a request that was sent ahead."""
         return self._session is None and self._plain.is_ahead

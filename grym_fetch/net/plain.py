@@ -136,9 +136,15 @@ class PlainConnection:
         self._ahead.append(request.data)
         return True
 
+    @property
+    def ahead(self) -> int:
+        """How many requests were sent ahead that may still be answered."""
+        return len(self._ahead) if self._wire is not None and self._wire.is_open else 0
+
     def lost_ahead(self) -> bool:
         """Return whether requests sent ahead came to nothing, by no fault of ours; forget it."""
-        lost, self._has_lost_ahead = self._has_lost_ahead, False
+        is_broken = bool(self._ahead) and not self.ahead and self._wire is not None and self._wire.breaks_its_word
+        lost, self._has_lost_ahead = self._has_lost_ahead or is_broken, False
         return lost
 
     async def _answer_ahead(self, request: _Request) -> PlainResponse | None:

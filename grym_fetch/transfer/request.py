@@ -164,7 +164,7 @@ class Requester:
         server = server_mark(here)
         response = await connection.get(address, fields)
         is_ahead = self._is_ahead(connection, here)
-        if is_ahead and not _is_content(asked, response.head, server):
+        if is_ahead and not (_is_content(asked, response.head, server) or _says_wait(asked, response.head)):
             response.close()
             await connection.aclose()
             response = await connection.get(address, fields)
@@ -281,6 +281,12 @@ class Requester:
 def _is_bare(here: URL, asked: Asked) -> bool:
     """Whether nothing proves what comes: neither the server's name nor a checksum."""
     return here.scheme == "http" and asked.checksum is None
+
+
+def _says_wait(asked: Asked, head: ResponseHead) -> bool:
+    """Whether a server wants to be left alone. Whoever it says so to does not ask again at once."""
+    verdict = judge(asked, head)
+    return isinstance(verdict, ErrorStatus) and verdict.is_throttling
 
 
 def _is_content(asked: Asked, head: ResponseHead, server: str) -> bool:

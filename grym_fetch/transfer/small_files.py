@@ -26,6 +26,7 @@ from grym_fetch.disk.small_files import SmallFile, SmallFileWriter
 from grym_fetch.disk.verified import VerifiedFile
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.context import TransferContext
+from grym_fetch.transfer.scheduler import InTurn
 
 SMALL_FILE_BYTES = 256 * 1024
 """An asset up to this size is small: fetching it again costs less than keeping track of half of it."""
@@ -37,7 +38,7 @@ MAX_AHEAD_FILES = 16
 MAX_AHEAD_BYTES = 1024 * 1024
 """The most that may be asked for ahead over one connection."""
 AHEAD_S = 0.25
-"""And no more than arrives in so long, or in two round trips: on a slow link connections come free for others."""
+"""And no more than arrives in so long, or in a round trip: on a slow link connections come free for others."""
 TURN_FILES_AHEAD = 4 * TURN_FILES
 """Assets that a connection fetches in one turn while it asks ahead: between turns a round trip is lost."""
 HUNG_S = 1.0
@@ -111,16 +112,13 @@ class SmallFileSource:
         self._context = context
         self._clock = context.clock
         self._hosts = context.scheduler.hosts
+        self._speeds = context.scheduler.speeds
         self._writer = writer
         self._on_placed = on_placed
         self._turns: set[Turn] = set()
         self._group: list[ReceivedFile] = []
         self._group_bytes = 0
         self._failures_in_a_row = 0
-        self._wait = 0.0
-        """Seconds from a request to its answer, at the recent worst."""
-        self._bytes = self._seconds = 0.0
-        """What has come lately over one connection, from heads to the ends of bodies, and in what time."""
         self._is_over = asyncio.Event()
         self._failure: BaseException | None = None
 
@@ -173,9 +171,19 @@ class SmallFileSource:
         """Remove what was asked for ahead behind an asset of which nothing has come for too long."""
         now = self._clock.monotonic()
         for turn in self._turns:
-            if len(turn.asked) > 1 and now - turn.since >= max(HUNG_S, 4 * self._wait):
+            if len(turn.asked) > 1 and now - turn.since >= max(HUNG_S, 4 * self._speeds.wait(self.host)):
                 return [turn.asked.pop() for _ in range(len(turn.asked) - 1)][::-1]
         return []
+
+    def next_ahead(self, host: str) -> Turn | None:  # noqa: ARG002 - the Protocol's
+        """Give nothing: what is asked ahead is part of a turn. Raises `InTurn` while some are waiting."""
+        if self._waiting:
+            raise InTurn
+        return None
+
+    def ask_ahead(self, turn: Turn, connection: Connection) -> bool:  # noqa: ARG002 - the Protocol's
+        """Never asked."""
+        return False
 
     async def fetch(self, turn: Turn, connection: Connection) -> None:
         """Fetch these over a connection."""
@@ -207,8 +215,7 @@ class SmallFileSource:
         now = self._clock.monotonic()
         if now >= by or not self._hosts.takes_ahead(turn.host, now):
             return
-        rate = self._bytes / max(self._seconds, 1e-6)
-        most = min(MAX_AHEAD_BYTES, rate * max(AHEAD_S, 2 * self._wait))
+        most = min(MAX_AHEAD_BYTES, self._speeds.bytes_ahead(turn.host, AHEAD_S))
         size = sum(asset.size or 0 for asset in turn.asked)
         while len(turn.asked) < MAX_AHEAD_FILES and size < most:
             if not turn.assets and turn.taken < TURN_FILES_AHEAD:
@@ -251,7 +258,7 @@ class SmallFileSource:
         try:
             answer = await self._context.requester.open(connection, Origin(0, asset.url), _asked(asset))
             if not answer.is_ahead:
-                self._wait = max(self._clock.monotonic() - began, 0.7 * self._wait)
+                self._speeds.waited(turn.host, self._clock.monotonic() - began)
             try:
                 self._hosts.moved(turn, answer.host)
                 if not isinstance(answer.verdict, Whole):
@@ -262,13 +269,12 @@ class SmallFileSource:
                 self._ask_ahead(turn, connection, by)
                 since = self._clock.monotonic()
                 is_complete = await self._receive(answer.response, data)
-                self._bytes = 0.8 * self._bytes + len(data)
-                self._seconds = 0.8 * self._seconds + self._clock.monotonic() - since
+                self._speeds.measured(turn.host, len(data), self._clock.monotonic() - since)
             finally:
                 answer.response.close()
         except GrymFetchError as error:
-            if answer is not None and answer.is_ahead:
-                is_complete = False
+            if answer is not None and (answer.is_ahead or len(turn.asked) > 1):
+                is_complete = False  # perhaps because of what was asked behind it
             else:
                 # Perhaps only because somebody else of us is there, or has just been.
                 turn.is_refused = self._hosts.refused(turn, self._clock.monotonic(), error)
@@ -277,9 +283,11 @@ class SmallFileSource:
                 return None
         if is_complete:
             return ReceivedFile(asset, asset.checksum, data, began, self._clock.monotonic(), answer.is_ahead)
-        if not answer.is_ahead:
+        if not answer.is_ahead and len(turn.asked) == 1:
             return None
         self._hosts.lost_ahead(answer.host)
+        while len(turn.asked) > 1:
+            turn.assets.appendleft(turn.asked.pop())
         return await self._get(asset, turn, connection, by)
 
     async def _receive(self, response: Response, data: bytearray) -> bool:

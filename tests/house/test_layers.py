@@ -39,6 +39,7 @@ ORDER: dict[str, list[set[str]]] = {
             "events",
             "freshness",
             "progress",
+            "speeds",
             "checked_lines",
             "variables",
             "schema",

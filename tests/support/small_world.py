@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from grym_fetch import AssetManager, Settings
+from grym_fetch.core.addresses import host_of
 from grym_fetch.core.http import ResponseHead
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.core.world import Clock, Response
@@ -143,10 +144,15 @@ class OneConnection:
 
     def ask_ahead(self, url: str, fields: Mapping[str, str]) -> bool:
         """Implements `grym_fetch.core.world.AheadConnection`, where the world does."""
-        if not self.world.takes_ahead or self.host != url.split("/")[2]:
+        if not self.world.takes_ahead or self.host != host_of(url):
             return False
         self._ahead.append((url, dict(fields), asyncio.get_running_loop().time()))
         return True
+
+    @property
+    def ahead(self) -> int:
+        """How many requests sent ahead may still be answered."""
+        return len(self._ahead)
 
     def lost_ahead(self) -> bool:
         """What is sent ahead is answered, here."""
@@ -166,7 +172,7 @@ class OneConnection:
             self._ahead.clear()
         asked = fields.get("Range", "")
         self.world.requests.append((url, asked))
-        self.host = url.split("/")[2]
+        self.host = host_of(url)
         await self.world.pace(self, url, 0)
         content = self.world.contents[url]
         etag = f'"{len(content)}-{content[:8].hex()}"'

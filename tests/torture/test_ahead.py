@@ -141,6 +141,8 @@ BENDS: dict[str, Callable[[Batch], Batch]] = {
 }
 HONEST = ("the last",)
 """What a good server does as well: it keeps being asked ahead."""
+CUT = ("closed within the second",)
+"""A body that breaks off has begun: that is a failure of this body, as it is in turn."""
 FOUND_LATE = ("another's bytes", "another's bytes at once")
 """Only the digest tells, and that is computed for many files at once."""
 
@@ -170,6 +172,24 @@ async def test_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
     if not same_size and name not in (*HONEST, *FOUND_LATE):
         # On each connection, what was under way when it was found out on the other one.
         assert len(batched) <= 4, "it is asked ahead again and again"
+
+
+@pytest.mark.parametrize("name", typical(BENDS, "swapped", "another's bytes", "closed after the first"))
+async def test_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Each segment is judged by its Content-Range, and all of them by the digest: the two files are right."""
+    monkeypatch.setattr("grym_fetch.net.plain.AHEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("grym_fetch.core.speeds.Speeds.bytes_ahead", lambda *_: 1e9)
+    async with Server(BENDS[name]).running() as server:
+        project = Project(tmp_path / "project")
+        for n in range(2):
+            content = seeded_bytes(400_000, seed=n)
+            project.add(f"a{n}", [server.add(f"/{n}", content)], content)
+        server.add("/elsewhere", b"another")
+        run = await checked_sync(project, parallel=1, stall_timeout=5.0, may_lose=None)
+    assert run.failures == {}
+    assert [count for count in server.batches if count > 1]
+    if name not in CUT:
+        assert run.heard.of("retry_scheduled") == []
 
 
 async def test_a_good_server_is_asked_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

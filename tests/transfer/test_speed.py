@@ -170,6 +170,29 @@ def test_small_files_wait_for_no_round_trip(tmp_path: Path) -> None:
     assert seconds() <= 0.15 * seconds(pipelining=False)
 
 
+def test_segments_wait_for_no_round_trip(tmp_path: Path) -> None:
+    """Over 80 ms and a fast link, the next segment is asked for while the last one still comes."""
+
+    def seconds(**more: bool) -> float:
+        network = Network(tmp_path, lambda *_: 25.0 * MIB, contents={ONE: CONTENT}, delay=0.08, takes_ahead=True)
+        took = network.sync(parallel=1, **more)
+        assert network.given[ONE] == SIZE
+        return took
+
+    assert seconds() <= SIZE / (25 * MIB) + 4 * 0.08
+    assert seconds(pipelining=False) >= SIZE / (25 * MIB) + 6 * 0.08
+
+
+def test_medium_files_wait_for_no_round_trip(tmp_path: Path) -> None:
+    """Many assets that are one segment each: the next one's is asked for over the connection that is still busy."""
+    contents = {f"https://one.example.org/{n}": seeded_bytes(300 * KIB, seed=n) for n in range(64)}
+
+    def seconds(**more: bool) -> float:
+        return Network(tmp_path, lambda *_: 1e8, contents=contents, delay=0.04, takes_ahead=True).sync(**more)
+
+    assert seconds() <= 0.5 * seconds(pipelining=False)
+
+
 @pytest.mark.parametrize("takes_ahead", [True, False])
 def test_many_small_files_on_a_slow_link(tmp_path: Path, takes_ahead: bool) -> None:
     """They are put in place every second, not at the end, and a large file has its share of connections meanwhile."""
