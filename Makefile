@@ -25,7 +25,7 @@ test: $(READY)  ## all tests but the sweeps
 	$(PYTEST) $(SPREAD) -m "not alone and not sweep"
 	$(PYTEST) -m "alone and not sweep"
 
-sweep: $(READY)  ## every crash point, every seed, files of a GiB, and each property ten times over: minutes
+sweep: $(READY)  ## every crash point, every seed, files of a GiB, and each property four times over: minutes
 	HYPOTHESIS_PROFILE=sweep $(PYTEST) --timeout 900 $(SPREAD) -m "(sweep or hypothesis) and not alone"
 	$(PYTEST) --timeout 900 -m "sweep and alone"
 	$(BIN)/python -m tests.house.guards

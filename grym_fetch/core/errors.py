@@ -22,6 +22,7 @@
     │   ├── RangeRefused         the server will not serve ranges, or serves wrong ones
     │   ├── ContentChanged       the origin now serves other content than before
     │   ├── TooManyRedirects
+    │   ├── ProxyRefused         the proxy does not connect us, and will not: final
     │   └── PolicyRefused        a redirect or address we never follow
     ├── IntegrityError           never retried on the same origin, never a warning
     │   ├── LengthMismatch
@@ -219,7 +220,7 @@ class ConnectFailed(TransferError):
 
 
 class CertificateRejected(ConnectFailed):
-    """The server's certificate does not prove that it is the host we asked for."""
+    """The server's certificate does not prove that it is the host we asked for, or it does not accept ours."""
 
 
 class ConnectionLost(TransferError):
@@ -266,6 +267,10 @@ class TooManyRedirects(TransferError):
 
 class PolicyRefused(TransferError):
     """An address or a redirect that is never followed."""
+
+
+class ProxyRefused(TransferError):
+    """The proxy that the environment names does not connect us, and would not if it were asked again."""
 
 
 class IntegrityError(GrymFetchError):

@@ -60,6 +60,7 @@ from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.engine.engine import Engine
 from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.transfer.fetcher import Judge
 
 log = logging.getLogger(__name__)
 
@@ -246,11 +247,10 @@ class Editor:
             raise EditRefused(self._source, [Problem(f"asset '{asset.id}'", "localPath", reason)])
         _refuse_bare_http(asset)
         async with self._fetching() as engine:
-            result = await engine.fetcher.fetch(_packed(asset), force=True)
+            judge = self._judge_for(asset, allow_suspicious=allow_suspicious)
+            result = await engine.fetcher.fetch(_packed(asset), force=True, judge=judge)
         fetched = result.fetched
         assert fetched is not None, "what is forced is fetched"
-        if not allow_suspicious and not asset.pinned:
-            await self._refuse_suspicious(asset, result.path, was_fetched=True)
         self._note_verified(result.path, fetched.checksum, fetched.signature)
         return replace(asset, checksum=fetched.checksum, size=fetched.size)
 
@@ -290,6 +290,12 @@ class Editor:
             await self._threads.compute(_delete, self._project.assets_dir, asset.local_path)
         where = f"asset '{safe_text(asset.id, limit=80)}'"
         raise EditRefused(self._source, [Problem(where, "", f"{found}. If it is meant to be: --allow-suspicious")])
+
+    def _judge_for(self, asset: Asset, *, allow_suspicious: bool) -> Judge | None:
+        """What looks at a file that was fetched for an asset, before it is told of as verified."""
+        if allow_suspicious or asset.pinned:
+            return None
+        return partial(self._refuse_suspicious, asset, was_fetched=True)
 
     async def _copy(self, file: Path, key: StageKey, measured: _Measured) -> FileSignature:
         """Copy a file into the assets folder as a download would get there: flushed, then renamed."""
@@ -385,11 +391,8 @@ class Editor:
             nonlocal verified, unverified, downloaded
             for asset in queue:
                 try:
-                    measured = await self._find_or_fetch(asset, engine)
+                    measured = await self._find_or_fetch(asset, engine, allow_suspicious=allow_suspicious)
                     downloaded += measured.downloaded or 0
-                    if not allow_suspicious and not asset.pinned:
-                        was_fetched = measured.downloaded is not None
-                        await self._refuse_suspicious(asset, measured.path, was_fetched=was_fetched)
                     await self._record(asset, measured, on_change)
                 except GrymFetchError as error:
                     failed[f"{asset.id} (stand-in)" if asset.is_stand_in else asset.id] = error
@@ -422,9 +425,11 @@ class Editor:
             raise SyncFailed(failed)
         return PinReport(tuple(pinned), failed)
 
-    async def _find_or_fetch(self, asset: Asset, engine: Engine) -> _Measured:
+    async def _find_or_fetch(self, asset: Asset, engine: Engine, *, allow_suspicious: bool) -> _Measured:
         try:
             if (present := await self._find(asset)) is not None:
+                if not allow_suspicious and not asset.pinned:
+                    await self._refuse_suspicious(asset, present.path)
                 unverified = None if asset.pinned else True
                 self._emit(AssetReused(asset=asset.id, path=str(present.path), unverified=unverified))
                 return present
@@ -434,8 +439,11 @@ class Editor:
             error.asset_id = error.asset_id or asset.id
             self._emit(AssetFailed(asset=asset.id, error=type(error).__name__, message=str(error)))
             raise
-        result = await engine.fetcher.fetch(_packed(asset))
-        if result.fetched is None:
+        judge = self._judge_for(asset, allow_suspicious=allow_suspicious)
+        result = await engine.fetcher.fetch(_packed(asset), judge=judge)
+        if result.fetched is None:  # somebody else has fetched it meanwhile
+            if not allow_suspicious and not asset.pinned:
+                await self._refuse_suspicious(asset, result.path)
             return await self._measure(asset, result.path)
         fetched = result.fetched
         return _Measured(result.path, fetched.checksum, fetched.size, fetched.signature, fetched.downloaded)

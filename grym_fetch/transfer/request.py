@@ -26,7 +26,6 @@ from grym_fetch.core.addresses import (
     follow_redirect,
     host_of,
     is_loopback,
-    is_signed,
     origin_key,
     parse_address,
     server_mark,
@@ -50,6 +49,7 @@ from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import range_header
 from grym_fetch.core.redaction import SentSecrets
 from grym_fetch.core.refusals import Refusal, explain_refusal
+from grym_fetch.core.signatures import is_signed
 from grym_fetch.core.world import AheadConnection, Connection, Response
 from grym_fetch.transfer.registry import ClosedResponse, fetch_token
 
@@ -189,8 +189,9 @@ class Requester:
         head = self._without_secrets(replace(response.head, server=server))
         verdict = judge(asked, head)
         refusal = None
-        if head.status >= 400:
-            refusal = explain_refusal(head.status, first=first, here=here, sent=sent, credentials=self._credentials)
+        if isinstance(verdict, ErrorStatus) and head.status >= 400:
+            status, reason = verdict.status, verdict.reason
+            refusal = explain_refusal(status, reason, first=first, here=here, sent=sent, credentials=self._credentials)
             refusal = replace(refusal, reason=self.secrets.hide(refusal.reason))
         match verdict:
             case UnusableRange(reason=reason) | Broken(reason=reason) | ErrorStatus(reason=reason):
@@ -201,9 +202,10 @@ class Requester:
         if _is_bare(here, asked) and not is_loopback(here):
             raise PolicyRefused(str(here), BARE_HTTP)
         fields: dict[str, str] = {}
+        server = server_mark(here)
         if asked.wanted is not None:
             fields["Range"] = range_header(asked.wanted)
-            if asked.validator.if_range and asked.validator.is_for(server_mark(here)):
+            if asked.validator.if_range and asked.validator.is_for(server):
                 fields["If-Range"] = asked.validator.if_range
         if asked.past_caches:
             fields["Cache-Control"] = "no-cache"
@@ -217,6 +219,7 @@ class Requester:
         elif sent is not None:
             fields["Authorization"] = sent.field
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
+        self.secrets.note_address(here)
         self._note(fields)
         return _Question(str(bare.with_fragment(None)), fields, sent, token)
 
