@@ -218,6 +218,46 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
             asynchronous.AssetManager.add_asset, asset, fetch=fetch, file=file, allow_suspicious=allow_suspicious
         )
 
+    def add_from_source(
+        self,
+        source: str,
+        *,
+        asset_id: str | None = None,
+        local_path: str | None = None,
+        name: str = "",
+        description: str = "",
+        fallback_urls: Collection[str] = (),
+        version: str | None = None,
+        required: bool = False,
+        tags: Collection[str] = (),
+        allow_suspicious: bool = False,
+    ) -> tuple[Asset, ...]:
+        """Append what a short address such as ``hf://org/repo`` leads to, and return it as it is listed now.
+
+        Also takes the address of a hub's page about it. What the hub states no checksum of is fetched into its place
+        first; the rest is fetched by the next `sync`. All files are added, or none.
+
+        One file gets ``asset_id`` and ``local_path``, by default its name. Of many, ``asset_id`` begins each id and
+        ``local_path`` is their folder, by default the repository's name; they take no ``name`` and no
+        ``fallback_urls``. ``version`` is by default the revision that the hub has.
+
+        Raises `UnknownSource` for what is not there, `SourceFailed` if the hub does not say, `ManifestError` if an id
+        or place is taken, `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
+        """
+        return self._run(
+            asynchronous.AssetManager.add_from_source,
+            source,
+            asset_id=asset_id,
+            local_path=local_path,
+            name=name,
+            description=description,
+            fallback_urls=fallback_urls,
+            version=version,
+            required=required,
+            tags=tags,
+            allow_suspicious=allow_suspicious,
+        )
+
     def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
         """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
 

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     # The fetching and editing modules are imported only when needed: see the engine.
     from grym_fetch.core.world import Clock, ThreadPools, Transport
     from grym_fetch.disk.prune import PruneReport
-    from grym_fetch.project.editing import Editor, Pinned, PinReport
+    from grym_fetch.project.editing import Pinned, PinReport
+    from grym_fetch.project.sourced import SourcedEditor
 
 _NO_LOOP = (
     "AssetManager needs asyncio, and no asyncio event loop is running here. Under trio, or without a loop, use "
@@ -417,6 +418,53 @@ class AssetManager:
             self._adopt(parsed)
         return self.manifest.get(asset.id)
 
+    async def add_from_source(
+        self,
+        source: str,
+        *,
+        asset_id: str | None = None,
+        local_path: str | None = None,
+        name: str = "",
+        description: str = "",
+        fallback_urls: Collection[str] = (),
+        version: str | None = None,
+        required: bool = False,
+        tags: Collection[str] = (),
+        allow_suspicious: bool = False,
+    ) -> tuple[Asset, ...]:
+        """Append what a short address such as ``hf://org/repo`` leads to, and return it as it is listed now.
+
+        Also takes the address of a hub's page about it. What the hub states no checksum of is fetched into its place
+        first; the rest is fetched by the next `sync`. All files are added, or none.
+
+        One file gets ``asset_id`` and ``local_path``, by default its name. Of many, ``asset_id`` begins each id and
+        ``local_path`` is their folder, by default the repository's name; they take no ``name`` and no
+        ``fallback_urls``. ``version`` is by default the revision that the hub has.
+
+        Raises `UnknownSource` for what is not there, `SourceFailed` if the hub does not say, `ManifestError` if an id
+        or place is taken, `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
+        """
+        from grym_fetch.sources.naming import Naming
+
+        naming = Naming(
+            id=asset_id,
+            local_path=local_path,
+            name=name,
+            description=description,
+            fallback_urls=tuple(fallback_urls),
+            version=version,
+            required=required,
+            tags=tuple(tags),
+        )
+        await self.initialize()
+        async with self._editing() as editor:
+            assets = await editor.find(source, naming)
+            parsed = await editor.add_found(
+                self.manifest, assets, allow_suspicious=allow_suspicious, before_fetch=self._accept
+            )
+            self._adopt(parsed)
+        return tuple(self.manifest.get(asset.id) for asset in assets)
+
     async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
         """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
 
@@ -465,17 +513,19 @@ class AssetManager:
             return await editor.prune(self.manifest, dry_run=dry_run)
 
     @asynccontextmanager
-    async def _editing(self) -> AsyncIterator[Editor]:
-        from grym_fetch.project.editing import Editor
+    async def _editing(self) -> AsyncIterator[SourcedEditor]:
+        from grym_fetch.project.sourced import SourcedEditor
 
         engine = self._ready().engine
         assert isinstance(engine, Engine), "a mock engine has nothing to edit"
-        editor = Editor(
+        editor = SourcedEditor(
             self.project,
             engine=engine,
             lenient_engine=lambda: self._make_engine(replace(self.settings, allow_unpinned=True)),
             clock=self._clock,
             emit=self._bus.emit,
+            settings=self.settings,
+            environ=self._environ,
         )
         with editor:
             try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -18,17 +19,24 @@ if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
     from grym_fetch.manager import AssetManager
     from grym_fetch.project.editing import Pinned
+    from grym_fetch.settings import Settings
 
-_ENDINGS = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _SIGNED = ("signature", "token", "credential", "expires", "sig", "key", "password")
 """Words in the names of query keys that make an address a secret, or short-lived."""
 
 
 @click.command("add")
-@click.argument("source", metavar="URL_OR_FILE")
-@option("--id", "asset_id", metavar="ID", help="Its id. [the file's name without its ending]")
+@click.argument("source", metavar="SOURCE")
+@option(
+    "--id",
+    "asset_id",
+    metavar="ID",
+    help="Its id; of several, how each id begins. [the file's name without its ending]",
+)
 @option("--name", metavar="TEXT", help="Its display name. [the id]")
-@option("--local-path", metavar="PATH", help="Its path in the assets folder. [the file's name]")
+@option(
+    "--local-path", metavar="PATH", help="Its path in the assets folder; of several, their folder. [the file's name]"
+)
 @option("--tag", "tags", multiple=True, metavar="T", help="Give it this tag (repeatable).")
 @option("--required", is_flag=True, help="Mark it as required: a plain sync fetches it.")
 @option("--url", metavar="URL", help="For a file: the URL from which others can download it.")
@@ -56,13 +64,30 @@ def add_command(
     """Add an asset to the manifest, with its checksum and size.
 
     A URL is downloaded into its place in the assets folder. A file is hashed and copied there; --url says where others
-    can download it. If there is no manifest, assets.json is created in the working folder.
+    can download it. A short address such as hf://ORG/REPO/FILE is asked about at its hub, and can lead to several
+    assets. If there is no manifest, assets.json is created in the working folder.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
     from grym_fetch.core.manifest import Asset
     from grym_fetch.core.text import safe_text
 
+    if (short := _as_short_address(source)) is not None:
+        if url is not None:
+            raise click.UsageError("--url is for a file; name a mirror with --fallback-url")
+        refuse_password(*fallback_urls)
+        naming: dict[str, Any] = {
+            "asset_id": asset_id,
+            "local_path": local_path,
+            "name": name or "",
+            "description": description or "",
+            "fallback_urls": fallback_urls,
+            "version": asset_version,
+            "required": required,
+            "tags": tags,
+            "allow_suspicious": allow_suspicious,
+        }
+        return _add_from_source(common, short, naming, settings_from(transfer))
     file = _as_file(source, url)
     address = url if file is not None else source
     assert address is not None, "a file without --url was refused"
@@ -96,12 +121,31 @@ def add_command(
         return 0
 
     settings = settings_from(transfer)
-    made = _make_manifest(common)
-    try:
+    with _manifest_for_adding(common):
         return run(common, body, settings=settings, minimal=False)
-    finally:
-        if made is not None:
-            _remove_if_empty(made)
+
+
+def _add_from_source(common: Common, address: str, naming: dict[str, Any], settings: Settings) -> int:
+    from grym_fetch.cli.runner import run
+    from grym_fetch.core.text import safe_text
+
+    async def body(manager: AssetManager) -> int:
+        added = await manager.add_from_source(address, **naming)
+        for asset in added:
+            path = manager.project.assets_dir / asset.local_path
+            if common.json:
+                click.echo(json.dumps({**_record(asset), "path": str(path), "source": asset.source}))
+            elif not common.quiet:
+                click.echo(f"added  {_measures(asset)}  {safe_text(str(path), limit=4000)}")
+        missing = [asset for asset in added if manager.state_of(asset) == "missing"]
+        if missing and not common.quiet and not common.json:
+            count = f"{len(missing)} of {len(added)} are" if len(added) > 1 else "it is"
+            which = safe_text(missing[0].id) if len(added) == 1 else "--all"
+            click.echo(f"{count} not fetched yet; `grym-fetch sync {which}` does that", err=True)
+        return 0
+
+    with _manifest_for_adding(common):
+        return run(common, body, settings=settings, minimal=False)
 
 
 @click.command("pin")
@@ -208,6 +252,22 @@ def prune_command(common: Common, dry_run: bool) -> int:
     return run(common, body)
 
 
+def _as_short_address(source: str) -> str | None:
+    """The short address that is meant, or None for a file or a plain address."""
+    from grym_fetch.cli.exit_codes import exit_code
+    from grym_fetch.core.errors import UnknownSource
+    from grym_fetch.disk.project import expand_home
+    from grym_fetch.sources.registry import recognize
+
+    if ":" not in source or expand_home(source).is_file():
+        return None
+    try:
+        return recognize(source, os.environ)
+    except UnknownSource as error:
+        click.echo(f"error: {error}", err=True)
+        raise click.exceptions.Exit(exit_code(error)) from error
+
+
 def _as_file(source: str, url: str | None) -> Path | None:
     """The file that is meant, None for an address."""
     if "://" in source:
@@ -264,12 +324,10 @@ def _default_path(manager: AssetManager, file: Path | None, address: str) -> str
 def _default_id(path: str) -> str:
     """The file's name without its ending."""
     from grym_fetch.core.manifest_values import check_id
+    from grym_fetch.sources.naming import stem_of
 
-    name = PurePosixPath(path).name
-    ending = next((each for each in _ENDINGS if name.lower().endswith(each)), None)
-    stem = name[: -len(ending)] if ending else PurePosixPath(name).stem
     try:
-        return check_id(stem)
+        return check_id(stem_of(PurePosixPath(path).name))
     except ValueError as error:
         raise click.UsageError(f"the file's name cannot be the id, since it {error}; say one with --id") from error
 
@@ -300,6 +358,17 @@ def _make_manifest(common: Common) -> Path | None:
             click.echo(f"there was no manifest: created {safe_text(str(path), limit=4000)}", err=True)
         return path if is_new else None
     return None
+
+
+@contextmanager
+def _manifest_for_adding(common: Common) -> Iterator[None]:
+    """Make a manifest if there is none; remove it again if nothing was added to it."""
+    made = _make_manifest(common)
+    try:
+        yield
+    finally:
+        if made is not None:
+            _remove_if_empty(made)
 
 
 def _remove_if_empty(manifest: Path) -> None:

@@ -38,7 +38,7 @@ SUMMARIES = {
     "list": "List the configured assets and their states.",
     "info": "Show everything known about an asset.",
     "schema": "Print the JSON Schema of the manifest.",
-    "add": "Add an asset to the manifest: a URL, which is fetched, or a file.",
+    "add": "Add assets to the manifest: from a URL, a file, or a hub (hf://ORG/REPO).",
     "pin": "Write missing checksums and sizes into the manifest.",
     "remove": "Drop an asset from the manifest.",
     "prune": "Remove abandoned partial downloads and stale state.",

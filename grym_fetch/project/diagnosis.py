@@ -19,7 +19,7 @@ from typing import Literal
 
 from yarl import URL
 
-from grym_fetch.core.addresses import Credentials, is_loopback, parse_address
+from grym_fetch.core.addresses import is_loopback, parse_address
 from grym_fetch.core.errors import CertificateRejected, GrymFetchError, PolicyRefused, StorageError, TransferError
 from grym_fetch.core.http import Asked, Broken, ErrorStatus, ResponseHead, UnusableRange, WrongDigest
 from grym_fetch.core.manifest import Asset
@@ -31,7 +31,7 @@ from grym_fetch.core.world import Clock
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.state import StateFolder, user_name
 from grym_fetch.net.client import HttpTransport, SlotConnection
-from grym_fetch.net.credentials import read_netrc
+from grym_fetch.net.credentials import find_credentials
 from grym_fetch.net.proxies import ADVICE as SOCKS_ADVICE
 from grym_fetch.net.proxies import DEFAULT_PORT, SOCKS_SCHEMES
 from grym_fetch.net.settings import CLIENT_CERT, CLIENT_KEY
@@ -233,7 +233,7 @@ async def origin_findings(
         allow_private=allow_private,
         user_agent=f"grym-fetch/{version}",
     )
-    prober = _Prober(transport, Requester(Credentials(environ, read_netrc(environ))), clock)
+    prober = _Prober(transport, Requester(find_credentials(environ)), clock)
     places = asyncio.Semaphore(MAX_PROBES)
 
     async def probe(asset: Asset, number: int, url: str) -> _Probe:

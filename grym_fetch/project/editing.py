@@ -176,40 +176,38 @@ class Editor:
         on_change(await self._remove(asset_id))
         return await self._delete_files(asset) if delete_file else ()
 
-    def check_new(self, manifest: Manifest, asset: Asset) -> None:
-        """Raise `EditRefused` if this asset cannot be added: something is wrong with it, or its id or place is taken.
+    def check_new(self, manifest: Manifest, *assets: Asset) -> None:
+        """Raise `EditRefused` if these cannot be added: something is wrong with one, or its id or place is taken.
 
-        For before anything is fetched for it. When it is added, this is looked at once more.
+        For before anything is fetched for them. When they are added, this is looked at once more.
         """
-        data = json.dumps({"assets": [ASSET.write(asset)]}).encode()
-        parse_manifest(data, safe_text(f"the new asset {asset.id}", limit=120))
-        where = f"asset '{safe_text(asset.id, limit=80)}'"
-        problems = [
-            Problem(
-                where,
-                "url",
-                "an address with a user or password in it would be there for everyone to read; leave it out, and put "
-                "it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc",
-            )
-            for url in (*asset.urls, *asset.stand_in().urls)
-            if has_login(url)
-        ][:1]
-        if any(other.id == asset.id for other in manifest.assets):
-            problems.append(Problem(where, "id", "is taken; choose another id, or remove the old asset first"))
-        places = [other.local_path for other in manifest.assets] + [asset.local_path]
-        for collision in find_collisions(places):
-            if collision.second == len(places) - 1:
-                other = manifest.assets[collision.first]
-                problems.append(
-                    Problem(where, "localPath", f"clashes with that of asset '{other.id}': {collision.why}")
+        data = json.dumps({"assets": [ASSET.write(asset) for asset in assets]}).encode()
+        named = f"the new asset {assets[0].id}" if len(assets) == 1 else f"the {len(assets)} new assets"
+        parse_manifest(data, safe_text(named, limit=120))
+        problems = []
+        taken = {other.id for other in manifest.assets}
+        for asset in assets:
+            if any(map(has_login, (*asset.urls, *asset.stand_in().urls))):
+                reason = (
+                    "an address with a user or password in it would be there for everyone to read; leave it out, and "
+                    "put it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc"
                 )
+                problems.append(Problem(_where(asset), "url", reason))
+            if asset.id in taken:
+                reason = "is taken; choose another id, or remove the old asset first"
+                problems.append(Problem(_where(asset), "id", reason))
+        both = [*manifest.assets, *assets]
+        for collision in find_collisions([each.local_path for each in both]):
+            if collision.second >= len(manifest.assets):
+                reason = f"clashes with that of asset '{both[collision.first].id}': {collision.why}"
+                problems.append(Problem(_where(both[collision.second]), "localPath", reason))
         if problems:
             raise EditRefused(self._source, problems)
 
-    async def _add(self, asset: Asset) -> ParsedManifest:
+    async def _add(self, *assets: Asset) -> ParsedManifest:
         def change(text: ManifestText, manifest: Manifest) -> ManifestText:
-            self.check_new(manifest, asset)
-            return text.add(asset).touch(self._clock.wall(), insert=True)
+            self.check_new(manifest, *assets)
+            return text.add(*assets).touch(self._clock.wall(), insert=True)
 
         return await self._edit(change)
 
@@ -236,6 +234,12 @@ class Editor:
         Raises `EditRefused` if a file is there already: nobody knows whether it is this one. So it does for what is
         plainly not an asset, which does not stay.
         """
+        self._refuse_taken(asset)
+        refuse_bare_http(asset)
+        async with self._fetching() as engine:
+            return await self._fetch_new(engine, asset, allow_suspicious=allow_suspicious)
+
+    def _refuse_taken(self, asset: Asset) -> None:
         place = self._project.assets_dir / asset.local_path
         if _is_taken(place):
             shown = safe_text(str(place), limit=1000)
@@ -243,13 +247,13 @@ class Editor:
                 f"there is a file already at {shown}. If it is this asset, add the file itself and name its address "
                 "with --url; otherwise choose another place with --local-path"
             )
-            raise EditRefused(self._source, [Problem(f"asset '{asset.id}'", "localPath", reason)])
-        _refuse_bare_http(asset)
-        async with self._fetching() as engine:
-            result = await engine.fetcher.fetch(_packed(asset), force=True)
+            raise EditRefused(self._source, [Problem(_where(asset), "localPath", reason)])
+
+    async def _fetch_new(self, engine: Engine, asset: Asset, *, allow_suspicious: bool) -> Asset:
+        result = await engine.fetcher.fetch(_packed(asset), force=True)
         fetched = result.fetched
         assert fetched is not None, "what is forced is fetched"
-        if not allow_suspicious and not asset.pinned:
+        if not allow_suspicious and not asset.pinned and asset.stated is None:
             await self._refuse_suspicious(asset, result.path, was_fetched=True)
         self._note_verified(result.path, fetched.checksum, fetched.signature)
         return replace(asset, checksum=fetched.checksum, size=fetched.size)
@@ -288,8 +292,9 @@ class Editor:
             return
         if was_fetched:
             await self._threads.compute(_delete, self._project.assets_dir, asset.local_path)
-        where = f"asset '{safe_text(asset.id, limit=80)}'"
-        raise EditRefused(self._source, [Problem(where, "", f"{found}. If it is meant to be: --allow-suspicious")])
+        raise EditRefused(
+            self._source, [Problem(_where(asset), "", f"{found}. If it is meant to be: --allow-suspicious")]
+        )
 
     async def _copy(self, file: Path, key: StageKey, measured: _Measured) -> FileSignature:
         """Copy a file into the assets folder as a download would get there: flushed, then renamed."""
@@ -429,7 +434,7 @@ class Editor:
                 self._emit(AssetReused(asset=asset.id, path=str(present.path), unverified=unverified))
                 return present
             if not asset.pinned:
-                _refuse_bare_http(asset)
+                refuse_bare_http(asset)
         except GrymFetchError as error:
             error.asset_id = error.asset_id or asset.id
             self._emit(AssetFailed(asset=asset.id, error=type(error).__name__, message=str(error)))
@@ -545,6 +550,10 @@ def deletable(root: Path, asset: Asset) -> list[Path]:
     ]
 
 
+def _where(asset: Asset) -> str:
+    return f"asset '{safe_text(asset.id, limit=80)}'"
+
+
 def _is_about(entry: Asset, asset: Asset) -> bool:
     """Whether the entry still says of the content what it said when that was fetched."""
     return (entry.url, entry.local_path, entry.is_stand_in) == (asset.url, asset.local_path, asset.is_stand_in)
@@ -555,7 +564,8 @@ def _packed(asset: Asset) -> Asset:
     return replace(asset, extract=False)
 
 
-def _refuse_bare_http(asset: Asset) -> None:
+def refuse_bare_http(asset: Asset) -> None:
+    """Raise `PolicyRefused` for an asset with a plain http address that is not this machine's."""
     for text in asset.urls:
         url = URL(text)
         if url.scheme == "http" and not is_loopback(url):

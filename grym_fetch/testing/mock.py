@@ -186,6 +186,24 @@ class MockAssetManager(AssetManager):
         return self.manifest.get(asset.id)
 
     @_recorded
+    async def add_from_source(
+        self,
+        source: str,
+        *,
+        asset_id: str | None = None,
+        local_path: str | None = None,
+        name: str = "",
+        description: str = "",
+        fallback_urls: Collection[str] = (),
+        version: str | None = None,
+        required: bool = False,
+        tags: Collection[str] = (),
+        allow_suspicious: bool = False,
+    ) -> tuple[Asset, ...]:
+        """Raise `NotImplementedError`: there is no hub to ask."""
+        raise NotImplementedError("a mock cannot add from a source: it has no network")
+
+    @_recorded
     async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
         """Remove an asset from the list. Raises `UnknownAsset`."""
         self.manifest.get(asset_id)
