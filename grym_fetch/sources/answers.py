@@ -54,6 +54,15 @@ class HubAnswer:
             raise ValueError(f"{place} is not a number of bytes")
         return value
 
+    def number(self, key: str) -> int:
+        """Return a whole number above zero, which a hub may write as a string."""
+        value, place = self._get(key)
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value, re.ASCII):
+            value = int(value)
+        if type(value) is not int or not 0 < value <= MAX_SIZE_BYTES:
+            raise ValueError(f"{place} is not a number")
+        return value
+
     def inner(self, key: str) -> HubAnswer:
         """Return the object under a key."""
         return HubAnswer(*self._get(key))

@@ -90,7 +90,7 @@ ORDER: dict[str, list[set[str]]] = {
     "sources": [
         {"protocol"},
         {"answers", "choice", "naming", "registry", "web"},
-        {"huggingface"},
+        {"github", "huggingface", "zenodo"},
         {"__init__"},
     ],
     "project": [{"diagnosis", "editing", "freshness"}, {"setup", "sourced"}],

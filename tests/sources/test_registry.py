@@ -60,9 +60,10 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_ours_are_entry_points() -> None:
     """What we bring comes in as what others bring does."""
-    assert schemes() == ["hf"]
-    source: AssetSource = source_of("hf://org/repo")
-    assert source.hub == "Hugging Face"
+    assert schemes() == ["doi", "github", "hf", "zenodo"]
+    for address, hub in (("hf://a/b", "Hugging Face"), ("github:a/b", "GitHub"), ("doi:10.5281/zenodo.1", "Zenodo")):
+        source: AssetSource = source_of(address)
+        assert source.hub == hub
 
 
 @pytest.mark.parametrize(("text", "near"), [("hff://a/b", ["hf:"]), ("htps://h.example/", ["https:"]), ("xyzzy:a", [])])
