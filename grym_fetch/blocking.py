@@ -32,6 +32,7 @@ from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport
 from grym_fetch.project.editing import Pinned, PinReport
+from grym_fetch.project.updating import NewerVersion
 from grym_fetch.runtime.loop_thread import Blocking, EventStream
 from grym_fetch.settings import Settings
 
@@ -255,6 +256,55 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
             version=version,
             required=required,
             tags=tags,
+            allow_suspicious=allow_suspicious,
+        )
+
+    def outdated(
+        self, ids: Collection[str] | None = None, *, on_found: Callable[[NewerVersion], object] | None = None
+    ) -> tuple[NewerVersion, ...]:
+        """Return what has a newer version at its source: of these assets, or of all that have a source.
+
+        Changes nothing. ``on_found`` is called in the event loop with each as soon as it is known.
+
+        Raises `SyncFailed` if some could not be looked up (after all others were), `UnknownAsset`, or `EditRefused` if
+        an asset named here has no source.
+        """
+        return self._run(asynchronous.AssetManager.outdated, ids, on_found=on_found)
+
+    def update(
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        dry_run: bool = False,
+        allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
+    ) -> tuple[NewerVersion, ...]:
+        """Move these assets, or all that have a source, to what it has now; return what is listed now.
+
+        All entries are written, or none. What the hub has no SHA-256 of is downloaded for that; the rest is fetched by
+        the next `sync`, and the old file stays until then. Mirrors of the old version are dropped. ``dry_run``: only
+        look, as `outdated` does. ``on_found`` is called with each before anything is fetched or written.
+
+        Raises like `outdated` (nothing was changed then), `EditRefused` if somebody else has changed an entry
+        meanwhile, or what `download_asset` raises.
+        """
+        return self._run(
+            asynchronous.AssetManager.update, ids, dry_run=dry_run, allow_suspicious=allow_suspicious, on_found=on_found
+        )
+
+    def update_asset(
+        self, asset_id: str, address: str | None = None, *, dry_run: bool = False, allow_suspicious: bool = False
+    ) -> NewerVersion | None:
+        """Move one asset to what its source has now, or to another ``address``, plain or short; None if it is that.
+
+        What is at a plain address is downloaded and measured. Raises like `update`; `UnknownSource` or `SourceFailed`
+        for a short address.
+        """
+        return self._run(
+            asynchronous.AssetManager.update_asset,
+            asset_id,
+            address,
+            dry_run=dry_run,
             allow_suspicious=allow_suspicious,
         )
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from grym_fetch.core.world import Clock, ThreadPools, Transport
     from grym_fetch.disk.prune import PruneReport
     from grym_fetch.project.editing import Pinned, PinReport
-    from grym_fetch.project.sourced import SourcedEditor
+    from grym_fetch.project.updating import NewerVersion, Updater
 
 _NO_LOOP = (
     "AssetManager needs asyncio, and no asyncio event loop is running here. Under trio, or without a loop, use "
@@ -465,6 +465,65 @@ class AssetManager:
             self._adopt(parsed)
         return tuple(self.manifest.get(asset.id) for asset in assets)
 
+    async def outdated(
+        self, ids: Collection[str] | None = None, *, on_found: Callable[[NewerVersion], object] | None = None
+    ) -> tuple[NewerVersion, ...]:
+        """Return what has a newer version at its source: of these assets, or of all that have a source.
+
+        Changes nothing. ``on_found`` is called in the event loop with each as soon as it is known.
+
+        Raises `SyncFailed` if some could not be looked up (after all others were), `UnknownAsset`, or `EditRefused` if
+        an asset named here has no source.
+        """
+        await self.initialize()
+        async with self._editing() as editor:
+            return tuple(await editor.find_newer(self.manifest, ids, on_found or (lambda _: None)))
+
+    async def update(
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        dry_run: bool = False,
+        allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
+    ) -> tuple[NewerVersion, ...]:
+        """Move these assets, or all that have a source, to what it has now; return what is listed now.
+
+        All entries are written, or none. What the hub has no SHA-256 of is downloaded for that; the rest is fetched by
+        the next `sync`, and the old file stays until then. Mirrors of the old version are dropped. ``dry_run``: only
+        look, as `outdated` does. ``on_found`` is called with each before anything is fetched or written.
+
+        Raises like `outdated` (nothing was changed then), `EditRefused` if somebody else has changed an entry
+        meanwhile, or what `download_asset` raises.
+        """
+        await self.initialize()
+        async with self._editing() as editor:
+            found = await editor.find_newer(self.manifest, ids, on_found or (lambda _: None))
+            if dry_run or not found:
+                return tuple(found)
+            parsed, done = await editor.update(found, allow_suspicious=allow_suspicious, before_fetch=self._accept)
+            self._adopt(parsed)
+        return tuple(done)
+
+    async def update_asset(
+        self, asset_id: str, address: str | None = None, *, dry_run: bool = False, allow_suspicious: bool = False
+    ) -> NewerVersion | None:
+        """Move one asset to what its source has now, or to another ``address``, plain or short; None if it is that.
+
+        What is at a plain address is downloaded and measured. Raises like `update`; `UnknownSource` or `SourceFailed`
+        for a short address.
+        """
+        if address is None:
+            return next(iter(await self.update([asset_id], dry_run=dry_run, allow_suspicious=allow_suspicious)), None)
+        await self.initialize()
+        async with self._editing() as editor:
+            found = await editor.find_at(self.manifest, asset_id, address)
+            if found.newer == found.asset or dry_run:
+                return None if found.newer == found.asset else found
+            parsed, [done] = await editor.update([found], allow_suspicious=allow_suspicious, before_fetch=self._accept)
+            self._adopt(parsed)
+        return done
+
     async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
         """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
 
@@ -513,12 +572,12 @@ class AssetManager:
             return await editor.prune(self.manifest, dry_run=dry_run)
 
     @asynccontextmanager
-    async def _editing(self) -> AsyncIterator[SourcedEditor]:
-        from grym_fetch.project.sourced import SourcedEditor
+    async def _editing(self) -> AsyncIterator[Updater]:
+        from grym_fetch.project.updating import Updater
 
         engine = self._ready().engine
         assert isinstance(engine, Engine), "a mock engine has nothing to edit"
-        editor = SourcedEditor(
+        editor = Updater(
             self.project,
             engine=engine,
             lenient_engine=lambda: self._make_engine(replace(self.settings, allow_unpinned=True)),

@@ -123,7 +123,27 @@ simple("remove_asset", "UnknownAsset", lambda manager: manager.remove_asset("not
 simple("pin", "UnknownAsset", lambda manager: manager.pin(["nothing"]))
 simple("restore_asset", "RepositoryError", lambda manager: manager.restore_asset("nothing"))
 simple("add_from_source", "UnknownSource", lambda manager: manager.add_from_source("nothing:"))
+simple("outdated", "UnknownAsset", lambda manager: manager.outdated(["nothing"]))
+simple("outdated", "EditRefused", lambda manager: manager.outdated(["a"]))
+simple("update_asset", "UnknownSource", lambda manager: manager.update_asset("a", "nothing:"))
 simple("add_asset", "ManifestError", lambda manager: manager.add_asset(Asset("a", NEW.url, NEW.local_path)))
+
+
+@case("outdated", "SyncFailed")
+def _(world: World) -> Call:
+    world.add(source="nothing:x")
+    return lambda manager: manager.outdated()
+
+
+@case("update_asset", "SourceFailed")
+def _(world: World) -> Call:
+    world.settings["offline"] = True
+    return lambda manager: manager.update_asset("a", "hf://org/repo/x")
+
+
+@case("update", "EditRefused")
+def _(world: World) -> Call:
+    return lambda manager: manager.update(["a"])
 
 
 @case("add_from_source", "SourceFailed")
@@ -373,6 +393,9 @@ VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
     ("MockAssetManager", "add_from_source", "NotImplementedError"): lambda: asyncio.run(
         mock().add_from_source("hf://org/repo")
     ),
+    ("MockAssetManager", "outdated", "UnknownAsset"): lambda: asyncio.run(mock().outdated(["b"])),
+    ("MockAssetManager", "update", "UnknownAsset"): lambda: asyncio.run(mock().update(["b"])),
+    ("MockAssetManager", "update_asset", "UnknownAsset"): lambda: asyncio.run(mock().update_asset("b")),
     ("MockAssetManager", "pin", "NotImplementedError"): lambda: asyncio.run(mock().pin()),
     ("MockAssetManager", "prune", "NotImplementedError"): lambda: asyncio.run(mock().prune()),
     ("MockAssetManager", "restore_asset", "AssetMissing"): lambda: asyncio.run(mock().restore_asset("b")),

@@ -141,18 +141,22 @@ class SourcedEditor(Editor):
             raise next(iter(failed.values())) if len(assets) == 1 else SyncFailed(failed)
         return measured
 
+    async def _has_stated(self, path: Path, asset: Asset) -> bool:
+        """Whether a file has the digest that the hub states."""
+        assert asset.stated is not None, "asked only where there is one"
+        hasher = asset.stated.new_hasher()
+        await self._threads.compute(_hash_file, path, hasher)
+        return hasher.hexdigest() == asset.stated.hexdigest
+
     async def _there_already(self, asset: Asset) -> Asset | None:
         """The asset as it is in its place, if it has what the hub states. Raises `EditRefused` for any other file."""
         place = self._project.assets_dir / asset.local_path
         try:
-            if asset.stated is not None and place.is_file():
-                hasher = asset.stated.new_hasher()
-                await self._threads.compute(_hash_file, place, hasher)
-                if hasher.hexdigest() == asset.stated.hexdigest:
-                    found = await self._measure(asset, place)
-                    self._note_verified(place, found.checksum, found.signature)
-                    self._emit(AssetReused(asset=asset.id, path=str(place)))
-                    return replace(asset, checksum=found.checksum, size=found.size)
+            if asset.stated is not None and place.is_file() and await self._has_stated(place, asset):
+                found = await self._measure(asset, place)
+                self._note_verified(place, found.checksum, found.signature)
+                self._emit(AssetReused(asset=asset.id, path=str(place)))
+                return replace(asset, checksum=found.checksum, size=found.size)
             self._refuse_taken(asset)
             refuse_bare_http(asset)
         except GrymFetchError as error:

@@ -18,6 +18,8 @@ from grym_fetch.transfer.request import JudgedResponse, Requester
 
 MAX_ANSWER_S = 120.0
 """Give up on an answer that is not complete after so many seconds."""
+MAX_KEPT_BYTES = 64 * 1024 * 1024
+"""Of pages that are kept while one hub is asked."""
 _ANSWERS = frozenset({401, 403, 404, 410, 451})
 """Statuses that say something about what was asked for."""
 _BUFFER_BYTES = 64 * 1024
@@ -46,11 +48,21 @@ class HubWeb:
         self._policy = RetryPolicy(retries=retries)
         self._offline = offline
         self._max_bytes = max_bytes
+        self._pages: dict[str, Page] = {}
+        self._kept_bytes = 0
         self.asked = ""
         """The address that was asked last."""
 
     async def get(self, url: str) -> Page:
-        """Ask for an address. Raises `SourceFailed`."""
+        """Ask for an address, once: many files of one repository need the same pages. Raises `SourceFailed`."""
+        if (page := self._pages.get(url)) is None:
+            page = await self._get(url)
+            if self._kept_bytes + len(page.body) <= MAX_KEPT_BYTES:
+                self._pages[url] = page
+                self._kept_bytes += len(page.body) + len(url)
+        return page
+
+    async def _get(self, url: str) -> Page:
         if self._offline:
             raise SourceFailed(url, self._hub, "--offline forbids asking it")
         self.asked = url

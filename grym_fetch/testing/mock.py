@@ -33,6 +33,7 @@ from grym_fetch.engine.protocol import AssetEngine
 from grym_fetch.engine.reports import AssetStatus
 from grym_fetch.manager import AssetManager
 from grym_fetch.project.editing import Pinned, PinReport
+from grym_fetch.project.updating import NewerVersion
 from grym_fetch.transfer.fetcher import attempts_of
 from grym_fetch.transfer.result import FetchResult, TransferResult
 
@@ -202,6 +203,35 @@ class MockAssetManager(AssetManager):
     ) -> tuple[Asset, ...]:
         """Raise `NotImplementedError`: there is no hub to ask."""
         raise NotImplementedError("a mock cannot add from a source: it has no network")
+
+    @_recorded
+    async def outdated(
+        self, ids: Collection[str] | None = None, *, on_found: Callable[[NewerVersion], object] | None = None
+    ) -> tuple[NewerVersion, ...]:
+        """Return nothing: a mock's assets are never outdated. Raises `UnknownAsset`."""
+        for asset_id in ids or ():
+            self.manifest.get(asset_id)
+        return ()
+
+    @_recorded
+    async def update(
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        dry_run: bool = False,
+        allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
+    ) -> tuple[NewerVersion, ...]:
+        """Return nothing: there is nothing newer. Raises `UnknownAsset`."""
+        return await self.outdated(ids)
+
+    @_recorded
+    async def update_asset(
+        self, asset_id: str, address: str | None = None, *, dry_run: bool = False, allow_suspicious: bool = False
+    ) -> NewerVersion | None:
+        """Return None: there is nothing newer. Raises `UnknownAsset`."""
+        self.manifest.get(asset_id)
+        return None
 
     @_recorded
     async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:

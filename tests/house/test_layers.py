@@ -93,7 +93,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"github", "huggingface", "zenodo"},
         {"__init__"},
     ],
-    "project": [{"diagnosis", "editing", "freshness"}, {"setup", "sourced"}],
+    "project": [{"diagnosis", "editing", "freshness"}, {"setup", "sourced"}, {"updating"}],
     "testing": [
         {"content"},
         {"answers"},
@@ -109,7 +109,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"settings", "logs"},
         {"runner", "demo_story"},
         {"sync"},
-        {"doctor", "editing", "inspection", "repository", "setup", "demo"},
+        {"doctor", "editing", "inspection", "repository", "setup", "demo", "updating"},
         {"main"},
         {"__init__"},
     ],
