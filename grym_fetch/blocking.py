@@ -202,21 +202,34 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._run(asynchronous.AssetManager.restore_asset, path, force=force)
 
     def add_asset(
-        self, asset: Asset, *, fetch: bool = False, file: Path | None = None, allow_suspicious: bool = False
+        self,
+        asset: Asset,
+        *,
+        fetch: bool = False,
+        file: Path | None = None,
+        checksums_from: str | None = None,
+        allow_suspicious: bool = False,
     ) -> Asset:
         """Append an asset to the manifest and return it as it is listed now.
 
         ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
-        this file, and copy it into the asset's place if it is not there. ``allow_suspicious``: also what is plainly
-        not an asset, but a web page, a git-lfs pointer or an empty file.
+        this file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list
+        such as ``SHA256SUMS``, whose digest for this file it must have. ``allow_suspicious``: also what is plainly not
+        an asset, but a web page, a git-lfs pointer or an empty file.
 
         Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
         then), `EditRefused` for what is plainly not an asset, `PolicyRefused` for a plain http address,
-        `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place, or what
-        `download_asset` raises.
+        `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place,
+        `SourceFailed` or `UnknownSource` if the list cannot be had or does not have the file, or what `download_asset`
+        raises.
         """
         return self._run(
-            asynchronous.AssetManager.add_asset, asset, fetch=fetch, file=file, allow_suspicious=allow_suspicious
+            asynchronous.AssetManager.add_asset,
+            asset,
+            fetch=fetch,
+            file=file,
+            checksums_from=checksums_from,
+            allow_suspicious=allow_suspicious,
         )
 
     def add_from_source(
@@ -258,6 +271,50 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
             tags=tags,
             allow_suspicious=allow_suspicious,
         )
+
+    def import_list(
+        self,
+        file: str | Path,
+        *,
+        format: str | None = None,
+        base_url: str | None = None,
+        prefix: str | None = None,
+        folder: str | None = None,
+        required: bool = False,
+        tags: Collection[str] = (),
+        allow_suspicious: bool = False,
+    ) -> tuple[Asset, ...]:
+        """Append what another tool has listed in a file, and return it as it is listed now; all of it or nothing.
+
+        ``format`` is ``metalink``, ``sha256sums``, ``pooch``, ``dvc``, ``aria2`` or ``curl``, and no other word (a
+        `ValueError`); by default it is guessed.
+        ``base_url``: where the files are that have no address in the list. ``prefix`` begins each id, ``folder`` is
+        their folder in the assets folder. What has no checksum that a manifest can have is downloaded and measured.
+
+        Raises `ManifestError` for what is no such list, or cannot be added (nothing was fetched then), `SyncFailed` if
+        one of many cannot be fetched, or what `download_asset` raises.
+        """
+        return self._run(
+            asynchronous.AssetManager.import_list,
+            file,
+            format=format,
+            base_url=base_url,
+            prefix=prefix,
+            folder=folder,
+            required=required,
+            tags=tags,
+            allow_suspicious=allow_suspicious,
+        )
+
+    def export_list(self, format: str, ids: Collection[str] | None = None) -> str:
+        """Return these assets, or all, as another tool reads them; their paths are those in the assets folder.
+
+        ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other
+        word is a `ValueError`. Only ``curl`` has no checksums.
+
+        Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot have.
+        """
+        return self._call(asynchronous.AssetManager.export_list, format, ids)
 
     def outdated(
         self, ids: Collection[str] | None = None, *, on_found: Callable[[NewerVersion], object] | None = None

@@ -392,21 +392,32 @@ class AssetManager:
     # -- the manifest itself ----------------------------------------------------------------------------------------
 
     async def add_asset(
-        self, asset: Asset, *, fetch: bool = False, file: Path | None = None, allow_suspicious: bool = False
+        self,
+        asset: Asset,
+        *,
+        fetch: bool = False,
+        file: Path | None = None,
+        checksums_from: str | None = None,
+        allow_suspicious: bool = False,
     ) -> Asset:
         """Append an asset to the manifest and return it as it is listed now.
 
         ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
-        this file, and copy it into the asset's place if it is not there. ``allow_suspicious``: also what is plainly
-        not an asset, but a web page, a git-lfs pointer or an empty file.
+        this file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list
+        such as ``SHA256SUMS``, whose digest for this file it must have. ``allow_suspicious``: also what is plainly not
+        an asset, but a web page, a git-lfs pointer or an empty file.
 
         Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
         then), `EditRefused` for what is plainly not an asset, `PolicyRefused` for a plain http address,
-        `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place, or what
-        `download_asset` raises.
+        `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place,
+        `SourceFailed` or `UnknownSource` if the list cannot be had or does not have the file, or what `download_asset`
+        raises.
         """
         await self.initialize()
         async with self._editing() as editor:
+            if checksums_from is not None:
+                editor.check_new(self.manifest, asset)
+                asset = await editor.with_digest_from(checksums_from, asset)
             parsed = await editor.add_asset(
                 self.manifest,
                 asset,
@@ -464,6 +475,65 @@ class AssetManager:
             )
             self._adopt(parsed)
         return tuple(self.manifest.get(asset.id) for asset in assets)
+
+    async def import_list(
+        self,
+        file: str | Path,
+        *,
+        format: str | None = None,  # noqa: A002 - the word of the command line
+        base_url: str | None = None,
+        prefix: str | None = None,
+        folder: str | None = None,
+        required: bool = False,
+        tags: Collection[str] = (),
+        allow_suspicious: bool = False,
+    ) -> tuple[Asset, ...]:
+        """Append what another tool has listed in a file, and return it as it is listed now; all of it or nothing.
+
+        ``format`` is ``metalink``, ``sha256sums``, ``pooch``, ``dvc``, ``aria2`` or ``curl``, and no other word (a
+        `ValueError`); by default it is guessed.
+        ``base_url``: where the files are that have no address in the list. ``prefix`` begins each id, ``folder`` is
+        their folder in the assets folder. What has no checksum that a manifest can have is downloaded and measured.
+
+        Raises `ManifestError` for what is no such list, or cannot be added (nothing was fetched then), `SyncFailed` if
+        one of many cannot be fetched, or what `download_asset` raises.
+        """
+        from grym_fetch.sources.listings import FORMATS
+        from grym_fetch.sources.naming import Naming
+
+        if format not in (None, *FORMATS):
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+        naming = Naming(id=prefix, local_path=folder, required=required, tags=tuple(tags))
+        await self.initialize()
+        async with self._editing() as editor:
+            assets = await editor.read_list(Path(file), format, naming, base_url)
+            parsed = await editor.add_found(
+                self.manifest, assets, allow_suspicious=allow_suspicious, before_fetch=self._accept
+            )
+            self._adopt(parsed)
+        return tuple(self.manifest.get(asset.id) for asset in assets)
+
+    def export_list(self, format: str, ids: Collection[str] | None = None) -> str:  # noqa: A002 - as above
+        """Return these assets, or all, as another tool reads them; their paths are those in the assets folder.
+
+        ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other
+        word is a `ValueError`. Only ``curl`` has no checksums.
+
+        Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot have.
+        """
+        from grym_fetch.core.errors import EditRefused, Problem
+        from grym_fetch.core.text import safe_text
+        from grym_fetch.sources.listings import FORMATS, write_list
+
+        known = [name for name, each in FORMATS.items() if each.write is not None]
+        if format not in known:
+            raise ValueError(f"format must be one of {', '.join(known)}, not {format!r}")
+        chosen = self.manifest.assets if ids is None else [self.manifest.get(each) for each in dict.fromkeys(ids)]
+        try:
+            return write_list(chosen, format)
+        except ValueError as error:
+            source = safe_text(str(self.project.manifest_path))
+            raise EditRefused(source, [Problem(f"export as {format}", "", str(error))]) from None
 
     async def outdated(
         self, ids: Collection[str] | None = None, *, on_found: Callable[[NewerVersion], object] | None = None

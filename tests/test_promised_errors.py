@@ -123,10 +123,41 @@ simple("remove_asset", "UnknownAsset", lambda manager: manager.remove_asset("not
 simple("pin", "UnknownAsset", lambda manager: manager.pin(["nothing"]))
 simple("restore_asset", "RepositoryError", lambda manager: manager.restore_asset("nothing"))
 simple("add_from_source", "UnknownSource", lambda manager: manager.add_from_source("nothing:"))
+simple("export_list", "UnknownAsset", lambda manager: manager.export_list("pooch", ["nothing"]))
 simple("outdated", "UnknownAsset", lambda manager: manager.outdated(["nothing"]))
 simple("outdated", "EditRefused", lambda manager: manager.outdated(["a"]))
 simple("update_asset", "UnknownSource", lambda manager: manager.update_asset("a", "nothing:"))
 simple("add_asset", "ManifestError", lambda manager: manager.add_asset(Asset("a", NEW.url, NEW.local_path)))
+
+
+@case("export_list", "ManifestError")
+def _(world: World) -> Call:
+    world.add(pinned=False)
+    return lambda manager: manager.export_list("pooch")
+
+
+@case("import_list", "ManifestError")
+def _(world: World) -> Call:
+    return lambda manager: manager.import_list(world.project.manifest)
+
+
+@case("import_list", "SyncFailed")
+def _(world: World) -> Call:
+    listing = world.project.root / "list"
+    listing.write_text("".join(f"{world.server.url('/nothing')}\n  out={name}\n" for name in "xy"))
+    return lambda manager: manager.import_list(listing)
+
+
+@case("add_asset", "SourceFailed")
+def _(world: World) -> Call:
+    where = world.server.url("/nothing")
+    return lambda manager: manager.add_asset(NEW, checksums_from=where)
+
+
+@case("add_asset", "UnknownSource")
+def _(world: World) -> Call:
+    where = world.server.add("/SUMS", b"0" * 64 + b"  other").url
+    return lambda manager: manager.add_asset(NEW, checksums_from=where)
 
 
 @case("outdated", "SyncFailed")
@@ -393,6 +424,7 @@ VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
     ("MockAssetManager", "add_from_source", "NotImplementedError"): lambda: asyncio.run(
         mock().add_from_source("hf://org/repo")
     ),
+    ("MockAssetManager", "import_list", "NotImplementedError"): lambda: asyncio.run(mock().import_list("list")),
     ("MockAssetManager", "outdated", "UnknownAsset"): lambda: asyncio.run(mock().outdated(["b"])),
     ("MockAssetManager", "update", "UnknownAsset"): lambda: asyncio.run(mock().update(["b"])),
     ("MockAssetManager", "update_asset", "UnknownAsset"): lambda: asyncio.run(mock().update_asset("b")),

@@ -41,6 +41,7 @@ _SIGNED = ("signature", "token", "credential", "expires", "sig", "key", "passwor
 @option("--required", is_flag=True, help="Mark it as required: a plain sync fetches it.")
 @option("--url", metavar="URL", help="For a file: the URL from which others can download it.")
 @option("--fallback-url", "fallback_urls", multiple=True, metavar="URL", help="A mirror (repeatable).")
+@option("--checksums-from", metavar="URL", help="Take the checksum from this list: SHA256SUMS, FILE.sha256.")
 @option("--description", metavar="TEXT", help="What it is for.")
 @option("--asset-version", metavar="TEXT", help="Its version.")
 @option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
@@ -56,6 +57,7 @@ def add_command(
     required: bool,
     url: str | None,
     fallback_urls: tuple[str, ...],
+    checksums_from: str | None,
     description: str | None,
     asset_version: str | None,
     allow_suspicious: bool,
@@ -75,6 +77,8 @@ def add_command(
     if (short := _as_short_address(source)) is not None:
         if url is not None:
             raise click.UsageError("--url is for a file; name a mirror with --fallback-url")
+        if checksums_from is not None:
+            raise click.UsageError("--checksums-from is for an address or a file; the hub itself is asked here")
         refuse_password(*fallback_urls)
         naming: dict[str, Any] = {
             "asset_id": asset_id,
@@ -91,7 +95,7 @@ def add_command(
     file = _as_file(source, url)
     address = url if file is not None else source
     assert address is not None, "a file without --url was refused"
-    refuse_password(address, *fallback_urls)
+    refuse_password(address, *fallback_urls, *([checksums_from] if checksums_from else []))
 
     async def body(manager: AssetManager) -> int:
         place = local_path or _default_path(manager, file, address)
@@ -112,16 +116,22 @@ def add_command(
                 "everyone to read, and may stop working; prefer one that lasts",
                 err=True,
             )
-        added = await manager.add_asset(asset, fetch=file is None, file=file, allow_suspicious=allow_suspicious)
+        added = await manager.add_asset(
+            asset,
+            fetch=file is None,
+            file=file,
+            checksums_from=checksums_from,
+            allow_suspicious=allow_suspicious,
+        )
         path = manager.project.assets_dir / added.local_path
         if common.json:
-            click.echo(json.dumps({**_record(added), "path": str(path)}))
+            click.echo(json.dumps({**record_of(added), "path": str(path)}))
         elif not common.quiet:
-            click.echo(f"added  {_measures(added)}  {safe_text(str(path), limit=4000)}")
+            click.echo(f"added  {measures(added)}  {safe_text(str(path), limit=4000)}")
         return 0
 
     settings = settings_from(transfer)
-    with _manifest_for_adding(common):
+    with with_manifest(common):
         return run(common, body, settings=settings, minimal=False)
 
 
@@ -134,9 +144,9 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
         for asset in added:
             path = manager.project.assets_dir / asset.local_path
             if common.json:
-                click.echo(json.dumps({**_record(asset), "path": str(path), "source": asset.source}))
+                click.echo(json.dumps({**record_of(asset), "path": str(path), "source": asset.source}))
             elif not common.quiet:
-                click.echo(f"added  {_measures(asset)}  {safe_text(str(path), limit=4000)}")
+                click.echo(f"added  {measures(asset)}  {safe_text(str(path), limit=4000)}")
         missing = [asset for asset in added if manager.state_of(asset) == "missing"]
         if missing and not common.quiet and not common.json:
             count = f"{len(missing)} of {len(added)} are" if len(added) > 1 else "it is"
@@ -144,7 +154,7 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
             click.echo(f"{count} not fetched yet; `grym-fetch sync {which}` does that", err=True)
         return 0
 
-    with _manifest_for_adding(common):
+    with with_manifest(common):
         return run(common, body, settings=settings, minimal=False)
 
 
@@ -361,7 +371,7 @@ def _make_manifest(common: Common) -> Path | None:
 
 
 @contextmanager
-def _manifest_for_adding(common: Common) -> Iterator[None]:
+def with_manifest(common: Common) -> Iterator[None]:
     """Make a manifest if there is none; remove it again if nothing was added to it."""
     made = _make_manifest(common)
     try:
@@ -400,7 +410,8 @@ async def _agreed(places: list[Path]) -> bool:
         return False
 
 
-def _record(asset: Asset) -> dict[str, object]:
+def record_of(asset: Asset) -> dict[str, object]:
+    """An added asset, for ``--json``."""
     return {
         "id": asset.id,
         "localPath": asset.local_path,
@@ -409,7 +420,8 @@ def _record(asset: Asset) -> dict[str, object]:
     }
 
 
-def _measures(asset: Asset) -> str:
+def measures(asset: Asset) -> str:
+    """An added asset: id, size and checksum."""
     from grym_fetch.core.text import safe_text
     from grym_fetch.display.lines import format_size
 

@@ -26,7 +26,7 @@ from yarl import URL
 from grym_fetch.archive.unpack import forget_unpacked, has_unpacked
 from grym_fetch.core.addresses import is_loopback
 from grym_fetch.core.archives import unpacked_path
-from grym_fetch.core.digest import Checksum
+from grym_fetch.core.digest import Checksum, Hasher
 from grym_fetch.core.errors import (
     DigestMismatch,
     EditRefused,
@@ -47,6 +47,7 @@ from grym_fetch.core.manifest_schema import ASSET
 from grym_fetch.core.manifest_text import ManifestText, Setting
 from grym_fetch.core.manifest_values import has_login
 from grym_fetch.core.paths import find_collisions
+from grym_fetch.core.stated import StatedDigest
 from grym_fetch.core.suspicion import BEGINNING_BYTES, suspicion
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
@@ -271,6 +272,10 @@ class Editor:
         place = self._project.assets_dir / asset.local_path
         if asset.checksum is not None and asset.checksum != measured.checksum:
             raise DigestMismatch(asset.id, str(asset.checksum), str(measured.checksum))
+        if asset.stated is not None:
+            actual = await self._stated_digest(file, asset.stated)
+            if actual != asset.stated.hexdigest:
+                raise DigestMismatch(asset.id, str(asset.stated), f"{asset.stated.kind}:{actual}")
         if _is_taken(place):
             there = None
             if place.is_file():
@@ -283,6 +288,12 @@ class Editor:
             signature = await self._copy(file, StageKey(asset.local_path, f"copy of {measured.checksum}"), measured)
         self._note_verified(place, measured.checksum, signature)
         return replace(asset, checksum=measured.checksum, size=measured.size)
+
+    async def _stated_digest(self, file: Path, stated: StatedDigest) -> str:
+        """The digest of a file, of the kind that a hub states."""
+        hasher = stated.new_hasher()
+        await self._threads.compute(_hash_file, file, hasher)
+        return hasher.hexdigest()
 
     async def _refuse_suspicious(self, asset: Asset, path: Path, *, was_fetched: bool = False) -> None:
         """Raise `EditRefused` for what is plainly not an asset; what was fetched of it is deleted."""
@@ -582,6 +593,12 @@ def _changed_meanwhile(file: Path) -> StorageError:
 
 def _is_taken(place: Path) -> bool:
     return os.path.lexists(place)
+
+
+def _hash_file(path: Path, hasher: Hasher) -> None:
+    with storage_errors(path), open(path, "rb") as file:
+        while block := file.read(HASH_BLOCK_BYTES):
+            hasher.update(block)
 
 
 def _read_at(file: Path, descriptor: int, at: int) -> bytes:

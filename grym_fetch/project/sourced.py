@@ -13,20 +13,20 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from grym_fetch.core.digest import Hasher
-from grym_fetch.core.errors import EditRefused, GrymFetchError, Problem, SyncFailed, UnknownSource
+from grym_fetch.core.errors import EditRefused, GrymFetchError, Problem, SourceFailed, SyncFailed, UnknownSource
 from grym_fetch.core.events import AssetFailed, AssetReused, Event, RunFinished, RunStarted
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest
-from grym_fetch.core.text import safe_text
+from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.folders import storage_errors
-from grym_fetch.disk.local_files import HASH_BLOCK_BYTES
 from grym_fetch.disk.project import Project
 from grym_fetch.engine.engine import Engine
 from grym_fetch.project.editing import Editor, refuse_bare_http
 from grym_fetch.settings import Settings
-from grym_fetch.sources.naming import Naming, as_assets
+from grym_fetch.sources.choice import unquoted
+from grym_fetch.sources.listings import MAX_LIST_BYTES, digest_for, read_list
+from grym_fetch.sources.naming import Naming, as_assets, listed_assets
 from grym_fetch.sources.registry import recognize, resolve, source_of
 from grym_fetch.sources.web import HubWeb
 
@@ -76,6 +76,34 @@ class SourcedEditor(Editor):
             return as_assets(found, naming)
         except ValueError as error:
             raise EditRefused(self._source, [Problem(safe_text(short), "", safe_text(str(error)))]) from None
+
+    async def read_list(self, file: Path, format_name: str | None, naming: Naming, base_url: str | None) -> list[Asset]:
+        """Read what another tool has listed. Raises `EditRefused` for what is no such list, or `StorageError`."""
+        try:
+            data = await self._threads.compute(_read_bounded, file)
+            return listed_assets(read_list(data, file.name, format_name), naming, base_url)
+        except ValueError as error:
+            shown = safe_text(str(file), limit=1000)
+            raise EditRefused(self._source, [Problem(shown, "", safe_text(str(error), limit=1000))]) from None
+
+    async def with_digest_from(self, address: str, asset: Asset) -> Asset:
+        """Return the asset with the digest that a list of checksums at an address has for it.
+
+        Raises `SourceFailed`, `UnknownSource` if the file is not in the list, `EditRefused` if its checksum is another.
+        """
+        name = unquoted(asset.url.partition("?")[0].rpartition("/")[2])
+        async with self._asking("the list of checksums") as web:
+            page = await web.get(address)
+        if page.status != 200:
+            raise SourceFailed(page.url, "the list of checksums", page.refusal)
+        try:
+            found = digest_for(name, page.body, redact_url(address))
+        except ValueError as error:
+            raise SourceFailed(page.url, "the list of checksums", safe_text(str(error))) from None
+        if asset.checksum is not None and found.checksum not in (None, asset.checksum):
+            problem = Problem(f"asset '{safe_text(asset.id)}'", "checksum", "is another one than the list has")
+            raise EditRefused(self._source, [problem])
+        return replace(asset, checksum=asset.checksum or found.checksum, stated=found.stated)
 
     async def add_found(
         self,
@@ -144,9 +172,7 @@ class SourcedEditor(Editor):
     async def _has_stated(self, path: Path, asset: Asset) -> bool:
         """Whether a file has the digest that the hub states."""
         assert asset.stated is not None, "asked only where there is one"
-        hasher = asset.stated.new_hasher()
-        await self._threads.compute(_hash_file, path, hasher)
-        return hasher.hexdigest() == asset.stated.hexdigest
+        return await self._stated_digest(path, asset.stated) == asset.stated.hexdigest
 
     async def _there_already(self, asset: Asset) -> Asset | None:
         """The asset as it is in its place, if it has what the hub states. Raises `EditRefused` for any other file."""
@@ -166,7 +192,6 @@ class SourcedEditor(Editor):
         return None
 
 
-def _hash_file(path: Path, hasher: Hasher) -> None:
+def _read_bounded(path: Path) -> bytes:
     with storage_errors(path), open(path, "rb") as file:
-        while block := file.read(HASH_BLOCK_BYTES):
-            hasher.update(block)
+        return file.read(MAX_LIST_BYTES + 1)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from grym_fetch.core.manifest import Asset
-from grym_fetch.core.manifest_values import MAX_ID_CHARACTERS, check_id
+from grym_fetch.core.manifest_values import MAX_FALLBACK_URLS, MAX_ID_CHARACTERS, check_id
 from grym_fetch.core.paths import check_local_path
-from grym_fetch.sources.protocol import Resolved, SourceFile
+from grym_fetch.sources.listings import joined
+from grym_fetch.sources.protocol import ListedFile, Resolved, SourceFile
 
 _ENDINGS = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -53,6 +54,41 @@ def as_assets(resolved: Resolved, naming: Naming) -> list[Asset]:
         _asset(resolved, file, naming, asset_id, f"{folder}/{file.path}")
         for file, asset_id in zip(resolved.files, ids, strict=True)
     ]
+
+
+def listed_assets(files: Sequence[ListedFile], naming: Naming, base_url: str | None) -> list[Asset]:
+    """Return an asset for each file of a list. What has no address of its own is below ``base_url``.
+
+    Raises `ValueError` if one has no address, or can have no such id or place, naming its path.
+    """
+    prefix = f"{naming.id}-" if naming.id else ""
+    folder = f"{naming.local_path.rstrip('/')}/" if naming.local_path else ""
+    ids = _distinct([f"{prefix}{file.name.replace('/', '-')}" for file in files])
+    assets = []
+    for file, asset_id in zip(files, ids, strict=True):
+        urls = [url for url in file.urls if url.lower().startswith(("http://", "https://"))]
+        if not urls and base_url is not None:
+            urls = [joined(base_url, file)]
+        if not urls:
+            raise ValueError(
+                f"{file.name!r} has no http or https address; name the address of its folder with --base-url"
+            )
+        try:
+            asset = Asset(
+                id=check_id(asset_id),
+                url=urls[0],
+                local_path=check_local_path(f"{folder}{file.name}"),
+                fallback_urls=tuple(urls[1 : MAX_FALLBACK_URLS + 1]),
+                checksum=file.checksum,
+                size=file.size,
+                required=naming.required,
+                tags=tuple(dict.fromkeys(naming.tags)),
+                stated=file.stated,
+            )
+        except ValueError as error:
+            raise ValueError(f"{file.name!r} {error}") from None
+        assets.append(asset)
+    return assets
 
 
 def _asset(resolved: Resolved, file: SourceFile, naming: Naming, asset_id: str, local_path: str) -> Asset:

@@ -43,6 +43,17 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedFile:
+    """One file of a list that another tool has written. ``name`` may have folders; ``urls`` come best first."""
+
+    name: str
+    urls: tuple[str, ...] = ()
+    size: int | None = None
+    checksum: Checksum | None = None
+    stated: StatedDigest | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
     """What a short address leads to now. ``name`` is that of the repository, ``revision`` its exact version.
 

@@ -173,7 +173,13 @@ class MockAssetManager(AssetManager):
 
     @_recorded
     async def add_asset(
-        self, asset: Asset, *, fetch: bool = False, file: Path | None = None, allow_suspicious: bool = False
+        self,
+        asset: Asset,
+        *,
+        fetch: bool = False,
+        file: Path | None = None,
+        checksums_from: str | None = None,
+        allow_suspicious: bool = False,
     ) -> Asset:
         """List an asset. Raises `ManifestError` if its id is taken."""
         if asset.id in self.paths:
@@ -203,6 +209,22 @@ class MockAssetManager(AssetManager):
     ) -> tuple[Asset, ...]:
         """Raise `NotImplementedError`: there is no hub to ask."""
         raise NotImplementedError("a mock cannot add from a source: it has no network")
+
+    @_recorded
+    async def import_list(
+        self,
+        file: str | Path,
+        *,
+        format: str | None = None,  # noqa: A002 - as in the manager
+        base_url: str | None = None,
+        prefix: str | None = None,
+        folder: str | None = None,
+        required: bool = False,
+        tags: Collection[str] = (),
+        allow_suspicious: bool = False,
+    ) -> tuple[Asset, ...]:
+        """Raise `NotImplementedError`: there is no disk to read from."""
+        raise NotImplementedError("a mock cannot import a list: it has no disk")
 
     @_recorded
     async def outdated(

@@ -35,6 +35,7 @@ ELSEWHERE = {
     "cli/settings": "end_to_end/test_command_line",
     "cli/setup": "end_to_end/test_setup",
     "cli/sync": "end_to_end/test_command_line",
+    "cli/lists": "project/test_lists",
     "cli/updating": "project/test_updating",
     "core/digest": "core/test_checksum",
     "core/validation": "test_settings",
