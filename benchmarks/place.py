@@ -94,6 +94,12 @@ class Place:
         (project.root / "urls").write_text("\n".join(urls))
         return project
 
+    def repeated(self, name: str, served: Served, count: int) -> Project:
+        """Return a project with many assets that are all this file."""
+        url = self.nginx.url(served.path)
+        entries = [_entry(f"{name}-{number}", [url], served.sha256, served.size) for number in range(count)]
+        return Project.make(self.folder / name, entries)
+
     def project(self, name: str, served: Served, *urls: str) -> Project:
         """Return a project with one asset: this file, from these addresses."""
         return Project.make(self.folder / name, [_entry("big", urls, served.sha256, served.size)])

@@ -269,6 +269,36 @@ def long_link(place: Place, scale: Scale) -> list[Row]:
         )
 
 
+def many_assets(place: Place, scale: Scale) -> list[Row]:
+    """13. Memory follows from the connections, and a run with nothing to do does little for each asset."""
+    rows: list[Row] = []
+    count = scale.small_files // 2
+    project = place.repeated("many", place.file(MIB), count)
+    for connections, most in ((4, 100), (64, 260)):
+        rows += compare(
+            f"peak memory, {count} files of 1 MiB, {connections} connections",
+            project.ours("sync", "-q", "--parallel", str(connections)),
+            rounds=1,
+            limits={"grym-fetch": Limit(most, "peak")},
+        )
+    place.tidy()
+    count = 6 * scale.small_files
+    project = place.repeated("idle", place.file(64), count)
+    rows += compare(f"{count} files of 64 bytes", project.ours("sync", "-q"), rounds=1)
+    for arguments, limit in (
+        (("sync", "-q"), 1.5),
+        (("sync", "-n"), 1.5),
+        (("list", "--json"), 2.0),
+    ):
+        rows += compare(
+            f"{count} assets, nothing to do: {' '.join(arguments)}",
+            project.ours(*arguments, fresh=False),
+            rounds=scale.rounds,
+            limits={"grym-fetch": Limit(limit, "wall")},
+        )
+    return rows
+
+
 Scenario = Callable[[Place, Scale], list[Row]]
 ALL: dict[str, Scenario] = {
     each.__name__: each
@@ -285,6 +315,7 @@ ALL: dict[str, Scenario] = {
         listeners,
         start_up,
         long_link,
+        many_assets,
     )
 }
 

@@ -91,7 +91,7 @@ if not TYPE_CHECKING:  # to a type checker, a name that is not above is wrong
         elif name in importlib.import_module("grym_fetch.errors").__all__:
             import warnings
 
-            message = f"{name} is in grym_fetch.errors; in grym_fetch it will be no more from 0.2.0 on"
+            message = f"import {name} from grym_fetch.errors; grym_fetch will no longer have it in 0.2.0"
             warnings.warn(message, DeprecationWarning, stacklevel=2)
             return getattr(importlib.import_module("grym_fetch.errors"), name)
         else:

@@ -392,7 +392,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._run(asynchronous.AssetManager.pin, ids, allow_suspicious=allow_suspicious, on_pinned=on_pinned)
 
     def prune(self, *, dry_run: bool = False) -> PruneReport:
-        """Remove abandoned downloads, unused lock files and stale cache entries; ``dry_run``: only report them.
+        """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
         Leaves alone what belongs to a running process. What an interrupted download has left counts as abandoned.
         """

@@ -117,8 +117,8 @@ class AssetManager:
         self._manifest: Manifest | None = None
         self._coordinator: Coordinator | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = os.getpid()
         """The loop of the first use."""
+        self._pid = os.getpid()
         self._is_entered = False
         self._is_closed = False
 
@@ -277,7 +277,7 @@ class AssetManager:
             asset = self._asset(asset_id)
             # An unpacked tree takes looking at each of its files, which the fetcher does in a thread.
             if not asset.extract and (path := coordinator.engine.local_files.find_verified(asset)) is not None:
-                return path
+                return Path(path)
             return (await coordinator.fetch(asset)).path
 
     async def download_asset(self, asset_id: str, force: bool = False) -> Path:
@@ -633,7 +633,7 @@ class AssetManager:
             )
 
     async def prune(self, *, dry_run: bool = False) -> PruneReport:
-        """Remove abandoned downloads, unused lock files and stale cache entries; ``dry_run``: only report them.
+        """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.
 
         Leaves alone what belongs to a running process. What an interrupted download has left counts as abandoned.
         """

@@ -14,6 +14,7 @@ import pytest
 import grym_fetch
 from grym_fetch import AssetManager, AssetProgress, SyncFailed, UnknownAsset
 from grym_fetch.core.events import Event
+from grym_fetch.engine.reports import PathsById
 from grym_fetch.errors import AssetMissing, UnpinnedAsset
 from grym_fetch.runtime.bus import Subscription
 from grym_fetch.testing import AssetServer, ExpiringRedirect, Gate, Hold, Redirect, Status, seeded_bytes
@@ -314,3 +315,17 @@ def test_the_shared_manager() -> None:
     assert isinstance(grym_fetch.asset_manager, AssetManager)
     with pytest.raises(AttributeError):
         getattr(grym_fetch, "nonsense")  # noqa: B009 - a type checker knows that it is not there
+
+
+def test_paths_of_a_report_are_made_when_asked_for() -> None:
+    """To its reader they are a mapping like any other."""
+    paths = PathsById({"a": "/x/a", "b": Path("/x/b")})
+    assert paths == {"a": Path("/x/a"), "b": Path("/x/b")}
+    assert (paths["a"], list(paths), len(paths), "b" in paths, "c" in paths) == (
+        Path("/x/a"),
+        ["a", "b"],
+        2,
+        True,
+        False,
+    )
+    assert repr(paths) == repr(dict(paths))

@@ -7,24 +7,28 @@ an archive which gives nothing can be left, too.
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, BinaryIO, cast
 
 import zstandard
 
 from grym_fetch.archive.tar import Read, tar_members
-from grym_fetch.core.archives import MIB, ArchiveKind, Census, Member, MemberKind, member_path
-from grym_fetch.core.errors import GrymFetchError
+from grym_fetch.core.archives import MIB, ArchiveKind, Census, Limits, Member, MemberKind, archive_kind, member_path
+from grym_fetch.core.errors import GrymFetchError, UnsafePath
+from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_error
 
 MAX_DIRECTORY_BYTES = 128 * MIB
 """The longest central directory of a zip: it is read at once."""
+BLOCK_BYTES = MIB
+"""Bytes of a member that are read at a time."""
 MAX_TARGET_BYTES = 1024
 ZSTD_WINDOW_BYTES = 128 * MIB
 """The longest window of a Zstandard frame: so much memory it takes (RFC 8878 section 3.1.1.1.2)."""
@@ -46,6 +50,37 @@ _FOREIGN = (
     IndexError,
     struct.error,
 )
+
+
+class Stopped(Exception):
+    """The caller no longer wants the tree."""
+
+
+def kind_of(local_path: str) -> ArchiveKind:
+    """What kind of archive an asset is that is unpacked."""
+    kind = archive_kind(local_path)
+    assert kind is not None, "the manifest's parser refuses anything else"
+    return kind
+
+
+@contextmanager
+def opened(archive: Path, limits: Limits, is_stopped: Callable[[], bool]) -> Iterator[tuple[BinaryIO, Census]]:
+    """The archive, open, and a census of it. Raises ``OSError``, and `UnsafePath` for what is not a file.
+
+    `Stopped` is raised from its reads once ``is_stopped`` says so.
+    """
+
+    def check_stopped() -> None:
+        if is_stopped():
+            raise Stopped
+
+    # It was a file when it was verified; nobody may make us wait for a pipe that is there now.
+    descriptor = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UnsafePath(safe_text(str(archive)), "this is not a file")
+        packed = os.fstat(file.fileno()).st_size
+        yield file, Census(safe_text(str(archive), limit=1000), packed, limits, check_stopped)
 
 
 @contextmanager

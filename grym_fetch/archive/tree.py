@@ -10,13 +10,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import itertools
 import json
 import logging
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,14 +26,26 @@ from typing import Self
 from grym_fetch.core.archives import MIB
 from grym_fetch.core.errors import StorageError, UnsafePath
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.atomic import PRIVATE, replace_file
-from grym_fetch.disk.folders import NEW_FILE, close_each, exists, open_child, open_folder, sync
+from grym_fetch.disk.atomic import PRIVATE, NewFile
+from grym_fetch.disk.folders import (
+    NEW_FILE,
+    close_each,
+    exists,
+    make_root,
+    open_child,
+    open_folder,
+    storage_errors,
+    sync,
+)
 from grym_fetch.disk.owner import Owner, is_left_behind
 from grym_fetch.disk.state import StateFolder, read_state
+from grym_fetch.disk.verified import FileSignature
 
 log = logging.getLogger(__name__)
 
 MAX_RECORD_BYTES = 512 * MIB
+_BATCH = 1000
+"""Entries of a record that are written together."""
 _RENAME_EXCHANGE = 2
 _UNMOVABLE = {
     errno.EBUSY: "cannot unpack: a file system is mounted there; mount it one folder higher, or remove it",
@@ -43,20 +56,18 @@ _UNMOVABLE = {
 }
 _NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 
-Signature = tuple[int, int]
-"""Size in bytes and mtime in nanoseconds."""
-
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
     """What was unpacked: from which content into which folder, and the signature of each file then.
 
-    ``earlier`` and ``earlier_links`` are those of an older tree, kept until that tree is gone.
+    A tree is known again by all of a signature. What may be deleted is known by size and time alone, which a copy or a
+    move to another disk can keep. ``earlier`` and ``earlier_links`` are those of an older tree, kept until it is gone.
     """
 
     content: str
     folder: str
-    files: Mapping[str, Signature]
+    files: Mapping[str, FileSignature]
     links: Mapping[str, str] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
     earlier: frozenset[tuple[str, int, int]] = frozenset()
@@ -76,8 +87,8 @@ class Unpacked:
 
     @property
     def all_files(self) -> frozenset[tuple[str, int, int]]:
-        """Every file of it with its signature, the earlier ones too."""
-        return self.earlier | {(path, *signature) for path, signature in self.files.items()}
+        """Every file of it with its size and time, the earlier ones too."""
+        return self.earlier | {(path, each.size, each.mtime_ns) for path, each in self.files.items()}
 
     @property
     def all_links(self) -> frozenset[tuple[str, str]]:
@@ -144,8 +155,15 @@ class TreeStore:
 
     def write_record(self, unpacked: Unpacked) -> None:
         """Put the record in place, whole and durable."""
-        with self._state.opened("unpacked", create=True) as folder:
-            replace_file(folder, self._record, encode_record(unpacked), mode=PRIVATE)
+        shown = self._state.own / "unpacked" / self._record
+        with self._state.opened("unpacked", create=True) as folder, storage_errors(shown):
+            self._write_in(folder, unpacked)
+
+    def _write_in(self, folder: int, unpacked: Unpacked) -> None:
+        with NewFile(folder, self._record, mode=PRIVATE) as new:
+            for piece in encode_record(unpacked):
+                new.write(piece)
+            new.replace()
 
     def write_record_somewhere(self, unpacked: Unpacked) -> None:
         """Put the record of a tree that was found there where this user can write; if that is nowhere, do without."""
@@ -155,7 +173,7 @@ class TreeStore:
             with suppress(OSError):
                 folder = self._state.open_elsewhere(create=True)
                 try:
-                    replace_file(folder, self._record, encode_record(unpacked), mode=PRIVATE)
+                    self._write_in(folder, unpacked)
                 finally:
                     os.close(folder)
 
@@ -207,6 +225,8 @@ class TreeStore:
 
     def make_stage(self) -> TreeStage:
         """Make a folder for a new tree, this process's own."""
+        if not self._assets_dir.is_dir():
+            make_root(self._assets_dir)  # the archive lies elsewhere
         root = self._state.open("unpack", create=True)
         name = f"{self._key}.{Owner.this().encode()}.{secrets.token_hex(4)}"
         try:
@@ -243,12 +263,16 @@ class TreeStore:
         finally:
             close_each(above)
 
-    def retire(self, stage: TreeStage) -> None:
-        """Delete the old tree and the stage; keep whatever is not ours in the tree beside the new one."""
-        known = self.read_record()
+    def retire(self, stage: TreeStage, known: Unpacked | None = None) -> None:
+        """Delete the old tree and the stage; keep whatever is not ours in the tree beside the new one.
+
+        ``known`` is what the record says, which is read if need be.
+        """
         for old in ("old", "tree"):
             if not is_folder(stage.folder, old):
                 continue
+            if known is None:
+                known = self.read_record()
             if known is not None:
                 # That is all of it if it is the new tree, which never got to its place.
                 remove_known(stage.folder, old, known)
@@ -329,10 +353,10 @@ def remove_known(above: int, name: str, known: Unpacked) -> None:
         os.rmdir(name, dir_fd=above)
 
 
-def signature_of(path: Path | str, above: int | None = None) -> Signature:
-    """A file's signature; (-1, -1) for anything else. ``path`` is seen from the open folder ``above``, if any."""
+def signature_of(path: Path | str, above: int | None = None) -> FileSignature | None:
+    """A file's signature; None for anything else. ``path`` is seen from the open folder ``above``, if any."""
     figures = os.stat(path, dir_fd=above, follow_symlinks=False)
-    return (figures.st_size, figures.st_mtime_ns) if stat.S_ISREG(figures.st_mode) else (-1, -1)
+    return FileSignature.of(figures) if stat.S_ISREG(figures.st_mode) else None
 
 
 def is_folder(above: int, name: str) -> bool:
@@ -343,29 +367,42 @@ def is_folder(above: int, name: str) -> bool:
         return False
 
 
-def encode_record(unpacked: Unpacked) -> bytes:
-    record = {
-        "v": 1,
-        "content": unpacked.content,
-        "folder": unpacked.folder,
-        "files": [[path, *signature] for path, signature in unpacked.files.items()],
-        "links": [[path, target] for path, target in unpacked.links.items()],
-        "folders": list(unpacked.folders),
-        "earlier": sorted(list(signature) for signature in unpacked.earlier),
-        "earlier_links": sorted(list(link) for link in unpacked.earlier_links),
+def encode_record(unpacked: Unpacked) -> Iterator[bytes]:
+    """Yield the record's JSON in pieces: with a million members it is long."""
+    yield b'{"v":2,"content":%b,"folder":%b' % (_json(unpacked.content), _json(unpacked.folder))
+    lists: dict[str, Iterable[object]] = {
+        "files": ((path, *signature) for path, signature in unpacked.files.items()),
+        "links": unpacked.links.items(),
+        "folders": unpacked.folders,
+        "earlier": sorted(unpacked.earlier),
+        "earlier_links": sorted(unpacked.earlier_links),
     }
-    return json.dumps(record, separators=(",", ":")).encode("ascii")
+    for key, values in lists.items():
+        yield b',"%b":[' % key.encode()
+        entries, comma = iter(values), b""
+        while batch := list(itertools.islice(entries, _BATCH)):
+            yield comma + _json(batch)[1:-1]
+            comma = b","
+        yield b"]"
+    yield b"}"
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 
 def decode_record(data: bytes, folder: str) -> Unpacked | None:
     try:
         record = json.loads(data)
-        if record["v"] != 1 or record["folder"] != folder:
+        if record["v"] not in (1, 2) or record["folder"] != folder:
             return None
+        if record["v"] == 1:
+            # It knew size and time only: enough to delete by, and the tree is compared once.
+            record["files"] = [[*each, 0, 0, 0] for each in record["files"]]
         return Unpacked(
             content=str(record["content"]),
             folder=folder,
-            files={str(path): (_whole(size), _whole(mtime)) for path, size, mtime in record["files"]},
+            files={str(path): FileSignature(*map(_whole, figures)) for path, *figures in record["files"]},
             links={str(path): str(target) for path, target in record["links"]},
             folders=tuple(map(str, record["folders"])),
             earlier=frozenset((str(path), _whole(size), _whole(mtime)) for path, size, mtime in record["earlier"]),

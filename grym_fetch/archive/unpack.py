@@ -19,17 +19,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
 
-from grym_fetch.archive.reader import members, reading
+from grym_fetch.archive.compare import compare
+from grym_fetch.archive.reader import BLOCK_BYTES, kind_of, members, opened, reading
 from grym_fetch.archive.tar import Read
 from grym_fetch.archive.tree import (
-    Signature,
     TreeStage,
     TreeStore,
     Unpacked,
@@ -38,34 +35,24 @@ from grym_fetch.archive.tree import (
     remove_known,
     signature_of,
 )
-from grym_fetch.core.archives import MIB, ArchiveKind, Census, Limits, Member, archive_kind, unpacked_path
-from grym_fetch.core.errors import DiskFull, StorageError
+from grym_fetch.core.archives import Census, Limits, Member, unpacked_path
+from grym_fetch.core.errors import DiskFull, StorageError, UnsafeArchive
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Threads
 from grym_fetch.disk.folders import (
-    FILE,
     NEW_FILE,
-    open_below,
     open_child,
     open_folder,
     storage_errors,
     usable_bytes,
     write_all,
 )
+from grym_fetch.disk.verified import FileSignature, mark_time
 from grym_fetch.runtime.waiting import wait_uncancelled
 
-BLOCK_BYTES = MIB
 MAX_SINGLE_FLUSHES = 2000
 """Flush up to so many files one by one, and more of them all at once: a million flushes would take hours."""
-
-
-class Stopped(Exception):
-    """The caller no longer wants the tree."""
-
-
-class _Differs(Exception):
-    """What is in the tree's place is not what the archive would be unpacked to."""
 
 
 class Unpacker:
@@ -82,12 +69,18 @@ class Unpacker:
         Does nothing for an asset without ``extract``. Raises `UnsafeArchive` or `StorageError`. A cancellation takes
         effect after the block that is being written.
         """
-        if not asset.extract:
-            return
+        if asset.extract:
+            await self._run(ensure_unpacked, asset, archive)
+
+    async def find(self, asset: Asset, archive: Path) -> bool:
+        """Whether the archive's content is there, whoever unpacked it: each byte is compared."""
+        return await self._run(is_tree_right, asset, archive)
+
+    async def _run(self, work_on: Callable[..., bool], asset: Asset, archive: Path) -> bool:
         stopped = threading.Event()
         work = asyncio.ensure_future(
             self._threads.compute(
-                ensure_unpacked,
+                work_on,
                 self._assets_dir,
                 asset.local_path,
                 str(asset.checksum) if asset.checksum is not None else None,
@@ -97,7 +90,7 @@ class Unpacker:
             )
         )
         try:
-            await asyncio.shield(work)
+            return await asyncio.shield(work)
         finally:
             stopped.set()
             await wait_uncancelled([work])
@@ -126,23 +119,61 @@ def ensure_unpacked(
         known = store.read_record()
         if known is not None and known.content == content and known.is_at(store.place):
             return False
-        if known is None or known.content == content:
-            there = _taken_over(store, archive, local_path, content, limits or Limits(), is_stopped)
-            if there is not None:
-                store.write_record_somewhere(there)
-                return False
+        if _find_tree(store, known, archive, local_path, content, limits or Limits(), is_stopped):
+            return False
         if known is None:
             store.refuse_strangers()
         with store.make_stage() as stage:
             try:
                 fresh = _unpack(archive, local_path, store, stage, content, limits or Limits(), is_stopped)
-                store.write_record(fresh.after(known))
+                both = fresh.after(known)
+                store.write_record(both)
                 store.put_in_place(stage)
-                store.retire(stage)
-                store.write_record(fresh)
+                store.retire(stage, both)
+                if both is not fresh:
+                    store.write_record(fresh)
             except Exception:
                 store.discard(stage)
                 raise
+    return True
+
+
+def is_tree_right(
+    assets_dir: Path,
+    local_path: str,
+    checksum: str | None,
+    archive: Path,
+    limits: Limits | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Whether the tree of an archive is there, whoever made it. Compares each byte. Blocking: for a thread."""
+    store = TreeStore(assets_dir, unpacked_path(local_path))
+    try:
+        content, known = _content(checksum, archive), store.read_record()
+        return _find_tree(store, known, archive, local_path, content, limits or Limits(), is_stopped)
+    except (OSError, StorageError, UnsafeArchive):
+        return False
+
+
+def _find_tree(
+    store: TreeStore,
+    known: Unpacked | None,
+    archive: Path,
+    local_path: str,
+    content: str,
+    limits: Limits,
+    is_stopped: Callable[[], bool],
+) -> bool:
+    """Compare what is in the tree's place with the archive, and remember it if it is the archive's content.
+
+    What an older archive had is ``known`` still: it may be there, too.
+    """
+    there = compare(store, archive, local_path, content, limits, is_stopped)
+    if there is None:
+        return False
+    tree, is_settled = there
+    if is_settled:
+        store.write_record_somewhere(tree if known is None or known.content == content else tree.after(known))
     return True
 
 
@@ -238,8 +269,8 @@ def _unpack(
 
     try:
         written = 0
-        with _census(archive, limits, is_stopped) as (file, census), reading(archive, census):
-            for member, read in members(file, _kind(local_path), census):
+        with opened(archive, limits, is_stopped) as (file, census), reading(archive, census):
+            for member, read in members(file, kind_of(local_path), census):
                 census.check_stopped()
                 if not census.admit(member):
                     continue
@@ -267,7 +298,7 @@ def _unpack(
         return Unpacked(
             content=content,
             folder=store.folder,
-            files={path: signature_of(path, tree) for path in files},
+            files=_signatures(tree, files),
             links=dict(census.links),
             folders=tuple(folders),
         )
@@ -275,119 +306,8 @@ def _unpack(
         os.close(tree)
 
 
-def _kind(local_path: str) -> ArchiveKind:
-    kind = archive_kind(local_path)
-    assert kind is not None, "the manifest's parser refuses anything else"
-    return kind
-
-
-@contextmanager
-def _census(archive: Path, limits: Limits, is_stopped: Callable[[], bool]) -> Iterator[tuple[BinaryIO, Census]]:
-    def check_stopped() -> None:
-        if is_stopped():
-            raise Stopped
-
-    with open(archive, "rb") as file:
-        packed = os.fstat(file.fileno()).st_size
-        yield file, Census(safe_text(str(archive), limit=1000), packed, limits, check_stopped)
-
-
-# --- From an archive to the tree that is there --------------------------------------------------------------
-
-
-def _taken_over(
-    store: TreeStore,
-    archive: Path,
-    local_path: str,
-    content: str,
-    limits: Limits,
-    is_stopped: Callable[[], bool],
-) -> Unpacked | None:
-    """What is in the tree's place, if that is what the archive would be unpacked to; additions do not matter.
-
-    Each byte is compared. Symlinks are not followed on the way, and nothing is written.
-    """
-    place = store.open_place()
-    if place is None:
-        return None
-    files: dict[str, Signature] = {}
-    folders: dict[str, None] = {}
-    try:
-        with _census(archive, limits, is_stopped) as (file, census), reading(archive, census):
-            for member, read in members(file, _kind(local_path), census):
-                census.check_stopped()
-                if not census.admit(member):
-                    continue
-                parent = member.path if member.kind == "folder" else member.path.rpartition("/")[0]
-                while parent and parent not in folders:
-                    folders[parent] = None
-                    parent = parent.rpartition("/")[0]
-                if member.kind in ("file", "hardlink"):
-                    files[member.path] = _compare(place, member, read, census)
-            census.close()
-        if not files:
-            return None  # nothing says that this is a tree of ours
-        for path in folders:
-            os.close(open_below(place, path.split("/")))
-        for path, target in census.links.items():
-            above = open_below(place, path.split("/")[:-1])
-            try:
-                if os.readlink(path.rpartition("/")[2], dir_fd=above) != target:
-                    return None
-            finally:
-                os.close(above)
-        return Unpacked(
-            content=content, folder=store.folder, files=files, links=dict(census.links), folders=tuple(folders)
-        )
-    except (_Differs, OSError):
-        return None
-    finally:
-        os.close(place)
-
-
-def _compare(place: int, member: Member, read: Read, census: Census) -> Signature:
-    """Return the signature of the member's file in an open tree. Raises `_Differs` unless it has the member's bytes."""
-    descriptor = _open_member(place, member.path)
-    try:
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            raise _Differs
-        if member.kind == "hardlink":
-            other = _open_member(place, member.target)
-            try:
-                is_same = os.path.samestat(before, os.fstat(other))
-            finally:
-                os.close(other)
-        else:
-            is_same = before.st_size == member.size
-            at = 0
-            while data := read(BLOCK_BYTES):
-                census.count(len(data))
-                if os.pread(descriptor, len(data), at) != data:
-                    raise _Differs
-                at += len(data)
-                census.check_stopped()
-        if not is_same or _signature(os.fstat(descriptor)) != _signature(before):
-            raise _Differs
-        return _signature(before)
-    finally:
-        os.close(descriptor)
-
-
-def _open_member(place: int, path: str) -> int:
-    *parents, name = path.split("/")
-    try:
-        above = open_below(place, parents)
-        try:
-            return os.open(name, FILE, dir_fd=above)
-        finally:
-            os.close(above)
-    except OSError:
-        raise _Differs from None
-
-
-def _signature(figures: os.stat_result) -> Signature:
-    return figures.st_size, figures.st_mtime_ns
+def _signatures(tree: int, files: Iterable[str]) -> dict[str, FileSignature]:
+    return {path: signature for path in files if (signature := signature_of(path, tree)) is not None}
 
 
 # --- Writing ------------------------------------------------------------------------------------------------
@@ -408,6 +328,7 @@ def _write(tree: int, shown: Path, member: Member, read: Read, census: Census) -
                 write_all(descriptor, data)
         if total != member.size:
             raise census.refusal(f"is damaged: its member '{safe_text(member.path)}' is cut off")
+        mark_time(descriptor)
     finally:
         os.close(descriptor)
 

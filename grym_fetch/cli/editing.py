@@ -234,9 +234,10 @@ def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) 
 @option("-n", "--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
 @common_options
 def prune_command(common: Common, dry_run: bool) -> int:
-    """Remove abandoned partial downloads, unused lock files and stale cache entries from the assets folder.
+    """Remove abandoned partial downloads, unused lock files and other stale state.
 
-    What a running process is downloading is left alone. An interrupted download counts as abandoned, too: without its
+    Also removes what your own state folder kept for projects that are gone. What a running process is downloading is
+    left alone. An interrupted download counts as abandoned, too: without its
     parts, the next sync starts it over. Assets are never touched.
     """
     from grym_fetch.cli.runner import run

@@ -87,17 +87,18 @@ def path_command(common: Common, asset_id: str, minimal: bool, **transfer: Any) 
 @common_options
 def list_command(common: Common, tags: tuple[str, ...]) -> int:
     """List the configured assets: id, state, size, tags. Reads no file's bytes."""
-    from grym_fetch.cli.runner import run
+    from grym_fetch.cli.runner import print_data, run
     from grym_fetch.core.text import safe_text
     from grym_fetch.display.lines import format_size
 
     async def body(manager: AssetManager) -> int:
+        assets = manager.choose(tags=tags, all=not tags)
+        if common.json:
+            print_data(json.dumps(_record(asset) | {"state": manager.state_of(asset)}) for asset in assets)
+            return 0
         rows = []
-        for asset in manager.choose(tags=tags, all=not tags):
+        for asset in assets:
             state = manager.state_of(asset)
-            if common.json:
-                click.echo(json.dumps({**_record(asset), "state": state}))
-                continue
             size = format_size(asset.size) if asset.size is not None else "?"
             required = "required" if asset.required else ""
             rows.append((safe_text(asset.id), state, size, required, ", ".join(map(safe_text, asset.tags))))
@@ -184,9 +185,12 @@ def _record(asset: Asset) -> dict[str, object]:
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     """Write rows in aligned columns, the last one ragged."""
+    from grym_fetch.cli.runner import print_data
+
     if not rows:
         return
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[-1]]).rstrip())
+    print_data(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in rows
+    )

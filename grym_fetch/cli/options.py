@@ -110,7 +110,7 @@ def common_options(command: F) -> F:
             "--log-file",
             type=path,
             metavar="PATH",
-            help="Also write the log to this file, rotated; as JSON if its name ends in .jsonl.",
+            help="Also write the log to this file, rotated; as JSON if its name ends in .jsonl or .json.",
         ),
         option("--json", is_flag=True, help="Write JSON to stdout, one object per line."),
         option("-q", "--quiet", is_flag=True, help="Show only errors."),

@@ -55,7 +55,7 @@ def identify_command(common: Common, limit: int, folder: Path, ignored: bool, hi
     """
     from grym_fetch.cli.repository_text import history_lines, survey_lines, survey_record
     from grym_fetch.cli.runner import run_plain
-    from grym_fetch.repo.git import Git
+    from grym_fetch.repo.git import Git, GitUnusable
     from grym_fetch.repo.history import find_large_blobs
     from grym_fetch.repo.identify import below, survey
     from grym_fetch.repo.tree import find_root
@@ -64,15 +64,16 @@ def identify_command(common: Common, limit: int, folder: Path, ignored: bool, hi
         place = _existing(folder)
         root = find_root(place, Path.cwd())
         found = survey(place, limit, root, with_ignored=ignored)
-        blobs = find_large_blobs(Git(root), limit) if history else None
+        past = find_large_blobs(Git(root), limit) if history else None
         if common.json:
-            click.echo(json.dumps(survey_record(found, below(root, place), blobs)))
-            return 0
-        for line in survey_lines(found, below(root, place), limit):
-            click.echo(line)
-        if blobs is not None:
-            for line in history_lines(blobs, limit):
+            click.echo(json.dumps(survey_record(found, below(root, place), past)))
+        else:
+            for line in survey_lines(found, below(root, place), limit):
                 click.echo(line)
+            for line in history_lines(past, limit) if past is not None else ():
+                click.echo(line)
+        if past is not None and past.missing:
+            raise GitUnusable(f"not all of the history was searched: {past.advice}")
         return 0
 
     return run_plain(common, work)
@@ -136,6 +137,8 @@ def clean_command(
             if common.json:
                 for record in plan_records(plan):
                     click.echo(json.dumps(record))
+            elif plan.moves and not common.quiet:
+                click.echo("dry run: nothing was moved")
             return _exit_code(plan.kept)
         if plan.moves and not yes:
             if not sys.stdin.isatty():
@@ -167,7 +170,7 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
     """
     from grym_fetch.cli.runner import run, run_plain
     from grym_fetch.cli.settings import settings_from
-    from grym_fetch.core.errors import ForeignManifest, ManifestMissing
+    from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
     from grym_fetch.disk.project import find_project
     from grym_fetch.manager import AssetManager
     from grym_fetch.repo.restore import Restorer, fetch_from
@@ -197,6 +200,8 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
         if common.config:
             raise click.UsageError(str(error)) from None
         return run_plain(common, without_manager)
+    except GrymFetchError:
+        pass  # the manager finds the same, and is told there
     return run(common, with_manager, settings=settings, minimal=False)
 
 
@@ -328,11 +333,19 @@ def _say_next(plan: Plan, files: Sequence[Placeholder]) -> None:
 
     if not is_repository_root(plan.root) or not files:
         return
-    click.echo("\nNext: commit the placeholders and the removals (git add -A). `grym-fetch restore` brings files back.")
+    click.echo(f"\nNext: commit the placeholders and the removals (git add -A). {_way_back(plan)} brings files back.")
     click.echo("The history still has what was committed; `grym-fetch identify --history` shows how much.")
     paths = " ".join(f"--path {shlex.quote(shown(file.original_path))}" for file in files)
     for line in purge_lines(f"--invert-paths {paths}"):
         click.echo(line)
+
+
+def _way_back(plan: Plan) -> str:
+    from grym_fetch.cli.repository_text import shown
+    from grym_fetch.repo.target import usual_folders
+
+    where = "" if plan.target in usual_folders(plan.root) else f" --external-assets-dir {shlex.quote(str(plan.target))}"
+    return f"`grym-fetch restore --all{shown(where)}`"
 
 
 def _exit_code(kept: Iterable[Kept]) -> int:
@@ -349,7 +362,7 @@ def _exit_code(kept: Iterable[Kept]) -> int:
 async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], everything: bool, force: bool) -> int:
     """Restore one after the other; a failure does not keep the others from being restored."""
     from grym_fetch.cli import exit_codes
-    from grym_fetch.cli.repository_text import counted, shown
+    from grym_fetch.cli.repository_text import counted, restored_lines, shown
     from grym_fetch.cli.runner import print_error
     from grym_fetch.core.errors import GrymFetchError
 
@@ -364,13 +377,17 @@ async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], eve
         count = counted(len(left_out), "placeholder", "placeholders")
         advice = "`git sparse-checkout add FOLDER` brings them here"
         click.echo(f"this sparse checkout leaves out {count}, such as {shown(left_out[0])}; {advice}", err=True)
-    codes = set()
+    codes, back = set(), []
     for each in wanted.values():
         try:
             _say_restored(common, each, await restorer.restore(each, force=force))
+            back.append(each.path)
         except GrymFetchError as error:
             print_error(error)
             codes.add(exit_codes.exit_code(error))
+    if back and not common.json and not common.quiet:
+        for line in restored_lines(*restorer.left_to_git(back)):
+            click.echo(line, err=True)
     return exit_codes.worst(codes) if codes else exit_codes.DONE
 
 

@@ -8,7 +8,7 @@ from operator import attrgetter
 from grym_fetch.core.text import safe_text
 from grym_fetch.display.lines import format_size
 from grym_fetch.repo.clean import Kept, Plan
-from grym_fetch.repo.history import LargeBlob
+from grym_fetch.repo.history import History
 from grym_fetch.repo.identify import Survey, Total, ignore_line, totals
 
 _FEW = 5
@@ -71,7 +71,7 @@ def _aside_lines(symlinks: Sequence[str], repositories: Sequence[str], unreadabl
             yield f"{what}: {len(paths) - _FEW:,} more"
 
 
-def survey_record(found: Survey, prefix: str, blobs: Sequence[LargeBlob] | None) -> dict[str, object]:
+def survey_record(found: Survey, prefix: str, history: History | None) -> dict[str, object]:
     """The same as a record."""
 
     def summed(sums: Iterable[Total]) -> list[dict[str, object]]:
@@ -91,7 +91,7 @@ def survey_record(found: Survey, prefix: str, blobs: Sequence[LargeBlob] | None)
         "repositories": list(found.repositories),
         "unreadable": list(found.unreadable),
     }
-    if blobs is not None:
+    if history is not None:
         record["history"] = [
             {
                 "blob": blob.blob,
@@ -102,17 +102,20 @@ def survey_record(found: Survey, prefix: str, blobs: Sequence[LargeBlob] | None)
                 "committed": blob.committed.isoformat() if blob.committed is not None else None,
                 "current": blob.is_current,
             }
-            for blob in blobs
+            for blob in history.blobs
         ]
-        record["history_packed"] = sum(blob.packed for blob in blobs)
+        record["history_packed"] = sum(blob.packed for blob in history.blobs)
+        record["history_missing"] = history.missing
     return record
 
 
-def history_lines(blobs: Sequence[LargeBlob], limit: int) -> Iterator[str]:
-    """What is large in the history."""
+def history_lines(history: History, limit: int) -> Iterator[str]:
+    """What is large in the history, as far as it is here."""
+    blobs = history.blobs
     yield ""
     if not blobs:
-        yield f"History: no file in it was ever larger than {format_size(limit)}"
+        which = "of its files that are here, none was ever" if history.missing else "no file in it was ever"
+        yield f"History: {which} larger than {format_size(limit)}"
         return
     yield "History (size, packed size, newest commit that has it, path):"
     for blob in blobs:
@@ -162,6 +165,17 @@ def clean_record(plan: Plan, gitignore: Sequence[str], added: Sequence[str]) -> 
         "v": 1, "type": "clean", "target": str(plan.target), "gitignore": list(gitignore),
         "added_to_manifest": list(added),
     }  # fmt: skip
+
+
+def restored_lines(missed: Sequence[str], seen: Sequence[str]) -> Iterator[str]:
+    """What git makes of files that are back: of whose placeholders, and of those that it does not ignore."""
+    if missed:
+        yield "git shows the placeholders as deleted; do not commit that: `git restore -- '*.asset-ref'` puts them back"
+    if seen:
+        files = counted(len(seen), "restored file", "restored files")
+        yield f"git does not ignore {files}, and `git add -A` would commit them; lines for .gitignore:"
+        for path in seen:
+            yield f"  {shown(ignore_line(path))}"
 
 
 def kept_record(kept: Kept) -> dict[str, object]:

@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,6 +45,9 @@ INTERRUPTED = "interrupted: what has arrived is kept, and the next run resumes"
 MANY_CONNECTIONS = 32
 """With more than this, a usual limit of open files may be too low."""
 
+BLOCK_LINES = 1000
+"""Lines of data written together."""
+
 Body = Callable[[AssetManager], Awaitable[int]]
 
 
@@ -53,6 +57,7 @@ def run(common: Common, body: Body, *, settings: Settings | None = None, minimal
     def work(setup: LogSetup) -> int:
         if (settings is not None and settings.parallel > MANY_CONNECTIONS) or descriptors.are_scarce():
             descriptors.raise_limit()
+        threads.save_memory()
         # Not `anyio.run`, which is 35 ms of imports away.
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_main(common, body, settings, minimal, setup))
@@ -257,15 +262,19 @@ def _write(text: str) -> bool:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
+    except streams.OutputLost as error:
+        log.warning("the events could not be written, and the rest are left out: %s", (error.strerror or "").lower())
+        return False
     except OSError:
         return False
     return True
 
 
 def print_data(lines: Iterable[str]) -> None:
-    """Write data to stdout."""
-    for line in lines:
-        click.echo(line)
+    """Write data to stdout, many lines at a time: each write is flushed."""
+    waiting = iter(lines)
+    while block := list(islice(waiting, BLOCK_LINES)):
+        click.echo("\n".join(block))
 
 
 def print_error(error: GrymFetchError) -> None:

@@ -89,16 +89,18 @@ async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) 
         }
         print_data([json.dumps(record)])
         return
+    lines = []
     for asset in plan.to_fetch:
         size = format_size(asset.size) if asset.size is not None else "size unknown"
         note = "" if asset.pinned else "  (no checksum: refused without --allow-unpinned)"
-        click.echo(f"fetch  {safe_text(asset.id)}  {size}  -> {safe_text(asset.local_path, limit=1100)}{note}")
+        lines.append(f"fetch  {safe_text(asset.id)}  {size}  -> {safe_text(asset.local_path, limit=1100)}{note}")
     unread = {asset.id for asset in plan.unread}
     for asset in plan.present:
         note = "  (there but not verified yet: read first, and fetched again if it is wrong)"
         if not asset.pinned:
             note = "  (no checksum: refused without --allow-unpinned)"
-        click.echo(f"read   {safe_text(asset.id)}{note}" if asset.id in unread else f"keep   {safe_text(asset.id)}")
+        lines.append(f"read   {safe_text(asset.id)}{note}" if asset.id in unread else f"keep   {safe_text(asset.id)}")
+    print_data(lines)
     resumed = f", {format_size(plan.bytes_staged)} there from an earlier run" if plan.bytes_staged else ""
     unknown = f", {plan.unknown_sizes} of unknown size" if plan.unknown_sizes else ""
     click.echo(f"{len(plan.to_fetch)} to fetch, {len(plan.present)} already there{unknown}")

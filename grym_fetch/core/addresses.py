@@ -19,6 +19,7 @@ from functools import lru_cache
 from yarl import URL
 
 from grym_fetch.core.errors import PolicyRefused
+from grym_fetch.core.signatures import is_signed
 
 MAX_REDIRECTS = 10
 
@@ -207,33 +208,42 @@ def is_exempt(url: URL, exempt: str) -> bool:
     """Whether ``NO_PROXY`` names this address, in any of the spellings that curl, Go and requests know.
 
     Hosts by comma or space, each with all below it; with or without a port, a leading ``.`` or ``*.``, a trailing dot,
-    brackets; numbers also as a block (``10.0.0.0/8``) or with ``*``; and ``*`` alone.
+    brackets; numbers also as a block (``10.0.0.0/8``), with a zone, or with ``*``; and ``*`` alone.
     """
     host = (url.host or "").lower().rstrip(".")
-    try:
-        number = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        number = None
-    return any(_is_named(host, number, url.port, entry) for entry in exempt.lower().replace(",", " ").split())
+    number, zone = _number(host)
+    return any(_is_named(host, number, zone, url.port, entry) for entry in exempt.lower().replace(",", " ").split())
 
 
-def _is_named(
-    host: str, number: ipaddress.IPv4Address | ipaddress.IPv6Address | None, port: int | None, entry: str
-) -> bool:
+def _is_named(host: str, number: _Address | None, zone: str, port: int | None, entry: str) -> bool:
     match = _EXEMPT.fullmatch(entry)
     if match is None or match["port"] not in (None, str(port)):
         return False
     name = (match["number"] or match["bare"] or match["name"]).removeprefix("*.").strip(".")
+    bits = match["inner"] or match["bits"] or ""
     if number is not None:
+        name, _, wanted = name.partition("%")
         try:
-            return number in ipaddress.ip_network(name + (match["bits"] or ""), strict=False)
+            return wanted.removeprefix("25") in ("", zone) and number in ipaddress.ip_network(name + bits, strict=False)
         except ValueError:
             pass  # a name, or a number with a star
-    return bool(name) and (host == name or host.endswith(f".{name}") or ("*" in name and fnmatchcase(host, name)))
+    if bits or not name:
+        return False
+    return host == name or host.endswith(f".{name}") or ("*" in name and fnmatchcase(host, name))
+
+
+def _number(host: str) -> tuple[_Address | None, str]:
+    """The IP address that a host is, if it is one, and its zone (RFC 6874)."""
+    text, _, zone = host.partition("%")
+    try:
+        return ipaddress.ip_address(text), zone.removeprefix("25")
+    except ValueError:
+        return None, ""
 
 
 _EXEMPT = re.compile(
-    r"(?:\[(?P<number>[0-9a-f:.%]+)\]|(?P<bare>[0-9a-f]*:[0-9a-f:.]*)|(?P<name>[^\[\]:/]+))(?P<bits>/[0-9]+)?(?::(?P<port>[0-9]+))?"
+    r"(?:\[(?P<number>[^\[\]/]*:[^\[\]/]*)(?P<inner>/[0-9]+)?\]|(?P<bare>[0-9a-f]*:[0-9a-f:.]*(?:%[^\[\]/]+)?)|(?P<name>[^\[\]:/]+))"
+    r"(?P<bits>/[0-9]+)?(?::(?P<port>[0-9]+))?"
 )
 
 
@@ -380,23 +390,6 @@ class Credentials:
 
 
 _AS_UNDERSCORE = str.maketrans(".-:", "___")
-
-# What the makers of signed addresses call the signature: any one of a set of names means that it is one.
-_SIGNATURES = (
-    frozenset({"x-amz-signature"}),  # S3 and what speaks like it
-    frozenset({"x-goog-signature"}),  # Google Cloud Storage
-    frozenset({"signature", "expires"}),  # S3 version 2, CloudFront
-    frozenset({"signature", "policy"}),  # CloudFront
-    frozenset({"sig", "se"}),  # Azure
-)
-
-
-def is_signed(url: URL) -> bool:
-    """Whether a signature in the address lets whoever has it in, for a while."""
-    if "sig" not in url.raw_query_string.lower():
-        return False
-    names = {part.partition("=")[0].lower() for part in url.raw_query_string.split("&")}
-    return any(needed <= names for needed in _SIGNATURES)
 
 
 def _basic(login: str, password: str) -> str:

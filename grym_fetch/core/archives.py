@@ -7,6 +7,7 @@ refused. What is doubtful is refused, never repaired, and one bad member refuses
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -40,8 +41,8 @@ PLACE_BYTES = 700
 """What one member costs in memory besides its name, until the tree is recorded; measured, and rounded up."""
 IMPLIED_FOLDER_BYTES = 4096
 """What a folder costs more that no member stands for: it takes a block of the disk, and one name implies a hundred."""
-_NAME_COST = 6
-"""How often a name is held, in several forms and objects."""
+_NAME_COST = 2
+"""How often a name, or the key that it is compared by, is held or copied. One wide character makes all of it wide."""
 _LOOK_EVERY = 1024
 """Links between two looks at the stop flag."""
 
@@ -162,7 +163,7 @@ class Census:
             self._check_symlink(member)
             self._links[member.path] = self._targets[key] = member.target
         self._take_place(key, member.path, member.kind)
-        self._charge(_NAME_COST * len(member.target))
+        self._charge(_NAME_COST * sys.getsizeof(member.target))
         if self._bytes + member.size > self._most:
             raise self._too_much()
         return True
@@ -244,7 +245,7 @@ class Census:
         if len(self._places) >= self._limits.members:
             raise self.refusal(f"has more than {self._limits.members:,} files and folders")
         self._places[key] = (path, kind)
-        self._charge(PLACE_BYTES + _NAME_COST * len(path))
+        self._charge(PLACE_BYTES + _NAME_COST * (sys.getsizeof(path) + sys.getsizeof(key)))
 
     def _charge(self, size: int) -> None:
         self._memory += size

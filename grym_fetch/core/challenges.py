@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
 
 from yarl import URL
@@ -22,8 +22,10 @@ from grym_fetch.core.errors import PolicyRefused
 
 MAX_CHALLENGE_CHARS = 4096
 MAX_TOKEN_RESPONSE_BYTES = 64 * 1024
-_BEARER = re.compile(r"(?:^|,)[ \t]*bearer[ \t]+", re.IGNORECASE)
-_PARAMETER = re.compile(r'[ \t,]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*(?:"([^"\\]*)"|([^\s",]+))[ \t]*(?=,|$)')
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAMETER = re.compile(rf'[ \t,]*({_WORD})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))[ \t]*(?=,|$)')
+_SCHEME = re.compile(rf"[ \t,]*({_WORD})(?:[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)|(?=[ \t,]|$))")
+"""A scheme, with all that it says where that is one word (RFC 9110 section 11.2)."""
 _TOKEN = re.compile(r"[!-~]{1,16384}", re.ASCII)
 _REALMS_ELSEWHERE = frozenset({(("https", "registry-1.docker.io", 443), ("https", "auth.docker.io", 443))})
 """Registries whose realm is on another host of theirs."""
@@ -32,24 +34,35 @@ _REALMS_ELSEWHERE = frozenset({(("https", "registry-1.docker.io", 443), ("https"
 def token_address(here: URL, challenges: Sequence[str]) -> URL | None:
     """Where the token for ``here`` is to be fetched, by the ``WWW-Authenticate`` fields of its 401, if anywhere."""
     for text in challenges:
-        found = _BEARER.search(text) if len(text) <= MAX_CHALLENGE_CHARS else None
-        if found is None:
-            continue
-        parameters: dict[str, str] = {}
-        at = found.end()
-        while (parameter := _PARAMETER.match(text, at)) is not None:
-            parameters.setdefault(parameter[1].lower(), parameter[2] or parameter[3] or "")
-            at = parameter.end()
-        try:
-            realm = follow_redirect(here, str(parse_address(parameters.get("realm", ""))))
-        except PolicyRefused:
-            continue
-        if realm.scheme == "http" and not (is_loopback(realm) and is_loopback(here)):
-            continue
-        asked = urlencode({name: parameters[name] for name in ("service", "scope") if parameters.get(name)})
-        query = "&".join(filter(None, (realm.raw_query_string, asked)))
-        return URL(f"{str(realm).partition('?')[0]}?{query}" if query else str(realm), encoded=True)
+        for parameters in _bearer_challenges(text) if len(text) <= MAX_CHALLENGE_CHARS else ():
+            try:
+                realm = follow_redirect(here, str(parse_address(parameters.get("realm", ""))))
+            except PolicyRefused:
+                continue
+            if realm.scheme == "http" and not (is_loopback(realm) and is_loopback(here)):
+                continue
+            asked = urlencode({name: parameters[name] for name in ("service", "scope") if parameters.get(name)})
+            query = "&".join(filter(None, (realm.raw_query_string, asked)))
+            return URL(f"{str(realm).partition('?')[0]}?{query}" if query else str(realm), encoded=True)
     return None
+
+
+def _bearer_challenges(text: str) -> Iterator[dict[str, str]]:
+    """The parameters of each Bearer challenge in a field; it may hold several challenges (RFC 9110 section 11.6.1)."""
+    scheme, parameters, at = "", dict[str, str](), 0
+    while at < len(text):
+        if (found := _PARAMETER.match(text, at)) is not None:
+            value = found[3] or re.sub(r"\\(.)", r"\1", found[2] or "")
+            parameters.setdefault(found[1].lower(), value)
+        elif (found := _SCHEME.match(text, at)) is not None:
+            if scheme == "bearer":
+                yield parameters
+            scheme, parameters = found[1].lower(), {}
+        else:
+            break
+        at = found.end()
+    if scheme == "bearer":
+        yield parameters
 
 
 def trusts_realm(registry: URL, realm: URL) -> bool:

@@ -25,11 +25,17 @@ def chain_of(line: bytes) -> int:
     return int(line[: _PREFIX - 1], 16)
 
 
-def decode_line(line: bytes, chain: int = 0) -> object:
-    """Read a line, with or without the newline. Raises `ValueError` unless it is exactly as it was written."""
+def text_of(line: bytes, chain: int = 0) -> bytes:
+    """Return a line's JSON, unread. Raises `ValueError` unless it is exactly as it was written."""
     text = line[_PREFIX:].removesuffix(b"\n")
     if line[:_PREFIX] != b"%08x " % zlib.crc32(text, chain):
         raise ValueError("the line is damaged")
+    return text
+
+
+def decode_line(line: bytes, chain: int = 0) -> object:
+    """Read a line, with or without the newline. Raises `ValueError` unless it is exactly as it was written."""
+    text = text_of(line, chain)
     try:
         return _from_json(text.decode("ascii"))
     except RecursionError:

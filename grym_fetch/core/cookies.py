@@ -17,7 +17,10 @@ MAX_COOKIES = 20
 MAX_COOKIE_BYTES = 4096
 """Name and value together, as browsers bound them (RFC 6265 section 6.1)."""
 _COOKIE = re.compile(r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*([!#-+\--:<-\[\]-~]*|"[!#-+\--:<-\[\]-~]*")""")
-_IS_DELETED = re.compile(r";[ \t]*max-age[ \t]*=[ \t]*(?:-|0+[ \t]*(?:;|$))", re.IGNORECASE)
+_IS_DELETED = re.compile(
+    r";[ \t]*(?:max-age[ \t]*=[ \t]*(?:-|0+[ \t]*(?:;|$))|expires[ \t]*=[^;]*\b19[0-9]{2}\b)", re.IGNORECASE
+)
+"""Servers delete a cookie with an age of none, or an end in the last century (most often 1970)."""
 
 
 class ChainCookies:

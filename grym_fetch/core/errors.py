@@ -24,6 +24,7 @@
     │   ├── ContentChanged       the origin now serves other content than before
     │   ├── TooManyRedirects
     │   ├── SourceFailed         a hub refuses, or answers nonsense, too much or too slowly
+    │   ├── ProxyRefused         the proxy does not connect us, and will not: final
     │   └── PolicyRefused        a redirect or address we never follow
     ├── IntegrityError           never retried on the same origin, never a warning
     │   ├── LengthMismatch
@@ -239,7 +240,7 @@ class ConnectFailed(TransferError):
 
 
 class CertificateRejected(ConnectFailed):
-    """The server's certificate does not prove that it is the host we asked for."""
+    """The server's certificate does not prove that it is the host we asked for, or it does not accept ours."""
 
 
 class ConnectionLost(TransferError):
@@ -295,6 +296,10 @@ class SourceFailed(TransferError):
 
 class PolicyRefused(TransferError):
     """An address or a redirect that is never followed."""
+
+
+class ProxyRefused(TransferError):
+    """The proxy that the environment names does not connect us, and would not if it were asked again."""
 
 
 class IntegrityError(GrymFetchError):

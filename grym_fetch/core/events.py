@@ -3,8 +3,8 @@
 Rules: one frozen record per event; ``progress`` is absolute, never a delta, and never exceeds the total; addresses are
 redacted before they get here. The order in an asset's life::
 
-    asset_planned | asset_reused
-      -> (progress | retry_scheduled | mirror_switched | asset_restarted)*
+    asset_waiting* -> asset_planned | asset_reused
+      -> (asset_waiting | progress | retry_scheduled | mirror_switched | asset_restarted)*
       -> asset_verifying -> asset_verified | asset_failed
 """
 
@@ -78,6 +78,10 @@ class ProgressMade(Event):
     eta: float | None = None
 
 
+AWAY = "server away"
+"""In a reason: nothing is wrong with the asset, and its server is waited for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryScheduled(Event):
     """An attempt failed; another follows on the same origin after ``delay`` seconds."""
@@ -144,7 +148,7 @@ class AssetFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetWaiting(Event):
-    """Another process holds the asset; ``holder`` says which. Not part of the transfer itself."""
+    """``holder`` is waited for: a process that fetches the asset, or a host that others have brought to its limits."""
 
     type: ClassVar[str] = "asset_waiting"
     holder: str

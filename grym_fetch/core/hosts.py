@@ -1,15 +1,15 @@
 """What each host allows, learned once for all assets of a run: how many attempts at a time, and from when on.
 
-Rules: a refusal of one more attempt, while another one receives at the same host, is a lesson and not a failure. The
-limit is learned as congestion control learns it (additive increase, multiplicative decrease): it falls to what was not
-refused, and rises by one after a quiet time, which doubles with each try that is refused. Who is told to wait, waits
-for all assets. Time is an argument, in monotonic seconds; what is known of a host has one writer, `Hosts`.
+Rules: a refusal of one more attempt, while another one receives at the same host, is a lesson and not a failure; a
+prompt one also while another one waits for its answer. The limit is learned as congestion control learns it (additive
+increase, multiplicative decrease): it falls to what was not refused, and rises by one after a quiet time, which doubles
+with each try that is refused. Who is told to wait, waits for all assets. Time is an argument, in monotonic seconds;
+what is known of a host has one writer, `Hosts`.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
 
 from grym_fetch.core.errors import (
@@ -26,13 +26,15 @@ PROBE_S = 5.0
 """A learned limit is tried with one attempt more after this long; each refusal doubles the time to the next try."""
 GRACE_S = 1.0
 """A host may count an attempt for a moment after its last byte has come: so long, that explains a refusal, too."""
+PROMPT_S = 3.0
+"""A refusal that comes within this time of the request may mean "not so many", also before anybody has been served."""
 SERVING_S = 60.0
 """A host that says "too many requests" and has served somebody in this time is busy, and not broken."""
 FIRST_PAUSE_S = 0.25
 MAX_PAUSE_S = 60.0
 """A host that refuses without saying for how long is left alone for a first pause; each further one is twice that."""
 MAX_IN_VAIN = 3
-"""After so many requests without a range in a row that a host refused with one status, that is not about ranges."""
+"""After so many refused requests without a range in a row, what fits one response is asked for without one at once."""
 
 
 def grace_of(error: GrymFetchError) -> float | None:
@@ -56,6 +58,8 @@ class _Host:
     receiving: set[object] = field(default_factory=set)
     limit: int | None = None
     """How many attempts it allows at once; None until it has refused one."""
+    is_void: bool = False
+    """Whether the limit means nothing, because all were refused. Until one is served, they go one at a time."""
     probe: object | None = None
     """The attempt that is one more than the limit."""
     probe_at: float = -math.inf
@@ -65,8 +69,8 @@ class _Host:
     """When somebody received there last."""
     refusals: int = 0
     """In a row, while nobody received."""
-    in_vain: Counter[int] = field(default_factory=Counter)
-    """How often each status was the answer to a request for the whole, since one was served."""
+    in_vain: int = 0
+    """How many requests for the whole were refused, since one was served."""
 
     def lower(self, limit: int, now: float) -> None:
         self.limit = limit if self.limit is None else min(limit, self.limit)
@@ -111,19 +115,29 @@ class Hosts:
         known = self._hosts.get(host)
         return -math.inf if known is None else known.not_before
 
+    def allows(self, host: str) -> int | None:
+        """How many attempts at a time it is known to allow; None where nothing is known."""
+        known = self._hosts.get(host)
+        return None if known is None or known.is_void else known.limit
+
     def next_opening(self, now: float) -> float | None:
         """When the first of the hosts that are left alone may be asked again."""
         return min((host.not_before for host in self._hosts.values() if host.not_before > now), default=None)
+
+    def is_serving(self, host: str) -> bool:
+        """Whether anybody receives there now."""
+        known = self._hosts.get(host)
+        return known is not None and bool(known.receiving)
 
     def is_busy(self, attempt: object, now: float) -> bool:
         """Whether this attempt is not alone at its host, so that a refusal may mean it as one too many."""
         known = self._hosts[self._place[attempt]]
         return bool(known.at_work - {attempt}) or now - known.served_at < GRACE_S
 
-    def is_in_vain(self, attempt: object, error: GrymFetchError) -> bool:
-        """Whether this refusal of a range would only come again without one: the host refuses everybody so."""
-        known = self._hosts[self._place[attempt]]
-        return isinstance(error, BadStatus) and known.in_vain[error.status] >= MAX_IN_VAIN
+    def refuses_wholes(self, host: str) -> bool:
+        """Whether it refuses so many requests that a refused range would most likely cost one more in vain."""
+        known = self._hosts.get(host)
+        return known is not None and known.in_vain >= MAX_IN_VAIN
 
     # -- what happened ----------------------------------------------------------------------------------------------
 
@@ -148,8 +162,10 @@ class Hosts:
         known = self._hosts[self._place[attempt]]
         known.receiving.add(attempt)
         if whole:
-            known.in_vain.clear()
+            known.in_vain = 0
         known.served_at, known.refusals = now, 0
+        if known.is_void:
+            known.limit, known.is_void = None, False
         if known.probe is attempt:
             known.raise_to(len(known.at_work), now)
 
@@ -169,10 +185,10 @@ class Hosts:
         if known.probe is attempt:
             known.probe = None
 
-    def refused(self, attempt: object, now: float, error: GrymFetchError) -> bool:
+    def refused(self, attempt: object, now: float, error: GrymFetchError, *, took: float = math.inf) -> bool:
         """It was refused before a byte came. Return whether that is a lesson, and no failure of what was asked for.
 
-        ``error`` is how it failed, before a byte of content came.
+        ``error`` is how it failed, before a byte of content came, ``took`` seconds after it began.
         """
         grace = grace_of(error)
         if grace is None:
@@ -185,10 +201,12 @@ class Hosts:
             known.not_before = max(known.not_before, now + min(wait, MAX_RETRY_AFTER_S))
         if known.probe is attempt:
             known.probe, known.probe_wait = None, known.probe_wait * 2
-        if known.receiving:
+        if known.receiving or (known.at_work and took < PROMPT_S):
             known.lower(max(1, len(known.at_work)), now)
+            known.is_void = False
             return True
         if now - known.served_at >= grace:
+            known.is_void = known.served_at == -math.inf and not known.at_work
             return False
         known.lower(1, now)
         if wait is None:
@@ -198,7 +216,7 @@ class Hosts:
     def refused_whole(self, attempt: object, error: GrymFetchError) -> None:
         """It asked for the whole, without a range, and that failed."""
         if isinstance(error, BadStatus):
-            self._hosts[self._place[attempt]].in_vain[error.status] += 1
+            self._hosts[self._place[attempt]].in_vain += 1
 
     def left_alone(self, host: str, until: float) -> None:
         """Nobody is to ask it before ``until``."""

@@ -201,7 +201,11 @@ class ErrorStatus:
     @property
     def is_throttling(self) -> bool:
         """Whether it says that it was asked too often, or is to be left alone for a while."""
-        return self.status in (429, 503) or self.retry_after is not None
+        return self.status in _TOO_MANY or self.retry_after is not None
+
+
+_TOO_MANY = frozenset({420, 429, 430, 503, 509, 529})
+"""429 and 503 as in RFC 6585 and 9110; the others are what servers say instead, in no standard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,11 +244,12 @@ def is_chunked(head: ResponseHead) -> bool | None:
 def judge(asked: Asked, head: ResponseHead) -> Verdict:
     """Say what a response means. Total: every status and any header text gives a verdict, nothing raises."""
     status = head.status
-    if status in (200, 206) and is_chunked(head) is None:
+    if status in (200, 203, 206) and is_chunked(head) is None:
         return Broken("a Transfer-Encoding other than chunked, which nobody asked for")
     if status == 206:
         return _judge_partial(asked, head)
-    if status == 200:
+    if status == 200 or (status == 203 and asked.checksum is not None):
+        # 203: something on the way may have changed the content (RFC 9110 section 15.3.4). The checksum tells.
         return _judge_whole(asked, head)
     if status == 416:
         content_range = parse_content_range(head.get("content-range") or "")
@@ -335,7 +340,7 @@ def is_transient(status: int) -> bool:
     Every server error but 501 and 505, which say that the server cannot do it at all, and 511, which waits for a person
     (RFC 6585 section 6).
     """
-    return status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505, 511))
+    return status in (408, 425, *_TOO_MANY) or (500 <= status < 600 and status not in (501, 505, 511))
 
 
 def may_be_for_the_range(status: int) -> bool:
@@ -343,7 +348,7 @@ def may_be_for_the_range(status: int) -> bool:
 
     Not one that asks for credentials or patience, or says that the content is gone or forbidden.
     """
-    return 400 <= status < 600 and status not in (401, 407, 410, 429, 451)
+    return 400 <= status < 600 and status not in (401, 407, 410, 420, 429, 430, 451)
 
 
 PROXY_ADVICE = "the proxy wants another user or password than HTTP_PROXY and HTTPS_PROXY name"

@@ -219,6 +219,10 @@ class Origin:
         self.target = None  # the next redirects may lead to a server that works
         return True
 
+    def became_last(self) -> None:
+        """No other one can be asked any more: if it is away, it is waited for from now on."""
+        self._away_since = None
+
     def postponed(self, until: float) -> None:
         """It must not be asked before ``until``; a later time already set stays."""
         self.ready_at = max(self.ready_at, until)
@@ -329,12 +333,10 @@ class Origins:
         policy: RetryPolicy,
         jitter: float,
         had_begun: bool = False,
-        is_in_vain: bool = False,
     ) -> Decision | None:
         """Note a failure and decide what follows. None if its outage was counted already.
 
         ``had_begun``: bytes of the content had come. Who sends some and breaks off is not away: it is not waited for.
-        ``is_in_vain``: its host is known to refuse requests without a range in the same way.
         """
         if not origin.failed(error, began=began, now=now):
             return None
@@ -351,7 +353,7 @@ class Origins:
         match decision:
             case Retry(delay=delay) | Leave(delay=delay):
                 origin.postponed(now + delay)
-            case GiveUp() if not is_in_vain and origin.may_serve_the_whole(error):
+            case GiveUp() if origin.may_serve_the_whole(error):
                 origin.lost_ranges()
                 return Retry(origin.failures, 0.0)
             case GiveUp() if len(self.usable) == 1 and origin.may_be_cached(error):
@@ -359,6 +361,8 @@ class Origins:
                 return Retry(origin.failures, 0.0)
             case GiveUp():
                 origin.given_up()
+                if len(self.usable) == 1:
+                    self.usable[0].became_last()
         return decision
 
     def choose(self, now: float) -> Origin | None:

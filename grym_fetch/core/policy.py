@@ -20,6 +20,7 @@ from grym_fetch.core.errors import (
     GrymFetchError,
     IntegrityError,
     PolicyRefused,
+    ProxyRefused,
     RangeRefused,
     Throttled,
     TooManyRedirects,
@@ -84,7 +85,7 @@ def is_permanent(error: GrymFetchError) -> bool:
     if isinstance(error, BadStatus):
         is_told = isinstance(error, Throttled) and error.retry_after is not None
         return not is_told and not is_transient(error.status)
-    return isinstance(error, CertificateRejected | IntegrityError | PolicyRefused | TooManyRedirects)
+    return isinstance(error, CertificateRejected | IntegrityError | PolicyRefused | ProxyRefused | TooManyRedirects)
 
 
 def may_pass(error: GrymFetchError) -> bool:
@@ -111,7 +112,7 @@ def next_step(
     it has served bytes in this run; ``is_last``: whether no other origin is left.
     """
     is_waited_for = patience > 0 and may_pass(error)
-    if is_permanent(error) and not (is_waited_for and is_last):
+    if is_permanent(error) and not is_waited_for:
         return GiveUp()
     budget = policy.retries
     if isinstance(error, BadResponse | RangeRefused | ContentChanged):

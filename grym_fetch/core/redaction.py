@@ -1,28 +1,44 @@
 """The secrets that this run has sent, so that no server can have them printed by repeating them.
 
 Rule: what a server says is shown, logged or stored only after every one of them was taken out, in whatever case and
-percent-encoded or not. Kept in memory alone, and never shown.
+percent-encoded or not. Kept in memory alone, and never shown. Of the secrets in addresses the last ones are known: each
+file may have one of its own, and a server can repeat only what it was just sent.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from urllib.parse import quote
+from collections.abc import Iterable
+from urllib.parse import quote, unquote
+
+from yarl import URL
 
 from grym_fetch.core.errors import GrymFetchError
+from grym_fetch.core.signatures import query_secrets
 
 MIN_SECRET_CHARS = 4
 """Shorter ones would be found in any text, and are no secrets."""
 HIDDEN = "…"
+MAX_IN_ADDRESSES = 100
+"""Far more than requests are under way at once."""
+
+
+def _spelt(words: Iterable[str]) -> re.Pattern[str]:
+    """A pattern for these words, percent-encoded or not, in any case."""
+    spellings = {spelt for word in words for spelt in (word, quote(word, safe=""))}
+    longest_first = sorted(spellings, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
 
 
 class SentSecrets:
-    """Tokens and passwords, as they were sent."""
+    """Tokens, passwords and signatures, as they were sent."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
+        self._in_addresses: dict[str, frozenset[str]] = {}
+        """By what was sent: its spellings, in lower case. Each file may bring one, so no pattern is made of them."""
 
     def note(self, authorization: str) -> None:
         """This ``Authorization`` field goes out."""
@@ -33,24 +49,36 @@ class SentSecrets:
         if authorization.startswith("Basic "):
             words.add(base64.b64decode(secret).decode("utf-8", "replace").partition(":")[2])
         self._known |= words
-        spellings = {
-            spelt for word in self._known for spelt in (word, quote(word, safe="")) if len(word) >= MIN_SECRET_CHARS
-        }
-        longest_first = sorted(spellings, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE) if longest_first else None
+        if long_enough := [word for word in self._known if len(word) >= MIN_SECRET_CHARS]:
+            self._pattern = _spelt(long_enough)
+
+    def note_address(self, url: URL) -> None:
+        """This address is asked."""
+        for secret in query_secrets(url):
+            if secret not in self._in_addresses:
+                plain = unquote(secret)
+                spellings = (each.lower() for each in (secret, plain, quote(plain, safe="")))
+                self._in_addresses[secret] = frozenset(spellings)
+                if len(self._in_addresses) > MAX_IN_ADDRESSES:
+                    del self._in_addresses[next(iter(self._in_addresses))]
 
     def occur_in(self, text: str) -> bool:
         """Whether any of them is in this text."""
-        return self._pattern is not None and self._pattern.search(text) is not None
+        return (self._pattern is not None and self._pattern.search(text) is not None) or bool(self._found_in(text))
 
     def hide(self, text: str) -> str:
         """Return the text without them."""
-        return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
+        if self._pattern is not None:
+            text = self._pattern.sub(HIDDEN, text)
+        found = self._found_in(text)
+        return _spelt(found).sub(HIDDEN, text) if found else text
+
+    def _found_in(self, text: str) -> set[str]:
+        lowered = text.lower()
+        return {each for spellings in self._in_addresses.values() for each in spellings if each in lowered}
 
     def hide_in(self, error: GrymFetchError) -> None:
         """Take them out of everything that an error says."""
-        if self._pattern is None:
-            return
         for name, value in vars(error).items():
             if isinstance(value, str):
                 setattr(error, name, self.hide(value))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from yarl import URL
 
-from grym_fetch.core.addresses import Credential, Credentials, is_signed, origin_key
-from grym_fetch.core.http import status_text
+from grym_fetch.core.addresses import Credential, Credentials, origin_key
+from grym_fetch.core.signatures import is_signed, may_be_signed
 from grym_fetch.core.text import safe_text
 
 _EXPIRED = frozenset({400, 401, 403, 410})
@@ -31,13 +31,15 @@ class Refusal:
 
 
 def explain_refusal(
-    status: int, *, first: URL, here: URL, sent: Credential | None, credentials: Credentials
+    status: int, reason: str, *, first: URL, here: URL, sent: Credential | None, credentials: Credentials
 ) -> Refusal:
-    """Explain a status of 400 or above from ``here``, where the manifest's address ``first`` led."""
-    reason = status_text(status)
+    """Explain a status of 400 or above from ``here``, where the manifest's address ``first`` led.
+
+    ``reason`` is what the response's head alone says, and begins with the status.
+    """
     if status in _EXPIRED and is_signed(first):
         reason = f"status {status}: this address is signed and has probably expired"
-        return Refusal(reason, "put a fresh one in, what has arrived is kept")
+        return Refusal(reason, "put a fresh one in; with a checksum, what has arrived is kept")
     if origin_key(here) != origin_key(first):
         told = f"status {status} from {shown_host(here)}, where a redirect led"
         reason = reason.replace(f"status {status}", told, 1)
@@ -49,7 +51,10 @@ def explain_refusal(
         if sent is not None:
             advice = f"renew {sent.source}, and see that the account has access"
             return Refusal(f"{reason}; the credentials from {sent.source} were not accepted", advice)
-        return Refusal(f"{reason}; no credentials were sent", credentials.advice(first), credentials.variable(first))
+        reason = f"{reason}; no credentials were sent"
+        if may_be_signed(first):
+            return Refusal(reason, "if the address is signed or holds a token, it may have expired: put a fresh one in")
+        return Refusal(reason, credentials.advice(first), credentials.variable(first))
     if status == 404 and sent is not None:
         return Refusal(reason, f"or the account of the credentials from {sent.source} has no access")
     return Refusal(reason)

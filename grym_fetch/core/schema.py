@@ -210,10 +210,11 @@ class Object(Generic[V]):
         problems: list[tuple[Location, str]] = []
         readers = self._readers
         for name, item in value.items():
-            if name not in readers:
+            reader = readers.get(name)
+            if reader is None:
                 extra[name] = item
                 continue
-            field, read, needed = readers[name]
+            field, read, needed = reader
             if item is None and not needed:
                 continue
             try:

@@ -109,6 +109,10 @@ class Segments:
         """Whether every byte is on hand."""
         return self.size is not None and self.on_hand_bytes == self.size
 
+    def fits(self, length: int) -> bool:
+        """Whether nothing is on hand yet, and all of it is known to be no longer than ``length`` bytes."""
+        return self.size is not None and self.size <= length and not self.on_hand_bytes
+
     def learn_size(self, size: int) -> None:
         """Set the length, which is known now: nothing beyond it is wanted."""
         self.size = size

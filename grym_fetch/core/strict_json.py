@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 from grym_fetch.core.schema import Location
 from grym_fetch.core.text import safe_text
@@ -24,7 +25,7 @@ MAX_INTEGER_DIGITS = 20
 
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'[]{}:"')
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: one down, one up
 
 
@@ -68,7 +69,16 @@ def read_json(data: bytes, *, max_bytes: int) -> JsonFile:
         NotJson: it is none, or too long or too deep to be looked at.
     """
     text = _decode(data, max_bytes)
+    structure = _structure(data)
+    if _depth(structure) > MAX_DEPTH:
+        raise NotJson(f"has lists or objects nested more than {MAX_DEPTH} deep")
     marks = _Marks()
+    keys = 0
+
+    def count_keys(read: dict[str, object]) -> dict[str, object]:
+        nonlocal keys
+        keys += len(read)
+        return read
 
     def read_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
         result = dict(pairs)
@@ -86,14 +96,21 @@ def read_json(data: bytes, *, max_bytes: int) -> JsonFile:
         number = float(digits)
         return number if math.isfinite(number) else marks.refuse("is a number too large to be read")
 
-    try:
-        value = json.loads(
+    def read(**hooks: Any) -> object:
+        return json.loads(
             text,
-            object_pairs_hook=read_object,
+            **hooks,
             parse_int=read_integer,
             parse_float=read_float,
             parse_constant=lambda name: marks.refuse(f"is {name}, which is not a JSON value"),
         )
+
+    try:
+        value = read(object_hook=count_keys)
+        # Each key has its colon: where there are more of these than keys, one was given twice. To see each pair
+        # takes twice as long, so this is done only then.
+        if keys != structure.count(b":"):
+            value = read(object_pairs_hook=read_object)
     except json.JSONDecodeError as error:
         found = f"is not valid JSON: {error.msg}" if text.strip() else "is empty; allowed: a JSON object"
         raise NotJson(found, f"line {error.lineno}, column {error.colno}") from None
@@ -112,18 +129,20 @@ def _decode(data: bytes, max_bytes: int) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise NotJson(f"is not UTF-8 (at byte {error.start}); save it as UTF-8") from None
-    if _depth(data) > MAX_DEPTH:
-        raise NotJson(f"has lists or objects nested more than {MAX_DEPTH} deep")
     return text
 
 
-def _depth(data: bytes) -> int:
-    """Return how deep lists and objects are nested, exact up to the first fault in ``data``."""
+def _structure(data: bytes) -> bytes:
+    """Return the brackets and colons outside strings, exact up to the first fault in ``data``."""
     # A run of backslashes is read in pairs from its left, so what is left of it escapes the next character.
     if b"\\" in data:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside_strings = b"".join(data.split(b'"')[::2])
-    return max(accumulate(memoryview(outside_strings.translate(_STEPS, _NOT_BRACKETS)).cast("b")), default=0)
+    return b"".join(data.translate(None, _NOT_STRUCTURE).split(b'"')[::2])
+
+
+def _depth(structure: bytes) -> int:
+    """Return how deep lists and objects are nested."""
+    return max(accumulate(memoryview(structure.translate(_STEPS, b":")).cast("b")), default=0)
 
 
 def _problems(value: object, location: Location, twice: dict[int, list[str]]) -> Iterator[tuple[Location, str]]:

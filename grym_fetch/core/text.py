@@ -24,6 +24,10 @@ UNSAFE_CATEGORIES: Mapping[str, str] = {
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,20}://"
 _ADDRESS = re.compile(rf"\b{_SCHEME}(?:(?!{_SCHEME})[^\s'\"<>])*")
 _SECRET_FIELD = re.compile(r"\b((?:proxy-)?authorization|(?:set-)?cookie)(['\"]\s*[:,]|\s*[:=])[^\n]*", re.IGNORECASE)
+# What most addresses look like: a host, perhaps a port, and a path, in which no part can be hidden.
+_PLAIN_ADDRESS = re.compile(r"https?://[a-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9/._~-]*)?")
+MAX_ADDRESS_CHARACTERS = 500
+"""The longest address that is shown whole."""
 _HOST = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 
 
@@ -43,6 +47,8 @@ def safe_text(text: str, *, limit: int = 300) -> str:
 
 def redact_url(url: str) -> str:
     """Return the address without userinfo, query and fragment: these may hold secrets."""
+    if len(url) <= MAX_ADDRESS_CHARACTERS and _PLAIN_ADDRESS.fullmatch(url):
+        return url
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
@@ -51,7 +57,7 @@ def redact_url(url: str) -> str:
         shown = urlunsplit((parts.scheme, host, parts.path, "", ""))
     except ValueError:
         return "<unreadable address>"
-    return safe_text(shown, limit=500)
+    return safe_text(shown, limit=MAX_ADDRESS_CHARACTERS)
 
 
 def redact_text(text: str) -> str:

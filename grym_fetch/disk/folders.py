@@ -20,6 +20,7 @@ from grym_fetch.core.text import safe_text
 
 log = logging.getLogger(__name__)
 
+_READ_BYTES = 1024 * 1024
 RESERVE_BYTES = 1024 * 1024
 """Kept free for journals and folders when space is counted."""
 
@@ -123,6 +124,8 @@ def make_root(root: Path) -> None:
     while not os.path.exists(missing[-1].parent):
         missing.append(missing[-1].parent)
     for folder in reversed(missing):
+        if os.path.islink(folder) and not os.path.exists(folder):
+            raise UnsafePath(safe_text(str(folder)), "this is a symlink that leads nowhere; make what it leads to")
         folder.mkdir(exist_ok=True)
         try:
             above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -207,15 +210,20 @@ def opened_folder(path: Path) -> Iterator[int]:
 
 
 def check_destination(root: Path, local_path: str) -> None:
-    """Raise `UnsafePath` if a file cannot be put there because a folder, a device or a symlink is in the way."""
+    """Raise `UnsafePath` if a file cannot be put there because a folder, a device or a symlink is in the way.
+
+    And `NotWritable` if this user may make nothing in its folder, or in the nearest one above that is there.
+    """
     *parents, name = local_path.split("/")
     target = root / local_path
     with storage_errors(target):
         try:
             folder = open_folder(root, tuple(parents), create=False)
         except FileNotFoundError:
+            _check_writable_above(root, parents)
             return
         try:
+            _check_writable(folder, target.parent)
             mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         except FileNotFoundError:
             return
@@ -225,6 +233,23 @@ def check_destination(root: Path, local_path: str) -> None:
         raise UnsafePath(safe_text(str(target)), "a folder is in the way")
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise UnsafePath(safe_text(str(target)), "something that is not a file is in the way")
+
+
+def _check_writable_above(root: Path, parents: list[str]) -> None:
+    """`_check_writable` for the nearest folder that is there; nothing if not even the root is."""
+    for count in reversed(range(len(parents))):
+        with suppress(FileNotFoundError):
+            folder = open_folder(root, tuple(parents[:count]), create=False)
+            try:
+                _check_writable(folder, root.joinpath(*parents[:count]))
+            finally:
+                os.close(folder)
+            return
+
+
+def _check_writable(folder: int, shown: Path) -> None:
+    if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
+        raise NotWritable(safe_text(str(shown)), "permission denied: this user may not write to this folder")
 
 
 def exists(folder: int, name: str) -> bool:
@@ -273,3 +298,21 @@ def open_regular(name: str, folder: int | None = None) -> int:
         os.close(descriptor)
         raise OSError(errno.EISDIR, "not a file", name)
     return descriptor
+
+
+def read_regular(name: str, folder: int | None = None, *, limit: int, owner: int | None = None) -> bytes:
+    """Read a file that others may have put there, as far as ``limit`` bytes: the one reader of all small files of ours.
+
+    Raises ``OSError`` for symlinks, for what is not a regular file, and for one that is not ``owner``'s.
+    """
+    descriptor = open_regular(name, folder)
+    try:
+        figures = os.fstat(descriptor)
+        if owner is not None and figures.st_uid != owner:
+            raise PermissionError(errno.EACCES, "belongs to another user", name)
+        data = os.read(descriptor, min(figures.st_size, limit))  # all of it, as a rule
+        while len(data) < limit and (more := os.read(descriptor, min(_READ_BYTES, limit - len(data)))):
+            data += more
+        return data
+    finally:
+        close_each(descriptor)

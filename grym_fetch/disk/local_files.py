@@ -26,7 +26,7 @@ from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_errors, sync
 from grym_fetch.disk.moved_files import parse_storage, read_document
 from grym_fetch.disk.state import StateFolder
-from grym_fetch.disk.verified import FileSignature, VerifiedCache
+from grym_fetch.disk.verified import FileSignature, VerifiedCache, wait_for_tick
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class LocalFiles:
     def __init__(self, assets_dir: Path, external_dir: Path, threads: Threads) -> None:
         self._assets_dir = assets_dir
         self._external_dir = external_dir
+        self._folders = str(assets_dir), str(external_dir)
         self._threads = threads
         self._state = StateFolder(assets_dir)
         self._moved_places: dict[str, Path] | None = None
@@ -66,13 +67,13 @@ class LocalFiles:
 
     def _places(self, asset: Asset) -> Iterator[str]:
         # Called for ten thousand assets at once: joining text is ten times as fast as joining paths.
-        yield f"{self._assets_dir}/{asset.local_path}"
-        yield f"{self._external_dir}/{asset.local_path}"
+        for folder in self._folders:
+            yield f"{folder}/{asset.local_path}"
         if asset.checksum is not None and (moved := self._moved_files().get(asset.checksum.hexdigest)) is not None:
             yield str(moved)
 
-    def find_verified(self, asset: Asset) -> Path | None:
-        """The asset's file, if there is one that was verified and has not changed since. Reads no file's bytes.
+    def find_verified(self, asset: Asset) -> str | None:
+        """The path of the asset's file, if there is one that was verified and has not changed since. Reads no bytes.
 
         None also where a file that has yet to be read comes before it: that may be the right one, as for `find`.
         """
@@ -80,7 +81,7 @@ class LocalFiles:
             return None
         for place in self._places(asset):
             if self.verified_cache.is_verified(place, asset.checksum):
-                return Path(place)
+                return place
             if _may_be(place, asset) and not self.verified_cache.is_known_wrong(place, asset.checksum):
                 return None
         return None
@@ -138,13 +139,16 @@ class LocalFiles:
         if asset.checksum is None:
             return Found(place, None, verified=False)
         on_hashing(size)
+        await self._threads.compute(wait_for_tick, figures)
+        began_ns = time.time_ns()
         digest, signature = await self.digest(place, asset.checksum)
         if digest != asset.checksum.hexdigest:
             actual = Checksum(asset.checksum.algorithm, digest)
             # In the place of an earlier entry: the next run must not trust what a full check has found to be damaged.
             self.verified_cache.record(place, actual, signature)
             return Found(place, f"checksum mismatch: expected {asset.checksum}, found {actual}", verified=False)
-        if await self._threads.compute(_is_durable, place, signature):
+        # If it was written to a moment ago, it is hashed again the next time: see `was_settled`.
+        if signature.was_settled(began_ns) and await self._threads.compute(_is_durable, place, signature):
             self.verified_cache.record(place, asset.checksum, signature)
         return Found(place, None, verified=True)
 

@@ -21,12 +21,12 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
-from weakref import WeakSet
 
 from grym_fetch.core.errors import UnsafePath
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import is_at
 from grym_fetch.disk.owner import Owner
+from grym_fetch.runtime.forks import close_copy, forget_in_child
 
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 _READ_ONLY = frozenset({errno.EBADF, errno.EINVAL})
@@ -60,7 +60,7 @@ class FileLock:
     """
 
     def __init__(self, open_folder: Callable[[], int], name: str) -> None:
-        _locks.add(self)
+        forget_in_child(self)
         self._open_folder = open_folder
         self._name = name
         self._folder = -1
@@ -148,9 +148,8 @@ class FileLock:
         descriptor, self._descriptor = self._descriptor, None
         folder, self._folder = self._folder, -1
         for each in (descriptor, folder):
-            if each is not None and each >= 0:
-                with suppress(OSError):
-                    os.close(each)
+            if each is not None:
+                close_copy(each)
 
 
 def open_lock(folder: int, name: str, *, create: bool) -> int:
@@ -179,17 +178,6 @@ def _open_existing(folder: int, name: str) -> int:
         return os.open(name, _LOCK_FLAGS | os.O_RDWR, dir_fd=folder)
     except PermissionError:
         return os.open(name, _LOCK_FLAGS | os.O_RDONLY, dir_fd=folder)  # enough for a lock
-
-
-_locks: WeakSet[FileLock] = WeakSet()
-
-
-def _forget_all() -> None:
-    for lock in list(_locks):
-        lock.forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)
 
 
 def _read_holder(descriptor: int) -> tuple[str, Owner | None]:

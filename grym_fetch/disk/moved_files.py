@@ -14,7 +14,7 @@ from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.paths import check_local_path
-from grym_fetch.disk.folders import open_regular
+from grym_fetch.disk.folders import read_regular
 
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 
@@ -71,8 +71,7 @@ def read_document(path: Path) -> tuple[dict[str, object], list[object]] | None:
     Raises `ValueError` for any other content, whose message says what is wrong, and ``OSError``.
     """
     try:
-        with open(open_regular(os.fspath(path)), "rb") as file:
-            data = file.read(MAX_RECORD_BYTES + 1)
+        data = read_regular(os.fspath(path), limit=MAX_RECORD_BYTES + 1)
     except FileNotFoundError:
         return None
     if len(data) > MAX_RECORD_BYTES:

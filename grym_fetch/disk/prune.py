@@ -18,23 +18,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grym_fetch.core.errors import StorageError
-from grym_fetch.disk.folders import open_child, storage_errors
+from grym_fetch.disk.folders import FOLDER, open_child, storage_errors
 from grym_fetch.disk.locks import FileLock, Flock, open_lock, try_flock
 from grym_fetch.disk.owner import Owner, is_abandoned
 from grym_fetch.disk.small_files import PATH_KEY
 from grym_fetch.disk.stage import StageKey
-from grym_fetch.disk.state import StateFolder, read_state
+from grym_fetch.disk.state import StateFolder, is_of_gone_project, read_state, state_home
 from grym_fetch.disk.verified import LOG, MAX_LOG_BYTES, decode_entries, encode_entry, replace_log
 
 _STAGE = re.compile(r"([0-9a-f]{24})\.([0-9a-f]{16})\.([^.]+)\.([0-9a-f]{8})")
 _LOCK = re.compile(r"[0-9a-f]{24}\.lock")
+_PROJECT = re.compile(r"[0-9a-f]{24}")
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
     """Something that was removed, or would be, and how many bytes that frees.
 
-    ``kind`` is ``download``, ``lock`` or ``verified``, which are entries of the verified cache.
+    ``kind`` is ``download``, ``lock``, ``verified``, which are entries of the verified cache, or ``project``, which is
+    what the user's state folder keeps for a project that is gone.
     """
 
     kind: str
@@ -58,7 +60,9 @@ class PruneReport:
 
 
 def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: bool) -> PruneReport:
-    """Remove abandoned downloads, unused lock files and stale cache entries. Blocking: for a thread.
+    """Remove abandoned downloads, unused locks, stale cache entries and the state of projects that are gone.
+
+    Blocking: for a thread.
 
     ``wanted`` maps the path key and the content key of a stage to the id of the manifest's asset. With ``dry_run``
     nothing is changed.
@@ -89,6 +93,7 @@ def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: b
         with _opened(state.open) as own:
             if own is not None and (stale := _remove_stale_entries(own, dry_run=dry_run)) is not None:
                 removed.append(stale)
+    removed += _remove_gone_projects(dry_run=dry_run)
     return PruneReport(tuple(removed), in_use)
 
 
@@ -215,6 +220,38 @@ def _remove_lock(state: StateFolder, locks: int | None, name: str, *, dry_run: b
     except (OSError, StorageError):
         return False  # a symlink, or something that is not a file
     return False  # another user's
+
+
+def _remove_gone_projects(*, dry_run: bool) -> Iterator[Pruned]:
+    """Remove what this user's state folder keeps for projects that are gone; what cannot be removed stays."""
+    try:
+        home = os.open(state_home(), FOLDER)
+    except OSError:
+        return
+    try:
+        if os.fstat(home).st_uid != os.geteuid():
+            return
+        for name in _names(home):
+            if not _PROJECT.fullmatch(name) or not _is_gone(home, name):
+                continue
+            size = _allocated(home, name)
+            with suppress(OSError):
+                if not dry_run:
+                    shutil.rmtree(name, dir_fd=home)
+                yield Pruned("project", name, "its project is gone", size)
+    finally:
+        os.close(home)
+
+
+def _is_gone(home: int, name: str) -> bool:
+    try:
+        folder = open_child(home, name)
+    except OSError:
+        return False
+    try:
+        return is_of_gone_project(folder)
+    finally:
+        os.close(folder)
 
 
 def _remove_stale_entries(own: int, *, dry_run: bool) -> Pruned | None:

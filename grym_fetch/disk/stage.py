@@ -36,6 +36,7 @@ from grym_fetch.disk.folders import (
     sync,
 )
 from grym_fetch.disk.verified import FileSignature, mark_time, signature_in_place
+from grym_fetch.runtime.forks import close_copy, forget_in_child
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ class DiskStage:
         self._flushing: asyncio.Task[None] | None = None
         self._lost: OSError | None = None
         """Why a flush of the part failed, if one did: then some of its bytes may not be on the disk."""
+        forget_in_child(self)
         try:
             folder = open_child(root, name)
             try:
@@ -247,13 +249,13 @@ class DiskStage:
         return at
 
     async def note_size(self, size: int) -> None:
-        """Record the content's length. Raises `DiskFull` if the rest does not fit."""
+        """Record the content's length. Raises `DiskFull` if the rest does not fit; then it is not recorded."""
 
         def note() -> None:
             with storage_errors(self._final):
+                require_space(self._assets_dir, size - os.fstat(self._part).st_blocks * 512)
                 with self._lock:
                     self._append(self._encoder.size(size))
-                require_space(self._assets_dir, size - os.fstat(self._part).st_blocks * 512)
 
         await self._threads.write.compute(note)
 
@@ -355,6 +357,12 @@ class DiskStage:
         root, self._root = self._root, -1
         if root >= 0:
             close_each(root)
+
+    def forget(self) -> None:
+        """In a forked child: close what is the parent's."""
+        for descriptor in (self._part, self._journal, self._root):
+            close_copy(descriptor)
+        self._part = self._journal = self._root = -1
 
     def _close_files(self) -> None:
         descriptors = (self._part, self._journal)

@@ -24,15 +24,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from grym_fetch.core.checked_lines import decode_line, encode_line
 from grym_fetch.core.errors import NotWritable, UnsafePath
 from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import FOLDER, NEW_FILE, close_each, open_child, open_regular, storage_error, write_all
+from grym_fetch.disk.folders import FOLDER, NEW_FILE, close_each, open_child, read_regular, storage_error, write_all
 
-_READ_BYTES = 1024 * 1024
 _EARLIER = re.compile(r"stage|unpack|unpacked|verified\.log|manifest-version-[0-9a-f]{24}")
 """What lay in `.grym-fetch` itself before each user had a folder there."""
 _SHUT_OUT = frozenset({errno.EACCES, errno.EPERM})
+_PLACE = "assets-folder"
+"""Says which assets folder a folder in the user's state folder is for, and the device of its project."""
+_MAX_PLACE_BYTES = 64 * 1024
 
 
 class StateFolder:
@@ -53,8 +56,9 @@ class StateFolder:
         with self._opened_top(create) as top:
             here = self._open_own(top, create)
         try:
-            for part in parts:
-                above, here = here, _open_or_make(here, part, create)
+            for depth, part in enumerate(parts):
+                with self._named(self.own.joinpath(*parts[: depth + 1])):
+                    above, here = here, _open_or_make(here, part, create)
                 close_each(above)
         except BaseException:
             close_each(here)
@@ -94,15 +98,15 @@ class StateFolder:
         if os.fstat(descriptor).st_uid != os.geteuid():
             os.close(descriptor)
             raise PermissionError(errno.EACCES, "belongs to another user", str(place))
+        if create:
+            _note_place(descriptor, self.assets_dir)
         return descriptor
 
     @property
     def elsewhere(self) -> Path:
         """Where `open_elsewhere` looks. Raises ``OSError`` if this user has no home."""
-        named = os.environ.get("XDG_STATE_HOME", "")
-        base = Path(named) if os.path.isabs(named) else _home() / ".local" / "state"
         key = hashlib.sha256(os.fsencode(os.path.realpath(self.assets_dir))).hexdigest()[:24]
-        return base / "grym-fetch" / key
+        return state_home() / key
 
     @contextmanager
     def _opened_top(self, create: bool) -> Iterator[int]:
@@ -210,6 +214,51 @@ class StateFolder:
         )
 
 
+def state_home() -> Path:
+    """Where this user's state lies that is not in an assets folder. Raises ``OSError`` if this user has no home."""
+    named = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(named) if os.path.isabs(named) else _home() / ".local" / "state"
+    return base / "grym-fetch"
+
+
+def _note_place(folder: int, assets_dir: Path) -> None:
+    with suppress(FileExistsError):
+        descriptor = os.open(_PLACE, NEW_FILE, 0o600, dir_fd=folder)
+        try:
+            place = os.path.realpath(assets_dir)
+            write_all(descriptor, encode_line([place, os.stat(_nearest(place)).st_dev]))
+        finally:
+            close_each(descriptor)
+
+
+def is_of_gone_project(folder: int) -> bool:
+    """Whether an open folder below `state_home` is for a project whose folder was certainly removed.
+
+    Not if its disk is only not mounted: then what is left of its path is on another device.
+    """
+    data = read_state(folder, _PLACE, _MAX_PLACE_BYTES)
+    try:
+        match decode_line(data or b""):
+            case [str(place), int(device)]:
+                project = os.path.dirname(place)
+                nearest = _nearest(project)
+                return nearest != project and os.stat(nearest).st_dev == device
+    except (OSError, ValueError):
+        pass  # damaged, or nobody knows: it stays
+    return False
+
+
+def _nearest(place: str) -> str:
+    """The folder itself, or the nearest one above it that is there. Raises ``OSError`` where that cannot be known."""
+    while True:
+        try:
+            os.stat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            place = os.path.dirname(place)
+        else:
+            return place
+
+
 def _home() -> Path:
     try:
         home = Path.home()
@@ -267,20 +316,9 @@ def owner_of_new_files(folder: int) -> int | None:
 def read_state(folder: int, name: str, limit: int) -> bytes | None:
     """Read a state file of this user, as far as ``limit`` bytes; None if it is anything else or cannot be read."""
     try:
-        descriptor = open_regular(name, folder)
+        return read_regular(name, folder, limit=limit, owner=os.geteuid())
     except OSError:
         return None
-    try:
-        if os.fstat(descriptor).st_uid != os.geteuid():
-            return None
-        data = bytearray()
-        while len(data) < limit and (block := os.read(descriptor, min(_READ_BYTES, limit - len(data)))):
-            data += block
-        return bytes(data)
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
 
 
 def user_name(number: int) -> str:

@@ -9,6 +9,7 @@ is no assets folder, or nothing can be written to it, the log is kept for this u
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import time
@@ -17,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from grym_fetch.core.checked_lines import decode_line, encode_line
+from grym_fetch.core.checked_lines import decode_line, encode_line, text_of
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.text import safe_text
@@ -31,6 +32,10 @@ MAX_LOG_BYTES = 64 * 1024 * 1024
 """As much of the log is read; what is behind that counts for nothing."""
 LOG = "verified.log"
 _CANNOT_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOENT})
+TICK_NS = 20_000_000
+"""Longer than the kernel's clock stands still: two writes within a tick leave a file with the same times."""
+_COARSE_TICK_NS = 2_000_000_000
+"""The same where a file system keeps whole seconds, FAT every other one."""
 _SPARE_LINES = 4096
 """Lines that may say nothing new before the log is written anew."""
 
@@ -49,16 +54,43 @@ class FileSignature(NamedTuple):
         """Take what matters out of a ``stat``."""
         return cls(figures.st_size, figures.st_mtime_ns, figures.st_ctime_ns, figures.st_ino, figures.st_dev)
 
+    @classmethod
+    def at(cls, path: str) -> FileSignature | None:
+        """The signature of the file that is there now, if there is any."""
+        try:
+            return cls.of(os.stat(path))
+        except OSError:
+            return None
+
+    def was_settled(self, now_ns: int) -> bool:
+        """Whether any write after ``now_ns``, when the file had this signature, must have given it another one.
+
+        Not if it was written to within the tick of the clock that ``now_ns`` is in, or, it seems, after that. Then its
+        bytes may be others than those read, as an entry of git's index is racy (gitformat-index(5)).
+        """
+        is_coarse = self.mtime_ns % 1_000_000_000 == self.ctime_ns % 1_000_000_000 == 0
+        return self.ctime_ns + (_COARSE_TICK_NS if is_coarse else TICK_NS) <= now_ns
+
 
 def mark_time(descriptor: int) -> None:
     """Give a file that is whole a time of its own, before it gets its name.
 
     The kernel's clock ticks every few milliseconds, so a later write within a tick would leave the time as it is. It
-    never hits this one, which is exact. Where it cannot be set, the tick must do.
+    never hits this one, which is exact. A file system that keeps whole seconds only gets a time that is past, which no
+    later write can set. Where no time can be set, the tick must do.
     """
     with suppress(OSError):
         now = time.time_ns()
         os.utime(descriptor, ns=(now, now))
+        if os.fstat(descriptor).st_mtime_ns != now:
+            os.utime(descriptor, ns=(now, now - 2 * _COARSE_TICK_NS))
+
+
+def wait_for_tick(figures: os.stat_result) -> None:
+    """Let the tick pass in which a file was written to, if that is now: what is read after that can be remembered."""
+    age_ns = time.time_ns() - figures.st_ctime_ns
+    if 0 <= age_ns < TICK_NS:
+        time.sleep((TICK_NS - age_ns) / 1e9)
 
 
 class ReplacedMeanwhile(StorageError):
@@ -89,30 +121,32 @@ class VerifiedFile(NamedTuple):
     @property
     def is_unchanged(self) -> bool:
         """Whether the file is there and still has this signature."""
-        try:
-            return FileSignature.of(os.stat(self.path)) == self.signature
-        except OSError:
-            return False
+        return FileSignature.at(self.path) == self.signature
 
 
 class VerifiedCache:
     """The log of one user for one assets folder. Read once, on first use.
 
+    A line is not taken apart but compared with what would be written now: tens of thousands are asked for at once.
     Where nothing can be written to an assets folder that is there, that is said once.
     """
 
     def __init__(self, state: StateFolder) -> None:
         self._state = state
-        self._entries: dict[str, VerifiedFile] | None = None
+        self._entries: dict[str, bytes] | None = None
+        """The line for each path."""
 
     def is_verified(self, path: Path | str, checksum: Checksum) -> bool:
         """Whether the file at ``path`` is the one that was found to have this checksum."""
-        entry = self._load().get(str(path))
-        return entry is not None and entry.checksum == str(checksum) and entry.is_unchanged
+        line = self._load().get(place := str(path))
+        if line is None or (signature := FileSignature.at(place)) is None:
+            return False
+        return line.endswith(_end_of_line(str(checksum), signature))
 
     def is_known_wrong(self, path: Path | str, checksum: Checksum) -> bool:
         """Whether the file at ``path`` was found to have another checksum of this kind, and is still the same."""
-        entry = self._load().get(str(path))
+        line = self._load().get(str(path))
+        entry = None if line is None else decode_entry(line)
         if entry is None or entry.checksum == str(checksum) or not entry.is_unchanged:
             return False
         return entry.checksum.partition(":")[0] == str(checksum).partition(":")[0]
@@ -125,8 +159,8 @@ class VerifiedCache:
         """`record` for several files, in one write."""
         entries, lines = self._load(), []
         for file in files:
-            entries[file.path] = file
             lines.append(encode_entry(file))
+            entries[file.path] = lines[-1].removesuffix(b"\n")
         with suppress(OSError, StorageError):
             self._append(b"".join(lines))
 
@@ -154,23 +188,23 @@ class VerifiedCache:
                     error,
                 )
 
-    def _load(self) -> dict[str, VerifiedFile]:
+    def _load(self) -> dict[str, bytes]:
         if self._entries is None:
             self._entries = self._read(self._state.open_elsewhere) | self._read(self._state.open)
         return self._entries
 
     @staticmethod
-    def _read(open_folder: Callable[[], int]) -> dict[str, VerifiedFile]:
+    def _read(open_folder: Callable[[], int]) -> dict[str, bytes]:
         try:
             folder = open_folder()
         except (OSError, StorageError):
             return {}
         try:
             lines = (read_state(folder, LOG, MAX_LOG_BYTES) or b"").splitlines()
-            entries = decode_entries(lines)
+            entries = {path: line for line in lines if (path := _path_of(line)) is not None}
             if len(lines) > 2 * len(entries) + _SPARE_LINES:
                 with suppress(OSError):
-                    replace_log(folder, entries.values())
+                    replace_log(folder, decode_entries(entries.values()).values())
             return entries
         finally:
             close_each(folder)
@@ -206,6 +240,21 @@ def replace_log(folder: int, files: Iterable[VerifiedFile]) -> None:
 def encode_entry(file: VerifiedFile) -> bytes:
     """Return the log's line for a file."""
     return encode_line([file.path, file.checksum, *file.signature])
+
+
+def _end_of_line(checksum: str, signature: FileSignature) -> bytes:
+    """What an entry ends with, behind its path. No path can look like it: JSON writes its quotes as ``\\"``."""
+    return f'","{checksum}",{",".join(map(str, signature))}]'.encode("ascii")
+
+
+def _path_of(line: bytes) -> str | None:
+    """The path of an undamaged line, whatever else is in it; None if there is none."""
+    with suppress(ValueError):
+        beginning, comma, _ = text_of(line).rpartition(b'","')
+        if comma and beginning.startswith(b'["'):
+            path = beginning[2:] if b"\\" not in beginning else json.loads(beginning[1:] + b'"')
+            return path.decode("ascii") if isinstance(path, bytes) else str(path)
+    return None
 
 
 def decode_entry(line: bytes) -> VerifiedFile | None:

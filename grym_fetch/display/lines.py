@@ -111,7 +111,7 @@ class Chronicle:
                 size = f", {format_size(event.size)}" if event.size is not None else ", size unknown"
                 yield _line(Mark.NEWS, name, f"downloading{size}")
             case events.AssetWaiting():
-                yield _line(Mark.NEWS, name, f"waiting for another process ({safe_text(event.holder)})")
+                yield _line(Mark.NEWS, name, f"waiting for {safe_text(event.holder)}")
             case events.RetryScheduled():
                 when = format_seconds(event.delay)
                 yield _line(

@@ -1,7 +1,8 @@
 """The live display on a terminal: a region that is redrawn, and lines that scroll up out of it.
 
-Rules: only this module and `render` import Rich. All drawing runs in the display loop's thread. After closing, the
-region is cleared and the cursor visible. A broken stream raises OSError here, and never ends the process.
+Rules: only this module and `render` import Rich. All drawing runs in the display loop's thread. The cursor is never
+hidden: who is stopped (Ctrl-Z), put into the background or killed could not show it again. After closing, the region is
+cleared. A broken stream raises OSError here, and never ends the process.
 """
 
 from __future__ import annotations
@@ -110,6 +111,10 @@ class LiveView:
 
 
 class _Console(Console):
+    def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002 - as Rich calls it
+        """Leave it visible."""
+        return False
+
     def on_broken_pipe(self) -> NoReturn:
         """Leave the decision to the loop. Rich itself would redirect stdout and exit."""
         raise

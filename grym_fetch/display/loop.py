@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from grym_fetch.core.events import Event
+from grym_fetch.runtime.threads import begin_daemon
 from grym_fetch.runtime.waiting import shielded
 
 REDRAW_INTERVAL_S = 0.1
@@ -80,7 +80,11 @@ async def show(
     responds cannot keep the process alive.
     """
     if draw is None:
-        thread = _DrawingThread()
+        try:
+            thread = _DrawingThread()
+        except RuntimeError:  # there is none to be had: better a display that may be slow than none
+            await show(subscription, view, clock=clock, sleep=sleep, draw=_draw_here)
+            return
         try:
             await show(subscription, view, clock=clock, sleep=sleep, draw=thread)
         finally:
@@ -195,13 +199,16 @@ class _Show:
             timer.cancel()
 
 
+async def _draw_here(drawing: Drawing) -> None:
+    drawing()
+
+
 class _DrawingThread:
     """Runs drawings one after the other. A daemon: unlike an executor's worker, it does not delay the exit."""
 
     def __init__(self) -> None:
         self._drawings: queue.SimpleQueue[tuple[Drawing, asyncio.Future[None]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="grym-fetch display", daemon=True)
-        self._thread.start()
+        begin_daemon("grym-fetch display", self._run)
 
     async def __call__(self, drawing: Drawing) -> None:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -57,6 +57,8 @@ class Row:
     retry_at: float = 0.0
     mirror: tuple[int, int] | None = None
     hashed: float | None = None
+    is_away: bool = False
+    """Whether its server is, and is waited for."""
     holder: str = ""
     resumed: int = 0
 
@@ -184,7 +186,7 @@ class DisplayModel:
             self._meter = Meter(now=now)
         self._meter.advance(now, on_hand=self._bytes, received=self._bytes - self._resumed, total=total)
         # Over all bytes together: the rows' own rates, each over its own past, would add up to more than the link
-        # carries. # Use them only until there is a past to measure.
+        # carries. They serve only until there is a past to measure.
         rate = self._meter.read(now).rate or sum(row.rate_at(now) for row in self._working.values())
         open_ended = self._sizeless > 0
         return Totals(
@@ -257,7 +259,8 @@ def _next_row(row: Row, event: Event, now: float) -> Row:
             return _progressed(row, event, now)
         case events.RetryScheduled():
             delay = _finite(event.delay) or 0.0
-            return replace(row, phase=Phase.RETRYING, retry_at=now + delay, rate=0.0, eta=None)
+            is_away = events.AWAY in event.reason
+            return replace(row, phase=Phase.RETRYING, retry_at=now + delay, is_away=is_away, rate=0.0, eta=None)
         case events.MirrorSwitched():
             return replace(row, phase=Phase.SWITCHED, mirror=(event.number, event.count), rate=0.0, eta=None)
         case events.AssetRestarted():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
+from grym_fetch.core.events import AWAY
 from grym_fetch.display.lines import Line, Mark, format_clock, format_rate, format_size
 from grym_fetch.display.model import Phase, Row, Snapshot, Totals
 from grym_fetch.display.plain import to_ascii
@@ -263,7 +264,10 @@ class _Pen:
                 return f"waiting for {holder}" if holder else "waiting", "yellow"
             case Phase.RETRYING:
                 left = row.retry_at - self._now
-                return (f"retrying in {format_clock(left)}" if left > 0 else "retrying"), "yellow"
+                when = format_clock(left) if left > 0 else ""
+                if row.is_away:
+                    return (f"{AWAY}, {when}" if when else AWAY), "yellow"
+                return (f"retrying in {when}" if when else "retrying"), "yellow"
             case Phase.SWITCHED:
                 return ("mirror {} of {}".format(*row.mirror) if row.mirror else "next mirror"), "yellow"
             case Phase.RESTARTED:

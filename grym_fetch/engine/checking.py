@@ -27,15 +27,22 @@ async def check(engine: AssetEngine, asset: Asset, assets_dir: Path, *, full: bo
         return status(AssetState.MISSING, destination, "missing")
     if found.error is not None:
         return status(AssetState.CORRUPT, found.path, found.error)
-    if asset.extract and not await asyncio.to_thread(engine.is_unpacked, asset, found.path):
+    if asset.extract and not await _is_unpacked(engine, asset, found.path, full=full):
         return status(AssetState.PARTIAL, found.path, "not unpacked")
     return status(AssetState.VERIFIED if found.verified else AssetState.UNVERIFIED, found.path)
+
+
+async def _is_unpacked(engine: AssetEngine, asset: Asset, archive: Path, *, full: bool) -> bool:
+    """As for a file: what is known to be unchanged is not read, unless all is to be read."""
+    if not full and await asyncio.to_thread(engine.is_unpacked, asset, archive):
+        return True
+    return await engine.find_unpacked(asset, archive)
 
 
 def state_of(engine: AssetEngine, asset: Asset) -> AssetState:
     """Return the asset's state without reading a file."""
     if (path := engine.local_files.find_verified(asset)) is not None:
-        is_whole = not asset.extract or engine.is_unpacked(asset, path)
+        is_whole = not asset.extract or engine.is_unpacked(asset, Path(path))
         return AssetState.VERIFIED if is_whole else AssetState.PARTIAL
     if engine.local_files.is_there(asset):
         return AssetState.PRESENT if asset.pinned else AssetState.UNVERIFIED

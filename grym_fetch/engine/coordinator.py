@@ -19,7 +19,7 @@ from grym_fetch.core.events import AssetFailed, AssetReused, RunFinished, RunSta
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.text import safe_text
 from grym_fetch.engine.protocol import AssetEngine
-from grym_fetch.engine.reports import SyncPlan, SyncReport
+from grym_fetch.engine.reports import PathsById, SyncPlan, SyncReport
 from grym_fetch.runtime.bus import EventBus
 from grym_fetch.runtime.waiting import wait_uncancelled
 
@@ -54,12 +54,12 @@ class _Tally:
     unverified: list[str] = field(default_factory=list)
     reused: list[str] = field(default_factory=list)
     failed: dict[str, GrymFetchError] = field(default_factory=dict)
-    paths: dict[str, Path] = field(default_factory=dict)
+    paths: dict[str, Path | str] = field(default_factory=dict)
     cause: GrymFetchError | None = None
     """Why the whole run could not fetch anything."""
     _ends: Counter[_Key] = field(default_factory=Counter)
 
-    def found(self, asset: Asset, path: Path) -> None:
+    def found(self, asset: Asset, path: Path | str) -> None:
         """The asset was there."""
         self._end(asset, self.reused, path)
 
@@ -75,7 +75,7 @@ class _Tally:
         self._ends[_key(asset)] += 1
         self.failed[asset.id] = error
 
-    def _end(self, asset: Asset, ids: list[str], path: Path) -> None:
+    def _end(self, asset: Asset, ids: list[str], path: Path | str) -> None:
         self._ends[_key(asset)] += 1
         ids.append(asset.id)
         self.paths[asset.id] = path
@@ -169,7 +169,9 @@ class Coordinator:
             (present if there else to_fetch).append(asset)
             if there and path is None:
                 unread.append(asset)
-            if asset.extract and (path is None or not await asyncio.to_thread(self.engine.is_unpacked, asset, path)):
+            if asset.extract and (
+                path is None or not await asyncio.to_thread(self.engine.is_unpacked, asset, Path(path))
+            ):
                 to_unpack.append(asset)
         staged = 0
         if local_files.has_stages():
@@ -216,7 +218,7 @@ class Coordinator:
                 unverified=tuple(tally.unverified),
                 reused=tuple(tally.reused),
                 failed=tally.failed,
-                paths=tally.paths,
+                paths=PathsById(tally.paths),
                 downloaded_bytes=self.engine.received - received,
                 seconds=self._clock.monotonic() - began,
             )
@@ -243,7 +245,7 @@ class Coordinator:
             if path is None:
                 remaining.append(asset)
                 continue
-            self._bus.emit(AssetReused(asset=asset.id, path=str(path)))
+            self._bus.emit(AssetReused(asset=asset.id, path=path))
             tally.found(asset, path)
             if len(tally.reused) % 100 == 0:
                 await asyncio.sleep(0)  # let listeners keep up

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from grym_fetch.core.events import Event
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.project import Project
+from grym_fetch.runtime.forks import forget_in_child
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
 
@@ -75,13 +76,18 @@ class Engine:
     @cached_property
     def _own_transport(self) -> Transport:
         from grym_fetch.net.client import HttpTransport
+        from grym_fetch.net.settings import HttpSettings
 
-        return HttpTransport(
-            connect_timeout=self._settings.connect_timeout,
-            stall_timeout=self._settings.stall_timeout,
-            allow_private=self._settings.allow_private_addresses,
-            user_agent=f"grym-fetch/{self._version}",
+        transport = HttpTransport(
+            HttpSettings(
+                connect_timeout=self._settings.connect_timeout,
+                stall_timeout=self._settings.stall_timeout,
+                allow_private=self._settings.allow_private_addresses,
+                user_agent=f"grym-fetch/{self._version}",
+            )
         )
+        forget_in_child(transport)
+        return transport
 
     @property
     def _transport(self) -> Transport:
@@ -119,6 +125,7 @@ class Engine:
     def _context(self) -> TransferContext:
         from grym_fetch.core.policy import RetryPolicy, TokenBucket
         from grym_fetch.net.credentials import find_credentials
+        from grym_fetch.runtime.buffers import Buffers
         from grym_fetch.transfer.context import TransferContext, TransferSettings
         from grym_fetch.transfer.request import Requester
         from grym_fetch.transfer.scheduler import Scheduler
@@ -131,6 +138,7 @@ class Engine:
             scheduler=self._scheduler,
             requester=Requester(find_credentials(self._environ)),
             threads=self._hashers,
+            buffers=Buffers(settings.sizes.piece, self.connections),
             clock=self._clock,
             emit=self._emit,
             settings=TransferSettings(
@@ -162,6 +170,12 @@ class Engine:
 
         checksum = None if asset.checksum is None else str(asset.checksum)
         return is_unpacked(self._assets_dir, asset.local_path, checksum, archive)
+
+    async def find_unpacked(self, asset: Asset, archive: Path) -> bool:
+        """Whether the archive's content is there, whoever unpacked it. Compares each byte."""
+        from grym_fetch.archive.unpack import Unpacker
+
+        return await Unpacker(self._assets_dir, self._unpacking).find(asset, archive)
 
     async def _unpack(self, asset: Asset, archive: Path) -> None:
         from grym_fetch.archive.unpack import Unpacker

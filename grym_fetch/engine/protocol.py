@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 class FileFinder(Protocol):
     """Finds the files of assets on this machine. Implemented by `LocalFiles`."""
 
-    def find_verified(self, asset: Asset) -> Path | None:
-        """Return the asset's file, if it was verified and has not changed since. Reads no byte of it."""
+    def find_verified(self, asset: Asset) -> str | None:
+        """Return the path of the asset's file, if it was verified and has not changed since. Reads no byte of it.
+
+        As text: for tens of thousands of assets, to make a `Path` of each takes longer than to look at it.
+        """
 
     def is_there(self, asset: Asset) -> bool:
         """Whether a file of the right size is there, unread."""
@@ -88,6 +91,9 @@ class AssetEngine(Protocol):
 
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         """Whether the archive's content is there as it was unpacked."""
+
+    async def find_unpacked(self, asset: Asset, archive: Path) -> bool:
+        """Whether the archive's content is there, whoever unpacked it. Compares each byte."""
 
     async def tidy(self, present: Sequence[Asset]) -> None:
         """Remove what killed runs have left of assets that are in place."""

@@ -6,7 +6,7 @@ that callbacks agree with every other reader of the bus.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -120,6 +120,28 @@ class SyncPlan:
     space_free: int
     unread: tuple[Asset, ...] = ()
     to_unpack: tuple[Asset, ...] = ()
+
+
+class PathsById(Mapping[str, Path]):
+    """The path of each asset, by its id. Made when it is asked for: few ask, and a run can have 100,000."""
+
+    def __init__(self, paths: Mapping[str, Path | str]) -> None:
+        self._paths = paths
+
+    def __getitem__(self, asset_id: str) -> Path:
+        return Path(self._paths[asset_id])
+
+    def __contains__(self, asset_id: object) -> bool:
+        return asset_id in self._paths
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 @dataclass(frozen=True, slots=True)

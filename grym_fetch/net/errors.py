@@ -1,37 +1,36 @@
-"""What may be repeated of a foreign error: its number, its family, and what OpenSSL calls it.
+"""Foreign errors as ours, and what may be repeated of them: their number, their family, and what OpenSSL calls them.
 
-Its text may hold an address with a secret.
+Rule: their text is not repeated. It may hold an address with a secret.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import socket
 import ssl
 
+from grym_fetch.core.errors import CertificateRejected, ConnectFailed
 from grym_fetch.core.text import safe_text
 
+CLIENT_CERT = "GRYM_FETCH_CLIENT_CERT"
+CLIENT_KEY = "GRYM_FETCH_CLIENT_KEY"
 BROKEN = "the response breaks the rules of HTTP"
-_HTTP_2 = re.compile(r"b['\"]\\x00\\x00(?:\\x[0-9a-f]{2}|\\?.)\\x04")
+_HTTP_2 = re.compile(rb"\0\0[\0-\xff]\x04")
 """The frame of settings that a server of HTTP/2 begins with (RFC 9113 section 3.4)."""
-_TLS = re.compile(r"b['\"]\\x1[56]\\x03\\x0[0-4]")
+_TLS = re.compile(rb"[\x15\x16]\x03[\0-\x04]")
 """The beginning of an alert or a handshake (RFC 8446 section 5.1)."""
 
 
 def broken_reason(error: str, began: bytes = b"") -> str:
-    """Return what is wrong with a response, from llhttp's text for it and from how the response began.
-
-    aiohttp shows the latter in the text, which is not repeated: it is the server's.
-    """
-    shown = repr(began) if began else error
-    if _HTTP_2.search(shown):
+    """Return what is wrong with a response, from llhttp's text for it and from how the response began."""
+    if _HTTP_2.match(began):
         return "the server speaks HTTP/2 at this address, which is not supported without TLS"
-    if _TLS.search(shown):
+    if _TLS.match(began):
         return f"{BROKEN}: the server speaks TLS at this address; use https"
-    reason = error.partition("\n")[0]
-    if "Content-Length" not in reason:
+    if "Content-Length" not in error:
         return BROKEN
-    both = "Transfer-Encoding" in reason
+    both = "Transfer-Encoding" in error
     return f"{BROKEN}: {'Content-Length beside Transfer-Encoding' if both else 'an invalid Content-Length'}"
 
 
@@ -40,37 +39,85 @@ def stall_reason(seconds: float) -> str:
     return f"nothing arrived for {seconds:g} s (--stall-timeout)"
 
 
-def os_reason(error: BaseException) -> str:
+def os_reason(error: OSError) -> str:
     """Return what the operating system calls this error, or OpenSSL, whose numbers are none of the system's."""
-    for each in (error, error.__cause__, error.__context__):
-        if isinstance(each, ssl.SSLError):
-            return tls_reason(each)
-    number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
-    if isinstance(number, int) and number > 0:
-        return os.strerror(number).lower()
-    # Several addresses were tried and asyncio has joined their errors into one text without a number.
-    is_joined = getattr(error, "os_error", None) is not None or "Multiple exceptions" in str(error)
-    return "all addresses failed" if is_joined else "the connection was reset"
+    if isinstance(error, ssl.SSLError):
+        return tls_reason(error)
+    if isinstance(error.errno, int) and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    # Several addresses were tried, and their errors were joined into one text without a number.
+    return "all addresses failed" if "Multiple exceptions" in str(error) else "the connection was reset"
 
 
-def tls_reason(error: BaseException | None) -> str:
+def tls_reason(error: ssl.SSLError) -> str:
     """Return what OpenSSL calls this error, and what to do where the server wants to know who we are."""
-    name = getattr(error, "reason", None)
-    if not isinstance(error, ssl.SSLError) or not isinstance(name, str) or not name:
-        return os_reason(error) if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else "no reason"
+    name = getattr(error, "reason", None)  # which one made by hand has not
+    if not isinstance(name, str) or not name:
+        return "no reason"
     words = safe_text(name.replace("_", " ").lower(), limit=100)
+    names = f"{CLIENT_CERT} and {CLIENT_KEY}"
     if name in _WANTS_CERTIFICATE:
-        return f"{words}; the server wants a client certificate: name one in GRYM_FETCH_CLIENT_CERT"
+        return f"{words}; the server wants a client certificate: name one and its key in {names}"
+    if name in _REFUSES_CERTIFICATE:
+        return f"{words}; the server does not accept the client certificate, if any, that {names} name"
+    if name in _MAY_WANT_CERTIFICATE:
+        return f"{words}; the server may want a client certificate ({names})"
     if name in _IS_NO_TLS:
         return f"{words}; the server speaks no TLS at this port"
     return words
 
 
-_WANTS_CERTIFICATE = ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "TLSV1_ALERT_CERTIFICATE_REQUIRED")
-_IS_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+def is_about_client_certificate(error: ssl.SSLError) -> bool:
+    """Whether a client certificate is missing or not good enough, for all that the server says: no other try helps."""
+    return getattr(error, "reason", None) in _WANTS_CERTIFICATE | _REFUSES_CERTIFICATE | _MAY_WANT_CERTIFICATE
 
 
-def certificate_reason(error: BaseException | None) -> str:
+# The alerts of RFC 8446 section 6.2, as OpenSSL names them.
+_WANTS_CERTIFICATE = frozenset({"TLSV13_ALERT_CERTIFICATE_REQUIRED", "TLSV1_ALERT_CERTIFICATE_REQUIRED"})
+_REFUSES_CERTIFICATE = frozenset(
+    {
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "TLSV1_ALERT_ACCESS_DENIED",
+        "TLSV1_ALERT_UNKNOWN_CA",
+    }
+)
+# Before TLS 1.3 there is no alert of its own for a certificate that is missing.
+_MAY_WANT_CERTIFICATE = frozenset({"SSLV3_ALERT_HANDSHAKE_FAILURE", "SSL/TLS_ALERT_HANDSHAKE_FAILURE"})
+_IS_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
+
+
+def certificate_reason(error: ssl.SSLCertVerificationError) -> str:
     """Return why a certificate was rejected."""
-    assert error is None or isinstance(error, ssl.SSLError | ssl.CertificateError)
     return safe_text(str(getattr(error, "verify_message", "") or "verification failed"))
+
+
+def _trust_advice() -> str:
+    """What is wrong with where the environment says that trusted certificates are, to be put behind a rejection."""
+    for name, is_there in (("SSL_CERT_FILE", os.path.isfile), ("SSL_CERT_DIR", os.path.isdir)):
+        if (place := os.environ.get(name)) and not (is_there(place) and os.access(place, os.R_OK)):
+            return f"; {name} names {safe_text(place)}, which cannot be read"
+    return ""
+
+
+def connect_error(error: OSError | UnicodeError, url: str, seconds: float, *, is_proxy: bool = False) -> ConnectFailed:
+    """Return our error for what ended the making of a connection, to the server or to the proxy."""
+    match error:
+        case TimeoutError():
+            return ConnectFailed(url, f"no connection{' to the proxy' if is_proxy else ''} within {seconds:g} s")
+        case ssl.SSLCertVerificationError():
+            whose = "the proxy's" if is_proxy else "the server's"
+            reason = f"{whose} certificate was rejected: {certificate_reason(error)}{_trust_advice()}"
+            return CertificateRejected(url, reason)
+        case ssl.SSLError():
+            reason = f"the TLS handshake{' with the proxy' if is_proxy else ''} failed: {tls_reason(error)}"
+            return (CertificateRejected if is_about_client_certificate(error) else ConnectFailed)(url, reason)
+        case socket.gaierror() | UnicodeError():
+            return ConnectFailed(url, f"the {'name of the proxy' if is_proxy else 'host name'} cannot be resolved")
+        case _:
+            return ConnectFailed(
+                url, f"{'no connection to the proxy' if is_proxy else 'cannot connect'}: {os_reason(error)}"
+            )

@@ -1,8 +1,8 @@
 """One response of HTTP/1.1, from bytes: its head, and of its body what passes through here. Does no I/O.
 
 llhttp reads (through httptools). Rules: nothing is read leniently but a missing CR and spaces behind a chunk's length,
-which common servers send; a head, and what surrounds the chunks of a body, is bounded; what follows a complete response
-belongs to nothing.
+which common servers send. A head that llhttp refuses is put right where that is safe (`heads`), and read once more. A
+head, and what surrounds the chunks of a body, is bounded; what follows a complete response belongs to nothing.
 """
 
 from __future__ import annotations
@@ -14,13 +14,23 @@ import httptools
 
 from grym_fetch.core.http import ResponseHead, is_chunked
 from grym_fetch.net.errors import BROKEN, broken_reason
+from grym_fetch.net.heads import Unmendable, mend
 
 MAX_HEAD_BYTES = 32 * 1024
 """The most that a head may be, interim responses (1xx) included, and what surrounds the chunks of a body."""
 MAX_FEED_BYTES = 64 * 1024
 """The most that is fed at once."""
-_ODD_LENGTH = ("Duplicate Content-Length", "Invalid character in Content-Length")
-"""llhttp's reasons to refuse a length that may still be one."""
+_ODD_SPACES = "spaces around a Transfer-Encoding"
+_MENDABLE = (
+    "Duplicate Content-Length",
+    "Invalid character in Content-Length",
+    "Invalid header field char",
+    "Invalid header token",
+    "Invalid header value char",
+    "Unexpected space after start line",
+    "Unexpected whitespace after header value",
+)
+"""llhttp's reasons to refuse a head that may still be one."""
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9]")
 
@@ -44,8 +54,10 @@ class ResponseParser:
         self._field_bytes = self._overhead_bytes = 0
         self._received = bytearray()
         """What has come up to the end of the head, and with it."""
-        self._has_odd_length = False
-        """Whether llhttp has refused the length for its form, and the whole head is awaited to see what it means."""
+        self._is_odd = False
+        """Whether llhttp has refused the head for its form, and the whole of it is awaited to see what it means."""
+        self._problem = ""
+        """Why a callback has refused the head."""
         self._llhttp = self._new_llhttp()
 
     def _new_llhttp(self) -> httptools.HttpResponseParser:
@@ -69,18 +81,19 @@ class ResponseParser:
         if self.head is None:
             self._received += data
         try:
-            if not self._has_odd_length:
+            if not self._is_odd:
                 self._llhttp.feed_data(data)
-            elif (problem := self._feed_with_one_length()) is not None:
+            elif (problem := self._feed_mended()) is not None:
                 return problem
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if self.is_complete:
                 self.has_surplus = True
-            elif self.head is None and not self._has_odd_length and str(error) in _ODD_LENGTH:
-                self._has_odd_length = True
+            elif self.head is None and not self._is_odd and (str(error) in _MENDABLE or self._problem is _ODD_SPACES):
+                self._is_odd = True
                 return self._feed(data[:0])
             else:
-                return broken_reason(str(error), bytes(self._received[:16]))
+                reason = broken_reason(str(error), bytes(self._received[:16]))
+                return f"{reason}: {self._problem}" if self._problem else reason
         if self.head is not None:
             self._received.clear()
         # What a body brings counts for nothing here; a head, or the wrapping of chunks, without end does.
@@ -88,26 +101,23 @@ class ResponseParser:
             return f"{BROKEN}: its header has no end"
         return None
 
-    def _feed_with_one_length(self) -> str | None:
-        """Read the head again, with one length for several that are equal (RFC 9110 section 8.6), once it is there."""
+    def _feed_mended(self) -> str | None:
+        """Read the head again, put right, once it is there."""
         while (end := _HEAD_END.search(self._received)) is not None and _INTERIM.match(self._received):
             del self._received[: end.end()]
         if end is None:
             return None
-        lines = bytes(self._received[: end.start()]).split(b"\n")
-        lengths = [line for line in lines if line.lower().startswith(b"content-length:")]
-        values = {part.strip(b" \t\r") for line in lengths for part in line[len("content-length:") :].split(b",")}
-        if not all(value.isdigit() for value in values):
-            return f"{BROKEN}: an invalid Content-Length"
-        if len(values) != 1:
-            return f"{BROKEN}: Content-Length fields that differ"
-        kept = [line.rstrip(b"\r") for line in lines if line not in lengths] + [b"Content-Length: " + values.pop()]
+        try:
+            head = mend(bytes(self._received[: end.start()]))
+        except Unmendable as error:
+            return f"{BROKEN}: {error}" if str(error) else BROKEN
         rest = bytes(self._received[end.end() :])
         self._fields.clear()
         self._field_bytes = 0
+        self._problem = ""
         self._llhttp = self._new_llhttp()
-        self._llhttp.feed_data(b"\r\n".join(kept) + b"\r\n\r\n" + rest)
-        self._has_odd_length = False
+        self._llhttp.feed_data(head + rest)
+        self._is_odd = False
         return None
 
     def on_message_begin(self) -> None:
@@ -120,7 +130,12 @@ class ResponseParser:
         if self.head is None:
             self._field_bytes += len(name) + len(value)
             if self._field_bytes > MAX_HEAD_BYTES:
-                raise ValueError("a head without end")
+                self._problem = f"its header is longer than {MAX_HEAD_BYTES // 1024} KiB"
+                raise ValueError(self._problem)
+            if name.lower() == b"transfer-encoding" and value != value.strip():
+                # llhttp would read the body as if the field were not there.
+                self._problem = _ODD_SPACES
+                raise ValueError(self._problem)
             self._fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
 
     def on_headers_complete(self) -> None:

@@ -1,8 +1,10 @@
 """HTTP/1.1 over a socket of our own: where it leads, when it is kept, and what goes out over it.
 
-Rules: one socket, one request at a time. A socket is resolved, judged and opened here; what comes over it is the
-wire's (`wire`), and what the bytes mean the parser's (`parser`). An address of a name that fails is asked last for a
-while (`places`).
+Rules: one socket, even an idle one, and one request at a time. A socket is resolved, judged and opened here, directly
+or through a proxy (`proxies`, `tunnel`); what comes over it is the wire's (`wire`), and what the bytes mean the
+parser's (`parser`), whichever way it came. No redirect is followed, no cookie kept, nothing decoded, and TLS is always
+verified. Every foreign exception is mapped where it arises, without its text. An address of a name that fails is asked
+last for a while (`places`).
 """
 
 from __future__ import annotations
@@ -11,35 +13,30 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 from yarl import URL
 
 from grym_fetch.core.addresses import forbidden_reason, host_of, to_the_letter
-from grym_fetch.core.errors import (
-    CertificateRejected,
-    ConnectFailed,
-    ConnectionLost,
-    GrymFetchError,
-    PolicyRefused,
-)
-from grym_fetch.core.http import ResponseHead
+from grym_fetch.core.errors import ConnectionLost, GrymFetchError, PolicyRefused, ProxyRefused
+from grym_fetch.core.http import PROXY_ADVICE, ResponseHead
 from grym_fetch.core.text import safe_text
-from grym_fetch.net.errors import certificate_reason, os_reason, tls_reason
+from grym_fetch.net.errors import connect_error
 from grym_fetch.net.places import Name, address_of
-from grym_fetch.net.proxies import dial_through, is_socks, refuse_forbidden, resolves_names
-from grym_fetch.net.settings import HttpSettings, trust_advice
+from grym_fetch.net.proxies import Proxy, dial_through, refuse_forbidden
+from grym_fetch.net.settings import HttpSettings
 from grym_fetch.net.states import State
 from grym_fetch.net.tls import certificate_expiry
+from grym_fetch.net.tunnel import open_tunnel, refusal, start_tls
 from grym_fetch.net.wire import Wire
 
 EYEBALLS_DELAY_S = 0.25
 """Before the next address of a host is tried beside the last one (RFC 8305 section 5)."""
-
-
 _NOWHERE: tuple[Name, str] = ("", 0), ""
+T = TypeVar("T")
 
 
 class PlainConnection:
@@ -54,6 +51,8 @@ class PlainConnection:
         """The name and the address that the socket leads to; nowhere that is known, behind a proxy."""
         self._is_proxied = False
         """Whether the socket leads to a proxy, which may be on this machine while the server is not."""
+        self._is_read_by_proxy = False
+        """Whether that proxy reads the requests, and may answer them itself."""
         self.certificate_ends: float | None = None
         """When the certificate of the server that was connected to last expires, in seconds since the epoch."""
 
@@ -63,14 +62,17 @@ class PlainConnection:
         return self._host if self._wire is not None and self._wire.is_open else ""
 
     async def get(self, url: str, fields: Mapping[str, str]) -> PlainResponse:
-        """Send one GET. Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse` or `PolicyRefused`."""
+        """Send one GET.
+
+        Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse`, `ProxyRefused` or `PolicyRefused`.
+        """
         address = to_the_letter(url)
         proxy = self._settings.proxy_for(address)
         fields = {**self._settings.fields, **fields}
-        if proxy and address.scheme == "http":
+        if proxy is not None and address.scheme == "http":
             # They were given because the host is this machine. A proxy takes itself for that host.
             fields.pop("Authorization", None)
-        request = _request(address, url, fields)
+        request = _request(address, url, fields, reader=proxy if _reads(proxy, address) else None)
         is_for_us = address.scheme == "http" and "Authorization" in fields
         key = (address.scheme, address.host, address.port)
         if self._wire is not None and (key != self._key or not self._wire.is_quiet or self._leads_to_worse):
@@ -84,7 +86,8 @@ class PlainConnection:
                     raise
                 await self.aclose()
         wire = await self._connect(address, url, proxy)
-        self._wire, self._key, self._host, self._is_proxied = wire, key, address.authority, is_socks(proxy)
+        self._wire, self._key, self._host = wire, key, address.authority
+        self._is_proxied, self._is_read_by_proxy = proxy is not None, _reads(proxy, address)
         return await self._ask(wire, request, url, is_for_us=is_for_us, is_fresh=True)
 
     @property
@@ -103,6 +106,8 @@ class PlainConnection:
                 self._note_failure()
             wire.abort()
             raise
+        if self._is_read_by_proxy:
+            self._refuse_as_proxy(wire, head, url)
         if head.status >= 500:
             self._note_failure()
         head = replace(head, is_local=wire.is_local and not self._is_proxied)
@@ -112,41 +117,89 @@ class PlainConnection:
         """The address that the socket leads to has failed."""
         self._settings.places.failed(*self._peer, asyncio.get_running_loop().time())
 
-    async def _connect(self, address: URL, url: str, proxy: str | None) -> Wire:
-        loop = asyncio.get_running_loop()
-        host, port = address.host or "", address.port or 0
+    @staticmethod
+    def _refuse_as_proxy(wire: Wire, head: ResponseHead, url: str) -> None:
+        """Raise `ProxyRefused` for what the proxy has answered for itself."""
+        if head.status == 407:
+            wire.abort()
+            raise refusal(url, head.status)
+        if head.status == 401 and "via" not in head.fields:
+            # Some proxies (tinyproxy) answer a wrong password as a server would. Only what came from behind has a Via.
+            wire.abort()
+            raise ProxyRefused(url, f"status 401: the server wants credentials, or {PROXY_ADVICE}")
+
+    async def _connect(self, address: URL, url: str, proxy: Proxy | None) -> Wire:
+        self._peer, self.certificate_ends = _NOWHERE, None
         tls = self._settings.tls_for(url) if address.scheme == "https" else None
+        by = asyncio.get_running_loop().time() + self._settings.connect_timeout
+        if proxy is None or proxy.is_socks:
+            socket_there = self._open_directly(address, url) if proxy is None else self._dial(proxy, address, url)
+            return await self._within(by, self._wire_to_server(socket_there, address, tls), url)
+        refuse_forbidden(url, address.host or "", allow_private=self._settings.allow_private)
+        wire = await self._within(by, self._wire_to_proxy(proxy), url, is_proxy=True)
+        if tls is None:
+            return wire
+        return await self._within(by, self._wire_through(wire, proxy, address, url, tls), url)
+
+    async def _within(self, by: float, work: Awaitable[T], url: str, *, is_proxy: bool = False) -> T:
+        """Await ``work`` until that time, and map what it raises."""
         try:
-            async with asyncio.timeout(self._settings.connect_timeout):
-                if proxy is not None and is_socks(proxy):
-                    self._peer = _NOWHERE
-                    sock = await self._dial(proxy, host, port, url)
-                else:
-                    places = await self._resolve(host, port, url)
-                    sock = await self._open_socket((host, port), places)
-                try:
-                    transport, wire = await loop.create_connection(
-                        lambda: Wire(self._settings.stall_timeout),
-                        sock=sock,
-                        ssl=tls,
-                        server_hostname=host if tls is not None else None,
-                    )
-                except BaseException:
-                    self._note_failure()
-                    raise
-                self.certificate_ends = certificate_expiry(transport)
-                return wire
-        except TimeoutError:
-            raise ConnectFailed(url, f"no connection within {self._settings.connect_timeout:g} s") from None
-        except ssl.SSLCertVerificationError as error:
-            reason = f"the server's certificate was rejected: {certificate_reason(error)}{trust_advice()}"
-            raise CertificateRejected(url, reason) from None
-        except ssl.SSLError as error:
-            raise ConnectFailed(url, f"the TLS handshake failed: {tls_reason(error)}") from None
-        except (socket.gaierror, UnicodeError):
-            raise ConnectFailed(url, "the host name cannot be resolved") from None
-        except OSError as error:
-            raise ConnectFailed(url, f"cannot connect: {os_reason(error)}") from None
+            async with asyncio.timeout_at(by):
+                return await work
+        except (OSError, UnicodeError) as error:
+            raise connect_error(error, url, self._settings.connect_timeout, is_proxy=is_proxy) from None
+
+    async def _open_directly(self, address: URL, url: str) -> socket.socket:
+        host, port = address.host or "", address.port or 0
+        return await self._open_socket((host, port), await self._resolve(host, port, url))
+
+    async def _dial(self, proxy: Proxy, address: URL, url: str) -> socket.socket:
+        """Connect through a SOCKS proxy. What is behind a name, one that is told names finds out by itself."""
+        host, port = address.host or "", address.port or 0
+        dial = dial_through(proxy, url)
+        if proxy.resolves_names:
+            refuse_forbidden(url, host, allow_private=self._settings.allow_private)
+        else:
+            host = str((await self._resolve(host, port, url))[0][4][0])
+        return await dial(host, port)
+
+    async def _wire_to_server(
+        self, socket_there: Awaitable[socket.socket], address: URL, tls: ssl.SSLContext | None
+    ) -> Wire:
+        transport, wire = await self._wire_over(await socket_there, tls, address.host)
+        self.certificate_ends = certificate_expiry(transport)
+        return wire
+
+    async def _wire_to_proxy(self, proxy: Proxy) -> Wire:
+        """Connect to a proxy that speaks HTTP. It is the user's own choice, and may be anywhere."""
+        sock = await self._open_socket((proxy.host, proxy.port), await _look_up(proxy.host, proxy.port))
+        tls = self._settings.tls_for_proxy() if proxy.scheme == "https" else None
+        _, wire = await self._wire_over(sock, tls, proxy.host)
+        # What fails from now on may be the server's fault.
+        self._peer = _NOWHERE
+        return wire
+
+    async def _wire_over(
+        self, sock: socket.socket, tls: ssl.SSLContext | None, host: str | None
+    ) -> tuple[asyncio.Transport, Wire]:
+        try:
+            return await asyncio.get_running_loop().create_connection(
+                lambda: Wire(self._settings.stall_timeout),
+                sock=sock,
+                ssl=tls,
+                server_hostname=host if tls is not None else None,
+            )
+        except BaseException:
+            self._note_failure()
+            raise
+
+    async def _wire_through(self, wire: Wire, proxy: Proxy, address: URL, url: str, tls: ssl.SSLContext) -> Wire:
+        """Have the proxy lead to the server, and speak TLS there."""
+        settings = self._settings
+        tunnel = await open_tunnel(wire, proxy, address, url, settings.fields["User-Agent"])
+        transport, wire = await start_tls(tunnel, tls, address.host or "", settings.stall_timeout)
+        self.certificate_ends = certificate_expiry(transport)
+        return wire
 
     async def _open_socket(self, name: Name, found: Sequence[AddrInfoType]) -> socket.socket:
         loop, known = asyncio.get_running_loop(), self._settings.places
@@ -165,24 +218,10 @@ class PlainConnection:
         self._peer = name, str(sock.getpeername()[0])
         return sock
 
-    async def _dial(self, proxy: str, host: str, port: int, url: str) -> socket.socket:
-        """Connect through a SOCKS proxy. What is behind a name, one that is told names finds out by itself."""
-        dial = dial_through(proxy, url)
-        if resolves_names(proxy):
-            refuse_forbidden(url, host, allow_private=self._settings.allow_private)
-        else:
-            place = (await self._resolve(host, port, url))[0][4]
-            host = str(place[0])
-        return await dial(host, port)
-
     async def _resolve(self, host: str, port: int, url: str) -> list[AddrInfoType]:
         """Return the addresses to connect to: exactly those that were checked here."""
         self._judge(host, host, url)  # `169.254.169.254.` is a name to the system, and needs no resolving
-        try:
-            family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
-            found: list[AddrInfoType] = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
-        except ValueError:
-            found = list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        found = await _look_up(host, port)
         for *_, place in found:
             self._judge(str(place[0]), host, url)
         return found
@@ -191,6 +230,11 @@ class PlainConnection:
         reason = forbidden_reason(ip, allow_private=self._settings.allow_private)
         if reason:
             raise PolicyRefused(url, f"{safe_text(host)} is {reason}")
+
+    def forget(self) -> None:
+        """In a forked child: leave the socket to the parent."""
+        if self._wire is not None:
+            self._wire.forget()
 
     async def aclose(self) -> None:
         """Close the socket, if one is open."""
@@ -224,17 +268,35 @@ class PlainResponse:
             self._wire.finish()
 
 
-def _request(address: URL, url: str, fields: Mapping[str, str]) -> bytes:
-    """Return the request's bytes. `PolicyRefused` where a character in it could end a line (RFC 9112 section 11.1)."""
+async def _look_up(host: str, port: int) -> list[AddrInfoType]:
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+        return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
+    except ValueError:
+        return list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
+
+
+def _reads(proxy: Proxy | None, address: URL) -> bool:
+    """Whether a proxy reads the requests to this address and answers itself; it is asked by the whole address then."""
+    return proxy is not None and not proxy.is_socks and address.scheme == "http"
+
+
+def _request(address: URL, url: str, fields: Mapping[str, str], *, reader: Proxy | None) -> bytes:
+    """Return the request's bytes. `PolicyRefused` where a character in it could end a line (RFC 9112 section 11.1).
+
+    ``reader``: the proxy that reads it, which wants the whole address (RFC 9112 section 3.2.2) and its own password.
+    """
     host = address.host_port_subcomponent or ""
     if address.port is not None and address.is_default_port():
         host = address.host_subcomponent or ""
+    target = address.raw_path_qs if reader is None else f"http://{host}{address.raw_path_qs}"
+    fields = fields if reader is None else {**fields, **reader.fields}
     lines = [
-        f"GET {address.raw_path_qs} HTTP/1.1",
+        f"GET {target} HTTP/1.1",
         f"Host: {host}",
         *(f"{name}: {value}" for name, value in fields.items()),
     ]
     text = "\r\n".join(lines)
-    if not host or any(not line.isprintable() or not line.isascii() for line in lines) or " " in address.raw_path_qs:
+    if not host or any(not line.isprintable() or not line.isascii() for line in lines) or " " in target:
         raise PolicyRefused(url, "not a usable address")
     return f"{text}\r\n\r\n".encode("ascii")

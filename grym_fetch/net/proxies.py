@@ -1,34 +1,78 @@
-"""What lies behind a proxy, and a socket through a SOCKS proxy, by python-socks, which only the extra ``socks`` brings.
+"""The proxies that the environment names, and a socket through a SOCKS proxy.
 
-Rules: with ``socks5h`` and ``socks4a`` the proxy is told the name, with ``socks5`` and ``socks4`` the address that was
-resolved and judged here. The proxy's password goes to it alone, and into no error.
+Rules: a proxy's password goes to it alone, and into no error. With ``socks5h``, ``socks4a``, ``http`` and ``https`` the
+proxy is told the name, with ``socks5`` and ``socks4`` the address that was resolved and judged here. SOCKS is spoken by
+python-socks, which only the extra ``socks`` brings.
 """
 
 from __future__ import annotations
 
+import base64
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 from yarl import URL
 
 from grym_fetch.core.addresses import forbidden_reason
-from grym_fetch.core.errors import ConnectFailed, PolicyRefused
+from grym_fetch.core.errors import ConnectFailed, PolicyRefused, ProxyRefused, TransferError
 from grym_fetch.core.text import safe_text
 from grym_fetch.net.errors import os_reason
 
-SOCKS_SCHEMES = ("socks4", "socks4a", "socks5", "socks5h")
-DEFAULT_PORT = 1080
+DEFAULT_PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 ADVICE = "the environment names a SOCKS proxy, for which an extra is needed: pip install 'grym-fetch[socks]'"
+NEVER_S = 86400.0
+"""The time-out of python-socks, in seconds: whoever dials has one."""
+MAX_SOCKS_CHARS = 255
+"""Of a user and of a password (RFC 1929 section 2)."""
 
 
-def is_socks(proxy: str | None) -> bool:
-    """Whether this is the address of a SOCKS proxy."""
-    return proxy is not None and proxy.partition("://")[0] in SOCKS_SCHEMES
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy, by its address. Its repr shows neither user nor password."""
+
+    scheme: str
+    host: str
+    port: int
+    user: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def is_socks(self) -> bool:
+        """Whether it speaks SOCKS; otherwise it speaks HTTP."""
+        return self.scheme.startswith("socks")
+
+    @property
+    def resolves_names(self) -> bool:
+        """Whether it is told names, and finds out by itself where they lead."""
+        return self.scheme not in ("socks4", "socks5")
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The field that tells a proxy for HTTP who we are (RFC 9110 section 11.7.2), or none."""
+        if self.user is None and self.password is None:
+            return {}
+        login = f"{self.user or ''}:{self.password or ''}".encode()
+        return {"Proxy-Authorization": f"Basic {base64.b64encode(login).decode('ascii')}"}
 
 
-def resolves_names(proxy: str) -> bool:
-    """Whether the proxy is told names, and finds out by itself where they lead."""
-    return proxy.partition("://")[0] in ("socks4a", "socks5h")
+def read_proxy(text: str, url: str) -> Proxy:
+    """Read the address of a proxy; one without a scheme is for HTTP. `ProxyRefused` for one that cannot be used."""
+    scheme, found, _ = text.partition("://")
+    scheme = scheme.lower() if found else "http"
+    if scheme not in DEFAULT_PORTS:
+        shown, known = safe_text(scheme, limit=20), ", ".join(DEFAULT_PORTS)
+        reason = f"the proxy in the environment is of a kind ({shown}) that is not supported; these are: {known}"
+        raise ProxyRefused(url, reason)
+    try:
+        address = URL(text if found else f"http://{text}")
+        port = DEFAULT_PORTS[scheme] if address.explicit_port is None else address.explicit_port
+        proxy = Proxy(scheme, address.host or "", port, address.user, address.password)
+    except (ValueError, IndexError):
+        proxy = None
+    if proxy is None or not proxy.host or not proxy.port:
+        raise ProxyRefused(url, "the address of the proxy in the environment cannot be read")
+    return proxy
 
 
 def refuse_forbidden(url: str, host: str, *, allow_private: bool) -> None:
@@ -45,33 +89,56 @@ def refuse_forbidden(url: str, host: str, *, allow_private: bool) -> None:
 
 
 Dial = Callable[[str, int], Awaitable[socket.socket]]
-"""Connects to a host and port. Raises `ConnectFailed`."""
+"""Connects to a host and port. Raises `ConnectFailed`, or `ProxyRefused` where asking again would not help."""
+
+_REPLIES = {
+    # RFC 1928 section 6.
+    1: "a general failure",
+    2: "its rules do not allow it",
+    3: "the network is unreachable",
+    4: "the host is unreachable",
+    5: "the host refused the connection",
+    6: "the way to the host is too long",
+    7: "it does not support the command",
+    8: "it does not support this kind of address",
+    # SOCKS 4.
+    91: "it was rejected or failed",
+    92: "it cannot reach identd on this machine",
+    93: "identd on this machine names another user",
+}
+_FINAL_REPLIES = frozenset({2, 7, 8, 92, 93})
+"""What no other try would change."""
 
 
-def dial_through(proxy: str, url: str) -> Dial:
-    """Return what connects through this SOCKS proxy. Raises `PolicyRefused` where the extra is missing."""
+def dial_through(proxy: Proxy, url: str) -> Dial:
+    """Return what connects through this SOCKS proxy. Raises `ProxyRefused` where the extra is missing."""
     try:
         from python_socks import ProxyConnectionError, ProxyError, ProxyType
-        from python_socks.async_.asyncio import Proxy
+        from python_socks.async_.asyncio import Proxy as Dialer
     except ImportError:
-        raise PolicyRefused(url, ADVICE) from None
-    try:
-        address = URL(proxy)
-        where, at = address.host or "", address.port or DEFAULT_PORT
-    except ValueError:
-        where = ""
-    if not where:
-        raise PolicyRefused(url, "the address of the SOCKS proxy in the environment cannot be read")
-    kind = ProxyType.SOCKS4 if address.scheme.startswith("socks4") else ProxyType.SOCKS5
-    dialer = Proxy(kind, where, at, address.user, address.password, rdns=resolves_names(proxy))
+        raise ProxyRefused(url, ADVICE) from None
+    if not all((text or "").isascii() and len(text or "") <= MAX_SOCKS_CHARS for text in (proxy.user, proxy.password)):
+        reason = f"user and password of a SOCKS proxy are ASCII, and at most {MAX_SOCKS_CHARS} characters each"
+        raise ProxyRefused(url, reason)
+    kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
+    dialer = Dialer(kind, proxy.host, proxy.port, proxy.user, proxy.password, rdns=proxy.resolves_names)
 
     async def dial(host: str, port: int) -> socket.socket:
         try:
-            return await dialer.connect(host, port)
+            return await dialer.connect(host, port, timeout=NEVER_S)
         except ProxyConnectionError as error:
             raise ConnectFailed(url, f"no connection to the proxy: {os_reason(error)}") from None
         except ProxyError as error:
-            code = f" (code {error.error_code})" if isinstance(error.error_code, int) else ""
-            raise ConnectFailed(url, f"the SOCKS proxy refused to connect{code}, or its user and password") from None
+            raise _socks_error(url, str(error), error.error_code) from None
 
     return dial
+
+
+def _socks_error(url: str, text: str, code: object) -> TransferError:
+    """Return our error for one of python-socks, by its code; without one, by its text, which is the library's own."""
+    if isinstance(code, int):
+        failed = ProxyRefused if code in _FINAL_REPLIES else ConnectFailed
+        return failed(url, f"the SOCKS proxy did not connect: {_REPLIES.get(code, 'it failed')} (code {int(code)})")
+    if "authentication" in text.lower():
+        return ProxyRefused(url, "the SOCKS proxy wants another user or password than its variable names")
+    return ConnectFailed(url, "the SOCKS proxy broke off, or does not speak this version of SOCKS")

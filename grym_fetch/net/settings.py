@@ -8,17 +8,13 @@ import ssl
 from yarl import URL
 
 from grym_fetch.core.addresses import is_exempt
-from grym_fetch.core.errors import CertificateRejected, PolicyRefused
-from grym_fetch.core.text import safe_text
-from grym_fetch.net import proxies
-from grym_fetch.net.errors import tls_reason
+from grym_fetch.core.errors import CertificateRejected
+from grym_fetch.net.errors import CLIENT_CERT, CLIENT_KEY, os_reason
 from grym_fetch.net.places import Places
+from grym_fetch.net.proxies import Proxy, read_proxy
 
 CONNECT_TIMEOUT_S = 10.0
 STALL_TIMEOUT_S = 30.0
-PROXY_SCHEMES = ("http", "https", *proxies.SOCKS_SCHEMES)
-CLIENT_CERT = "GRYM_FETCH_CLIENT_CERT"
-CLIENT_KEY = "GRYM_FETCH_CLIENT_KEY"
 
 
 class HttpSettings:
@@ -38,8 +34,9 @@ class HttpSettings:
         self.fields = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
         self.places = Places()
         self._proxies = _proxies()
-        self._proxy_of: dict[tuple[str, str, int | None], str | None] = {}
+        self._proxy_of: dict[tuple[str, str, int | None], Proxy | None] = {}
         self._tls: ssl.SSLContext | None = None
+        self._proxy_tls: ssl.SSLContext | None = None
 
     def tls_for(self, url: str) -> ssl.SSLContext:
         """The context for https. Made on first use: it reads every trusted certificate.
@@ -47,10 +44,7 @@ class HttpSettings:
         Raises `CertificateRejected` where the client certificate that the environment names cannot be used.
         """
         if self._tls is None:
-            # OpenSSL itself honours SSL_CERT_FILE and SSL_CERT_DIR here, and Python SSLKEYLOGFILE.
-            context = ssl.create_default_context()
-            # RFC 9110 section 4.3.4: the name is in subjectAltName or nowhere.
-            context.hostname_checks_common_name = False
+            context = _new_context()
             certificate, key = os.environ.get(CLIENT_CERT), os.environ.get(CLIENT_KEY)
             if certificate or key:
                 try:
@@ -59,43 +53,35 @@ class HttpSettings:
                 except (OSError, ValueError) as error:
                     names = f"{CLIENT_CERT} and {CLIENT_KEY}" if key else CLIENT_CERT
                     reason = f"the client certificate that {names} name{'' if key else 's'} cannot be used"
-                    raise CertificateRejected(url, f"{reason}: {tls_reason(error)}") from None
+                    why = os_reason(error) if isinstance(error, OSError) else "not a usable name"
+                    raise CertificateRejected(url, f"{reason}: {why}") from None
             self._tls = context
         return self._tls
 
-    def proxy_for(self, url: URL) -> str | None:
-        """The proxy that the environment names for this address, or None. `PolicyRefused` for an unusable one."""
+    def tls_for_proxy(self) -> ssl.SSLContext:
+        """The context for a proxy that is spoken to over TLS. It is not shown the client certificate."""
+        if self._proxy_tls is None:
+            self._proxy_tls = _new_context()
+        return self._proxy_tls
+
+    def proxy_for(self, url: URL) -> Proxy | None:
+        """The proxy that the environment names for this address, or None. `ProxyRefused` for an unusable one."""
         if not self._proxies:
             return None
         key = (url.scheme, url.host or "", url.port)
         if key not in self._proxy_of:
-            # Looked up once: each time, the standard library reads the whole environment.
-            self._proxy_of[key] = self._find_proxy(url)
+            is_direct = is_exempt(url, self._proxies.get("no") or "")
+            text = "" if is_direct else self._proxies.get(url.scheme) or self._proxies.get("all")
+            self._proxy_of[key] = read_proxy(text, str(url)) if text else None
         return self._proxy_of[key]
 
-    def _find_proxy(self, url: URL) -> str | None:
-        if is_exempt(url, self._proxies.get("no") or ""):
-            return None
-        proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
-        if not proxy:
-            return None
-        if "://" not in proxy:
-            proxy = f"http://{proxy}"
-        scheme, _, rest = proxy.partition("://")
-        if scheme.lower() not in PROXY_SCHEMES:
-            shown = safe_text(scheme, limit=20)
-            known = ", ".join(PROXY_SCHEMES)
-            reason = f"the proxy in the environment is of a kind ({shown}) that is not supported; these are: {known}"
-            raise PolicyRefused(str(url), reason)
-        return f"{scheme.lower()}://{rest}"
 
-
-def trust_advice() -> str:
-    """What is wrong with where the environment says that trusted certificates are, to be put behind a rejection."""
-    for name, is_there in (("SSL_CERT_FILE", os.path.isfile), ("SSL_CERT_DIR", os.path.isdir)):
-        if (place := os.environ.get(name)) and not (is_there(place) and os.access(place, os.R_OK)):
-            return f"; {name} names {safe_text(place)}, which cannot be read"
-    return ""
+def _new_context() -> ssl.SSLContext:
+    # OpenSSL itself honours SSL_CERT_FILE and SSL_CERT_DIR here, and Python SSLKEYLOGFILE.
+    context = ssl.create_default_context()
+    # RFC 9110 section 4.3.4: the name is in subjectAltName or nowhere.
+    context.hostname_checks_common_name = False
+    return context
 
 
 def _proxies() -> dict[str, str]:

@@ -11,13 +11,16 @@ does not keep a connection.
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 from collections import deque
+from contextlib import suppress
 from typing import cast
 
 from grym_fetch.core.addresses import is_loopback_ip
-from grym_fetch.core.errors import BadResponse, ConnectionLost, GrymFetchError, Stalled
+from grym_fetch.core.errors import BadResponse, CertificateRejected, ConnectionLost, GrymFetchError, Stalled
 from grym_fetch.core.http import ResponseHead
-from grym_fetch.net.errors import BROKEN, os_reason, stall_reason
+from grym_fetch.net.errors import BROKEN, is_about_client_certificate, os_reason, stall_reason, tls_reason
 from grym_fetch.net.parser import MAX_FEED_BYTES, ResponseParser
 from grym_fetch.net.quiet import is_quiet
 from grym_fetch.net.states import (
@@ -93,6 +96,18 @@ class Wire(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         self._move(IDLE)
 
+    def forget(self) -> None:
+        """In a forked child: let its copy of the socket lead nowhere, so that the parent's end of it is the end.
+
+        It is not closed, for asyncio holds its number and would close what has that number by then.
+        """
+        sock = None if self.state is CLOSED else self._transport.get_extra_info("socket")
+        with suppress(OSError):
+            if sock is not None and sock.fileno() >= 0:
+                nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+                os.dup2(nowhere, sock.fileno(), inheritable=False)
+                os.close(nowhere)
+
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio calls it so
         """Say where to put what comes next: for a raw body, where it is wanted, and no further than it goes."""
         if self.state not in RAW:
@@ -131,10 +146,13 @@ class Wire(asyncio.BufferedProtocol):
             self.closed.set_result(None)
         self._wake()
 
-    def _loss(self, exc: Exception | None) -> ConnectionLost | None:
+    def _loss(self, exc: Exception | None) -> ConnectionLost | CertificateRejected | None:
         """What the end of the socket means to whoever reads the response; None if nothing is missing."""
         if self.state not in UNFINISHED or (self.state is UNTIL_CLOSE and exc is None):
             return None
+        if self.state is SENT and isinstance(exc, ssl.SSLError) and is_about_client_certificate(exc):
+            # With TLS 1.3 our side of the handshake is over before the server judges the certificate.
+            return CertificateRejected(self._url, f"the TLS handshake failed: {tls_reason(exc)}")
         cause = os_reason(exc) if isinstance(exc, OSError) and exc.errno else ""
         if self.state in (SENT, HEAD):
             text = "the server closed the connection without an answer"
@@ -260,6 +278,23 @@ class Wire(asyncio.BufferedProtocol):
             self._move(IDLE)
         else:
             self.abort()
+
+    def leave(self) -> asyncio.Transport:
+        """Give the socket away behind a response that has no body, whatever its head says (RFC 9110 section 9.3.6).
+
+        Raises `BadResponse` where something came behind it.
+        """
+        if self._kept or self._parser.has_surplus:
+            raise BadResponse(self._url, f"{BROKEN}: something came behind its header")
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+        self._move(CLOSED)
+        return self._transport
+
+    def use(self, transport: asyncio.Transport) -> None:
+        """Go on over the same socket by another transport, which adds TLS."""
+        self._transport = transport
 
     def abort(self) -> None:
         """Close the socket now, whatever is under way."""

@@ -19,8 +19,15 @@ from typing import Literal
 
 from yarl import URL
 
-from grym_fetch.core.addresses import is_loopback, parse_address
-from grym_fetch.core.errors import CertificateRejected, GrymFetchError, PolicyRefused, StorageError, TransferError
+from grym_fetch.core.addresses import is_loopback
+from grym_fetch.core.errors import (
+    CertificateRejected,
+    GrymFetchError,
+    PolicyRefused,
+    ProxyRefused,
+    StorageError,
+    TransferError,
+)
 from grym_fetch.core.http import Asked, Broken, ErrorStatus, ResponseHead, UnusableRange, WrongDigest
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin
@@ -30,11 +37,12 @@ from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.state import StateFolder, user_name
-from grym_fetch.net.client import HttpTransport, SlotConnection
+from grym_fetch.net.client import HttpTransport
 from grym_fetch.net.credentials import find_credentials
+from grym_fetch.net.errors import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.net.proxies import ADVICE as SOCKS_ADVICE
-from grym_fetch.net.proxies import DEFAULT_PORT, SOCKS_SCHEMES
-from grym_fetch.net.settings import CLIENT_CERT, CLIENT_KEY
+from grym_fetch.net.proxies import read_proxy
+from grym_fetch.net.settings import HttpSettings
 from grym_fetch.transfer.request import Requester
 
 Level = Literal["ok", "warn", "fail"]
@@ -87,20 +95,16 @@ def _proxy_findings(environ: Mapping[str, str]) -> list[Finding]:
         if not value:
             continue
         try:
-            kind = value.partition("://")[0].lower() if "://" in value else ""
-            # A SOCKS proxy's address is read as one for http is.
-            is_socks = kind in SOCKS_SCHEMES
-            rest = value.partition("://")[2]
-            proxy = parse_address(f"http://{rest if is_socks else value}" if is_socks or not kind else value)
-        except PolicyRefused:
+            proxy = read_proxy(value, "")
+        except ProxyRefused as error:
             advice = f"set {name} to an address such as http://proxy.example.org:3128 or socks5h://localhost:1080"
-            found.append(Finding("fail", "proxy", f"{name} is not the address of a proxy", advice))
+            found.append(Finding("fail", "proxy", f"{name}: {error.reason}", advice))
             continue
-        if is_socks and find_spec("python_socks") is None:
+        if proxy.is_socks and find_spec("python_socks") is None:
             found.append(Finding("fail", "proxy", f"{name}: {SOCKS_ADVICE}", "pip install 'grym-fetch[socks]'"))
             continue
-        port = DEFAULT_PORT if is_socks and proxy.explicit_port is None else proxy.port
-        found.append(Finding("ok", "proxy", f"{name}: requests go through {proxy.host}:{port}"))
+        shown = safe_text(f"{proxy.host}:{proxy.port}")
+        found.append(Finding("ok", "proxy", f"{name}: requests go through {shown}"))
     exempt = _variable(environ, "NO_PROXY")
     if found and exempt:
         found.append(Finding("ok", "proxy", f"NO_PROXY: not for {safe_text(exempt)}"))
@@ -228,10 +232,12 @@ async def origin_findings(
 ) -> list[Finding]:
     """Ask every address of ``assets`` for one byte; the findings in the manifest's order, the clock's last."""
     transport = HttpTransport(
-        connect_timeout=patience,
-        stall_timeout=patience,
-        allow_private=allow_private,
-        user_agent=f"grym-fetch/{version}",
+        HttpSettings(
+            connect_timeout=patience,
+            stall_timeout=patience,
+            allow_private=allow_private,
+            user_agent=f"grym-fetch/{version}",
+        )
     )
     prober = _Prober(transport, Requester(find_credentials(environ)), clock)
     places = asyncio.Semaphore(MAX_PROBES)
@@ -294,7 +300,7 @@ class _Prober:
 
     async def probe(self, asset: Asset, number: int, url: str) -> _Probe:
         shown = redact_url(url)
-        connection = SlotConnection(self.transport.settings)
+        connection = self.transport.connection()
         origin = Origin(number, url)
         began = self.clock.monotonic()
         try:
@@ -410,8 +416,10 @@ def _offset(head: ResponseHead, now: float) -> float | None:
 def _advice_for(error: GrymFetchError) -> str:
     if isinstance(error, CertificateRejected):
         if CLIENT_CERT in error.reason:
-            return f"correct {CLIENT_CERT} and {CLIENT_KEY}, or unset them"
+            return f"set {CLIENT_CERT} and {CLIENT_KEY} to a certificate that the server accepts, or unset them"
         return "check the clock; for a private authority set SSL_CERT_FILE to its certificates"
+    if isinstance(error, ProxyRefused):
+        return "correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or name the host in NO_PROXY"
     if isinstance(error, PolicyRefused):
         return "correct the url in the manifest"
     return "check the network and the proxy settings, and that the host name is right"

@@ -61,6 +61,7 @@ from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.engine.engine import Engine
 from grym_fetch.runtime.threads import WorkerThreads
+from grym_fetch.transfer.fetcher import Judge
 
 log = logging.getLogger(__name__)
 
@@ -251,11 +252,10 @@ class Editor:
             raise EditRefused(self._source, [Problem(_where(asset), "localPath", reason)])
 
     async def _fetch_new(self, engine: Engine, asset: Asset, *, allow_suspicious: bool) -> Asset:
-        result = await engine.fetcher.fetch(_packed(asset), force=True)
+        judge = self._judge_for(asset, allow_suspicious=allow_suspicious)
+        result = await engine.fetcher.fetch(_packed(asset), force=True, judge=judge)
         fetched = result.fetched
         assert fetched is not None, "what is forced is fetched"
-        if not allow_suspicious and not asset.pinned and asset.stated is None:
-            await self._refuse_suspicious(asset, result.path, was_fetched=True)
         self._note_verified(result.path, fetched.checksum, fetched.signature)
         return replace(asset, checksum=fetched.checksum, size=fetched.size)
 
@@ -306,6 +306,12 @@ class Editor:
         raise EditRefused(
             self._source, [Problem(_where(asset), "", f"{found}. If it is meant to be: --allow-suspicious")]
         )
+
+    def _judge_for(self, asset: Asset, *, allow_suspicious: bool) -> Judge | None:
+        """What looks at a file that was fetched for an asset, before it is told of as verified."""
+        if allow_suspicious or asset.pinned or asset.stated is not None:
+            return None
+        return partial(self._refuse_suspicious, asset, was_fetched=True)
 
     async def _copy(self, file: Path, key: StageKey, measured: _Measured) -> FileSignature:
         """Copy a file into the assets folder as a download would get there: flushed, then renamed."""
@@ -401,11 +407,8 @@ class Editor:
             nonlocal verified, unverified, downloaded
             for asset in queue:
                 try:
-                    measured = await self._find_or_fetch(asset, engine)
+                    measured = await self._find_or_fetch(asset, engine, allow_suspicious=allow_suspicious)
                     downloaded += measured.downloaded or 0
-                    if not allow_suspicious and not asset.pinned:
-                        was_fetched = measured.downloaded is not None
-                        await self._refuse_suspicious(asset, measured.path, was_fetched=was_fetched)
                     await self._record(asset, measured, on_change)
                 except GrymFetchError as error:
                     failed[f"{asset.id} (stand-in)" if asset.is_stand_in else asset.id] = error
@@ -438,9 +441,11 @@ class Editor:
             raise SyncFailed(failed)
         return PinReport(tuple(pinned), failed)
 
-    async def _find_or_fetch(self, asset: Asset, engine: Engine) -> _Measured:
+    async def _find_or_fetch(self, asset: Asset, engine: Engine, *, allow_suspicious: bool) -> _Measured:
         try:
             if (present := await self._find(asset)) is not None:
+                if not allow_suspicious and not asset.pinned:
+                    await self._refuse_suspicious(asset, present.path)
                 unverified = None if asset.pinned else True
                 self._emit(AssetReused(asset=asset.id, path=str(present.path), unverified=unverified))
                 return present
@@ -450,8 +455,11 @@ class Editor:
             error.asset_id = error.asset_id or asset.id
             self._emit(AssetFailed(asset=asset.id, error=type(error).__name__, message=str(error)))
             raise
-        result = await engine.fetcher.fetch(_packed(asset))
-        if result.fetched is None:
+        judge = self._judge_for(asset, allow_suspicious=allow_suspicious)
+        result = await engine.fetcher.fetch(_packed(asset), judge=judge)
+        if result.fetched is None:  # somebody else has fetched it meanwhile
+            if not allow_suspicious and not asset.pinned:
+                await self._refuse_suspicious(asset, result.path)
             return await self._measure(asset, result.path)
         fetched = result.fetched
         return _Measured(result.path, fetched.checksum, fetched.size, fetched.signature, fetched.downloaded)

@@ -101,7 +101,7 @@ class Updater(SourcedEditor):
         if newer.checksum is None and newer.stated is not None and newer.size in (None, asset.size):
             # The hub has no SHA-256 of the new version, but the old file may be here to be compared.
             path = self._engine.local_files.find_verified(asset)
-            if path is not None and await self._has_stated(path, newer):
+            if path is not None and await self._has_stated(Path(path), newer):
                 return None
         return NewerVersion(asset, newer)
 
@@ -130,7 +130,11 @@ class Updater(SourcedEditor):
                     await self._threads.compute(_remove, root, path)
             raise
         for asset in to_fetch:
-            await self._threads.compute(_take_place, root, asset.local_path)
+            if asset.local_path.endswith(_BESIDE):
+                place = await self._threads.compute(_take_place, root, asset.local_path)
+                # A rename changes the signature, so the stamp needs another look at the bytes.
+                there = await self._measure(asset, place)
+                self._note_verified(place, there.checksum, there.signature)
         return parsed, done
 
     def _beside(self, asset: Asset) -> Asset:
@@ -196,11 +200,9 @@ def _is_there(root: Path, local_path: str) -> bool:
     return os.path.lexists(root / local_path)
 
 
-def _take_place(root: Path, waiting: str) -> None:
-    """Rename a file that waits beside an old one over that."""
+def _take_place(root: Path, waiting: str) -> Path:
+    """Rename a file that waits beside an old one over that, and return its path."""
     *parents, name = waiting.split("/")
-    if not name.endswith(_BESIDE):
-        return
     with storage_errors(root / waiting):
         folder = open_folder(root, tuple(parents), create=False)
         try:
@@ -208,6 +210,7 @@ def _take_place(root: Path, waiting: str) -> None:
             sync(folder)
         finally:
             os.close(folder)
+    return root / waiting.removesuffix(_BESIDE)
 
 
 def _remove(root: Path, local_path: str) -> None:

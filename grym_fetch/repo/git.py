@@ -32,8 +32,8 @@ from grym_fetch.disk.repository import is_repository_root
 
 COMMANDS = frozenset(
     {
-        "cat-file", "check-attr", "check-ignore", "config", "diff-files", "diff-index", "diff-tree", "ls-files",
-        "ls-tree", "rev-list", "rev-parse",
+        "cat-file", "check-attr", "check-ignore", "config", "diff-files", "diff-index", "diff-tree", "hash-object",
+        "ls-files", "ls-tree", "rev-list", "rev-parse",
     }
 )  # fmt: skip
 """The only git commands that are ever started."""
@@ -41,6 +41,9 @@ COMMANDS = frozenset(
 SWITCHED_OFF: Mapping[str, str] = {
     "core.fsmonitor": "false",
     "core.hooksPath": os.devnull,
+    "hook.post-index-change.enabled": "false",  # hooks that are configured lie in no folder
+    "hook.reference-transaction.enabled": "false",
+    "hook.pre-auto-gc.enabled": "false",
     "core.pager": "cat",
     "core.editor": ":",
     "sequence.editor": ":",
@@ -80,6 +83,7 @@ _KEPT = frozenset({"GIT_EXEC_PATH", "GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_AC
 """What else the user may say of git. Not GIT_DIR and its like, and no program."""
 
 _CHUNK_BYTES = 1 << 20
+_TO_BE_QUOTED = re.compile(rb'["\\\x00-\x1f]')
 _FILTER_SETTING = re.compile(rb"filter\.(.*)\.(?:clean|smudge|process|required)", re.DOTALL)
 GITLINK = "160000"
 """The mode of a submodule in an index."""
@@ -91,11 +95,16 @@ class GitUnusable(RepositoryError):
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """What git has staged for a path. ``is_skipped``: a sparse checkout leaves it out of the work tree."""
+    """What git has staged for a path.
+
+    ``is_skipped``: a sparse checkout leaves it out of the work tree. ``is_unwatched``: git was told not to look whether
+    the file changes (``--assume-unchanged``, ``--skip-worktree``).
+    """
 
     mode: str
     blob: str
     is_skipped: bool
+    is_unwatched: bool
 
 
 def git_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -160,16 +169,20 @@ class Git:
 
         ``settings`` are for names of the repository's choosing, which may have any character.
         """
-        done = subprocess.run(  # noqa: S603 - a program from PATH with arguments of ours
-            git_command(self._program, self._folder, command),
-            input=given,
-            capture_output=True,
-            env=_with_settings(self._environ, settings or {}),
-            check=False,
-        )
+        line = git_command(self._program, self._folder, command)
+        environ = _with_settings(self._environ, settings or {})
+        try:
+            done = subprocess.run(line, input=given, capture_output=True, env=environ, check=False)  # noqa: S603 - a program from PATH with arguments of ours
+        except OSError as error:  # such as more filters to be switched off than a command line holds
+            why = (error.strerror or str(error)).lower()
+            raise GitUnusable(f"git {_name(command)} could not be started: {why}") from error
         if done.returncode not in good:
             raise GitUnusable(complaint(_name(command), done.stderr, self._folder))
         return done.stdout
+
+    def has_work_tree(self) -> bool:
+        """Whether there is a work tree at all, so that anything here could be committed."""
+        return self.ask("rev-parse", "--is-bare-repository") != b"true\n"
 
     def ask_path(self, option: str) -> Path:
         """A path that ``rev-parse`` knows."""
@@ -216,11 +229,12 @@ class Git:
     def index(self) -> dict[str, IndexEntry]:
         """What is staged, by path relative to the root; of a conflict, one of its sides."""
         found = {}
-        for line in self.ask("ls-files", "-s", "-t", "-z").split(b"\0"):
+        for line in self.ask("ls-files", "-s", "-v", "-z").split(b"\0"):
             if line:
                 figures, _, path = line.partition(b"\t")
                 tag, mode, blob, _ = figures.decode("ascii").split(" ")
-                found[os.fsdecode(path)] = IndexEntry(mode, blob, is_skipped=tag == "S")
+                is_skipped = tag in "Ss"
+                found[os.fsdecode(path)] = IndexEntry(mode, blob, is_skipped, is_unwatched=is_skipped or tag.islower())
         return found
 
     def committed(self) -> set[str]:
@@ -266,7 +280,8 @@ class Git:
     def uncommitted(self, index: Mapping[str, IndexEntry], paths: Iterable[str]) -> set[str]:
         """Which of these paths, relative to the root, are tracked and not as in the last commit, staged or not.
 
-        Where a file only looks touched, its bytes are compared with the staged ones: git itself would run filters.
+        Where a file only looks touched, or git was told not to look, its content is compared with the staged one:
+        converted as git would, but for filters, which are programs. A file that has one counts as changed then.
         """
         tracked = [path for path in paths if path in index]
         if not tracked:
@@ -277,11 +292,29 @@ class Git:
         staged = _paths(self.ask("diff-index", "--cached", *same, "HEAD", "--"))
         # A file as young as the index is read and compared, and would go through its filter for that.
         touched = _paths(self.ask("diff-files", *same, settings=self._no_filters()))
-        return {
-            path
-            for path in tracked
-            if path in staged or (path in touched and not _is_blob(self._folder / path, index[path].blob))
+        in_doubt = [path for path in tracked if path in touched or index[path].is_unwatched]
+        changed = [path for path in in_doubt if not _is_blob(self._folder / path, index[path].blob)]
+        return staged.intersection(tracked) | {
+            path for path, blob in self._converted(changed).items() if blob != index[path].blob
         }
+
+    def _converted(self, paths: Sequence[str]) -> dict[str, str | None]:
+        """The names of the blobs that git would make of these files without their filters; None of one it cannot read.
+
+        Line ends, keywords and encodings are converted as the attributes say.
+        """
+        if not paths:
+            return {}
+        given = b"".join(_c_quoted(os.fsencode(path)) + b"\n" for path in paths)
+        # Else git would compress a file of more than this many bytes, only to forget the result.
+        settings = {**self._no_filters(), "core.bigFileThreshold": "1000g"}
+        try:
+            names = self.ask("hash-object", "--stdin-paths", given=given, settings=settings).decode("ascii").split()
+        except GitUnusable:
+            if len(paths) == 1:
+                return {paths[0]: None}
+            return {path: blob for one in paths for path, blob in self._converted([one]).items()}
+        return dict(zip(paths, names, strict=True))
 
     def _has_commit(self) -> bool:
         return self.ask("rev-parse", "--quiet", "--verify", "HEAD^{commit}", good=(0, 1)) != b""
@@ -331,6 +364,11 @@ def _with_settings(environ: Mapping[str, str], settings: Mapping[str, str]) -> d
     for number, (name, value) in enumerate(settings.items(), count):
         result |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
     return result | {"GIT_CONFIG_COUNT": str(count + len(settings))} if settings else result
+
+
+def _c_quoted(path: bytes) -> bytes:
+    """A path as git reads it from a line, whatever bytes it has."""
+    return b'"' + _TO_BE_QUOTED.sub(lambda found: b"\\%03o" % found[0][0], path) + b'"'
 
 
 def _paths(answer: bytes) -> set[str]:

@@ -10,6 +10,8 @@ Passes, each one stream::
 
 The newest commit that has a blob is the newest of: the tips that have it, the commits that brought it, and the parents
 of the commits that took it away.
+
+A partial clone lacks some blobs, and nothing is fetched: what is here is told, and that it is not all.
 """
 
 from __future__ import annotations
@@ -41,6 +43,15 @@ class LargeBlob:
     is_current: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class History:
+    """The large blobs, the largest first. ``missing`` objects of unknown size are left out, as ``advice`` explains."""
+
+    blobs: tuple[LargeBlob, ...]
+    missing: int = 0
+    advice: str = ""
+
+
 @dataclass(slots=True)
 class _Traces:
     """What the passes find out about one blob."""
@@ -52,17 +63,19 @@ class _Traces:
     is_current: bool = False
 
 
-def find_large_blobs(git: Git, limit: int) -> list[LargeBlob]:
-    """Return the blobs of more than ``limit`` bytes that any ref reaches, the largest first.
+def find_large_blobs(git: Git, limit: int) -> History:
+    """Return the blobs of more than ``limit`` bytes that any ref reaches.
 
-    Raises `GitUnusable`, also where some of the history is not here: what is missing might be the largest of all.
+    Raises `GitUnusable`, also where the repository is damaged, or a partial clone that lacks folders as well as files.
     """
     git.ask("rev-parse", "--git-dir")  # so that a folder without git is told in git's own words
-    blobs = _over(limit, git)
-    if not blobs:
-        return []
-    times = _follow(git, blobs)
-    _ask_tips(git, blobs)
+    blobs, missing = _over(limit, git)
+    advice = _missing(git, missing) if missing else ""
+    try:
+        times = _follow(git, blobs) if blobs or missing else {}
+        _ask_tips(git, blobs)
+    except GitUnusable as error:
+        raise GitUnusable(advice or str(error)) from error
     found = []
     for name, traces in blobs.items():
         newest = max(traces.commits, key=lambda commit: (times.get(commit, 0), commit), default=None)
@@ -77,10 +90,12 @@ def find_large_blobs(git: Git, limit: int) -> list[LargeBlob]:
                 is_current=traces.is_current,
             )
         )
-    return sorted(found, key=lambda blob: (-blob.size, blob.blob))
+    largest_first = sorted(found, key=lambda blob: (-blob.size, blob.blob))
+    return History(blobs=tuple(largest_first), missing=missing, advice=advice)
 
 
-def _over(limit: int, git: Git) -> dict[str, _Traces]:
+def _over(limit: int, git: Git) -> tuple[dict[str, _Traces], int]:
+    """The blobs over the limit, and how many objects are not here."""
     form = "--batch-check=%(objectname) %(objecttype) %(objectsize) %(objectsize:disk)"
     listing = ["rev-list", "--objects", "--no-object-names", "--missing=print", "--all"]
     found: dict[str, _Traces] = {}
@@ -91,21 +106,19 @@ def _over(limit: int, git: Git) -> dict[str, _Traces]:
             missing += 1
         elif kind == "blob" and int(figures[0]) > limit:
             found[name] = _Traces(size=int(figures[0]), packed=int(figures[1]))
-    if missing:
-        raise GitUnusable(_missing(git, missing))
-    return found
+    return found, missing
 
 
 def _missing(git: Git, count: int) -> str:
-    """What to say of objects that are not here: on purpose, in a partial clone, or because of damage."""
+    """What to say of objects that are not here in a partial clone. Raises `GitUnusable` where it is not one."""
     settings = git.ask("config", "--list", "--name-only", "-z").lower().split(b"\0")
     promisors = [name[7:-9] for name in settings if name.startswith(b"remote.") and name.endswith(b".promisor")]
     objects = f"{count:,} object{'s' if count != 1 else ''} of its history"
     if not promisors:
-        return f"the repository is damaged: it lacks {objects}; `git fsck` says which"
+        raise GitUnusable(f"the repository is damaged: it lacks {objects}; `git fsck` says which")
     remote = safe_text(os.fsdecode(promisors[0]))
     return (
-        f"this is a partial clone, which lacks {objects}, and nothing is fetched from here. Get all of it with "
+        f"this is a partial clone, which lacks {objects}, of any size, and nothing is fetched. Get all of it with "
         f"`git fetch --refetch --no-filter {remote}`, or look through the history of a whole clone"
     )
 
@@ -148,23 +161,23 @@ def _follow(git: Git, blobs: dict[str, _Traces]) -> dict[str, int]:
 
 def _ask_tips(git: Git, blobs: dict[str, _Traces]) -> None:
     """Note which blobs a branch or tag still has, and which tips these are."""
-    reached = ["rev-list", "--objects", "--no-object-names", "--no-walk", "--all"]
+    reached = ["rev-list", "--objects", "--no-object-names", "--missing=allow-any", "--no-walk", "--all"]
     for line in split(git.pipe([_AS_STORED, *reached]), b"\n"):
         if (traces := blobs.get(line.decode("ascii"))) is not None:
             traces.is_current = True
     current = {name: traces for name, traces in blobs.items() if traces.is_current}
     tips = git.ask(_AS_STORED, "rev-list", "--no-walk", "--all").decode("ascii").split() if current else []
     places = [(name, path) for name, traces in current.items() for path in traces.paths]
-    asked = [(tip, name, path) for tip in tips for name, path in places if "\n" not in path]
+    odd = [path for _, path in places if "\n" in path or path.endswith("\r")]  # these cannot be asked for in a line
+    asked = [(tip, name, path) for tip in tips for name, path in places if path not in odd]
     queries = (os.fsencode(f"{tip}:{path}\n") for tip, _, path in asked)
     answers = split(git.pipe([_AS_STORED, "cat-file", "--batch-check=%(objectname)"], given=queries), b"\n")
     for (tip, name, _), answer in zip(asked, answers, strict=True):
         if answer == name.encode("ascii"):
             current[name].commits.add(tip)
-    # Such a path cannot be asked for in a line.
-    odd = [path for _, path in places if "\n" in path]
+    listing = (_AS_STORED, "--literal-pathspecs", "ls-tree", "-r", "-z", "--full-tree")
     for tip in tips if odd else []:
-        for entry in git.ask(_AS_STORED, "ls-tree", "-r", "-z", "--full-tree", tip, "--", *odd).split(b"\0"):
+        for entry in git.ask(*listing, tip, "--", *odd).split(b"\0"):
             name = entry.partition(b"\t")[0].rpartition(b" ")[2].decode("ascii")
             if name in current:
                 current[name].commits.add(tip)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from grym_fetch.disk.folders import open_regular
+from grym_fetch.disk.folders import read_regular
 from grym_fetch.repo.placeholder import MAX_BYTES, SUFFIX, Placeholder
 from grym_fetch.repo.tree import Tree
 
@@ -34,6 +34,6 @@ def placeholders(folder: Path) -> Iterator[Place]:
 
 def read_placeholder(path: Path) -> Placeholder | None:
     """Read a placeholder, None if there is none."""
-    with suppress(OSError, ValueError), open(open_regular(os.fspath(path)), "rb") as file:
-        return Placeholder.decode(file.read(MAX_BYTES + 1))
+    with suppress(OSError, ValueError):
+        return Placeholder.decode(read_regular(os.fspath(path), limit=MAX_BYTES + 1))
     return None

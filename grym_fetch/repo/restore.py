@@ -6,7 +6,7 @@ draft with the right SHA-256 gets the name, and only then the placeholder goes. 
 file can be restored again.
 
 Rules: the file beside a placeholder is the one it stands for. A path from the record is foreign: it must be safe, lie
-below the root, and lead there through no symlink.
+below the root, and lead there through no symlink. Nothing is written among what is git's own, whoever asks for it.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from grym_fetch.repo.moving import Draft, current_umask, digest_of, remove_dead_
 from grym_fetch.repo.placeholder import SUFFIX, asset_id
 from grym_fetch.repo.places import Place, placeholders, read_placeholder
 from grym_fetch.repo.record import MovedFiles
+from grym_fetch.repo.tree import git_folder_above
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +146,17 @@ class Restorer:
             return []
         return sorted(path for path, entry in index.items() if entry.is_skipped and path.endswith(SUFFIX))
 
+    def left_to_git(self, paths: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Of restored files, relative to the root: whose placeholder git sees as deleted, and which it would commit."""
+        try:
+            git = Git.of(self._root)
+            index = git.index() if git is not None else {}
+            new = [path for path in paths if path not in index]
+            ignored = git.ignored("", new) if git is not None else set(new)
+        except GitUnusable:
+            return [], []
+        return [path for path in paths if path + SUFFIX in index], [path for path in new if path not in ignored]
+
     def _left_out(self, text: str) -> str:
         path = text.removesuffix(SUFFIX).removeprefix("./") + SUFFIX
         if path not in self.left_out():
@@ -201,6 +213,10 @@ class Restorer:
         """Whether the file is there already and right; its placeholder goes then, as after an interruption."""
         name = wanted.path.rpartition("/")[2]
         shown = safe_text(str(self._root / wanted.path), limit=4000)
+        if (store := git_folder_above(self._root / wanted.path)) is not None:
+            raise UnsafePath(
+                shown, f"{safe_text(str(store), limit=4000)} is git's own folder; nothing is written there"
+            )
         with storage_errors(self._root / wanted.path):
             try:
                 folder = self._open_place(wanted, create=False)

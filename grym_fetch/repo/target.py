@@ -98,6 +98,8 @@ def check_unseen(root: Path, target: Path, paths: Sequence[str]) -> None:
     for tree in work_trees_above(target):
         prefix = target.relative_to(tree).as_posix()
         try:
+            if not Git(tree).has_work_tree():
+                continue  # a bare repository beside its work trees, named by a .git for convenience
             git = Git.of(tree)
             seen = set(paths) - git.ignored(f"{prefix}/" if prefix != "." else "", paths) if git is not None else set()
         except GitUnusable as error:

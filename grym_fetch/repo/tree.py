@@ -1,7 +1,8 @@
 """Walks a folder for its files: fast, and never through a symlink or into a repository.
 
 Rules: skipped are ``.git`` and ``node_modules``; folders that are repositories of their own or hold a repository's
-objects, symlinks, and folders that cannot be read are remembered. Paths are relative to the folder, with ``/``.
+objects, packed or loose, symlinks, and folders that cannot be read are remembered. Paths are relative to the folder,
+with ``/``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ _REPOSITORY = frozenset({"HEAD", "objects", "refs"})
 """What git itself takes for a repository, whatever the folder's name (setup.c, is_git_directory)."""
 _OBJECTS = frozenset({"info", "pack"})
 _PACK = re.compile(r"pack-[0-9a-f]{40,64}\.(?:pack|idx)")
+_LOOSE_FOLDER = re.compile(r"[0-9a-f]{2}")
+_LOOSE_OBJECT = re.compile(r"[0-9a-f]{38}(?:[0-9a-f]{24})?")
+"""A loose object: its name, by SHA-1 or SHA-256, without the two digits that name its folder."""
 
 
 class Tree:
@@ -60,23 +64,37 @@ def _is_store(folder: str, names: Collection[str]) -> bool:
     """Whether a folder with these names is a repository without a work tree, or the objects of one."""
     if _REPOSITORY.issubset(names):
         return True
-    if not _OBJECTS.issubset(names):
+    if _OBJECTS.issubset(names) and _has_one(folder, "pack", _PACK):
+        return True
+    loose = [name for name in names if _LOOSE_FOLDER.fullmatch(name)]
+    if not loose or not _OBJECTS.issuperset(set(names) - set(loose)):
         return False
+    return any(_has_one(folder, name, _LOOSE_OBJECT) for name in loose)
+
+
+def _has_one(folder: str, inside: str, form: re.Pattern[str]) -> bool:
+    """Whether a folder inside has a name of this form."""
     try:
-        return any(_PACK.fullmatch(name) for name in os.listdir(os.path.join(folder, "pack")))
+        return any(form.fullmatch(name) for name in os.listdir(os.path.join(folder, inside)))
     except OSError:
         return False
 
 
 def git_folder_above(path: Path) -> Path | None:
-    """The folder of git's own that ``path`` is or lies in, the outermost one; None if it is in none."""
+    """The folder of git's own that ``path`` is or lies in, the outermost one; None if it is in none.
+
+    A work tree may lie in a repository, as some keep theirs beside a bare one's branches: what is in it is not git's.
+    """
     found = None
     for candidate in (path, *path.parents):
         try:
-            if candidate.name == ".git" or _is_store(os.fspath(candidate), set(os.listdir(candidate))):
-                found = candidate
+            names = set(os.listdir(candidate))
         except OSError:  # it is not there, or only to be passed through
-            continue
+            names = set()
+        if candidate.name == ".git" or _is_store(os.fspath(candidate), names):
+            found = candidate
+        elif ".git" in names:
+            break
     return found
 
 

@@ -1,25 +1,44 @@
-"""A pool of buffers to receive bodies into.
+"""A pool of buffers to receive bodies into: one for an engine, so that its size follows from the connections.
 
 A fresh buffer costs a page fault every 4 KiB and a pass that fills it with zeros: a tenth of a second per GiB.
-Rule: a buffer becomes free once no one holds the view lent of it, and never before.
+Rules: a buffer becomes free once no one holds the view lent of it, and never before. Nobody ever waits for one.
 """
 
 from __future__ import annotations
 
+import traceback
 import weakref
+
+LEAST_AHEAD = 4
+"""Buffers that may wait for something else than the disk, however few connections there are."""
 
 
 class Buffers:
-    """Buffers of ``size`` bytes. Never makes more than are in use at once."""
+    """Buffers of ``size`` bytes. Never makes more than are in use at once.
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    A connection takes one that it fills while another one is stored. What is kept longer than that should be no more
+    than one for each of the ``connections``: see `are_scarce`.
+    """
+
+    def __init__(self, size: int, connections: int) -> None:
+        self.size = size
+        self.made = 0
+        """How many there are."""
+        self._enough = 2 * connections + max(LEAST_AHEAD, connections)
         self._free: list[bytearray] = []
         self._lent: dict[int, weakref.ref[memoryview]] = {}
 
+    @property
+    def are_scarce(self) -> bool:
+        """Whether so many are in use that none should be kept that can be spared."""
+        return self.made - len(self._free) >= self._enough
+
     def take(self) -> bytearray:
         """Return a buffer to fill. It still holds its old content."""
-        return self._free.pop() if self._free else bytearray(self._size)
+        if self._free:
+            return self._free.pop()
+        self.made += 1
+        return bytearray(self.size)
 
     def give(self, buffer: bytearray) -> None:
         """Return a buffer that was taken but not lent."""
@@ -39,3 +58,17 @@ class Buffers:
 
         self._lent[key] = weakref.ref(view, come_back)
         return view
+
+
+def release_frames(error: BaseException) -> None:
+    """Clear the frames that an error and its causes came through, but for those still running.
+
+    A report keeps the errors of a thousand assets; their frames would keep all that was at work there, buffers too.
+    """
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        if (each := waiting.pop()) is not None and id(each) not in seen:
+            seen.add(id(each))
+            traceback.clear_frames(each.__traceback__)
+            waiting += [each.__cause__, each.__context__]

@@ -8,11 +8,14 @@ longer accept work, it runs in the calling thread, so that what has arrived is s
 from __future__ import annotations
 
 import asyncio
+import errno
+import mmap
 import os
 import resource
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,6 +33,9 @@ FORKED = (
 )
 PLENTY = 64
 """Threads. A process that may have so many more needs not think of it."""
+SMALL_STACK_BYTES = 1024 * 1024
+ROOM_BYTES = 4 * 1024 * 1024
+"""What a new thread needs of the address space besides its stack, before it can say that it runs."""
 
 
 class WorkerThreads:
@@ -39,6 +45,7 @@ class WorkerThreads:
     """
 
     def __init__(self, name: str, count: int) -> None:
+        count = 1 if is_memory_limited() else count
         self._executor = ThreadPoolExecutor(count, thread_name_prefix=f"grym-fetch-{name}")
         self._pid = os.getpid()
         self._is_closed = False
@@ -75,6 +82,8 @@ class WorkerThreads:
 
     def _submit(self, function: Callable[..., T], args: tuple[object, ...]) -> Future[T] | None:
         """Have it done by a thread of this pool; None if it has none and can have none."""
+        if not self._has_threads and not has_room():
+            return None
         work: Future[T] = Future()
 
         def run() -> None:
@@ -126,9 +135,64 @@ def machine_error(error: BaseException) -> StorageError | None:
     """What an error means that comes of this machine's limits on threads and memory; None for any other."""
     if isinstance(error, BaseExceptionGroup):
         return next(filter(None, map(machine_error, error.exceptions)), None)
-    if isinstance(error, MemoryError):
+    is_unloadable = isinstance(error, ImportError) and any(text in str(error) for text in _NO_MEMORY)
+    is_refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or is_unloadable or is_refused:
         return _short_of("more memory")
     return _short_of("thread to work in") if "can't start new thread" in str(error) else None
+
+
+_NO_MEMORY = ("failed to map segment", "cannot allocate memory")
+"""How the dynamic linker says so."""
+
+
+def is_memory_limited() -> bool:
+    """Whether this process may use only so much address space (``ulimit -v``)."""
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+
+
+def has_room() -> bool:
+    """Whether there is room for one more thread.
+
+    Without, it would begin and fail before it says so, and whoever started it would wait for that for ever.
+    """
+    if not is_memory_limited():
+        return True
+    try:
+        mmap.mmap(-1, (threading.stack_size() or 8 * SMALL_STACK_BYTES) + ROOM_BYTES, flags=mmap.MAP_PRIVATE).close()
+    except (OSError, MemoryError):
+        return False
+    return True
+
+
+def begin_daemon(name: str, run: Callable[[], None]) -> threading.Thread:
+    """Start a thread that holds nothing up. Raises ``RuntimeError`` where there is none to be had."""
+    if not has_room():
+        raise RuntimeError("can't start new thread: there is no room for it")
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def save_memory() -> None:
+    """Where memory is limited, use less of the address space for each thread. For our own command, before any thread.
+
+    glibc reserves 64 MiB for each thread's own heap, and 8 MiB for its stack. It loads a library when the first one
+    ends, and aborts the process if it cannot.
+    """
+    if not is_memory_limited():
+        return
+    import ctypes
+
+    threading.stack_size(SMALL_STACK_BYTES)
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+    with suppress(OSError):
+        ctypes.CDLL("libgcc_s.so.1")
+
+
+_M_ARENA_MAX = -8
+"""From malloc.h."""
 
 
 def _short_of(what: str) -> StorageError:
@@ -150,7 +214,7 @@ def limits() -> list[str]:
 
 def are_scarce() -> bool:
     """Whether more than a few threads can perhaps not be had: then none are used but those that cannot be spared."""
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+    if is_memory_limited():
         return True
     most, now = _pids("pids.max"), _pids("pids.current")
     few = most is not None and most - (now or 0) < PLENTY
@@ -209,9 +273,7 @@ class DaemonThread:
                 self._drop(outcome)
 
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            thread.start()
-            self._thread = thread
+            self._thread = begin_daemon(self._name, self._run)
         self._work.put(work)
         return await future
 

@@ -309,8 +309,8 @@ class _MockLocalFiles:
 
     owner: MockAssetManager
 
-    def find_verified(self, asset: Asset) -> Path | None:
-        return self.owner.path_of(asset.id) if self.owner.has(asset.id) else None
+    def find_verified(self, asset: Asset) -> str | None:
+        return str(self.owner.path_of(asset.id)) if self.owner.has(asset.id) else None
 
     def has_stages(self) -> bool:
         return False
@@ -326,7 +326,7 @@ class _MockLocalFiles:
         on_hashing: Callable[[int], None],
     ) -> Found | None:
         path = self.find_verified(asset)
-        return None if path is None else Found(path, None, verified=True)
+        return None if path is None else Found(Path(path), None, verified=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +415,9 @@ class _MockEngine:
         self.max_active_assets = 4
 
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
+        return True
+
+    async def find_unpacked(self, asset: Asset, archive: Path) -> bool:
         return True
 
     def _count(self, received: int) -> None:

@@ -9,6 +9,7 @@ from grym_fetch.core.events import Event
 from grym_fetch.core.policy import RetryPolicy, TokenBucket
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.core.world import Clock, Threads
+from grym_fetch.runtime.buffers import Buffers
 from grym_fetch.transfer.request import Requester
 from grym_fetch.transfer.scheduler import Scheduler
 
@@ -38,6 +39,7 @@ class TransferContext:
     scheduler: Scheduler
     requester: Requester
     threads: Threads
+    buffers: Buffers
     clock: Clock
     emit: Callable[[Event], None]
     settings: TransferSettings

@@ -36,6 +36,7 @@ from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.verified import ReplacedMeanwhile
+from grym_fetch.runtime.buffers import release_frames
 from grym_fetch.runtime.threads import machine_error
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
@@ -43,6 +44,10 @@ from grym_fetch.transfer.result import FetchResult
 from grym_fetch.transfer.transfer import Transfer
 
 log = logging.getLogger(__name__)
+
+
+Judge = Callable[[Path], Awaitable[None]]
+"""Raises what is wrong with a file."""
 
 
 class Fetcher:
@@ -63,17 +68,21 @@ class Fetcher:
         self._local_files = local_files
         self._unpack_archive = unpack
 
-    async def fetch(self, asset: Asset, *, force: bool = False, rank: int = 0) -> FetchResult:
+    async def fetch(
+        self, asset: Asset, *, force: bool = False, rank: int = 0, judge: Judge | None = None
+    ) -> FetchResult:
         """Make the asset present and verified. ``force``: fetch it even if it is there and right; ``rank``: its turn.
 
-        Raises any `GrymFetchError`, after emitting `asset_failed`.
+        ``judge`` looks at what was fetched before anybody is told that it is there. Raises any `GrymFetchError`, after
+        emitting `asset_failed`.
         """
         try:
             try:
-                return await self._fetch_asset(asset, force=force, rank=rank)
+                return await self._fetch_asset(asset, force=force, rank=rank, judge=judge)
             except MemoryError as error:
                 raise machine_error(error) or error from None
         except GrymFetchError as error:
+            release_frames(error)
             error.asset_id = error.asset_id or asset.id
             self._emit(
                 AssetFailed(
@@ -89,7 +98,7 @@ class Fetcher:
         """Bytes of this asset that an earlier run left behind: for a plan, not a promise."""
         return self._store.staged_bytes(StageKey(asset.local_path, content_fingerprint(asset)))
 
-    async def _fetch_asset(self, asset: Asset, *, force: bool, rank: int) -> FetchResult:
+    async def _fetch_asset(self, asset: Asset, *, force: bool, rank: int, judge: Judge | None) -> FetchResult:
         if not asset.pinned:
             if not self._settings.allow_unpinned:
                 raise UnpinnedAsset(asset.id)
@@ -107,7 +116,7 @@ class Fetcher:
             # Whoever held the lock has most likely fetched what we want.
             if waited and not force and (present := await self._present(asset)) is not None:
                 return present
-            return await self._fetch(asset, key, exclusive=lock.is_trustworthy, rank=rank)
+            return await self._fetch(asset, key, exclusive=lock.is_trustworthy, rank=rank, judge=judge)
         finally:
             lock.release()
 
@@ -137,10 +146,11 @@ class Fetcher:
 
     async def _unpack(self, asset: Asset, archive: Path) -> None:
         if asset.extract:
-            await self._store.prepare()
             await self._unpack_archive(asset, archive)
 
-    async def _fetch(self, asset: Asset, key: StageKey, *, exclusive: bool, rank: int) -> FetchResult:
+    async def _fetch(
+        self, asset: Asset, key: StageKey, *, exclusive: bool, rank: int, judge: Judge | None
+    ) -> FetchResult:
         began = self._context.clock.monotonic()
         stage = await self._store.open_stage(key, exclusive=exclusive, size=asset.size)
         transfer = None
@@ -168,6 +178,8 @@ class Fetcher:
         fetched = replace(fetched, signature=stage.published)
         if asset.checksum is not None and fetched.signature is not None:
             self._local_files.verified_cache.record(fetched.path, asset.checksum, fetched.signature)
+        if judge is not None:
+            await judge(fetched.path)
         await self._unpack(asset, fetched.path)
         self._emit(
             AssetVerified(

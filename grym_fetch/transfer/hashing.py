@@ -25,7 +25,7 @@ MEMORY_BYTES = 8 * MIB
 
 
 class Frontier:
-    """Hashes one asset's content as it gets stored. ``on_bad`` is called with pieces that are not what was claimed."""
+    """Hashes one asset's content as it gets stored."""
 
     def __init__(
         self,
@@ -34,8 +34,6 @@ class Frontier:
         threads: Threads,
         *,
         claims: PieceTable,
-        on_bad: Callable[[Piece], None],
-        on_advance: Callable[[], None],
     ) -> None:
         self.position = 0
         self.hasher = hasher
@@ -49,8 +47,6 @@ class Frontier:
         self._memory: dict[int, bytes | memoryview] = {}
         self._memory_end = 0
         """Where the run ends that is being hashed or waits in memory."""
-        self._on_bad = on_bad
-        self._on_advance = on_advance
         self._wakeup = asyncio.Event()
         self._wakeup.set()
 
@@ -74,15 +70,21 @@ class Frontier:
         """
         return self.position + self._unproved_bytes
 
-    async def run(self) -> None:
-        """Follow the bytes forever; the caller cancels. Raises what the stage raises."""
-        while True:
-            await self._wakeup.wait()
-            self._wakeup.clear()
-            while await self._advance():
-                self._on_advance()
+    async def run(self, *, on_bad: Callable[[Piece], None], on_advance: Callable[[], None]) -> None:
+        """Follow the bytes forever; the caller cancels. Raises what the stage raises.
 
-    async def _advance(self) -> bool:
+        ``on_bad`` is called with pieces that are not what was claimed, ``on_advance`` whenever more is hashed.
+        """
+        try:
+            while True:
+                await self._wakeup.wait()
+                self._wakeup.clear()
+                while await self._advance(on_bad):
+                    on_advance()
+        finally:
+            self._memory.clear()
+
+    async def _advance(self, on_bad: Callable[[Piece], None]) -> bool:
         """Hash the next bytes, if they are there. False if not."""
         at = self.position
         if at in self._memory:
@@ -93,7 +95,9 @@ class Frontier:
                 self._drop(claim)
                 self.position = claim.stop
             if proved < len(claims):
-                self._forget(claims[proved])
+                self._drop(claims[proved])
+                self._stored.remove(claims[proved].start, claims[proved].stop)
+                on_bad(claims[proved])
                 return proved > 0
         elif (stop := min(self._stored.run_from(at), at + STRIDE_BYTES)) > at:
             # Up to the next claim only: that one is read by itself, so that its digest can be compared.
@@ -133,8 +137,3 @@ class Frontier:
     def _drop(self, claim: Piece) -> None:
         self._claims.drop(claim.start, claim.stop)
         self._unproved_bytes -= claim.stop - claim.start
-
-    def _forget(self, claim: Piece) -> None:
-        self._drop(claim)
-        self._stored.remove(claim.start, claim.stop)
-        self._on_bad(claim)

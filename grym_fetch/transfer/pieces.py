@@ -26,7 +26,7 @@ class PieceWriter:
         self._state = state
         self._clock = clock
         self._buffers = buffers
-        self._buffer = buffers.take()
+        self._buffer: bytearray | None = None
         self._start = 0
         self._length = 0
         self._since = 0.0
@@ -34,6 +34,8 @@ class PieceWriter:
 
     def space(self, most: int) -> memoryview:
         """Where the next bytes go, at most ``most`` of them."""
+        if self._buffer is None:
+            self._buffer = self._buffers.take()
         return memoryview(self._buffer)[self._length : self._length + most]
 
     def continues_at(self, start: int) -> bool:
@@ -46,7 +48,7 @@ class PieceWriter:
         if not self._length:
             self._start, self._since = start, now
         self._length += count
-        if self._length == len(self._buffer) or now - self._since >= FLUSH_INTERVAL_S:
+        if self._length == self._buffers.size or now - self._since >= FLUSH_INTERVAL_S:
             await self._flush()
 
     async def add(self, start: int, data: bytes) -> None:
@@ -62,9 +64,11 @@ class PieceWriter:
 
     async def _flush(self) -> None:
         await self._settle()
+        assert self._buffer is not None
         data = self._buffers.lend(self._buffer, self._length)
-        self._buffer, self._length = self._buffers.take(), 0
-        self._storing = asyncio.get_running_loop().create_task(self._state.store(self._start, data, self.origin))
+        self._buffer, self._length = None, 0
+        storing = self._state.store(self._start, data, self.origin, keep=not self._buffers.are_scarce)
+        self._storing = asyncio.get_running_loop().create_task(storing)
 
     async def _settle(self) -> None:
         """Wait for the piece that is being stored; raise what it raised."""
@@ -85,4 +89,6 @@ class PieceWriter:
                 await self._flush()
             await self._settle()
         finally:
-            self._buffers.give(self._buffer)
+            if self._buffer is not None:
+                self._buffers.give(self._buffer)
+                self._buffer = None

@@ -12,6 +12,7 @@ from grym_fetch.core.events import (
     AssetPlanned,
     AssetRestarted,
     AssetVerifying,
+    AssetWaiting,
     Event,
     MirrorSwitched,
     ProgressMade,
@@ -87,6 +88,10 @@ class Reporter:
         self._emit(
             RetryScheduled(asset=self._asset, url=origin.shown, attempt=attempt, delay=round(delay, 3), reason=reason)
         )
+
+    def waits(self, holder: str) -> None:
+        """Nothing of this asset has failed, and yet it must wait."""
+        self._emit(AssetWaiting(asset=self._asset, holder=holder))
 
     def switched(self, left: Origin, chosen: Origin, reason: str, *, count: int) -> None:
         """Another one of ``count`` origins is asked from now on."""

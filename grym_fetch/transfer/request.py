@@ -23,7 +23,6 @@ from grym_fetch.core.addresses import (
     follow_redirect,
     host_of,
     is_loopback,
-    is_signed,
     origin_key,
     parse_address,
     server_mark,
@@ -45,6 +44,7 @@ from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import range_header
 from grym_fetch.core.redaction import SentSecrets
 from grym_fetch.core.refusals import Refusal, explain_refusal
+from grym_fetch.core.signatures import is_signed
 from grym_fetch.core.world import Connection, Response
 from grym_fetch.transfer.registry import ClosedResponse, fetch_token
 
@@ -160,6 +160,7 @@ class Requester:
             fields["Authorization"] = sent.field
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
         address = str(bare.with_fragment(None))
+        self.secrets.note_address(here)
         self._note(fields)
         response = await connection.get(address, fields)
         if is_own and response.head.status == 401:
@@ -180,8 +181,9 @@ class Requester:
         head = self._without_secrets(replace(response.head, server=server))
         verdict = judge(asked, head)
         refusal = None
-        if head.status >= 400:
-            refusal = explain_refusal(head.status, first=first, here=here, sent=sent, credentials=self._credentials)
+        if isinstance(verdict, ErrorStatus) and head.status >= 400:
+            status, reason = verdict.status, verdict.reason
+            refusal = explain_refusal(status, reason, first=first, here=here, sent=sent, credentials=self._credentials)
             refusal = replace(refusal, reason=self.secrets.hide(refusal.reason))
         match verdict:
             case UnusableRange(reason=reason) | Broken(reason=reason) | ErrorStatus(reason=reason):

@@ -16,6 +16,7 @@ from grym_fetch.core.errors import (
     BadStatus,
     ConnectionLost,
     ContentChanged,
+    DiskFull,
     IntegrityError,
     LengthMismatch,
     PolicyRefused,
@@ -28,7 +29,6 @@ from grym_fetch.core.ranges import parse_length
 from grym_fetch.core.segments import Segment
 from grym_fetch.core.suspicion import page_advice
 from grym_fetch.core.world import Response
-from grym_fetch.runtime.buffers import Buffers
 from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.outcome import DropOrigin, Finished, Outcome, SingleStream, StartAfresh
@@ -47,7 +47,7 @@ MAX_LENGTH = 16 * 1024**4
 
 
 class ResponseReader:
-    """Reads the responses for one asset.
+    """Reads the response to one attempt.
 
     ``on_bytes`` is called at each arrival: the origin, how many bytes came, how many of them were missing, and when.
     """
@@ -66,8 +66,7 @@ class ResponseReader:
         self._pinned = asset.pinned
         self._size_is_promised = asset.size is not None
         self._on_bytes = on_bytes
-        largest = context.settings.sizes.piece
-        self._buffers = Buffers(min(largest, asset.size or largest))
+        self._buffers = context.buffers
 
     async def receive(self, attempt: Attempt, answer: JudgedResponse) -> Outcome:
         """Act on the verdict. Raises `TransferError`, `IntegrityError` or `StorageError` if the attempt failed."""
@@ -189,7 +188,11 @@ class ResponseReader:
             raise BadResponse(origin.url, f"it claims to send {size:,} bytes, which no file has")
         if self._state.reaches_past(size):
             return StartAfresh("the content is shorter than what is on hand", forget_size=True, repeats=True)
-        await self._state.learn_size(size, origin)
+        try:
+            await self._state.learn_size(size, origin)
+        except DiskFull as error:
+            # Only this server says so: another one may know better. If none does, the disk is full after all.
+            raise PolicyRefused(origin.url, f"it claims to send {size:,} bytes, for which there is no room") from error
         return None
 
     @staticmethod

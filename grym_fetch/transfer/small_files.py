@@ -197,7 +197,8 @@ class SmallFileSource:
                 answer.response.close()
         except GrymFetchError as error:
             # Perhaps only because somebody else of us is there, or has just been.
-            turn.is_refused = self._hosts.refused(turn, self._clock.monotonic(), error)
+            now = self._clock.monotonic()
+            turn.is_refused = self._hosts.refused(turn, now, error, took=now - began)
             if not turn.is_refused:
                 self._hosts.refused_whole(turn, error)
             return None

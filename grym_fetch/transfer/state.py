@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from grym_fetch.core.digest import Algorithm, Checksum, Hasher, new_hasher
-from grym_fetch.core.errors import DigestMismatch, IntegrityError
+from grym_fetch.core.errors import DigestMismatch, DiskFull, IntegrityError
 from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import Piece, PieceTable, address_hash, piece_hasher
 from grym_fetch.core.manifest import Asset
@@ -78,6 +78,8 @@ class DownloadState:
         self._echo: Echo | None = None
         self._retelling: tuple[Piece, int, xxh3_128] | None = None
         self.size = asset.size if asset.size is not None else stage.recovered.size
+        self.no_room: DiskFull | None = None
+        """Why no length was learned: what an origin claimed does not fit, and none has said that it is less."""
         self.size_origin: Origin | None = None
         """The origin that told the length, if neither the manifest nor an earlier run did."""
         self.differing: set[Origin] = set()
@@ -121,13 +123,15 @@ class DownloadState:
             self._stage,
             self._threads,
             claims=pieces,
-            on_bad=self._lose,
-            on_advance=self._on_change,
         )
 
     def _new_hasher(self) -> Hasher:
         hasher, stated = new_hasher(self._algorithm), self._asset.stated
         return hasher if stated is None else PairedHasher(hasher, stated.new_hasher())
+
+    async def hash(self) -> None:
+        """Hash what comes, forever; the caller cancels. Raises what the stage raises."""
+        await self.frontier.run(on_bad=self._lose, on_advance=self._on_change)
 
     def _lose(self, piece: Piece) -> None:
         log.warning("%s: a piece that an earlier run left is damaged and is fetched again", self._asset.id)
@@ -138,11 +142,18 @@ class DownloadState:
     # -- what comes in ----------------------------------------------------------------------------------------------
 
     async def learn_size(self, size: int, origin: Origin) -> None:
-        """The length became known. `DiskFull` if the rest would not fit."""
+        """The length became known. `DiskFull` if the rest would not fit; then nothing is learned."""
+        try:
+            await self._stage.note_size(size)
+        except DiskFull as error:
+            self.no_room = error
+            raise
+        if self.size is not None:
+            return  # another answer was faster
+        self.no_room = None
         self.size = size
         self.size_origin = origin
         self.segments.learn_size(size)
-        await self._stage.note_size(size)
 
     async def learn_validator(self, origin: Origin, validator: Validator) -> None:
         """The origin said what names its representation, and which server it is."""
@@ -190,9 +201,10 @@ class DownloadState:
                 if hasher.hexdigest() == piece.digest and self.is_inherited(piece):
                     self.pieces.add(replace(piece, origin=origin.number))
 
-    async def store(self, start: int, data: bytes | memoryview, origin: Origin) -> None:
-        """Write a piece; hash it from memory if the frontier is there."""
-        self.frontier.offer(start, data)
+    async def store(self, start: int, data: bytes | memoryview, origin: Origin, *, keep: bool = True) -> None:
+        """Write a piece; hash it from memory if the frontier is there, and ``keep`` allows to hold it so long."""
+        if keep:
+            self.frontier.offer(start, data)
         if self._suspects is not None:
             await self._compare(start, data, origin)
         is_echo = self._echo is not None and await self._is_echo(self._echo, start, data)

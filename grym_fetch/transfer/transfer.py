@@ -33,6 +33,7 @@ from grym_fetch.core.errors import (
     Throttled,
     TransferError,
 )
+from grym_fetch.core.events import AWAY
 from grym_fetch.core.hosts import grace_of
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
@@ -41,6 +42,7 @@ from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, Segment, segment_length, share_of_slower
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Connection, Stage
+from grym_fetch.runtime.buffers import release_frames
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.context import TransferContext
@@ -57,6 +59,7 @@ from grym_fetch.transfer.reporter import Reporter
 from grym_fetch.transfer.request import JudgedResponse
 from grym_fetch.transfer.response import ResponseReader
 from grym_fetch.transfer.result import TransferResult
+from grym_fetch.transfer.scheduler import Scheduler
 from grym_fetch.transfer.state import DownloadState
 
 log = logging.getLogger(__name__)
@@ -86,12 +89,13 @@ class Transfer:
         self._hosts = context.scheduler.hosts
         # Without a checksum, nothing says that what two origins have is the same content.
         self._origins = Origins(asset.urls, together=settings.together and asset.pinned)
+        self._wakeup = asyncio.Event()
+        # None of the parts knows the transfer: in a circle, all that it holds would outlive it.
+        self._changed = _alarm(self._wakeup, context.scheduler)
         self._state = DownloadState(asset, self._origins, stage, context.threads, self._changed, settings.sizes)
-        self._reader = ResponseReader(asset, self._state, context, on_bytes=self._arrived)
         self._reporter = Reporter(asset.id, self._state, context.emit, now=context.clock.monotonic())
         self._attempts: set[Attempt] = set()
         self._timers: set[asyncio.Task[None]] = set()
-        self._wakeup = asyncio.Event()
         self._failure: BaseException | None = None
         self._restart: Restart | None = None
         self._trials: Counter[Origin] = Counter()
@@ -99,6 +103,8 @@ class Transfer:
         """What is wrong if the origin that is doubted has nothing else to give."""
         self._repeated = 0
         """Bytes that will arrive once more before there is progress again; see `StartAfresh.repeats`."""
+        self._waits_for = ""
+        """What was last told to be waited for."""
         self._is_over = False
 
     @property
@@ -138,7 +144,7 @@ class Transfer:
             await _end([hashing, *self._timers, *self._tasks()])
 
     def _start_hashing(self) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._state.frontier.run(), name=f"hash {self.asset.id}")
+        task = asyncio.get_running_loop().create_task(self._state.hash(), name=f"hash {self.asset.id}")
         task.add_done_callback(self._hashing_ended)
         self._changed()
         return task
@@ -170,10 +176,6 @@ class Transfer:
         """Let `run` end and raise this."""
         self._failure = self._failure or error
         self._changed()
-
-    def _changed(self) -> None:
-        self._wakeup.set()
-        self._context.scheduler.kick()
 
     # -- when the digest is wrong -----------------------------------------------------------------------------------
 
@@ -267,16 +269,20 @@ class Transfer:
             host = host_of(origin.url if origin.target is None else str(origin.target))
             if not has_room(host):
                 self._leave_if_told_to_wait(origin, host, now)
-            elif (segment := self._next_segment(origin, now)) is not None:
+                self._tell_waiting(host, now)
+            elif (segment := self._next_segment(origin, host, now)) is not None:
                 attempt = Attempt(segment, origin, host, now)
+                self._waits_for = ""
                 self._attempts.add(attempt)
                 return attempt
         return None
 
-    def _next_segment(self, origin: Origin, now: float) -> Segment | None:
+    def _next_segment(self, origin: Origin, host: str, now: float) -> Segment | None:
         segments, connections, sizes = self._state.segments, self._settings.connections, self._settings.sizes
         if segments.is_complete:
             return None
+        if origin.ranges is None and self._hosts.refuses_wholes(host) and segments.fits(sizes.first):
+            origin.lost_ranges()  # a refused range would only be followed by this
         if origin.ranges is False:
             return segments.promise_all()
         if self._attempts if segments.size is None else origin.ranges is None and self._is_asked(origin):
@@ -327,7 +333,8 @@ class Transfer:
             answer = await self._context.requester.open(connection, attempt.origin, self._asked(attempt))
             try:
                 self._reached(attempt, answer)
-                outcome = await self._reader.receive(attempt, answer)
+                reader = ResponseReader(self.asset, self._state, self._context, on_bytes=self._arrived)
+                outcome = await reader.receive(attempt, answer)
             finally:
                 answer.response.close()
             match outcome:
@@ -342,10 +349,12 @@ class Transfer:
                     assert_never(never)
         except (TransferError, IntegrityError) as error:
             self._context.requester.secrets.hide_in(error)
+            release_frames(error)
+            error.__traceback__ = None  # its origin remembers it, and this frame would lead back here
             if not self._is_lesson(attempt, error):
                 self._failed(attempt, error)
         except StorageError as error:
-            self.fail(error)
+            self.fail(error.with_traceback(None))
 
     def _reached(self, attempt: Attempt, answer: JudgedResponse) -> None:
         """A host has answered, perhaps another one than was asked first."""
@@ -392,13 +401,15 @@ class Transfer:
         origin = attempt.origin
         if isinstance(error, ConnectFailed | ConnectionLost):
             self._hosts.moved(attempt, host_of(error.url))
-        is_lesson = self._hosts.refused(attempt, now, error)
+        is_lesson = self._hosts.refused(attempt, now, error, took=now - attempt.began)
         pause = self._hosts.opens_at(attempt.host) - now
-        if not is_lesson or (pause > 0 and self._origins.is_replaceable(origin, now)):
+        is_idle = pause > 0 or not self._hosts.is_serving(attempt.host)
+        if not is_lesson or (is_idle and self._origins.is_replaceable(origin, now)):
             return False  # another origin is ready: do not wait for this one
         log.debug("%s: %s: not now: %s", self.asset.id, origin.shown, error)
         if pause >= WORTH_TELLING_S and len(self._attempts) == 1:
             self._reporter.retries(origin, 1, pause, _reason(error))
+            self._waits_for = attempt.host  # which this has told
         return True
 
     def _failed(self, attempt: Attempt, error: TransferError | IntegrityError) -> None:
@@ -415,7 +426,6 @@ class Transfer:
             policy=self._settings.retry,
             jitter=self._clock.jitter(),
             had_begun=attempt.first_byte_at is not None,
-            is_in_vain=self._hosts.is_in_vain(attempt, error),
         )
         if isinstance(error, Throttled) and error.status == 429 and not isinstance(decision, GiveUp):
             self._hosts.left_alone(attempt.host, origin.ready_at)
@@ -426,7 +436,7 @@ class Transfer:
         match decision:
             case Retry(attempt=number, delay=delay, patience=patience):
                 if patience is not None:
-                    state = "server away, trying" if isinstance(error, ConnectFailed) else "trying"
+                    state = f"{AWAY}, trying" if isinstance(error, ConnectFailed) else "trying"
                     reason = f"{reason}; {state} again for another {patience:.0f} s"
                 self._announce_retry(origin, number, delay, reason)
             case Leave() | GiveUp():
@@ -464,6 +474,21 @@ class Transfer:
             self._turn_to(min(others, key=lambda o: (o.failures, o.number)), origin, "the server asks to wait")
             self._changed()
 
+    def _tell_waiting(self, host: str, now: float) -> None:
+        """Say why nothing of this asset is under way, once, if others of this run are the reason."""
+        if self._attempts or self._origins.current.ready_at > now:
+            return  # what this asset itself waits for was told when it failed
+        until, allowed = self._hosts.opens_at(host), self._hosts.allows(host)
+        if until - now >= WORTH_TELLING_S:
+            holder = f"{host}, which asks for a pause of {until - now:.0f} s"
+        elif allowed is not None and not self.received:
+            holder = f"{host}, which allows {allowed} at a time"
+        else:
+            return
+        if not self._waits_for.startswith(host):
+            self._waits_for = holder
+            self._reporter.waits(safe_text(holder))
+
     def _turn_to(self, chosen: Origin, left: Origin, reason: str) -> None:
         self._origins.turn_to(chosen)
         self._reporter.switched(left, chosen, reason, count=len(self._origins.all))
@@ -486,6 +511,8 @@ class Transfer:
     def _exhausted(self) -> GrymFetchError:
         if self._mismatched is not None:
             return self._mismatched
+        if self._state.no_room is not None:
+            return self._state.no_room  # and no origin has said that it is less
         kept = self._state.segments.on_hand_bytes
         kept_advice = "What has arrived is kept; the next run goes on from there." if kept else ""
         advice = self._origins.agreement() or kept_advice
@@ -510,6 +537,14 @@ class Transfer:
             return
         self._turn_to(faster, slow, slow.last_reason)
         _cancel(attempt.task for attempt in self._attempts if attempt.origin is slow and attempt.task is not None)
+
+
+def _alarm(wakeup: asyncio.Event, scheduler: Scheduler) -> Callable[[], None]:
+    def changed() -> None:
+        wakeup.set()
+        scheduler.kick()
+
+    return changed
 
 
 def _reason(error: TransferError | IntegrityError) -> str:

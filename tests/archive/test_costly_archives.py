@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from grym_fetch.archive import unpack
+from grym_fetch.archive.reader import Stopped
 from grym_fetch.archive.unpack import ensure_unpacked
 from grym_fetch.core.archives import MIB, Limits
 from grym_fetch.core.errors import UnsafeArchive
+from grym_fetch.core.tar_headers import MAX_EXTENDED_BYTES, MAX_NAME_BYTES
 from grym_fetch.testing import seeded_bytes
 from tests.support.sweeps import typical
 
@@ -69,6 +70,11 @@ def deep(number: int) -> str:
     return f"{number}/" + "d/" * 98 + "f"
 
 
+def wide_name(number: int) -> bytes:
+    """A name that takes six times as many bytes in JSON as it has letters."""
+    return ("é" * 120 + f"{number}").encode()
+
+
 def long_name(number: int) -> bytes:
     """A name of eight hundred bytes."""
     return b"n" * 200 + b"/" + b"n" * 200 + b"/" + b"n" * 200 + b"/" + b"%0200d" % number
@@ -107,6 +113,9 @@ TARS: dict[str, Callable[[], bytes]] = {
         + END
     ),
     "folders that nobody asked for": lambda: b"".join(block(deep(n)) for n in range(2000)) + END,
+    "wide names": lambda: (
+        b"".join(block("l", tarfile.GNUTYPE_LONGNAME, wide_name(n)) + block("") for n in range(45_000)) + END
+    ),
     "empty members": lambda: (
         b"".join(block("l", tarfile.GNUTYPE_LONGNAME, long_name(n)) + block("") for n in range(12_000)) + END
     ),
@@ -181,7 +190,7 @@ PACKINGS: dict[str, Callable[[bytes], bytes]] = {
     "tar.gz": lambda data: gzip.compress(data, 1, mtime=0),
     "tar.zst": zstandard.compress,
 }
-ONLY_WHERE_PACKED = {"long targets", "empty members"}
+ONLY_WHERE_PACKED = {"long targets", "empty members", "wide names"}
 """Of their own size these are large, and so are their members."""
 UNPACKED = {"one global header and many members", "headers of headers"}
 """What costs nothing, and so is none of our business."""
@@ -252,6 +261,14 @@ STOPPABLE: dict[str, tuple[str, Callable[[], bytes]]] = {
 }
 
 
+@pytest.mark.shows("S4")
+def test_a_wide_window_is_refused(tmp_path: Path) -> None:
+    """A frame may ask for no more than 128 MiB of memory (RFC 8878 section 3.1.1.1.2)."""
+    (tmp_path / "a.tar.zst").write_bytes(wide_window())
+    with pytest.raises(UnsafeArchive, match="ZstdError"):
+        ensure_unpacked(tmp_path, "a.tar.zst", None, tmp_path / "a.tar.zst")
+
+
 @pytest.mark.parametrize("kind", STOPPABLE)
 @pytest.mark.shows("S4")
 def test_an_archive_that_gives_nothing_can_be_left(tmp_path: Path, kind: str) -> None:
@@ -259,7 +276,7 @@ def test_an_archive_that_gives_nothing_can_be_left(tmp_path: Path, kind: str) ->
     ending, made = STOPPABLE[kind]
     (tmp_path / f"a.{ending}").write_bytes(made())
     answers = iter([False] * 10)
-    with pytest.raises(unpack.Stopped):
+    with pytest.raises(Stopped):
         ensure_unpacked(tmp_path, f"a.{ending}", None, tmp_path / f"a.{ending}", is_stopped=lambda: next(answers, True))
     assert not (tmp_path / "a").exists()
 
@@ -273,10 +290,27 @@ def test_a_comparison_that_finds_nothing_can_be_left(tmp_path: Path, kind: str) 
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "a").touch()
     answers = iter([False] * 10)
-    with pytest.raises(unpack.Stopped):
+    with pytest.raises(Stopped):
         ensure_unpacked(tmp_path, f"a.{ending}", None, tmp_path / f"a.{ending}", is_stopped=lambda: next(answers, True))
     assert os.listdir(tmp_path / "a") == ["a"]
     assert not (tmp_path / ".grym-fetch").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [
+        (tarfile.XHDTYPE, MAX_EXTENDED_BYTES),
+        (tarfile.XGLTYPE, MAX_EXTENDED_BYTES),
+        (tarfile.GNUTYPE_LONGNAME, MAX_NAME_BYTES),
+        (tarfile.GNUTYPE_LONGLINK, MAX_NAME_BYTES),
+    ],
+)
+@pytest.mark.shows("S4")
+def test_no_header_is_longer_than_any_real_one(tmp_path: Path, kind: bytes, most: int) -> None:
+    """It is refused by the length that it claims, before any of it is read."""
+    (tmp_path / "a.tar").write_bytes(block("pax", kind, size=most + 1))
+    with pytest.raises(UnsafeArchive, match="a header that is longer than any real one"):
+        ensure_unpacked(tmp_path, "a.tar", None, tmp_path / "a.tar")
 
 
 @pytest.mark.parametrize("damage", ["cut at a member's end", "a damaged header", "a lone header"])

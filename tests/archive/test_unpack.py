@@ -6,6 +6,7 @@ import ctypes
 import errno
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import stat
 import subprocess
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,12 +25,14 @@ import zstandard
 
 from grym_fetch.archive import tree as unpacked
 from grym_fetch.archive import unpack
-from grym_fetch.archive.unpack import Unpacker, ensure_unpacked, forget_unpacked, is_unpacked
+from grym_fetch.archive.reader import Stopped
+from grym_fetch.archive.unpack import Unpacker, ensure_unpacked, forget_unpacked, is_tree_right, is_unpacked
 from grym_fetch.core.archives import Census, Limits, Member
 from grym_fetch.core.errors import DiskFull, StorageError, UnsafeArchive, UnsafePath
 from grym_fetch.core.manifest import Asset
 from grym_fetch.disk import folders
 from grym_fetch.disk.owner import Owner
+from grym_fetch.disk.verified import FileSignature
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
 from tests.support.project import OWN
@@ -395,6 +399,84 @@ def test_a_reader_that_stops_early(local_files: LocalFiles, monkeypatch: pytest.
     assert not local_files.tree.exists()
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_archive_that_became_a_pipe(local_files: LocalFiles, is_there: bool) -> None:
+    """What was a file when it was verified is opened without waiting, to unpack it and to compare it."""
+    path = local_files.put(TAR)
+    if is_there:
+        local_files.unpack()
+        shutil.rmtree(local_files.assets / ".grym-fetch")
+    become_pipe(path)
+    with pytest.raises(UnsafePath, match="not a file"):
+        local_files.unpack()
+
+
+@pytest.mark.shows("S20")
+def test_a_tree_is_known_by_more_than_size_and_time(local_files: LocalFiles) -> None:
+    """Who may write there can set a file's time back, but not that of its change: the tree is compared, and differs."""
+    local_files.put(TAR)
+    local_files.unpack()
+    file = local_files.tree / "top.txt"
+    before = file.stat()
+    file.write_bytes(FILES["top.txt"][::-1])
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    archive = local_files.assets / local_files.local_path
+    assert not is_unpacked(local_files.assets, local_files.local_path, CHECK, archive)
+    assert not is_tree_right(local_files.assets, local_files.local_path, CHECK, archive)
+    assert local_files.unpack()
+    assert local_files.read() == FILES
+
+
+def test_a_record_of_an_earlier_version(local_files: LocalFiles) -> None:
+    """It knew sizes and times of modification: the tree is compared once, and what is ours may be deleted."""
+    local_files.put(TAR)
+    local_files.unpack()
+    (place,) = (local_files.assets / OWN / "unpacked").iterdir()
+    record = json.loads(place.read_bytes())
+    record |= {"v": 1, "files": [each[:3] for each in record["files"]]}
+    place.write_text(json.dumps(record))
+    local_files.put(tar_of(OTHER))
+    assert local_files.unpack(CHECK_2)
+    assert local_files.read() == OTHER
+
+
+def test_what_another_user_has_unpacked_is_right(local_files: LocalFiles) -> None:
+    """Whoever made it: asked without unpacking, each byte is compared, and the answer is remembered."""
+    archive = local_files.put(TAR)
+    local_files.unpack()
+    shutil.rmtree(local_files.assets / ".grym-fetch")
+    assert not is_unpacked(local_files.assets, local_files.local_path, CHECK, archive)
+    assert is_tree_right(local_files.assets, local_files.local_path, CHECK, archive)
+    assert is_unpacked(local_files.assets, local_files.local_path, CHECK, archive)
+    assert is_tree_right(local_files.assets, local_files.local_path, CHECK_2, archive), "with another checksum"
+
+
+def test_what_an_older_archive_had_is_known_still(local_files: LocalFiles) -> None:
+    """A tree that somebody else has brought up to date is taken as it is; what is ours in it goes with the next one."""
+    local_files.put(TAR)
+    local_files.unpack()
+    local_files.put(tar_of(OTHER))
+    for name, content in OTHER.items():
+        (local_files.tree / name).write_bytes(content)
+    assert not local_files.unpack(CHECK_2)
+    local_files.put(tar_of({"only": b"x"}))
+    assert local_files.unpack("sha256:" + "3" * 64)
+    assert local_files.read() == {"only": b"x"}
+    assert not local_files.tree.with_name("voices.old").exists()
+
+
+def test_a_tree_that_was_written_to_a_moment_ago_is_compared_again(
+    local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a tick of the clock a write leaves no trace: what was read then is right, but not remembered."""
+    archive = local_files.put(TAR)
+    local_files.unpack()
+    shutil.rmtree(local_files.assets / ".grym-fetch")
+    monkeypatch.setattr(time, "time_ns", lambda: (local_files.tree / "sub/empty").stat().st_ctime_ns)
+    assert is_tree_right(local_files.assets, local_files.local_path, CHECK, archive)
+    assert not is_unpacked(local_files.assets, local_files.local_path, CHECK, archive)
+
+
 @pytest.mark.parametrize("trap", ["a link", "a pipe", "too long"])
 @pytest.mark.shows("S5", "S11")
 def test_a_record_that_is_no_file_of_ours(
@@ -662,7 +744,7 @@ def test_a_hard_link_is_forgotten_too(local_files: LocalFiles) -> None:
     "damage",
     [
         lambda data: data[:-30],
-        lambda data: data.replace(b'"v":1', b'"v":2'),
+        lambda data: data.replace(b'"v":2', b'"v":3'),
         lambda data: data.replace(b'"models/voices"', b'"models/others"'),
     ],
     ids=["cut", "of another version", "of another folder"],
@@ -916,7 +998,7 @@ def test_cancelling_ends_within_a_member(local_files: LocalFiles, monkeypatch: p
     path = local_files.put(tar_of({"large": b"x" * 100_000}))
     monkeypatch.setattr(unpack, "BLOCK_BYTES", 1000)
     answers = iter([False] * 10)
-    with pytest.raises(unpack.Stopped):
+    with pytest.raises(Stopped):
         ensure_unpacked(local_files.assets, local_files.local_path, CHECK, path, is_stopped=lambda: next(answers, True))
     assert local_files.stages() == []
     assert not local_files.tree.exists()
@@ -936,11 +1018,11 @@ def test_a_tree_whose_record_is_gone_is_recognised(local_files: LocalFiles) -> N
     local_files.put(tar_of(FILES, header("sub/up", tarfile.SYMTYPE, "../top.txt")))
     local_files.unpack()
     (local_files.tree / "mine.txt").write_bytes(b"added")
-    before = (local_files.tree / "top.txt").stat()
+    before = FileSignature.of((local_files.tree / "top.txt").stat())
     shutil.rmtree(local_files.assets / ".grym-fetch")
     assert not local_files.unpack()
     assert not local_files.unpack()
-    assert (local_files.tree / "top.txt").stat() == before
+    assert FileSignature.of((local_files.tree / "top.txt").stat()) == before
     assert local_files.read() == {**FILES, "mine.txt": b"added"}
     assert local_files.stages() == []
     assert is_unpacked(local_files.assets, local_files.local_path, CHECK, local_files.assets / local_files.local_path)

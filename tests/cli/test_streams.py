@@ -67,8 +67,11 @@ def test_output_that_is_lost_is_an_error(project: Project, command: str) -> None
 
 @pytest.mark.shows("U7")
 def test_a_full_disk_for_events_or_for_words_stops_no_download(project: Project) -> None:
-    """A sync whose events, or whose display, cannot be written fetches all the same, and says so by its exit code."""
+    """A sync whose events, or whose display, cannot be written fetches all the same, and warns of lost events."""
     assert shell(project, "$G sync --json -v >/dev/full 2>/dev/full").returncode == 0
+    done = shell(project, "$G sync --json >/dev/full")
+    assert (done.returncode, done.stderr.count(b"the events could not be written")) == (0, 1)
+    assert b"no space left on device" in done.stderr
     assert (project.assets / "models" / "模型.bin").read_bytes() == CONTENT
 
 

@@ -6,6 +6,7 @@ What passes for both is a fact about HTTP, and our server may stand for a real o
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,7 @@ import pytest
 
 from grym_fetch.core.addresses import Credentials
 from grym_fetch.core.digest import Checksum
-from grym_fetch.core.errors import BadResponse, GrymFetchError, PolicyRefused, TransferError
+from grym_fetch.core.errors import BadResponse, GrymFetchError, PolicyRefused, TooManyRedirects, TransferError
 from grym_fetch.core.http import (
     Asked,
     Broken,
@@ -31,11 +32,10 @@ from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.world import Connection
 from grym_fetch.net.client import HttpTransport
 from grym_fetch.testing import AssetServer, NoRanges, RawAnswer, Redirect, seeded_bytes
-from grym_fetch.transfer.request import Requester
-from tests.net.test_client import TinyProxy
+from grym_fetch.transfer.request import JudgedResponse, Requester
 from tests.support.fakes import read_some
 from tests.support.nginx import Location, Nginx
-from tests.support.transports import WAYS
+from tests.support.transports import WAYS, TinyProxy
 
 CONTENT = seeded_bytes(100_003, seed=11)
 LONG = seeded_bytes(8 * 1024 * 1024, seed=12)
@@ -126,16 +126,26 @@ async def connection(request: pytest.FixtureRequest) -> AsyncIterator[Connection
     await connection.aclose()
 
 
+async def ask(connection: Connection, origin: Origin, asked: Asked) -> JudgedResponse:
+    """Ask. Without a checksum, nothing is asked for through a proxy."""
+    return await Requester(Credentials({})).open(connection, origin, replace(asked, checksum=Checksum.of(CONTENT)))
+
+
 async def fetch(connection: Connection, origin: Origin, asked: Asked) -> tuple[Verdict, bytes]:
     """Ask, and read the body to its end."""
-    answer = await Requester(Credentials({})).open(connection, origin, asked)
-    body = bytearray()
+    answer = await ask(connection, origin, asked)
     try:
-        while data := await read_some(answer.response):
-            body += data
+        return answer.verdict, await read_to_the_end(answer)
     finally:
         answer.response.close()
-    return answer.verdict, bytes(body)
+
+
+async def read_to_the_end(answer: JudgedResponse) -> bytes:
+    """The body."""
+    body = bytearray()
+    while data := await read_some(answer.response):
+        body += data
+    return bytes(body)
 
 
 @pytest.mark.parametrize(
@@ -202,9 +212,7 @@ async def test_if_range_with_another_validator(server: Server, connection: Conne
     """With the validator of other content no part comes: the content has changed."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     other = Validator(etag='"another-content"')
-    answer = await Requester(Credentials({})).open(
-        connection, origin, Asked(ByteRange(50, 60), len(CONTENT), other, ranges_proven=True)
-    )
+    answer = await ask(connection, origin, Asked(ByteRange(50, 60), len(CONTENT), other, ranges_proven=True))
     answer.response.close()
     assert answer.response.head.status == 200
     assert isinstance(answer.verdict, OtherRepresentation)
@@ -247,7 +255,7 @@ async def test_keep_alive_reuses_the_socket(server: Server, connection: Connecti
 async def test_an_abandoned_body_closes_the_socket(server: Server, connection: Connection) -> None:
     """A body that is given up half-way costs its socket, and the next request gets clean bytes over a new one."""
     origin = Origin(0, server.add("/long.bin", LONG))
-    answer = await Requester(Credentials({})).open(connection, origin, Asked(None))
+    answer = await ask(connection, origin, Asked(None))
     assert LONG.startswith(await read_some(answer.response))
     answer.response.close()
     _, body = await fetch(connection, origin, Asked(ByteRange(5_000_000, 5_001_000)))
@@ -294,12 +302,46 @@ class TestNginxHelper:
 BODY = CONTENT[:1000]
 PINNED = Asked(None, len(BODY), checksum=Checksum.of(BODY))
 LENGTH = b"Content-Length: 1000\r\n"
+OK = b"HTTP/1.1 200 OK\r\n"
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nContent-Length: 3\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 ODD: dict[str, tuple[bytes, type, str]] = {
     **{
         f"the label {label.decode()}": (b"HTTP/1.1 200 OK\r\nContent-Encoding: " + label + b"\r\n" + LENGTH, Whole, "")
         for label in (b"gzip", b"x-gzip", b"aws-chunked", b"UTF-8", b"none", b"binary")
     },
     "doubled validators": (b'HTTP/1.1 200 OK\r\nETag: "a"\r\nETag: "a"\r\n' + LENGTH, Whole, ""),
+    "a length twice": (OK + LENGTH + LENGTH, Whole, ""),
+    "a length twice in one line": (OK + b"Content-Length: 1000, 1000\r\n", Whole, ""),
+    "a length with zeros and tabs": (OK + b"Content-Length:\t 0001000 \t\r\n", Whole, ""),
+    "a signed length": (OK + b"Content-Length: +1000\r\n", BadResponse, "an invalid Content-Length"),
+    "an empty length": (OK + b"Content-Length:\r\n", BadResponse, "an invalid Content-Length"),
+    "a length beyond 64 bits": (OK + b"Content-Length: 18446744073709552616\r\n", BadResponse, "Content-Length"),
+    "a length with a space before its colon": (OK + b"Content-Length : 1000\r\n", BadResponse, "a Content-Length that"),
+    "a folded length": (OK + b"Content-Length:\r\n 1000\r\n", BadResponse, "a folded Content-Length"),
+    "a coding with a space before its colon": (
+        OK + b"Transfer-Encoding : chunked\r\n" + LENGTH,
+        BadResponse,
+        "a Transfer-Encoding that",
+    ),
+    "a field with a space before its colon": (OK + b"X-A : 1\r\n" + LENGTH, Whole, ""),
+    "a field with a space in its name": (OK + b"X A: 1\r\n" + LENGTH, Whole, ""),
+    "a field without a name": (OK + b": 1\r\n" + LENGTH, Whole, ""),
+    "a folded field": (OK + b"X-A: 1\r\n\t 2\r\n" + LENGTH, Whole, ""),
+    "an empty type": (OK + b"Content-Type:\r\n" + LENGTH, Whole, ""),
+    "no reason": (b"HTTP/1.1 200\r\n" + LENGTH, Whole, ""),
+    "line feeds alone": (b"HTTP/1.1 200 OK\nContent-Length: 1000\n\n" + BODY, Whole, ""),
+    "early hints": (HINTS + OK + LENGTH + b"\r\n" + BODY, Whole, ""),
+    "interim answers": (CONTINUE * 100 + OK + LENGTH + b"\r\n" + BODY, Whole, ""),
+    "interim answers without end": (CONTINUE * 20_000 + OK + LENGTH, BadResponse, "its header has no end"),
+    "a header without end": (OK + b"X: " + b"a" * 200_000 + b"\r\n" + LENGTH, BadResponse, "its header"),
+    "another protocol": (b"HTTP/1.1 101 No\r\nUpgrade: x\r\nConnection: upgrade\r\n", BadResponse, "breaks the rules"),
+    "203": (b"HTTP/1.1 203 Changed\r\n" + LENGTH, Whole, ""),
+    "chunks with a tab behind the coding": (
+        OK + b"Transfer-Encoding: chunked\t\r\n\r\n3e8;a=b\r\n" + BODY + b"\r\n0\r\nX-T: 1\r\n\r\n",
+        Whole,
+        "",
+    ),
     "lengths that differ": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n" + LENGTH, BadResponse, "Content-Length"),
     "a length in words": (b"HTTP/1.1 200 OK\r\nContent-Length: ten\r\n", BadResponse, "Content-Length"),
     "a length beside chunks": (
@@ -317,6 +359,20 @@ ODD: dict[str, tuple[bytes, type, str]] = {
     "redirects that differ": (b"HTTP/1.1 302 Found\r\nLocation: /a\r\nLocation: /b\r\n", Broken, "Location"),
     "a redirect to a bad place": (b"HTTP/1.1 302 Found\r\nLocation: ftp://h/\r\n", PolicyRefused, "not an http"),
     "a redirect to nowhere": (b"HTTP/1.1 302 Found\r\n", Broken, "without an address"),
+    "a redirect to no place": (b"HTTP/1.1 302 Found\r\nLocation:\r\n", Broken, "without an address"),
+    "a redirect to a bad port": (b"HTTP/1.1 302 Found\r\nLocation: http://h:99999/\r\n", PolicyRefused, "unreadable"),
+    "a redirect to itself": (b"HTTP/1.1 302 Found\r\nLocation: a.bin\r\n", TooManyRedirects, "back to where they came"),
+    **{
+        f"a redirect to {place.decode()!r}": (b"HTTP/1.1 303 See\r\nLocation: " + place + b"\r\n", Whole, "")
+        for place in (
+            b"../x/../b.bin",
+            b"/b.bin#part",
+            b"\t /b.bin \t",
+            b"b.bin?x=a b",
+            b"./b.bin?X-Amz-Signature=1",
+        )
+    },
+    "redirects that agree": (b"HTTP/1.1 302 Found\r\nLocation: /b.bin\r\nLocation: /b.bin\r\n", Whole, ""),
     "202": (b"HTTP/1.1 202 Accepted\r\n" + LENGTH, Broken, "not ready yet"),
     "403 with a page": (b"HTTP/1.1 403 No\r\nContent-Type: text/html\r\n" + LENGTH, ErrorStatus, "a challenge"),
     "451": (b"HTTP/1.1 451 No\r\n" + LENGTH, ErrorStatus, "legal reasons"),
@@ -326,11 +382,10 @@ ODD: dict[str, tuple[bytes, type, str]] = {
 }
 
 
-@pytest.mark.shows("A29", "N7", "N8", "R34")
+@pytest.mark.shows("A29", "N7", "N8", "N10", "N20", "R34")
 @pytest.mark.parametrize("through_proxy", [False, True], ids=["direct", "proxy"])
 @pytest.mark.parametrize(("head", "expected", "named"), ODD.values(), ids=ODD)
 async def test_an_odd_answer_means_the_same_on_every_way(
-    connection: Connection,
     monkeypatch: pytest.MonkeyPatch,
     head: bytes,
     expected: type,
@@ -340,19 +395,23 @@ async def test_an_odd_answer_means_the_same_on_every_way(
     """However it came, directly or through a proxy, an odd answer has one verdict or error, and one reason."""
     faults = [RawAnswer(head if b"\r\n\r\n" in head else head + b"\r\n" + BODY)]
     async with AssetServer() as server, TinyProxy().running() as proxy:
+        server.add("/b.bin", BODY)
         url = server.add("/a.bin", BODY, faults=faults).url
         if through_proxy:
             monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
-            connection = HttpTransport().connection()
+        connection = HttpTransport().connection()
         outcome: Verdict | GrymFetchError
         try:
             answer = await Requester(Credentials({})).open(connection, Origin(0, url), PINNED)
+            if isinstance(answer.verdict, Whole):
+                assert await read_to_the_end(answer) == BODY
             answer.response.close()
             outcome = answer.verdict
+            told = str(answer.refusal or outcome)
         except GrymFetchError as error:
-            outcome = error
+            outcome, told = error, str(error)
         finally:
             await connection.aclose()
         assert bool(proxy.asked) is through_proxy
     assert type(outcome) is expected
-    assert named in str(outcome)
+    assert named in told

@@ -171,6 +171,13 @@ def test_too_many_members() -> None:
 
 
 @pytest.mark.shows("S4")
+def test_too_many_places() -> None:
+    """Folders that only a path names count, too."""
+    with pytest.raises(UnsafeArchive, match="more than 20 files and folders"):
+        census(file("/".join("abcdefghijklmnopqrst") + "/u"), limits=SMALL)
+
+
+@pytest.mark.shows("S4")
 def test_too_many_bytes() -> None:
     """The total is bounded, by what is claimed before a byte of it is unpacked, and by what comes."""
     honest, limit = Census("a.zip", MIB, SMALL), "it unpacks to more than 1,000 bytes; nothing"

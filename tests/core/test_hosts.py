@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from grym_fetch.core.errors import BadStatus, CertificateRejected, ConnectFailed, ConnectionLost, Stalled, Throttled
-from grym_fetch.core.hosts import GRACE_S, MAX_IN_VAIN, MAX_PAUSE_S, PROBE_S, SERVING_S, Hosts
+from grym_fetch.core.hosts import GRACE_S, MAX_PAUSE_S, PROBE_S, SERVING_S, Hosts
 
 URL = "https://one.example/x"
 HOST = "one.example"
@@ -120,6 +120,37 @@ def test_a_refusal_that_nobody_else_explains_is_a_failure(error: Exception, seco
     assert not turned_away(hosts, "late", 10.0 + seconds, error)
 
 
+@pytest.mark.shows("A24")
+def test_a_prompt_refusal_teaches_before_anybody_is_served() -> None:
+    """Others wait for their answers: this one was too many. The last one has no such excuse, nor has a slow failure."""
+    hosts = Hosts(8)
+    for name in "abc":
+        hosts.began(name, HOST)
+    assert not hosts.refused("a", 9.0, REFUSED, took=9.0)
+    assert hosts.refused("b", 9.1, REFUSED, took=0.1)
+    assert hosts.allows(HOST) == 1
+    assert not hosts.has_room(HOST, 9.1)
+    hosts.receives("c", 9.2)
+    assert hosts.is_serving(HOST)
+    assert hosts.allows(HOST) == 1
+
+
+def test_where_all_are_refused_that_says_nothing_of_how_many() -> None:
+    """Until one is served they go one at a time; from then on as many as before."""
+    hosts = Hosts(8)
+    hosts.began("a", HOST)
+    hosts.began("b", HOST)
+    assert hosts.refused("a", 0.1, REFUSED, took=0.1)
+    assert not hosts.refused("b", 0.2, REFUSED, took=0.2)
+    hosts.ended("a", 0.2)
+    hosts.ended("b", 0.2)
+    assert hosts.allows(HOST) is None
+    hosts.began("c", HOST)
+    assert not hosts.has_room(HOST, 0.3)
+    hosts.receives("c", 0.4)
+    assert hosts.has_room(HOST, 0.4)
+
+
 def test_pauses_grow_to_a_minute_until_somebody_is_served() -> None:
     """Nobody asks a host that says "too often" again and again at the same pace."""
     hosts, working = receiving(1)
@@ -164,23 +195,18 @@ def test_a_redirect_takes_an_attempt_to_its_host() -> None:
 
 
 @pytest.mark.shows("R29", "A19")
-def test_a_status_that_also_whole_requests_get_is_not_about_ranges() -> None:
-    """After three in a row it is known, for that status alone, until the host serves a whole again."""
+def test_a_host_that_refuses_everything_is_known() -> None:
+    """After three refused requests for a whole in a row, until one is served; a lost connection is no refusal."""
     hosts, _ = receiving(1)
-    missing = BadStatus(URL, 404, "status 404: not found")
-    hosts.began("ranged", HOST)
-    for _ in range(MAX_IN_VAIN):
-        assert not hosts.is_in_vain("ranged", missing)
+    for error in (BadStatus(URL, 404, "status 404: not found"), DENIED, ConnectionLost(URL, "reset"), DENIED):
+        assert not hosts.refuses_wholes(HOST)
         hosts.began("whole", HOST)
-        hosts.refused_whole("whole", missing)
+        hosts.refused_whole("whole", error)
         hosts.ended("whole", 0.0)
-    assert hosts.is_in_vain("ranged", missing)
-    assert not hosts.is_in_vain("ranged", DENIED)
-    assert not hosts.is_in_vain("ranged", ConnectionLost(URL, "reset"))
-    hosts.began("elsewhere", "two.example")
-    assert not hosts.is_in_vain("elsewhere", missing)
-    hosts.receives("ranged", 1.0)
-    assert hosts.is_in_vain("ranged", missing)
+    assert hosts.refuses_wholes(HOST)
+    assert not hosts.refuses_wholes("two.example")
+    hosts.receives("working 0", 1.0)
+    assert hosts.refuses_wholes(HOST)
     hosts.began("served", HOST)
     hosts.receives("served", 1.0, whole=True)
-    assert not hosts.is_in_vain("ranged", missing)
+    assert not hosts.refuses_wholes(HOST)

@@ -219,15 +219,11 @@ def test_one_whose_ranges_were_never_proved_is_asked_once_for_the_whole() -> Non
 
 @pytest.mark.shows("R29", "A2", "A19")
 def test_the_whole_is_not_asked_for_where_that_is_hopeless() -> None:
-    """A server that wants to be left alone means that; and where all are refused so, one more request is in vain."""
+    """A server that wants to be left alone means that."""
     told = Throttled(URLS[0], 503, "status 503", 60.0)
     origins = Origins(URLS)
     steps = [fail(origins, 0, told, now=1000.0 * number) for number in range(POLICY.retries + 1)]
     assert steps[-1] == GiveUp()
-    assert origins.all[0].is_out
-    origins = Origins(URLS)
-    decision = origins.failed(origins.all[0], GONE, began=1.0, now=1.0, policy=POLICY, jitter=0.5, is_in_vain=True)
-    assert decision == GiveUp()
     assert origins.all[0].is_out
 
 

@@ -6,8 +6,9 @@ import base64
 
 import pytest
 
+from grym_fetch.core.addresses import parse_address
 from grym_fetch.core.errors import BadStatus
-from grym_fetch.core.redaction import SentSecrets
+from grym_fetch.core.redaction import MAX_IN_ADDRESSES, SentSecrets
 
 BASIC = "Basic " + base64.b64encode(b"me:pass/word").decode()
 
@@ -37,6 +38,27 @@ def test_what_is_shown(text: str, shown: str) -> None:
     sent = secrets("Bearer hunter2hunter2", BASIC, "Bearer hunter2hunter2")
     assert sent.hide(text) == shown
     assert sent.occur_in(text) is (text != shown)
+
+
+@pytest.mark.shows("S8")
+def test_a_signature_is_hidden() -> None:
+    """What in a query lets somebody in is taken out of what a server says, encoded or not; the rest of it stays."""
+    sent = SentSecrets()
+    sent.note_address(parse_address("https://h.example/a?download=trueenough&sv=2024-11-04&se=1&sig=AbCd%2FEfGh%3D"))
+    sent.note_address(parse_address("https://h.example/a?sig=short"))
+    said = "sig AbCd%2FEfGh%3D, ABCD/EFGH=, abcd%2fefgh%3d, trueenough short 2024-11-04"
+    assert sent.hide(said) == "sig …, …, …, trueenough short 2024-11-04"
+    assert sent.occur_in('"AbCd/EfGh="')
+    assert not sent.occur_in('"AbCd"')
+
+
+def test_the_signatures_that_are_known_are_bounded() -> None:
+    """A run of many files, each with a signature, does not search for all of them in each answer."""
+    sent = SentSecrets()
+    for number in range(MAX_IN_ADDRESSES + 1):
+        sent.note_address(parse_address(f"https://h.example/a?sig=signature{number:04}"))
+    assert sent.hide("signature0000") == "signature0000"
+    assert sent.hide("signature0001 signature0100") == "… …"
 
 
 def test_short_and_no_secrets() -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import pytest
 
 from grym_fetch.core.addresses import Credential, Credentials, parse_address
+from grym_fetch.core.http import status_text
 from grym_fetch.core.refusals import explain_refusal, shown_host
 
 FIRST = "https://hub.example/a.bin"
 SENT = Credential("Bearer hunter2", "HF_TOKEN")
 
 
-def told(status: int, *, first: str = FIRST, here: str = "", sent: Credential | None = None) -> str:
+def told(status: int, *, first: str = FIRST, here: str = "", sent: Credential | None = None, reason: str = "") -> str:
     """What is said of this status."""
     return str(
         explain_refusal(
             status,
+            reason or status_text(status),
             first=parse_address(first),
             here=parse_address(here or first),
             sent=sent,
@@ -55,6 +57,28 @@ def test_who_refused() -> None:
     assert "may lack access" in told(403, here="https://cdn.example/a?X-Goog-Signature=abc")
 
 
+@pytest.mark.shows("A29")
+@pytest.mark.parametrize("here", ["", "https://cdn.example/a"])
+def test_what_the_head_says_is_kept(here: str) -> None:
+    """That a page came with a refusal is told, whoever refused."""
+    text = told(503, here=here, reason="status 503: it sent a web page")
+    assert text.startswith("status 503")
+    assert text.endswith(": it sent a web page")
+    assert "it sent a web page; no credentials" in told(
+        403, here=here, reason="status 403: access denied; it sent a web page"
+    )
+
+
+@pytest.mark.parametrize("query", ["sig=abc", "token=abc"])
+def test_an_address_that_may_be_signed(query: str) -> None:
+    """Where the address has something like a token in it, a fresh one is the advice; but nothing is claimed."""
+    text = told(403, first=f"{FIRST}?{query}")
+    assert text == (
+        "status 403: access denied; no credentials were sent; "
+        "if the address is signed or holds a token, it may have expired: put a fresh one in"
+    )
+
+
 @pytest.mark.shows("A21")
 @pytest.mark.parametrize(
     "query", ["X-Amz-Signature=a", "Signature=a&Expires=1", "sv=1&se=1&sig=a", "Policy=a&Signature=b"]
@@ -63,7 +87,7 @@ def test_an_expired_signature(query: str) -> None:
     """A signed address that is refused has expired; a token would not mend that."""
     for status in (400, 403, 410):
         text = told(status, first=f"{FIRST}?{query}")
-        assert "signed and has probably expired; put a fresh one in, what has arrived is kept" in text
+        assert "signed and has probably expired; put a fresh one in; with a checksum, what has arrived is kept" in text
         assert "TOKEN" not in text
     assert told(404, first=f"{FIRST}?{query}") == "status 404: not found"
 

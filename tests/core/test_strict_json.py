@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -38,7 +39,7 @@ def test_what_is_right_is_read_as_it_is(value: object, ensure_ascii: bool, mark:
 @pytest.mark.shows("M7")
 def test_depth_is_exact(value: object) -> None:
     """The depth that is counted before anything is parsed is that of the value, whatever strings hold."""
-    assert strict_json._depth(json.dumps(value).encode()) == depth(value)
+    assert strict_json._depth(strict_json._structure(json.dumps(value).encode())) == depth(value)
 
 
 @pytest.mark.shows("M7")
@@ -67,3 +68,20 @@ def test_what_cannot_be_read_says_where(data: bytes, place: str) -> None:
     with pytest.raises(NotJson) as caught:
         read_json(data, max_bytes=8 if place else 2)
     assert caught.value.place == place
+
+
+@pytest.mark.shows("M7")
+def test_pairs_are_looked_at_only_where_a_key_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting colons says whether one is; whatever strings and keys hold. A manifest has hundreds of thousands."""
+    asked: list[bool] = []
+    real = json.loads
+
+    def loads(text: str, **hooks: Any) -> object:
+        asked.append("object_pairs_hook" in hooks)
+        return real(text, **hooks)
+
+    monkeypatch.setattr("grym_fetch.core.strict_json.json.loads", loads)
+    assert not read_json(b'{"a:": [{"b": ":", "c": {}}, "\\":\\\\"], "d": {"a:": 1}}', max_bytes=100).problems
+    assert asked == [False]
+    assert read_json(b'{"a": {"b": 1, "b": 1}}', max_bytes=100).problems
+    assert asked == [False, False, True]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grym_fetch.core import text as module
 from grym_fetch.core.text import redact_text, redact_url, safe_text
 
 CANARY = "hunter2"
@@ -166,3 +168,18 @@ def test_text_without_addresses_and_fields_stays(text: str) -> None:
     """Any text can be redacted, and what holds nothing of the kind stays as it is."""
     shown = redact_text(text)
     assert shown == text or "://" in text or "authorization" in text.lower() or "cookie" in text.lower()
+
+
+@pytest.mark.parametrize(
+    "rest", ["", "/", "/a/b.bin", "//a", "/a%20b", "/a;b", "/a?q", "/a#f", "/A~-._", ":80/a", ":/a"]
+)
+@pytest.mark.parametrize(
+    "start", ["http://host.example", "https://127.0.0.1", "HTTP://Host", "http://u@host", "http://"]
+)
+def test_the_short_way_for_plain_addresses_changes_nothing(
+    start: str, rest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is returned as it is would have come out the same."""
+    shown = redact_url(start + rest)
+    monkeypatch.setattr(module, "_PLAIN_ADDRESS", re.compile("(?!)"))
+    assert redact_url(start + rest) == shown

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from grym_fetch.disk.folders import (
     sync,
     usable_bytes,
 )
+from tests.support.other_user import BERT, as_user, needs_root
 from tests.support.system import descriptors, named
 
 
@@ -290,3 +293,34 @@ def test_a_disk_within_the_reserve_has_no_room_and_needs_none(root: Path, monkey
     require_space(root, 0)
     with pytest.raises(DiskFull, match="1 bytes are needed and 0 are free"):
         require_space(root, 1)
+
+
+def test_a_root_that_is_a_dangling_symlink(tmp_path: Path) -> None:
+    """It is called that, and not a file that exists."""
+    (tmp_path / "assets").symlink_to("nowhere")
+    with pytest.raises(UnsafePath, match="a symlink that leads nowhere"):
+        make_root(tmp_path / "assets")
+
+
+@needs_root
+@pytest.mark.parametrize("local_path", ["closed/a.bin", "closed/new/deep/a.bin"])
+def test_a_folder_that_may_not_be_written_to_is_known_before(local_path: str) -> None:
+    """Before the first byte is asked for, and not when the last one is there."""
+    root = Path(tempfile.mkdtemp(dir="/tmp", prefix="closed-"))
+    try:
+        (root / "closed").mkdir()
+        for path in (root, root / "closed"):
+            path.chmod(0o755)
+
+        def checked() -> str:
+            try:
+                check_destination(root, local_path)
+            except NotWritable as error:
+                return str(error)
+            return ""
+
+        assert as_user(BERT, checked) == f"permission denied: this user may not write to this folder ({root}/closed)"
+        (root / "closed").chmod(0o777)
+        assert as_user(BERT, checked) == ""
+    finally:
+        shutil.rmtree(root)

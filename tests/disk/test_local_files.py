@@ -18,6 +18,7 @@ import pytest
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.disk import local_files as module
+from grym_fetch.disk import verified
 from grym_fetch.disk.local_files import RECENT_S, Found, LocalFiles, hash_file
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.runtime.threads import WorkerThreads
@@ -76,7 +77,27 @@ async def test_a_right_file_is_found_and_hashed_once(places: Places) -> None:
     assert places.hashed == [len(CONTENT)]
     assert await places.find() == Found(file, None, verified=True)
     assert places.hashed == []
-    assert places.local_files().find_verified(ASSET) == file
+    assert places.local_files().find_verified(ASSET) == str(file)
+
+
+async def test_a_verified_file_costs_one_look(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run with nothing to do asks this of each asset: one ``stat``, no line of the log is read, no `Path` is made."""
+    places.put(places.assets / ASSET.local_path, CONTENT)
+    await places.find()
+    local_files = places.local_files()
+    assert local_files.find_verified(ASSET) is not None
+    looks: list[object] = []
+    real = os.stat
+
+    def stat(path: object, **options: object) -> os.stat_result:
+        looks.append(path)
+        return real(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(verified, "decode_line", None)
+    monkeypatch.setattr(module, "Path", None)
+    assert local_files.find_verified(ASSET) == str(places.assets / ASSET.local_path)
+    assert looks == [str(places.assets / ASSET.local_path)]
 
 
 async def test_full_reads_a_verified_file_again(places: Places) -> None:
@@ -113,6 +134,17 @@ async def test_a_changed_file_is_read_again(places: Places) -> None:
     found = await places.find()
     assert found is not None
     assert found.error is not None
+
+
+@pytest.mark.shows("C12", "S20")
+async def test_what_was_written_to_a_moment_ago_is_read_again(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write within the same tick of the clock leaves the signature as it is: what was read then is not remembered."""
+    file = places.put(places.assets / ASSET.local_path, CONTENT)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: file.stat().st_ctime_ns)
+        assert await places.find() == Found(file, None, verified=True)
+    assert await places.find() == Found(file, None, verified=True)
+    assert places.hashed == [len(CONTENT)]
 
 
 async def test_the_assets_folder_comes_first(places: Places) -> None:
@@ -335,7 +367,7 @@ async def test_a_file_elsewhere_is_read_once_without_an_assets_folder(places: Pl
     assert places.hashed == [len(CONTENT)]
     await places.find()
     assert places.hashed == []
-    assert places.local_files().find_verified(ASSET) == file
+    assert places.local_files().find_verified(ASSET) == str(file)
     assert not places.assets.exists()
 
 
@@ -346,11 +378,11 @@ async def test_an_unread_file_that_comes_first_is_not_passed_over(places: Places
     here = places.put(places.assets / ASSET.local_path, CONTENT)
     assert places.local_files().find_verified(ASSET) is None
     assert await places.find() == Found(here, None, verified=True)
-    assert places.local_files().find_verified(ASSET) == here
+    assert places.local_files().find_verified(ASSET) == str(here)
     here.write_bytes(WRONG)
     assert places.local_files().find_verified(ASSET) is None
     found = await places.find()
     assert found is not None
-    assert places.local_files().find_verified(ASSET) == found.path == places.external / ASSET.local_path
+    assert places.local_files().find_verified(ASSET) == str(found.path) == str(places.external / ASSET.local_path)
     here.write_bytes(WRONG + b"longer")
-    assert places.local_files().find_verified(ASSET) == found.path
+    assert places.local_files().find_verified(ASSET) == str(found.path)

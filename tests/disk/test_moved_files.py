@@ -70,6 +70,7 @@ def test_an_unreadable_document(tmp_path: Path, text: str) -> None:
         read_document(path)
 
 
+@pytest.mark.shows("S4")
 def test_a_document_is_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file over the limit is refused before anything is made of it."""
     path = tmp_path / "asset-manifest.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from grym_fetch.core.checked_lines import encode_line
 from grym_fetch.core.digest import Checksum
 from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.prune import prune, remove_leftovers
+from grym_fetch.disk.rollback import RollbackGuard
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
@@ -199,3 +202,61 @@ def test_leftovers_of_what_is_in_place(assets: Path, living: Owner) -> None:
     assert not any(folder.exists() for folder in gone)
     assert all(folder.exists() for folder in kept)
     remove_leftovers(assets / "nowhere", [KEY.local_path])
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's own state folder."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+def project_of(home: Path, name: str) -> tuple[Path, StateFolder]:
+    """A project with something in the user's state folder."""
+    tmp_path = home.parent
+    root = tmp_path / name
+    root.mkdir()
+    RollbackGuard(root / "assets", root / "assets.json").write("7")
+    state = StateFolder(root / "assets")
+    assert state.elsewhere.is_dir()
+    return root, state
+
+
+def test_a_project_that_is_gone_goes(home: Path, assets: Path) -> None:
+    """Of two projects the one whose folder was removed is forgotten; a dry run names it and changes nothing."""
+    gone, state = project_of(home, "gone")
+    _, kept = project_of(home, "kept")
+    shutil.rmtree(gone)
+    for dry_run in (True, False):
+        (removed,) = prune(assets, {}, dry_run=dry_run).removed
+        assert (removed.kind, removed.name) == ("project", state.elsewhere.name)
+        assert removed.bytes > 0
+        assert state.elsewhere.exists() == dry_run
+    assert RollbackGuard(kept.assets_dir, kept.assets_dir.parent / "assets.json").read() == "7"
+
+
+@pytest.mark.shows("S16")
+def test_a_project_without_an_assets_folder_stays(home: Path, assets: Path) -> None:
+    """All its files may lie elsewhere."""
+    project_of(home, "kept")
+    assert prune(assets, {}, dry_run=False).removed == ()
+
+
+@pytest.mark.parametrize("place", [None, b"damaged"], ids=["not named", "damaged"])
+def test_what_nobody_can_place_stays(home: Path, assets: Path, place: bytes | None) -> None:
+    """An earlier version has not noted whose it is."""
+    gone, state = project_of(home, "gone")
+    shutil.rmtree(gone)
+    note = state.elsewhere / "assets-folder"
+    note.unlink() if place is None else note.write_bytes(place)
+    assert prune(assets, {}, dry_run=False).removed == ()
+
+
+@pytest.mark.shows("S16")
+def test_a_disk_that_is_not_mounted_is_not_gone(home: Path, assets: Path) -> None:
+    """What is left of the path is on another device than the project was."""
+    gone, state = project_of(home, "gone")
+    place = gone / "assets"
+    (state.elsewhere / "assets-folder").write_bytes(encode_line([str(place), os.stat(gone).st_dev + 1]))
+    shutil.rmtree(gone)
+    assert prune(assets, {}, dry_run=False).removed == ()

@@ -110,13 +110,15 @@ def test_a_lock_excludes_another_user_and_outlives_nobody(shared: Path) -> None:
 
 @needs_root
 @pytest.mark.shows("S20")
-def test_nobody_believes_what_another_has_verified(shared: Path) -> None:
+@pytest.mark.parametrize("mode", [0o700, 0o777], ids=oct)
+def test_nobody_believes_what_another_has_verified(shared: Path, mode: int) -> None:
     """A log that another user has put in one's place vouches for nothing, and nothing is written to it."""
     (shared / "a.bin").write_bytes(b"evil")
 
     def forge() -> None:
         cache = VerifiedCache(StateFolder(shared))
         cache.record(shared / "a.bin", CHECKSUM, FileSignature.of((shared / "a.bin").stat()))
+        (shared / ".grym-fetch" / f"user-{ANNA}").chmod(mode)
         (shared / ".grym-fetch" / f"user-{ANNA}").rename(shared / ".grym-fetch" / f"user-{BERT}")
 
     def believe() -> tuple[bool, str]:

@@ -624,6 +624,7 @@ async def test_an_asset_holds_as_many_descriptors_as_are_counted_for_it(
 # -- flushing in the background -------------------------------------------------------------------------------------
 
 
+@pytest.mark.shows("D5")
 async def test_a_failed_background_flush_is_not_forgotten(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,39 @@ def is_verified(log: Path, file: Path) -> bool:
 def line_of(record: object) -> bytes:
     text = json.dumps(record).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+SECOND_NS = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("ctime_ns", "mtime_ns", "now_ns", "is_settled"),
+    [
+        (SECOND_NS + 1, 5, SECOND_NS + 1, False),
+        (SECOND_NS + 1, 5, SECOND_NS + module.TICK_NS, False),
+        (SECOND_NS + 1, 5, SECOND_NS + module.TICK_NS + 1, True),
+        (9 * SECOND_NS + 1, 5, SECOND_NS, False),  # a server whose clock is ahead
+        (3 * SECOND_NS, 2 * SECOND_NS, 3 * SECOND_NS + module.TICK_NS, False),  # a file system of whole seconds
+        (3 * SECOND_NS, 2 * SECOND_NS, 5 * SECOND_NS, True),
+    ],
+)
+def test_when_a_write_must_show(ctime_ns: int, mtime_ns: int, now_ns: int, is_settled: bool) -> None:
+    """A file is settled once the tick has passed in which it was written to."""
+    assert FileSignature(1, mtime_ns, ctime_ns, 1, 1).was_settled(now_ns) is is_settled
+
+
+def test_a_time_of_its_own(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is whole gets an exact time; where only seconds are kept, one that no later write can set."""
+    utime = os.utime
+    with open(file, "rb") as opened:
+        module.mark_time(opened.fileno())
+        assert os.stat(file).st_mtime_ns % module.TICK_NS
+        monkeypatch.setattr(
+            os, "utime", lambda fd, ns: utime(fd, ns=(ns[0] // SECOND_NS * SECOND_NS, ns[1] // SECOND_NS * SECOND_NS))
+        )
+        begun = time.time_ns()
+        module.mark_time(opened.fileno())
+        assert os.stat(file).st_mtime_ns < begun - 2 * SECOND_NS
 
 
 def test_an_unchanged_file_is_verified(log: Path, file: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_life_is_told_in_one_line_a_change() -> None:
     assert lines == [
         "1 file, 1.0 GiB",
         "model.bin: resuming at 512 MiB of 1.0 GiB",
-        "model.bin: waiting for another process (pid 12)",
+        "model.bin: waiting for pid 12",
         "model.bin: attempt 1 failed, retrying in 3.0 s: status 503",
         "model.bin: now from mirror 2 of 3, https://m/f: stalled",
         "model.bin: starting over (600 MiB discarded): other content",

@@ -112,6 +112,23 @@ async def test_drawings_run_in_one_thread_that_is_not_the_loop() -> None:
     assert view.closed == 1
 
 
+@pytest.mark.shows("D16")
+async def test_where_there_is_no_thread_the_loop_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that gives none does not cost the run its display, and the display does not cost it the run."""
+    bus = Bus([STARTED, FINISHED])
+    bus.finish()
+    threads: list[threading.Thread] = []
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    view = Recorder(Clock(), lambda: threads.append(threading.current_thread()))
+    await show(bus, view)
+    assert threads == [threading.main_thread()]
+    assert view.closed == 1
+
+
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(5, "gone"), ValueError("closed")])
 @pytest.mark.shows("U7")
 async def test_a_broken_stream_ends_the_drawing_and_not_the_draining(

@@ -103,6 +103,13 @@ def test_columns_go_in_their_order(width: int, expected: str) -> None:
         ),
         (events.RetryScheduled(asset="plain", url="", attempt=1, delay=3.0, reason=""), 9.0, "retrying"),
         (
+            events.RetryScheduled(
+                asset="plain", url="", attempt=1, delay=3.0, reason=f"refused; {events.AWAY}, trying"
+            ),
+            1.0,
+            "server away, 3 s",
+        ),
+        (
             events.MirrorSwitched(asset="plain", from_="", to="", reason="", number=2, count=3),
             1.0,
             "mirror 2 of 3",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from grym_fetch.testing import AssetServer, ServerStats
+from tests.support.other_user import TEAM
 
 DEADLINE = 60.0
 
@@ -123,6 +124,41 @@ def run(folder: Path, *arguments: str, **more: str) -> Done:
     """Run the command to its end."""
     with Running(folder, *arguments, **more) as running:
         return running.finish()
+
+
+# All is imported first: another user may not be able to read this interpreter's own files.
+BECOME = """
+import encodings, importlib, os, pkgutil, sys
+import grym_fetch, rich.live, rich._unicode_data
+user, umask, groups = int(sys.argv[1]), int(sys.argv[2], 8), [int(each) for each in sys.argv[3].split(",")]
+for each in ("ascii", "idna", "utf_8_sig", "latin_1", "cp437"):
+    importlib.import_module(f"encodings.{each}")
+for each in pkgutil.walk_packages(grym_fetch.__path__, "grym_fetch."):
+    if not each.name.endswith(("__main__", "plugin")):
+        importlib.import_module(each.name)
+sys.argv = ["grym-fetch", *sys.argv[4:]]
+os.setgroups(groups)
+os.setresgid(user, user, user)
+os.setresuid(user, user, user)
+os.umask(umask)
+from grym_fetch.cli.main import main
+main()
+"""
+
+
+def run_as(user: int, folder: Path, *arguments: str, **more: str) -> Done:
+    """Run the command to its end as another user of the team, under its umask. Only root can."""
+    done = subprocess.run(
+        [sys.executable, "-c", BECOME, str(user), "002", str(TEAM), *arguments],
+        cwd=folder,
+        env=environment(**more),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 # In between stands a small process: a child's peak memory is never less than its parent's when it was made.

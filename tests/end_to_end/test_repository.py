@@ -36,6 +36,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.shows("S21")
 def test_from_a_heavy_repository_to_the_same_bytes_elsewhere(root: Path, tmp_path: Path) -> None:
     """Look, move out, commit, clone on another machine, fetch from a server: every byte is the same."""
     seen = run(root, "identify", LIMIT, "--history")
@@ -190,6 +191,29 @@ def test_exit_codes(root: Path, tmp_path: Path) -> None:
     assert "Traceback" not in "".join(done.err for done in (inside, dirty, taken, unknown, in_the_way, corrupt))
 
 
+@pytest.mark.shows("S19")
+def test_where_the_assets_folder_came_as_a_symlink(root: Path, tmp_path: Path) -> None:
+    """What cannot be used is told as it is, with what to do, and is no bug of ours; nothing is written behind it."""
+    write(root, "assets.json", b'{"assets": []}')
+    (root / "assets").symlink_to(".git")
+    commit(root, day=3)
+    assert run(root, "clean", LIMIT, ".", str(tmp_path / "out"), "-y").code == 0
+    refused = run(root, "restore", "--all", "--external-assets-dir", str(tmp_path / "out"))
+    assert (refused.code, refused.out) == (4, "")
+    assert refused.err.startswith("error: the assets folder is a symlink, which counts only where you name it;")
+
+
+@pytest.mark.sweep
+def test_the_way_back_is_named(root: Path, tmp_path: Path) -> None:
+    """The command that brings the files back works as it is printed, wherever they went."""
+    out = tmp_path / "some where"
+    moved = run(root, "clean", LIMIT, ".", str(out), "-y").out
+    assert f"`grym-fetch restore --all --external-assets-dir '{out}'` brings files back" in moved
+    assert run(root, "restore", "--all", "--external-assets-dir", str(out)).code == 0
+    assert "`grym-fetch restore --all` brings files back" in run(root, "clean", LIMIT, "-y").out
+    assert run(root, "restore", "--all").code == 0
+
+
 def test_entries_of_an_interrupted_run_are_made_up_for(root: Path) -> None:
     """What an earlier run has moved is added to the manifest by the next one that is asked to."""
     assert run(root, "clean", LIMIT, "-y").code == 0
@@ -204,6 +228,7 @@ def test_entries_of_an_interrupted_run_are_made_up_for(root: Path) -> None:
     assert (root / ".gitignore").read_text() == "/data/voices.tar.gz\n/models/model.ckpt\n"
 
 
+@pytest.mark.shows("S21")
 def test_a_killed_clean_loses_nothing(tmp_path: Path) -> None:
     """Killed while it moves, it has lost no byte, and the next run finishes."""
     root = repository(tmp_path / "project")
@@ -233,3 +258,25 @@ async def test_from_python(root: Path) -> None:
         assert path == root / "models/model.ckpt"
         assert path.read_bytes() == MODEL
         assert (await manager.restore_asset("voices.tar")).read_bytes() == VOICES
+
+
+@pytest.mark.sweep
+@pytest.mark.shows("S21")
+def test_what_git_makes_of_a_restored_file_is_said(root: Path) -> None:
+    """Who restores in a clone learns that the placeholders are missed, and which files git would take in again."""
+    assert "dry run: nothing was moved" in run(root, "clean", LIMIT, "-n").out
+    run(root, "clean", LIMIT, "-y")
+    assert run(root, "restore", "--all").err == ""  # nothing was committed: git sees what it saw before
+    run(root, "clean", LIMIT, "-y")
+    commit(root, day=3)
+    said = run(root, "restore", "models/model.ckpt").err.splitlines()
+    assert said[0].startswith("git shows the placeholders as deleted; do not commit that: `git restore --")
+    assert said[1:] == [
+        "git does not ignore 1 restored file, and `git add -A` would commit them; lines for .gitignore:",
+        "  /models/model.ckpt",
+    ]
+    git(root, "restore", "--", "*.asset-ref")
+    write(root, ".gitignore", b"/models/model.ckpt\n")
+    commit(root, day=4)
+    assert git(root, "status", "--porcelain") == ""
+    assert len(run(root, "restore", "models/model.ckpt").err.splitlines()) == 1

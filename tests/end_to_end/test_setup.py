@@ -227,6 +227,7 @@ def test_folders_with_odd_names(tmp_path: Path, server: AssetServer) -> None:
     assert states(run(made.root, "setup", "--json").out)["git"] == "ok"
 
 
+@pytest.mark.shows("S21")
 def test_files_that_were_moved_out_are_named(project: Project, tmp_path: Path) -> None:
     """In a fresh clone, setup names the files of which there are placeholders only, with the command that gets them."""
     (project.root / "big.dat").write_bytes(CONTENT)

@@ -82,6 +82,11 @@ def all_rows() -> list[Row]:
     return [*(row for section in sections() for row in section.rows), *bugs(), *promises()]
 
 
+def unguarded() -> dict[str, str]:
+    """The rows of which no guard is taken out, and why not."""
+    return dict(_data()["unguarded"])
+
+
 def open_rows() -> set[str] | None:
     """Rows whose tests are still being written; None once the list is closed, and the document must be exact."""
     return set(_data()["open"]["rows"]) if "open" in _data() else None
@@ -158,6 +163,13 @@ def tables() -> str:
     parts.append("\n## Guards that are taken out\n\n")
     parts.append("`make guards` takes out what these rows, and these promises of SECURITY.md, rest on:\n")
     parts.append(f"{', '.join(sorted(covered(), key=_in_order))}.\n")
+    if unguarded():
+        parts.append(
+            "\nNothing is taken out for these rows; their tests run all the same:\n\n| rows | why |\n|---|---|\n"
+        )
+        reasons = sorted(unguarded().items(), key=lambda item: _in_order(item[0]))
+        for why in dict.fromkeys(why for _, why in reasons):
+            parts.append(f"| {', '.join(row for row, each in reasons if each == why)} | {why} |\n")
     return "".join(parts)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.house import guards as module
-from tests.house.guards import ROOT, Guard, covered, failed, guards, unnoticed, without
-from tests.house.reliability import all_rows, shown
+from tests.house.guards import ROOT, Copy, Guard, covered, guards, without
+from tests.house.reliability import all_rows, shown, unguarded
 
 
 @pytest.mark.parametrize("guard", guards(), ids=lambda guard: guard.name)
@@ -17,6 +17,7 @@ def test_the_list_fits(guard: Guard) -> None:
     """Each guard stands in the program once, each test exists, and bears the mark of one of its rows."""
     assert without(guard, (ROOT / guard.file).read_text(encoding="utf-8"))
     assert guard.tests
+    assert set(guard.behind) <= {each.name for each in guards()}
     for test in guard.tests:
         place, _, name = test.partition("::")
         assert hasattr(importlib.import_module(place.removesuffix(".py").replace("/", ".")), name)
@@ -38,14 +39,25 @@ def test_a_guard_that_is_not_there_is_an_error() -> None:
 
 
 def test_what_passes_without_the_guard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two tests one notices; the file is afterwards what it was."""
+    """Of two tests one notices, and it bears the mark of one row of two; the file is afterwards what it was."""
     monkeypatch.setattr(module, "TIMEOUT_S", 60)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = shows(*rows)\n")
     (tmp_path / "program.py").write_text("def double(x):\n    return 2 * x\n")
     (tmp_path / "test_it.py").write_text(
-        "from program import double\ndef test_sharp(): assert double(3) == 6\ndef test_blunt(): assert double(0) == 0\n"
+        "import pytest\nfrom program import double\n"
+        "@pytest.mark.shows('N1')\ndef test_sharp(): assert double(3) == 6\n"
+        "@pytest.mark.shows('N2')\ndef test_blunt(): assert double(0) == 0\n"
     )
     tests = ("test_it.py::test_sharp", "test_it.py::test_blunt")
-    guard = Guard("g", (), "program.py", "2 * x", "x", tests)
-    assert unnoticed(guard, tmp_path) == ["test_it.py::test_blunt"]
-    assert failed(tmp_path / "report.xml") == {"test_it.py::test_sharp"}
+    guard = Guard("g", ("N1", "N2"), "program.py", "2 * x", "x", tests)
+    with Copy(tmp_path) as copy:
+        assert copy.unnoticed(guard) == ["test_it.py::test_blunt", "N2"]
+        assert copy.failures(tests) == {}
     assert "2 * x" in (tmp_path / "program.py").read_text()
+
+
+def test_each_row_has_its_guard_or_says_why_not() -> None:
+    """What no guard is taken out of is said, with a reason; and a reason that is no longer needed goes."""
+    rows = [row.id for row in all_rows() if row.why_untested is None]
+    assert [row for row in rows if row not in covered() and row not in unguarded()] == []
+    assert [row for row in unguarded() if row in covered() or row not in rows] == []

@@ -30,7 +30,7 @@ LAYERS: list[set[str]] = [
 # The modules of each room, from the ground up. A module may import from earlier rows of its room only.
 ORDER: dict[str, list[set[str]]] = {
     "core": [
-        {"text"},
+        {"text", "signatures"},
         {"errors", "validation"},
         {
             "redaction",
@@ -52,14 +52,15 @@ ORDER: dict[str, list[set[str]]] = {
         {"manifest_text", "manifest_parser"},
     ],
     "net": [
-        {"places", "errors", "tls", "credentials", "states", "quiet"},
+        {"places", "errors", "tls", "credentials", "states", "quiet", "heads"},
         {"parser", "proxies"},
         {"settings"},
         {"wire"},
-        {"plain", "session"},
+        {"tunnel"},
+        {"plain"},
         {"client"},
     ],
-    "runtime": [{"waiting", "buffers", "clock", "descriptors"}, {"threads"}, {"bus"}, {"loop_thread"}],
+    "runtime": [{"waiting", "buffers", "clock", "descriptors", "forks"}, {"threads"}, {"bus"}, {"loop_thread"}],
     "disk": [
         {"folders", "owner", "repository"},
         {"atomic", "locks", "state", "moved_files"},
@@ -78,7 +79,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"transfer"},
         {"fetcher"},
     ],
-    "archive": [{"tar", "tree"}, {"reader"}, {"unpack"}],
+    "archive": [{"tar", "tree"}, {"reader"}, {"compare"}, {"unpack"}],
     "repo": [
         {"errors", "tree", "moving", "placeholder"},
         {"git", "record", "places", "entries"},

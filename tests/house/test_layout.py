@@ -17,6 +17,7 @@ PACKAGE, TESTS = ROOT / "grym_fetch", ROOT / "tests"
 
 # A module that has no test module of its own name, and the one that tests it instead.
 ELSEWHERE = {
+    "archive/compare": "archive/test_unpack",
     "archive/reader": "archive/test_unpack",
     "archive/tar": "archive/test_costly_archives",
     "archive/tree": "archive/test_unpack",
@@ -51,8 +52,7 @@ ELSEWHERE = {
     "errors": "core/test_errors",
     "events": "core/test_events",
     "manifest": "house/test_public_names",
-    "net/errors": "net/test_client",
-    "net/settings": "net/test_session",
+    "net/settings": "net/test_client",
     "net/states": "net/test_wire",
     "net/tls": "net/test_client",
     "project/diagnosis": "end_to_end/test_doctor",
@@ -63,7 +63,6 @@ ELSEWHERE = {
     "repo/record": "repo/test_clean",
     "repo/tree": "repo/test_identify",
     "reports": "house/test_public_names",
-    "runtime/buffers": "transfer/test_response",
     "runtime/loop_thread": "test_blocking",
     "testing/answers": "testing/test_server",
     "testing/content": "testing/test_server",

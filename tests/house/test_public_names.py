@@ -142,7 +142,7 @@ def test_public_names_exist(module: str) -> None:
 
 def test_errors_can_still_be_imported_from_the_package() -> None:
     """An error's old place works, and says where the new one is; what never was there is not."""
-    with pytest.warns(DeprecationWarning, match=r"DiskFull is in grym_fetch\.errors"):
+    with pytest.warns(DeprecationWarning, match=r"import DiskFull from grym_fetch\.errors"):
         assert vars(errors)["DiskFull"] is getattr(grym_fetch, "DiskFull")  # noqa: B009 - hidden from type checkers
     with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):
         getattr(grym_fetch, "Nonsense")  # noqa: B009 - as above

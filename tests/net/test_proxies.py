@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import ssl
 import sys
@@ -14,10 +15,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from grym_fetch.core.errors import ConnectFailed, PolicyRefused
+from grym_fetch.core.errors import ConnectFailed, MirrorsExhausted, PolicyRefused, ProxyRefused
 from grym_fetch.core.policy import is_permanent
 from grym_fetch.net.client import HttpTransport
-from grym_fetch.net.proxies import is_socks, refuse_forbidden, resolves_names
+from grym_fetch.net.proxies import DEFAULT_PORTS, Proxy, dial_through, read_proxy, refuse_forbidden
 from grym_fetch.testing import AssetServer, seeded_bytes
 from tests.net.test_client import SECRET, failure_of, read_all
 from tests.support.project import Project
@@ -31,12 +32,14 @@ CONTENT = seeded_bytes(200_003, seed=62)
 class SocksProxy:
     """A SOCKS 5 proxy (RFC 1928, 1929) that leads everywhere to one port of this machine.
 
-    ``asked`` has each host and port that it was told, ``logins`` each user and password. ``reply`` is its code.
+    ``asked`` has each host and port that it was told, ``logins`` each user and password. ``reply`` is its code, and
+    ``methods`` what it says instead of how it wants to be logged in to.
     """
 
     to: int = 0
     password: bytes = b""
     reply: int = 0
+    methods: bytes = b""
     asked: list[tuple[str, int]] = field(default_factory=list)
     logins: list[bytes] = field(default_factory=list)
     port: int = 0
@@ -68,7 +71,9 @@ class SocksProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         _, count = await reader.readexactly(2)
         await reader.readexactly(count)
-        writer.write(b"\x05\x02" if self.password else b"\x05\x00")
+        writer.write(self.methods or (b"\x05\x02" if self.password else b"\x05\x00"))
+        if self.methods:
+            return
         if self.password:
             _, length = await reader.readexactly(2)
             user = await reader.readexactly(length)
@@ -101,11 +106,49 @@ class SocksProxy:
 
 
 def test_the_kinds() -> None:
-    """Four kinds of address name a SOCKS proxy; with two of them names are left to the proxy."""
-    kinds = ("socks4", "socks4a", "socks5", "socks5h", "http", "https")
-    assert [kind for kind in kinds if is_socks(f"{kind}://p:1")] == ["socks4", "socks4a", "socks5", "socks5h"]
-    assert [kind for kind in kinds if resolves_names(f"{kind}://p:1")] == ["socks4a", "socks5h"]
-    assert not is_socks(None)
+    """Four kinds of address name a SOCKS proxy; with two of them names are resolved here."""
+    proxies = [read_proxy(f"{kind}://p:1", "") for kind in DEFAULT_PORTS]
+    assert [proxy.scheme for proxy in proxies if proxy.is_socks] == ["socks4", "socks4a", "socks5", "socks5h"]
+    assert [proxy.scheme for proxy in proxies if not proxy.resolves_names] == ["socks4", "socks5"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("p", Proxy("http", "p", 80)),
+        ("p:3128", Proxy("http", "p", 3128)),
+        ("HTTPS://p", Proxy("https", "p", 443)),
+        ("socks5h://p", Proxy("socks5h", "p", 1080)),
+        ("http://[::1]:3128/", Proxy("http", "::1", 3128)),
+        ("me:pw@p:3128", Proxy("http", "p", 3128, "me", "pw")),
+        ("http://me:p%40ss%3A%20%C3%A9@p", Proxy("http", "p", 80, "me", "p@ss: é")),
+        ("http://me@corp:p@ss@p", Proxy("http", "p", 80, "me@corp", "p@ss")),
+        ("http://:pw@p", Proxy("http", "p", 80, None, "pw")),
+        ("http://me@p", Proxy("http", "p", 80, "me", None)),
+    ],
+)
+def test_how_an_address_is_read(text: str, expected: Proxy) -> None:
+    """As curl reads it, but for the port where none is named; user and password may be percent-encoded."""
+    assert read_proxy(text, "") == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["http://", "http://me:hush-hush@", "http://p:99999", "http://p:x", "://p", "ftp://p", "http://[::1"]
+)
+def test_what_is_no_proxy(text: str) -> None:
+    """What cannot be read is the environment's fault, not that of the address that is asked for."""
+    with pytest.raises(ProxyRefused, match="proxy in the environment") as caught:
+        read_proxy(text, "http://files.example/")
+    assert SECRET not in str(caught.value)
+
+
+def test_who_we_are_is_told_to_the_proxy() -> None:
+    """User and password are sent in UTF-8, as curl sends them; neither is in a repr."""
+    proxy = read_proxy(f"http://mé:{SECRET}@p", "")
+    told = proxy.fields["Proxy-Authorization"].removeprefix("Basic ")
+    assert base64.b64decode(told).decode() == f"mé:{SECRET}"
+    assert SECRET not in repr(proxy)
+    assert read_proxy("http://p", "").fields == {}
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "0xa9fea9fe", "169.254.43518"])
@@ -170,21 +213,56 @@ async def test_what_is_resolved_here_is_judged_here(server: AssetServer, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("proxy", "named"),
+    ("proxy", "named", "is_final"),
     [
-        (SocksProxy(reply=5), "the SOCKS proxy refused to connect"),
-        (SocksProxy(password=b"other"), "or its user and password"),
+        (SocksProxy(reply=5), "the SOCKS proxy did not connect: the host refused the connection (code 5)", False),
+        (SocksProxy(reply=2), "the SOCKS proxy did not connect: its rules do not allow it (code 2)", True),
+        (SocksProxy(reply=0x77), "the SOCKS proxy broke off, or does not speak this version", False),
+        (SocksProxy(password=b"other"), "the SOCKS proxy wants another user or password", True),
+        (SocksProxy(methods=b"\x05\xff"), "the SOCKS proxy wants another user or password", True),
+        (SocksProxy(methods=b"HTTP/1.1 400 Bad Request"), "does not speak this version of SOCKS", False),
     ],
 )
-async def test_a_proxy_that_refuses(proxy: SocksProxy, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says that it was the proxy, and keeps its password to itself."""
+async def test_a_proxy_that_refuses(
+    proxy: SocksProxy, named: str, is_final: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reason has its words; what no other try would change is final; and the password stays a secret."""
     async with proxy.running():
         monkeypatch.setenv("ALL_PROXY", f"socks5h://me:{SECRET}@127.0.0.1:{proxy.port}")
         connection = HttpTransport().connection()
         error = await failure_of(connection.get("http://files.example/a.bin", {}))
     assert named in str(error)
+    assert is_permanent(error) is is_final
     error = await failure_of(connection.get("http://files.example/a.bin", {}))
     assert "no connection to the proxy: connection refused" in str(error)
+    assert not is_permanent(error)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "tries"), [(SocksProxy(password=b"other"), 1), (SocksProxy(reply=2), 1), (SocksProxy(reply=5), 3)]
+)
+async def test_a_final_refusal_costs_one_try(
+    tmp_path: Path, proxy: SocksProxy, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong password is told once, at once; a host that refuses may be up again at the next try."""
+    async with proxy.running():
+        monkeypatch.setenv("ALL_PROXY", f"socks5h://me:{SECRET}@127.0.0.1:{proxy.port}")
+        project = Project(tmp_path)
+        project.add("a", ["http://files.example/a.bin"], CONTENT)
+        async with project.manager(retries=2) as manager:
+            with pytest.raises(MirrorsExhausted) as caught:
+                await manager.get_asset_path("a")
+    assert "SOCKS proxy" in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert len(proxy.logins or proxy.asked) == tries
+
+
+@pytest.mark.parametrize("userinfo", [f"mé:{SECRET}", f"me:{'x' * 256}"])
+def test_what_socks_cannot_carry(userinfo: str) -> None:
+    """A user or password that cannot be sent is said to be that, and not found out by an accident."""
+    with pytest.raises(ProxyRefused, match="ASCII, and at most 255") as caught:
+        dial_through(read_proxy(f"socks5://{userinfo}@p", ""), "http://files.example/")
+    assert SECRET not in str(caught.value)
 
 
 async def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

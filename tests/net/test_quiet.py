@@ -9,10 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from grym_fetch.net.client import HttpTransport
 from grym_fetch.net.quiet import is_quiet
 from tests.support.fakes import read_some
-from tests.support.transports import WAYS
+from tests.support.transports import direct
 
 WAIT_S = 10.0
 """How long a thread waits for the other; only a failure takes so long."""
@@ -62,12 +61,9 @@ def server() -> Iterator[HastyServer]:
 
 
 @pytest.mark.shows("N5", "S3")
-@pytest.mark.parametrize("way", WAYS)
-async def test_an_answer_that_lies_there_before_the_question_is_none(
-    server: HastyServer, way: type[HttpTransport]
-) -> None:
+async def test_an_answer_that_lies_there_before_the_question_is_none(server: HastyServer) -> None:
     """What the system has received and the event loop has not seen yet is not the answer to what is asked next."""
-    connection = way(stall_timeout=WAIT_S).connection()
+    connection = direct(stall_timeout=WAIT_S).connection()
     try:
         for body in (b"first", b"true"):
             response = await connection.get(server.url, {})

@@ -572,6 +572,28 @@ async def test_what_is_plainly_not_an_asset(
 
 
 @pytest.mark.shows("C13")
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_nothing_that_is_refused_is_told_to_be_there(
+    project: Project, server: AssetServer, is_there: bool
+) -> None:
+    """An asset that is refused for what it is has failed, once, and no event says that it is verified or reused."""
+    path = project.add("x", [server.add("/x.bin", PAGE).url], PAGE, pinned=False, size=None)
+    if is_there:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PAGE)
+    async with project.manager() as manager, manager.events() as events:
+        with pytest.raises(SyncFailed, match="web page"):
+            await manager.pin()
+        if not is_there:
+            with pytest.raises(EditRefused, match="web page"):
+                await manager.add_asset(Asset("y", server.url("/x.bin"), "y.bin"), fetch=True)
+        kinds = [event.type for event in events.drain()]
+    assert not {"asset_verified", "asset_reused"} & set(kinds)
+    assert kinds.count("asset_failed") == (1 if is_there else 2)
+    assert path.exists() is is_there
+
+
+@pytest.mark.shows("C13")
 async def test_what_is_suspicious_and_wanted(project: Project, server: AssetServer) -> None:
     """Whoever says so gets it; and nobody asks where the checksum was known before."""
     url = server.add("/x.bin", PAGE).url

@@ -106,6 +106,7 @@ async def test_update(project: Project, hub: HuggingFaceHub) -> None:
         assert files(project) == {**OLD, "config.json": NEW["config.json"]}
         assert sorted(hub.downloads()) == ["config.json"]
         assert await manager.outdated() == ()
+        assert manager.state_of(manager.manifest.get("model-config.json")) == "verified"
         await manager.sync(["model-big.bin", "model-config.json"])
         assert all(status.valid for status in await manager.check_all_assets(full=True) if status.id != "plain")
     assert files(project) == {name: NEW[name] for name in OLD}

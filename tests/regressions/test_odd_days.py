@@ -24,7 +24,6 @@ import trustme
 from grym_fetch import AssetManager, Settings
 from grym_fetch.core.errors import ConnectionLost
 from grym_fetch.errors import DigestMismatch, NotWritable
-from grym_fetch.net.client import HttpTransport
 from grym_fetch.testing import (
     Endless,
     Fault,
@@ -43,7 +42,7 @@ from tests.support.fakes import read_some
 from tests.support.invariants import SLACK, Watcher
 from tests.support.project import KIB, SMALL, ImpatientClock, Project
 from tests.support.system import descriptors
-from tests.support.transports import WAYS
+from tests.support.transports import WAYS, Way
 
 # -- servers ----------------------------------------------------------------------------------------------------------
 
@@ -75,7 +74,7 @@ def abrupt_server(authority: trustme.CA, answer: bytes) -> Iterator[int]:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sent", [1000, 999], ids=["all", "all but one"])
 async def test_tls_that_ends_without_a_word_is_judged_by_its_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: type[HttpTransport], sent: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Way, sent: int
 ) -> None:
     """Every byte is there: fine. One is missing: a break, though TLS says as little as before."""
     authority = trustme.CA()

@@ -24,6 +24,7 @@ from grym_fetch.testing import (
     NoValidator,
     RangeNotSatisfiable,
     RefuseHead,
+    RefuseRanges,
     Reset,
     RetryAfter,
     Stall,
@@ -308,3 +309,16 @@ async def test_ours_a_server_that_loses_its_ranges_after_a_break_is_read_as_one_
     """One break uses up the patience with broken answers; that there are no ranges any more is none of these."""
     world.asset(Reset(after=0, skip=1, times=1), NoRanges(skip=4))
     await world.arrives()
+
+
+@pytest.mark.shows("R29", "S12")
+@pytest.mark.parametrize("status", [404, 403])
+async def test_ours_missing_files_say_nothing_of_a_server_that_refuses_ranges(world: World, status: int) -> None:
+    """Three assets are not there at all; the fourth is, for who asks without a range."""
+    for number in range(3):
+        missing = world.serve(Status(status), path=f"/{number}.bin")
+        world.project.add(f"m{number}", [missing.url], world.right)
+    world.asset(RefuseRanges(status=status))
+    assert await world.sync(parallel=1) is None
+    assert world.last is not None
+    assert [event["asset"] for event in world.last.of("asset_verified")] == ["a"]

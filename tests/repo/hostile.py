@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
 from tests.repo.story import git, write
 
-# What a name says that a program is started, or that something is fetched from somewhere by one.
-MAY_RUN = re.compile(
-    r"command|cmd|program|helper|hook|pager|editor|driver|external|textconv|difffilter|proxy$|askpass|fsmonitor"
-    r"|tool|browser|exec|ssh|uploadpack$|receivepack$|\.path$|clean$|smudge$|process$|signature|(?<!de)script|recurse"
-    r"|\.vcs$|partialclone|promisor|^protocol|alias",
-    re.IGNORECASE,
-)
+SETTINGS = tomllib.loads(Path(__file__).with_name("git_settings.toml").read_text(encoding="utf-8"))
+PROGRAMS: dict[str, str] = {name: why for why, names in SETTINGS["programs"].items() for name in names}
+"""Settings that start a program or lead to one, and why none starts from here."""
 _SWITCHES = {
-    "core.fsmonitorHookVersion", "core.hooksPath", "diff.<driver>.cachetextconv", "log.showSignature",
-    "remote.<name>.promisor",
+    "core.hooksPath", "log.showSignature", "gc.auto", "maintenance.auto", "merge.verifySignatures", "commit.gpgSign",
+    "tag.gpgSign", "tag.forceSignAnnotated", "receive.autogc", "remote.<name>.promisor", "add.interactive.useBuiltin",
+    "transfer.bundleURI", "extensions.*",
 }  # fmt: skip
-"""Suspects whose value is not a program."""
+"""Those whose value is not a program."""
 _HOOKS = (
     "fsmonitor-watchman", "post-index-change", "reference-transaction", "post-checkout", "pre-commit", "post-rewrite",
     "pre-auto-gc", "post-merge", "update", "proc-receive",
@@ -35,12 +33,17 @@ ATTRIBUTES = b'*.bin filter=evil diff=evil merge=evil\n*.dat filter=e=vi"l\n'
 @cache
 def documented() -> list[str]:
     """Every setting that git documents."""
-    return subprocess.run(["git", "help", "--config"], capture_output=True, text=True, check=True).stdout.split()
+    lines = subprocess.run(["git", "help", "--config"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in lines if line and " " not in line]
 
 
-def suspects() -> list[str]:
-    """Those settings that may start a program."""
-    return [name for name in documented() if MAY_RUN.search(re.sub("<.*?>", "", name))]
+def is_known(name: str) -> bool:
+    """Whether a setting is in the table, as one that starts a program or as one that starts nothing."""
+    nothing = SETTINGS["nothing"]
+    section, _, rest = name.partition(".")
+    if name in PROGRAMS or rest in nothing.get(section, "").split():
+        return True
+    return any(fnmatchcase(name, family) for family in nothing["families"])
 
 
 class Trap:
@@ -94,8 +97,8 @@ def armed(git_dir: Path, trap: Trap) -> Iterator[None]:
 def _settings(program: Path, hooks: Path) -> str:
     named = [
         f"{_section(name)}\n\t{name.rpartition('.')[2].strip('<>*') or 'evil'} = {program}\n"
-        for name in suspects()
-        if not name.startswith(("include", "protocol.", "advice.", "color.", "submodule.", "fetch.", "push."))
+        for name in PROGRAMS
+        if not name.startswith(("include", "protocol.", "submodule.", "fetch.", "push.", "hook.", "promisor."))
         and name not in _SWITCHES
     ]
     return "".join(named) + (
@@ -105,6 +108,7 @@ def _settings(program: Path, hooks: Path) -> str:
         f'[diff "evil"]\n\tcommand = {program}\n\ttextconv = {program}\n'
         f'[remote "evil"]\n\turl = ext::{program}\n\tpromisor = true\n'
         f"[alias]\n\tls-files = !{program}\n\trev-list = !{program}\n"
+        f'[hook "evil"]\n\tcommand = {program}\n\tevent = post-index-change\n\tevent = reference-transaction\n'
         f"[log]\n\tshowSignature = true\n[submodule]\n\trecurse = true\n[protocol]\n\tallow = always\n"
         f'[protocol "ext"]\n\tallow = always\n[core]\n\thooksPath = {hooks}\n[diff]\n\texternal = {program}\n'
     )

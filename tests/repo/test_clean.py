@@ -86,6 +86,7 @@ def test_paths_in_the_target_begin_at_the_source(root: Path, tmp_path: Path) -> 
     assert MovedFiles(tmp_path / "out").files[0].original_path == "models/a.bin"
 
 
+@pytest.mark.shows("S21")
 @pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
 def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -> None:
     """Whichever call is the last one, every byte is still there, no wrong one has a name, and a repeat finishes."""
@@ -115,6 +116,7 @@ def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -> None
     assert at > 60, "the sweep has not seen the calls of two moves"
 
 
+@pytest.mark.shows("S21")
 @pytest.mark.parametrize("number", range(1, 60))
 def test_a_failing_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Any one call may fail with an I/O error: the file is where it was or where it goes, and a repeat finishes."""
@@ -388,7 +390,7 @@ def test_across_file_systems(root: Path, tmp_path: Path) -> None:
 # --- what git knows ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.shows("S17")
+@pytest.mark.shows("S17", "S21")
 async def test_a_file_that_was_brought_back_is_moved_again(tmp_path: Path) -> None:
     """Its .gitignore line does not hide it, whether the removal of its placeholder was committed or not."""
     root, target = repository(tmp_path / "repo"), tmp_path / "out"
@@ -424,6 +426,7 @@ def test_what_is_ignored_is_never_moved_for_want_of_an_answer(tmp_path: Path, mo
         plan_clean(root, root, tmp_path / "out", LIMIT, allow_dirty=True)
 
 
+@pytest.mark.shows("S21")
 def test_holes_stay_holes(tmp_path: Path) -> None:
     """A file of 64 MiB that takes a few pages takes a few pages in the target, and has the same bytes."""
     root, target = tmp_path / "root", tmp_path / "out"
@@ -443,6 +446,7 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
     assert Checksum.of((target / "sparse.bin").read_bytes()) == before
 
 
+@pytest.mark.shows("S21")
 @pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
 def test_death_while_holes_are_copied(tmp_path: Path, is_done: bool) -> None:
     """A draft whose holes were not all made never gets the name: there is a whole file here, there, or in both."""
@@ -491,6 +495,7 @@ def test_a_copy_with_holes_is_byte_for_byte(tmp_path: Path, end: str) -> None:
     assert (tmp_path / "copy").read_bytes() == content + bytes(40 * page)
 
 
+@pytest.mark.shows("S21")
 @pytest.mark.parametrize("trouble", ["a folder in the way", "a symlink in the way", "cannot be removed"])
 def test_one_file_that_cannot_be_moved_keeps_no_other(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str

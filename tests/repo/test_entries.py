@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import ManifestError, UnsafePath
 from grym_fetch.disk.project import load_manifest
-from grym_fetch.repo.entries import add_to_gitignore, add_to_manifest
+from grym_fetch.repo.entries import add_to_gitignore, add_to_manifest, check_gitignore
 from grym_fetch.repo.placeholder import Placeholder
 
 NOW = 1_773_000_000.0
@@ -81,3 +82,18 @@ def test_no_line_is_written_through_a_symlink(tmp_path: Path) -> None:
         add_to_gitignore(tmp_path / "repo", ["/x;touch pwned;big.bin"])
     assert profile.read_bytes() == b""
     assert (tmp_path / "repo/.gitignore").is_symlink()
+
+
+@pytest.mark.shows("S19")
+@pytest.mark.parametrize("kind", ["symlink", "folder", "pipe"])
+def test_a_gitignore_that_is_a_symlink_is_refused_before_anything_is_moved(tmp_path: Path, kind: str) -> None:
+    """What is no file is refused with what to do, not only when a line is to be written."""
+    path = tmp_path / ".gitignore"
+    if kind == "symlink":
+        path.symlink_to("elsewhere")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    with pytest.raises(UnsafePath, match="put a file in its place"):
+        check_gitignore(tmp_path)

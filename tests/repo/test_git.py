@@ -1,14 +1,13 @@
 """How git is started: nothing that a repository configures runs, and no variable leads to another repository.
 
-The settings that could start a program are those of git's own list (``git help --config``); one that a later git adds
-is noticed, and has to be switched off or explained.
+The settings that could start a program are in a table of all that git has; one that a later git adds is noticed, and
+has to be switched off or explained.
 """
 
 from __future__ import annotations
 
 import ast
 import os
-import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,53 +22,31 @@ from grym_fetch.repo.history import find_large_blobs
 from grym_fetch.repo.identify import survey
 from grym_fetch.repo.restore import Restorer
 from grym_fetch.testing import seeded_bytes
-from tests.repo.hostile import ATTRIBUTES, Trap, armed, documented, sign, suspects
+from tests.repo.hostile import ATTRIBUTES, PROGRAMS, Trap, armed, documented, is_known, sign
 from tests.repo.story import LIMIT, commit, git, repository, write
 
 A, B = seeded_bytes(5000, seed=1), seeded_bytes(3000, seed=2)
 
-# Those that need no switch, because none of `COMMANDS` ever comes there.
-NOT_REACHED = {
-    r"advice\..*": "a hint is shown or not",
-    r"alias\..*": "an alias never replaces a command that git has",
-    r"(browser|man)\..*|help\.browser|web\.browser|instaweb\..*": "no help is asked for",
-    r"(diff|guitool|difftool|mergetool|merge)\.(<tool>|<name>|guitool|tool|.*[tT]ool.*|meld|vimdiff).*": "no tool is",
-    r"(difftool|guitool|mergetool)\..*": "no tool is asked for",
-    r"diff\.<driver>\..*": "a driver is asked for a patch, and no patch is written",
-    r"merge\.<driver>\..*": "nothing is merged",
-    r"filter\.<driver>\..*": "emptied by name where git might ask it: Git.uncommitted",
-    r"(clean|completion|color|column|commit)\..*": "of commands that are not ours",
-    r"core\.fsmonitorHookVersion|fsmonitor\..*": "there is no monitor",
-    r"core\.gitProxy|(http|remote\.<name>)\.proxy|ssh\.variant|protocol\..*": "no transport is allowed",
-    r"fetch\.recurseSubmodules|remote\.<name>\..*": "no transport is allowed",
-    r"uploadpack\..*|push\.recurseSubmodules": "nothing is served or pushed",
-    r"gitcvs\.dbDriver|sendemail\..*|notes\.rewrite\..*|rebase\..*|gc\..*|repack\..*": "of commands that are not ours",
-    r"gpg\.ssh\.(allowedSignersFile|revocationFile)": "a file to read",
-    r"include\.path|includeIf\.<condition>\.path": "settings like any other, which the command line overrides",
-    r"pager\.<cmd>": "--no-pager comes before it",
-    r"merge\.verifySignatures": "nothing is merged",
-    r"push\.gpgSign|submodule\..*|branch\..*|format\..*": "of commands that are not ours",
-}
+
+@pytest.mark.shows("S18")
+def test_every_setting_that_git_knows_has_been_read() -> None:
+    """Whatever a setting is called: somebody has looked whether it starts a program."""
+    unknown = [name for name in documented() if not is_known(name)]
+    assert unknown == [], "read what these do, then write them into tests/repo/git_settings.toml"
 
 
 @pytest.mark.shows("S18")
-def test_every_setting_that_may_start_a_program_is_known() -> None:
-    """A setting that git documents, and that sounds as if it started something, is switched off or explained."""
-    off = {name.lower() for name in SWITCHED_OFF} | {"gpg.<format>.program", "credential.<url>.helper"}
-    unknown = [
-        name
-        for name in suspects()
-        if name.lower() not in off and not any(re.fullmatch(known, name) for known in NOT_REACHED)
-    ]
-    assert unknown == [], "switch these off in grym_fetch/repo/git.py, or say here why git never comes there"
+def test_what_is_to_be_switched_off_is() -> None:
+    """Each setting of which the table says so has a value of ours; and no switch is misspelt."""
+    families = {"gpg.openpgp.program": "gpg.<format>.program", "gpg.x509.program": "gpg.<format>.program"}
+    families |= {"gpg.ssh.program": "gpg.<format>.program"}
+    families |= {name: "hook.<event>.enabled" for name in SWITCHED_OFF if name.startswith("hook.")}
+    switched = {families.get(name, name) for name in SWITCHED_OFF}
+    assert switched - {"hook.<event>.enabled"} == {name for name, why in PROGRAMS.items() if why == "switched off"}
+    assert "hook.<event>.enabled" in switched
 
 
-def test_what_is_switched_off_is_a_setting() -> None:
-    """No name of the list is misspelt: git knows each, or each is one of a family that it knows."""
-    known = {name.lower() for name in documented()} | {"gpg.openpgp.program", "gpg.x509.program", "gpg.ssh.program"}
-    assert {name.lower() for name in SWITCHED_OFF} - known <= {"protocol.allow", "fetch.recursesubmodules"}
-
-
+@pytest.mark.shows("S18")
 def test_git_is_started_in_one_place() -> None:
     """No other module of the package starts git, and this one only commands that are known to run nothing."""
     package = Path(__file__).parents[2] / "grym_fetch"
@@ -85,7 +62,7 @@ def test_git_is_started_in_one_place() -> None:
     assert COMMANDS.isdisjoint({"status", "log", "show", "diff", "fetch", "checkout", "submodule"})
 
 
-@pytest.mark.shows("S18")
+@pytest.mark.shows("S18", "S17")
 def test_variables_that_name_a_repository_are_dropped() -> None:
     """Every variable that git calls local to a repository is dropped; the user's own configuration stays."""
     local = subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True)
@@ -140,7 +117,7 @@ def test_nothing_that_a_repository_configures_runs(tmp_path: Path, monkeypatch: 
         assert len(survey(root, LIMIT, root).files) == 3
         plan = plan_clean(root, root, tmp_path / "out", LIMIT)
         assert [move.path for move in plan.moves] == ["a.bin", "b.dat", "c.bin"]
-        assert len(find_large_blobs(Git(root), LIMIT)) == 1
+        assert len(find_large_blobs(Git(root), LIMIT).blobs) == 1
         assert list(git_steps(find_project(environ={}, cwd=root)))
         assert Restorer(root, [tmp_path / "out"]).left_out() == []
         (root / "a.bin").write_bytes(B)
@@ -166,14 +143,14 @@ def test_nothing_is_fetched_to_answer(tmp_path: Path, monkeypatch: pytest.Monkey
     subprocess.run(["git", "cat-file", "-p", blob], cwd=root, capture_output=True, check=False)
     assert trap.ran(), "the trap does not work"
     assert Git(root).blob_sizes([blob]) == {}
-    with pytest.raises(GitUnusable, match="partial clone, which lacks 1 object of its history"):
-        find_large_blobs(Git(root), LIMIT)
+    assert "partial clone, which lacks 1 object of its history" in find_large_blobs(Git(root), LIMIT).advice
     assert trap.ran() == ""
 
 
 # --- what git says ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shows("S17")
 def test_another_work_tree_is_not_taken_for_this_one(tmp_path: Path) -> None:
     """Where git means another folder than the one with the .git, nothing is asked: the answer would be of that one."""
     root, other = repository(tmp_path / "repo"), tmp_path / "other"
@@ -186,6 +163,7 @@ def test_another_work_tree_is_not_taken_for_this_one(tmp_path: Path) -> None:
         Git.of(inner)
 
 
+@pytest.mark.shows("S22")
 def test_a_repository_of_another_user(tmp_path: Path) -> None:
     """Git's refusal is passed on with the whole command that ends it."""
     words = (
@@ -224,6 +202,71 @@ def test_what_is_uncommitted_is_found_without_status(tmp_path: Path) -> None:
     assert Git(unborn).uncommitted(Git(unborn).index(), ["new"]) == {"new"}
 
 
+@pytest.mark.shows("S17")
+def test_what_git_was_told_not_to_watch_is_compared(tmp_path: Path) -> None:
+    """A file that git no longer looks at, changed or not, is judged by its content."""
+    root = repository(tmp_path / "repo")
+    for name in ("same", "assumed", "skipped", "both"):
+        write(root, name, A)
+    commit(root)
+    git(root, "update-index", "--assume-unchanged", "same", "assumed", "both")
+    git(root, "update-index", "--skip-worktree", "skipped", "both")
+    for name in ("assumed", "skipped", "both"):
+        write(root, name, B)
+    assert git(root, "status", "--porcelain") == ""
+    index = Git(root).index()
+    assert Git(root).uncommitted(index, index) == {"assumed", "skipped", "both"}
+
+
+@pytest.mark.shows("S22")
+def test_what_git_converts_is_compared_as_git_would(tmp_path: Path) -> None:
+    """A touched file whose line ends or keywords are converted is as committed; a changed one is not."""
+    root = repository(tmp_path / "repo")
+    write(root, ".gitattributes", b"*.txt text eol=crlf ident\n*.wide working-tree-encoding=UTF-16\n*.z filter=z\n")
+    names = [
+        "same.txt",
+        "changed.txt",
+        'odd"\n\\\xff.txt'.encode("latin-1").decode("utf-8", "surrogateescape"),
+        "a.wide",
+    ]
+    for name in names[:3]:
+        (root / os.fsencode(name).decode("utf-8", "surrogateescape")).write_bytes(b"$Id: old $\r\na line\r\n" * 500)
+    write(root, "a.wide", "\ufeffwide\n".encode("utf-16-le") * 500)
+    write(root, "a.z", A)
+    commit(root)
+    write(root, "changed.txt", b"another\r\n" * 500)
+    write(root, "a.z", B)
+    for name in (*names, "a.z"):
+        os.utime(root / name, (1, 1))
+    assert Git(root).uncommitted(Git(root).index(), [*names, "a.z"]) == {"changed.txt", "a.z"}
+
+
+def test_one_file_that_cannot_be_read_is_the_only_one_in_doubt(tmp_path: Path) -> None:
+    """A file that git cannot open counts as changed, and the others are compared all the same."""
+    root = repository(tmp_path / "repo")
+    write(root, ".gitattributes", b"*.txt text eol=crlf\n")
+    for name in ("a.txt", "gone.txt"):
+        write(root, name, b"line\r\n" * 500)
+    commit(root)
+    asked = Git(root)
+    index = asked.index()
+    os.utime(root / "a.txt", (1, 1))
+    (root / "gone.txt").unlink()
+    assert asked.uncommitted(index, ["a.txt", "gone.txt"]) == {"gone.txt"}
+
+
+@pytest.mark.shows("S17")
+def test_more_filters_than_can_be_switched_off(tmp_path: Path) -> None:
+    """Where a repository configures more than a command line holds, git is not asked at all."""
+    root = repository(tmp_path / "repo")
+    write(root, "a.bin", A)
+    commit(root)
+    with open(root / ".git/config", "a", encoding="ascii") as config:
+        config.writelines(f'[filter "{number:0200}"]\n\tclean = false\n' for number in range(5000))
+    with pytest.raises(GitUnusable, match=r"could not be started: argument list too long.*nothing was moved"):
+        plan_clean(root, root, tmp_path / "out", LIMIT)
+
+
 def test_sha256_repositories(tmp_path: Path) -> None:
     """A repository whose objects have SHA-256 names is asked like any other."""
     root = tmp_path / "repo"
@@ -233,5 +276,5 @@ def test_sha256_repositories(tmp_path: Path) -> None:
     commit(root)
     os.utime(root / "a.bin", (1, 1))
     assert [move.path for move in plan_clean(root, root, tmp_path / "out", LIMIT).moves] == ["a.bin"]
-    (blob,) = find_large_blobs(Git(root), LIMIT)
+    (blob,) = find_large_blobs(Git(root), LIMIT).blobs
     assert (blob.paths, blob.is_current, blob.committed) == (("a.bin",), True, datetime(2026, 1, 1, 12, tzinfo=UTC))

@@ -16,7 +16,7 @@ from tests.repo.story import LIMIT, commit, git, repository, write
 
 def find(root: Path) -> dict[tuple[str, ...], LargeBlob]:
     """The large blobs by their paths."""
-    return {blob.paths: blob for blob in find_large_blobs(Git(root), LIMIT)}
+    return {blob.paths: blob for blob in find_large_blobs(Git(root), LIMIT).blobs}
 
 
 def test_where_a_blob_was_last(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_where_a_blob_was_last(tmp_path: Path) -> None:
     commit(root, day=3)
     (root / "stays.bin").rename(root / "renamed.bin")
     tip = commit(root, day=4)
-    blobs = find_large_blobs(Git(root), LIMIT)
+    blobs = find_large_blobs(Git(root), LIMIT).blobs
     assert [(blob.size, blob.commit, blob.is_current) for blob in blobs] == [(5000, last, False), (4000, tip, True)]
     assert blobs[0].paths == ("gone.bin",)
     assert set(blobs[1].paths) == {"stays.bin", "renamed.bin"}
@@ -67,7 +67,7 @@ def test_what_compresses_saves_little(tmp_path: Path) -> None:
 
 def test_a_repository_without_commits(tmp_path: Path) -> None:
     """Nothing is found where nothing was committed."""
-    assert find_large_blobs(Git(repository(tmp_path / "repo")), LIMIT) == []
+    assert find_large_blobs(Git(repository(tmp_path / "repo")), LIMIT).blobs == ()
 
 
 def test_nothing_in_the_repository_changes(tmp_path: Path) -> None:
@@ -80,6 +80,7 @@ def test_nothing_in_the_repository_changes(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
+@pytest.mark.shows("S22")
 def test_names_of_several_lines(tmp_path: Path) -> None:
     """A file whose name has a newline has its whole name, and is current where a branch has it."""
     root = repository(tmp_path / "repo")
@@ -94,6 +95,21 @@ def test_names_of_several_lines(tmp_path: Path) -> None:
     assert not blobs["gone\n.bin",].is_current
 
 
+@pytest.mark.shows("S22")
+@pytest.mark.parametrize("name", [":(glob)q\nq.bin", ":!\n", "cr.bin\r", ":(top)x", "*\n"])
+def test_names_that_git_reads_otherwise(tmp_path: Path, name: str) -> None:
+    """A name that looks like a pattern, or ends as a line may, is asked for as it is."""
+    root = repository(tmp_path / "repo")
+    write(root, name, seeded_bytes(5000, seed=1))
+    write(root, "cr.bin", b"small")
+    commit(root, day=1)
+    write(root, "x", b"")
+    tip = commit(root, day=2)
+    (blob,) = find_large_blobs(Git(root), LIMIT).blobs
+    assert (blob.paths, blob.is_current, blob.commit) == ((name,), True, tip)
+
+
+@pytest.mark.shows("S22")
 @pytest.mark.parametrize("seconds", ["99999999999999", "-1", "18446744073709551615", "x"])
 def test_a_time_that_no_calendar_has(tmp_path: Path, seconds: str) -> None:
     """A commit may claim any time at all; the blob is told without a day then, and nothing fails."""
@@ -106,11 +122,12 @@ def test_a_time_that_no_calendar_has(tmp_path: Path, seconds: str) -> None:
         cwd=root, input=text, text=True, capture_output=True, check=True,
     ).stdout.strip()  # fmt: skip
     git(root, "update-ref", "refs/heads/main", odd)
-    (blob,) = find_large_blobs(Git(root), LIMIT)
+    (blob,) = find_large_blobs(Git(root), LIMIT).blobs
     assert (blob.commit, blob.is_current) == (odd, True)
     assert blob.committed is None or blob.committed.year < 10_000
 
 
+@pytest.mark.shows("S22")
 def test_what_only_a_tag_has(tmp_path: Path) -> None:
     """A tag may name a file or a folder itself, without any commit: these are current, too."""
     root = repository(tmp_path / "repo")
@@ -123,7 +140,7 @@ def test_what_only_a_tag_has(tmp_path: Path) -> None:
     git(root, "tag", "-a", "-m", "a tag", "the-folder", git(root, "write-tree", "--prefix=folder/"))
     git(root, "reset", "-q", "--hard")
     git(root, "rm", "-q", "--cached", "-r", "--ignore-unmatch", "file", "folder")
-    assert [(blob.size, blob.is_current, blob.commit) for blob in find_large_blobs(Git(root), LIMIT)] == [
+    assert [(blob.size, blob.is_current, blob.commit) for blob in find_large_blobs(Git(root), LIMIT).blobs] == [
         (5000, True, None),
         (4000, True, None),
     ]
@@ -145,19 +162,36 @@ def test_settings_of_how_things_are_shown_change_nothing(tmp_path: Path) -> None
     assert find_large_blobs(Git(root), LIMIT) == before
 
 
+@pytest.mark.shows("S22")
 def test_a_partial_clone_says_what_to_do(tmp_path: Path) -> None:
     """Where the history is not all here it is said so, with the command that gets the rest; which then works."""
     source = repository(tmp_path / "source")
     for day in (1, 2):
         write(source, "a.bin", seeded_bytes(5000, seed=day))
-        commit(source, day=day)
+        tip = commit(source, day=day)
     git(source, "config", "uploadpack.allowFilter", "true")
     git(tmp_path, "clone", "-q", "--filter=blob:none", f"file://{source}", "part")
-    with pytest.raises(GitUnusable, match=r"`git fetch --refetch --no-filter origin`") as refusal:
-        find_large_blobs(Git(tmp_path / "part"), LIMIT)
-    assert "partial clone, which lacks 1 object" in str(refusal.value)
+    found = find_large_blobs(Git(tmp_path / "part"), LIMIT)
+    assert [(blob.paths, blob.commit, blob.is_current) for blob in found.blobs] == [(("a.bin",), tip, True)]
+    assert found.missing == 1
+    assert "partial clone, which lacks 1 object" in found.advice
+    assert "`git fetch --refetch --no-filter origin`" in found.advice
     git(tmp_path / "part", "fetch", "-q", "--refetch", "--no-filter", "origin")
-    assert len(find_large_blobs(Git(tmp_path / "part"), LIMIT)) == 2
+    whole = find_large_blobs(Git(tmp_path / "part"), LIMIT)
+    assert (len(whole.blobs), whole.missing, whole.advice) == (2, 0, "")
+
+
+@pytest.mark.shows("S22")
+def test_a_clone_without_folders_is_refused(tmp_path: Path) -> None:
+    """Where the folders of old commits are not here either, nothing can be said of what was in them."""
+    source = repository(tmp_path / "source")
+    for day in (1, 2):
+        write(source, "sub/a.bin", seeded_bytes(5000, seed=day))
+        commit(source, day=day)
+    git(source, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "-q", "--filter=tree:0", f"file://{source}", "part")
+    with pytest.raises(GitUnusable, match=r"partial clone.*`git fetch --refetch --no-filter origin`"):
+        find_large_blobs(Git(tmp_path / "part"), LIMIT)
 
 
 def test_a_damaged_repository_says_so(tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def test_the_root_is_where_git_says(tmp_path: Path) -> None:
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 3000\n"
 
 
+@pytest.mark.shows("S22")
 def test_what_git_stores_a_pointer_of_is_not_large(tmp_path: Path) -> None:
     """A file of Git LFS or git-annex takes 132 bytes of git; one that was committed in full before takes its size."""
     root = repository(tmp_path / "repo")
@@ -132,6 +133,7 @@ def test_what_git_stores_a_pointer_of_is_not_large(tmp_path: Path) -> None:
     assert result.pointers == 3
 
 
+@pytest.mark.shows("S22")
 def test_a_pointer_is_no_large_file(tmp_path: Path) -> None:
     """Where Git LFS has not fetched a file its pointer is there, which is never large, however low the limit."""
     write(tmp_path, "pointer.bin", POINTER)
@@ -140,6 +142,7 @@ def test_a_pointer_is_no_large_file(tmp_path: Path) -> None:
     assert ([file.path for file in result.files], result.pointers) == (["small.bin"], 1)
 
 
+@pytest.mark.shows("S21")
 def test_moved_files_are_seen_though_ignored(tmp_path: Path) -> None:
     """An ignored file is listed if a placeholder stands for it, here or in the last commit, or a record has it."""
     root = repository(tmp_path / "repo")
@@ -162,6 +165,7 @@ def test_moved_files_are_seen_though_ignored(tmp_path: Path) -> None:
     assert result.ignored == 2
 
 
+@pytest.mark.shows("S19")
 @pytest.mark.parametrize("name", ["a\nb", "\r", "a\r"])
 def test_a_line_for_gitignore_is_one_line(tmp_path: Path, name: str) -> None:
     """A line end in a name makes no second line, and the file is ignored all the same."""

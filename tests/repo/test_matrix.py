@@ -205,7 +205,7 @@ def content(root: Path) -> dict[str, bytes]:
     return {name: (root / name).read_bytes() for name in SMALL | FILES if (root / name).exists()}
 
 
-@pytest.mark.shows("S17", "S18")
+@pytest.mark.shows("S17", "S18", "S21")
 @pytest.mark.parametrize(("build", "is_hostile"), CASES)
 def test_the_whole_way(build: Callable[[Path], Scene], is_hostile: bool, tmp_path: Path) -> None:
     """Out of a repository, and back into it and into a clone: the same bytes, a sound repository, and nothing ran."""

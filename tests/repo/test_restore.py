@@ -192,6 +192,20 @@ async def test_no_placeholder_reads_outside_of_the_external_folder(root: Path, t
     assert not (root / "b.bin").exists()
 
 
+@pytest.mark.shows("S17")
+@pytest.mark.parametrize("folder", [".git/hooks", "mirror/hooks"])
+async def test_nothing_is_written_among_what_is_git_s(root: Path, tmp_path: Path, folder: str) -> None:
+    """A placeholder in a repository's own folder brings nothing there, though it is asked for by name."""
+    repository(root / "made")
+    git(root / "made", "init", "-q", "--bare", str(root / "mirror"))
+    (root / "made/.git").rename(root / ".git")
+    (root / folder).mkdir(exist_ok=True)
+    (root / "b.bin.asset-ref").rename(root / folder / "update.asset-ref")
+    with pytest.raises(UnsafePath, match="is git's own folder; nothing is written there"):
+        await bring(Restorer(root, [tmp_path / "out"]), f"{folder}/update", root)
+    assert not (root / folder / "update").exists()
+
+
 @pytest.mark.shows("S5")
 async def test_no_symlink_in_the_repository_is_followed(root: Path, tmp_path: Path, restorer: Restorer) -> None:
     """A folder on the way that is a symlink by now ends the restore."""
@@ -279,6 +293,7 @@ async def test_from_a_linked_work_tree(tmp_path: Path) -> None:
     assert (linked / "b.bin").read_bytes() == B
 
 
+@pytest.mark.shows("S22")
 def test_a_sparse_checkout_names_what_it_leaves_out(tmp_path: Path) -> None:
     """A file whose placeholder is not checked out is not called unknown: it is said how to get it here."""
     root = repository(tmp_path / "repo")
@@ -293,3 +308,22 @@ def test_a_sparse_checkout_names_what_it_leaves_out(tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="`git sparse-checkout add 'out of'`"):
         restorer.find("out of/b.bin", root)
     assert [wanted.path for wanted in restorer.all()] == ["in/a.bin"]
+
+
+@pytest.mark.shows("S21")
+async def test_what_git_makes_of_restored_files_is_known(tmp_path: Path) -> None:
+    """Which placeholders git misses, and which files it would take in again; nothing of either before a commit."""
+    root = repository(tmp_path / "repo")
+    for name, content in FILES.items():
+        write(root, name, content)
+    commit(root)
+    clean(root, tmp_path / "out")
+    restorer = Restorer(root, [tmp_path / "out"])
+    paths = list(FILES)
+    assert restorer.left_to_git(paths) == ([], [])
+    write(root, ".gitignore", b"/b.bin\n")
+    commit(root)
+    assert restorer.left_to_git(paths) == (paths, ["models/a.bin"])
+    (root / ".git/HEAD").unlink()
+    assert restorer.left_to_git(paths) == ([], [])
+    assert Restorer(tmp_path, []).left_to_git(paths) == ([], [])

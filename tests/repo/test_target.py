@@ -92,6 +92,52 @@ def test_objects_that_several_repositories_share_stay(root: Path, tmp_path: Path
 
 
 @pytest.mark.shows("S17")
+@pytest.mark.parametrize("form", ["sha1", "sha256"])
+def test_loose_objects_stay(root: Path, tmp_path: Path, form: str) -> None:
+    """A pool that was never packed has its objects in folders of two digits; those of somebody else are goods."""
+    made = tmp_path / "made"
+    made.mkdir()
+    git(made, "init", "-q", f"--object-format={form}")
+    write(made, "big.bin", seeded_bytes(6000, seed=3))
+    commit(made)
+    (made / ".git/objects").rename(root / "pool")
+    for name in ("shop/ab/goods.bin", "shop/cd/more.bin", "other/ab/0123456789.bin"):
+        write(root, name, A)
+    plan = plan_clean(root, root, tmp_path / "out", LIMIT)
+    assert {move.path for move in plan.moves} == {
+        "a.bin", "shop/ab/goods.bin", "shop/cd/more.bin", "other/ab/0123456789.bin"
+    }  # fmt: skip
+    assert plan.repositories == ("pool/",)
+    (loose,) = [path for path in (root / "pool").rglob("*") if path.is_file() and path.stat().st_size > LIMIT]
+    with pytest.raises(RepositoryError, match="pool is git's own"):
+        plan_clean(root, loose.parent, tmp_path / "out", LIMIT)
+
+
+@pytest.mark.shows("S22")
+def test_a_work_tree_in_a_bare_repository(tmp_path: Path) -> None:
+    """Some keep a work tree for each branch in the bare repository itself: those are cleaned, and it is not."""
+    bare = packed(tmp_path / "bare")
+    git(bare, "worktree", "add", "-q", "-b", "side", str(bare / "side"))
+    plan = plan_clean(bare / "side", bare / "side", usual_folders(bare / "side")[0], LIMIT)
+    assert [move.path for move in plan.moves] == ["big.bin"]
+    assert plan.target == tmp_path / "assets"
+    with pytest.raises(RepositoryError, match="bare is git's own"):
+        plan_clean(bare / "side", bare, tmp_path / "out", LIMIT)
+
+
+@pytest.mark.shows("S22")
+def test_a_bare_repository_beside_its_work_trees(tmp_path: Path) -> None:
+    """A .git that leads to a bare repository makes no work tree around the usual folder: nothing is committed there."""
+    (tmp_path / "lay").mkdir()
+    packed(tmp_path / "bare").rename(tmp_path / "lay/.bare")
+    write(tmp_path, "lay/.git", b"gitdir: ./.bare\n")
+    side = tmp_path / "lay/side"
+    git(tmp_path / "lay", "worktree", "add", "-q", "-b", "side", str(side))
+    plan = plan_clean(side, side, usual_folders(side)[0], LIMIT)
+    assert ([move.path for move in plan.moves], plan.target) == (["big.bin"], tmp_path / "lay/assets")
+
+
+@pytest.mark.shows("S17")
 def test_a_half_made_submodule_is_not_entered(root: Path, tmp_path: Path) -> None:
     """Files below a submodule that was never set up keep git from saying what is ignored; they are left alone."""
     git(root, "update-index", "--add", "--cacheinfo", f"160000,{git(root, 'rev-parse', 'HEAD')},sub/module")
@@ -160,6 +206,7 @@ def test_a_symlink_that_nobody_has_named(root: Path, tmp_path: Path) -> None:
         unnamed_folders(root, None)
 
 
+@pytest.mark.shows("S17")
 def test_a_usual_folder_of_another_user(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is brought back from a folder that somebody else has put beside the repository."""
     (tmp_path / "home/assets").mkdir()
@@ -168,6 +215,7 @@ def test_a_usual_folder_of_another_user(root: Path, tmp_path: Path, monkeypatch:
         unnamed_folders(root, None)
 
 
+@pytest.mark.shows("S22")
 def test_all_work_trees_share_a_folder(root: Path, tmp_path: Path) -> None:
     """A linked work tree looks beside the main one first, wherever it lies itself; a submodule beside itself."""
     git(root, "worktree", "add", "-q", "--detach", str(tmp_path / "far/away/tree"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import resource
 import threading
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -173,6 +175,38 @@ def test_errors_of_this_machine_are_known() -> None:
     assert "no more memory" in str(machine_error(group))
     assert machine_error(RuntimeError("another")) is None
     assert machine_error(ExceptionGroup("", [ValueError()])) is None
+
+
+@pytest.mark.shows("D16")
+@pytest.mark.parametrize("error", [OSError(errno.ENOMEM, "x"), ImportError("x.so: failed to map segment")], ids=repr)
+def test_no_memory_has_many_names(error: Exception) -> None:
+    """The kernel and the dynamic linker say it in their own words."""
+    assert "no more memory" in str(machine_error(error))
+    assert machine_error(ImportError("no such module")) is None
+
+
+def address_space() -> int:
+    """How many bytes of it this process has taken."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+@pytest.mark.shows("D16")
+async def test_a_thread_that_has_no_room_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would fail before it says that it runs, and whoever starts it waits for that: no thread is tried."""
+    monkeypatch.setattr("grym_fetch.runtime.threads._pools", weakref.WeakSet())
+    used = address_space()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    threads, foreign = WorkerThreads("test", 4), DaemonThread("test", lambda _: None)
+    monkeypatch.setattr(threading.Thread, "start", lambda _: pytest.fail("it was tried"))
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2 * 1024 * 1024, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"no thread.*ulimit -v"):
+            await threads.compute(int)
+        with pytest.raises(RuntimeError, match="can't start"):
+            await foreign.compute(int)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+        threads.close()
 
 
 @pytest.mark.shows("D16")

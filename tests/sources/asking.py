@@ -41,7 +41,7 @@ def web_over(
 
 async def ask(address: str, environ: Mapping[str, str], *, newest: bool = False) -> Resolved:
     """Ask a hub on loopback what an address leads to."""
-    connection = HttpTransport(stall_timeout=5.0).connection()
+    connection = HttpTransport().connection()
     try:
         return await resolve(address, web_over(connection, environ, retries=0), newest=newest)
     finally:

@@ -45,6 +45,7 @@ _ALL: tuple[GrymFetchError, ...] = (
     errors.TooManyRedirects(URL, "a loop"),
     errors.SourceFailed(URL, "Hugging Face", "the answer is not JSON"),
     errors.PolicyRefused(URL, "down to http"),
+    errors.ProxyRefused(URL, "the proxy answered 407"),
     errors.IntegrityError("not what the manifest names"),
     errors.LengthMismatch(URL, 1000, 999, "it sent a web page"),
     errors.DigestMismatch("model", "sha256:aa", "sha256:bb", FAILURES, "Use a mirror."),

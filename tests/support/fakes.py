@@ -17,7 +17,9 @@ from grym_fetch.core.addresses import Credentials
 from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.http import ResponseHead, Validator
 from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_digest, read_journal
+from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.core.world import Clock, Response, Stage, Transport, Use
+from grym_fetch.runtime.buffers import Buffers
 from grym_fetch.transfer.context import TransferContext, TransferSettings
 from grym_fetch.transfer.request import Requester
 from grym_fetch.transfer.scheduler import Scheduler
@@ -308,6 +310,7 @@ def context_of(transport: Transport, clock: Clock | None = None) -> TransferCont
         scheduler=Scheduler(transport, connections=1),
         requester=Requester(Credentials({}, {})),
         threads=InlineThreads(),
+        buffers=Buffers(SegmentSizes().piece, connections=1),
         clock=clock or VirtualClock(),
         emit=lambda _: None,
         settings=TransferSettings(),

@@ -144,6 +144,24 @@ async def test_one_asset_must_fit(world: SmallWorld, project: Project, monkeypat
     assert project.staged() == []
 
 
+@pytest.mark.shows("S12", "D1")
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "with an honest mirror"])
+async def test_a_mirror_that_claims_more_than_fits(
+    world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Where the manifest has no size, the disk is called full only if no other mirror says that the file fits."""
+    world.contents = {URL: CONTENT * 3, f"{URL}2": CONTENT}
+    project.add("a", [URL, f"{URL}2"][: 1 + others], CONTENT, size=None)
+    leave_free(monkeypatch, SIZE + 16 * 1024)
+    if others:
+        await finish(world, project)
+    else:
+        assert isinstance(await failure(world, project), DiskFull)
+        leave_free(monkeypatch, SIZE * 4)
+        world.contents = {URL: CONTENT}
+        await finish(world, project)  # nothing was learned from the claim
+
+
 @pytest.mark.shows("D1", "B63")
 async def test_what_is_there_in_part_needs_no_space_again(
     world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch

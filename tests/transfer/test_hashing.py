@@ -57,8 +57,6 @@ class Scene:
             self.stage,
             InlineThreads(),
             claims=PieceTable(self.stage.recovered.pieces),
-            on_bad=self.bad.append,
-            on_advance=lambda: self.advanced.append(self.frontier.position),
         )
 
     async def store(self, start: int, stop: int) -> None:
@@ -70,7 +68,9 @@ class Scene:
 
     async def play(self, story: Callable[[], Awaitable[None]]) -> None:
         """Run the frontier beside the story, until both have nothing more to do. Raises what the frontier raises."""
-        running = asyncio.ensure_future(self.frontier.run())
+        running = asyncio.ensure_future(
+            self.frontier.run(on_bad=self.bad.append, on_advance=lambda: self.advanced.append(self.frontier.position))
+        )
         await story()
         await settle(running)
         if running.done():
@@ -382,11 +382,9 @@ async def test_the_algorithm_is_the_hashers() -> None:
     """The frontier hashes with what it was given."""
     hasher = new_hasher("blake2b")
     stage = MemoryStage(MemoryFolder())
-    frontier = Frontier(
-        hasher, stage, InlineThreads(), claims=PieceTable(), on_bad=lambda _: None, on_advance=lambda: None
-    )
+    frontier = Frontier(hasher, stage, InlineThreads(), claims=PieceTable())
     frontier.offer(0, CONTENT)
-    running = asyncio.ensure_future(frontier.run())
+    running = asyncio.ensure_future(frontier.run(on_bad=lambda _: None, on_advance=lambda: None))
     await settle(running)
     running.cancel()
     assert frontier.hasher.hexdigest() == hashlib.blake2b(CONTENT).hexdigest()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from grym_fetch import SyncFailed
-from grym_fetch.core.errors import ConnectFailed, GrymFetchError
+from grym_fetch.core.errors import BadStatus, ConnectFailed, GrymFetchError, Throttled
 from grym_fetch.testing import AssetServer, seeded_bytes
 from grym_fetch.testing.faults import HtmlPage, Status
 from tests.support.fakes import VirtualClock
@@ -99,6 +99,36 @@ async def test_a_mirror_is_better_than_waiting(tmp_path: Path) -> None:
     assert outage.clock.now < 1000.0 + 1.0
 
 
+@pytest.mark.parametrize("status", [404, 403, 410, 400])
+@pytest.mark.shows("A26", "S12")
+async def test_one_that_has_served_is_asked_again_when_its_mirrors_are_given_up(tmp_path: Path, status: int) -> None:
+    """A bad answer sends us to a mirror. If that has nothing, the first one is waited for as if it were alone."""
+    async with AssetServer() as server, AssetServer() as mirror:
+        project = Project(tmp_path / "project")
+        file = server.add("/a.bin", CONTENT, faults=[Status(status, covering=HALF, times=7)])
+        bad = mirror.add("/a.bin", CONTENT, faults=[Status(404)])
+        project.add("a", [file.url, bad.url], CONTENT)
+        run = await checked_sync(project, server)
+        assert not run.failures
+        assert len(server.stats.requests) < 40
+        assert len(mirror.stats.requests) <= 2
+
+
+@pytest.mark.shows("A26")
+async def test_patience_begins_when_no_mirror_is_left(tmp_path: Path) -> None:
+    """Half of the file came from the first one. Long after it has failed, the mirror is given up: now it counts."""
+    outage = Outage(tmp_path, 1000.0, ONE)
+
+    async def pace(connection: OneConnection, url: str, count: int) -> None:
+        await outage.pace(connection, url, count)
+        if url == TWO and outage.ends is not None:
+            outage.clock.now = max(outage.clock.now, outage.ends - 60.0)
+            raise BadStatus(url, 404, "status 404: not found")
+
+    outage.world.pace = pace
+    assert await outage.sync(ONE, TWO) is None
+
+
 NOTE = b"Down for maintenance, back in a minute.\n"
 PASSING = {
     "404": Status(404, covering=HALF, times=7),
@@ -164,6 +194,32 @@ async def test_who_is_told_to_wait_waits_for_all_assets(tmp_path: Path, status: 
         count = next(count for seconds, count in clock.seen if seconds > 25.0)
         assert server.stats.requests[count - 1].path == "/a"
         assert {path.read_bytes() for path in project.finals().values()} == {CONTENT}
+
+
+@pytest.mark.shows("A25", "U10")
+async def test_who_waits_because_of_others_says_for_whom(tmp_path: Path) -> None:
+    """The one that was told has a retry to tell; the others name the host, once, and no failure of theirs."""
+    urls = {name: f"https://one.example/{name}" for name in "abc"}
+    clock, told = VirtualClock(), list[str]()
+    project = Project(tmp_path / "project")
+
+    async def pace(_: OneConnection, url: str, count: int) -> None:
+        if url == urls["a"] and count == 0 and not told and world.sent:
+            told.append(url)
+            raise Throttled(url, 429, "status 429", 30.0)
+
+    world = SmallWorld(dict.fromkeys(urls.values(), CONTENT), pace=pace, clock=lambda _: clock)
+    for name in "abc":
+        project.add(name, [urls[name]], CONTENT)
+    async with world.manager(project, parallel=1) as manager:
+        heard = Recorder(manager)
+        await manager.sync()
+    heard.check()
+    assert told
+    assert [event["asset"] for event in heard.of("retry_scheduled")] == ["a"]
+    waiting = [(event["asset"], event["holder"]) for event in heard.of("asset_waiting")]
+    assert len(waiting) == len(set(waiting)) > 0
+    assert set(waiting) <= {(name, "one.example:443, which asks for a pause of 30 s") for name in "bc"}
 
 
 @pytest.mark.shows("A1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -11,6 +12,7 @@ from grym_fetch.core.errors import DiskFull
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origins
 from grym_fetch.core.segments import SegmentSizes
+from grym_fetch.core.world import Use
 from grym_fetch.runtime.buffers import Buffers
 from grym_fetch.testing import seeded_bytes
 from grym_fetch.transfer.pieces import FLUSH_INTERVAL_S, PieceWriter
@@ -28,11 +30,19 @@ class Scene:
     def __init__(self) -> None:
         self.folder = MemoryFolder(str(ASSET.checksum))
         self.clock = VirtualClock()
+        self.buffers = Buffers(PIECE, connections=1)
         origins = Origins(ASSET.urls)
-        self.state = DownloadState(
-            ASSET, origins, MemoryStage(self.folder), InlineThreads(), lambda: None, SegmentSizes()
-        )
-        self.writer = PieceWriter(self.state, origins.current, self.clock, Buffers(PIECE))
+        stage = MemoryStage(self.folder)
+        self.read_back: list[tuple[int, int]] = []
+        feed = stage.feed
+
+        async def noted(start: int, stop: int, use: Use) -> int:
+            self.read_back.append((start, stop))
+            return await feed(start, stop, use)
+
+        stage.feed = noted  # type: ignore[method-assign]
+        self.state = DownloadState(ASSET, origins, stage, InlineThreads(), lambda: None, SegmentSizes())
+        self.writer = PieceWriter(self.state, origins.current, self.clock, self.buffers)
 
     async def receive(self, start: int, stop: int) -> None:
         """Receive these bytes of the content, at most as many at once as there is space for."""
@@ -81,6 +91,24 @@ async def test_bytes_that_do_not_follow_begin_a_piece() -> None:
     await scene.writer.close()
     assert scene.pieces == [(0, 100), (200, 1200), (1200, 1500)]
     assert [scene.folder.part[start:stop] == DATA[start:stop] for start, stop in scene.pieces] == [True] * 3
+
+
+@pytest.mark.shows("D17")
+@pytest.mark.parametrize("in_use", [0, 6], ids=["enough", "scarce"])
+async def test_no_piece_is_kept_for_hashing_where_buffers_are_scarce(in_use: int) -> None:
+    """It is read back from the page cache: what waits for the hash must not grow with the assets."""
+    scene = Scene()
+    taken = [scene.buffers.take() for _ in range(in_use)]
+    await scene.receive(0, PIECE)
+    await scene.writer.close()
+    assert len(taken) == in_use
+    assert scene.buffers.made - in_use == 1
+    hashing = asyncio.ensure_future(scene.state.hash())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    hashing.cancel()
+    assert scene.state.frontier.position == PIECE
+    assert scene.read_back == ([] if in_use == 0 else [(0, PIECE)])
 
 
 @pytest.mark.parametrize("end", [Scene.receive, lambda scene, *_: scene.writer.close()], ids=["later", "at the end"])

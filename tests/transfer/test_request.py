@@ -285,7 +285,7 @@ async def test_an_expired_signed_address_says_so(status: int) -> None:
     refusal = (await ask(ScriptedConnection({signed: [ScriptedResponse(status, {})]}), Origin(0, signed))).refusal
     assert str(refusal) == (
         f"status {status}: this address is signed and has probably expired; "
-        "put a fresh one in, what has arrived is kept"
+        "put a fresh one in; with a checksum, what has arrived is kept"
     )
 
 

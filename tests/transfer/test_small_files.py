@@ -162,7 +162,7 @@ async def test_a_server_in_trouble_is_not_asked_twice_for_everything(server: Ass
     async with project.manager(parallel=2) as manager:
         with pytest.raises(SyncFailed):
             await manager.sync()
-    # The long way asks each once more, for a range. That the whole is refused just so is known by then.
+    # The long way asks each for the whole at once: after a range that is refused it would have to, too.
     assert len(server.stats.requests) <= COUNT + MAX_CONSECUTIVE_FAILURES + 2
 
 

@@ -1,0 +1,97 @@
+"""Signed addresses: what in a query lets whoever has the address in, for a while.
+
+Rules: `is_signed` is certain, and then no other credential goes along (S3 answers 400 to both). `may_be_signed` is a
+guess by a name that signatures and tokens bear, and changes only what is said and hidden.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from yarl import URL
+
+# Each row: one of the first names, with one of the second where there are any.
+_SIGNATURES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
+    (frozenset({"x-amz-signature"}), frozenset()),  # S3 version 4, and what speaks like it: R2, B2, MinIO, Spaces
+    (frozenset({"x-goog-signature"}), frozenset()),  # Google Cloud Storage, version 4
+    (frozenset({"x-oss-signature"}), frozenset()),  # Alibaba, version 4
+    (frozenset({"q-signature"}), frozenset()),  # Tencent
+    (frozenset({"hdnts", "hdnea", "hdntl"}), frozenset()),  # Akamai
+    (frozenset({"jwt"}), frozenset()),  # GitHub's assets, besides `sig`
+    (frozenset({"sig"}), frozenset({"se", "si"})),  # Azure: an end, or the name of a policy
+    (
+        frozenset({"signature"}),
+        frozenset(
+            {
+                "awsaccesskeyid",  # S3 version 2
+                "googleaccessid",  # Google Cloud Storage, version 2
+                "ossaccesskeyid",  # Alibaba, version 1
+                "accesskeyid",  # Huawei
+                "key-pair-id",  # CloudFront
+                "keyname",  # Google Cloud CDN
+                "policy",
+                "expires",
+            }
+        ),
+    ),
+    (frozenset({"token", "sign", "md5", "hash", "hmac"}), frozenset({"expires", "expire", "exp"})),  # Bunny, nginx
+)
+_SECRETS = frozenset(
+    {
+        "access_token",
+        "api_key",
+        "apikey",
+        "auth",
+        "auth_key",
+        "hdnea",
+        "hdntl",
+        "hdnts",
+        "hmac",
+        "jwt",
+        "private_token",
+        "q-signature",
+        "secret",
+        "security-token",
+        "sig",
+        "sign",
+        "signature",
+        "token",
+        "verify",
+        "x-amz-security-token",
+        "x-amz-signature",
+        "x-cos-security-token",
+        "x-goog-security-token",
+        "x-goog-signature",
+        "x-oss-security-token",
+        "x-oss-signature",
+    }
+)
+"""Names whose value lets somebody in, or makes the rest do so. Not `md5` and `hash`: an ETag may be the same."""
+_GUESSED = frozenset({"access_token", "auth_key", "sig", "sign", "signature", "token", "verify"})
+"""What a name alone makes likely."""
+MIN_VALUE_CHARS = 8
+"""Shorter values would be found in any text, and are no signatures."""
+
+
+def is_signed(url: URL) -> bool:
+    """Whether a signature in the address lets whoever has it in, for a while."""
+    names = _names(url)
+    return any(names & needed and (not others or names & others) for needed, others in _SIGNATURES) if names else False
+
+
+def may_be_signed(url: URL) -> bool:
+    """Whether the address has what looks like a signature or a token."""
+    return is_signed(url) or not _names(url).isdisjoint(_GUESSED)
+
+
+def query_secrets(url: URL) -> list[str]:
+    """Return the values in the query that let somebody in, as they are sent."""
+    if not url.raw_query_string:
+        return []
+    pairs = (part.partition("=") for part in url.raw_query_string.split("&"))
+    return [value for name, _, value in pairs if unquote(name).lower() in _SECRETS and len(value) >= MIN_VALUE_CHARS]
+
+
+def _names(url: URL) -> frozenset[str]:
+    query = url.raw_query_string
+    return frozenset(unquote(part.partition("=")[0]).lower() for part in query.split("&")) if query else frozenset()

@@ -1,0 +1,83 @@
+"""Which addresses are signed, by whom, and what in them is secret."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grym_fetch.core.addresses import Credentials, parse_address
+from grym_fetch.core.signatures import is_signed, may_be_signed, query_secrets
+from tests.support.properties import examples
+
+BASE = "https://h.example/a.bin"
+SIGNED = {
+    "S3 version 4, R2": "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Expires=3600&X-Amz-Signature=0123456789abcdef",
+    "S3 version 2": "AWSAccessKeyId=AKIA&Expires=1700000000&Signature=AbCdEfGhIj%3D",
+    "S3 version 2, no end": "AWSAccessKeyId=AKIA&Signature=AbCdEfGhIj%3D",
+    "GCS version 4": "X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Signature=0123456789abcdef",
+    "GCS version 2": "GoogleAccessId=me%40p.iam&Expires=1700000000&Signature=AbCdEfGhIj%3D",
+    "Google Cloud CDN": "Expires=1700000000&KeyName=k&Signature=AbCdEfGhIj%3D",
+    "CloudFront": "Expires=1700000000&Signature=AbCdEfGhIj~&Key-Pair-Id=APKA",
+    "CloudFront with a policy": "Policy=eyJ&Signature=AbCdEfGhIj~&Key-Pair-Id=APKA",
+    "Azure": "sv=2024-11-04&se=2026-01-01T00%3A00%3A00Z&sr=b&sp=r&sig=AbCdEfGhIj%3D",
+    "Azure with a policy's name": "sv=2024-11-04&si=readers&sr=b&sig=AbCdEfGhIj%3D",
+    "GitHub's assets": "sp=r&se=2026-01-01&sig=AbCdEfGhIj%3D&jwt=eyJ0eXAiOiJKV1QifQ.e30.sig",
+    "a JWT alone": "jwt=eyJ0eXAiOiJKV1QifQ.e30.sig",
+    "Akamai": "hdnts=exp=1700000000~acl=/*~hmac=0123456789abcdef",
+    "Akamai's other names": "hdnea=st=1~exp=2~hmac=0123456789abcdef",
+    "Alibaba version 1": "OSSAccessKeyId=LTAI&Expires=1700000000&Signature=AbCdEfGhIj%3D",
+    "Alibaba version 4": "x-oss-signature-version=OSS4&x-oss-signature=0123456789abcdef",
+    "Tencent": "q-sign-algorithm=sha1&q-ak=AKID&q-signature=0123456789abcdef",
+    "Bunny": "token=AbCdEfGhIj&expires=1700000000",
+    "encoded and in another case": "x%2Damz%2Dsignature=0123456789abcdef",
+}
+SECRETS = ("0123456789abcdef", "AbCdEfGhIj", "eyJ0eXAi")
+
+
+@pytest.mark.parametrize("query", SIGNED.values(), ids=SIGNED)
+@pytest.mark.shows("A21", "S7", "S8")
+def test_an_address_that_is_signed(query: str) -> None:
+    """No credential of ours goes along with it, whatever is set; and the part that lets one in is known as a secret."""
+    url = parse_address(f"{BASE}?{query}")
+    assert is_signed(url)
+    assert may_be_signed(url)
+    assert Credentials({"GRYM_FETCH_TOKEN_H_EXAMPLE": "hunter2"}).find(url) is None
+    assert any(secret in value for value in query_secrets(url) for secret in SECRETS)
+
+
+@pytest.mark.parametrize(
+    ("query", "guessed"),
+    [
+        ("sig=AbCdEfGhIj", True),
+        ("token=AbCdEfGhIj", True),
+        ("Signature=AbCdEfGhIj", True),
+        ("se=2026&sp=r", False),
+        ("expires=1700000000", False),
+        ("design=AbCdEfGhIj&signed=yes", False),
+        ("download=true", False),
+        ("", False),
+    ],
+)
+@pytest.mark.shows("S7")
+def test_an_address_that_may_be_signed(query: str, guessed: bool) -> None:
+    """A name alone proves nothing: a token that the user has set for the host still goes there."""
+    url = parse_address(f"{BASE}?{query}" if query else BASE)
+    assert not is_signed(url)
+    assert may_be_signed(url) is guessed
+    assert Credentials({"GRYM_FETCH_TOKEN_H_EXAMPLE": "hunter2"}).find(url) is not None
+    assert (query_secrets(url) != []) is guessed
+
+
+def test_what_is_no_secret() -> None:
+    """Words that are short, and what may be an ETag as well, are not taken out of every message."""
+    assert query_secrets(parse_address(f"{BASE}?token=main&md5=d41d8cd98f00b204e980&hash=d41d8cd98f00b204e980")) == []
+
+
+@examples(200)
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#"), max_size=60))
+def test_any_query_is_read(query: str) -> None:
+    """Nothing raises, and what is certain is likely, too."""
+    url = parse_address(f"{BASE}?{query}")
+    query_secrets(url)
+    assert may_be_signed(url) or not is_signed(url)

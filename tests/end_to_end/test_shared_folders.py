@@ -1,0 +1,185 @@
+"""Whole commands of several users in one folder: a team that shares it, an image that root has made, and attackers."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.core.digest import Checksum
+from grym_fetch.testing import AssetServer, seeded_bytes
+from tests.end_to_end.command import Done, run, run_as
+from tests.support.other_user import ANNA, BERT, TEAM, needs_root
+
+pytestmark = [needs_root, pytest.mark.sweep]
+
+CONTENT = seeded_bytes(100_000, seed=1)
+NAMED = ("--config", "assets.json")
+
+
+def tar_of(count: int) -> bytes:
+    """An archive of so many small files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for number in range(count):
+            made = tarfile.TarInfo(f"voices/{number}")
+            made.size = 10
+            tar.addfile(made, io.BytesIO(b"%010d" % number))
+    return out.getvalue()
+
+
+class Shared:
+    """A project folder that lies where every user can go, with a home for each."""
+
+    def __init__(self, above: Path, server: AssetServer) -> None:
+        self.above, self.root, self.server = above, above / "project", server
+        self.assets, self.manifest = self.root / "assets", self.root / "assets.json"
+        self.root.mkdir()
+        for user in (ANNA, BERT):
+            self.home(user).mkdir()
+            os.chown(self.home(user), user, user)
+
+    def home(self, user: int) -> Path:
+        """A user's home."""
+        return self.above / f"home-{user}"
+
+    def list_assets(self, members: int = 3) -> None:
+        """A file, and an archive that is unpacked."""
+        files = {"model.bin": CONTENT, "voices.tar": tar_of(members)}
+        entries = [
+            {
+                "id": name.partition(".")[0],
+                "url": self.server.add(f"/{name}", content).url,
+                "localPath": f"m/{name}",
+                "checksum": str(Checksum.of(content)),
+                "size": len(content),
+                "required": True,
+                "extract": name.endswith(".tar"),
+            }
+            for name, content in files.items()
+        ]
+        self.manifest.write_text(json.dumps({"version": "1.0", "assets": entries}))
+
+    def give(self, owner: int) -> None:
+        """As a team sets it up: of a group, setgid, group-writable."""
+        for path in (self.root, self.manifest):
+            os.chown(path, owner, TEAM)
+        self.root.chmod(0o2775)
+        self.manifest.chmod(0o664)
+
+    def run(self, user: int, *arguments: str, **more: str) -> Done:
+        """Run a command as this user. None ends in a traceback, or is called a bug."""
+        done = run_as(user, self.root, *arguments, **{"HOME": str(self.home(user)), "XDG_STATE_HOME": ""} | more)
+        assert "Traceback" not in done.err
+        assert "bug" not in done.err
+        return done
+
+
+@pytest.fixture
+def shared(server: AssetServer) -> Iterator[Shared]:
+    """A project that others can reach."""
+    above = Path(tempfile.mkdtemp(dir="/tmp", prefix="shared-"))
+    above.chmod(0o755)
+    yield Shared(above, server)
+    shutil.rmtree(above)
+
+
+@pytest.mark.shows("S20")
+def test_a_team_shares_a_folder(shared: Shared) -> None:
+    """What one has fetched the other checks, uses, prunes and fetches anew; each keeps a state of his own."""
+    shared.list_assets()
+    shared.give(ANNA)
+    assert shared.run(ANNA, "sync").code == 0
+    refused = shared.run(BERT, "check")
+    assert refused.code == 2
+    assert f"belongs to user {ANNA}" in refused.err
+    checked = shared.run(BERT, "check", *NAMED)
+    assert (checked.code, checked.out.count("verified ")) == (0, 2), checked.out + checked.err
+    assert shared.run(BERT, "path", "voices", "--offline", *NAMED).code == 0
+    assert shared.run(BERT, "prune", *NAMED).code == 0
+    assert shared.run(BERT, "sync", "--force", *NAMED).code == 0
+    asked = len(shared.server.stats.requests)
+    assert shared.run(ANNA, "sync").code == 0
+    assert len(shared.server.stats.requests) == asked, "what Bert has fetched is right"
+    state = shared.assets / ".grym-fetch"
+    assert {path.stat().st_uid for path in state.glob("user-*")} == {ANNA, BERT}
+
+
+@pytest.mark.shows("S20")
+@pytest.mark.parametrize("has_home", [True, False])
+def test_an_image_that_root_has_made(shared: Shared, has_home: bool) -> None:
+    """Another user, who may write nowhere there, finds all of it right, the unpacked tree too, and is told once."""
+    shared.list_assets()
+    assert run(shared.root, "sync").code == 0
+    more = {} if has_home else {"HOME": "/nonexistent"}
+    first, second = (shared.run(BERT, "check", **more) for _ in range(2))
+    assert (first.code, first.out.count("verified ")) == (0, 2), first.out + first.err
+    assert second.out == first.out
+    assert ("is remembered in" in first.err, second.err) == (has_home, "")
+    asked = len(shared.server.stats.requests)
+    assert shared.run(BERT, "sync", **more).code == 0
+    assert shared.run(BERT, "path", "voices", "--offline", **more).code == 0
+    assert len(shared.server.stats.requests) == asked
+    forced = shared.run(BERT, "sync", "--force", **more)
+    assert forced.code == 4
+    assert "belongs to 'root' (mode 755)" in forced.err
+
+
+@pytest.mark.shows("S20")
+def test_pipes_in_the_place_of_all_that_is_ours(shared: Shared) -> None:
+    """Whoever has put them there: every command ends, and none believes that an asset is missing."""
+    shared.list_assets()
+    shared.give(BERT)
+    assert shared.run(BERT, "sync").code == 0
+    state = shared.assets / ".grym-fetch"
+    own = state / f"user-{BERT}"
+    for path in sorted([*own.rglob("*"), state / "locks"], reverse=True):
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
+        if path.parent in (own, state):
+            os.mkfifo(path)
+            os.chown(path, BERT, BERT)
+    checked = shared.run(BERT, "check")
+    assert (checked.code, checked.out.count("verified ")) == (0, 2), checked.out + checked.err
+    for command in (["sync"], ["list"], ["path", "voices"]):
+        assert shared.run(BERT, *command).code == 0
+    pruned = shared.run(BERT, "prune")
+    assert pruned.code == 4
+    assert f"not a folder ({own}/stage)" in pruned.err
+
+
+@pytest.mark.shows("S5", "S20")
+def test_a_state_folder_that_is_swapped_while_unpacking(shared: Shared) -> None:
+    """Who owns the folder may move our state away and lead its name elsewhere: nothing appears there."""
+    shared.list_assets(3000)
+    shared.give(ANNA)
+    state = shared.assets / ".grym-fetch"
+    ended = threading.Event()
+
+    def swap() -> None:
+        while not ended.is_set():
+            if any((state / f"user-{BERT}" / "unpack").glob("*/tree/voices")):
+                state.rename(shared.root / "aside")
+                state.symlink_to(shared.home(BERT))
+                return
+
+    attacker = threading.Thread(target=swap)
+    attacker.start()
+    try:
+        done = shared.run(BERT, "sync", *NAMED)
+    finally:
+        ended.set()
+        attacker.join()
+    assert state.is_symlink(), "the attack came too late"
+    assert done.code in (0, 4)
+    assert list(shared.home(BERT).iterdir()) in ([], [shared.home(BERT) / ".local"])

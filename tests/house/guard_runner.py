@@ -1,0 +1,116 @@
+"""Runs tests in a copy of the program, again and again, and says which cases failed and which rows those cases bear.
+
+Reads jobs from stdin, a line of JSON each: ``{"place": …, "tests": […], "timeout": seconds}``. Writes a line for each:
+the failed cases and their rows, or null where the tests hung or died.
+
+Rules: what takes long to import and is not ours is imported once, and each job runs in a process that is forked from
+there; nothing of the program or of its tests is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+SLOW_TO_IMPORT = (
+    "aiofiles",
+    "aiohttp",
+    "aiohappyeyeballs",
+    "asyncio",
+    "cryptography.x509",
+    "email.utils",
+    "httptools",
+    "hypothesis.strategies",
+    "rich.console",
+    "rich.live",
+    "trustme",
+    "xxhash",
+    "yarl",
+)
+REPORT = "report.json"
+
+
+class FailedCases:
+    """A plugin that keeps the cases that fail, and the rows that each of them shows."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[str]] = {}
+        self.failed: dict[str, list[str]] = {}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Read the marks."""
+        self._rows = {item.nodeid: [row for mark in item.iter_markers("shows") for row in mark.args] for item in items}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A part of a case is over."""
+        if report.failed:
+            self.failed[report.nodeid] = self._rows.get(report.nodeid, [])
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A module was read."""
+        if report.failed:
+            self.failed[report.nodeid] = []
+
+
+def run_here(place: Path, tests: list[str]) -> None:
+    """Run the tests of the copy, in this process; leave what failed in a file there."""
+    os.setsid()
+    os.chdir(place)
+    sys.path[0] = str(place)
+    os.environ["PYTHONPATH"] = str(place)  # also the processes that tests start take the copy
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    cases = FailedCases()
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    code = pytest.main([*options, *tests], plugins=[cases])
+    if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
+        raise RuntimeError(code)
+    (place / REPORT).write_text(json.dumps(cases.failed), encoding="utf-8")
+
+
+def run_forked(place: Path, tests: list[str], timeout: float) -> dict[str, list[str]] | None:
+    """Run the tests of the copy in a process of their own. None if they hang, or a signal ends them.
+
+    Raises ``RuntimeError`` if they could not be run.
+    """
+    (place / REPORT).unlink(missing_ok=True)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            run_here(place, tests)
+            code = 0
+        finally:
+            os._exit(code)
+    watched = os.pidfd_open(child)
+    select.select([watched], [], [], timeout)
+    os.close(watched)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # also what its tests have started
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code < 0:
+        return None
+    if code:
+        raise RuntimeError(f"pytest cannot run {tests}")
+    failed: dict[str, list[str]] = json.loads((place / REPORT).read_text(encoding="utf-8"))
+    return failed
+
+
+if __name__ == "__main__":
+    for module in SLOW_TO_IMPORT:
+        with suppress(ImportError):  # not every one is needed by what is run
+            import_module(module)
+    for line in sys.stdin:
+        job = json.loads(line)
+        answer = run_forked(Path(job["place"]), job["tests"], job["timeout"])
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
