@@ -1,7 +1,8 @@
 """Another way to the network: what `AssetManager(transport=...)` takes.
 
 A transport implements the Protocol `Transport`: it sends one GET at a time and delivers the body as it arrives. It does
-not handle redirects, retries, mirrors or verification.
+not handle redirects, retries, mirrors or verification. `AiohttpTransport` fetches over a session of aiohttp's that an
+application has already.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Mapping
 
 from grym_fetch.core.http import ResponseHead, Validator
 from grym_fetch.core.world import Connection, Response, Transport
+from grym_fetch.net.session import AiohttpTransport
 
-__all__ = ["BytesResponse", "Connection", "Response", "ResponseHead", "Transport", "Validator"]
+__all__ = ["AiohttpTransport", "BytesResponse", "Connection", "Response", "ResponseHead", "Transport", "Validator"]
 
 
 class BytesResponse:

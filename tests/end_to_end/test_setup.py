@@ -174,7 +174,7 @@ def test_a_bad_proxy(project: Project, server: AssetServer) -> None:
     """Network settings that cannot work stop the setup before anything is fetched."""
     done = run(project.root, "setup", HTTP_PROXY="gopher://x:1")
     assert done.code == 1
-    assert "HTTP_PROXY is not the address of a proxy" in done.out
+    assert "HTTP_PROXY: the proxy in the environment is of a kind (gopher) that is not supported" in done.out
     assert not server.stats.requests
 
 

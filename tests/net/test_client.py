@@ -484,10 +484,10 @@ def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
 
 
 @pytest.mark.shows("S9")
-async def test_each_address_of_a_name_is_judged(connected: Connect, names: FakeNames, server: AssetServer) -> None:
+async def test_each_address_of_a_name_is_judged(directly: Connect, names: FakeNames, server: AssetServer) -> None:
     """A good address in front hides none that must not be asked: nobody is connected to."""
     names.answer = ("127.0.0.1", "169.254.169.254")
-    async with connected() as connection:
+    async with directly() as connection:
         error = await failure_of(connection.get(f"http://files.example:{server.port}/a", {}))
     assert type(error) is PolicyRefused
     assert server.stats.requests == ()
