@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from grym_fetch import AssetManager, GrymFetchError, Manifest, Settings, SyncFailed, blocking, create_mock_asset_manager
@@ -22,6 +23,7 @@ from grym_fetch.repo.placeholder import Placeholder
 from grym_fetch.settings import SegmentSizes
 from grym_fetch.sources import Page
 from grym_fetch.testing import AssetServer, MockAssetManager, Status, serve_in_thread
+from grym_fetch.transport import AiohttpTransport
 from tests.house.test_public_names import classes, members, raised
 from tests.support.project import SMALL, Project
 
@@ -402,6 +404,12 @@ def mock() -> MockAssetManager:
     return create_mock_asset_manager({"a": "/mock/a"})
 
 
+async def lend_what_decompresses() -> None:
+    """Make a transport of a session that changes the bytes."""
+    async with aiohttp.ClientSession() as session:
+        AiohttpTransport(session)
+
+
 ELSEWHERE = "<https://other.example/>; rel=next"
 
 VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
@@ -412,6 +420,7 @@ VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
     ("Manifest", "get", "UnknownAsset"): lambda: Manifest().get("a"),
     ("Manifest", "select", "UnknownAsset"): lambda: Manifest().select(["a"]),
     ("Manifest", "select", "UnknownTag"): lambda: Manifest().select(tags=["a"]),
+    ("AiohttpTransport", "", "ValueError"): lambda: asyncio.run(lend_what_decompresses()),
     ("StatedDigest", "", "ValueError"): lambda: StatedDigest("md5", "0"),
     ("StatedDigest", "parse", "ValueError"): lambda: StatedDigest.parse("nonsense"),
     ("Page", "json", "ValueError"): lambda: Page("https://h.example/", body=b"nonsense").json(),
