@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 from urllib.parse import quote, unquote
 
 from grym_fetch.core.errors import UnknownSource
 
-MAX_CANDIDATES = 20_000
+MAX_CANDIDATES = 5_000
 """How many names are compared to find the nearest."""
 _PATTERN = re.compile(r"[*?\[]")
 
@@ -68,9 +69,8 @@ def choose_paths(wanted: str, paths: Sequence[str], address: str) -> Chosen:
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
     """Return the known names that ``name`` was probably meant to be, whatever their case and folder."""
-    among = list(known)[:MAX_CANDIDATES]
     by_key: dict[str, str] = {}
-    for each in among:
+    for each in islice(known, MAX_CANDIDATES):
         by_key.setdefault(each.lower(), each)
         by_key.setdefault(each.lower().rpartition("/")[2], each)
     wanted = name.lower()
