@@ -137,6 +137,7 @@ class Transfer:
                 self._restart = None
                 hashing = self._start_hashing()
             self._is_over = True
+            self._state.refuse_if_stated_otherwise()
             assert self._state.size is not None
             path = await self._stage.publish(self._state.size)
             return TransferResult(path, digest, self._state.size, self.received)
