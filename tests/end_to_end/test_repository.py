@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 
 def hostile(program: str, *, is_split: bool) -> dict[str, bytes]:
     """The files of a repository without ``.git`` whose config starts a program; its halves may lie apart."""
-    common = "a/shared" if is_split else "a/bare"
+    common = "a/common" if is_split else "a/bare"
     config = f'[core]\nrepositoryformatversion = 1\nfsmonitor = "touch {program}; false"\n'
     files = {
         "a/bare/HEAD": b"ref: refs/heads/main\n",
@@ -52,8 +52,8 @@ def hostile(program: str, *, is_split: bool) -> dict[str, bytes]:
     if not is_split:
         return files | {"a/bare/config": f"{config}bare = false\nworktree = ../tree\n".encode()}
     return files | {
-        "a/shared/config": f"{config}[extensions]\nworktreeConfig = true\n".encode(),
-        "a/bare/commondir": b"../shared\n",
+        "a/common/config": f"{config}[extensions]\nworktreeConfig = true\n".encode(),
+        "a/bare/commondir": b"../common\n",
         "a/bare/config.worktree": b"[core]\nbare = false\nworktree = ../tree\n",
     }
 
