@@ -1,10 +1,11 @@
 """What each host allows, learned once for all assets of a run: how many attempts at a time, and from when on.
 
-Rules: a refusal of one more attempt, while another one receives at the same host, is a lesson and not a failure; a
-prompt one also while another one waits for its answer. The limit is learned as congestion control learns it (additive
-increase, multiplicative decrease): it falls to what was not refused, and rises by one after a quiet time, which doubles
-with each try that is refused. Who is told to wait, waits for all assets. Time is an argument, in monotonic seconds;
-what is known of a host has one writer, `Hosts`.
+Rules: if a host refuses an attempt while another one receives there, that is a lesson and not a failure; so is a prompt
+refusal while another one waits for its answer. Only some failures can mean "not so many"; but where the very same
+address is serving another attempt, every status does. The limit is learned as in congestion control (additive increase,
+multiplicative decrease): it falls to what was not refused, and rises by one after a quiet time, which doubles with each
+further refusal. When a host asks for a pause, all assets wait. Time is an argument, in monotonic seconds; only `Hosts`
+changes what is known of a host.
 """
 
 from __future__ import annotations
@@ -37,15 +38,16 @@ MAX_IN_VAIN = 3
 """After so many refused requests without a range in a row, what fits one response is asked for without one at once."""
 
 
-def grace_of(error: GrymFetchError) -> float | None:
+def grace_of(error: GrymFetchError, *, is_served: bool = False) -> float | None:
     """For how many seconds after the host has served somebody this failure may mean "not so many", or "not so often".
 
-    0: only while it serves somebody. None: it never means that.
+    0: only while it serves somebody. None: it never means that. ``is_served``: the same address is sending its content
+    over another connection, so that no status can mean the content itself.
     """
     if isinstance(error, Throttled):
         return SERVING_S
     if isinstance(error, BadStatus):
-        return GRACE_S if error.status == 403 else None
+        return GRACE_S if error.status == 403 else 0.0 if is_served else None
     is_connection = isinstance(error, ConnectFailed | ConnectionLost) and not isinstance(error, CertificateRejected)
     return 0.0 if is_connection else None
 
@@ -185,12 +187,20 @@ class Hosts:
         if known.probe is attempt:
             known.probe = None
 
-    def refused(self, attempt: object, now: float, error: GrymFetchError, *, took: float = math.inf) -> bool:
-        """It was refused before a byte came. Return whether that is a lesson, and no failure of what was asked for.
+    def refused(
+        self,
+        attempt: object,
+        now: float,
+        error: GrymFetchError,
+        *,
+        took: float = math.inf,
+        is_served: bool = False,
+    ) -> bool:
+        """It was refused before a byte of content came. Return whether that is a lesson, and not a failure.
 
-        ``error`` is how it failed, before a byte of content came, ``took`` seconds after it began.
+        ``error`` is how it failed, ``took`` seconds after it began. ``is_served``: see `grace_of`.
         """
-        grace = grace_of(error)
+        grace = grace_of(error, is_served=is_served)
         if grace is None:
             return False
         wait = error.retry_after if isinstance(error, Throttled) else None

@@ -12,9 +12,8 @@ import ssl
 
 from grym_fetch.core.errors import CertificateRejected, ConnectFailed
 from grym_fetch.core.text import safe_text
+from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 
-CLIENT_CERT = "GRYM_FETCH_CLIENT_CERT"
-CLIENT_KEY = "GRYM_FETCH_CLIENT_KEY"
 BROKEN = "the response breaks the rules of HTTP"
 _HTTP_2 = re.compile(rb"\0\0[\0-\xff]\x04")
 """The frame of settings that a server of HTTP/2 begins with (RFC 9113 section 3.4)."""

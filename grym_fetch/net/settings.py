@@ -9,7 +9,8 @@ from yarl import URL
 
 from grym_fetch.core.addresses import is_exempt
 from grym_fetch.core.errors import CertificateRejected
-from grym_fetch.net.errors import CLIENT_CERT, CLIENT_KEY, os_reason
+from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
+from grym_fetch.net.errors import os_reason
 from grym_fetch.net.places import Places
 from grym_fetch.net.proxies import Proxy, read_proxy
 
@@ -53,7 +54,12 @@ class HttpSettings:
                 except (OSError, ValueError) as error:
                     names = f"{CLIENT_CERT} and {CLIENT_KEY}" if key else CLIENT_CERT
                     reason = f"the client certificate that {names} name{'' if key else 's'} cannot be used"
-                    why = os_reason(error) if isinstance(error, OSError) else "not a usable name"
+                    if isinstance(error, ssl.SSLError) and not error.reason:  # for most of these OpenSSL has no words
+                        why = f"it is not PEM, or the file lacks the key and {CLIENT_KEY} names none"
+                    elif isinstance(error, OSError):
+                        why = os_reason(error)
+                    else:
+                        why = "not a usable name"
                     raise CertificateRejected(url, f"{reason}: {why}") from None
             self._tls = context
         return self._tls

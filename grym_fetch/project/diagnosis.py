@@ -34,12 +34,12 @@ from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 from grym_fetch.core.refusals import Refusal
 from grym_fetch.core.text import redact_url, safe_text
+from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.core.world import Clock
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.state import StateFolder, user_name
 from grym_fetch.net.client import HttpTransport
 from grym_fetch.net.credentials import read_netrc
-from grym_fetch.net.errors import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.net.proxies import ADVICE as SOCKS_ADVICE
 from grym_fetch.net.proxies import read_proxy
 from grym_fetch.net.settings import HttpSettings

@@ -393,14 +393,15 @@ class Transfer:
     # -- failures ---------------------------------------------------------------------------------------------------
 
     def _is_lesson(self, attempt: Attempt, error: TransferError | IntegrityError) -> bool:
-        """Whether the host has refused only one more than it allows at once, or too soon. That is no failure."""
-        if grace_of(error) is None or attempt.first_byte_at is not None:
+        """Whether the host has only refused one more than it allows at once, or one too soon. That is not a failure."""
+        origin = attempt.origin
+        is_served = any(other.origin is origin and other.first_byte_at is not None for other in self._attempts)
+        if grace_of(error, is_served=is_served) is None or attempt.first_byte_at is not None:
             return False
         now = self._clock.monotonic()
-        origin = attempt.origin
         if isinstance(error, ConnectFailed | ConnectionLost):
             self._hosts.moved(attempt, host_of(error.url))
-        is_lesson = self._hosts.refused(attempt, now, error, took=now - attempt.began)
+        is_lesson = self._hosts.refused(attempt, now, error, took=now - attempt.began, is_served=is_served)
         pause = self._hosts.opens_at(attempt.host) - now
         is_idle = pause > 0 or not self._hosts.is_serving(attempt.host)
         if not is_lesson or (is_idle and self._origins.is_replaceable(origin, now)):
