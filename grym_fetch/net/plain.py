@@ -74,6 +74,9 @@ class PlainConnection:
             fields.pop("Authorization", None)
         request = _request(address, url, fields, reader=proxy if _reads(proxy, address) else None)
         is_for_us = address.scheme == "http" and "Authorization" in fields
+        if fields.get("Cache-Control") == "no-cache":
+            # Each address of a name may be a cache of its own, and no field leads past it.
+            self._settings.places.doubt((address.host or "", address.port or 0), asyncio.get_running_loop().time())
         key = (address.scheme, address.host, address.port)
         if self._wire is not None and (key != self._key or not self._wire.is_quiet or self._leads_to_worse):
             await self.aclose()
@@ -216,6 +219,7 @@ class PlainConnection:
                 known.failed(name, address_of(place), loop.time())
             raise
         self._peer = name, str(sock.getpeername()[0])
+        known.used(*self._peer)
         return sock
 
     async def _resolve(self, host: str, port: int, url: str) -> list[AddrInfoType]:

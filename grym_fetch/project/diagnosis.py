@@ -28,7 +28,7 @@ from grym_fetch.core.errors import (
     StorageError,
     TransferError,
 )
-from grym_fetch.core.http import Asked, Broken, ErrorStatus, ResponseHead, UnusableRange, WrongDigest
+from grym_fetch.core.http import Asked, Broken, ErrorStatus, ResponseHead, UnusableRange, WrongDigest, length_hint
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
@@ -384,8 +384,8 @@ class _Prober:
             parts.append(f"redirected to {safe_text(str(figures['target_host']))}")
         what = f"{shown}: {', '.join(parts)}"
         if asset.size is not None and size is not None and size != asset.size:
-            page = "; it sends a web page" if head.is_page else ""
-            what = f"{shown}: the server has {size:,} bytes, the manifest says {asset.size:,}{page}"
+            hint = length_hint(head, size, asset.size)
+            what = f"{shown}: the server has {size:,} bytes, the manifest says {asset.size:,}{hint and '; '}{hint}"
             return Finding("fail", "origin", what, _CHANGED, asset.id, figures)
         if not ranges:
             warning = "it serves no ranges, so one connection fetches all and a broken download starts over"
