@@ -26,22 +26,22 @@ from grym_fetch.core.http import MAX_RETRY_AFTER_S
 PROBE_S = 5.0
 """A learned limit is tried with one attempt more after this long; each refusal doubles the time to the next try."""
 GRACE_S = 1.0
-"""A host may count an attempt for a moment after its last byte has come: so long, that explains a refusal, too."""
+"""A host may still count an attempt for this long after its last byte; until then, that explains a refusal."""
 PROMPT_S = 3.0
-"""A refusal that comes within this time of the request may mean "not so many", also before anybody has been served."""
+"""A refusal this soon after the request may mean "not so many" even if nothing has been served yet."""
 SERVING_S = 60.0
-"""A host that says "too many requests" and has served somebody in this time is busy, and not broken."""
+"""A host that says "too many requests" and has served us within this time is busy, not broken."""
 FIRST_PAUSE_S = 0.25
 MAX_PAUSE_S = 60.0
-"""A host that refuses without saying for how long is left alone for a first pause; each further one is twice that."""
+"""How long to leave a host alone that refuses and names no time; each further pause is twice the one before."""
 MAX_IN_VAIN = 3
-"""After so many refused requests without a range in a row, what fits one response is asked for without one at once."""
+"""After this many refused requests for the whole in a row, skip the range for whatever fits one response."""
 
 
 def grace_of(error: GrymFetchError, *, is_served: bool = False) -> float | None:
-    """For how many seconds after the host has served somebody this failure may mean "not so many", or "not so often".
+    """For how many seconds after the host last served us this failure may mean "not so many", or "not so often".
 
-    0: only while it serves somebody. None: it never means that. ``is_served``: the same address is sending its content
+    0: only while it is serving us. None: it never means that. ``is_served``: the same address is sending its content
     over another connection, so that no status can mean the content itself.
     """
     if isinstance(error, Throttled):
@@ -68,11 +68,11 @@ class _Host:
     probe_wait: float = PROBE_S
     not_before: float = -math.inf
     served_at: float = -math.inf
-    """When somebody received there last."""
+    """When it last served an attempt."""
     refusals: int = 0
-    """In a row, while nobody received."""
+    """In a row, since it last served an attempt."""
     in_vain: int = 0
-    """How many requests for the whole were refused, since one was served."""
+    """How many requests for the whole it has refused since it last served one."""
 
     def lower(self, limit: int, now: float) -> None:
         self.limit = limit if self.limit is None else min(limit, self.limit)
@@ -89,7 +89,7 @@ class _Host:
 
 
 class Hosts:
-    """What is known of all hosts. ``per_host``: the most attempts at one host at once, whatever it allows."""
+    """What is known about all hosts. ``per_host``: the most attempts at one host at once, whatever it allows."""
 
     def __init__(self, per_host: int) -> None:
         self._per_host = per_host
@@ -118,7 +118,7 @@ class Hosts:
         return -math.inf if known is None else known.not_before
 
     def allows(self, host: str) -> int | None:
-        """How many attempts at a time it is known to allow; None where nothing is known."""
+        """How many attempts at a time it is known to allow; None if nothing is known."""
         known = self._hosts.get(host)
         return None if known is None or known.is_void else known.limit
 
@@ -127,24 +127,24 @@ class Hosts:
         return min((host.not_before for host in self._hosts.values() if host.not_before > now), default=None)
 
     def is_serving(self, host: str) -> bool:
-        """Whether anybody receives there now."""
+        """Whether any attempt is receiving from it now."""
         known = self._hosts.get(host)
         return known is not None and bool(known.receiving)
 
     def is_busy(self, attempt: object, now: float) -> bool:
-        """Whether this attempt is not alone at its host, so that a refusal may mean it as one too many."""
+        """Whether other attempts are or just were at its host, so that a refusal may mean "one too many"."""
         known = self._hosts[self._place[attempt]]
         return bool(known.at_work - {attempt}) or now - known.served_at < GRACE_S
 
     def refuses_wholes(self, host: str) -> bool:
-        """Whether it refuses so many requests that a refused range would most likely cost one more in vain."""
+        """Whether it refuses so often that a request with a range would most likely be wasted."""
         known = self._hosts.get(host)
         return known is not None and known.in_vain >= MAX_IN_VAIN
 
     # -- what happened ----------------------------------------------------------------------------------------------
 
     def began(self, attempt: object, host: str) -> None:
-        """An attempt is at work there."""
+        """An attempt has begun there."""
         known = self._hosts.setdefault(host, _Host())
         if known.limit is not None and len(known.at_work) >= known.limit:
             known.probe = attempt
@@ -152,7 +152,7 @@ class Hosts:
         self._place[attempt] = host
 
     def moved(self, attempt: object, host: str) -> None:
-        """Redirects led it to another host."""
+        """Redirects led the attempt to another host."""
         before = self._place.get(attempt)
         if before is None or before == host:
             return
@@ -172,7 +172,7 @@ class Hosts:
             known.raise_to(len(known.at_work), now)
 
     def ended(self, attempt: object, now: float) -> None:
-        """It is over, one way or another."""
+        """It is over, however it ended."""
         place = self._place.pop(attempt, None)
         if place is None:
             return
@@ -229,6 +229,6 @@ class Hosts:
             self._hosts[self._place[attempt]].in_vain += 1
 
     def left_alone(self, host: str, until: float) -> None:
-        """Nobody is to ask it before ``until``."""
+        """It must not be asked before ``until``."""
         known = self._hosts.setdefault(host, _Host())
         known.not_before = max(known.not_before, until)

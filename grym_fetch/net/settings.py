@@ -19,7 +19,7 @@ STALL_TIMEOUT_S = 30.0
 
 
 class HttpSettings:
-    """What every connection of a run knows: time-outs in seconds, fields, proxies, failed addresses, and TLS."""
+    """Shared by all connections of a run: time-outs in seconds, fields, proxies, failed addresses, and TLS."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class HttpSettings:
     def tls_for(self, url: str) -> ssl.SSLContext:
         """The context for https. Made on first use: it reads every trusted certificate.
 
-        Raises `CertificateRejected` where the client certificate that the environment names cannot be used.
+        Raises `CertificateRejected` if the client certificate that the environment names cannot be used.
         """
         if self._tls is None:
             context = _new_context()
