@@ -39,7 +39,7 @@ ECHO_BORDERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """What an origin sent before it was asked once more: to hear whether it sends the same again.
+    """What an origin sent before it was asked again, kept to see whether it sends the same.
 
     ``borders``: where its ranges began, but for the first. ``stop``: as far as it must be the same to be called so.
     """
@@ -55,7 +55,7 @@ class Echo:
 
 
 class DownloadState:
-    """What is on hand of one asset. ``on_change`` is called when more is hashed or some is lost."""
+    """The part of one asset that is on hand. ``on_change`` is called when more is hashed or some is lost."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class DownloadState:
         return hasher if stated is None else PairedHasher(hasher, stated.new_hasher())
 
     async def hash(self) -> None:
-        """Hash what comes, forever; the caller cancels. Raises what the stage raises."""
+        """Hash bytes as they arrive, until cancelled. Raises the same errors as the stage."""
         await self.frontier.run(on_bad=self._lose, on_advance=self._on_change)
 
     def _lose(self, piece: Piece) -> None:
@@ -169,12 +169,12 @@ class DownloadState:
             self._borders.add(start)
 
     def says_the_same(self, validator: Validator, size: int | None) -> bool:
-        """Whether a doubted origin's answer says by its head alone that what follows is the wrong content once more."""
+        """Whether the head alone of a doubted origin's response shows that the same wrong content follows."""
         echo = self._echo
         if echo is None:
             return False
         if echo.validator.contradicts(validator):
-            self._echo = None  # another content: it may be the right one to its last byte
+            self._echo = None  # other content: it may turn out to be the right one
             return False
         return echo.is_told_by(validator, size)
 
@@ -202,7 +202,7 @@ class DownloadState:
                     self.pieces.add(replace(piece, origin=origin.number))
 
     async def store(self, start: int, data: bytes | memoryview, origin: Origin, *, keep: bool = True) -> None:
-        """Write a piece; hash it from memory if the frontier is there, and ``keep`` allows to hold it so long."""
+        """Write a piece. ``keep``: it may stay in memory until it is hashed."""
         if keep:
             self.frontier.offer(start, data)
         if self._suspects is not None:
@@ -223,7 +223,7 @@ class DownloadState:
 
     @property
     def digest(self) -> Checksum:
-        """The digest of what is hashed so far."""
+        """The digest of the bytes hashed so far."""
         return Checksum(self._algorithm, self.frontier.hasher.hexdigest())
 
     def refuse_if_stated_otherwise(self) -> None:

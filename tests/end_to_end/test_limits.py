@@ -53,7 +53,7 @@ class Limited:
         return [request for request in self.nginx.sent() if request.status >= 400]
 
 
-@pytest.mark.parametrize("refusal", typical([503, 429, 403, 420, 430, 509, 529], 503))
+@pytest.mark.parametrize("refusal", typical([503, 429, 403, 420, 430, 509, 529, 400, 404, 410, 421, 500], 503, 402))
 @pytest.mark.parametrize("limit", typical([1, 2], 1))
 @pytest.mark.shows("A24")
 async def test_a_server_that_allows_few_connections(tmp_path: Path, nginx: Nginx, limit: int, refusal: int) -> None:

@@ -28,8 +28,8 @@ from grym_fetch.cli.options import common_options, transfer_options
 from grym_fetch.core import errors, events
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.core.manifest_schema import ASSET, MANIFEST, STAND_IN
+from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.manager import AssetManager
-from grym_fetch.net.errors import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.settings import Settings
 from grym_fetch.testing import SeededContent, serve_in_thread
 from tests.house.test_layers import LAYERS
