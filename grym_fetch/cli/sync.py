@@ -53,7 +53,6 @@ def sync_command(
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
-    from grym_fetch.manager import AssetManager
 
     async def body(manager: AssetManager) -> int:
         assets = manager.choose(ids + asset_ids, tags=tags, all=everything, minimal=minimal)

@@ -185,14 +185,17 @@ class Editor:
         data = json.dumps({"assets": [ASSET.write(asset)]}).encode()
         parse_manifest(data, safe_text(f"the new asset {asset.id}", limit=120))
         where = f"asset '{safe_text(asset.id, limit=80)}'"
+        addresses = [("url", asset.url), *(("fallbackUrls", url) for url in asset.fallback_urls)]
+        if asset.minimal is not None:
+            addresses += [("minimal", url) for url in (asset.minimal.url, *asset.minimal.fallback_urls)]
         problems = [
             Problem(
                 where,
-                "url",
+                key,
                 "an address with a user or password in it would be there for everyone to read; leave it out, and put "
                 "it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc",
             )
-            for url in (*asset.urls, *asset.stand_in().urls)
+            for key, url in addresses
             if has_login(url)
         ][:1]
         if any(other.id == asset.id for other in manifest.assets):

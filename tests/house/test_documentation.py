@@ -295,6 +295,13 @@ def test_the_methods_of_the_manager_are_documented_and_exist() -> None:
     assert used == public | {"settings", "minimal", "warnings"}
 
 
+def test_the_signature_of_the_manager_is_the_documented_one() -> None:
+    """Every argument with its default, in its order; not those that only tests give."""
+    arguments = [argument for argument in inspect.signature(AssetManager).parameters.values()]
+    first, *rest = (f"{each.name}={each.default}" for each in arguments if each.name not in ("environ", "clock"))
+    assert f"`AssetManager({first}, *, {', '.join(rest)})`" in read("docs/python-api.md")
+
+
 @pytest.mark.parametrize(
     ("kind", "heading"),
     [
