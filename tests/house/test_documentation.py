@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import json
 import os
 import re
@@ -297,7 +298,7 @@ def test_the_methods_of_the_manager_are_documented_and_exist() -> None:
 
 def test_the_signature_of_the_manager_is_the_documented_one() -> None:
     """Every argument with its default, in its order; not those that only tests give."""
-    arguments = [argument for argument in inspect.signature(AssetManager).parameters.values()]
+    arguments = inspect.signature(AssetManager).parameters.values()
     first, *rest = (f"{each.name}={each.default}" for each in arguments if each.name not in ("environ", "clock"))
     assert f"`AssetManager({first}, *, {', '.join(rest)})`" in read("docs/python-api.md")
 
@@ -311,6 +312,7 @@ def test_the_signature_of_the_manager_is_the_documented_one() -> None:
         (reports.AssetProgress, "AssetProgress"),
         (reports.Pinned, "PinReport` and `Pinned"),
         (reports.Pruned, "PruneReport` and `Pruned"),
+        (reports.NewerVersion, "NewerVersion"),
         (reports.Project, "Project"),
         (Settings, "Settings"),
     ],
