@@ -314,8 +314,13 @@ class AssetManager:
     # -- many assets ------------------------------------------------------------------------------------------------
 
     async def download_required_assets(self) -> SyncReport:
-        """Call `sync` for every required asset."""
-        return await self.sync()
+        """Download and verify every asset marked as required; where none is, nothing.
+
+        Raises what `sync` raises.
+        """
+        self._claim_loop()
+        required = self.manifest.required
+        return await self.sync_assets(tuple(a.stand_in() for a in required) if self.minimal else required)
 
     def choose(
         self,
@@ -347,10 +352,11 @@ class AssetManager:
         minimal: bool | None = None,
         force: bool = False,
     ) -> SyncReport:
-        """Download and verify the chosen assets; by default, all required ones.
+        """Download and verify the chosen assets; by default, all required ones, or every asset if none is required.
 
-        ``minimal``: the essential assets, as small stand-ins if they have one; by default as the manager does, and
-        False always means the full assets. ``force``: fetch valid files again, too.
+        ``minimal``: by default the essential assets (if none has that tag, as above), and each chosen asset as its
+        small stand-in if it has one. None means what the manager does, False the full assets. ``force``: fetch valid
+        files again, too.
 
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
         `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`,

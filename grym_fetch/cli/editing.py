@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from grym_fetch.manager import AssetManager
     from grym_fetch.project.editing import Pinned
     from grym_fetch.settings import Settings
-
-_SIGNED = ("signature", "token", "credential", "expires", "sig", "key", "password")
-"""Words in the names of query keys that make an address a secret, or short-lived."""
 
 
 @click.command("add")
@@ -110,7 +107,7 @@ def add_command(
             required=required,
             tags=tuple(dict.fromkeys(tags)),
         )
-        if not common.quiet and any(map(_is_signed, asset.urls)):
+        if not common.quiet and any(map(_is_not_for_all, asset.urls)):
             click.echo(
                 "warning: an address looks signed or holds a token. It is written into the manifest as it is, for "
                 "everyone to read, and may stop working; prefer one that lasts",
@@ -301,9 +298,15 @@ def _as_file(source: str, url: str | None) -> Path | None:
     return file
 
 
-def _is_signed(address: str) -> bool:
-    keys = [key.lower() for key, _ in parse_qsl(urlsplit(address).query, keep_blank_values=True)]
-    return any(word in key for key in keys for word in _SIGNED)
+def _is_not_for_all(address: str) -> bool:
+    from grym_fetch.core.addresses import parse_address
+    from grym_fetch.core.errors import PolicyRefused
+    from grym_fetch.core.signatures import is_not_for_all
+
+    try:
+        return is_not_for_all(parse_address(address))
+    except PolicyRefused:  # the manifest's own check says what is wrong with it
+        return False
 
 
 def file_name(file: Path | None, address: str) -> str:

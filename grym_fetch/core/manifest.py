@@ -127,8 +127,9 @@ class Manifest:
         """Return the chosen assets, in the manifest's order.
 
         Chosen are the assets named in ``ids`` and those with any of ``tags``; ``all`` chooses every one.
-        Without a choice these are the required ones, or with ``minimal`` the essential ones if any is marked
-        so. With ``minimal`` each asset that has a stand-in is returned as that.
+        Without a choice these are the required ones, or with ``minimal`` the essential ones if any has that tag;
+        where nothing is marked (`chooses_all`), every asset. With ``minimal`` each asset that has a stand-in is
+        returned as that.
 
         Raises:
             UnknownAsset: an id is not in the manifest.
@@ -144,9 +145,21 @@ class Manifest:
             named, wanted = frozenset(ids), frozenset(tags)
             chosen = tuple(a for a in self.assets if a.id in named or not wanted.isdisjoint(a.tags))
         else:
-            essential = tuple(a for a in self.assets if ESSENTIAL_TAG in a.tags) if minimal else ()
-            chosen = essential or tuple(a for a in self.assets if a.required)
+            chosen = self._marked(minimal) or self.assets
         return tuple(a.stand_in() for a in chosen) if minimal else chosen
+
+    def chooses_all(self, minimal: bool = False) -> bool:
+        """Whether `select` without a choice takes every asset, because none is marked; False if there are none."""
+        return bool(self.assets) and not self._marked(minimal)
+
+    @property
+    def required(self) -> tuple[Asset, ...]:
+        """The assets marked as required, in the manifest's order; none where none is marked so."""
+        return tuple(a for a in self.assets if a.required)
+
+    def _marked(self, minimal: bool) -> tuple[Asset, ...]:
+        essential = tuple(a for a in self.assets if ESSENTIAL_TAG in a.tags) if minimal else ()
+        return essential or self.required
 
     def unknown_tags(self, tags: Collection[str]) -> tuple[str, ...]:
         """Return those of ``tags`` that no asset has, in their order."""

@@ -44,7 +44,7 @@ def parse_flag(text: str) -> bool:
     try:
         return _WORDS[text.strip().lower()]
     except KeyError:
-        words = "1 or 0, true or false, yes or no, on or off"
+        words = "1 or 0, true or false, yes or no, on or off, y or n, t or f"
         raise ValueError(f"{_shown(text)} is neither yes nor no; allowed: {words}") from None
 
 

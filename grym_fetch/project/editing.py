@@ -190,12 +190,12 @@ class Editor:
         problems = []
         taken = {other.id for other in manifest.assets}
         for asset in assets:
-            if any(map(has_login, (*asset.urls, *asset.stand_in().urls))):
+            if (key := _key_with_login(asset)) is not None:
                 reason = (
                     "an address with a user or password in it would be there for everyone to read; leave it out, and "
                     "put it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc"
                 )
-                problems.append(Problem(_where(asset), "url", reason))
+                problems.append(Problem(_where(asset), key, reason))
             if asset.id in taken:
                 reason = "is taken; choose another id, or remove the old asset first"
                 problems.append(Problem(_where(asset), "id", reason))
@@ -574,6 +574,17 @@ def deletable(root: Path, asset: Asset) -> list[Path]:
         *(file for file in files if os.path.lexists(file)),
         *(root / path for path in unpacked_folders(root, asset)),
     ]
+
+
+def _key_with_login(asset: Asset) -> str | None:
+    """The first key with an address that has a user or password in it."""
+    stand_in = asset.minimal
+    keys = {
+        "url": (asset.url,),
+        "fallbackUrls": asset.fallback_urls,
+        "minimal": (stand_in.url, *stand_in.fallback_urls) if stand_in is not None else (),
+    }
+    return next((key for key, urls in keys.items() if any(map(has_login, urls))), None)
 
 
 def _where(asset: Asset) -> str:

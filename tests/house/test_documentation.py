@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import json
 import os
 import re
@@ -293,6 +294,13 @@ def test_the_methods_of_the_manager_are_documented_and_exist() -> None:
     used = set(re.findall(r"\bmanager\.(\w+)", read("docs/python-api.md")))
     public = {name for name in vars(AssetManager) if not name.startswith("_")}
     assert used == public | {"settings", "minimal", "warnings"}
+
+
+def test_the_signature_of_the_manager_is_the_documented_one() -> None:
+    """Every argument with its default, in its order; not those that only tests give."""
+    arguments = inspect.signature(AssetManager).parameters.values()
+    first, *rest = (f"{each.name}={each.default}" for each in arguments if each.name not in ("environ", "clock"))
+    assert f"`AssetManager({first}, *, {', '.join(rest)})`" in read("docs/python-api.md")
 
 
 @pytest.mark.parametrize(
