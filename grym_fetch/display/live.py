@@ -25,6 +25,9 @@ from grym_fetch.display.model import DisplayModel, Snapshot
 from grym_fetch.display.plain import DirectStream, PendingLines, Stream, is_unicode
 from grym_fetch.display.render import render, render_line
 
+ECHO_CELLS = 2
+"""Left free at the end of each row: the terminal shows ``^C`` at the cursor, and must not begin a new row for it."""
+
 
 class LiveView:
     """Draws on a terminal. ``size`` overrides the terminal's own (columns, lines)."""
@@ -91,7 +94,9 @@ class LiveView:
         with self._console:  # one write, so nothing flickers
             self._make_up_for_reflow(width)
             self._console.size = (width, height)
-            region = render(snapshot, now, width, height, ascii_only=self._ascii) if snapshot.under_way else []
+            region = []
+            if snapshot.under_way:
+                region = render(snapshot, now, width - ECHO_CELLS, height, ascii_only=self._ascii)
             self._live.start()
             self._live.update(Text("\n", no_wrap=True).join(region))
             if lines:  # printing also redraws the region

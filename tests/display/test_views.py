@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 from collections.abc import Iterator
 
 import pytest
+from rich.cells import cell_len
 
 from grym_fetch.core import events
 from grym_fetch.display import choose_display
@@ -155,6 +157,19 @@ def test_a_narrower_terminal_leaves_no_remains() -> None:
     drawn(view)
     up = stream.getvalue()[before:].split("a")[0].count("\x1b[1A")
     assert up > 2
+
+
+@pytest.mark.parametrize("width", [120, 80, 40])
+def test_an_interrupt_leaves_no_remains(width: int) -> None:
+    """The last row has room for the ``^C`` that a terminal shows: the cursor stays in the row where clearing begins."""
+    stream = FakeTerminal()
+    view = LiveView(stream, {"a": "a" * 40}, environ={"TERM": "xterm"}, size=lambda: (width, 10))
+    for second in range(4):
+        arrived = events.ProgressMade(asset="a", bytes=second << 20, total=64 << 20, rate=1 << 20)
+        drawn(view, events.RunStarted(assets=1, bytes=64 << 20), PLANNED, arrived, now=float(second))
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue().rpartition("\n")[2])
+    assert "0 of 1 files" in last
+    assert cell_len(last) + len("^C") <= width
 
 
 @pytest.fixture
