@@ -28,6 +28,9 @@ class FileFinder(Protocol):
     def is_there(self, asset: Asset) -> bool:
         """Whether a file of the right size is there, unread."""
 
+    def has_other(self, asset: Asset) -> bool:
+        """Whether something else is in one of the asset's places: a file of another size, a folder."""
+
     def has_stages(self) -> bool:
         """Whether there are unfinished downloads of anything."""
 
