@@ -159,6 +159,7 @@ def test_a_narrower_terminal_leaves_no_remains() -> None:
     assert up > 2
 
 
+@pytest.mark.shows("U7")
 @pytest.mark.parametrize("width", [120, 80, 40])
 def test_an_interrupt_leaves_no_remains(width: int) -> None:
     """The last row has room for the ``^C`` that a terminal shows: the cursor stays in the row where clearing begins."""

@@ -225,7 +225,7 @@ def test_no_spelling_passes(spelling: str) -> None:
     ["from grym_fetch.core.text import plural", "from grym_fetch.core import text", "from . import text", "import os"],
 )
 def test_what_points_down_passes(spelling: str) -> None:
-    """An import that points down is none of this test's business."""
+    """An import that points down is allowed."""
     assert breaches(ast.parse(spelling), "core.ranges") == []
 
 
@@ -240,7 +240,7 @@ def test_every_module_has_its_place() -> None:
 
 
 def test_one_name_is_one_thing() -> None:
-    """No two classes of the package bear the same name, but the manager and its twin, which are one on purpose."""
+    """No two classes of the package have the same name, except the manager and its blocking twin."""
     names = Counter(
         node.name
         for path in MODULES
