@@ -1,8 +1,8 @@
 """The live display on a terminal: a region that is redrawn, and lines that scroll up out of it.
 
 Rules: only this module and `render` import Rich. All drawing runs in the display loop's thread. The cursor is never
-hidden: who is stopped (Ctrl-Z), put into the background or killed could not show it again. After closing, the region is
-cleared. A broken stream raises OSError here, and never ends the process.
+hidden: a process that is stopped (Ctrl-Z), in the background or killed could not show it again. After closing, the
+region is cleared. A broken stream raises OSError here, and never ends the process.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class EventBus:
         """Call ``callback`` with each event, one at a time and in order. Returns a function that stops it.
 
         An async callback runs in the event loop. A sync one runs in a thread of its own, so that it may block; one that
-        never returns keeps nobody from ending.
+        never returns does not keep the program from ending.
         """
         subscription = self.subscribe()
         task = asyncio.get_running_loop().create_task(_pump(subscription, callback), name="event callback")
