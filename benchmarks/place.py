@@ -80,18 +80,29 @@ class Place:
             target.hardlink_to(self.nginx.root / served.path.lstrip("/"))
         return server.url(place)
 
-    def small(self, count: int, size: int) -> Project:
-        """Return a project with many small files."""
+    def small(
+        self,
+        count: int,
+        size: int,
+        *,
+        name: str = "small",
+        server: Nginx | None = None,
+        through: Callable[[str], str] = str,
+    ) -> Project:
+        """Return a project with many files of one size. ``through``: how an address of the server is reached."""
+        server = server or self.nginx
         entries, urls = [], []
-        folder = self.nginx.root / "small"
+        folder = server.root / name
         folder.mkdir()
         for number in range(count):
             data = SeededContent(size, number).read(0, size)
             (folder / f"f{number}").write_bytes(data)
-            urls.append(self.nginx.url(f"/small/f{number}"))
+            urls.append(through(server.url(f"/{name}/f{number}")))
             entries.append(_entry(f"f{number}", [urls[-1]], hashlib.sha256(data).hexdigest(), size))
-        project = Project.make(self.folder / "small-project", entries)
+        project = Project.make(self.folder / f"{name}-project", entries)
         (project.root / "urls").write_text("\n".join(urls))
+        parts = [f'url = "{url}"\noutput = "{project.root}/theirs/f{number}"\n' for number, url in enumerate(urls)]
+        (project.root / "curl").write_text("".join(parts))
         return project
 
     def repeated(self, name: str, served: Served, count: int) -> Project:
@@ -110,14 +121,15 @@ class Place:
             shutil.rmtree(assets)
 
     @contextmanager
-    def link(self, *options: object) -> Iterator[Callable[[str], str]]:
-        """Open a link to nginx; yield the function that routes an nginx address through it."""
-        command = [sys.executable, "-m", "benchmarks.link", str(self.nginx.port), *map(str, options)]
+    def link(self, *options: object, server: Nginx | None = None) -> Iterator[Callable[[str], str]]:
+        """Open a link to a server; yield the function that routes an address of it through the link."""
+        near = (server or self.nginx).port
+        command = [sys.executable, "-m", "benchmarks.link", str(near), *map(str, options)]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             port = process.stdout.readline().strip()
             try:
-                yield lambda url: url.replace(f":{self.nginx.port}/", f":{port}/")
+                yield lambda url: url.replace(f":{near}/", f":{port}/")
             finally:
                 process.kill()
 

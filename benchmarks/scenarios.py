@@ -22,10 +22,23 @@ class Scale:
     huge: int
     limited: int
     small_files: int
+    far_files: int
+    far_assets: int
 
 
-FULL = Scale(rounds=5, slow_rounds=3, big=GIB, huge=4 * GIB, limited=240 * MIB, small_files=10_000)
-QUICK = Scale(rounds=3, slow_rounds=1, big=256 * MIB, huge=GIB, limited=64 * MIB, small_files=1000)
+FULL = Scale(
+    rounds=5,
+    slow_rounds=3,
+    big=GIB,
+    huge=4 * GIB,
+    limited=240 * MIB,
+    small_files=10_000,
+    far_files=3000,
+    far_assets=200,
+)
+QUICK = Scale(
+    rounds=3, slow_rounds=1, big=256 * MIB, huge=GIB, limited=64 * MIB, small_files=1000, far_files=300, far_assets=48
+)
 
 
 def big_file(place: Place, scale: Scale) -> list[Row]:
@@ -265,7 +278,41 @@ def long_link(place: Place, scale: Scale) -> list[Row]:
                 *project.theirs("aria2c", *ranges, check, url, name="aria2c -x4 --checksum", note="verified"),
             ],
             rounds=scale.slow_rounds,
-            limits={"aria2c -x4": Limit(1.0)},
+            limits={"aria2c -x4": Limit(1.0), "aria2c -x4 --checksum": Limit(0.75)},
+        )
+
+
+def far_files(place: Place, scale: Scale) -> list[Row]:
+    """13. Many small files over a round trip of 40 ms: none of them may wait for it."""
+    with place.link("--delay", 0.02) as far:
+        project = place.small(scale.far_files, 16 * 1024, name="far-files", through=far)
+        return compare(
+            f"{scale.far_files} files of 16 KiB over a round trip of 40 ms",
+            project.ours("sync", "-q", "--parallel", "4"),
+            project.theirs(
+                "aria2c", "-q", "-j4", "-i", "urls", "-d", "{out}.d", name="aria2c -j4", note="verifies nothing"
+            ),
+            rounds=scale.slow_rounds,
+            limits={"aria2c -j4": Limit(0.15)},
+        )
+
+
+def far_assets(place: Place, scale: Scale) -> list[Row]:
+    """14. Many assets of a medium size over TLS and a round trip of 40 ms, eight connections each."""
+    trust = str(place.authority)
+    with place.link("--delay", 0.02, server=place.secure) as far:
+        project = place.small(scale.far_assets, MIB, name="far-assets", server=place.secure, through=far)
+        return compare(
+            f"{scale.far_assets} files of 1 MiB over TLS 1.3 and a round trip of 40 ms",
+            project.ours("sync", "-q", "--parallel", "8", SSL_CERT_FILE=trust),
+            project.theirs(
+                "curl",
+                *("-sS", "--cacert", trust, "-Z", "--parallel-max", "8", "-K", "curl"),
+                name="curl -Z",
+                note="verifies nothing",
+            ),
+            rounds=scale.slow_rounds,
+            limits={"curl -Z": Limit(1.0)},
         )
 
 
@@ -315,6 +362,8 @@ ALL: dict[str, Scenario] = {
         listeners,
         start_up,
         long_link,
+        far_files,
+        far_assets,
         many_assets,
     )
 }

@@ -42,6 +42,7 @@ class Settings(_Named):
     ``parallel`` is the most connections open at once over all assets, ``max_per_host`` the most of them on one host.
     ``patience``: for how long a server that has served bytes in this run is waited for once it is away.
     ``mirrors``: whether an asset's addresses are asked one after the other, or all at once, each as far as it is fast.
+    ``pipelining``: whether servers that can take it are sent requests before the last answer has come.
 
     Raises ValueError for an invalid value, also through `dataclasses.replace`; it names the field and says what is
     allowed.
@@ -60,6 +61,7 @@ class Settings(_Named):
     allow_unpinned: bool = False
     allow_stale: bool = False
     allow_private_addresses: bool = True
+    pipelining: bool = True
     sizes: SegmentSizes = field(default_factory=SegmentSizes)
 
     def __post_init__(self) -> None:
@@ -88,6 +90,7 @@ RULES = {
     "allow_unpinned": instance_of(bool),
     "allow_stale": instance_of(bool),
     "allow_private_addresses": instance_of(bool),
+    "pipelining": instance_of(bool),
     "sizes": instance_of(SegmentSizes),
 }
 """The allowed values of each field of `Settings`. The command line applies the same rules to its options."""

@@ -28,13 +28,20 @@ NONSENSE: dict[str, list[object]] = {
     "allow_unpinned": [1, "no"],
     "allow_stale": [1, "no"],
     "allow_private_addresses": [0, None],
+    "pipelining": [1, None],
     "sizes": [None, 1024, {"piece": 1}],
 }
 SENSE: list[dict[str, Any]] = [
     {},
     {"parallel": 1, "max_per_host": 1, "retries": 0, "lock_timeout": 0, "patience": 0},
     {"mirrors": "together", "limit_rate": 1, "stall_timeout": 0.001, "connect_timeout": 1},
-    {"limit_rate": 10**30, "offline": True, "allow_private_addresses": False, "sizes": SegmentSizes(piece=1)},
+    {
+        "limit_rate": 10**30,
+        "offline": True,
+        "allow_private_addresses": False,
+        "pipelining": False,
+        "sizes": SegmentSizes(piece=1),
+    },
 ]
 CASES = [(name, value) for name, values in NONSENSE.items() for value in values]
 OPTIONS = {

@@ -142,6 +142,7 @@ def transfer_options(command: F) -> F:
         option("--allow-unpinned", is_flag=True, help="Also fetch assets without a checksum, unverified."),
         option("--allow-stale", is_flag=True,
                help="Also use a manifest that has expired or is older than the last one used."),
+        option("--no-pipelining", is_flag=True, help="Send a request only after the last answer has come."),
         option("--no-private-addresses", is_flag=True, help="Refuse servers with private addresses."),
         option("--offline", is_flag=True, help="Fetch nothing; fail if something is missing."),
         setting("--limit-rate", type=Rate(), metavar="RATE",

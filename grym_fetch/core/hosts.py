@@ -69,6 +69,8 @@ class _Host:
     """When somebody received there last."""
     refusals: int = 0
     """In a row, while nobody received."""
+    takes_ahead: bool = True
+    """Whether requests may be sent ahead of their turn; lost with the first sign that something there cannot do it."""
     in_vain: int = 0
     """How many requests for the whole were refused, since one was served."""
 
@@ -87,10 +89,14 @@ class _Host:
 
 
 class Hosts:
-    """What is known of all hosts. ``per_host``: the most attempts at one host at once, whatever it allows."""
+    """What is known of all hosts. ``per_host``: the most attempts at one host at once, whatever it allows.
 
-    def __init__(self, per_host: int) -> None:
+    ``ahead``: whether requests may be sent ahead of their turn, as long as nothing speaks against it.
+    """
+
+    def __init__(self, per_host: int, *, ahead: bool = False) -> None:
         self._per_host = per_host
+        self._ahead = ahead
         self._hosts: dict[str, _Host] = {}
         self._place: dict[object, str] = {}
         """Where each attempt is at work."""
@@ -138,6 +144,11 @@ class Hosts:
         """Whether it refuses so many requests that a refused range would most likely cost one more in vain."""
         known = self._hosts.get(host)
         return known is not None and known.in_vain >= MAX_IN_VAIN
+
+    def takes_ahead(self, host: str, now: float) -> bool:
+        """Whether it may be sent requests ahead of their turn."""
+        known = self._hosts.get(host)
+        return self._ahead and (known is None or (known.takes_ahead and now >= known.not_before))
 
     # -- what happened ----------------------------------------------------------------------------------------------
 
@@ -197,6 +208,8 @@ class Hosts:
         known = self._hosts[self._place[attempt]]
         known.at_work.discard(attempt)
         known.receiving.discard(attempt)
+        if isinstance(error, Throttled):
+            known.takes_ahead = False
         if wait is not None:
             known.not_before = max(known.not_before, now + min(wait, MAX_RETRY_AFTER_S))
         if known.probe is attempt:
@@ -217,6 +230,10 @@ class Hosts:
         """It asked for the whole, without a range, and that failed."""
         if isinstance(error, BadStatus):
             self._hosts[self._place[attempt]].in_vain += 1
+
+    def lost_ahead(self, host: str) -> None:
+        """Requests sent ahead came to nothing, or to something else than alone: it is asked in turn from now on."""
+        self._hosts.setdefault(host, _Host()).takes_ahead = False
 
     def left_alone(self, host: str, until: float) -> None:
         """Nobody is to ask it before ``until``."""

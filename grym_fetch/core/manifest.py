@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import UnknownAsset, UnknownTag
 from grym_fetch.core.paths import STAND_IN_FOLDER
+from grym_fetch.core.stated import StatedDigest
 
 ESSENTIAL_TAG = "essential"
 """The tag of the assets that ``--minimal`` chooses."""
@@ -34,7 +35,11 @@ class Asset:
     """One entry of the manifest. ``size`` in bytes, None if not known; ``checksum`` None if unpinned.
 
     ``name`` is the id unless given. ``local_path`` is relative to the assets folder. ``extract``: it is an archive that
-    is unpacked next to itself. ``extra`` holds the keys of the entry that have no meaning here.
+    is unpacked next to itself. ``source`` is the short address that it was added from, if any. ``extra`` holds the keys
+    of the entry that have no meaning here.
+
+    ``stated`` is a digest that no manifest takes (MD5, say) and that the content must have when it is fetched to be
+    added or updated. It is never written.
     """
 
     id: str
@@ -51,6 +56,8 @@ class Asset:
     metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
     minimal: StandIn | None = None
     extract: bool = False
+    source: str | None = None
+    stated: StatedDigest | None = None
     extra: Mapping[str, object] = field(default_factory=dict, hash=False)
     is_stand_in: bool = False
 
@@ -80,6 +87,7 @@ class Asset:
             size=self.minimal.size,
             local_path=f"{STAND_IN_FOLDER}/{self.local_path}",
             minimal=None,
+            stated=None,
             is_stand_in=True,
         )
 

@@ -112,6 +112,7 @@ VARIABLES = (
     Variable("GRYM_FETCH_LIMIT_RATE", "limit_rate", _parse_limit),
     Variable("GRYM_FETCH_OFFLINE", "offline", parse_flag),
     Variable("GRYM_FETCH_NO_PRIVATE_ADDRESSES", "allow_private_addresses", lambda text: not parse_flag(text)),
+    Variable("GRYM_FETCH_NO_PIPELINING", "pipelining", lambda text: not parse_flag(text)),
     Variable("GRYM_FETCH_ALLOW_STALE", "allow_stale", parse_flag),
     Variable("GRYM_FETCH_ALLOW_UNPINNED", "allow_unpinned", parse_flag),
     Variable("GRYM_FETCH_RETRIES", "retries", _whole(0)),

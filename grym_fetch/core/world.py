@@ -72,6 +72,31 @@ class Connection(Protocol):
         """Close the socket, if one is open. `get` may open one again."""
 
 
+class AheadConnection(Connection, Protocol):
+    """A connection that can send requests ahead of their turn (RFC 9112 section 9.3.2). No other one needs to.
+
+    A request sent ahead is a hint, and promises nothing: `get` with the same address and fields gives its answer, in
+    the order of sending. If there is none (the socket is gone, or another request came first), `get` asks as always.
+    """
+
+    def ask_ahead(self, url: str, fields: Mapping[str, str]) -> bool:
+        """Send a request now if the server has shown on this socket that it can take it. Return whether it was sent."""
+
+    @property
+    def ahead(self) -> int:
+        """How many requests were sent ahead that may still be answered."""
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the last response that `get` returned answers a request that was sent ahead."""
+
+    def lost_ahead(self) -> bool:
+        """Whether, since the last call, requests sent ahead came to nothing through the server or something on the way.
+
+        Not what it announced, and not what was our own doing.
+        """
+
+
 class Transport(Protocol):
     """A way to the network: how bytes are got from an address.
 

@@ -2,7 +2,8 @@
 
 llhttp reads (through httptools). Rules: nothing is read leniently but a missing CR and spaces behind a chunk's length,
 which common servers send. A head that llhttp refuses is put right where that is safe (`heads`), and read once more. A
-head, and what surrounds the chunks of a body, is bounded; what follows a complete response belongs to nothing.
+head, and what surrounds the chunks of a body, is bounded. What follows a complete response is not read here: it is the
+next response if one was asked for ahead, and else belongs to nothing.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _MENDABLE = (
 )
 """llhttp's reasons to refuse a head that may still be one."""
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9]")
 
 
@@ -46,10 +48,14 @@ class ResponseParser:
         """Bytes of the body that have not come yet, where the head gives its length."""
         self.is_chunked = False
         self.is_complete = False
+        self.surplus = b""
+        """What came behind the end of a response whose length is known."""
         self.has_surplus = False
         """Whether something came behind the end of the response."""
         self.keeps_open = False
         """Whether the server would take another request on this connection."""
+        self.takes_more = False
+        """Whether it would take one before this response has ended (RFC 9112 section 9.3.2): HTTP/1.1, kept open."""
         self._fields: dict[str, list[str]] = {}
         self._field_bytes = self._overhead_bytes = 0
         self._received = bytearray()
@@ -77,6 +83,36 @@ class ResponseParser:
         return problem
 
     def _feed(self, data: memoryview) -> str | None:
+        # A head is fed up to its end and no further: so it is known where the next response begins.
+        while self.head is None and len(data):
+            end = self._end_of_lines(data)
+            if (problem := self._feed_llhttp(data[:end])) is not None:
+                return problem
+            data = data[end:]
+        if not len(data):
+            return None
+        if self.is_chunked and not self.is_complete:
+            return self._feed_llhttp(data)
+        if not self.is_complete:
+            count = len(data) if self.left is None else min(self.left, len(data))
+            self.body.append(bytes(data[:count]))
+            if self.left is not None:
+                self.left -= count
+                self.is_complete = not self.left
+            data = data[count:]
+        if len(data):
+            self.surplus, self.has_surplus = bytes(data), True
+        return None
+
+    def _end_of_lines(self, data: memoryview) -> int:
+        """Where the first empty line in ``data`` ends, which may have begun before it; its length if there is none."""
+        tail = bytes(self._received[-2:])
+        if tail and (found := _EMPTY_LINE.search(tail + bytes(data[:2]))) is not None and found.end() > len(tail):
+            return found.end() - len(tail)
+        found = _EMPTY_LINE.search(data)
+        return len(data) if found is None else found.end()
+
+    def _feed_llhttp(self, data: memoryview) -> str | None:
         self._overhead_bytes += len(data)
         if self.head is None:
             self._received += data
@@ -90,7 +126,7 @@ class ResponseParser:
                 self.has_surplus = True
             elif self.head is None and not self._is_odd and (str(error) in _MENDABLE or self._problem is _ODD_SPACES):
                 self._is_odd = True
-                return self._feed(data[:0])
+                return self._feed_llhttp(data[:0])
             else:
                 reason = broken_reason(str(error), bytes(self._received[:16]))
                 return f"{reason}: {self._problem}" if self._problem else reason
@@ -148,18 +184,17 @@ class ResponseParser:
             return
         self.head = ResponseHead(status, self._fields)
         self.keeps_open = self._llhttp.should_keep_alive()
+        self.takes_more = self.keeps_open and self._llhttp.get_http_version() == "1.1"
         self.is_chunked = bool(is_chunked(self.head))
         lengths = self._fields.get("content-length")
         if lengths and is_chunked(self.head) is False:
             self.left = int(lengths[0])
 
     def on_body(self, data: bytes) -> None:
-        """Part of a body that came along with the head, or in chunks."""
+        """Part of a body in chunks."""
         if self.is_complete:
             return
         self._overhead_bytes = 0
-        if self.left is not None:
-            self.left -= len(data)
         self.body.append(data)
 
     def on_message_complete(self) -> None:

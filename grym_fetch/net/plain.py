@@ -1,10 +1,11 @@
 """HTTP/1.1 over a socket of our own: where it leads, when it is kept, and what goes out over it.
 
-Rules: one socket, even an idle one, and one request at a time. A socket is resolved, judged and opened here, directly
-or through a proxy (`proxies`, `tunnel`); what comes over it is the wire's (`wire`), and what the bytes mean the
-parser's (`parser`), whichever way it came. No redirect is followed, no cookie kept, nothing decoded, and TLS is always
-verified. Every foreign exception is mapped where it arises, without its text. An address of a name that fails is asked
-last for a while (`places`).
+Rules: one socket, even an idle one. A request may be sent ahead of its turn; whoever asks for just that then gets its
+answer, and if there is none, the request is sent over a new socket as if it never had been. A socket is resolved,
+judged and opened here, directly or through a proxy (`proxies`, `tunnel`); what comes over it is the wire's (`wire`),
+and what the bytes mean the parser's (`parser`), whichever way it came. No redirect is followed, no cookie kept, nothing
+decoded, and TLS is always verified. Every foreign exception is mapped where it arises, without its text. An address of
+a name that fails is asked last for a while (`places`).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from aiohappyeyeballs import AddrInfoType, start_connection
@@ -33,10 +35,32 @@ from grym_fetch.net.tls import certificate_expiry
 from grym_fetch.net.tunnel import open_tunnel, refusal, start_tls
 from grym_fetch.net.wire import Wire
 
+AHEAD_TIMEOUT_S = 5.0
+"""How long the answer to a request sent ahead is waited for, once its turn has come, before the request is repeated.
+
+Some servers and filters drop such requests. One that only thinks for so long loses nothing but being asked ahead.
+"""
 EYEBALLS_DELAY_S = 0.25
 """Before the next address of a host is tried beside the last one (RFC 8305 section 5)."""
 _NOWHERE: tuple[Name, str] = ("", 0), ""
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request: where it goes, and its bytes."""
+
+    url: str
+    address: URL
+    proxy: Proxy | None
+    is_for_us: bool
+    """Whether it may go to this machine itself alone; a name (`*.localhost`) proves nothing."""
+    data: bytes
+
+    @property
+    def key(self) -> tuple[str, str | None, int | None]:
+        """What has to be the same for two requests to go over one socket."""
+        return self.address.scheme, self.address.host, self.address.port
 
 
 class PlainConnection:
@@ -55,6 +79,10 @@ class PlainConnection:
         """Whether that proxy reads the requests, and may answer them itself."""
         self.certificate_ends: float | None = None
         """When the certificate of the server that was connected to last expires, in seconds since the epoch."""
+        self._ahead: deque[bytes] = deque()
+        """The requests that were sent ahead of their turn, and that nobody has asked for since."""
+        self.is_ahead = False
+        self._has_lost_ahead = False
 
     @property
     def host(self) -> str:
@@ -66,48 +94,104 @@ class PlainConnection:
 
         Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse`, `ProxyRefused` or `PolicyRefused`.
         """
+        request = self._request(url, fields)
+        self.is_ahead = False
+        if self._ahead and (response := await self._answer_ahead(request)) is not None:
+            self.is_ahead = True
+            return response
+        if self._wire is not None and (request.key != self._key or not self._wire.is_quiet or self._leads_to_worse):
+            await self.aclose()
+        if self._wire is not None:
+            try:
+                return await self._ask(self._wire, request, is_fresh=False)
+            except ConnectionLost:
+                # RFC 9112 section 9.3.1: the server may have closed the idle connection just when we asked.
+                if self._wire.state is not State.UNANSWERED:
+                    raise
+                await self.aclose()
+        wire = await self._connect(request.address, url, request.proxy)
+        self._wire, self._key, self._host = wire, request.key, request.address.authority
+        self._is_proxied, self._is_read_by_proxy = request.proxy is not None, _reads(request.proxy, request.address)
+        return await self._ask(wire, request, is_fresh=True)
+
+    def _request(self, url: str, fields: Mapping[str, str]) -> _Request:
         address = to_the_letter(url)
         proxy = self._settings.proxy_for(address)
         fields = {**self._settings.fields, **fields}
         if proxy is not None and address.scheme == "http":
             # They were given because the host is this machine. A proxy takes itself for that host.
             fields.pop("Authorization", None)
-        request = _request(address, url, fields, reader=proxy if _reads(proxy, address) else None)
+        data = _request(address, url, fields, reader=proxy if _reads(proxy, address) else None)
         is_for_us = address.scheme == "http" and "Authorization" in fields
-        key = (address.scheme, address.host, address.port)
-        if self._wire is not None and (key != self._key or not self._wire.is_quiet or self._leads_to_worse):
+        return _Request(url, address, proxy, is_for_us, data)
+
+    def ask_ahead(self, url: str, fields: Mapping[str, str]) -> bool:
+        """Send a request for a later `get`, if the open socket leads there and takes more. Raises `PolicyRefused`.
+
+        Never over a proxy that speaks HTTP.
+        """
+        wire = self._wire
+        if wire is None or not wire.takes_more or self._leads_to_worse:
+            return False
+        request = self._request(url, fields)
+        if request.key != self._key or (request.is_for_us and not wire.is_local):
+            return False
+        if request.proxy is not None and not request.proxy.is_socks:
+            return False
+        wire.send(request.data, url)
+        self._ahead.append(request.data)
+        return True
+
+    @property
+    def ahead(self) -> int:
+        """How many requests were sent ahead that may still be answered."""
+        return len(self._ahead) if self._wire is not None and self._wire.is_open else 0
+
+    def lost_ahead(self) -> bool:
+        """Return whether requests sent ahead came to nothing, by no fault of ours; forget it."""
+        is_broken = bool(self._ahead) and not self.ahead and self._wire is not None and self._wire.breaks_its_word
+        lost, self._has_lost_ahead = self._has_lost_ahead or is_broken, False
+        return lost
+
+    async def _answer_ahead(self, request: _Request) -> PlainResponse | None:
+        """The answer to the next request that was sent ahead, if it is this one and there is an answer."""
+        wire = self._wire
+        if wire is None or request.key != self._key or request.data != self._ahead.popleft():
             await self.aclose()
-        if self._wire is not None:
-            try:
-                return await self._ask(self._wire, request, url, is_for_us=is_for_us, is_fresh=False)
-            except ConnectionLost:
-                # RFC 9112 section 9.3.1: the server may have closed the idle connection just when we asked.
-                if self._wire.state is not State.UNANSWERED:
-                    raise
-                await self.aclose()
-        wire = await self._connect(address, url, proxy)
-        self._wire, self._key, self._host = wire, key, address.authority
-        self._is_proxied, self._is_read_by_proxy = proxy is not None, _reads(proxy, address)
-        return await self._ask(wire, request, url, is_for_us=is_for_us, is_fresh=True)
+            return None
+        try:
+            async with asyncio.timeout(min(AHEAD_TIMEOUT_S, self._settings.stall_timeout)):
+                head = await wire.head()
+        except (GrymFetchError, TimeoutError):
+            self._has_lost_ahead = self._has_lost_ahead or wire.breaks_its_word
+            await self.aclose()
+            return None
+        except BaseException:
+            self._ahead.clear()
+            wire.abort()
+            raise
+        return self._response(wire, head)
 
     @property
     def _leads_to_worse(self) -> bool:
         return self._settings.places.is_worse(*self._peer, asyncio.get_running_loop().time())
 
-    async def _ask(self, wire: Wire, request: bytes, url: str, *, is_for_us: bool, is_fresh: bool) -> PlainResponse:
-        """Send a request. ``is_for_us``: only to this machine itself; its name alone (`*.localhost`) proves nothing."""
+    async def _ask(self, wire: Wire, request: _Request, *, is_fresh: bool) -> PlainResponse:
         try:
-            if is_for_us and not wire.is_local:
-                reason = f"{safe_text(host_of(url))} is not this machine, and gets no token over plain http"
-                raise PolicyRefused(url, reason)
-            head = await wire.ask(request, url)
+            if request.is_for_us and not wire.is_local:
+                reason = f"{safe_text(host_of(request.url))} is not this machine, and gets no token over plain http"
+                raise PolicyRefused(request.url, reason)
+            head = await wire.ask(request.data, request.url)
         except BaseException as error:
             if isinstance(error, GrymFetchError) and (is_fresh or wire.state is not State.UNANSWERED):
                 self._note_failure()
             wire.abort()
             raise
         if self._is_read_by_proxy:
-            self._refuse_as_proxy(wire, head, url)
+            self._refuse_as_proxy(wire, head, request.url)
+        return self._response(wire, head)
+
+    def _response(self, wire: Wire, head: ResponseHead) -> PlainResponse:
         if head.status >= 500:
             self._note_failure()
         head = replace(head, is_local=wire.is_local and not self._is_proxied)
@@ -239,6 +323,7 @@ class PlainConnection:
     async def aclose(self) -> None:
         """Close the socket, if one is open."""
         wire, self._wire, self._key = self._wire, None, None
+        self._ahead.clear()
         if wire is not None:
             wire.abort()
             await wire.closed

@@ -1,7 +1,8 @@
 """The states of one HTTP/1.1 socket, seen from the client, and which may follow which.
 
 The legal moves are data, as in h11, so that a test can go through all of them. RFC 9112 section 6.3 has the three ways
-in which a body ends, section 9 what becomes of the socket then.
+in which a body ends, section 9 what becomes of the socket then. Requests may be sent ahead of their answers (section
+9.3.2): a state is that of the answer under way, and the next one's begins where the last one is done.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class State(Enum):
     IDLE = auto()
     """Nothing is under way; a request may be sent."""
     SENT = auto()
-    """A request was sent and not a byte has come back."""
+    """A request was sent, all before it are answered, and not a byte has come back for it."""
     HEAD = auto()
     """The head of the response is arriving."""
     SIZED = auto()
@@ -28,7 +29,7 @@ class State(Enum):
     UNTIL_CLOSE = auto()
     """A body is arriving that only the end of the connection ends."""
     DONE = auto()
-    """The whole response has arrived, and its reader has not let go of it."""
+    """The whole response has arrived, and its reader has not let go of it. What comes now is the next one's, if any."""
     MUST_CLOSE = auto()
     """Nothing is under way, and no request may follow: the server said so, or sent what nobody had asked for."""
     FAILED = auto()
@@ -82,7 +83,7 @@ MOVES: Mapping[State, frozenset[State]] = {
     SIZED: frozenset({DONE, MUST_CLOSE, FAILED, CLOSING, CLOSED}),
     CHUNKED: frozenset({DONE, MUST_CLOSE, FAILED, CLOSING, CLOSED}),
     UNTIL_CLOSE: frozenset({FAILED, CLOSING, CLOSED}),
-    DONE: frozenset({IDLE, MUST_CLOSE, CLOSING, CLOSED}),
+    DONE: frozenset({IDLE, SENT, MUST_CLOSE, CLOSING, CLOSED}),
     MUST_CLOSE: frozenset({CLOSING, CLOSED}),
     FAILED: frozenset({CLOSING, CLOSED}),
     CLOSING: frozenset({CLOSED}),

@@ -3,7 +3,8 @@
 The head is read by the parser. From then on a body whose length is known is received straight into the buffer that will
 be hashed and written; a chunked one goes through the parser.
 
-Rules: one request at a time. Bytes beyond a body's end are never taken for a body, and end the connection. What came
+Rules: answers come one at a time, in the order of the requests; a request may be sent ahead of its turn. Bytes beyond
+a body's end are never taken for a body: they begin the next answer, or end the connection if none is due. What came
 before a connection broke off is given first, the error after it. A head has a deadline of its own: a byte now and then
 does not keep a connection.
 """
@@ -61,6 +62,18 @@ class Wire(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[None] | None = None
         self._last_arrival = self._head_by = 0.0
         self._watchdog: asyncio.TimerHandle | None = None
+        self._ahead: deque[str] = deque()
+        """The addresses of the requests that were sent ahead of their turn."""
+        self._unsent = b""
+        """Requests sent ahead that go out together, at the end of this turn of the loop."""
+        self._early = b""
+        """What has come of the next answer before the last one was read."""
+        self._has_proved = False
+        """Whether an answer on this socket has shown that the server takes requests ahead of their turn."""
+        self.has_answered = False
+        """Whether the server has answered a request since the socket was last idle: then it is not a stale one."""
+        self._was_broken_off = False
+        """Whether requests sent ahead were lost with the last response, unannounced and not by our doing."""
         self._begin("")
 
     def _begin(self, url: str) -> None:
@@ -78,6 +91,8 @@ class Wire(asyncio.BufferedProtocol):
         self._filled = 0
         self._is_direct = False
         """Whether asyncio was given the target to fill, and not the scratch buffer."""
+        self._is_let_go = False
+        """Whether its reader is done with the response, and no other one follows it."""
 
     def __repr__(self) -> str:
         more = f", {self._left} bytes to come" if self.state is SIZED else ""
@@ -125,6 +140,10 @@ class Wire(asyncio.BufferedProtocol):
             self._receive_body(count)
         elif self.state in PARSED:
             self._parse(self._scratch[:count])
+        elif self.state is DONE and self._ahead:
+            # The next answer begins; the rest of it stays with the system until its turn.
+            self._early += self._scratch[:count]
+            self._transport.pause_reading()
         else:
             # Nobody asked for this. Whatever it is, it must not be taken for an answer to the next request.
             if self.state in (IDLE, DONE):
@@ -169,9 +188,11 @@ class Wire(asyncio.BufferedProtocol):
         if problem is not None:
             self._fail(BadResponse(self._url, problem))
         elif parser.is_complete:
+            self._has_proved = self._has_proved or parser.takes_more
             self._end()
         elif parser.head is not None:
             if self.state is HEAD:
+                self._has_proved = self._has_proved or parser.takes_more
                 self._left = parser.left
                 is_sized = SIZED if parser.left is not None else UNTIL_CLOSE
                 self._move(CHUNKED if parser.is_chunked else is_sized)
@@ -195,7 +216,11 @@ class Wire(asyncio.BufferedProtocol):
 
     def _end(self) -> None:
         """The response is complete."""
-        can_go_on = self._parser.keeps_open and not self._parser.has_surplus
+        parser = self._parser
+        can_go_on = parser.keeps_open and not parser.has_surplus
+        if self._ahead and parser.keeps_open and parser.surplus:
+            self._early, can_go_on = parser.surplus, True
+            self._transport.pause_reading()
         self._move(DONE if can_go_on else MUST_CLOSE)
 
     def _fail(self, error: GrymFetchError) -> None:
@@ -226,20 +251,52 @@ class Wire(asyncio.BufferedProtocol):
         """Whether there is a socket, and nothing says yet that it cannot be used again."""
         return self.state in OPEN
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether a request may be sent ahead of its turn: the server has shown that it keeps order and stays open."""
+        if self.state is IDLE:
+            return self._has_proved and self.is_quiet
+        if self.state is SENT:
+            return self._has_proved
+        return self.state in (SIZED, DONE) and self._parser.takes_more
+
     async def ask(self, request: bytes, url: str) -> ResponseHead:
         """Send a request; return the head of its response. Raises `ConnectionLost`, `Stalled` or `BadResponse`."""
         if self.state is CLOSED:
             raise ConnectionLost(url, "the server closed the connection without an answer")
         if self.state is MUST_CLOSE:
             raise BadResponse(url, f"{BROKEN}: it came before the request")
-        self._move(SENT)
-        self._begin(url)
-        self._transport.write(request)
+        self.send(request, url)
+        return await self.head()
+
+    def send(self, request: bytes, url: str) -> None:
+        """Send a request, whose response is the next one, or comes after those under way."""
+        if self.state is IDLE:
+            self._move(SENT)
+            self.has_answered = False
+            self._begin(url)
+            self._transport.write(request)
+        elif self.takes_more:
+            self._ahead.append(url)
+            if not self._unsent:
+                self._loop.call_soon(self._flush)
+            self._unsent += request
+        else:
+            raise IllegalMove(f"{self!r} takes no request")
+
+    def _flush(self) -> None:
+        """Send what was asked ahead in this turn of the loop: many requests in one packet."""
+        unsent, self._unsent = self._unsent, b""
+        if self.state not in ENDED:
+            self._transport.write(unsent)
+
+    async def head(self) -> ResponseHead:
+        """Wait for the head of the response that is next; raise as `ask` does."""
         # So long for its first byte, and as long for the rest.
         self._head_by = self._loop.time() + 2 * self._stall_timeout
-        while self._parser.head is None:
-            if self._error is not None:
-                raise self._error
+        while self._parser.head is None or self._is_let_go:
+            if self._error is not None or self._is_let_go:
+                raise self._error or ConnectionLost(self._url, "the connection is closed")
             await self._wait()
         return self._parser.head
 
@@ -272,12 +329,39 @@ class Wire(asyncio.BufferedProtocol):
             count += len(data)
         return count
 
+    @property
+    def breaks_its_word(self) -> bool:
+        """Whether the request that is next came to nothing although the server has shown that it takes it.
+
+        Not where it has announced that, or where we have closed the socket; nor on one that it had closed while idle.
+        """
+        if self._is_let_go:
+            return self._was_broken_off
+        return self.has_answered or self.state is not UNANSWERED
+
     def finish(self) -> None:
-        """Let go of the response. The socket stays for another request only if nothing of this one is left."""
+        """Let go of the response. The socket stays for another one only if nothing of this one is left."""
         if self.state is DONE and not self._kept:
-            self._move(IDLE)
-        else:
-            self.abort()
+            if self._ahead:
+                self._go_on()
+            else:
+                self._move(IDLE)
+            return
+        self._is_let_go = True
+        is_ours = self.state in (*UNFINISHED, DONE)
+        is_announced = self._parser.head is not None and not self._parser.keeps_open
+        self._was_broken_off = bool(self._ahead) and not is_ours and not is_announced
+        self.abort()
+
+    def _go_on(self) -> None:
+        """Turn to the answer to the next request."""
+        self._move(SENT)
+        self.has_answered = True
+        self._begin(self._ahead.popleft())
+        self._transport.resume_reading()
+        early, self._early = self._early, b""
+        if early:
+            self._parse(memoryview(early))
 
     def leave(self) -> asyncio.Transport:
         """Give the socket away behind a response that has no body, whatever its head says (RFC 9110 section 9.3.6).

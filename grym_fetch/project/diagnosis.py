@@ -19,7 +19,7 @@ from typing import Literal
 
 from yarl import URL
 
-from grym_fetch.core.addresses import Credentials, is_loopback
+from grym_fetch.core.addresses import is_loopback
 from grym_fetch.core.errors import (
     CertificateRejected,
     GrymFetchError,
@@ -38,7 +38,7 @@ from grym_fetch.core.world import Clock
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.state import StateFolder, user_name
 from grym_fetch.net.client import HttpTransport
-from grym_fetch.net.credentials import read_netrc
+from grym_fetch.net.credentials import find_credentials
 from grym_fetch.net.errors import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.net.proxies import ADVICE as SOCKS_ADVICE
 from grym_fetch.net.proxies import read_proxy
@@ -239,7 +239,7 @@ async def origin_findings(
             user_agent=f"grym-fetch/{version}",
         )
     )
-    prober = _Prober(transport, Requester(Credentials(environ, read_netrc(environ))), clock)
+    prober = _Prober(transport, Requester(find_credentials(environ)), clock)
     places = asyncio.Semaphore(MAX_PROBES)
 
     async def probe(asset: Asset, number: int, url: str) -> _Probe:

@@ -21,6 +21,10 @@ class Attempt:
     origin: Origin
     host: str
     began: float
+    reached: str = ""
+    """The host that has answered, at the end of the redirects."""
+    is_ahead: bool = False
+    """Whether its request was sent ahead of its turn: then its wait says nothing."""
     first_byte_at: float | None = None
     task: asyncio.Task[None] | None = None
     _first_bytes: int = 0
@@ -41,12 +45,19 @@ class Attempt:
         """Whether it has gone on long enough to say how fast it is: for so long without a byte, or since the first."""
         return now - (self.began if self.first_byte_at is None else self.first_byte_at) >= seconds
 
+    def burst(self, now: float) -> tuple[int, float]:
+        """How many bytes have come, and in how many seconds since the first ones: no round trip is in it."""
+        if self.first_byte_at is None:
+            return 0, 0.0
+        return self.segment.position - self.segment.start, now - self.first_byte_at
+
     def measure(self, now: float) -> None:
         """It is over: note at its origin how fast it was."""
-        self.origin.waited((self.first_byte_at or now) - self.began)
+        if not self.is_ahead:
+            self.origin.waited((self.first_byte_at or now) - self.began)
         received = self.segment.position - self.segment.start
         if self.first_byte_at is not None and received > self._first_bytes:
             # What came first was on its way before it was seen.
             self.origin.measured(received - self._first_bytes, now - self.first_byte_at)
-        elif now - self.began >= SLOW_S:
+        elif now - self.began >= SLOW_S and not self.is_ahead:
             self.origin.measured(max(received, 1), now - self.began)

@@ -189,7 +189,7 @@ class Fetcher:
                 size=fetched.size,
                 seconds=round(self._context.clock.monotonic() - began, 3),
                 downloaded_bytes=fetched.downloaded,
-                unverified=None if asset.pinned else True,
+                unverified=None if asset.pinned or asset.stated is not None else True,
             )
         )
         return FetchResult(fetched.path, fetched)

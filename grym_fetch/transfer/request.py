@@ -5,20 +5,23 @@ scheme, host and port stay the same. A cookie that a hop sets goes back to its o
 remembers where its redirects ended, and from then on that address is asked directly; when it answers as expired, the
 chain is walked again, once. A validator is for the server that sent it: at the end of another chain it is no condition,
 and contradicts nothing. What has no checksum is taken over https only, or straight from this machine itself; each hop
-is held to that.
+is held to that. The answer to a request that was sent ahead of its turn counts only if it is the content that was asked
+for; else the request is sent again, alone, and the host is asked in turn from then on if that changes the answer.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 from yarl import URL
 
 from grym_fetch.core.addresses import (
     BARE_HTTP,
     MAX_REDIRECTS,
+    Credential,
     Credentials,
     follow_redirect,
     host_of,
@@ -34,10 +37,12 @@ from grym_fetch.core.http import (
     Asked,
     Broken,
     ErrorStatus,
+    Partial,
     Redirected,
     ResponseHead,
     UnusableRange,
     Verdict,
+    Whole,
     judge,
 )
 from grym_fetch.core.origins import Origin
@@ -45,7 +50,7 @@ from grym_fetch.core.ranges import range_header
 from grym_fetch.core.redaction import SentSecrets
 from grym_fetch.core.refusals import Refusal, explain_refusal
 from grym_fetch.core.signatures import is_signed
-from grym_fetch.core.world import Connection, Response
+from grym_fetch.core.world import AheadConnection, Connection, Response
 from grym_fetch.transfer.registry import ClosedResponse, fetch_token
 
 log = logging.getLogger(__name__)
@@ -67,13 +72,29 @@ class JudgedResponse:
     """Why, where the status is an error."""
     host: str = ""
     """Host and port that sent it, at the end of the redirects."""
+    is_ahead: bool = False
+    """Whether the request for it was sent ahead of its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is sent to one address, and with which credentials."""
+
+    address: str
+    fields: dict[str, str]
+    sent: Credential | None
+    token: str | None
 
 
 class Requester:
-    """Asks origins for ranges. Holds the credentials, and nothing that belongs to an asset."""
+    """Asks origins for ranges. Holds the credentials, and nothing that belongs to an asset.
 
-    def __init__(self, credentials: Credentials) -> None:
+    ``on_lost_ahead`` is called with a host that turns out not to take requests ahead of their turn.
+    """
+
+    def __init__(self, credentials: Credentials, on_lost_ahead: Callable[[str], None] = lambda _: None) -> None:
         self._credentials = credentials
+        self._on_lost_ahead = on_lost_ahead
         self.secrets = SentSecrets()
         """What was sent in this run: no server gets it shown by repeating it."""
         self._realms: dict[URL, URL] = {}
@@ -138,8 +159,47 @@ class Requester:
     async def _ask(
         self, connection: Connection, first: URL, here: URL, asked: Asked, *, is_own: bool, cookie: str
     ) -> JudgedResponse:
-        is_bare = here.scheme == "http" and asked.checksum is None
-        if is_bare and not is_loopback(here):
+        request = self._request(first, here, asked, is_own=is_own, cookie=cookie)
+        address, fields, sent, token = request.address, request.fields, request.sent, request.token
+        server = server_mark(here)
+        response = await connection.get(address, fields)
+        is_ahead = self._is_ahead(connection, here)
+        if is_ahead and not (_is_content(asked, response.head, server) or _says_wait(asked, response.head)):
+            response.close()
+            await connection.aclose()
+            response = await connection.get(address, fields)
+            is_ahead = False
+            if _is_content(asked, response.head, server):
+                self._on_lost_ahead(host_of(str(here)))
+        if is_own and response.head.status == 401:
+            challenges = response.head.fields.get("www-authenticate", ())
+            if (realm := token_address(here, challenges)) is not None:
+                response.close()
+                fresh = await self._fresh_token(connection, realm, first, stale=token)
+                if fresh is None:
+                    response = ClosedResponse(response.head)
+                else:
+                    fields["Authorization"] = f"Bearer {fresh}"
+                    self._note(fields)
+                    response = await connection.get(address, fields)
+        if _is_bare(here, asked) and response.head.is_local is False:
+            # The name is this machine's, and the proxy or the resolver leads elsewhere.
+            response.close()
+            raise PolicyRefused(str(here), BARE_HTTP)
+        head = self._without_secrets(replace(response.head, server=server))
+        verdict = judge(asked, head)
+        refusal = None
+        if isinstance(verdict, ErrorStatus) and head.status >= 400:
+            status, reason = verdict.status, verdict.reason
+            refusal = explain_refusal(status, reason, first=first, here=here, sent=sent, credentials=self._credentials)
+            refusal = replace(refusal, reason=self.secrets.hide(refusal.reason))
+        match verdict:
+            case UnusableRange(reason=reason) | Broken(reason=reason) | ErrorStatus(reason=reason):
+                verdict = replace(verdict, reason=self.secrets.hide(reason))
+        return JudgedResponse(response, verdict, head.is_page, refusal, host_of(str(here)), is_ahead)
+
+    def _request(self, first: URL, here: URL, asked: Asked, *, is_own: bool, cookie: str) -> _Question:
+        if _is_bare(here, asked) and not is_loopback(here):
             raise PolicyRefused(str(here), BARE_HTTP)
         fields: dict[str, str] = {}
         server = server_mark(here)
@@ -159,36 +219,34 @@ class Requester:
         elif sent is not None:
             fields["Authorization"] = sent.field
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
-        address = str(bare.with_fragment(None))
         self.secrets.note_address(here)
         self._note(fields)
-        response = await connection.get(address, fields)
-        if is_own and response.head.status == 401:
-            challenges = response.head.fields.get("www-authenticate", ())
-            if (realm := token_address(here, challenges)) is not None:
-                response.close()
-                fresh = await self._fresh_token(connection, realm, first, stale=token)
-                if fresh is None:
-                    response = ClosedResponse(response.head)
-                else:
-                    fields["Authorization"] = f"Bearer {fresh}"
-                    self._note(fields)
-                    response = await connection.get(address, fields)
-        if is_bare and response.head.is_local is False:
-            # The name is this machine's, and the proxy or the resolver leads elsewhere.
-            response.close()
-            raise PolicyRefused(str(here), BARE_HTTP)
-        head = self._without_secrets(replace(response.head, server=server))
-        verdict = judge(asked, head)
-        refusal = None
-        if isinstance(verdict, ErrorStatus) and head.status >= 400:
-            status, reason = verdict.status, verdict.reason
-            refusal = explain_refusal(status, reason, first=first, here=here, sent=sent, credentials=self._credentials)
-            refusal = replace(refusal, reason=self.secrets.hide(refusal.reason))
-        match verdict:
-            case UnusableRange(reason=reason) | Broken(reason=reason) | ErrorStatus(reason=reason):
-                verdict = replace(verdict, reason=self.secrets.hide(reason))
-        return JudgedResponse(response, verdict, head.is_page, refusal, host_of(str(here)))
+        return _Question(str(bare.with_fragment(None)), fields, sent, token)
+
+    def ask_ahead(self, connection: Connection, origin: Origin, asked: Asked) -> bool:
+        """Send the request that `open` would send first, ahead of its turn. Return whether that was possible."""
+        ask_ahead = getattr(connection, "ask_ahead", None)
+        if ask_ahead is None:
+            return False
+        try:
+            first = parse_address(origin.url)
+            if origin.target is None:
+                request = self._request(first, first, asked, is_own=True, cookie="")
+            else:
+                is_own, cookie = origin.target_is_own, origin.target_cookie
+                request = self._request(first, origin.target, asked, is_own=is_own, cookie=cookie)
+            return bool(ask_ahead(request.address, request.fields))
+        except GrymFetchError:
+            return False  # `open` will say why
+
+    def _is_ahead(self, connection: Connection, here: URL) -> bool:
+        """Whether the last response of this connection answers a request that was sent ahead; tell what was lost."""
+        if not hasattr(connection, "ask_ahead"):
+            return False
+        ahead = cast("AheadConnection", connection)
+        if ahead.lost_ahead():
+            self._on_lost_ahead(host_of(str(here)))
+        return ahead.is_ahead
 
     def _note(self, fields: Mapping[str, str]) -> None:
         if "Authorization" in fields:
@@ -221,3 +279,22 @@ class Requester:
         else:
             self._tokens[realm] = token
         return token
+
+
+def _is_bare(here: URL, asked: Asked) -> bool:
+    """Whether nothing proves what comes: neither the server's name nor a checksum."""
+    return here.scheme == "http" and asked.checksum is None
+
+
+def _says_wait(asked: Asked, head: ResponseHead) -> bool:
+    """Whether a server wants to be left alone. Whoever it says so to does not ask again at once."""
+    verdict = judge(asked, head)
+    return isinstance(verdict, ErrorStatus) and verdict.is_throttling
+
+
+def _is_content(asked: Asked, head: ResponseHead, server: str) -> bool:
+    """Whether a response is just what was asked for."""
+    verdict = judge(asked, replace(head, server=server))
+    if isinstance(verdict, Whole):
+        return asked.wanted is None or (asked.wanted.start == 0 and asked.wanted.stop == asked.total)
+    return isinstance(verdict, Partial)

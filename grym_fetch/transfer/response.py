@@ -49,7 +49,7 @@ MAX_LENGTH = 16 * 1024**4
 class ResponseReader:
     """Reads the response to one attempt.
 
-    ``on_bytes`` is called at each arrival: the origin, how many bytes came, how many of them were missing, and when.
+    ``on_bytes`` is called at each arrival: the attempt, how many bytes came, how many of them were missing, and when.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ResponseReader:
         state: DownloadState,
         context: TransferContext,
         *,
-        on_bytes: Callable[[Origin, int, int, float], None],
+        on_bytes: Callable[[Attempt, int, int, float], None],
     ) -> None:
         self._state = state
         self._clock = context.clock
@@ -254,7 +254,7 @@ class ResponseReader:
                 attempt.arrived(now, count)
                 count = max(0, min(count, min(stop, segment.stop) - segment.position))
                 start, wanted = segment.position, self._accept(segment, count)
-                self._on_bytes(origin, count, sum(end - here for here, end in wanted), now)
+                self._on_bytes(attempt, count, sum(end - here for here, end in wanted), now)
                 if segment.whole and wanted != [(start, start + count)] and self._pinned:
                     self._state.retold(start, space[:count], origin)
                 if wanted == [(start, start + count)] and writer.continues_at(start):

@@ -2,7 +2,9 @@
 
 Rules: there are never more connections than `connections`, idle ones included, nor more at work on one host than it
 allows (`grym_fetch.core.hosts`). A free connection goes to the source that has the fewest at work, so that no small
-asset waits for a big one; among equals, to the one that was asked for first. The scheduler knows attempts and
+asset waits for a big one; among equals, to the one that was asked for first. One that will soon be free gets its next
+work ahead of its turn by the same rule, if that is for the host it is open to; if the connection ends first, that work
+was never given out. The scheduler knows attempts and
 connections, and nothing of HTTP or of files.
 """
 
@@ -10,16 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from grym_fetch.core.hosts import Hosts
-from grym_fetch.core.world import Clock, Connection, Transport
+from grym_fetch.core.speeds import Speeds
+from grym_fetch.core.world import AheadConnection, Clock, Connection, Transport
 from grym_fetch.runtime.clock import SystemClock
 from grym_fetch.runtime.waiting import wait_uncancelled
 
+MAX_AHEAD = 3
+"""The most work that a connection is given ahead of its turn."""
 HEARTBEAT_S = 0.1
 """How often to look for work while some connections are busy and others idle: a slow one may have to share by then."""
 
@@ -38,11 +44,21 @@ class Work(Protocol):
 W = TypeVar("W", bound=Work)
 
 
+class InTurn(Exception):
+    """There is work, but none that can be given out ahead of its turn."""
+
+
 class Source(Protocol[W]):
     """Something that has work: a transfer, or the small assets of one host."""
 
     def next_attempt(self, has_room: Callable[[str], bool], /) -> W | None:
         """The next piece of work, if there is any now for a host that may have one more connection."""
+
+    def next_ahead(self, host: str, /) -> W | None:
+        """The next work for this host, to be asked for before a connection is free; `InTurn` if it must wait."""
+
+    def ask_ahead(self, attempt: W, /, connection: Connection) -> bool:
+        """Send its request now, ahead of its turn. Return whether that was possible."""
 
     async def fetch(self, attempt: W, /, connection: Connection) -> None:
         """Do it. The source deals with whatever goes wrong; this raises nothing but cancellation."""
@@ -55,18 +71,31 @@ class Source(Protocol[W]):
 
 
 class Scheduler:
-    """Gives free connections to sources that have work. ``hosts`` is what all of them know of each host."""
+    """Gives free connections to sources that have work. ``hosts`` is what all of them know of each host.
+
+    ``ahead``: whether requests may be sent ahead of their turn.
+    """
 
     def __init__(
-        self, transport: Transport, *, connections: int, per_host: int | None = None, clock: Clock | None = None
+        self,
+        transport: Transport,
+        *,
+        connections: int,
+        per_host: int | None = None,
+        ahead: bool = False,
+        clock: Clock | None = None,
     ) -> None:
-        self.hosts = Hosts(per_host or connections)
+        self.hosts = Hosts(per_host or connections, ahead=ahead)
+        self.speeds = Speeds()
         self._clock = clock or SystemClock()
         self._free = [transport.connection() for _ in range(connections)]
         self._connections = tuple(self._free)
         self._sources: dict[Source[Any], int] = {}
         """How many attempts each has under way."""
         self._ranks: dict[Source[Any], int] = {}
+        self._at_work: dict[Work, tuple[Source[Any], Connection]] = {}
+        self._ahead: dict[Connection, deque[tuple[Source[Any], Work]]] = {}
+        """What was asked for ahead over each connection, in order."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_due = False
         self._heartbeat: asyncio.TimerHandle | None = None
@@ -82,8 +111,16 @@ class Scheduler:
 
     def remove(self, source: Source[Any]) -> None:
         """Stop serving it. It ends by itself what it has under way."""
+        self.take_back(source)
         del self._sources[source], self._ranks[source]
         self.kick()
+
+    def take_back(self, source: Source[Any]) -> None:
+        """Take back what it was to do ahead of its turn."""
+        for queue in self._ahead.values():
+            for entry in [entry for entry in queue if entry[0] is source]:
+                queue.remove(entry)
+                source.release(entry[1])
 
     def kick(self) -> None:
         """There may be new work: look for it soon. Many kicks in one turn of the loop cost one look."""
@@ -143,7 +180,10 @@ class Scheduler:
         return self.hosts.has_room(host, self._clock.monotonic())
 
     def _start(self, source: Source[Any], attempt: Work) -> None:
-        connection = self._pick(attempt.host)
+        self._begin(source, attempt, self._pick(attempt.host))
+
+    def _begin(self, source: Source[Any], attempt: Work, connection: Connection) -> None:
+        self._at_work[attempt] = source, connection
         self._sources[source] += 1
         self.hosts.began(attempt, attempt.host)
         task = asyncio.get_running_loop().create_task(source.fetch(attempt, connection))
@@ -165,17 +205,74 @@ class Scheduler:
 
     def _ended(self, source: Source[Any], attempt: Work, connection: Connection, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._at_work.pop(attempt, None)
         self.hosts.ended(attempt, self._clock.monotonic())
         if source in self._sources:
             self._sources[source] -= 1
-        self._free.append(connection)
         try:
             if not task.cancelled() and (error := task.exception()) is not None:
                 source.fail(error)
             source.release(attempt)
         except Exception as error:  # noqa: BLE001 - see Source.fail
             source.fail(error)
+        if not self._go_on(connection):
+            self._free.append(connection)
         self.kick()
+
+    # -- ahead of their turn ------------------------------------------------------------------------------------------
+
+    def ahead_of(self, attempt: Work) -> Iterable[Work]:
+        """What was asked for ahead over the connection of this attempt."""
+        return (work for _, work in self._ahead.get(self._at_work[attempt][1], ()))
+
+    def ask_ahead(self, attempt: Work) -> Work | None:
+        """This attempt will soon be over: give its connection the next work already. None if there is none."""
+        current, connection = self._at_work.get(attempt, (None, None))
+        if self._is_closed or connection is None or not hasattr(connection, "ask_ahead"):
+            return None
+        queue = self._ahead.setdefault(connection, deque())
+        host = connection.host
+        if len(queue) >= MAX_AHEAD or not self.hosts.takes_ahead(host, self._clock.monotonic()):
+            return None
+        try:
+            source, work = self._next_ahead(host, current)
+        except InTurn:
+            return None
+        if not source.ask_ahead(work, connection):
+            source.release(work)
+            return None
+        queue.append((source, work))
+        return work
+
+    def _next_ahead(self, host: str, current: Source[Any] | None) -> tuple[Source[Any], Work]:
+        """The work that a connection to this host would get, if it came free. `InTurn` if that has to wait."""
+        waiting = [
+            (at_work - (source is current), self._ranks[source], order, source)
+            for order, (source, at_work) in enumerate(self._sources.items())
+        ]
+        heapq.heapify(waiting)
+        while waiting:
+            source = heapq.heappop(waiting)[-1]
+            if (work := source.next_ahead(host)) is not None:
+                return source, work
+        raise InTurn
+
+    def _go_on(self, connection: Connection) -> bool:
+        """Turn to what was asked for ahead. If the connection has ended, it never was: return False."""
+        queue = self._ahead.get(connection)
+        if not queue:
+            return False
+        kept = cast("AheadConnection", connection)
+        if kept.lost_ahead():
+            self.hosts.lost_ahead(queue[0][1].host)
+        if self._is_closed or kept.ahead != len(queue):
+            for source, work in queue:
+                source.release(work)
+            queue.clear()
+            return False
+        source, work = queue.popleft()
+        self._begin(source, work, connection)
+        return True
 
     async def aclose(self) -> None:
         """End what is under way and close every connection."""

@@ -3,7 +3,9 @@
 Rules: this is the short way, for assets with which nothing is unusual. Anything else (any answer but the right bytes, a
 folder that cannot be written) is not dealt with here: the asset is *left over*, no event was emitted for it, and it
 goes the long way (`Transfer`), which knows retries, mirrors and errors. After a few of these in a row all that still
-wait are left over, so that a server in trouble is not asked for thousands of files twice.
+wait are left over, so that a server in trouble is not asked for thousands of files twice. Where the server can take it,
+some are asked for ahead of their turn, so that no round trip is waited for; one of these that does not arrive as it
+should was never asked for, and is asked for alone.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import BadStatus, GrymFetchError, StorageError, Throttled
@@ -24,6 +26,7 @@ from grym_fetch.disk.small_files import SmallFile, SmallFileWriter
 from grym_fetch.disk.verified import VerifiedFile
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.context import TransferContext
+from grym_fetch.transfer.scheduler import InTurn
 
 SMALL_FILE_BYTES = 256 * 1024
 """An asset up to this size is small: fetching it again costs less than keeping track of half of it."""
@@ -31,6 +34,15 @@ MIN_SMALL_FILES = 4
 """Fewer small assets than this go the long way: there is little to share."""
 TURN_FILES = 32
 """Assets that a connection fetches before the scheduler may give it to another source."""
+MAX_AHEAD_FILES = 16
+MAX_AHEAD_BYTES = 1024 * 1024
+"""The most that may be asked for ahead over one connection."""
+AHEAD_S = 0.25
+"""And no more than arrives in so long, or in a round trip: on a slow link connections come free for others."""
+TURN_FILES_AHEAD = 4 * TURN_FILES
+"""Assets that a connection fetches in one turn while it asks ahead: between turns a round trip is lost."""
+HUNG_S = 1.0
+"""When nothing has come for so long, an idle connection takes over what was asked for behind."""
 GROUP_FILES = 64
 GROUP_BYTES = 4 * 1024 * 1024
 """A group is put in place when it has this many files or bytes."""
@@ -55,6 +67,12 @@ class Turn:
 
     host: str
     assets: deque[Asset]
+    since: float = 0.0
+    """When the asset that is under way was turned to."""
+    asked: deque[Asset] = field(default_factory=deque)
+    """The asset that is under way, and those asked for ahead of their turn."""
+    taken: int = 0
+    """How many it was given in all."""
     task: asyncio.Task[None] | None = None
     is_refused: bool = False
     """Whether the host allows no further connection now, or is asked too often: then its assets wait again."""
@@ -69,6 +87,8 @@ class ReceivedFile:
     data: bytearray
     began: float
     came: float
+    is_ahead: bool
+    """Whether it was asked for ahead of its turn."""
 
 
 class SmallFileSource:
@@ -92,6 +112,7 @@ class SmallFileSource:
         self._context = context
         self._clock = context.clock
         self._hosts = context.scheduler.hosts
+        self._speeds = context.scheduler.speeds
         self._writer = writer
         self._on_placed = on_placed
         self._turns: set[Turn] = set()
@@ -104,11 +125,16 @@ class SmallFileSource:
     async def run(self) -> None:
         """Wait until every asset is in place or left over. However it ends: nothing works for it any longer."""
         try:
-            if self._waiting or self._turns:
-                await self._is_over.wait()
-            if self._failure is not None:
-                raise self._failure
-            await self._place()
+            while self._waiting or self._turns or self._group:
+                if self._waiting or self._turns:
+                    await self._is_over.wait()
+                if self._failure is not None:
+                    raise self._failure
+                await self._place()
+                if self._failures_in_a_row >= MAX_CONSECUTIVE_FAILURES:
+                    self._leave_over()
+                self._is_over.clear()
+                self._context.scheduler.kick()
         finally:
             self._is_over.set()
             tasks = [turn.task for turn in self._turns if turn.task is not None]
@@ -123,31 +149,57 @@ class SmallFileSource:
         if self._is_over.is_set() or not has_room(self.host) or self._failures_in_a_row >= MAX_CONSECUTIVE_FAILURES:
             return None
         if not self._waiting:
-            self._waiting.extend(self._half_of_a_turn())
+            self._waiting.extend(self._half_of_a_turn() or self._behind_a_hang())
         if not self._waiting:
             return None
-        turn = Turn(self.host, deque(self._waiting.popleft() for _ in range(min(TURN_FILES, len(self._waiting)))))
+        turn = Turn(self.host, deque())
+        self._give(turn)
         self._turns.add(turn)
         return turn
+
+    def _give(self, turn: Turn) -> None:
+        count = min(TURN_FILES, len(self._waiting))
+        turn.assets.extend(self._waiting.popleft() for _ in range(count))
+        turn.taken += count
 
     def _half_of_a_turn(self) -> list[Asset]:
         """Remove half of the longest turn; never the asset that is under way."""
         longest = max((turn.assets for turn in self._turns), key=len, default=deque[Asset]())
-        return [longest.pop() for _ in range(len(longest) // 2)][::-1]
+        return [longest.pop() for _ in range(-(-len(longest) // 2))][::-1]
+
+    def _behind_a_hang(self) -> list[Asset]:
+        """Remove what was asked for ahead behind an asset of which nothing has come for too long."""
+        now = self._clock.monotonic()
+        for turn in self._turns:
+            if len(turn.asked) > 1 and now - turn.since >= max(HUNG_S, 4 * self._speeds.wait(self.host)):
+                return [turn.asked.pop() for _ in range(len(turn.asked) - 1)][::-1]
+        return []
+
+    def next_ahead(self, host: str) -> Turn | None:  # noqa: ARG002 - the Protocol's
+        """Give nothing: what is asked ahead is part of a turn. Raises `InTurn` while some are waiting."""
+        if self._waiting:
+            raise InTurn
+        return None
+
+    def ask_ahead(self, turn: Turn, connection: Connection) -> bool:  # noqa: ARG002 - the Protocol's
+        """Never asked."""
+        return False
 
     async def fetch(self, turn: Turn, connection: Connection) -> None:
         """Fetch these over a connection."""
-        began = self._clock.monotonic()
-        while (
-            turn.assets
-            and self._failures_in_a_row < MAX_CONSECUTIVE_FAILURES
-            and self._clock.monotonic() - began < GROUP_INTERVAL_S
-        ):
+        by = self._clock.monotonic() + GROUP_INTERVAL_S
+        while self._failures_in_a_row < MAX_CONSECUTIVE_FAILURES:
             await self._writer.calm()
-            file = await self._get(turn.assets[0], turn, connection)
+            if not turn.asked and not self._failures_in_a_row:
+                self._ask_ahead(turn, connection, by)
+            if not turn.asked and turn.assets and self._clock.monotonic() < by:
+                turn.asked.append(turn.assets.popleft())
+            if not turn.asked:
+                break
+            file = await self._get(turn.asked[0], turn, connection, by)
             if turn.is_refused:
                 break
-            asset = turn.assets.popleft()
+            asset = turn.asked.popleft()
             if file is None:
                 self.left_over.append(asset)
                 self._failures_in_a_row += 1
@@ -158,15 +210,36 @@ class SmallFileSource:
             # There is no telling how long the others will take.
             await self._place()
 
+    def _ask_ahead(self, turn: Turn, connection: Connection, by: float) -> None:
+        """Ask for more than the asset that is under way, if the server can take it, and until ``by`` only."""
+        now = self._clock.monotonic()
+        if now >= by or not self._hosts.takes_ahead(turn.host, now):
+            return
+        most = min(MAX_AHEAD_BYTES, self._speeds.bytes_ahead(turn.host, AHEAD_S))
+        size = sum(asset.size or 0 for asset in turn.asked)
+        while len(turn.asked) < MAX_AHEAD_FILES and size < most:
+            if not turn.assets and turn.taken < TURN_FILES_AHEAD:
+                self._give(turn)
+            if not turn.assets:
+                return
+            asset = turn.assets[0]
+            if not self._context.requester.ask_ahead(connection, Origin(0, asset.url), _asked(asset)):
+                return
+            turn.asked.append(turn.assets.popleft())
+            size += asset.size or 0
+
     def release(self, turn: Turn) -> None:
         """The turn is over: the assets it has not come to wait again, or are left over with all others."""
         self._turns.discard(turn)
-        self._waiting.extendleft(reversed(turn.assets))
+        self._waiting.extendleft(reversed([*turn.asked, *turn.assets]))
         if self._failures_in_a_row >= MAX_CONSECUTIVE_FAILURES:
-            self.left_over.extend(self._waiting)
-            self._waiting.clear()
+            self._leave_over()
         if not self._waiting and not self._turns:
             self._is_over.set()
+
+    def _leave_over(self) -> None:
+        self.left_over.extend(self._waiting)
+        self._waiting.clear()
 
     def fail(self, error: BaseException) -> None:
         """Let `run` end and raise this."""
@@ -175,15 +248,17 @@ class SmallFileSource:
 
     # -- one asset ----------------------------------------------------------------------------------------------------
 
-    async def _get(self, asset: Asset, turn: Turn, connection: Connection) -> ReceivedFile | None:
+    async def _get(self, asset: Asset, turn: Turn, connection: Connection, by: float) -> ReceivedFile | None:
         """Fetch an asset whole. None unless exactly as many bytes came as it has."""
         assert asset.checksum is not None
         assert asset.size is not None
-        began = self._clock.monotonic()
+        began = turn.since = self._clock.monotonic()
         data = bytearray(asset.size)
+        answer = None
         try:
-            asked = Asked(None, asset.size, checksum=asset.checksum)
-            answer = await self._context.requester.open(connection, Origin(0, asset.url), asked)
+            answer = await self._context.requester.open(connection, Origin(0, asset.url), _asked(asset))
+            if not answer.is_ahead:
+                self._speeds.waited(turn.host, self._clock.monotonic() - began)
             try:
                 self._hosts.moved(turn, answer.host)
                 if not isinstance(answer.verdict, Whole):
@@ -191,18 +266,30 @@ class SmallFileSource:
                         raise _as_error(asset.url, answer.verdict)
                     return None
                 self._hosts.receives(turn, self._clock.monotonic(), whole=True)
-                if not await self._receive(answer.response, data):
-                    return None
+                self._ask_ahead(turn, connection, by)
+                since = self._clock.monotonic()
+                is_complete = await self._receive(answer.response, data)
+                self._speeds.measured(turn.host, len(data), self._clock.monotonic() - since)
             finally:
                 answer.response.close()
         except GrymFetchError as error:
-            # Perhaps only because somebody else of us is there, or has just been.
-            now = self._clock.monotonic()
-            turn.is_refused = self._hosts.refused(turn, now, error, took=now - began)
-            if not turn.is_refused:
-                self._hosts.refused_whole(turn, error)
+            if answer is not None and (answer.is_ahead or len(turn.asked) > 1):
+                is_complete = False  # perhaps because of what was asked behind it
+            else:
+                # Perhaps only because somebody else of us is there, or has just been.
+                now = self._clock.monotonic()
+                turn.is_refused = self._hosts.refused(turn, now, error, took=now - began)
+                if not turn.is_refused:
+                    self._hosts.refused_whole(turn, error)
+                return None
+        if is_complete:
+            return ReceivedFile(asset, asset.checksum, data, began, self._clock.monotonic(), answer.is_ahead)
+        if not answer.is_ahead and len(turn.asked) == 1:
             return None
-        return ReceivedFile(asset, asset.checksum, data, began, self._clock.monotonic())
+        self._hosts.lost_ahead(answer.host)
+        while len(turn.asked) > 1:
+            turn.assets.appendleft(turn.asked.pop())
+        return await self._get(asset, turn, connection, by)
 
     async def _receive(self, response: Response, data: bytearray) -> bool:
         """Fill ``data``. False if the body is shorter or longer."""
@@ -242,12 +329,24 @@ class SmallFileSource:
             verified_files = await self._writer.put(files)
         placed = []
         for file, verified in zip(group, verified_files, strict=True):
-            if verified is None:
+            if (
+                verified is None
+                and file.is_ahead
+                and Checksum.of(bytes(file.data), file.checksum.algorithm) != file.checksum
+            ):
+                # Perhaps it is the answer to another request: it is asked for once more, alone.
+                self._hosts.lost_ahead(self.host)
+                self._waiting.append(file.asset)
+            elif verified is None:
                 self.left_over.append(file.asset)
                 self._failures_in_a_row += 1
             else:
                 placed.append((file, verified))
         self._on_placed(placed)
+
+
+def _asked(asset: Asset) -> Asked:
+    return Asked(None, asset.size, checksum=asset.checksum)
 
 
 def _as_error(url: str, refusal: ErrorStatus) -> BadStatus:

@@ -11,14 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from grym_fetch.core.digest import Algorithm, Checksum, new_hasher
-from grym_fetch.core.errors import DiskFull, IntegrityError
+from grym_fetch.core.digest import Algorithm, Checksum, Hasher, new_hasher
+from grym_fetch.core.errors import DigestMismatch, DiskFull, IntegrityError
 from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import Piece, PieceTable, address_hash, piece_hasher
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.ranges import IntervalSet
 from grym_fetch.core.segments import UNBOUNDED, Segments, SegmentSizes
+from grym_fetch.core.stated import PairedHasher
 from grym_fetch.core.world import Stage, Threads
 from grym_fetch.transfer.hashing import Frontier
 
@@ -118,11 +119,15 @@ class DownloadState:
         self.pieces = PieceTable(pieces)
         self.segments = Segments(self.size, on_hand, self._sizes)
         self.frontier = Frontier(
-            new_hasher(self._algorithm),
+            self._new_hasher(),
             self._stage,
             self._threads,
             claims=pieces,
         )
+
+    def _new_hasher(self) -> Hasher:
+        hasher, stated = new_hasher(self._algorithm), self._asset.stated
+        return hasher if stated is None else PairedHasher(hasher, stated.new_hasher())
 
     async def hash(self) -> None:
         """Hash what comes, forever; the caller cancels. Raises what the stage raises."""
@@ -220,6 +225,15 @@ class DownloadState:
     def digest(self) -> Checksum:
         """The digest of what is hashed so far."""
         return Checksum(self._algorithm, self.frontier.hasher.hexdigest())
+
+    def refuse_if_stated_otherwise(self) -> None:
+        """Raise `DigestMismatch` if all is hashed and the digest that a hub states is another one."""
+        stated, hasher = self._asset.stated, self.frontier.hasher
+        if stated is not None and isinstance(hasher, PairedHasher):
+            actual = hasher.beside.hexdigest()
+            if actual != stated.hexdigest:
+                advice = "The hub names one content and delivers another; nothing was written."
+                raise DigestMismatch(self._asset.id, str(stated), f"{stated.kind}:{actual}", (), advice)
 
     def reaches_past(self, size: int) -> bool:
         """Whether there are bytes on hand at or behind ``size``: then that cannot be the length."""

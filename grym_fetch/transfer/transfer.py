@@ -29,6 +29,7 @@ from grym_fetch.core.errors import (
     GrymFetchError,
     IntegrityError,
     MirrorsExhausted,
+    Stalled,
     StorageError,
     Throttled,
     TransferError,
@@ -40,6 +41,7 @@ from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.policy import GiveUp, Leave, Retry
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, Segment, segment_length, share_of_slower
+from grym_fetch.core.speeds import ROUND_TRIPS
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Connection, Stage
 from grym_fetch.runtime.buffers import release_frames
@@ -59,7 +61,7 @@ from grym_fetch.transfer.reporter import Reporter
 from grym_fetch.transfer.request import JudgedResponse
 from grym_fetch.transfer.response import ResponseReader
 from grym_fetch.transfer.result import TransferResult
-from grym_fetch.transfer.scheduler import Scheduler
+from grym_fetch.transfer.scheduler import InTurn, Scheduler
 from grym_fetch.transfer.state import DownloadState
 
 log = logging.getLogger(__name__)
@@ -135,11 +137,13 @@ class Transfer:
                 self._restart = None
                 hashing = self._start_hashing()
             self._is_over = True
+            self._state.refuse_if_stated_otherwise()
             assert self._state.size is not None
             path = await self._stage.publish(self._state.size)
             return TransferResult(path, digest, self._state.size, self.received)
         finally:
             self._is_over = True
+            self._context.scheduler.take_back(self)
             await _end([hashing, *self._timers, *self._tasks()])
 
     def _start_hashing(self) -> asyncio.Task[None]:
@@ -158,6 +162,7 @@ class Transfer:
             if self._failure is not None:
                 raise self._failure
             if self._restart is not None:
+                self._context.scheduler.take_back(self)
                 if not self._attempts:
                     return
                 _cancel(self._tasks())
@@ -276,7 +281,32 @@ class Transfer:
                 return attempt
         return None
 
-    def _next_segment(self, origin: Origin, host: str, now: float) -> Segment | None:
+    def next_ahead(self, host: str) -> Attempt | None:
+        """Give the next segment for a connection to this host that is still busy. `InTurn` if it is not for that.
+
+        Only where a checksum decides, since no request says which asset its answer is about.
+        """
+        if self._is_over or self._failure is not None or self._restart is not None:
+            return None
+        now, segments = self._clock.monotonic(), self._state.segments
+        for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts))[:1]:
+            if segments.unpromised == 0 or (origin.ranges is None and self._attempts):
+                return None
+            # What redirects lead to may expire between a request and its turn.
+            is_for_here = host_of(origin.url) == host and origin.target is None
+            if not is_for_here or not self.asset.pinned or segments.unpromised is None or origin.ranges is False:
+                raise InTurn
+            if (segment := self._next_segment(origin, host, now, may_steal=False)) is not None:
+                attempt = Attempt(segment, origin, host, now, is_ahead=True)
+                self._attempts.add(attempt)
+                return attempt
+        return None
+
+    def ask_ahead(self, attempt: Attempt, connection: Connection) -> bool:
+        """Send the request for a segment ahead of its turn."""
+        return self._context.requester.ask_ahead(connection, attempt.origin, self._asked(attempt))
+
+    def _next_segment(self, origin: Origin, host: str, now: float, *, may_steal: bool = True) -> Segment | None:
         segments, connections, sizes = self._state.segments, self._settings.connections, self._settings.sizes
         if segments.is_complete:
             return None
@@ -292,7 +322,7 @@ class Transfer:
         segment = segments.promise(
             length=length, horizon=self._state.frontier.reach + sizes.window + connections * length
         )
-        return segment or self._steal(origin, now)
+        return segment or (self._steal(origin, now) if may_steal else None)
 
     def _is_asked(self, origin: Origin) -> bool:
         return any(attempt.origin is origin for attempt in self._attempts)
@@ -327,7 +357,10 @@ class Transfer:
 
     async def fetch(self, attempt: Attempt, connection: Connection) -> None:
         """Carry out an attempt over a connection, and act on what comes of it."""
-        attempt.began = self._clock.monotonic()
+        if not attempt.is_ahead:
+            attempt.began = self._clock.monotonic()
+        elif not attempt.segment.remaining:
+            return  # another connection took it over while it waited
         try:
             answer = await self._context.requester.open(connection, attempt.origin, self._asked(attempt))
             try:
@@ -359,6 +392,9 @@ class Transfer:
         """A host has answered, perhaps another one than was asked first."""
         now = self._clock.monotonic()
         self._hosts.moved(attempt, answer.host)
+        attempt.reached = answer.host
+        if isinstance(answer.verdict, http.Partial) and answer.verdict.range.stop < attempt.segment.stop:
+            self._hosts.lost_ahead(answer.host)  # each rest would be a request of its own
         if isinstance(answer.verdict, http.Partial | http.Whole):
             self._hosts.receives(attempt, now, whole=attempt.segment.whole)
         elif (
@@ -372,6 +408,9 @@ class Transfer:
     def release(self, attempt: Attempt) -> None:
         """The attempt is over: what has not arrived is missing again."""
         attempt.measure(self._clock.monotonic())
+        count, seconds = attempt.burst(self._clock.monotonic())
+        if count > 0:
+            self._context.scheduler.speeds.measured(attempt.reached, count, seconds)
         self._state.segments.give_back(attempt.segment)
         self._attempts.discard(attempt)
         if attempt.first_byte_at is not None:
@@ -393,7 +432,11 @@ class Transfer:
     # -- failures ---------------------------------------------------------------------------------------------------
 
     def _is_lesson(self, attempt: Attempt, error: TransferError | IntegrityError) -> bool:
-        """Whether the host has refused only one more than it allows at once, or too soon. That is no failure."""
+        """Whether the host has refused only one more than it allows at once, too soon, or ahead. That is no failure."""
+        if isinstance(error, ConnectionLost | Stalled) and any(self._context.scheduler.ahead_of(attempt)):
+            # Perhaps because of what was asked behind it: a reset there takes away what had come before.
+            self._hosts.lost_ahead(attempt.reached or attempt.host)
+            return True
         if grace_of(error) is None or attempt.first_byte_at is not None:
             return False
         now = self._clock.monotonic()
@@ -519,12 +562,31 @@ class Transfer:
 
     # -- progress ---------------------------------------------------------------------------------------------------
 
-    def _arrived(self, origin: Origin, count: int, missing: int, now: float) -> None:
+    def _arrived(self, attempt: Attempt, count: int, missing: int, now: float) -> None:
+        origin, speeds = attempt.origin, self._context.scheduler.speeds
+        if attempt.first_byte_at == now and not attempt.is_ahead:
+            speeds.waited(attempt.reached, now - attempt.began)
         repeated = min(missing, self._repeated)
         self._repeated -= repeated
         origin.progressed(missing - repeated)
         if (rate := self._reporter.arrived(count, now)) is not None:
             self._leave_if_crawling(rate, now)
+        self._ask_ahead(attempt, now)
+
+    def _ask_ahead(self, attempt: Attempt, now: float) -> None:
+        """Have the connection asked for what comes next, if what is to come arrives within a round trip."""
+        scheduler, segment = self._context.scheduler, attempt.segment
+        if segment.whole:
+            return
+        most = scheduler.speeds.bytes_ahead(attempt.reached)
+        count, seconds = attempt.burst(now)
+        if seconds > 0:
+            most = max(most, count / seconds * scheduler.speeds.wait(attempt.reached) * ROUND_TRIPS)
+        left = segment.remaining
+        if left <= most:
+            left += sum(work.segment.remaining for work in scheduler.ahead_of(attempt) if isinstance(work, Attempt))
+        while left <= most and (work := scheduler.ask_ahead(attempt)) is not None:
+            left += work.segment.remaining if isinstance(work, Attempt) else 0
 
     def _leave_if_crawling(self, rate: float, now: float) -> None:
         """Turn to another origin if this one keeps us busy with next to nothing."""

@@ -49,6 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.sweep
 def test_a_killed_run_is_resumed_and_every_byte_is_right(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The figures agree: what was kept and what was fetched make the assets, and the mirrors sent what was sent."""
     assert perform(SMALL, QUIET) == 0

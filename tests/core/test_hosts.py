@@ -210,3 +210,25 @@ def test_a_host_that_refuses_everything_is_known() -> None:
     hosts.began("served", HOST)
     hosts.receives("served", 1.0, whole=True)
     assert not hosts.refuses_wholes(HOST)
+
+
+@pytest.mark.shows("N24")
+def test_who_is_asked_ahead() -> None:
+    """Every host until the first sign against it, and none where the user does not want it."""
+    hosts = Hosts(8, ahead=True)
+    assert hosts.takes_ahead(HOST, 0.0)
+    hosts.lost_ahead(HOST)
+    assert not hosts.takes_ahead(HOST, 1e9)
+    assert hosts.takes_ahead("two.example", 0.0)
+    assert not Hosts(8).takes_ahead(HOST, 0.0)
+
+
+@pytest.mark.shows("N24")
+def test_who_says_too_often_is_not_asked_ahead() -> None:
+    """A host that wants fewer requests, or to be left alone for a while, is asked in turn."""
+    hosts = Hosts(8, ahead=True)
+    assert not turned_away(hosts, "one", 0.0)
+    assert not hosts.takes_ahead(HOST, 1e9)
+    hosts.left_alone("two.example", 10.0)
+    assert not hosts.takes_ahead("two.example", 9.0)
+    assert hosts.takes_ahead("two.example", 10.0)

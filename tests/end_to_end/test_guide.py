@@ -15,6 +15,9 @@ from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
 from tests.end_to_end.command import environment
 
+# Each starts several processes.
+pytestmark = pytest.mark.sweep
+
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
 MODEL = seeded_bytes(400_000, seed=1)
 SAMPLES = seeded_bytes(90_000, seed=2)

@@ -13,6 +13,9 @@ from grym_fetch.testing import AssetServer, HtmlPage, Stall, Status, seeded_byte
 from tests.end_to_end.command import Done, run
 from tests.support.project import Project
 
+# Each starts several processes.
+pytestmark = pytest.mark.sweep
+
 PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 CONTENT = seeded_bytes(300_000, seed=1)
 OTHER = seeded_bytes(300_000, seed=2)

@@ -304,6 +304,7 @@ def test_the_methods_of_the_manager_are_documented_and_exist() -> None:
         (reports.AssetProgress, "AssetProgress"),
         (reports.Pinned, "PinReport` and `Pinned"),
         (reports.Pruned, "PruneReport` and `Pruned"),
+        (reports.NewerVersion, "NewerVersion"),
         (reports.Project, "Project"),
         (Settings, "Settings"),
     ],

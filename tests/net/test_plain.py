@@ -338,3 +338,95 @@ def test_any_bytes_are_an_answer_or_an_error(noise: bytes, prefix: bytes) -> Non
                 assert isinstance(error, BadResponse | ConnectionLost)  # noqa: PT017
 
     asyncio.run(run())
+
+
+# -- requests ahead of their turn --------------------------------------------------------------------------------------
+
+LAST = HEAD + b"Connection: close\r\nContent-Length: 4\r\n\r\nlast"
+
+
+async def ahead(connection: PlainConnection, *urls: str) -> PlainResponse:
+    """Ask for the first, and then, before its body is read, for the others."""
+    response = await connection.get(urls[0], {})
+    assert all(connection.ask_ahead(url, {}) for url in urls[1:])
+    return response
+
+
+@pytest.mark.shows("N24")
+async def test_what_was_asked_ahead_is_not_asked_again() -> None:
+    """Three requests go out before the first answer is read, and each `get` gets its own."""
+    script = Script(*([with_length(body)] for body in (b"one", b"second", b"3")))
+    async with script.running() as (connection, url):
+        assert not connection.ask_ahead(url, {}), "nothing is proved yet"
+        urls = [f"{url}{n}" for n in range(3)]
+        bodies = [await body_of(await ahead(connection, *urls))]
+        assert not connection.is_ahead
+        for each in urls[1:]:
+            bodies.append(await asked(connection, each))
+            assert connection.is_ahead
+    assert bodies == [b"one", b"second", b"3"]
+    assert (script.sockets, len(script.requests)) == (1, 3)
+
+
+@pytest.mark.shows("N24")
+async def test_another_request_gets_no_answer_of_theirs() -> None:
+    """Whoever asks for something else than was asked ahead, in address or field, gets its own, over a new socket."""
+    for path, fields in (("b", {}), ("", {"Range": "bytes=0-1"})):
+        script = Script([with_length(b"one")], [with_length(b"not mine")], [with_length(b"mine")])
+        async with script.running() as (connection, url):
+            await body_of(await ahead(connection, url, url))
+            # The server has answered already, or not: that answer is never read.
+            assert await body_of(await connection.get(url + path, fields)) in (b"mine", b"not mine")
+            assert not connection.is_ahead
+            assert not connection.lost_ahead()
+            assert script.sockets == 2
+
+
+@pytest.mark.shows("N24")
+@pytest.mark.parametrize(
+    ("answers", "is_lost"),
+    [
+        ([[with_length(b"one"), None], [with_length(b"two")]], True),
+        ([[with_length(b"one")], [None], [with_length(b"two")]], True),
+        ([[with_length(b"one")], [HEAD, None], [with_length(b"two")]], True),
+        ([[with_length(b"one")], [b"rubbish\r\n\r\n"], [with_length(b"two")]], True),
+        ([[with_length(b"one")], [b""], [with_length(b"two")]], True),
+        ([[LAST, None], [with_length(b"two")]], False),
+    ],
+    ids=["closes", "closes later", "within a head", "rubbish", "silence", "announced"],
+)
+async def test_what_is_not_answered_was_never_asked(
+    monkeypatch: pytest.MonkeyPatch, answers: list[Sequence[bytes | None]], is_lost: bool
+) -> None:
+    """It is asked again over a new socket, without an error; the server that had not announced it is known for it."""
+    monkeypatch.setattr("grym_fetch.net.plain.AHEAD_TIMEOUT_S", 0.05)
+    script = Script(*answers)
+    async with script.running() as (connection, url):
+        response = await connection.get(url, {})
+        assert connection.ask_ahead(f"{url}2", {}) is (LAST not in answers[0])
+        await body_of(response)
+        assert await asked(connection, f"{url}2") == b"two"
+        assert not connection.is_ahead
+        assert (connection.lost_ahead(), connection.lost_ahead()) == (is_lost, False)
+        assert script.sockets == 2
+
+
+@pytest.mark.shows("N24")
+async def test_a_socket_closed_while_idle_blames_nobody() -> None:
+    """Requests sent ahead over a socket that the server had just given up are sent again, and prove nothing."""
+    script = Script([with_length(b"one")], [None], [with_length(b"two")])
+    async with script.running() as (connection, url):
+        assert await asked(connection, url) == b"one"
+        assert connection.ask_ahead(url, {})
+        assert await asked(connection, url) == b"two"
+        assert not connection.lost_ahead()
+
+
+async def test_a_token_for_this_machine_is_not_sent_ahead_to_another() -> None:
+    """What `get` would refuse is not sent ahead either."""
+    script = Script([with_length(b"one")], [with_length(b"two")])
+    async with script.running() as (connection, url):
+        await asked(connection, url)
+        assert not connection.ask_ahead(url.replace("127.0.0.1", "other.localhost"), {"Authorization": "x"})
+        assert not connection.ask_ahead(url.replace("http", "https"), {})
+        assert len(script.requests) == 1

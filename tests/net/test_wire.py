@@ -120,10 +120,10 @@ async def test_only_legal_moves_are_made(before: State) -> None:
 
 
 def test_what_has_ended_stays_ended() -> None:
-    """From a socket that is closing nothing leads back to one that is used; a request is sent from `IDLE` alone."""
+    """From a socket that is closing nothing leads back to one that is used; an answer begins when none is under way."""
     for state in ENDED:
         assert MOVES[state] <= set(ENDED)
-    assert [state for state in State if State.SENT in MOVES[state]] == [State.IDLE]
+    assert [state for state in State if State.SENT in MOVES[state]] == [State.IDLE, State.DONE]
     assert {state for state in State if State.IDLE in MOVES[state]} == {State.CONNECTING, State.DONE}
 
 
@@ -245,6 +245,87 @@ async def test_silence_fails_the_response_and_keeps_what_came() -> None:
     assert socket.wire.state is State.FAILED
 
 
+# -- requests ahead of their turn --------------------------------------------------------------------------------------
+
+
+async def next_answer(wire: Wire) -> bytes:
+    """Let go of the last response, and read the next one."""
+    wire.finish()
+    await wire.head()
+    return await read_all(wire)
+
+
+@pytest.mark.parametrize("cut", [1, 50, len(SIZED) - 1, len(SIZED), len(SIZED) + 50, 3 * len(SIZED)])
+@pytest.mark.shows("N24")
+async def test_answers_come_in_the_order_of_the_requests(cut: int) -> None:
+    """However they are cut: three answers, one after the other, and then the socket is idle."""
+    bodies = [bytes([n]) * (len(BODY) + n) for n in range(3)]
+    raw = b"".join(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body) for body in bodies)
+    socket = FakeSocket()
+    await asked(socket, raw[:60])
+    for _ in range(2):
+        assert socket.wire.takes_more
+        socket.wire.send(b"NEXT", URL)
+    await turn()
+    assert socket.sent == b"GETNEXTNEXT"
+    rest = raw[60:]
+    for at in range(0, len(rest), cut):
+        asyncio.get_running_loop().call_soon(socket.receive, rest[at : at + cut])
+    read = [await read_all(socket.wire)]
+    read += [await next_answer(socket.wire) for _ in range(2)]
+    assert read == bodies
+    socket.wire.finish()
+    assert socket.wire.is_idle
+    assert not socket.is_paused
+
+
+@pytest.mark.parametrize(
+    ("answer", "takes_more"),
+    [
+        (SIZED[:60], True),
+        (SIZED[:60].replace(b"1.1", b"1.0").replace(b"\r\n", b"\r\nConnection: keep-alive\r\n", 1), False),
+        (LAST[:80], False),
+        (CHUNKED[:60], False),
+        (UNTIL_CLOSE[:40], False),
+    ],
+    ids=["1.1", "1.0", "last", "chunked", "until close"],
+)
+@pytest.mark.shows("N24")
+async def test_who_is_sent_requests_ahead(answer: bytes, takes_more: bool) -> None:
+    """A server that has shown HTTP/1.1, an open connection, and where the body ends; nobody before that."""
+    socket = FakeSocket()
+    asking = asyncio.ensure_future(socket.wire.ask(b"GET", URL))
+    await turn()
+    assert not socket.wire.takes_more
+    socket.receive(answer)
+    await asking
+    assert socket.wire.takes_more is takes_more
+    if not takes_more:
+        with pytest.raises(IllegalMove):
+            socket.wire.send(b"NEXT", URL)
+
+
+async def test_who_breaks_its_word() -> None:
+    """A connection that ends before what was sent ahead is answered: by the server, as it had said, or by us."""
+    for answer, ends, blamed in (
+        (SIZED, lambda socket: socket.lose(None), True),
+        (SIZED[:60], lambda socket: socket.lose(OSError(104, "reset")), True),
+        (SIZED[:60], lambda _: None, False),
+    ):
+        socket = FakeSocket()
+        await asked(socket, answer[:60])
+        socket.wire.send(b"NEXT", URL)
+        await turn()
+        socket.receive(answer[60:])
+        with suppress(ConnectionLost):
+            await socket.wire.readinto(memoryview(bytearray(2000))) if answer is SIZED else None
+        ends(socket)
+        socket.wire.finish()
+        with pytest.raises(ConnectionLost):
+            await socket.wire.head()
+        assert socket.wire.breaks_its_word is blamed
+
+
 # -- anything in any order --------------------------------------------------------------------------------------------
 
 Event = Callable[[FakeSocket], Awaitable[None]]
@@ -278,6 +359,13 @@ async def asks(socket: FakeSocket) -> None:
     await turn()
 
 
+async def asks_ahead(socket: FakeSocket) -> None:
+    """A request is sent ahead of its turn, where one may be."""
+    if socket.wire.state is not State.IDLE and socket.wire.takes_more:
+        socket.wire.send(b"NEXT", URL)
+    await turn()
+
+
 async def reads(socket: FakeSocket) -> None:
     """Somebody who has got the head reads for a while."""
     if socket.wire.state in (State.SENT, State.HEAD):
@@ -306,7 +394,7 @@ async def looks(socket: FakeSocket) -> None:
     socket.wire._look()
 
 
-WHOLE = [SIZED, CHUNKED, UNTIL_CLOSE, LAST, b"HTTP/1.1 100 Continue\r\n\r\n"]
+WHOLE = [SIZED, SIZED * 3, CHUNKED, UNTIL_CLOSE, LAST, b"HTTP/1.1 100 Continue\r\n\r\n"]
 PARTS = [SIZED[:50], SIZED[50:], CHUNKED[:70], CHUNKED[70:]]
 
 
@@ -316,7 +404,7 @@ async def turns(_: FakeSocket) -> None:
 
 
 EVENTS = st.one_of(
-    st.just(asks),
+    st.sampled_from([asks, asks_ahead]),
     st.sampled_from(WHOLE + PARTS).map(receives),
     st.binary(max_size=40).map(receives),
     st.sampled_from([reads, finishes, turns]),

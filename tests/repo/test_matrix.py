@@ -155,13 +155,12 @@ KINDS: list[Callable[[Path], Scene]] = [
     plain, bare_inside, separate_git_dir, linked_worktree, submodule, sparse, shallow, partial, lfs, unborn, detached,
     alternates, sha256,
 ]  # fmt: skip
-REPRESENTATIVE = {(submodule, True)}
 CASES = [
     pytest.param(
         kind,
         is_hostile,
         id=f"{kind.__name__}-{'hostile' if is_hostile else 'honest'}",
-        marks=[] if (kind, is_hostile) in REPRESENTATIVE else [pytest.mark.sweep],
+        marks=pytest.mark.sweep,
     )
     for kind in KINDS
     for is_hostile in (False, True)

@@ -53,6 +53,24 @@ class ImpatientClock(SystemClock):
         return 0.5
 
 
+def asset_entry(
+    asset_id: str,
+    urls: Sequence[str],
+    content: bytes | None,
+    *,
+    pinned: bool = True,
+    size: int | bool | None = True,
+) -> dict[str, object]:
+    """An asset in a manifest; see `Project.add`."""
+    path = f"models/{asset_id}.bin"
+    entry: dict[str, object] = {"id": asset_id, "url": urls[0], "fallbackUrls": list(urls[1:]), "localPath": path}
+    if pinned and content is not None:
+        entry["checksum"] = str(Checksum.of(content))
+    entry["size"] = len(content) if size is True and content is not None else (size or None)
+    entry["required"] = True
+    return entry
+
+
 @dataclass
 class Project:
     """A folder with a manifest. `add` puts an asset into it."""
@@ -80,17 +98,12 @@ class Project:
         **more: object,
     ) -> Path:
         """List an asset whose right content is ``content``; return where it will be. ``size`` True: the right one."""
-        path = f"models/{asset_id}.bin"
-        entry: dict[str, object] = {"id": asset_id, "url": urls[0], "fallbackUrls": list(urls[1:]), "localPath": path}
-        if pinned and content is not None:
-            entry["checksum"] = str(Checksum.of(content))
-        entry["size"] = len(content) if size is True and content is not None else (size or None)
-        entry["required"] = True
-        self.entries = [e for e in self.entries if e["id"] != asset_id] + [entry | more]
+        entry = asset_entry(asset_id, urls, content, pinned=pinned, size=size) | more
+        self.entries = [e for e in self.entries if e["id"] != asset_id] + [entry]
         if content is not None:
             self.contents[asset_id] = content
         self.write()
-        return self.assets / path
+        return self.assets / f"models/{asset_id}.bin"
 
     def finals(self) -> dict[str, Path]:
         """Where each asset belongs, by id."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from grym_fetch import AssetManager, Settings
+from grym_fetch.core.addresses import host_of
 from grym_fetch.core.http import ResponseHead
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.core.world import Clock, Response
@@ -49,6 +50,8 @@ class SmallWorld:
     clock: Callable[[SmallWorld], Clock] = field(default=lambda world: GatedClock(world))
     sent: int = 0
     last_modified: str = "Wed, 21 Oct 2015 07:28:00 GMT"
+    takes_ahead: bool = False
+    """Whether connections can be sent requests ahead of their turn."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Every request: its address and its Range."""
     open: set[OneConnection | OnThisThread] = field(default_factory=set)
@@ -134,13 +137,42 @@ class OneConnection:
         self.host = ""
         self.sockets = 1
         """How many there were so far: a response that is not read to its end costs one."""
+        self.is_ahead = False
+        self.sent_at = 0.0
+        """When the last request that was answered had been sent, by the loop's time."""
+        self._ahead: list[tuple[str, Mapping[str, str], float]] = []
+
+    def ask_ahead(self, url: str, fields: Mapping[str, str]) -> bool:
+        """Implements `grym_fetch.core.world.AheadConnection`, where the world does."""
+        if not self.world.takes_ahead or self.host != host_of(url):
+            return False
+        self._ahead.append((url, dict(fields), asyncio.get_running_loop().time()))
+        return True
+
+    @property
+    def ahead(self) -> int:
+        """How many requests sent ahead may still be answered."""
+        return len(self._ahead)
+
+    def lost_ahead(self) -> bool:
+        """What is sent ahead is answered, here."""
+        return False
+
+    def lose_ahead(self) -> None:
+        """The socket is gone, and with it what was sent ahead."""
+        self._ahead.clear()
+        self.host = ""
 
     async def get(self, url: str, fields: Mapping[str, str]) -> Response:
         """Answer as RFC 9110 section 14 says."""
         await self.world.gate("get")
+        self.is_ahead = bool(self._ahead) and self._ahead[0][:2] == (url, dict(fields))
+        self.sent_at = self._ahead.pop(0)[2] if self.is_ahead else asyncio.get_running_loop().time()
+        if not self.is_ahead:
+            self._ahead.clear()
         asked = fields.get("Range", "")
         self.world.requests.append((url, asked))
-        self.host = url.split("/")[2]
+        self.host = host_of(url)
         await self.world.pace(self, url, 0)
         content = self.world.contents[url]
         etag = f'"{len(content)}-{content[:8].hex()}"'
@@ -159,7 +191,7 @@ class OneConnection:
 
     async def aclose(self) -> None:
         """Close the socket that is none."""
-        self.host = ""
+        self.lose_ahead()
         self.world.open.discard(self)
         await self.world.gate("close connection")
 
@@ -189,3 +221,4 @@ class OneBody:
         """Be done with it."""
         if self._at < len(self._body):
             self._connection.sockets += 1
+            self._connection.lose_ahead()

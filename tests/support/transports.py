@@ -1,4 +1,4 @@
-"""The two ways to a server: each test of what a transport does holds for both, directly and through a proxy."""
+"""The ways to a server: each test of what a transport does holds directly, through a proxy, and ahead of its turn."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from yarl import URL
 
 from grym_fetch.core.world import Connection, Response
 from grym_fetch.net.client import HttpTransport
+from grym_fetch.net.plain import PlainConnection, PlainResponse
 from grym_fetch.net.settings import HttpSettings
 
 
@@ -138,6 +139,26 @@ class _ProxiedConnection:
         await self._proxy.aclose()
         self._settings._proxies.pop("all", None)
         self._settings._proxy_of.clear()
+
+
+class AheadTransport(HttpTransport):
+    """A transport that sends each request ahead of its turn if it can: all but the first over a socket."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(HttpSettings(**settings))
+
+    def connection(self) -> PlainConnection:
+        """Return a new place for a connection."""
+        return _AheadConnection(self.settings)
+
+
+class _AheadConnection(PlainConnection):
+    async def get(self, url: str, fields: Mapping[str, str]) -> PlainResponse:
+        """Send it ahead, and wait for it."""
+        is_sent = self.ask_ahead(url, fields)
+        response = await super().get(url, fields)
+        assert not is_sent or self.is_ahead or self.lost_ahead()
+        return response
 
 
 Way = Callable[..., HttpTransport]

@@ -107,6 +107,7 @@ for before in (None, "0"):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.sweep
 def test_without_the_option_nothing_is_set(tmp_path: Path) -> None:
     """Without the option a run leaves the environment alone, and what is set there counts."""
     test = "import os\ndef test_it(): assert os.environ.get('GRYM_FETCH_MINIMAL') == os.environ.get('EXPECTED')\n"
@@ -115,6 +116,7 @@ def test_without_the_option_nothing_is_set(tmp_path: Path) -> None:
     assert run_pytest(folder, GRYM_FETCH_MINIMAL="yes", EXPECTED="yes")[0] == {"passed": 1}
 
 
+@pytest.mark.sweep
 def test_it_needs_no_other_plugin(tmp_path: Path) -> None:
     """The fixtures work where pytest-asyncio and the plugin of anyio are absent."""
     test = """
@@ -148,6 +150,7 @@ def test_it():
     assert counts == {"passed": 1}, said
 
 
+@pytest.mark.sweep
 def test_it_is_found_in_the_help(tmp_path: Path) -> None:
     """Option, marker and fixtures explain themselves."""
     folder = project(tmp_path / "project", test_it="def test_it(): pass\n")

@@ -51,6 +51,7 @@ from grym_fetch.testing import (
 )
 from tests.support.invariants import checked_sync
 from tests.support.project import KIB, SMALL, ImpatientClock, Project
+from tests.support.sweeps import typical
 
 SIZE = 700 * KIB + 123
 CONTENT = seeded_bytes(SIZE, seed=7)
@@ -106,7 +107,7 @@ SURVIVED: dict[str, list[Fault]] = {
 }
 
 
-@pytest.mark.parametrize("known_size", [True, False], ids=["size known", "size unknown"])
+@pytest.mark.parametrize("known_size", typical([True, False], True), ids=["size known", "size unknown"])
 @pytest.mark.parametrize("faults", [row(name, faults) for name, faults in SURVIVED.items()])
 @pytest.mark.shows("S4")
 async def test_one_origin_survives(
@@ -176,7 +177,7 @@ async def test_one_bad_origin_is_named(
     assert len(server.stats.requests) <= most_segments() + 1
 
 
-@pytest.mark.parametrize("known_size", [True, False], ids=["size known", "size unknown"])
+@pytest.mark.parametrize("known_size", typical([True, False], True), ids=["size known", "size unknown"])
 @pytest.mark.parametrize(
     "name", [*(row(name, name) for name in [*FATAL, "R4 another range, lied about"]), "half-way for good"]
 )

@@ -16,7 +16,7 @@ from grym_fetch.core.segments import Segment
 from grym_fetch.core.world import Connection
 from grym_fetch.transfer import scheduler as module
 from grym_fetch.transfer.attempt import Attempt
-from grym_fetch.transfer.scheduler import Scheduler
+from grym_fetch.transfer.scheduler import MAX_AHEAD, InTurn, Scheduler
 from tests.support.fakes import ScriptedConnection, ScriptedTransport, VirtualClock
 from tests.support.properties import examples
 
@@ -42,6 +42,34 @@ class Pool:
         self.most = max(self.most, len(self.at_work))
         for host, count in Counter(other.host for other in self.at_work).items():
             self.most_per_host[host] = max(self.most_per_host[host], count)
+
+
+class AheadConnection(ScriptedConnection):
+    """One that can be asked ahead. ``sent`` has what was, and was not begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[Attempt] = []
+        self.takes_more = True
+        self.has_lost = False
+
+    @property
+    def ahead(self) -> int:
+        return len(self.sent)
+
+    def ask_ahead(self, *_: object) -> bool:
+        raise AssertionError("only sources ask")
+
+    def lost_ahead(self) -> bool:
+        return self.has_lost
+
+
+class AheadTransport(ScriptedTransport):
+    """Makes these."""
+
+    def connection(self) -> ScriptedConnection:
+        self.connections.append(AheadConnection())
+        return self.connections[-1]
 
 
 class FakeSource:
@@ -70,7 +98,19 @@ class FakeSource:
         self.given.append(attempt)
         return attempt
 
+    def next_ahead(self, host: str) -> Attempt | None:
+        if self.work and host != self.host:
+            raise InTurn
+        return self.next_attempt(lambda _: True)
+
+    def ask_ahead(self, attempt: Attempt, connection: Connection) -> bool:
+        assert isinstance(connection, AheadConnection)
+        connection.sent.append(attempt)
+        return connection.takes_more
+
     async def fetch(self, attempt: Attempt, connection: Connection) -> None:
+        if isinstance(connection, AheadConnection) and attempt in connection.sent:
+            connection.sent.remove(attempt)
         assert isinstance(connection, ScriptedConnection)
         connection.host = self.host
         self.used.append(connection)
@@ -106,8 +146,9 @@ async def schedulers() -> AsyncIterator[Callable[..., Scheduler]]:
     made: list[Scheduler] = []
 
     def make(connections: int, per_host: int | None = None, transport: ScriptedTransport | None = None) -> Scheduler:
-        made.append(Scheduler(transport or ScriptedTransport(), connections=connections, per_host=per_host))
-        return made[-1]
+        scheduler = Scheduler(transport or ScriptedTransport(), connections=connections, per_host=per_host, ahead=True)
+        made.append(scheduler)
+        return scheduler
 
     yield make
     for scheduler in made:
@@ -541,3 +582,88 @@ async def test_closing_does_not_wait_for_a_host(pool: Pool) -> None:
     await scheduler.aclose()
     assert "host opens" in before
     assert "host opens" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+# -- ahead of their turn ----------------------------------------------------------------------------------------------
+
+
+async def test_a_busy_connection_goes_on_with_what_was_asked_ahead(pool: Pool, schedulers: Make) -> None:
+    """It gets some work more and no end of it, begins that in order, and nothing counts as at work before."""
+    scheduler = schedulers(1, transport=AheadTransport())
+    source = FakeSource(pool, "a", 6)
+    scheduler.add(source, 0)
+    await turns()
+    given = [scheduler.ask_ahead(source.given[0]) for _ in range(5)]
+    assert given == [*source.given[1:], None, None]
+    assert len(given) == MAX_AHEAD + 2
+    assert list(scheduler.ahead_of(source.given[0])) == source.given[1:]
+    assert len(pool.at_work) == 1
+    while pool.at_work:
+        source.finish()
+        await turns()
+    assert source.released == source.given
+    assert (pool.most, len(source.given)) == (1, 6)
+
+
+@pytest.mark.parametrize("is_to_blame", [True, False])
+@pytest.mark.shows("N24")
+async def test_what_a_connection_loses_was_never_given_out(pool: Pool, schedulers: Make, is_to_blame: bool) -> None:
+    """Where a connection ends, what was asked ahead over it is given back; a server to blame is asked in turn then."""
+    transport = AheadTransport()
+    scheduler = schedulers(1, transport=transport)
+    source = FakeSource(pool, "a", 3)
+    scheduler.add(source, 0)
+    await turns()
+    assert scheduler.ask_ahead(source.given[0]) is not None
+    connection = transport.connections[0]
+    assert isinstance(connection, AheadConnection)
+    connection.sent.clear()
+    connection.has_lost = is_to_blame
+    source.finish()
+    await turns()
+    assert source.released == source.given[:2]
+    assert pool.begun == ["a", "a"]
+    assert source.failed is None
+    assert scheduler.hosts.takes_ahead("h:80", 0.0) is not is_to_blame
+
+
+async def test_nobody_is_passed_over(pool: Pool, schedulers: Make) -> None:
+    """What would get the connection if it were free is not kept from it by what is for the host it is open to."""
+    scheduler = schedulers(2, transport=AheadTransport())
+    source, other = FakeSource(pool, "a", 9), FakeSource(pool, "b", 1, "other:80")
+    scheduler.add(source, 0)
+    await turns()
+    scheduler.add(other, 1)
+    assert scheduler.ask_ahead(source.given[0]) is None
+    source.finish()
+    await turns()
+    assert pool.begun == ["a", "a", "b"]
+
+
+async def test_a_connection_that_takes_no_more_is_given_none(pool: Pool, schedulers: Make) -> None:
+    """What could not be sent is given back at once."""
+    transport = AheadTransport()
+    scheduler = schedulers(1, transport=transport)
+    source = FakeSource(pool, "a", 2)
+    scheduler.add(source, 0)
+    await turns()
+    connection = transport.connections[0]
+    assert isinstance(connection, AheadConnection)
+    connection.takes_more = False
+    assert scheduler.ask_ahead(source.given[0]) is None
+    assert source.released == source.given[1:]
+
+
+async def test_a_source_that_is_removed_is_not_begun_again(pool: Pool, schedulers: Make) -> None:
+    """What it was to do ahead is taken back, and what lies behind that on the connection is given back, too."""
+    scheduler = schedulers(1, transport=AheadTransport())
+    one, two = FakeSource(pool, "a", 1), FakeSource(pool, "b", 2)
+    scheduler.add(one, 0)
+    scheduler.add(two, 1)
+    await turns()
+    assert scheduler.ask_ahead(one.given[0]) is two.given[0]
+    scheduler.remove(two)
+    assert two.released == two.given
+    one.finish()
+    await turns()
+    assert pool.begun == ["a"]

@@ -22,7 +22,7 @@ from grym_fetch.disk.stage import DiskStage
 from grym_fetch.testing import seeded_bytes
 from tests.support.fakes import VirtualLoop
 from tests.support.invariants import Recorder
-from tests.support.project import KIB, Project
+from tests.support.project import KIB, Project, asset_entry
 from tests.support.small_world import OneConnection, SmallWorld
 
 MIB = 1024 * KIB
@@ -55,11 +55,26 @@ class LoopClock:
 class Network:
     """One asset at some addresses. ``given`` counts the bytes that each one sent."""
 
-    def __init__(self, tmp_path: Path, speed: Speed, *, contents: Mapping[str, bytes], delay: float = 0.0) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        speed: Speed,
+        *,
+        contents: Mapping[str, bytes],
+        delay: float = 0.0,
+        takes_ahead: bool = False,
+    ) -> None:
         self.given: Counter[str] = Counter()
-        self.world = SmallWorld(contents, pace=self._pace, chunk=64 * KIB, clock=lambda _: LoopClock())
+        self.world = SmallWorld(
+            contents, pace=self._pace, chunk=64 * KIB, clock=lambda _: LoopClock(), takes_ahead=takes_ahead
+        )
         self.project = Project(tmp_path / f"p{len(list(tmp_path.iterdir()))}")
-        self.path = self.project.add("a", [url for url, content in contents.items() if len(content) == SIZE], CONTENT)
+        if main := [url for url, content in contents.items() if len(content) == SIZE]:
+            self.path = self.project.add("a", main, CONTENT)
+        for n, (url, content) in enumerate(contents.items()):
+            if url not in main:
+                self.project.entries.append(asset_entry(f"small-{n}", [url], content))
+        self.project.write()
         self._speed = speed
         self.delay: Callable[[], float] = lambda: delay
 
@@ -67,7 +82,8 @@ class Network:
         rate = self._speed(connection, url)
         if rate <= 0:
             raise ConnectionLost(url, "the connection broke off")
-        await asyncio.sleep(count / rate if count else self.delay())
+        since = asyncio.get_running_loop().time() - connection.sent_at
+        await asyncio.sleep(count / rate if count else max(0.0, self.delay() - since))
         self.given[url] += count
 
     def sync(self, *, pinned: bool = True, **settings: Any) -> float:
@@ -143,14 +159,50 @@ def test_a_server_that_thinks_is_waited_for(tmp_path: Path) -> None:
     assert len(networks[0].world.requests) <= 40
 
 
-def test_many_small_files_on_a_slow_link(tmp_path: Path) -> None:
+def test_small_files_wait_for_no_round_trip(tmp_path: Path) -> None:
+    """Over 40 ms, requests sent ahead take a small part of the time of those that wait for each other."""
+    contents = {f"https://one.example.org/{n}": seeded_bytes(16 * KIB, seed=n) for n in range(240)}
+
+    def seconds(**more: bool) -> float:
+        network = Network(tmp_path, lambda *_: 1e9, contents=contents, delay=0.04, takes_ahead=True)
+        return network.sync(**more)
+
+    assert seconds() <= 0.15 * seconds(pipelining=False)
+
+
+def test_segments_wait_for_no_round_trip(tmp_path: Path) -> None:
+    """Over 80 ms and a fast link, the next segment is asked for while the last one still comes."""
+
+    def seconds(**more: bool) -> float:
+        network = Network(tmp_path, lambda *_: 25.0 * MIB, contents={ONE: CONTENT}, delay=0.08, takes_ahead=True)
+        took = network.sync(parallel=1, **more)
+        assert network.given[ONE] == SIZE
+        return took
+
+    assert seconds() <= SIZE / (25 * MIB) + 4 * 0.08
+    assert seconds(pipelining=False) >= SIZE / (25 * MIB) + 6 * 0.08
+
+
+def test_medium_files_wait_for_no_round_trip(tmp_path: Path) -> None:
+    """Many assets that are one segment each: the next one's is asked for over the connection that is still busy."""
+    contents = {f"https://one.example.org/{n}": seeded_bytes(300 * KIB, seed=n) for n in range(64)}
+
+    def seconds(**more: bool) -> float:
+        return Network(tmp_path, lambda *_: 1e8, contents=contents, delay=0.04, takes_ahead=True).sync(**more)
+
+    assert seconds() <= 0.5 * seconds(pipelining=False)
+
+
+@pytest.mark.parametrize("takes_ahead", [True, False])
+def test_many_small_files_on_a_slow_link(tmp_path: Path, takes_ahead: bool) -> None:
     """They are put in place every second, not at the end, and a large file has its share of connections meanwhile."""
     contents = {f"https://one.example.org/{n}": seeded_bytes(20 * KIB, seed=n) for n in range(200)}
     network = Network(
-        tmp_path, lambda _, url: 40.0 * KIB if url in contents else RATE, contents={ONE: CONTENT, **contents}
+        tmp_path,
+        lambda _, url: 40.0 * KIB if url in contents else RATE,
+        contents={ONE: CONTENT, **contents},
+        takes_ahead=takes_ahead,
     )
-    for n, (url, content) in enumerate(contents.items()):
-        network.project.add(f"small-{n}", [url], content)
     network.sync()
     began, *events = network.heard.events
     ends = [event.time for event in events if event.type == "asset_verified"]

@@ -1,0 +1,52 @@
+"""How far away and how fast each host is, over one connection: so much may be asked for ahead of its turn.
+
+Rules: a wait counts only for a request that was not sent ahead, at the recent worst; a speed counts from the first
+bytes of a body to its last ones, so that no round trip is in it. Times in seconds, speeds in bytes per second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DECAY = 0.8
+"""What an earlier measurement weighs against the next one."""
+WAIT_DECAY = 0.7
+ROUND_TRIPS = 1.5
+"""As much is asked for ahead as arrives in so many round trips: one, and some for what varies."""
+
+
+@dataclass(slots=True)
+class _Speed:
+    wait: float = 0.0
+    count: float = 0.0
+    seconds: float = 0.0
+
+
+class Speeds:
+    """What was measured at each host."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, _Speed] = {}
+
+    def waited(self, host: str, seconds: float) -> None:
+        """An answer that was not asked for ahead began after so long."""
+        known = self._hosts.setdefault(host, _Speed())
+        known.wait = max(seconds, WAIT_DECAY * known.wait)
+
+    def measured(self, host: str, count: int, seconds: float) -> None:
+        """So many bytes of a body came in this time."""
+        known = self._hosts.setdefault(host, _Speed())
+        known.count = DECAY * known.count + count
+        known.seconds = DECAY * known.seconds + seconds
+
+    def wait(self, host: str) -> float:
+        """Seconds from a request to its answer; 0 while unknown."""
+        known = self._hosts.get(host)
+        return 0.0 if known is None else known.wait
+
+    def bytes_ahead(self, host: str, least: float = 0.0) -> float:
+        """How many bytes arrive in a round trip, and some more; or in ``least`` seconds, if that is longer."""
+        known = self._hosts.get(host)
+        if known is None or not known.count:
+            return 0.0
+        return known.count / max(known.seconds, 1e-6) * max(ROUND_TRIPS * known.wait, least)

@@ -1,0 +1,32 @@
+"""How much to ask for ahead: what arrives in a round trip, from waits and speeds that do not count one another."""
+
+from __future__ import annotations
+
+import pytest
+
+from grym_fetch.core.speeds import ROUND_TRIPS, Speeds
+
+HOST = "one.example"
+
+
+def test_as_much_ahead_as_a_round_trip_costs() -> None:
+    """Twice as far or twice as fast is twice as much; nothing is known of another host."""
+    speeds = Speeds()
+    speeds.waited(HOST, 0.1)
+    assert speeds.bytes_ahead(HOST) == 0.0
+    speeds.measured(HOST, 1000, 0.5)
+    assert speeds.bytes_ahead(HOST) == pytest.approx(2000 * 0.1 * ROUND_TRIPS)
+    assert speeds.bytes_ahead(HOST, least=1.0) == pytest.approx(2000)
+    assert speeds.bytes_ahead("two.example") == speeds.wait("two.example") == 0.0
+
+
+def test_what_is_measured_is_soon_forgotten() -> None:
+    """A host that has become slower, or nearer, is known as such after a few answers."""
+    speeds = Speeds()
+    speeds.waited(HOST, 10.0)
+    speeds.measured(HOST, 10_000, 0.0)
+    for _ in range(20):
+        speeds.waited(HOST, 0.1)
+        speeds.measured(HOST, 1000, 1.0)
+    assert speeds.wait(HOST) == 0.1
+    assert speeds.bytes_ahead(HOST, least=1.0) == pytest.approx(1000, rel=0.1)

@@ -1,0 +1,207 @@
+"""A server that does wrong only where requests are sent ahead of their turn: every file arrives, and nothing failed.
+
+It cannot be told from a good one until two requests come at once. Then it swaps answers, drops them, doubles them, or
+puts another's bytes under the right head. What was asked ahead and not answered well was never asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.testing import seeded_bytes
+from grym_fetch.transfer import small_files
+from tests.support.invariants import Run, checked_sync
+from tests.support.project import Project
+from tests.support.sweeps import typical
+
+pytestmark = pytest.mark.shows("N24", "S1", "S12")
+
+Batch = list[bytes]
+"""The answers to requests that came at once, in order."""
+_REQUEST = re.compile(rb"GET (\S+) HTTP/1\.1\r\n(.*?)\r\n\r\n", re.DOTALL)
+_RANGE = re.compile(rb"Range: bytes=(\d+)-(\d+)")
+
+
+class Pipeline(asyncio.Protocol):
+    """One connection: answers what comes in one go, bent if it is more than one request."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody connects."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._server.open.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        self._server.open.discard(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer every whole request."""
+        self._received += data
+        found = list(_REQUEST.finditer(self._received))
+        if not found:
+            return
+        self._received = self._received[found[-1].end() :]
+        self._server.batches.append(len(found))
+        answers = [self._server.answer(request[1].decode(), request[2]) for request in found]
+        if len(answers) > 1:
+            answers = self._server.bend(answers)
+        for answer in answers:
+            if answer == CLOSE:
+                self._transport.close()
+                return
+            self._transport.write(answer)
+
+
+class Server:
+    """Serves files by path. ``batches`` has how many requests came at once, each time."""
+
+    def __init__(self, bend: Callable[[Batch], Batch]) -> None:
+        self.bend = bend
+        self.contents: dict[str, bytes] = {}
+        self.batches: list[int] = []
+        self.asked: list[str] = []
+        self.open: set[asyncio.Transport] = set()
+        self.port = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Server]:
+        """Listen."""
+        server = await asyncio.get_running_loop().create_server(lambda: Pipeline(self), "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for transport in list(self.open):
+                transport.abort()
+            await server.wait_closed()
+
+    def add(self, path: str, content: bytes) -> str:
+        """Serve a file; return its address."""
+        self.contents[path] = content
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def answer(self, path: str, fields: bytes) -> bytes:
+        """The right answer."""
+        self.asked.append(path)
+        content = self.contents[path]
+        wanted = _RANGE.search(fields)
+        if wanted is None:
+            return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content)
+        start, stop = int(wanted[1]), min(int(wanted[2]) + 1, len(content))
+        head = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
+        return head % (start, stop - 1, len(content), stop - start) + content[start:stop]
+
+
+CLOSE = b""
+"""In place of an answer: the connection ends."""
+
+
+def another(answer: bytes) -> bytes:
+    """The same head, and other bytes."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head + b"\r\n\r\n" + bytes(byte ^ 1 for byte in body)
+
+
+def cut(answer: bytes) -> bytes:
+    """An answer that ends half-way."""
+    return answer[: -len(answer.partition(b"\r\n\r\n")[2]) // 2]
+
+
+GONE = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+BENDS: dict[str, Callable[[Batch], Batch]] = {
+    "swapped": lambda batch: batch[::-1],
+    "the second is dropped": lambda batch: [batch[0], *batch[2:]],
+    "only the first is answered": lambda batch: batch[:1],
+    "none is answered": lambda batch: [],
+    "doubled": lambda batch: [answer for answer in batch for _ in range(2)],
+    "all are the first": lambda batch: batch[:1] * len(batch),
+    "another's bytes": lambda batch: [batch[0], *map(another, batch[1:])],
+    "another's bytes at once": lambda batch: list(map(another, batch)),
+    "closed after the first": lambda batch: [batch[0], CLOSE],
+    "closed at once": lambda batch: [CLOSE],
+    "closed within the second": lambda batch: [batch[0], cut(batch[1]), CLOSE],
+    "refused": lambda batch: [batch[0], *[GONE] * (len(batch) - 1)],
+    "a redirect": lambda batch: [
+        b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n" for _ in batch
+    ],
+    "noise between": lambda batch: [b"noise".join(batch)],
+    "the last": lambda batch: [batch[0].replace(b"\r\n", b"\r\nConnection: close\r\n", 1), CLOSE],
+}
+HONEST = ("the last",)
+"""What a good server does as well: it keeps being asked ahead."""
+CUT = ("closed within the second",)
+"""A body that breaks off has begun: that is a failure of this body, as it is in turn."""
+FOUND_LATE = ("another's bytes", "another's bytes at once")
+"""Only the digest tells, and that is computed for many files at once."""
+
+
+def check(run: Run) -> None:
+    """Nothing failed, and nothing was counted as a failure."""
+    assert run.failures == {}
+    assert run.heard.of("retry_scheduled") == run.heard.of("asset_restarted") == []
+
+
+@pytest.mark.parametrize("same_size", [True, False], ids=["one size", "many sizes"])
+@pytest.mark.parametrize("name", typical(BENDS, "swapped", "only the first is answered", "doubled"))
+async def test_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, same_size: bool) -> None:
+    """Each file is judged by its length and its digest, so that no other one is ever taken for it."""
+    monkeypatch.setattr("grym_fetch.net.plain.AHEAD_TIMEOUT_S", 0.1)
+    async with Server(BENDS[name]).running() as server:
+        project = Project(tmp_path / "project")
+        for n in range(60):
+            content = seeded_bytes(2000 if same_size else 100 + n * 7, seed=n)
+            project.add(f"a{n}", [server.add(f"/{n}", content)], content)
+        server.add("/elsewhere", b"another")
+        run = await checked_sync(project, parallel=2, stall_timeout=5.0, may_lose=None)
+        check(run)
+    assert len(run.heard.of("asset_verified")) == 60
+    batched = [count for count in server.batches if count > 1]
+    assert batched
+    if not same_size and name not in (*HONEST, *FOUND_LATE):
+        # On each connection, what was under way when it was found out on the other one.
+        assert len(batched) <= 4, "it is asked ahead again and again"
+
+
+@pytest.mark.parametrize("name", typical(BENDS, "swapped", "another's bytes", "closed after the first"))
+async def test_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Each segment is judged by its Content-Range, and all of them by the digest: the two files are right."""
+    monkeypatch.setattr("grym_fetch.net.plain.AHEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("grym_fetch.core.speeds.Speeds.bytes_ahead", lambda *_: 1e9)
+    async with Server(BENDS[name]).running() as server:
+        project = Project(tmp_path / "project")
+        for n in range(2):
+            content = seeded_bytes(400_000, seed=n)
+            project.add(f"a{n}", [server.add(f"/{n}", content)], content)
+        server.add("/elsewhere", b"another")
+        run = await checked_sync(project, parallel=1, stall_timeout=5.0, may_lose=None)
+    assert run.failures == {}
+    assert [count for count in server.batches if count > 1]
+    if name not in CUT:
+        assert run.heard.of("retry_scheduled") == []
+
+
+async def test_a_good_server_is_asked_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are asked for once, many at a time; and one at a time, where the user wants that."""
+    monkeypatch.setattr(small_files, "HUNG_S", 3600.0)
+    for pipelining in (True, False):
+        async with Server(list).running() as server:
+            project = Project(tmp_path / str(pipelining))
+            for n in range(60):
+                content = seeded_bytes(2000, seed=n)
+                project.add(f"a{n}", [server.add(f"/{n}", content)], content)
+            run = await checked_sync(project, parallel=2, pipelining=pipelining, may_lose=None, stall_timeout=30.0)
+            check(run)
+        assert sorted(server.asked) == sorted(server.contents)
+        assert (max(server.batches) > 8) is pipelining
