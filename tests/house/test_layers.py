@@ -123,7 +123,7 @@ ORDER: dict[str, list[set[str]]] = {
 IMPURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "threading", "socket", "time", "random", "subprocess", "tempfile"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 UNITS = ("Seconds", "Bytes")
-UNIT_SUFFIXES = ("_S", "_NS", "_BYTES", "_RATIO")
+UNIT_SUFFIXES = ("_S", "_NS", "_BYTES", "_RATIO", "DECAY", "ROUND_TRIPS")
 
 
 def module_name(path: Path) -> str:
@@ -262,7 +262,7 @@ def test_one_name_is_one_thing() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_a_constant_bears_its_unit(path: Path) -> None:
-    """A fraction is seconds or a ratio, and a number that is explained as seconds or bytes is called that, too."""
+    """A fraction says what it is of, and a number that is explained as seconds or bytes is called that, too."""
     unnamed = set()
     for statement, behind in pairwise([*ast.parse(path.read_text(encoding="utf-8")).body, ast.Pass()]):
         match statement:
