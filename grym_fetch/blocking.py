@@ -140,7 +140,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def state_of(self, asset: Asset) -> AssetState:
         """Return the asset's state on disk without reading a file.
 
-        So a file that has not been verified yet is ``present`` if its size is right, and missing otherwise.
+        So a file that has not been verified yet is ``present`` if its size is right, and ``corrupt`` otherwise.
         """
         return self._call(asynchronous.AssetManager.state_of, asset)
 

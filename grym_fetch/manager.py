@@ -307,7 +307,7 @@ class AssetManager:
     def state_of(self, asset: Asset) -> AssetState:
         """Return the asset's state on disk without reading a file. Needs a running loop.
 
-        So a file that has not been verified yet is ``present`` if its size is right, and missing otherwise.
+        So a file that has not been verified yet is ``present`` if its size is right, and ``corrupt`` otherwise.
         """
         return checking.state_of(self._ready().engine, asset)
 

@@ -45,9 +45,7 @@ def server() -> Iterator[AssetServer]:
 
 @pytest.fixture
 def project(tmp_path: Path, server: AssetServer) -> Project:
-    made = Project(tmp_path / "project")
-    made.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
-    return made
+    return Project.with_one_asset(tmp_path / "project", server, CONTENT)
 
 
 def blocking(project: Project, **settings: Any) -> AssetManager:

@@ -25,9 +25,7 @@ CONTENT = seeded_bytes(600 * KIB, seed=11)
 
 @pytest.fixture
 def project(tmp_path: Path, server: AssetServer) -> Project:
-    made = Project(tmp_path / "project")
-    made.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
-    return made
+    return Project.with_one_asset(tmp_path / "project", server, CONTENT)
 
 
 async def test_get_asset_path_downloads_once(project: Project, server: AssetServer) -> None:

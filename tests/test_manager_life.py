@@ -45,9 +45,7 @@ every_use = pytest.mark.parametrize("use", USES.values(), ids=USES)
 @pytest.fixture
 def project(tmp_path: Path, server: AssetServer) -> Project:
     """One asset that is not fetched yet."""
-    made = Project(tmp_path / "project")
-    made.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
-    return made
+    return Project.with_one_asset(tmp_path / "project", server, CONTENT)
 
 
 async def used(manager: AssetManager, use: Callable[[AssetManager], object]) -> None:

@@ -20,9 +20,7 @@ FORCED = {"GRYM_FETCH_OFFLINE": "1", "GRYM_FETCH_PARALLEL": "2"}
 @pytest.fixture
 def project(tmp_path: Path, server: AssetServer) -> Project:
     """One asset that is not fetched yet."""
-    made = Project(tmp_path / "project")
-    made.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
-    return made
+    return Project.with_one_asset(tmp_path / "project", server, CONTENT)
 
 
 async def test_offline_can_be_forced(project: Project, server: AssetServer) -> None:

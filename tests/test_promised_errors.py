@@ -32,7 +32,7 @@ OTHER = b"some other content" * 100
 
 
 @dataclass
-class World:
+class Scene:
     """A project with one asset ``a`` that its server has, and how its manager is made."""
 
     project: Project
@@ -86,17 +86,17 @@ def server() -> Iterator[AssetServer]:
 
 
 @pytest.fixture
-def world(tmp_path: Path, server: AssetServer) -> World:
-    made = World(Project(tmp_path / "project"), server)
+def scene(tmp_path: Path, server: AssetServer) -> Scene:
+    made = Scene(Project(tmp_path / "project"), server)
     made.add()
     return made
 
 
 NEW = Asset("new", "https://h.example/new.bin", "models/new.bin")
 Call = Callable[[Any], Any]
-Case = Callable[[World], Call]
+Case = Callable[[Scene], Call]
 CASES: dict[tuple[str, str], Case] = {}
-"""By the method and the error: arranges the world, and returns the call that raises it."""
+"""By the method and the error: arranges the scene, and returns the call that raises it."""
 
 
 def case(method: str, error: str) -> Callable[[Case], Case]:
@@ -110,7 +110,7 @@ def case(method: str, error: str) -> Callable[[Case], Case]:
 
 
 def simple(method: str, error: str, call: Call) -> None:
-    """A promise that is kept in the world as it is."""
+    """A promise that is kept in the scene as it is."""
     CASES[method, error] = lambda _: call
 
 
@@ -133,203 +133,203 @@ simple("add_asset", "ManifestError", lambda manager: manager.add_asset(Asset("a"
 
 
 @case("export_list", "ManifestError")
-def _(world: World) -> Call:
-    world.add(pinned=False)
+def _(scene: Scene) -> Call:
+    scene.add(pinned=False)
     return lambda manager: manager.export_list("pooch")
 
 
 @case("import_list", "ManifestError")
-def _(world: World) -> Call:
-    return lambda manager: manager.import_list(world.project.manifest)
+def _(scene: Scene) -> Call:
+    return lambda manager: manager.import_list(scene.project.manifest)
 
 
 @case("import_list", "SyncFailed")
-def _(world: World) -> Call:
-    listing = world.project.root / "list"
-    listing.write_text("".join(f"{world.server.url('/nothing')}\n  out={name}\n" for name in "xy"))
+def _(scene: Scene) -> Call:
+    listing = scene.project.root / "list"
+    listing.write_text("".join(f"{scene.server.url('/nothing')}\n  out={name}\n" for name in "xy"))
     return lambda manager: manager.import_list(listing)
 
 
 @case("add_asset", "SourceFailed")
-def _(world: World) -> Call:
-    where = world.server.url("/nothing")
+def _(scene: Scene) -> Call:
+    where = scene.server.url("/nothing")
     return lambda manager: manager.add_asset(NEW, checksums_from=where)
 
 
 @case("add_asset", "UnknownSource")
-def _(world: World) -> Call:
-    where = world.server.add("/SUMS", b"0" * 64 + b"  other").url
+def _(scene: Scene) -> Call:
+    where = scene.server.add("/SUMS", b"0" * 64 + b"  other").url
     return lambda manager: manager.add_asset(NEW, checksums_from=where)
 
 
 @case("outdated", "SyncFailed")
-def _(world: World) -> Call:
-    world.add(source="nothing:x")
+def _(scene: Scene) -> Call:
+    scene.add(source="nothing:x")
     return lambda manager: manager.outdated()
 
 
 @case("update_asset", "SourceFailed")
-def _(world: World) -> Call:
-    world.settings["offline"] = True
+def _(scene: Scene) -> Call:
+    scene.settings["offline"] = True
     return lambda manager: manager.update_asset("a", "hf://org/repo/x")
 
 
 @case("update", "EditRefused")
-def _(world: World) -> Call:
+def _(scene: Scene) -> Call:
     return lambda manager: manager.update(["a"])
 
 
 @case("add_from_source", "SourceFailed")
-def _(world: World) -> Call:
-    world.settings["offline"] = True
+def _(scene: Scene) -> Call:
+    scene.settings["offline"] = True
     return lambda manager: manager.add_from_source("hf://org/repo")
 
 
 @case("add_from_source", "ManifestError")
-def _(world: World) -> Call:
-    world.be_a_hub()
+def _(scene: Scene) -> Call:
+    scene.be_a_hub()
     return lambda manager: manager.add_from_source("hf://org/repo/x", asset_id="a")
 
 
 @case("add_from_source", "SyncFailed")
-def _(world: World) -> Call:
-    world.be_a_hub()
+def _(scene: Scene) -> Call:
+    scene.be_a_hub()
     return lambda manager: manager.add_from_source("hf://org/repo")
 
 
 @case("initialize", "ManifestError")
-def _(world: World) -> Call:
-    world.project.manifest.write_text("{")
+def _(scene: Scene) -> Call:
+    scene.project.manifest.write_text("{")
     return lambda manager: manager.initialize()
 
 
 @case("manifest", "ManifestError")
-def _(world: World) -> Call:
-    world.project.manifest.write_text("[]")
+def _(scene: Scene) -> Call:
+    scene.project.manifest.write_text("[]")
     return lambda manager: manager.manifest
 
 
 @case("project", "ManifestError")
-def _(world: World) -> Call:
-    world.project.manifest.unlink()
+def _(scene: Scene) -> Call:
+    scene.project.manifest.unlink()
     return lambda manager: manager.project
 
 
 @case("get_asset_path", "UnpinnedAsset")
-def _(world: World) -> Call:
-    world.add(pinned=False)
+def _(scene: Scene) -> Call:
+    scene.add(pinned=False)
     return lambda manager: manager.get_asset_path("a")
 
 
 @case("download_asset", "UnpinnedAsset")
-def _(world: World) -> Call:
-    world.add(pinned=False)
+def _(scene: Scene) -> Call:
+    scene.add(pinned=False)
     return lambda manager: manager.download_asset("a")
 
 
 @case("download_asset", "AssetMissing")
-def _(world: World) -> Call:
-    world.settings["offline"] = True
+def _(scene: Scene) -> Call:
+    scene.settings["offline"] = True
     return lambda manager: manager.download_asset("a")
 
 
 @case("download_asset", "MirrorsExhausted")
-def _(world: World) -> Call:
-    world.server.add("/a", CONTENT, faults=[Status(404)])
+def _(scene: Scene) -> Call:
+    scene.server.add("/a", CONTENT, faults=[Status(404)])
     return lambda manager: manager.download_asset("a")
 
 
 @case("download_asset", "IntegrityError")
-def _(world: World) -> Call:
-    world.server.add("/a", CONTENT[::-1])
+def _(scene: Scene) -> Call:
+    scene.server.add("/a", CONTENT[::-1])
     return lambda manager: manager.download_asset("a")
 
 
 @case("download_asset", "StorageError")
-def _(world: World) -> Call:
-    (world.project.assets / "models/a.bin").mkdir(parents=True)
+def _(scene: Scene) -> Call:
+    (scene.project.assets / "models/a.bin").mkdir(parents=True)
     return lambda manager: manager.download_asset("a")
 
 
 @case("download_asset", "StaleManifest")
-def _(world: World) -> Call:
-    world.expire()
+def _(scene: Scene) -> Call:
+    scene.expire()
     return lambda manager: manager.download_asset("a")
 
 
 @case("plan", "StaleManifest")
-def _(world: World) -> Call:
-    world.expire()
+def _(scene: Scene) -> Call:
+    scene.expire()
     return lambda manager: manager.plan(manager.choose())
 
 
 @case("sync", "StaleManifest")
-def _(world: World) -> Call:
-    world.expire()
+def _(scene: Scene) -> Call:
+    scene.expire()
     return lambda manager: manager.sync()
 
 
 @case("pin", "StaleManifest")
-def _(world: World) -> Call:
-    world.expire()
+def _(scene: Scene) -> Call:
+    scene.expire()
     return lambda manager: manager.pin()
 
 
 @case("sync", "SyncFailed")
-def _(world: World) -> Call:
-    world.server.add("/a", CONTENT, faults=[Status(404)])
+def _(scene: Scene) -> Call:
+    scene.server.add("/a", CONTENT, faults=[Status(404)])
     return lambda manager: manager.sync()
 
 
 @case("pin", "SyncFailed")
-def _(world: World) -> Call:
-    world.add(pinned=False)
-    world.server.add("/a", CONTENT, faults=[Status(404)])
+def _(scene: Scene) -> Call:
+    scene.add(pinned=False)
+    scene.server.add("/a", CONTENT, faults=[Status(404)])
     return lambda manager: manager.pin()
 
 
 @case("restore_asset", "AssetMissing")
-def _(world: World) -> Call:
-    world.clean(stored=None)
-    return lambda manager: manager.restore_asset(world.project.root / "data.bin")
+def _(scene: Scene) -> Call:
+    scene.clean(stored=None)
+    return lambda manager: manager.restore_asset(scene.project.root / "data.bin")
 
 
 @case("restore_asset", "IntegrityError")
-def _(world: World) -> Call:
-    world.clean(stored=CONTENT)
-    return lambda manager: manager.restore_asset(world.project.root / "data.bin")
+def _(scene: Scene) -> Call:
+    scene.clean(stored=CONTENT)
+    return lambda manager: manager.restore_asset(scene.project.root / "data.bin")
 
 
 @case("restore_asset", "StorageError")
-def _(world: World) -> Call:
-    world.clean(stored=OTHER)
-    (world.project.root / "data.bin").write_bytes(CONTENT)
-    return lambda manager: manager.restore_asset(world.project.root / "data.bin")
+def _(scene: Scene) -> Call:
+    scene.clean(stored=OTHER)
+    (scene.project.root / "data.bin").write_bytes(CONTENT)
+    return lambda manager: manager.restore_asset(scene.project.root / "data.bin")
 
 
 @case("add_asset", "PolicyRefused")
-def _(_: World) -> Call:
+def _(_: Scene) -> Call:
     return lambda manager: manager.add_asset(Asset("new", "http://h.example/new.bin", NEW.local_path), fetch=True)
 
 
 @case("add_asset", "EditRefused")
-def _(world: World) -> Call:
-    file = world.project.root / "file.bin"
+def _(scene: Scene) -> Call:
+    file = scene.project.root / "file.bin"
     file.write_bytes(b"<!DOCTYPE html>")
     return lambda manager: manager.add_asset(NEW, file=file)
 
 
 @case("add_asset", "DigestMismatch")
-def _(world: World) -> Call:
-    file = world.project.root / "file.bin"
+def _(scene: Scene) -> Call:
+    file = scene.project.root / "file.bin"
     file.write_bytes(OTHER)
     pinned = Asset("new", NEW.url, NEW.local_path, checksum=Checksum.of(CONTENT))
     return lambda manager: manager.add_asset(pinned, file=file)
 
 
 @case("add_asset", "UnsafePath")
-def _(world: World) -> Call:
-    file, place = world.project.root / "file.bin", world.project.assets / NEW.local_path
+def _(scene: Scene) -> Call:
+    file, place = scene.project.root / "file.bin", scene.project.assets / NEW.local_path
     place.parent.mkdir(parents=True)
     file.write_bytes(OTHER)
     place.write_bytes(CONTENT)
@@ -337,11 +337,11 @@ def _(world: World) -> Call:
 
 
 @pytest.fixture(params=["awaited", "blocking"])
-def raises(request: pytest.FixtureRequest) -> Callable[[World, Call], Awaitable[BaseException]]:
-    """Makes a manager of the world, makes the call, and returns what it raises."""
+def raises(request: pytest.FixtureRequest) -> Callable[[Scene, Call], Awaitable[BaseException]]:
+    """Makes a manager of the scene, makes the call, and returns what it raises."""
 
-    async def awaited(world: World, call: Call) -> BaseException:
-        manager = AssetManager(**world.arguments())
+    async def awaited(scene: Scene, call: Call) -> BaseException:
+        manager = AssetManager(**scene.arguments())
 
         async def call_it() -> None:
             await call(manager)  # properties and what does not wait have raised by then
@@ -351,8 +351,8 @@ def raises(request: pytest.FixtureRequest) -> Callable[[World, Call], Awaitable[
         await manager.aclose()
         return caught.value
 
-    async def without(world: World, call: Call) -> BaseException:
-        manager = blocking.AssetManager(**world.arguments())
+    async def without(scene: Scene, call: Call) -> BaseException:
+        manager = blocking.AssetManager(**scene.arguments())
         with pytest.raises(GrymFetchError) as caught:
             call(manager)
         manager.close()
@@ -363,35 +363,35 @@ def raises(request: pytest.FixtureRequest) -> Callable[[World, Call], Awaitable[
 
 @pytest.mark.parametrize(("method", "error"), CASES, ids=lambda each: str(each))
 async def test_what_is_promised_is_raised(
-    world: World, raises: Callable[[World, Call], Awaitable[BaseException]], method: str, error: str
+    scene: Scene, raises: Callable[[Scene, Call], Awaitable[BaseException]], method: str, error: str
 ) -> None:
     """Each error that a method promises is the one that it raises."""
     promised = raised(inspect.getdoc(inspect.getattr_static(AssetManager, method)))
     assert error in promised
-    caught = await raises(world, CASES[method, error](world))
+    caught = await raises(scene, CASES[method, error](scene))
     assert isinstance(caught, vars(public_errors)[error])
 
 
 async def test_a_sync_that_does_not_fit(
-    world: World, raises: Callable[[World, Call], Awaitable[BaseException]], monkeypatch: pytest.MonkeyPatch
+    scene: Scene, raises: Callable[[Scene, Call], Awaitable[BaseException]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the assets do not fit nothing is fetched, all of them fail with one `DiskFull`, and it is the cause."""
-    world.add("b")
-    asked = len(world.server.stats.requests)
+    scene.add("b")
+    asked = len(scene.server.stats.requests)
     monkeypatch.setattr(folders, "free_bytes", lambda _: len(CONTENT) + folders.RESERVE_BYTES)
-    failed = await raises(world, lambda manager: manager.sync())
+    failed = await raises(scene, lambda manager: manager.sync())
     assert isinstance(failed, SyncFailed)
     assert isinstance(failed.__cause__, DiskFull)
     assert failed.failures == {"a": failed.__cause__, "b": failed.__cause__}
-    assert len(world.server.stats.requests) == asked
+    assert len(scene.server.stats.requests) == asked
 
 
 async def test_an_asset_that_fails_is_no_cause_of_the_others(
-    world: World, raises: Callable[[World, Call], Awaitable[BaseException]]
+    scene: Scene, raises: Callable[[Scene, Call], Awaitable[BaseException]]
 ) -> None:
     """Where each asset has its own error, these are the group's members, and none of them is its cause."""
-    world.server.add("/a", CONTENT, faults=[Status(404)])
-    failed = await raises(world, lambda manager: manager.sync())
+    scene.server.add("/a", CONTENT, faults=[Status(404)])
+    failed = await raises(scene, lambda manager: manager.sync())
     assert isinstance(failed, SyncFailed)
     assert failed.__cause__ is None
 

@@ -1,4 +1,4 @@
-"""What the demo found out, and how it is told: plain figures, lines for a person, an object for a program.
+"""The demo's results, as plain figures, as lines for a person, and as an object for a program.
 
 Rules: pure. Every figure was counted by a server, read from a clock, or recomputed from a file; none is what the
 downloader says of itself.
@@ -64,7 +64,7 @@ class Figures:
         return self.second_sent / self.second_seconds
 
     def surprises(self) -> Iterator[str]:
-        """Yield a sentence for each figure that must not be as it is."""
+        """Yield a sentence for each figure that is wrong."""
         if self.verified != self.files:
             yield f"only {self.verified} of {count_files(self.files)} have the right checksum"
         if self.kept <= 0:
@@ -99,7 +99,7 @@ class Figures:
         }
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        """Yield the summary as pairs of a label and what there is to say."""
+        """Yield the summary as pairs of a label and a text."""
         yield "assets", f"{count_files(self.files)}, {format_size(self.bytes)}"
         yield "first run", f"killed after {format_seconds(self.first_seconds)}, {format_size(self.first_sent)} sent"
         yield "kept", f"{format_size(self.kept)} ({percent(self.kept, self.bytes)}) were not sent again"
@@ -107,7 +107,7 @@ class Figures:
         yield "second run", f"{format_size(self.second_sent)} in {format_seconds(self.second_seconds)}, {speed}"
         excess = f"{format_size(self.excess)} more than the assets have ({percent(self.excess, self.bytes, digits=1)})"
         yield "sent in all", f"{format_size(self.sent)}, {excess}"
-        yield "third run", f"{format_size(self.third_sent)} sent, for everything was there"
+        yield "third run", f"{format_size(self.third_sent)} sent, because everything was there"
         for number, served in enumerate(self.mirrors, 1):
             yield f"mirror {number}", f"{format_size(served.bytes)} in {served.requests} requests"
         yield "connections", f"{self.most_connections} open at once at most, {self.allowed_connections} allowed"
@@ -124,5 +124,5 @@ def summary(figures: Figures, width: int | None) -> list[str]:
 
 
 def percent(part: float, whole: float, *, digits: int = 0) -> str:
-    """Return a share as one says it: ``52 %``."""
+    """Return a share as text: ``52 %``."""
     return f"{100 * part / whole:.{digits}f} %"

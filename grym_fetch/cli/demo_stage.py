@@ -32,12 +32,12 @@ MIN_FREE_BYTES = 64 * MIB
 
 
 class DemoFailed(Exception):
-    """Something was not as it must be; the text is a sentence for the user."""
+    """The demo did not go as it must; the text is a sentence for the user."""
 
 
 @dataclass(frozen=True)
 class BreaksOff(BodyFault):
-    """Resets every connection at byte ``at`` of the file: what comes after it is not to be had here."""
+    """Resets every connection at byte ``at`` of the file; this server never sends what comes after it."""
 
     at: int
 
@@ -54,7 +54,7 @@ class BreaksOff(BodyFault):
 class Scenario:
     """What is fetched: ``sizes`` in bytes by id, and the ``seconds`` that all of it takes over all connections.
 
-    ``faults`` are those of both mirrors by id; as the story goes there are none.
+    ``faults`` are those of both mirrors by id; the usual story has none.
     """
 
     sizes: Mapping[str, int]
@@ -101,7 +101,7 @@ FULL = Scenario(
 
 
 class Mirrors:
-    """The two servers with the assets of a scenario. ``most_open``: connections to both, at the most at once."""
+    """The two servers with the assets of a scenario. ``most_open``: the most connections to both at one time."""
 
     def __init__(self, scenario: Scenario, servers: Sequence[AssetServer]) -> None:
         self.most_open = 0
@@ -115,7 +115,7 @@ class Mirrors:
                 server.add(f"/{name}.bin", content, faults=faults)
 
     def manifest(self) -> dict[str, object]:
-        """Return the manifest that leads to them."""
+        """Return the manifest that lists their addresses."""
         assets = []
         for name, content in self.contents.items():
             url, *fallbacks = [server.url(f"/{name}.bin") for server in self._servers]
@@ -142,7 +142,7 @@ class Mirrors:
         return tuple(Served(s.stats.body_bytes_sent, len(s.stats.requests)) for s in self._servers)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds, which is looked at whenever a server has counted something."""
+        """Wait until the condition holds; it is evaluated whenever a server has counted something."""
         waiting = [asyncio.ensure_future(server.stats.until(lambda _: condition())) for server in self._servers]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -146,7 +146,7 @@ class Demo:
         return self._mirrors.sent - before
 
     async def _complete(self, what: str, *arguments: str, stderr: int | None = None) -> str:
-        """Run a command to its end, which must be a good one; return what it said to a pipe."""
+        """Run a command, which must succeed; return what it wrote to a pipe."""
         async with self._command(*arguments, stderr=stderr) as child:
             _, said = await child.communicate()
         if child.returncode != exit_codes.DONE:
@@ -250,7 +250,7 @@ async def _play(scenario: Scenario, folder: Path, tell: Narrator, options: Seque
 
 
 def options_of(common: Common) -> list[str]:
-    """Return what the commands are told of the user's wishes for the demo."""
+    """Return the options that the commands get from those of the demo."""
     options = ["--verbose"] * common.verbose
     if common.quiet or common.json:
         options.append("--quiet")
@@ -269,7 +269,7 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def terminal_width(descriptor: int) -> int:
-    """Return the columns of the terminal behind a descriptor; 80 if it does not say."""
+    """Return the terminal's width in columns; 80 if it is unknown."""
     try:
         return os.get_terminal_size(descriptor).columns or 80
     except OSError:

@@ -98,7 +98,7 @@ def _show_manifest(manager: AssetManager, common: Common) -> bool:
 
 
 def _is_stale(manager: AssetManager, common: Common) -> bool:
-    """Show that the manifest is not to be used any more, if that is so."""
+    """Say so if the manifest may no longer be used."""
     from grym_fetch.project.diagnosis import Finding
 
     if (why := manager.why_stale()) is None:
@@ -109,7 +109,7 @@ def _is_stale(manager: AssetManager, common: Common) -> bool:
 
 
 async def _examine(manager: AssetManager, assets: list[Asset], common: Common, *, chosen: bool) -> set[str]:
-    """Show every other finding as it comes; return the levels there were."""
+    """Show every other finding as it comes; return their levels."""
     from grym_fetch._version import __version__
     from grym_fetch.project import diagnosis
     from grym_fetch.runtime.clock import SystemClock

@@ -234,8 +234,8 @@ def prune_command(common: Common, dry_run: bool) -> int:
     """Remove abandoned partial downloads, unused lock files and other stale state.
 
     Also removes what your own state folder kept for projects that are gone. What a running process is downloading is
-    left alone. An interrupted download counts as abandoned, too: without its
-    parts, the next sync starts it over. Assets are never touched.
+    left alone. An interrupted download counts as abandoned, too: without its parts, the next sync starts it over.
+    Assets are never touched.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.core.text import safe_text
@@ -277,7 +277,7 @@ def _as_short_address(source: str) -> str | None:
 
 
 def _as_file(source: str, url: str | None) -> Path | None:
-    """The file that is meant, None for an address."""
+    """Return the file that ``source`` names, None if it is an address."""
     if "://" in source:
         if url is not None:
             raise click.UsageError("--url is for a file; name the mirrors of an address with --fallback-url")
@@ -310,7 +310,7 @@ def _is_not_for_all(address: str) -> bool:
 
 
 def file_name(file: Path | None, address: str) -> str:
-    """The last part of a file's path, or of that of an address; empty if it has none."""
+    """The last part of the path of a file or an address; empty if there is none."""
     if file is not None:
         return file.name
     try:
@@ -320,7 +320,7 @@ def file_name(file: Path | None, address: str) -> str:
 
 
 def _default_path(manager: AssetManager, file: Path | None, address: str) -> str:
-    """The file's name; for a file in the assets folder the place that it has there."""
+    """The file's name; for a file in the assets folder, its path there."""
     from grym_fetch.core.paths import check_local_path
 
     path = file_name(file, address)

@@ -1,7 +1,7 @@
 """The log: stderr while developing, a rotated file in production.
 
-Rules: one line a record; every record is made safe for a terminal and rid of secrets here, so that no caller can forget
-it. Our own errors hold none (`grym_fetch.core.text`), but a foreign exception may.
+Rules: one line per record. Every record is made safe for a terminal and stripped of secrets here, so that no caller can
+forget it. Our own errors hold none (`grym_fetch.core.text`), but a foreign exception may.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SafeFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: an event as ``--json`` writes it, any other record with its time, level and message."""
+    """One JSON object per line: an event as ``--json`` writes it, any other record with its time, level and message."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
@@ -68,7 +68,7 @@ class _SayHandler(logging.Handler):
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say the record."""
+        """Hand on the record."""
         self._say(self.format(record))
 
 
@@ -141,7 +141,7 @@ class LogSetup:
             self._open(root() / DEFAULT_FILE, below=str(DEFAULT_FILE.parent))
 
     def note(self, text: str) -> None:
-        """Write an error to the log files only: on stderr it is told in other words."""
+        """Write an error to the log files only; stderr has it in other words."""
         record = self._root.makeRecord(self._root.name, logging.ERROR, "", 0, "%s", (text,), None)
         for handler in self._files:
             handler.handle(record)

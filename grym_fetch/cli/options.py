@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
-    """A speed in bytes per second, such as ``500K``, ``10M`` or ``1.5MiB/s``; units are powers of 1024."""
+    """A rate in bytes per second, such as ``500K``, ``10M`` or ``1.5MiB/s``; units are powers of 1024."""
 
     name = "rate"
 
@@ -31,7 +31,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
 
 
 class Flag(click.types.BoolParamType):
-    """Yes or no, as an environment variable says it: on the command line a flag has no text."""
+    """Yes or no in an environment variable; on the command line, a flag has no text."""
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bool:
         """Read the text as the Python API reads it, or fail with the variable's name and what is allowed."""
@@ -44,7 +44,7 @@ class Flag(click.types.BoolParamType):
 
 
 class Verbosity(click.IntRange):
-    """How often ``-v`` was given; an environment variable may say it as a number, or as yes or no."""
+    """How often ``-v`` was given; in an environment variable, a number, or yes or no."""
 
     def __init__(self) -> None:
         super().__init__(min=0)
@@ -72,7 +72,7 @@ def setting(*names: str, **settings: Any) -> Callable[[F], F]:
 
 
 def _checked(_: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    # None is an option that was not given, which is no value to speak of here.
+    # None: the option was not given, so there is no value to check.
     rule = replace(RULES[str(parameter.name)], none="")
     if value is not None and (problem := rule.problem(value)) is not None:
         raise click.BadParameter(problem)

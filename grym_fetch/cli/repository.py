@@ -35,7 +35,7 @@ class Megabytes(click.ParamType):  # type: ignore[type-arg]  # generic from clic
         except ValueError:
             size = math.nan
         if not 0 <= size < 2**40:
-            self.fail(f"{value!r} is no size in MB; try 10 or 0.5. Then comes the folder.", param, ctx)
+            self.fail(f"{value!r} is not a size in MB; try 10 or 0.5. The folder comes after it.", param, ctx)
         return int(size * MIB)
 
 
@@ -215,7 +215,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _external_dirs(common: Common, root: Path) -> list[Path]:
-    """The folder that was named, else those of the project or beside the repository, the likeliest first."""
+    """The folder that was named, or else those of the project or beside the repository, the likeliest first."""
     from grym_fetch.core.errors import ForeignManifest, ManifestMissing
     from grym_fetch.disk.project import expand_home, find_project
     from grym_fetch.repo.target import unnamed_folders
@@ -230,7 +230,7 @@ def _external_dirs(common: Common, root: Path) -> list[Path]:
 
 
 def _manifest_path(common: Common) -> Path:
-    """The manifest to add to: the one that is named, there or not, else the one that is found."""
+    """The manifest to add to: the one that was named, whether it exists or not, or else the one that is found."""
     from grym_fetch.disk.project import expand_home, find_project, load_manifest
 
     if common.config and not (named := Path.cwd() / expand_home(common.config)).exists():
@@ -238,7 +238,7 @@ def _manifest_path(common: Common) -> Path:
     path = find_project(
         config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd()
     ).manifest_path
-    load_manifest(path)  # a bad one is better known before anything is moved
+    load_manifest(path)  # if it is invalid, say so before anything is moved
     return path
 
 
@@ -261,7 +261,7 @@ def _clean(common: Common, plan: Plan, manifest: Path | None, base_url: str, *, 
                 results.append(result)
                 _say_moved(common, plan, result)
         finally:
-            # What was moved is told in full, also where the disk has ended it.
+            # Report everything that was moved, even if the disk ended the run.
             _afterwards(common, plan, cleaner, manifest, base_url, results, gitignore=gitignore)
     from grym_fetch.repo.clean import Kept
 
@@ -299,7 +299,7 @@ def _afterwards(
     *,
     gitignore: bool,
 ) -> None:
-    """Add to manifest and ``.gitignore`` what this run and interrupted ones before it have moved; say what is next."""
+    """Add what this and interrupted earlier runs have moved to manifest and ``.gitignore``; say what comes next."""
     import time
 
     from grym_fetch.cli.repository_text import clean_record, counted, shown

@@ -1,4 +1,4 @@
-"""What ``identify`` and ``clean`` have to say: lines for people and records for ``--json``. Nothing is done here."""
+"""The output of ``identify`` and ``clean``: lines for people and records for ``--json``. Does no work."""
 
 from __future__ import annotations
 

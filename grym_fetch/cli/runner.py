@@ -1,9 +1,8 @@
 """Runs a command's work in an event loop: signals, display, JSON, log, errors, exit code. In this one place.
 
 Rules: the first SIGINT or SIGTERM stops the work, which keeps what has arrived; two seconds later, or at the second
-one, the process is gone whatever happens, also where the loop hangs in a write to a pipe that nobody reads: signals are
-handled by Python itself, in the middle of that. What is on disk is right at every instant, so a hard end loses nothing
-more.
+one, the process is gone whatever happens, even if the loop hangs in a write to a pipe that no one reads: Python itself
+handles signals, in the middle of that. The disk is right at every instant, so a hard end loses nothing more.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ def _repository_root() -> Path:
 
 @contextmanager
 def ending_in_order() -> Iterator[None]:
-    """Let SIGTERM end the block as an error would: what was begun is cleared up, and the exit code is ours."""
+    """Let SIGTERM end the block as an error would: unfinished work is cleaned up, and the exit code is ours."""
 
     def end(number: int, _: object) -> NoReturn:
         raise SystemExit(128 + number)
@@ -124,9 +123,9 @@ def _told(common: Common, work: Callable[[LogSetup], int]) -> int:
 
 
 class _FrugalLoop(asyncio.SelectorEventLoop):
-    """Looks names up in one thread, which it starts at once, for later there may be none; and needs none to end it.
+    """Looks names up in one thread. It starts at once, because later there may be none, and needs no thread to end.
 
-    Where that thread is the only one, it does everything.
+    If no other thread can be started, this one does everything.
     """
 
     def __init__(self) -> None:
@@ -140,9 +139,9 @@ class _FrugalLoop(asyncio.SelectorEventLoop):
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's loops where it is installed: it takes 4 ms to import, and 10 to 25 % off the time of a transfer.
+    """uvloop's loops, if it is installed: it takes 4 ms to import, and 10 to 25 % off the time of a transfer.
 
-    Not where threads or descriptors are scarce: it takes more of both, and ends the process if it cannot have them.
+    Not if threads or descriptors are scarce: it needs more of both, and ends the process if it cannot get them.
     """
     if threads.are_scarce() or descriptors.are_scarce():
         return _FrugalLoop
@@ -246,7 +245,7 @@ async def _finish(listeners: list[asyncio.Task[None]]) -> None:
 
 
 async def write_json(subscription: Subscription) -> None:
-    """Write events to stdout, one JSON object a line, from a thread: a reader may be slow, stop, or go away."""
+    """Write events to stdout, one JSON object per line, from a thread: a reader may be slow, stop, or go away."""
     thread, is_lost = threads.DaemonThread("output", lambda _: None), False
     while await subscription.wait():
         lines = "".join(f"{json.dumps(event.as_json())}\n" for event in subscription.drain())
@@ -254,7 +253,7 @@ async def write_json(subscription: Subscription) -> None:
             try:
                 is_lost = not await thread.compute(_write, lines)
             except RuntimeError:
-                is_lost = not _write(lines)  # there is no thread to be had
+                is_lost = not _write(lines)  # no thread can be started
     thread.stop()
 
 

@@ -10,7 +10,7 @@ from grym_fetch.settings import Settings
 
 
 def settings_from(options: dict[str, Any]) -> Settings:
-    """Return the settings for what `transfer_options` has read, from the environment, too."""
+    """Return the settings that `transfer_options` has read, also from the environment."""
     allow_private = not options.pop("no_private_addresses")
     pipelining = not options.pop("no_pipelining")
     try:

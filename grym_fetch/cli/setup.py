@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def setup_command(common: Common, minimal: bool, skip_assets: bool, **transfer: Any) -> int:
     """Make a project ready: check the system, create the manifest, folders and .gitignore lines, then sync.
 
-    Each step says what it did, or that nothing was to be done. Run it again at any time: it never replaces an existing
+    Each step says what it did, or that there was nothing to do. Run it again at any time: it never replaces an existing
     file.
     """
     from grym_fetch.cli import exit_codes

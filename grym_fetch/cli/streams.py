@@ -1,9 +1,8 @@
 """The standard streams, however a shell, a supervisor or a reader that went away has left them.
 
-Rules: descriptors 0 to 2 are never free for a file of ours, or what somebody prints would end up in it. A reader of
-stdout that has gone changes nothing but that it reads no more: the work and the exit code are the same. Data that
-cannot be written for another reason is an error, `OutputLost`. What cannot be told on stderr costs nothing else. On the
-way out nothing waits for a reader that has stopped.
+Rules: descriptors 0 to 2 are never free for a file of ours, because printed text would end up in it. If the reader of
+stdout goes away, the work and the exit code stay the same. Data that cannot be written for another reason is an error,
+`OutputLost`. A message that stderr does not take is dropped. At the exit, nothing waits for a reader that has stopped.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class OutputLost(OSError):
 
 
 class _Output(io.FileIO):
-    """Once it has failed, whatever else is written goes nowhere."""
+    """Once it has failed, everything else written to it is dropped."""
 
     def write(self, data: ReadableBuffer) -> int:
         try:
@@ -45,7 +44,7 @@ LAST_WORD_S = 0.2
 
 
 def prepare() -> None:
-    """Open what is closed, to nowhere; and let no character that a stream cannot take end the program."""
+    """Open closed streams on ``/dev/null``, and escape characters that a stream cannot take."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -74,7 +73,7 @@ def tell(text: str) -> None:
 
 
 def tell_and_go(text: str) -> None:
-    """Write a line to stderr from a thread, and wait a moment only: its reader may have stopped, and we are leaving.
+    """Write a line to stderr from a thread, and wait only a moment: its reader may have stopped, and we are leaving.
 
     Past Python's stream and the locks of `threading`: this is called by signal handlers, in the middle of anything.
     """

@@ -1,6 +1,6 @@
-"""The last catch: what to say of an error that nothing else has put into words.
+"""The last catch: explains an error that nothing else has explained.
 
-Rules: a refusal of the system is told as one; anything else is a bug of ours, and is told as that, with what to report.
+Rules: an error of the operating system is called that; anything else is called a bug, with what to report.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from grym_fetch.core.text import redact_text, safe_text
 
 
 def tell_unexpected(error: Exception, *, more_is_shown: bool) -> int:
-    """Tell it in one line, and return the exit code. ``more_is_shown``: the traceback is told elsewhere (``-vv``)."""
+    """Write it in one line, and return the exit code. ``more_is_shown``: the traceback is shown elsewhere (``-vv``)."""
     if isinstance(error, OSError) and error.errno is not None:
         if _is_without_folder():
             streams.tell("error: the working folder was deleted or cannot be entered\nhint: change to another one (cd)")

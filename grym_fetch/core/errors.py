@@ -114,7 +114,7 @@ class ManifestMissing(ManifestError):
         self.args = (looked_for,)
 
     def __str__(self) -> str:
-        advice = "Name another one with --config, or write one (`grym-fetch schema` prints the format)."
+        advice = "Name another one with --config, or start one with `grym-fetch add URL`."
         return f"no manifest: there is no {self.source}. {advice}"
 
 

@@ -105,6 +105,10 @@ class LocalFiles:
                 return True
         return False
 
+    def has_other(self, asset: Asset) -> bool:
+        """Whether something is there that cannot be the asset: a file of another size, a folder. It is not read."""
+        return any(os.path.exists(place) and not _may_be(place, asset) for place in self._places(asset))
+
     def is_occupied(self, asset: Asset) -> bool:
         """Whether there is anything at all in one of the asset's places."""
         return any(os.path.lexists(place) for place in self._places(asset))

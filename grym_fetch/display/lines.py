@@ -18,7 +18,7 @@ from grym_fetch.display.model import DisplayModel
 
 MAX_REUSED_LINES = 20
 """Up to this many files that were already there get their own line; more are summed up."""
-_NOT_VERIFIED = "not verified: the manifest has no checksum"
+_NOT_VERIFIED = "not verified: no checksum yet"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 

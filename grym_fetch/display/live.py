@@ -1,9 +1,10 @@
 """The live display on a terminal: a region that is redrawn, and lines that scroll up out of it.
 
 Rules: only this module and `render` import Rich. All drawing runs in the display loop's thread. The cursor is never
-hidden: who is stopped (Ctrl-Z), put into the background or killed could not show it again. In the background nothing is
-drawn, since the terminal is another's; back in the foreground, the region begins anew below what is there by then, and
-the lines follow. After closing, the region is cleared. A broken stream raises OSError here, and never ends the process.
+hidden: a process that is stopped (Ctrl-Z), in the background or killed could not show it again. In the background
+nothing is drawn, since the terminal is another's; back in the foreground, the region begins anew below what is there by
+then, and the lines follow. After closing, the region is cleared. A broken stream raises OSError here, and never ends
+the process.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from grym_fetch.display.lines import Chronicle, Line, Mark
 from grym_fetch.display.model import DisplayModel, Snapshot
 from grym_fetch.display.plain import DirectStream, PendingLines, Stream, is_unicode
 from grym_fetch.display.render import render, render_line
+
+ECHO_CELLS = 2
+"""Left free at the end of each row: the terminal shows ``^C`` at the cursor, and must not begin a new row for it."""
 
 
 class LiveView:
@@ -112,7 +116,9 @@ class LiveView:
         with self._console:  # one write, so nothing flickers
             self._make_up_for_reflow(width)
             self._console.size = (width, height)
-            region = render(snapshot, now, width, height, ascii_only=self._ascii) if snapshot.under_way else []
+            region = []
+            if snapshot.under_way:
+                region = render(snapshot, now, width - ECHO_CELLS, height, ascii_only=self._ascii)
             self._live.start()
             self._live.update(Text("\n", no_wrap=True).join(region))
             if lines:  # printing also redraws the region

@@ -82,7 +82,7 @@ async def show(
     if draw is None:
         try:
             thread = _DrawingThread()
-        except RuntimeError:  # there is none to be had: better a display that may be slow than none
+        except RuntimeError:  # no thread can be started: a display that may be slow is better than none
             await show(subscription, view, clock=clock, sleep=sleep, draw=_draw_here)
             return
         try:

@@ -46,6 +46,8 @@ def state_of(engine: AssetEngine, asset: Asset) -> AssetState:
         return AssetState.VERIFIED if is_whole else AssetState.PARTIAL
     if engine.local_files.is_there(asset):
         return AssetState.PRESENT if asset.pinned else AssetState.UNVERIFIED
+    if engine.local_files.has_other(asset):
+        return AssetState.CORRUPT
     return AssetState.PARTIAL if _is_begun(engine, asset) else AssetState.MISSING
 
 

@@ -107,7 +107,7 @@ class Coordinator:
         self._ranks = 0
 
     async def aclose(self) -> None:
-        """End runs and fetches under way (what has arrived is kept; who waits is cancelled), and the engine."""
+        """End runs and fetches under way (what has arrived is kept; waiting callers are cancelled), and the engine."""
         work: list[asyncio.Task[Any]] = [*self._runs, *(flight.task for flight in self._flights.values())]
         for task in work:
             task.cancel()

@@ -102,7 +102,7 @@ class Engine:
 
     @cached_property
     def max_active_assets(self) -> int:
-        """How many assets may be under way at once: fewer where descriptors are short."""
+        """How many assets may be under way at once: fewer if descriptors are short."""
         from grym_fetch.runtime.descriptors import affordable_assets
 
         return affordable_assets(self.connections)
@@ -190,7 +190,7 @@ class Engine:
         self.received += received
 
     async def tidy(self, present: Sequence[Asset]) -> None:
-        """Remove what killed runs have left of assets that are in place."""
+        """Remove what killed runs left behind of assets that are in place."""
         if not self.local_files.has_stages():
             return
         from grym_fetch.disk.prune import remove_leftovers

@@ -22,11 +22,14 @@ class FileFinder(Protocol):
     def find_verified(self, asset: Asset) -> str | None:
         """Return the path of the asset's file, if it was verified and has not changed since. Reads no byte of it.
 
-        As text: for tens of thousands of assets, to make a `Path` of each takes longer than to look at it.
+        As text: with tens of thousands of assets, making a `Path` of each takes longer than looking at it.
         """
 
     def is_there(self, asset: Asset) -> bool:
         """Whether a file of the right size is there, unread."""
+
+    def has_other(self, asset: Asset) -> bool:
+        """Whether something else is in one of the asset's places: a file of another size, a folder."""
 
     def has_stages(self) -> bool:
         """Whether there are unfinished downloads of anything."""
@@ -42,7 +45,7 @@ class AssetFetcher(Protocol):
         """Make the asset present and verified. Raises any `GrymFetchError`, after the event `asset_failed`."""
 
     def staged_bytes(self, asset: Asset) -> int:
-        """Bytes of this asset that an earlier run has left behind."""
+        """The bytes of this asset that an earlier run left behind."""
 
 
 class SmallAssetFetcher(Protocol):
@@ -96,7 +99,7 @@ class AssetEngine(Protocol):
         """Whether the archive's content is there, whoever unpacked it. Compares each byte."""
 
     async def tidy(self, present: Sequence[Asset]) -> None:
-        """Remove what killed runs have left of assets that are in place."""
+        """Remove what killed runs left behind of assets that are in place."""
 
     async def aclose(self) -> None:
         """Stop all work and release everything."""

@@ -106,9 +106,9 @@ class AssetProgress:
 class SyncPlan:
     """What a sync would do. Sizes in bytes; ``unknown_sizes`` counts assets whose size only their server knows.
 
-    ``unread`` are those of ``present`` that nobody has verified since they changed: the sync reads them, and fetches
-    what is wrong. ``to_unpack`` are archives whose content is to be written besides ``space_needed``: how much that is
-    only they know.
+    ``unread`` are those of ``present`` that have not been verified since they changed: the sync reads them, and fetches
+    what is wrong. ``to_unpack`` are archives whose content needs space beyond ``space_needed``; how much is known only
+    when they are unpacked.
     """
 
     present: tuple[Asset, ...]
@@ -123,7 +123,7 @@ class SyncPlan:
 
 
 class PathsById(Mapping[str, Path]):
-    """The path of each asset, by its id. Made when it is asked for: few ask, and a run can have 100,000."""
+    """The path of each asset, by its id. Made on request: few ask, and a run can have 100,000."""
 
     def __init__(self, paths: Mapping[str, Path | str]) -> None:
         self._paths = paths

@@ -1,6 +1,6 @@
-"""What stands between a project and its assets: the environment, the disk, and every address.
+"""Finds out why assets cannot be fetched: the environment, the disk, and every address.
 
-Rules: each check is one `Finding`, which says what is so and, if it is not good, what to do next. Every address is
+Rules: each check is one `Finding`, with what was found and, if it is not good, what to do next. Every address is
 asked for one byte, a few at a time, through the very code that fetches; nothing is downloaded and nothing changed.
 An address that fails while another of the same asset works is a warning, since a sync would succeed.
 """
@@ -60,7 +60,7 @@ PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. ``advice`` is what to do next, empty if nothing; ``figures`` are for programs."""
+    """The result of one check. ``advice`` is what to do next, empty if nothing; ``figures`` are for programs."""
 
     level: Level
     check: str
@@ -268,7 +268,7 @@ async def origin_findings(
 
 
 def _softened(findings: list[Finding]) -> list[Finding]:
-    """A failure is a warning where another address of the asset works."""
+    """A failure is a warning if another address of the asset works."""
     if all(finding.level == "fail" for finding in findings):
         return findings
     also = "; other addresses of this asset work"

@@ -1,10 +1,10 @@
-"""Changes to the manifest that need to know content: what is added, pinned or removed, and what is left over.
+"""Changes to the manifest that depend on content: add, pin, remove, and prune what is left over.
 
 Rules: an entry is written only once its file is in place and measured, and every measured one at once, so that an
 interruption loses no finished work and leaves no entry without its file. What is plainly not an asset (`suspicion`) is
 refused, and what was fetched of it deleted. Bytes that came over plain http from
-somewhere else are never measured: that would make whatever arrived right forever. Nothing of the user's is written
-over: neither a file that is in the way nor an entry that somebody else has changed meanwhile.
+another machine are never measured: that would make whatever arrived right forever. Nothing of the user's is
+overwritten: neither a file that is in the way nor an entry that someone else has changed meanwhile.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Editor:
     def check_new(self, manifest: Manifest, *assets: Asset) -> None:
         """Raise `EditRefused` if these cannot be added: something is wrong with one, or its id or place is taken.
 
-        For before anything is fetched for them. When they are added, this is looked at once more.
+        Call this before anything is fetched for them. It is checked again when they are added.
         """
         data = json.dumps({"assets": [ASSET.write(asset) for asset in assets]}).encode()
         named = f"the new asset {assets[0].id}" if len(assets) == 1 else f"the {len(assets)} new assets"
@@ -238,10 +238,10 @@ class Editor:
     # -- content ----------------------------------------------------------------------------------------------------
 
     async def fetch(self, asset: Asset, *, allow_suspicious: bool = False) -> Asset:
-        """Download a new asset into its place, and return it with the checksum and size that it has.
+        """Download a new asset into its place, and return it with its checksum and size.
 
-        Raises `EditRefused` if a file is there already: nobody knows whether it is this one. So it does for what is
-        plainly not an asset, which does not stay.
+        Raises `EditRefused` if a file is there already: it may be another one. Also if it is plainly not
+        an asset; then it is deleted.
         """
         self._refuse_taken(asset)
         refuse_bare_http(asset)
@@ -315,7 +315,7 @@ class Editor:
         )
 
     def _judge_for(self, asset: Asset, *, allow_suspicious: bool) -> Judge | None:
-        """What looks at a file that was fetched for an asset, before it is told of as verified."""
+        """Return what judges a file that was fetched for an asset before it is reported as verified."""
         if allow_suspicious or asset.pinned or asset.stated is not None:
             return None
         return partial(self._refuse_suspicious, asset, was_fetched=True)
@@ -348,7 +348,7 @@ class Editor:
             raise
 
     async def _measure(self, asset: Asset, file: Path) -> _Measured:
-        """Hash a file. A file that is being written has no checksum worth a record."""
+        """Hash a file. Refuses one that is being written: its checksum is not worth recording."""
         with storage_errors(file):
             figures = os.stat(file)
         if not stat.S_ISREG(figures.st_mode):
@@ -387,7 +387,7 @@ class Editor:
         Of the assets named, or of all if ``ids`` is None, and of their stand-ins; with ``minimal`` of the stand-ins
         only. Of an asset that is named its size is wanted as well.
 
-        Raises `SyncFailed` if any of them failed; the other ones are pinned nevertheless.
+        Raises `SyncFailed` if any of them failed; the others are pinned nevertheless.
         """
         wanted = _to_pin(manifest, ids, minimal=minimal)
         await before_fetch()
@@ -505,7 +505,7 @@ class Editor:
             raise mine.error
 
     def _with_records(self, records: list[_Record], text: ManifestText, manifest: Manifest) -> ManifestText:
-        """The change that writes these. What was found for an entry that is another one by now is refused."""
+        """Return the change that writes these. Refuses what was found for an entry that has changed since."""
         numbers = {asset.id: number for number, asset in enumerate(manifest.assets)}
         settings = []
         for record in records:
@@ -527,9 +527,9 @@ class Editor:
     # -- leftovers --------------------------------------------------------------------------------------------------
 
     async def _delete_files(self, asset: Asset) -> tuple[Path, ...]:
-        """Delete the file of an asset and that of its stand-in from the assets folder; return what was there.
+        """Delete the files of an asset and of its stand-in from the assets folder; return those that were there.
 
-        What was unpacked from them goes as well, but for what somebody has changed or added.
+        What was unpacked from them goes as well, except what someone has changed or added.
         """
         root = self._project.assets_dir
         trees = [root / path for path in await self._threads.compute(unpacked_folders, root, asset)]
@@ -541,7 +541,7 @@ class Editor:
         return (*deleted, *(tree for tree in trees if not _is_taken(tree)))
 
     async def prune(self, manifest: Manifest, *, dry_run: bool) -> PruneReport:
-        """Remove what earlier runs left behind and nobody needs; with ``dry_run`` only say what that is."""
+        """Remove what earlier runs left behind and no one needs; with ``dry_run``, only report it."""
         wanted = {}
         for asset in manifest.assets:
             for each in (asset, asset.stand_in()):
@@ -592,12 +592,12 @@ def _where(asset: Asset) -> str:
 
 
 def _is_about(entry: Asset, asset: Asset) -> bool:
-    """Whether the entry still says of the content what it said when that was fetched."""
+    """Whether what the entry says about the content has stayed the same since that was fetched."""
     return (entry.url, entry.local_path, entry.is_stand_in) == (asset.url, asset.local_path, asset.is_stand_in)
 
 
 def _packed(asset: Asset) -> Asset:
-    """The asset without its archive being unpacked: nobody has said yet that these bytes are the right ones."""
+    """The asset without unpacking its archive: these bytes have not been confirmed yet as the right ones."""
     return replace(asset, extract=False)
 
 

@@ -1,6 +1,6 @@
 """Whether a project's manifest may be used: it has not expired, and is no older than the one that was used before.
 
-Rule: what is used is remembered at once, so that from then on nobody can hand this project an older one unnoticed.
+Rule: the one used is remembered at once; from then on, an older one is noticed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class FreshnessCheck:
-    """Judges the manifests that one project has, one after the other. ``now`` gives seconds since the epoch."""
+    """Judges the manifests of one project, one after the other. ``now`` gives seconds since the epoch."""
 
     def __init__(self, project: Project, *, allow_stale: bool, now: Callable[[], float]) -> None:
         self._source = safe_text(str(project.manifest_path))
@@ -33,11 +33,11 @@ class FreshnessCheck:
         self._remembered: Manifest | None = None
 
     def why_stale(self, manifest: Manifest) -> str | None:
-        """Say why the manifest is refused, None if it is not."""
+        """Return why the manifest is refused, None if it is not."""
         return why_stale(manifest.version, manifest.expires, now=self._now(), last_seen=self._last_used.read())
 
     def refuse_stale(self, manifest: Manifest) -> None:
-        """Raise `StaleManifest` if the manifest may not be used; where that is allowed, warn once."""
+        """Raise `StaleManifest` if the manifest may not be used; if stale ones are allowed, warn once."""
         if (why := self.why_stale(manifest)) is None:
             return
         if not self._allow_stale:

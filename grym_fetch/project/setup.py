@@ -1,6 +1,6 @@
 """Makes a project ready: its manifest, its folders, and what git ignores.
 
-Rules: each step says what it did, or that nothing was to be done; a second run changes nothing. Nothing that exists is
+Rules: each step says what it did, or that there was nothing to do; a second run changes nothing. Nothing that exists is
 ever replaced: missing files are created, and lines are added to ``.gitignore``, never changed.
 """
 
@@ -41,7 +41,7 @@ _EXTERNAL_IGNORE = f"*\n!{IGNORE_FILE}\n!{MOVED_FILES}\n"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step. ``done``: something was made; ``ok``: it was right already. ``advice`` is what to do next."""
+    """One step. ``done``: something was created; ``ok``: nothing to do. ``advice`` is what to do next."""
 
     state: State
     step: str
@@ -112,7 +112,7 @@ def folder_steps(project: Project, now: datetime, *, external_is_chosen: bool) -
 
 
 def git_steps(project: Project) -> Iterator[Step]:
-    """What git is to ignore: the assets folder and the logs. Raises `StorageError`, as for a symlink in its place."""
+    """Let git ignore the assets folder and the logs. Raises `StorageError`, as for a symlink in its place."""
     repository = repository_root(project.root)
     if repository is None:
         yield Step("ok", "git", "no git repository here, so nothing to ignore")
@@ -151,7 +151,7 @@ def _step(finding: Finding, *, is_storage: bool = False) -> Step:
 
 
 def _external_folder(project: Project, *, is_named: bool) -> Step:
-    """The external folder. One that nobody has named is never a symlink, and never another user's."""
+    """The external folder. Unless it was named, it is never a symlink, and never another user's."""
     folder = project.external_dir
     if not (is_named or project.is_external_named) and folder.is_symlink():
         return Step("fail", "external folder", f"{_shown(folder)} is a symlink, which counts only where you name it")

@@ -116,7 +116,7 @@ class NameTaken(NotMoved):
 def plan_clean(root: Path, source: Path, target: Path, limit: int, *, allow_dirty: bool = False) -> Plan:
     """Find the files of ``source`` with more than ``limit`` bytes, and judge each. Changes nothing.
 
-    Raises `RepositoryError` where the folders make no sense together or the target is no place for large files, and
+    Raises `RepositoryError` if the folders make no sense together or the target is not a place for large files, and
     `GitUnusable` where git cannot say what it ignores and what is committed.
     """
     root, source, target = root.resolve(), source.resolve(), target.resolve()
@@ -198,7 +198,7 @@ def _judge(move: Move, root: Path, target: Path, dirty: Collection[str]) -> Kept
 
 
 def _check_placeholder(path: Path) -> None:
-    """Raise `NameTaken` if something that is no placeholder has the placeholder's name."""
+    """Raise `NameTaken` if something that is not a placeholder has the placeholder's name."""
     if os.path.lexists(path) and read_placeholder(path) is None:
         raise NameTaken("the name of its placeholder is taken by something else")
 

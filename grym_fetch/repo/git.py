@@ -9,7 +9,7 @@ A repository is somebody else's: what it configures must not run. So there is on
   nothing, and runs neither hooks, aliases nor pagers. None of them writes a patch, so no diff driver is ever asked.
 - filters have names that a repository chooses; `Git.uncommitted`, where git might run one, empties them by name.
 
-Rules: paths go in and out with NULs around them and keep bytes that are not UTF-8. A folder without git is fine, a
+Rules: paths go in and out with NULs around them and keep bytes that are not UTF-8. A folder without git is fine; a
 git that does not work is an error.
 """
 
@@ -90,7 +90,7 @@ GITLINK = "160000"
 
 
 class GitUnusable(RepositoryError):
-    """There is a repository, but git cannot be asked about it."""
+    """There is a repository, but git cannot be used on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class IndexEntry:
 
 
 def git_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a git: ``environ`` without what names another repository or a program.
+    """Return git's environment: ``environ`` without the variables that name another repository or a program.
 
     ``GIT_CONFIG_…`` stays: it is the user's own configuration, such as safe.directory.
     """
@@ -167,7 +167,7 @@ class Git:
     ) -> bytes:
         """Run git and return what it writes. Raises `GitUnusable` with git's own words.
 
-        ``settings`` are for names of the repository's choosing, which may have any character.
+        ``settings`` are for names that the repository chooses, which may have any character.
         """
         line = git_command(self._program, self._folder, command)
         environ = _with_settings(self._environ, settings or {})
@@ -320,7 +320,7 @@ class Git:
         return self.ask("rev-parse", "--quiet", "--verify", "HEAD^{commit}", good=(0, 1)) != b""
 
     def _no_filters(self) -> dict[str, str]:
-        """Settings that make every filter that is configured do nothing."""
+        """Settings that switch off every configured filter."""
         off: dict[str, str] = {}
         for name in self.ask("config", "--list", "--name-only", "-z").split(b"\0"):
             if (found := _FILTER_SETTING.fullmatch(name)) is not None:
@@ -341,7 +341,7 @@ def split(chunks: Iterable[bytes], separator: bytes) -> Iterator[bytes]:
 
 
 def complaint(command: str, stderr: bytes, folder: Path) -> str:
-    """What to say of a git that failed: its own words, and, where it does not trust the folder, all of the remedy."""
+    """Explain a failure of git: in its own words and, if it does not trust the folder, with the whole remedy."""
     lines = [line for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     text = f"git {command} failed: {safe_text(lines[0] if lines else 'no reason given')}"
     if any("safe.directory" in line for line in lines):

@@ -11,7 +11,7 @@ Passes, each one stream::
 The newest commit that has a blob is the newest of: the tips that have it, the commits that brought it, and the parents
 of the commits that took it away.
 
-A partial clone lacks some blobs, and nothing is fetched: what is here is told, and that it is not all.
+A partial clone lacks some blobs, and nothing is fetched: the result says that it is not complete.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _Traces:
 def find_large_blobs(git: Git, limit: int) -> History:
     """Return the blobs of more than ``limit`` bytes that any ref reaches.
 
-    Raises `GitUnusable`, also where the repository is damaged, or a partial clone that lacks folders as well as files.
+    Raises `GitUnusable`, also if the repository is damaged, or a partial clone that lacks folders as well as files.
     """
     git.ask("rev-parse", "--git-dir")  # so that a folder without git is told in git's own words
     blobs, missing = _over(limit, git)
@@ -110,7 +110,7 @@ def _over(limit: int, git: Git) -> tuple[dict[str, _Traces], int]:
 
 
 def _missing(git: Git, count: int) -> str:
-    """What to say of objects that are not here in a partial clone. Raises `GitUnusable` where it is not one."""
+    """Explain the objects that a partial clone lacks. Raises `GitUnusable` if this is not a partial clone."""
     settings = git.ask("config", "--list", "--name-only", "-z").lower().split(b"\0")
     promisors = [name[7:-9] for name in settings if name.startswith(b"remote.") and name.endswith(b".promisor")]
     objects = f"{count:,} object{'s' if count != 1 else ''} of its history"
@@ -124,7 +124,7 @@ def _missing(git: Git, count: int) -> str:
 
 
 def _moment(seconds: int | None) -> datetime | None:
-    """A time of git, which may be any number at all; None if no calendar has it."""
+    """A time from git, which may be any number; None if no calendar has it."""
     try:
         return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
     except (OverflowError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Finds the large files of a folder, and says how they add up.
+"""Finds the large files of a folder, and adds up their sizes.
 
 Rules: sizes are in bytes and those that git would store, so a sparse file counts in full, and a file that git keeps a
 pointer of (Git LFS, git-annex) does not count. A file is large if it has more bytes than the limit. What git ignores is
@@ -91,8 +91,8 @@ def survey(
 ) -> Survey:
     """Look through ``folder``, which lies in the repository at ``root``, for files of more than ``limit`` bytes.
 
-    ``recorded`` are paths relative to the root, with their sizes, of files that were moved once. Where git does not
-    answer, everything is listed; with ``is_strict`` `GitUnusable` is raised.
+    ``recorded`` are paths relative to the root, with their sizes, of files that were moved once. If git does not
+    answer, everything is listed, or with ``is_strict``, `GitUnusable` is raised.
     """
     tree = Tree(folder)
     found: dict[str, int] = {}
@@ -207,7 +207,7 @@ def below(root: Path, folder: Path) -> str:
 
 
 def totals(files: Iterable[LargeFile], name: Callable[[LargeFile], str]) -> list[Total]:
-    """Add files up by a name, the largest sum first."""
+    """Add up files by name, the largest sum first."""
     sums: dict[str, Total] = {}
     for file in files:
         key = name(file)

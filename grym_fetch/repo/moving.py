@@ -87,7 +87,7 @@ class Draft:
         write_all(self._descriptor, data)
 
     def _write_sparse(self, block: bytes) -> None:
-        """Append bytes, and leave a hole where a whole page of them is zero: a file of holes is not to fill a disk."""
+        """Append bytes, and leave a hole where a whole page of them is zero: a file of holes must not fill a disk."""
         zeros = bytes(_PAGE_BYTES)
         start = 0
         for at in range(0, len(block), _PAGE_BYTES):
@@ -103,7 +103,7 @@ class Draft:
         os.fchmod(self._descriptor, mode & 0o777)
 
     def copy(self, source: int, *, umask: int = 0) -> Checksum:
-        """Take over a file's bytes, mode and times; flush, read back, and return the SHA-256.
+        """Copy a file's bytes, mode and times; flush, read back, and return the SHA-256.
 
         Of the mode only permissions, and none that ``umask`` takes away.
         Raises `NotWritable` if what is read back is not what was written.

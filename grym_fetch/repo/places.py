@@ -1,4 +1,4 @@
-"""The placeholders that are in a tree.
+"""Finds the placeholders in a tree.
 
 Rules: what cannot be read, or is not a regular file, is not a placeholder.
 """

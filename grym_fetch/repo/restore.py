@@ -48,7 +48,7 @@ from grym_fetch.repo.tree import git_folder_above
 log = logging.getLogger(__name__)
 
 Fetch = Callable[[Checksum], Awaitable[Path | None]]
-"""Returns a file with this content, fetching it if need be; None if nobody knows where to get it."""
+"""Returns a file with this content, fetching it if need be; None if no source is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +63,7 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Restored:
-    """A file that is back. ``source`` says where it came from; ``there`` means that nothing was to be done."""
+    """A restored file. ``source`` says where it came from; ``there`` means that there was nothing to do."""
 
     path: Path
     id: str
@@ -87,9 +87,9 @@ class Restorer:
         return [self._of_place(place) for place in placeholders(self._root)]
 
     def find(self, text: str, cwd: Path) -> list[Wanted]:
-        """What a person means: a file, its placeholder, a folder of placeholders, or an id.
+        """Find what the user named: a file, its placeholder, a folder of placeholders, or an id.
 
-        Raises `RepositoryError` if nothing was moved that goes by this name, or several files have this id.
+        Raises `RepositoryError` if nothing of this name was moved, or several files have this id.
         """
         for base in (cwd, self._root):
             path = Path(os.path.normpath(base / text))
@@ -105,7 +105,7 @@ class Restorer:
         return self._by_id(text)
 
     def find_one(self, text: str, cwd: Path) -> Wanted:
-        """As `find`, for exactly one file. Raises `RepositoryError` for a folder with several."""
+        """Like `find`, for exactly one file. Raises `RepositoryError` for a folder with several."""
         found = self.find(text, cwd)
         if len(found) > 1:
             raise RepositoryError(f"{safe_text(text)} is a folder with {len(found)} moved files; name one of them")
@@ -177,7 +177,7 @@ class Restorer:
         )
 
     async def restore(self, wanted: Wanted, *, force: bool = False) -> Restored:
-        """Bring one file back. ``force``: also in the place of a file with other content.
+        """Bring one file back. ``force``: replace a file with other content.
 
         Raises `AssetMissing`, `IntegrityError`, `StorageError`, or what fetching it raises.
         """

@@ -1,7 +1,7 @@
 """Which folder outside of the repository may take its large files.
 
 Rules: git must not see what is moved there, in this repository or in one around it, else the next ``git add -A``
-commits the large files after all. The folder belongs to the user, or to root. A folder that nobody has named is never a
+commits the large files after all. The folder belongs to the user, or to root. A folder that was not named is never a
 symlink: whoever wrote the repository around a submodule could have put it there.
 """
 
@@ -20,7 +20,7 @@ from grym_fetch.repo.tree import git_folder_above, work_trees_above
 
 
 def usual_folders(root: Path) -> list[Path]:
-    """Where moved files of a repository are when nobody says where, the usual place first.
+    """Where moved files of a repository are by default, the usual place first.
 
     That is beside the main work tree, so that all work trees of a repository share them; then beside this one.
     """
@@ -77,7 +77,7 @@ def check_owner(folder: Path, advice: str = "name a folder of your own") -> None
 
 
 def check_target(root: Path, source: Path, target: Path) -> None:
-    """Raise `RepositoryError` if large files must not go there, whatever they are. All folders are resolved."""
+    """Raise `RepositoryError` if no large file may go there. All folders are resolved."""
     shown = safe_text(str(target), limit=4000)
     if target.is_relative_to(source) or target.is_relative_to(root):
         raise RepositoryError(

@@ -81,9 +81,9 @@ def _has_one(folder: str, inside: str, form: re.Pattern[str]) -> bool:
 
 
 def git_folder_above(path: Path) -> Path | None:
-    """The folder of git's own that ``path`` is or lies in, the outermost one; None if it is in none.
+    """The outermost of git's own folders that ``path`` is or lies in; None if there is none.
 
-    A work tree may lie in a repository, as some keep theirs beside a bare one's branches: what is in it is not git's.
+    A work tree may lie in a repository, for example beside a bare one's branches; what is in it is not git's own.
     """
     found = None
     for candidate in (path, *path.parents):

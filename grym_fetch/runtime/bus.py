@@ -20,12 +20,12 @@ from grym_fetch.runtime.threads import DaemonThread
 
 log = logging.getLogger(__name__)
 
-STUCK = 0.05
-"""Seconds. A callback that takes longer for one event is slow, and no one waits for it to catch up."""
-PATIENCE = 2.0
-"""Seconds. When everything else is over, a callback that takes longer for one event gets no more events."""
-HURRY = 1.0
-"""Seconds that callbacks get for all remaining events when the program is in a hurry."""
+SLOW_CALLBACK_S = 0.05
+"""A callback that takes longer for one event is slow, and no one waits for it to catch up."""
+CALLBACK_TIMEOUT_S = 2.0
+"""When everything else is over, a callback that takes longer for one event gets no more events."""
+HURRIED_CLOSE_S = 1.0
+"""What callbacks get for all remaining events when the program is in a hurry."""
 
 EventCallback = Callable[[Event], object] | Callable[[Event], Awaitable[object]]
 
@@ -154,7 +154,7 @@ class EventBus:
         """Call ``callback`` with each event, one at a time and in order. Returns a function that stops it.
 
         An async callback runs in the event loop. A sync one runs in a thread of its own, so that it may block; one that
-        never returns keeps nobody from ending.
+        never returns does not keep the program from ending.
         """
         subscription = self.subscribe()
         task = asyncio.get_running_loop().create_task(_pump(subscription, callback), name="event callback")
@@ -162,7 +162,7 @@ class EventBus:
         task.add_done_callback(lambda done: self._pumps.pop(done, None))
         return subscription.close
 
-    async def settle(self, *, grace: float = 1.0, stuck: float = STUCK) -> None:
+    async def settle(self, *, grace: float = 1.0, stuck: float = SLOW_CALLBACK_S) -> None:
         """Give callbacks up to ``grace`` seconds to handle what was emitted so far.
 
         Does not wait for one that takes longer than ``stuck`` seconds for a single event, or has just done so.
@@ -175,9 +175,9 @@ class EventBus:
 
     def hurry(self) -> None:
         """The program must end soon, for example after Ctrl-C: a callback that is far behind must not delay that."""
-        self._closes_within = HURRY
+        self._closes_within = HURRIED_CLOSE_S
 
-    async def aclose(self, *, patience: float = PATIENCE) -> None:
+    async def aclose(self, *, patience: float = CALLBACK_TIMEOUT_S) -> None:
         """End all subscriptions. Callbacks get everything queued, however long that takes, unless in a `hurry`.
 
         One that takes longer than ``patience`` seconds for a single event is cancelled.
@@ -227,7 +227,7 @@ async def _pump(subscription: Subscription, callback: EventCallback) -> None:
             if subscription.is_empty:
                 subscription.handled.set()
             subscription.moved.set()
-            subscription.is_slow = loop.time() - began > STUCK
+            subscription.is_slow = loop.time() - began > SLOW_CALLBACK_S
     except Exception:
         log.exception("a callback raised and will not be called again")
     finally:

@@ -1,4 +1,4 @@
-"""Descriptors of ours are closed in a forked child, which has no use for them and may outlive its parent.
+"""Closes our descriptors in a forked child, which has no use for them and may outlive its parent.
 
 Rules: whoever keeps a descriptor open for longer than a call is registered here while it lives, and drops it when asked
 to. That happens in the child alone, between `fork` and the return from it, and must neither wait nor raise.

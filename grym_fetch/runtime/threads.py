@@ -41,7 +41,7 @@ ROOM_BYTES = 4 * 1024 * 1024
 class WorkerThreads:
     """A few threads with a name, started on first use and ended by `close`.
 
-    Where the machine gives no more threads, those that there are do the work: one suffices, of whichever name.
+    If the machine gives no more threads, the existing ones do the work: one of any name is enough.
     """
 
     def __init__(self, name: str, count: int) -> None:
@@ -54,14 +54,14 @@ class WorkerThreads:
         _pools.add(self)
 
     def begin(self) -> ThreadPoolExecutor:
-        """Start a thread now, if there is one to be had; return what it takes its work from."""
+        """Start a thread now, if one can be started; return the queue it takes its work from."""
         self._submit(int, ())
         return self._executor
 
     async def compute(self, function: Callable[..., T], *args: object) -> T:
         """Call ``function(*args)`` in a thread. A cancellation is raised only once the call is over.
 
-        Raises `StorageError` where there is no thread at all.
+        Raises `StorageError` if there is no thread at all.
         """
         if os.getpid() != self._pid:
             raise RuntimeError(FORKED)
@@ -81,7 +81,7 @@ class WorkerThreads:
             raise
 
     def _submit(self, function: Callable[..., T], args: tuple[object, ...]) -> Future[T] | None:
-        """Have it done by a thread of this pool; None if it has none and can have none."""
+        """Give the work to a thread of this pool; None if it has none and can get none."""
         if not self._has_threads and not has_room():
             return None
         work: Future[T] = Future()
@@ -132,7 +132,7 @@ def _borrow(function: Callable[..., T], args: tuple[object, ...]) -> Future[T]:
 
 
 def machine_error(error: BaseException) -> StorageError | None:
-    """What an error means that comes of this machine's limits on threads and memory; None for any other."""
+    """Explain an error that comes from this machine's limits on threads and memory; None for any other."""
     if isinstance(error, BaseExceptionGroup):
         return next(filter(None, map(machine_error, error.exceptions)), None)
     is_unloadable = isinstance(error, ImportError) and any(text in str(error) for text in _NO_MEMORY)
@@ -154,7 +154,7 @@ def is_memory_limited() -> bool:
 def has_room() -> bool:
     """Whether there is room for one more thread.
 
-    Without, it would begin and fail before it says so, and whoever started it would wait for that for ever.
+    Without it, the thread would start and fail before it says so, and its starter would wait forever.
     """
     if not is_memory_limited():
         return True
@@ -166,7 +166,7 @@ def has_room() -> bool:
 
 
 def begin_daemon(name: str, run: Callable[[], None]) -> threading.Thread:
-    """Start a thread that holds nothing up. Raises ``RuntimeError`` where there is none to be had."""
+    """Start a daemon thread. Raises ``RuntimeError`` if none can be started."""
     if not has_room():
         raise RuntimeError("can't start new thread: there is no room for it")
     thread = threading.Thread(target=run, name=name, daemon=True)
@@ -201,7 +201,7 @@ def _short_of(what: str) -> StorageError:
 
 
 def limits() -> list[str]:
-    """The limits on threads that are set for this process, in the words of who sets them."""
+    """The limits on threads that are set for this process, as their setters call them."""
     found = []
     if (most := resource.getrlimit(resource.RLIMIT_NPROC)[0]) != resource.RLIM_INFINITY:
         found.append(f"ulimit -u {most}")
@@ -213,7 +213,7 @@ def limits() -> list[str]:
 
 
 def are_scarce() -> bool:
-    """Whether more than a few threads can perhaps not be had: then none are used but those that cannot be spared."""
+    """Whether only a few threads may be available: then only the indispensable ones are used."""
     if is_memory_limited():
         return True
     most, now = _pids("pids.max"), _pids("pids.current")
@@ -222,7 +222,7 @@ def are_scarce() -> bool:
 
 
 def _pids(name: str) -> int | None:
-    """A number of this process's control group; None where there is none, or no limit."""
+    """A limit of this process's control group; None if there is none."""
     try:
         groups = Path("/proc/self/cgroup").read_text().splitlines()
         for _, controllers, place in (line.split(":", 2) for line in groups):
@@ -236,9 +236,9 @@ def _pids(name: str) -> int | None:
 
 
 class DaemonThread:
-    """One thread for foreign code, which may never return: it holds up neither who gives up on it nor the interpreter.
+    """One thread for foreign code that may never return. Neither a caller that gives up nor the exit waits for it.
 
-    ``drop`` gets what comes back to nobody.
+    ``drop`` gets a result that no one waits for any more.
     """
 
     def __init__(self, name: str, drop: Callable[[object], None]) -> None:
@@ -278,7 +278,7 @@ class DaemonThread:
         return await future
 
     def stop(self) -> None:
-        """Let the thread end once it has done what it is doing."""
+        """Let the thread end after its current work."""
         self._work.put(None)
 
     def _run(self) -> None:

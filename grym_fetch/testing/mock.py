@@ -318,6 +318,9 @@ class _MockLocalFiles:
     def is_there(self, asset: Asset) -> bool:
         return self.owner.has(asset.id)
 
+    def has_other(self, asset: Asset) -> bool:
+        return False
+
     async def find(
         self,
         asset: Asset,

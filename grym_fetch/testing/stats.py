@@ -50,7 +50,7 @@ class RequestStats:
         self._changed()
 
     def request_ended(self) -> None:
-        """Count a request that was answered or given up."""
+        """Count a request that was answered or abandoned."""
         self._in_flight -= 1
         self._changed()
 

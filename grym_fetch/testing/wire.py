@@ -1,7 +1,7 @@
 """Carries out an ``Answer`` on a connection that aiohttp has accepted, byte for byte.
 
 Rules: nothing is decided here. Each piece waits until the client has taken the one before (backpressure), and every
-wait can be cancelled, by the server's end or because the client leaves.
+wait can be cancelled: when the server stops, or when the client goes away.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from grym_fetch.core.archives import MIB, Limits
 from grym_fetch.core.errors import UnsafeArchive
 from grym_fetch.core.tar_headers import MAX_EXTENDED_BYTES, MAX_NAME_BYTES
 from grym_fetch.testing import seeded_bytes
+from tests.support.archives import zip_of
 from tests.support.sweeps import typical
 
 END = bytes(1024)
@@ -147,18 +148,9 @@ def shared_bytes() -> bytes:
     return out.getvalue()
 
 
-def zip_of(method: int, files: dict[str, bytes]) -> bytes:
-    """A zip of these files."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", method) as made:
-        for name, content in files.items():
-            made.writestr(name, content)
-    return out.getvalue()
-
-
 def greedy_lzma() -> bytes:
     """A zip whose member asks for a dictionary of 4 GiB."""
-    data = bytearray(zip_of(zipfile.ZIP_LZMA, {"a": b"x" * 1000}))
+    data = bytearray(zip_of({"a": b"x" * 1000}, method=zipfile.ZIP_LZMA))
     at = data.index(b"\x09\x04\x05\x00")
     data[at + 5 : at + 9] = b"\xff" * 4
     return bytes(data)
@@ -174,10 +166,10 @@ OTHERS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a directory of a million entries": ("zip", empty_directory_entries),
     "members that share their bytes": ("zip", shared_bytes),
     "a dictionary of 4 GiB": ("zip", greedy_lzma),
-    "a member of zeros": ("zip", lambda: zip_of(zipfile.ZIP_DEFLATED, {"a": bytes(70 * MIB)})),
+    "a member of zeros": ("zip", lambda: zip_of({"a": bytes(70 * MIB)})),
     "deep folders in a zip": (
         "zip",
-        lambda: zip_of(zipfile.ZIP_STORED, {deep(n): b"" for n in range(5000)}),
+        lambda: zip_of({deep(n): b"" for n in range(5000)}, method=zipfile.ZIP_STORED),
     ),
     "a window of 2 GiB": ("tar.zst", wide_window),
     "nothing, a hundred thousand times": ("tar.gz", lambda: gzip.compress(b"", mtime=0) * 100_000),

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from grym_fetch import SyncFailed
 from grym_fetch.cli import exit_codes
 from grym_fetch.errors import UnsafeArchive
 from grym_fetch.testing import AssetServer, seeded_bytes
+from tests.support.archives import zip_of
 from tests.support.invariants import Recorder
 from tests.support.project import Project
 
@@ -31,15 +31,6 @@ def tar_of(files: dict[str, bytes]) -> bytes:
             header.size = len(content)
             tar.addfile(header, io.BytesIO(content))
     return gzip.compress(out.getvalue(), mtime=0)
-
-
-def zip_of(files: dict[str, bytes]) -> bytes:
-    """A zip of these files."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return out.getvalue()
 
 
 def read(tree: Path) -> dict[str, bytes]:

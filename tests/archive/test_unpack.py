@@ -35,6 +35,7 @@ from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
+from tests.support.archives import zip_of
 from tests.support.project import OWN
 from tests.support.system import dead_owner, descriptors
 
@@ -79,17 +80,6 @@ def gz(data: bytes) -> bytes:
 def zst(data: bytes) -> bytes:
     """Compressed by Zstandard."""
     return zstandard.ZstdCompressor().compress(data)
-
-
-def zip_of(files: dict[str, bytes], *, mode: int = 0o100644, method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """A zip of these files, each with this mode."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", method) as archive:
-        for name, content in files.items():
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr, entry.create_system, entry.compress_type = mode << 16, 3, method
-            archive.writestr(entry, content)
-    return out.getvalue()
 
 
 KINDS: dict[str, Callable[[dict[str, bytes]], bytes]] = {

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,6 @@ from grym_fetch.testing import (
     Redirect,
     RetryAfter,
     Status,
-    serve_in_thread,
 )
 from tests.support.project import Project
 
@@ -38,12 +36,6 @@ HEADER = "\x9b31m\x9d52;c;aGk=\x9c"
 """What of it a header field can hold: C1 controls."""
 NAME = EVIL.replace("\x00", "").replace("/", "")
 """What of it a file name can hold."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
 
 
 @pytest.fixture

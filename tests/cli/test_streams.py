@@ -6,22 +6,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from grym_fetch.testing import AssetServer, serve_in_thread
+from grym_fetch.testing import AssetServer
 from tests.end_to_end.command import environment
 from tests.support.project import KIB, Project
 
 CONTENT = bytes(range(256)) * KIB
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[AssetServer]:
-    with serve_in_thread() as running:
-        yield running
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from grym_fetch.disk.atomic import PRIVATE, NewFile, create_file, rename_new, replace_file
+from tests.support.system_calls import fail_at
 
 OLD, NEW = b"the old file", b"the new one, which is longer"
 STEPS = ["open", "write", "fsync", "close", "rename", "link", "unlink"]
@@ -24,23 +25,6 @@ def folder(tmp_path: Path) -> Iterator[int]:
     descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     yield descriptor
     os.close(descriptor)
-
-
-def fail_at(patch: pytest.MonkeyPatch, name: str, number: int, error: BaseException) -> list[int]:
-    """Let the call number ``number`` of a system call fail. Returns a list with the count of calls."""
-    real: Callable[..., Any] = getattr(os, name)
-    calls = [0]
-
-    def call(*arguments: Any, **more: Any) -> Any:
-        calls[0] += 1
-        if calls[0] != number:
-            return real(*arguments, **more)
-        if name == "close":
-            real(*arguments)  # close(2): closed all the same
-        raise error
-
-    patch.setattr(os, name, call)
-    return calls
 
 
 def without_links(patch: pytest.MonkeyPatch, number: int = errno.EPERM) -> None:

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +16,7 @@ from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.core.manifest_text import ManifestText
 from grym_fetch.disk.manifest_file import create_manifest, edit_manifest
+from tests.support.system_calls import fail_at
 
 OLD = b'{\n  "x": 1.50,\n  "assets": [\n    {"id": "a", "url": "https://h/a", "localPath": "a"}\n  ]\n}\n'
 NOW = 1_800_000_000.0
@@ -51,23 +51,6 @@ def test_a_change(path: Path) -> None:
 STEPS = ["open", "stat", "write", "fchmod", "fsync", "close", "rename"]
 
 
-def broken(monkeypatch: pytest.MonkeyPatch, name: str, number: int, error: BaseException) -> list[int]:
-    """Let the call number ``number`` of a system call fail. Returns a list with the count of calls."""
-    real: Callable[..., Any] = getattr(os, name)
-    calls = [0]
-
-    def call(*arguments: Any, **more: Any) -> Any:
-        calls[0] += 1
-        if calls[0] != number:
-            return real(*arguments, **more)
-        if name == "close":
-            real(*arguments)
-        raise error
-
-    monkeypatch.setattr(os, name, call)
-    return calls
-
-
 @pytest.mark.parametrize("error", [OSError(5, "broken"), KeyboardInterrupt()], ids=["error", "interrupt"])
 @pytest.mark.parametrize("name", STEPS)
 def test_a_crash_at_each_step_leaves_a_whole_file(path: Path, name: str, error: BaseException) -> None:
@@ -76,7 +59,7 @@ def test_a_crash_at_each_step_leaves_a_whole_file(path: Path, name: str, error: 
     for number in range(1, 20):
         path.write_bytes(OLD)
         with pytest.MonkeyPatch.context() as patch:
-            calls = broken(patch, name, number, error)
+            calls = fail_at(patch, name, number, error)
             with suppress(StorageError, KeyboardInterrupt):
                 edit_manifest(path, adding())
             assert calls[0] > 0

@@ -39,6 +39,7 @@ from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
 from tests.support.fakes import read_proved
 from tests.support.system import dead_owner, descriptors, named
+from tests.support.system_calls import failing
 
 CONTENT = seeded_bytes(200_003, seed=41)
 KEY = StageKey("models/deep/a.bin", "sha256:41")
@@ -81,15 +82,6 @@ async def turns() -> None:
     """Let everything happen that needs no thread to end."""
     for _ in range(50):
         await asyncio.sleep(0)
-
-
-def failing(number: int) -> Callable[..., int]:
-    """A system call that fails."""
-
-    def call(*_: object, **__: object) -> int:
-        raise OSError(number, os.strerror(number))
-
-    return call
 
 
 # -- the folders of our own -----------------------------------------------------------------------------------------

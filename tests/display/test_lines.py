@@ -77,7 +77,7 @@ def test_an_unpinned_asset_is_never_called_verified() -> None:
     event = events.AssetVerified(
         asset="a", path="p", checksum="c", size=1, seconds=0.0, downloaded_bytes=1, unverified=True
     )
-    assert told(event) == ["model.bin: not verified: the manifest has no checksum, 1 B in 0.0 s"]
+    assert told(event) == ["model.bin: not verified: no checksum yet, 1 B in 0.0 s"]
 
 
 def test_what_is_not_verified_is_counted_apart() -> None:
@@ -90,7 +90,7 @@ def test_an_unpinned_asset_that_was_there_is_told_as_not_verified() -> None:
     """For ever: in a line of its own, and where there are many in the one that stands for them."""
     there = [events.AssetReused(asset=f"r{n}", path="p", unverified=n < 3 or None) for n in range(30)]
     few = told(events.RunStarted(assets=2, bytes=0), *there[2:4])
-    assert few[1:] == ["r2: already there, not verified: the manifest has no checksum", "r3: already there"]
+    assert few[1:] == ["r2: already there, not verified: no checksum yet", "r3: already there"]
     many = told(events.RunStarted(assets=30, bytes=0), *there, finished(reused=30))
     assert many[1] == "30 files already there, 3 of them not verified"
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import sys
 from collections.abc import Iterator
 
 import pytest
+from rich.cells import cell_len
 
 from grym_fetch.core import events
 from grym_fetch.display import choose_display
@@ -177,6 +179,7 @@ def test_nothing_is_drawn_in_the_background() -> None:
     assert "\x1b[1A" not in again, "what others wrote meanwhile is not erased"
 
 
+@pytest.mark.shows("U7")
 def test_a_job_that_ends_in_the_background_says_how() -> None:
     """Its lines are printed as by any program, without a picture."""
     stream = FakeTerminal()
@@ -189,6 +192,7 @@ def test_a_job_that_ends_in_the_background_says_how() -> None:
     assert "\x1b[1A" not in stream.getvalue()
 
 
+@pytest.mark.shows("U7")
 @pytest.mark.parametrize("is_in_front", [True, False])
 def test_a_terminal_says_whose_it_is(is_in_front: bool) -> None:
     """A job of another group of processes than the one in front is in the background."""
@@ -209,6 +213,20 @@ def test_a_terminal_says_whose_it_is(is_in_front: bool) -> None:
         assert file.read() == (b"drawn" if is_in_front else b"away")
     os.waitpid(child, 0)
     os.close(terminal)
+
+
+@pytest.mark.shows("U7")
+@pytest.mark.parametrize("width", [120, 80, 40])
+def test_an_interrupt_leaves_no_remains(width: int) -> None:
+    """The last row has room for the ``^C`` that a terminal shows: the cursor stays in the row where clearing begins."""
+    stream = FakeTerminal()
+    view = LiveView(stream, {"a": "a" * 40}, environ={"TERM": "xterm"}, size=lambda: (width, 10))
+    for second in range(4):
+        arrived = events.ProgressMade(asset="a", bytes=second << 20, total=64 << 20, rate=1 << 20)
+        drawn(view, events.RunStarted(assets=1, bytes=64 << 20), PLANNED, arrived, now=float(second))
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue().rpartition("\n")[2])
+    assert "0 of 1 files" in last
+    assert cell_len(last) + len("^C") <= width
 
 
 @pytest.fixture

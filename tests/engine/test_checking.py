@@ -64,6 +64,14 @@ async def test_a_file_that_was_never_read(project: Project) -> None:
         assert manager.state_of(asset) is AssetState.VERIFIED
 
 
+async def test_a_file_of_another_size(project: Project) -> None:
+    """It is corrupt, whether it is looked at or checked."""
+    put(project, CONTENT).write_bytes(CONTENT[:-1])
+    async with project.manager() as manager:
+        assert manager.state_of(manager.manifest.get("a")) is AssetState.CORRUPT
+        assert (await manager.check_asset("a")).state is AssetState.CORRUPT
+
+
 @pytest.mark.shows("S1")
 async def test_a_file_without_a_checksum(project: Project) -> None:
     """It is unverified for ever, however it is asked about."""

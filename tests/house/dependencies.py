@@ -51,4 +51,4 @@ def pinned() -> dict[str, str]:
 
 if __name__ == "__main__":
     for each in dependencies():
-        print(f"{each.name}=={each.oldest}")  # noqa: T201 - what it is for
+        print(f"{each.name}=={each.oldest}")  # noqa: T201 - its output

@@ -1,4 +1,4 @@
-"""Runs tests in a copy of the program, again and again, and says which cases failed and which rows those cases bear.
+"""Runs tests in a copy of the program, again and again, and says which cases failed, and the rows they are marked with.
 
 Reads jobs from stdin, a line of JSON each: ``{"place": …, "tests": […], "timeout": seconds}``. Writes a line for each:
 the failed cases and their rows, or null where the tests hung or died.

@@ -111,7 +111,7 @@ class Copy:
     def unnoticed(self, guard: Guard) -> list[str]:
         """Take the guard out, run its tests, put it back; return the tests that passed and the rows that none shows.
 
-        A row counts as shown only by a case that bears its mark and failed.
+        A row counts as shown only if a case with its mark failed.
         """
         before: dict[Path, str] = {}
         try:
@@ -145,7 +145,7 @@ def copies(count: int) -> Iterator[SimpleQueue[Copy]]:
                     shutil.copytree(source, place / name, ignore=shutil.ignore_patterns("__pycache__"))
                 else:
                     shutil.copy(source, place / name)
-            # Bytecode that is believed only where it is that of the text: what is changed is compiled anew.
+            # Bytecode is checked against the source, so that a changed file is compiled again.
             compileall.compile_dir(
                 place / "grym_fetch", quiet=2, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH
             )

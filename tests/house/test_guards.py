@@ -14,7 +14,7 @@ from tests.house.reliability import all_rows, shown, unguarded
 
 @pytest.mark.parametrize("guard", guards(), ids=lambda guard: guard.name)
 def test_the_list_fits(guard: Guard) -> None:
-    """Each guard stands in the program once, each test exists, and bears the mark of one of its rows."""
+    """Each guard is in the program exactly once; each test exists, and is marked with one of its rows."""
     assert without(guard, (ROOT / guard.file).read_text(encoding="utf-8"))
     assert guard.tests
     assert set(guard.behind) <= {each.name for each in guards()}
@@ -25,7 +25,7 @@ def test_the_list_fits(guard: Guard) -> None:
 
 
 def test_the_rows_exist() -> None:
-    """No row is covered that nobody promises."""
+    """Every covered row is one that is promised."""
     assert set(covered()) <= {row.id for row in all_rows()}
 
 
@@ -39,7 +39,7 @@ def test_a_guard_that_is_not_there_is_an_error() -> None:
 
 
 def test_what_passes_without_the_guard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two tests one notices, and it bears the mark of one row of two; the file is afterwards what it was."""
+    """One of two tests notices, and is marked with one of two rows; afterwards the file is as before."""
     monkeypatch.setattr(module, "TIMEOUT_S", 60)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = shows(*rows)\n")
     (tmp_path / "program.py").write_text("def double(x):\n    return 2 * x\n")
@@ -57,7 +57,7 @@ def test_what_passes_without_the_guard_is_named(tmp_path: Path, monkeypatch: pyt
 
 
 def test_each_row_has_its_guard_or_says_why_not() -> None:
-    """What no guard is taken out of is said, with a reason; and a reason that is no longer needed goes."""
+    """Each row without a guard has a reason, and no reason is left over."""
     rows = [row.id for row in all_rows() if row.why_untested is None]
     guarded, excused = set(covered()), set(unguarded())
     assert [row for row in rows if row not in guarded | excused] == []

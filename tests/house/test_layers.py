@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,8 @@ ORDER: dict[str, list[set[str]]] = {
 
 IMPURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "threading", "socket", "time", "random", "subprocess", "tempfile"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
+UNITS = ("Seconds", "Bytes")
+UNIT_SUFFIXES = ("_S", "_NS", "_BYTES", "_RATIO", "DECAY", "ROUND_TRIPS")
 
 
 def module_name(path: Path) -> str:
@@ -232,7 +235,7 @@ def test_no_spelling_passes(spelling: str) -> None:
     ["from grym_fetch.core.text import plural", "from grym_fetch.core import text", "from . import text", "import os"],
 )
 def test_what_points_down_passes(spelling: str) -> None:
-    """An import that points down is none of this test's business."""
+    """An import that points down is allowed."""
     assert breaches(ast.parse(spelling), "core.ranges") == []
 
 
@@ -247,7 +250,7 @@ def test_every_module_has_its_place() -> None:
 
 
 def test_one_name_is_one_thing() -> None:
-    """No two classes of the package bear the same name, but the manager and its twin, which are one on purpose."""
+    """No two classes of the package have the same name, except the manager and its blocking twin."""
     names = Counter(
         node.name
         for path in MODULES
@@ -255,6 +258,20 @@ def test_one_name_is_one_thing() -> None:
         if isinstance(node, ast.ClassDef)
     )
     assert {name for name, count in names.items() if count > 1} == {"AssetManager"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_a_constant_bears_its_unit(path: Path) -> None:
+    """A fraction says what it is of, and a number that is explained as seconds or bytes is called that, too."""
+    unnamed = set()
+    for statement, behind in pairwise([*ast.parse(path.read_text(encoding="utf-8")).body, ast.Pass()]):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper():
+                explained = isinstance(behind, ast.Expr) and ast.unparse(behind).strip("'\"").startswith(UNITS)
+                is_fraction = isinstance(value, ast.Constant) and isinstance(value.value, float)
+                if (explained or is_fraction) and not name.endswith(UNIT_SUFFIXES):
+                    unnamed.add(name)
+    assert unnamed == set()
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=module_name)

@@ -78,7 +78,7 @@ def types_met(kind: type) -> set[str]:
             annotations = inspect.get_annotations(base)
             met |= named([text for name, text in annotations.items() if not name.startswith("_")])
     for _, member in members(kind):
-        function = member.fget if isinstance(member, property) else inspect.unwrap(getattr(member, "__func__", member))  # type: ignore[arg-type]  # what is no function is returned as it is
+        function = member.fget if isinstance(member, property) else inspect.unwrap(getattr(member, "__func__", member))  # type: ignore[arg-type]  # anything but a function is returned as it is
         met |= named(list(getattr(function, "__annotations__", {}).values()))
     return met
 

@@ -17,7 +17,7 @@ def test_every_row_is_proved_by_a_test_or_says_why_not() -> None:
     """A fault without a test is either not ours, with a reason, or on the list of what is still open."""
     unproved = {row.id for row in all_rows() if row.why_untested is None} - set(shown())
     assert unproved <= (open_rows() or set()), (
-        "no test bears the mark `shows` for these, and tests/house/reliability.toml says not why"
+        "no test has the mark `shows` for these, and tests/house/reliability.toml does not say why"
     )
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import os
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,7 @@ from grym_fetch.errors import DigestMismatch, DiskFull, EditRefused, Locked, Pol
 from grym_fetch.project.editing import Editor, deletable
 from grym_fetch.runtime.clock import SystemClock
 from grym_fetch.testing import AssetServer, RawAnswer, Reset, Status, seeded_bytes
+from tests.support.archives import zip_of
 from tests.support.invariants import Recorder
 from tests.support.project import KIB, Project
 
@@ -31,18 +30,7 @@ SMALL_CONTENT = seeded_bytes(3 * KIB, seed=22)
 
 @pytest.fixture
 def project(tmp_path: Path, server: AssetServer) -> Project:
-    made = Project(tmp_path / "project")
-    made.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
-    return made
-
-
-def zip_of(files: dict[str, bytes]) -> bytes:
-    """An archive of these files."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return out.getvalue()
+    return Project.with_one_asset(tmp_path / "project", server, CONTENT)
 
 
 def entries(project: Project) -> dict[str, dict[str, object]]:

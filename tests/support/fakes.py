@@ -305,7 +305,7 @@ class ScriptedTransport:
 
 
 def context_of(transport: Transport, clock: Clock | None = None) -> TransferContext:
-    """What transfers over this transport share. Nothing is hashed in threads, and nobody hears their events."""
+    """What transfers over this transport share. Nothing is hashed in threads, and no one hears their events."""
     return TransferContext(
         scheduler=Scheduler(transport, connections=1),
         requester=Requester(Credentials({}, {})),

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from tests.support.system import is_listening
+
 BINARY = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 _DEADLINE = 10.0
@@ -139,7 +141,7 @@ class Nginx:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            if self._answers(self._process):
+            if is_listening(self._process, self.port):
                 return self
             self.stop()
             self.port = 0  # somebody else was faster with this port
@@ -154,17 +156,6 @@ class Nginx:
             return ""
         pem = self._certificate
         return f" ssl;\n        ssl_certificate {pem}; ssl_certificate_key {pem}; ssl_protocols TLSv1.3"
-
-    def _answers(self, process: subprocess.Popen[bytes]) -> bool:
-        deadline = time.monotonic() + _DEADLINE
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except OSError:
-                time.sleep(0.005)
-            else:
-                return process.poll() is None
-        return False
 
     def stop(self) -> None:
         """End it: gracefully, and if it will not, at once."""

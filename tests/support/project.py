@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 from yarl import URL
 
@@ -16,6 +16,7 @@ from grym_fetch.core.addresses import token_variables
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.runtime.clock import SystemClock
+from grym_fetch.testing import AssetServer
 
 KIB = 1024
 SMALL = SegmentSizes(
@@ -27,11 +28,11 @@ OWN = f".grym-fetch/user-{os.geteuid()}"
 """This user's own folder in an assets folder, where stages and stamps are."""
 
 CANARY = "canary-in-the-environment"
-"""A token for each port of 127.0.0.1 that the manifest names. It may reach a server and nobody else."""
+"""A token for each port of 127.0.0.1 that the manifest names. It may reach a server and nothing else."""
 
 
 class ImpatientClock(SystemClock):
-    """The real clock, but nobody waits: who sleeps finds that the time has passed already."""
+    """The real clock, but no one waits: a sleep returns at once, with the time passed."""
 
     def __init__(self) -> None:
         self.slept: list[float] = []
@@ -78,6 +79,13 @@ class Project:
     entries: list[dict[str, object]] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)
     """What each asset ought to be, by id, as far as it was said."""
+
+    @classmethod
+    def with_one_asset(cls, root: Path, server: AssetServer, content: bytes) -> Self:
+        """A project with the asset ``a``, which is not fetched yet: the server has it as ``/a.bin``."""
+        made = cls(root)
+        made.add("a", [server.add("/a.bin", content).url], content)
+        return made
 
     def add(
         self,

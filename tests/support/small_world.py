@@ -1,4 +1,4 @@
-"""grym-fetch whole and on one thread: the real manager, engine and disk, an origin in memory, time that nobody spends.
+"""grym-fetch whole and on one thread: the real manager, engine and disk, an origin in memory, simulated time.
 
 Rules: what happens depends on nothing but what a test does, so a run can be counted, broken at its n-th step, and
 repeated. Every step that leaves our own code passes one `Gate`.

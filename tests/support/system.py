@@ -1,9 +1,12 @@
-"""What tests ask of the operating system: what this process has open, who is dead, what an error is called."""
+"""What tests ask of the operating system: what this process has open, who is dead, who listens, an error's name."""
 
 from __future__ import annotations
 
 import errno
 import os
+import socket
+import subprocess
+import time
 from dataclasses import replace
 
 from grym_fetch.disk.owner import Owner
@@ -17,6 +20,19 @@ def descriptors() -> int:
 def dead_owner() -> Owner:
     """A process of this boot that runs no more: this one's number, at another time."""
     return replace(Owner.this(), started="1")
+
+
+def is_listening(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Wait until a program accepts connections. False if it has ended, or does not within ten seconds."""
+    deadline = time.monotonic() + 10
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.005)
+        else:
+            return process.poll() is None
+    return False
 
 
 def named(value: object) -> str:

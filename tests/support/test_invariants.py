@@ -160,7 +160,7 @@ def test_a_secret_that_is_told(project: Project) -> None:
 @pytest.mark.parametrize(
     ("downloaded", "sent", "requests"),
     [(301, 999, 1), (201, 200, 1), (100, 999, 121)],
-    ids=["twice", "counted and not sent", "asked for ever"],
+    ids=["twice", "counted and not sent", "asked forever"],
 )
 def test_traffic(downloaded: int, sent: int, requests: int) -> None:
     """Rule 4: an asset of 100 bytes; one break, which may cost 100 bytes, and 100 at the end."""
@@ -184,7 +184,7 @@ async def test_what_is_left_running(project: Project) -> None:
 
 
 def test_a_thread_that_does_not_end(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is waited for, but not for ever."""
+    """It is waited for, but not forever."""
     monkeypatch.setattr("tests.support.invariants.DEADLINE", 0.01)
     rules, end = Rules(project), threading.Event()
     thread = threading.Thread(target=end.wait)

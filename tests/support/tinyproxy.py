@@ -10,9 +10,10 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Self
+
+from tests.support.system import is_listening
 
 BINARY = shutil.which("tinyproxy") or shutil.which("tinyproxy", path="/usr/sbin:/usr/local/sbin")
 
@@ -53,21 +54,10 @@ class TinyProxy:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            if self._answers(self._process):
+            if is_listening(self._process, self.port):
                 return self
             self.__exit__()
         raise RuntimeError("tinyproxy does not start")
-
-    def _answers(self, process: subprocess.Popen[bytes]) -> bool:
-        deadline = time.monotonic() + _DEADLINE
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except OSError:
-                time.sleep(0.005)
-            else:
-                return process.poll() is None
-        return False
 
     def __exit__(self, *_: object) -> None:
         process, self._process = self._process, None

@@ -46,9 +46,7 @@ Story = Callable[[AssetManager], Any]
 @pytest.fixture
 def project(tmp_path: Path, server: AssetServer) -> Project:
     """One asset, not there yet."""
-    made = Project(tmp_path / "project")
-    made.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
-    return made
+    return Project.with_one_asset(tmp_path / "project", server, CONTENT)
 
 
 async def kinds_of(manager: AssetManager, story: Story) -> list[str]:

@@ -42,6 +42,7 @@ from tests.support.power_cut import no_flushing
 from tests.support.project import OWN, Project
 from tests.support.small_world import CHUNK, TINY, SmallWorld
 from tests.support.system import dead_owner, descriptors
+from tests.support.system_calls import failing
 
 SIZE = 60_007
 CONTENT = seeded_bytes(SIZE, seed=17)
@@ -167,22 +168,13 @@ async def test_what_is_there_in_part_needs_no_space_again(
     world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What an earlier run has left is counted: the rest alone must fit."""
-    once_sent(world, SIZE // 2, lambda: monkeypatch.setattr(os, "pwrite", refusing(errno.ENOSPC)))
+    once_sent(world, SIZE // 2, lambda: monkeypatch.setattr(os, "pwrite", failing(errno.ENOSPC)))
     await failure(world, project)
     monkeypatch.undo()
     staged = sum(os.stat(stage / "part").st_blocks * 512 for stage in project.staged())
     assert staged > 0
     leave_free(monkeypatch, SIZE - staged)
     await finish(world, project)
-
-
-def refusing(number: int) -> Callable[..., int]:
-    """A system call that fails."""
-
-    def call(*_: object, **__: object) -> int:
-        raise OSError(number, os.strerror(number))
-
-    return call
 
 
 @pytest.mark.parametrize(
@@ -231,7 +223,7 @@ async def test_nothing_is_used_after_a_failed_flush(
 ) -> None:
     """What a failed flush may have lost is not believed because memory still shows it: it is fetched again."""
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", lambda fd: None if stat.S_ISDIR(os.fstat(fd).st_mode) else refusing(errno.EIO)())
+        patch.setattr(os, "fsync", lambda fd: None if stat.S_ISDIR(os.fstat(fd).st_mode) else failing(errno.EIO)())
         assert isinstance(await failure(world, project), NotWritable)
     assert not (project.root / PATH).exists()
     before = world.sent
@@ -245,10 +237,10 @@ async def test_what_cannot_be_read_back_fails_the_asset(
 ) -> None:
     """What an earlier run left is proved by reading it. Where that fails, nobody waits for it, and it stays."""
     with monkeypatch.context() as patch:
-        once_sent(world, SIZE // 2, lambda: patch.setattr(os, "pwrite", refusing(errno.EDQUOT)))
+        once_sent(world, SIZE // 2, lambda: patch.setattr(os, "pwrite", failing(errno.EDQUOT)))
         assert isinstance(await failure(world, project), DiskFull)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "preadv", refusing(errno.EIO))
+        patch.setattr(os, "preadv", failing(errno.EIO))
         error = await failure(world, project)
     assert isinstance(error, NotWritable)
     assert "input/output error" in str(error)

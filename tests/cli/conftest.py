@@ -1,0 +1,16 @@
+"""What tests of commands share: a server that runs beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from grym_fetch.testing import AssetServer, serve_in_thread
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[AssetServer]:
+    """A server on loopback that tells the truth until it is told otherwise; in its own thread, for one module."""
+    with serve_in_thread() as running:
+        yield running
