@@ -10,8 +10,8 @@
 ``asset_manager`` is a manager shared by the whole process, made on first use.
 
 Public are the names in ``__all__`` here and in `grym_fetch.errors`, `events`, `settings`, `manifest`, `reports`,
-`transport`, `blocking` and `testing`: they change as semantic versioning says. Everything else is private, however it
-is spelled, and may change in any release.
+`transport`, `blocking`, `testing` and `sources`: they change as semantic versioning says. Everything else is private,
+however it is spelled, and may change in any release.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport
 from grym_fetch.project.editing import Pinned, PinReport
+from grym_fetch.project.updating import NewerVersion
 from grym_fetch.runtime.loop_thread import Blocking, EventStream
 from grym_fetch.settings import Settings
 
@@ -144,7 +145,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._call(asynchronous.AssetManager.state_of, asset)
 
     def download_required_assets(self) -> SyncReport:
-        """Call `sync` for every required asset."""
+        """Download and verify every asset marked as required; where none is, nothing.
+
+        Raises what `sync` raises.
+        """
         return self._run(asynchronous.AssetManager.download_required_assets)
 
     def choose(
@@ -174,10 +178,11 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         minimal: bool | None = None,
         force: bool = False,
     ) -> SyncReport:
-        """Download and verify the chosen assets; by default, all required ones.
+        """Download and verify the chosen assets; by default, all required ones, or every asset if none is required.
 
-        ``minimal``: the essential assets, as small stand-ins if they have one; by default as the manager does, and
-        False always means the full assets. ``force``: fetch valid files again, too.
+        ``minimal``: by default the essential assets (if none has that tag, as above), and each chosen asset as its
+        small stand-in if it has one. None means what the manager does, False the full assets. ``force``: fetch valid
+        files again, too.
 
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
         `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`,
@@ -201,21 +206,167 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         return self._run(asynchronous.AssetManager.restore_asset, path, force=force)
 
     def add_asset(
-        self, asset: Asset, *, fetch: bool = False, file: Path | None = None, allow_suspicious: bool = False
+        self,
+        asset: Asset,
+        *,
+        fetch: bool = False,
+        file: Path | None = None,
+        checksums_from: str | None = None,
+        allow_suspicious: bool = False,
     ) -> Asset:
         """Append an asset to the manifest and return it as it is listed now.
 
         ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
-        this file, and copy it into the asset's place if it is not there. ``allow_suspicious``: also what is plainly
-        not an asset, but a web page, a git-lfs pointer or an empty file.
+        this file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list
+        such as ``SHA256SUMS``, whose digest for this file it must have. ``allow_suspicious``: also what is plainly not
+        an asset, but a web page, a git-lfs pointer or an empty file.
 
         Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
         then), `EditRefused` for what is plainly not an asset, `PolicyRefused` for a plain http address,
-        `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place, or what
-        `download_asset` raises.
+        `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place,
+        `SourceFailed` or `UnknownSource` if the list cannot be had or does not have the file, or what `download_asset`
+        raises.
         """
         return self._run(
-            asynchronous.AssetManager.add_asset, asset, fetch=fetch, file=file, allow_suspicious=allow_suspicious
+            asynchronous.AssetManager.add_asset,
+            asset,
+            fetch=fetch,
+            file=file,
+            checksums_from=checksums_from,
+            allow_suspicious=allow_suspicious,
+        )
+
+    def add_from_source(
+        self,
+        source: str,
+        *,
+        asset_id: str | None = None,
+        local_path: str | None = None,
+        name: str = "",
+        description: str = "",
+        fallback_urls: Collection[str] = (),
+        version: str | None = None,
+        required: bool = False,
+        tags: Collection[str] = (),
+        allow_suspicious: bool = False,
+    ) -> tuple[Asset, ...]:
+        """Append what a short address such as ``hf://org/repo`` leads to, and return it as it is listed now.
+
+        Also takes the address of a hub's page about it. What the hub states no checksum of is fetched into its place
+        first; the rest is fetched by the next `sync`. All files are added, or none.
+
+        One file gets ``asset_id`` and ``local_path``, by default its name. Of many, ``asset_id`` begins each id and
+        ``local_path`` is their folder, by default the repository's name; they take no ``name`` and no
+        ``fallback_urls``. ``version`` is by default the revision that the hub has.
+
+        Raises `UnknownSource` for what is not there, `SourceFailed` if the hub does not say, `ManifestError` if an id
+        or place is taken, `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
+        """
+        return self._run(
+            asynchronous.AssetManager.add_from_source,
+            source,
+            asset_id=asset_id,
+            local_path=local_path,
+            name=name,
+            description=description,
+            fallback_urls=fallback_urls,
+            version=version,
+            required=required,
+            tags=tags,
+            allow_suspicious=allow_suspicious,
+        )
+
+    def import_list(
+        self,
+        file: str | Path,
+        *,
+        format: str | None = None,
+        base_url: str | None = None,
+        prefix: str | None = None,
+        folder: str | None = None,
+        required: bool = False,
+        tags: Collection[str] = (),
+        allow_suspicious: bool = False,
+    ) -> tuple[Asset, ...]:
+        """Append what another tool has listed in a file, and return it as it is listed now; all of it or nothing.
+
+        ``format`` is ``metalink``, ``sha256sums``, ``pooch``, ``dvc``, ``aria2`` or ``curl``, and no other word (a
+        `ValueError`); by default it is guessed.
+        ``base_url``: where the files are that have no address in the list. ``prefix`` begins each id, ``folder`` is
+        their folder in the assets folder. What has no checksum that a manifest can have is downloaded and measured.
+
+        Raises `ManifestError` for what is no such list, or cannot be added (nothing was fetched then), `SyncFailed` if
+        one of many cannot be fetched, or what `download_asset` raises.
+        """
+        return self._run(
+            asynchronous.AssetManager.import_list,
+            file,
+            format=format,
+            base_url=base_url,
+            prefix=prefix,
+            folder=folder,
+            required=required,
+            tags=tags,
+            allow_suspicious=allow_suspicious,
+        )
+
+    def export_list(self, format: str, ids: Collection[str] | None = None) -> str:
+        """Return these assets, or all, as another tool reads them; their paths are those in the assets folder.
+
+        ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other
+        word is a `ValueError`. Only ``curl`` has no checksums.
+
+        Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot have.
+        """
+        return self._call(asynchronous.AssetManager.export_list, format, ids)
+
+    def outdated(
+        self, ids: Collection[str] | None = None, *, on_found: Callable[[NewerVersion], object] | None = None
+    ) -> tuple[NewerVersion, ...]:
+        """Return what has a newer version at its source: of these assets, or of all that have a source.
+
+        Changes nothing. ``on_found`` is called in the event loop with each as soon as it is known.
+
+        Raises `SyncFailed` if some could not be looked up (after all others were), `UnknownAsset`, or `EditRefused` if
+        an asset named here has no source.
+        """
+        return self._run(asynchronous.AssetManager.outdated, ids, on_found=on_found)
+
+    def update(
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        dry_run: bool = False,
+        allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
+    ) -> tuple[NewerVersion, ...]:
+        """Move these assets, or all that have a source, to what it has now; return what is listed now.
+
+        All entries are written, or none. What the hub has no SHA-256 of is downloaded for that; the rest is fetched by
+        the next `sync`, and the old file stays until then. Mirrors of the old version are dropped. ``dry_run``: only
+        look, as `outdated` does. ``on_found`` is called with each before anything is fetched or written.
+
+        Raises like `outdated` (nothing was changed then), `EditRefused` if somebody else has changed an entry
+        meanwhile, or what `download_asset` raises.
+        """
+        return self._run(
+            asynchronous.AssetManager.update, ids, dry_run=dry_run, allow_suspicious=allow_suspicious, on_found=on_found
+        )
+
+    def update_asset(
+        self, asset_id: str, address: str | None = None, *, dry_run: bool = False, allow_suspicious: bool = False
+    ) -> NewerVersion | None:
+        """Move one asset to what its source has now, or to another ``address``, plain or short; None if it is that.
+
+        What is at a plain address is downloaded and measured. Raises like `update`; `UnknownSource` or `SourceFailed`
+        for a short address.
+        """
+        return self._run(
+            asynchronous.AssetManager.update_asset,
+            asset_id,
+            address,
+            dry_run=dry_run,
+            allow_suspicious=allow_suspicious,
         )
 
     def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:

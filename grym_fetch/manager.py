@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     # The fetching and editing modules are imported only when needed: see the engine.
     from grym_fetch.core.world import Clock, ThreadPools, Transport
     from grym_fetch.disk.prune import PruneReport
-    from grym_fetch.project.editing import Editor, Pinned, PinReport
+    from grym_fetch.project.editing import Pinned, PinReport
+    from grym_fetch.project.updating import NewerVersion, Updater
 
 _NO_LOOP = (
     "AssetManager needs asyncio, and no asyncio event loop is running here. Under trio, or without a loop, use "
@@ -313,8 +314,13 @@ class AssetManager:
     # -- many assets ------------------------------------------------------------------------------------------------
 
     async def download_required_assets(self) -> SyncReport:
-        """Call `sync` for every required asset."""
-        return await self.sync()
+        """Download and verify every asset marked as required; where none is, nothing.
+
+        Raises what `sync` raises.
+        """
+        self._claim_loop()
+        required = self.manifest.required
+        return await self.sync_assets(tuple(a.stand_in() for a in required) if self.minimal else required)
 
     def choose(
         self,
@@ -346,10 +352,11 @@ class AssetManager:
         minimal: bool | None = None,
         force: bool = False,
     ) -> SyncReport:
-        """Download and verify the chosen assets; by default, all required ones.
+        """Download and verify the chosen assets; by default, all required ones, or every asset if none is required.
 
-        ``minimal``: the essential assets, as small stand-ins if they have one; by default as the manager does, and
-        False always means the full assets. ``force``: fetch valid files again, too.
+        ``minimal``: by default the essential assets (if none has that tag, as above), and each chosen asset as its
+        small stand-in if it has one. None means what the manager does, False the full assets. ``force``: fetch valid
+        files again, too.
 
         Raises `SyncFailed` if any of them failed (the others are there then), `UnknownAsset`, `UnknownTag` or
         `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`,
@@ -391,21 +398,32 @@ class AssetManager:
     # -- the manifest itself ----------------------------------------------------------------------------------------
 
     async def add_asset(
-        self, asset: Asset, *, fetch: bool = False, file: Path | None = None, allow_suspicious: bool = False
+        self,
+        asset: Asset,
+        *,
+        fetch: bool = False,
+        file: Path | None = None,
+        checksums_from: str | None = None,
+        allow_suspicious: bool = False,
     ) -> Asset:
         """Append an asset to the manifest and return it as it is listed now.
 
         ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
-        this file, and copy it into the asset's place if it is not there. ``allow_suspicious``: also what is plainly
-        not an asset, but a web page, a git-lfs pointer or an empty file.
+        this file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list
+        such as ``SHA256SUMS``, whose digest for this file it must have. ``allow_suspicious``: also what is plainly not
+        an asset, but a web page, a git-lfs pointer or an empty file.
 
         Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
         then), `EditRefused` for what is plainly not an asset, `PolicyRefused` for a plain http address,
-        `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place, or what
-        `download_asset` raises.
+        `DigestMismatch` or `UnsafePath` if ``file`` is not what the asset says or another one is in its place,
+        `SourceFailed` or `UnknownSource` if the list cannot be had or does not have the file, or what `download_asset`
+        raises.
         """
         await self.initialize()
         async with self._editing() as editor:
+            if checksums_from is not None:
+                editor.check_new(self.manifest, asset)
+                asset = await editor.with_digest_from(checksums_from, asset)
             parsed = await editor.add_asset(
                 self.manifest,
                 asset,
@@ -416,6 +434,171 @@ class AssetManager:
             )
             self._adopt(parsed)
         return self.manifest.get(asset.id)
+
+    async def add_from_source(
+        self,
+        source: str,
+        *,
+        asset_id: str | None = None,
+        local_path: str | None = None,
+        name: str = "",
+        description: str = "",
+        fallback_urls: Collection[str] = (),
+        version: str | None = None,
+        required: bool = False,
+        tags: Collection[str] = (),
+        allow_suspicious: bool = False,
+    ) -> tuple[Asset, ...]:
+        """Append what a short address such as ``hf://org/repo`` leads to, and return it as it is listed now.
+
+        Also takes the address of a hub's page about it. What the hub states no checksum of is fetched into its place
+        first; the rest is fetched by the next `sync`. All files are added, or none.
+
+        One file gets ``asset_id`` and ``local_path``, by default its name. Of many, ``asset_id`` begins each id and
+        ``local_path`` is their folder, by default the repository's name; they take no ``name`` and no
+        ``fallback_urls``. ``version`` is by default the revision that the hub has.
+
+        Raises `UnknownSource` for what is not there, `SourceFailed` if the hub does not say, `ManifestError` if an id
+        or place is taken, `SyncFailed` if one of many cannot be fetched, or what `download_asset` raises.
+        """
+        from grym_fetch.sources.naming import Naming
+
+        naming = Naming(
+            id=asset_id,
+            local_path=local_path,
+            name=name,
+            description=description,
+            fallback_urls=tuple(fallback_urls),
+            version=version,
+            required=required,
+            tags=tuple(tags),
+        )
+        await self.initialize()
+        async with self._editing() as editor:
+            assets = await editor.find(source, naming)
+            parsed = await editor.add_found(
+                self.manifest, assets, allow_suspicious=allow_suspicious, before_fetch=self._accept
+            )
+            self._adopt(parsed)
+        return tuple(self.manifest.get(asset.id) for asset in assets)
+
+    async def import_list(
+        self,
+        file: str | Path,
+        *,
+        format: str | None = None,  # noqa: A002 - the word of the command line
+        base_url: str | None = None,
+        prefix: str | None = None,
+        folder: str | None = None,
+        required: bool = False,
+        tags: Collection[str] = (),
+        allow_suspicious: bool = False,
+    ) -> tuple[Asset, ...]:
+        """Append what another tool has listed in a file, and return it as it is listed now; all of it or nothing.
+
+        ``format`` is ``metalink``, ``sha256sums``, ``pooch``, ``dvc``, ``aria2`` or ``curl``, and no other word (a
+        `ValueError`); by default it is guessed.
+        ``base_url``: where the files are that have no address in the list. ``prefix`` begins each id, ``folder`` is
+        their folder in the assets folder. What has no checksum that a manifest can have is downloaded and measured.
+
+        Raises `ManifestError` for what is no such list, or cannot be added (nothing was fetched then), `SyncFailed` if
+        one of many cannot be fetched, or what `download_asset` raises.
+        """
+        from grym_fetch.sources.listings import FORMATS
+        from grym_fetch.sources.naming import Naming
+
+        if format not in (None, *FORMATS):
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+        naming = Naming(id=prefix, local_path=folder, required=required, tags=tuple(tags))
+        await self.initialize()
+        async with self._editing() as editor:
+            assets = await editor.read_list(Path(file), format, naming, base_url)
+            parsed = await editor.add_found(
+                self.manifest, assets, allow_suspicious=allow_suspicious, before_fetch=self._accept
+            )
+            self._adopt(parsed)
+        return tuple(self.manifest.get(asset.id) for asset in assets)
+
+    def export_list(self, format: str, ids: Collection[str] | None = None) -> str:  # noqa: A002 - as above
+        """Return these assets, or all, as another tool reads them; their paths are those in the assets folder.
+
+        ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other
+        word is a `ValueError`. Only ``curl`` has no checksums.
+
+        Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot have.
+        """
+        from grym_fetch.core.errors import EditRefused, Problem
+        from grym_fetch.core.text import safe_text
+        from grym_fetch.sources.listings import FORMATS, write_list
+
+        known = [name for name, each in FORMATS.items() if each.write is not None]
+        if format not in known:
+            raise ValueError(f"format must be one of {', '.join(known)}, not {format!r}")
+        chosen = self.manifest.assets if ids is None else [self.manifest.get(each) for each in dict.fromkeys(ids)]
+        try:
+            return write_list(chosen, format)
+        except ValueError as error:
+            source = safe_text(str(self.project.manifest_path))
+            raise EditRefused(source, [Problem(f"export as {format}", "", str(error))]) from None
+
+    async def outdated(
+        self, ids: Collection[str] | None = None, *, on_found: Callable[[NewerVersion], object] | None = None
+    ) -> tuple[NewerVersion, ...]:
+        """Return what has a newer version at its source: of these assets, or of all that have a source.
+
+        Changes nothing. ``on_found`` is called in the event loop with each as soon as it is known.
+
+        Raises `SyncFailed` if some could not be looked up (after all others were), `UnknownAsset`, or `EditRefused` if
+        an asset named here has no source.
+        """
+        await self.initialize()
+        async with self._editing() as editor:
+            return tuple(await editor.find_newer(self.manifest, ids, on_found or (lambda _: None)))
+
+    async def update(
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        dry_run: bool = False,
+        allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
+    ) -> tuple[NewerVersion, ...]:
+        """Move these assets, or all that have a source, to what it has now; return what is listed now.
+
+        All entries are written, or none. What the hub has no SHA-256 of is downloaded for that; the rest is fetched by
+        the next `sync`, and the old file stays until then. Mirrors of the old version are dropped. ``dry_run``: only
+        look, as `outdated` does. ``on_found`` is called with each before anything is fetched or written.
+
+        Raises like `outdated` (nothing was changed then), `EditRefused` if somebody else has changed an entry
+        meanwhile, or what `download_asset` raises.
+        """
+        await self.initialize()
+        async with self._editing() as editor:
+            found = await editor.find_newer(self.manifest, ids, on_found or (lambda _: None))
+            if dry_run or not found:
+                return tuple(found)
+            parsed, done = await editor.update(found, allow_suspicious=allow_suspicious, before_fetch=self._accept)
+            self._adopt(parsed)
+        return tuple(done)
+
+    async def update_asset(
+        self, asset_id: str, address: str | None = None, *, dry_run: bool = False, allow_suspicious: bool = False
+    ) -> NewerVersion | None:
+        """Move one asset to what its source has now, or to another ``address``, plain or short; None if it is that.
+
+        What is at a plain address is downloaded and measured. Raises like `update`; `UnknownSource` or `SourceFailed`
+        for a short address.
+        """
+        if address is None:
+            return next(iter(await self.update([asset_id], dry_run=dry_run, allow_suspicious=allow_suspicious)), None)
+        await self.initialize()
+        async with self._editing() as editor:
+            found = await editor.find_at(self.manifest, asset_id, address)
+            if found.newer == found.asset or dry_run:
+                return None if found.newer == found.asset else found
+            parsed, [done] = await editor.update([found], allow_suspicious=allow_suspicious, before_fetch=self._accept)
+            self._adopt(parsed)
+        return done
 
     async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:
         """Remove an asset from the manifest; with ``delete_file``, also its file, its stand-in's and what was unpacked.
@@ -465,17 +648,19 @@ class AssetManager:
             return await editor.prune(self.manifest, dry_run=dry_run)
 
     @asynccontextmanager
-    async def _editing(self) -> AsyncIterator[Editor]:
-        from grym_fetch.project.editing import Editor
+    async def _editing(self) -> AsyncIterator[Updater]:
+        from grym_fetch.project.updating import Updater
 
         engine = self._ready().engine
         assert isinstance(engine, Engine), "a mock engine has nothing to edit"
-        editor = Editor(
+        editor = Updater(
             self.project,
             engine=engine,
             lenient_engine=lambda: self._make_engine(replace(self.settings, allow_unpinned=True)),
             clock=self._clock,
             emit=self._bus.emit,
+            settings=self.settings,
+            environ=self._environ,
         )
         with editor:
             try:

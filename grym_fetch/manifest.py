@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from grym_fetch.core.digest import Algorithm, Checksum, Hasher
 from grym_fetch.core.manifest import Asset, Manifest, StandIn
+from grym_fetch.core.stated import StatedDigest, StatedKind
 
-__all__ = ["Algorithm", "Asset", "Checksum", "Hasher", "Manifest", "StandIn"]
+__all__ = ["Algorithm", "Asset", "Checksum", "Hasher", "Manifest", "StandIn", "StatedDigest", "StatedKind"]

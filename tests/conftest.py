@@ -38,7 +38,17 @@ def _write_to_memory() -> None:
 load_profile()
 _write_to_memory()
 
-_FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir", "hf_token")
+_FOREIGN = (
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "ssl_cert_file",
+    "ssl_cert_dir",
+    "hf_token",
+    "hf_endpoint",
+    "hf_token_path",
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,6 +56,7 @@ def _own_environment() -> Iterator[None]:
     """No test depends on the proxies, credentials, settings and state of whoever runs it, or adds to them."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as state:
         patch.setenv("XDG_STATE_HOME", state)
+        patch.setenv("HF_HOME", state)
         for name in list(os.environ):
             if name.lower() in _FOREIGN or name.startswith("GRYM_FETCH_"):
                 patch.delenv(name)

@@ -161,6 +161,29 @@ async def test_a_file_changed_behind_our_back(project: Project) -> None:
         assert (await manager.get_asset_path("a")).read_bytes() == CONTENT
 
 
+async def test_what_is_required_where_nothing_is_marked(project: Project, server: AssetServer) -> None:
+    """`sync` takes every asset then; `download_required_assets` takes what its name says, which is nothing."""
+    for entry in project.entries:
+        entry["required"] = False
+    project.write()
+    async with project.manager() as manager:
+        assert (await manager.download_required_assets()).paths == {}
+        assert not server.stats.requests
+        assert (await manager.sync()).verified == ("a",)
+
+
+async def test_required_assets_as_stand_ins(project: Project, server: AssetServer) -> None:
+    """A manager of stand-ins takes those of the required assets, whatever bears the tag `essential`."""
+    tiny = server.add("/tiny.bin", b"tiny")
+    stand_in = {"url": tiny.url, "checksum": tiny.sha256, "size": tiny.size}
+    project.add("b", [server.add("/b.bin", CONTENT).url], CONTENT, minimal=stand_in)
+    project.add("c", [server.add("/c.bin", CONTENT).url], CONTENT, required=False, tags=["essential"])
+    async with AssetManager(project.manifest, minimal=True) as manager:
+        report = await manager.download_required_assets()
+        assert sorted(report.verified) == ["a", "b"]
+        assert report.paths["b"].read_bytes() == b"tiny"
+
+
 @pytest.mark.shows("M17")
 async def test_sync_reports(project: Project, server: AssetServer) -> None:
     """A sync reports what was fetched and what was there; with failures it raises, and the rest is there."""

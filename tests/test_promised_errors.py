@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from grym_fetch import AssetManager, GrymFetchError, Manifest, Settings, SyncFailed, blocking, create_mock_asset_manager
@@ -17,10 +18,12 @@ from grym_fetch import errors as public_errors
 from grym_fetch.core.digest import Checksum
 from grym_fetch.disk import folders
 from grym_fetch.errors import AssetMissing, DiskFull, UnpinnedAsset
-from grym_fetch.manifest import Asset
+from grym_fetch.manifest import Asset, StatedDigest
 from grym_fetch.repo.placeholder import Placeholder
 from grym_fetch.settings import SegmentSizes
+from grym_fetch.sources import Page
 from grym_fetch.testing import AssetServer, MockAssetManager, Status, serve_in_thread
+from grym_fetch.transport import AiohttpTransport
 from tests.house.test_public_names import classes, members, raised
 from tests.support.project import SMALL, Project
 
@@ -35,6 +38,7 @@ class World:
     project: Project
     server: AssetServer
     settings: dict[str, Any] = field(default_factory=dict)
+    environ: dict[str, str] = field(default_factory=dict)
 
     def add(self, asset_id: str = "a", content: bytes = CONTENT, **more: Any) -> Path:
         """List an asset whose content the server has."""
@@ -61,10 +65,18 @@ class World:
             folder.mkdir()
             (folder / "stored.bin").write_bytes(stored)
 
+    def be_a_hub(self) -> None:
+        """Answer for a repository ``org/repo`` of two files, which cannot be had."""
+        entries = [{"type": "file", "path": path, "size": 1, "oid": "0" * 40} for path in ("x", "y")]
+        about = {"id": "org/repo", "sha": "1" * 40}
+        for path, answer in (("revision/main", about), (f"tree/{'1' * 40}", entries)):
+            self.server.add(f"/api/models/org/repo/{path}", json.dumps(answer).encode())
+        self.environ["HF_ENDPOINT"] = self.server.url("")
+
     def arguments(self) -> dict[str, Any]:
         """What a manager of this project is made with."""
         settings = Settings(sizes=SMALL, retries=0, **self.settings)
-        return {"config": self.project.manifest, "settings": settings, "environ": {}}
+        return {"config": self.project.manifest, "settings": settings, "environ": self.environ}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +124,77 @@ simple("sync", "UnknownTag", lambda manager: manager.sync(tags=["typo"]))
 simple("remove_asset", "UnknownAsset", lambda manager: manager.remove_asset("nothing"))
 simple("pin", "UnknownAsset", lambda manager: manager.pin(["nothing"]))
 simple("restore_asset", "RepositoryError", lambda manager: manager.restore_asset("nothing"))
+simple("add_from_source", "UnknownSource", lambda manager: manager.add_from_source("nothing:"))
+simple("export_list", "UnknownAsset", lambda manager: manager.export_list("pooch", ["nothing"]))
+simple("outdated", "UnknownAsset", lambda manager: manager.outdated(["nothing"]))
+simple("outdated", "EditRefused", lambda manager: manager.outdated(["a"]))
+simple("update_asset", "UnknownSource", lambda manager: manager.update_asset("a", "nothing:"))
 simple("add_asset", "ManifestError", lambda manager: manager.add_asset(Asset("a", NEW.url, NEW.local_path)))
+
+
+@case("export_list", "ManifestError")
+def _(world: World) -> Call:
+    world.add(pinned=False)
+    return lambda manager: manager.export_list("pooch")
+
+
+@case("import_list", "ManifestError")
+def _(world: World) -> Call:
+    return lambda manager: manager.import_list(world.project.manifest)
+
+
+@case("import_list", "SyncFailed")
+def _(world: World) -> Call:
+    listing = world.project.root / "list"
+    listing.write_text("".join(f"{world.server.url('/nothing')}\n  out={name}\n" for name in "xy"))
+    return lambda manager: manager.import_list(listing)
+
+
+@case("add_asset", "SourceFailed")
+def _(world: World) -> Call:
+    where = world.server.url("/nothing")
+    return lambda manager: manager.add_asset(NEW, checksums_from=where)
+
+
+@case("add_asset", "UnknownSource")
+def _(world: World) -> Call:
+    where = world.server.add("/SUMS", b"0" * 64 + b"  other").url
+    return lambda manager: manager.add_asset(NEW, checksums_from=where)
+
+
+@case("outdated", "SyncFailed")
+def _(world: World) -> Call:
+    world.add(source="nothing:x")
+    return lambda manager: manager.outdated()
+
+
+@case("update_asset", "SourceFailed")
+def _(world: World) -> Call:
+    world.settings["offline"] = True
+    return lambda manager: manager.update_asset("a", "hf://org/repo/x")
+
+
+@case("update", "EditRefused")
+def _(world: World) -> Call:
+    return lambda manager: manager.update(["a"])
+
+
+@case("add_from_source", "SourceFailed")
+def _(world: World) -> Call:
+    world.settings["offline"] = True
+    return lambda manager: manager.add_from_source("hf://org/repo")
+
+
+@case("add_from_source", "ManifestError")
+def _(world: World) -> Call:
+    world.be_a_hub()
+    return lambda manager: manager.add_from_source("hf://org/repo/x", asset_id="a")
+
+
+@case("add_from_source", "SyncFailed")
+def _(world: World) -> Call:
+    world.be_a_hub()
+    return lambda manager: manager.add_from_source("hf://org/repo")
 
 
 @case("initialize", "ManifestError")
@@ -322,6 +404,14 @@ def mock() -> MockAssetManager:
     return create_mock_asset_manager({"a": "/mock/a"})
 
 
+async def lend_what_decompresses() -> None:
+    """Make a transport of a session that changes the bytes."""
+    async with aiohttp.ClientSession() as session:
+        AiohttpTransport(session)
+
+
+ELSEWHERE = "<https://other.example/>; rel=next"
+
 VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
     ("AssetManager", "", "ValueError"): lambda: AssetManager(parallel=0, environ={}),
     ("Settings", "", "ValueError"): lambda: Settings(parallel=0),
@@ -330,11 +420,23 @@ VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
     ("Manifest", "get", "UnknownAsset"): lambda: Manifest().get("a"),
     ("Manifest", "select", "UnknownAsset"): lambda: Manifest().select(["a"]),
     ("Manifest", "select", "UnknownTag"): lambda: Manifest().select(tags=["a"]),
+    ("AiohttpTransport", "", "ValueError"): lambda: asyncio.run(lend_what_decompresses()),
+    ("StatedDigest", "", "ValueError"): lambda: StatedDigest("md5", "0"),
+    ("StatedDigest", "parse", "ValueError"): lambda: StatedDigest.parse("nonsense"),
+    ("Page", "json", "ValueError"): lambda: Page("https://h.example/", body=b"nonsense").json(),
+    ("Page", "next_url", "ValueError"): lambda: Page("https://h.example/", fields={"link": ELSEWHERE}).next_url,
     ("Checksum", "parse", "ValueError"): lambda: Checksum.parse("nonsense"),
     ("MockAssetManager", "add_asset", "ManifestError"): lambda: asyncio.run(
         mock().add_asset(Asset("a", NEW.url, NEW.local_path))
     ),
     ("MockAssetManager", "remove_asset", "UnknownAsset"): lambda: asyncio.run(mock().remove_asset("b")),
+    ("MockAssetManager", "add_from_source", "NotImplementedError"): lambda: asyncio.run(
+        mock().add_from_source("hf://org/repo")
+    ),
+    ("MockAssetManager", "import_list", "NotImplementedError"): lambda: asyncio.run(mock().import_list("list")),
+    ("MockAssetManager", "outdated", "UnknownAsset"): lambda: asyncio.run(mock().outdated(["b"])),
+    ("MockAssetManager", "update", "UnknownAsset"): lambda: asyncio.run(mock().update(["b"])),
+    ("MockAssetManager", "update_asset", "UnknownAsset"): lambda: asyncio.run(mock().update_asset("b")),
     ("MockAssetManager", "pin", "NotImplementedError"): lambda: asyncio.run(mock().pin()),
     ("MockAssetManager", "prune", "NotImplementedError"): lambda: asyncio.run(mock().prune()),
     ("MockAssetManager", "restore_asset", "AssetMissing"): lambda: asyncio.run(mock().restore_asset("b")),

@@ -116,7 +116,7 @@ async def _examine(manager: AssetManager, assets: list[Asset], common: Common, *
 
     findings = [*diagnosis.environment_findings(os.environ), *diagnosis.permission_findings(manager.project)]
     async with manager:
-        # What a sync would fetch: without a choice the required ones, though the addresses of all are asked.
+        # What a sync would fetch: without a choice not every asset, though the addresses of all are asked.
         plan = await manager.plan(assets if chosen else manager.choose())
     findings.append(diagnosis.space_finding(plan.space_needed, plan.space_free, plan.unknown_sizes))
     for finding in findings:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -18,21 +19,26 @@ if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
     from grym_fetch.manager import AssetManager
     from grym_fetch.project.editing import Pinned
-
-_ENDINGS = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_SIGNED = ("signature", "token", "credential", "expires", "sig", "key", "password")
-"""Words in the names of query keys that make an address a secret, or short-lived."""
+    from grym_fetch.settings import Settings
 
 
 @click.command("add")
-@click.argument("source", metavar="URL_OR_FILE")
-@option("--id", "asset_id", metavar="ID", help="Its id. [the file's name without its ending]")
+@click.argument("source", metavar="SOURCE")
+@option(
+    "--id",
+    "asset_id",
+    metavar="ID",
+    help="Its id; of several, how each id begins. [the file's name without its ending]",
+)
 @option("--name", metavar="TEXT", help="Its display name. [the id]")
-@option("--local-path", metavar="PATH", help="Its path in the assets folder. [the file's name]")
+@option(
+    "--local-path", metavar="PATH", help="Its path in the assets folder; of several, their folder. [the file's name]"
+)
 @option("--tag", "tags", multiple=True, metavar="T", help="Give it this tag (repeatable).")
 @option("--required", is_flag=True, help="Mark it as required: a plain sync fetches it.")
 @option("--url", metavar="URL", help="For a file: the URL from which others can download it.")
 @option("--fallback-url", "fallback_urls", multiple=True, metavar="URL", help="A mirror (repeatable).")
+@option("--checksums-from", metavar="URL", help="Take the checksum from this list: SHA256SUMS, FILE.sha256.")
 @option("--description", metavar="TEXT", help="What it is for.")
 @option("--asset-version", metavar="TEXT", help="Its version.")
 @option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
@@ -48,6 +54,7 @@ def add_command(
     required: bool,
     url: str | None,
     fallback_urls: tuple[str, ...],
+    checksums_from: str | None,
     description: str | None,
     asset_version: str | None,
     allow_suspicious: bool,
@@ -56,17 +63,36 @@ def add_command(
     """Add an asset to the manifest, with its checksum and size.
 
     A URL is downloaded into its place in the assets folder. A file is hashed and copied there; --url says where others
-    can download it. If there is no manifest, assets.json is created in the working folder.
+    can download it. A short address such as hf://ORG/REPO/FILE is asked about at its hub, and can lead to several
+    assets. If there is no manifest, assets.json is created in the working folder.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
     from grym_fetch.core.manifest import Asset
     from grym_fetch.core.text import safe_text
 
+    if (short := _as_short_address(source)) is not None:
+        if url is not None:
+            raise click.UsageError("--url is for a file; name a mirror with --fallback-url")
+        if checksums_from is not None:
+            raise click.UsageError("--checksums-from is for an address or a file; the hub itself is asked here")
+        refuse_password(*fallback_urls)
+        naming: dict[str, Any] = {
+            "asset_id": asset_id,
+            "local_path": local_path,
+            "name": name or "",
+            "description": description or "",
+            "fallback_urls": fallback_urls,
+            "version": asset_version,
+            "required": required,
+            "tags": tags,
+            "allow_suspicious": allow_suspicious,
+        }
+        return _add_from_source(common, short, naming, settings_from(transfer))
     file = _as_file(source, url)
     address = url if file is not None else source
     assert address is not None, "a file without --url was refused"
-    refuse_password(address, *fallback_urls)
+    refuse_password(address, *fallback_urls, *([checksums_from] if checksums_from else []))
 
     async def body(manager: AssetManager) -> int:
         place = local_path or _default_path(manager, file, address)
@@ -81,27 +107,52 @@ def add_command(
             required=required,
             tags=tuple(dict.fromkeys(tags)),
         )
-        if not common.quiet and any(map(_is_signed, asset.urls)):
+        if not common.quiet and any(map(_is_not_for_all, asset.urls)):
             click.echo(
                 "warning: an address looks signed or holds a token. It is written into the manifest as it is, for "
                 "everyone to read, and may stop working; prefer one that lasts",
                 err=True,
             )
-        added = await manager.add_asset(asset, fetch=file is None, file=file, allow_suspicious=allow_suspicious)
+        added = await manager.add_asset(
+            asset,
+            fetch=file is None,
+            file=file,
+            checksums_from=checksums_from,
+            allow_suspicious=allow_suspicious,
+        )
         path = manager.project.assets_dir / added.local_path
         if common.json:
-            click.echo(json.dumps({**_record(added), "path": str(path)}))
+            click.echo(json.dumps({**record_of(added), "path": str(path)}))
         elif not common.quiet:
-            click.echo(f"added  {_measures(added)}  {safe_text(str(path), limit=4000)}")
+            click.echo(f"added  {measures(added)}  {safe_text(str(path), limit=4000)}")
         return 0
 
     settings = settings_from(transfer)
-    made = _make_manifest(common)
-    try:
+    with with_manifest(common):
         return run(common, body, settings=settings, minimal=False)
-    finally:
-        if made is not None:
-            _remove_if_empty(made)
+
+
+def _add_from_source(common: Common, address: str, naming: dict[str, Any], settings: Settings) -> int:
+    from grym_fetch.cli.runner import run
+    from grym_fetch.core.text import safe_text
+
+    async def body(manager: AssetManager) -> int:
+        added = await manager.add_from_source(address, **naming)
+        for asset in added:
+            path = manager.project.assets_dir / asset.local_path
+            if common.json:
+                click.echo(json.dumps({**record_of(asset), "path": str(path), "source": asset.source}))
+            elif not common.quiet:
+                click.echo(f"added  {measures(asset)}  {safe_text(str(path), limit=4000)}")
+        missing = [asset for asset in added if manager.state_of(asset) == "missing"]
+        if missing and not common.quiet and not common.json:
+            count = f"{len(missing)} of {len(added)} are" if len(added) > 1 else "it is"
+            which = safe_text(missing[0].id) if len(added) == 1 else "--all"
+            click.echo(f"{count} not fetched yet; `grym-fetch sync {which}` does that", err=True)
+        return 0
+
+    with with_manifest(common):
+        return run(common, body, settings=settings, minimal=False)
 
 
 @click.command("pin")
@@ -209,6 +260,22 @@ def prune_command(common: Common, dry_run: bool) -> int:
     return run(common, body)
 
 
+def _as_short_address(source: str) -> str | None:
+    """The short address that is meant, or None for a file or a plain address."""
+    from grym_fetch.cli.exit_codes import exit_code
+    from grym_fetch.core.errors import UnknownSource
+    from grym_fetch.disk.project import expand_home
+    from grym_fetch.sources.registry import recognize
+
+    if ":" not in source or expand_home(source).is_file():
+        return None
+    try:
+        return recognize(source, os.environ)
+    except UnknownSource as error:
+        click.echo(f"error: {error}", err=True)
+        raise click.exceptions.Exit(exit_code(error)) from error
+
+
 def _as_file(source: str, url: str | None) -> Path | None:
     """The file that is meant, None for an address."""
     if "://" in source:
@@ -231,9 +298,15 @@ def _as_file(source: str, url: str | None) -> Path | None:
     return file
 
 
-def _is_signed(address: str) -> bool:
-    keys = [key.lower() for key, _ in parse_qsl(urlsplit(address).query, keep_blank_values=True)]
-    return any(word in key for key in keys for word in _SIGNED)
+def _is_not_for_all(address: str) -> bool:
+    from grym_fetch.core.addresses import parse_address
+    from grym_fetch.core.errors import PolicyRefused
+    from grym_fetch.core.signatures import is_not_for_all
+
+    try:
+        return is_not_for_all(parse_address(address))
+    except PolicyRefused:  # the manifest's own check says what is wrong with it
+        return False
 
 
 def file_name(file: Path | None, address: str) -> str:
@@ -265,12 +338,10 @@ def _default_path(manager: AssetManager, file: Path | None, address: str) -> str
 def _default_id(path: str) -> str:
     """The file's name without its ending."""
     from grym_fetch.core.manifest_values import check_id
+    from grym_fetch.sources.naming import stem_of
 
-    name = PurePosixPath(path).name
-    ending = next((each for each in _ENDINGS if name.lower().endswith(each)), None)
-    stem = name[: -len(ending)] if ending else PurePosixPath(name).stem
     try:
-        return check_id(stem)
+        return check_id(stem_of(PurePosixPath(path).name))
     except ValueError as error:
         raise click.UsageError(f"the file's name cannot be the id, since it {error}; say one with --id") from error
 
@@ -303,6 +374,17 @@ def _make_manifest(common: Common) -> Path | None:
     return None
 
 
+@contextmanager
+def with_manifest(common: Common) -> Iterator[None]:
+    """Make a manifest if there is none; remove it again if nothing was added to it."""
+    made = _make_manifest(common)
+    try:
+        yield
+    finally:
+        if made is not None:
+            _remove_if_empty(made)
+
+
 def _remove_if_empty(manifest: Path) -> None:
     """Remove the manifest that was made for an asset which could not be added; else a failure would leave it behind."""
     from grym_fetch.core.errors import GrymFetchError
@@ -332,7 +414,8 @@ async def _agreed(places: list[Path]) -> bool:
         return False
 
 
-def _record(asset: Asset) -> dict[str, object]:
+def record_of(asset: Asset) -> dict[str, object]:
+    """An added asset, for ``--json``."""
     return {
         "id": asset.id,
         "localPath": asset.local_path,
@@ -341,7 +424,8 @@ def _record(asset: Asset) -> dict[str, object]:
     }
 
 
-def _measures(asset: Asset) -> str:
+def measures(asset: Asset) -> str:
+    """An added asset: id, size and checksum."""
     from grym_fetch.core.text import safe_text
     from grym_fetch.display.lines import format_size
 

@@ -14,6 +14,7 @@ from grym_fetch.core.errors import (
     StorageError,
     SyncFailed,
     UnknownAsset,
+    UnknownSource,
     UnknownTag,
 )
 
@@ -36,7 +37,7 @@ def exit_code(error: GrymFetchError) -> int:
             return worst(exit_code(failure) for failure in failures.values())
         case MirrorsExhausted(failures=failures):
             return worst(exit_code(failure.error) for failure in failures)
-        case ManifestError() | UnknownAsset() | UnknownTag() | RepositoryError():
+        case ManifestError() | UnknownAsset() | UnknownSource() | UnknownTag() | RepositoryError():
             return WRONG_USAGE
         case IntegrityError():
             return INTEGRITY

@@ -32,6 +32,7 @@ def setup_command(common: Common, minimal: bool, skip_assets: bool, **transfer: 
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
+    from grym_fetch.cli.sync import say_default
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.core.text import safe_text
 
@@ -53,8 +54,7 @@ def setup_command(common: Common, minimal: bool, skip_assets: bool, **transfer: 
         print_step(await _space(manager, assets), common)
         if skip_assets:
             return exit_codes.DONE
-        if not assets and not common.quiet:
-            click.echo("nothing to fetch: no asset is marked as required", err=True)
+        say_default(manager, common, minimal=minimal)
         await manager.sync_assets(assets)
         return exit_codes.DONE
 

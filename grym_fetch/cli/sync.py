@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from grym_fetch.cli.options import Common, common_options, option, transfer_options
+
+if TYPE_CHECKING:
+    from grym_fetch.manager import AssetManager
 
 
 def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> None:
@@ -15,7 +18,7 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
     if value:
         raise click.UsageError(
             "--header is not accepted: others can read a command line. Put a token into GRYM_FETCH_TOKEN_<HOST> "
-            "(dots and dashes as _), HF_TOKEN, or ~/.netrc.",
+            "(a dot as _, a dash as __), HF_TOKEN, or ~/.netrc.",
             ctx,
         )
 
@@ -44,18 +47,17 @@ def sync_command(
     dry_run: bool,
     **transfer: Any,
 ) -> int:
-    """Make assets present and verified: those chosen, or else all required ones.
+    """Make assets present and verified: those chosen, or else all required ones (all, if none is required).
 
     Exit code 0 means that everything asked for is there and right. To resume an interrupted sync, run it again.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
-    from grym_fetch.manager import AssetManager
 
     async def body(manager: AssetManager) -> int:
         assets = manager.choose(ids + asset_ids, tags=tags, all=everything, minimal=minimal)
-        if not assets and not common.quiet:
-            click.echo("nothing is chosen: no asset is marked as required; name some, or use --all", err=True)
+        if not (ids or asset_ids or tags or everything):
+            say_default(manager, common, minimal=minimal)
         if dry_run:
             await print_plan(manager, assets, common, force=force)
             return 0
@@ -63,6 +65,17 @@ def sync_command(
         return 0
 
     return run(common, body, settings=settings_from(transfer), minimal=minimal)
+
+
+def say_default(manager: AssetManager, common: Common, *, minimal: bool) -> None:
+    """Say what is taken where nothing was chosen and nothing is marked."""
+    if common.quiet:
+        return
+    if not manager.manifest.assets:
+        click.echo("nothing to fetch: the manifest lists no assets", err=True)
+    elif manager.manifest.chooses_all(minimal):
+        count = len(manager.manifest.assets)
+        click.echo(f"no asset is marked as required: taking all {count}", err=True)
 
 
 async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) -> None:

@@ -313,16 +313,26 @@ class Credentials:
     """Finds the credential for an address: from its userinfo, the environment, or netrc, in this order.
 
     ``netrc`` maps exact host names to (login, password). Hosts are compared as they go over the wire (IDNA, RFC 5891),
-    so that no name which only looks alike gets anything. Never shown: its repr says nothing.
+    so that no name which only looks alike gets anything. ``stored_hf_token`` is what ``hf auth login`` has stored; it
+    counts as ``HF_TOKEN`` where that is not set. Never shown: its repr says nothing.
     """
 
-    def __init__(self, environ: Mapping[str, str], netrc: Mapping[str, tuple[str, str]] | None = None) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        netrc: Mapping[str, tuple[str, str]] | None = None,
+        *,
+        stored_hf_token: str = "",
+    ) -> None:
         self._tokens = {
             name.upper(): value.strip()
             for name, value in environ.items()
             if name.startswith(VARIABLE_PREFIX) and name.isascii() and value.strip()
         }
         self._hf_token = (environ.get("HF_TOKEN") or "").strip()
+        self._hf_source = "HF_TOKEN"
+        if not self._hf_token and stored_hf_token:
+            self._hf_token, self._hf_source = stored_hf_token, "the token file of the hf command"
         self._netrc = dict(netrc or {})
         self._hf_origin: tuple[str, str, int] | None
         try:
@@ -343,7 +353,7 @@ class Credentials:
             if token := self._tokens.get(name):
                 return Credential(f"Bearer {token}", name)
         if self._hf_token and origin_key(url) == self._hf_origin:
-            return Credential(f"Bearer {self._hf_token}", "HF_TOKEN")
+            return Credential(f"Bearer {self._hf_token}", self._hf_source)
         host = (url.raw_host or "").lower()
         if host in self._netrc:
             return Credential(_basic(*self._netrc[host]), "the netrc file")

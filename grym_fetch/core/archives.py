@@ -1,8 +1,9 @@
 """What an archive may hold that is unpacked next to itself: names, links, and how much.
 
 Rules: nothing of an archive is believed. A member's path is one that an asset could have (see `grym_fetch.core.paths`);
-no two members share a place, on any file system; links stay inside and nothing lies behind one; devices and pipes are
-refused. What is doubtful is refused, never repaired, and one bad member refuses the whole archive.
+no two members share a place, on any file system; links stay inside and nothing lies behind one; devices, pipes and what
+git would take for a repository are refused. What is doubtful is refused, never repaired, and one bad member refuses the
+whole archive.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grym_fetch.core.errors import UnsafeArchive
+from grym_fetch.core.git_folders import BESIDE_HEAD, HEAD, makes_a_repository, needed_of
 from grym_fetch.core.paths import STAND_IN_FOLDER, check_local_path, collision_key
 from grym_fetch.core.text import safe_text
 
@@ -131,6 +133,8 @@ class Census:
         self._bytes = 0
         # By the key under which two names are one file somewhere: the path as it was, and what is there.
         self._places: dict[str, tuple[str, MemberKind]] = {}
+        self._heads: list[str] = []
+        """The keys of all that is named ``HEAD``."""
         self._links: dict[str, str] = {}
         self._targets: dict[str, str] = {}
         """The same by the key of the link's path."""
@@ -188,10 +192,13 @@ class Census:
             raise self._too_much()
 
     def close(self) -> None:
-        """Judge the symlinks now that all of them are known: none may lead out, by whatever way.
+        """Judge what several members make together, now that all of them are known.
 
-        The work is in proportion to the links' targets: each is walked once, and where it ends is remembered.
+        No folder may be a git repository, and no symlink may lead out, by whatever way. The work is in proportion to
+        the links' targets: each is walked once, and where it ends is remembered.
         """
+        for head in self._heads:
+            self._check_git_folder(head)
         ways = _Ways(self._targets)
         for number, path in enumerate(self._links):
             if number % _LOOK_EVERY == 0:
@@ -245,6 +252,8 @@ class Census:
         if len(self._places) >= self._limits.members:
             raise self.refusal(f"has more than {self._limits.members:,} files and folders")
         self._places[key] = (path, kind)
+        if kind != "folder" and key[-len(HEAD) :] == HEAD and key.rpartition("/")[2] == HEAD:
+            self._heads.append(key)
         self._charge(PLACE_BYTES + _NAME_COST * (sys.getsizeof(path) + sys.getsizeof(key)))
 
     def _charge(self, size: int) -> None:
@@ -254,6 +263,13 @@ class Census:
 
     def _too_large_a_list(self) -> UnsafeArchive:
         return self.refusal("has more members, or longer names, than an honest archive of its size")
+
+    def _check_git_folder(self, head: str) -> None:
+        above = head[: -len(HEAD)]
+        there = {name: self._places[above + name][0] for name in BESIDE_HEAD if above + name in self._places}
+        if needed := needed_of(there):
+            shown = safe_text(self._places[head][0])
+            raise self.refusal(f"its member '{shown}' {makes_a_repository(there[name] for name in needed)}")
 
     def _check_hard_link(self, member: Member) -> None:
         if self._places.get(collision_key(member.target)) not in ((member.target, "file"), (member.target, "hardlink")):

@@ -9,6 +9,7 @@
     │   ├── StaleManifest        expired, or older than one seen before
     │   └── EditRefused          a change would break it; it is as it was
     ├── UnknownAsset             no such id; with the nearest ones
+    ├── UnknownSource            a short address that leads to nothing; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
     ├── AssetMissing             offline, and the file is not there
     ├── TransferError            the remote side
@@ -22,6 +23,7 @@
     │   ├── RangeRefused         the server will not serve ranges, or serves wrong ones
     │   ├── ContentChanged       the origin now serves other content than before
     │   ├── TooManyRedirects
+    │   ├── SourceFailed         a hub refuses, or answers nonsense, too much or too slowly
     │   ├── ProxyRefused         the proxy does not connect us, and will not: final
     │   └── PolicyRefused        a redirect or address we never follow
     ├── IntegrityError           never retried on the same origin, never a warning
@@ -49,7 +51,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from grym_fetch.core.text import redact_url
+from grym_fetch.core.text import redact_text, redact_url, safe_text
 
 MOST_SHOWN = 200
 """Problems that the text of a `ManifestError` spells out; its ``problems`` has all."""
@@ -177,6 +179,24 @@ class UnknownTag(GrymFetchError, LookupError):
         return f"no asset has the tag {', '.join(map(repr, self.tags))}. Tags in the manifest: {shown}."
 
 
+class UnknownSource(GrymFetchError, LookupError):
+    """A short address leads to nothing: its scheme, repository, version or file is not known. ``reason`` says which.
+
+    ``suggestions`` are the nearest that there are.
+    """
+
+    def __init__(self, address: str, reason: str, suggestions: Sequence[str] = ()) -> None:
+        self.address = redact_text(safe_text(address))
+        self.reason = reason
+        self.suggestions = tuple(safe_text(each) for each in suggestions)
+        super().__init__(self.address, reason, self.suggestions)
+
+    def __str__(self) -> str:
+        # No question: behind an address, its mark would begin a query.
+        hint = f". Nearest: {', '.join(self.suggestions)}" if self.suggestions else ""
+        return f"{self.address}: {self.reason}{hint}"
+
+
 class UnpinnedAsset(GrymFetchError):
     """The asset has no checksum, so its bytes could not be verified."""
 
@@ -263,6 +283,15 @@ class ContentChanged(TransferError):
 
 class TooManyRedirects(TransferError):
     """More redirects than allowed, or a loop."""
+
+
+class SourceFailed(TransferError):
+    """A hub did not say what a short address leads to. ``hub`` is its name."""
+
+    def __init__(self, url: str, hub: str, reason: str) -> None:
+        super().__init__(url, f"{hub}: {reason}")
+        self.hub = hub
+        self.args = (self.url, hub, reason)
 
 
 class PolicyRefused(TransferError):

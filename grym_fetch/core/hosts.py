@@ -1,10 +1,11 @@
 """What each host allows, learned once for all assets of a run: how many attempts at a time, and from when on.
 
-Rules: a refusal of one more attempt, while another one receives at the same host, is a lesson and not a failure; a
-prompt one also while another one waits for its answer. The limit is learned as congestion control learns it (additive
-increase, multiplicative decrease): it falls to what was not refused, and rises by one after a quiet time, which doubles
-with each try that is refused. Who is told to wait, waits for all assets. Time is an argument, in monotonic seconds;
-what is known of a host has one writer, `Hosts`.
+Rules: if a host refuses an attempt while another one receives there, that is a lesson and not a failure; so is a prompt
+refusal while another one waits for its answer. Only some failures can mean "not so many"; but where the very same
+address is serving another attempt, every status does. The limit is learned as in congestion control (additive increase,
+multiplicative decrease): it falls to what was not refused, and rises by one after a quiet time, which doubles with each
+further refusal. When a host asks for a pause, all assets wait. Time is an argument, in monotonic seconds; only `Hosts`
+changes what is known of a host.
 """
 
 from __future__ import annotations
@@ -25,31 +26,32 @@ from grym_fetch.core.http import MAX_RETRY_AFTER_S
 PROBE_S = 5.0
 """A learned limit is tried with one attempt more after this long; each refusal doubles the time to the next try."""
 GRACE_S = 1.0
-"""A host may count an attempt for a moment after its last byte has come: so long, that explains a refusal, too."""
+"""A host may still count an attempt for this long after its last byte; until then, that explains a refusal."""
 PROMPT_S = 3.0
-"""A refusal that comes within this time of the request may mean "not so many", also before anybody has been served."""
+"""A refusal this soon after the request may mean "not so many" even if nothing has been served yet."""
 SERVING_S = 60.0
-"""A host that says "too many requests" and has served somebody in this time is busy, and not broken."""
+"""A host that says "too many requests" and has served us within this time is busy, not broken."""
 FIRST_PAUSE_S = 0.25
 MAX_PAUSE_S = 60.0
-"""A host that refuses without saying for how long is left alone for a first pause; each further one is twice that."""
+"""How long to leave a host alone that refuses and names no time; each further pause is twice the one before."""
 TRY_AHEAD = 2
 """How many requests are sent ahead to a host that has not answered as many: one alone may be in time for its turn."""
 TRY_S = 10.0
 """After so long without a further try, somebody else may try whether a host takes requests ahead."""
 MAX_IN_VAIN = 3
-"""After so many refused requests without a range in a row, what fits one response is asked for without one at once."""
+"""After this many refused requests for the whole in a row, skip the range for whatever fits one response."""
 
 
-def grace_of(error: GrymFetchError) -> float | None:
-    """For how many seconds after the host has served somebody this failure may mean "not so many", or "not so often".
+def grace_of(error: GrymFetchError, *, is_served: bool = False) -> float | None:
+    """For how many seconds after the host last served us this failure may mean "not so many", or "not so often".
 
-    0: only while it serves somebody. None: it never means that.
+    0: only while it is serving us. None: it never means that. ``is_served``: the same address is sending its content
+    over another connection, so that no status can mean the content itself.
     """
     if isinstance(error, Throttled):
         return SERVING_S
     if isinstance(error, BadStatus):
-        return GRACE_S if error.status == 403 else None
+        return GRACE_S if error.status == 403 else 0.0 if is_served else None
     is_connection = isinstance(error, ConnectFailed | ConnectionLost) and not isinstance(error, CertificateRejected)
     return 0.0 if is_connection else None
 
@@ -70,9 +72,9 @@ class _Host:
     probe_wait: float = PROBE_S
     not_before: float = -math.inf
     served_at: float = -math.inf
-    """When somebody received there last."""
+    """When it last served an attempt."""
     refusals: int = 0
-    """In a row, while nobody received."""
+    """In a row, since it last served an attempt."""
     takes_ahead: bool = True
     """Whether requests may be sent ahead of their turn; lost with the first sign that something there cannot do it."""
     kept_ahead: int = 0
@@ -81,7 +83,7 @@ class _Host:
     """Who tries whether it takes them: one connection, so that no other loses anything if it does not."""
     prober_until: float = -math.inf
     in_vain: int = 0
-    """How many requests for the whole were refused, since one was served."""
+    """How many requests for the whole it has refused since it last served one."""
 
     def lower(self, limit: int, now: float) -> None:
         self.limit = limit if self.limit is None else min(limit, self.limit)
@@ -98,7 +100,7 @@ class _Host:
 
 
 class Hosts:
-    """What is known of all hosts. ``per_host``: the most attempts at one host at once, whatever it allows.
+    """What is known about all hosts. ``per_host``: the most attempts at one host at once, whatever it allows.
 
     ``ahead``: whether requests may be sent ahead of their turn, as long as nothing speaks against it.
     """
@@ -131,7 +133,7 @@ class Hosts:
         return -math.inf if known is None else known.not_before
 
     def allows(self, host: str) -> int | None:
-        """How many attempts at a time it is known to allow; None where nothing is known."""
+        """How many attempts at a time it is known to allow; None if nothing is known."""
         known = self._hosts.get(host)
         return None if known is None or known.is_void else known.limit
 
@@ -140,17 +142,17 @@ class Hosts:
         return min((host.not_before for host in self._hosts.values() if host.not_before > now), default=None)
 
     def is_serving(self, host: str) -> bool:
-        """Whether anybody receives there now."""
+        """Whether any attempt is receiving from it now."""
         known = self._hosts.get(host)
         return known is not None and bool(known.receiving)
 
     def is_busy(self, attempt: object, now: float) -> bool:
-        """Whether this attempt is not alone at its host, so that a refusal may mean it as one too many."""
+        """Whether other attempts are or just were at its host, so that a refusal may mean "one too many"."""
         known = self._hosts[self._place[attempt]]
         return bool(known.at_work - {attempt}) or now - known.served_at < GRACE_S
 
     def refuses_wholes(self, host: str) -> bool:
-        """Whether it refuses so many requests that a refused range would most likely cost one more in vain."""
+        """Whether it refuses so often that a request with a range would most likely be wasted."""
         known = self._hosts.get(host)
         return known is not None and known.in_vain >= MAX_IN_VAIN
 
@@ -186,7 +188,7 @@ class Hosts:
             known.prober = None
 
     def began(self, attempt: object, host: str) -> None:
-        """An attempt is at work there."""
+        """An attempt has begun there."""
         known = self._hosts.setdefault(host, _Host())
         if known.limit is not None and len(known.at_work) >= known.limit:
             known.probe = attempt
@@ -194,7 +196,7 @@ class Hosts:
         self._place[attempt] = host
 
     def moved(self, attempt: object, host: str) -> None:
-        """Redirects led it to another host."""
+        """Redirects led the attempt to another host."""
         before = self._place.get(attempt)
         if before is None or before == host:
             return
@@ -214,7 +216,7 @@ class Hosts:
             known.raise_to(len(known.at_work), now)
 
     def ended(self, attempt: object, now: float) -> None:
-        """It is over, one way or another."""
+        """It is over, however it ended."""
         place = self._place.pop(attempt, None)
         if place is None:
             return
@@ -229,12 +231,20 @@ class Hosts:
         if known.probe is attempt:
             known.probe = None
 
-    def refused(self, attempt: object, now: float, error: GrymFetchError, *, took: float = math.inf) -> bool:
-        """It was refused before a byte came. Return whether that is a lesson, and no failure of what was asked for.
+    def refused(
+        self,
+        attempt: object,
+        now: float,
+        error: GrymFetchError,
+        *,
+        took: float = math.inf,
+        is_served: bool = False,
+    ) -> bool:
+        """It was refused before a byte of content came. Return whether that is a lesson, and not a failure.
 
-        ``error`` is how it failed, before a byte of content came, ``took`` seconds after it began.
+        ``error`` is how it failed, ``took`` seconds after it began. ``is_served``: see `grace_of`.
         """
-        grace = grace_of(error)
+        grace = grace_of(error, is_served=is_served)
         if grace is None:
             return False
         wait = error.retry_after if isinstance(error, Throttled) else None
@@ -269,6 +279,6 @@ class Hosts:
         self._hosts.setdefault(host, _Host()).takes_ahead = False
 
     def left_alone(self, host: str, until: float) -> None:
-        """Nobody is to ask it before ``until``."""
+        """It must not be asked before ``until``."""
         known = self._hosts.setdefault(host, _Host())
         known.not_before = max(known.not_before, until)

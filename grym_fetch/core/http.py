@@ -293,7 +293,7 @@ def _judge_partial(asked: Asked, head: ResponseHead) -> Verdict:
     if asked.validator.contradicts(head.validator):
         return OtherRepresentation("the content at this address has changed", head.validator)
     if asked.total is not None and total is not None and total != asked.total:
-        return WrongLength(total)
+        return WrongLength(total, length_hint(head, total, asked.total))
     return Partial(got, total, head.validator)
 
 
@@ -328,7 +328,7 @@ def _judge_whole(asked: Asked, head: ResponseHead) -> Verdict:
             return OtherRepresentation("the content at this address has changed", head.validator)
         if head.encoding:
             return Broken(f"{head.encoding}-encoded content of {length} bytes although identity was asked for")
-        return WrongLength(length, _length_hint(head, length, asked.total))
+        return WrongLength(length, length_hint(head, length, asked.total))
     if asked.validator.contradicts(head.validator):
         return OtherRepresentation("the content at this address has changed", head.validator)
     return Whole(length, head.validator, framed=bool(chunked) or length is not None)
@@ -429,7 +429,8 @@ def _stated_otherwise(asked: Asked, head: ResponseHead) -> Checksum | None:
     return None if digest == asked.checksum else digest
 
 
-def _length_hint(head: ResponseHead, length: int, expected: int) -> str:
+def length_hint(head: ResponseHead, length: int, expected: int) -> str:
+    """Say what content of ``length`` bytes may be instead of the ``expected`` ones, or return an empty text."""
     if head.is_page:
         return "it sent a web page: a login, an error page or a captive portal?"
     if length == 0:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import UnknownAsset, UnknownTag
 from grym_fetch.core.paths import STAND_IN_FOLDER
+from grym_fetch.core.stated import StatedDigest
 
 ESSENTIAL_TAG = "essential"
 """The tag of the assets that ``--minimal`` chooses."""
@@ -34,7 +35,11 @@ class Asset:
     """One entry of the manifest. ``size`` in bytes, None if not known; ``checksum`` None if unpinned.
 
     ``name`` is the id unless given. ``local_path`` is relative to the assets folder. ``extract``: it is an archive that
-    is unpacked next to itself. ``extra`` holds the keys of the entry that have no meaning here.
+    is unpacked next to itself. ``source`` is the short address that it was added from, if any. ``extra`` holds the keys
+    of the entry that have no meaning here.
+
+    ``stated`` is a digest that no manifest takes (MD5, say) and that the content must have when it is fetched to be
+    added or updated. It is never written.
     """
 
     id: str
@@ -51,6 +56,8 @@ class Asset:
     metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
     minimal: StandIn | None = None
     extract: bool = False
+    source: str | None = None
+    stated: StatedDigest | None = None
     extra: Mapping[str, object] = field(default_factory=dict, hash=False)
     is_stand_in: bool = False
 
@@ -80,6 +87,7 @@ class Asset:
             size=self.minimal.size,
             local_path=f"{STAND_IN_FOLDER}/{self.local_path}",
             minimal=None,
+            stated=None,
             is_stand_in=True,
         )
 
@@ -119,8 +127,9 @@ class Manifest:
         """Return the chosen assets, in the manifest's order.
 
         Chosen are the assets named in ``ids`` and those with any of ``tags``; ``all`` chooses every one.
-        Without a choice these are the required ones, or with ``minimal`` the essential ones if any is marked
-        so. With ``minimal`` each asset that has a stand-in is returned as that.
+        Without a choice these are the required ones, or with ``minimal`` the essential ones if any has that tag;
+        where nothing is marked (`chooses_all`), every asset. With ``minimal`` each asset that has a stand-in is
+        returned as that.
 
         Raises:
             UnknownAsset: an id is not in the manifest.
@@ -136,9 +145,21 @@ class Manifest:
             named, wanted = frozenset(ids), frozenset(tags)
             chosen = tuple(a for a in self.assets if a.id in named or not wanted.isdisjoint(a.tags))
         else:
-            essential = tuple(a for a in self.assets if ESSENTIAL_TAG in a.tags) if minimal else ()
-            chosen = essential or tuple(a for a in self.assets if a.required)
+            chosen = self._marked(minimal) or self.assets
         return tuple(a.stand_in() for a in chosen) if minimal else chosen
+
+    def chooses_all(self, minimal: bool = False) -> bool:
+        """Whether `select` without a choice takes every asset, because none is marked; False if there are none."""
+        return bool(self.assets) and not self._marked(minimal)
+
+    @property
+    def required(self) -> tuple[Asset, ...]:
+        """The assets marked as required, in the manifest's order; none where none is marked so."""
+        return tuple(a for a in self.assets if a.required)
+
+    def _marked(self, minimal: bool) -> tuple[Asset, ...]:
+        essential = tuple(a for a in self.assets if ESSENTIAL_TAG in a.tags) if minimal else ()
+        return essential or self.required
 
     def unknown_tags(self, tags: Collection[str]) -> tuple[str, ...]:
         """Return those of ``tags`` that no asset has, in their order."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from grym_fetch.core.archives import unpacked_path
 from grym_fetch.core.digest import DIGESTS_OF_NOTHING, Checksum
 from grym_fetch.core.errors import ManifestError, Problem
+from grym_fetch.core.git_folders import find_git_folders, makes_a_repository
 from grym_fetch.core.manifest import Manifest
 from grym_fetch.core.manifest_schema import ASSET, MANIFEST, STAND_IN
 from grym_fetch.core.paths import MAX_PATH_BYTES, find_collisions
@@ -85,11 +86,16 @@ def _check_places(entries: list[object], problems: _Problems) -> None:
         earlier, later = places[collision.first][0], places[collision.second][0]
         other = problems.name_of(earlier)
         problems.add(("assets", later, "localPath"), f"clashes with that of {other}: {collision.why}")
-    _check_unpacked(entries, places, problems)
+    folders = _unpacked_folders(entries, places, problems)
+    _check_unpacked(places, folders, problems)
+    _check_git_folders(places, folders, problems)
 
 
-def _check_unpacked(entries: list[object], places: list[tuple[int, str]], problems: _Problems) -> None:
-    """The folder that an archive is unpacked into must belong to that archive alone."""
+Places = list[tuple[int, str]]
+"""An asset's index, and a path of it."""
+
+
+def _unpacked_folders(entries: list[object], places: Places, problems: _Problems) -> Places:
     folders: list[tuple[int, str]] = []
     for index, path in places:
         entry = entries[index]
@@ -98,6 +104,11 @@ def _check_unpacked(entries: list[object], places: list[tuple[int, str]], proble
                 folders.append((index, unpacked_path(path)))
             except ValueError as error:
                 problems.add(("assets", index, "extract"), str(error))
+    return folders
+
+
+def _check_unpacked(places: Places, folders: Places, problems: _Problems) -> None:
+    """The folder that an archive is unpacked into must belong to that archive alone."""
     if not folders:
         return
     both = [*places, *folders]
@@ -111,6 +122,16 @@ def _check_unpacked(entries: list[object], places: list[tuple[int, str]], proble
                     f"'{safe_text(both[other][1])}' of {problems.name_of(both[other][0])}",
                 )
                 break
+
+
+def _check_git_folders(places: Places, folders: Places, problems: _Problems) -> None:
+    """Several assets together must not make a folder that git takes for a repository, and whose config it obeys."""
+    both = [*places, *folders]
+    for found in find_git_folders([path for _, path in places], [path for _, path in folders]):
+        for mine in found.parts:
+            key = "localPath" if mine < len(places) else "extract"
+            others = (both[other][1] for other in found.parts if other != mine)
+            problems.add(("assets", both[mine][0], key), f"{makes_a_repository(others)}; choose another folder")
 
 
 def _check_contents(entries: list[object], problems: _Problems) -> None:

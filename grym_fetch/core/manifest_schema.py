@@ -16,9 +16,11 @@ from grym_fetch.core.manifest_values import (
     MAX_ID_CHARACTERS,
     MAX_SIZE_BYTES,
     MAX_URL_CHARACTERS,
+    SOURCE_RULE,
     URL_RULE,
     check_id,
     check_label,
+    check_source,
     check_url,
 )
 from grym_fetch.core.paths import check_local_path
@@ -42,6 +44,7 @@ _URL = text(URL_RULE, check_url, format="uri", pattern="^[Hh][Tt][Tt][Pp][Ss]?:/
 _URLS = list_of(_URL, f"a list of at most {MAX_FALLBACK_URLS} addresses", max_items=MAX_FALLBACK_URLS)
 _CHECKSUM = text(CHECKSUM_RULE, Checksum.parse, lambda checksum: checksum.bare, pattern=_DIGEST_PATTERN)
 _SIZE = whole_number(f"a whole number of bytes from 0 to {MAX_SIZE_BYTES}, or null", MAX_SIZE_BYTES)
+_SOURCE = text(SOURCE_RULE, check_source, minLength=1, maxLength=MAX_URL_CHARACTERS)
 _TAGS = list_of(text(LABEL_RULE, check_label, minLength=1), "a list of strings", distinct=True)
 _UPDATED = text("a string such as 2025-03-09T12:00:00Z", str)
 _EXPIRES = text(EXPIRY_RULE, parse_expiry, _written_time, format="date-time")
@@ -94,6 +97,12 @@ ASSET = Object(
         ),
         Key("metadata", any_object("an object"), "Anything you like. It is kept and not used."),
         Key("minimal", STAND_IN, "A small stand-in for the asset."),
+        Key(
+            "source",
+            _SOURCE,
+            "The short address that the asset was added from, such as hf://org/repo@main/file: what is asked for newer "
+            "versions.",
+        ),
     ),
     rule="an object with at least id, url and localPath",
     name="AssetEntry",

@@ -89,21 +89,25 @@ class ManifestText:
 
     # -- edits ------------------------------------------------------------------------------------------------------
 
-    def add(self, asset: Asset) -> Self:
-        """Append an entry to the assets."""
-        entry = ASSET.write(asset)
+    def add(self, *assets: Asset) -> Self:
+        """Append entries to the assets."""
         group = self._assets()
+        if not assets:
+            return self
         if group.parts:
             last = group.parts[-1]
-            added = self._joint(group) + self._written(entry, self._style(self._group(last.start)))
+            joint, style = self._joint(group), self._style(self._group(last.start))
+            added = "".join(joint + self._written(ASSET.write(asset), style) for asset in assets)
             return self._spliced(last.stop, last.stop, added)
+        first, *others = assets
         style = self._style(self._top())
         if style.inner is None:
-            return self._spliced(group.start, group.stop, f"[{self._written(entry, style)}]")
-        indent = style.inner + style.unit
-        below = replace(style, outer=indent, inner=indent + style.unit)
-        lines = ("[", indent + self._written(entry, below), f"{style.inner}]")
-        return self._spliced(group.start, group.stop, style.newline.join(lines))
+            text = f"[{self._written(ASSET.write(first), style)}]"
+        else:
+            indent = style.inner + style.unit
+            below = replace(style, outer=indent, inner=indent + style.unit)
+            text = style.newline.join(("[", indent + self._written(ASSET.write(first), below), f"{style.inner}]"))
+        return self._spliced(group.start, group.stop, text).add(*others)
 
     def set(self, index: int, values: Mapping[str, object], *, stand_in: bool = False) -> Self:
         """Set keys of the entry at ``index``, or of its stand-in. A new key is added at the end."""

@@ -23,11 +23,13 @@ MAX_FALLBACK_URLS = 100
 URL_RULE = "an http:// or https:// address"
 ID_RULE = f"a string of 1 to {MAX_ID_CHARACTERS} characters"
 LABEL_RULE = "a string that is not empty"
+SOURCE_RULE = "a short address such as hf://org/repo@main/file"
 
 _NOT_IN_URLS = frozenset({*UNSAFE_CATEGORIES, "Zs"})
 # What nearly every id and address looks like; all others are checked part by part.
 _COMMON_ID = re.compile(rf"[\w.][\w.-]{{0,{MAX_ID_CHARACTERS - 1}}}", re.ASCII)
 _COMMON_URL = re.compile(r"https?://[a-z0-9]++(?:[.-][a-z0-9]++)*+(?::[1-9][0-9]{0,3})?+(?P<rest>[/?#][!-\[\]-~]*+)?+")
+_SOURCE = re.compile(r"[a-z][a-z0-9+.-]*:[^\s]+")
 _PLAIN_URL = re.compile(r"[!-\[\]-~]*")  # printable ASCII but space and backslash
 _USERINFO = re.compile(r"[\w.~!$&'()*+,;=:%-]*", re.ASCII)  # RFC 3986, section 3.2.1
 _HOST_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE | re.ASCII)
@@ -140,4 +142,22 @@ def check_label(text: str) -> str:
         for char in text:
             if unicodedata.category(char) in UNSAFE_CATEGORIES:
                 raise ValueError(f"has a control or invisible character ({safe_text(char)})")
+    return text
+
+
+def check_source(text: str) -> str:
+    """Return ``text`` if it has the form of a short address: a scheme, a colon, and something that can be shown.
+
+    Which schemes there are is not said here: a manifest may come from a machine that knows more of them.
+
+    Raises:
+        ValueError: it has not; the message says why.
+    """
+    if len(text) > MAX_URL_CHARACTERS:
+        raise ValueError(f"is {len(text)} characters long; at most {MAX_URL_CHARACTERS} are allowed")
+    check_label(text)
+    if not _SOURCE.fullmatch(text):
+        raise ValueError(f"does not begin with a scheme and a colon; allowed: {SOURCE_RULE}")
+    if has_login(text):
+        raise ValueError("has a user or a password in it, which everyone could read")
     return text

@@ -72,7 +72,7 @@ class Origin:
     has_sent_page: bool = field(default=False, init=False)
     """Whether it sent a web page: the likely reason for a wrong checksum."""
     encoding: str | None = field(default=None, init=False)
-    """What it labelled its content to be encoded with: the next likely reason."""
+    """The encoding that it labelled its content with: the next likely reason."""
     digest: Checksum | None = field(default=None, init=False)
     """The digest of its whole content, if known and wrong."""
     rate: float | None = field(default=None, init=False)
@@ -108,19 +108,19 @@ class Origin:
         return self.changes >= MAX_CHANGES
 
     def may_serve_the_whole(self, error: GrymFetchError) -> bool:
-        """Whether this failure of a range, the first of which never came, leaves hope for a request without one."""
+        """Whether it may serve the whole although it failed to serve a first range in this way."""
         if isinstance(error, Throttled) and error.retry_after is not None:
-            return False  # it has said what it means: later
+            return False  # it has said that it means: later
         if isinstance(error, BadStatus):
             return self.ranges is None and may_be_for_the_range(error.status)
         return self.ranges is None and isinstance(error, ConnectionLost | Stalled | BadResponse)
 
     def may_be_cached(self, error: GrymFetchError) -> bool:
-        """Whether the wrong content may be an old one that a cache on the way holds."""
+        """Whether a cache on the way may have sent an old version of the content."""
         return isinstance(error, IntegrityError) and not (self.past_caches or self.has_sent_page)
 
     def patience_left(self, now: float, patience: float) -> float:
-        """For how many seconds more it is waited for: so long as ``patience``, if it has served bytes in this run."""
+        """For how many more seconds to wait for it: at most ``patience``; 0 if it has sent nothing in this run."""
         if not self.has_given:
             return 0.0
         return patience if self._away_since is None else max(0.0, self._away_since + patience - now)
@@ -220,7 +220,7 @@ class Origin:
         return True
 
     def became_last(self) -> None:
-        """No other one can be asked any more: if it is away, it is waited for from now on."""
+        """No other origin is left: if it is away, wait for it from now on."""
         self._away_since = None
 
     def postponed(self, until: float) -> None:
@@ -242,12 +242,12 @@ class Origin:
         self.is_mixed = False
 
     def passes_caches(self) -> None:
-        """From now on no cache may answer for it. What the cache said of the content may not be true of it."""
+        """From now on, no cache may answer for it. Forget its validator, which may be the cache's."""
         self.past_caches = True
         self.validator = NO_VALIDATOR
 
     def doubted(self) -> None:
-        """Its ranges gave wrong content: it is asked once more, for everything in one response and past all caches."""
+        """Its ranges gave wrong content: ask it once more, for everything in one response and past all caches."""
         self.ranges = False
         self.is_out = False
         self.is_mixed = False
@@ -255,7 +255,7 @@ class Origin:
         self.recalled()
 
     def recalled(self) -> None:
-        """It is needed now, whatever delay it had."""
+        """It is needed now: drop its delay."""
         self.ready_at = float("-inf")
 
 
@@ -279,7 +279,7 @@ class Origins:
         return any(other is not origin and other.ready_at <= now for other in self.usable)
 
     def to_ask(self, now: float, at_work: Mapping[Origin, int]) -> list[Origin]:
-        """Return where the next request may go, best first. ``at_work``: how many connections each origin has."""
+        """Return the origins that may get the next request, best first. ``at_work``: each one's connections."""
         if not self.together:
             return [] if self.current.is_out or self.current.ready_at > now else [self.current]
         ready = [origin for origin in self.usable if origin.ready_at <= now]
@@ -305,8 +305,8 @@ class Origins:
         self.together = False
         origin.recalled()
 
-    def who_is_faster(self, rate: float, now: float, patience: float) -> Origin | None:
-        """Note the speed of the current one; if it has crawled for too long, return the one to ask instead.
+    def find_faster(self, rate: float, now: float, patience: float) -> Origin | None:
+        """Record the speed of the current one; if it has crawled for too long, return the one to ask instead.
 
         ``rate`` in bytes per second, ``patience`` in seconds. This guards against a mirror that keeps us busy with a
         few bytes now and then. When all are asked together, the idle ones take over by themselves.
@@ -334,9 +334,10 @@ class Origins:
         jitter: float,
         had_begun: bool = False,
     ) -> Decision | None:
-        """Note a failure and decide what follows. None if its outage was counted already.
+        """Record a failure and decide what follows. Return None if its outage was counted already.
 
-        ``had_begun``: bytes of the content had come. Who sends some and breaks off is not away: it is not waited for.
+        ``had_begun``: some bytes of the content had arrived. An origin that sends some and breaks off is not away,
+        so it is not waited for.
         """
         if not origin.failed(error, began=began, now=now):
             return None

@@ -13,6 +13,7 @@ from yarl import URL
 from grym_fetch.core.addresses import Credential, Credentials, origin_key
 from grym_fetch.core.signatures import is_signed, may_be_signed
 from grym_fetch.core.text import safe_text
+from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 
 _EXPIRED = frozenset({400, 401, 403, 410})
 """What signed addresses answer once they have expired; 400 is S3's."""
@@ -55,6 +56,10 @@ def explain_refusal(
         if may_be_signed(first):
             return Refusal(reason, "if the address is signed or holds a token, it may have expired: put a fresh one in")
         return Refusal(reason, credentials.advice(first), credentials.variable(first))
+    if status == 400 and here.scheme == "https":
+        # nginx and what is built on it end the handshake well, and ask for the certificate by this status.
+        advice = f"some servers say so if they want a client certificate ({CLIENT_CERT} and {CLIENT_KEY})"
+        return Refusal(reason, advice)
     if status == 404 and sent is not None:
         return Refusal(reason, f"or the account of the credentials from {sent.source} has no access")
     return Refusal(reason)

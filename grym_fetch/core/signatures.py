@@ -1,11 +1,13 @@
 """Signed addresses: what in a query lets whoever has the address in, for a while.
 
 Rules: `is_signed` is certain, and then no other credential goes along (S3 answers 400 to both). `may_be_signed` is a
-guess by a name that signatures and tokens bear, and changes only what is said and hidden.
+guess by a name that signatures and tokens bear, and changes only what is said and hidden. `is_not_for_all` guesses most
+freely, and only warns.
 """
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote
 
 from yarl import URL
@@ -69,6 +71,12 @@ _SECRETS = frozenset(
 """Names whose value lets somebody in, or makes the rest do so. Not `md5` and `hash`: an ETag may be the same."""
 _GUESSED = frozenset({"access_token", "auth_key", "sig", "sign", "signature", "token", "verify"})
 """What a name alone makes likely."""
+_WORDS = frozenset(
+    {"apikey", "auth", "credential", "credentials", "expires", "hmac", "jwt", "key", "password", "secret", "sig"}
+    | {"sign", "signature", "token"}
+)
+"""Words in a name that make it likely that the address is somebody's own, or does not last."""
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 MIN_VALUE_CHARS = 8
 """Shorter values would be found in any text, and are no signatures."""
 
@@ -82,6 +90,13 @@ def is_signed(url: URL) -> bool:
 def may_be_signed(url: URL) -> bool:
     """Whether the address has what looks like a signature or a token."""
     return is_signed(url) or not _names(url).isdisjoint(_GUESSED)
+
+
+def is_not_for_all(url: URL) -> bool:
+    """Whether somebody should think twice before writing the address where everyone can read it."""
+    names = [unquote(part.partition("=")[0]) for part in url.raw_query_string.split("&")]
+    words = {word.lower() for name in names for word in _WORD.findall(name)}
+    return may_be_signed(url) or not words.isdisjoint(_WORDS)
 
 
 def query_secrets(url: URL) -> list[str]:

@@ -15,6 +15,9 @@ from grym_fetch.core.text import safe_text
 
 MINIMAL = "GRYM_FETCH_MINIMAL"
 """Use the small stand-ins. Not a setting of how assets are fetched, but of which."""
+CLIENT_CERT = "GRYM_FETCH_CLIENT_CERT"
+CLIENT_KEY = "GRYM_FETCH_CLIENT_KEY"
+"""Files in PEM: the certificate to show to servers that ask for one, and its key. No settings: they have no option."""
 
 _WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on", "y", "t"), True),
@@ -41,7 +44,7 @@ def parse_flag(text: str) -> bool:
     try:
         return _WORDS[text.strip().lower()]
     except KeyError:
-        words = "1 or 0, true or false, yes or no, on or off"
+        words = "1 or 0, true or false, yes or no, on or off, y or n, t or f"
         raise ValueError(f"{_shown(text)} is neither yes nor no; allowed: {words}") from None
 
 

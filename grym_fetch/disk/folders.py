@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,6 +39,9 @@ _FULL = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file is larger than this file system or limit allows",
 }
+_NO_INODES = (
+    "the file system takes no more files (inodes), though it may have space; delete some (df -i shows how many)"
+)
 _UNSAFE = {
     errno.ELOOP: "a symlink is in the way; none is followed below the assets folder",
     errno.ENOTDIR: "something on the way is not a folder",
@@ -66,12 +69,23 @@ def storage_error(error: OSError, path: object) -> StorageError:
     """Return our error for one of the operating system."""
     number = error.errno or 0
     shown = safe_text(str(path))
+    if number == errno.ENOSPC and not _has_inodes(path):
+        return DiskFull(shown, _NO_INODES)
     if number in _FULL:
         advice = _ADVICE.get(number)
         return DiskFull(shown, _FULL[number] + (f"; {advice}" if advice else ""))
     if number in _UNSAFE:
         return UnsafePath(shown, _UNSAFE[number])
     return NotWritable(shown, f"cannot use this path: {os.strerror(number).lower()}")
+
+
+def _has_inodes(path: object) -> bool:
+    """Whether new files can be made where this is, or would be."""
+    for place in (Path(str(path)), *Path(str(path)).parents):
+        with suppress(OSError, ValueError):
+            figures = os.statvfs(place)
+            return figures.f_files == 0 or figures.f_favail > 0  # 0 of 0: some file systems do not count them
+    return True
 
 
 def sync(descriptor: int, *, data_only: bool = False) -> None:
@@ -217,13 +231,10 @@ def check_destination(root: Path, local_path: str) -> None:
     *parents, name = local_path.split("/")
     target = root / local_path
     with storage_errors(target):
-        try:
-            folder = open_folder(root, tuple(parents), create=False)
-        except FileNotFoundError:
-            _check_writable_above(root, parents)
+        folder = _open_usable(root, parents)
+        if folder is None:
             return
         try:
-            _check_writable(folder, target.parent)
             mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         except FileNotFoundError:
             return
@@ -233,6 +244,35 @@ def check_destination(root: Path, local_path: str) -> None:
         raise UnsafePath(safe_text(str(target)), "a folder is in the way")
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise UnsafePath(safe_text(str(target)), "something that is not a file is in the way")
+
+
+def closed_folders(root: Path, folders: Iterable[str]) -> set[str]:
+    """Return those of these folders, relative to ``root``, in which nothing can be put: see `check_destination`."""
+    closed: set[str] = set()
+    for path in folders:
+        try:
+            with storage_errors(root / path):
+                folder = _open_usable(root, path.split("/") if path else [])
+        except StorageError:
+            closed.add(path)
+        else:
+            close_each(*(() if folder is None else (folder,)))
+    return closed
+
+
+def _open_usable(root: Path, parents: list[str]) -> int | None:
+    """Open a folder that this user may write to; None if it is not there, and the nearest one above it is such."""
+    try:
+        folder = open_folder(root, tuple(parents), create=False)
+    except FileNotFoundError:
+        _check_writable_above(root, parents)
+        return None
+    try:
+        _check_writable(folder, root.joinpath(*parents))
+    except BaseException:
+        os.close(folder)
+        raise
+    return folder
 
 
 def _check_writable_above(root: Path, parents: list[str]) -> None:
@@ -248,8 +288,29 @@ def _check_writable_above(root: Path, parents: list[str]) -> None:
 
 
 def _check_writable(folder: int, shown: Path) -> None:
-    if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
-        raise NotWritable(safe_text(str(shown)), "permission denied: this user may not write to this folder")
+    if os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
+        return
+    if os.fstatvfs(folder).f_flag & os.ST_RDONLY:
+        raise storage_error(OSError(errno.EROFS, os.strerror(errno.EROFS)), shown)
+    raise NotWritable(safe_text(str(shown)), f"permission denied: {shut_out(os.fstat(folder))}")
+
+
+def shut_out(figures: os.stat_result) -> str:
+    """Why this user may not write to a folder: whose it is, and its mode."""
+    return (
+        f"this folder belongs to {user_name(figures.st_uid)} (mode {figures.st_mode & 0o777:o}), and this user may not "
+        "write there"
+    )
+
+
+def user_name(number: int) -> str:
+    """What to call a user in a message."""
+    import pwd
+
+    try:
+        return f"'{safe_text(pwd.getpwuid(number).pw_name, limit=80)}'"
+    except KeyError:
+        return f"user {number}"
 
 
 def exists(folder: int, name: str) -> bool:

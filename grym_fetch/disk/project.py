@@ -17,9 +17,8 @@ import aiofiles
 from grym_fetch.core.errors import ForeignManifest, ManifestMissing, UnsafePath
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import storage_errors
+from grym_fetch.disk.folders import storage_errors, user_name
 from grym_fetch.disk.repository import is_repository_root
-from grym_fetch.disk.state import user_name
 
 CANDIDATES = ("assets.json", "config/assets.json")
 ASSETS_NAME = "assets"

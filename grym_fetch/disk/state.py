@@ -28,7 +28,17 @@ from grym_fetch.core.checked_lines import decode_line, encode_line
 from grym_fetch.core.errors import NotWritable, UnsafePath
 from grym_fetch.core.paths import STATE_FOLDER
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import FOLDER, NEW_FILE, close_each, open_child, read_regular, storage_error, write_all
+from grym_fetch.disk.folders import (
+    FOLDER,
+    NEW_FILE,
+    close_each,
+    open_child,
+    read_regular,
+    shut_out,
+    storage_error,
+    user_name,
+    write_all,
+)
 
 _EARLIER = re.compile(r"stage|unpack|unpacked|verified\.log|manifest-version-[0-9a-f]{24}")
 """What lay in `.grym-fetch` itself before each user had a folder there."""
@@ -205,12 +215,9 @@ class StateFolder:
             return ""
         if figures.st_uid == os.geteuid():
             return ""
-        who = user_name(figures.st_uid)
-        mode = figures.st_mode & 0o777
         return (
-            f"this folder belongs to {who} (mode {mode:o}), and this user may not write there. To share "
-            f"{safe_text(str(self.assets_dir))}, make it writable for both (chmod g+ws) and let {who} run "
-            "grym-fetch there once; or move this folder away"
+            f"{shut_out(figures)}. To share {safe_text(str(self.assets_dir))}, make it writable for both (chmod g+ws) "
+            f"and let {user_name(figures.st_uid)} run grym-fetch there once; or move this folder away"
         )
 
 
@@ -319,13 +326,3 @@ def read_state(folder: int, name: str, limit: int) -> bytes | None:
         return read_regular(name, folder, limit=limit, owner=os.geteuid())
     except OSError:
         return None
-
-
-def user_name(number: int) -> str:
-    """What to call a user in a message."""
-    import pwd
-
-    try:
-        return f"'{safe_text(pwd.getpwuid(number).pw_name, limit=80)}'"
-    except KeyError:
-        return f"user {number}"

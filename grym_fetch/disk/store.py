@@ -21,12 +21,14 @@ import itertools
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.world import ThreadPools
 from grym_fetch.disk.folders import (
     check_destination,
+    closed_folders,
     make_root,
     remove_tree,
     require_space,
@@ -99,6 +101,10 @@ class DiskStore:
     async def check_destination(self, local_path: str) -> None:
         """Raise `UnsafePath` if a file could not be put there."""
         await self._threads.compute(check_destination, self.assets_dir, local_path)
+
+    async def closed_folders(self, folders: Iterable[str]) -> set[str]:
+        """Return those of these folders in which nothing can be put."""
+        return await self._threads.compute(closed_folders, self.assets_dir, folders)
 
     async def open_stage(self, key: StageKey, *, exclusive: bool, size: int | None = None) -> DiskStage:
         """Open a stage: an abandoned one if there is any, else a new one.

@@ -1,8 +1,9 @@
 """The live display on a terminal: a region that is redrawn, and lines that scroll up out of it.
 
 Rules: only this module and `render` import Rich. All drawing runs in the display loop's thread. The cursor is never
-hidden: who is stopped (Ctrl-Z), put into the background or killed could not show it again. After closing, the region is
-cleared. A broken stream raises OSError here, and never ends the process.
+hidden: who is stopped (Ctrl-Z), put into the background or killed could not show it again. In the background nothing is
+drawn, since the terminal is another's; back in the foreground, the region begins anew below what is there by then, and
+the lines follow. After closing, the region is cleared. A broken stream raises OSError here, and never ends the process.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ from grym_fetch.display.render import render, render_line
 
 
 class LiveView:
-    """Draws on a terminal. ``size`` overrides the terminal's own (columns, lines)."""
+    """Draws on a terminal. ``size`` overrides the terminal's own (columns, lines).
+
+    ``is_in_foreground`` says whether the terminal is ours to draw on.
+    """
 
     def __init__(
         self,
@@ -37,6 +41,7 @@ class LiveView:
         environ: Mapping[str, str] = os.environ,
         verbose: int = 0,
         size: Callable[[], tuple[int, int]] | None = None,
+        is_in_foreground: Callable[[], bool] | None = None,
     ) -> None:
         self._stream = DirectStream(stream)
         self._ascii = not is_unicode(stream)
@@ -45,6 +50,14 @@ class LiveView:
         self._model = DisplayModel(names)
         self._chronicle = Chronicle(self._model, verbose=verbose)
         self._pending = PendingLines()
+        self._environ = environ
+        self._is_in_foreground = is_in_foreground or partial(_is_in_foreground, self._stream)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin a region where the cursor is, and leave alone what was drawn before."""
+        self._was_away = False
+        self._drawn: list[int] = []
         self._console = _Console(
             file=cast(IO[str], self._stream),
             force_terminal=True,
@@ -53,7 +66,7 @@ class LiveView:
             markup=False,
             emoji=False,
             legacy_windows=False,
-            _environ=environ,
+            _environ=self._environ,
         )
         self._live = Live(
             console=self._console,
@@ -63,7 +76,6 @@ class LiveView:
             redirect_stderr=False,
             vertical_overflow="crop",
         )
-        self._drawn: list[int] = []
 
     def apply(self, event: Event, now: float) -> None:
         self._model.apply(event, now)
@@ -72,12 +84,19 @@ class LiveView:
                 self._pending.add(line)
 
     def prepare(self, now: float) -> Callable[[], None] | None:
+        if not self._is_in_foreground():
+            self._was_away = True
+            return None
         snapshot, lines = self._model.snapshot(now), self._pending.take()
         if not (snapshot.under_way or lines or self._live.is_started):
             return None
         return partial(self._draw, snapshot, lines, now)
 
     def close(self) -> None:
+        if self._was_away:  # a job in the background may say how it ended
+            self._begin()
+            self._console.size = self._size()
+            self._print(self._pending.take(), self._console.width)
         if self._live.is_started:
             self._live.update(Text())
             self._live.stop()
@@ -87,6 +106,8 @@ class LiveView:
         self._pending.add(Line(Mark.SUMMARY, "", said, said))
 
     def _draw(self, snapshot: Snapshot, lines: list[Line], now: float) -> None:
+        if self._was_away:
+            self._begin()
         width, height = self._size()
         with self._console:  # one write, so nothing flickers
             self._make_up_for_reflow(width)
@@ -95,11 +116,15 @@ class LiveView:
             self._live.start()
             self._live.update(Text("\n", no_wrap=True).join(region))
             if lines:  # printing also redraws the region
-                texts = [text for line in lines for text in render_line(line, width, ascii_only=self._ascii)]
-                self._console.print(Text("\n", no_wrap=True).join(texts), no_wrap=True, crop=True)
+                self._print(lines, width)
             else:
                 self._live.refresh()
             self._drawn = [line.cell_len for line in region]
+
+    def _print(self, lines: list[Line], width: int) -> None:
+        texts = [text for line in lines for text in render_line(line, width, ascii_only=self._ascii)]
+        if texts:
+            self._console.print(Text("\n", no_wrap=True).join(texts), no_wrap=True, crop=True)
 
     def _make_up_for_reflow(self, width: int) -> None:
         """Erase the extra rows that appear when a narrower terminal wraps our lines; Rich does not count them."""
@@ -126,3 +151,11 @@ def _terminal_size(stream: DirectStream) -> tuple[int, int]:
     except (OSError, ValueError):
         columns, lines = 0, 0
     return columns or 80, lines or 24
+
+
+def _is_in_foreground(stream: DirectStream) -> bool:
+    """Whether this process may draw: a terminal belongs to one group of processes at a time (tcgetpgrp(3))."""
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except (OSError, ValueError):  # not a terminal that controls us: nobody else draws there
+        return True

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grym_fetch.core.manifest import Asset
-    from grym_fetch.core.world import Clock, ThreadPools, Transport
+    from grym_fetch.core.world import Clock, Connection, ThreadPools, Transport
     from grym_fetch.disk.store import DiskStore
     from grym_fetch.transfer.context import TransferContext
     from grym_fetch.transfer.fetcher import Fetcher
+    from grym_fetch.transfer.request import Requester
     from grym_fetch.transfer.scheduler import Scheduler
     from grym_fetch.transfer.small_fetcher import SmallFileFetcher
 
@@ -88,6 +89,10 @@ class Engine:
         forget_in_child(transport)
         return transport
 
+    @property
+    def _transport(self) -> Transport:
+        return self._own_transport if self._given_transport is None else self._given_transport
+
     @cached_property
     def connections(self) -> int:
         """The most connections allowed: as requested, or fewer if descriptors are short."""
@@ -118,18 +123,16 @@ class Engine:
 
     @cached_property
     def _context(self) -> TransferContext:
-        from grym_fetch.core.addresses import Credentials
         from grym_fetch.core.policy import RetryPolicy, TokenBucket
-        from grym_fetch.net.credentials import read_netrc
+        from grym_fetch.net.credentials import find_credentials
         from grym_fetch.runtime.buffers import Buffers
         from grym_fetch.transfer.context import TransferContext, TransferSettings
         from grym_fetch.transfer.request import Requester
         from grym_fetch.transfer.scheduler import Scheduler
 
         settings = self._settings
-        transport = self._own_transport if self._given_transport is None else self._given_transport
         self._scheduler = Scheduler(
-            transport,
+            self._transport,
             connections=self.connections,
             per_host=settings.max_per_host,
             ahead=settings.pipelining,
@@ -137,9 +140,7 @@ class Engine:
         )
         return TransferContext(
             scheduler=self._scheduler,
-            requester=Requester(
-                Credentials(self._environ, read_netrc(self._environ)), on_lost_ahead=self._scheduler.hosts.lost_ahead
-            ),
+            requester=Requester(find_credentials(self._environ), on_lost_ahead=self._scheduler.hosts.lost_ahead),
             threads=self._hashers,
             buffers=Buffers(settings.sizes.piece, self.connections),
             clock=self._clock,
@@ -157,6 +158,15 @@ class Engine:
             limiter=TokenBucket(settings.limit_rate, self._clock.monotonic()) if settings.limit_rate else None,
             on_received=self._count,
         )
+
+    @property
+    def requester(self) -> Requester:
+        """Sends requests, with the credentials of this engine."""
+        return self._context.requester
+
+    def connection(self) -> Connection:
+        """Return a connection beside the scheduler's, which the caller closes."""
+        return self._transport.connection()
 
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         """Whether the archive's content is there as it was unpacked. Looks at each file but reads none."""

@@ -12,9 +12,8 @@ import ssl
 
 from grym_fetch.core.errors import CertificateRejected, ConnectFailed
 from grym_fetch.core.text import safe_text
+from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 
-CLIENT_CERT = "GRYM_FETCH_CLIENT_CERT"
-CLIENT_KEY = "GRYM_FETCH_CLIENT_KEY"
 BROKEN = "the response breaks the rules of HTTP"
 _HTTP_2 = re.compile(rb"\0\0[\0-\xff]\x04")
 """The frame of settings that a server of HTTP/2 begins with (RFC 9113 section 3.4)."""
@@ -23,7 +22,7 @@ _TLS = re.compile(rb"[\x15\x16]\x03[\0-\x04]")
 
 
 def broken_reason(error: str, began: bytes = b"") -> str:
-    """Return what is wrong with a response, from llhttp's text for it and from how the response began."""
+    """Say what is wrong with a response, from llhttp's message and the beginning of the response."""
     if _HTTP_2.match(began):
         return "the server speaks HTTP/2 at this address, which is not supported without TLS"
     if _TLS.match(began):
@@ -35,12 +34,12 @@ def broken_reason(error: str, began: bytes = b"") -> str:
 
 
 def stall_reason(seconds: float) -> str:
-    """Return what a silence is called, and what it is measured by."""
+    """Describe a stall, and name the option that sets the time."""
     return f"nothing arrived for {seconds:g} s (--stall-timeout)"
 
 
 def os_reason(error: OSError) -> str:
-    """Return what the operating system calls this error, or OpenSSL, whose numbers are none of the system's."""
+    """Return the operating system's name for this error, or OpenSSL's, whose numbers are not those of the system."""
     if isinstance(error, ssl.SSLError):
         return tls_reason(error)
     if isinstance(error.errno, int) and error.errno > 0:
@@ -50,8 +49,8 @@ def os_reason(error: OSError) -> str:
 
 
 def tls_reason(error: ssl.SSLError) -> str:
-    """Return what OpenSSL calls this error, and what to do where the server wants to know who we are."""
-    name = getattr(error, "reason", None)  # which one made by hand has not
+    """Return OpenSSL's name for this error, and what to do if it is about a client certificate."""
+    name = getattr(error, "reason", None)  # missing in one that Python code made
     if not isinstance(name, str) or not name:
         return "no reason"
     words = safe_text(name.replace("_", " ").lower(), limit=100)
@@ -85,7 +84,7 @@ _REFUSES_CERTIFICATE = frozenset(
         "TLSV1_ALERT_UNKNOWN_CA",
     }
 )
-# Before TLS 1.3 there is no alert of its own for a certificate that is missing.
+# Before TLS 1.3 there is no special alert for a missing certificate.
 _MAY_WANT_CERTIFICATE = frozenset({"SSLV3_ALERT_HANDSHAKE_FAILURE", "SSL/TLS_ALERT_HANDSHAKE_FAILURE"})
 _IS_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 
@@ -96,7 +95,7 @@ def certificate_reason(error: ssl.SSLCertVerificationError) -> str:
 
 
 def _trust_advice() -> str:
-    """What is wrong with where the environment says that trusted certificates are, to be put behind a rejection."""
+    """Text to append to a rejection if the environment names trusted certificates that cannot be read."""
     for name, is_there in (("SSL_CERT_FILE", os.path.isfile), ("SSL_CERT_DIR", os.path.isdir)):
         if (place := os.environ.get(name)) and not (is_there(place) and os.access(place, os.R_OK)):
             return f"; {name} names {safe_text(place)}, which cannot be read"
@@ -104,7 +103,7 @@ def _trust_advice() -> str:
 
 
 def connect_error(error: OSError | UnicodeError, url: str, seconds: float, *, is_proxy: bool = False) -> ConnectFailed:
-    """Return our error for what ended the making of a connection, to the server or to the proxy."""
+    """Map the error that ended an attempt to connect, to the server or to the proxy."""
     match error:
         case TimeoutError():
             return ConnectFailed(url, f"no connection{' to the proxy' if is_proxy else ''} within {seconds:g} s")

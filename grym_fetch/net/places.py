@@ -1,7 +1,8 @@
 """The addresses of a name: which of them has failed lately is known to all connections of a run, and asked last.
 
 Rules: a failure is remembered for a minute, and only puts an address behind the others of its name; where all have
-failed, the one whose failure is oldest comes first. Times are those of the event loop, in seconds.
+failed, the one whose failure is oldest comes first. Wrong content is a failure, too, but it may have come from any
+address used so far: all of them count, once for each name. Times are those of the event loop, in seconds.
 """
 
 from __future__ import annotations
@@ -18,14 +19,28 @@ Name = tuple[str, int]
 
 
 class Places:
-    """What is known of the addresses of every name."""
+    """What is known about the addresses of every name."""
 
     def __init__(self) -> None:
         self._known: dict[Name, frozenset[str]] = {}
         self._failed_at: dict[tuple[Name, str], float] = {}
+        self._used: dict[Name, set[str]] = {}
+        self._doubted: set[Name] = set()
+
+    def used(self, name: Name, address: str) -> None:
+        """A connection to this address is open."""
+        self._used.setdefault(name, set()).add(address)
+
+    def doubt(self, name: Name, now: float) -> None:
+        """Content from this name was wrong. Counts only once: later, the good address may be among those used."""
+        if name in self._doubted:
+            return
+        self._doubted.add(name)
+        for address in self._used.get(name, ()):
+            self.failed(name, address, now)
 
     def failed(self, name: Name, address: str, now: float) -> None:
-        """A connection to this address came to nothing, or broke off."""
+        """A connection to this address failed or broke off."""
         self._failed_at[name, address] = now
 
     def is_worse(self, name: Name, address: str, now: float) -> bool:

@@ -101,6 +101,10 @@ class PlainConnection:
         Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse`, `ProxyRefused` or `PolicyRefused`.
         """
         request = self._request(url, fields)
+        if fields.get("Cache-Control") == "no-cache":
+            # Each address of a name may be a cache of its own, and no field leads past it.
+            name = request.address.host or "", request.address.port or 0
+            self._settings.places.doubt(name, asyncio.get_running_loop().time())
         self.is_ahead = False
         if self._ahead and (response := await self._answer_ahead(request)) is not None:
             self.is_ahead = True
@@ -219,12 +223,12 @@ class PlainConnection:
 
     @staticmethod
     def _refuse_as_proxy(wire: Wire, head: ResponseHead, url: str) -> None:
-        """Raise `ProxyRefused` for what the proxy has answered for itself."""
+        """Raise `ProxyRefused` if the proxy itself has refused."""
         if head.status == 407:
             wire.abort()
             raise refusal(url, head.status)
         if head.status == 401 and "via" not in head.fields:
-            # Some proxies (tinyproxy) answer a wrong password as a server would. Only what came from behind has a Via.
+            # Some proxies (tinyproxy) answer a wrong password as a server would. Only a server's response has a Via.
             wire.abort()
             raise ProxyRefused(url, f"status 401: the server wants credentials, or {PROXY_ADVICE}")
 
@@ -242,7 +246,7 @@ class PlainConnection:
         return await self._within(by, self._wire_through(wire, proxy, address, url, tls), url)
 
     async def _within(self, by: float, work: Awaitable[T], url: str, *, is_proxy: bool = False) -> T:
-        """Await ``work`` until that time, and map what it raises."""
+        """Await ``work`` until that time, and map its errors."""
         try:
             async with asyncio.timeout_at(by):
                 return await work
@@ -254,7 +258,7 @@ class PlainConnection:
         return await self._open_socket((host, port), await self._resolve(host, port, url))
 
     async def _dial(self, proxy: Proxy, address: URL, url: str) -> socket.socket:
-        """Connect through a SOCKS proxy. What is behind a name, one that is told names finds out by itself."""
+        """Connect through a SOCKS proxy. One that resolves names gets the name, any other an address."""
         host, port = address.host or "", address.port or 0
         dial = dial_through(proxy, url)
         if proxy.resolves_names:
@@ -275,7 +279,7 @@ class PlainConnection:
         sock = await self._open_socket((proxy.host, proxy.port), await _look_up(proxy.host, proxy.port))
         tls = self._settings.tls_for_proxy() if proxy.scheme == "https" else None
         _, wire = await self._wire_over(sock, tls, proxy.host)
-        # What fails from now on may be the server's fault.
+        # From now on, a failure may be the server's fault.
         self._peer = _NOWHERE
         return wire
 
@@ -316,6 +320,7 @@ class PlainConnection:
                 known.failed(name, address_of(place), loop.time())
             raise
         self._peer = name, str(sock.getpeername()[0])
+        known.used(*self._peer)
         return sock
 
     async def _resolve(self, host: str, port: int, url: str) -> list[AddrInfoType]:
@@ -355,7 +360,7 @@ class PlainResponse:
         self.head = head
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill the front of ``buffer`` with what has come, waiting for at least one byte; 0 at the end."""
+        """Fill the front of ``buffer`` with what has come, waiting for at least one byte; return 0 at the end."""
         try:
             return await self._wire.readinto(buffer)
         except GrymFetchError:

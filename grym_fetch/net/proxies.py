@@ -22,7 +22,7 @@ from grym_fetch.net.errors import os_reason
 DEFAULT_PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 ADVICE = "the environment names a SOCKS proxy, for which an extra is needed: pip install 'grym-fetch[socks]'"
 NEVER_S = 86400.0
-"""The time-out of python-socks, in seconds: whoever dials has one."""
+"""The time-out of python-socks in seconds; the caller has one of its own."""
 MAX_SOCKS_CHARS = 255
 """Of a user and of a password (RFC 1929 section 2)."""
 
@@ -44,7 +44,7 @@ class Proxy:
 
     @property
     def resolves_names(self) -> bool:
-        """Whether it is told names, and finds out by itself where they lead."""
+        """Whether it resolves names itself."""
         return self.scheme not in ("socks4", "socks5")
 
     @property
@@ -57,7 +57,7 @@ class Proxy:
 
 
 def read_proxy(text: str, url: str) -> Proxy:
-    """Read the address of a proxy; one without a scheme is for HTTP. `ProxyRefused` for one that cannot be used."""
+    """Parse a proxy's address; without a scheme, it is HTTP. Raises `ProxyRefused` if it cannot be used."""
     scheme, found, _ = text.partition("://")
     scheme = scheme.lower() if found else "http"
     if scheme not in DEFAULT_PORTS:
@@ -107,11 +107,11 @@ _REPLIES = {
     93: "identd on this machine names another user",
 }
 _FINAL_REPLIES = frozenset({2, 7, 8, 92, 93})
-"""What no other try would change."""
+"""Refusals that another try would not change."""
 
 
 def dial_through(proxy: Proxy, url: str) -> Dial:
-    """Return what connects through this SOCKS proxy. Raises `ProxyRefused` where the extra is missing."""
+    """Return a function that connects through this SOCKS proxy. Raises `ProxyRefused` if the extra is missing."""
     try:
         from python_socks import ProxyConnectionError, ProxyError, ProxyType
         from python_socks.async_.asyncio import Proxy as Dialer

@@ -159,7 +159,7 @@ class SessionResponse:
         self.head = ResponseHead(response.status, fields, is_local=False)
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill the front of ``buffer`` with what has come, waiting for at least one byte; 0 at the end."""
+        """Fill the front of ``buffer`` with what has come, waiting for at least one byte; return 0 at the end."""
         if not self._rest:
             try:
                 self._rest = memoryview(await self._response.content.readany())

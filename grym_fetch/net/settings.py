@@ -9,7 +9,8 @@ from yarl import URL
 
 from grym_fetch.core.addresses import is_exempt
 from grym_fetch.core.errors import CertificateRejected
-from grym_fetch.net.errors import CLIENT_CERT, CLIENT_KEY, os_reason
+from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
+from grym_fetch.net.errors import os_reason
 from grym_fetch.net.places import Places
 from grym_fetch.net.proxies import Proxy, read_proxy
 
@@ -18,7 +19,7 @@ STALL_TIMEOUT_S = 30.0
 
 
 class HttpSettings:
-    """What every connection of a run knows: time-outs in seconds, fields, proxies, failed addresses, and TLS."""
+    """Shared by all connections of a run: time-outs in seconds, fields, proxies, failed addresses, and TLS."""
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class HttpSettings:
     def tls_for(self, url: str) -> ssl.SSLContext:
         """The context for https. Made on first use: it reads every trusted certificate.
 
-        Raises `CertificateRejected` where the client certificate that the environment names cannot be used.
+        Raises `CertificateRejected` if the client certificate that the environment names cannot be used.
         """
         if self._tls is None:
             context = _new_context()
@@ -53,7 +54,12 @@ class HttpSettings:
                 except (OSError, ValueError) as error:
                     names = f"{CLIENT_CERT} and {CLIENT_KEY}" if key else CLIENT_CERT
                     reason = f"the client certificate that {names} name{'' if key else 's'} cannot be used"
-                    why = os_reason(error) if isinstance(error, OSError) else "not a usable name"
+                    if isinstance(error, ssl.SSLError) and not error.reason:  # for most of these OpenSSL has no words
+                        why = f"it is not PEM, or the file lacks the key and {CLIENT_KEY} names none"
+                    elif isinstance(error, OSError):
+                        why = os_reason(error)
+                    else:
+                        why = "not a usable name"
                     raise CertificateRejected(url, f"{reason}: {why}") from None
             self._tls = context
         return self._tls

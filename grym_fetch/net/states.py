@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 
 class State(Enum):
-    """What a socket is doing."""
+    """The state of a socket."""
 
     CONNECTING = auto()
     """There is no socket yet."""
@@ -92,9 +92,9 @@ MOVES: Mapping[State, frozenset[State]] = {
 }
 
 PARSED = (SENT, HEAD, CHUNKED)
-"""What arrives goes through the parser."""
+"""Arriving bytes go through the parser."""
 RAW = (SIZED, UNTIL_CLOSE)
-"""What arrives is the body, as it is."""
+"""Arriving bytes are the body itself."""
 UNFINISHED = (*PARSED, *RAW)
 """Part of a response is still to come."""
 OPEN = (IDLE, *UNFINISHED, DONE)

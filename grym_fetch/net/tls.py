@@ -7,7 +7,7 @@ import ssl
 
 
 def certificate_expiry(transport: asyncio.BaseTransport) -> float | None:
-    """Return when the certificate of the other side expires, in seconds since the epoch; None without TLS."""
+    """Return when the peer's certificate expires, in seconds since the epoch; None without TLS."""
     certificate = transport.get_extra_info("peercert") or {}
     try:
         return ssl.cert_time_to_seconds(str(certificate["notAfter"]))

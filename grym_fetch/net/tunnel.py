@@ -41,7 +41,7 @@ async def open_tunnel(wire: Wire, proxy: Proxy, address: URL, url: str, user_age
 
 
 def refusal(url: str, status: int) -> TransferError:
-    """Return what it means that the proxy itself answered with this status."""
+    """Return the error for a proxy that itself answered with this status."""
     reason = f"the proxy answered {status}"
     if status in (401, 407):
         return ProxyRefused(url, f"{reason}: {PROXY_ADVICE}")
@@ -53,7 +53,7 @@ def refusal(url: str, status: int) -> TransferError:
 async def start_tls(
     transport: asyncio.Transport, tls: ssl.SSLContext, host: str, stall_timeout: float
 ) -> tuple[asyncio.Transport, Wire]:
-    """Speak TLS with the server at the other end. Raises what the handshake raises."""
+    """Speak TLS with the server at the other end. Raises the errors of the handshake."""
     wire = Wire(stall_timeout)
     # asyncio does not say it here, and what comes right behind the handshake must find a wire that is ready.
     wire.connection_made(transport)

@@ -81,13 +81,13 @@ class Wire(asyncio.BufferedProtocol):
         self._url = url
         self._parser = ResponseParser()
         self._left: int | None = None
-        """Bytes of a raw body that have not come yet; None where only its end tells."""
+        """Bytes of a raw body still to come; None if only the end of the connection ends it."""
         self._kept: deque[bytes] = self._parser.body
         """Bytes of the body that have come and were not read."""
         self._error: GrymFetchError | None = None
-        """What the reader is told after everything that was kept."""
+        """The error to raise once everything kept has been read."""
         self._target: memoryview | None = None
-        """The memory of whoever waits for the body, and how much of it is filled."""
+        """The reader's buffer, while it waits for the body, and how much of it is filled."""
         self._filled = 0
         self._is_direct = False
         """Whether asyncio was given the target to fill, and not the scratch buffer."""
@@ -124,7 +124,7 @@ class Wire(asyncio.BufferedProtocol):
                 os.close(nowhere)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio calls it so
-        """Say where to put what comes next: for a raw body, where it is wanted, and no further than it goes."""
+        """Return the buffer for the next bytes: for a raw body, the reader's own, and no more than its rest."""
         if self.state not in RAW:
             return self._scratch
         self._is_direct = self._target is not None and self._filled < len(self._target)
@@ -145,7 +145,7 @@ class Wire(asyncio.BufferedProtocol):
             self._early += self._scratch[:count]
             self._transport.pause_reading()
         else:
-            # Nobody asked for this. Whatever it is, it must not be taken for an answer to the next request.
+            # We did not ask for this. It must not be taken for the response to the next request.
             if self.state in (IDLE, DONE):
                 self._move(MUST_CLOSE)
             self._transport.pause_reading()
@@ -166,7 +166,7 @@ class Wire(asyncio.BufferedProtocol):
         self._wake()
 
     def _loss(self, exc: Exception | None) -> ConnectionLost | CertificateRejected | None:
-        """What the end of the socket means to whoever reads the response; None if nothing is missing."""
+        """Return the error that the end of the socket means for the response; None if nothing is missing."""
         if self.state not in UNFINISHED or (self.state is UNTIL_CLOSE and exc is None):
             return None
         if self.state is SENT and isinstance(exc, ssl.SSLError) and is_about_client_certificate(exc):
@@ -301,7 +301,7 @@ class Wire(asyncio.BufferedProtocol):
         return self._parser.head
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill the front of ``buffer`` with what has come, waiting for at least one byte; 0 at the end."""
+        """Fill the front of ``buffer`` with what has come, waiting for at least one byte; return 0 at the end."""
         while not self._kept:
             if self._error is not None:
                 raise self._error

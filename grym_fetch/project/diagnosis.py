@@ -19,7 +19,7 @@ from typing import Literal
 
 from yarl import URL
 
-from grym_fetch.core.addresses import Credentials, is_loopback
+from grym_fetch.core.addresses import is_loopback
 from grym_fetch.core.errors import (
     CertificateRejected,
     GrymFetchError,
@@ -28,18 +28,19 @@ from grym_fetch.core.errors import (
     StorageError,
     TransferError,
 )
-from grym_fetch.core.http import Asked, Broken, ErrorStatus, ResponseHead, UnusableRange, WrongDigest
+from grym_fetch.core.http import Asked, Broken, ErrorStatus, ResponseHead, UnusableRange, WrongDigest, length_hint
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.ranges import ByteRange, parse_content_range, parse_length
 from grym_fetch.core.refusals import Refusal
 from grym_fetch.core.text import redact_url, safe_text
+from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.core.world import Clock
+from grym_fetch.disk.folders import user_name
 from grym_fetch.disk.project import Project
-from grym_fetch.disk.state import StateFolder, user_name
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.net.client import HttpTransport
-from grym_fetch.net.credentials import read_netrc
-from grym_fetch.net.errors import CLIENT_CERT, CLIENT_KEY
+from grym_fetch.net.credentials import find_credentials
 from grym_fetch.net.proxies import ADVICE as SOCKS_ADVICE
 from grym_fetch.net.proxies import read_proxy
 from grym_fetch.net.settings import HttpSettings
@@ -239,7 +240,7 @@ async def origin_findings(
             user_agent=f"grym-fetch/{version}",
         )
     )
-    prober = _Prober(transport, Requester(Credentials(environ, read_netrc(environ))), clock)
+    prober = _Prober(transport, Requester(find_credentials(environ)), clock)
     places = asyncio.Semaphore(MAX_PROBES)
 
     async def probe(asset: Asset, number: int, url: str) -> _Probe:
@@ -384,8 +385,8 @@ class _Prober:
             parts.append(f"redirected to {safe_text(str(figures['target_host']))}")
         what = f"{shown}: {', '.join(parts)}"
         if asset.size is not None and size is not None and size != asset.size:
-            page = "; it sends a web page" if head.is_page else ""
-            what = f"{shown}: the server has {size:,} bytes, the manifest says {asset.size:,}{page}"
+            hint = length_hint(head, size, asset.size)
+            what = f"{shown}: the server has {size:,} bytes, the manifest says {asset.size:,}{hint and '; '}{hint}"
             return Finding("fail", "origin", what, _CHANGED, asset.id, figures)
         if not ranges:
             warning = "it serves no ranges, so one connection fetches all and a broken download starts over"

@@ -26,7 +26,7 @@ from yarl import URL
 from grym_fetch.archive.unpack import forget_unpacked, has_unpacked
 from grym_fetch.core.addresses import is_loopback
 from grym_fetch.core.archives import unpacked_path
-from grym_fetch.core.digest import Checksum
+from grym_fetch.core.digest import Checksum, Hasher
 from grym_fetch.core.errors import (
     DigestMismatch,
     EditRefused,
@@ -41,12 +41,14 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event, RunFinished, RunStarted
 from grym_fetch.core.fingerprint import content_fingerprint
+from grym_fetch.core.git_folders import find_git_folders, makes_a_repository
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.manifest_schema import ASSET
 from grym_fetch.core.manifest_text import ManifestText, Setting
 from grym_fetch.core.manifest_values import has_login
 from grym_fetch.core.paths import find_collisions
+from grym_fetch.core.stated import StatedDigest
 from grym_fetch.core.suspicion import BEGINNING_BYTES, suspicion
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
@@ -177,40 +179,44 @@ class Editor:
         on_change(await self._remove(asset_id))
         return await self._delete_files(asset) if delete_file else ()
 
-    def check_new(self, manifest: Manifest, asset: Asset) -> None:
-        """Raise `EditRefused` if this asset cannot be added: something is wrong with it, or its id or place is taken.
+    def check_new(self, manifest: Manifest, *assets: Asset) -> None:
+        """Raise `EditRefused` if these cannot be added: something is wrong with one, or its id or place is taken.
 
-        For before anything is fetched for it. When it is added, this is looked at once more.
+        For before anything is fetched for them. When they are added, this is looked at once more.
         """
-        data = json.dumps({"assets": [ASSET.write(asset)]}).encode()
-        parse_manifest(data, safe_text(f"the new asset {asset.id}", limit=120))
-        where = f"asset '{safe_text(asset.id, limit=80)}'"
-        problems = [
-            Problem(
-                where,
-                "url",
-                "an address with a user or password in it would be there for everyone to read; leave it out, and put "
-                "it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc",
-            )
-            for url in (*asset.urls, *asset.stand_in().urls)
-            if has_login(url)
-        ][:1]
-        if any(other.id == asset.id for other in manifest.assets):
-            problems.append(Problem(where, "id", "is taken; choose another id, or remove the old asset first"))
-        places = [other.local_path for other in manifest.assets] + [asset.local_path]
-        for collision in find_collisions(places):
-            if collision.second == len(places) - 1:
-                other = manifest.assets[collision.first]
-                problems.append(
-                    Problem(where, "localPath", f"clashes with that of asset '{other.id}': {collision.why}")
+        data = json.dumps({"assets": [ASSET.write(asset) for asset in assets]}).encode()
+        named = f"the new asset {assets[0].id}" if len(assets) == 1 else f"the {len(assets)} new assets"
+        parse_manifest(data, safe_text(named, limit=120))
+        problems = []
+        taken = {other.id for other in manifest.assets}
+        for asset in assets:
+            if (key := _key_with_login(asset)) is not None:
+                reason = (
+                    "an address with a user or password in it would be there for everyone to read; leave it out, and "
+                    "put it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc"
                 )
+                problems.append(Problem(_where(asset), key, reason))
+            if asset.id in taken:
+                reason = "is taken; choose another id, or remove the old asset first"
+                problems.append(Problem(_where(asset), "id", reason))
+        both = [*manifest.assets, *assets]
+        for collision in find_collisions([each.local_path for each in both]):
+            if collision.second >= len(manifest.assets):
+                reason = f"clashes with that of asset '{both[collision.first].id}': {collision.why}"
+                problems.append(Problem(_where(both[collision.second]), "localPath", reason))
+        for found in find_git_folders([each.local_path for each in both]):
+            for part in found.parts:
+                if part >= len(manifest.assets):
+                    others = (both[other].local_path for other in found.parts if other != part)
+                    reason = f"{makes_a_repository(others)}; choose another folder"
+                    problems.append(Problem(_where(both[part]), "localPath", reason))
         if problems:
             raise EditRefused(self._source, problems)
 
-    async def _add(self, asset: Asset) -> ParsedManifest:
+    async def _add(self, *assets: Asset) -> ParsedManifest:
         def change(text: ManifestText, manifest: Manifest) -> ManifestText:
-            self.check_new(manifest, asset)
-            return text.add(asset).touch(self._clock.wall(), insert=True)
+            self.check_new(manifest, *assets)
+            return text.add(*assets).touch(self._clock.wall(), insert=True)
 
         return await self._edit(change)
 
@@ -237,6 +243,12 @@ class Editor:
         Raises `EditRefused` if a file is there already: nobody knows whether it is this one. So it does for what is
         plainly not an asset, which does not stay.
         """
+        self._refuse_taken(asset)
+        refuse_bare_http(asset)
+        async with self._fetching() as engine:
+            return await self._fetch_new(engine, asset, allow_suspicious=allow_suspicious)
+
+    def _refuse_taken(self, asset: Asset) -> None:
         place = self._project.assets_dir / asset.local_path
         if _is_taken(place):
             shown = safe_text(str(place), limit=1000)
@@ -244,11 +256,11 @@ class Editor:
                 f"there is a file already at {shown}. If it is this asset, add the file itself and name its address "
                 "with --url; otherwise choose another place with --local-path"
             )
-            raise EditRefused(self._source, [Problem(f"asset '{asset.id}'", "localPath", reason)])
-        _refuse_bare_http(asset)
-        async with self._fetching() as engine:
-            judge = self._judge_for(asset, allow_suspicious=allow_suspicious)
-            result = await engine.fetcher.fetch(_packed(asset), force=True, judge=judge)
+            raise EditRefused(self._source, [Problem(_where(asset), "localPath", reason)])
+
+    async def _fetch_new(self, engine: Engine, asset: Asset, *, allow_suspicious: bool) -> Asset:
+        judge = self._judge_for(asset, allow_suspicious=allow_suspicious)
+        result = await engine.fetcher.fetch(_packed(asset), force=True, judge=judge)
         fetched = result.fetched
         assert fetched is not None, "what is forced is fetched"
         self._note_verified(result.path, fetched.checksum, fetched.signature)
@@ -267,6 +279,10 @@ class Editor:
         place = self._project.assets_dir / asset.local_path
         if asset.checksum is not None and asset.checksum != measured.checksum:
             raise DigestMismatch(asset.id, str(asset.checksum), str(measured.checksum))
+        if asset.stated is not None:
+            actual = await self._stated_digest(file, asset.stated)
+            if actual != asset.stated.hexdigest:
+                raise DigestMismatch(asset.id, str(asset.stated), f"{asset.stated.kind}:{actual}")
         if _is_taken(place):
             there = None
             if place.is_file():
@@ -280,6 +296,12 @@ class Editor:
         self._note_verified(place, measured.checksum, signature)
         return replace(asset, checksum=measured.checksum, size=measured.size)
 
+    async def _stated_digest(self, file: Path, stated: StatedDigest) -> str:
+        """The digest of a file, of the kind that a hub states."""
+        hasher = stated.new_hasher()
+        await self._threads.compute(_hash_file, file, hasher)
+        return hasher.hexdigest()
+
     async def _refuse_suspicious(self, asset: Asset, path: Path, *, was_fetched: bool = False) -> None:
         """Raise `EditRefused` for what is plainly not an asset; what was fetched of it is deleted."""
         beginning, size = await self._threads.compute(_begins_with, path)
@@ -288,12 +310,13 @@ class Editor:
             return
         if was_fetched:
             await self._threads.compute(_delete, self._project.assets_dir, asset.local_path)
-        where = f"asset '{safe_text(asset.id, limit=80)}'"
-        raise EditRefused(self._source, [Problem(where, "", f"{found}. If it is meant to be: --allow-suspicious")])
+        raise EditRefused(
+            self._source, [Problem(_where(asset), "", f"{found}. If it is meant to be: --allow-suspicious")]
+        )
 
     def _judge_for(self, asset: Asset, *, allow_suspicious: bool) -> Judge | None:
         """What looks at a file that was fetched for an asset, before it is told of as verified."""
-        if allow_suspicious or asset.pinned:
+        if allow_suspicious or asset.pinned or asset.stated is not None:
             return None
         return partial(self._refuse_suspicious, asset, was_fetched=True)
 
@@ -434,7 +457,7 @@ class Editor:
                 self._emit(AssetReused(asset=asset.id, path=str(present.path), unverified=unverified))
                 return present
             if not asset.pinned:
-                _refuse_bare_http(asset)
+                refuse_bare_http(asset)
         except GrymFetchError as error:
             error.asset_id = error.asset_id or asset.id
             self._emit(AssetFailed(asset=asset.id, error=type(error).__name__, message=str(error)))
@@ -553,6 +576,21 @@ def deletable(root: Path, asset: Asset) -> list[Path]:
     ]
 
 
+def _key_with_login(asset: Asset) -> str | None:
+    """The first key with an address that has a user or password in it."""
+    stand_in = asset.minimal
+    keys = {
+        "url": (asset.url,),
+        "fallbackUrls": asset.fallback_urls,
+        "minimal": (stand_in.url, *stand_in.fallback_urls) if stand_in is not None else (),
+    }
+    return next((key for key, urls in keys.items() if any(map(has_login, urls))), None)
+
+
+def _where(asset: Asset) -> str:
+    return f"asset '{safe_text(asset.id, limit=80)}'"
+
+
 def _is_about(entry: Asset, asset: Asset) -> bool:
     """Whether the entry still says of the content what it said when that was fetched."""
     return (entry.url, entry.local_path, entry.is_stand_in) == (asset.url, asset.local_path, asset.is_stand_in)
@@ -563,7 +601,8 @@ def _packed(asset: Asset) -> Asset:
     return replace(asset, extract=False)
 
 
-def _refuse_bare_http(asset: Asset) -> None:
+def refuse_bare_http(asset: Asset) -> None:
+    """Raise `PolicyRefused` for an asset with a plain http address that is not this machine's."""
     for text in asset.urls:
         url = URL(text)
         if url.scheme == "http" and not is_loopback(url):
@@ -580,6 +619,12 @@ def _changed_meanwhile(file: Path) -> StorageError:
 
 def _is_taken(place: Path) -> bool:
     return os.path.lexists(place)
+
+
+def _hash_file(path: Path, hasher: Hasher) -> None:
+    with storage_errors(path), open(path, "rb") as file:
+        while block := file.read(HASH_BLOCK_BYTES):
+            hasher.update(block)
 
 
 def _read_at(file: Path, descriptor: int, at: int) -> bytes:

@@ -61,19 +61,19 @@ def _check_unnamed(folder: Path) -> None:
             f"{shown} is a symlink, and those count only where you name them; if it is yours: "
             f"--external-assets-dir {safe_text(os.path.realpath(folder), limit=4000)}"
         )
-    check_owner(folder)
+    check_owner(
+        folder, f"if you trust whoever that is: --external-assets-dir {safe_text(os.path.realpath(folder), limit=4000)}"
+    )
 
 
-def check_owner(folder: Path) -> None:
+def check_owner(folder: Path, advice: str = "name a folder of your own") -> None:
     """Raise `RepositoryError` if a folder is there and belongs to another user, who could do anything with it."""
     try:
         owner = os.stat(folder).st_uid
     except OSError:
         return  # not there yet, then it will be ours; or it cannot be used, which is told in due time
     if owner not in (0, os.geteuid()):
-        raise RepositoryError(
-            f"{safe_text(str(folder), limit=4000)} belongs to another user (uid {owner}); name a folder of your own"
-        )
+        raise RepositoryError(f"{safe_text(str(folder), limit=4000)} belongs to another user (uid {owner}); {advice}")
 
 
 def check_target(root: Path, source: Path, target: Path) -> None:

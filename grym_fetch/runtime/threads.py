@@ -197,7 +197,7 @@ _M_ARENA_MAX = -8
 
 def _short_of(what: str) -> StorageError:
     known = ", ".join(limits()) or "no limit is set"
-    return StorageError("this machine", f"it gives this process no {what} ({known})")
+    return StorageError("this machine", f"this process can get no {what} ({known})")
 
 
 def limits() -> list[str]:

@@ -33,6 +33,7 @@ from grym_fetch.engine.protocol import AssetEngine
 from grym_fetch.engine.reports import AssetStatus
 from grym_fetch.manager import AssetManager
 from grym_fetch.project.editing import Pinned, PinReport
+from grym_fetch.project.updating import NewerVersion
 from grym_fetch.transfer.fetcher import attempts_of
 from grym_fetch.transfer.result import FetchResult, TransferResult
 
@@ -172,7 +173,13 @@ class MockAssetManager(AssetManager):
 
     @_recorded
     async def add_asset(
-        self, asset: Asset, *, fetch: bool = False, file: Path | None = None, allow_suspicious: bool = False
+        self,
+        asset: Asset,
+        *,
+        fetch: bool = False,
+        file: Path | None = None,
+        checksums_from: str | None = None,
+        allow_suspicious: bool = False,
     ) -> Asset:
         """List an asset. Raises `ManifestError` if its id is taken."""
         if asset.id in self.paths:
@@ -184,6 +191,69 @@ class MockAssetManager(AssetManager):
         if not fetch and file is None:
             self.missing.add(asset.id)
         return self.manifest.get(asset.id)
+
+    @_recorded
+    async def add_from_source(
+        self,
+        source: str,
+        *,
+        asset_id: str | None = None,
+        local_path: str | None = None,
+        name: str = "",
+        description: str = "",
+        fallback_urls: Collection[str] = (),
+        version: str | None = None,
+        required: bool = False,
+        tags: Collection[str] = (),
+        allow_suspicious: bool = False,
+    ) -> tuple[Asset, ...]:
+        """Raise `NotImplementedError`: there is no hub to ask."""
+        raise NotImplementedError("a mock cannot add from a source: it has no network")
+
+    @_recorded
+    async def import_list(
+        self,
+        file: str | Path,
+        *,
+        format: str | None = None,  # noqa: A002 - as in the manager
+        base_url: str | None = None,
+        prefix: str | None = None,
+        folder: str | None = None,
+        required: bool = False,
+        tags: Collection[str] = (),
+        allow_suspicious: bool = False,
+    ) -> tuple[Asset, ...]:
+        """Raise `NotImplementedError`: there is no disk to read from."""
+        raise NotImplementedError("a mock cannot import a list: it has no disk")
+
+    @_recorded
+    async def outdated(
+        self, ids: Collection[str] | None = None, *, on_found: Callable[[NewerVersion], object] | None = None
+    ) -> tuple[NewerVersion, ...]:
+        """Return nothing: a mock's assets are never outdated. Raises `UnknownAsset`."""
+        for asset_id in ids or ():
+            self.manifest.get(asset_id)
+        return ()
+
+    @_recorded
+    async def update(
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        dry_run: bool = False,
+        allow_suspicious: bool = False,
+        on_found: Callable[[NewerVersion], object] | None = None,
+    ) -> tuple[NewerVersion, ...]:
+        """Return nothing: there is nothing newer. Raises `UnknownAsset`."""
+        return await self.outdated(ids)
+
+    @_recorded
+    async def update_asset(
+        self, asset_id: str, address: str | None = None, *, dry_run: bool = False, allow_suspicious: bool = False
+    ) -> NewerVersion | None:
+        """Return None: there is nothing newer. Raises `UnknownAsset`."""
+        self.manifest.get(asset_id)
+        return None
 
     @_recorded
     async def remove_asset(self, asset_id: str, *, delete_file: bool = False) -> tuple[Path, ...]:

@@ -42,7 +42,7 @@ class Attempt:
         return 0.0 if self._pace is None else self._pace.rate(now)
 
     def is_known(self, now: float, seconds: float) -> bool:
-        """Whether it has gone on long enough to say how fast it is: for so long without a byte, or since the first."""
+        """Whether it has lasted long enough to judge its speed: this long without a byte, or since the first byte."""
         return now - (self.began if self.first_byte_at is None else self.first_byte_at) >= seconds
 
     def burst(self, now: float) -> tuple[int, float]:
@@ -57,7 +57,7 @@ class Attempt:
             self.origin.waited((self.first_byte_at or now) - self.began)
         received = self.segment.position - self.segment.start
         if self.first_byte_at is not None and received > self._first_bytes:
-            # What came first was on its way before it was seen.
+            # The first bytes were already on their way when the clock started.
             self.origin.measured(received - self._first_bytes, now - self.first_byte_at)
         elif now - self.began >= SLOW_S and not self.is_ahead:
             self.origin.measured(max(received, 1), now - self.began)

@@ -1,4 +1,4 @@
-"""What all transfers of one engine have in common: put together once, handed on whole."""
+"""What all transfers of one engine share. Built once and passed on as a whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from grym_fetch.transfer.scheduler import Scheduler
 
 @dataclass(frozen=True, slots=True)
 class TransferSettings:
-    """What the user chose."""
+    """The user's settings."""
 
     offline: bool = False
     allow_unpinned: bool = False

@@ -113,7 +113,7 @@ class Fetcher:
         lock = self._store.lock(key)
         try:
             waited = await acquire_lock(lock, asset, self._store, self._context)
-            # Whoever held the lock has most likely fetched what we want.
+            # The previous holder of the lock has most likely fetched this asset.
             if waited and not force and (present := await self._present(asset)) is not None:
                 return present
             return await self._fetch(asset, key, exclusive=lock.is_trustworthy, rank=rank, judge=judge)
@@ -189,7 +189,7 @@ class Fetcher:
                 size=fetched.size,
                 seconds=round(self._context.clock.monotonic() - began, 3),
                 downloaded_bytes=fetched.downloaded,
-                unverified=None if asset.pinned else True,
+                unverified=None if asset.pinned or asset.stated is not None else True,
             )
         )
         return FetchResult(fetched.path, fetched)

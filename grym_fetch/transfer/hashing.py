@@ -19,7 +19,7 @@ from grym_fetch.core.segments import MIB
 from grym_fetch.core.world import Stage, Threads
 
 STRIDE_BYTES = 16 * MIB
-"""Hashed in one turn of a thread, if so many are there: each turn costs two switches of threads."""
+"""If this many are available, a thread hashes them in one go: each hand-over costs two thread switches."""
 MEMORY_BYTES = 8 * MIB
 """Pieces that are kept in memory until the frontier reaches them; the rest is read back."""
 
@@ -71,7 +71,7 @@ class Frontier:
         return self.position + self._unproved_bytes
 
     async def run(self, *, on_bad: Callable[[Piece], None], on_advance: Callable[[], None]) -> None:
-        """Follow the bytes forever; the caller cancels. Raises what the stage raises.
+        """Hash bytes as they arrive, until cancelled. Raises the same errors as the stage.
 
         ``on_bad`` is called with pieces that are not what was claimed, ``on_advance`` whenever more is hashed.
         """

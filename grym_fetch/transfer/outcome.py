@@ -1,4 +1,4 @@
-"""What reading a response leads to for the asset as a whole, as values. Only `Transfer` acts on them.
+"""What reading a response means for the asset as a whole, as values. Only `Transfer` acts on them.
 
 Rule: a failure is not among them, it is raised.
 """
@@ -12,19 +12,19 @@ from grym_fetch.core.origins import Origin
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The body was read as far as it was wanted, and nothing else follows."""
+    """The body was read as far as needed; there is nothing more to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class SingleStream:
-    """This origin's ranges are of no use, so it is to be asked for everything in one response. Not a failure."""
+    """This origin's ranges are unusable, so ask it for everything in one response. Not a failure."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class StartAfresh:
-    """Everything on hand must be given up.
+    """Discard everything on hand.
 
     ``repeats``: only the budget of retries bounds how often this happens, so getting as far again is no progress.
     """
@@ -36,7 +36,7 @@ class StartAfresh:
 
 @dataclass(frozen=True, slots=True)
 class DropOrigin:
-    """What this origin gave must be given up; what others gave stays."""
+    """Discard the bytes from this origin; keep those from others."""
 
     reason: str
     origin: Origin
@@ -45,7 +45,7 @@ class DropOrigin:
 
 @dataclass(frozen=True, slots=True)
 class TrustOrigin:
-    """Everything that this origin did not give in this run must be given up; from now on it is asked for all of it."""
+    """Discard everything that did not come from this origin in this run; from now on, ask it for all of it."""
 
     reason: str
     origin: Origin
@@ -53,7 +53,7 @@ class TrustOrigin:
 
 @dataclass(frozen=True, slots=True)
 class DoubtOrigin:
-    """All of it came from this origin and is wrong: it is asked for the whole, and whether that is the same is seen."""
+    """Everything came from this origin and is wrong: ask it for the whole, and compare."""
 
     reason: str
     origin: Origin

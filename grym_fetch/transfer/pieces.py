@@ -71,7 +71,7 @@ class PieceWriter:
         self._storing = asyncio.get_running_loop().create_task(storing)
 
     async def _settle(self) -> None:
-        """Wait for the piece that is being stored; raise what it raised."""
+        """Wait until the current piece is stored; raise its error if that failed."""
         storing, self._storing = self._storing, None
         if storing is None:
             return

@@ -32,7 +32,7 @@ class ClosedResponse:
 
 
 async def fetch_token(connection: Connection, realm: URL, authorization: str | None) -> str | None:
-    """Ask a realm for a token, with this credential or anonymously; None if it gives none."""
+    """Ask a realm for a token, with this credential or anonymously. Return None if it sends none."""
     here, is_own = realm, True
     try:
         for _ in range(MAX_REDIRECTS + 1):

@@ -79,12 +79,12 @@ class Reporter:
         self._emit(AssetVerifying(asset=self._asset, bytes=self._state.frontier.position, total=size))
 
     def restarted(self, discarded: int, reason: str) -> None:
-        """The transfer starts over, and so many bytes were given up."""
+        """The transfer starts over, and this many bytes were discarded."""
         self._is_full = False
         self._emit(AssetRestarted(asset=self._asset, discarded=discarded, reason=reason))
 
     def retries(self, origin: Origin, attempt: int, delay: float, reason: str) -> None:
-        """An origin will be asked again, in so many seconds."""
+        """An origin will be asked again in this many seconds."""
         self._emit(
             RetryScheduled(asset=self._asset, url=origin.shown, attempt=attempt, delay=round(delay, 3), reason=reason)
         )

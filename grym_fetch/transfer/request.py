@@ -55,7 +55,7 @@ from grym_fetch.transfer.registry import ClosedResponse, fetch_token
 
 log = logging.getLogger(__name__)
 
-# What a signed address answers once it has expired, or a node that has gone.
+# How a signed address responds once it has expired, or a node that no longer has the file.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
 MAX_TARGETS = 3
 """Remembered addresses that are tried for one request before the chain is walked again."""
@@ -96,7 +96,7 @@ class Requester:
         self._credentials = credentials
         self._on_lost_ahead = on_lost_ahead
         self.secrets = SentSecrets()
-        """What was sent in this run: no server gets it shown by repeating it."""
+        """The secrets sent in this run. A server that repeats one must not get it shown."""
         self._realms: dict[URL, URL] = {}
         """Where the token for each address of a registry was fetched."""
         self._tokens: dict[URL, str] = {}
@@ -253,14 +253,14 @@ class Requester:
             self.secrets.note(fields["Authorization"])
 
     def _without_secrets(self, head: ResponseHead) -> ResponseHead:
-        """The head without a validator that repeats what was sent: it would be stored."""
+        """Remove validators that repeat a secret: they would be stored."""
         bad = [name for name in ("etag", "last-modified") if self.secrets.occur_in(head.get(name) or "")]
         if not bad:
             return head
         return replace(head, fields={name: values for name, values in head.fields.items() if name not in bad})
 
     async def _fresh_token(self, connection: Connection, realm: URL, first: URL, *, stale: str | None) -> str | None:
-        """Return a token from a registry's realm other than ``stale``, or None if it gives none.
+        """Return a token other than ``stale`` from a registry's realm, or None if it sends none.
 
         Many connections meet the same expiry: one that finds a newer token than its own takes that.
         """

@@ -1,4 +1,4 @@
-"""What a judged response means for the transfer: its body is read into the state, or one of the outcomes follows.
+"""Acts on a judged response: reads its body into the state, or returns one of the outcomes.
 
 Rules: nothing is written before the verdict. A body is read up to where it was promised to end and never a byte
 further. What follows for the asset as a whole is returned as an `Outcome` or raised as an error, for `Transfer` to act
@@ -39,7 +39,7 @@ from grym_fetch.transfer.state import DownloadState
 LIMITED_READ_BYTES = 64 * 1024
 """Read in one go under a rate limit, so that the progress bar moves and does not jump."""
 NOTE_BYTES = 256 * 1024
-"""A page that only says that there is no file now is smaller than this."""
+"""A page that only says that the file is not available now is smaller than this."""
 ENDLESS = "it sends without end, and nothing says how long the content is; give the asset its size"
 
 MAX_LENGTH = 16 * 1024**4
@@ -181,7 +181,7 @@ class ResponseReader:
         return self._unusable_range(attempt, "the server calls a good range unsatisfiable (416)")
 
     async def _learn_size(self, size: int, origin: Origin) -> StartAfresh | None:
-        """The origin said how long the content is. None unless that takes a restart."""
+        """The origin stated the length of the content. Return a restart if that calls for one, else None."""
         if self._state.size is not None:
             return None
         if size > MAX_LENGTH:
@@ -199,7 +199,7 @@ class ResponseReader:
     def _unusable_range(attempt: Attempt, reason: str) -> SingleStream:
         """The bytes could belong elsewhere. `RangeRefused` where that is a fault and not a lack of ranges."""
         origin = attempt.origin
-        # One that was asked before it was known that there are no ranges is no further failure.
+        # If it was asked before we knew that there are no ranges, that is not another failure.
         if (origin.ranges is False and not attempt.segment.whole) or origin.refused_range():
             return SingleStream(reason)
         raise RangeRefused(origin.url, reason)
@@ -226,7 +226,7 @@ class ResponseReader:
         return self._without(told_by, "the content has another length than we learned", forget_size=True)
 
     def _without(self, origin: Origin, reason: str, *, forget_size: bool) -> StartAfresh | DropOrigin:
-        """Give up what this origin gave; without a checksum, everything: nothing says that the rest is right."""
+        """Discard what came from this origin; without a checksum, everything, as nothing proves the rest."""
         if self._pinned:
             return DropOrigin(reason, origin, forget_size)
         return StartAfresh(reason, forget_size)
@@ -238,14 +238,14 @@ class ResponseReader:
         segment, origin = attempt.segment, attempt.origin
         writer = PieceWriter(self._state, origin, self._clock, self._buffers)
         try:
-            # The segment may be cut short while we read: what lies behind its stop is someone else's by then.
+            # The segment may be cut short while we read: then another connection fetches what follows its stop.
             while (left := min(stop, segment.stop) - segment.position) > 0:
                 space = writer.space(left if self._limiter is None else min(left, LIMITED_READ_BYTES))
                 count = await response.readinto(space)
                 now = self._clock.monotonic()
                 if not count:
                     if self._state.size is None and not segment.whole:
-                        # It names the end of what was asked for, whatever there is, and not of the content.
+                        # The stated end is that of the request, and not of the content.
                         return SingleStream("its ranges end before the end that they name, and name no length")
                     if ends_there:
                         label = f"; it was sent {response.head.encoding}-encoded" if response.head.encoding else ""

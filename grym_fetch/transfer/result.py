@@ -1,4 +1,4 @@
-"""What a fetched asset is handed back as."""
+"""The result of fetching an asset."""
 
 from __future__ import annotations
 

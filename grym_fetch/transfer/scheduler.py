@@ -31,7 +31,7 @@ HEARTBEAT_S = 0.1
 
 
 class Work(Protocol):
-    """What one connection is to do: an attempt."""
+    """The work of one connection: an attempt."""
 
     @property
     def host(self) -> str:
@@ -67,11 +67,11 @@ class Source(Protocol[W]):
         """It is over, one way or another; also when it was cancelled before it began."""
 
     def fail(self, error: BaseException, /) -> None:
-        """One of these has raised all the same: a bug of ours must fail this source, not hang it and all the others."""
+        """One of these raised after all. A bug of ours must fail this source, not hang it and the others."""
 
 
 class Scheduler:
-    """Gives free connections to sources that have work. ``hosts`` is what all of them know of each host.
+    """Gives free connections to sources that have work. ``hosts``: what they have all learned about each host.
 
     ``ahead``: whether requests may be sent ahead of their turn.
     """
@@ -100,7 +100,7 @@ class Scheduler:
         self._is_due = False
         self._heartbeat: asyncio.TimerHandle | None = None
         self._alarm: tuple[float, asyncio.Task[None]] | None = None
-        """When the next host may be asked again, and who waits for that."""
+        """When the next host may be asked again, and the task that waits for it."""
         self._is_closed = False
 
     def add(self, source: Source[Any], rank: int) -> None:
@@ -110,7 +110,7 @@ class Scheduler:
         self.kick()
 
     def remove(self, source: Source[Any]) -> None:
-        """Stop serving it. It ends by itself what it has under way."""
+        """Give it no more connections. It ends its own attempts."""
         self.take_back(source)
         del self._sources[source], self._ranks[source]
         self.kick()
@@ -193,7 +193,7 @@ class Scheduler:
         task.add_done_callback(partial(self._ended, source, attempt, connection))
 
     def _pick(self, host: str) -> Connection:
-        """A connection that is open to this host if there is one, else one that is not open, else any.
+        """Return a connection that is open to this host, else one that is not open, else any.
 
         Of several, the one used last: a server may still be counting what ended on it as under way elsewhere.
         """
@@ -275,7 +275,7 @@ class Scheduler:
         return True
 
     async def aclose(self) -> None:
-        """End what is under way and close every connection."""
+        """Cancel all work and close every connection."""
         self._is_closed = True
         if self._heartbeat is not None:
             self._heartbeat.cancel()

@@ -40,7 +40,7 @@ class SmallFileFetcher:
         self._local_files = local_files
 
     def choose(self, assets: Iterable[Asset]) -> list[Asset]:
-        """Those that `fetch` is for; none if they are too few to gain by it."""
+        """Return the assets that `fetch` can take; none if there are too few to gain by it."""
         small = [] if self._context.settings.offline else [asset for asset in assets if is_small(asset)]
         return small if len(small) >= MIN_SMALL_FILES else []
 
@@ -58,9 +58,13 @@ class SmallFileFetcher:
             except StorageError:
                 return list(assets)  # each of them will say what is wrong
             if waited:
-                # Whoever held the lock has most likely fetched what we want.
+                # The previous holder of the lock has most likely fetched these assets.
                 more, missing = self._split(missing)
                 left_over += more
+            # What cannot be put in place is not fetched; `Fetcher` says why.
+            closed = await self._store.closed_folders({_folder(asset) for asset in missing})
+            left_over += [asset for asset in missing if _folder(asset) in closed]
+            missing = [asset for asset in missing if _folder(asset) not in closed]
             return left_over + await self._fetch(missing, on_fetched)
         finally:
             lock.release()
@@ -115,3 +119,7 @@ class SmallFileFetcher:
         )
         path = Path(verified.path)
         return FetchResult(path, TransferResult(path, file.checksum, size, size, verified.signature))
+
+
+def _folder(asset: Asset) -> str:
+    return asset.local_path.rpartition("/")[0]

@@ -51,7 +51,7 @@ GROUP_INTERVAL_S = 1.0
 CRAWL_TIMEOUT_S = 30.0
 """An asset whose bytes still come at a crawl after this long is left over: another mirror may be quicker."""
 MAX_CONSECUTIVE_FAILURES = 3
-"""After so many assets in a row that could not be had the short way, all the others are left over as well."""
+"""After this many failures in a row, leave all remaining assets to the general way."""
 
 
 def is_small(asset: Asset) -> bool:
@@ -145,7 +145,7 @@ class SmallFileSource:
     # -- work for the scheduler ---------------------------------------------------------------------------------------
 
     def next_attempt(self, has_room: Callable[[str], bool]) -> Turn | None:
-        """Give the next few assets to fetch; if none is waiting, half of what another connection has."""
+        """Return the next few assets to fetch; if none is waiting, take half of another connection's."""
         if self._is_over.is_set() or not has_room(self.host) or self._failures_in_a_row >= MAX_CONSECUTIVE_FAILURES:
             return None
         if not self._waiting:
@@ -207,7 +207,7 @@ class SmallFileSource:
                 self._failures_in_a_row = 0
                 await self._collect(file)
         if not self._waiting:
-            # There is no telling how long the others will take.
+            # Nobody knows how long the others will take.
             await self._place()
 
     def _ask_ahead(self, turn: Turn, connection: Connection, by: float) -> None:
@@ -251,7 +251,7 @@ class SmallFileSource:
     # -- one asset ----------------------------------------------------------------------------------------------------
 
     async def _get(self, asset: Asset, turn: Turn, connection: Connection, by: float) -> ReceivedFile | None:
-        """Fetch an asset whole. None unless exactly as many bytes came as it has."""
+        """Fetch an asset whole. Return None unless it has exactly the right length."""
         assert asset.checksum is not None
         assert asset.size is not None
         began = turn.since = self._clock.monotonic()
@@ -278,7 +278,7 @@ class SmallFileSource:
             if answer is not None and (answer.is_ahead or len(turn.asked) > 1):
                 is_complete = False  # perhaps because of what was asked behind it
             else:
-                # Perhaps only because somebody else of us is there, or has just been.
+                # Perhaps only because another of our connections is at this host, or was a moment ago.
                 now = self._clock.monotonic()
                 turn.is_refused = self._hosts.refused(turn, now, error, took=now - began)
                 if not turn.is_refused:

@@ -11,14 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from grym_fetch.core.digest import Algorithm, Checksum, new_hasher
-from grym_fetch.core.errors import DiskFull, IntegrityError
+from grym_fetch.core.digest import Algorithm, Checksum, Hasher, new_hasher
+from grym_fetch.core.errors import DigestMismatch, DiskFull, IntegrityError
 from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import Piece, PieceTable, address_hash, piece_hasher
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.ranges import IntervalSet
 from grym_fetch.core.segments import UNBOUNDED, Segments, SegmentSizes
+from grym_fetch.core.stated import PairedHasher
 from grym_fetch.core.world import Stage, Threads
 from grym_fetch.transfer.hashing import Frontier
 
@@ -38,7 +39,7 @@ ECHO_BORDERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """What an origin sent before it was asked once more: to hear whether it sends the same again.
+    """What an origin sent before it was asked again, kept to see whether it sends the same.
 
     ``borders``: where its ranges began, but for the first. ``stop``: as far as it must be the same to be called so.
     """
@@ -54,7 +55,7 @@ class Echo:
 
 
 class DownloadState:
-    """What is on hand of one asset. ``on_change`` is called when more is hashed or some is lost."""
+    """The part of one asset that is on hand. ``on_change`` is called when more is hashed or some is lost."""
 
     def __init__(
         self,
@@ -118,14 +119,18 @@ class DownloadState:
         self.pieces = PieceTable(pieces)
         self.segments = Segments(self.size, on_hand, self._sizes)
         self.frontier = Frontier(
-            new_hasher(self._algorithm),
+            self._new_hasher(),
             self._stage,
             self._threads,
             claims=pieces,
         )
 
+    def _new_hasher(self) -> Hasher:
+        hasher, stated = new_hasher(self._algorithm), self._asset.stated
+        return hasher if stated is None else PairedHasher(hasher, stated.new_hasher())
+
     async def hash(self) -> None:
-        """Hash what comes, forever; the caller cancels. Raises what the stage raises."""
+        """Hash bytes as they arrive, until cancelled. Raises the same errors as the stage."""
         await self.frontier.run(on_bad=self._lose, on_advance=self._on_change)
 
     def _lose(self, piece: Piece) -> None:
@@ -164,12 +169,12 @@ class DownloadState:
             self._borders.add(start)
 
     def says_the_same(self, validator: Validator, size: int | None) -> bool:
-        """Whether a doubted origin's answer says by its head alone that what follows is the wrong content once more."""
+        """Whether the head alone of a doubted origin's response shows that the same wrong content follows."""
         echo = self._echo
         if echo is None:
             return False
         if echo.validator.contradicts(validator):
-            self._echo = None  # another content: it may be the right one to its last byte
+            self._echo = None  # other content: it may turn out to be the right one
             return False
         return echo.is_told_by(validator, size)
 
@@ -197,7 +202,7 @@ class DownloadState:
                     self.pieces.add(replace(piece, origin=origin.number))
 
     async def store(self, start: int, data: bytes | memoryview, origin: Origin, *, keep: bool = True) -> None:
-        """Write a piece; hash it from memory if the frontier is there, and ``keep`` allows to hold it so long."""
+        """Write a piece. ``keep``: it may stay in memory until it is hashed."""
         if keep:
             self.frontier.offer(start, data)
         if self._suspects is not None:
@@ -218,8 +223,17 @@ class DownloadState:
 
     @property
     def digest(self) -> Checksum:
-        """The digest of what is hashed so far."""
+        """The digest of the bytes hashed so far."""
         return Checksum(self._algorithm, self.frontier.hasher.hexdigest())
+
+    def refuse_if_stated_otherwise(self) -> None:
+        """Raise `DigestMismatch` if all is hashed and the digest that a hub states is another one."""
+        stated, hasher = self._asset.stated, self.frontier.hasher
+        if stated is not None and isinstance(hasher, PairedHasher):
+            actual = hasher.beside.hexdigest()
+            if actual != stated.hexdigest:
+                advice = "The hub names one content and delivers another; nothing was written."
+                raise DigestMismatch(self._asset.id, str(stated), f"{stated.kind}:{actual}", (), advice)
 
     def reaches_past(self, size: int) -> bool:
         """Whether there are bytes on hand at or behind ``size``: then that cannot be the length."""

@@ -69,7 +69,7 @@ log = logging.getLogger(__name__)
 STEAL_S = 0.5
 """A connection with more work left than this shares it with an idle one."""
 WORTH_TELLING_S = 1.0
-"""A pause as long as this is told, if nothing is received meanwhile."""
+"""A pause of at least this long is reported, if nothing is received meanwhile."""
 WORTH_LEAVING_S = 2.0
 """A host that must be left alone for this long is left for a mirror."""
 HUNG_WAITS = 4
@@ -89,10 +89,10 @@ class Transfer:
         self._clock = context.clock
         self._settings = settings = context.settings
         self._hosts = context.scheduler.hosts
-        # Without a checksum, nothing says that what two origins have is the same content.
+        # Without a checksum, nothing proves that two origins have the same content.
         self._origins = Origins(asset.urls, together=settings.together and asset.pinned)
         self._wakeup = asyncio.Event()
-        # None of the parts knows the transfer: in a circle, all that it holds would outlive it.
+        # No part refers back to the transfer: in a cycle, everything it holds would outlive it.
         self._changed = _alarm(self._wakeup, context.scheduler)
         self._state = DownloadState(asset, self._origins, stage, context.threads, self._changed, settings.sizes)
         self._reporter = Reporter(asset.id, self._state, context.emit, now=context.clock.monotonic())
@@ -102,16 +102,16 @@ class Transfer:
         self._restart: Restart | None = None
         self._trials: Counter[Origin] = Counter()
         self._mismatched: DigestMismatch | None = None
-        """What is wrong if the origin that is doubted has nothing else to give."""
+        """The error to raise if the doubted origin sends the same again."""
         self._repeated = 0
         """Bytes that will arrive once more before there is progress again; see `StartAfresh.repeats`."""
         self._waits_for = ""
-        """What was last told to be waited for."""
+        """What it was last reported to wait for."""
         self._is_over = False
 
     @property
     def received(self) -> int:
-        """Bytes that have come, whatever became of them."""
+        """Bytes received, whether kept or not."""
         return self._reporter.received
 
     # -- the life ---------------------------------------------------------------------------------------------------
@@ -137,6 +137,7 @@ class Transfer:
                 self._restart = None
                 hashing = self._start_hashing()
             self._is_over = True
+            self._state.refuse_if_stated_otherwise()
             assert self._state.size is not None
             path = await self._stage.publish(self._state.size)
             return TransferResult(path, digest, self._state.size, self.received)
@@ -202,19 +203,19 @@ class Transfer:
         candidates = self._origins.usable
         if not candidates or self._trials.total() >= 2 * len(self._origins.all):
             mismatch = self._mismatch(digest)
-            doubted = self._whom_to_doubt()
+            doubted = self._origin_to_doubt()
             if doubted is None:
                 raise self._mismatched or mismatch
             self._mismatched = mismatch
             return DoubtOrigin("the checksum does not match; asking for the whole, past all caches", doubted)
-        # One that was not asked yet; one that was may have broken off. The one that gave most has least left to send.
+        # First an origin that was not asked yet: others may break off again. Then the one that has least left to send.
         given = self._state.bytes_given
         trusted = min(candidates, key=lambda origin: (self._trials[origin], -given(origin), origin.number))
         self._trials[trusted] += 1
         return TrustOrigin(f"the checksum does not match; asking {trusted.shown} for what others gave", trusted)
 
-    def _whom_to_doubt(self) -> Origin | None:
-        """The origin that gave all by itself, and may have better: ranges can be wrong, and a cache can be old."""
+    def _origin_to_doubt(self) -> Origin | None:
+        """The origin that sent everything and may still have the right content: ranges lie, and caches are old."""
         if self._mismatched is not None or self._state.size == 0:
             return None
         whole = [origin for origin in self._origins.all if origin.digest is not None and not origin.has_sent_page]
@@ -233,7 +234,7 @@ class Transfer:
         return DigestMismatch(self.asset.id, str(self.asset.checksum), str(digest), self._origins.reasons(), advice)
 
     async def _start_over(self, restart: Restart) -> None:
-        """Give up what is known or suspected to be wrong, and go on with the rest."""
+        """Discard what is known or suspected to be wrong, and go on with the rest."""
         state = self._state
         match restart:
             case TrustOrigin(origin=trusted):
@@ -264,7 +265,7 @@ class Transfer:
     # -- work for the scheduler -------------------------------------------------------------------------------------
 
     def next_attempt(self, has_room: Callable[[str], bool]) -> Attempt | None:
-        """Give the next segment to fetch, or None if there is nothing to do now."""
+        """Return the next attempt, or None if there is nothing to do now."""
         if self._is_over or self._failure is not None or self._restart is not None:
             return None
         now = self._clock.monotonic()
@@ -314,7 +315,7 @@ class Transfer:
         if origin.ranges is False:
             return segments.promise_all()
         if self._attempts if segments.size is None else origin.ranges is None and self._is_asked(origin):
-            return None  # the answer under way will show how to go on
+            return None  # the response under way will show how to go on
         if segments.unpromised is None:
             return segments.promise(length=sizes.first, horizon=UNBOUNDED)
         length = segment_length(segments.unpromised, connections, origin.rate, sizes, wait=origin.wait)
@@ -355,7 +356,7 @@ class Transfer:
         return self._state.segments.promise(length=share, horizon=UNBOUNDED)
 
     async def fetch(self, attempt: Attempt, connection: Connection) -> None:
-        """Carry out an attempt over a connection, and act on what comes of it."""
+        """Carry out an attempt over a connection, and act on the outcome."""
         if not attempt.is_ahead:
             attempt.began = self._clock.monotonic()
         elif not attempt.segment.remaining:
@@ -381,7 +382,7 @@ class Transfer:
         except (TransferError, IntegrityError) as error:
             self._context.requester.secrets.hide_in(error)
             release_frames(error)
-            error.__traceback__ = None  # its origin remembers it, and this frame would lead back here
+            error.__traceback__ = None  # its origin keeps it, and its frames would keep this transfer
             if not self._is_lesson(attempt, error):
                 self._failed(attempt, error)
         except StorageError as error:
@@ -407,7 +408,7 @@ class Transfer:
             raise BadStatus(attempt.origin.url, 403, "status 403: access denied")
 
     def release(self, attempt: Attempt) -> None:
-        """The attempt is over: what has not arrived is missing again."""
+        """The attempt is over: the bytes that did not arrive are missing again."""
         attempt.measure(self._clock.monotonic())
         count, seconds = attempt.burst(self._clock.monotonic())
         if count > 0:
@@ -433,18 +434,19 @@ class Transfer:
     # -- failures ---------------------------------------------------------------------------------------------------
 
     def _is_lesson(self, attempt: Attempt, error: TransferError | IntegrityError) -> bool:
-        """Whether the host has refused only one more than it allows at once, too soon, or ahead. That is no failure."""
+        """Whether the host has only refused one more than it allows at once, one too soon, or one sent ahead."""
         if isinstance(error, ConnectionLost | Stalled) and any(self._context.scheduler.ahead_of(attempt)):
             # Perhaps because of what was asked behind it: a reset there takes away what had come before.
             self._hosts.lost_ahead(attempt.reached or attempt.host)
             return True
-        if grace_of(error) is None or attempt.first_byte_at is not None:
+        origin = attempt.origin
+        is_served = any(other.origin is origin and other.first_byte_at is not None for other in self._attempts)
+        if grace_of(error, is_served=is_served) is None or attempt.first_byte_at is not None:
             return False
         now = self._clock.monotonic()
-        origin = attempt.origin
         if isinstance(error, ConnectFailed | ConnectionLost):
             self._hosts.moved(attempt, host_of(error.url))
-        is_lesson = self._hosts.refused(attempt, now, error, took=now - attempt.began)
+        is_lesson = self._hosts.refused(attempt, now, error, took=now - attempt.began, is_served=is_served)
         pause = self._hosts.opens_at(attempt.host) - now
         is_idle = pause > 0 or not self._hosts.is_serving(attempt.host)
         if not is_lesson or (is_idle and self._origins.is_replaceable(origin, now)):
@@ -505,7 +507,7 @@ class Transfer:
             self._announce_retry(chosen, chosen.failures, chosen.ready_at - now, chosen.last_reason)
 
     def _leave_if_told_to_wait(self, origin: Origin, host: str, now: float) -> None:
-        """Turn to another origin if this one's host must be left alone, for which another asset may be the reason."""
+        """Turn to another origin if this one's host asked for a pause, perhaps because of another asset."""
         until = self._hosts.opens_at(host)
         if until - now < WORTH_LEAVING_S or self._origins.together:
             return
@@ -518,9 +520,9 @@ class Transfer:
             self._changed()
 
     def _tell_waiting(self, host: str, now: float) -> None:
-        """Say why nothing of this asset is under way, once, if others of this run are the reason."""
+        """Report once why this asset waits, if other assets of this run are the reason."""
         if self._attempts or self._origins.current.ready_at > now:
-            return  # what this asset itself waits for was told when it failed
+            return  # what this asset itself waits for was reported when it failed
         until, allowed = self._hosts.opens_at(host), self._hosts.allows(host)
         if until - now >= WORTH_TELLING_S:
             holder = f"{host}, which asks for a pause of {until - now:.0f} s"
@@ -594,7 +596,7 @@ class Transfer:
         if not self.asset.pinned:
             return  # parts of two origins do not combine: everything would have to come again
         slow = self._origins.current
-        faster = self._origins.who_is_faster(rate, now, self._settings.crawl_timeout)
+        faster = self._origins.find_faster(rate, now, self._settings.crawl_timeout)
         if faster is None:
             return
         self._turn_to(faster, slow, slow.last_reason)
@@ -610,7 +612,7 @@ def _alarm(wakeup: asyncio.Event, scheduler: Scheduler) -> Callable[[], None]:
 
 
 def _reason(error: TransferError | IntegrityError) -> str:
-    """What happened, without the address."""
+    """The reason for a failure, without the address."""
     return error.reason if isinstance(error, TransferError) else str(error)
 
 

@@ -99,7 +99,7 @@ TARS: dict[str, Callable[[], bytes]] = {
     "a global header that names": lambda: pax(("path", "a"), kind=tarfile.XGLTYPE) + block("b") + END,
     "headers of headers": lambda: block("l", tarfile.GNUTYPE_LONGNAME, b"a\0") * 10_000 + block("a") + END,
     "long targets": lambda: (
-        b"".join(block(f"{n}", tarfile.SYMTYPE, target="a/" * 49) for n in range(40_000)) + block("a") + END
+        b"".join(block(f"{n}", tarfile.SYMTYPE, target="a/" * 49) for n in range(50_000)) + block("a") + END
     ),
     "a target of a megabyte": lambda: (
         block("l", tarfile.GNUTYPE_LONGLINK, b"a" * (MIB - 1)) + block("a", tarfile.SYMTYPE) + END

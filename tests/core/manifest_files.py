@@ -33,6 +33,7 @@ OPTIONAL_KEYS = [
     "tags",
     "metadata",
     "minimal",
+    "source",
 ]
 
 

@@ -38,6 +38,7 @@ MAKERS: dict[str, Callable[[str], GrymFetchError]] = {
     "ContentChanged": lambda url: errors.ContentChanged(url, "changed"),
     "TooManyRedirects": lambda url: errors.TooManyRedirects(url, "a loop"),
     "PolicyRefused": lambda url: errors.PolicyRefused(url, "down to http"),
+    "SourceFailed": lambda url: errors.SourceFailed(url, "The Hub", "the answer is not JSON"),
     "ProxyRefused": lambda url: errors.ProxyRefused(url, "the proxy answered 407"),
     "LengthMismatch": lambda url: errors.LengthMismatch(url, 1000, 999, "a web page?"),
 }

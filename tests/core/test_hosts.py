@@ -62,6 +62,20 @@ def test_other_failures_teach_nothing(error: Exception) -> None:
     assert hosts.has_room(HOST, 0.0)
 
 
+@pytest.mark.parametrize("status", [200, 400, 401, 402, 404, 410, 421, 451, 500])
+@pytest.mark.shows("A24")
+def test_where_the_same_address_is_served_any_status_means_one_too_many(status: int) -> None:
+    """It cannot mean the content, which is just being sent; asked alone, it is a failure again."""
+    hosts, working = receiving(1)
+    hosts.began("further", HOST)
+    assert hosts.refused("further", 0.0, BadStatus(URL, status, f"status {status}"), is_served=True)
+    hosts.ended("further", 0.0)
+    assert not hosts.has_room(HOST, 0.0)
+    hosts.ended(working[0], 1.0)
+    hosts.began("alone", HOST)
+    assert not hosts.refused("alone", 1.0, BadStatus(URL, status, f"status {status}"))
+
+
 def test_the_limit_is_what_was_not_refused() -> None:
     """Of four at once, two are refused: two may work."""
     hosts, working = receiving(2)

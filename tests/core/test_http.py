@@ -167,6 +167,13 @@ TABLE: list[Row] = [
         ["Content-Length: 134"],
         WrongLength(134, "so short a file may be a git-lfs pointer, which only names the file"),
     ),
+    (
+        "C13 the length of a pointer, in ranges",
+        Asked(ByteRange(0, 100), 1_000_000),
+        206,
+        ["Content-Range: bytes 0-99/134"],
+        WrongLength(134, "so short a file may be a git-lfs pointer, which only names the file"),
+    ),
     ("C13 nothing", ALL, 200, ["Content-Length: 0"], WrongLength(0, "it sent an empty file")),
     # -- R15: encoded content
     ("R15 206 gzip", KNOWN, 206, [CR, CL, TAG, "Content-Encoding: gzip"], UnusableRange),

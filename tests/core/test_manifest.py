@@ -111,6 +111,27 @@ def test_minimal_takes_the_required_where_none_is_essential() -> None:
     assert [(a.id, a.is_stand_in) for a in manifest.select(minimal=True)] == [("alpha", False), ("gamma", True)]
 
 
+@pytest.mark.parametrize("minimal", [False, True])
+def test_where_none_is_marked_all_are_chosen(minimal: bool) -> None:
+    """Without any mark a plain choice is every asset, never an empty success; an explicit choice stays as it is."""
+    plain = Manifest(assets=(asset("alpha"), asset("beta", tags=("model",), minimal=TINY)))
+    assert [(a.id, a.is_stand_in) for a in plain.select(minimal=minimal)] == [("alpha", False), ("beta", minimal)]
+    assert [a.id for a in plain.select(["alpha"], minimal=minimal)] == ["alpha"]
+    assert plain.chooses_all(minimal)
+    assert plain.required == ()
+    assert not MANIFEST.chooses_all(minimal)
+    assert not Manifest().chooses_all(minimal)
+
+
+def test_only_minimal_looks_at_the_tag() -> None:
+    """Where there is an essential asset and no required one, --minimal takes that, and a plain choice all."""
+    manifest = Manifest(assets=(asset("alpha"), asset("beta", tags=("essential",))))
+    assert [a.id for a in manifest.select(minimal=True)] == ["beta"]
+    assert not manifest.chooses_all(minimal=True)
+    assert [a.id for a in manifest.select()] == ["alpha", "beta"]
+    assert manifest.chooses_all()
+
+
 @pytest.mark.parametrize("choice", [{"ids": ["alpha", "nope"]}, {"ids": ["nope"], "all": True}])
 def test_an_unknown_id_is_never_passed_over(choice: dict[str, Any]) -> None:
     """A choice with an unknown id chooses nothing."""

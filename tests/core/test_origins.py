@@ -411,18 +411,18 @@ def test_who_crawls_is_left_once() -> None:
     """For the best other one, after some patience; each origin once, so that a slow line does not use them all up."""
     origins = Origins(URLS)
     _, second, third = origins.all
-    assert origins.who_is_faster(CRAWL_BYTES_PER_S - 1, 0.0, 30.0) is None
-    assert origins.who_is_faster(CRAWL_BYTES_PER_S - 1, 29.0, 30.0) is None
-    assert origins.who_is_faster(CRAWL_BYTES_PER_S, 29.5, 30.0) is None  # it got on
-    assert origins.who_is_faster(CRAWL_BYTES_PER_S - 1, 31.0, 30.0) is None
+    assert origins.find_faster(CRAWL_BYTES_PER_S - 1, 0.0, 30.0) is None
+    assert origins.find_faster(CRAWL_BYTES_PER_S - 1, 29.0, 30.0) is None
+    assert origins.find_faster(CRAWL_BYTES_PER_S, 29.5, 30.0) is None  # it got on
+    assert origins.find_faster(CRAWL_BYTES_PER_S - 1, 31.0, 30.0) is None
     second.failed(LOST, began=0.0, now=0.0)
-    assert origins.who_is_faster(CRAWL_BYTES_PER_S - 1, 61.0, 30.0) is third
+    assert origins.find_faster(CRAWL_BYTES_PER_S - 1, 61.0, 30.0) is third
     origins.turn_to(third)
-    assert origins.who_is_faster(0.0, 62.0, 30.0) is None
-    assert origins.who_is_faster(0.0, 92.0, 30.0) is second
+    assert origins.find_faster(0.0, 62.0, 30.0) is None
+    assert origins.find_faster(0.0, 92.0, 30.0) is second
     origins.turn_to(second)
-    assert origins.who_is_faster(0.0, 1000.0, 30.0) is None
-    assert origins.who_is_faster(0.0, 2000.0, 30.0) is None
+    assert origins.find_faster(0.0, 1000.0, 30.0) is None
+    assert origins.find_faster(0.0, 2000.0, 30.0) is None
     assert [origin.has_crawled for origin in origins.all] == [True, False, True]
 
 
@@ -430,21 +430,21 @@ def test_nobody_is_left_for_one_that_cannot_be_asked() -> None:
     """Slow is better than nothing: one that is out, or waits for its time, is no alternative."""
     origins = Origins(URLS[:2])
     origins.all[1].postponed(100.0)
-    assert origins.who_is_faster(0.0, 0.0, 30.0) is None
-    assert origins.who_is_faster(0.0, 50.0, 30.0) is None
-    assert origins.who_is_faster(0.0, 100.0, 30.0) is origins.all[1]
+    assert origins.find_faster(0.0, 0.0, 30.0) is None
+    assert origins.find_faster(0.0, 50.0, 30.0) is None
+    assert origins.find_faster(0.0, 100.0, 30.0) is origins.all[1]
     origins = Origins(URLS[:2])
     origins.all[1].given_up()
-    assert origins.who_is_faster(0.0, 0.0, 30.0) is None
-    assert origins.who_is_faster(0.0, 200.0, 30.0) is None
+    assert origins.find_faster(0.0, 0.0, 30.0) is None
+    assert origins.find_faster(0.0, 200.0, 30.0) is None
 
 
 @pytest.mark.shows("N13")
 def test_together_nobody_is_left_for_being_slow() -> None:
     """Those that are asked together share the work by their speed: the idle ones take over by themselves."""
     origins = Origins(URLS, together=True)
-    assert origins.who_is_faster(0.0, 0.0, 30.0) is None
-    assert origins.who_is_faster(0.0, 31.0, 30.0) is None
+    assert origins.find_faster(0.0, 0.0, 30.0) is None
+    assert origins.find_faster(0.0, 31.0, 30.0) is None
 
 
 def test_what_several_have_in_common_is_told() -> None:

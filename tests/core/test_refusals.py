@@ -69,6 +69,13 @@ def test_what_the_head_says_is_kept(here: str) -> None:
     )
 
 
+@pytest.mark.shows("A31")
+def test_a_client_certificate_that_is_wanted_after_the_handshake() -> None:
+    """nginx says 400; over plain http, or from where a redirect led, that means something else."""
+    assert "want a client certificate (GRYM_FETCH_CLIENT_CERT and GRYM_FETCH_CLIENT_KEY)" in told(400)
+    assert told(400, first="http://hub.example/a.bin") == "status 400"
+
+
 @pytest.mark.parametrize("query", ["sig=abc", "token=abc"])
 def test_an_address_that_may_be_signed(query: str) -> None:
     """Where the address has something like a token in it, a fresh one is the advice; but nothing is claimed."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.core.addresses import Credentials, parse_address
-from grym_fetch.core.signatures import is_signed, may_be_signed, query_secrets
+from grym_fetch.core.signatures import is_not_for_all, is_signed, may_be_signed, query_secrets
 from tests.support.properties import examples
 
 BASE = "https://h.example/a.bin"
@@ -69,6 +69,25 @@ def test_an_address_that_may_be_signed(query: str, guessed: bool) -> None:
     assert (query_secrets(url) != []) is guessed
 
 
+@pytest.mark.parametrize(
+    ("query", "warned"),
+    [
+        ("X-Signature=x", True),
+        ("apiKey=x", True),
+        ("AWSAccessKeyId=x", True),
+        ("X-Amz-Credential=x", True),
+        ("expires=1700000000", True),
+        ("pass%77ord=x", True),
+        ("design=x&keyword=y&monkey=z&author=a", False),
+        ("download=true", False),
+        ("", False),
+    ],
+)
+def test_an_address_that_is_not_for_all(query: str, warned: bool) -> None:
+    """A warning goes by whole words in a name, however they are joined there."""
+    assert is_not_for_all(parse_address(f"{BASE}?{query}" if query else BASE)) is warned
+
+
 def test_what_is_no_secret() -> None:
     """Words that are short, and what may be an ETag as well, are not taken out of every message."""
     assert query_secrets(parse_address(f"{BASE}?token=main&md5=d41d8cd98f00b204e980&hash=d41d8cd98f00b204e980")) == []
@@ -81,3 +100,4 @@ def test_any_query_is_read(query: str) -> None:
     url = parse_address(f"{BASE}?{query}")
     query_secrets(url)
     assert may_be_signed(url) or not is_signed(url)
+    assert is_not_for_all(url) or not may_be_signed(url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -302,6 +303,25 @@ def test_a_root_that_is_a_dangling_symlink(tmp_path: Path) -> None:
         make_root(tmp_path / "assets")
 
 
+@pytest.mark.root
+@pytest.mark.shows("D2")
+def test_a_file_system_without_inodes_is_not_called_full(tmp_path: Path) -> None:
+    """There is space, and yet no file can be made: the error says what is missing. Below, too, where nothing is yet."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=3", "tmpfs", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        for number in range(2):
+            (tmp_path / str(number)).touch()
+        with pytest.raises(DiskFull, match="no more files"), storage_errors(tmp_path / "new" / "deep"):
+            (tmp_path / "2").touch()
+        (tmp_path / "0").unlink()
+        with pytest.raises(DiskFull, match="no space left"), storage_errors(tmp_path):
+            (tmp_path / "1").write_bytes(bytes(2 << 20))
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 @needs_root
 @pytest.mark.parametrize("local_path", ["closed/a.bin", "closed/new/deep/a.bin"])
 def test_a_folder_that_may_not_be_written_to_is_known_before(local_path: str) -> None:
@@ -319,7 +339,10 @@ def test_a_folder_that_may_not_be_written_to_is_known_before(local_path: str) ->
                 return str(error)
             return ""
 
-        assert as_user(BERT, checked) == f"permission denied: this user may not write to this folder ({root}/closed)"
+        assert as_user(BERT, checked) == (
+            "permission denied: this folder belongs to 'root' (mode 755), and this user may not write there "
+            f"({root}/closed)"
+        )
         (root / "closed").chmod(0o777)
         assert as_user(BERT, checked) == ""
     finally:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import pty
 import select
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -155,6 +157,58 @@ def test_a_narrower_terminal_leaves_no_remains() -> None:
     drawn(view)
     up = stream.getvalue()[before:].split("a")[0].count("\x1b[1A")
     assert up > 2
+
+
+@pytest.mark.shows("U7")
+def test_nothing_is_drawn_in_the_background() -> None:
+    """The terminal is another's then. Back in front, it begins anew where the cursor is; no line is lost."""
+    stream, is_in_front = FakeTerminal(), True
+    view = LiveView(stream, environ={"TERM": "xterm"}, size=lambda: (60, 10), is_in_foreground=lambda: is_in_front)
+    drawn(view, PLANNED)
+    assert "a" in stream.getvalue()
+    is_in_front, before = False, len(stream.getvalue())
+    view.say("a warning")
+    assert view.prepare(1.0) is None
+    assert len(stream.getvalue()) == before
+    is_in_front = True
+    drawn(view, now=2.0)
+    again = stream.getvalue()[before:]
+    assert "a warning" in again
+    assert "\x1b[1A" not in again, "what others wrote meanwhile is not erased"
+
+
+def test_a_job_that_ends_in_the_background_says_how() -> None:
+    """Its lines are printed as by any program, without a picture."""
+    stream = FakeTerminal()
+    view = LiveView(stream, environ={"TERM": "xterm", "NO_COLOR": "1"}, size=lambda: (60, 10), is_in_foreground=bool)
+    view.apply(PLANNED, 0.0)
+    view.apply(FINISHED, 1.0)
+    assert view.prepare(1.0) is None
+    view.close()
+    assert "1 verified, 0 already there, 0 failed" in stream.getvalue()
+    assert "\x1b[1A" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("is_in_front", [True, False])
+def test_a_terminal_says_whose_it_is(is_in_front: bool) -> None:
+    """A job of another group of processes than the one in front is in the background."""
+    reader, writer = os.pipe()
+    child, terminal = pty.fork()
+    if child == 0:
+        if (job := os.fork()) == 0:
+            if not is_in_front:
+                os.setpgid(0, 0)
+            view = LiveView(sys.__stderr__, environ={"TERM": "xterm"})  # type: ignore[arg-type]  # it is there
+            view.apply(PLANNED, 0.0)
+            os.write(writer, b"drawn" if view.prepare(0.0) else b"away")
+            os._exit(0)
+        os.waitpid(job, 0)
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        assert file.read() == (b"drawn" if is_in_front else b"away")
+    os.waitpid(child, 0)
+    os.close(terminal)
 
 
 @pytest.fixture

@@ -91,6 +91,19 @@ def test_choices(project: Project) -> None:
     assert chosen("--minimal") == {"model-a"}
 
 
+def test_nothing_is_marked(project: Project) -> None:
+    """Where no asset is required a plain sync takes all and says so on stderr; a choice says nothing of it."""
+    for entry in project.entries:
+        entry["required"] = False
+    project.write()
+    done = run(project.root, "sync")
+    assert done.code == 0
+    assert done.err.startswith("no asset is marked as required: taking all 2\n")
+    assert all(path.exists() for path in project.finals().values())
+    assert "marked" not in run(project.root, "sync", "--minimal", "--dry-run").err
+    assert "marked" not in run(project.root, "sync", "--all", "--dry-run").err
+
+
 def test_sync_check_path_list_info(project: Project, server: AssetServer) -> None:
     """The commands agree with each other before and after a sync."""
     assert run(project.root, "check").code == 1

@@ -112,7 +112,7 @@ def test_wrong_usage_of_add(project: Project, server: AssetServer) -> None:
         (("missing.bin", "--url", url), "no file"),
         ((".", "--url", url), "not a file"),
         ((url, "--url", url), "--fallback-url"),
-        (("ftp://h.example/a.bin",), "url"),
+        (("ftp://h.example/a.bin",), "there is no source"),
     ]
     before = project.manifest.read_bytes()
     for arguments, named in cases:

@@ -54,10 +54,10 @@ class Front:
     def watch(self, refused: Callable[..., bool]) -> Callable[..., bool]:
         """Stand in for `Hosts.refused`: note each refusal that the run has seen."""
 
-        def seen(hosts: Hosts, attempt: object, now: float, error: GrymFetchError, *, took: float) -> bool:
+        def seen(hosts: Hosts, attempt: object, now: float, error: GrymFetchError, **how: float) -> bool:
             self.refusals.append(error)
             self._refused.set()
-            return refused(hosts, attempt, now, error, took=took)
+            return refused(hosts, attempt, now, error, **how)
 
         return seen
 

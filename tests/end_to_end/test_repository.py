@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,67 @@ def root(tmp_path: Path) -> Path:
     (root / "data/voices.tar.gz").chmod(0o755)
     commit(root, day=2)
     return root
+
+
+def hostile(program: str, *, is_split: bool) -> dict[str, bytes]:
+    """The files of a repository without ``.git`` whose config starts a program; its halves may lie apart."""
+    common = "a/common" if is_split else "a/bare"
+    config = f'[core]\nrepositoryformatversion = 1\nfsmonitor = "touch {program}; false"\n'
+    files = {
+        "a/bare/HEAD": b"ref: refs/heads/main\n",
+        "a/tree/file": b"1",
+        f"{common}/objects/x": b"2",
+        f"{common}/refs/y": b"3",
+    }
+    if not is_split:
+        return files | {"a/bare/config": f"{config}bare = false\nworktree = ../tree\n".encode()}
+    return files | {
+        "a/common/config": f"{config}[extensions]\nworktreeConfig = true\n".encode(),
+        "a/bare/commondir": b"../common\n",
+        "a/bare/config.worktree": b"[core]\nbare = false\nworktree = ../tree\n",
+    }
+
+
+@pytest.mark.shows("M18", "S17")
+@pytest.mark.parametrize("is_split", [False, pytest.param(True, marks=pytest.mark.sweep)])
+def test_no_manifest_and_no_archive_makes_a_repository(tmp_path: Path, is_split: bool) -> None:
+    """git obeys such a folder; one that a manifest or an archive would make is not there afterwards."""
+    ran = tmp_path / "ran"
+    files = hostile(str(ran), is_split=is_split)
+
+    def look(top: Path) -> bool:
+        folder = top / "a/bare"
+        if folder.is_dir():
+            subprocess.run(["git", "status"], cwd=folder, capture_output=True, check=False)
+        return ran.exists()
+
+    for name, content in files.items():
+        write(tmp_path / "control", name, content)
+    assert look(tmp_path / "control"), "git starts what the config names"
+    ran.unlink()
+
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(tmp_path / "control", ".")
+    for served, extract, code in ((files, False, 2), ({"v.tar": packed.getvalue()}, True, 3)):
+        with serve_in_thread() as server:
+            entries = [
+                {
+                    "id": f"n{number}",
+                    "url": server.add(f"/{number}", content).url,
+                    "localPath": name,
+                    "checksum": hashlib.sha256(content).hexdigest(),
+                    "extract": extract,
+                }
+                for number, (name, content) in enumerate(served.items())
+            ]
+            write(tmp_path, "assets.json", json.dumps({"assets": entries}).encode())
+            done = run(tmp_path, "sync", "--all")
+            assert (done.code, "makes a git repository together with" in done.err) == (code, True), done.err
+            assert len(server.stats.requests) == (1 if extract else 0)
+        for top in ("assets", "assets/v"):
+            assert not look(tmp_path / top)
+    assert not (tmp_path / "assets/v").exists()
 
 
 @pytest.mark.shows("S21")

@@ -84,7 +84,7 @@ def test_without_a_manifest(tmp_path: Path) -> None:
     manifest = tmp_path / "repo" / "assets.json"
     assert parse_manifest(manifest.read_bytes(), "m").warnings == ()
     assert f"made {manifest}" in done.out
-    assert "nothing to fetch" in done.err
+    assert "nothing to fetch: the manifest lists no assets" in done.err
     assert not list(deep.iterdir())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import json
 import os
 import re
@@ -28,8 +29,8 @@ from grym_fetch.cli.options import common_options, transfer_options
 from grym_fetch.core import errors, events
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.core.manifest_schema import ASSET, MANIFEST, STAND_IN
+from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.manager import AssetManager
-from grym_fetch.net.errors import CLIENT_CERT, CLIENT_KEY
 from grym_fetch.settings import Settings
 from grym_fetch.testing import SeededContent, serve_in_thread
 from tests.house.test_layers import LAYERS
@@ -295,6 +296,13 @@ def test_the_methods_of_the_manager_are_documented_and_exist() -> None:
     assert used == public | {"settings", "minimal", "warnings"}
 
 
+def test_the_signature_of_the_manager_is_the_documented_one() -> None:
+    """Every argument with its default, in its order; not those that only tests give."""
+    arguments = inspect.signature(AssetManager).parameters.values()
+    first, *rest = (f"{each.name}={each.default}" for each in arguments if each.name not in ("environ", "clock"))
+    assert f"`AssetManager({first}, *, {', '.join(rest)})`" in read("docs/python-api.md")
+
+
 @pytest.mark.parametrize(
     ("kind", "heading"),
     [
@@ -304,6 +312,7 @@ def test_the_methods_of_the_manager_are_documented_and_exist() -> None:
         (reports.AssetProgress, "AssetProgress"),
         (reports.Pinned, "PinReport` and `Pinned"),
         (reports.Pruned, "PruneReport` and `Pruned"),
+        (reports.NewerVersion, "NewerVersion"),
         (reports.Project, "Project"),
         (Settings, "Settings"),
     ],

@@ -36,6 +36,8 @@ ELSEWHERE = {
     "cli/settings": "end_to_end/test_command_line",
     "cli/setup": "end_to_end/test_setup",
     "cli/sync": "end_to_end/test_command_line",
+    "cli/lists": "project/test_lists",
+    "cli/updating": "project/test_updating",
     "core/digest": "core/test_checksum",
     "core/validation": "test_settings",
     "core/world": "contract/test_stage_contract",

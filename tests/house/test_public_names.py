@@ -19,7 +19,7 @@ from grym_fetch import errors
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "grym_fetch"
-PUBLIC = ("errors", "events", "settings", "manifest", "reports", "transport", "blocking", "testing")
+PUBLIC = ("errors", "events", "settings", "manifest", "reports", "transport", "blocking", "testing", "sources")
 """The public modules beside the package itself. Another one is public once it is listed here and documented."""
 MODULES = ("grym_fetch", *(f"grym_fetch.{name}" for name in PUBLIC))
 DOCUMENTS = "\n".join(path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

@@ -787,6 +787,23 @@ async def test_a_client_certificate(
     assert "GRYM_FETCH_CLIENT_CERT and GRYM_FETCH_CLIENT_KEY name cannot be used: no such file" in str(error)
 
 
+@pytest.mark.parametrize("is_pem", [True, False], ids=["no key", "no certificate"])
+@pytest.mark.shows("A31")
+async def test_a_client_certificate_without_its_key(
+    connected: Connect, demanding: Demanding, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_pem: bool
+) -> None:
+    """OpenSSL has no words for it; the error says what is missing, and which variable names it."""
+    certificate = demanding.certificate
+    if not is_pem:
+        certificate = tmp_path / "not.pem"
+        certificate.write_bytes(CONTENT[:1000])
+    monkeypatch.setenv("GRYM_FETCH_CLIENT_CERT", str(certificate))
+    async with connected() as connection:
+        error = await failure_of(connection.get("https://127.0.0.1:1/a.bin", {}))
+    assert is_permanent(error)
+    assert "it is not PEM, or the file lacks the key and GRYM_FETCH_CLIENT_KEY names none" in str(error)
+
+
 @pytest.mark.shows("A31", "S7")
 async def test_a_proxy_is_not_shown_the_client_certificate(
     directly: Connect, demanding: Demanding, monkeypatch: pytest.MonkeyPatch

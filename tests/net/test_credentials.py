@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from yarl import URL
 
 from grym_fetch.errors import PolicyRefused
-from grym_fetch.net.credentials import read_netrc
+from grym_fetch.net.credentials import find_credentials, read_hf_token, read_netrc
 from tests.support.project import Project
 
 NETRC = """
@@ -67,3 +69,53 @@ async def test_plain_http_needs_a_checksum(tmp_path: Path, mirrors: list[str]) -
     async with project.manager(allow_unpinned=True) as manager:
         with pytest.raises(PolicyRefused, match="plain http and no checksum"):
             await manager.download_asset("a")
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    """What ``hf auth login`` leaves in a home folder."""
+    file = tmp_path / "huggingface" / "token"
+    file.parent.mkdir()
+    file.write_text("hf_stored\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"HF_TOKEN_PATH": "{root}/huggingface/token", "HF_HOME": "/nowhere"},
+        {"HF_HOME": "{root}/huggingface", "XDG_CACHE_HOME": "/nowhere"},
+        {"XDG_CACHE_HOME": "{root}"},
+    ],
+)
+def test_the_token_of_the_hf_command(token_file: Path, environ: dict[str, str]) -> None:
+    """It is found where `huggingface_hub` would find it, and not used where that would not use it."""
+    root = str(token_file.parents[1])
+    environ = {name: value.format(root=root) for name, value in environ.items()}
+    assert read_hf_token(environ) == "hf_stored"
+    assert read_hf_token({**environ, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}) == ""
+
+
+@pytest.mark.shows("S7")
+def test_the_stored_token_is_for_the_hub_alone(token_file: Path) -> None:
+    """It stands in for HF_TOKEN, with the same rules, and gives way to it."""
+    environ = {"HF_TOKEN_PATH": str(token_file)}
+    stored = find_credentials(environ).find(URL("https://huggingface.co/a"))
+    assert stored is not None
+    assert (stored.field, stored.source) == ("Bearer hf_stored", "the token file of the hf command")
+    for elsewhere in ("https://cdn.huggingface.co/a", "https://h.example/a", "http://huggingface.co/a"):
+        assert find_credentials(environ).find(URL(elsewhere)) is None
+    named = find_credentials({**environ, "HF_TOKEN": "hf_named"}).find(URL("https://huggingface.co/a"))
+    assert named is not None
+    assert (named.field, named.source) == ("Bearer hf_named", "HF_TOKEN")
+
+
+@pytest.mark.shows("S11")
+@pytest.mark.parametrize("content", [b"", b"two words", b"a\nb", b"\xff\xfe", b"x" * 20_000])
+def test_a_token_file_that_holds_no_token(token_file: Path, content: bytes) -> None:
+    """Nothing else is sent as a token: neither two lines nor what is no text; a folder or a pipe is none either."""
+    token_file.write_bytes(content)
+    assert read_hf_token({"HF_TOKEN_PATH": str(token_file)}) == ""
+    assert read_hf_token({"HF_TOKEN_PATH": str(token_file.parent)}) == ""
+    os.mkfifo(token_file.with_name("pipe"))
+    assert read_hf_token({"HF_TOKEN_PATH": str(token_file.with_name("pipe"))}) == ""

@@ -20,6 +20,7 @@ NAME = ("two.example", 80)
 OTHER = ("three.example", 80)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
 BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
+WRONG = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 SHORT = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ngood"
 BAD, GOOD = "127.0.0.2", "127.0.0.1"
 
@@ -64,6 +65,18 @@ def test_one_address_alone_is_never_worse() -> None:
     places.ranked(NAME, FOUND[:1], 0.0)
     places.failed(NAME, "::1", 0.0)
     assert not places.is_worse(NAME, "::1", 0.0)
+
+
+def test_wrong_content_is_a_failure_of_what_was_used_once() -> None:
+    """Whoever asks again, past all caches, begins at another address; from then on that one is left alone."""
+    places = Places()
+    places.ranked(NAME, FOUND, 0.0)
+    places.used(NAME, "::1")
+    places.used(OTHER, "127.0.0.1")
+    places.doubt(NAME, 1.0)
+    places.used(NAME, "127.0.0.1")
+    places.doubt(NAME, 2.0)
+    assert order(places, 2.0) == [["127.0.0.1", "127.0.0.2"], ["::1"]]
 
 
 class TwoServers:
@@ -114,10 +127,10 @@ async def two_servers(monkeypatch: pytest.MonkeyPatch, answer: bytes | None) -> 
         yield servers
 
 
-async def fetched(connection: PlainConnection, url: str) -> bytes | GrymFetchError:
+async def fetched(connection: PlainConnection, url: str, **fields: str) -> bytes | GrymFetchError:
     """The body, empty for an error status; or how it failed."""
     try:
-        response = await connection.get(url, {})
+        response = await connection.get(url, fields)
         try:
             body = await read_some(response)
             while more := await read_some(response):
@@ -150,3 +163,17 @@ async def test_the_next_try_begins_at_another_address(
         finally:
             await one.aclose()
             await two.aclose()
+
+
+@pytest.mark.shows("N23", "R32")
+async def test_past_all_caches_leads_to_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bad one answers well, and with wrong bytes: who doubts them gets the good one's, over the same connection."""
+    async with two_servers(monkeypatch, WRONG) as servers:
+        connection = PlainConnection(HttpSettings())
+        try:
+            assert await fetched(connection, servers.url) == b"evil"
+            for _ in range(2):
+                assert await fetched(connection, servers.url, **{"Cache-Control": "no-cache"}) == b"good"
+            assert servers.asked == [BAD, GOOD, GOOD]
+        finally:
+            await connection.aclose()

@@ -482,12 +482,12 @@ async def test_a_password_never_gets_into_the_manifest(project: Project) -> None
     secret = "https://me:hunter2@models.example.org/a.bin"
     plain = "https://models.example.org/a.bin"
     async with project.manager() as manager:
-        for asset in (
-            Asset("new", secret, "new.bin"),
-            Asset("new", plain, "new.bin", fallback_urls=(plain, secret.replace(":hunter2", ""))),
-            Asset("new", plain, "new.bin", minimal=StandIn(secret)),
+        for key, asset in (
+            ("url", Asset("new", secret, "new.bin")),
+            ("fallbackUrls", Asset("new", plain, "new.bin", fallback_urls=(plain, secret.replace(":hunter2", "")))),
+            ("minimal", Asset("new", plain, "new.bin", minimal=StandIn(secret))),
         ):
-            with pytest.raises(EditRefused, match="for everyone to read") as caught:
+            with pytest.raises(EditRefused, match=f"{key}: .*for everyone to read") as caught:
                 await manager.add_asset(asset)
             assert "hunter2" not in str(caught.value)
     assert project.manifest.read_bytes() == before

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import pytest
 
+from grym_fetch.disk.folders import user_name
 from grym_fetch.disk.owner import Owner
-from grym_fetch.disk.state import user_name
 
 T = TypeVar("T")
 

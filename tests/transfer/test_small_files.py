@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -104,6 +105,35 @@ async def test_no_more_connections_to_a_host_than_allowed(server: AssetServer, p
     async with project.manager(parallel=4, max_per_host=1) as manager:
         await manager.sync()
     assert server.stats.most_open_connections == 1
+
+
+@pytest.mark.parametrize("is_symlink", [True, False], ids=["symlink", "closed"])
+@pytest.mark.shows("X7")
+async def test_nothing_is_fetched_for_a_folder_that_cannot_be_used(
+    server: AssetServer, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_symlink: bool
+) -> None:
+    """It is known before the first byte, for small assets as for large ones; all others arrive."""
+    fill(project, server)
+    folder = project.assets / "d1"
+    project.assets.mkdir(exist_ok=True)
+    if is_symlink:
+        folder.symlink_to(tmp_path)
+    else:
+        folder.mkdir()
+        access = os.access
+
+        def closed(path: str, mode: int, **more: int) -> bool:
+            above = os.readlink(f"/proc/self/fd/{more['dir_fd']}") if "dir_fd" in more else ""
+            return above != str(folder) and access(path, mode, **more)  # type: ignore[arg-type]  # what it takes
+
+        monkeypatch.setattr(os, "access", closed)
+    async with project.manager() as manager:
+        with pytest.raises(SyncFailed) as caught:
+            await manager.sync()
+    closed_ones = [n for n in range(COUNT) if n % 3 == 1]
+    assert len(caught.value.failures) == len(closed_ones)
+    assert len(server.stats.requests) == COUNT - len(closed_ones)
+    assert len(list(project.assets.glob("d[02]/*.bin"))) == COUNT - len(closed_ones)
 
 
 UNUSUAL: dict[str, list[Fault]] = {

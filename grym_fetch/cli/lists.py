@@ -1,0 +1,102 @@
+"""Commands that read and write the lists of other tools: ``import``, ``export``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grym_fetch.cli.editing import measures, record_of, with_manifest
+from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
+
+if TYPE_CHECKING:
+    from grym_fetch.manager import AssetManager
+
+READABLE = ("metalink", "sha256sums", "pooch", "dvc", "aria2", "curl")
+WRITABLE = ("metalink", "aria2", "curl", "sha256sums", "pooch")
+
+
+@click.command("import")
+@click.argument("file")
+@option("--format", "format_name", type=click.Choice(READABLE), help="What it is. [guessed by its name and content]")
+@option("--base-url", metavar="URL", help="Where the files are that have no address in the list.")
+@option("--id-prefix", metavar="TEXT", help="How each id begins.")
+@option("--local-path", metavar="PATH", help="Their folder in the assets folder.")
+@option("--tag", "tags", multiple=True, metavar="T", help="Give them this tag (repeatable).")
+@option("--required", is_flag=True, help="Mark them as required: a plain sync fetches them.")
+@option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
+@transfer_options
+@common_options
+def import_command(
+    common: Common,
+    file: str,
+    format_name: str | None,
+    base_url: str | None,
+    id_prefix: str | None,
+    local_path: str | None,
+    tags: tuple[str, ...],
+    required: bool,
+    allow_suspicious: bool,
+    **transfer: Any,
+) -> int:
+    """Add what another tool has listed: Metalink 4, SHA256SUMS, a pooch registry, a .dvc file, an aria2 or curl list.
+
+    What has no SHA-256, SHA-512 or BLAKE2b there is downloaded, compared with what it has, and measured. All files are
+    added, or none.
+    """
+    from grym_fetch.cli.runner import run
+    from grym_fetch.cli.settings import settings_from
+    from grym_fetch.core.text import safe_text
+    from grym_fetch.disk.project import expand_home
+
+    listing = expand_home(file)
+    if not listing.is_file():
+        raise click.UsageError(f"there is no file {file!r}" if not listing.exists() else f"{file!r} is not a file")
+    if base_url is not None:
+        refuse_password(base_url)
+
+    async def body(manager: AssetManager) -> int:
+        added = await manager.import_list(
+            listing,
+            format=format_name,
+            base_url=base_url,
+            prefix=id_prefix,
+            folder=local_path,
+            required=required,
+            tags=tags,
+            allow_suspicious=allow_suspicious,
+        )
+        for asset in added:
+            path = manager.project.assets_dir / asset.local_path
+            if common.json:
+                click.echo(json.dumps({**record_of(asset), "path": str(path)}))
+            elif not common.quiet:
+                click.echo(f"added  {measures(asset)}  {safe_text(str(path), limit=4000)}")
+        return 0
+
+    settings = settings_from(transfer)
+    with with_manifest(common):
+        return run(common, body, settings=settings, minimal=False)
+
+
+@click.command("export")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@option("--format", "format_name", type=click.Choice(WRITABLE), required=True, help="For which tool.")
+@common_options
+def export_command(common: Common, ids: tuple[str, ...], format_name: str) -> int:
+    """Print assets as another tool reads them: those named, or all. Paths are those in the assets folder.
+
+    An asset whose checksum the format cannot have is an error; curl has none at all.
+    """
+    from grym_fetch.cli.runner import run
+
+    async def body(manager: AssetManager) -> int:
+        text = manager.export_list(format_name, ids or None)
+        if common.json:
+            click.echo(json.dumps({"format": format_name, "text": text}))
+        else:
+            click.echo(text, nl=False)
+        return 0
+
+    return run(common, body, minimal=False)

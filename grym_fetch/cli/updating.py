@@ -1,0 +1,143 @@
+"""Commands that ask sources for newer versions: ``outdated``, ``update``."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
+
+if TYPE_CHECKING:
+    from grym_fetch.core.manifest import Asset
+    from grym_fetch.manager import AssetManager
+    from grym_fetch.project.updating import NewerVersion
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:.+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@click.command("outdated")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@transfer_options
+@common_options
+def outdated_command(common: Common, ids: tuple[str, ...], **transfer: Any) -> int:
+    """List the assets whose sources have something newer: of those named, or of all that were added from a source.
+
+    Changes nothing; `grym-fetch update` does.
+    """
+    from grym_fetch.cli.runner import run
+    from grym_fetch.cli.settings import settings_from
+
+    async def body(manager: AssetManager) -> int:
+        count = 0
+
+        def tell(found: NewerVersion) -> None:
+            nonlocal count
+            count += 1
+            _tell(found, common, is_written=False)
+
+        await manager.outdated(ids or None, on_found=tell)
+        if not count and not common.quiet:
+            click.echo(_nothing_newer(manager, ids), err=True)
+        return 0
+
+    return run(common, body, settings=settings_from(transfer), minimal=False)
+
+
+@click.command("update")
+@click.argument("ids", nargs=-1, metavar="[ID]... | ID ADDRESS")
+@option("-n", "--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
+@transfer_options
+@common_options
+def update_command(common: Common, ids: tuple[str, ...], dry_run: bool, allow_suspicious: bool, **transfer: Any) -> int:
+    """Move assets to what their sources have now: those named, or all that were added from a source.
+
+    With an ID and an ADDRESS, plain or short, the asset moves to what is there. Old and new are shown, then all entries
+    are written, or none. The old files stay until the next sync has the new ones.
+    """
+    from grym_fetch.cli.runner import run
+    from grym_fetch.cli.settings import settings_from
+
+    address = ids[1] if len(ids) == 2 and _ADDRESS.fullmatch(ids[1]) else None
+    if address is not None:
+        refuse_password(address)
+
+    async def body(manager: AssetManager) -> int:
+        if address is not None:
+            one = await manager.update_asset(ids[0], address, dry_run=dry_run, allow_suspicious=allow_suspicious)
+            done: tuple[NewerVersion, ...] = () if one is None else (one,)
+        else:
+            shown = None if dry_run else _shown_first(common)
+            done = await manager.update(ids or None, dry_run=dry_run, allow_suspicious=allow_suspicious, on_found=shown)
+        for each in done:
+            if common.json or dry_run or address is not None:
+                _tell(each, common, is_written=not dry_run)
+        if common.quiet or common.json:
+            return 0
+        if not done:
+            click.echo(_nothing_newer(manager, ids), err=True)
+        elif dry_run:
+            click.echo(f"{len(done)} would be updated", err=True)
+        else:
+            missing = sum(manager.state_of(each.newer) in ("missing", "partial", "corrupt") for each in done)
+            rest = "" if not missing else f"; {missing} to be fetched by the next sync"
+            click.echo(f"{len(done)} updated{rest}", err=True)
+        return 0
+
+    return run(common, body, settings=settings_from(transfer), minimal=False)
+
+
+def _shown_first(common: Common) -> Any:
+    def tell(found: NewerVersion) -> None:
+        if not common.json:
+            _tell(found, common, is_written=True)
+
+    return tell
+
+
+def _nothing_newer(manager: AssetManager, ids: tuple[str, ...]) -> str:
+    if not ids and not any(asset.source for asset in manager.manifest.assets):
+        return "no asset was added from a source, so there is nobody to ask"
+    return "nothing newer"
+
+
+def _tell(found: NewerVersion, common: Common, *, is_written: bool) -> None:
+    """One line: the asset, its version and size, old and new."""
+    from grym_fetch.core.text import safe_text
+
+    if common.json:
+        record = {"id": found.asset.id, "old": _record(found.asset), "new": _record(found.newer), "written": is_written}
+        click.echo(json.dumps(record))
+    elif not common.quiet:
+        old, new = found.asset, found.newer
+        versions = f"{_version(old)} -> {_version(new)}"
+        sizes = f"{_size(old)} -> {_size(new)}"
+        where = new.source or new.url
+        click.echo(f"{safe_text(old.id)}  {versions}  {sizes}  {safe_text(where)}")
+
+
+def _version(asset: Asset) -> str:
+    from grym_fetch.core.text import safe_text
+
+    version = asset.version or "?"
+    return version[:12] if _COMMIT.fullmatch(version) else safe_text(version, limit=80)
+
+
+def _size(asset: Asset) -> str:
+    from grym_fetch.display.lines import format_size
+
+    return "size unknown" if asset.size is None else format_size(asset.size)
+
+
+def _record(asset: Asset) -> dict[str, object]:
+    return {
+        "version": asset.version,
+        "url": asset.url,
+        "checksum": None if asset.checksum is None else str(asset.checksum),
+        "size": asset.size,
+        "source": asset.source,
+    }

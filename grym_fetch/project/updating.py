@@ -1,0 +1,223 @@
+"""Moves assets to what their sources have now: looked up for all of them first, and written whole or not at all.
+
+Rules: the old file stays in its place until the manifest names the new one. What the hub has a SHA-256 of is not
+downloaded for this. Anything else is, beside the old file, held to what the hub states, and renamed once the manifest
+is written. Mirrors of the old version are dropped, since they do not have the new one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from grym_fetch.core.errors import EditRefused, GrymFetchError, Problem, SyncFailed
+from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest_parser import ParsedManifest
+from grym_fetch.core.manifest_text import ManifestText, Setting
+from grym_fetch.core.manifest_values import check_url, has_login
+from grym_fetch.core.text import safe_text
+from grym_fetch.disk.folders import open_folder, storage_errors, sync
+from grym_fetch.project.sourced import SourcedEditor
+from grym_fetch.sources.protocol import Resolved
+from grym_fetch.sources.registry import recognize, resolve, source_of
+from grym_fetch.sources.web import HubWeb
+
+_BESIDE = ".update"
+"""Behind the name of a new file, until it takes the place of the old one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewerVersion:
+    """An asset, and its entry as it would be after an update. ``newer.checksum`` is None until it was fetched."""
+
+    asset: Asset
+    newer: Asset
+
+
+class Updater(SourcedEditor):
+    """A `SourcedEditor` that also looks for newer versions."""
+
+    async def find_newer(
+        self, manifest: Manifest, ids: Collection[str] | None, on_found: Callable[[NewerVersion], object]
+    ) -> list[NewerVersion]:
+        """Return what has a newer version: of these assets, or of all that have a source.
+
+        Raises `UnknownAsset`, `EditRefused` for one that has no source, and at the end `SyncFailed` with what could not
+        be looked up; ``on_found`` is called with the others before.
+        """
+        chosen = manifest.assets if ids is None else [manifest.get(each) for each in dict.fromkeys(ids)]
+        if ids is not None and (without := [asset for asset in chosen if asset.source is None]):
+            reason = "is missing, so nobody can be asked for a newer version; name its new address"
+            problems = [Problem(f"asset '{safe_text(asset.id)}'", "source", reason) for asset in without]
+            raise EditRefused(self._source, problems)
+        found: list[NewerVersion] = []
+        failed: dict[str, GrymFetchError] = {}
+        async with AsyncExitStack() as stack:
+            webs: dict[str, HubWeb] = {}
+            for asset in chosen:
+                if asset.source is None:
+                    continue
+                try:
+                    hub = source_of(asset.source).hub
+                    if hub not in webs:
+                        webs[hub] = await stack.enter_async_context(self._asking(hub))
+                    newest = await resolve(asset.source, webs[hub], newest=True)
+                    newer = await self._compared(asset, newest)
+                except GrymFetchError as error:
+                    failed[asset.id] = error
+                    continue
+                if newer is not None:
+                    found.append(newer)
+                    on_found(newer)
+        if failed:
+            raise SyncFailed(failed)
+        return found
+
+    async def find_at(self, manifest: Manifest, asset_id: str, address: str) -> NewerVersion:
+        """Return what this asset would be at another address, plain or short. Raises `UnknownAsset`, or as `find`."""
+        asset = manifest.get(asset_id)
+        short = recognize(address, self._environ)
+        if short is None:
+            try:
+                check_url(address)
+                if has_login(address):
+                    raise ValueError("has a user or a password in it, which everyone could read")
+            except ValueError as error:
+                raise EditRefused(self._source, [Problem("the new address", "", str(error))]) from None
+            moved = replace(asset, url=address, fallback_urls=(), checksum=None, size=None, source=None)
+            return NewerVersion(asset, moved)
+        async with self._asking(source_of(short).hub) as web:
+            resolved = await resolve(short, web)
+        return NewerVersion(asset, _at(asset, resolved, self._source))
+
+    async def _compared(self, asset: Asset, newest: Resolved) -> NewerVersion | None:
+        """What is newer, if the content is another one."""
+        newer = _at(asset, newest, self._source)
+        if newer.url == asset.url or (newer.checksum is not None and newer.checksum == asset.checksum):
+            return None
+        if newer.checksum is None and newer.stated is not None and newer.size in (None, asset.size):
+            # The hub has no SHA-256 of the new version, but the old file may be here to be compared.
+            path = self._engine.local_files.find_verified(asset)
+            if path is not None and await self._has_stated(Path(path), newer):
+                return None
+        return NewerVersion(asset, newer)
+
+    async def update(
+        self, found: Sequence[NewerVersion], *, allow_suspicious: bool, before_fetch: Callable[[], Awaitable[None]]
+    ) -> tuple[ParsedManifest, list[NewerVersion]]:
+        """Write these into the manifest, what has no checksum once it is fetched; all or none.
+
+        Raises `EditRefused` if an entry has been changed meanwhile, and why one could not be fetched: the error itself
+        if it is the only one, else `SyncFailed`.
+        """
+        await before_fetch()
+        root = self._project.assets_dir
+        to_fetch = [self._beside(each.newer) for each in found if not each.newer.pinned]
+        came: list[str] = []
+        try:
+            measured = {}
+            if to_fetch:
+                came = [each.local_path for each in to_fetch if not _is_there(root, each.local_path)]
+                measured = await self._fetch_all(to_fetch, allow_suspicious=allow_suspicious)
+            done = [_measured(each, measured) for each in found]
+            parsed = await self._edit(lambda text, manifest: self._with_updates(done, text, manifest))
+        except BaseException:
+            for path in came:
+                with suppress(GrymFetchError):
+                    await self._threads.compute(_remove, root, path)
+            raise
+        for asset in to_fetch:
+            if asset.local_path.endswith(_BESIDE):
+                place = await self._threads.compute(_take_place, root, asset.local_path)
+                # A rename changes the signature, so the stamp needs another look at the bytes.
+                there = await self._measure(asset, place)
+                self._note_verified(place, there.checksum, there.signature)
+        return parsed, done
+
+    def _beside(self, asset: Asset) -> Asset:
+        """The asset where its new file waits: in its place if that is free."""
+        is_free = not _is_there(self._project.assets_dir, asset.local_path)
+        return asset if is_free else replace(asset, local_path=f"{asset.local_path}{_BESIDE}")
+
+    def _with_updates(self, done: Sequence[NewerVersion], text: ManifestText, manifest: Manifest) -> ManifestText:
+        numbers = {asset.id: number for number, asset in enumerate(manifest.assets)}
+        settings, problems = [], []
+        for each in done:
+            number = numbers.get(each.asset.id)
+            if number is None or manifest.assets[number] != each.asset:
+                reason = "has been changed meanwhile by somebody else; look at it, and update it again"
+                problems.append(Problem(f"asset '{safe_text(each.asset.id)}'", "", reason))
+                continue
+            settings.append(Setting(number, _values(each)))
+        if problems:
+            raise EditRefused(self._source, problems)
+        return text.set_all(settings).touch(self._clock.wall()) if settings else text
+
+
+def _at(asset: Asset, resolved: Resolved, source: str) -> Asset:
+    """The asset as its source has it now."""
+    if len(resolved.files) != 1:
+        reason = f"leads to {len(resolved.files)} files; an asset is one"
+        raise EditRefused(source, [Problem(f"asset '{safe_text(asset.id)}'", "source", reason)])
+    [file] = resolved.files
+    return replace(
+        asset,
+        url=file.url,
+        fallback_urls=(),
+        checksum=file.checksum,
+        size=file.size,
+        version=resolved.revision,
+        source=file.source,
+        stated=file.stated,
+    )
+
+
+def _measured(found: NewerVersion, measured: dict[str, Asset]) -> NewerVersion:
+    if (there := measured.get(found.asset.id)) is None:
+        return found
+    return replace(found, newer=replace(found.newer, checksum=there.checksum, size=there.size))
+
+
+def _values(found: NewerVersion) -> dict[str, object]:
+    """The keys of the entry that change."""
+    old, new = found.asset, found.newer
+    values: dict[str, object] = {"url": new.url}
+    if old.fallback_urls:
+        values["fallbackUrls"] = []
+    values["checksum"] = None if new.checksum is None else new.checksum.bare
+    values["size"] = new.size
+    if new.version != old.version:
+        values["version"] = new.version
+    if new.source != old.source:
+        values["source"] = new.source
+    return values
+
+
+def _is_there(root: Path, local_path: str) -> bool:
+    return os.path.lexists(root / local_path)
+
+
+def _take_place(root: Path, waiting: str) -> Path:
+    """Rename a file that waits beside an old one over that, and return its path."""
+    *parents, name = waiting.split("/")
+    with storage_errors(root / waiting):
+        folder = open_folder(root, tuple(parents), create=False)
+        try:
+            os.rename(name, name.removesuffix(_BESIDE), src_dir_fd=folder, dst_dir_fd=folder)
+            sync(folder)
+        finally:
+            os.close(folder)
+    return root / waiting.removesuffix(_BESIDE)
+
+
+def _remove(root: Path, local_path: str) -> None:
+    *parents, name = local_path.split("/")
+    with storage_errors(root / local_path), suppress(FileNotFoundError):
+        folder = open_folder(root, tuple(parents), create=False)
+        try:
+            os.unlink(name, dir_fd=folder)
+        finally:
+            os.close(folder)

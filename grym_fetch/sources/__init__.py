@@ -1,0 +1,7 @@
+"""From a short address (``hf://org/repo/file``) to assets: what a source of one's own has to serve. Public."""
+
+from __future__ import annotations
+
+from grym_fetch.sources.protocol import AssetSource, Page, Resolved, SourceFile, Web
+
+__all__ = ["AssetSource", "Page", "Resolved", "SourceFile", "Web"]

@@ -1,0 +1,105 @@
+"""Which files of a repository are meant: one, those in a folder, or those that match a pattern; and the nearest names.
+
+Rules: ``*``, ``?`` and ``[…]`` match within a folder, ``**`` any number of folders. A character that stands for itself
+is percent-encoded in a short address.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import islice
+from urllib.parse import quote, unquote
+
+from grym_fetch.core.errors import UnknownSource
+
+MAX_CANDIDATES = 5_000
+"""How many names are compared to find the nearest."""
+_PATTERN = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The paths that were meant, in their order. ``is_whole``: not just one that was named."""
+
+    paths: tuple[str, ...]
+    is_whole: bool
+
+
+def quoted(path: str) -> str:
+    """Write a path into a short or plain address."""
+    return quote(path, safe="/+@=,~")
+
+
+def unquoted(text: str) -> str:
+    """Read a path out of an address. Raises `ValueError` for one that is not UTF-8."""
+    return unquote(text, errors="strict")
+
+
+def is_pattern(wanted: str) -> bool:
+    """Whether this part of a short address is a pattern."""
+    return _PATTERN.search(wanted) is not None
+
+
+def choose_paths(wanted: str, paths: Sequence[str], address: str) -> Chosen:
+    """Return the paths that ``wanted``, a part of the short ``address``, means. Empty means all.
+
+    Raises `UnknownSource`, with the nearest names, if there are none.
+    """
+    if not wanted:
+        chosen = Chosen(tuple(paths), is_whole=True)
+    elif is_pattern(wanted):
+        parts = [unquoted(part) if not is_pattern(part) else part for part in wanted.strip("/").split("/")]
+        chosen = Chosen(tuple(path for path in paths if _matches(path.split("/"), parts)), is_whole=True)
+    elif (name := unquoted(wanted)) in paths:
+        chosen = Chosen((name,), is_whole=False)
+    else:
+        folder = f"{name.rstrip('/')}/"
+        chosen = Chosen(tuple(path for path in paths if path.startswith(folder)), is_whole=True)
+    if chosen.paths:
+        return chosen
+    if not wanted:
+        raise UnknownSource(address, "there are no files")
+    reason = "no file matches this pattern" if is_pattern(wanted) else f"there is no file {unquoted(wanted)!r}"
+    raise UnknownSource(address, reason, nearest(unquoted(wanted), paths))
+
+
+def nearest(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
+    """Return the known names that ``name`` was probably meant to be, whatever their case and folder."""
+    by_key: dict[str, str] = {}
+    for each in islice(known, MAX_CANDIDATES):
+        by_key.setdefault(each.lower(), each)
+        by_key.setdefault(each.lower().rpartition("/")[2], each)
+    wanted = name.lower()
+    found = difflib.get_close_matches(wanted, by_key, n=count)
+    found += difflib.get_close_matches(wanted.rpartition("/")[2], by_key, n=count)
+    return list(dict.fromkeys(by_key[key] for key in found))[:count]
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the folders and the name of a path match a pattern; in time that is their product."""
+    reachable = {0}
+    for part in parts:
+        reachable = _past_stars(reachable, pattern)
+        following = set()
+        for at in reachable:
+            if at < len(pattern):
+                if pattern[at] == "**":
+                    following.add(at)
+                elif fnmatchcase(part, pattern[at]):
+                    following.add(at + 1)
+        reachable = following
+    return len(pattern) in _past_stars(reachable, pattern)
+
+
+def _past_stars(places: set[int], pattern: Sequence[str]) -> set[int]:
+    """The places, and those behind each ``**`` that stands there, which may match nothing."""
+    result = set(places)
+    for at in sorted(places):
+        while at < len(pattern) and pattern[at] == "**":
+            at += 1
+            result.add(at)
+    return result

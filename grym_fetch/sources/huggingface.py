@@ -1,0 +1,253 @@
+"""Hugging Face: ``hf://[datasets/|spaces/]ORG/REPO[@REV][/FILE, FOLDER or PATTERN]``, and its pages.
+
+Rules: a revision is asked for its commit first, and every address holds the commit, so that what was listed is what is
+fetched. The tree of that commit states the SHA-256 of each file in LFS or Xet storage, and for the others the name that
+git gives the content. The hub is `HF_ENDPOINT`. Of the hub's API only what `huggingface_hub` uses is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Self
+
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import SourceFailed, UnknownSource
+from grym_fetch.core.stated import StatedDigest
+from grym_fetch.sources.answers import HubAnswer, items
+from grym_fetch.sources.choice import choose_paths, is_pattern, nearest, quoted, unquoted
+from grym_fetch.sources.protocol import Page, Resolved, SourceFile, Web
+
+HUB = "Hugging Face"
+ENDPOINT = "https://huggingface.co"
+MAX_PAGES = 100
+"""Of one tree; the hub gives a thousand files on each."""
+MAX_FILES = 20_000
+FORM = "hf://ORG/REPO, hf://ORG/REPO@REVISION/FILE, hf://datasets/ORG/REPO or hf://spaces/ORG/REPO"
+
+_KINDS = ("models", "datasets", "spaces")
+_NAME = r"[A-Za-z0-9_][\w.-]{0,95}"
+_REVISION = r"refs/(?:pr/\d+|convert/[\w.-]+)|[^/@]+"
+_SHORT = re.compile(
+    rf"hf://(?:(?P<kind>models|datasets|spaces)/)?(?P<id>{_NAME}(?:/{_NAME})?)(?:@(?P<rev>{_REVISION}))?(?:/(?P<path>.*))?",
+    re.ASCII,
+)
+_PAGE = re.compile(
+    rf"/(?:(?P<kind>datasets|spaces)/)?(?P<id>{_NAME}/{_NAME})"
+    rf"(?:/(?P<view>blob|tree)/(?P<rev>{_REVISION})(?:/(?P<path>[^?#]*))?)?/?(?:[?#].*)?",
+    re.ASCII,
+)
+_COMMIT = r"[0-9a-f]{40}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A short address, read. ``kind`` is the word in the hub's addresses; ``path`` is still encoded."""
+
+    kind: str
+    id: str
+    revision: str
+    path: str
+
+    @classmethod
+    def read(cls, address: str) -> Self:
+        """Raises `UnknownSource`."""
+        match = _SHORT.fullmatch(address)
+        if match is None:
+            raise UnknownSource(address, f"is not an address on {HUB}; allowed: {FORM}")
+        try:
+            revision = unquoted(match["rev"] or "main")
+            unquoted(match["path"] or "")
+        except ValueError:
+            raise UnknownSource(address, "has a % that is not followed by UTF-8") from None
+        return cls(match["kind"] or "models", match["id"], revision, match["path"] or "")
+
+    @property
+    def short_id(self) -> str:
+        """Kind and id, as in a short address and in that of a page."""
+        return self.id if self.kind == "models" else f"{self.kind}/{self.id}"
+
+    @property
+    def quoted_revision(self) -> str:
+        return quoted(self.revision).replace("/", "%2F").replace("@", "%40")
+
+    def short(self, path: str = "") -> str:
+        """The short address of one file, or of the repository at this revision."""
+        behind = f"/{quoted(path)}" if path else ""
+        return f"hf://{self.short_id}@{self.quoted_revision}{behind}"
+
+
+class HuggingFace:
+    """The source ``hf``."""
+
+    hub = HUB
+
+    def recognize(self, address: str, environ: Mapping[str, str], /) -> str | None:
+        """Return the short address for the page of a repository, a folder or a file."""
+        for endpoint in (_endpoint(environ), ENDPOINT, "https://hf.co", "https://www.huggingface.co"):
+            if address.startswith(f"{endpoint}/"):
+                match = _PAGE.fullmatch(address.removeprefix(endpoint))
+                if match is None:
+                    return None
+                kind = f"{match['kind']}/" if match["kind"] else ""
+                revision = match["rev"].replace("/", "%2F") if match["rev"] else ""
+                return (
+                    f"hf://{kind}{match['id']}"
+                    + (f"@{revision}" if revision else "")
+                    + (f"/{match['path'].rstrip('/')}" if match["path"] else "")
+                )
+        return None
+
+    async def resolve(self, address: str, web: Web, /) -> Resolved:
+        """Return the files at an address, at the commit that its revision is now."""
+        return await _Repository(address, _Place.read(address), web).resolve()
+
+    async def newest(self, address: str, web: Web, /) -> Resolved:
+        """Return the same: a branch moves by itself."""
+        return await self.resolve(address, web)
+
+
+class _Repository:
+    """One repository on the hub, asked for one address."""
+
+    def __init__(self, address: str, place: _Place, web: Web) -> None:
+        self._address = address
+        self._place = place
+        self._web = web
+        self._endpoint = _endpoint(web.environ)
+
+    async def resolve(self) -> Resolved:
+        commit = await self._find_commit()
+        place, wanted = self._place, self._place.path
+        files: dict[str, SourceFile] = {}
+        if wanted and not is_pattern(wanted):
+            # One folder is enough, if the file is in it: a dataset may have a million others.
+            folder = unquoted(wanted).rpartition("/")[0]
+            files = {file.path: file for file in await self._tree(commit, folder)}
+        if not wanted or is_pattern(wanted) or unquoted(wanted) not in files:
+            files = {file.path: file for file in await self._tree(commit)}
+        chosen = choose_paths(wanted, list(files), self._address)
+        name = place.id.rpartition("/")[2]
+        return Resolved(name, commit, tuple(files[path] for path in chosen.paths), is_whole=chosen.is_whole)
+
+    def _api(self, behind: str) -> str:
+        return f"{self._endpoint}/api/{self._place.kind}/{self._place.id}{behind}"
+
+    async def _find_commit(self) -> str:
+        """Ask what the revision is, and what the repository is called now."""
+        page = await self._web.get(self._api(f"/revision/{self._place.quoted_revision}?expand=sha&expand=gated"))
+        if page.status != 200:
+            raise await self._missing(page)
+        answer = HubAnswer(page.json())
+        # A renamed repository answers under its new name (by a redirect).
+        self._place = replace(self._place, id=answer.text("id", f"{_NAME}(?:/{_NAME})?"))
+        if answer.has("gated"):
+            access = await self._web.get(self._api("/auth-check"))
+            if access.status in (401, 403):
+                raise self._gated(access)
+        return answer.text("sha", _COMMIT)
+
+    async def _tree(self, commit: str, folder: str | None = None) -> list[SourceFile]:
+        """The files of the repository, or of one folder of it ("": the top one) alone; none if it is not there."""
+        below = f"/{quoted(folder)}" if folder else ""
+        url: str | None = self._api(
+            f"/tree/{commit}{below}?recursive={'true' if folder is None else 'false'}&expand=false"
+        )
+        files: list[SourceFile] = []
+        for _ in range(MAX_PAGES):
+            assert url is not None
+            page = await self._web.get(url)
+            if page.status == 404 and folder:
+                return []
+            if page.status != 200:
+                raise await self._missing(page)
+            entries = items(page.json(), most=MAX_FILES)
+            files += [self._file(entry, commit) for entry in entries if entry.text("type", "file|directory") == "file"]
+            if len(files) > MAX_FILES:
+                raise SourceFailed(page.url, HUB, f"more than {MAX_FILES} files; name a folder or a pattern")
+            url = page.next_url
+            if url is None:
+                return files
+        raise SourceFailed(self._api(""), HUB, f"the list of files has more than {MAX_PAGES} pages")
+
+    def _file(self, entry: HubAnswer, commit: str) -> SourceFile:
+        path, size = entry.text("path"), entry.size("size")
+        url = f"{self._endpoint}/{self._place.short_id}/resolve/{commit}/{quoted(path)}"
+        checksum = stated = None
+        if entry.has("lfs"):
+            lfs = entry.inner("lfs")
+            checksum, size = Checksum("sha256", lfs.text("oid", "[0-9a-f]{64}")), lfs.size("size")
+        elif not entry.has("xetHash"):  # there, git has a pointer, whose name says nothing of the content
+            stated = StatedDigest("git-blob", entry.text("oid", _COMMIT), size)
+        return SourceFile(path, url, self._place.short(path), size, checksum, stated)
+
+    # -- what is not there ------------------------------------------------------------------------------------------
+
+    async def _missing(self, page: Page) -> UnknownSource | SourceFailed:
+        code = page.fields.get("x-error-code", "")
+        if code == "GatedRepo":
+            return self._gated(page)
+        if code == "RevisionNotFound":
+            revision = self._place.revision
+            return UnknownSource(
+                self._address,
+                f"there is no revision {revision!r}",
+                [replace(self._place, revision=each).short() for each in nearest(revision, await self._revisions())],
+            )
+        if page.fields.get("x-error-message") == "Access to this resource is disabled.":
+            return SourceFailed(page.url, HUB, "the hub has disabled this repository")
+        if page.status == 401 and "invalid" in page.fields.get("x-error-message", "").lower():
+            return SourceFailed(page.url, HUB, f"the token is not valid; {page.refusal}")
+        reason = "there is no such repository"
+        if page.status in (401, 403):
+            reason += f", or it is private: {page.refusal}"
+        return UnknownSource(self._address, reason, await self._similar())
+
+    def _gated(self, page: Page) -> SourceFailed:
+        return SourceFailed(
+            page.url,
+            HUB,
+            f"{self._place.short_id} is gated: accept its conditions at {self._endpoint}/{self._place.short_id}, then "
+            f"set HF_TOKEN to a token of that account, or log in with `hf auth login` ({page.refusal})",
+        )
+
+    async def _revisions(self) -> list[str]:
+        """Branches and tags; none if the hub does not say."""
+        with suppress(SourceFailed, ValueError):
+            page = await self._web.get(self._api("/refs"))
+            if page.status == 200:
+                answer = HubAnswer(page.json())
+                return [ref.text("name") for key in ("branches", "tags") for ref in answer.each(key, most=MAX_FILES)]
+        return []
+
+    async def _similar(self) -> list[str]:
+        """Short addresses of what may be meant: the same name of another kind, and similar names of the same owner."""
+        place = self._place
+        found = [
+            replace(place, kind=kind)
+            for kind in _KINDS
+            if kind != place.kind and await self._exists(f"{self._endpoint}/api/{kind}/{place.id}")
+        ]
+        owner, slash, _ = place.id.partition("/")
+        if slash:
+            ids = await self._repositories(owner)
+            found += [replace(place, id=each) for each in nearest(place.id, ids)]
+        return [f"hf://{each.short_id}" for each in found][:3]
+
+    async def _exists(self, url: str) -> bool:
+        with suppress(SourceFailed):
+            return (await self._web.get(url)).status == 200
+        return False
+
+    async def _repositories(self, owner: str) -> Iterable[str]:
+        with suppress(SourceFailed, ValueError):
+            page = await self._web.get(f"{self._endpoint}/api/{self._place.kind}?author={quoted(owner)}&limit=500")
+            if page.status == 200:
+                return [entry.text("id") for entry in items(page.json(), most=MAX_FILES)]
+        return []
+
+
+def _endpoint(environ: Mapping[str, str]) -> str:
+    return (environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")

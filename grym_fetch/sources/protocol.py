@@ -1,0 +1,145 @@
+"""What a source is: it turns a short address (``hf://org/repo/file``) into files with plain addresses.
+
+Rules: a source asks its hub through `Web` and in no other way, so that the engine's rules for addresses, redirects,
+tokens and bounds hold. It raises `UnknownSource` for what is not there, with the nearest names, and `SourceFailed` for
+a hub that refuses. A `ValueError`, `KeyError` or `TypeError` means that the hub's answer made no sense, and becomes a
+`SourceFailed`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from yarl import URL
+
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.stated import StatedDigest
+from grym_fetch.core.strict_json import read_json
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+"""Of one answer of a hub."""
+_NEXT = re.compile(r"<([^<>]{1,8192})>\s*;(?:[^,<>]*;)?\s*rel=\"?next\"?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file that a short address leads to.
+
+    ``path`` is its path in the repository, ``url`` the plain address of exactly these bytes, ``source`` the short
+    address of this file alone, which is asked again for newer versions. ``size`` in bytes. ``checksum`` is what the
+    hub states, if a manifest can take it; ``stated`` what it states otherwise. Where there is no checksum, the file is
+    fetched when it is added.
+    """
+
+    path: str
+    url: str
+    source: str
+    size: int | None = None
+    checksum: Checksum | None = None
+    stated: StatedDigest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """One file of a list that another tool has written. ``name`` may have folders; ``urls`` come best first."""
+
+    name: str
+    urls: tuple[str, ...] = ()
+    size: int | None = None
+    checksum: Checksum | None = None
+    stated: StatedDigest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a short address leads to now. ``name`` is that of the repository, ``revision`` its exact version.
+
+    ``is_whole``: the address named the repository, a folder or a pattern, and not one file.
+    """
+
+    name: str
+    revision: str
+    files: tuple[SourceFile, ...]
+    is_whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A hub's answer. ``status`` is 200, or one that says that something is not there or not allowed.
+
+    ``url`` is where redirects have led. ``fields`` are the header fields, names in lower case. ``refusal`` says why the
+    status is not 200, and what to do about it.
+    """
+
+    url: str
+    status: int = 200
+    fields: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = field(default=b"", repr=False)
+    refusal: str = ""
+
+    def json(self) -> object:
+        """Read the body as strict JSON. Raises `ValueError`."""
+        file = read_json(self.body, max_bytes=MAX_ANSWER_BYTES)
+        if file.problems:
+            place, problem = file.problems[0]
+            raise ValueError(f"{'.'.join(map(str, place))} {problem}")
+        return file.value
+
+    @property
+    def next_url(self) -> str | None:
+        """The address of the next page by the ``Link`` field (RFC 8288), or None.
+
+        Raises `ValueError` if it is on another host than this one.
+        """
+        found = _NEXT.search(self.fields.get("link", ""))
+        if found is None:
+            return None
+        here = URL(self.url, encoded=True)
+        there = here.join(URL(found[1], encoded=True))
+        if there.origin() != here.origin():
+            raise ValueError("the next page is on another host")
+        return str(there)
+
+
+class Web(Protocol):
+    """What a source reaches the network with."""
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The environment variables."""
+
+    async def get(self, url: str) -> Page:
+        """Ask for an address, with the token that belongs to its host, following redirects.
+
+        Returns a page also for 401, 403, 404, 410 and 451. Any other failure is a `SourceFailed`.
+        """
+
+
+class AssetSource(Protocol):
+    """Turns short addresses into files.
+
+    An entry point of the group ``grym_fetch.sources`` has the scheme as its name, and leads to a class of such objects,
+    which is called without arguments.
+    """
+
+    @property
+    def hub(self) -> str:
+        """The hub's name, for messages."""
+
+    def recognize(self, address: str, environ: Mapping[str, str], /) -> str | None:
+        """Return the short address for one of this hub's pages, or None if it is not one.
+
+        Called with http and https addresses.
+        """
+
+    async def resolve(self, address: str, web: Web, /) -> Resolved:
+        """Return what a short address leads to; or fail with `UnknownSource` or `SourceFailed`."""
+
+    async def newest(self, address: str, web: Web, /) -> Resolved:
+        """Return what the newest version of the file at a short address is: what `resolve` would, for most hubs.
+
+        Called with the ``source`` of a `SourceFile`.
+        """

@@ -1,0 +1,109 @@
+"""Which sources there are, and which of them an address belongs to.
+
+Rules: ours and those of others come through the same door, the entry points of the group ``grym_fetch.sources``; a
+scheme is the name of its entry point. A source is imported when an address needs it. One that cannot be imported, or
+raises what it should not, fails alone, by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from grym_fetch.core.errors import GrymFetchError, SourceFailed, UnknownSource
+from grym_fetch.core.manifest_values import check_source, check_url
+from grym_fetch.core.text import safe_text
+from grym_fetch.sources.protocol import AssetSource, Resolved, Web
+
+log = logging.getLogger(__name__)
+
+GROUP = "grym_fetch.sources"
+PLAIN = ("http", "https")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+
+
+@cache
+def _entry_points() -> Mapping[str, EntryPoint]:
+    return {each.name: each for each in sorted(entry_points(group=GROUP), key=lambda each: each.name)}
+
+
+def schemes() -> list[str]:
+    """The schemes of all sources."""
+    return list(_entry_points())
+
+
+def scheme_of(text: str) -> str:
+    """The scheme that an address begins with, in lower case; empty if it has none."""
+    match = _SCHEME.match(text)
+    return match[1].lower() if match is not None else ""
+
+
+def source_of(address: str) -> AssetSource:
+    """Return the source for a short address. Raises `UnknownSource` with the schemes that there are."""
+    scheme = scheme_of(address)
+    known = schemes()
+    if scheme not in known:
+        near = [f"{each}:" for each in difflib.get_close_matches(scheme, [*known, *PLAIN], n=1)]
+        shown = ", ".join(f"{each}:" for each in [*known, *PLAIN])
+        raise UnknownSource(address, f"there is no source {scheme + ':'!r}; known are {shown}", near)
+    return _load(scheme)
+
+
+@cache
+def _load(scheme: str) -> AssetSource:
+    try:
+        made: AssetSource = _entry_points()[scheme].load()()
+    except Exception as error:  # whatever a plug-in raises, it is its own failure
+        log.debug("the source %s cannot be loaded", scheme, exc_info=True)
+        raise UnknownSource(f"{scheme}:", f"this source cannot be loaded ({type(error).__name__})") from error
+    return made
+
+
+def recognize(text: str, environ: Mapping[str, str]) -> str | None:
+    """Return the short address that is meant, or None for a plain address or something else.
+
+    Raises `UnknownSource` for a scheme that nobody knows.
+    """
+    scheme = scheme_of(text)
+    if not scheme:
+        return None
+    if scheme not in PLAIN:
+        source_of(text)
+        return text
+    for each in schemes():
+        try:
+            short = _load(each).recognize(text, environ)
+        except Exception:
+            log.debug("the source %s cannot say whether it knows an address", each, exc_info=True)
+            continue
+        if short is not None:
+            return short
+    return None
+
+
+async def resolve(address: str, web: Web, *, newest: bool = False) -> Resolved:
+    """Return what a short address leads to, or what the newest version of it is.
+
+    Raises `UnknownSource` or `SourceFailed`, whatever the source raises or returns.
+    """
+    source = source_of(address)
+    try:
+        found = await (source.newest if newest else source.resolve)(address, web)
+        for file in found.files:
+            check_url(file.url)
+            check_source(file.source)
+    except GrymFetchError:
+        raise
+    except ValueError as error:
+        reason = f"the answer makes no sense: {safe_text(str(error))}"
+        raise SourceFailed(address, source.hub, reason) from error
+    except Exception as error:
+        log.debug("the source of %s failed", safe_text(address), exc_info=True)
+        raise SourceFailed(address, source.hub, f"the answer makes no sense ({type(error).__name__})") from error
+    if not found.files:
+        raise UnknownSource(address, "there are no files")
+    return found

@@ -1,0 +1,126 @@
+"""Asks hubs over the engine's own transport: its connections, redirects, addresses and tokens.
+
+Rules: an answer is bounded in bytes and in time. What may pass is tried again, as often as a download would be. However
+a hub fails, the error is a `SourceFailed` with the hub's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from grym_fetch.core.errors import BadResponse, BadStatus, GrymFetchError, SourceFailed, Throttled, TransferError
+from grym_fetch.core.http import Asked, Broken, ErrorStatus, Whole
+from grym_fetch.core.origins import Origin
+from grym_fetch.core.policy import Retry, RetryPolicy, next_step
+from grym_fetch.core.world import Clock, Connection, Response
+from grym_fetch.sources.protocol import MAX_ANSWER_BYTES, Page
+from grym_fetch.transfer.request import JudgedResponse, Requester
+
+MAX_ANSWER_S = 120.0
+"""Give up on an answer that is not complete after so many seconds."""
+MAX_KEPT_BYTES = 64 * 1024 * 1024
+"""Of pages that are kept while one hub is asked."""
+_ANSWERS = frozenset({401, 403, 404, 410, 451})
+"""Statuses that say something about what was asked for."""
+_BUFFER_BYTES = 64 * 1024
+
+
+class HubWeb:
+    """Implements `Web` for one hub, over one connection, which the caller closes."""
+
+    def __init__(
+        self,
+        hub: str,
+        *,
+        connection: Connection,
+        requester: Requester,
+        clock: Clock,
+        environ: Mapping[str, str],
+        retries: int,
+        offline: bool = False,
+        max_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
+        self._hub = hub
+        self._connection = connection
+        self._requester = requester
+        self._clock = clock
+        self.environ = environ
+        self._policy = RetryPolicy(retries=retries)
+        self._offline = offline
+        self._max_bytes = max_bytes
+        self._pages: dict[str, Page] = {}
+        self._kept_bytes = 0
+        self.asked = ""
+        """The address that was asked last."""
+
+    async def get(self, url: str) -> Page:
+        """Ask for an address, once: many files of one repository need the same pages. Raises `SourceFailed`."""
+        if (page := self._pages.get(url)) is None:
+            page = await self._get(url)
+            if self._kept_bytes + len(page.body) <= MAX_KEPT_BYTES:
+                self._pages[url] = page
+                self._kept_bytes += len(page.body) + len(url)
+        return page
+
+    async def _get(self, url: str) -> Page:
+        if self._offline:
+            raise SourceFailed(url, self._hub, "--offline forbids asking it")
+        self.asked = url
+        failures = 0
+        while True:
+            try:
+                return await self._ask(url)
+            except SourceFailed:
+                raise
+            except GrymFetchError as error:
+                failures += 1
+                step = next_step(
+                    error,
+                    failures=failures,
+                    alternatives=False,
+                    policy=self._policy,
+                    jitter=self._clock.jitter(),
+                )
+                if not isinstance(step, Retry):
+                    reason = error.reason if isinstance(error, TransferError) else str(error)
+                    shown = error.url if isinstance(error, TransferError) else url
+                    raise SourceFailed(shown, self._hub, reason) from error
+                await self._clock.sleep(step.delay)
+
+    async def _ask(self, url: str) -> Page:
+        origin = Origin(0, url)
+        deadline = self._clock.monotonic() + MAX_ANSWER_S
+        answer = await self._requester.open(self._connection, origin, Asked(None))
+        try:
+            head = answer.response.head
+            where = url if origin.target is None else str(origin.target)
+            fields = {name: self._requester.secrets.hide(head.get(name) or "") for name in head.fields}
+            match answer.verdict:
+                case Whole():
+                    return Page(where, 200, fields, await self._read(answer.response, url, deadline))
+                case ErrorStatus(status=status) if status in _ANSWERS and not _asks_to_wait(answer):
+                    return Page(where, status, fields, refusal=str(answer.refusal or answer.verdict.reason))
+                case ErrorStatus(status=status, reason=reason, retry_after=retry_after):
+                    if answer.verdict.is_throttling:
+                        raise Throttled(where, status, reason, retry_after)
+                    raise BadStatus(where, status, str(answer.refusal or reason))
+                case Broken(reason=reason):
+                    raise BadResponse(where, reason)
+                case _:
+                    raise BadResponse(where, f"an answer that was not asked for (status {head.status})")
+        finally:
+            answer.response.close()
+
+    async def _read(self, response: Response, url: str, deadline: float) -> bytes:
+        data, buffer = bytearray(), memoryview(bytearray(_BUFFER_BYTES))
+        while count := await response.readinto(buffer):
+            data += buffer[:count]
+            if len(data) > self._max_bytes:
+                raise SourceFailed(url, self._hub, f"the answer is longer than {self._max_bytes:,} bytes")
+            if self._clock.monotonic() > deadline:
+                raise SourceFailed(url, self._hub, f"the answer was not complete after {MAX_ANSWER_S:.0f} seconds")
+        return bytes(data)
+
+
+def _asks_to_wait(answer: JudgedResponse) -> bool:
+    return isinstance(answer.verdict, ErrorStatus) and answer.verdict.retry_after is not None

@@ -1,0 +1,109 @@
+"""Which source an address belongs to: ours and those of others, by the same door."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from grym_fetch.errors import SourceFailed, UnknownSource
+from grym_fetch.sources import AssetSource, Resolved, SourceFile, Web, registry
+from grym_fetch.sources.registry import recognize, resolve, schemes, source_of
+from tests.sources.asking import web_over
+from tests.support.fakes import ScriptedConnection
+
+
+class Shelf:
+    """A plug-in that does what its address says."""
+
+    hub = "The Shelf"
+
+    def recognize(self, address: str, environ: Mapping[str, str], /) -> str | None:
+        """Its own pages."""
+        if "broken" in address:
+            raise RuntimeError
+        return address.replace("https://shelf.example/", "shelf:") if "shelf.example" in address else None
+
+    async def resolve(self, address: str, web: Web, /) -> Resolved:
+        """A file, or trouble."""
+        match address.removeprefix("shelf:"):
+            case "bug":
+                raise RuntimeError
+            case "nonsense":
+                raise ValueError("size is not a number")
+            case "nothing":
+                return Resolved("shelf", "1", ())
+            case "bad-url":
+                return Resolved("shelf", "1", (SourceFile("a", "file:///etc/passwd", "shelf:a"),))
+            case name:
+                return Resolved("shelf", "1", (SourceFile(name, f"https://shelf.example/{name}", f"shelf:{name}"),))
+
+    async def newest(self, address: str, web: Web, /) -> Resolved:
+        """The same."""
+        return await self.resolve(address, web)
+
+
+@pytest.fixture
+def _plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two more entry points, one of which leads nowhere."""
+    found = {
+        **registry._entry_points(),
+        "shelf": EntryPoint("shelf", f"{__name__}:Shelf", registry.GROUP),
+        "lost": EntryPoint("lost", "grym_fetch.no.such:Module", registry.GROUP),
+    }
+    monkeypatch.setattr(registry, "_entry_points", lambda: found)
+    registry._load.cache_clear()
+    yield
+    registry._load.cache_clear()
+
+
+def test_ours_are_entry_points() -> None:
+    """What we bring comes in as what others bring does."""
+    assert schemes() == ["doi", "github", "hf", "zenodo"]
+    for address, hub in (("hf://a/b", "Hugging Face"), ("github:a/b", "GitHub"), ("doi:10.5281/zenodo.1", "Zenodo")):
+        source: AssetSource = source_of(address)
+        assert source.hub == hub
+
+
+@pytest.mark.parametrize(("text", "near"), [("hff://a/b", ["hf:"]), ("htps://h.example/", ["https:"]), ("xyzzy:a", [])])
+def test_an_unknown_scheme(text: str, near: list[str]) -> None:
+    """It names those that there are, and the nearest."""
+    with pytest.raises(UnknownSource, match=r"known are .*hf:.*https:") as caught:
+        recognize(text, {})
+    assert list(caught.value.suggestions) == near
+
+
+@pytest.mark.usefixtures("_plugins")
+async def test_a_source_of_somebody_else() -> None:
+    """An entry point is enough: its addresses and its pages are known."""
+    assert recognize("https://shelf.example/a", {}) == "shelf:a"
+    assert recognize("https://h.example/a", {}) is None
+    assert recognize("plain/file.bin", {}) is None
+    found = await resolve("shelf:a", web_over(ScriptedConnection()))
+    assert found.files[0].url == "https://shelf.example/a"
+
+
+@pytest.mark.shows("C15")
+@pytest.mark.usefixtures("_plugins")
+@pytest.mark.parametrize(
+    ("what", "error", "reason"),
+    [
+        ("bug", SourceFailed, r"The Shelf: .*RuntimeError"),
+        ("nonsense", SourceFailed, r"The Shelf: the answer makes no sense: size is not a number"),
+        ("bad-url", SourceFailed, r"The Shelf: .*starts with file"),
+        ("nothing", UnknownSource, "no files"),
+    ],
+)
+async def test_a_source_that_fails(what: str, error: type[Exception], reason: str) -> None:
+    """Whatever a plug-in raises or returns, it is that hub's failure, by name."""
+    with pytest.raises(error, match=reason):
+        await resolve(f"shelf:{what}", web_over(ScriptedConnection()))
+
+
+@pytest.mark.usefixtures("_plugins")
+def test_a_source_that_cannot_be_loaded() -> None:
+    """It says so when it is asked for, and is in nobody's way before."""
+    with pytest.raises(UnknownSource, match="cannot be loaded"):
+        source_of("lost:a")
+    assert recognize("https://shelf.example/broken", {}) is None
