@@ -34,6 +34,10 @@ SERVING_S = 60.0
 FIRST_PAUSE_S = 0.25
 MAX_PAUSE_S = 60.0
 """How long to leave a host alone that refuses and names no time; each further pause is twice the one before."""
+TRY_AHEAD = 2
+"""How many requests are sent ahead to a host that has not answered as many: one alone may be in time for its turn."""
+TRY_S = 10.0
+"""After so long without a further try, somebody else may try whether a host takes requests ahead."""
 MAX_IN_VAIN = 3
 """After this many refused requests for the whole in a row, skip the range for whatever fits one response."""
 
@@ -73,6 +77,11 @@ class _Host:
     """In a row, since it last served an attempt."""
     takes_ahead: bool = True
     """Whether requests may be sent ahead of their turn; lost with the first sign that something there cannot do it."""
+    kept_ahead: int = 0
+    """How many of them it has answered as it should."""
+    prober: object | None = None
+    """Who tries whether it takes them: one connection, so that no other loses anything if it does not."""
+    prober_until: float = -math.inf
     in_vain: int = 0
     """How many requests for the whole it has refused since it last served one."""
 
@@ -152,7 +161,31 @@ class Hosts:
         known = self._hosts.get(host)
         return self._ahead and (known is None or (known.takes_ahead and now >= known.not_before))
 
+    def has_proved_ahead(self, host: str) -> bool:
+        """Whether it has answered requests that were sent ahead of their turn as it should."""
+        known = self._hosts.get(host)
+        return known is not None and known.kept_ahead >= TRY_AHEAD
+
     # -- what happened ----------------------------------------------------------------------------------------------
+
+    def may_ask_ahead(self, connection: object, host: str, now: float, most: int) -> int:
+        """How many requests may be under way ahead over this connection: ``most``, or a few while one tries it."""
+        if not self.takes_ahead(host, now):
+            return 0
+        if self.has_proved_ahead(host):
+            return most
+        known = self._hosts.setdefault(host, _Host())
+        if known.prober is not connection and now < known.prober_until:
+            return 0
+        known.prober, known.prober_until = connection, now + TRY_S
+        return min(most, TRY_AHEAD)
+
+    def kept_ahead(self, host: str) -> None:
+        """It has answered a request sent ahead with what was asked for."""
+        known = self._hosts.setdefault(host, _Host())
+        known.kept_ahead += 1
+        if known.kept_ahead >= TRY_AHEAD:
+            known.prober = None
 
     def began(self, attempt: object, host: str) -> None:
         """An attempt has begun there."""

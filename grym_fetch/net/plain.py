@@ -35,6 +35,8 @@ from grym_fetch.net.tls import certificate_expiry
 from grym_fetch.net.tunnel import open_tunnel, refusal, start_tls
 from grym_fetch.net.wire import Wire
 
+FIRST_AHEAD_TIMEOUT_S = 1.0
+"""How long the first one over a socket is waited for, or four times as long as an answer in turn has taken."""
 AHEAD_TIMEOUT_S = 5.0
 """How long the answer to a request sent ahead is waited for, once its turn has come, before the request is repeated.
 
@@ -83,6 +85,10 @@ class PlainConnection:
         """The requests that were sent ahead of their turn, and that nobody has asked for since."""
         self.is_ahead = False
         self._has_lost_ahead = False
+        self._longest_wait = 0.0
+        """The longest that an answer in turn has taken over this socket, in seconds."""
+        self._has_kept_ahead = False
+        """Whether a request sent ahead was answered over this socket."""
 
     @property
     def host(self) -> str:
@@ -115,6 +121,7 @@ class PlainConnection:
                 await self.aclose()
         wire = await self._connect(request.address, url, request.proxy)
         self._wire, self._key, self._host = wire, request.key, request.address.authority
+        self._longest_wait, self._has_kept_ahead = 0.0, False
         self._is_proxied, self._is_read_by_proxy = request.proxy is not None, _reads(request.proxy, request.address)
         return await self._ask(wire, request, is_fresh=True)
 
@@ -164,8 +171,9 @@ class PlainConnection:
             await self.aclose()
             return None
         try:
-            async with asyncio.timeout(min(AHEAD_TIMEOUT_S, self._settings.stall_timeout)):
+            async with asyncio.timeout(min(self._ahead_timeout, self._settings.stall_timeout)):
                 head = await wire.head()
+            self._has_kept_ahead = True
         except (GrymFetchError, TimeoutError):
             self._has_lost_ahead = self._has_lost_ahead or wire.breaks_its_word
             await self.aclose()
@@ -177,6 +185,12 @@ class PlainConnection:
         return self._response(wire, head)
 
     @property
+    def _ahead_timeout(self) -> float:
+        """How long an answer to a request sent ahead is waited for."""
+        first = AHEAD_TIMEOUT_S if self._has_kept_ahead else max(FIRST_AHEAD_TIMEOUT_S, 4 * self._longest_wait)
+        return min(AHEAD_TIMEOUT_S, first)
+
+    @property
     def _leads_to_worse(self) -> bool:
         return self._settings.places.is_worse(*self._peer, asyncio.get_running_loop().time())
 
@@ -185,7 +199,9 @@ class PlainConnection:
             if request.is_for_us and not wire.is_local:
                 reason = f"{safe_text(host_of(request.url))} is not this machine, and gets no token over plain http"
                 raise PolicyRefused(request.url, reason)
+            began = asyncio.get_running_loop().time()
             head = await wire.ask(request.data, request.url)
+            self._longest_wait = max(self._longest_wait, asyncio.get_running_loop().time() - began)
         except BaseException as error:
             if isinstance(error, GrymFetchError) and (is_fresh or wire.state is not State.UNANSWERED):
                 self._note_failure()

@@ -232,7 +232,7 @@ class Scheduler:
             return None
         queue = self._ahead.setdefault(connection, deque())
         host = connection.host
-        if len(queue) >= MAX_AHEAD or not self.hosts.takes_ahead(host, self._clock.monotonic()):
+        if len(queue) >= self.hosts.may_ask_ahead(connection, host, self._clock.monotonic(), MAX_AHEAD):
             return None
         try:
             source, work = self._next_ahead(host, current)

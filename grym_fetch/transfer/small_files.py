@@ -213,11 +213,13 @@ class SmallFileSource:
     def _ask_ahead(self, turn: Turn, connection: Connection, by: float) -> None:
         """Ask for more than the asset that is under way, if the server can take it, and until ``by`` only."""
         now = self._clock.monotonic()
-        if now >= by or not self._hosts.takes_ahead(turn.host, now):
+        if now >= by:
             return
+        # The first one is under way, or will be.
+        count = self._hosts.may_ask_ahead(connection, turn.host, now, MAX_AHEAD_FILES - 1) + 1
         most = min(MAX_AHEAD_BYTES, self._speeds.bytes_ahead(turn.host, AHEAD_S))
         size = sum(asset.size or 0 for asset in turn.asked)
-        while len(turn.asked) < MAX_AHEAD_FILES and size < most:
+        while 1 < count > len(turn.asked) and size < most:
             if not turn.assets and turn.taken < TURN_FILES_AHEAD:
                 self._give(turn)
             if not turn.assets:
@@ -282,6 +284,11 @@ class SmallFileSource:
                 if not turn.is_refused:
                     self._hosts.refused_whole(turn, error)
                 return None
+        if is_complete and answer.is_ahead and not self._hosts.has_proved_ahead(answer.host):
+            # Before it is asked for more, it must have answered these in order.
+            is_complete = Checksum.of(bytes(data), asset.checksum.algorithm) == asset.checksum
+            if is_complete:
+                self._hosts.kept_ahead(answer.host)
         if is_complete:
             return ReceivedFile(asset, asset.checksum, data, began, self._clock.monotonic(), answer.is_ahead)
         if not answer.is_ahead and len(turn.asked) == 1:

@@ -397,6 +397,8 @@ class Transfer:
             self._hosts.lost_ahead(answer.host)  # each rest would be a request of its own
         if isinstance(answer.verdict, http.Partial | http.Whole):
             self._hosts.receives(attempt, now, whole=attempt.segment.whole)
+            if answer.is_ahead:
+                self._hosts.kept_ahead(answer.host)
         elif (
             isinstance(answer.verdict, http.UnusableRange)
             and answer.response.head.status == 403

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from grym_fetch.core.errors import BadStatus, CertificateRejected, ConnectFailed, ConnectionLost, Stalled, Throttled
-from grym_fetch.core.hosts import GRACE_S, MAX_PAUSE_S, PROBE_S, SERVING_S, Hosts
+from grym_fetch.core.hosts import GRACE_S, MAX_PAUSE_S, PROBE_S, SERVING_S, TRY_AHEAD, TRY_S, Hosts
 
 URL = "https://one.example/x"
 HOST = "one.example"
@@ -235,6 +235,23 @@ def test_who_is_asked_ahead() -> None:
     assert not hosts.takes_ahead(HOST, 1e9)
     assert hosts.takes_ahead("two.example", 0.0)
     assert not Hosts(8).takes_ahead(HOST, 0.0)
+
+
+@pytest.mark.shows("N24")
+def test_one_connection_tries_first() -> None:
+    """Until a host has answered some, one connection asks it ahead, for these few; another one if that gives up."""
+    hosts = Hosts(8, ahead=True)
+    assert [hosts.may_ask_ahead(name, HOST, 0.0, 15) for name in ("one", "two", "one")] == [TRY_AHEAD, 0, TRY_AHEAD]
+    assert hosts.may_ask_ahead("two", "two.example", 0.0, 1) == 1
+    hosts.kept_ahead(HOST)
+    assert hosts.may_ask_ahead("two", HOST, TRY_S - 1, 15) == 0
+    assert hosts.may_ask_ahead("two", HOST, TRY_S, 15) == TRY_AHEAD
+    assert not hosts.has_proved_ahead(HOST)
+    hosts.kept_ahead(HOST)
+    assert hosts.has_proved_ahead(HOST)
+    assert [hosts.may_ask_ahead(name, HOST, TRY_S, 15) for name in ("one", "two")] == [15, 15]
+    hosts.lost_ahead(HOST)
+    assert hosts.may_ask_ahead("one", HOST, TRY_S, 15) == 0
 
 
 @pytest.mark.shows("N24")

@@ -412,6 +412,21 @@ async def test_what_is_not_answered_was_never_asked(
 
 
 @pytest.mark.shows("N24")
+async def test_the_first_request_ahead_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that falls silent at the first one over a socket costs a moment; a proven one may think for longer."""
+    monkeypatch.setattr("grym_fetch.net.plain.FIRST_AHEAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("grym_fetch.net.plain.AHEAD_TIMEOUT_S", 3600.0)
+    script = Script([with_length(b"one")], [b""], [with_length(b"two")])
+    async with script.running() as (connection, url):
+        response = await connection.get(url, {})
+        assert connection.ask_ahead(f"{url}2", {})
+        await body_of(response)
+        async with asyncio.timeout(2.0):
+            assert await asked(connection, f"{url}2") == b"two"
+        assert connection.lost_ahead()
+
+
+@pytest.mark.shows("N24")
 async def test_a_socket_closed_while_idle_blames_nobody() -> None:
     """Requests sent ahead over a socket that the server had just given up are sent again, and prove nothing."""
     script = Script([with_length(b"one")], [None], [with_length(b"two")])

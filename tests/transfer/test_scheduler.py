@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grym_fetch.core.hosts import TRY_AHEAD
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.segments import Segment
 from grym_fetch.core.world import Connection
@@ -590,6 +591,8 @@ async def test_closing_does_not_wait_for_a_host(pool: Pool) -> None:
 async def test_a_busy_connection_goes_on_with_what_was_asked_ahead(pool: Pool, schedulers: Make) -> None:
     """It gets some work more and no end of it, begins that in order, and nothing counts as at work before."""
     scheduler = schedulers(1, transport=AheadTransport())
+    for _ in range(TRY_AHEAD):
+        scheduler.hosts.kept_ahead("h:80")
     source = FakeSource(pool, "a", 6)
     scheduler.add(source, 0)
     await turns()
