@@ -35,6 +35,11 @@ USES: dict[str, Callable[[AssetManager], object]] = {
     "remove_asset": lambda m: m.remove_asset("a"),
     "pin": lambda m: m.pin(),
     "prune": lambda m: m.prune(),
+    "add_from_source": lambda m: m.add_from_source("hf://org/model"),
+    "import_list": lambda m: m.import_list("SHA256SUMS"),
+    "outdated": lambda m: m.outdated(),
+    "update": lambda m: m.update(),
+    "update_asset": lambda m: m.update_asset("a"),
     "events": lambda m: m.events(),
     "on_event": lambda m: m.on_event(print),
     "on_progress": lambda m: m.on_progress(print),
@@ -57,7 +62,7 @@ async def used(manager: AssetManager, use: Callable[[AssetManager], object]) -> 
 
 def test_every_use_is_here() -> None:
     """These tests know everything that can be done with a manager in an event loop."""
-    synchronous = {"choose", "manifest", "project", "why_stale"}
+    synchronous = {"choose", "export_list", "manifest", "project", "why_stale"}
     assert set(USES) == {name for name in vars(AssetManager) if not name.startswith("_")} - synchronous - {"aclose"}
 
 

@@ -209,15 +209,18 @@ class Scheduler:
         self.hosts.ended(attempt, self._clock.monotonic())
         if source in self._sources:
             self._sources[source] -= 1
-        try:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                source.fail(error)
-            source.release(attempt)
-        except Exception as error:  # noqa: BLE001 - see Source.fail
+        if not task.cancelled() and (error := task.exception()) is not None:
             source.fail(error)
+        self._release(source, attempt)
         if not self._go_on(connection):
             self._free.append(connection)
         self.kick()
+
+    def _release(self, source: Source[Any], work: Work) -> None:
+        try:
+            source.release(work)
+        except Exception as error:  # noqa: BLE001 - see Source.fail
+            source.fail(error)
 
     # -- ahead of their turn ------------------------------------------------------------------------------------------
 
@@ -239,7 +242,7 @@ class Scheduler:
         except InTurn:
             return None
         if not source.ask_ahead(work, connection):
-            source.release(work)
+            self._release(source, work)
             return None
         queue.append((source, work))
         return work
@@ -253,7 +256,14 @@ class Scheduler:
         heapq.heapify(waiting)
         while waiting:
             source = heapq.heappop(waiting)[-1]
-            if (work := source.next_ahead(host)) is not None:
+            try:
+                work = source.next_ahead(host)
+            except InTurn:
+                raise
+            except Exception as error:  # noqa: BLE001 - see Source.fail
+                source.fail(error)
+                continue
+            if work is not None:
                 return source, work
         raise InTurn
 
@@ -267,7 +277,7 @@ class Scheduler:
             self.hosts.lost_ahead(queue[0][1].host)
         if self._is_closed or kept.ahead != len(queue):
             for source, work in queue:
-                source.release(work)
+                self._release(source, work)
             queue.clear()
             return False
         source, work = queue.popleft()
