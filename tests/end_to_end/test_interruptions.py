@@ -154,7 +154,8 @@ def test_a_second_process_waits_and_finds_it_done(project: Project, server: Asse
     assert done.code == 0
     assert done.of("asset_reused")
     assert done.of("run_finished")[0]["downloaded_bytes"] == 0
-    assert server.stats.body_bytes_sent == SIZE
+    # Once, and what a slow connection had left when an idle one took its work over.
+    assert SIZE <= server.stats.body_bytes_sent < SIZE * 3 / 2
 
 
 @pytest.mark.shows("B10", "B44", "B60", "X2")
