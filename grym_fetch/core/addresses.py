@@ -55,6 +55,7 @@ def parse_address(text: str) -> URL:
     return url
 
 
+@lru_cache(maxsize=1024)
 def to_the_letter(text: str) -> URL:
     """Read an address that is encoded already, and change no letter of its path and query: a signature may cover them.
 
