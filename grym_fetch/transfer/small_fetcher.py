@@ -55,14 +55,14 @@ class SmallFileFetcher:
             try:
                 await self._store.prepare()
                 waited = await acquire_lock(lock, missing[0], self._store, self._context)
+                # What cannot be put in place is not fetched; `Fetcher` says why.
+                closed = await self._store.closed_folders({_folder(asset) for asset in missing})
             except StorageError:
                 return list(assets)  # each of them will say what is wrong
             if waited:
                 # The previous holder of the lock has most likely fetched these assets.
                 more, missing = self._split(missing)
                 left_over += more
-            # What cannot be put in place is not fetched; `Fetcher` says why.
-            closed = await self._store.closed_folders({_folder(asset) for asset in missing})
             left_over += [asset for asset in missing if _folder(asset) in closed]
             missing = [asset for asset in missing if _folder(asset) not in closed]
             return left_over + await self._fetch(missing, on_fetched)
