@@ -473,14 +473,7 @@ class AssetManager:
             required=required,
             tags=tuple(tags),
         )
-        await self.initialize()
-        async with self._editing() as editor:
-            assets = await editor.find(source, naming)
-            parsed = await editor.add_found(
-                self.manifest, assets, allow_suspicious=allow_suspicious, before_fetch=self._accept
-            )
-            self._adopt(parsed)
-        return tuple(self.manifest.get(asset.id) for asset in assets)
+        return await self._add_found(lambda editor: editor.find(source, naming), allow_suspicious=allow_suspicious)
 
     async def import_list(
         self,
@@ -510,9 +503,16 @@ class AssetManager:
         if format not in (None, *FORMATS):
             raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
         naming = Naming(id=prefix, local_path=folder, required=required, tags=tuple(tags))
+        return await self._add_found(
+            lambda editor: editor.read_list(Path(file), format, naming, base_url), allow_suspicious=allow_suspicious
+        )
+
+    async def _add_found(
+        self, find: Callable[[Updater], Awaitable[list[Asset]]], *, allow_suspicious: bool
+    ) -> tuple[Asset, ...]:
         await self.initialize()
         async with self._editing() as editor:
-            assets = await editor.read_list(Path(file), format, naming, base_url)
+            assets = await find(editor)
             parsed = await editor.add_found(
                 self.manifest, assets, allow_suspicious=allow_suspicious, before_fetch=self._accept
             )

@@ -164,12 +164,14 @@ class Requester:
         server = server_mark(here)
         response = await connection.get(address, fields)
         is_ahead = self._is_ahead(connection, here)
-        if is_ahead and not (_is_content(asked, response.head, server) or _says_wait(asked, response.head)):
+        head, verdict = self._judge(asked, response, server)
+        if is_ahead and not (_is_content(asked, verdict) or _says_wait(verdict)):
             response.close()
             await connection.aclose()
             response = await connection.get(address, fields)
             is_ahead = False
-            if _is_content(asked, response.head, server):
+            head, verdict = self._judge(asked, response, server)
+            if _is_content(asked, verdict):
                 self._on_lost_ahead(host_of(str(here)))
         if is_own and response.head.status == 401:
             challenges = response.head.fields.get("www-authenticate", ())
@@ -182,12 +184,11 @@ class Requester:
                     fields["Authorization"] = f"Bearer {fresh}"
                     self._note(fields)
                     response = await connection.get(address, fields)
+                head, verdict = self._judge(asked, response, server)
         if _is_bare(here, asked) and response.head.is_local is False:
             # The name is this machine's, and the proxy or the resolver leads elsewhere.
             response.close()
             raise PolicyRefused(str(here), BARE_HTTP)
-        head = self._without_secrets(replace(response.head, server=server))
-        verdict = judge(asked, head)
         refusal = None
         if isinstance(verdict, ErrorStatus) and head.status >= 400:
             status, reason = verdict.status, verdict.reason
@@ -252,6 +253,10 @@ class Requester:
         if "Authorization" in fields:
             self.secrets.note(fields["Authorization"])
 
+    def _judge(self, asked: Asked, response: Response, server: str) -> tuple[ResponseHead, Verdict]:
+        head = self._without_secrets(replace(response.head, server=server))
+        return head, judge(asked, head)
+
     def _without_secrets(self, head: ResponseHead) -> ResponseHead:
         """Remove validators that repeat a secret: they would be stored."""
         bad = [name for name in ("etag", "last-modified") if self.secrets.occur_in(head.get(name) or "")]
@@ -286,15 +291,13 @@ def _is_bare(here: URL, asked: Asked) -> bool:
     return here.scheme == "http" and asked.checksum is None
 
 
-def _says_wait(asked: Asked, head: ResponseHead) -> bool:
+def _says_wait(verdict: Verdict) -> bool:
     """Whether a server wants to be left alone. Whoever it says so to does not ask again at once."""
-    verdict = judge(asked, head)
     return isinstance(verdict, ErrorStatus) and verdict.is_throttling
 
 
-def _is_content(asked: Asked, head: ResponseHead, server: str) -> bool:
+def _is_content(asked: Asked, verdict: Verdict) -> bool:
     """Whether a response is just what was asked for."""
-    verdict = judge(asked, replace(head, server=server))
     if isinstance(verdict, Whole):
         return asked.wanted is None or (asked.wanted.start == 0 and asked.wanted.stop == asked.total)
     return isinstance(verdict, Partial)

@@ -22,6 +22,7 @@ from grym_fetch.net.proxies import DEFAULT_PORTS, Proxy, dial_through, read_prox
 from grym_fetch.testing import AssetServer, seeded_bytes
 from tests.net.test_client import SECRET, failure_of, read_all
 from tests.support.project import Project
+from tests.support.transports import pump
 
 pytestmark = pytest.mark.shows("A28")
 
@@ -93,16 +94,9 @@ class SocksProxy:
             return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to)
         try:
-            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+            await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
         finally:
             far_writer.close()
-
-    @staticmethod
-    async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        while data := await source.read(65_536):
-            target.write(data)
-            await target.drain()
-        target.close()
 
 
 def test_the_kinds() -> None:

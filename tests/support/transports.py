@@ -81,7 +81,7 @@ class TinyProxy:
                 kept = [line for line in lines if not line.lower().startswith("proxy-")]
                 far_writer.write("\r\n".join([f"{method} {slash}{path} HTTP/1.1", *kept]).encode("latin-1"))
             try:
-                await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+                await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
             finally:
                 far_writer.close()
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -89,12 +89,13 @@ class TinyProxy:
         finally:
             writer.close()
 
-    @staticmethod
-    async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        while data := await source.read(65_536):
-            target.write(data)
-            await target.drain()
-        target.close()
+
+async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    """Hand on all that comes, and close the other side at the end."""
+    while data := await source.read(65_536):
+        target.write(data)
+        await target.drain()
+    target.close()
 
 
 def direct(**settings: Any) -> HttpTransport:
