@@ -46,12 +46,12 @@ def grace_of(error: GrymFetchError, *, is_served: bool = False) -> float | None:
     """For how many seconds after the host last served us this failure may mean "not so many", or "not so often".
 
     0: only while it is serving us. None: it never means that. ``is_served``: the same address is sending its content
-    over another connection, so that no status can mean the content itself.
+    over another connection, or just was, so that no status can mean the content itself.
     """
     if isinstance(error, Throttled):
         return SERVING_S
     if isinstance(error, BadStatus):
-        return GRACE_S if error.status == 403 else 0.0 if is_served else None
+        return GRACE_S if is_served or error.status == 403 else None
     is_connection = isinstance(error, ConnectFailed | ConnectionLost) and not isinstance(error, CertificateRejected)
     return 0.0 if is_connection else None
 

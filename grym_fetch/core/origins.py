@@ -83,6 +83,8 @@ class Origin:
     """Seconds from a request to the first byte, at the recent worst."""
     has_given: bool = field(default=False, init=False)
     """Whether bytes that were missing came from here in this run."""
+    sent_at: float = field(default=float("-inf"), init=False)
+    """When the last response with its bytes ended."""
     _away_since: float | None = field(default=None, init=False, repr=False)
     """When it first failed since it last made progress."""
     _progress: int = field(default=0, init=False, repr=False)
@@ -190,6 +192,10 @@ class Origin:
             self._progress = 0
             self.failures = 0
             self._away_since = None
+
+    def sent(self, now: float) -> None:
+        """A response with bytes of it is over."""
+        self.sent_at = now
 
     def waited(self, seconds: float) -> None:
         """A first byte took this long, or is taking at least this long."""

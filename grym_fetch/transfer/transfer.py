@@ -35,7 +35,7 @@ from grym_fetch.core.errors import (
     TransferError,
 )
 from grym_fetch.core.events import AWAY
-from grym_fetch.core.hosts import grace_of
+from grym_fetch.core.hosts import GRACE_S, grace_of
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.policy import GiveUp, Leave, Retry
@@ -416,7 +416,9 @@ class Transfer:
         self._state.segments.give_back(attempt.segment)
         self._attempts.discard(attempt)
         if attempt.first_byte_at is not None:
-            self._reporter.progress(self._clock.monotonic())  # it may be a while until the next byte
+            now = self._clock.monotonic()
+            attempt.origin.sent(now)
+            self._reporter.progress(now)  # it may be a while until the next byte
         self._changed()
 
     def _asked(self, attempt: Attempt) -> http.Asked:
@@ -440,10 +442,12 @@ class Transfer:
             self._hosts.lost_ahead(attempt.reached or attempt.host)
             return True
         origin = attempt.origin
-        is_served = any(other.origin is origin and other.first_byte_at is not None for other in self._attempts)
+        now = self._clock.monotonic()
+        is_served = now - origin.sent_at < GRACE_S or any(
+            other.origin is origin and other.first_byte_at is not None for other in self._attempts
+        )
         if grace_of(error, is_served=is_served) is None or attempt.first_byte_at is not None:
             return False
-        now = self._clock.monotonic()
         if isinstance(error, ConnectFailed | ConnectionLost):
             self._hosts.moved(attempt, host_of(error.url))
         is_lesson = self._hosts.refused(attempt, now, error, took=now - attempt.began, is_served=is_served)

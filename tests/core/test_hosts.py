@@ -65,15 +65,20 @@ def test_other_failures_teach_nothing(error: Exception) -> None:
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 404, 410, 421, 451, 500])
 @pytest.mark.shows("A24")
 def test_where_the_same_address_is_served_any_status_means_one_too_many(status: int) -> None:
-    """It cannot mean the content, which is just being sent; asked alone, it is a failure again."""
+    """It cannot mean the content, which is just being sent; soon after, it is a failure again."""
     hosts, working = receiving(1)
     hosts.began("further", HOST)
     assert hosts.refused("further", 0.0, BadStatus(URL, status, f"status {status}"), is_served=True)
     hosts.ended("further", 0.0)
     assert not hosts.has_room(HOST, 0.0)
     hosts.ended(working[0], 1.0)
-    hosts.began("alone", HOST)
-    assert not hosts.refused("alone", 1.0, BadStatus(URL, status, f"status {status}"))
+    hosts.began("soon", HOST)
+    assert hosts.refused("soon", 1.0 + GRACE_S * 0.9, BadStatus(URL, status, f"status {status}"), is_served=True)
+    hosts.ended("soon", 1.0 + GRACE_S * 0.9)
+    for late, is_served in [(1.0, False), (1.0 + GRACE_S, True)]:
+        hosts.began("alone", HOST)
+        assert not hosts.refused("alone", late, BadStatus(URL, status, f"status {status}"), is_served=is_served)
+        hosts.ended("alone", late)
 
 
 def test_the_limit_is_what_was_not_refused() -> None:

@@ -235,3 +235,26 @@ async def test_a_mirror_is_asked_while_a_host_is_left_alone(tmp_path: Path) -> N
         async with project.manager(parallel=1) as manager:
             await manager.sync()
         assert len(busy.stats.requests) == 1
+
+
+@pytest.mark.parametrize("status", [400, 402, 404, 410, 421, 500])
+@pytest.mark.shows("A24")
+async def test_a_server_that_still_counts_what_has_just_ended(tmp_path: Path, status: int) -> None:
+    """It allows one request at a time and is slow to notice that one is over: its refusal says nothing of the file."""
+    clock, project, refused = VirtualClock(), Project(tmp_path / "project"), []
+    over_at = float("-inf")
+
+    async def pace(_: OneConnection, url: str, count: int) -> None:
+        nonlocal over_at
+        if count > 0:
+            over_at = clock.now
+        elif clock.now < over_at + 0.3:
+            refused.append(url)
+            raise BadStatus(url, status, f"status {status}")
+
+    world = SmallWorld({ONE: CONTENT}, pace=pace, clock=lambda _: clock)
+    path = project.add("a", [ONE], CONTENT)
+    async with world.manager(project, retries=0, parallel=1) as manager:
+        await manager.sync()
+    assert path.read_bytes() == CONTENT
+    assert refused
