@@ -96,6 +96,9 @@ class AheadConnection(Connection, Protocol):
         Not what it announced, and not what was our own doing.
         """
 
+    def drop_ahead(self) -> None:
+        """Nobody will ask for these answers: close the socket, so that the server does not send them for nothing."""
+
 
 class Transport(Protocol):
     """A way to the network: how bytes are got from an address.

@@ -164,6 +164,12 @@ class PlainConnection:
         lost, self._has_lost_ahead = self._has_lost_ahead or is_broken, False
         return lost
 
+    def drop_ahead(self) -> None:
+        """Nobody will ask for what was sent ahead: end the socket, or the server would count it as busy."""
+        self._ahead.clear()
+        if self._wire is not None:
+            self._wire.abort()
+
     async def _answer_ahead(self, request: _Request) -> PlainResponse | None:
         """The answer to the next request that was sent ahead, if it is this one and there is an answer."""
         wire = self._wire

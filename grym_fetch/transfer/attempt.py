@@ -25,6 +25,8 @@ class Attempt:
     """The host that has answered, at the end of the redirects."""
     is_ahead: bool = False
     """Whether its request was sent ahead of its turn: then its wait says nothing."""
+    turn_at: float | None = None
+    """When its connection turned to it."""
     first_byte_at: float | None = None
     task: asyncio.Task[None] | None = None
     _first_bytes: int = 0
@@ -42,8 +44,15 @@ class Attempt:
         return 0.0 if self._pace is None else self._pace.rate(now)
 
     def is_known(self, now: float, seconds: float) -> bool:
-        """Whether it has lasted long enough to judge its speed: this long without a byte, or since the first byte."""
-        return now - (self.began if self.first_byte_at is None else self.first_byte_at) >= seconds
+        """Whether it has lasted long enough to judge its speed: this long without a byte, or since the first byte.
+
+        One that was asked for ahead is judged by how long it waits for its turn, and then anew.
+        """
+        if self.first_byte_at is not None:
+            return now - self.first_byte_at >= seconds
+        if self.task is None:
+            return now - self.began >= seconds
+        return self.turn_at is not None and now - self.turn_at >= seconds
 
     def burst(self, now: float) -> tuple[int, float]:
         """How many bytes have come, and in how many seconds since the first ones: no round trip is in it."""

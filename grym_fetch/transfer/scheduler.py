@@ -268,21 +268,22 @@ class Scheduler:
         raise InTurn
 
     def _go_on(self, connection: Connection) -> bool:
-        """Turn to what was asked for ahead. If the connection has ended, it never was: return False."""
-        queue = self._ahead.get(connection)
-        if not queue:
+        """Turn to what was asked for ahead. If the connection has ended, or somebody else took of it, it never was."""
+        if not hasattr(connection, "ask_ahead"):
             return False
-        kept = cast("AheadConnection", connection)
-        if kept.lost_ahead():
+        kept, queue = cast("AheadConnection", connection), self._ahead.get(connection, deque())
+        if queue and kept.lost_ahead():
             self.hosts.lost_ahead(queue[0][1].host)
-        if self._is_closed or kept.ahead != len(queue):
-            for source, work in queue:
-                self._release(source, work)
-            queue.clear()
-            return False
-        source, work = queue.popleft()
-        self._begin(source, work, connection)
-        return True
+        if queue and kept.ahead == len(queue) and not self._is_closed:
+            source, work = queue.popleft()
+            self._begin(source, work, connection)
+            return True
+        if kept.ahead:
+            kept.drop_ahead()
+        for source, work in queue:
+            self._release(source, work)
+        queue.clear()
+        return False
 
     async def aclose(self) -> None:
         """Cancel all work and close every connection."""

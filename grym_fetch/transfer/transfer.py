@@ -357,8 +357,9 @@ class Transfer:
 
     async def fetch(self, attempt: Attempt, connection: Connection) -> None:
         """Carry out an attempt over a connection, and act on the outcome."""
+        attempt.turn_at = self._clock.monotonic()
         if not attempt.is_ahead:
-            attempt.began = self._clock.monotonic()
+            attempt.began = attempt.turn_at
         elif not attempt.segment.remaining:
             return  # another connection took it over while it waited
         try:

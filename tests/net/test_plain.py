@@ -437,6 +437,19 @@ async def test_a_socket_closed_while_idle_blames_nobody() -> None:
         assert not connection.lost_ahead()
 
 
+@pytest.mark.shows("N24")
+async def test_what_nobody_asks_for_ends_the_socket() -> None:
+    """The server need not send it, and the next request goes over another one."""
+    script = Script([with_length(b"one")], [with_length(b"two")], [with_length(b"two")])
+    async with script.running() as (connection, url):
+        await body_of(await ahead(connection, url, url))
+        connection.drop_ahead()
+        assert (connection.host, connection.ahead) == ("", 0)
+        assert await asked(connection, url) == b"two"
+        assert not connection.is_ahead
+        assert not connection.lost_ahead()
+
+
 async def test_a_token_for_this_machine_is_not_sent_ahead_to_another() -> None:
     """What `get` would refuse is not sent ahead either."""
     script = Script([with_length(b"one")], [with_length(b"two")])

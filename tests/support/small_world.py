@@ -158,6 +158,10 @@ class OneConnection:
         """What is sent ahead is answered, here."""
         return False
 
+    def drop_ahead(self) -> None:
+        """Nobody will ask for it."""
+        self.lose_ahead()
+
     def lose_ahead(self) -> None:
         """The socket is gone, and with it what was sent ahead."""
         self._ahead.clear()

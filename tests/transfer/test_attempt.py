@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from grym_fetch.core.origins import Origin
@@ -41,7 +43,18 @@ def test_one_that_brought_nothing(attempt: Attempt, seconds: float, rate: float 
 def test_when_its_speed_is_known(attempt: Attempt) -> None:
     """After so long without a byte, or since the first one."""
     assert attempt.rate(12.0) == 0.0
+    attempt.turn_at = 10.0
     assert [attempt.is_known(now, 3.0) for now in (12.9, 13.0)] == [False, True]
     receive(attempt, 13.0, 100)
     assert [attempt.is_known(now, 3.0) for now in (15.9, 16.0)] == [False, True]
     assert attempt.rate(13.0) > 0
+
+
+@pytest.mark.shows("N24")
+async def test_one_that_was_asked_for_ahead_has_its_time(attempt: Attempt) -> None:
+    """What waits long for its turn is on a slow connection. Once its turn has come, it is judged anew."""
+    assert [attempt.is_known(now, 3.0) for now in (12.9, 13.0)] == [False, True]
+    attempt.task = asyncio.current_task()
+    assert not attempt.is_known(20.0, 3.0), "it has not begun yet"
+    attempt.turn_at = 20.0
+    assert [attempt.is_known(now, 3.0) for now in (22.9, 23.0)] == [False, True]

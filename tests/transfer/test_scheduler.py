@@ -53,6 +53,7 @@ class AheadConnection(ScriptedConnection):
         self.sent: list[Attempt] = []
         self.takes_more = True
         self.has_lost = False
+        self.dropped = 0
 
     @property
     def ahead(self) -> int:
@@ -63,6 +64,10 @@ class AheadConnection(ScriptedConnection):
 
     def lost_ahead(self) -> bool:
         return self.has_lost
+
+    def drop_ahead(self) -> None:
+        self.sent.clear()
+        self.dropped += 1
 
 
 class AheadTransport(ScriptedTransport):
@@ -86,6 +91,7 @@ class FakeSource:
         self.failed: BaseException | None = None
         self.asked = 0
         self.kick: Callable[[], None] = lambda: None
+        self.on_release: Callable[[Attempt], object] = lambda _: None
         self._pool = pool
         self._instant = instant
         self._gates: list[asyncio.Event] = []
@@ -126,6 +132,7 @@ class FakeSource:
 
     def release(self, attempt: Attempt) -> None:
         self.released.append(attempt)
+        self.on_release(attempt)
 
     def fail(self, error: BaseException) -> None:
         self.failed = error
@@ -670,3 +677,34 @@ async def test_a_source_that_is_removed_is_not_begun_again(pool: Pool, scheduler
     one.finish()
     await turns()
     assert pool.begun == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["removed", "cancelled"])
+@pytest.mark.shows("N24")
+async def test_answers_that_nobody_will_ask_for_end_their_connection(pool: Pool, schedulers: Make, kind: str) -> None:
+    """Otherwise the server would go on sending them, and count the connection as busy."""
+    transport = AheadTransport()
+    scheduler = schedulers(1, transport=transport)
+    source = FakeSource(pool, "a", 3)
+    scheduler.add(source, 0)
+    await turns()
+    first = source.given[0]
+    ahead = [scheduler.ask_ahead(first) for _ in range(2)]
+    connection = transport.connections[0]
+    assert isinstance(connection, AheadConnection)
+    assert len(connection.sent) == 2
+    if kind == "removed":
+        scheduler.take_back(source)
+    else:
+        # Its turn comes, and before it has begun, another connection takes the work over.
+        source.on_release = lambda attempt: attempt is first and asyncio.get_running_loop().call_soon(cancel)
+
+        def cancel() -> None:
+            assert ahead[0] is not None
+            assert ahead[0].task is not None
+            ahead[0].task.cancel()
+
+    source.finish()
+    await turns()
+    assert (connection.dropped, connection.sent) == (1, [])
+    assert set(source.released) >= {first, *ahead}
