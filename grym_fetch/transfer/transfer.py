@@ -295,8 +295,8 @@ class Transfer:
         for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts))[:1]:
             if segments.unpromised == 0 or (origin.ranges is None and self._attempts):
                 return None
-            # What redirects lead to may expire between a request and its turn.
-            is_for_here = host_of(origin.url) == host and origin.target is None
+            # Where redirects lead to a signed address, that may expire before its turn comes: then it is asked anew.
+            is_for_here = host_of(origin.url if origin.target is None else str(origin.target)) == host
             if not is_for_here or not self.asset.pinned or segments.unpromised is None or origin.ranges is False:
                 raise InTurn
             if (segment := self._next_segment(origin, host, now, may_steal=False)) is not None:
