@@ -252,7 +252,7 @@ async def test_xet_core_238_signed_addresses_that_expire_again_and_again_hang_no
 async def test_aria2_next_46_an_etag_that_changes_with_each_request_is_noise(
     world: World, pinned: bool, further: tuple[Fault, ...]
 ) -> None:
-    """With a checksum the parts are combined all the same; without one the file is read as one stream. It is no failure."""
+    """No failure: with a checksum the parts are combined all the same, without one the file is read as one stream."""
     world.asset(FlippingETag(), *further, pinned=pinned)
     await world.arrives(allow_unpinned=True, retries=0)
 
