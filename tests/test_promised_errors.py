@@ -419,6 +419,7 @@ VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
     ("SegmentSizes", "", "ValueError"): lambda: SegmentSizes(piece=0),
     ("Manifest", "get", "UnknownAsset"): lambda: Manifest().get("a"),
     ("Manifest", "select", "UnknownAsset"): lambda: Manifest().select(["a"]),
+    ("Manifest", "pick", "UnknownAsset"): lambda: Manifest().pick(["a"]),
     ("Manifest", "select", "UnknownTag"): lambda: Manifest().select(tags=["a"]),
     ("AiohttpTransport", "", "ValueError"): lambda: asyncio.run(lend_what_decompresses()),
     ("StatedDigest", "", "ValueError"): lambda: StatedDigest("md5", "0"),

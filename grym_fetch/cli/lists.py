@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grym_fetch.cli.editing import measures, record_of, with_manifest
-from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
+from grym_fetch.cli.options import Common, common_options, ids_argument, option, refuse_password, transfer_options
 
 if TYPE_CHECKING:
     from grym_fetch.manager import AssetManager
@@ -81,10 +81,10 @@ def import_command(
 
 
 @click.command("export")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@ids_argument
 @option("--format", "format_name", type=click.Choice(WRITABLE), required=True, help="For which tool.")
 @common_options
-def export_command(common: Common, ids: tuple[str, ...], format_name: str) -> int:
+def export_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, ...], format_name: str) -> int:
     """Print assets as another tool reads them: those named, or all. Paths are those in the assets folder.
 
     An asset whose checksum the format cannot have is an error; curl has none at all.
@@ -92,7 +92,7 @@ def export_command(common: Common, ids: tuple[str, ...], format_name: str) -> in
     from grym_fetch.cli.runner import run
 
     async def body(manager: AssetManager) -> int:
-        text = manager.export_list(format_name, ids or None)
+        text = manager.export_list(format_name, ids or None, exclude=exclude)
         if common.json:
             click.echo(json.dumps({"format": format_name, "text": text}))
         else:

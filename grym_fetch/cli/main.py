@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -133,11 +134,11 @@ def cli() -> None:
     """
 
 
-def main() -> None:
-    """The entry point. Never lets a traceback out."""
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """The entry point. Never lets a traceback out. ``arguments``: those of the process, if not given."""
     streams.prepare()
     try:
-        code = cli.main(prog_name="grym-fetch", standalone_mode=False)
+        code = cli.main(arguments, prog_name="grym-fetch", standalone_mode=False)
     except click.exceptions.Exit as done:
         code = done.exit_code
     except click.ClickException as error:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from grym_fetch.core.variables import parse_flag, parse_rate
 from grym_fetch.settings import RULES
+
+if TYPE_CHECKING:
+    from grym_fetch.core.manifest import Asset
+    from grym_fetch.manager import AssetManager
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -155,6 +159,32 @@ def transfer_options(command: F) -> F:
     ):  # fmt: skip
         wrapped = decorate(wrapped)
     return wrapped  # type: ignore[no-any-return]  # as above
+
+
+def exclude_option(command: F) -> F:
+    """Add ``--exclude``."""
+    wrapped: Any = option(
+        "--exclude", multiple=True, metavar="ID", help="Leave this asset out; an id or a glob (repeatable)."
+    )(command)
+    return wrapped  # type: ignore[no-any-return]  # as above
+
+
+def ids_argument(command: F) -> F:
+    """Add the ids that a command takes, and ``--exclude``."""
+    wrapped: Any = click.argument("ids", nargs=-1, metavar="[ID]...")(exclude_option(command))
+    return wrapped  # type: ignore[no-any-return]  # as above
+
+
+def one_asset(manager: AssetManager, text: str) -> Asset:
+    """Return the asset that an id, or a glob that fits no other, names. Raises `UnknownAsset`, or a usage error."""
+    first, *others = manager.manifest.pick([text])
+    if others:
+        from grym_fetch.core.text import safe_text
+
+        names = ", ".join(safe_text(each.id) for each in (first, *others)[:5])
+        more = f" and {len(others) - 4} more" if len(others) > 4 else ""
+        raise click.UsageError(f"{text!r} matches {1 + len(others)} assets ({names}{more}); name one")
+    return first
 
 
 def refuse_password(*addresses: str) -> None:

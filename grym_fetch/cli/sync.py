@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grym_fetch.cli.options import Common, common_options, option, transfer_options
+from grym_fetch.cli.options import Common, common_options, ids_argument, option, transfer_options
 
 if TYPE_CHECKING:
     from grym_fetch.manager import AssetManager
@@ -24,7 +24,7 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
 
 
 @click.command("sync")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@ids_argument
 @option("--all", "everything", is_flag=True, help="Choose every asset, not only the required ones.")
 @option("--minimal", is_flag=True, help="Choose only essential assets, as small stand-ins where they have one.")
 @option("--tag", "tags", multiple=True, metavar="T", help="Choose assets with this tag (repeatable).")
@@ -39,6 +39,7 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
 def sync_command(
     common: Common,
     ids: tuple[str, ...],
+    exclude: tuple[str, ...],
     everything: bool,
     minimal: bool,
     tags: tuple[str, ...],
@@ -49,15 +50,17 @@ def sync_command(
 ) -> int:
     """Make assets present and verified: those chosen, or else all required ones (all, if none is required).
 
-    Exit code 0 means that everything asked for is there and right. To resume an interrupted sync, run it again.
+    An ID may be a glob in quotes: 'voice-*'. Exit code 0 means that everything asked for is there and right. To resume an interrupted sync, run it again.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
 
     async def body(manager: AssetManager) -> int:
-        assets = manager.choose(ids + asset_ids, tags=tags, all=everything, minimal=minimal)
+        assets = manager.choose(ids + asset_ids, tags=tags, all=everything, minimal=minimal, exclude=exclude)
         if not (ids or asset_ids or tags or everything):
-            say_default(manager, common, minimal=minimal)
+            say_default(manager, common, minimal=minimal, exclude=exclude)
+        if exclude and not assets and not common.quiet:
+            click.echo("nothing to fetch: everything chosen is excluded", err=True)
         if dry_run:
             await print_plan(manager, assets, common, force=force)
             return 0
@@ -67,15 +70,16 @@ def sync_command(
     return run(common, body, settings=settings_from(transfer), minimal=minimal)
 
 
-def say_default(manager: AssetManager, common: Common, *, minimal: bool) -> None:
+def say_default(manager: AssetManager, common: Common, *, minimal: bool, exclude: tuple[str, ...] = ()) -> None:
     """Say what is taken where nothing was chosen and nothing is marked."""
     if common.quiet:
         return
     if not manager.manifest.assets:
         click.echo("nothing to fetch: the manifest lists no assets", err=True)
     elif manager.manifest.chooses_all(minimal):
-        count = len(manager.manifest.assets)
-        click.echo(f"no asset is marked as required: taking all {count}", err=True)
+        count = len(manager.choose(minimal=minimal, exclude=exclude))
+        but = f" but {len(manager.manifest.assets) - count} excluded" if exclude else ""
+        click.echo(f"no asset is marked as required: taking all {len(manager.manifest.assets)}{but}", err=True)
 
 
 async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) -> None:

@@ -46,6 +46,7 @@ process pool. Addresses are kept without userinfo, query and fragment, so that n
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -154,7 +155,7 @@ class EditRefused(ManifestError):
 
 
 class UnknownAsset(GrymFetchError, LookupError):
-    """No asset of the manifest has this id. ``suggestions`` are the nearest ones."""
+    """No asset of the manifest has this id, or matches this glob. ``suggestions`` are the nearest ids."""
 
     def __init__(self, asset_id: str, suggestions: Sequence[str] = ()) -> None:
         self.asset_id: str = asset_id
@@ -175,8 +176,10 @@ class UnknownTag(GrymFetchError, LookupError):
         super().__init__(self.tags, self.known)
 
     def __str__(self) -> str:
+        near = [each for tag in self.tags for each in difflib.get_close_matches(tag, self.known, n=2)]
+        hint = f" Did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
         shown = ", ".join(self.known[:30]) or "none"
-        return f"no asset has the tag {', '.join(map(repr, self.tags))}. Tags in the manifest: {shown}."
+        return f"no asset has the tag {', '.join(map(repr, self.tags))}.{hint} Tags in the manifest: {shown}."
 
 
 class UnknownSource(GrymFetchError, LookupError):

@@ -228,11 +228,14 @@ class MockAssetManager(AssetManager):
 
     @_recorded
     async def outdated(
-        self, ids: Collection[str] | None = None, *, on_found: Callable[[NewerVersion], object] | None = None
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        exclude: Collection[str] = (),
+        on_found: Callable[[NewerVersion], object] | None = None,
     ) -> tuple[NewerVersion, ...]:
         """Return nothing: a mock's assets are never outdated. Raises `UnknownAsset`."""
-        for asset_id in ids or ():
-            self.manifest.get(asset_id)
+        self.manifest.pick(ids, exclude=exclude)
         return ()
 
     @_recorded
@@ -240,12 +243,13 @@ class MockAssetManager(AssetManager):
         self,
         ids: Collection[str] | None = None,
         *,
+        exclude: Collection[str] = (),
         dry_run: bool = False,
         allow_suspicious: bool = False,
         on_found: Callable[[NewerVersion], object] | None = None,
     ) -> tuple[NewerVersion, ...]:
         """Return nothing: there is nothing newer. Raises `UnknownAsset`."""
-        return await self.outdated(ids)
+        return await self.outdated(ids, exclude=exclude)
 
     @_recorded
     async def update_asset(
@@ -280,6 +284,7 @@ class MockAssetManager(AssetManager):
         self,
         ids: Collection[str] | None = None,
         *,
+        exclude: Collection[str] = (),
         allow_suspicious: bool = False,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
