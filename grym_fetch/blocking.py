@@ -78,19 +78,19 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         )
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings about the manifest, once it has been read."""
+        return self._manager.warnings
+
+    @property
     def settings(self) -> Settings:
-        """How assets are fetched."""
+        """How assets are fetched. Raises `ConfigurationError` for a file of settings that cannot be used."""
         return self._manager.settings
 
     @property
     def minimal(self) -> bool:
-        """Whether to use the small stand-ins of assets that have one."""
+        """Whether to use the small stand-ins of assets that have one. Raises like `settings`."""
         return self._manager.minimal
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Warnings about the manifest, once it has been read."""
-        return self._manager.warnings
 
     def initialize(self) -> None:
         """Find and read the manifest. Raises `ManifestError`. Idempotent; other methods call it when needed."""
@@ -98,7 +98,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
     @property
     def project(self) -> Project:
-        """Where the manifest and the files are. Raises `ManifestError` if there is no manifest."""
+        """Where the manifest and the files are.
+
+        Raises `ManifestError` if there is no manifest, `ConfigurationError` for a file of settings that cannot be used.
+        """
         return self._manager.project
 
     @property

@@ -215,6 +215,18 @@ def _(scene: Scene) -> Call:
     return lambda manager: manager.project
 
 
+@case("settings", "ConfigurationError")
+def _(scene: Scene) -> Call:
+    (scene.project.root / "pyproject.toml").write_text("[tool.grym-fetch]\nparalel = 3\n")
+    return lambda manager: manager.settings
+
+
+@case("project", "ConfigurationError")
+def _(scene: Scene) -> Call:
+    (scene.project.root / "pyproject.toml").write_text("[tool.grym-fetch]\nparalel = 3\n")
+    return lambda manager: manager.project
+
+
 @case("get_asset_path", "UnpinnedAsset")
 def _(scene: Scene) -> Call:
     scene.add(pinned=False)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grym_fetch.cli.options import Common, common_options, ids_argument, one_asset, option, transfer_options
+from grym_fetch.cli.options import (
+    Common,
+    common_options,
+    ids_argument,
+    minimal_option,
+    one_asset,
+    option,
+    transfer_options,
+)
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
@@ -19,11 +27,16 @@ if TYPE_CHECKING:
 @click.command("check")
 @ids_argument
 @option("--full", is_flag=True, help="Read every byte again, even of files that were verified before.")
-@option("--minimal", is_flag=True, help="Check the small stand-ins.")
+@minimal_option("Check the small stand-ins.")
 @option("--allow-unpinned", is_flag=True, help="Accept files without a checksum, unverified.")
 @common_options
 def check_command(
-    common: Common, ids: tuple[str, ...], exclude: tuple[str, ...], full: bool, minimal: bool, allow_unpinned: bool
+    common: Common,
+    ids: tuple[str, ...],
+    exclude: tuple[str, ...],
+    full: bool,
+    minimal: bool | None,
+    allow_unpinned: bool,
 ) -> int:
     """Say whether assets are present and valid: those named, or else all of them.
 
@@ -62,10 +75,10 @@ def check_command(
 
 @click.command("path")
 @click.argument("asset_id", metavar="ID")
-@option("--minimal", is_flag=True, help="Use the small stand-in if the asset has one.")
+@minimal_option("Use the small stand-in if the asset has one.")
 @transfer_options
 @common_options
-def path_command(common: Common, asset_id: str, minimal: bool, **transfer: Any) -> int:
+def path_command(common: Common, asset_id: str, minimal: bool | None, **transfer: Any) -> int:
     """Print an asset's path, fetching the asset first if it is not there (never with --offline)."""
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from

@@ -34,6 +34,7 @@ COMMANDS = {
     "restore": "repository",
     "setup": "setup",
     "doctor": "doctor",
+    "config": "configuration",
     "demo": "demo",
 }
 SUMMARIES = {
@@ -56,6 +57,7 @@ SUMMARIES = {
     "restore": "Bring moved files back, verified.",
     "setup": "Check the system, create folders and manifests, then sync.",
     "doctor": "Find out why assets cannot be fetched.",
+    "config": "Show each setting, its value and where it is from.",
     "demo": "Show the main job without a network: a server on loopback, an interruption, a resume.",
 }
 

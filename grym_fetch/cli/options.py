@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from grym_fetch.core.variables import parse_flag, parse_rate
 from grym_fetch.settings import RULES
@@ -70,6 +71,11 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*names, **settings)
 
 
+def minimal_option(text: str) -> Callable[[F], F]:
+    """``--minimal``; None if it is not given, which leaves it to files and then to the default."""
+    return option("--minimal", is_flag=True, default=None, help=text)
+
+
 def setting(*names: str, **settings: Any) -> Callable[[F], F]:
     """An `option` that is a field of `Settings`, and is held to the rule of that field."""
     return option(*names, callback=_checked, **settings)
@@ -83,9 +89,14 @@ def _checked(_: click.Context, parameter: click.Parameter, value: Any) -> Any:
     return value
 
 
+def is_given(context: click.Context, name: str) -> bool:
+    """Whether an option was given, on the command line or in the environment."""
+    return context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+
+
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What every command takes."""
+    """What every command takes. Folders that the environment names are None here: they are the project's affair."""
 
     config: str | None
     assets_dir: str | None
@@ -100,6 +111,10 @@ def common_options(command: F) -> F:
     """Add the options of `Common` to a command, which gets them as one argument ``common``."""
 
     def gathered(**arguments: Any) -> Any:
+        context = click.get_current_context()
+        for name in ("assets_dir", "external_assets_dir"):
+            if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
+                arguments[name] = None  # relative to the project's root, which is not known yet
         names = ("config", "assets_dir", "external_assets_dir", "verbose", "quiet", "json", "log_file")
         return command(common=Common(**{name: arguments.pop(name) for name in names}), **arguments)
 

@@ -217,7 +217,7 @@ def _existing(folder: Path) -> Path:
 def _external_dirs(common: Common, root: Path) -> list[Path]:
     """The folder that was named, or else those of the project or beside the repository, the likeliest first."""
     from grym_fetch.core.errors import ForeignManifest, ManifestMissing
-    from grym_fetch.disk.project import expand_home, find_project
+    from grym_fetch.disk.project import expand_home, external_folder, find_project
     from grym_fetch.repo.target import unnamed_folders
 
     if common.external_assets_dir:
@@ -226,7 +226,10 @@ def _external_dirs(common: Common, root: Path) -> list[Path]:
         project = find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=root)
     except (ForeignManifest, ManifestMissing):
         project = None
-    return unnamed_folders(root, project)
+    if project is not None:
+        return [project.external_dir] if project.is_external_named else unnamed_folders(root, project)
+    named = external_folder(root, os.environ)
+    return [named] if named is not None else unnamed_folders(root, None)
 
 
 def _manifest_path(common: Common) -> Path:

@@ -54,7 +54,7 @@ def run(common: Common, body: Body, *, settings: Settings | None = None, minimal
     """Run ``body`` with a manager and return the exit code. Prints errors; raises nothing but `SystemExit`."""
 
     def work(setup: LogSetup) -> int:
-        if (settings is not None and settings.parallel > MANY_CONNECTIONS) or descriptors.are_scarce():
+        if descriptors.are_scarce():
             descriptors.raise_limit()
         threads.save_memory()
         # Not `anyio.run`, which is 35 ms of imports away.
@@ -195,6 +195,8 @@ async def _work(common: Common, body: Body, settings: Settings | None, minimal: 
         minimal=minimal,
     )
     setup.add_file(lambda: manager.project.root)
+    if manager.settings.parallel > MANY_CONNECTIONS:
+        descriptors.raise_limit()
     await manager.initialize()
     manifest = manager.manifest
     for warning in manager.warnings:

@@ -8,6 +8,7 @@
     │   ├── ForeignManifest      found, not named, and another user's
     │   ├── StaleManifest        expired, or older than one seen before
     │   └── EditRefused          a change would break it; it is as it was
+    ├── ConfigurationError       a file of settings; every problem at once
     ├── UnknownAsset             no such id; with the nearest ones
     ├── UnknownSource            a short address that leads to nothing; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
@@ -152,6 +153,21 @@ class EditRefused(ManifestError):
 
     def __str__(self) -> str:
         return "\n".join([f"{self.source} was not changed", *(f"  {problem}" for problem in self.problems)])
+
+
+class ConfigurationError(GrymFetchError):
+    """A file of settings cannot be used. ``problems`` has everything that is wrong with it, ``source`` is its path."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        super().__init__(source, self.problems)
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return f"{self.source}: {self.problems[0]}"
+        lines = [f"  {problem}" for problem in self.problems[:MOST_SHOWN]]
+        return "\n".join([f"{self.source}: {len(self.problems)} problems", *lines])
 
 
 class UnknownAsset(GrymFetchError, LookupError):

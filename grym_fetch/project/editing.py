@@ -385,8 +385,8 @@ class Editor:
     ) -> PinReport:
         """Write the checksums and sizes that are missing into the manifest, fetching what is not there.
 
-        Of the assets named, or of all if ``ids`` is None, without ``exclude``, and of their stand-ins; with ``minimal`` of the stand-ins
-        only. Of an asset that is named its size is wanted as well.
+        Of the assets named, or of all if ``ids`` is None, without ``exclude``, and of their stand-ins; with ``minimal``
+        of the stand-ins only. Of an asset that is named its size is wanted as well.
 
         Raises `SyncFailed` if any of them failed; the others are pinned nevertheless.
         """

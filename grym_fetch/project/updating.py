@@ -50,8 +50,8 @@ class Updater(SourcedEditor):
     ) -> list[NewerVersion]:
         """Return what has a newer version: of these assets, or of all that have a source, without ``exclude``.
 
-        Raises `UnknownAsset`, `EditRefused` for one that is named and has no source, and at the end `SyncFailed` with what could not
-        be looked up; ``on_found`` is called with the others before.
+        Raises `UnknownAsset`, `EditRefused` for one that is named and has no source, and at the end `SyncFailed` with
+        what could not be looked up; ``on_found`` is called with the others before.
         """
         chosen = manifest.pick(ids, exclude=exclude)
         if ids is not None and (without := [asset for asset in chosen if asset.source is None and asset.id in ids]):

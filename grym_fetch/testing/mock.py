@@ -19,9 +19,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
+from grym_fetch.core.configuration import Configuration
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import AssetMissing, GrymFetchError, IntegrityError, ManifestError, Problem, UnpinnedAsset
 from grym_fetch.core.events import AssetFailed, AssetPlanned, AssetVerified, AssetVerifying, Event, ProgressMade
@@ -102,6 +104,10 @@ class MockAssetManager(AssetManager):
         self.missing: set[str] = set(missing)
         self.calls: list[Call] = []
         self._added: dict[str, Asset] = {}
+
+    @cached_property
+    def _configuration(self) -> Configuration:
+        return Configuration()
 
     @property
     def project(self) -> Project:
