@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class _Row:
     """The option, the variable or the file."""
 
 
-@click.command("config")
+@click.command("config", cls=Command)
 @common_options
 def config_command(common: Common) -> int:
     """Show each setting with its value and where it is from: option, environment, project, user or default.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, ids_argument
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Command)
 @ids_argument
 @common_options
 def doctor_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, ...]) -> int:

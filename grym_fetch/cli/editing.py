@@ -13,9 +13,11 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import (
     Common,
     common_options,
+    complete_ids,
     ids_argument,
     one_asset,
     option,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from grym_fetch.settings import Settings
 
 
-@click.command("add")
+@click.command("add", cls=Command)
 @click.argument("source", metavar="SOURCE")
 @option(
     "--id",
@@ -163,7 +165,7 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
         return run(common, body, settings=settings, minimal=False)
 
 
-@click.command("pin")
+@click.command("pin", cls=Command)
 @ids_argument
 @option("--minimal", is_flag=True, help="Pin only the small stand-ins.")
 @option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
@@ -214,8 +216,8 @@ def pin_command(
     return run(common, body, settings=settings_from(transfer), minimal=minimal)
 
 
-@click.command("remove")
-@click.argument("asset_id", metavar="ID")
+@click.command("remove", cls=Command)
+@click.argument("asset_id", metavar="ID", shell_complete=complete_ids)
 @option("--delete-file", is_flag=True, help="Also delete its file from the assets folder.")
 @option("-y", "--yes", is_flag=True, help="Delete the file without asking.")
 @common_options
@@ -242,7 +244,7 @@ def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) 
     return run(common, body, minimal=False)
 
 
-@click.command("prune")
+@click.command("prune", cls=Command)
 @option("-n", "--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
 @common_options
 def prune_command(common: Common, dry_run: bool) -> int:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import (
     Common,
     common_options,
+    complete_ids,
+    complete_tags,
     ids_argument,
     minimal_option,
     one_asset,
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from grym_fetch.manager import AssetManager
 
 
-@click.command("check")
+@click.command("check", cls=Command)
 @ids_argument
 @option("--full", is_flag=True, help="Read every byte again, even of files that were verified before.")
 @minimal_option("Check the small stand-ins.")
@@ -73,8 +76,8 @@ def check_command(
     return run(common, body, minimal=minimal)
 
 
-@click.command("path")
-@click.argument("asset_id", metavar="ID")
+@click.command("path", cls=Command)
+@click.argument("asset_id", metavar="ID", shell_complete=complete_ids)
 @minimal_option("Use the small stand-in if the asset has one.")
 @transfer_options
 @common_options
@@ -98,8 +101,15 @@ def path_command(common: Common, asset_id: str, minimal: bool | None, **transfer
     return code
 
 
-@click.command("list")
-@option("--tag", "tags", multiple=True, metavar="T", help="List only assets with this tag (repeatable).")
+@click.command("list", cls=Command)
+@option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="T",
+    shell_complete=complete_tags,
+    help="List only assets with this tag (repeatable).",
+)
 @common_options
 def list_command(common: Common, tags: tuple[str, ...]) -> int:
     """List the configured assets: id, state, size, tags. Reads no file's bytes."""
@@ -124,8 +134,8 @@ def list_command(common: Common, tags: tuple[str, ...]) -> int:
     return run(common, body)
 
 
-@click.command("info")
-@click.argument("asset_id", metavar="ID")
+@click.command("info", cls=Command)
+@click.argument("asset_id", metavar="ID", shell_complete=complete_ids)
 @common_options
 def info_command(common: Common, asset_id: str) -> int:
     """Show everything known about an asset."""
@@ -170,7 +180,7 @@ def info_command(common: Common, asset_id: str) -> int:
     return run(common, body)
 
 
-@click.command("schema")
+@click.command("schema", cls=Command)
 @common_options
 def schema_command(common: Common) -> int:
     """Print the JSON Schema of the manifest, for editors and for checks of your own."""

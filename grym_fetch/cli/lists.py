@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grym_fetch.cli.editing import measures, record_of, with_manifest
+from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, ids_argument, option, refuse_password, transfer_options
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ READABLE = ("metalink", "sha256sums", "pooch", "dvc", "aria2", "curl")
 WRITABLE = ("metalink", "aria2", "curl", "sha256sums", "pooch")
 
 
-@click.command("import")
+@click.command("import", cls=Command)
 @click.argument("file")
 @option("--format", "format_name", type=click.Choice(READABLE), help="What it is. [guessed by its name and content]")
 @option("--base-url", metavar="URL", help="Where the files are that have no address in the list.")
@@ -80,7 +81,7 @@ def import_command(
         return run(common, body, settings=settings, minimal=False)
 
 
-@click.command("export")
+@click.command("export", cls=Command)
 @ids_argument
 @option("--format", "format_name", type=click.Choice(WRITABLE), required=True, help="For which tool.")
 @common_options

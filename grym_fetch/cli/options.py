@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
+from grym_fetch.cli.usage import warn_of_variables
 from grym_fetch.core.variables import parse_flag, parse_rate
 from grym_fetch.settings import RULES
 
@@ -66,6 +69,7 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """`click.option` with the environment variable that goes with its long name."""
     long_name = next(name for name in names if name.startswith("--"))
     settings.setdefault("envvar", "GRYM_FETCH_" + long_name.partition("/")[0][2:].replace("-", "_").upper())
+    settings.setdefault("show_envvar", True)
     if settings.get("is_flag"):
         settings.setdefault("type", Flag())
     return click.option(*names, **settings)
@@ -111,6 +115,7 @@ def common_options(command: F) -> F:
     """Add the options of `Common` to a command, which gets them as one argument ``common``."""
 
     def gathered(**arguments: Any) -> Any:
+        warn_of_variables()
         context = click.get_current_context()
         for name in ("assets_dir", "external_assets_dir"):
             if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
@@ -176,17 +181,51 @@ def transfer_options(command: F) -> F:
     return wrapped  # type: ignore[no-any-return]  # as above
 
 
+def _listed(ctx: click.Context) -> tuple[Asset, ...]:
+    """The assets that a shell can complete: those of the manifest, none if it cannot be read."""
+    from grym_fetch.core.errors import GrymFetchError
+    from grym_fetch.disk.project import find_project, load_manifest
+
+    try:
+        project = find_project(config=ctx.params.get("config"), environ=os.environ, cwd=Path.cwd())
+        return load_manifest(project.manifest_path).manifest.assets
+    except (GrymFetchError, OSError):
+        return ()
+
+
+def complete_ids(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The ids that begin like this, with their names; not those that are named already."""
+    named = ctx.params.get("ids") or ()
+    return [
+        CompletionItem(asset.id, help=asset.name if asset.name != asset.id else None)
+        for asset in _listed(ctx)
+        if asset.id.startswith(incomplete) and asset.id not in named
+    ]
+
+
+def complete_tags(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The tags that begin like this."""
+    tags = sorted({tag for asset in _listed(ctx) for tag in asset.tags})
+    return [CompletionItem(tag) for tag in tags if tag.startswith(incomplete)]
+
+
 def exclude_option(command: F) -> F:
     """Add ``--exclude``."""
     wrapped: Any = option(
-        "--exclude", multiple=True, metavar="ID", help="Leave this asset out; an id or a glob (repeatable)."
+        "--exclude",
+        multiple=True,
+        metavar="ID",
+        shell_complete=complete_ids,
+        help="Leave this asset out; an id or a glob (repeatable).",
     )(command)
     return wrapped  # type: ignore[no-any-return]  # as above
 
 
 def ids_argument(command: F) -> F:
     """Add the ids that a command takes, and ``--exclude``."""
-    wrapped: Any = click.argument("ids", nargs=-1, metavar="[ID]...")(exclude_option(command))
+    wrapped: Any = click.argument("ids", nargs=-1, metavar="[ID]...", shell_complete=complete_ids)(
+        exclude_option(command)
+    )
     return wrapped  # type: ignore[no-any-return]  # as above
 
 

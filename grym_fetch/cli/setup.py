@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, minimal_option, option, transfer_options
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from grym_fetch.project.setup import Step
 
 
-@click.command("setup")
+@click.command("setup", cls=Command)
 @minimal_option("Then fetch only essential assets, as stand-ins where they have one.")
 @option("--skip-assets", is_flag=True, help="Fetch nothing afterwards.")
 @transfer_options

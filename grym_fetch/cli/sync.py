@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grym_fetch.cli.options import Common, common_options, ids_argument, minimal_option, option, transfer_options
+from grym_fetch.cli.help import Command
+from grym_fetch.cli.options import (
+    Common,
+    common_options,
+    complete_ids,
+    complete_tags,
+    ids_argument,
+    minimal_option,
+    option,
+    transfer_options,
+)
 
 if TYPE_CHECKING:
     from grym_fetch.manager import AssetManager
@@ -23,13 +33,25 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
         )
 
 
-@click.command("sync")
+@click.command("sync", cls=Command)
 @ids_argument
 @option("--all", "everything", is_flag=True, help="Choose every asset, not only the required ones.")
 @minimal_option("Choose only essential assets, as small stand-ins where they have one.")
-@option("--tag", "tags", multiple=True, metavar="T", help="Choose assets with this tag (repeatable).")
 @option(
-    "--asset-id", "asset_ids", multiple=True, metavar="ID", help="Choose this asset, as naming it does (repeatable)."
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="T",
+    shell_complete=complete_tags,
+    help="Choose assets with this tag (repeatable).",
+)
+@option(
+    "--asset-id",
+    "asset_ids",
+    multiple=True,
+    metavar="ID",
+    shell_complete=complete_ids,
+    help="Choose this asset, as naming it does (repeatable).",
 )
 @option("--force", is_flag=True, help="Fetch again even if valid; the old file stays until the new one is verified.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan and fetch nothing.")

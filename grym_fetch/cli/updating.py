@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import (
     Common,
     common_options,
+    complete_ids,
     exclude_option,
     ids_argument,
     one_asset,
@@ -28,7 +30,7 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:.+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-@click.command("outdated")
+@click.command("outdated", cls=Command)
 @ids_argument
 @transfer_options
 @common_options
@@ -56,8 +58,8 @@ def outdated_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, .
     return run(common, body, settings=settings_from(transfer), minimal=False)
 
 
-@click.command("update")
-@click.argument("ids", nargs=-1, metavar="[ID]... | ID ADDRESS")
+@click.command("update", cls=Command)
+@click.argument("ids", nargs=-1, metavar="[ID]... | ID ADDRESS", shell_complete=complete_ids)
 @exclude_option
 @option("-n", "--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
