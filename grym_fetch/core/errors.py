@@ -47,7 +47,6 @@ process pool. Addresses are kept without userinfo, query and fragment, so that n
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -192,6 +191,8 @@ class UnknownTag(GrymFetchError, LookupError):
         super().__init__(self.tags, self.known)
 
     def __str__(self) -> str:
+        import difflib  # not needed to begin
+
         near = [each for tag in self.tags for each in difflib.get_close_matches(tag, self.known, n=2)]
         hint = f" Did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
         shown = ", ".join(self.known[:30]) or "none"
