@@ -115,8 +115,9 @@ def common_options(command: F) -> F:
     """Add the options of `Common` to a command, which gets them as one argument ``common``."""
 
     def gathered(**arguments: Any) -> Any:
-        warn_of_variables()
         context = click.get_current_context()
+        if not arguments["quiet"]:
+            warn_of_variables(context)
         for name in ("assets_dir", "external_assets_dir"):
             if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
                 arguments[name] = None  # relative to the project's root, which is not known yet

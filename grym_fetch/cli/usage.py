@@ -7,80 +7,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import click
 from click.core import ParameterSource
 
 from grym_fetch.cli import streams
 from grym_fetch.core.text import redact_text, safe_text
+from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
 
 PREFIX = "GRYM_FETCH_"
-_FREE = ("GRYM_FETCH_TOKEN_",)
-VARIABLES = frozenset(
-    PREFIX + name
-    for name in [
-        "ADD_TO_MANIFEST",
-        "ALL",
-        "ALLOW_DIRTY",
-        "ALLOW_STALE",
-        "ALLOW_SUSPICIOUS",
-        "ALLOW_UNPINNED",
-        "ASSETS_DIR",
-        "ASSET_ID",
-        "ASSET_VERSION",
-        "BASE_URL",
-        "CHECKSUMS_FROM",
-        "CLIENT_CERT",
-        "CLIENT_KEY",
-        "COMPLETE",
-        "CONFIG",
-        "CONNECT_TIMEOUT",
-        "DELETE_FILE",
-        "DESCRIPTION",
-        "DRY_RUN",
-        "ENV",
-        "EXCLUDE",
-        "EXTERNAL_ASSETS_DIR",
-        "FALLBACK_URL",
-        "FORCE",
-        "FORMAT",
-        "FULL",
-        "GITIGNORE",
-        "HISTORY",
-        "ID",
-        "IDS",
-        "ID_PREFIX",
-        "IGNORED",
-        "INSTALL",
-        "JSON",
-        "KEEP",
-        "LIMIT_RATE",
-        "LOCAL_PATH",
-        "LOCK_TIMEOUT",
-        "LOG_FILE",
-        "MAX_PER_HOST",
-        "MINIMAL",
-        "MIRRORS",
-        "NAME",
-        "NO_PIPELINING",
-        "NO_PRIVATE_ADDRESSES",
-        "OFFLINE",
-        "PARALLEL",
-        "PATIENCE",
-        "QUIET",
-        "REQUIRED",
-        "RETRIES",
-        "SIZE",
-        "SKIP_ASSETS",
-        "STALL_TIMEOUT",
-        "TAG",
-        "URL",
-        "VERBOSE",
-        "YES",
-    ]
-)
-"""Every variable that means something, so that one that means nothing is told without importing every command."""
+_PER_HOST = "GRYM_FETCH_TOKEN_"
+WITHOUT_OPTION = frozenset({CLIENT_CERT, CLIENT_KEY, "GRYM_FETCH_ENV"})
+"""Variables of ours that no option has."""
 
 
 class WrongUsage(click.UsageError):
@@ -121,11 +60,22 @@ def nearest(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 
-def warn_of_variables(environ: Mapping[str, str] = os.environ) -> None:
-    """Tell of variables of ours that mean nothing and look like one that does."""
-    for name in environ:
-        if name.startswith(PREFIX) and name not in VARIABLES and not name.startswith(_FREE):
-            rest = name.removeprefix(PREFIX)
-            if hint := nearest(rest, (each.removeprefix(PREFIX) for each in VARIABLES), likeness=0.8):
-                hint = hint.replace("did you mean ", f"did you mean {PREFIX}").replace(" or ", f" or {PREFIX}")
-                streams.tell(f"warning: the environment variable {safe_text(name)} means nothing\nhint: {hint}")
+def warn_of_variables(context: click.Context) -> None:
+    """Tell of variables of ours that mean nothing to any command and look like one that does."""
+    ours = {name for name in os.environ if name.startswith(PREFIX) and not name.startswith(_PER_HOST)}
+    if not (unknown := ours - _variables_of(context.command) - WITHOUT_OPTION):
+        return
+    known, group = set(WITHOUT_OPTION), context.find_root().command
+    for name in group.list_commands(context) if isinstance(group, click.Group) else ():
+        # All commands are imported only to say that something is wrong, or where something is set for another one.
+        if isinstance(group, click.Group) and (command := group.get_command(context, name)) is not None:
+            known |= _variables_of(command)
+    for name in sorted(unknown - known):
+        rest = name.removeprefix(PREFIX)
+        if hint := nearest(rest, (each.removeprefix(PREFIX) for each in known), likeness=0.8):
+            hint = hint.replace("did you mean ", f"did you mean {PREFIX}").replace(" or ", f" or {PREFIX}")
+            streams.tell(f"warning: the environment variable {safe_text(name)} means nothing\nhint: {hint}")
+
+
+def _variables_of(command: click.Command) -> set[str]:
+    return {str(each.envvar) for each in command.params if each.envvar}

@@ -9,7 +9,6 @@ nothing that is forbidden without it.
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -110,25 +109,28 @@ class Configuration:
 
 def parse_configuration(data: bytes, source: str, origin: Origin) -> Configuration:
     """Read a file of settings; of a project's pyproject.toml only our table. Raises `ConfigurationError`."""
+    shown = safe_text(source, limit=4000)
     if len(data) > MAX_CONFIGURATION_BYTES:
         raise ConfigurationError(
             source, [Problem(f"is larger than {MAX_CONFIGURATION_BYTES} bytes", "", "no settings")]
         )
     if origin == "project" and TABLE.encode() not in data:
         return Configuration()
+    import tomllib  # not needed where no file has a table of ours
+
     try:
         table: object = tomllib.loads(data.decode())
     except RecursionError:
-        raise ConfigurationError(source, [Problem("not TOML", "", "it is nested too deeply")]) from None
+        raise ConfigurationError(shown, [Problem("not TOML", "", "it is nested too deeply")]) from None
     except ValueError as error:  # also a wrong encoding
-        raise ConfigurationError(source, [Problem("not TOML", "", safe_text(str(error)))]) from None
+        raise ConfigurationError(shown, [Problem("not TOML", "", safe_text(str(error)))]) from None
     if origin == "project":
         for name in ("tool", TABLE):
             if not isinstance(table, dict) or name not in table:
                 return Configuration()
             table = table[name]
     if not isinstance(table, dict):
-        raise ConfigurationError(source, [Problem(f"tool.{TABLE}", "", "must be a table")])
+        raise ConfigurationError(shown, [Problem(f"tool.{TABLE}", "", "must be a table")])
     choices: dict[str, Choice] = {}
     problems: list[Problem] = []
     for name, value in table.items():
@@ -138,7 +140,7 @@ def parse_configuration(data: bytes, source: str, origin: Origin) -> Configurati
         except ValueError as error:
             problems.append(Problem(safe_text(name, limit=80), "", str(error)))
     if problems:
-        raise ConfigurationError(source, problems)
+        raise ConfigurationError(shown, problems)
     return Configuration(choices, (source,))
 
 

@@ -36,7 +36,7 @@ def read_user_configuration(environ: Mapping[str, str]) -> Configuration:
     if path is None or (data := _read(path)) is None:
         return Configuration()
     check_owner(path, environ, "make it yours (chown), or remove it")
-    return parse_configuration(data, safe_text(str(path)), "user")
+    return parse_configuration(data, str(path), "user")
 
 
 def user_file(environ: Mapping[str, str]) -> Path | None:
@@ -53,7 +53,7 @@ def _read_project(root: Path, environ: Mapping[str, str], *, is_named: bool) -> 
     for folder in (root, *(each for each in root.parents if each.is_relative_to(repository))):
         path = folder / PROJECT_FILE
         if (data := _read(path)) is not None:
-            found = parse_configuration(data, safe_text(str(path)), "project")
+            found = parse_configuration(data, str(path), "project")
             if found.sources:
                 if not is_named:
                     check_owner(path, environ, "if you trust it, name its project's manifest with --config")

@@ -113,6 +113,20 @@ def test_the_assets_folder(root: Path, environ: dict[str, str], monkeypatch: pyt
     assert (project.external_dir, project.is_external_named) == (root / "../shared", True)
 
 
+@pytest.mark.parametrize("name", ["a\nb", "x" * 200 + "/" + "y" * 200])
+def test_the_projects_own_path_may_be_any(root: Path, environ: dict[str, str], name: str) -> None:
+    """What cannot be shown as it is, or not whole, is still the folder that the file is in."""
+    inner = root / name
+    inner.mkdir(parents=True)
+    (inner / "assets.json").write_text('{"assets": []}')
+    project_says(inner, 'assets-dir = "big"')
+    assert find_project(environ=environ, cwd=inner).assets_dir == inner / "big"
+    project_says(inner, "big = 1")
+    with pytest.raises(ConfigurationError) as caught:
+        find_project(environ=environ, cwd=inner)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.shows("S23")
 @pytest.mark.parametrize("link", ["data", "data/big"])
 def test_no_link_of_a_project_leads_out(root: Path, environ: dict[str, str], tmp_path: Path, link: str) -> None:
