@@ -14,6 +14,8 @@ from grym_fetch._version import __version__
 from grym_fetch.cli import streams
 from grym_fetch.cli.help import EXAMPLES, one_screen, short_option
 from grym_fetch.cli.usage import WrongUsage, nearest, tell_usage
+from grym_fetch.core.errors import GrymFetchError
+from grym_fetch.core.text import redact_text, safe_text
 
 # Command to module: a command's module is imported when the command is run or its help is shown.
 COMMANDS = {
@@ -174,6 +176,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except streams.OutputLost as error:
         streams.tell(f"error: the output could not be written: {(error.strerror or '').lower()}")
         code = 4
+    except GrymFetchError as error:  # before a command's own work began
+        from grym_fetch.cli.exit_codes import exit_code
+
+        lines = redact_text(str(error)).split("\n")
+        streams.tell("error: " + "\n".join(safe_text(line, limit=1000) for line in lines))
+        code = exit_code(error)
     except Exception as error:  # noqa: BLE001 - the last catch: what happens before or beside a command
         from grym_fetch.cli.unexpected import tell_unexpected
 

@@ -80,9 +80,17 @@ def test_settings_can_be_shown_without_a_manifest(project: Project) -> None:
 
 
 @pytest.mark.shows("S23")
-@pytest.mark.parametrize("command", ["sync", "check", "list", "path a", "doctor", "setup", "pin", "prune", "config"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sync", "check", "list", "path a", "doctor", "setup", "pin", "prune", "config", "restore --all", "clean -n",
+        "add a.bin --url https://h.example/a", "import SHA256SUMS --base-url https://h.example", "outdated", "info a",
+    ],
+)  # fmt: skip
 def test_a_file_with_a_mistake_is_wrong_usage(project: Project, command: str) -> None:
     """Exit code 2, the file, the key and what is near, from every command; nothing is done."""
+    for name in ("a.bin", "SHA256SUMS"):
+        (project.root / name).write_text(f"{'0' * 64}  a\n")
     of_user, of_project = user_says(project, "paralel = 3"), project_says(project, "ofline = true")
     for path, name in ((of_project, "offline"), (of_user, "parallel")):
         done = invoke(*command.split())
