@@ -82,11 +82,9 @@ def help_command(ctx: click.Context, command: str | None) -> int:
 
 def script(shell: str) -> str:
     """The text that makes a shell complete. Click's own, but without asking which version of bash there is."""
-    from grym_fetch.cli.main import cli
-
     kind = get_completion_class(shell)
     assert kind is not None, f"click knows {shell}"
-    completion = kind(cli, {}, _COMMAND, _VARIABLE)
+    completion = kind(click.Command(_COMMAND), {}, _COMMAND, _VARIABLE)  # which command it is does not matter here
     return str(completion.source_template % completion.source_vars())
 
 

@@ -36,7 +36,7 @@ def tell_usage(error: click.ClickException) -> None:
     if isinstance(error, WrongUsage):
         hint = error.hint
     elif isinstance(error, click.NoSuchOption):
-        message = error.message
+        message = f"no such option {error.option_name!r}"
         hint = f"did you mean {error.possibilities[0]}?" if error.possibilities else ""
     if isinstance(error, click.BadParameter) and error.param is not None and error.ctx is not None:
         name = error.param.name or ""
