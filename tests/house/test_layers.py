@@ -83,7 +83,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "archive": [{"tar", "tree"}, {"reader"}, {"compare"}, {"unpack"}],
     "repo": [
-        {"errors", "tree", "moving", "own_folders", "placeholder"},
+        {"errors", "tree", "moving", "own_folders", "placeholder", "process", "complaints", "git_files"},
         {"git", "record", "places", "entries"},
         {"target"},
         {"identify", "history"},
