@@ -22,6 +22,10 @@ _ELSEWHERE = frozenset({"modules", "lfs", "annex", "worktrees"})
 _RULES = (".gitignore", ".gitattributes")
 _MOST_LINK_BYTES = 4096
 _MOST_CONFIGURATIONS = 50
+_SHARED = frozenset({"objects", "refs", "info"})
+"""What may be a link to another repository's (git-new-workdir)."""
+_MOST_FILES = 500_000
+"""So that a link to anywhere takes no time; what lies behind is left to the time that git has."""
 
 
 def find_odd_file(folder: Path, environ: Mapping[str, str], settings: Settings) -> Path | None:
@@ -41,7 +45,10 @@ def find_odd_rules(root: Path, paths: Iterable[str]) -> Path | None:
 
 
 def _odd(folder: Path, environ: Mapping[str, str], settings: Settings) -> Iterator[Path]:
-    own = _own_folders(folder)
+    # What has neither is no repository, and git will say so.
+    own = [
+        place for place in _own_folders(folder) if any(os.path.lexists(place / name) for name in ("HEAD", "objects"))
+    ]
     for place in own:
         yield from _odd_in(place)
     home = environ.get("HOME", "")
@@ -93,7 +100,7 @@ def _read_path(file: Path, head: str, default: str) -> str:
 
 
 def _odd_in(top: Path) -> Iterator[Path]:
-    pending = [os.fspath(top)]
+    pending, left = [os.fspath(top)], _MOST_FILES
     while pending:
         folder = pending.pop()
         try:
@@ -101,9 +108,11 @@ def _odd_in(top: Path) -> Iterator[Path]:
                 entries = list(listing)
         except OSError:
             continue
+        if (left := left - len(entries)) < 0:
+            return
         is_top = folder == os.fspath(top)
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False) or (is_top and entry.is_dir()):
+            if entry.is_dir(follow_symlinks=is_top and entry.name in _SHARED):
                 if not (is_top and entry.name in _ELSEWHERE):
                     pending.append(entry.path)
             elif not entry.is_file(follow_symlinks=False) and _is_odd(entry.path):

@@ -117,3 +117,14 @@ def test_what_harms_nobody(root: Path, tmp_path: Path) -> None:
         plan_clean(root, root, tmp_path / "out", LIMIT)
     (root / ".git/gone").unlink()
     assert len(plan_clean(root, root, tmp_path / "out", LIMIT).moves) == 1
+
+
+def test_a_link_to_anywhere_is_not_followed(root: Path, tmp_path: Path) -> None:
+    """Nothing but what is git's is walked through: neither behind a link, nor where a .git says that its store is."""
+    pipe(tmp_path / "elsewhere/deep/fifo")
+    (root / ".git/link").symlink_to(tmp_path / "elsewhere")
+    assert len(plan_clean(root, root, tmp_path / "out", LIMIT).moves) == 1
+    write(tmp_path, "other/a.bin", A)
+    write(tmp_path, "other/.git", f"gitdir: {tmp_path}/elsewhere\n".encode())
+    with pytest.raises(GitUnusable, match=r"not a git repository.*Mend it"):
+        plan_clean(tmp_path / "other", tmp_path / "other", tmp_path / "out", LIMIT)
