@@ -22,7 +22,7 @@ _ELSEWHERE = frozenset({"modules", "lfs", "annex", "worktrees"})
 _RULES = (".gitignore", ".gitattributes")
 _MOST_LINK_BYTES = 4096
 _MOST_CONFIGURATIONS = 50
-_SHARED = frozenset({"objects", "refs", "info"})
+_SHARED = frozenset({"objects", "refs"})
 """What may be a link to another repository's (git-new-workdir)."""
 _MOST_FILES = 500_000
 """So that a link to anywhere takes no time; what lies behind is left to the time that git has."""
@@ -50,6 +50,7 @@ def _odd(folder: Path, environ: Mapping[str, str], settings: Settings) -> Iterat
         place for place in _own_folders(folder) if any(os.path.lexists(place / name) for name in ("HEAD", "objects"))
     ]
     for place in own:
+        yield from filter(_is_odd, (place / "info" / name for name in ("exclude", "attributes", "grafts")))
         yield from _odd_in(place)
     home = environ.get("HOME", "")
     more = Path(environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")) / "git"
