@@ -24,7 +24,7 @@ from grym_fetch.disk.repository import is_repository_root
 from grym_fetch.repo.complaints import complaint
 from grym_fetch.repo.git_files import find_odd_file, find_odd_rules
 from grym_fetch.repo.process import (
-    PATIENCE_SECONDS,
+    PATIENCE_S,
     Ended,
     GitUnusable,
     git_command,
@@ -63,7 +63,7 @@ class IndexEntry:
 class Git:
     """A repository. ``folder`` is its work tree, or, for its history alone, the repository itself."""
 
-    def __init__(self, folder: Path, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, folder: Path, *, patience: float = PATIENCE_S) -> None:
         """``patience``: give up on a git that has not written a byte for this many seconds."""
         program = shutil.which("git")
         if program is None:

@@ -171,7 +171,7 @@ def _ask_tips(git: Git, blobs: dict[str, _Traces], times: Mapping[str, int]) -> 
     current = {name: traces for name, traces in blobs.items() if traces.is_current}
     if not current:
         return
-    top = _Folder()
+    top = _Sought()
     for traces in current.values():
         for path in traces.paths:
             top.note(os.fsencode(path).split(b"/"))
@@ -181,7 +181,7 @@ def _ask_tips(git: Git, blobs: dict[str, _Traces], times: Mapping[str, int]) -> 
     asked = {(f"{tip}^{{tree}}", id(top)): (top, tip) for tip in tips}
     seen: set[tuple[str, int]] = set()
     while asked:
-        following: dict[tuple[str, int], tuple[_Folder, str]] = {}
+        following: dict[tuple[str, int], tuple[_Sought, str]] = {}
         for (folder, tip), (name, tree) in zip(asked.values(), _trees(git, [name for name, _ in asked]), strict=True):
             if (name, id(folder)) in seen:
                 continue
@@ -194,12 +194,12 @@ def _ask_tips(git: Git, blobs: dict[str, _Traces], times: Mapping[str, int]) -> 
         asked = following
 
 
-class _Folder:
+class _Sought:
     """A folder on the way to large files: which names to look for in it."""
 
     def __init__(self) -> None:
         self.files: set[bytes] = set()
-        self.folders: dict[bytes, _Folder] = {}
+        self.folders: dict[bytes, _Sought] = {}
 
     @property
     def names(self) -> set[bytes]:
@@ -209,7 +209,7 @@ class _Folder:
         """Note a path below this folder."""
         folder = self
         for part in path[:-1]:
-            folder = folder.folders.setdefault(part, _Folder())
+            folder = folder.folders.setdefault(part, _Sought())
         folder.files.add(path[-1])
 
 

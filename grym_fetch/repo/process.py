@@ -24,7 +24,7 @@ from typing import IO, NamedTuple
 
 from grym_fetch.core.errors import RepositoryError
 
-PATIENCE_SECONDS = 600.0
+PATIENCE_S = 600.0
 """How long git may take for an answer, or in a stream for the next bytes of it."""
 _CHUNK_BYTES = 1 << 20
 _MOST_STDERR_BYTES = 64 * 1024
