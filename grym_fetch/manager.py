@@ -442,7 +442,8 @@ class AssetManager:
         root = find_root(self.project.root, self.project.root)
         project = self.project
         folders = [project.external_dir] if project.is_external_named else unnamed_folders(root, project)
-        restorer = Restorer(root, folders, fetch_from(self.manifest.assets, get))
+        fetch = fetch_from(self.manifest.assets, get)
+        restorer = Restorer(root, folders, fetch, only_there=project.is_external_named)
         return (await restorer.restore(restorer.find_one(str(path), Path.cwd()), force=force)).path
 
     # -- the manifest itself ----------------------------------------------------------------------------------------

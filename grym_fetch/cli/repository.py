@@ -6,9 +6,9 @@ import json
 import math
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from grym_fetch.cli.options import Common, common_options, option, refuse_passwo
 if TYPE_CHECKING:
     from grym_fetch.repo.clean import Cleaner, Kept, Moved, Plan
     from grym_fetch.repo.placeholder import Placeholder
-    from grym_fetch.repo.restore import Restored, Restorer, Wanted
+    from grym_fetch.repo.restore import Fetch, Restored, Restorer, Wanted
 
 MIB = 1024 * 1024
 
@@ -100,8 +100,8 @@ def identify_command(
     from grym_fetch.cli.runner import run_plain
     from grym_fetch.repo.git import Git, GitUnusable
     from grym_fetch.repo.history import find_large_blobs
-    from grym_fetch.repo.identify import below, survey
-    from grym_fetch.repo.tree import find_root
+    from grym_fetch.repo.identify import survey
+    from grym_fetch.repo.tree import below, find_root
 
     least, [named, *_] = _measured(size, limit, folder)
 
@@ -180,8 +180,14 @@ def clean_command(
         manifest = _manifest_path(common, root) if add_to_manifest else None
         if gitignore:
             check_gitignore(root)
-        goal = Path(to) if to is not None else _external_dirs(common, root)[0]
-        plan = plan_clean(root, place, goal, least, allow_dirty=allow_dirty)
+        plan = plan_clean(
+            root,
+            place,
+            Path(to) if to is not None else _external_dirs(common, root)[0],
+            least,
+            allow_dirty=allow_dirty,
+            assets_dirs=_assets_dirs(common),
+        )
         if not common.json and not (common.quiet and yes):
             for line in plan_lines(plan, least):
                 click.echo(line)
@@ -225,7 +231,7 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
     from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
     from grym_fetch.disk.project import find_project
     from grym_fetch.manager import AssetManager
-    from grym_fetch.repo.restore import Restorer, fetch_from
+    from grym_fetch.repo.restore import fetch_from
     from grym_fetch.repo.tree import find_root
 
     if not paths and not everything:
@@ -238,13 +244,12 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
             return await manager.get_asset_path(asset.id)
 
         fetch = fetch_from(manager.manifest.assets, get)
-        return await _restore(common, Restorer(root, _external_dirs(common, root), fetch), paths, everything, force)
+        return await _restore(common, _restorer(common, root, fetch), paths, everything, force)
 
     def without_manager() -> int:
         import anyio
 
-        restorer = Restorer(root, _external_dirs(common, root))
-        return anyio.run(_restore, common, restorer, paths, everything, force)
+        return anyio.run(_restore, common, _restorer(common, root), paths, everything, force)
 
     try:
         find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
@@ -282,6 +287,23 @@ def _external_dirs(common: Common, root: Path) -> list[Path]:
         return [project.external_dir] if project.is_external_named else unnamed_folders(root, project)
     named = external_folder(root, os.environ)
     return [named] if named is not None else unnamed_folders(root, None)
+
+
+def _restorer(common: Common, root: Path, fetch: Fetch | None = None) -> Restorer:
+    from grym_fetch.repo.restore import Restorer
+
+    return Restorer(root, _external_dirs(common, root), fetch, only_there=bool(common.external_assets_dir))
+
+
+def _assets_dirs(common: Common) -> list[Path]:
+    """The assets folder of the project here, and the one that was named, with a manifest or without."""
+    from grym_fetch.core.errors import GrymFetchError
+    from grym_fetch.disk.project import expand_home, find_project
+
+    folders = [Path.cwd() / expand_home(common.assets_dir)] if common.assets_dir else []
+    with suppress(GrymFetchError):
+        folders.append(find_project(config=common.config, environ=os.environ, cwd=Path.cwd()).assets_dir)
+    return folders
 
 
 def _manifest_path(common: Common, root: Path) -> Path:
@@ -387,24 +409,23 @@ def _afterwards(
 
 
 def _say_next(plan: Plan, files: Sequence[Placeholder]) -> None:
-    from grym_fetch.cli.repository_text import purge_lines, shown
+    from grym_fetch.cli.repository_text import purge_lines
     from grym_fetch.disk.repository import is_repository_root
 
     if not is_repository_root(plan.root) or not files:
         return
     click.echo(f"\nNext: commit the placeholders and the removals (git add -A). {_way_back(plan)} brings files back.")
     click.echo("The history still has what was committed; `grym-fetch identify --history` shows how much.")
-    paths = " ".join(f"--path {shlex.quote(shown(file.original_path))}" for file in files)
-    for line in purge_lines(f"--invert-paths {paths}"):
+    for line in purge_lines("--invert-paths", *(f"--path={file.original_path}" for file in files)):
         click.echo(line)
 
 
 def _way_back(plan: Plan) -> str:
-    from grym_fetch.cli.repository_text import shown
+    from grym_fetch.core.command_lines import command_line
     from grym_fetch.repo.target import usual_folders
 
-    where = "" if plan.target in usual_folders(plan.root) else f" --external-assets-dir {shlex.quote(str(plan.target))}"
-    return f"`grym-fetch restore --all{shown(where)}`"
+    where = () if plan.target in usual_folders(plan.root) else ("--external-assets-dir", str(plan.target))
+    return f"`{command_line('grym-fetch', 'restore', '--all', *where)}`"
 
 
 def _exit_code(kept: Iterable[Kept]) -> int:

@@ -52,7 +52,7 @@ from grym_fetch.core.stated import StatedDigest
 from grym_fetch.core.suspicion import BEGINNING_BYTES, suspicion
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
-from grym_fetch.disk.folders import check_destination, open_folder, storage_errors
+from grym_fetch.disk.folders import open_folder, storage_errors
 from grym_fetch.disk.local_files import HASH_BLOCK_BYTES
 from grym_fetch.disk.manifest_file import Change, edit_manifest
 from grym_fetch.disk.project import Project
@@ -323,7 +323,7 @@ class Editor:
     async def _copy(self, file: Path, key: StageKey, measured: _Measured) -> FileSignature:
         """Copy a file into the assets folder as a download would get there: flushed, then renamed."""
         store = self._engine.store
-        await self._threads.compute(check_destination, self._project.assets_dir, key.local_path)
+        await store.check_destination(key.local_path)
         await store.prepare()
         stage = await store.open_stage(key, exclusive=False)
         try:

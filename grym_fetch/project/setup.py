@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import ManifestMissing, RepositoryError, StorageError
 from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.text import safe_text
@@ -28,9 +28,10 @@ from grym_fetch.display.lines import format_size
 from grym_fetch.project.diagnosis import Finding, environment_findings, permission_findings
 from grym_fetch.repo.entries import IGNORE_FILE, add_to_gitignore
 from grym_fetch.repo.git import Git, GitUnusable
-from grym_fetch.repo.identify import below, ignore_line
+from grym_fetch.repo.identify import ignore_line
 from grym_fetch.repo.places import placeholders
 from grym_fetch.repo.target import check_owner
+from grym_fetch.repo.tree import below
 
 State = Literal["ok", "done", "warn", "fail"]
 
@@ -128,7 +129,7 @@ def git_steps(project: Project) -> Iterator[Step]:
     if project.assets_dir.is_relative_to(repository) and (count := _tracked(git, repository, project.assets_dir)):
         folder = project.assets_dir.relative_to(repository).as_posix()
         what = f"git tracks {count} file{'s' if count != 1 else ''} in {safe_text(folder)} nevertheless"
-        yield Step("warn", "git", what, f"git rm -r --cached {shlex.quote(safe_text(folder))}, and commit")
+        yield Step("warn", "git", what, f"{command_line('git', 'rm', '-r', '--cached', names=(folder,))}, and commit")
 
 
 def moved_steps(project: Project) -> Iterator[Step]:

@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
 ORDER: dict[str, list[set[str]]] = {
     "core": [
         {"text", "signatures"},
-        {"errors", "validation"},
+        {"errors", "validation", "command_lines"},
         {
             "redaction",
             "ranges",
@@ -83,7 +83,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "archive": [{"tar", "tree"}, {"reader"}, {"compare"}, {"unpack"}],
     "repo": [
-        {"errors", "tree", "moving", "placeholder"},
+        {"errors", "tree", "moving", "own_folders", "placeholder", "process", "complaints", "git_files"},
         {"git", "record", "places", "entries"},
         {"target"},
         {"identify", "history"},
