@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import math
 import os
-import shlex
+import re
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
 
 if TYPE_CHECKING:
     from grym_fetch.repo.clean import Cleaner, Kept, Moved, Plan
     from grym_fetch.repo.placeholder import Placeholder
-    from grym_fetch.repo.restore import Restored, Restorer, Wanted
+    from grym_fetch.repo.restore import Fetch, Restored, Restorer, Wanted
 
 MIB = 1024 * 1024
 
@@ -39,16 +42,56 @@ class Megabytes(click.ParamType):  # type: ignore[type-arg]  # generic from clic
         return int(size * MIB)
 
 
-_folder = click.Path(path_type=Path)
+class Size(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A size such as ``10MB`` or ``500KB``, in bytes; units are powers of 1024, and a bare number is MB."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the size, or fail with what is allowed."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(
+            r"(\d{1,12}(?:\.\d{1,12})?) ?([KMGT]?)(?:i?B)?", str(value).strip(), re.ASCII | re.IGNORECASE
+        )
+        if match is None:
+            self.fail(f"{value!r} is not a size; try 10MB, 500KB or 1.5GB", param, ctx)
+        unit = match[2].upper() or ("" if str(value).strip()[-1] in "bB" else "M")
+        return int(float(match[1]) * 1024 ** " KMGT".index(unit or " "))
 
 
-@click.command("identify")
-@click.argument("limit", type=Megabytes(), default="10", metavar="[SIZE_MB]")
-@click.argument("folder", type=_folder, default=".", metavar="[DIR]")
+size_option = option(
+    "--size",
+    type=Size(),
+    metavar="SIZE",
+    help="In the place of SIZE_MB, with its unit: 10MB, 500KB. Then DIR comes first.",
+)
+
+
+def _measured(size: int | None, *words: str | None) -> tuple[int, list[str | None]]:
+    """The size, and the words after it: with ``--size``, all of them are. One in the environment is only a default."""
+    context = click.get_current_context()
+    if size is not None and context.get_parameter_source("size") is ParameterSource.COMMANDLINE:
+        if words[-1] is not None:
+            raise click.UsageError("with --size there is no SIZE_MB: leave it out")
+        return size, [None, *words][1:]
+    limit, *others = words
+    if limit is None:
+        return (10 * MIB if size is None else size), [*others, None]
+    parameter = next(each for each in context.command.params if each.name == "limit")
+    return Megabytes().convert(limit, parameter, context), [*others, None]
+
+
+@click.command("identify", cls=Command)
+@click.argument("limit", required=False, metavar="[SIZE_MB]")
+@click.argument("folder", required=False, metavar="[DIR]")
+@size_option
 @option("--ignored", is_flag=True, help="Also list files that git ignores.")
 @option("--history", is_flag=True, help="Also find large files in git's history, whether still there or not.")
 @common_options
-def identify_command(common: Common, limit: int, folder: Path, ignored: bool, history: bool) -> int:
+def identify_command(
+    common: Common, limit: str | None, folder: str | None, size: int | None, ignored: bool, history: bool
+) -> int:
     """List the files in DIR [.] that are larger than SIZE_MB [10], the largest first.
 
     Then: how they add up by type and by folder, and lines for .gitignore. Changes nothing.
@@ -57,20 +100,22 @@ def identify_command(common: Common, limit: int, folder: Path, ignored: bool, hi
     from grym_fetch.cli.runner import run_plain
     from grym_fetch.repo.git import Git, GitUnusable
     from grym_fetch.repo.history import find_large_blobs
-    from grym_fetch.repo.identify import below, survey
-    from grym_fetch.repo.tree import find_root
+    from grym_fetch.repo.identify import survey
+    from grym_fetch.repo.tree import below, find_root
+
+    least, [named, *_] = _measured(size, limit, folder)
 
     def work() -> int:
-        place = _existing(folder)
+        place = _existing(Path(named or "."))
         root = find_root(place, Path.cwd())
-        found = survey(place, limit, root, with_ignored=ignored)
-        past = find_large_blobs(Git(root), limit) if history else None
+        found = survey(place, least, root, with_ignored=ignored)
+        past = find_large_blobs(Git(root), least) if history else None
         if common.json:
             click.echo(json.dumps(survey_record(found, below(root, place), past)))
         else:
-            for line in survey_lines(found, below(root, place), limit):
+            for line in survey_lines(found, below(root, place), least):
                 click.echo(line)
-            for line in history_lines(past, limit) if past is not None else ():
+            for line in history_lines(past, least) if past is not None else ():
                 click.echo(line)
         if past is not None and past.missing:
             raise GitUnusable(f"not all of the history was searched: {past.advice}")
@@ -79,10 +124,11 @@ def identify_command(common: Common, limit: int, folder: Path, ignored: bool, hi
     return run_plain(common, work)
 
 
-@click.command("clean")
-@click.argument("limit", type=Megabytes(), default="10", metavar="[SIZE_MB]")
-@click.argument("folder", type=_folder, default=".", metavar="[DIR]")
-@click.argument("target", type=click.Path(file_okay=False, path_type=Path), default=None, metavar="[TARGET]")
+@click.command("clean", cls=Command)
+@click.argument("limit", required=False, metavar="[SIZE_MB]")
+@click.argument("folder", required=False, metavar="[DIR]")
+@click.argument("target", required=False, metavar="[TARGET]")
+@size_option
 @option("-y", "--yes", is_flag=True, help="Do not ask.")
 @option("-n", "--dry-run", is_flag=True, help="Say what would be moved, and move nothing.")
 @option("--allow-dirty", is_flag=True, help="Also move files with changes that are not committed.")
@@ -92,9 +138,10 @@ def identify_command(common: Common, limit: int, folder: Path, ignored: bool, hi
 @common_options
 def clean_command(
     common: Common,
-    limit: int,
-    folder: Path,
-    target: Path | None,
+    limit: str | None,
+    folder: str | None,
+    target: str | None,
+    size: int | None,
     yes: bool,
     dry_run: bool,
     allow_dirty: bool,
@@ -123,15 +170,26 @@ def clean_command(
             raise click.UsageError(f"--base-url {error}") from None
         refuse_password(base_url)
 
+    least, [named, to, *_] = _measured(size, limit, folder, target)
+    if to is not None and Path(to).is_file():
+        raise click.UsageError(f"TARGET: {to!r} is a file")
+
     def work() -> int:
-        place = _existing(folder)
+        place = _existing(Path(named or "."))
         root = find_root(place, Path.cwd())
-        manifest = _manifest_path(common) if add_to_manifest else None
+        manifest = _manifest_path(common, root) if add_to_manifest else None
         if gitignore:
             check_gitignore(root)
-        plan = plan_clean(root, place, target or _external_dirs(common, root)[0], limit, allow_dirty=allow_dirty)
+        plan = plan_clean(
+            root,
+            place,
+            Path(to) if to is not None else _external_dirs(common, root)[0],
+            least,
+            allow_dirty=allow_dirty,
+            assets_dirs=_assets_dirs(common),
+        )
         if not common.json and not (common.quiet and yes):
-            for line in plan_lines(plan, limit):
+            for line in plan_lines(plan, least):
                 click.echo(line)
         if dry_run:
             if common.json:
@@ -156,7 +214,7 @@ def clean_command(
     return run_plain(common, work)
 
 
-@click.command("restore")
+@click.command("restore", cls=Command)
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @option("--all", "everything", is_flag=True, help="Every file that a placeholder stands for.")
 @option("--force", is_flag=True, help="Replace a file with other content that is in the way.")
@@ -173,7 +231,7 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
     from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
     from grym_fetch.disk.project import find_project
     from grym_fetch.manager import AssetManager
-    from grym_fetch.repo.restore import Restorer, fetch_from
+    from grym_fetch.repo.restore import fetch_from
     from grym_fetch.repo.tree import find_root
 
     if not paths and not everything:
@@ -186,13 +244,12 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
             return await manager.get_asset_path(asset.id)
 
         fetch = fetch_from(manager.manifest.assets, get)
-        return await _restore(common, Restorer(root, _external_dirs(common, root), fetch), paths, everything, force)
+        return await _restore(common, _restorer(common, root, fetch), paths, everything, force)
 
     def without_manager() -> int:
         import anyio
 
-        restorer = Restorer(root, _external_dirs(common, root))
-        return anyio.run(_restore, common, restorer, paths, everything, force)
+        return anyio.run(_restore, common, _restorer(common, root), paths, everything, force)
 
     try:
         find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
@@ -217,7 +274,7 @@ def _existing(folder: Path) -> Path:
 def _external_dirs(common: Common, root: Path) -> list[Path]:
     """The folder that was named, or else those of the project or beside the repository, the likeliest first."""
     from grym_fetch.core.errors import ForeignManifest, ManifestMissing
-    from grym_fetch.disk.project import expand_home, find_project
+    from grym_fetch.disk.project import expand_home, external_folder, find_project
     from grym_fetch.repo.target import unnamed_folders
 
     if common.external_assets_dir:
@@ -226,18 +283,42 @@ def _external_dirs(common: Common, root: Path) -> list[Path]:
         project = find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=root)
     except (ForeignManifest, ManifestMissing):
         project = None
-    return unnamed_folders(root, project)
+    if project is not None:
+        return [project.external_dir] if project.is_external_named else unnamed_folders(root, project)
+    named = external_folder(root, os.environ)
+    return [named] if named is not None else unnamed_folders(root, None)
 
 
-def _manifest_path(common: Common) -> Path:
-    """The manifest to add to: the one that was named, whether it exists or not, or else the one that is found."""
-    from grym_fetch.disk.project import expand_home, find_project, load_manifest
+def _restorer(common: Common, root: Path, fetch: Fetch | None = None) -> Restorer:
+    from grym_fetch.repo.restore import Restorer
+
+    return Restorer(root, _external_dirs(common, root), fetch, only_there=bool(common.external_assets_dir))
+
+
+def _assets_dirs(common: Common) -> list[Path]:
+    """The assets folder of the project here, and the one that was named, with a manifest or without."""
+    from grym_fetch.core.errors import GrymFetchError
+    from grym_fetch.disk.project import expand_home, find_project
+
+    folders = [Path.cwd() / expand_home(common.assets_dir)] if common.assets_dir else []
+    with suppress(GrymFetchError):
+        folders.append(find_project(config=common.config, environ=os.environ, cwd=Path.cwd()).assets_dir)
+    return folders
+
+
+def _manifest_path(common: Common, root: Path) -> Path:
+    """The manifest to add to: the one that was named or is found, or else a new one at the repository's root."""
+    from grym_fetch.core.errors import ManifestMissing
+    from grym_fetch.disk.project import CANDIDATES, expand_home, find_project, load_manifest
 
     if common.config and not (named := Path.cwd() / expand_home(common.config)).exists():
         return named
-    path = find_project(
-        config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd()
-    ).manifest_path
+    try:
+        path = find_project(
+            config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd()
+        ).manifest_path
+    except ManifestMissing:
+        return root / CANDIDATES[0]
     load_manifest(path)  # if it is invalid, say so before anything is moved
     return path
 
@@ -328,24 +409,23 @@ def _afterwards(
 
 
 def _say_next(plan: Plan, files: Sequence[Placeholder]) -> None:
-    from grym_fetch.cli.repository_text import purge_lines, shown
+    from grym_fetch.cli.repository_text import purge_lines
     from grym_fetch.disk.repository import is_repository_root
 
     if not is_repository_root(plan.root) or not files:
         return
     click.echo(f"\nNext: commit the placeholders and the removals (git add -A). {_way_back(plan)} brings files back.")
     click.echo("The history still has what was committed; `grym-fetch identify --history` shows how much.")
-    paths = " ".join(f"--path {shlex.quote(shown(file.original_path))}" for file in files)
-    for line in purge_lines(f"--invert-paths {paths}"):
+    for line in purge_lines("--invert-paths", *(f"--path={file.original_path}" for file in files)):
         click.echo(line)
 
 
 def _way_back(plan: Plan) -> str:
-    from grym_fetch.cli.repository_text import shown
+    from grym_fetch.core.command_lines import command_line
     from grym_fetch.repo.target import usual_folders
 
-    where = "" if plan.target in usual_folders(plan.root) else f" --external-assets-dir {shlex.quote(str(plan.target))}"
-    return f"`grym-fetch restore --all{shown(where)}`"
+    where = () if plan.target in usual_folders(plan.root) else ("--external-assets-dir", str(plan.target))
+    return f"`{command_line('grym-fetch', 'restore', '--all', *where)}`"
 
 
 def _exit_code(kept: Iterable[Kept]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.text import safe_text
 from grym_fetch.display.lines import format_size
 from grym_fetch.repo.clean import Kept, Plan
@@ -126,13 +127,13 @@ def history_lines(history: History, limit: int) -> Iterator[str]:
         yield f"{format_size(blob.size):>9}  {format_size(blob.packed):>9}  {commit}  {day}  {where}{gone}"
     saved = format_size(sum(blob.packed for blob in blobs))
     yield f"without {counted(len(blobs), 'version', 'versions')} of large files the repository is {saved} smaller"
-    yield from purge_lines(f"--strip-blobs-bigger-than {limit}")
+    yield from purge_lines("--strip-blobs-bigger-than", str(limit))
 
 
-def purge_lines(arguments: str) -> Iterator[str]:
+def purge_lines(*arguments: str) -> Iterator[str]:
     """How to take it out of there, by hand."""
     yield "To take them out of the history, which gives every commit a new id, in a fresh clone:"
-    yield f"  git filter-repo {arguments}"
+    yield f"  {command_line('git', 'filter-repo', *arguments)}"
     yield "Keep a backup; everybody must clone anew afterwards. Nothing here does that for you."
 
 

@@ -8,6 +8,7 @@ one system is one everywhere.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ _COMMON = "commondir"
 _BOTH = ("objects", "refs")
 BESIDE_HEAD = (*_BOTH, _COMMON)
 """What can make a repository of the folder that ``HEAD`` is in; see `needed_of`."""
+_PART = re.compile(rf"(?:^|/)(?:{'|'.join((HEAD, *BESIDE_HEAD))})(?:/|$)", re.IGNORECASE)
 
 
 class GitFolder(NamedTuple):
@@ -42,6 +44,11 @@ def makes_a_repository(others: Iterable[str]) -> str:
     """Continue "the path …" with why it is refused together with these."""
     shown = " and ".join(f"'{safe_text(other)}'" for other in others)
     return f"makes a git repository together with {shown}: git run there would start the programs that its config names"
+
+
+def may_make_a_repository(path: str) -> bool:
+    """Whether a part of the path is one of those that make a repository; true of nearly no path."""
+    return _PART.search(path if path.isascii() else collision_key(path)) is not None
 
 
 def find_git_folders(files: Sequence[str], folders: Iterable[str] = ()) -> list[GitFolder]:

@@ -8,6 +8,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from grym_fetch.core.errors import UnsafePath
+from grym_fetch.core.git_folders import BESIDE_HEAD, HEAD, makes_a_repository, may_make_a_repository, needed_of
+from grym_fetch.core.paths import collision_key
+from grym_fetch.core.text import safe_text
+
 
 def is_repository_root(folder: Path) -> bool:
     """Whether a git repository begins here."""
@@ -17,3 +22,28 @@ def is_repository_root(folder: Path) -> bool:
 def repository_root(folder: Path) -> Path | None:
     """The root of the git repository that ``folder`` is in, None if it is in none."""
     return next((here for here in (folder, *folder.parents) if is_repository_root(here)), None)
+
+
+def check_makes_no_repository(root: Path, local_path: str) -> None:
+    """Raise `UnsafePath` if git would take a folder for a repository once a file is there: see `core.git_folders`.
+
+    The parts may be those of several manifests, one after the other; only what lies on the disk knows them all.
+    """
+    if not may_make_a_repository(local_path):
+        return
+    parts = local_path.split("/")
+    for depth, part in enumerate(parts):
+        key = collision_key(part)
+        if key not in BESIDE_HEAD and (key != HEAD or depth + 1 < len(parts)):
+            continue
+        folder = root.joinpath(*parts[:depth])
+        try:
+            names = {collision_key(name): name for name in os.listdir(folder)}
+        except OSError:
+            return  # nothing is there, or nothing can be put there
+        names[key] = part
+        if HEAD in names and (needed := needed_of(names)):
+            together = dict.fromkeys((HEAD, *needed))
+            others = ["/".join((*parts[:depth], names[key])) for key in together if names[key] != part]
+            reason = f"it {makes_a_repository(others)}; remove what is there, or choose another folder"
+            raise UnsafePath(safe_text(str(root / local_path), limit=1000), reason)

@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from grym_fetch.core.errors import StorageError
+from grym_fetch.core.git_folders import may_make_a_repository
 from grym_fetch.core.world import ThreadPools
 from grym_fetch.disk.folders import (
     check_destination,
@@ -37,6 +38,7 @@ from grym_fetch.disk.folders import (
 )
 from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.owner import Owner, is_abandoned
+from grym_fetch.disk.repository import check_makes_no_repository
 from grym_fetch.disk.small_files import PATH_KEY, SmallFileWriter
 from grym_fetch.disk.stage import DiskStage, StageKey, StageThreads
 from grym_fetch.disk.state import StateFolder
@@ -99,8 +101,10 @@ class DiskStore:
         return await self._threads.compute(usable_bytes, self.assets_dir)
 
     async def check_destination(self, local_path: str) -> None:
-        """Raise `UnsafePath` if a file could not be put there."""
+        """Raise `UnsafePath` if a file could not be put there, or would make a repository of what is there."""
         await self._threads.compute(check_destination, self.assets_dir, local_path)
+        if may_make_a_repository(local_path):
+            await self._threads.compute(check_makes_no_repository, self.assets_dir, local_path)
 
     async def closed_folders(self, folders: Iterable[str]) -> set[str]:
         """Return those of these folders in which nothing can be put."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import ManifestMissing, RepositoryError, StorageError
 from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.text import safe_text
@@ -28,9 +28,10 @@ from grym_fetch.display.lines import format_size
 from grym_fetch.project.diagnosis import Finding, environment_findings, permission_findings
 from grym_fetch.repo.entries import IGNORE_FILE, add_to_gitignore
 from grym_fetch.repo.git import Git, GitUnusable
-from grym_fetch.repo.identify import below, ignore_line
+from grym_fetch.repo.identify import ignore_line
 from grym_fetch.repo.places import placeholders
 from grym_fetch.repo.target import check_owner
+from grym_fetch.repo.tree import below
 
 State = Literal["ok", "done", "warn", "fail"]
 
@@ -90,21 +91,19 @@ def manifest_step(
     return Step("done", "manifest", what, "list assets in it; `grym-fetch schema` prints the format"), project
 
 
-def folder_steps(project: Project, now: datetime, *, external_is_chosen: bool) -> Iterator[Step]:
-    """The assets folder and the external folder, with what belongs into it."""
+def folder_steps(project: Project, now: datetime) -> Iterator[Step]:
+    """The assets folder, and the external folder with what belongs into it, if somebody has named it.
+
+    Nothing is made outside of the project unasked.
+    """
     yield _made_folder("assets folder", project.assets_dir)
     for finding in permission_findings(project):
         if finding.level != "ok":
             yield _step(finding, is_storage=True)
-    external = _external_folder(project, is_named=external_is_chosen)
-    if external.state == "fail":
-        if not external_is_chosen:
-            # Only files that were moved out of the repository need it.
-            what = f"{external.what}; it is needed for moved and shared files only"
-            external = Step("warn", external.step, what, "name another one with --external-assets-dir")
-        yield external
-        return
+    external = _external_folder(project)
     yield external
+    if external.state == "fail" or not project.is_external_named:
+        return
     moved = {"version": "1.0", "created": _iso(now), "updated": _iso(now), "assets": []}
     yield _made_file("external record", project.external_dir / MOVED_FILES, json.dumps(moved, indent=2) + "\n")
     if project.external_dir != project.assets_dir:
@@ -130,7 +129,7 @@ def git_steps(project: Project) -> Iterator[Step]:
     if project.assets_dir.is_relative_to(repository) and (count := _tracked(git, repository, project.assets_dir)):
         folder = project.assets_dir.relative_to(repository).as_posix()
         what = f"git tracks {count} file{'s' if count != 1 else ''} in {safe_text(folder)} nevertheless"
-        yield Step("warn", "git", what, f"git rm -r --cached {shlex.quote(safe_text(folder))}, and commit")
+        yield Step("warn", "git", what, f"{command_line('git', 'rm', '-r', '--cached', names=(folder,))}, and commit")
 
 
 def moved_steps(project: Project) -> Iterator[Step]:
@@ -150,15 +149,22 @@ def _step(finding: Finding, *, is_storage: bool = False) -> Step:
     return Step(finding.level, finding.check, finding.what, finding.advice, is_storage)
 
 
-def _external_folder(project: Project, *, is_named: bool) -> Step:
-    """The external folder. Unless it was named, it is never a symlink, and never another user's."""
-    folder = project.external_dir
-    if not (is_named or project.is_external_named) and folder.is_symlink():
-        return Step("fail", "external folder", f"{_shown(folder)} is a symlink, which counts only where you name it")
+def _external_folder(project: Project) -> Step:
+    """The external folder. Unless it was named it is not made, is never a symlink, and never another user's."""
+    folder, advice = project.external_dir, "name another one with --external-assets-dir"
+    is_named = project.is_external_named
+    if not is_named and folder.is_symlink():
+        what = f"{_shown(folder)} is a symlink, which counts only where you name it"
+        return Step("warn", "external folder", f"{what}; it is needed for moved and shared files only", advice)
     try:
         check_owner(folder)
     except RepositoryError as error:
-        return Step("fail", "external folder", str(error), is_storage=True)
+        if is_named:
+            return Step("fail", "external folder", str(error), is_storage=True)
+        return Step("warn", "external folder", f"{error}; it is needed for moved and shared files only", advice)
+    if not is_named and not folder.is_dir():
+        what = f"there is no {_shown(folder)}; it is needed for moved and shared files only"
+        return Step("ok", "external folder", what, "--external-assets-dir DIR makes one")
     return _made_folder("external folder", folder)
 
 

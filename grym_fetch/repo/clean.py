@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
@@ -26,20 +26,21 @@ from typing import Self
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DiskFull, Locked, RepositoryError, StorageError, UnsafePath
-from grym_fetch.core.paths import STATE_FOLDER, check_local_path
+from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import free_bytes, open_folder, open_regular, storage_errors, sync
 from grym_fetch.disk.moved_files import MovedFile
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.repo.errors import NotMoved
 from grym_fetch.repo.git import Git, GitUnusable
-from grym_fetch.repo.identify import Survey, below, survey
+from grym_fetch.repo.identify import Survey, survey
 from grym_fetch.repo.moving import Draft, digest_of, lock, remove_dead_draft, write_file
+from grym_fetch.repo.own_folders import OwnFolders
 from grym_fetch.repo.placeholder import SUFFIX, Placeholder, distinct_id
 from grym_fetch.repo.places import placeholders, read_placeholder
 from grym_fetch.repo.record import MovedFiles, iso
 from grym_fetch.repo.target import check_target, check_unseen, usual_folders
-from grym_fetch.repo.tree import git_folder_above
+from grym_fetch.repo.tree import below, git_folder_above
 
 MAX_NAME_BYTES = 230
 """Longest name of a file that is moved: file systems take 255, and the placeholder's draft has a longer one."""
@@ -113,8 +114,18 @@ class NameTaken(NotMoved):
     """Something else has the name."""
 
 
-def plan_clean(root: Path, source: Path, target: Path, limit: int, *, allow_dirty: bool = False) -> Plan:
+def plan_clean(
+    root: Path,
+    source: Path,
+    target: Path,
+    limit: int,
+    *,
+    allow_dirty: bool = False,
+    assets_dirs: Iterable[Path] = (),
+) -> Plan:
     """Find the files of ``source`` with more than ``limit`` bytes, and judge each. Changes nothing.
+
+    ``assets_dirs`` are folders of which the user says that they hold assets; others are found by what is in them.
 
     Raises `RepositoryError` if the folders make no sense together or the target is not a place for large files, and
     `GitUnusable` where git cannot say what it ignores and what is committed.
@@ -136,10 +147,11 @@ def plan_clean(root: Path, source: Path, target: Path, limit: int, *, allow_dirt
         hint = "So it is not known what git ignores and what is committed, and nothing was moved"
         raise GitUnusable(f"{error}. {hint}") from error
     prefix = below(root, source)
+    own = OwnFolders(folder.resolve() for folder in assets_dirs)
     moves, kept = [], []
     for file in found.files:
         move = Move(prefix + file.path, file.path, file.size)
-        judged = _judge(move, root, target, dirty)
+        judged = _judge(move, root, target, dirty, own)
         if judged is None:
             moves.append(move)
         else:
@@ -166,20 +178,22 @@ def _uncommitted(root: Path, source: Path, found: Survey) -> set[str]:
     return git.uncommitted(git.index(), [prefix + file.path for file in found.files])
 
 
-def _judge(move: Move, root: Path, target: Path, dirty: Collection[str]) -> Kept | None:
+def _judge(move: Move, root: Path, target: Path, dirty: Collection[str], own: OwnFolders) -> Kept | None:
     name = move.path.rpartition("/")[2]
+    if (reason := own.why_not(root / move.path)) is not None:
+        return Kept(move.path, Why.UNSAFE, reason)
     try:
         normal = check_local_path(move.path), check_local_path(move.storage_path)
     except ValueError as error:
-        return Kept(move.path, Why.UNSAFE, f"its path {error}")
+        return Kept(move.path, Why.UNSAFE, f"{_unsafe(move.path, error)}; rename it to have it moved")
     if normal != (move.path, move.storage_path):
-        return Kept(move.path, Why.UNSAFE, "its path is not in Unicode normal form C, so other systems change it")
+        return Kept(
+            move.path, Why.UNSAFE, "its path is not in Unicode normal form C, so other systems change it; rename it"
+        )
     if len(os.fsencode(name)) > MAX_NAME_BYTES:
-        return Kept(move.path, Why.UNSAFE, f"its name is longer than {MAX_NAME_BYTES} bytes")
+        return Kept(move.path, Why.UNSAFE, f"its name is longer than {MAX_NAME_BYTES} bytes; rename it")
     if name.endswith(SUFFIX):
         return Kept(move.path, Why.UNSAFE, "its name is that of a placeholder")
-    if any((root / parent / STATE_FOLDER).is_dir() for parent in Path(move.path).parents):
-        return Kept(move.path, Why.UNSAFE, "it lies in an assets folder that grym-fetch keeps; add that to .gitignore")
     if (target / move.storage_path).is_relative_to(root):
         return Kept(move.path, Why.UNSAFE, "its place in the target lies inside the repository")
     if move.path in dirty:
@@ -195,6 +209,14 @@ def _judge(move: Move, root: Path, target: Path, dirty: Collection[str]) -> Kept
     except NotMoved as error:
         return Kept(move.path, Why.TAKEN, str(error))
     return None
+
+
+def _unsafe(path: str, error: ValueError) -> str:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "its path is not UTF-8, and not every system can have it"
+    return f"its path {error}"
 
 
 def _check_placeholder(path: Path) -> None:

@@ -1,16 +1,8 @@
-"""Questions to git, each answered by one process.
-
-A repository is somebody else's: what it configures must not run. So there is one place that says how git is started:
-
-- `git_environment` drops every ``GIT_…`` variable (in a hook they name another repository, index or object store) but
-  those of the user's own configuration, and forbids to fetch, to lock, to ask and to edit;
-- `SWITCHED_OFF` overrides, on the command line, the settings that start programs;
-- `COMMANDS` are the only commands there are: plumbing, which reads no setting of how things are shown, changes
-  nothing, and runs neither hooks, aliases nor pagers. None of them writes a patch, so no diff driver is ever asked.
-- filters have names that a repository chooses; `Git.uncommitted`, where git might run one, empties them by name.
+"""Questions to git, each answered by one process; `process` says how it is started.
 
 Rules: paths go in and out with NULs around them and keep bytes that are not UTF-8. A folder without git is fine; a
-git that does not work is an error.
+git that does not work, or does not answer, is an error. Filters have names that a repository chooses;
+`Git.uncommitted`, where git might run one, empties them by name.
 """
 
 from __future__ import annotations
@@ -19,78 +11,39 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
+import signal
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
-from grym_fetch.core.errors import RepositoryError
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.repository import is_repository_root
+from grym_fetch.repo.complaints import complaint
+from grym_fetch.repo.git_files import find_odd_file, find_odd_rules
+from grym_fetch.repo.process import (
+    PATIENCE_S,
+    Ended,
+    GitUnusable,
+    git_command,
+    git_environment,
+    name_of,
+    pipe,
+    run,
+    with_settings,
+)
 
-COMMANDS = frozenset(
-    {
-        "cat-file", "check-attr", "check-ignore", "config", "diff-files", "diff-index", "diff-tree", "hash-object",
-        "ls-files", "ls-tree", "rev-list", "rev-parse",
-    }
-)  # fmt: skip
-"""The only git commands that are ever started."""
-
-SWITCHED_OFF: Mapping[str, str] = {
-    "core.fsmonitor": "false",
-    "core.hooksPath": os.devnull,
-    "hook.post-index-change.enabled": "false",  # hooks that are configured lie in no folder
-    "hook.reference-transaction.enabled": "false",
-    "hook.pre-auto-gc.enabled": "false",
-    "core.pager": "cat",
-    "core.editor": ":",
-    "sequence.editor": ":",
-    "core.askPass": "",
-    "core.sshCommand": "false",
-    "core.alternateRefsCommand": ":",
-    "credential.helper": "",
-    "diff.external": "",
-    "interactive.diffFilter": "cat",
-    "log.showSignature": "false",
-    "gpg.program": "false",
-    "gpg.openpgp.program": "false",
-    "gpg.x509.program": "false",
-    "gpg.ssh.program": "false",
-    "gpg.ssh.defaultKeyCommand": "false",
-    "protocol.allow": "never",
-    "submodule.recurse": "false",
-    "fetch.recurseSubmodules": "false",
-    "gc.auto": "0",
-    "maintenance.auto": "false",
-}
-"""Settings that start programs, and what they are for us, whatever a repository says."""
-
-_ENVIRONMENT: Mapping[str, str] = {
-    "GIT_ALLOW_PROTOCOL": "none",  # a list of what is allowed: nothing has this name, so nothing is fetched
-    "GIT_ASKPASS": "",
-    "GIT_EDITOR": ":",
-    "GIT_NO_LAZY_FETCH": "1",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_PAGER": "cat",
-    "GIT_SEQUENCE_EDITOR": ":",
-    "GIT_SSH_COMMAND": "false",
-    "GIT_TERMINAL_PROMPT": "0",
-    "LC_ALL": "C",
-}
-_KEPT = frozenset({"GIT_EXEC_PATH", "GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM"})
-"""What else the user may say of git. Not GIT_DIR and its like, and no program."""
+__all__ = ["GITLINK", "Git", "GitUnusable", "IndexEntry", "split"]
 
 _CHUNK_BYTES = 1 << 20
+_SLOWEST_BYTES = 5_000_000
+"""What the slowest disk reads in a second; where git reads files, it may take so much longer."""
 _TO_BE_QUOTED = re.compile(rb'["\\\x00-\x1f]')
 _FILTER_SETTING = re.compile(rb"filter\.(.*)\.(?:clean|smudge|process|required)", re.DOTALL)
 GITLINK = "160000"
 """The mode of a submodule in an index."""
-
-
-class GitUnusable(RepositoryError):
-    """There is a repository, but git cannot be used on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,37 +60,19 @@ class IndexEntry:
     is_unwatched: bool
 
 
-def git_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return git's environment: ``environ`` without the variables that name another repository or a program.
-
-    ``GIT_CONFIG_…`` stays: it is the user's own configuration, such as safe.directory.
-    """
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if not name.startswith("GIT_") or name.startswith("GIT_CONFIG_") or name in _KEPT
-    }
-    return {**kept, **_ENVIRONMENT}
-
-
-def git_command(program: str, folder: Path, command: Sequence[str]) -> list[str]:
-    """Return the command line of a git that is asked about ``folder``."""
-    if (name := _name(command)) not in COMMANDS:
-        raise ValueError(f"git {name} is not one of the commands that are known to run nothing")
-    settings = [word for setting, value in SWITCHED_OFF.items() for word in ("-c", f"{setting}={value}")]
-    return [program, "--no-pager", "-C", os.fspath(folder), *settings, *command]
-
-
 class Git:
     """A repository. ``folder`` is its work tree, or, for its history alone, the repository itself."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, patience: float = PATIENCE_S) -> None:
+        """``patience``: give up on a git that has not written a byte for this many seconds."""
         program = shutil.which("git")
         if program is None:
             raise GitUnusable("git is not installed or not in PATH")
         self._program = program
-        self._folder = folder
+        self.folder = folder
+        self._patience = patience
         self._environ = git_environment(os.environ)
+        self._is_checked = False
 
     @classmethod
     def of(cls, root: Path) -> Self | None:
@@ -152,9 +87,10 @@ class Git:
         top = git.ask_path("--show-toplevel")
         if not _is_same(top, root):
             shown, other = safe_text(str(root), limit=4000), safe_text(str(top), limit=4000)
+            asked = command_line("git", "-C", str(root), "rev-parse", "--show-toplevel")
             raise GitUnusable(
                 f"git says that the work tree of {shown} is {other}: its .git is damaged, or core.worktree leads "
-                f"elsewhere. Mend that (`git -C {shown} rev-parse --show-toplevel`), or work in {other}"
+                f"elsewhere. Mend that (`{asked}`), or work in {other}"
             )
         return git
 
@@ -164,21 +100,44 @@ class Git:
         given: bytes = b"",
         good: Sequence[int] = (0,),
         settings: Mapping[str, str] | None = None,
+        seconds: float = 0,
     ) -> bytes:
-        """Run git and return what it writes. Raises `GitUnusable` with git's own words.
+        """Run git and return what it writes. Raises `GitUnusable` with git's own words and what to do.
 
-        ``settings`` are for names that the repository chooses, which may have any character.
+        ``settings`` are for names that the repository chooses, which may have any character. ``seconds`` are added to
+        the time that it may take, as where it reads large files.
         """
-        line = git_command(self._program, self._folder, command)
-        environ = _with_settings(self._environ, settings or {})
-        try:
-            done = subprocess.run(line, input=given, capture_output=True, env=environ, check=False)  # noqa: S603 - a program from PATH with arguments of ours
-        except OSError as error:  # such as more filters to be switched off than a command line holds
-            why = (error.strerror or str(error)).lower()
-            raise GitUnusable(f"git {_name(command)} could not be started: {why}") from error
+        self._check_files()
+        return self._run(self.folder, command, given, good, settings or {}, seconds)
+
+    def _run(
+        self,
+        folder: Path,
+        command: Sequence[str],
+        given: bytes = b"",
+        good: Sequence[int] = (0,),
+        settings: Mapping[str, str] | None = None,
+        seconds: float = 0,
+    ) -> bytes:
+        line = git_command(self._program, folder, command)
+        done = run(line, given, with_settings(self._environ, settings or {}), self._patience + seconds)
         if done.returncode not in good:
-            raise GitUnusable(complaint(_name(command), done.stderr, self._folder))
+            raise GitUnusable(complaint(name_of(command), done.stderr, self.folder, done.returncode))
         return done.stdout
+
+    def _check_files(self) -> None:
+        if not self._is_checked:
+            _refuse(find_odd_file(self.folder, os.environ, self._settings_in))
+            self._is_checked = True
+
+    def _settings_in(self, file: Path) -> list[tuple[str, str]]:
+        """What a configuration file itself sets; nothing if it cannot be read, which git says when it needs it."""
+        try:
+            answer = self._run(Path("/"), ("config", "--file", os.fspath(file), "--no-includes", "--list", "-z"))
+        except GitUnusable:
+            return []
+        settings = (os.fsdecode(each).partition("\n") for each in answer.split(b"\0") if each)
+        return [(name, value) for name, _, value in settings]
 
     def has_work_tree(self) -> bool:
         """Whether there is a work tree at all, so that anything here could be committed."""
@@ -187,44 +146,21 @@ class Git:
     def ask_path(self, option: str) -> Path:
         """A path that ``rev-parse`` knows."""
         answer = self.ask("rev-parse", option)
-        return self._folder / os.fsdecode(answer.removesuffix(b"\n"))
+        return self.folder / os.fsdecode(answer.removesuffix(b"\n"))
 
     def pipe(self, *commands: Sequence[str], given: Iterable[bytes] | None = None) -> Iterator[bytes]:
         """Run git commands, each reading what the one before writes; yield the last one's output in chunks.
 
         ``given`` goes to the first command; it must be small enough to be kept in memory.
         """
-        with ExitStack() as stack:
-            source: IO[bytes] | int = subprocess.DEVNULL
-            if given is not None:
-                import tempfile
-
-                source = stack.enter_context(tempfile.TemporaryFile())
-                source.writelines(given)
-                source.seek(0)
-            running: list[subprocess.Popen[bytes]] = []
-            for command in commands:
-                process = stack.enter_context(
-                    subprocess.Popen(  # noqa: S603 - as above
-                        git_command(self._program, self._folder, command),
-                        stdin=source,
-                        stdout=subprocess.PIPE,
-                        stderr=subprocess.DEVNULL,
-                        env=self._environ,
-                    )
-                )
-                if running and running[-1].stdout is not None:
-                    running[-1].stdout.close()  # the next command has it; so that a broken pipe is noticed
-                running.append(process)
-                assert process.stdout is not None
-                source = process.stdout
-            last = running[-1].stdout
-            assert last is not None
-            while chunk := last.read(_CHUNK_BYTES):
-                yield chunk
-            for process, command in zip(running, commands, strict=True):
-                if process.wait() != 0:
-                    raise GitUnusable(f"git {_name(command)} failed with exit code {process.returncode}")
+        self._check_files()
+        lines = [git_command(self._program, self.folder, command) for command in commands]
+        ended: list[Ended] = []
+        yield from pipe(lines, given, self._environ, self._patience, ended)
+        failed = [each for each in zip(commands, ended, strict=True) if each[1].code != 0]
+        # Who fails for himself also ends those who write to him.
+        for command, (code, stderr) in sorted(failed, key=lambda each: each[1].code == -signal.SIGPIPE):
+            raise GitUnusable(complaint(name_of(command), stderr, self.folder, code))
 
     def index(self) -> dict[str, IndexEntry]:
         """What is staged, by path relative to the root; of a conflict, one of its sides."""
@@ -249,7 +185,9 @@ class Git:
         Tracked files are not ignored, whatever the rules say, unless ``with_index`` is False.
         """
         # With ./ in front no path can be taken for an option or for magic.
-        given = b"".join(b"./" + os.fsencode(folder + path) + b"\0" for path in paths)
+        asked = [folder + path for path in paths]
+        _refuse(find_odd_rules(self.folder, asked))
+        given = b"".join(b"./" + os.fsencode(path) + b"\0" for path in asked)
         if not given:
             return set()
         options = () if with_index else ("--no-index",)
@@ -259,6 +197,7 @@ class Git:
 
     def filters(self, paths: Sequence[str]) -> dict[str, str]:
         """The filter attribute of each path, relative to the root, that has one."""
+        _refuse(find_odd_rules(self.folder, paths))
         given = b"".join(os.fsencode(path) + b"\0" for path in paths)
         if not given:
             return {}
@@ -288,12 +227,14 @@ class Git:
             return set()
         if not self._has_commit():
             return set(tracked)
+        _refuse(find_odd_rules(self.folder, index))
+        seconds = sum(map(self._size, tracked)) / _SLOWEST_BYTES
         same = ("--name-only", "--no-renames", "--ignore-submodules=all", "-z")
         staged = _paths(self.ask("diff-index", "--cached", *same, "HEAD", "--"))
         # A file as young as the index is read and compared, and would go through its filter for that.
-        touched = _paths(self.ask("diff-files", *same, settings=self._no_filters()))
+        touched = _paths(self.ask("diff-files", *same, settings=self._no_filters(), seconds=seconds))
         in_doubt = [path for path in tracked if path in touched or index[path].is_unwatched]
-        changed = [path for path in in_doubt if not _is_blob(self._folder / path, index[path].blob)]
+        changed = [path for path in in_doubt if not _is_blob(self.folder / path, index[path].blob)]
         return staged.intersection(tracked) | {
             path for path, blob in self._converted(changed).items() if blob != index[path].blob
         }
@@ -309,15 +250,37 @@ class Git:
         # Else git would compress a file of more than this many bytes, only to forget the result.
         settings = {**self._no_filters(), "core.bigFileThreshold": "1000g"}
         try:
-            names = self.ask("hash-object", "--stdin-paths", given=given, settings=settings).decode("ascii").split()
+            seconds = sum(map(self._size, paths)) / _SLOWEST_BYTES
+            names = (
+                self.ask("hash-object", "--stdin-paths", given=given, settings=settings, seconds=seconds)
+                .decode("ascii")
+                .split()
+            )
         except GitUnusable:
             if len(paths) == 1:
                 return {paths[0]: None}
             return {path: blob for one in paths for path, blob in self._converted([one]).items()}
         return dict(zip(paths, names, strict=True))
 
+    def _size(self, path: str) -> int:
+        try:
+            return os.lstat(self.folder / path).st_size
+        except OSError:
+            return 0
+
     def _has_commit(self) -> bool:
-        return self.ask("rev-parse", "--quiet", "--verify", "HEAD^{commit}", good=(0, 1)) != b""
+        """Whether there is a commit. Raises `GitUnusable` if it is not here, or the ref that leads to it is damaged."""
+        if self.ask("rev-parse", "--quiet", "--verify", "HEAD^{commit}", good=(0, 1)):
+            return True
+        if name := self.ask("rev-parse", "--quiet", "--verify", "HEAD", good=(0, 1)).decode("ascii").strip():
+            words = f"missing commit {name}, to which HEAD leads".encode()
+            raise GitUnusable(complaint("rev-parse", words, self.folder))
+        # A branch without commits has no ref; of one that cannot be read, git says so only here.
+        line = git_command(self._program, self.folder, ("for-each-ref", "--count=1"))
+        stderr = run(line, b"", self._environ, self._patience).stderr
+        if b"broken ref" in stderr:
+            raise GitUnusable(complaint("for-each-ref", stderr, self.folder))
+        return False
 
     def _no_filters(self) -> dict[str, str]:
         """Settings that switch off every configured filter."""
@@ -338,32 +301,6 @@ def split(chunks: Iterable[bytes], separator: bytes) -> Iterator[bytes]:
         yield from whole
     if rest:
         yield rest
-
-
-def complaint(command: str, stderr: bytes, folder: Path) -> str:
-    """Explain a failure of git: in its own words and, if it does not trust the folder, with the whole remedy."""
-    lines = [line for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-    text = f"git {command} failed: {safe_text(lines[0] if lines else 'no reason given')}"
-    if any("safe.directory" in line for line in lines):
-        shown = safe_text(str(folder), limit=4000)
-        remedy = next((line.strip() for line in lines if "--add safe.directory" in line), "")
-        remedy = safe_text(remedy, limit=4000) or f"git config --global --add safe.directory {shown}"
-        text += f". It belongs to another user; if you trust whoever that is: `{remedy}`"
-    return text
-
-
-def _name(command: Sequence[str]) -> str:
-    return next(word for word in command if not word.startswith("-"))
-
-
-def _with_settings(environ: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
-    """Add settings as variables, behind those that are there; the value of ``-c`` ends at any ``=`` of a name."""
-    given = environ.get("GIT_CONFIG_COUNT", "")
-    count = int(given) if given.isdecimal() else 0
-    result = dict(environ)
-    for number, (name, value) in enumerate(settings.items(), count):
-        result |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
-    return result | {"GIT_CONFIG_COUNT": str(count + len(settings))} if settings else result
 
 
 def _c_quoted(path: bytes) -> bytes:
@@ -391,3 +328,11 @@ def _is_blob(path: Path, blob: str) -> bool:
             hasher.update(block)
         return hasher.hexdigest() == blob
     return False
+
+
+def _refuse(file: Path | None) -> None:
+    if file is not None:
+        shown = safe_text(str(file), limit=4000)
+        raise GitUnusable(
+            f"{shown} is a pipe or a device, and git would wait for it; put a file in its place, or configure another"
+        )

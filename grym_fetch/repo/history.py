@@ -6,7 +6,7 @@ Passes, each one stream::
     rev-list --all --timestamp --parents                   when each commit was made, and of which it comes
     rev-list --all | diff-tree --stdin --raw               under which paths they lived, which commits touched them
     rev-list --objects --no-walk --all                     which of them a branch or tag still has
-    cat-file --batch-check < "tip:path"                    and which tips these are
+    cat-file --batch, once for each level of folders       and which tips these are, by the folders on the way
 
 The newest commit that has a blob is the newest of: the tips that have it, the commits that brought it, and the parents
 of the commits that took it away.
@@ -17,10 +17,12 @@ A partial clone lacks some blobs, and nothing is fetched: the result says that i
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from grym_fetch.core.text import safe_text
+from grym_fetch.core.command_lines import command_line
+from grym_fetch.repo.complaints import DAMAGED, git_in
 from grym_fetch.repo.git import Git, GitUnusable, split
 
 _AS_STORED = "--no-replace-objects"
@@ -73,7 +75,7 @@ def find_large_blobs(git: Git, limit: int) -> History:
     advice = _missing(git, missing) if missing else ""
     try:
         times = _follow(git, blobs) if blobs or missing else {}
-        _ask_tips(git, blobs)
+        _ask_tips(git, blobs, times)
     except GitUnusable as error:
         raise GitUnusable(advice or str(error)) from error
     found = []
@@ -115,11 +117,12 @@ def _missing(git: Git, count: int) -> str:
     promisors = [name[7:-9] for name in settings if name.startswith(b"remote.") and name.endswith(b".promisor")]
     objects = f"{count:,} object{'s' if count != 1 else ''} of its history"
     if not promisors:
-        raise GitUnusable(f"the repository is damaged: it lacks {objects}; `git fsck` says which")
-    remote = safe_text(os.fsdecode(promisors[0]))
+        remedy = DAMAGED.replace("{git}", git_in(git.folder))
+        raise GitUnusable(f"the repository is damaged: it lacks {objects}; {remedy}")
+    fetch = command_line("git", "fetch", "--refetch", "--no-filter", names=(os.fsdecode(promisors[0]),))
     return (
         f"this is a partial clone, which lacks {objects}, of any size, and nothing is fetched. Get all of it with "
-        f"`git fetch --refetch --no-filter {remote}`, or look through the history of a whole clone"
+        f"`{fetch}`, or look through the history of a whole clone"
     )
 
 
@@ -159,25 +162,87 @@ def _follow(git: Git, blobs: dict[str, _Traces]) -> dict[str, int]:
     return times
 
 
-def _ask_tips(git: Git, blobs: dict[str, _Traces]) -> None:
-    """Note which blobs a branch or tag still has, and which tips these are."""
+def _ask_tips(git: Git, blobs: dict[str, _Traces], times: Mapping[str, int]) -> None:
+    """Note which blobs a branch or tag still has, and the newest of the tips that have it."""
     reached = ["rev-list", "--objects", "--no-object-names", "--missing=allow-any", "--no-walk", "--all"]
     for line in split(git.pipe([_AS_STORED, *reached]), b"\n"):
         if (traces := blobs.get(line.decode("ascii"))) is not None:
             traces.is_current = True
     current = {name: traces for name, traces in blobs.items() if traces.is_current}
-    tips = git.ask(_AS_STORED, "rev-list", "--no-walk", "--all").decode("ascii").split() if current else []
-    places = [(name, path) for name, traces in current.items() for path in traces.paths]
-    odd = [path for _, path in places if "\n" in path or path.endswith("\r")]  # these cannot be asked for in a line
-    asked = [(tip, name, path) for tip in tips for name, path in places if path not in odd]
-    queries = (os.fsencode(f"{tip}:{path}\n") for tip, _, path in asked)
-    answers = split(git.pipe([_AS_STORED, "cat-file", "--batch-check=%(objectname)"], given=queries), b"\n")
-    for (tip, name, _), answer in zip(asked, answers, strict=True):
-        if answer == name.encode("ascii"):
-            current[name].commits.add(tip)
-    listing = (_AS_STORED, "--literal-pathspecs", "ls-tree", "-r", "-z", "--full-tree")
-    for tip in tips if odd else []:
-        for entry in git.ask(*listing, tip, "--", *odd).split(b"\0"):
-            name = entry.partition(b"\t")[0].rpartition(b" ")[2].decode("ascii")
-            if name in current:
-                current[name].commits.add(tip)
+    if not current:
+        return
+    top = _Sought()
+    for traces in current.values():
+        for path in traces.paths:
+            top.note(os.fsencode(path).split(b"/"))
+    tips = git.ask(_AS_STORED, "rev-list", "--no-walk", "--all").decode("ascii").split()
+    # The newest first: whoever asks for a tree later than another has nothing to add.
+    tips.sort(key=lambda tip: (times.get(tip, 0), tip), reverse=True)
+    asked = {(f"{tip}^{{tree}}", id(top)): (top, tip) for tip in tips}
+    seen: set[tuple[str, int]] = set()
+    while asked:
+        following: dict[tuple[str, int], tuple[_Sought, str]] = {}
+        for (folder, tip), (name, tree) in zip(asked.values(), _trees(git, [name for name, _ in asked]), strict=True):
+            if (name, id(folder)) in seen:
+                continue
+            seen.add((name, id(folder)))
+            for part, entry in _entries(tree, len(name) // 2, folder.names):
+                if entry in current and part in folder.files:
+                    current[entry].commits.add(tip)
+                if (inner := folder.folders.get(part)) is not None:
+                    following.setdefault((entry, id(inner)), (inner, tip))
+        asked = following
+
+
+class _Sought:
+    """A folder on the way to large files: which names to look for in it."""
+
+    def __init__(self) -> None:
+        self.files: set[bytes] = set()
+        self.folders: dict[bytes, _Sought] = {}
+
+    @property
+    def names(self) -> set[bytes]:
+        return self.files | self.folders.keys()
+
+    def note(self, path: list[bytes]) -> None:
+        """Note a path below this folder."""
+        folder = self
+        for part in path[:-1]:
+            folder = folder.folders.setdefault(part, _Sought())
+        folder.files.add(path[-1])
+
+
+def _trees(git: Git, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield each of these trees, its name and its content; empty what is none, or is not here."""
+    chunks = git.pipe([_AS_STORED, "cat-file", "--batch"], given=(f"{name}\n".encode() for name in names))
+    rest = b""
+    for _ in names:
+        while b"\n" not in rest:
+            rest += next(chunks)
+        head, _, rest = rest.partition(b"\n")
+        name, kind, *size = head.decode("ascii", "replace").split(" ")
+        if not size:  # it is missing, or leads to no tree
+            yield "", b""
+            continue
+        end = int(size[0]) + 1
+        parts, length = [rest], len(rest)
+        while length < end:
+            parts.append(next(chunks))
+            length += len(parts[-1])
+        whole = b"".join(parts)
+        rest = whole[end:]
+        yield name, whole[: end - 1] if kind == "tree" else b""
+    for _ in chunks:  # so that it is told how git has ended
+        pass
+
+
+def _entries(tree: bytes, length: int, names: Collection[bytes]) -> Iterator[tuple[bytes, str]]:
+    """Yield those entries of a tree that have one of ``names``: name and object, of ``length`` bytes."""
+    at = 0
+    while at < len(tree):
+        end = tree.index(b"\0", at)
+        name = tree[tree.index(b" ", at) + 1 : end]
+        at = end + 1 + length
+        if name in names:
+            yield name, tree[end + 1 : at].hex()

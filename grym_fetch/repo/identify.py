@@ -18,7 +18,7 @@ from grym_fetch.disk.folders import open_regular
 from grym_fetch.repo.git import GITLINK, Git, GitUnusable, IndexEntry
 from grym_fetch.repo.placeholder import SUFFIX
 from grym_fetch.repo.places import read_placeholder
-from grym_fetch.repo.tree import Tree
+from grym_fetch.repo.tree import Tree, below
 
 log = logging.getLogger(__name__)
 
@@ -198,12 +198,6 @@ def _parents(path: str) -> list[str]:
     """The folders above a path, each ending in a slash."""
     parts = path.split("/")[:-1]
     return ["/".join(parts[:count]) + "/" for count in range(1, len(parts) + 1)]
-
-
-def below(root: Path, folder: Path) -> str:
-    """What to put before a path in ``folder`` so that it is relative to ``root``: empty, or ending in a slash."""
-    relative = folder.relative_to(root).as_posix()
-    return "" if relative == "." else f"{relative}/"
 
 
 def totals(files: Iterable[LargeFile], name: Callable[[LargeFile], str]) -> list[Total]:

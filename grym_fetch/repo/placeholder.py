@@ -7,10 +7,10 @@ moved with ``git mv``, and none can point out of the repository.
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass
 from typing import Self
 
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.digest import Checksum
 
 SUFFIX = ".asset-ref"
@@ -38,9 +38,8 @@ class Placeholder:
 
     def encode(self) -> bytes:
         """Return the text of the file."""
-        command = f"grym-fetch restore {shlex.quote(self.original_path)}"
-        if self.external_dir is not None:
-            command += f" --external-assets-dir {shlex.quote(self.external_dir)}"
+        where = () if self.external_dir is None else ("--external-assets-dir", self.external_dir)
+        command = command_line("grym-fetch", "restore", *where, names=(self.original_path,))
         return (
             f"{_HEAD}\n\n"
             "A large file was moved out of this repository; this text is in its place.\n\n"

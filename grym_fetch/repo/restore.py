@@ -1,7 +1,8 @@
 """Brings moved files back, verified.
 
-A file is looked for in the external folder, under the place that the record or the placeholder names, and then asked of
-whoever can fetch a content by its checksum. It is copied into a draft beside its place and hashed on the way; only a
+A file is looked for in the external folder, under the place that the record or the placeholder names; then in those to
+which a clean that began in a folder above or below has moved; then it is asked of whoever can fetch a content by its
+checksum. It is copied into a draft beside its place and hashed on the way; only a
 draft with the right SHA-256 gets the name, and only then the placeholder goes. The record keeps its entry, so that a
 file can be restored again.
 
@@ -15,15 +16,15 @@ import difflib
 import itertools
 import logging
 import os
-import shlex
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import anyio.to_thread
 
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
     AssetMissing,
@@ -43,7 +44,8 @@ from grym_fetch.repo.moving import Draft, current_umask, digest_of, remove_dead_
 from grym_fetch.repo.placeholder import SUFFIX, asset_id
 from grym_fetch.repo.places import Place, placeholders, read_placeholder
 from grym_fetch.repo.record import MovedFiles
-from grym_fetch.repo.tree import git_folder_above
+from grym_fetch.repo.target import recording_folders
+from grym_fetch.repo.tree import below, git_folder_above
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +55,16 @@ Fetch = Callable[[Checksum], Awaitable[Path | None]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """A file to bring back. ``path`` is relative to the root; ``stored`` are its places in the external folder."""
+    """A file to bring back. ``path`` is relative to the root; ``stored`` are its places in an external folder.
+
+    ``folders``: the external folder of this file, where the clean that has moved it began elsewhere than at the root.
+    """
 
     path: str
     id: str
     checksum: Checksum
     stored: tuple[str, ...]
+    folders: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,14 +79,24 @@ class Restored:
 class Restorer:
     """Restores files of the repository at ``root`` that were moved to one of ``folders``, the likeliest first.
 
+    ``only_there``: the user has named the folder, so no other is looked into.
     Raises `RepositoryError` if a record there cannot be read.
     """
 
-    def __init__(self, root: Path, folders: Sequence[Path], fetch: Fetch | None = None) -> None:
+    def __init__(
+        self, root: Path, folders: Sequence[Path], fetch: Fetch | None = None, *, only_there: bool = False
+    ) -> None:
         self._root = root.resolve()
-        self._folders = folders
+        self._folders = list(folders)
         self._fetch = fetch
-        self._records = [MovedFiles(folder) for folder in folders]
+        self._only_there = only_there
+        self._records = [(MovedFiles(folder), "") for folder in folders]
+        for above in () if only_there else self._root.parents:
+            for folder in recording_folders(above):
+                if folder not in self._folders:
+                    with suppress(GrymFetchError):  # whose it may be
+                        self._records.append((MovedFiles(folder), below(above, self._root)))
+                        self._folders.append(folder)
 
     def all(self) -> list[Wanted]:
         """Every file that a placeholder in the repository stands for."""
@@ -116,7 +132,12 @@ class Restorer:
 
     def _entries(self) -> list[MovedFile]:
         """What the records say, the newest of each folder first."""
-        return [entry for record in self._records for entry in reversed(record.files)]
+        return [
+            replace(entry, original_path=entry.original_path.removeprefix(prefix))
+            for record, prefix in self._records
+            for entry in reversed(record.files)
+            if entry.original_path.startswith(prefix)
+        ]
 
     def _by_id(self, text: str) -> list[Wanted]:
         known = self.all()
@@ -131,7 +152,7 @@ class Restorer:
         names = {name for wanted in known for name in (wanted.id, wanted.path)}
         near = difflib.get_close_matches(text, names, n=3)
         hint = f" Did you mean {', '.join(map(safe_text, near))}?" if near else ""
-        records = " and ".join(safe_text(str(record.path), limit=1000) for record in self._records)
+        records = " and ".join(safe_text(str(record.path), limit=1000) for record, _ in self._records)
         raise RepositoryError(
             f"{safe_text(text)} was not moved out of this repository: there is no placeholder for it, and "
             f"{records} does not list it.{hint}{self._left_out(text)} Another folder: --external-assets-dir DIR."
@@ -161,8 +182,9 @@ class Restorer:
         path = text.removesuffix(SUFFIX).removeprefix("./") + SUFFIX
         if path not in self.left_out():
             return ""
-        folder = shlex.quote(safe_text(path.rpartition("/")[0] or "/"))
-        return f" This is a sparse checkout, without its placeholder: `git sparse-checkout add {folder}`."
+        folder = path.rpartition("/")[0] or "/"
+        command = command_line("git", "sparse-checkout", "add", names=(folder,))
+        return f" This is a sparse checkout, without its placeholder: `{command}`."
 
     def _of_place(self, place: Place) -> Wanted:
         placeholder = place.placeholder
@@ -174,7 +196,15 @@ class Restorer:
             id=placeholder.id,
             checksum=placeholder.checksum,
             stored=tuple(dict.fromkeys(stored)),
+            folders=tuple(self._elsewhere(place)),
         )
+
+    def _elsewhere(self, place: Place) -> list[Path]:
+        """The usual folders of where a clean began, by the path that it has written into the placeholder."""
+        moved, base = Path(place.placeholder.original_path).parts, place.path.parts
+        if self._only_there or base[-len(moved) :] != moved:
+            return []
+        return [folder for folder in recording_folders(Path(*base[: -len(moved)])) if folder not in self._folders]
 
     async def restore(self, wanted: Wanted, *, force: bool = False) -> Restored:
         """Bring one file back. ``force``: replace a file with other content.
@@ -185,7 +215,8 @@ class Restorer:
         if await anyio.to_thread.run_sync(self._is_done, wanted, force):
             return Restored(path=path, id=wanted.id, source="there")
         wrong: GrymFetchError | None = None
-        for folder, stored in itertools.product(self._folders, wanted.stored):
+        folders = [*self._folders, *wanted.folders]
+        for folder, stored in itertools.product(folders, wanted.stored):
             try:
                 if await anyio.to_thread.run_sync(self._take, wanted, folder, stored, force):
                     return Restored(path=path, id=wanted.id, source="external")
@@ -200,7 +231,7 @@ class Restorer:
             raise wrong
         raise AssetMissing(
             wanted.id,
-            f"{safe_text(wanted.path)} is not in {' or '.join(map(_shown, self._folders))}, and no manifest says where "
+            f"{safe_text(wanted.path)} is not in {' or '.join(map(_shown, folders))}, and no manifest says where "
             f"sha256 {wanted.checksum.hexdigest} can be fetched. Name the folder it was moved to with "
             "--external-assets-dir, or add it to assets.json.",
         )

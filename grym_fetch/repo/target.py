@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import RepositoryError
+from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.project import EXTERNAL_NAME, Project
 from grym_fetch.repo.git import Git, GitUnusable
@@ -54,16 +56,32 @@ def unnamed_folders(root: Path, project: Project | None) -> list[Path]:
     return fine
 
 
+def recording_folders(base: Path) -> list[Path]:
+    """Those of `usual_folders` that hold a record of moved files, and may be used without being named."""
+    found = []
+    for folder in usual_folders(base):
+        with suppress(RepositoryError):
+            _check_unnamed(folder)
+            if os.path.lexists(folder / MOVED_FILES):
+                found.append(folder)
+    return found
+
+
 def _check_unnamed(folder: Path) -> None:
+    real = Path(os.path.realpath(folder))
     if folder.is_symlink():
         shown = safe_text(str(folder), limit=4000)
         raise RepositoryError(
-            f"{shown} is a symlink, and those count only where you name them; if it is yours: "
-            f"--external-assets-dir {safe_text(os.path.realpath(folder), limit=4000)}"
+            f"{shown} is a symlink, and those count only where you name them; {_naming(real, 'if it is yours')}"
         )
-    check_owner(
-        folder, f"if you trust whoever that is: --external-assets-dir {safe_text(os.path.realpath(folder), limit=4000)}"
-    )
+    check_owner(folder, _naming(real, "if you trust whoever that is"))
+
+
+def _naming(folder: Path, condition: str) -> str:
+    """Advise to name a folder; another one if no large file may ever go there."""
+    if git_folder_above(folder) is not None or work_trees_above(folder):
+        return "name a folder of your own, outside of every repository: --external-assets-dir DIR"
+    return f"{condition}: {command_line('--external-assets-dir', str(folder))}"
 
 
 def check_owner(folder: Path, advice: str = "name a folder of your own") -> None:

@@ -108,3 +108,9 @@ def find_root(folder: Path, cwd: Path) -> Path:
     if (root := repository_root(folder)) is not None:
         return root
     return cwd if folder.is_relative_to(cwd) else folder
+
+
+def below(root: Path, folder: Path) -> str:
+    """What to put before a path in ``folder`` so that it is relative to ``root``: empty, or ending in a slash."""
+    relative = folder.relative_to(root).as_posix()
+    return "" if relative == "." else f"{relative}/"

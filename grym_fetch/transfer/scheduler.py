@@ -120,7 +120,7 @@ class Scheduler:
         for queue in self._ahead.values():
             for entry in [entry for entry in queue if entry[0] is source]:
                 queue.remove(entry)
-                source.release(entry[1])
+                self._release(source, entry[1])
 
     def kick(self) -> None:
         """There may be new work: look for it soon. Many kicks in one turn of the loop cost one look."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import BadStatus, GrymFetchError, StorageError, Throttled
+from grym_fetch.core.git_folders import may_make_a_repository
 from grym_fetch.core.http import Asked, ErrorStatus, Whole
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import CRAWL_BYTES_PER_S, Origin
@@ -56,9 +57,13 @@ MAX_CONSECUTIVE_FAILURES = 3
 
 
 def is_small(asset: Asset) -> bool:
-    """Whether an asset can go the short way."""
+    """Whether an asset can go the short way, on which nobody looks at what lies beside its place."""
     return (
-        asset.checksum is not None and asset.size is not None and asset.size <= SMALL_FILE_BYTES and not asset.extract
+        asset.checksum is not None
+        and asset.size is not None
+        and asset.size <= SMALL_FILE_BYTES
+        and not asset.extract
+        and not may_make_a_repository(asset.local_path)
     )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch.disk.repository import is_repository_root, repository_root
+from grym_fetch.core.errors import UnsafePath
+from grym_fetch.disk.repository import check_makes_no_repository, is_repository_root, repository_root
 
 
 @pytest.mark.parametrize("is_worktree", [False, True])
@@ -23,3 +24,46 @@ def test_the_root_is_found_from_below(tmp_path: Path, is_worktree: bool) -> None
     assert repository_root(below) == repository_root(root) == root
     assert is_repository_root(root)
     assert not is_repository_root(below)
+
+
+@pytest.mark.shows("S17")
+@pytest.mark.parametrize(
+    ("there", "place"),
+    [
+        (["HEAD", "objects/x"], "refs/heads/main"),
+        (["HEAD", "refs/x"], "objects/a/b"),
+        (["objects/x", "refs/x"], "HEAD"),
+        (["head", "Objects/x"], "REFS/x"),
+        (["HEAD"], "commondir"),
+        (["commondir"], "HEAD"),
+        (["HEAD", "objects/x", "refs/x"], "objects/y"),
+        (["HEAD", "objects/x"], "ref\u017f/x"),
+    ],
+)
+@pytest.mark.parametrize("above", ["", "a/b/", "refs/"])
+def test_what_would_complete_a_repository(tmp_path: Path, there: list[str], place: str, above: str) -> None:
+    """Whoever has put the other parts there, the last one is refused, with what it would complete."""
+    for name in there:
+        (tmp_path / above / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / above / name).touch()
+    with pytest.raises(UnsafePath, match="makes a git repository together with"):
+        check_makes_no_repository(tmp_path, above + place)
+
+
+@pytest.mark.parametrize(
+    ("there", "place"),
+    [
+        (["HEAD", "objects/x"], "refs.bin"),
+        (["objects/x", "refs/x"], "HEAD/x"),
+        (["HEAD", "a/objects/x"], "a/refs/x"),
+        (["objects/x"], "refs/x"),
+        ([], "a/HEAD"),
+        (["a"], "a/HEAD"),
+    ],
+)
+def test_what_completes_nothing(tmp_path: Path, there: list[str], place: str) -> None:
+    """Names that mean nothing to git, or not together, are names like others."""
+    for name in there:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    check_makes_no_repository(tmp_path, place)

@@ -100,6 +100,32 @@ def test_no_manifest_and_no_archive_makes_a_repository(tmp_path: Path, is_split:
     assert not (tmp_path / "assets/v").exists()
 
 
+@pytest.mark.shows("S17")
+@pytest.mark.parametrize("last", ["HEAD", "objects", "refs"])
+def test_no_two_manifests_make_a_repository(tmp_path: Path, last: str) -> None:
+    """What one manifest has put there and the next one would complete is refused, few files or many; others arrive."""
+    files = {"bare/HEAD": b"ref: refs/heads/main\n", "bare/objects/x": b"x", "bare/refs/heads/x": b"y"}
+    more = {f"more/{number}": b"%d" % number for number in range(20)}
+    later = {name: content for name, content in files.items() if last in name.split("/")}
+    with serve_in_thread() as server:
+        for served in ({name: content for name, content in files.items() if name not in later}, later | more):
+            entries = [
+                {
+                    "id": name.replace("/", "-"),
+                    "url": server.add(f"/{name}", content).url,
+                    "localPath": name,
+                    "checksum": hashlib.sha256(content).hexdigest(),
+                    "size": len(content),
+                }
+                for name, content in served.items()
+            ]
+            write(tmp_path, "assets.json", json.dumps({"assets": entries}).encode())
+            done = run(tmp_path, "sync", "--all")
+    assert (done.code, "makes a git repository together with" in done.err) == (4, True), done.err
+    assert not (tmp_path / "assets" / next(iter(later))).exists()
+    assert all((tmp_path / "assets" / name).read_bytes() == content for name, content in more.items())
+
+
 @pytest.mark.shows("S21")
 def test_from_a_heavy_repository_to_the_same_bytes_elsewhere(root: Path, tmp_path: Path) -> None:
     """Look, move out, commit, clone on another machine, fetch from a server: every byte is the same."""

@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
 ORDER: dict[str, list[set[str]]] = {
     "core": [
         {"text", "signatures"},
-        {"errors", "validation"},
+        {"errors", "validation", "command_lines"},
         {
             "redaction",
             "ranges",
@@ -48,7 +48,7 @@ ORDER: dict[str, list[set[str]]] = {
             "tar_headers",
         },
         {"suspicion", "git_folders", "stated"},
-        {"http", "addresses", "manifest_values", "archives", "strict_json"},
+        {"http", "addresses", "manifest_values", "archives", "strict_json", "configuration"},
         {"manifest", "journal", "segments", "policy", "cookies", "challenges"},
         {"origins", "hosts", "manifest_schema", "world", "fingerprint", "refusals"},
         {"manifest_text", "manifest_parser"},
@@ -65,7 +65,7 @@ ORDER: dict[str, list[set[str]]] = {
     "runtime": [{"waiting", "buffers", "clock", "descriptors", "forks"}, {"threads"}, {"bus"}, {"loop_thread"}],
     "disk": [
         {"folders", "owner", "repository"},
-        {"atomic", "locks", "state", "moved_files"},
+        {"atomic", "configuration", "locks", "state", "moved_files"},
         {"verified", "rollback", "log_file", "project"},
         {"stage"},
         {"small_files", "local_files", "manifest_file"},
@@ -83,7 +83,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "archive": [{"tar", "tree"}, {"reader"}, {"compare"}, {"unpack"}],
     "repo": [
-        {"errors", "tree", "moving", "placeholder"},
+        {"errors", "tree", "moving", "own_folders", "placeholder", "process", "complaints", "git_files"},
         {"git", "record", "places", "entries"},
         {"target"},
         {"identify", "history"},
@@ -108,12 +108,13 @@ ORDER: dict[str, list[set[str]]] = {
         {"plugin"},
     ],
     "cli": [
-        {"exit_codes", "streams", "repository_text", "demo_report"},
+        {"exit_codes", "help", "streams", "repository_text", "demo_report"},
+        {"usage"},
         {"options", "demo_stage", "unexpected"},
         {"settings", "logs"},
         {"runner", "demo_story"},
         {"sync"},
-        {"doctor", "editing", "inspection", "repository", "setup", "demo", "updating"},
+        {"completion", "configuration", "doctor", "editing", "inspection", "repository", "setup", "demo", "updating"},
         {"lists"},
         {"main"},
         {"__init__"},

@@ -547,3 +547,23 @@ def test_a_target_that_becomes_a_symlink(root: Path, tmp_path: Path) -> None:
     with pytest.raises(StorageError), Cleaner(plan, lambda: NOON):
         pass
     assert os.listdir(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.shows("S22")
+def test_a_name_that_cannot_be_moved_is_to_be_changed(tmp_path: Path) -> None:
+    """A name that not every system can have stays, is named with its reason, and the way out is said."""
+    root = tmp_path / "root"
+    names = {
+        b"n\xff.bin": "not UTF-8",
+        b"a*.bin": "Windows forbids",
+        b"t\t.bin": "control character",
+        b'".bin': "forbids",
+    }
+    names |= {b"u\xcc\x88.bin": "normal form C", b"x" * 250: "at most 240"}
+    for name in names:
+        write(root, os.fsdecode(name), A)
+    kept = {os.fsencode(each.path): each.reason for each in plan_clean(root, root, tmp_path / "out", LIMIT).kept}
+    assert kept.keys() == names.keys()
+    for name, reason in kept.items():
+        assert names[name] in reason
+        assert "; rename it" in reason

@@ -17,9 +17,11 @@ import pytest
 from grym_fetch.disk.project import find_project
 from grym_fetch.project.setup import git_steps
 from grym_fetch.repo.clean import plan_clean
-from grym_fetch.repo.git import COMMANDS, SWITCHED_OFF, Git, GitUnusable, complaint, git_command, git_environment
+from grym_fetch.repo.complaints import complaint
+from grym_fetch.repo.git import Git, GitUnusable
 from grym_fetch.repo.history import find_large_blobs
 from grym_fetch.repo.identify import survey
+from grym_fetch.repo.process import COMMANDS, SWITCHED_OFF, git_command, git_environment
 from grym_fetch.repo.restore import Restorer
 from grym_fetch.testing import seeded_bytes
 from tests.repo.hostile import ATTRIBUTES, PROGRAMS, Trap, armed, documented, is_known, sign
@@ -56,7 +58,7 @@ def test_git_is_started_in_one_place() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Import) and any(alias.name == "subprocess" for alias in node.names)
     }
-    assert importing == {"repo/git.py"}
+    assert importing == {"repo/process.py"}
     with pytest.raises(ValueError, match="git status is not one"):
         git_command("git", Path("/"), ["status"])
     assert COMMANDS.isdisjoint({"status", "log", "show", "diff", "fetch", "checkout", "submodule"})

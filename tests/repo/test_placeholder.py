@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -46,7 +47,14 @@ def test_a_person_can_read_it() -> None:
     text = replace(PLACEHOLDER, external_dir="../my assets").encode().decode()
     assert "was moved out of this repository" in text
     assert f"sha256: {PLACEHOLDER.checksum.hexdigest}" in text
-    assert "grym-fetch restore models/base.ckpt --external-assets-dir '../my assets'" in text
+    assert "grym-fetch restore --external-assets-dir '../my assets' models/base.ckpt" in text
+
+
+def test_a_name_is_not_taken_for_an_option() -> None:
+    """What to type brings back the file, whatever its name looks like."""
+    text = replace(PLACEHOLDER, original_path="-lead it's.bin", external_dir="../-out").encode().decode()
+    command = shlex.split(text.rstrip("\n").rpartition("\n")[2])
+    assert command == ["grym-fetch", "restore", "--external-assets-dir", "../-out", "--", "-lead it's.bin"]
 
 
 def test_line_ends_of_another_system_do_no_harm() -> None:

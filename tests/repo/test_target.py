@@ -206,6 +206,17 @@ def test_a_symlink_that_nobody_has_named(root: Path, tmp_path: Path) -> None:
         unnamed_folders(root, None)
 
 
+@pytest.mark.shows("S19", "S17")
+@pytest.mark.parametrize("place", [".git", ".git/objects", ".", "sub"])
+def test_a_symlink_into_a_repository(root: Path, tmp_path: Path, place: str) -> None:
+    """The advice never names a folder among what is git's, or in a work tree."""
+    (root / "sub").mkdir()
+    (tmp_path / "home/assets").symlink_to(root / place)
+    with pytest.raises(RepositoryError, match=r"is a symlink.*outside of every repository") as error:
+        unnamed_folders(root, None)
+    assert str(root) not in str(error.value)
+
+
 @pytest.mark.shows("S17")
 def test_a_usual_folder_of_another_user(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is brought back from a folder that somebody else has put beside the repository."""

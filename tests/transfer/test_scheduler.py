@@ -708,3 +708,21 @@ async def test_answers_that_nobody_will_ask_for_end_their_connection(pool: Pool,
     await turns()
     assert (connection.dropped, connection.sent) == (1, [])
     assert set(source.released) >= {first, *ahead}
+
+
+async def test_a_bug_where_work_is_taken_back_fails_its_source(pool: Pool, schedulers: Make) -> None:
+    """Whoever takes its work back is at its end, and must get there."""
+    scheduler = schedulers(1, transport=AheadTransport())
+    source = FakeSource(pool, "a", 3)
+    scheduler.add(source, 0)
+    await turns()
+    assert scheduler.ask_ahead(source.given[0]) is not None
+    error = ZeroDivisionError()
+
+    def fail(_: Attempt) -> None:
+        raise error
+
+    source.on_release = fail
+    scheduler.take_back(source)
+    assert source.failed is error
+    source.on_release = lambda _: None

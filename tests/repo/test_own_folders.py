@@ -1,0 +1,139 @@
+"""What a project or an earlier clean needs stays where it is, wherever a clean begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.core.errors import AssetMissing, RepositoryError
+from grym_fetch.repo.clean import Moved, Why, plan_clean
+from grym_fetch.repo.own_folders import OwnFolders
+from grym_fetch.repo.restore import Restorer
+from grym_fetch.testing import seeded_bytes
+from tests.repo.story import LIMIT, clean, write
+
+A, B = seeded_bytes(5000, seed=1), seeded_bytes(3000, seed=2)
+MANIFEST = b'{"version": "1.0", "assets": []}'
+
+
+def planned(root: Path, source: Path, *assets_dirs: Path) -> tuple[list[str], list[str]]:
+    """Which files would be moved, and which are kept because they are needed."""
+    plan = plan_clean(root, source, root.parent / "out", LIMIT, assets_dirs=assets_dirs)
+    assert {kept.why for kept in plan.kept} <= {Why.UNSAFE}
+    return [move.path for move in plan.moves], [kept.path for kept in plan.kept]
+
+
+@pytest.mark.shows("S21")
+@pytest.mark.parametrize("mark", ["assets.json", "config/assets.json", "assets/.grym-fetch/x", "cut off"])
+@pytest.mark.parametrize("start", ["above", "project", "assets", "deep in it"])
+def test_assets_of_a_project_stay(tmp_path: Path, mark: str, start: str) -> None:
+    """Assets are found by a manifest or a state folder, also right after `setup`, from above and from within."""
+    top = tmp_path / "top"
+    project = top / "project"
+    write(project, "assets.json" if mark == "cut off" else mark, MANIFEST[:-3] if mark == "cut off" else MANIFEST)
+    write(project, "assets/sub/a.bin", A)
+    write(project, "data/b.bin", B)
+    source = {"above": top, "project": project, "assets": project / "assets"}.get(start, project / "assets/sub")
+    moves, kept = planned(source, source)
+    below = (project / "assets/sub/a.bin").relative_to(source).as_posix()
+    assert kept == [below]
+    assert moves == (
+        [] if "assets" in source.name or source.name == "sub" else [below.replace("assets/sub/a", "data/b")]
+    )
+
+
+def test_what_other_programs_call_so_is_theirs(tmp_path: Path) -> None:
+    """An ``assets.json`` or ``asset-manifest.json`` that is no list of assets keeps nothing."""
+    root = tmp_path / "root"
+    write(root, "web/assets.json", b'{"assets": {"main.js": "x"}}')
+    write(root, "web/assets/a.bin", A)
+    write(root, "build/asset-manifest.json", b'{"files": {}}')
+    write(root, "build/b.bin", B)
+    write(root, "assets.json/odd", b"")
+    write(root, "assets/c.bin", B)
+    assert sorted(planned(root, root)[0]) == ["assets/c.bin", "build/b.bin", "web/assets/a.bin"]
+
+
+def test_a_folder_that_was_named(tmp_path: Path) -> None:
+    """What the user calls the assets folder is one, though nothing was ever put there by us."""
+    root = tmp_path / "root"
+    write(root, "store/a.bin", A)
+    assert planned(root, root, root / "store") == ([], ["store/a.bin"])
+
+
+@pytest.mark.shows("S21")
+def test_what_an_earlier_clean_has_moved_stays(tmp_path: Path) -> None:
+    """What a record lists is not moved on, from where nobody would bring it back; what lies beside it is."""
+    root = tmp_path / "top/code/project"
+    write(root, "a.bin", A)
+    clean(root, root.parent / "assets")
+    write(root.parent, "assets/other.bin", B)
+    assert planned(tmp_path / "top", tmp_path / "top") == (["code/assets/other.bin"], ["code/assets/a.bin"])
+    (root.parent / "assets/asset-manifest.json").write_bytes(b'{"assets": [')
+    assert sorted(planned(tmp_path / "top", tmp_path / "top")[1]) == ["code/assets/a.bin", "code/assets/other.bin"]
+
+
+def test_each_folder_is_looked_at_once(tmp_path: Path) -> None:
+    """A thousand files in a folder cost no more looks than one."""
+    own = OwnFolders()
+    assert own.why_not(tmp_path / "assets/a.bin") is None
+    write(tmp_path, "assets/.grym-fetch/x", b"")
+    assert own.why_not(tmp_path / "assets/b.bin") is None
+    assert OwnFolders().why_not(tmp_path / "assets/b.bin") is not None
+
+
+# --- the way back, from another folder than the one where clean began ----------------------------------------------
+
+
+@pytest.mark.shows("S21")
+@pytest.mark.parametrize("has_placeholder", [True, False])
+async def test_a_clean_that_began_above(tmp_path: Path, has_placeholder: bool) -> None:
+    """A file that a clean of the folder above has moved is found from within, by its placeholder and by its path."""
+    top, inner = tmp_path / "top", tmp_path / "top/a/inner"
+    write(inner, "models/a.bin", A)
+    write(top, "models/a.bin", B)
+    assert len([each for each in clean(top, tmp_path / "assets") if isinstance(each, Moved)]) == 2
+    if not has_placeholder:
+        (inner / "models/a.bin.asset-ref").unlink()
+    restorer = Restorer(inner, [inner.parent / "assets"])
+    assert len(restorer.all()) == has_placeholder
+    (wanted,) = restorer.find("models/a.bin", inner)
+    await restorer.restore(wanted)
+    assert (inner / "models/a.bin").read_bytes() == A
+
+
+@pytest.mark.shows("S21")
+async def test_a_clean_that_began_below(tmp_path: Path) -> None:
+    """All placeholders are brought back from above, each from beside the folder where its clean began."""
+    for name, content in (("one", A), ("two/deep", B)):
+        write(tmp_path, f"top/{name}/models/a.bin", content)
+        clean(tmp_path / "top" / name, (tmp_path / "top" / name).parent / "assets")
+    restorer = Restorer(tmp_path / "top", [tmp_path / "assets"])
+    for wanted in restorer.all():
+        await restorer.restore(wanted)
+    assert (tmp_path / "top/one/models/a.bin").read_bytes() == A
+    assert (tmp_path / "top/two/deep/models/a.bin").read_bytes() == B
+
+
+async def test_a_folder_that_was_named_is_the_only_one(tmp_path: Path) -> None:
+    """Who names the external folder is not answered from another one."""
+    write(tmp_path, "top/inner/a.bin", A)
+    clean(tmp_path / "top", tmp_path / "assets")
+    restorer = Restorer(tmp_path / "top/inner", [tmp_path / "empty"], only_there=True)
+    (wanted,) = restorer.all()
+    assert wanted.folders == ()
+    (tmp_path / "top/inner/a.bin.asset-ref").unlink()
+    with pytest.raises(RepositoryError, match="was not moved out"):
+        restorer.find("a.bin", tmp_path / "top/inner")
+
+
+@pytest.mark.shows("S19")
+async def test_a_symlink_is_not_searched_unnamed(tmp_path: Path) -> None:
+    """A folder beside another one that a placeholder leads to counts only if it could be used there."""
+    write(tmp_path, "top/inner/a.bin", A)
+    clean(tmp_path / "top", tmp_path / "real")
+    (tmp_path / "assets").symlink_to(tmp_path / "real")
+    restorer = Restorer(tmp_path / "top/inner", [tmp_path / "top/assets"])
+    with pytest.raises(AssetMissing):
+        await restorer.restore(restorer.all()[0])
