@@ -95,19 +95,21 @@ class LocalFiles:
             return False
 
     def is_there(self, asset: Asset) -> bool:
-        """Whether there is a file of the right size. An estimate for a plan: it is not read."""
-        for place in self._places(asset):
-            try:
-                size = os.stat(place).st_size
-            except OSError:
-                continue
-            if asset.size in (None, size):
-                return True
-        return False
+        """Whether there is a file of the right size, not known to be wrong. An estimate for a plan: it is not read."""
+        return any(_may_be(place, asset) and not self._is_known_wrong(place, asset) for place in self._places(asset))
 
     def has_other(self, asset: Asset) -> bool:
-        """Whether something is there that cannot be the asset: a file of another size, a folder. It is not read."""
-        return any(os.path.exists(place) and not _may_be(place, asset) for place in self._places(asset))
+        """Whether something is there that cannot be the asset: a file of another size, a folder. It is not read.
+
+        Or a file that was read before, had another digest, and has not changed since.
+        """
+        return any(
+            os.path.exists(place) and (not _may_be(place, asset) or self._is_known_wrong(place, asset))
+            for place in self._places(asset)
+        )
+
+    def _is_known_wrong(self, place: str, asset: Asset) -> bool:
+        return asset.checksum is not None and self.verified_cache.is_known_wrong(place, asset.checksum)
 
     def is_occupied(self, asset: Asset) -> bool:
         """Whether there is anything at all in one of the asset's places."""
