@@ -125,7 +125,7 @@ def add_command(
 
     settings = settings_from(transfer)
     with with_manifest(common):
-        return run(common, body, settings=settings, minimal=False, tells_ends=False)
+        return run(common, body, settings=settings, minimal=False, tells="failures")
 
 
 def _add_from_source(common: Common, address: str, naming: dict[str, Any], settings: Settings) -> int:
@@ -143,7 +143,7 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
         return 0
 
     with with_manifest(common):
-        return run(common, body, settings=settings, minimal=False, tells_ends=False)
+        return run(common, body, settings=settings, minimal=False, tells="failures")
 
 
 @click.command("pin")
@@ -173,7 +173,7 @@ def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, allow_suspi
             click.echo(f"nothing to pin: {of_which}", err=True)
         return 0
 
-    return run(common, body, settings=settings_from(transfer), minimal=minimal, tells_ends=False)
+    return run(common, body, settings=settings_from(transfer), minimal=minimal, tells="failures")
 
 
 def _tell_pinned(pinned: list[Pinned], common: Common) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grym_fetch.cli.options import Common, common_options, option, transfer_options
+from grym_fetch.cli.options import Common, common_options, option, progress_options, transfer_options
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @option("--full", is_flag=True, help="Read every byte again, even of files that were verified before.")
 @option("--minimal", is_flag=True, help="Check the small stand-ins.")
 @option("--allow-unpinned", is_flag=True, help="Accept files without a checksum, unverified.")
+@progress_options
 @common_options
 def check_command(common: Common, ids: tuple[str, ...], full: bool, minimal: bool, allow_unpinned: bool) -> int:
     """Say whether assets are present and valid: those named, or else all of them.
@@ -66,7 +67,7 @@ def check_command(common: Common, ids: tuple[str, ...], full: bool, minimal: boo
             _tell_next(manager, [(asset, status.state) for asset, status in found], is_checked=True)
         return exit_codes.worst(codes - {exit_codes.DONE}) if codes != {exit_codes.DONE} else exit_codes.DONE
 
-    return run(common, body, minimal=minimal, tells_ends=False)
+    return run(common, body, minimal=minimal, tells="news", json_events=False)
 
 
 @click.command("path")

@@ -71,7 +71,7 @@ def import_command(
 
     settings = settings_from(transfer)
     with with_manifest(common):
-        return run(common, body, settings=settings, minimal=False, tells_ends=False)
+        return run(common, body, settings=settings, minimal=False, tells="failures")
 
 
 @click.command("export")

@@ -31,6 +31,7 @@ from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.core.variables import BadVariable
 from grym_fetch.display import Display, Telling, choose_display
 from grym_fetch.display.github import annotation, is_github
+from grym_fetch.display.lines import Tells
 from grym_fetch.manager import AssetManager
 from grym_fetch.runtime import descriptors, threads
 from grym_fetch.runtime.bus import Subscription
@@ -59,7 +60,8 @@ class _Run:
     setup: LogSetup
     settings: Settings | None
     minimal: bool | None
-    tells_ends: bool
+    tells: Tells
+    json_events: bool
     progress: Callable[[], str] = str
     """How far it is, for a person."""
     display: Display | None = None
@@ -71,11 +73,13 @@ def run(
     *,
     settings: Settings | None = None,
     minimal: bool | None = None,
-    tells_ends: bool = True,
+    tells: Tells = "all",
+    json_events: bool = True,
 ) -> int:
     """Run ``body`` with a manager and return the exit code. Prints errors; raises nothing but `SystemExit`.
 
-    ``tells_ends``: whether the display tells what became of each asset; a command may have its own words for that.
+    ``tells``: what the display tells of the assets' ends; a command may have its own words for that.
+    ``json_events``: whether ``--json`` also writes the events, and not only what the command prints itself.
     """
 
     def work(setup: LogSetup) -> int:
@@ -84,7 +88,7 @@ def run(
         threads.save_memory()
         # Not `anyio.run`, which is 35 ms of imports away.
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_main(_Run(common, body, setup, settings, minimal, tells_ends)))
+            return runner.run(_main(_Run(common, body, setup, settings, minimal, tells, json_events)))
 
     return _told(common, work)
 
@@ -242,7 +246,7 @@ async def _work(this: _Run) -> int:
             verbose=common.verbose,
             place=short_path(manager.project.assets_dir),
             retries=manager.settings.retries,
-            tells_ends=this.tells_ends,
+            tells=this.tells,
         ),
         # Events as JSON on the same terminal would run into the bar.
         progress="plain" if common.json and common.progress == "auto" and sys.stdout.isatty() else common.progress,
@@ -267,7 +271,7 @@ async def _listening(this: _Run, manager: AssetManager, display: Display | None)
     loop = asyncio.get_running_loop()
     listeners = []
     with ExitStack() as stack:
-        if this.common.json:
+        if this.common.json and this.json_events:
             listeners.append(loop.create_task(write_json(manager.events())))
         if display is not None:
             listeners.append(loop.create_task(display.run(manager.events())))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Literal
 
 from grym_fetch.core import events
 from grym_fetch.core.events import Event
@@ -39,6 +40,10 @@ _FAILURES = {
     "DiskFull": "disk full",
     "UnpinnedAsset": "no checksum",
 }
+
+
+Tells = Literal["all", "failures", "news"]
+"""What a display tells besides the news: the end of each asset, of those that failed, or none."""
 
 
 class Mark(Enum):
@@ -71,13 +76,13 @@ class Telling:
     """What is told of a run besides its progress.
 
     ``place``: where the files go, as a person says it. ``retries``: how often a server that fails is asked again.
-    ``tells_ends`` is false for a command that tells itself what became of each asset.
+    ``tells``: a command may tell itself what became of each asset, or even of those that failed.
     """
 
     verbose: int = 0
     place: str = ""
     retries: int | None = None
-    tells_ends: bool = True
+    tells: Tells = "all"
 
 
 class Chronicle:
@@ -120,10 +125,10 @@ class Chronicle:
             case events.AssetRestarted():
                 lost = f" ({format_size(event.discarded)} discarded)" if event.discarded else ""
                 yield _line(Mark.NEWS, name, f"starting over{lost}: {_first(event.reason)}")
-            case events.AssetFailed():
+            case events.AssetFailed() if self._telling.tells != "news":
                 reason = short_failure(event)
                 yield Line(Mark.FAILED, name, reason, f"{name}: failed: {reason}")
-            case _ if not self._telling.tells_ends:
+            case _ if self._telling.tells != "all":
                 pass
             case events.AssetVerified():
                 yield _verified(name, event, self._model.last_seconds)

@@ -64,6 +64,8 @@ class Row:
     """Whether its server is, and is waited for."""
     holder: str = ""
     resumed: int = 0
+    is_read: bool = False
+    """Whether it was there, and is read to verify it: then its bytes are those that were read."""
     begun_at: float | None = None
     """When it stopped waiting for a connection."""
 
@@ -307,8 +309,9 @@ def _next_row(row: Row, event: Event, now: float) -> Row:
             return replace(row, phase=Phase.RESTARTED, resumed=resumed, rate=0.0, eta=None, moved_at=now)
         case events.AssetVerifying():
             hashed = event.bytes / event.total if event.total > 0 else None
-            row = replace(row, phase=Phase.VERIFYING, hashed=hashed, rate=0.0, eta=None)
-            return _with_bytes(row, event.total, event.total)
+            is_read = row.is_read or (row.phase in (Phase.QUEUED, Phase.WAITING) and row.total is None)
+            row = replace(row, phase=Phase.VERIFYING, hashed=hashed, rate=0.0, eta=None, is_read=is_read)
+            return _with_bytes(row, event.bytes if is_read else event.total, event.total)
         case events.AssetWaiting():
             return replace(row, phase=Phase.WAITING, holder=safe_text(event.holder, limit=100))
         case _:

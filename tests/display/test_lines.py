@@ -124,7 +124,7 @@ def test_an_interrupted_run_has_no_summary() -> None:
 
 def test_a_command_with_words_of_its_own_for_the_end() -> None:
     """What it has measured is not called unverified; only failures are told here."""
-    chronicle = Chronicle(DisplayModel(), Telling(tells_ends=False))
+    chronicle = Chronicle(DisplayModel(), Telling(tells="failures"))
     verified = events.AssetVerified(
         asset="a", path="p", checksum="c", size=1, seconds=0.0, downloaded_bytes=1, unverified=True
     )

@@ -7,17 +7,18 @@ from grym_fetch.display.page import Page
 from tests.display.scripted import FakeTerminal
 
 ROWS = [("模型", "missing", "2.0 MiB", ""), ("weights", "verified", "512 B", "")]
+PLAIN = {"NO_COLOR": "1"}
 HEAD = ("ID", "STATE", "SIZE", "TAGS")
 
 
-def page(*, is_terminal: bool = True, width: int = 40, **environ: str) -> Page:
+def page(environ: dict[str, str] | None = None, *, is_terminal: bool = True, width: int = 40) -> Page:
     stream = FakeTerminal(is_terminal=is_terminal)
-    return Page(stream, {"TERM": "xterm", **environ}, width=width if is_terminal else None)
+    return Page(stream, {"TERM": "xterm", **(environ or {})}, width=width if is_terminal else None)
 
 
 def test_a_table_is_aligned_by_cells() -> None:
     """Wide characters take two; numbers stand on the right; an empty column is left out; a pipe gets no head."""
-    table = page(NO_COLOR="1").table(HEAD, ROWS, right=(2,))
+    table = page(PLAIN).table(HEAD, ROWS, right=(2,))
     assert table == [
         "ID       STATE        SIZE",
         "模型     missing   2.0 MiB",
@@ -30,15 +31,13 @@ def test_a_table_fits_its_terminal() -> None:
     """The widest column is shortened; in a pipe nothing is."""
     rows = [("x" * 100, "verified", "2.0 MiB", "a tag")]
     for width in (80, 40, 36):
-        assert all(cells(line) <= width for line in page(width=width, NO_COLOR="1").table(HEAD, rows))
+        assert all(cells(line) <= width for line in page(PLAIN, width=width).table(HEAD, rows))
     assert "x" * 100 in page(is_terminal=False).table(HEAD, rows)[0]
 
 
 def test_a_message_is_broken_between_words() -> None:
     """And goes on indented; what somebody may copy stays whole."""
-    text = page(width=30, NO_COLOR="1").message(
-        "error", "a: could not be fetched at all\n  https://example.org/" + "x" * 30
-    )
+    text = page(PLAIN, width=30).message("error", "a: could not be fetched at all\n  https://example.org/" + "x" * 30)
     assert text.split("\n") == [
         "error: a: could not be fetched",
         "  at all",
@@ -62,11 +61,11 @@ def test_a_message_is_broken_between_words() -> None:
 )
 def test_colours_are_where_they_are_wanted(is_terminal: bool, environ: dict[str, str], is_coloured: bool) -> None:
     """On a terminal that can, unless NO_COLOR says no; elsewhere only if FORCE_COLOR says so."""
-    text = page(is_terminal=is_terminal, **environ).message("hint", "try again")
+    text = page(environ, is_terminal=is_terminal).message("hint", "try again")
     assert text == ("\x1b[36mhint:\x1b[0m try again" if is_coloured else "hint: try again")
 
 
 def test_a_mark_is_for_a_person() -> None:
     """A pipe gets the words alone."""
-    assert page(NO_COLOR="1").marked("✓", "+", "green", "added model") == "✓ added model"
+    assert page(PLAIN).marked("✓", "+", "green", "added model") == "✓ added model"
     assert page(is_terminal=False).marked("✓", "+", "green", "added model") == "added model"
