@@ -169,7 +169,7 @@ def info_command(common: Common, asset_id: str) -> int:
                 click.echo(f"{key:<12} {safe_text(str(value), limit=4000)}")
         return 0
 
-    return run(common, body)
+    return run(common, body, tells="news", json_events=False)
 
 
 @click.command("schema")

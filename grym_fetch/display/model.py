@@ -247,7 +247,8 @@ class DisplayModel:
         self._mirrors = self._mirrors or row.mirror is not None
         if row.asset in self._working:
             self._working[row.asset] = row
-        elif row.phase is Phase.QUEUED or (row.phase is Phase.RESUMING and not row.rate):
+        elif row.phase is Phase.QUEUED or (row.phase in (Phase.RESUMING, Phase.WAITING) and not row.rate):
+            # What waits for a host, and has nothing yet, is in the queue like those that have not asked.
             self._queued[row.asset] = row
         else:
             self._queued.pop(row.asset, None)

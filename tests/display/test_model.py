@@ -180,3 +180,13 @@ def test_the_time_an_asset_was_under_way() -> None:
     model.apply(verified(), 7.0)
     assert model.last_seconds == 2.0
     assert model.progress() == (1000, 1000)
+
+
+def test_what_waits_for_a_host_from_the_start_is_queued() -> None:
+    """It has nothing yet, and leaves the screen to those that have."""
+    waiting = events.AssetWaiting(asset="a", holder="host, which allows 2 at a time")
+    model = model_after(planned("a"), waiting, planned("b"), progress(10, asset="b"))
+    totals = model.snapshot(0.0).totals
+    assert (totals.active, totals.queued) == (1, 1)
+    model = model_after(planned("a"), progress(10), waiting)
+    assert model.snapshot(0.0).totals.active == 1
