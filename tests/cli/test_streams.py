@@ -75,7 +75,7 @@ def test_a_reader_that_has_gone_changes_no_exit_code(project: Project) -> None:
     (project.assets / "models" / "模型.bin").write_bytes(b"wrong")
     done = shell(project, "$G check | true")
     assert done.returncode == 3
-    assert done.stderr == b""
+    assert done.stderr == b"1 corrupt: grym-fetch sync\n"
 
 
 @pytest.mark.shows("U7")

@@ -281,6 +281,7 @@ async def test_a_closed_pipe_harms_nobody(capfd: pytest.CaptureFixture[str]) -> 
     assert capfd.readouterr().out == "still here\n"
 
 
+@pytest.mark.shows("U7", "U10")
 def test_a_pipe_hears_of_a_run_that_is_alive() -> None:
     """Where no bar is shown, a line of progress comes every so many seconds, and none while nothing is under way."""
     stream = FakeTerminal(is_terminal=False)
@@ -312,6 +313,7 @@ def test_a_line_of_progress_says_what_is_not_known() -> None:
     )
 
 
+@pytest.mark.shows("U7")
 def test_nothing_else_is_written_into_the_region() -> None:
     """Who writes to the same terminal is told to wait while the region stands there."""
     view, written = live(FakeTerminal()), []

@@ -42,6 +42,7 @@ def digest(shown: str) -> str:
     return shown.partition("sha256:")[2].rstrip("…")
 
 
+@pytest.mark.shows("U7")
 def test_add_tells_its_result_below_the_display(tmp_path: Path, server: AssetServer, gate: Gate) -> None:
     """One line, whole and alone in its row; what was just measured is not called unverified."""
     (tmp_path / ".git").mkdir()
