@@ -185,6 +185,7 @@ async def _main(this: _Run) -> int:
     loop = asyncio.get_running_loop()
     work = loop.create_task(_work(this))
     received: list[int] = []
+    is_told = False
 
     def stop(number: int, _frame: object) -> None:
         received.append(number)
@@ -198,7 +199,9 @@ async def _main(this: _Run) -> int:
 
         Nothing is flushed: what was written is out already, or a reader that has stopped does not take it.
         """
-        if not this.common.quiet:
+        nonlocal is_told
+        if not this.common.quiet and not is_told:
+            is_told = True  # another signal may come in the middle of this
             # Below a region that stands there still, whose last row has the cursor and the terminal's ``^C``.
             below = "\n" if this.display is not None and this.display.is_live else ""
             streams.tell_and_go(below + interrupted(this.progress(), at_once=len(received) > 1))
