@@ -151,10 +151,10 @@ class LiveView:
                 )
             self._live.start()
             self._live.update(Text("\n", no_wrap=True).join(region))
-            if lines:  # printing also redraws the region
-                self._print(lines, width)
-            else:
+            if self._drawn or not lines:
                 self._live.refresh()
+            if lines:  # printing repeats the region as it was drawn last: without those that have just ended
+                self._print(lines, width)
             self._drawn = [line.cell_len for line in region]
 
     def _print(self, lines: list[Line], width: int) -> None:

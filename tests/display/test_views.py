@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
+import pyte
 import pytest
 from rich.cells import cell_len
 
@@ -323,3 +324,16 @@ def test_nothing_else_is_written_into_the_region() -> None:
     view.close()
     assert view.try_beside(lambda: written.append("after"))
     assert written == ["before", "after"]
+
+
+@pytest.mark.shows("U10")
+def test_what_has_finished_is_not_shown_as_running() -> None:
+    """In the same picture, an asset has its line above the region or its row in it."""
+    stream, screen = FakeTerminal(), pyte.Screen(60, 10)
+    view = live(stream)
+    drawn(view, PLANNED, replace(PLANNED, asset="b"), events.ProgressMade(asset="b", bytes=1, total=100, rate=1.0))
+    drawn(view, VERIFIED)
+    pyte.Stream(screen).feed(stream.getvalue().replace("\n", "\r\n"))
+    assert ["[b]" in row for row in screen.display[:4]] == [True, False, False, False]
+    assert screen.display[0].startswith("✓ ")
+    assert screen.display[2].startswith("  1 of 2 done · 1 active")
