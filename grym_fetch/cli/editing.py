@@ -441,13 +441,13 @@ def tell_measured(word: str, rows: Sequence[tuple[str, int | None, Checksum | No
     from grym_fetch.core.figures import format_size
     from grym_fetch.core.text import safe_text
 
-    page = streams.page(sys.stdout)
+    sheet = streams.sheet(sys.stdout)
     widest = min(max((cells(safe_text(row[0])) for row in rows), default=0), 40)
     for asset_id, size, checksum, note in rows:
         name, shown = safe_text(asset_id), format_size(size or 0)
-        if not page.is_terminal:
+        if not sheet.is_terminal:
             click.echo("  ".join(part for part in (word, name, shown, str(checksum), note) if part))
             continue
         short = f"{checksum.algorithm}:{checksum.hexdigest[:12]}…" if checksum is not None else ""
         parts = [f"{word} {padded(name, widest)}", f"{shown:>8}", short, note if note.startswith("(") else ""]
-        click.echo(page.marked("✓", "+", "green", "  ".join(part for part in parts if part)), color=True)
+        click.echo(sheet.marked("✓", "+", "green", "  ".join(part for part in parts if part)), color=True)

@@ -211,8 +211,10 @@ def print_table(head: Sequence[str], rows: Sequence[tuple[str, ...]], *, state: 
         "present": ("cyan",),
     }  # fmt: skip
     styles |= {row[state]: ("yellow",) for row in rows if row[state].startswith("partial")}
-    page = streams.page(sys.stdout)
-    print_data(page.table(head, rows, right=right, styles=styles, styled=state) if rows else [], color=page.is_coloured)
+    sheet = streams.sheet(sys.stdout)
+    print_data(
+        sheet.table(head, rows, right=right, styles=styles, styled=state) if rows else [], color=sheet.is_coloured
+    )
 
 
 async def _state_shown(manager: AssetManager, asset: Asset, state: AssetState) -> str:

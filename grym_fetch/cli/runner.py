@@ -264,7 +264,7 @@ async def _work(this: _Run) -> int:
         setup.note(str(error))
         print_error(error, manifest=manager.project.manifest_path)
         if display is not None and (last_word := display.last_word()) is not None:
-            streams.tell(streams.page().marked("✗", "x", "red", last_word.plain))
+            streams.tell(streams.sheet().marked("✗", "x", "red", last_word.plain))
         return exit_codes.exit_code(error)
 
 
@@ -348,7 +348,7 @@ def print_error(error: GrymFetchError, *, manifest: Path | None = None) -> None:
         if failure.asset_id is not None and not text.startswith(f"{failure.asset_id}:"):
             text = f"{safe_text(failure.asset_id)}: {text}"
         told.setdefault(text, failure)
-    page = streams.page()
+    sheet = streams.sheet()
     for number, (text, failure) in enumerate(told.items()):
         advice = getattr(failure, "advice", "")
         shown = _shown(text.removesuffix(f"\n  {advice}") if advice else text)
@@ -357,15 +357,15 @@ def print_error(error: GrymFetchError, *, manifest: Path | None = None) -> None:
             file = "" if manifest is None else os.path.relpath(manifest, os.environ.get("GITHUB_WORKSPACE") or None)
             streams.tell(annotation("error", told_with, title=safe_text(failure.asset_id or ""), file=file))
             continue
-        if number and page.is_terminal:
+        if number and sheet.is_terminal:
             streams.tell("")
-        streams.tell(page.message("error", shown))
+        streams.tell(sheet.message("error", shown))
         if advice:
-            streams.tell(page.message("hint", _shown(advice)))
+            streams.tell(sheet.message("hint", _shown(advice)))
     lost = [failure.asset_id for failure in errors if isinstance(failure, MirrorsExhausted)]
     if lost:
         doctor = f"`grym-fetch doctor {safe_text(str(lost[0]))}` asks every address and says what to do"
-        streams.tell(page.message("hint", doctor))
+        streams.tell(sheet.message("hint", doctor))
 
 
 def _shown(text: str) -> str:

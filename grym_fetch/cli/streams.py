@@ -21,7 +21,7 @@ import click
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-    from grym_fetch.display.page import Page
+    from grym_fetch.display.sheet import Sheet
 
 
 class OutputLost(OSError):
@@ -156,16 +156,16 @@ def sharing(screen: Screen) -> Iterator[None]:
 
 
 def tell(text: str) -> None:
-    """Write a line to stderr, if it can be written. Its colours are as its `Page` has them."""
+    """Write a line to stderr, if it can be written. Its colours are as its `Sheet` has them."""
     with suppress(OSError, ValueError):
         click.echo(text, err=True, color=True)
 
 
-def page(stream: TextIO | None = None) -> Page:
+def sheet(stream: TextIO | None = None) -> Sheet:
     """Return what makes text for a person, on stderr unless another stream is named."""
-    from grym_fetch.display.page import Page
+    from grym_fetch.display.sheet import Sheet
 
-    return Page(stream or sys.stderr, os.environ)
+    return Sheet(stream or sys.stderr, os.environ)
 
 
 def tell_and_go(text: str) -> None:

@@ -71,7 +71,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
     ],
-    "display": [{"model"}, {"lines"}, {"loop", "plain"}, {"render", "github", "page"}, {"live"}, {"__init__"}],
+    "display": [{"model"}, {"lines"}, {"loop", "plain"}, {"render", "github", "sheet"}, {"live"}, {"__init__"}],
     "transfer": [
         {"hashing", "outcome", "registry", "result", "scheduler"},
         {"request"},

@@ -21,7 +21,7 @@ _LEAST_CELLS = 8
 """Of a column that is shortened."""
 
 
-class Page:
+class Sheet:
     """Text for one stream. ``width`` in cells, None where it is not a terminal; by default it is asked."""
 
     def __init__(self, stream: Stream, environ: Mapping[str, str], *, width: int | None = None) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from grym_fetch.core.cells import cells
-from grym_fetch.display.page import Page
+from grym_fetch.display.sheet import Sheet
 from tests.display.scripted import FakeTerminal
 
 ROWS = [("模型", "missing", "2.0 MiB", ""), ("weights", "verified", "512 B", "")]
@@ -11,9 +11,9 @@ PLAIN = {"NO_COLOR": "1"}
 HEAD = ("ID", "STATE", "SIZE", "TAGS")
 
 
-def page(environ: dict[str, str] | None = None, *, is_terminal: bool = True, width: int = 40) -> Page:
+def page(environ: dict[str, str] | None = None, *, is_terminal: bool = True, width: int = 40) -> Sheet:
     stream = FakeTerminal(is_terminal=is_terminal)
-    return Page(stream, {"TERM": "xterm", **(environ or {})}, width=width if is_terminal else None)
+    return Sheet(stream, {"TERM": "xterm", **(environ or {})}, width=width if is_terminal else None)
 
 
 def test_a_table_is_aligned_by_cells() -> None:
