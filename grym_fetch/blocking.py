@@ -132,7 +132,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
     def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
 
-        Raises `UnknownAsset`.
+        A file that is read is told of by events. Raises `UnknownAsset`.
         """
         return self._run(asynchronous.AssetManager.check_asset, asset_id, full=full)
 

@@ -337,10 +337,12 @@ class AssetManager:
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
 
-        Raises `UnknownAsset`.
+        A file that is read is told of by events. Raises `UnknownAsset`.
         """
         engine = self._ready().engine
-        return await checking.check(engine, self._asset(asset_id), self.project.assets_dir, full=full)
+        return await checking.check(
+            engine, self._asset(asset_id), self.project.assets_dir, full=full, emit=self._bus.emit
+        )
 
     async def check_all_assets(self, *, full: bool = False) -> list[AssetStatus]:
         """Call `check_asset` for every asset, in the manifest's order."""

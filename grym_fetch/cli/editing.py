@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from grym_fetch.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from grym_fetch.core.digest import Checksum
     from grym_fetch.core.manifest import Asset
     from grym_fetch.manager import AssetManager
     from grym_fetch.project.editing import Pinned
@@ -79,7 +80,6 @@ def add_command(
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
     from grym_fetch.core.manifest import Asset
-    from grym_fetch.core.text import safe_text
 
     if (short := _as_short_address(source)) is not None:
         if url is not None:
@@ -130,16 +130,12 @@ def add_command(
             checksums_from=checksums_from,
             allow_suspicious=allow_suspicious,
         )
-        path = manager.project.assets_dir / added.local_path
-        if common.json:
-            click.echo(json.dumps({**record_of(added), "path": str(path)}))
-        elif not common.quiet:
-            click.echo(f"added  {measures(added)}  {safe_text(str(path), limit=4000)}")
+        tell_added(manager, [added], common)
         return 0
 
     settings = settings_from(transfer)
     with with_manifest(common):
-        return run(common, body, settings=settings, minimal=False)
+        return run(common, body, settings=settings, minimal=False, tells="failures")
 
 
 def _add_from_source(common: Common, address: str, naming: dict[str, Any], settings: Settings) -> int:
@@ -148,21 +144,16 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
 
     async def body(manager: AssetManager) -> int:
         added = await manager.add_from_source(address, **naming)
-        for asset in added:
-            path = manager.project.assets_dir / asset.local_path
-            if common.json:
-                click.echo(json.dumps({**record_of(asset), "path": str(path), "source": asset.source}))
-            elif not common.quiet:
-                click.echo(f"added  {measures(asset)}  {safe_text(str(path), limit=4000)}")
+        tell_added(manager, added, common, with_source=True)
         missing = [asset for asset in added if manager.state_of(asset) == "missing"]
         if missing and not common.quiet and not common.json:
             count = f"{len(missing)} of {len(added)} are" if len(added) > 1 else "it is"
             which = safe_text(missing[0].id) if len(added) == 1 else "--all"
-            click.echo(f"{count} not fetched yet; `grym-fetch sync {which}` does that", err=True)
+            click.echo(f"{count} not fetched yet: grym-fetch sync {which}", err=True)
         return 0
 
     with with_manifest(common):
-        return run(common, body, settings=settings, minimal=False)
+        return run(common, body, settings=settings, minimal=False, tells="failures")
 
 
 @click.command("pin", cls=Command)
@@ -186,8 +177,6 @@ def pin_command(
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
-    from grym_fetch.core.text import safe_text
-    from grym_fetch.display.lines import format_size
 
     async def body(manager: AssetManager) -> int:
         pinned: list[Pinned] = []
@@ -195,25 +184,27 @@ def pin_command(
             await manager.pin(ids or None, exclude=exclude, allow_suspicious=allow_suspicious, on_pinned=pinned.append)
         finally:
             # Those that are in the manifest now are told of also where others have failed.
-            for item in pinned:
-                tell(item)
+            _tell_pinned(pinned, common)
         if not pinned and not common.quiet:
             of_which = "the assets named have theirs" if ids else "every asset has its checksum"
             click.echo(f"nothing to pin: {of_which}", err=True)
         return 0
 
-    def tell(item: Pinned) -> None:
-        if common.json:
+    return run(common, body, settings=settings_from(transfer), minimal=minimal, tells="failures")
+
+
+def _tell_pinned(pinned: list[Pinned], common: Common) -> None:
+    if common.json:
+        for item in pinned:
             record = {
                 "id": item.id, "checksum": str(item.checksum), "size": item.size, "path": str(item.path),
                 "fetched": item.fetched, "stand_in": item.is_stand_in,
             }  # fmt: skip
             click.echo(json.dumps(record))
-        elif not common.quiet:
-            kind = "  (stand-in)" if item.is_stand_in else ""
-            click.echo(f"pinned  {safe_text(item.id)}  {format_size(item.size)}  {item.checksum}{kind}")
-
-    return run(common, body, settings=settings_from(transfer), minimal=minimal)
+    elif not common.quiet:
+        tell_measured(
+            "pinned", [(item.id, item.size, item.checksum, "(stand-in)" if item.is_stand_in else "") for item in pinned]
+        )
 
 
 @click.command("remove", cls=Command)
@@ -441,9 +432,39 @@ def record_of(asset: Asset) -> dict[str, object]:
     }
 
 
-def measures(asset: Asset) -> str:
-    """An added asset: id, size and checksum."""
+def tell_added(manager: AssetManager, added: Sequence[Asset], common: Common, *, with_source: bool = False) -> None:
+    """Say what was added: a line each, with size and checksum."""
     from grym_fetch.core.text import safe_text
-    from grym_fetch.display.lines import format_size
 
-    return f"{safe_text(asset.id)}  {format_size(asset.size or 0)}  {asset.checksum}"
+    paths = [manager.project.assets_dir / asset.local_path for asset in added]
+    if common.json:
+        for asset, path in zip(added, paths, strict=True):
+            source = {"source": asset.source} if with_source else {}
+            click.echo(json.dumps({**record_of(asset), "path": str(path), **source}))
+    elif not common.quiet:
+        rows = [
+            (a.id, a.size, a.checksum, safe_text(str(path), limit=4000)) for a, path in zip(added, paths, strict=True)
+        ]
+        tell_measured("added", rows)
+
+
+def tell_measured(word: str, rows: Sequence[tuple[str, int | None, Checksum | None, str]]) -> None:
+    """Write what was measured to stdout: ``✓ added bar  19.1 MiB  sha256:d2d1…``; whole and plain into a pipe.
+
+    Each row has id, size, checksum and a note. A path as the note is left out for a person.
+    """
+    from grym_fetch.cli import streams
+    from grym_fetch.core.cells import cells, padded
+    from grym_fetch.core.figures import format_size
+    from grym_fetch.core.text import safe_text
+
+    sheet = streams.sheet(sys.stdout)
+    widest = min(max((cells(safe_text(row[0])) for row in rows), default=0), 40)
+    for asset_id, size, checksum, note in rows:
+        name, shown = safe_text(asset_id), format_size(size or 0)
+        if not sheet.is_terminal:
+            click.echo("  ".join(part for part in (word, name, shown, str(checksum), note) if part))
+            continue
+        short = f"{checksum.algorithm}:{checksum.hexdigest[:12]}…" if checksum is not None else ""
+        parts = [f"{word} {padded(name, widest)}", f"{shown:>8}", short, note if note.startswith("(") else ""]
+        click.echo(sheet.marked("✓", "+", "green", "  ".join(part for part in parts if part)), color=True)

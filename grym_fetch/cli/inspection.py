@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,11 +21,13 @@ from grym_fetch.cli.options import (
     minimal_option,
     one_asset,
     option,
+    progress_options,
     transfer_options,
 )
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
+    from grym_fetch.engine.reports import AssetState
     from grym_fetch.manager import AssetManager
 
 
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 @option("--full", is_flag=True, help="Read every byte again, even of files that were verified before.")
 @minimal_option("Check the small stand-ins.")
 @option("--allow-unpinned", is_flag=True, help="Accept files without a checksum, unverified.")
+@progress_options
 @common_options
 def check_command(
     common: Common,
@@ -47,12 +52,13 @@ def check_command(
     is missing or unverified, 3 if something is corrupt.
     """
     from grym_fetch.cli import exit_codes
-    from grym_fetch.cli.runner import run
+    from grym_fetch.cli.runner import run, short_path
     from grym_fetch.core.text import safe_text
     from grym_fetch.engine.reports import AssetState
 
     async def body(manager: AssetManager) -> int:
         codes = {exit_codes.DONE}
+        found = []
         for asset in manager.manifest.pick(ids or None, exclude=exclude):
             status = await manager.check_asset(asset.id, full=full)
             is_fine = status.valid or (status.unverified and allow_unpinned)
@@ -67,13 +73,20 @@ def check_command(
                 }  # fmt: skip
                 click.echo(json.dumps(record))
             elif not common.quiet or not is_fine:
-                detail = f"  {safe_text(status.error)}" if status.error not in (None, "missing") else ""
-                detail += "  (stand-in)" if status.is_stand_in else ""
-                shown = safe_text(str(status.path), limit=4000)
-                click.echo(f"{status.state:<10}  {safe_text(status.id)}  {shown}{detail}")
+                found.append((asset, status))
+        rows = []
+        for asset, status in found:
+            problem = safe_text(status.error) if status.error not in (None, "missing", "only partly downloaded") else ""
+            note = " ".join(part for part in (problem, "(stand-in)" if status.is_stand_in else "") if part)
+            kind = asset.stand_in() if status.is_stand_in else asset
+            state = await _state_shown(manager, kind, status.state)
+            rows.append((state, safe_text(asset.id), _size_shown(kind), short_path(status.path), note))
+        print_table(("STATE", "ID", "SIZE", "PATH", "NOTE"), rows, state=0, right=(2,))
+        if not common.json and not common.quiet:
+            _tell_next(manager, [(asset, status.state) for asset, status in found], is_checked=True)
         return exit_codes.worst(codes - {exit_codes.DONE}) if codes != {exit_codes.DONE} else exit_codes.DONE
 
-    return run(common, body, minimal=minimal)
+    return run(common, body, minimal=minimal, tells="news", json_events=False)
 
 
 @click.command("path", cls=Command)
@@ -115,20 +128,26 @@ def list_command(common: Common, tags: tuple[str, ...]) -> int:
     """List the configured assets: id, state, size, tags. Reads no file's bytes."""
     from grym_fetch.cli.runner import print_data, run
     from grym_fetch.core.text import safe_text
-    from grym_fetch.display.lines import format_size
 
     async def body(manager: AssetManager) -> int:
         assets = manager.choose(tags=tags, all=not tags)
         if common.json:
             print_data(json.dumps(_record(asset) | {"state": manager.state_of(asset)}) for asset in assets)
             return 0
-        rows = []
-        for asset in assets:
-            state = manager.state_of(asset)
-            size = format_size(asset.size) if asset.size is not None else "?"
-            required = "required" if asset.required else ""
-            rows.append((safe_text(asset.id), state, size, required, ", ".join(map(safe_text, asset.tags))))
-        _print_table(rows)
+        states = [manager.state_of(asset) for asset in assets]
+        rows = [
+            (
+                safe_text(asset.id),
+                await _state_shown(manager, asset, state),
+                _size_shown(asset),
+                "required" if asset.required else "",
+                ", ".join(map(safe_text, asset.tags)),
+            )
+            for asset, state in zip(assets, states, strict=True)
+        ]
+        print_table(("ID", "STATE", "SIZE", "REQUIRED", "TAGS"), rows, state=1, right=(2,))
+        if not common.quiet:
+            _tell_next(manager, list(zip(assets, states, strict=True)), is_checked=False)
         return 0
 
     return run(common, body)
@@ -177,7 +196,7 @@ def info_command(common: Common, asset_id: str) -> int:
                 click.echo(f"{key:<12} {safe_text(str(value), limit=4000)}")
         return 0
 
-    return run(common, body)
+    return run(common, body, tells="news", json_events=False)
 
 
 @click.command("schema", cls=Command)
@@ -209,14 +228,60 @@ def _record(asset: Asset) -> dict[str, object]:
     }
 
 
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Write rows in aligned columns, the last one ragged."""
+def print_table(head: Sequence[str], rows: Sequence[tuple[str, ...]], *, state: int, right: Sequence[int]) -> None:
+    """Write rows in aligned columns to stdout; ``state`` is the number of the column with the assets' states."""
+    from grym_fetch.cli import streams
     from grym_fetch.cli.runner import print_data
 
-    if not rows:
-        return
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    styles: dict[str, tuple[str, ...]] = {
+        "verified": ("green",), "missing": ("yellow",), "corrupt": ("bold", "red"), "unverified": ("yellow",),
+        "present": ("cyan",),
+    }  # fmt: skip
+    styles |= {row[state]: ("yellow",) for row in rows if row[state].startswith("partial")}
+    sheet = streams.sheet(sys.stdout)
     print_data(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        for row in rows
+        sheet.table(head, rows, right=right, styles=styles, styled=state) if rows else [], color=sheet.is_coloured
     )
+
+
+async def _state_shown(manager: AssetManager, asset: Asset, state: AssetState) -> str:
+    """The state, and of what is partly there how much: ``partial 36%``."""
+    from grym_fetch.core.errors import StaleManifest
+    from grym_fetch.engine.reports import AssetState
+
+    if state is AssetState.PARTIAL and asset.size:
+        with suppress(StaleManifest):  # it is looked at, and not fetched by
+            if staged := (await manager.plan([asset])).bytes_staged:
+                return f"{state} {int(100 * staged / asset.size)}%"
+    return str(state)
+
+
+def _size_shown(asset: Asset) -> str:
+    from grym_fetch.core.figures import format_size
+
+    return format_size(asset.size) if asset.size is not None else "?"
+
+
+def _tell_next(manager: AssetManager, found: Sequence[tuple[Asset, AssetState]], *, is_checked: bool) -> None:
+    """End with what to do next, where there is anything to do: ``6 missing: grym-fetch sync``. On stderr."""
+    from grym_fetch.engine.reports import AssetState
+
+    usual = {asset.id for asset in manager.choose()}
+    to_fetch = (AssetState.MISSING, AssetState.PARTIAL, AssetState.CORRUPT)
+    is_usual = all(asset.id in usual for asset, state in found if state in to_fetch)
+    sync = "grym-fetch sync" if is_usual else "grym-fetch sync --all"
+    steps = [
+        (AssetState.MISSING, "missing", sync),
+        (AssetState.PARTIAL, "partly there", sync),
+        (AssetState.CORRUPT, "corrupt", sync),
+        (AssetState.UNVERIFIED, "without a checksum", "grym-fetch pin"),
+        (AssetState.PRESENT, "not verified yet", "grym-fetch check"),
+    ]
+    by_command: dict[str, list[str]] = {}
+    for kind, what, command in steps:
+        if number := sum(state is kind for _, state in found):
+            by_command.setdefault(command, []).append(f"{number:,} {what}")
+    for command, parts in by_command.items():
+        click.echo(f"{', '.join(parts)}: {command}", err=True)
+    if is_checked and found and not by_command:
+        click.echo(f"all {len(found):,} verified" if len(found) > 1 else "verified", err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grym_fetch.cli.editing import measures, record_of, with_manifest
+from grym_fetch.cli.editing import tell_added, with_manifest
 from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, ids_argument, option, refuse_password, transfer_options
 
@@ -48,7 +48,6 @@ def import_command(
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
-    from grym_fetch.core.text import safe_text
     from grym_fetch.disk.project import expand_home
 
     listing = expand_home(file)
@@ -68,17 +67,12 @@ def import_command(
             tags=tags,
             allow_suspicious=allow_suspicious,
         )
-        for asset in added:
-            path = manager.project.assets_dir / asset.local_path
-            if common.json:
-                click.echo(json.dumps({**record_of(asset), "path": str(path)}))
-            elif not common.quiet:
-                click.echo(f"added  {measures(asset)}  {safe_text(str(path), limit=4000)}")
+        tell_added(manager, added, common)
         return 0
 
     settings = settings_from(transfer)
     with with_manifest(common):
-        return run(common, body, settings=settings, minimal=False)
+        return run(common, body, settings=settings, minimal=False, tells="failures")
 
 
 @click.command("export", cls=Command)

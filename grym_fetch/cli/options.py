@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -109,6 +109,10 @@ class Common:
     quiet: bool
     json: bool
     log_file: Path | None
+    progress: str = "auto"
+    """Of a command with `progress_options`: what is shown of work under way."""
+    progress_interval: float = 30.0
+    """Seconds between two lines of progress where no bar is shown."""
 
 
 def common_options(command: F) -> F:
@@ -121,8 +125,8 @@ def common_options(command: F) -> F:
         for name in ("assets_dir", "external_assets_dir"):
             if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
                 arguments[name] = None  # relative to the project's root, which is not known yet
-        names = ("config", "assets_dir", "external_assets_dir", "verbose", "quiet", "json", "log_file")
-        return command(common=Common(**{name: arguments.pop(name) for name in names}), **arguments)
+        common = {field.name: arguments.pop(field.name) for field in fields(Common) if field.name in arguments}
+        return command(common=Common(**common), **arguments)
 
     gathered.__doc__ = command.__doc__
     gathered.__name__ = command.__name__
@@ -150,9 +154,24 @@ def common_options(command: F) -> F:
     return wrapped  # type: ignore[no-any-return]  # still the function that was decorated, as click sees it
 
 
+def progress_options(command: F) -> F:
+    """Add the options that say how work under way is shown; the command gets them in `Common`."""
+    for decorate in (
+        option("--progress-interval", type=click.FloatRange(min=0, min_open=True), default=30.0, metavar="S",
+               show_default=True, help="Where no bar is shown, print a line of progress every so many seconds."),
+        option("--progress", type=click.Choice(["auto", "bar", "plain", "none"]), default="auto", show_default=True,
+               help="Show a bar, lines, or no progress. auto: a bar on a terminal, lines elsewhere."),
+    ):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
 def transfer_options(command: F) -> F:
-    """Add the options that say how assets are fetched; the command gets them as keywords of `Settings`."""
-    wrapped: Any = command
+    """Add the options that say how assets are fetched; the command gets them as keywords of `Settings`.
+
+    And those of `progress_options`.
+    """
+    wrapped: Any = progress_options(command)
     for decorate in (
         setting("--lock-timeout", type=float, default=3600.0, metavar="S", show_default=True,
                help="Wait this many seconds for another process that is fetching the same asset."),

@@ -13,8 +13,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NoReturn
@@ -28,7 +29,9 @@ from grym_fetch.cli.unexpected import tell_unexpected
 from grym_fetch.core.errors import GrymFetchError, MirrorsExhausted, SyncFailed, UnknownAsset
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.core.variables import BadVariable
-from grym_fetch.display import Display, choose_display
+from grym_fetch.display import Display, Telling, choose_display
+from grym_fetch.display.github import annotation, is_github
+from grym_fetch.display.lines import Tells
 from grym_fetch.manager import AssetManager
 from grym_fetch.runtime import descriptors, threads
 from grym_fetch.runtime.bus import Subscription
@@ -39,8 +42,6 @@ log = logging.getLogger(__name__)
 GRACE_S = 1.6
 """How long after the first signal the process ends itself."""
 
-INTERRUPTED = "interrupted: what has arrived is kept, and the next run resumes"
-
 MANY_CONNECTIONS = 32
 """With more than this, a usual limit of open files may be too low."""
 
@@ -50,8 +51,36 @@ BLOCK_LINES = 1000
 Body = Callable[[AssetManager], Awaitable[int]]
 
 
-def run(common: Common, body: Body, *, settings: Settings | None = None, minimal: bool | None = None) -> int:
-    """Run ``body`` with a manager and return the exit code. Prints errors; raises nothing but `SystemExit`."""
+@dataclass(eq=False, slots=True)
+class _Run:
+    """One run of a command, and who hears of it. ``display`` is there while it stands on the screen."""
+
+    common: Common
+    body: Body
+    setup: LogSetup
+    settings: Settings | None
+    minimal: bool | None
+    tells: Tells
+    json_events: bool
+    progress: Callable[[], str] = str
+    """How far it is, for a person."""
+    display: Display | None = None
+
+
+def run(
+    common: Common,
+    body: Body,
+    *,
+    settings: Settings | None = None,
+    minimal: bool | None = None,
+    tells: Tells = "all",
+    json_events: bool = True,
+) -> int:
+    """Run ``body`` with a manager and return the exit code. Prints errors; raises nothing but `SystemExit`.
+
+    ``tells``: what the display tells of the assets' ends; a command may have its own words for that.
+    ``json_events``: whether ``--json`` also writes the events, and not only what the command prints itself.
+    """
 
     def work(setup: LogSetup) -> int:
         if descriptors.are_scarce():
@@ -59,7 +88,7 @@ def run(common: Common, body: Body, *, settings: Settings | None = None, minimal
         threads.save_memory()
         # Not `anyio.run`, which is 35 ms of imports away.
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_main(common, body, settings, minimal, setup))
+            return runner.run(_main(_Run(common, body, setup, settings, minimal, tells, json_events)))
 
     return _told(common, work)
 
@@ -152,15 +181,16 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-async def _main(common: Common, body: Body, settings: Settings | None, minimal: bool | None, setup: LogSetup) -> int:
+async def _main(this: _Run) -> int:
     loop = asyncio.get_running_loop()
-    work = loop.create_task(_work(common, body, settings, minimal, setup))
+    work = loop.create_task(_work(this))
     received: list[int] = []
+    is_told = False
 
     def stop(number: int, _frame: object) -> None:
-        if received:
-            end()
         received.append(number)
+        if len(received) > 1:
+            end()
         signal.setitimer(signal.ITIMER_REAL, GRACE_S)
         loop.call_soon_threadsafe(work.cancel)
 
@@ -169,8 +199,12 @@ async def _main(common: Common, body: Body, settings: Settings | None, minimal: 
 
         Nothing is flushed: what was written is out already, or a reader that has stopped does not take it.
         """
-        if not common.quiet:
-            streams.tell_and_go(INTERRUPTED)
+        nonlocal is_told
+        if not this.common.quiet and not is_told:
+            is_told = True  # another signal may come in the middle of this
+            # Below a region that stands there still, whose last row has the cursor and the terminal's ``^C``.
+            below = "\n" if this.display is not None and this.display.is_live else ""
+            streams.tell_and_go(below + interrupted(this.progress(), at_once=len(received) > 1))
         os._exit(128 + received[0])
 
     signal.signal(signal.SIGALRM, end)
@@ -186,13 +220,20 @@ async def _main(common: Common, body: Body, settings: Settings | None, minimal: 
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-async def _work(common: Common, body: Body, settings: Settings | None, minimal: bool | None, setup: LogSetup) -> int:
+def interrupted(progress: str, *, at_once: bool) -> str:
+    """Return the last line of a run that a signal ends. ``progress``: how far it was; ``at_once``: it came twice."""
+    where = f" at {progress}" if progress else ""
+    return f"interrupted{where}{', ended at once' if at_once else ''}; run the same command to go on"
+
+
+async def _work(this: _Run) -> int:
+    common, setup = this.common, this.setup
     manager = AssetManager(
         common.config,
         assets_dir=common.assets_dir,
         external_assets_dir=common.external_assets_dir,
-        settings=settings,
-        minimal=minimal,
+        settings=this.settings,
+        minimal=this.minimal,
     )
     setup.add_file(lambda: manager.project.root)
     if manager.settings.parallel > MANY_CONNECTIONS:
@@ -201,49 +242,68 @@ async def _work(common: Common, body: Body, settings: Settings | None, minimal: 
     manifest = manager.manifest
     for warning in manager.warnings:
         log.warning("%s", warning)
-    names = {asset.id: asset.name for asset in manifest.assets}
     display = choose_display(
-        stream=sys.stderr, environ=os.environ, quiet=common.quiet, names=names, verbose=common.verbose
+        stream=sys.stderr,
+        environ=os.environ,
+        quiet=common.quiet,
+        names={asset.id: asset.name for asset in manifest.assets},
+        telling=Telling(
+            verbose=common.verbose,
+            place=short_path(manager.project.assets_dir),
+            retries=manager.settings.retries,
+            tells=this.tells,
+        ),
+        # Events as JSON on the same terminal would run into the bar.
+        progress="plain" if common.json and common.progress == "auto" and sys.stdout.isatty() else common.progress,
+        interval=common.progress_interval,
     )
-    listeners = _listen(manager, common, display, setup)
+    if display is not None:
+        this.progress = display.progress
     try:
-        async with manager:
-            return await body(manager)
+        async with _listening(this, manager, display), manager:
+            return await this.body(manager)
     except GrymFetchError as error:
-        code = exit_codes.exit_code(error)
-        await _finish(listeners)
-        setup.restore()
         setup.note(str(error))
-        print_error(error)
-        return code
-    finally:
-        await _finish(listeners)
-        setup.restore()
+        print_error(error, manifest=manager.project.manifest_path)
+        if display is not None and (last_word := display.last_word()) is not None:
+            streams.tell(streams.sheet().marked("✗", "x", "red", last_word.plain))
+        return exit_codes.exit_code(error)
 
 
-def _listen(
-    manager: AssetManager, common: Common, display: Display | None, setup: LogSetup
-) -> list[asyncio.Task[None]]:
+@asynccontextmanager
+async def _listening(this: _Run, manager: AssetManager, display: Display | None) -> AsyncIterator[None]:
+    """Let the display, ``--json`` and the log hear of the run; at its end, wait until they have told all of it."""
     loop = asyncio.get_running_loop()
     listeners = []
-    if common.json:
-        listeners.append(loop.create_task(write_json(manager.events())))
-    if display is not None:
-        listeners.append(loop.create_task(display.run(manager.events())))
-        if display.is_live:
-            setup.redirect(display.say)
-    if setup.wants_events:
-        listeners.append(loop.create_task(setup.log_events(manager.events())))
-    return listeners
+    with ExitStack() as stack:
+        if this.common.json and this.json_events:
+            listeners.append(loop.create_task(write_json(manager.events())))
+        if display is not None:
+            listeners.append(loop.create_task(display.run(manager.events())))
+            if display.is_live:
+                this.setup.redirect(display.say)
+                stack.callback(this.setup.restore)
+                stack.enter_context(streams.sharing(display))
+            this.display = display
+        if this.setup.wants_events:
+            listeners.append(loop.create_task(this.setup.log_events(manager.events())))
+        try:
+            yield
+        finally:
+            if listeners:
+                await asyncio.wait(listeners)
+            this.display = None
+            for task in listeners:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    log.error("a listener ended with %s", type(error).__name__, exc_info=error)
 
 
-async def _finish(listeners: list[asyncio.Task[None]]) -> None:
-    if listeners:
-        done, _ = await asyncio.wait(listeners)
-        listeners.clear()
-        for task in done:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("a listener ended with %s", type(error).__name__, exc_info=error)
+def short_path(path: Path) -> str:
+    """Return a path as a person in the working folder says it: ``./assets``, or else the whole path."""
+    with suppress(OSError, ValueError):
+        inside = path.relative_to(Path.cwd())
+        return safe_text(f"./{inside}" if inside.parts else ".", limit=4000)
+    return safe_text(str(path), limit=4000)
 
 
 async def write_json(subscription: Subscription) -> None:
@@ -271,17 +331,20 @@ def _write(text: str) -> bool:
     return True
 
 
-def print_data(lines: Iterable[str]) -> None:
-    """Write data to stdout, many lines at a time: each write is flushed."""
+def print_data(lines: Iterable[str], *, color: bool | None = None) -> None:
+    """Write data to stdout, many lines at a time: each write is flushed. ``color``: with the colours it has."""
     waiting = iter(lines)
     while block := list(islice(waiting, BLOCK_LINES)):
-        click.echo("\n".join(block))
+        click.echo("\n".join(block), color=color)
 
 
-def print_error(error: GrymFetchError) -> None:
-    """Write an error to stderr: of a sync, each asset's, none twice."""
+def print_error(error: GrymFetchError, *, manifest: Path | None = None) -> None:
+    """Write an error to stderr: of a sync, each asset's in a block of its own, none twice.
+
+    In a job of GitHub Actions, each is an annotation of the ``manifest``.
+    """
     errors = list(error.failures.values()) if isinstance(error, SyncFailed) else [error]
-    shown: set[str] = set()
+    told: dict[str, GrymFetchError] = {}
     for failure in errors:
         text = str(failure)
         if (
@@ -290,9 +353,26 @@ def print_error(error: GrymFetchError) -> None:
             and not text.startswith(f"{failure.asset_id}:")
         ):
             text = f"{safe_text(failure.asset_id)}: {text}"
-        if text not in shown:
-            shown.add(text)
-            streams.tell("error: " + "\n".join(safe_text(redact_text(line), limit=1000) for line in text.split("\n")))
+        told.setdefault(text, failure)
+    sheet = streams.sheet()
+    for number, (text, failure) in enumerate(told.items()):
+        advice = getattr(failure, "advice", "")
+        shown = _shown(text.removesuffix(f"\n  {advice}") if advice else text)
+        if is_github(os.environ):
+            told_with = f"{shown}\nhint: {_shown(advice)}" if advice else shown
+            file = "" if manifest is None else os.path.relpath(manifest, os.environ.get("GITHUB_WORKSPACE") or None)
+            streams.tell(annotation("error", told_with, title=safe_text(failure.asset_id or ""), file=file))
+            continue
+        if number and sheet.is_terminal:
+            streams.tell("")
+        streams.tell(sheet.message("error", shown))
+        if advice:
+            streams.tell(sheet.message("hint", _shown(advice)))
     lost = [failure.asset_id for failure in errors if isinstance(failure, MirrorsExhausted)]
     if lost:
-        streams.tell(f"hint: `grym-fetch doctor {safe_text(str(lost[0]))}` asks every address and says what to do")
+        doctor = f"`grym-fetch doctor {safe_text(str(lost[0]))}` asks every address and says what to do"
+        streams.tell(sheet.message("hint", doctor))
+
+
+def _shown(text: str) -> str:
+    return "\n".join(safe_text(redact_text(line), limit=1000) for line in text.split("\n"))

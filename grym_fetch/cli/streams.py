@@ -3,6 +3,7 @@
 Rules: descriptors 0 to 2 are never free for a file of ours, because printed text would end up in it. If the reader of
 stdout goes away, the work and the exit code stay the same. Data that cannot be written for another reason is an error,
 `OutputLost`. A message that stderr does not take is dropped. At the exit, nothing waits for a reader that has stopped.
+While a live display stands on the terminal, nothing else is written into it: see `sharing`.
 """
 
 from __future__ import annotations
@@ -11,23 +12,55 @@ import _thread
 import io
 import os
 import sys
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 import click
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+    from grym_fetch.display.sheet import Sheet
+
 
 class OutputLost(OSError):
     """Stdout does not take what is written: its disk is full, for example."""
 
 
+class Screen(Protocol):
+    """What stands on the terminal: `Display`."""
+
+    def try_beside(self, write: Callable[[], object]) -> bool:
+        """Call ``write`` unless that would break what stands there; return whether it was called."""
+
+    def say(self, text: str) -> None:
+        """Show a line above what stands there."""
+
+
 class _Output(io.FileIO):
     """Once it has failed, everything else written to it is dropped."""
 
+    screen: Screen | None = None
+    """What stands on the same terminal."""
+    _held = b""
+
     def write(self, data: ReadableBuffer) -> int:
+        if self.screen is None:
+            return self._write(data)
+        block = bytes(data)
+        if self._held or not self.screen.try_beside(lambda: self._write(block)):
+            self._held += block
+        return len(block)
+
+    def release(self) -> None:
+        """Nothing stands on the terminal any more: write what was held back."""
+        self.screen = None
+        remaining, self._held = memoryview(self._held), b""
+        while remaining:
+            remaining = remaining[self._write(remaining) :]
+
+    def _write(self, data: ReadableBuffer) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -39,12 +72,46 @@ class _Output(io.FileIO):
             return super().write(data)
 
 
+class _Messages:
+    """Stderr while a display stands on it: whole lines appear above it."""
+
+    def __init__(self, stream: TextIO, screen: Screen) -> None:
+        self._stream = stream
+        self._screen = screen
+        self._text = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._text += text
+        if self._screen.try_beside(self._pass_on):
+            return len(text)
+        *lines, self._text = self._text.split("\n")
+        for line in lines:
+            self._screen.say(click.unstyle(line))
+        return len(text)
+
+    def flush(self) -> None:
+        self._screen.try_beside(self._pass_on)
+
+    def _pass_on(self) -> None:
+        text, self._text = self._text, ""
+        if text:
+            self._stream.write(text)
+            self._stream.flush()
+
+
+_output: _Output | None = None
+"""Stdout, once `prepare` has made it."""
+
 LAST_WORD_S = 0.2
 """How long a last line to stderr may take."""
 
 
 def prepare() -> None:
     """Open closed streams on ``/dev/null``, and escape characters that a stream cannot take."""
+    global _output
     for number in range(3):
         try:
             os.fstat(number)
@@ -57,19 +124,48 @@ def prepare() -> None:
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
     if sys.stdout is None or sys.stdout is sys.__stdout__:
-        before = sys.stdout
+        before, _output = sys.stdout, _Output(1, "w", closefd=False)
         sys.stdout = io.TextIOWrapper(
-            io.BufferedWriter(_Output(1, "w", closefd=False)),
+            io.BufferedWriter(_output),
             encoding=getattr(before, "encoding", None),
             errors="backslashreplace",
             line_buffering=getattr(before, "line_buffering", False),
         )
 
 
+@contextmanager
+def sharing(screen: Screen) -> Iterator[None]:
+    """While a display stands on the terminal, keep all else from being written into it.
+
+    Messages to stderr become lines above it. What goes to stdout, if that is a terminal, too, is held back while
+    anything stands there, and written in the end.
+    """
+    messages = sys.stderr
+    sys.stderr = cast(TextIO, _Messages(messages, screen))
+    output = _output if _output is not None and sys.stdout.isatty() else None
+    if output is not None:
+        output.screen = screen
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        sys.stderr = messages
+        if output is not None:
+            sys.stdout.flush()
+            output.release()
+
+
 def tell(text: str) -> None:
-    """Write a line to stderr, if it can be written."""
+    """Write a line to stderr, if it can be written. Its colours are as its `Sheet` has them."""
     with suppress(OSError, ValueError):
-        click.echo(text, err=True)
+        click.echo(text, err=True, color=True)
+
+
+def sheet(stream: TextIO | None = None) -> Sheet:
+    """Return what makes text for a person, on stderr unless another stream is named."""
+    from grym_fetch.display.sheet import Sheet
+
+    return Sheet(stream or sys.stderr, os.environ)
 
 
 def tell_and_go(text: str) -> None:

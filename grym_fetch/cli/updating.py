@@ -112,7 +112,7 @@ def update_command(
             click.echo(f"{len(done)} updated{rest}", err=True)
         return 0
 
-    return run(common, body, settings=settings_from(transfer), minimal=False)
+    return run(common, body, settings=settings_from(transfer), minimal=False, tells="failures")
 
 
 def _shown_first(common: Common) -> Any:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from grym_fetch.core.errors import DiskFull, GrymFetchError, NotWritable, StorageError, UnsafePath
+from grym_fetch.core.figures import lacking
 from grym_fetch.core.text import safe_text
 
 log = logging.getLogger(__name__)
@@ -349,7 +350,7 @@ def require_space(path: Path, missing: int) -> None:
     """Raise `DiskFull` if ``missing`` bytes do not fit."""
     free = usable_bytes(path)
     if missing > free:
-        raise DiskFull(safe_text(str(path)), f"not enough space: {missing} bytes are needed and {free} are free")
+        raise DiskFull(safe_text(str(path)), f"not enough space: {lacking(missing, free)}")
 
 
 def open_regular(name: str, folder: int | None = None) -> int:

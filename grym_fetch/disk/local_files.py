@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 HASH_BLOCK_BYTES = 4 * 1024 * 1024
 """Bytes hashed at a time: enough that the call costs next to nothing, few enough to stop soon."""
+TOLD_EVERY_BYTES = 64 * 1024 * 1024
+"""After this many, whoever waits for a file to be hashed is told how far it is: a few times a second."""
 RECENT_S = 600.0
 """A file that has changed this recently is flushed before it counts as verified; older ones are on the disk by now."""
 
@@ -95,28 +97,31 @@ class LocalFiles:
             return False
 
     def is_there(self, asset: Asset) -> bool:
-        """Whether there is a file of the right size. An estimate for a plan: it is not read."""
-        for place in self._places(asset):
-            try:
-                size = os.stat(place).st_size
-            except OSError:
-                continue
-            if asset.size in (None, size):
-                return True
-        return False
+        """Whether there is a file of the right size, not known to be wrong. An estimate for a plan: it is not read."""
+        return any(_may_be(place, asset) and not self._is_known_wrong(place, asset) for place in self._places(asset))
 
     def has_other(self, asset: Asset) -> bool:
-        """Whether something is there that cannot be the asset: a file of another size, a folder. It is not read."""
-        return any(os.path.exists(place) and not _may_be(place, asset) for place in self._places(asset))
+        """Whether something is there that cannot be the asset: a file of another size, a folder. It is not read.
+
+        Or a file that was read before, had another digest, and has not changed since.
+        """
+        return any(
+            os.path.exists(place) and (not _may_be(place, asset) or self._is_known_wrong(place, asset))
+            for place in self._places(asset)
+        )
+
+    def _is_known_wrong(self, place: str, asset: Asset) -> bool:
+        return asset.checksum is not None and self.verified_cache.is_known_wrong(place, asset.checksum)
 
     def is_occupied(self, asset: Asset) -> bool:
         """Whether there is anything at all in one of the asset's places."""
         return any(os.path.lexists(place) for place in self._places(asset))
 
-    async def find(self, asset: Asset, *, full: bool = False, on_hashing: Callable[[int], None]) -> Found | None:
+    async def find(self, asset: Asset, *, full: bool = False, on_hashing: Callable[[int, int], None]) -> Found | None:
         """Look for the asset and verify it: the first right file, else the first wrong one, else None.
 
-        ``full`` reads every byte, whatever the verified cache says. ``on_hashing`` is told a file's size before that.
+        ``full`` reads every byte, whatever the verified cache says. ``on_hashing`` is told how many of how many bytes
+        were read: at first none, and then now and then.
         """
         wrong: Found | None = None
         for place in self.places(asset):
@@ -127,7 +132,7 @@ class LocalFiles:
         return wrong
 
     async def _examine(
-        self, asset: Asset, place: Path, *, full: bool, on_hashing: Callable[[int], None]
+        self, asset: Asset, place: Path, *, full: bool, on_hashing: Callable[[int, int], None]
     ) -> Found | None:
         if asset.checksum is not None and not full and self.verified_cache.is_verified(place, asset.checksum):
             return Found(place, None, verified=True)
@@ -142,10 +147,10 @@ class LocalFiles:
             return Found(place, f"size mismatch: expected {asset.size} bytes, found {size}", verified=False)
         if asset.checksum is None:
             return Found(place, None, verified=False)
-        on_hashing(size)
+        on_hashing(0, size)
         await self._threads.compute(wait_for_tick, figures)
         began_ns = time.time_ns()
-        digest, signature = await self.digest(place, asset.checksum)
+        digest, signature = await self.digest(place, asset.checksum, on_read=lambda count: on_hashing(count, size))
         if digest != asset.checksum.hexdigest:
             actual = Checksum(asset.checksum.algorithm, digest)
             # In the place of an earlier entry: the next run must not trust what a full check has found to be damaged.
@@ -156,12 +161,22 @@ class LocalFiles:
             self.verified_cache.record(place, asset.checksum, signature)
         return Found(place, None, verified=True)
 
-    async def digest(self, path: Path, checksum: Checksum) -> tuple[str, FileSignature]:
-        """Hash a file as ``checksum`` would; return the hex digest and the signature. Cancelling ends it soon."""
+    async def digest(
+        self, path: Path, checksum: Checksum, *, on_read: Callable[[int], None] = lambda _: None
+    ) -> tuple[str, FileSignature]:
+        """Hash a file as ``checksum`` would; return the hex digest and the signature. Cancelling ends it soon.
+
+        ``on_read`` is told in the event loop how many bytes were read, every `TOLD_EVERY_BYTES`.
+        """
         stopped = threading.Event()
-        hashing = asyncio.ensure_future(
-            self._threads.compute(self._hash, path, checksum.new_hasher(), lambda _: not stopped.is_set())
-        )
+        loop = asyncio.get_running_loop()
+
+        def go_on(count: int) -> bool:
+            if count % TOLD_EVERY_BYTES == 0 and not stopped.is_set():
+                loop.call_soon_threadsafe(on_read, count)
+            return not stopped.is_set()
+
+        hashing = asyncio.ensure_future(self._threads.compute(self._hash, path, checksum.new_hasher(), go_on))
         try:
             return await asyncio.shield(hashing)
         finally:

@@ -6,14 +6,27 @@ actually drawn. Untrusted text is neutralised before it is shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from grym_fetch.core.figures import format_part, format_size
+from grym_fetch.display.github import GitHubView, is_github
+from grym_fetch.display.lines import Line, Telling
 from grym_fetch.display.loop import EventSource, View, show
 from grym_fetch.display.model import DisplayModel
 from grym_fetch.display.plain import PlainView, Stream
 
-__all__ = ["Display", "DisplayModel", "EventSource", "PlainView", "View", "choose_display", "show"]
+__all__ = [
+    "Display",
+    "DisplayModel",
+    "EventSource",
+    "PlainView",
+    "Telling",
+    "View",
+    "choose_display",
+    "is_terminal",
+    "show",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +44,59 @@ class Display:
         """Show a line, such as a log record, above the live region. Any thread may call this while it runs."""
         self.view.say(text)
 
+    def try_beside(self, write: Callable[[], object]) -> bool:
+        """Call ``write``, which writes to the same terminal, unless a live region stands there.
+
+        Returns whether it was called. Any thread may call this.
+        """
+        return self.view.try_beside(write)
+
+    def last_word(self) -> Line | None:
+        """Return the sentence about a run in which something failed, to be told after the failures."""
+        return self.view.chronicle.last_word
+
+    def progress(self) -> str:
+        """Return how far the run is: ``36.7 of 60.0 MiB``; empty if nothing has begun."""
+        done, total = self.view.model.progress()
+        if total is None:
+            return format_size(done) if done else ""
+        return format_part(done, total)
+
 
 def choose_display(
-    *, stream: Stream, environ: Mapping[str, str], quiet: bool, names: Mapping[str, str], verbose: int
+    *,
+    stream: Stream,
+    environ: Mapping[str, str],
+    quiet: bool,
+    names: Mapping[str, str],
+    telling: Telling | None = None,
+    progress: str = "auto",
+    interval: float = 30.0,
 ) -> Display | None:
     """Return the right display for ``stream``, None if ``quiet``. ``names`` maps an asset's id to its name.
 
     With ``TERM=dumb``, or if the stream is not a terminal, it prints plain lines: ``FORCE_COLOR`` is not about motion.
+    ``progress`` decides otherwise: ``bar``, ``plain`` or ``none``. Where no bar is shown, a line of progress comes
+    every ``interval`` seconds.
     """
     if quiet:
         return None
-    if not _is_terminal(stream) or environ.get("TERM", "").lower() in {"", "dumb", "unknown"}:
-        return Display(PlainView(stream, names, verbose=verbose), is_live=False)
-    from grym_fetch.display.live import LiveView
+    can_move = is_terminal(stream) and environ.get("TERM", "").lower() not in _UNMOVED
+    if progress == "bar" or (progress == "auto" and can_move):
+        from grym_fetch.display.live import LiveView
 
-    return Display(LiveView(stream, names, environ=environ, verbose=verbose), is_live=True)
+        return Display(LiveView(stream, names, environ=environ, telling=telling), is_live=True)
+    view = GitHubView if is_github(environ) else PlainView
+    shown = None if progress == "none" else interval
+    return Display(view(stream, names, telling=telling, interval=shown), is_live=False)
 
 
-def _is_terminal(stream: Stream) -> bool:
+_UNMOVED = frozenset({"", "dumb", "unknown"})
+"""Terminals that cannot move their cursor."""
+
+
+def is_terminal(stream: Stream) -> bool:
+    """Whether the stream is an open terminal."""
     try:
         return stream.isatty()
     except ValueError:  # closed

@@ -1,25 +1,49 @@
-"""Permanent lines: one for each change of an asset's state, and the formats of sizes, speeds and times.
+"""Permanent lines: one for each change of an asset's state, and the sentence at the end.
 
 Rules: every line is a single line of neutralised text. Progress produces no line. If many files were already there, a
-single line sums them up.
+single line sums them up. A failure is a few words here; the command tells the whole of it at the end, and then the
+sentence, which is kept for it.
 """
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Literal
 
 from grym_fetch.core import events
 from grym_fetch.core.events import Event
+
+# Also for those who have known them as ours.
+from grym_fetch.core.figures import count_files as count_files
+from grym_fetch.core.figures import format_clock as format_clock
+from grym_fetch.core.figures import format_rate as format_rate
+from grym_fetch.core.figures import format_seconds as format_seconds
+from grym_fetch.core.figures import format_size as format_size
 from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.display.model import DisplayModel
 
 MAX_REUSED_LINES = 20
 """Up to this many files that were already there get their own line; more are summed up."""
+WORTH_A_SPEED_BYTES = 1024 * 1024
+"""Of a smaller file no speed is told: it would be that of the requests, not of the line."""
+MAX_REASON_CHARACTERS = 60
 _NOT_VERIFIED = "not verified: no checksum yet"
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_STATUS = re.compile(r"\bstatus (\d{3})\b")
+_ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*://\S+: ")
+# What is wrong, for errors whose text says it with many figures.
+_FAILURES = {
+    "DigestMismatch": "wrong checksum",
+    "LengthMismatch": "wrong size",
+    "DiskFull": "disk full",
+    "UnpinnedAsset": "no checksum",
+}
+
+
+Tells = Literal["all", "failures", "news"]
+"""What a display tells besides the news: the end of each asset, of those that failed, or none."""
 
 
 class Mark(Enum):
@@ -30,69 +54,48 @@ class Mark(Enum):
     FAILED = auto()
     SAME = auto()
     NEWS = auto()
-    SUMMARY = auto()
+    SAID = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """``plain`` is the whole line for a log; ``name`` and ``detail`` are its parts for a terminal."""
+    """``plain`` is the whole line for a log; the others are its parts for a terminal.
+
+    ``columns`` are a size, a time and a speed, which stand below those of other lines.
+    """
 
     mark: Mark
     name: str
     detail: str
     plain: str
+    columns: tuple[str, ...] = ()
 
 
-def format_size(count: float) -> str:
-    """Return bytes in binary units, in at most 8 characters: ``512 B``, ``1.5 GiB``, ``640 MiB``."""
-    return _scaled(count, tenths_below=100)
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What is told of a run besides its progress.
 
+    ``place``: where the files go, as a person says it. ``retries``: how often a server that fails is asked again.
+    ``tells``: a command may tell itself what became of each asset, or even of those that failed.
+    """
 
-def format_rate(rate: float) -> str:
-    """Return bytes per second in binary units: ``85 MiB/s``."""
-    return f"{_scaled(rate, tenths_below=10)}/s"
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a duration as people say it: ``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 5 min``."""
-    if not math.isfinite(seconds):
-        return "? s"
-    if seconds < 9.95:
-        return f"{max(0.0, seconds):.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def format_clock(seconds: float) -> str:
-    """Return time left in at most 8 characters: ``12 s``, ``3:05``, ``1:02:03``, ``4 days``."""
-    whole = math.ceil(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02}"
-    if whole < 100 * 3600:
-        return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
-    return f"{whole // 86400} days" if whole < 1000 * 86400 else "> 3 yrs"
-
-
-def count_files(count: int) -> str:
-    """Return ``1 file``, ``10,000 files``."""
-    return f"{count:,} file{'' if count == 1 else 's'}"
+    verbose: int = 0
+    place: str = ""
+    retries: int | None = None
+    tells: Tells = "all"
 
 
 class Chronicle:
     """Turns events into lines. ``model`` must have seen each event first."""
 
-    def __init__(self, model: DisplayModel, *, verbose: int = 0) -> None:
+    def __init__(self, model: DisplayModel, telling: Telling | None = None) -> None:
         self._model = model
-        self._verbose = verbose
+        self._telling = telling or Telling()
         self._assets = 0
         self._reused: list[Line] = []
         self._reused_count = self._reused_unverified = 0
+        self.last_word: Line | None = None
+        """The sentence about a run in which something failed: to be told after the failures."""
 
     def lines(self, event: Event) -> Iterator[Line]:
         """Yield the lines for ``event``."""
@@ -101,9 +104,9 @@ class Chronicle:
             case events.RunStarted():
                 self._assets = event.assets
                 self._reused, self._reused_count, self._reused_unverified = [], 0, 0
+                self.last_word = None
                 size = f", {format_size(event.bytes)}" if event.bytes else ""
-                text = f"{count_files(event.assets)}{size}"
-                yield Line(Mark.NEWS, "", text, text)
+                yield said(f"{count_files(event.assets)}{size}", Mark.NEWS)
             case events.AssetPlanned() if event.resumed_bytes:
                 of = f" of {format_size(event.size)}" if event.size is not None else ""
                 yield _line(Mark.NEWS, name, f"resuming at {format_size(event.resumed_bytes)}{of}")
@@ -114,34 +117,32 @@ class Chronicle:
                 yield _line(Mark.NEWS, name, f"waiting for {safe_text(event.holder)}")
             case events.RetryScheduled():
                 when = format_seconds(event.delay)
-                yield _line(
-                    Mark.NEWS,
-                    name,
-                    f"attempt {event.attempt} failed, retrying in {when}: {_first(event.reason)}",
-                )
+                number = retry_number(event.attempt, self._telling.retries)
+                yield _line(Mark.NEWS, name, f"{number} in {when}: {_first(event.reason)}")
             case events.MirrorSwitched():
                 place = f"mirror {event.number} of {event.count}"
                 yield _line(Mark.NEWS, name, f"now from {place}, {redact_url(event.to)}: {_first(event.reason)}")
             case events.AssetRestarted():
                 lost = f" ({format_size(event.discarded)} discarded)" if event.discarded else ""
                 yield _line(Mark.NEWS, name, f"starting over{lost}: {_first(event.reason)}")
-            case events.AssetVerified():
-                yield _verified(name, event)
-            case events.AssetFailed():
-                reason = _first(event.message.removeprefix(f"{event.asset}: ")) or safe_text(event.error)
+            case events.AssetFailed() if self._telling.tells != "news":
+                reason = short_failure(event)
                 yield Line(Mark.FAILED, name, reason, f"{name}: failed: {reason}")
+            case _ if self._telling.tells != "all":
+                pass
+            case events.AssetVerified():
+                yield _verified(name, event, self._model.last_seconds)
             case events.AssetReused():
                 mark, warning = (Mark.UNVERIFIED, f", {_NOT_VERIFIED}") if event.unverified else (Mark.SAME, "")
                 yield from self._already_there(_line(mark, name, f"already there{warning}"))
             case events.RunFinished():
                 yield from self._held_back()
-                text = self._summary(event)
-                yield Line(Mark.SUMMARY, "", text, text)
+                yield from self._end(event)
             case _:
                 pass
 
     def _already_there(self, line: Line) -> Iterator[Line]:
-        if self._verbose or 0 < self._assets <= MAX_REUSED_LINES:
+        if self._telling.verbose or 0 < self._assets <= MAX_REUSED_LINES:
             yield line
             return
         self._reused_count += 1
@@ -155,30 +156,81 @@ class Chronicle:
         else:
             unverified = f", {self._reused_unverified:,} of them not verified" if self._reused_unverified else ""
             text = f"{count_files(self._reused_count)} already there{unverified}"
-            yield Line(Mark.UNVERIFIED if unverified else Mark.SAME, "", text, text)
+            yield said(text, Mark.UNVERIFIED if unverified else Mark.SAME)
         self._reused, self._reused_count, self._reused_unverified = [], 0, 0
 
-    def _summary(self, event: events.RunFinished) -> str:
-        unverified = f", {event.unverified:,} fetched but not verified" if event.unverified else ""
-        parts = [f"{event.verified:,} verified{unverified}, {event.reused:,} already there, {event.failed:,} failed"]
+    def _end(self, event: events.RunFinished) -> Iterator[Line]:
+        ready = event.verified + event.unverified + event.reused
+        if ready + event.failed < self._assets:
+            return  # it was interrupted, which is told elsewhere
+        if event.failed:
+            self.last_word = said(self._summary(event, ready), Mark.FAILED)
+        elif ready:
+            yield said(self._summary(event, ready), Mark.UNVERIFIED if event.unverified else Mark.DONE)
+
+    def _summary(self, event: events.RunFinished, ready: int) -> str:
+        """A sentence without zeros: what is there and where, what was downloaded, and what did not have to be."""
+        where = f" in {self._telling.place}" if self._telling.place else ""
+        if not event.failed:
+            parts = [f"{count_files(ready)} ready{where}"]
+        elif ready:
+            parts = [f"{ready:,} of {count_files(ready + event.failed)} ready{where}", f"{event.failed:,} failed"]
+        else:
+            parts = [f"{count_files(event.failed)} failed" if event.failed > 1 else "the file failed"]
+        if event.unverified:
+            parts.append(f"{event.unverified:,} not verified, without a checksum")
+        if event.reused and not event.failed and event.reused == ready:
+            parts.append("all already there" if ready > 1 else "already there")
+        elif event.reused:
+            parts.append(f"{event.reused:,} already there")
         if event.downloaded_bytes:
             speed = f" ({format_rate(event.downloaded_bytes / event.seconds)})" if event.seconds > 0 else ""
             parts.append(f"{format_size(event.downloaded_bytes)} in {format_seconds(event.seconds)}{speed}")
-        else:
-            parts.append(f"nothing downloaded, {format_seconds(event.seconds)}")
         if self._model.saved_bytes:
-            parts.append(f"saved {format_size(self._model.saved_bytes)} by resuming")
+            parts.append(f"{format_size(self._model.saved_bytes)} saved by resuming")
         return " · ".join(parts)
 
 
-def _verified(name: str, event: events.AssetVerified) -> Line:
-    size, took = format_size(event.size), format_seconds(event.seconds)
-    speed = format_rate(event.downloaded_bytes / event.seconds) if event.seconds > 0 and event.downloaded_bytes else ""
+def said(text: str, mark: Mark = Mark.SAID) -> Line:
+    """Return a line of text that is about no single asset."""
+    return Line(mark, "", text, text)
+
+
+def retry_number(attempt: int, retries: int | None) -> str:
+    """Return which retry it is: ``retry 2 of 5``. A server that is waited for may be asked more often than that."""
+    return f"retry {attempt} of {retries}" if retries is not None and attempt <= retries else f"retry {attempt}"
+
+
+def short_reason(text: str) -> str:
+    """Return why something failed in a few words: the number of a status, or the first clause."""
+    first = _ADDRESS.sub("", _first(text))
+    if (status := _STATUS.search(first)) is not None:
+        return status[1]
+    clause = re.split(r"; | \(", first, maxsplit=1)[0]
+    return clause if len(clause) <= MAX_REASON_CHARACTERS else f"{clause[: MAX_REASON_CHARACTERS - 1].rstrip()}…"
+
+
+def short_failure(event: events.AssetFailed) -> str:
+    """Return why an asset could not be fetched in a few words: ``401``, ``wrong checksum``."""
+    if (words := _FAILURES.get(event.error)) is not None:
+        return words
+    if event.attempts:
+        return short_reason(event.attempts[-1])
+    text = _first(event.message.removeprefix(f"{event.asset}: ")).removeprefix("could not be fetched: ")
+    return short_reason(text) or safe_text(event.error)
+
+
+def _verified(name: str, event: events.AssetVerified, busy_seconds: float) -> Line:
+    # Since it was planned, it may have waited for a free connection.
+    seconds = min(event.seconds, busy_seconds or event.seconds)
+    size, took = format_size(event.size), format_seconds(seconds)
+    has_speed = seconds > 0 and event.downloaded_bytes >= WORTH_A_SPEED_BYTES
+    speed = format_rate(event.downloaded_bytes / seconds) if has_speed else ""
     mark = Mark.UNVERIFIED if event.unverified else Mark.DONE
     warning = _NOT_VERIFIED if event.unverified else ""
-    detail = "  ".join(part for part in (size, f"in {took}", speed, warning) if part)
     plain = f"{name}: {warning or 'verified'}, {size} in {took}{f' ({speed})' if speed else ''}"
-    return Line(mark, name, detail, plain)
+    short = took if seconds < 9.95 else format_clock(seconds)
+    return Line(mark, name, warning, plain, (size, short, speed))
 
 
 def _line(mark: Mark, name: str, detail: str) -> Line:
@@ -187,13 +239,3 @@ def _line(mark: Mark, name: str, detail: str) -> Line:
 
 def _first(text: str) -> str:
     return safe_text(next((line.strip() for line in text.splitlines() if line.strip()), ""))
-
-
-def _scaled(count: float, *, tenths_below: int) -> str:
-    scaled = max(0.0, float(count))
-    for unit in _UNITS:
-        text = f"{scaled:.0f}" if unit == "B" or round(scaled, 1) >= tenths_below else f"{scaled:.1f}"
-        if float(text) < 1024 or unit == _UNITS[-1]:
-            return f"{text} {unit}"
-        scaled /= 1024
-    raise AssertionError("unreachable: the last unit returns")

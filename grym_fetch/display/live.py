@@ -10,6 +10,7 @@ the process.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import IO, NoReturn, cast
@@ -22,10 +23,10 @@ from rich.text import Text
 
 from grym_fetch.core.events import Event
 from grym_fetch.core.text import safe_text
-from grym_fetch.display.lines import Chronicle, Line, Mark
+from grym_fetch.display.lines import Chronicle, Line, Mark, Telling, said
 from grym_fetch.display.model import DisplayModel, Snapshot
 from grym_fetch.display.plain import DirectStream, PendingLines, Stream, is_unicode
-from grym_fetch.display.render import render, render_line
+from grym_fetch.display.render import MAX_NAME_CELLS, render, render_line
 
 ECHO_CELLS = 2
 """Left free at the end of each row: the terminal shows ``^C`` at the cursor, and must not begin a new row for it."""
@@ -43,16 +44,18 @@ class LiveView:
         names: Mapping[str, str] | None = None,
         *,
         environ: Mapping[str, str] = os.environ,
-        verbose: int = 0,
+        telling: Telling | None = None,
         size: Callable[[], tuple[int, int]] | None = None,
         is_in_foreground: Callable[[], bool] | None = None,
     ) -> None:
         self._stream = DirectStream(stream)
         self._ascii = not is_unicode(stream)
         self._size = size or partial(_terminal_size, self._stream)
-        self._verbose = verbose
-        self._model = DisplayModel(names)
-        self._chronicle = Chronicle(self._model, verbose=verbose)
+        self._telling = telling or Telling()
+        self.model = DisplayModel(names)
+        self.chronicle = Chronicle(self.model, self._telling)
+        self._turn = threading.Lock()
+        """Held while the terminal is written to."""
         self._pending = PendingLines()
         self._environ = environ
         self._is_in_foreground = is_in_foreground or partial(_is_in_foreground, self._stream)
@@ -82,21 +85,25 @@ class LiveView:
         )
 
     def apply(self, event: Event, now: float) -> None:
-        self._model.apply(event, now)
-        for line in self._chronicle.lines(event):
-            if line.mark is not Mark.NEWS or self._verbose:
+        self.model.apply(event, now)
+        for line in self.chronicle.lines(event):
+            if line.mark is not Mark.NEWS or self._telling.verbose:
                 self._pending.add(line)
 
     def prepare(self, now: float) -> Callable[[], None] | None:
         if not self._is_in_foreground():
             self._was_away = True
             return None
-        snapshot, lines = self._model.snapshot(now), self._pending.take()
+        snapshot, lines = self.model.snapshot(now), self._pending.take()
         if not (snapshot.under_way or lines or self._live.is_started):
             return None
         return partial(self._draw, snapshot, lines, now)
 
     def close(self) -> None:
+        with self._turn:
+            self._close()
+
+    def _close(self) -> None:
         if self._was_away:  # a job in the background may say how it ended
             self._begin()
             self._console.size = self._size()
@@ -104,12 +111,28 @@ class LiveView:
         if self._live.is_started:
             self._live.update(Text())
             self._live.stop()
+        self._drawn = []
 
     def say(self, text: str) -> None:
-        said = safe_text(text, limit=2000)
-        self._pending.add(Line(Mark.SUMMARY, "", said, said))
+        self._pending.add(said(safe_text(text, limit=2000)))
+
+    def try_beside(self, write: Callable[[], object]) -> bool:
+        """Call ``write``, which writes to the same terminal, unless the region stands there. Whether it was called."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            if self._drawn:
+                return False
+            write()
+            return True
+        finally:
+            self._turn.release()
 
     def _draw(self, snapshot: Snapshot, lines: list[Line], now: float) -> None:
+        with self._turn:
+            self._draw_region(snapshot, lines, now)
+
+    def _draw_region(self, snapshot: Snapshot, lines: list[Line], now: float) -> None:
         if self._was_away:
             self._begin()
         width, height = self._size()
@@ -118,17 +141,25 @@ class LiveView:
             self._console.size = (width, height)
             region = []
             if snapshot.under_way:
-                region = render(snapshot, now, width - ECHO_CELLS, height, ascii_only=self._ascii)
+                region = render(
+                    snapshot,
+                    now,
+                    width - ECHO_CELLS,
+                    height,
+                    ascii_only=self._ascii,
+                    retries=self._telling.retries,
+                )
             self._live.start()
             self._live.update(Text("\n", no_wrap=True).join(region))
-            if lines:  # printing also redraws the region
-                self._print(lines, width)
-            else:
+            if self._drawn or not lines:
                 self._live.refresh()
+            if lines:  # printing repeats the region as it was drawn last: without those that have just ended
+                self._print(lines, width)
             self._drawn = [line.cell_len for line in region]
 
     def _print(self, lines: list[Line], width: int) -> None:
-        texts = [text for line in lines for text in render_line(line, width, ascii_only=self._ascii)]
+        cells = min(self.model.longest_name, MAX_NAME_CELLS)
+        texts = [text for line in lines for text in render_line(line, width, ascii_only=self._ascii, name_cells=cells)]
         if texts:
             self._console.print(Text("\n", no_wrap=True).join(texts), no_wrap=True, crop=True)
 

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from grym_fetch.core.events import Event
+from grym_fetch.display.lines import Chronicle
+from grym_fetch.display.model import DisplayModel
 from grym_fetch.runtime.threads import begin_daemon
 from grym_fetch.runtime.waiting import shielded
 
@@ -63,6 +65,23 @@ class View(Protocol):
 
     def say(self, text: str) -> None:
         """Show a line of text, such as a log record, without breaking the display. Any thread may call this."""
+        ...
+
+    def try_beside(self, write: Callable[[], object]) -> bool:
+        """Call ``write``, which writes to the same terminal, unless that would break what stands there.
+
+        Returns whether it was called. Any thread may call this.
+        """
+        ...
+
+    @property
+    def model(self) -> DisplayModel:
+        """What the view knows."""
+        ...
+
+    @property
+    def chronicle(self) -> Chronicle:
+        """What it tells."""
         ...
 
 

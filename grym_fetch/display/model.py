@@ -7,13 +7,13 @@ assets there are. Rows keep their order: active ones by when they started, then 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from itertools import chain, islice
 
 from grym_fetch.core import events
+from grym_fetch.core.cells import cells
 from grym_fetch.core.events import Event
 from grym_fetch.core.progress import Meter
 from grym_fetch.core.text import safe_text
@@ -57,10 +57,17 @@ class Row:
     retry_at: float = 0.0
     mirror: tuple[int, int] | None = None
     hashed: float | None = None
+    why: str = ""
+    """Why it is tried again."""
+    attempt: int = 0
     is_away: bool = False
     """Whether its server is, and is waited for."""
     holder: str = ""
     resumed: int = 0
+    is_read: bool = False
+    """Whether it was there, and is read to verify it: then its bytes are those that were read."""
+    begun_at: float | None = None
+    """When it stopped waiting for a connection."""
 
     def stalled_for(self, now: float) -> float | None:
         """Seconds since the last byte if that is long, otherwise None."""
@@ -80,7 +87,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The whole run. ``total`` is a lower bound while ``open_ended``; ``finished`` counts what is present."""
+    """The whole run. ``total`` is a lower bound while ``open_ended``; ``finished`` counts what is present.
+
+    ``known_bytes`` of ``known_total`` are those of the assets whose size is known, and so is ``eta``. ``active`` assets
+    are under way, ``queued`` ones have not begun.
+    """
 
     assets: int
     verified: int
@@ -92,6 +103,10 @@ class Totals:
     open_ended: bool
     rate: float
     eta: float | None
+    known_bytes: int = 0
+    known_total: int = 0
+    active: int = 0
+    queued: int = 0
 
     @property
     def finished(self) -> int:
@@ -125,12 +140,15 @@ class DisplayModel:
         self._assets = 0
         self._expected_bytes = 0
         self._verified = self._unverified = self._reused = self._failed = 0
-        self._bytes = self._total = self._sizeless = self._resumed = 0
-        self._longest_name = 0
+        self._bytes = self._total = self._sizeless = self._sizeless_bytes = self._resumed = 0
+        self.longest_name = 0
+        """In cells."""
         self._mirrors = False
         self._meter: Meter | None = None
         self.saved_bytes = 0
         """Bytes that did not have to be fetched again thanks to resuming, over all fetched assets."""
+        self.last_seconds = 0.0
+        """How long the asset that ended last was under way, without its time in the queue."""
 
     def name(self, asset: str | None) -> str:
         """Return the asset's name, safe to show."""
@@ -152,6 +170,7 @@ class DisplayModel:
                 self._assets, self._expected_bytes = event.assets, event.bytes
                 self._meter = Meter(now=now)
             case events.AssetVerified():
+                self._note_seconds(event.asset, now)
                 is_first_end = self._end(event.asset, size=event.size, downloaded=event.downloaded_bytes)
                 self._verified += is_first_end and not event.unverified
                 self._unverified += is_first_end and bool(event.unverified)
@@ -162,9 +181,23 @@ class DisplayModel:
             case _ if event.asset is not None and event.asset not in self._ended:
                 known = self.row(event.asset)
                 row = known or Row(event.asset, self.name(event.asset), moved_at=now, read_at=now)
-                self._put(known, _next_row(row, event, now))
+                self._put(known, _begun(_next_row(row, event, now), now))
             case _:
                 pass
+
+    def progress(self) -> tuple[int, int | None]:
+        """Return the bytes on hand, and of how many; None if some size is unknown."""
+        total = self._overall()
+        return self._bytes, None if self._sizeless or not total else total
+
+    def _overall(self) -> int:
+        seen = len(self._ended) + len(self._working) + len(self._queued)
+        # Sizes of reused assets are in the announced sum but in no event, so use the sum only until all are seen.
+        return self._total if seen >= self._assets else max(self._total, self._expected_bytes)
+
+    def _note_seconds(self, asset: str | None, now: float) -> None:
+        row = self.row(asset or "")
+        self.last_seconds = 0.0 if row is None or row.begun_at is None else now - row.begun_at
 
     def snapshot(self, now: float, max_rows: int = MAX_ROWS) -> Snapshot:
         """Return the state at ``now`` as values."""
@@ -173,44 +206,49 @@ class DisplayModel:
             rows=rows,
             working=min(len(self._working), max_rows),
             under_way=len(self._working) + len(self._queued),
-            longest_name=self._longest_name,
+            longest_name=self.longest_name,
             mirrors=self._mirrors,
             totals=self._totals(now),
         )
 
     def _totals(self, now: float) -> Totals:
         seen = len(self._ended) + len(self._working) + len(self._queued)
-        # Sizes of reused assets are in the announced sum but in no event, so use the sum only until all are seen.
-        total = self._total if seen >= self._assets else max(self._total, self._expected_bytes)
+        total = self._overall()
         if self._meter is None:
             self._meter = Meter(now=now)
         self._meter.advance(now, on_hand=self._bytes, received=self._bytes - self._resumed, total=total)
         # Over all bytes together: the rows' own rates, each over its own past, would add up to more than the link
         # carries. They serve only until there is a past to measure.
         rate = self._meter.read(now).rate or sum(row.rate_at(now) for row in self._working.values())
-        open_ended = self._sizeless > 0
+        known_bytes, known_total = self._bytes - self._sizeless_bytes, total - self._sizeless_bytes
+        assets = max(self._assets, seen)
         return Totals(
-            assets=max(self._assets, seen),
+            assets=assets,
             verified=self._verified,
             unverified=self._unverified,
             reused=self._reused,
             failed=self._failed,
             bytes=self._bytes,
             total=total,
-            open_ended=open_ended,
+            open_ended=self._sizeless > 0,
             rate=rate,
-            eta=(total - self._bytes) / rate if rate >= 1 and not open_ended else None,
+            eta=(known_total - known_bytes) / rate if rate >= 1 and known_total > known_bytes else None,
+            known_bytes=known_bytes,
+            known_total=known_total,
+            active=len(self._working),
+            queued=assets - len(self._ended) - len(self._working),
         )
 
     def _put(self, old: Row | None, row: Row) -> None:
         self._count(old, -1)
         self._count(row, +1)
         if old is None:
-            self._longest_name = max(self._longest_name, _cells(row.name))
+            self.longest_name = max(self.longest_name, cells(row.name))
         self._mirrors = self._mirrors or row.mirror is not None
         if row.asset in self._working:
             self._working[row.asset] = row
-        elif row.phase is Phase.QUEUED or (row.phase is Phase.RESUMING and not row.rate):
+        elif row.phase is Phase.QUEUED or (row.phase in (Phase.RESUMING, Phase.WAITING) and not row.rate):
+            # What waits for a host, and has nothing yet, is in the queue like those that have not asked.
             self._queued[row.asset] = row
         else:
             self._queued.pop(row.asset, None)
@@ -220,7 +258,9 @@ class DisplayModel:
         if row is not None:
             self._bytes += sign * row.bytes
             self._total += sign * (row.bytes if row.total is None else row.total)
-            self._sizeless += sign * (row.total is None and row.phase is not Phase.WAITING)
+            is_sizeless = row.total is None and row.phase is not Phase.WAITING
+            self._sizeless += sign * is_sizeless
+            self._sizeless_bytes += sign * row.bytes * (row.total is None)
             self._resumed += sign * row.resumed
 
     def _end(self, asset: str | None, *, size: int | None, downloaded: int = 0) -> bool:
@@ -233,6 +273,7 @@ class DisplayModel:
         self._ended.add(asset)
         row = self._working.pop(asset, None) or self._queued.pop(asset, None)
         if row is None:
+            self.longest_name = max(self.longest_name, cells(self.name(asset)))
             self._bytes += size or 0
             self._total += size or 0
             return True
@@ -260,7 +301,8 @@ def _next_row(row: Row, event: Event, now: float) -> Row:
         case events.RetryScheduled():
             delay = _finite(event.delay) or 0.0
             is_away = events.AWAY in event.reason
-            return replace(row, phase=Phase.RETRYING, retry_at=now + delay, is_away=is_away, rate=0.0, eta=None)
+            row = replace(row, phase=Phase.RETRYING, retry_at=now + delay, is_away=is_away, rate=0.0, eta=None)
+            return replace(row, why=safe_text(event.reason, limit=1000), attempt=event.attempt)
         case events.MirrorSwitched():
             return replace(row, phase=Phase.SWITCHED, mirror=(event.number, event.count), rate=0.0, eta=None)
         case events.AssetRestarted():
@@ -268,12 +310,19 @@ def _next_row(row: Row, event: Event, now: float) -> Row:
             return replace(row, phase=Phase.RESTARTED, resumed=resumed, rate=0.0, eta=None, moved_at=now)
         case events.AssetVerifying():
             hashed = event.bytes / event.total if event.total > 0 else None
-            row = replace(row, phase=Phase.VERIFYING, hashed=hashed, rate=0.0, eta=None)
-            return _with_bytes(row, event.total, event.total)
+            is_read = row.is_read or (row.phase in (Phase.QUEUED, Phase.WAITING) and row.total is None)
+            row = replace(row, phase=Phase.VERIFYING, hashed=hashed, rate=0.0, eta=None, is_read=is_read)
+            return _with_bytes(row, event.bytes if is_read else event.total, event.total)
         case events.AssetWaiting():
             return replace(row, phase=Phase.WAITING, holder=safe_text(event.holder, limit=100))
         case _:
             return row
+
+
+def _begun(row: Row, now: float) -> Row:
+    """The row, which has begun unless it is still in the queue."""
+    is_queued = row.phase in (Phase.QUEUED, Phase.WAITING)
+    return row if is_queued or row.begun_at is not None else replace(row, begun_at=now)
 
 
 def _progressed(row: Row, event: events.ProgressMade, now: float) -> Row:
@@ -295,7 +344,3 @@ def _with_bytes(row: Row, on_hand: int, total: int | None) -> Row:
 
 def _finite(number: float | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
-
-
-def _cells(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

@@ -12,16 +12,20 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from grym_fetch.core.events import AWAY
-from grym_fetch.display.lines import Line, Mark, format_clock, format_rate, format_size
+from grym_fetch.core.figures import format_clock, format_rate, format_size
+from grym_fetch.display.lines import Line, Mark, retry_number, short_reason
 from grym_fetch.display.model import Phase, Row, Snapshot, Totals
 from grym_fetch.display.plain import to_ascii
 
-MAX_QUEUED_ROWS = 5
-"""More queued assets are only counted."""
+MAX_QUEUED_ROWS = 3
+"""While nothing is active, so many queued assets have a row. Later they are only counted."""
 
-_MIN_NAME_CELLS, _MAX_NAME_CELLS = 16, 48
+_MIN_NAME_CELLS, MAX_NAME_CELLS = 16, 48
+_LEAST_NAME_CELLS = 8
+"""Of a name beside a long state."""
 _MIN_BAR_CELLS, _MAX_BAR_CELLS = 10, 40
 _PERCENT_CELLS, _SIZE_CELLS, _SPEED_CELLS, _ETA_CELLS, _NOTE_CELLS = 4, 17, 10, 8, 13
+_PART_CELLS = 8
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ASCII_SPINNER = "|/-\\"
 _FRAMES_PER_S = 8
@@ -32,7 +36,7 @@ _MARKS = {
     Mark.FAILED: ("✗", "x", "bold red"),
     Mark.SAME: ("=", "=", "dim"),
     Mark.NEWS: ("·", "-", "dim"),
-    Mark.SUMMARY: ("", "", ""),
+    Mark.SAID: ("", "", ""),
 }
 
 
@@ -66,32 +70,39 @@ def layout(width: int, *, longest_name: int, mirrors: bool) -> Layout:
             break
         shown[column] = cells
         free -= cells + 2
-    wider = min(free * 2 // 3 if free > 6 else free, _MAX_NAME_CELLS - _MIN_NAME_CELLS)
+    wider = min(free * 2 // 3 if free > 6 else free, MAX_NAME_CELLS - _MIN_NAME_CELLS)
     name = _MIN_NAME_CELLS + min(wider, max(0, longest_name - _MIN_NAME_CELLS))
     bar = min(_MAX_BAR_CELLS, _MIN_BAR_CELLS + free - (name - _MIN_NAME_CELLS))
     return Layout(name=name, bar=bar, percent=_PERCENT_CELLS, **shown)
 
 
-def render(snapshot: Snapshot, now: float, width: int, height: int, *, ascii_only: bool = False) -> list[Text]:
-    """Return the live region: rows, how many more there are, totals. At most ``height`` - 1 lines."""
+def render(
+    snapshot: Snapshot, now: float, width: int, height: int, *, ascii_only: bool = False, retries: int | None = None
+) -> list[Text]:
+    """Return the live region: rows, how many more there are, totals. At most ``height`` - 1 lines.
+
+    ``retries``: how often a server that fails is asked again.
+    """
     if width < 1 or height < 2:
         return []
-    shown = list(snapshot.rows[: snapshot.working]) + list(snapshot.rows[snapshot.working :][:MAX_QUEUED_ROWS])
-    shown = shown[: max(0, height - 3)]
+    queued_rows = 0 if snapshot.working else MAX_QUEUED_ROWS
+    shown = list(snapshot.rows[: snapshot.working + queued_rows])[: max(0, height - 3)]
     columns = layout(width, longest_name=snapshot.longest_name, mirrors=snapshot.mirrors)
-    pen = _Pen(columns, width, now, ascii_only)
+    pen = _Pen(columns, width, now, ascii_only, retries)
     lines = [pen.row(row) for row in shown]
-    more = snapshot.under_way - len(shown)
-    if more and height > 2:
-        lines.append(pen.line(Text(f"{'...' if ascii_only else '…'} and {more:,} more", "dim"), indent=2))
-    lines.append(pen.totals(snapshot.totals, width))
+    totals = pen.totals(snapshot.totals, width)
+    hidden = snapshot.totals.active + snapshot.totals.queued - len(shown)
+    are_counted = not snapshot.totals.queued or f"{snapshot.totals.queued:,} queued" in totals.plain
+    if hidden > 0 and height > 2 and not (are_counted and len(shown) >= snapshot.working > 0):
+        lines.append(pen.line(Text(f"{'...' if ascii_only else '…'} and {hidden:,} more", "dim"), indent=2))
+    lines.append(totals)
     return lines
 
 
-def render_line(line: Line, width: int, *, ascii_only: bool = False) -> list[Text]:
-    """Return a permanent line in ``width`` cells. The name is shortened first, down to a third of the line.
+def render_line(line: Line, width: int, *, ascii_only: bool = False, name_cells: int = 0) -> list[Text]:
+    """Return a permanent line in ``width`` cells; its columns begin behind ``name_cells``.
 
-    A line without a name is not cut but wrapped.
+    The name is shortened first, down to a third of the line. A line without a name is not cut but wrapped.
     """
     symbol, plain_symbol, style = _MARKS[line.mark]
     mark = plain_symbol if ascii_only else symbol
@@ -100,16 +111,35 @@ def render_line(line: Line, width: int, *, ascii_only: bool = False) -> list[Tex
         name, detail = to_ascii(name), to_ascii(detail)
     text = Text(f"{mark} " if mark else "", style)
     if not name:
-        return [_within(text + Text(part), width) for part in wrapped(detail, max(1, width - text.cell_len))]
+        indent = Text(" " * text.cell_len)
+        parts = wrapped(detail, max(1, width - text.cell_len))
+        return [_within((indent if number else text) + Text(part), width) for number, part in enumerate(parts)]
+    if line.columns:
+        return [_within(_in_columns(line, text, name, detail, width, name_cells, ascii_only), width)]
     free = width - 2 - 2 - cell_len(detail)
-    text.append(
-        cut_middle(name, max(free, 16, width // 3 - 2), ascii_only=ascii_only),
-        "dim" if style == "dim" else "",
-    )
-    text.append("  ")
+    shown = cut_middle(name, max(free, 16, width // 3 - 2), ascii_only=ascii_only)
+    text.append(shown, "dim" if style == "dim" else "")
+    text.append(" " * (2 + max(0, min(name_cells, free) - cell_len(shown))))
     detail_style = {"dim": "dim", "bold red": "red", "yellow": "yellow"}.get(style, "")
     text.append(cut_end(detail, max(0, width - text.cell_len), ascii_only=ascii_only), detail_style)
     return [_within(text, width)]
+
+
+def _in_columns(line: Line, text: Text, name: str, detail: str, width: int, name_cells: int, ascii_only: bool) -> Text:
+    """The name, and behind it as many of the columns as fit, numbers below numbers."""
+    cells = list(zip(line.columns, (_PART_CELLS, _PART_CELLS, _SPEED_CELLS), strict=True))
+    while cells and 2 + _MIN_NAME_CELLS + sum(cells + 2 for _, cells in cells) > width:
+        cells.pop()
+    free = width - 2 - sum(cells + 2 for _, cells in cells)
+    space = max(0, min(max(name_cells or cell_len(name), _MIN_NAME_CELLS), free))
+    shown = cut_middle(name, space, ascii_only=ascii_only)
+    text.append(shown + " " * (space - cell_len(shown)), "")
+    for cell, wide in cells:
+        text.append(f"  {cell:>{wide}}", "")
+    if detail and width - text.cell_len > len(detail) // 2:
+        text.append(f"  {cut_end(detail, width - text.cell_len - 2, ascii_only=ascii_only)}", "yellow")
+    text.rstrip()
+    return text
 
 
 def cut_middle(text: str, width: int, *, ascii_only: bool = False) -> str:
@@ -167,11 +197,12 @@ def _within(text: Text, width: int) -> Text:
 class _Pen:
     """Draws lines into the columns of one picture."""
 
-    def __init__(self, columns: Layout, width: int, now: float, ascii_only: bool) -> None:
+    def __init__(self, columns: Layout, width: int, now: float, ascii_only: bool, retries: int | None) -> None:
         self._columns = columns
         self._width = width
         self._now = now
         self._ascii = ascii_only
+        self._retries = retries
 
     def line(self, text: Text, indent: int = 0) -> Text:
         return _within(Text(" " * indent).append_text(text), self._width)
@@ -192,47 +223,55 @@ class _Pen:
             cells.append((columns.eta, Text("" if eta is None else format_clock(eta))))
             if columns.note and row.mirror:
                 cells.append((columns.note, Text("mirror {} of {}".format(*row.mirror), "dim")))
-        else:
-            cells = self._with_state(cells, Text(state, style))
-        mark = Text("·" if not self._ascii else "-", "dim") if queued else Text(self._spin(), style or "cyan")
         space = columns.name
-        if state and not columns.bar:
-            space = min(space, max(8, self._width - 4 - cell_len(state)))
+        if state:
+            space = min(space, max(_LEAST_NAME_CELLS, self._width - 4 - cell_len(state)))
+            cells = self._with_state(cells, Text(state, style), space)
+        mark = Text("·" if not self._ascii else "-", "dim") if queued else Text(self._spin(), style or "cyan")
         return self._joined(mark, Text(self._name(row.name, space), "dim" if queued else ""), cells, space)
 
     def totals(self, totals: Totals, width: int) -> Text:
         columns = self._columns
-        known = totals.total > 0 and not totals.open_ended
-        fraction = totals.bytes / totals.total if known else None
+        is_more_unknown = totals.open_ended and totals.known_bytes >= totals.known_total
+        is_known = totals.known_total > 0 and not is_more_unknown
+        fraction = totals.known_bytes / totals.known_total if is_known else None
         percent = f"{int(fraction * 100)}%" if fraction is not None else ""
         eta = "" if totals.eta is None else format_clock(totals.eta)
         rate = format_rate(totals.rate)
-        size = _size_of(totals.bytes, totals.total if known else None)
         if not columns.size:
-            words = width - 2 if width < 40 else width - 2 - 2 - _SPEED_CELLS
-            parts = [_files_done(totals, words), percent, rate, eta and f"{eta} left"]
-            text = "  ".join(part for part in parts if part)
-            while cell_len(text) > width - 2 and len(parts) > 1:
-                parts.pop()
-                text = "  ".join(part for part in parts if part)
-            return self.line(Text(text, "bold"), indent=2)
-        cells = [
-            (columns.bar, self._bar(fraction, columns.bar, moving=totals.rate > 0)),
+            figures = [each for each in (percent, rate, eta and f"{eta} left") if each]
+            return self.line(self._bold(_fitting(_wordings(totals), figures[: 1 + (width >= 40)], width - 2)), indent=2)
+        more = "+" if totals.open_ended and totals.known_total else ""
+        size = _size_of(totals.bytes, totals.total if totals.known_total else None) + more
+        figures_cells = [
             (columns.percent, Text(percent)),
             (columns.size, Text(size)),
             (columns.speed, Text(rate)),
             (columns.eta, Text(eta)),
         ]
-        line = self._joined(Text(" "), Text(_files_done(totals, columns.name)), cells, columns.name)
+        wordings = _wordings(totals)
+        if cell_len(wordings[0]) <= columns.name or columns.bar < _MIN_BAR_CELLS:
+            words = next((each for each in wordings if cell_len(each) <= columns.name), "")
+            bar = self._bar(fraction, columns.bar, moving=totals.rate > 0)
+            line = self._joined(Text(" "), self._bold(words), [(columns.bar, bar), *figures_cells], columns.name)
+        else:  # what the words say is more than a bar could
+            space = columns.name + 2 + columns.bar
+            words = next((each for each in wordings if cell_len(each) <= space), "")
+            line = self._joined(Text(" "), self._bold(words), [(0, Text()), *figures_cells], space)
         line.stylize("bold")
         return line
 
-    def _with_state(self, cells: list[tuple[int, Text]], state: Text) -> list[tuple[int, Text]]:
-        """Replace speed and time left with ``state``; if that is too narrow, replace more."""
-        space = self._width - 2 - self._columns.name - 2
+    def _bold(self, words: str) -> Text:
+        return Text(to_ascii(words) if self._ascii else words, "bold")
+
+    def _with_state(self, cells: list[tuple[int, Text]], state: Text, name: int) -> list[tuple[int, Text]]:
+        """Replace speed and time left with ``state``; if that is too narrow, replace more, and in the end cut it."""
+        space = self._width - 2 - name - 2
         kept = list(cells)
         while kept and state.cell_len > space - sum(cells + 2 for cells, _ in kept if cells):
             kept.pop()
+        if 0 < space < state.cell_len:
+            state = Text(cut_end(state.plain, space, ascii_only=self._ascii), state.style)
         return [*kept, (-1, state)]
 
     def _joined(self, mark: Text, name: Text, cells: list[tuple[int, Text]], space: int) -> Text:
@@ -267,7 +306,9 @@ class _Pen:
                 when = format_clock(left) if left > 0 else ""
                 if row.is_away:
                     return (f"{AWAY}, {when}" if when else AWAY), "yellow"
-                return (f"retrying in {when}" if when else "retrying"), "yellow"
+                why = to_ascii(short_reason(row.why)) if self._ascii else short_reason(row.why)
+                number = retry_number(row.attempt, self._retries)
+                return ", ".join(part for part in (why, f"{number} in {when}" if when else number) if part), "yellow"
             case Phase.SWITCHED:
                 return ("mirror {} of {}".format(*row.mirror) if row.mirror else "next mirror"), "yellow"
             case Phase.RESTARTED:
@@ -277,7 +318,8 @@ class _Pen:
                 partly = row.hashed is not None and 0 < row.hashed < 1
                 return (f"verifying {int((row.hashed or 0) * 100)}%" if partly else "verifying"), "magenta"
             case Phase.DOWNLOADING:
-                return "", ""
+                # All there is of it has come: it is not to look as if it were still under way.
+                return ("verifying", "magenta") if row.total and row.bytes >= row.total else ("", "")
 
     def _name(self, name: str, width: int) -> str:
         return cut_middle(to_ascii(name) if self._ascii else name, width, ascii_only=self._ascii)
@@ -311,14 +353,33 @@ def _size_of(count: int, total: int | None) -> str:
     return format_size(count) if total is None else f"{format_size(count)}/{format_size(total)}"
 
 
-def _files_done(totals: Totals, width: int) -> str:
-    """Return how many files are present, in as many words as fit."""
-    short = f"{totals.finished:,}/{totals.assets:,}"
-    long = f"{totals.finished:,} of {totals.assets:,} files"
-    failed = f", {totals.failed:,} failed" if totals.failed else ""
-    unverified = f", {totals.unverified:,} unverified" if totals.unverified else ""
-    reused = f", {totals.reused:,} already there" if totals.reused else ""
-    for text in (long + failed + unverified + reused, long + failed + unverified, long + failed, short + failed, short):
-        if len(text) <= width:
-            return text
-    return short[: max(0, width)]
+def _wordings(totals: Totals) -> list[str]:
+    """How many files are done, active and queued: in all words, and in fewer and fewer."""
+    done = f"{totals.finished:,} of {totals.assets:,}"
+    failed = [f"{totals.failed:,} failed"] if totals.failed else []
+    unverified = [f"{totals.unverified:,} unverified"] if totals.unverified else []
+    active = [f"{totals.active:,} active"] if totals.active else []
+    queued = [f"{totals.queued:,} queued"] if totals.queued else []
+    return [
+        " · ".join(parts)
+        for parts in (
+            [f"{done} done", *failed, *unverified, *active, *queued],
+            [f"{done} done", *failed, *active, *queued],
+            [done, *failed, *active, *queued],
+            [f"{done} done", *failed, *queued],
+            [f"{done} done", *failed],
+            [done, *failed],
+            [", ".join([f"{totals.finished:,}/{totals.assets:,}", *failed])],
+            [f"{totals.finished:,}/{totals.assets:,}"],
+        )
+    ]
+
+
+def _fitting(wordings: list[str], figures: list[str], width: int) -> str:
+    """The most words that leave room for all figures, or else as few figures as it takes."""
+    for count in range(len(figures), -1, -1):
+        for words in wordings:
+            text = "  ".join([words, *figures[:count]])
+            if cell_len(text) <= width:
+                return text
+    return wordings[-1][: max(0, width)]

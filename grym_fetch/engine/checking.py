@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event
 from grym_fetch.engine.reports import AssetState, AssetStatus
 
 if TYPE_CHECKING:
@@ -13,13 +15,35 @@ if TYPE_CHECKING:
     from grym_fetch.engine.protocol import AssetEngine
 
 
-async def check(engine: AssetEngine, asset: Asset, assets_dir: Path, *, full: bool) -> AssetStatus:
-    """Read the asset's file, unless it is known to be verified; with ``full``, always read it."""
+async def check(
+    engine: AssetEngine, asset: Asset, assets_dir: Path, *, full: bool, emit: Callable[[Event], None]
+) -> AssetStatus:
+    """Read the asset's file, unless it is known to be verified; with ``full``, always read it.
 
+    If it is read, events say so: ``asset_verifying``, and in the end ``asset_reused`` or ``asset_failed``.
+    """
+    is_read = False
+
+    def on_hashing(count: int, total: int) -> None:
+        nonlocal is_read
+        is_read = True
+        emit(AssetVerifying(asset=asset.id, bytes=min(count, total), total=total))
+
+    found = await _look(engine, asset, assets_dir, full=full, on_hashing=on_hashing)
+    if is_read and found.error is None:
+        emit(AssetReused(asset=asset.id, path=str(found.path)))
+    elif is_read:
+        emit(AssetFailed(asset=asset.id, error="IntegrityError", message=f"{asset.id}: {found.error}"))
+    return found
+
+
+async def _look(
+    engine: AssetEngine, asset: Asset, assets_dir: Path, *, full: bool, on_hashing: Callable[[int, int], None]
+) -> AssetStatus:
     def status(state: AssetState, path: Path, error: str | None = None) -> AssetStatus:
         return AssetStatus(asset.id, state, path, error, is_stand_in=asset.is_stand_in)
 
-    found = await engine.local_files.find(asset, full=full, on_hashing=lambda _: None)
+    found = await engine.local_files.find(asset, full=full, on_hashing=on_hashing)
     if found is None:
         destination = assets_dir / asset.local_path
         if _is_begun(engine, asset):

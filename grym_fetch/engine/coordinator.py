@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from grym_fetch.core.errors import DiskFull, GrymFetchError, SyncFailed
 from grym_fetch.core.events import AssetFailed, AssetReused, RunFinished, RunStarted
+from grym_fetch.core.figures import lacking
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.text import safe_text
 from grym_fetch.engine.protocol import AssetEngine
@@ -260,7 +261,7 @@ class Coordinator:
             return assets
         tally.cause = error = DiskFull(
             safe_text(str(self._assets_dir)),
-            f"not enough space: {plan.space_needed} bytes are needed and {plan.space_free} are free; "
+            f"not enough space: {lacking(plan.space_needed, plan.space_free)}; free some, or use --assets-dir; "
             "nothing was fetched",
         )
         for asset in plan.to_fetch:

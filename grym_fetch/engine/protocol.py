@@ -34,8 +34,11 @@ class FileFinder(Protocol):
     def has_stages(self) -> bool:
         """Whether there are unfinished downloads of anything."""
 
-    async def find(self, asset: Asset, *, full: bool = False, on_hashing: Callable[[int], None]) -> Found | None:
-        """Find the asset's file and verify it; ``full`` reads every byte even if it was verified before."""
+    async def find(self, asset: Asset, *, full: bool = False, on_hashing: Callable[[int, int], None]) -> Found | None:
+        """Find the asset's file and verify it; ``full`` reads every byte even if it was verified before.
+
+        ``on_hashing`` is told how many bytes of how many were read: at first none, and then now and then.
+        """
 
 
 class AssetFetcher(Protocol):

@@ -28,6 +28,7 @@ from grym_fetch.core.errors import (
     StorageError,
     TransferError,
 )
+from grym_fetch.core.figures import format_size
 from grym_fetch.core.http import Asked, Broken, ErrorStatus, ResponseHead, UnusableRange, WrongDigest, length_hint
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin
@@ -203,9 +204,9 @@ def space_finding(needed: int, free: int, unknown: int) -> Finding:
     """Free space against what is still to be fetched, in bytes; ``unknown`` counts assets of unknown size."""
     figures = {"needed": needed, "free": free}
     more = f", and {unknown} of unknown size" if unknown else ""
-    what = f"{needed:,} bytes are still to be fetched{more}; {free:,} are free"
+    what = f"{format_size(needed)} to be fetched{more}, {format_size(free)} free"
     if needed > free:
-        advice = f"free {needed - free:,} bytes, or name a folder on another disk with --assets-dir"
+        advice = f"free {format_size(needed - free)}, or name a folder on another disk with --assets-dir"
         return Finding("fail", "space", what, advice, figures=figures)
     return Finding("ok", "space", what, figures=figures)
 

@@ -354,7 +354,11 @@ class Editor:
         if not stat.S_ISREG(figures.st_mode):
             raise UnsafePath(safe_text(str(file)), "this is not a file")
         self._emit(AssetVerifying(asset=asset.id, bytes=0, total=figures.st_size))
-        digest, signature = await self._engine.local_files.digest(file, asset.checksum or _SHA256)
+
+        def on_read(count: int) -> None:
+            self._emit(AssetVerifying(asset=asset.id, bytes=min(count, figures.st_size), total=figures.st_size))
+
+        digest, signature = await self._engine.local_files.digest(file, asset.checksum or _SHA256, on_read=on_read)
         with storage_errors(file):
             after = FileSignature.of(os.stat(file))
         if not signature == after == FileSignature.of(figures):

@@ -26,6 +26,7 @@ from typing import Self
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DiskFull, Locked, RepositoryError, StorageError, UnsafePath
+from grym_fetch.core.figures import lacking
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import free_bytes, open_folder, open_regular, storage_errors, sync
@@ -286,7 +287,7 @@ class Cleaner:
         needed = max(sizes, default=0) if shares else sum(sizes)
         free = free_bytes(self._plan.target)
         if needed > free:
-            reason = f"not enough space: {needed} bytes are needed and {free} are free; nothing was moved"
+            reason = f"not enough space: {lacking(needed, free)}; nothing was moved"
             raise DiskFull(safe_text(str(self._plan.target)), reason)
 
     def moves(self) -> Iterator[Moved | Kept]:

@@ -337,7 +337,7 @@ class _MockLocalFiles:
         asset: Asset,
         *,
         full: bool = False,
-        on_hashing: Callable[[int], None],
+        on_hashing: Callable[[int, int], None],
     ) -> Found | None:
         path = self.find_verified(asset)
         return None if path is None else Found(Path(path), None, verified=True)

@@ -128,8 +128,8 @@ class Fetcher:
                 raise PolicyRefused(text, f"{asset.id}: {BARE_HTTP}")
 
     async def _present(self, asset: Asset) -> FetchResult | None:
-        def on_hashing(size: int) -> None:
-            self._emit(AssetVerifying(asset=asset.id, bytes=0, total=size))
+        def on_hashing(count: int, size: int) -> None:
+            self._emit(AssetVerifying(asset=asset.id, bytes=min(count, size), total=size))
 
         found = await self._local_files.find(asset, on_hashing=on_hashing)
         if found is None:

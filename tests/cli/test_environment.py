@@ -39,7 +39,7 @@ def by_command(*arguments: str) -> Settings:
 
     @click.command()
     @transfer_options
-    def command(**options: Any) -> None:
+    def command(progress: str, progress_interval: float, **options: Any) -> None:
         got.append(settings_from(options))
 
     command.main(list(arguments), standalone_mode=False)

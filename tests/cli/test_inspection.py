@@ -77,3 +77,23 @@ def test_nothing_to_pin(project: Project) -> None:
     done = run(project, "pin", "model")
     assert done.return_value == 0
     assert "the assets named have theirs" in done.stderr
+
+
+def test_a_check_writes_its_records_and_no_events(project: Project) -> None:
+    """Also where it reads files, which the display shows: scripts get one object for each asset."""
+    place = project.assets / "models/model.bin"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(CONTENT)
+    for arguments in (["check", "--full", "--json"], ["info", "model", "--json"]):
+        (line,) = run(project, *arguments).stdout.splitlines()
+        assert json.loads(line)["state"] == "verified"
+
+
+def test_what_to_do_next_is_what_helps(project: Project) -> None:
+    """A plain sync takes the required assets; others need --all."""
+    assert run(project, "list").stderr == "1 missing: grym-fetch sync\n"
+    project.add("other", [f"{URL}o.bin"], CONTENT, required=False)
+    place = project.assets / "models/model.bin"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(CONTENT)
+    assert run(project, "check").stderr.endswith("1 missing: grym-fetch sync --all\n")

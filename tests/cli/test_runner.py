@@ -1,4 +1,4 @@
-"""How a command without an event loop ends."""
+"""How commands end: what they say of an interruption and of failures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.cli.options import Common
-from grym_fetch.cli.runner import run_plain
+from grym_fetch.cli.runner import interrupted, print_error, run_plain, short_path
+from grym_fetch.core.errors import MirrorsExhausted, OriginFailure, SyncFailed, TransferError, UnpinnedAsset
 from grym_fetch.repo.moving import Draft
 
 COMMON = Common(
@@ -38,3 +39,51 @@ def test_sigterm_clears_up(tmp_path: Path) -> None:
     assert ended.value.code == 143
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_interruption_says_where_and_what_to_do() -> None:
+    """And, the second time, that nothing was waited for."""
+    assert interrupted("36.7 of 60.0 MiB", at_once=False) == (
+        "interrupted at 36.7 of 60.0 MiB; run the same command to go on"
+    )
+    assert interrupted("", at_once=True) == "interrupted, ended at once; run the same command to go on"
+
+
+def failures() -> SyncFailed:
+    reason = TransferError("https://h.example/a", "status 404: not found")
+    lost = MirrorsExhausted("a", [OriginFailure("https://h.example/a", reason)], advice="Ask somebody.")
+    return SyncFailed({"a": lost, "b": UnpinnedAsset("b"), "again": UnpinnedAsset("b")})
+
+
+def test_each_failure_is_told_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its advice as a hint, and in the end what finds out more."""
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    print_error(failures())
+    first, hint, second, last = capsys.readouterr().err.splitlines()
+    assert first == "error: a: could not be fetched: status 404: not found (https://h.example/a)"
+    assert hint == "hint: Ask somebody."
+    assert second.startswith("error: b: no checksum")
+    assert last.startswith("hint: `grym-fetch doctor a`")
+
+
+def test_in_a_job_a_failure_is_an_annotation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the manifest, as the workspace names it; told once there, too."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
+    print_error(failures(), manifest=tmp_path / "config" / "assets.json")
+    first, second, _ = capsys.readouterr().err.splitlines()
+    assert first == (
+        "::error file=config/assets.json,title=a::a: could not be fetched: status 404: not found "
+        "(https://h.example/a)%0Ahint: Ask somebody."
+    )
+    assert second.startswith("::error file=config/assets.json,title=b::b: no checksum")
+
+
+def test_a_path_is_short_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As somebody in the working folder says it."""
+    monkeypatch.chdir(tmp_path)
+    assert short_path(tmp_path / "assets") == "./assets"
+    assert short_path(tmp_path) == "."
+    assert short_path(tmp_path.parent / "assets") == str(tmp_path.parent / "assets")

@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
+from grym_fetch.cli import streams
 from grym_fetch.testing import AssetServer
 from tests.end_to_end.command import environment
 from tests.support.project import KIB, Project
@@ -75,7 +78,7 @@ def test_a_reader_that_has_gone_changes_no_exit_code(project: Project) -> None:
     (project.assets / "models" / "模型.bin").write_bytes(b"wrong")
     done = shell(project, "$G check | true")
     assert done.returncode == 3
-    assert done.stderr == b""
+    assert done.stderr == b"1 corrupt: grym-fetch sync\n"
 
 
 @pytest.mark.shows("U7")
@@ -100,3 +103,32 @@ def test_a_path_is_printed_to_the_byte(project: Project) -> None:
     assert Path(os.fsdecode(done.stdout[:-1])).read_bytes() == CONTENT
     shown = shell(project, "$G path 模型 --assets-dir $'\\xff\\xfe' --json --offline")
     assert os.fsencode(json.loads(shown.stdout.splitlines()[-1])["path"]) == done.stdout[:-1]
+
+
+class Screen:
+    """A display that stands on the terminal or does not."""
+
+    def __init__(self, *, stands: bool) -> None:
+        self.stands = stands
+        self.told: list[str] = []
+
+    def try_beside(self, write: Callable[[], object]) -> bool:
+        if not self.stands:
+            write()
+        return not self.stands
+
+    def say(self, text: str) -> None:
+        self.told.append(text)
+
+
+@pytest.mark.shows("U7")
+@pytest.mark.parametrize("stands", [True, False])
+def test_a_message_is_no_part_of_the_display(capsys: pytest.CaptureFixture[str], stands: bool) -> None:
+    """While one stands there, whole lines appear above it; otherwise at once, as they are."""
+    screen = Screen(stands=stands)
+    with streams.sharing(screen):
+        click.echo("one line", err=True)
+        click.echo("another", err=True, nl=False)
+        click.echo(" one", err=True)
+    assert screen.told == (["one line", "another one"] if stands else [])
+    assert capsys.readouterr().err == ("" if stands else "one line\nanother one\n")

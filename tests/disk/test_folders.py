@@ -292,7 +292,7 @@ def test_a_disk_within_the_reserve_has_no_room_and_needs_none(root: Path, monkey
     monkeypatch.setattr(folders, "free_bytes", lambda _: folders.RESERVE_BYTES - 1)
     assert usable_bytes(root) == 0
     require_space(root, 0)
-    with pytest.raises(DiskFull, match="1 bytes are needed and 0 are free"):
+    with pytest.raises(DiskFull, match="1 B needed, 0 B free"):
         require_space(root, 1)
 
 

@@ -47,7 +47,12 @@ class Places:
 
     async def find(self, asset: Asset = ASSET, *, full: bool = False) -> Found | None:
         self.hashed.clear()
-        return await self.local_files().find(asset, full=full, on_hashing=self.hashed.append)
+        return await self.local_files().find(asset, full=full, on_hashing=self.note)
+
+    def note(self, count: int, total: int) -> None:
+        """A file is being read: its size."""
+        if count == 0:
+            self.hashed.append(total)
 
     def put(self, place: Path, content: bytes) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -386,3 +391,25 @@ async def test_an_unread_file_that_comes_first_is_not_passed_over(places: Places
     assert places.local_files().find_verified(ASSET) == str(found.path) == str(places.external / ASSET.local_path)
     here.write_bytes(WRONG + b"longer")
     assert places.local_files().find_verified(ASSET) == str(found.path)
+
+
+def test_what_is_known_to_be_wrong_is_not_there(places: Places) -> None:
+    """A file of the right size that was read before, and has another digest, is something else."""
+    place = places.put(places.assets / ASSET.local_path, WRONG)
+    files = places.local_files()
+    assert files.is_there(ASSET)
+    assert not files.has_other(ASSET)
+    files.verified_cache.record(place, Checksum.of(WRONG), FileSignature.of(place.stat()))
+    assert not files.is_there(ASSET)
+    assert files.has_other(ASSET)
+
+
+async def test_whoever_waits_is_told_how_far_the_reading_is(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the event loop, now and then."""
+    monkeypatch.setattr(module, "HASH_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(module, "TOLD_EVERY_BYTES", 20_000)
+    place = places.put(places.assets / ASSET.local_path, CONTENT)
+    told: list[int] = []
+    await places.local_files().digest(place, Checksum.of(b""), on_read=told.append)
+    await asyncio.sleep(0)
+    assert told == [20_000, 40_000]

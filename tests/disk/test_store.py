@@ -1120,7 +1120,7 @@ async def test_a_full_disk_is_known_before_it_is_full(tmp_path: Path) -> None:
         await store.prepare()
         stage = await store.open_stage(KEY, exclusive=True)
         await stage.note_size(1 << 20)
-        with pytest.raises(DiskFull, match="4194304 bytes are needed"):
+        with pytest.raises(DiskFull, match=r"4\.0 MiB needed"):
             await stage.note_size(4 << 20)
         assert await store.free_bytes() <= 3 << 20
         await stage.close()

@@ -8,7 +8,9 @@ import io
 from collections.abc import Callable, Coroutine, Iterable
 
 from grym_fetch.core.events import Event
+from grym_fetch.display.lines import Chronicle
 from grym_fetch.display.loop import Drawing
+from grym_fetch.display.model import DisplayModel
 from grym_fetch.runtime.bus import EventBus, Subscription
 
 
@@ -80,6 +82,8 @@ class Recorder:
         self.closed = 0
         self._clock = clock
         self._on_draw = on_draw
+        self.model = DisplayModel()
+        self.chronicle = Chronicle(self.model)
 
     def apply(self, event: Event, now: float) -> None:
         self.applied.append(event)
@@ -96,6 +100,9 @@ class Recorder:
         self.closed += 1
 
     def say(self, text: str) -> None:
+        raise NotImplementedError
+
+    def try_beside(self, write: Callable[[], object]) -> bool:
         raise NotImplementedError
 
 

@@ -12,7 +12,7 @@ from tests.display.scripted import FakeTerminal
 
 def test_quiet_shows_nothing() -> None:
     """With --quiet there is no display at all."""
-    assert choose_display(stream=FakeTerminal(), environ={}, quiet=True, names={}, verbose=0) is None
+    assert choose_display(stream=FakeTerminal(), environ={}, quiet=True, names={}) is None
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,7 @@ def test_only_a_terminal_that_can_move_its_cursor_gets_animation(
     is_terminal: bool, environ: dict[str, str], expected: type
 ) -> None:
     """Pipes, files and dumb terminals get plain lines, also where colour is forced."""
-    display = choose_display(
-        stream=FakeTerminal(is_terminal=is_terminal), environ=environ, quiet=False, names={}, verbose=0
-    )
+    display = choose_display(stream=FakeTerminal(is_terminal=is_terminal), environ=environ, quiet=False, names={})
     assert display is not None
     assert type(display.view) is expected
     assert display.is_live is (expected is LiveView)
@@ -45,7 +43,7 @@ def test_a_closed_stream_is_no_terminal() -> None:
     stream = FakeTerminal()
     stream.close()
     stream.isatty = lambda: bool(stream.getvalue())  # type: ignore[method-assign]
-    display = choose_display(stream=stream, environ={"TERM": "xterm"}, quiet=False, names={}, verbose=0)
+    display = choose_display(stream=stream, environ={"TERM": "xterm"}, quiet=False, names={})
     assert display is not None
     assert not display.is_live
 

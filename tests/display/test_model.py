@@ -160,3 +160,33 @@ def test_names_are_neutralised_and_keep_their_ends() -> None:
     assert model.name("b").startswith("begin")
     assert model.name("b").endswith(".tar")
     assert model.name(None) == "(no name)"
+
+
+def test_a_file_that_is_read_fills_its_bar() -> None:
+    """What is hashed because it was there is work under way: its bytes are those that were read so far."""
+    model = model_after(events.AssetVerifying(asset="a", bytes=0, total=1000))
+    model.apply(events.AssetVerifying(asset="a", bytes=640, total=1000), 1.0)
+    row = only_row(model, 1.0)
+    assert (row.phase, row.bytes, row.total, row.hashed) == (Phase.VERIFYING, 640, 1000, 0.64)
+    assert model.snapshot(1.0).totals.bytes == 640
+    model = model_after(planned(), progress(1000), events.AssetVerifying(asset="a", bytes=640, total=1000))
+    assert only_row(model).bytes == 1000, "these have come, and are hashed now"
+
+
+def test_the_time_an_asset_was_under_way() -> None:
+    """From its first byte to its end, without the time in the queue."""
+    model = model_after(planned())
+    model.apply(progress(10), 5.0)
+    model.apply(verified(), 7.0)
+    assert model.last_seconds == 2.0
+    assert model.progress() == (1000, 1000)
+
+
+def test_what_waits_for_a_host_from_the_start_is_queued() -> None:
+    """It has nothing yet, and leaves the screen to those that have."""
+    waiting = events.AssetWaiting(asset="a", holder="host, which allows 2 at a time")
+    model = model_after(planned("a"), waiting, planned("b"), progress(10, asset="b"))
+    totals = model.snapshot(0.0).totals
+    assert (totals.active, totals.queued) == (1, 1)
+    model = model_after(planned("a"), progress(10), waiting)
+    assert model.snapshot(0.0).totals.active == 1

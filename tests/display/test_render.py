@@ -22,7 +22,7 @@ def picture(
     model = DisplayModel(NAMES)
     for event in happened:
         model.apply(event, 1.0)
-    return [line.plain for line in render(model.snapshot(now), now, width, height, ascii_only=ascii_only)]
+    return [line.plain for line in render(model.snapshot(now), now, width, height, ascii_only=ascii_only, retries=5)]
 
 
 def planned(asset: str = "plain", size: int | None = 100 * MIB, resumed: int = 0) -> events.AssetPlanned:
@@ -92,16 +92,16 @@ def test_columns_go_in_their_order(width: int, expected: str) -> None:
         (planned(resumed=MIB), 1.0, "resuming"),
         (events.AssetWaiting(asset="plain", holder="pid 7"), 1.0, "waiting for pid 7"),
         (
-            events.RetryScheduled(asset="plain", url="", attempt=1, delay=3.0, reason=""),
+            events.RetryScheduled(asset="plain", url="", attempt=1, delay=3.0, reason="status 503: busy; later"),
             1.0,
-            "retrying in 3 s",
+            "503, retry 1 of 5 in 3 s",
         ),
         (
-            events.RetryScheduled(asset="plain", url="", attempt=1, delay=3.0, reason=""),
+            events.RetryScheduled(asset="plain", url="", attempt=2, delay=3.0, reason="reset"),
             2.5,
-            "retrying in 2 s",
+            "reset, retry 2 of 5 in 2 s",
         ),
-        (events.RetryScheduled(asset="plain", url="", attempt=1, delay=3.0, reason=""), 9.0, "retrying"),
+        (events.RetryScheduled(asset="plain", url="", attempt=6, delay=3.0, reason=""), 9.0, "retry 6"),
         (
             events.RetryScheduled(
                 asset="plain", url="", attempt=1, delay=3.0, reason=f"refused; {events.AWAY}, trying"
@@ -155,15 +155,35 @@ def test_the_rest_is_counted(height: int) -> None:
     assert len(lines) == rows + (2 if rows < 200 else 1)
     if rows < 200:
         assert lines[-2] == f"  … and {200 - rows} more"
-    assert lines[-1].startswith("  0 of 200 files")
+    assert lines[-1].startswith("  0 of 200 done")
 
 
 @pytest.mark.shows("U9")
 def test_what_is_queued_does_not_fill_the_screen() -> None:
-    """Of the assets that are queued only the next five have a row."""
-    lines = picture(*(planned(str(n)) for n in range(200)), progress(asset="0"), height=50)
-    assert len(lines) == 1 + 5 + 2
-    assert lines[-2] == "  … and 194 more"
+    """While something is active, the queued assets are a number in the last line, and those not seen yet count."""
+    happened = [events.RunStarted(assets=60, bytes=6000 * MIB), *(planned(str(n)) for n in range(20))]
+    happened += [progress(asset=str(n)) for n in range(12)]
+    lines = picture(*happened, height=50, width=120)
+    assert len(lines) == 12 + 1
+    assert lines[-1].startswith("  0 of 60 done · 12 active · 48 queued ")
+    lines = picture(*happened, height=10, width=120)
+    assert lines[-2] == "  … and 53 more", "all that are hidden count, not only the planned ones"
+    assert len(picture(*(planned(str(n)) for n in range(20)), height=50)) == 3 + 2
+
+
+@pytest.mark.shows("U9", "U10")
+def test_a_size_that_is_not_known_does_not_hide_the_others() -> None:
+    """The percentage and the time left are those of the assets whose size is known."""
+    happened = (planned(), progress(), planned("open", size=None), progress(7 * MIB, None, "open"))
+    *_, total = picture(*happened, width=120)
+    assert "  50%  57.0 MiB/107 MiB+" in total
+    assert total.endswith(" s")
+
+
+def test_a_file_that_is_all_there_is_not_shown_as_coming() -> None:
+    """From its last byte to its end it has neither speed nor time left."""
+    shown, _ = picture(planned(), progress(100 * MIB), width=120)
+    assert shown.endswith("100%    100 MiB/100 MiB  verifying")
 
 
 def test_the_last_line_says_what_is_not_verified() -> None:
@@ -173,7 +193,7 @@ def test_the_last_line_says_what_is_not_verified() -> None:
     )
     long_name = "n" * 60
     lines = picture(loose, planned(long_name), progress(asset=long_name), width=120)
-    assert lines[-1].startswith("  1 of 2 files, 1 unverified  ")
+    assert lines[-1].startswith("  1 of 2 done · 1 unverified · 1 active  ")
 
 
 @pytest.mark.parametrize(
@@ -182,11 +202,12 @@ def test_the_last_line_says_what_is_not_verified() -> None:
         (
             120,
             (
-                "  1 of 3 files, 1 failed, 1 already there        ━━━━━━━━━━━━╸────────────  50%"
+                "  1 of 3 done · 1 failed · 1 active              ━━━━━━━━━━━━╸────────────  50%"
                 "   50.0 MiB/100 MiB   5.0 MiB/s      10 s"
             ),
         ),
-        (40, "  1 of 3 files, 1 failed  50%  5.0 MiB/s"),
+        (80, "  1 of 3 · 1 failed · 1 active      50%   50.0 MiB/100 MiB   5.0 MiB/s      10 s"),
+        (40, "  1 of 3 done · 1 failed  50%  5.0 MiB/s"),
         (20, "  1/3, 1 failed  50%"),
         (5, "  1/3"),
     ],
@@ -229,10 +250,27 @@ def test_a_cut_name_keeps_both_ends(name: str, width: int) -> None:
 
 def test_a_finished_asset_stays_with_its_numbers() -> None:
     """The line that scrolls up has mark, name, size, time and speed; of a long name both ends."""
-    line = Line(Mark.DONE, "weights/model-00001.safetensors", "1.0 GiB  in 12 s  85 MiB/s", "")
-    assert render_line(line, 80)[0].plain == "✓ weights/model-00001.safetensors  1.0 GiB  in 12 s  85 MiB/s"
-    assert render_line(line, 40)[0].plain == "✓ weights/…tensors  1.0 GiB  in 12 s  8…"
+    line = Line(Mark.DONE, "weights/model-00001.safetensors", "", "", ("1.0 GiB", "12 s", "85 MiB/s"))
+    assert render_line(line, 80)[0].plain == "✓ weights/model-00001.safetensors   1.0 GiB      12 s    85 MiB/s"
+    assert render_line(line, 40)[0].plain == "✓ weights/m…etensors   1.0 GiB      12 s"
     assert render_line(line, 80, ascii_only=True)[0].plain.startswith("+ weights/")
+
+
+def test_the_numbers_of_finished_assets_stand_below_each_other() -> None:
+    """However long each name is, and however wide its characters."""
+    figures = ("1.0 GiB", "12 s", "85 MiB/s")
+    for width in (120, 80, 60):
+        lines = [
+            render_line(Line(Mark.DONE, name, "", "", figures), width, name_cells=24)[0].plain
+            for name in ("a", "模型", "weights/model-00001.safetensors")
+        ]
+        assert len({cell_len(line) for line in lines}) == 1
+
+
+def test_a_sentence_has_one_mark() -> None:
+    """Broken on a narrow terminal, it goes on below itself."""
+    line = Line(Mark.DONE, "", "5 files ready in ./assets", "")
+    assert [text.plain for text in render_line(line, 16)] == ["✓ 5 files ready", "  in ./assets"]
 
 
 @given(st.text(alphabet="ab 長", max_size=80), st.integers(2, 20))

@@ -6,15 +6,19 @@ import re
 import select
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
+import pyte
 import pytest
 from rich.cells import cell_len
 
 from grym_fetch.core import events
 from grym_fetch.display import choose_display
+from grym_fetch.display.lines import Telling
 from grym_fetch.display.live import LiveView
 from grym_fetch.display.loop import View, show
-from grym_fetch.display.plain import MAX_PENDING_LINES, PlainView
+from grym_fetch.display.model import DisplayModel
+from grym_fetch.display.plain import MAX_PENDING_LINES, PlainView, progress_line
 from tests.display.scripted import Bus, Clock, FakeTerminal, draw_at_once, start
 
 HIDE_CURSOR = "\x1b[?25l"
@@ -29,7 +33,7 @@ def live(stream: FakeTerminal, *, width: int = 60, verbose: int = 0, **environ: 
         {"a": "[b]ä[/b].bin"},
         environ={"TERM": "xterm", **environ},
         size=lambda: (width, 10),
-        verbose=verbose,
+        telling=Telling(verbose),
     )
 
 
@@ -47,9 +51,7 @@ def test_plain_lines_have_no_escape_codes() -> None:
     stream = FakeTerminal(is_terminal=False)
     view = PlainView(stream, {"a": "\x1b[31mred.bin"})
     drawn(view, PLANNED, VERIFIED)
-    assert stream.getvalue() == (
-        "\\x1b[31mred.bin: downloading, 100 B\n\\x1b[31mred.bin: verified, 100 B in 1.0 s (100 B/s)\n"
-    )
+    assert stream.getvalue() == ("\\x1b[31mred.bin: downloading, 100 B\n\\x1b[31mred.bin: verified, 100 B in 1.0 s\n")
 
 
 @pytest.mark.shows("U9")
@@ -65,9 +67,7 @@ def test_plain_lines_are_ascii_where_the_stream_is() -> None:
     """A stream that is not UTF-8 gets escapes instead of an error or question marks."""
     stream = FakeTerminal(is_terminal=False, encoding="ascii")
     drawn(PlainView(stream, {"a": "ä.bin"}), PLANNED, FINISHED)
-    assert stream.getvalue() == (
-        "\\xe4.bin: downloading, 100 B\n1 verified, 0 already there, 0 failed - 100 B in 1.0 s (100 B/s)\n"
-    )
+    assert stream.getvalue() == ("\\xe4.bin: downloading, 100 B\n1 file ready - 100 B in 1.0 s (100 B/s)\n")
 
 
 @pytest.mark.shows("U9")
@@ -104,7 +104,7 @@ def test_finished_assets_scroll_up_out_of_the_region() -> None:
     drawn(view, VERIFIED)
     drawn(view)
     text = stream.getvalue()
-    assert text.count("✓ [b]ä[/b].bin  100 B  in 1.0 s  100 B/s\n") == 1
+    assert text.count("✓ [b]ä[/b].bin         100 B     1.0 s\n") == 1
     assert text.rindex("✓") < text.rindex("queued")
 
 
@@ -188,7 +188,7 @@ def test_a_job_that_ends_in_the_background_says_how() -> None:
     view.apply(FINISHED, 1.0)
     assert view.prepare(1.0) is None
     view.close()
-    assert "1 verified, 0 already there, 0 failed" in stream.getvalue()
+    assert "1 file ready" in stream.getvalue()
     assert "\x1b[1A" not in stream.getvalue()
 
 
@@ -225,7 +225,7 @@ def test_an_interrupt_leaves_no_remains(width: int) -> None:
         arrived = events.ProgressMade(asset="a", bytes=second << 20, total=64 << 20, rate=1 << 20)
         drawn(view, events.RunStarted(assets=1, bytes=64 << 20), PLANNED, arrived, now=float(second))
     last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue().rpartition("\n")[2])
-    assert "0 of 1 files" in last
+    assert "0 of 1 done" in last
     assert cell_len(last) + len("^C") <= width
 
 
@@ -250,7 +250,7 @@ async def test_a_real_terminal_is_left_as_it_was(terminal: tuple[int, int]) -> N
     """On a pseudo-terminal the live display is chosen, shows the run, and never hides the cursor."""
     written, seen = terminal
     with os.fdopen(written, "w", encoding="utf-8", closefd=False) as stream:
-        display = choose_display(stream=stream, environ={"TERM": "xterm"}, quiet=False, names={}, verbose=0)
+        display = choose_display(stream=stream, environ={"TERM": "xterm"}, quiet=False, names={})
         assert display is not None
         bus = Bus([PLANNED, events.ProgressMade(asset="a", bytes=50, total=100, rate=1.0)])
         running = start(display.run(bus))
@@ -258,8 +258,8 @@ async def test_a_real_terminal_is_left_as_it_was(terminal: tuple[int, int]) -> N
         bus.put(FINISHED)
         bus.finish()
         await running
-    shown = read_until(seen, "0 failed")
-    assert "1 verified, 0 already there, 0 failed" in shown
+    shown = read_until(seen, "1 file ready")
+    assert "1 file ready" in shown
     assert "✓ " in shown
     assert HIDE_CURSOR not in shown
 
@@ -280,3 +280,60 @@ async def test_a_closed_pipe_harms_nobody(capfd: pytest.CaptureFixture[str]) -> 
             assert bus.is_empty
     print("still here")  # noqa: T201 - Rich's own answer to a broken pipe closes stdout
     assert capfd.readouterr().out == "still here\n"
+
+
+@pytest.mark.shows("U7", "U10")
+def test_a_pipe_hears_of_a_run_that_is_alive() -> None:
+    """Where no bar is shown, a line of progress comes every so many seconds, and none while nothing is under way."""
+    stream = FakeTerminal(is_terminal=False)
+    view = PlainView(stream, {}, interval=30.0)
+    mib = 1 << 20
+    happened = [events.RunStarted(assets=60, bytes=60 * mib), *(replace(PLANNED, asset=n, size=mib) for n in "abc")]
+    drawn(view, *happened, replace(VERIFIED, asset="a", size=mib), now=0.0)
+    before = len(stream.getvalue())
+    assert view.prepare(29.9) is None
+    view.apply(events.ProgressMade(asset="b", bytes=mib // 2, total=mib, rate=0.0), 29.9)
+    drawn(view, now=30.0)
+    assert stream.getvalue()[before:] == "1 of 60 files, 1.5 of 60.0 MiB, 51 KiB/s, 20 min left\n"
+    assert view.prepare(59.9) is None
+    drawn(view, now=60.0)
+    assert stream.getvalue()[before:].count("\n") == 2
+    silent = PlainView(FakeTerminal(is_terminal=False), {}, interval=None)
+    drawn(silent, *happened, now=0.0)
+    assert silent.prepare(1000.0) is None
+
+
+def test_a_line_of_progress_says_what_is_not_known() -> None:
+    """A size that nobody knows makes the others a lower bound."""
+    model = DisplayModel()
+    for event in (PLANNED, replace(PLANNED, asset="b", size=None)):
+        model.apply(event, 0.0)
+    model.apply(events.ProgressMade(asset="b", bytes=50, total=None, rate=10.0), 0.0)
+    assert progress_line(model.snapshot(0.0).totals) == (
+        "0 of 2 files, 50 B of more than 100 B, 10 B/s, at least 10 s left"
+    )
+
+
+@pytest.mark.shows("U7")
+def test_nothing_else_is_written_into_the_region() -> None:
+    """Who writes to the same terminal is told to wait while the region stands there."""
+    view, written = live(FakeTerminal()), []
+    assert view.try_beside(lambda: written.append("before"))
+    drawn(view, PLANNED)
+    assert not view.try_beside(lambda: written.append("meanwhile"))
+    view.close()
+    assert view.try_beside(lambda: written.append("after"))
+    assert written == ["before", "after"]
+
+
+@pytest.mark.shows("U10")
+def test_what_has_finished_is_not_shown_as_running() -> None:
+    """In the same picture, an asset has its line above the region or its row in it."""
+    stream, screen = FakeTerminal(), pyte.Screen(60, 10)
+    view = live(stream)
+    drawn(view, PLANNED, replace(PLANNED, asset="b"), events.ProgressMade(asset="b", bytes=1, total=100, rate=1.0))
+    drawn(view, VERIFIED)
+    pyte.Stream(screen).feed(stream.getvalue().replace("\n", "\r\n"))
+    assert ["[b]" in row for row in screen.display[:4]] == [True, False, False, False]
+    assert screen.display[0].startswith("✓ ")
+    assert screen.display[2].startswith("  1 of 2 done · 1 active")

@@ -67,7 +67,7 @@ def test_four_big_assets(roomy: Path) -> None:
         assert done.peak_memory <= 120 * MIB
         again = run(root, "sync")
         assert again.code == 0
-        assert "4 already there" in again.err
+        assert "4 files ready in ./assets · all already there" in again.err
         assert "nothing downloaded" in again.err
         for path in (site.project.assets / "models").iterdir():
             path.unlink()

@@ -230,12 +230,12 @@ def test_a_folder_that_cannot_be_written(project: Project, server: AssetServer) 
 
 
 def test_space() -> None:
-    """Space that is short is a failure that says how many bytes are missing."""
+    """Space that is short is a failure that says how much is missing."""
     assert space_finding(10, 20, 0).level == "ok"
     short = space_finding(3000, 1000, 2)
     assert short.level == "fail"
     assert "2 of unknown size" in short.what
-    assert short.advice.startswith("free 2,000 bytes")
+    assert short.advice.startswith("free 2.0 KiB")
 
 
 def test_proxy_and_tls_settings(tmp_path: Path) -> None:

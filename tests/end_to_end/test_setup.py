@@ -109,7 +109,7 @@ def test_skip_assets(project: Project, server: AssetServer) -> None:
     done = run(project.root, "setup", "--skip-assets")
     assert done.code == 0
     assert project.assets.is_dir()
-    assert "600,000 bytes are still to be fetched" in done.out
+    assert "586 KiB to be fetched" in done.out
     assert not server.stats.requests
 
 

@@ -143,7 +143,7 @@ def test_the_commands_say_the_same(
     assert checked["state"] == state
     assert (checked["exists"], checked["valid"]) == (content is not None, state == "verified")
     assert state_in(project, "info", "a") == state
-    assert state_in(project, "list") == ("present" if state == "corrupt" else state)
+    assert state_in(project, "list") == state
     assert said(project, "check", "--allow-unpinned")[0] == (0 if state == "unverified" else code)
 
 

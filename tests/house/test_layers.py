@@ -31,7 +31,7 @@ LAYERS: list[set[str]] = [
 # The modules of each room, from the ground up. A module may import from earlier rows of its room only.
 ORDER: dict[str, list[set[str]]] = {
     "core": [
-        {"text", "signatures"},
+        {"text", "signatures", "cells", "figures"},
         {"errors", "validation", "command_lines"},
         {
             "redaction",
@@ -71,7 +71,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
     ],
-    "display": [{"model", "loop"}, {"lines"}, {"plain"}, {"render"}, {"live"}, {"__init__"}],
+    "display": [{"model"}, {"lines"}, {"loop", "plain"}, {"render", "github", "sheet"}, {"live"}, {"__init__"}],
     "transfer": [
         {"hashing", "outcome", "registry", "result", "scheduler"},
         {"request"},

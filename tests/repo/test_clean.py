@@ -314,7 +314,7 @@ def test_no_room(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Without room for the copies nothing is begun."""
     monkeypatch.setattr(clean_module, "free_bytes", lambda _: 4000)
     plan = plan_clean(root, root, tmp_path / "out", LIMIT)
-    with pytest.raises(DiskFull, match="5000 bytes are needed and 4000"), Cleaner(plan, lambda: NOON):
+    with pytest.raises(DiskFull, match=r"4\.9 KiB needed, 3\.9 KiB free"), Cleaner(plan, lambda: NOON):
         pass
 
 

@@ -126,7 +126,7 @@ async def test_all_assets_together_must_fit(
         await world.sync(project)
     for error in caught.value.failures.values():
         assert isinstance(error, DiskFull)
-        assert f"{SIZE + 50_000} bytes are needed and {SIZE + 49_999} are free" in str(error)
+        assert f"{SIZE + 50_000:,} bytes needed, {SIZE + 49_999:,} free" in str(error)
     assert caught.value.failures.keys() == {"a", "b"}
     assert world.requests == []
     assert not project.assets.exists()
@@ -139,7 +139,7 @@ async def test_one_asset_must_fit(world: SmallWorld, project: Project, monkeypat
     """Also a single file that is asked for by itself is refused before the first request, and leaves nothing."""
     leave_free(monkeypatch, SIZE - 1)
     async with world.manager(project) as manager:
-        with pytest.raises(DiskFull, match=f"{SIZE} bytes are needed and {SIZE - 1} are free"):
+        with pytest.raises(DiskFull, match=f"{SIZE:,} bytes needed, {SIZE - 1:,} free"):
             await manager.get_asset_path("a")
     assert world.requests == []
     assert project.staged() == []

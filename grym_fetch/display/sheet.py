@@ -1,0 +1,130 @@
+"""What is written once and stays: messages, tables. For a person at a terminal, or for a pipe.
+
+Rules: nothing is coloured, wrapped or shortened but on a terminal: what goes into a pipe is read by programs, too.
+``FORCE_COLOR`` colours everywhere, ``NO_COLOR`` nowhere (no-color.org). Only the eight basic colours: every terminal
+shows them so that they can be read, on black as on white. No Rich here, which takes long to import.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from grym_fetch.core.cells import cells, padded, shortened, wrapped
+from grym_fetch.display.plain import Stream, is_unicode
+
+_SGR = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
+_KINDS = {"error": ("bold", "red"), "warning": ("yellow",), "hint": ("cyan",)}
+LEAST_WIDTH = 20
+"""Of a terminal; on a narrower one, text is broken by the terminal."""
+_LEAST_CELLS = 8
+"""Of a column that is shortened."""
+
+
+class Sheet:
+    """Text for one stream. ``width`` in cells, None where it is not a terminal; by default it is asked."""
+
+    def __init__(self, stream: Stream, environ: Mapping[str, str], *, width: int | None = None) -> None:
+        self.is_terminal = _is_terminal(stream)
+        self.width = width if width is not None else _width_of(stream) if self.is_terminal else None
+        self.is_unicode = is_unicode(stream)
+        is_dumb = environ.get("TERM", "").lower() in ("dumb", "unknown")
+        is_forced = environ.get("FORCE_COLOR", "") not in ("", "0")
+        self.is_coloured = not environ.get("NO_COLOR") and (is_forced or (self.is_terminal and not is_dumb))
+
+    def paint(self, text: str, *styles: str) -> str:
+        """Return the text in these styles: ``red``, ``green``, ``yellow``, ``cyan``, ``bold``, ``dim``."""
+        if not self.is_coloured or not text or not styles:
+            return text
+        return f"\x1b[{';'.join(_SGR[each] for each in styles)}m{text}\x1b[0m"
+
+    def message(self, kind: str, text: str) -> str:
+        """Return a message that begins with its kind: ``error``, ``warning`` or ``hint``. Lines stay lines."""
+        head, *others = self._wrapped(f"{kind}: {text}")
+        coloured = self.paint(f"{kind}:", *_KINDS[kind]) + head.removeprefix(f"{kind}:")
+        return "\n".join([coloured, *others])
+
+    def marked(self, mark: str, plain: str, style: str, text: str) -> str:
+        """Return text behind a mark where a person reads it: ``✓ added model``, or ``+ added model`` in ASCII."""
+        if not self.is_terminal:
+            return text
+        shown = mark if self.is_unicode else plain
+        head, *others = self._wrapped(f"{shown} {text}")
+        return "\n".join([self.paint(shown, style) + head.removeprefix(shown), *others])
+
+    def _wrapped(self, text: str) -> list[str]:
+        if self.width is None or self.width < LEAST_WIDTH:
+            return text.split("\n")
+        lines = []
+        for line in text.split("\n"):
+            indent = " " * (len(line) - len(line.lstrip(" ")) + 2)
+            lines += wrapped(line, self.width, indent=indent)
+        return lines
+
+    def table(
+        self,
+        head: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        right: Sequence[int] = (),
+        styles: Mapping[str, tuple[str, ...]] | None = None,
+        styled: int = -1,
+    ) -> list[str]:
+        """Return lines with aligned columns; the numbers of those aligned to the right are ``right``.
+
+        ``styles`` gives the style of what stands in the column ``styled``. The head, only for a terminal, is dim.
+        Columns where nothing stands are left out.
+        """
+        used = [number for number in range(len(head)) if any(row[number] for row in rows)]
+        lines = [list(head), *map(list, rows)] if self.is_terminal else list(map(list, rows))
+        widths = {number: max((cells(line[number]) for line in lines), default=0) for number in used}
+        self._make_fit(widths)
+        return [
+            self._row(line, widths, right, styled, styles or {}, is_head=self.is_terminal and index == 0)
+            for index, line in enumerate(lines)
+        ]
+
+    def _make_fit(self, widths: dict[int, int]) -> None:
+        """Shorten the widest columns until a row fits the terminal."""
+        if self.width is None or not widths:
+            return
+        room = max(self.width, LEAST_WIDTH) - 2 * (len(widths) - 1)
+        while sum(widths.values()) > room:
+            widest = max(widths, key=lambda number: widths[number])
+            if widths[widest] <= _LEAST_CELLS:
+                return
+            widths[widest] = max(_LEAST_CELLS, widths[widest] - (sum(widths.values()) - room), widths[widest] // 2)
+
+    def _row(
+        self,
+        line: Sequence[str],
+        widths: Mapping[int, int],
+        right: Sequence[int],
+        styled: int,
+        styles: Mapping[str, tuple[str, ...]],
+        *,
+        is_head: bool,
+    ) -> str:
+        shown = []
+        for number, width in widths.items():
+            text = shortened(line[number], width) if self.width is not None else line[number]
+            cell = padded(text, width, right=number in right)
+            if number == list(widths)[-1]:
+                cell = cell.rstrip()
+            style = ("dim",) if is_head else styles.get(line[number], ()) if number == styled else ()
+            shown.append(self.paint(cell, *style))
+        return "  ".join(shown).rstrip()
+
+
+def _is_terminal(stream: Stream) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def _width_of(stream: Stream) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80

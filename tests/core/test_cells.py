@@ -1,0 +1,34 @@
+"""How wide text is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grym_fetch.core.cells import cells, padded, shortened, wrapped
+
+
+@pytest.mark.parametrize(("text", "width"), [("", 0), ("abc", 3), ("模型", 4), ("e\u0301", 1), ("ｆ", 2), ("ä", 1)])
+def test_the_width_of_text(text: str, width: int) -> None:
+    """Wide characters take two cells, marks that combine none."""
+    assert cells(text) == width
+    assert cells(padded(text, 10)) == 10
+    assert padded(text, 10, right=True).endswith(text)
+
+
+@given(st.text(alphabet="ab模 é", max_size=60), st.integers(5, 30))
+def test_shortened_text_keeps_both_ends(text: str, width: int) -> None:
+    """In no more cells than it may take."""
+    short = shortened(text, width)
+    assert cells(short) <= width
+    assert short == text or (short[0] == text[0] and "…" in short)
+
+
+@given(st.lists(st.text(alphabet="ab模", min_size=1, max_size=12), min_size=1), st.integers(1, 30))
+def test_wrapped_text_loses_no_word(words: list[str], width: int) -> None:
+    """Lines are as wide as they may be, but for a word that is wider."""
+    lines = wrapped(" ".join(words), width, indent="  ")
+    assert " ".join(lines).split() == words
+    for line in lines:
+        assert cells(line) <= width or len(line.split()) == 1
