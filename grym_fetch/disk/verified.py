@@ -24,7 +24,7 @@ from grym_fetch.core.errors import StorageError
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import PRIVATE, replace_file
 from grym_fetch.disk.folders import close_each, exists, is_at
-from grym_fetch.disk.state import StateFolder, read_state
+from grym_fetch.disk.state import StateFolder, is_private, read_state
 
 log = logging.getLogger(__name__)
 
@@ -208,12 +208,6 @@ class VerifiedCache:
             return entries
         finally:
             close_each(folder)
-
-
-def is_private(folder: int) -> bool:
-    """Whether what is in an open folder can only have been written by this user."""
-    figures = os.fstat(folder)
-    return figures.st_uid == os.geteuid() and not figures.st_mode & 0o022
 
 
 def _append_to(folder: int, lines: bytes) -> None:
