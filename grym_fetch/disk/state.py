@@ -179,11 +179,14 @@ class StateFolder:
         if os.fstat(own).st_uid != os.geteuid() or is_private(own) or not _has_modes(own):
             return own
         close_each(own)
-        if not create:
-            reason = "others may write to the folder of this user's state, so nothing in it is used; sync makes another"
-            raise UnsafePath(safe_text(str(self.own)), reason)
         aside = f"{name}.shared-{secrets.token_hex(4)}"
-        os.rename(name, aside, src_dir_fd=top, dst_dir_fd=top)
+        try:
+            if not create:
+                raise PermissionError(errno.EACCES, "only to be read")
+            os.rename(name, aside, src_dir_fd=top, dst_dir_fd=top)
+        except OSError as error:  # or it lies in a lower layer of an overlay file system
+            reason = "others may write to the folder of this user's state, so nothing in it is used; remove it"
+            raise UnsafePath(safe_text(str(self.own)), reason) from error
         log.warning("others may write to %s, so nothing in it is used; it is called %s now", self.own, aside)
         raise FileNotFoundError(errno.ENOENT, "set aside", name)
 

@@ -38,7 +38,7 @@ from grym_fetch.disk.folders import (
 from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.owner import Owner, is_abandoned
 from grym_fetch.disk.small_files import PATH_KEY, SmallFileWriter
-from grym_fetch.disk.stage import DiskStage, StageKey, StageThreads
+from grym_fetch.disk.stage import DiskStage, StageKey, StageThreads, take_over
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.runtime.threads import WorkerThreads
 
@@ -153,7 +153,7 @@ class DiskStore:
                 remove_tree(root, each)
                 continue
             try:
-                os.rename(each, name, src_dir_fd=root, dst_dir_fd=root)
+                take_over(root, each, name)
                 claimed = True
             except FileNotFoundError:
                 continue  # another process was faster

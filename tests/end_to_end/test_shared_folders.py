@@ -232,7 +232,9 @@ def test_a_file_that_is_swapped_right_after_its_rename(shared: Shared, asset: st
 
     renames = "rename,renameat,renameat2"
     stopped_after_each = ["-P", str(folder), "-e", f"trace={renames}", "-e", f"inject={renames}:signal=STOP"]
-    with shared.running(BERT, "sync", "--json", *NAMED, under=["strace", "-f", "-qq", "-o", os.devnull, *stopped_after_each]) as victim:
+    with shared.running(
+        BERT, "sync", "--json", *NAMED, under=["strace", "-f", "-qq", "-o", os.devnull, *stopped_after_each]
+    ) as victim:
         while not target.exists():
             assert not ended(victim), victim.communicate()
         as_user(ANNA, swap)
