@@ -40,7 +40,7 @@ _FULL = {
     errno.EFBIG: "the file is larger than this file system or limit allows",
 }
 _NO_INODES = (
-    "the file system takes no more files (inodes), though it may have space; delete some (df -i shows how many)"
+    "no inodes left: the file system takes no more files, though it may have space; delete some (df -i counts them)"
 )
 _UNSAFE = {
     errno.ELOOP: "a symlink is in the way; none is followed below the assets folder",
