@@ -30,7 +30,7 @@ from grym_fetch.repo.entries import IGNORE_FILE, add_to_gitignore
 from grym_fetch.repo.git import Git, GitUnusable
 from grym_fetch.repo.identify import below, ignore_line
 from grym_fetch.repo.places import placeholders
-from grym_fetch.repo.target import check_owner
+from grym_fetch.repo.target import check_named, check_owner
 
 State = Literal["ok", "done", "warn", "fail"]
 
@@ -153,10 +153,14 @@ def _step(finding: Finding, *, is_storage: bool = False) -> Step:
 def _external_folder(project: Project, *, is_named: bool) -> Step:
     """The external folder. Unless it was named, it is never a symlink, and never another user's."""
     folder = project.external_dir
-    if not (is_named or project.is_external_named) and folder.is_symlink():
+    is_named = is_named or project.is_external_named
+    if not is_named and folder.is_symlink():
         return Step("fail", "external folder", f"{_shown(folder)} is a symlink, which counts only where you name it")
     try:
-        check_owner(folder)
+        if is_named:
+            check_named(folder)
+        else:
+            check_owner(folder, "name a folder with --external-assets-dir")
     except RepositoryError as error:
         return Step("fail", "external folder", str(error), is_storage=True)
     return _made_folder("external folder", folder)

@@ -84,7 +84,11 @@ class Shared:
 
     def run(self, user: int, *arguments: str, **more: str) -> Done:
         """Run a command as this user. None ends in a traceback, or is called a bug."""
-        done = run_as(user, self.root, *arguments, **self._places(user) | more)
+        return self.run_in(self.root, user, *arguments, **more)
+
+    def run_in(self, folder: Path, user: int, *arguments: str, **more: str) -> Done:
+        """`run` in another folder than the project's."""
+        done = run_as(user, folder, *arguments, **self._places(user) | more)
         assert "Traceback" not in done.err
         assert "bug" not in done.err
         return done
@@ -306,3 +310,27 @@ def test_a_forged_log_vouches_for_nothing(shared: Shared, whose: str) -> None:
         assert done.code == 0, done.err
         assert model.read_bytes() == CONTENT
         assert "others may write to" in checked.err
+
+
+@pytest.mark.shows("S17", "S20")
+def test_a_team_moves_its_large_files_to_one_folder(shared: Shared) -> None:
+    """Each out of a repository of his own, into the folder that both name; the files of both come back."""
+    store = shared.above / "store"
+    store.mkdir()
+    os.chown(store, ANNA, TEAM)
+    store.chmod(0o2775)
+    for user in (ANNA, BERT):
+        work = shared.home(user) / "work"
+        work.mkdir()
+        (work / f"{user}.bin").write_bytes(CONTENT)
+        subprocess.run(["git", "init", "-q"], cwd=work, check=True)
+        subprocess.run(["git", "add", "-A"], cwd=work, check=True)
+        subprocess.run(["chown", "-R", f"{user}:{user}", str(work)], check=True)
+        moved = shared.run_in(work, user, "clean", "0.05", ".", str(store), "-y", "--allow-dirty")
+        assert moved.code == 0, moved.err
+        assert not (work / f"{user}.bin").exists()
+    for user in (ANNA, BERT):
+        work = shared.home(user) / "work"
+        restored = shared.run_in(work, user, "restore", "--all", "--external-assets-dir", str(store))
+        assert restored.code == 0, restored.err
+        assert (work / f"{user}.bin").read_bytes() == CONTENT
