@@ -399,4 +399,6 @@ def _open_ours(folder: int, name: str, flags: int, mode: int) -> int:
     if stat.S_ISREG(figures.st_mode) and figures.st_nlink == 1 and figures.st_uid == os.fstat(folder).st_uid:
         return descriptor
     os.close(descriptor)
-    raise PermissionError(errno.EACCES, "what is in the way is not a file of this user alone", name)
+    raise PermissionError(
+        errno.EACCES, "what is in the way is not a regular file that belongs to this user alone", name
+    )

@@ -185,9 +185,9 @@ class StateFolder:
                 raise PermissionError(errno.EACCES, "only to be read")
             os.rename(name, aside, src_dir_fd=top, dst_dir_fd=top)
         except OSError as error:  # or it lies in a lower layer of an overlay file system
-            reason = "others may write to the folder of this user's state, so nothing in it is used; remove it"
+            reason = "others may write to this user's state folder, so nothing in it is used; remove it"
             raise UnsafePath(safe_text(str(self.own)), reason) from error
-        log.warning("others may write to %s, so nothing in it is used; it is called %s now", self.own, aside)
+        log.warning("others may write to %s, so nothing in it is used; it was renamed to %s", self.own, aside)
         raise FileNotFoundError(errno.ENOENT, "set aside", name)
 
     def _judge(self, own: int) -> None:
@@ -200,7 +200,7 @@ class StateFolder:
                 os.fchmod(own, 0o700)
 
     def _not_ours(self, owner: int) -> UnsafePath:
-        reason = f"the folder of this user's state belongs to {user_name(owner)}, so nothing in it is used; remove it"
+        reason = f"this user's state folder belongs to {user_name(owner)}, so nothing in it is used; remove it"
         return UnsafePath(safe_text(str(self.own)), reason)
 
     def _share(self, folder: int) -> None:

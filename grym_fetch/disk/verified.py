@@ -29,7 +29,7 @@ from grym_fetch.disk.state import StateFolder, is_private, read_state
 log = logging.getLogger(__name__)
 
 MAX_LOG_BYTES = 64 * 1024 * 1024
-"""As much of the log is read; what is behind that counts for nothing."""
+"""At most this much of the log is read; the rest is ignored."""
 LOG = "verified.log"
 _CANNOT_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOENT})
 TICK_NS = 20_000_000
@@ -37,7 +37,7 @@ TICK_NS = 20_000_000
 _COARSE_TICK_NS = 2_000_000_000
 """The same where a file system keeps whole seconds, FAT every other one."""
 _SPARE_LINES = 4096
-"""Lines that may say nothing new before the log is written anew."""
+"""Rewrite the log once it has this many outdated lines, and more of those than of others."""
 
 
 class FileSignature(NamedTuple):
@@ -237,7 +237,7 @@ def encode_entry(file: VerifiedFile) -> bytes:
 
 
 def _end_of_line(checksum: str, signature: FileSignature) -> bytes:
-    """What an entry ends with, behind its path. No path can look like it: JSON writes its quotes as ``\\"``."""
+    """What an entry ends with, after its path. No path can look like it: JSON writes its quotes as ``\\"``."""
     return f'","{checksum}",{",".join(map(str, signature))}]'.encode("ascii")
 
 

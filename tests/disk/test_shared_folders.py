@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,7 +148,7 @@ def test_a_state_folder_that_others_may_write_to_is_set_aside(tmp_path: Path, mo
     assert VerifiedCache(state).is_verified(tmp_path / "a.bin", CHECKSUM)
     state.own.chmod(mode)
     assert not VerifiedCache(state).is_verified(tmp_path / "a.bin", CHECKSUM)
-    with pytest.raises(UnsafePath, match="others may write to the folder"):
+    with pytest.raises(UnsafePath, match="others may write to this user's state folder"):
         state.open()
     assert stat.S_IMODE(state.own.stat().st_mode) == mode
     assert put(tmp_path, "b.bin") is not None
@@ -347,9 +348,12 @@ def test_a_write_within_the_same_tick_is_noticed(tmp_path: Path, monkeypatch: py
     """The stamp does not rest on the kernel's clock having moved on: the time was set, and a write sets another."""
     assets = tmp_path / "assets"
     assets.mkdir()
+    exact = 1_700_000_000_123_456_789
+    monkeypatch.setattr(time, "time_ns", lambda: exact)
     signature = put(assets, "a.bin")
     assert signature is not None
     assert signature == FileSignature.of((assets / "a.bin").stat())
+    assert signature.mtime_ns == exact, "no clock that ticks gives this time"
 
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -415,6 +419,7 @@ def test_a_file_system_that_maps_all_users_to_one_is_worked_on(tmp_path: Path, m
     assert signature is not None
     VerifiedCache(state).record(tmp_path / "a.bin", CHECKSUM, signature)
     assert not (state.own / "verified.log").exists()
+    assert not list(state.own.glob(".*")), "what was made to find out the owner"
     monkeypatch.setattr(state_module, "owner_of_new_files", lambda _: None)
     with pytest.raises(UnsafePath, match="belongs to"):
         put(tmp_path, "b.bin")
