@@ -146,10 +146,15 @@ main()
 """
 
 
+def command_as(user: int, *arguments: str) -> list[str]:
+    """What root starts to run the command as another user of the team, under its umask."""
+    return [sys.executable, "-c", BECOME, str(user), "002", str(TEAM), *arguments]
+
+
 def run_as(user: int, folder: Path, *arguments: str, **more: str) -> Done:
     """Run the command to its end as another user of the team, under its umask. Only root can."""
     done = subprocess.run(
-        [sys.executable, "-c", BECOME, str(user), "002", str(TEAM), *arguments],
+        command_as(user, *arguments),
         cwd=folder,
         env=environment(**more),
         stdin=subprocess.DEVNULL,

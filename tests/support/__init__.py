@@ -13,6 +13,7 @@
 Around them: `invariants` holds a run to all that must be true of every run (`checked_sync`, `Rules`); `power_cut` works
 out what a disk may hold after the power has failed; `transports` are the two ways over which HTTP goes;
 `example_errors` has one of each error; `properties` says how many examples a property gets, `sweeps` which cases run
-each time; `system` asks the operating system, `system_calls` lets it fail, and `archives` makes zip files.
+each time; `system` asks the operating system, `system_calls` lets it fail, `mounts` has file systems of a test's own,
+and `archives` makes zip files.
 `tests.display.scripted` has what only a display meets: a terminal, and a view.
 """
