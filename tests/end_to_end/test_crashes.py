@@ -265,9 +265,11 @@ def several_processes(project: Project, server: AssetServer, locks: str, *, roun
             with contextlib.suppress(subprocess.TimeoutExpired):
                 processes[victim].wait(timeout=dice.uniform(0.2, 0.7))
             processes[victim].kill()
-            processes[victim].wait()
+            processes[victim].communicate()
             check_finals(project)
             processes[victim] = start()
-        assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+        for process in processes:
+            process.communicate(timeout=60)
+        assert [process.returncode for process in processes] == [0, 0, 0]
         check_finals(project, all_new=True)
         assert project.staged() == []
