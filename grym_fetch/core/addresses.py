@@ -118,15 +118,25 @@ def origin_key(url: URL) -> tuple[str, str, int]:
 
 def server_mark(url: URL) -> str:
     """Stands for scheme, host and port where they are compared and not told: a journal may be read by others."""
-    return hashlib.sha256("{}://{}:{}".format(*origin_key(url)).encode()).hexdigest()[:16]
+    return _mark(*origin_key(url))
+
+
+@lru_cache(maxsize=64)
+def _mark(scheme: str, host: str, port: int) -> str:
+    return hashlib.sha256(f"{scheme}://{host}:{port}".encode()).hexdigest()[:16]
 
 
 def host_of(address: str) -> str:
     """Host and port of an address, for limits per host; empty if unreadable."""
     try:
-        return _read(address).authority.rpartition("@")[2]
+        return host_in(_read(address))
     except ValueError:
         return ""
+
+
+def host_in(url: URL) -> str:
+    """Host and port of an address that was read, as `host_of` gives them."""
+    return url.authority.rpartition("@")[2]
 
 
 def follow_redirect(current: URL, location: str) -> URL:
@@ -281,13 +291,17 @@ def token_variables(url: URL) -> tuple[str, ...]:
     scheme's own as ``_PORT_8443``. Hosts whose name would be written as another's (``a._b`` and ``a--b``), and IPv6
     addresses, have none; the netrc file is for them.
     """
-    host = (url.raw_host or "").lower().rstrip(".")
+    return _token_variables((url.raw_host or "").lower().rstrip("."), url.port, url.is_default_port())
+
+
+@lru_cache(maxsize=64)
+def _token_variables(host: str, port: int | None, is_default_port: bool) -> tuple[str, ...]:
     written = host.translate(_WRITTEN)
     if not _HOST_NAME.fullmatch(host) or _PORT_IN_NAME.search(host) or _PUNCTUATION.sub(_read_back, written) != host:
         return ()
     name = VARIABLE_PREFIX + written.upper()
-    with_port = f"{name}_PORT_{url.port}"
-    return (name, with_port) if url.is_default_port() else (with_port,)
+    with_port = f"{name}_PORT_{port}"
+    return (name, with_port) if is_default_port else (with_port,)
 
 
 _WRITTEN = str.maketrans({".": "_", "-": "__", "_": "___"})

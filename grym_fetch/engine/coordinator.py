@@ -253,6 +253,8 @@ class Coordinator:
 
     async def _without_what_is_too_much(self, assets: list[Asset], tally: _Tally, *, force: bool) -> list[Asset]:
         """If the assets to fetch do not all fit on the disk, fail all of them: better than fetching half."""
+        if sum(asset.size or 0 for asset in assets) <= await self.engine.store.free_bytes():
+            return assets  # whatever is there of them already
         plan = await self.plan(assets, force=force)
         if plan.space_needed <= plan.space_free:
             return assets

@@ -50,9 +50,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """A request: where it goes, and its bytes."""
+    """A request: where it goes, and its bytes. ``fields`` are those that it was made from."""
 
     url: str
+    fields: Mapping[str, str]
     address: URL
     proxy: Proxy | None
     is_for_us: bool
@@ -63,6 +64,10 @@ class _Request:
     def key(self) -> tuple[str, str | None, int | None]:
         """What has to be the same for two requests to go over one socket."""
         return self.address.scheme, self.address.host, self.address.port
+
+    def is_for(self, url: str, fields: Mapping[str, str]) -> bool:
+        """Whether it asks just this."""
+        return self.url == url and self.fields == fields
 
 
 class PlainConnection:
@@ -81,7 +86,7 @@ class PlainConnection:
         """Whether that proxy reads the requests, and may answer them itself."""
         self.certificate_ends: float | None = None
         """When the certificate of the server that was connected to last expires, in seconds since the epoch."""
-        self._ahead: deque[bytes] = deque()
+        self._ahead: deque[_Request] = deque()
         """The requests that were sent ahead of their turn, and that nobody has asked for since."""
         self.is_ahead = False
         self._has_lost_ahead = False
@@ -100,7 +105,7 @@ class PlainConnection:
 
         Raises `ConnectFailed`, `ConnectionLost`, `Stalled`, `BadResponse`, `ProxyRefused` or `PolicyRefused`.
         """
-        request = self._request(url, fields)
+        request = self._request_ahead(url, fields) or self._request(url, fields)
         if fields.get("Cache-Control") == "no-cache":
             # Each address of a name may be a cache of its own, and no field leads past it.
             name = request.address.host or "", request.address.port or 0
@@ -127,14 +132,14 @@ class PlainConnection:
 
     def _request(self, url: str, fields: Mapping[str, str]) -> _Request:
         address = to_the_letter(url)
-        proxy = self._settings.proxy_for(address)
+        proxy, given = self._settings.proxy_for(address), fields
         fields = {**self._settings.fields, **fields}
         if proxy is not None and address.scheme == "http":
             # They were given because the host is this machine. A proxy takes itself for that host.
             fields.pop("Authorization", None)
         data = _request(address, url, fields, reader=proxy if _reads(proxy, address) else None)
         is_for_us = address.scheme == "http" and "Authorization" in fields
-        return _Request(url, address, proxy, is_for_us, data)
+        return _Request(url, given, address, proxy, is_for_us, data)
 
     def ask_ahead(self, url: str, fields: Mapping[str, str]) -> bool:
         """Send a request for a later `get`, if the open socket leads there and takes more. Raises `PolicyRefused`.
@@ -150,8 +155,12 @@ class PlainConnection:
         if request.proxy is not None and not request.proxy.is_socks:
             return False
         wire.send(request.data, url)
-        self._ahead.append(request.data)
+        self._ahead.append(request)
         return True
+
+    def _request_ahead(self, url: str, fields: Mapping[str, str]) -> _Request | None:
+        """The next request that was sent ahead, if it is for this address with these very fields."""
+        return self._ahead[0] if self._ahead and self._ahead[0].is_for(url, fields) else None
 
     @property
     def ahead(self) -> int:
@@ -173,12 +182,14 @@ class PlainConnection:
     async def _answer_ahead(self, request: _Request) -> PlainResponse | None:
         """The answer to the next request that was sent ahead, if it is this one and there is an answer."""
         wire = self._wire
-        if wire is None or request.key != self._key or request.data != self._ahead.popleft():
+        if wire is None or request.key != self._key or request.data != self._ahead.popleft().data:
             await self.aclose()
             return None
         try:
-            async with asyncio.timeout(min(self._ahead_timeout, self._settings.stall_timeout)):
-                head = await wire.head()
+            head = wire.head_now
+            if head is None:
+                async with asyncio.timeout(min(self._ahead_timeout, self._settings.stall_timeout)):
+                    head = await wire.head()
             self._has_kept_ahead = True
         except (GrymFetchError, TimeoutError):
             self._has_lost_ahead = self._has_lost_ahead or wire.breaks_its_word

@@ -68,6 +68,7 @@ class Wire(asyncio.BufferedProtocol):
         """Requests sent ahead that go out together, at the end of this turn of the loop."""
         self._early = b""
         """What has come of the next answer before the last one was read."""
+        self._is_local: bool | None = None
         self._has_proved = False
         """Whether an answer on this socket has shown that the server takes requests ahead of their turn."""
         self.has_answered = False
@@ -141,9 +142,7 @@ class Wire(asyncio.BufferedProtocol):
         elif self.state in PARSED:
             self._parse(self._scratch[:count])
         elif self.state is DONE and self._ahead:
-            # The next answer begins; the rest of it stays with the system until its turn.
-            self._early += self._scratch[:count]
-            self._transport.pause_reading()
+            self._keep_early(self._scratch[:count])
         else:
             # We did not ask for this. It must not be taken for the response to the next request.
             if self.state in (IDLE, DONE):
@@ -219,9 +218,15 @@ class Wire(asyncio.BufferedProtocol):
         parser = self._parser
         can_go_on = parser.keeps_open and not parser.has_surplus
         if self._ahead and parser.keeps_open and parser.surplus:
-            self._early, can_go_on = parser.surplus, True
-            self._transport.pause_reading()
+            self._keep_early(parser.surplus)
+            can_go_on = True
         self._move(DONE if can_go_on else MUST_CLOSE)
+
+    def _keep_early(self, data: memoryview | bytes) -> None:
+        """The next answer begins. What is too much to keep stays with the system until its turn."""
+        self._early += data
+        if len(self._early) >= MAX_FEED_BYTES:
+            self._transport.pause_reading()
 
     def _fail(self, error: GrymFetchError) -> None:
         self._error = error
@@ -243,8 +248,10 @@ class Wire(asyncio.BufferedProtocol):
     @property
     def is_local(self) -> bool:
         """Whether the other end is this machine itself."""
-        place = self._transport.get_extra_info("peername")
-        return isinstance(place, tuple) and is_loopback_ip(str(place[0]))
+        if self._is_local is None:
+            place = self._transport.get_extra_info("peername")
+            self._is_local = isinstance(place, tuple) and is_loopback_ip(str(place[0]))
+        return self._is_local
 
     @property
     def is_open(self) -> bool:
@@ -299,6 +306,11 @@ class Wire(asyncio.BufferedProtocol):
                 raise self._error or ConnectionLost(self._url, "the connection is closed")
             await self._wait()
         return self._parser.head
+
+    @property
+    def head_now(self) -> ResponseHead | None:
+        """The head of the response that is next, if it has come already."""
+        return None if self._is_let_go else self._parser.head
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill the front of ``buffer`` with what has come, waiting for at least one byte; return 0 at the end."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.progress import Pace
 from grym_fetch.core.segments import Segment
+from grym_fetch.transfer.request import Request
 
 SLOW_S = 0.5
 """An attempt that took this long and brought next to nothing was slow; a shorter one says nothing."""
@@ -25,6 +26,8 @@ class Attempt:
     """The host that has answered, at the end of the redirects."""
     is_ahead: bool = False
     """Whether its request was sent ahead of its turn: then its wait says nothing."""
+    sent_ahead: Request | None = None
+    """The request that was sent ahead of its turn."""
     turn_at: float | None = None
     """When its connection turned to it."""
     first_byte_at: float | None = None

@@ -24,7 +24,7 @@ from grym_fetch.core.addresses import (
     Credential,
     Credentials,
     follow_redirect,
-    host_of,
+    host_in,
     is_loopback,
     origin_key,
     parse_address,
@@ -77,9 +77,11 @@ class JudgedResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """What is sent to one address, and with which credentials."""
+class Request:
+    """What is sent to one address, for what, and with which credentials."""
 
+    here: URL
+    asked: Asked
     address: str
     fields: dict[str, str]
     sent: Credential | None
@@ -102,13 +104,16 @@ class Requester:
         self._tokens: dict[URL, str] = {}
         """The last token from each realm."""
 
-    async def open(self, connection: Connection, origin: Origin, asked: Asked) -> JudgedResponse:
+    async def open(
+        self, connection: Connection, origin: Origin, asked: Asked, *, sent_ahead: Request | None = None
+    ) -> JudgedResponse:
         """Ask ``origin``; return the judged response, whose body the caller closes.
 
-        Raises `TooManyRedirects`, `PolicyRefused`, and what `Connection.get` raises.
+        ``sent_ahead``: what `ask_ahead` has sent for this. Raises `TooManyRedirects`, `PolicyRefused`, and what
+        `Connection.get` raises.
         """
         try:
-            return await self._open(connection, origin, asked)
+            return await self._open(connection, origin, asked, sent_ahead)
         except GrymFetchError as error:
             self.secrets.hide_in(error)
             raise
@@ -118,28 +123,37 @@ class Requester:
             reason = f"the response could not be read ({type(error).__name__})"
             raise BadResponse(origin.url, reason) from error
 
-    async def _open(self, connection: Connection, origin: Origin, asked: Asked) -> JudgedResponse:
+    async def _open(
+        self, connection: Connection, origin: Origin, asked: Asked, sent_ahead: Request | None
+    ) -> JudgedResponse:
         first = parse_address(origin.url)
         for _ in range(MAX_TARGETS):
             target = origin.target
             if target is None:
                 break
             cookie, is_own = origin.target_cookie, origin.target_is_own
-            answer = await self._ask(connection, first, target, asked, is_own=is_own, cookie=cookie)
+            request = _sent(target, asked, sent_ahead) or self._request(
+                first, target, asked, is_own=is_own, cookie=cookie
+            )
+            answer = await self._ask(connection, first, request, asked, is_own=is_own)
             expired = answer.response.head.status in _EXPIRED
             if not expired and not isinstance(answer.verdict, Redirected):
                 return answer
             answer.response.close()
             origin.lost_target(target)
-        return await self._walk(connection, origin, first, asked)
+        return await self._walk(connection, origin, first, asked, _sent(first, asked, sent_ahead))
 
-    async def _walk(self, connection: Connection, origin: Origin, first: URL, asked: Asked) -> JudgedResponse:
+    async def _walk(
+        self, connection: Connection, origin: Origin, first: URL, asked: Asked, request: Request | None
+    ) -> JudgedResponse:
         cookies, cookie = ChainCookies(), ""
         seen = {(first, cookie)}
         here = first
         is_own = True
         while True:
-            answer = await self._ask(connection, first, here, asked, is_own=is_own, cookie=cookie)
+            request = request or self._request(first, here, asked, is_own=is_own, cookie=cookie)
+            answer = await self._ask(connection, first, request, asked, is_own=is_own)
+            request = None
             if not isinstance(answer.verdict, Redirected):
                 origin.resolved(here if here is not first or cookie else None, is_own=is_own, cookie=cookie)
                 return answer
@@ -157,10 +171,9 @@ class Requester:
             seen.add((here, cookie))
 
     async def _ask(
-        self, connection: Connection, first: URL, here: URL, asked: Asked, *, is_own: bool, cookie: str
+        self, connection: Connection, first: URL, request: Request, asked: Asked, *, is_own: bool
     ) -> JudgedResponse:
-        request = self._request(first, here, asked, is_own=is_own, cookie=cookie)
-        address, fields, sent, token = request.address, request.fields, request.sent, request.token
+        here, address, fields, sent, token = request.here, request.address, request.fields, request.sent, request.token
         server = server_mark(here)
         response = await connection.get(address, fields)
         is_ahead = self._is_ahead(connection, here)
@@ -172,7 +185,7 @@ class Requester:
             is_ahead = False
             head, verdict = self._judge(asked, response, server)
             if _is_content(asked, verdict):
-                self._on_lost_ahead(host_of(str(here)))
+                self._on_lost_ahead(host_in(here))
         if is_own and response.head.status == 401:
             challenges = response.head.fields.get("www-authenticate", ())
             if (realm := token_address(here, challenges)) is not None:
@@ -197,9 +210,9 @@ class Requester:
         match verdict:
             case UnusableRange(reason=reason) | Broken(reason=reason) | ErrorStatus(reason=reason):
                 verdict = replace(verdict, reason=self.secrets.hide(reason))
-        return JudgedResponse(response, verdict, head.is_page, refusal, host_of(str(here)), is_ahead)
+        return JudgedResponse(response, verdict, head.is_page, refusal, host_in(here), is_ahead)
 
-    def _request(self, first: URL, here: URL, asked: Asked, *, is_own: bool, cookie: str) -> _Question:
+    def _request(self, first: URL, here: URL, asked: Asked, *, is_own: bool, cookie: str) -> Request:
         if _is_bare(here, asked) and not is_loopback(here):
             raise PolicyRefused(str(here), BARE_HTTP)
         fields: dict[str, str] = {}
@@ -222,13 +235,13 @@ class Requester:
         bare = here.with_user(None) if here.user is not None or here.password is not None else here
         self.secrets.note_address(here)
         self._note(fields)
-        return _Question(str(bare.with_fragment(None)), fields, sent, token)
+        return Request(here, asked, str(bare.with_fragment(None)), fields, sent, token)
 
-    def ask_ahead(self, connection: Connection, origin: Origin, asked: Asked) -> bool:
-        """Send the request that `open` would send first, ahead of its turn. Return whether that was possible."""
+    def ask_ahead(self, connection: Connection, origin: Origin, asked: Asked) -> Request | None:
+        """Send the request that `open` would send first, ahead of its turn. Return it; None if that is impossible."""
         ask_ahead = getattr(connection, "ask_ahead", None)
         if ask_ahead is None:
-            return False
+            return None
         try:
             first = parse_address(origin.url)
             if origin.target is None:
@@ -236,9 +249,9 @@ class Requester:
             else:
                 is_own, cookie = origin.target_is_own, origin.target_cookie
                 request = self._request(first, origin.target, asked, is_own=is_own, cookie=cookie)
-            return bool(ask_ahead(request.address, request.fields))
+            return request if ask_ahead(request.address, request.fields) else None
         except GrymFetchError:
-            return False  # `open` will say why
+            return None  # `open` will say why
 
     def _is_ahead(self, connection: Connection, here: URL) -> bool:
         """Whether the last response of this connection answers a request that was sent ahead; tell what was lost."""
@@ -246,7 +259,7 @@ class Requester:
             return False
         ahead = cast("AheadConnection", connection)
         if ahead.lost_ahead():
-            self._on_lost_ahead(host_of(str(here)))
+            self._on_lost_ahead(host_in(here))
         return ahead.is_ahead
 
     def _note(self, fields: Mapping[str, str]) -> None:
@@ -284,6 +297,11 @@ class Requester:
         else:
             self._tokens[realm] = token
         return token
+
+
+def _sent(here: URL, asked: Asked, request: Request | None) -> Request | None:
+    """The request that was sent ahead, if it asks this very address for the same."""
+    return request if request is not None and request.here == here and request.asked == asked else None
 
 
 def _is_bare(here: URL, asked: Asked) -> bool:

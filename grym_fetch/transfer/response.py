@@ -79,7 +79,7 @@ class ResponseReader:
             raise BadStatus(origin.url, 200, "a page came instead of the file (status 200)")
         match answer.verdict:
             case http.Partial():
-                return await self._partial(attempt, answer.response, answer.verdict)
+                return await self._partial(attempt, answer, answer.verdict)
             case http.Whole():
                 return await self._whole(attempt, answer.response, answer.verdict)
             case http.Unsatisfiable(total=total):
@@ -120,9 +120,9 @@ class ResponseReader:
 
     # -- verdicts ---------------------------------------------------------------------------------------------------
 
-    async def _partial(self, attempt: Attempt, response: Response, verdict: http.Partial) -> Outcome:
+    async def _partial(self, attempt: Attempt, answer: JudgedResponse, verdict: http.Partial) -> Outcome:
         origin, state, got, total = attempt.origin, self._state, verdict.range, verdict.total
-        state.served_range(got.start)
+        state.served_range(got.start, is_ahead=answer.is_ahead)
         origin.proved_ranges()
         if got.length != total and not self._combines(origin, verdict.validator):
             return SingleStream("its parts cannot be combined")
@@ -131,7 +131,7 @@ class ResponseReader:
             return restart
         if state.size is None and got.stop > state.segments.unsized_limit:
             raise PolicyRefused(origin.url, ENDLESS)
-        return await self._read_body(attempt, response, got.stop, ends_there=True)
+        return await self._read_body(attempt, answer.response, got.stop, ends_there=True)
 
     async def _whole(self, attempt: Attempt, response: Response, verdict: http.Whole) -> Outcome:
         origin, state = attempt.origin, self._state

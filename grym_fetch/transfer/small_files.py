@@ -26,6 +26,7 @@ from grym_fetch.disk.small_files import SmallFile, SmallFileWriter
 from grym_fetch.disk.verified import VerifiedFile
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.context import TransferContext
+from grym_fetch.transfer.request import Request
 from grym_fetch.transfer.scheduler import InTurn
 
 SMALL_FILE_BYTES = 256 * 1024
@@ -62,6 +63,21 @@ def is_small(asset: Asset) -> bool:
 
 
 @dataclass(eq=False, slots=True)
+class FileRequest:
+    """What is asked for one asset. ``sent``: the request that went out ahead of its turn."""
+
+    asset: Asset
+    origin: Origin
+    asked: Asked
+    sent: Request | None = None
+
+    @classmethod
+    def of(cls, asset: Asset) -> FileRequest:
+        """For the whole of it."""
+        return cls(asset, Origin(0, asset.url), Asked(None, asset.size, checksum=asset.checksum))
+
+
+@dataclass(eq=False, slots=True)
 class Turn:
     """Some assets for one connection, one after the other."""
 
@@ -69,8 +85,8 @@ class Turn:
     assets: deque[Asset]
     since: float = 0.0
     """When the asset that is under way was turned to."""
-    asked: deque[Asset] = field(default_factory=deque)
-    """The asset that is under way, and those asked for ahead of their turn."""
+    asked: deque[FileRequest] = field(default_factory=deque)
+    """For the asset that is under way, and those asked for ahead of their turn."""
     taken: int = 0
     """How many it was given in all."""
     task: asyncio.Task[None] | None = None
@@ -172,7 +188,7 @@ class SmallFileSource:
         now = self._clock.monotonic()
         for turn in self._turns:
             if len(turn.asked) > 1 and now - turn.since >= max(HUNG_S, 4 * self._speeds.wait(self.host)):
-                return [turn.asked.pop() for _ in range(len(turn.asked) - 1)][::-1]
+                return [turn.asked.pop().asset for _ in range(len(turn.asked) - 1)][::-1]
         return []
 
     def next_ahead(self, host: str) -> Turn | None:  # noqa: ARG002 - the Protocol's
@@ -193,15 +209,15 @@ class SmallFileSource:
             if not turn.asked and not self._failures_in_a_row:
                 self._ask_ahead(turn, connection, by)
             if not turn.asked and turn.assets and self._clock.monotonic() < by:
-                turn.asked.append(turn.assets.popleft())
+                turn.asked.append(FileRequest.of(turn.assets.popleft()))
             if not turn.asked:
                 break
             file = await self._get(turn.asked[0], turn, connection, by)
             if turn.is_refused:
                 break
-            asset = turn.asked.popleft()
+            request = turn.asked.popleft()
             if file is None:
-                self.left_over.append(asset)
+                self.left_over.append(request.asset)
                 self._failures_in_a_row += 1
             else:
                 self._failures_in_a_row = 0
@@ -218,22 +234,24 @@ class SmallFileSource:
         # The first one is under way, or will be.
         count = self._hosts.may_ask_ahead(connection, turn.host, now, MAX_AHEAD_FILES - 1) + 1
         most = min(MAX_AHEAD_BYTES, self._speeds.bytes_ahead(turn.host, AHEAD_S))
-        size = sum(asset.size or 0 for asset in turn.asked)
+        size = sum(request.asset.size or 0 for request in turn.asked)
         while 1 < count > len(turn.asked) and size < most:
             if not turn.assets and turn.taken < TURN_FILES_AHEAD:
                 self._give(turn)
             if not turn.assets:
                 return
-            asset = turn.assets[0]
-            if not self._context.requester.ask_ahead(connection, Origin(0, asset.url), _asked(asset)):
+            request = FileRequest.of(turn.assets[0])
+            request.sent = self._context.requester.ask_ahead(connection, request.origin, request.asked)
+            if request.sent is None:
                 return
-            turn.asked.append(turn.assets.popleft())
-            size += asset.size or 0
+            turn.assets.popleft()
+            turn.asked.append(request)
+            size += request.asset.size or 0
 
     def release(self, turn: Turn) -> None:
         """The turn is over: the assets it has not come to wait again, or are left over with all others."""
         self._turns.discard(turn)
-        self._waiting.extendleft(reversed([*turn.asked, *turn.assets]))
+        self._waiting.extendleft(reversed([*(request.asset for request in turn.asked), *turn.assets]))
         if self._failures_in_a_row >= MAX_CONSECUTIVE_FAILURES:
             self._leave_over()
         if not self._waiting and not self._turns:
@@ -250,15 +268,18 @@ class SmallFileSource:
 
     # -- one asset ----------------------------------------------------------------------------------------------------
 
-    async def _get(self, asset: Asset, turn: Turn, connection: Connection, by: float) -> ReceivedFile | None:
+    async def _get(self, request: FileRequest, turn: Turn, connection: Connection, by: float) -> ReceivedFile | None:
         """Fetch an asset whole. Return None unless it has exactly the right length."""
+        asset = request.asset
         assert asset.checksum is not None
         assert asset.size is not None
         began = turn.since = self._clock.monotonic()
         data = bytearray(asset.size)
         answer = None
         try:
-            answer = await self._context.requester.open(connection, Origin(0, asset.url), _asked(asset))
+            answer = await self._context.requester.open(
+                connection, request.origin, request.asked, sent_ahead=request.sent
+            )
             if not answer.is_ahead:
                 self._speeds.waited(turn.host, self._clock.monotonic() - began)
             try:
@@ -295,8 +316,8 @@ class SmallFileSource:
             return None
         self._hosts.lost_ahead(answer.host)
         while len(turn.asked) > 1:
-            turn.assets.appendleft(turn.asked.pop())
-        return await self._get(asset, turn, connection, by)
+            turn.assets.appendleft(turn.asked.pop().asset)
+        return await self._get(FileRequest.of(asset), turn, connection, by)
 
     async def _receive(self, response: Response, data: bytearray) -> bool:
         """Fill ``data``. False if the body is shorter or longer."""
@@ -350,10 +371,6 @@ class SmallFileSource:
             else:
                 placed.append((file, verified))
         self._on_placed(placed)
-
-
-def _asked(asset: Asset) -> Asked:
-    return Asked(None, asset.size, checksum=asset.checksum)
 
 
 def _as_error(url: str, refusal: ErrorStatus) -> BadStatus:

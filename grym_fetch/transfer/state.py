@@ -35,6 +35,8 @@ ECHO_PIECES = 16
 """So many pieces (32 MiB) that are the same a second time, and the content is taken to be the same to its end."""
 ECHO_BORDERS = 2
 """And so many beginnings of segments among them, if there were any: there the bytes of a wrong range would show."""
+ECHO_AHEAD = 4
+"""And so many of those that were asked for ahead of their turn: there the bytes of another answer would show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class DownloadState:
         self._algorithm: Algorithm = asset.checksum.algorithm if asset.checksum is not None else "sha256"
         self._suspects: PieceTable | None = None
         self._borders: set[int] = set()
+        self._borders_ahead: set[int] = set()
         self._echo: Echo | None = None
         self._retelling: tuple[Piece, int, xxh3_128] | None = None
         self.size = asset.size if asset.size is not None else stage.recovered.size
@@ -163,10 +166,12 @@ class DownloadState:
             origin.identified(validator)
             await self._stage.note_origin(origin.number, origin.url, validator)
 
-    def served_range(self, start: int) -> None:
-        """A range that begins here is about to come."""
+    def served_range(self, start: int, *, is_ahead: bool = False) -> None:
+        """A range that begins here is about to come. ``is_ahead``: it was asked for ahead of its turn."""
         if start:
             self._borders.add(start)
+        if is_ahead:
+            self._borders_ahead.add(start)
 
     def says_the_same(self, validator: Validator, size: int | None) -> bool:
         """Whether the head alone of a doubted origin's response shows that the same wrong content follows."""
@@ -286,10 +291,12 @@ class DownloadState:
     def doubt(self, origin: Origin) -> None:
         """From now on, find out whether this origin sends the same once more that is on hand now, all of it its own."""
         borders = frozenset(self._borders)
-        last = max(sorted(borders)[:ECHO_BORDERS], default=0)
+        telling = (*sorted(borders)[:ECHO_BORDERS], *sorted(self._borders_ahead)[:ECHO_AHEAD])
+        last = max(telling, default=0)
         pieces = max(ECHO_PIECES, last // self._sizes.piece + 1)
         self._echo = Echo(origin.validator, self.size, borders, pieces * self._sizes.piece)
         self._borders.clear()
+        self._borders_ahead.clear()
 
     async def _is_echo(self, echo: Echo, start: int, data: bytes | memoryview) -> bool:
         """Whether a doubted origin has sent the same as before for long enough. After a difference, never."""

@@ -136,6 +136,9 @@ class Transfer:
                 # Only now: while a restart is due, no connection gets work.
                 self._restart = None
                 hashing = self._start_hashing()
+            if self._mismatched is not None:
+                # What it sent first was wrong, perhaps since it mixes up what is asked ahead.
+                self._hosts.lost_ahead(host_of(self._origins.current.url))
             self._is_over = True
             self._state.refuse_if_stated_otherwise()
             assert self._state.size is not None
@@ -292,8 +295,8 @@ class Transfer:
         for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts))[:1]:
             if segments.unpromised == 0 or (origin.ranges is None and self._attempts):
                 return None
-            # What redirects lead to may expire between a request and its turn.
-            is_for_here = host_of(origin.url) == host and origin.target is None
+            # Where redirects lead to a signed address, that may expire before its turn comes: then it is asked anew.
+            is_for_here = host_of(origin.url if origin.target is None else str(origin.target)) == host
             if not is_for_here or not self.asset.pinned or segments.unpromised is None or origin.ranges is False:
                 raise InTurn
             if (segment := self._next_segment(origin, host, now, may_steal=False)) is not None:
@@ -304,7 +307,8 @@ class Transfer:
 
     def ask_ahead(self, attempt: Attempt, connection: Connection) -> bool:
         """Send the request for a segment ahead of its turn."""
-        return self._context.requester.ask_ahead(connection, attempt.origin, self._asked(attempt))
+        attempt.sent_ahead = self._context.requester.ask_ahead(connection, attempt.origin, self._asked(attempt))
+        return attempt.sent_ahead is not None
 
     def _next_segment(self, origin: Origin, host: str, now: float, *, may_steal: bool = True) -> Segment | None:
         segments, connections, sizes = self._state.segments, self._settings.connections, self._settings.sizes
@@ -363,7 +367,8 @@ class Transfer:
         elif not attempt.segment.remaining:
             return  # another connection took it over while it waited
         try:
-            answer = await self._context.requester.open(connection, attempt.origin, self._asked(attempt))
+            asked, sent = self._asked(attempt), attempt.sent_ahead
+            answer = await self._context.requester.open(connection, attempt.origin, asked, sent_ahead=sent)
             try:
                 self._reached(attempt, answer)
                 reader = ResponseReader(self.asset, self._state, self._context, on_bytes=self._arrived)

@@ -74,9 +74,9 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "display": [{"model", "loop"}, {"lines"}, {"plain"}, {"render"}, {"live"}, {"__init__"}],
     "transfer": [
-        {"attempt", "hashing", "outcome", "registry", "result", "scheduler"},
+        {"hashing", "outcome", "registry", "result", "scheduler"},
         {"request"},
-        {"context", "state"},
+        {"attempt", "context", "state"},
         {"locking", "pieces", "reporter", "small_files"},
         {"response", "small_fetcher"},
         {"transfer"},
