@@ -1,4 +1,4 @@
-"""The real command as a real process."""
+"""The real command as a real process, forked from one that waits for work (`tests.support.starter`)."""
 
 from __future__ import annotations
 

@@ -24,12 +24,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 _MESSAGE = 1 << 17
 """Bytes that arguments and an environment may have: more than any test's."""
+_PID = 10
+"""Characters of a process's number, as it is told."""
 _BEFORE_ALL = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_", "COVERAGE_")
 """What begins so counts before the first import."""
 
@@ -70,7 +73,8 @@ class Started:
     def send_signal(self, number: int) -> None:
         """Send a signal, if it has not ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended just now
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it at once."""
@@ -132,7 +136,7 @@ def start_program(
     finally:
         for descriptor in given:
             os.close(descriptor)
-    pid = int(os.read(status, 16))
+    pid = int(os.read(status, _PID))  # and no more: it may have ended already
     started = Started(pid, hold, os.fdopen(out, encoding="utf-8"), os.fdopen(err, encoding="utf-8"), status)
     if not is_held:
         started.release()
@@ -200,10 +204,10 @@ def _wait_for_work(requests: socket.socket) -> dict[str, Any] | None:
             if not (pid := os.fork()):
                 for number, stream in enumerate(streams):
                     os.dup2(stream, number)
-                os.closerange(3, max(*descriptors, *running, requests.fileno()) + 1)
+                os.closerange(3, os.sysconf("SC_OPEN_MAX"))
                 found: dict[str, Any] = json.loads(message)
                 return found
-            os.write(told, b"%d" % pid)
+            os.write(told, b"%*d" % (_PID, pid))
             for stream in streams:
                 os.close(stream)
             watched = os.pidfd_open(pid)
