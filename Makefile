@@ -12,7 +12,7 @@ ALONE  := $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # Tests start hundreds of processes: without bytecode each of them would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test sweep guards coverage check format lint types blocking reliability bench constraints oldest audit fuzz mutants clean
+.PHONY: demo test sweep guards coverage check format lint types blocking man reliability bench constraints oldest audit fuzz mutants clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grym-fetch needs Python 3.11 or later")'
@@ -58,6 +58,9 @@ types: $(READY)
 
 blocking: $(READY)  ## write grym_fetch/blocking.py anew from manager.py
 	$(BIN)/python -m tools.generate_blocking
+
+man: $(READY)  ## write man/ anew from the command
+	$(BIN)/python -m tools.man_pages
 
 reliability: $(READY)  ## write docs/reliability.md anew from the marks of the tests
 	$(BIN)/python -m tests.house.reliability

@@ -78,19 +78,19 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         )
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings about the manifest, once it has been read."""
+        return self._manager.warnings
+
+    @property
     def settings(self) -> Settings:
-        """How assets are fetched."""
+        """How assets are fetched. Raises `ConfigurationError` for a file of settings that cannot be used."""
         return self._manager.settings
 
     @property
     def minimal(self) -> bool:
-        """Whether to use the small stand-ins of assets that have one."""
+        """Whether to use the small stand-ins of assets that have one. Raises like `settings`."""
         return self._manager.minimal
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Warnings about the manifest, once it has been read."""
-        return self._manager.warnings
 
     def initialize(self) -> None:
         """Find and read the manifest. Raises `ManifestError`. Idempotent; other methods call it when needed."""
@@ -98,7 +98,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
     @property
     def project(self) -> Project:
-        """Where the manifest and the files are. Raises `ManifestError` if there is no manifest."""
+        """Where the manifest and the files are.
+
+        Raises `ManifestError` if there is no manifest, `ConfigurationError` for a file of settings that cannot be used.
+        """
         return self._manager.project
 
     @property
@@ -158,9 +161,13 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         tags: Collection[str] | None = None,
         all: bool = False,
         minimal: bool | None = None,
+        exclude: Collection[str] = (),
     ) -> tuple[Asset, ...]:
-        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`."""
-        return self._call(asynchronous.AssetManager.choose, ids, tags=tags, all=all, minimal=minimal)
+        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`.
+
+        ``ids`` and ``exclude`` take ids and globs, such as ``voice-*``; one that matches nothing is an `UnknownAsset`.
+        """
+        return self._call(asynchronous.AssetManager.choose, ids, tags=tags, all=all, minimal=minimal, exclude=exclude)
 
     def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
         """Return what fetching these assets would take. Reads no file: one of the right size counts as present.
@@ -177,9 +184,11 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         all: bool = False,
         minimal: bool | None = None,
         force: bool = False,
+        exclude: Collection[str] = (),
     ) -> SyncReport:
         """Download and verify the chosen assets; by default, all required ones, or every asset if none is required.
 
+        ``ids`` and ``exclude``, which leaves out what would be taken else, are ids and globs such as ``voice-*``.
         ``minimal``: by default the essential assets (if none has that tag, as above), and each chosen asset as its
         small stand-in if it has one. None means what the manager does, False the full assets. ``force``: fetch valid
         files again, too.
@@ -188,7 +197,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`,
         the group's cause.
         """
-        return self._run(asynchronous.AssetManager.sync, ids, tags=tags, all=all, minimal=minimal, force=force)
+        return self._run(
+            asynchronous.AssetManager.sync, ids, tags=tags, all=all, minimal=minimal, force=force, exclude=exclude
+        )
 
     def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
         """Like `sync`, for assets already chosen."""
@@ -310,32 +321,40 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
             allow_suspicious=allow_suspicious,
         )
 
-    def export_list(self, format: str, ids: Collection[str] | None = None) -> str:
-        """Return these assets, or all, as another tool reads them; their paths are those in the assets folder.
+    def export_list(self, format: str, ids: Collection[str] | None = None, *, exclude: Collection[str] = ()) -> str:
+        """Return these assets, or all, without ``exclude``, as another tool reads them.
+
+        Their paths are those in the assets folder.
 
         ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other
         word is a `ValueError`. Only ``curl`` has no checksums.
 
         Raises `UnknownAsset`, or `ManifestError` naming the assets whose checksum the format cannot have.
         """
-        return self._call(asynchronous.AssetManager.export_list, format, ids)
+        return self._call(asynchronous.AssetManager.export_list, format, ids, exclude=exclude)
 
     def outdated(
-        self, ids: Collection[str] | None = None, *, on_found: Callable[[NewerVersion], object] | None = None
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        exclude: Collection[str] = (),
+        on_found: Callable[[NewerVersion], object] | None = None,
     ) -> tuple[NewerVersion, ...]:
         """Return what has a newer version at its source: of these assets, or of all that have a source.
 
-        Changes nothing. ``on_found`` is called in the event loop with each as soon as it is known.
+        ``ids`` and ``exclude`` are ids and globs. Changes nothing. ``on_found`` is called in the event loop with each
+        as soon as it is known.
 
         Raises `SyncFailed` if some could not be looked up (after all others were), `UnknownAsset`, or `EditRefused` if
         an asset named here has no source.
         """
-        return self._run(asynchronous.AssetManager.outdated, ids, on_found=on_found)
+        return self._run(asynchronous.AssetManager.outdated, ids, exclude=exclude, on_found=on_found)
 
     def update(
         self,
         ids: Collection[str] | None = None,
         *,
+        exclude: Collection[str] = (),
         dry_run: bool = False,
         allow_suspicious: bool = False,
         on_found: Callable[[NewerVersion], object] | None = None,
@@ -344,13 +363,19 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
         All entries are written, or none. What the hub has no SHA-256 of is downloaded for that; the rest is fetched by
         the next `sync`, and the old file stays until then. Mirrors of the old version are dropped. ``dry_run``: only
-        look, as `outdated` does. ``on_found`` is called with each before anything is fetched or written.
+        look, as `outdated` does. ``ids`` and ``exclude`` are ids and globs. ``on_found`` is called with each before
+        anything is fetched or written.
 
         Raises like `outdated` (nothing was changed then), `EditRefused` if somebody else has changed an entry
         meanwhile, or what `download_asset` raises.
         """
         return self._run(
-            asynchronous.AssetManager.update, ids, dry_run=dry_run, allow_suspicious=allow_suspicious, on_found=on_found
+            asynchronous.AssetManager.update,
+            ids,
+            exclude=exclude,
+            dry_run=dry_run,
+            allow_suspicious=allow_suspicious,
+            on_found=on_found,
         )
 
     def update_asset(
@@ -381,11 +406,13 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         self,
         ids: Collection[str] | None = None,
         *,
+        exclude: Collection[str] = (),
         allow_suspicious: bool = False,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
+        ``ids`` and ``exclude`` are ids and globs.
         A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
         and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. A web page, a
         git-lfs pointer and an empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
@@ -393,7 +420,9 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
-        return self._run(asynchronous.AssetManager.pin, ids, allow_suspicious=allow_suspicious, on_pinned=on_pinned)
+        return self._run(
+            asynchronous.AssetManager.pin, ids, exclude=exclude, allow_suspicious=allow_suspicious, on_pinned=on_pinned
+        )
 
     def prune(self, *, dry_run: bool = False) -> PruneReport:
         """Remove abandoned downloads, unused locks and other stale state; ``dry_run``: only report it.

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from grym_fetch._version import __version__
+from grym_fetch.core.configuration import Configuration
+from grym_fetch.core.errors import ConfigurationError, GrymFetchError
 from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.core.variables import MINIMAL, read_flag
+from grym_fetch.disk.configuration import read_configuration
 from grym_fetch.disk.project import Project, find_project, load_manifest, read_manifest
 from grym_fetch.engine import checking
 from grym_fetch.engine.coordinator import Coordinator
@@ -59,6 +62,8 @@ class AssetManager:
 
     What neither an argument nor a named field of ``settings`` sets comes from the environment, as on the command line:
     ``GRYM_FETCH_OFFLINE``, ``GRYM_FETCH_MIRRORS`` and so on. Raises `ValueError` naming a variable that cannot be read.
+    What that does not set either comes from the project's pyproject.toml or the user's ``config.toml``, read on first
+    use; what needs one that cannot be used raises `ConfigurationError`.
 
     A manager works in the event loop where it is first used, until it is closed. Any other use raises `RuntimeError`,
     as does entering it a second time.
@@ -77,10 +82,6 @@ class AssetManager:
     Raises `ValueError` for an invalid value, naming it and what is allowed.
     """
 
-    settings: Settings
-    """How assets are fetched."""
-    minimal: bool
-    """Whether to use the small stand-ins of assets that have one."""
     warnings: tuple[str, ...]
     """Warnings about the manifest, once it has been read."""
 
@@ -108,9 +109,13 @@ class AssetManager:
             given["parallel"] = parallel
         if allow_stale is not None:
             given["allow_stale"] = allow_stale
-        chosen = (settings or Settings()).with_environment(self._environ, without=given)
-        self.settings = replace(chosen, **given)  # type: ignore[arg-type]  # each has the type of its field
-        self.minimal = read_flag(self._environ, MINIMAL) if minimal is None else minimal
+        self._given = given
+        self._chosen = settings or Settings()
+        self._minimal = minimal
+        # What the environment says is read now: a variable that cannot be read is refused before anything else.
+        replace(self._chosen.with_environment(self._environ, without=given), **given)  # type: ignore[arg-type]  # as below
+        if minimal is None:
+            read_flag(self._environ, MINIMAL)
         self.warnings = ()
         self._bus = EventBus(self._clock.wall)
         self._project: Project | None = None
@@ -121,6 +126,41 @@ class AssetManager:
         self._pid = os.getpid()
         self._is_entered = False
         self._is_closed = False
+
+    @cached_property
+    def _configuration(self) -> Configuration:
+        """What files choose. Where there is no project to speak of, what the user's own file does."""
+        try:
+            project = self.project
+        except ConfigurationError:
+            raise
+        except GrymFetchError:  # told by whatever needs the project
+            return read_configuration(None, self._environ)
+        return read_configuration(project.root, self._environ, is_named=project.is_named)
+
+    @property
+    def settings(self) -> Settings:
+        """How assets are fetched. Raises `ConfigurationError` for a file of settings that cannot be used."""
+        return self._settings
+
+    @cached_property
+    def _settings(self) -> Settings:
+        configured = self._configuration.fetching
+        chosen = self._chosen.with_environment(self._environ, configured=configured, without=self._given)
+        return replace(chosen, **self._given)  # type: ignore[arg-type]  # each has the type of its field
+
+    @property
+    def minimal(self) -> bool:
+        """Whether to use the small stand-ins of assets that have one. Raises like `settings`."""
+        if self._minimal is None:
+            self._minimal = self._decided_minimal()
+        return self._minimal
+
+    def _decided_minimal(self) -> bool:
+        if self._environ.get(MINIMAL, "").strip():
+            return read_flag(self._environ, MINIMAL)
+        choice = self._configuration.choices.get("minimal")
+        return choice is not None and choice.value is True
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -172,7 +212,10 @@ class AssetManager:
 
     @property
     def project(self) -> Project:
-        """Where the manifest and the files are. Raises `ManifestError` if there is no manifest."""
+        """Where the manifest and the files are.
+
+        Raises `ManifestError` if there is no manifest, `ConfigurationError` for a file of settings that cannot be used.
+        """
         if self._project is None:
             config, assets_dir, external = self._places
             self._project = find_project(
@@ -329,10 +372,14 @@ class AssetManager:
         tags: Collection[str] | None = None,
         all: bool = False,  # noqa: A002 - the word of the command line and of the public API
         minimal: bool | None = None,
+        exclude: Collection[str] = (),
     ) -> tuple[Asset, ...]:
-        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`."""
+        """Return the assets that `sync` would take, in the manifest's order. Raises `UnknownAsset` or `UnknownTag`.
+
+        ``ids`` and ``exclude`` take ids and globs, such as ``voice-*``; one that matches nothing is an `UnknownAsset`.
+        """
         is_minimal = self.minimal if minimal is None else minimal
-        return self.manifest.select(ids or (), tags or (), all=all, minimal=is_minimal)
+        return self.manifest.select(ids or (), tags or (), all=all, minimal=is_minimal, exclude=exclude)
 
     async def plan(self, assets: Collection[Asset], *, force: bool = False) -> SyncPlan:
         """Return what fetching these assets would take. Reads no file: one of the right size counts as present.
@@ -351,9 +398,11 @@ class AssetManager:
         all: bool = False,  # noqa: A002 - the word of the command line and of the public API
         minimal: bool | None = None,
         force: bool = False,
+        exclude: Collection[str] = (),
     ) -> SyncReport:
         """Download and verify the chosen assets; by default, all required ones, or every asset if none is required.
 
+        ``ids`` and ``exclude``, which leaves out what would be taken else, are ids and globs such as ``voice-*``.
         ``minimal``: by default the essential assets (if none has that tag, as above), and each chosen asset as its
         small stand-in if it has one. None means what the manager does, False the full assets. ``force``: fetch valid
         files again, too.
@@ -363,7 +412,8 @@ class AssetManager:
         the group's cause.
         """
         self._claim_loop()
-        return await self.sync_assets(self.choose(ids, tags=tags, all=all, minimal=minimal), force=force)
+        chosen = self.choose(ids, tags=tags, all=all, minimal=minimal, exclude=exclude)
+        return await self.sync_assets(chosen, force=force)
 
     async def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
         """Like `sync`, for assets already chosen."""
@@ -519,8 +569,16 @@ class AssetManager:
             self._adopt(parsed)
         return tuple(self.manifest.get(asset.id) for asset in assets)
 
-    def export_list(self, format: str, ids: Collection[str] | None = None) -> str:  # noqa: A002 - as above
-        """Return these assets, or all, as another tool reads them; their paths are those in the assets folder.
+    def export_list(
+        self,
+        format: str,  # noqa: A002 - as above
+        ids: Collection[str] | None = None,
+        *,
+        exclude: Collection[str] = (),
+    ) -> str:
+        """Return these assets, or all, without ``exclude``, as another tool reads them.
+
+        Their paths are those in the assets folder.
 
         ``format`` is ``metalink``, ``aria2``, ``curl``, ``sha256sums`` or ``pooch``; any other
         word is a `ValueError`. Only ``curl`` has no checksums.
@@ -534,7 +592,7 @@ class AssetManager:
         known = [name for name, each in FORMATS.items() if each.write is not None]
         if format not in known:
             raise ValueError(f"format must be one of {', '.join(known)}, not {format!r}")
-        chosen = self.manifest.assets if ids is None else [self.manifest.get(each) for each in dict.fromkeys(ids)]
+        chosen = self.manifest.pick(ids, exclude=exclude)
         try:
             return write_list(chosen, format)
         except ValueError as error:
@@ -542,23 +600,30 @@ class AssetManager:
             raise EditRefused(source, [Problem(f"export as {format}", "", str(error))]) from None
 
     async def outdated(
-        self, ids: Collection[str] | None = None, *, on_found: Callable[[NewerVersion], object] | None = None
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        exclude: Collection[str] = (),
+        on_found: Callable[[NewerVersion], object] | None = None,
     ) -> tuple[NewerVersion, ...]:
         """Return what has a newer version at its source: of these assets, or of all that have a source.
 
-        Changes nothing. ``on_found`` is called in the event loop with each as soon as it is known.
+        ``ids`` and ``exclude`` are ids and globs. Changes nothing. ``on_found`` is called in the event loop with each
+        as soon as it is known.
 
         Raises `SyncFailed` if some could not be looked up (after all others were), `UnknownAsset`, or `EditRefused` if
         an asset named here has no source.
         """
         await self.initialize()
         async with self._editing() as editor:
-            return tuple(await editor.find_newer(self.manifest, ids, on_found or (lambda _: None)))
+            tell = on_found or (lambda _: None)
+            return tuple(await editor.find_newer(self.manifest, ids, tell, exclude=exclude))
 
     async def update(
         self,
         ids: Collection[str] | None = None,
         *,
+        exclude: Collection[str] = (),
         dry_run: bool = False,
         allow_suspicious: bool = False,
         on_found: Callable[[NewerVersion], object] | None = None,
@@ -567,14 +632,15 @@ class AssetManager:
 
         All entries are written, or none. What the hub has no SHA-256 of is downloaded for that; the rest is fetched by
         the next `sync`, and the old file stays until then. Mirrors of the old version are dropped. ``dry_run``: only
-        look, as `outdated` does. ``on_found`` is called with each before anything is fetched or written.
+        look, as `outdated` does. ``ids`` and ``exclude`` are ids and globs. ``on_found`` is called with each before
+        anything is fetched or written.
 
         Raises like `outdated` (nothing was changed then), `EditRefused` if somebody else has changed an entry
         meanwhile, or what `download_asset` raises.
         """
         await self.initialize()
         async with self._editing() as editor:
-            found = await editor.find_newer(self.manifest, ids, on_found or (lambda _: None))
+            found = await editor.find_newer(self.manifest, ids, on_found or (lambda _: None), exclude=exclude)
             if dry_run or not found:
                 return tuple(found)
             parsed, done = await editor.update(found, allow_suspicious=allow_suspicious, before_fetch=self._accept)
@@ -614,11 +680,13 @@ class AssetManager:
         self,
         ids: Collection[str] | None = None,
         *,
+        exclude: Collection[str] = (),
         allow_suspicious: bool = False,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
+        ``ids`` and ``exclude`` are ids and globs.
         A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
         and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. A web page, a
         git-lfs pointer and an empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
@@ -631,6 +699,7 @@ class AssetManager:
             return await editor.pin(
                 self.manifest,
                 ids,
+                exclude=exclude,
                 minimal=self.minimal,
                 allow_suspicious=allow_suspicious,
                 before_fetch=self._accept,

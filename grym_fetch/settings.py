@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
+from grym_fetch.core.configuration import FETCHING
 from grym_fetch.core.segments import SegmentSizes
-from grym_fetch.core.validation import instance_of, number, one_of, refuse_nonsense, whole_number
+from grym_fetch.core.validation import instance_of, refuse_nonsense
 from grym_fetch.core.variables import settings_in
 
 __all__ = ["Mirrors", "SegmentSizes", "Settings"]
@@ -67,30 +68,23 @@ class Settings(_Named):
     def __post_init__(self) -> None:
         refuse_nonsense(self, RULES)
 
-    def with_environment(self, environ: Mapping[str, str], *, without: Collection[str] = ()) -> Self:
+    def with_environment(
+        self,
+        environ: Mapping[str, str],
+        *,
+        configured: Mapping[str, object] | None = None,
+        without: Collection[str] = (),
+    ) -> Self:
         """Return these settings, with the fields that were not named taken from the environment.
 
-        ``without``: further fields that stay as they are. Raises `ValueError` naming a variable that cannot be read.
+        ``configured``: what files say of fields, which the environment wins over. ``without``: further fields that stay
+        as they are. Raises `ValueError` naming a variable that cannot be read.
         """
-        given: dict[str, Any] = dict(settings_in(environ, without={*self._named, *without}))
+        decided = {*self._named, *without}
+        given: dict[str, Any] = {name: each for name, each in (configured or {}).items() if name not in decided}
+        given |= settings_in(environ, without=decided)
         return replace(self, **given) if given else self
 
 
-RULES = {
-    "parallel": whole_number(1),
-    "max_per_host": whole_number(1).or_none("no limit"),
-    "mirrors": one_of("fallback", "together"),
-    "limit_rate": number(above=0).or_none("no limit"),
-    "retries": whole_number(0),
-    "stall_timeout": number(above=0),
-    "connect_timeout": number(above=0),
-    "patience": number(least=0),
-    "lock_timeout": number(least=0),
-    "offline": instance_of(bool),
-    "allow_unpinned": instance_of(bool),
-    "allow_stale": instance_of(bool),
-    "allow_private_addresses": instance_of(bool),
-    "pipelining": instance_of(bool),
-    "sizes": instance_of(SegmentSizes),
-}
+RULES = {**FETCHING, "sizes": instance_of(SegmentSizes)}
 """The allowed values of each field of `Settings`. The command line applies the same rules to its options."""

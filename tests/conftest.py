@@ -56,6 +56,7 @@ def _own_environment() -> Iterator[None]:
     """No test depends on the proxies, credentials, settings and state of whoever runs it, or adds to them."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as state:
         patch.setenv("XDG_STATE_HOME", state)
+        patch.setenv("XDG_CONFIG_HOME", state)
         patch.setenv("HF_HOME", state)
         for name in list(os.environ):
             if name.lower() in _FOREIGN or name.startswith("GRYM_FETCH_"):

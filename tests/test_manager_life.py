@@ -62,7 +62,7 @@ async def used(manager: AssetManager, use: Callable[[AssetManager], object]) -> 
 
 def test_every_use_is_here() -> None:
     """These tests know everything that can be done with a manager in an event loop."""
-    synchronous = {"choose", "export_list", "manifest", "project", "why_stale"}
+    synchronous = {"choose", "export_list", "manifest", "minimal", "project", "settings", "why_stale"}
     assert set(USES) == {name for name in vars(AssetManager) if not name.startswith("_")} - synchronous - {"aclose"}
 
 

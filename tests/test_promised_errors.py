@@ -215,6 +215,18 @@ def _(scene: Scene) -> Call:
     return lambda manager: manager.project
 
 
+@case("settings", "ConfigurationError")
+def _(scene: Scene) -> Call:
+    (scene.project.root / "pyproject.toml").write_text("[tool.grym-fetch]\nparalel = 3\n")
+    return lambda manager: manager.settings
+
+
+@case("project", "ConfigurationError")
+def _(scene: Scene) -> Call:
+    (scene.project.root / "pyproject.toml").write_text("[tool.grym-fetch]\nparalel = 3\n")
+    return lambda manager: manager.project
+
+
 @case("get_asset_path", "UnpinnedAsset")
 def _(scene: Scene) -> Call:
     scene.add(pinned=False)
@@ -419,6 +431,7 @@ VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
     ("SegmentSizes", "", "ValueError"): lambda: SegmentSizes(piece=0),
     ("Manifest", "get", "UnknownAsset"): lambda: Manifest().get("a"),
     ("Manifest", "select", "UnknownAsset"): lambda: Manifest().select(["a"]),
+    ("Manifest", "pick", "UnknownAsset"): lambda: Manifest().pick(["a"]),
     ("Manifest", "select", "UnknownTag"): lambda: Manifest().select(tags=["a"]),
     ("AiohttpTransport", "", "ValueError"): lambda: asyncio.run(lend_what_decompresses()),
     ("StatedDigest", "", "ValueError"): lambda: StatedDigest("md5", "0"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, option
 
 
-@click.command("demo")
+@click.command("demo", cls=Command)
 @option("--keep", is_flag=True, help="Keep the folder with the fetched files, and print its path.")
 @common_options
 def demo_command(common: Common, keep: bool) -> int:

@@ -6,12 +6,14 @@ import asyncio
 import json
 import logging
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
 
-from grym_fetch.cli.options import Common, common_options
+from grym_fetch.cli.help import Command
+from grym_fetch.cli.options import Common, common_options, ids_argument
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@click.command("doctor")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.command("doctor", cls=Command)
+@ids_argument
 @common_options
-def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
+def doctor_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, ...]) -> int:
     """Find out why assets cannot be fetched: manifest, every address, tokens, space, permissions, clock, proxy, TLS.
 
     Asks each address of the assets named (or else of all) for one byte, and downloads nothing. Exit code 0 if every
@@ -51,10 +53,12 @@ def doctor_command(common: Common, ids: tuple[str, ...]) -> int:
             setup.add_file(lambda: manager.project.root)
         if not _show_manifest(manager, common):
             return exit_codes.WRONG_USAGE
-        assets = [manager.manifest.get(asset_id) for asset_id in ids] or list(manager.manifest.assets)
+        assets = list(manager.manifest.pick(ids or None, exclude=exclude))
         levels = {"fail"} if _is_stale(manager, common) else set()
         with ending_in_order():
-            levels |= asyncio.run(_examine(manager, assets, common, chosen=bool(ids)))
+            levels |= asyncio.run(
+                _examine(manager, assets, common, planned=assets if ids else manager.choose(exclude=exclude))
+            )
     except BadVariable as error:
         raise click.UsageError(str(error)) from error
     except GrymFetchError as error:
@@ -108,7 +112,9 @@ def _is_stale(manager: AssetManager, common: Common) -> bool:
     return True
 
 
-async def _examine(manager: AssetManager, assets: list[Asset], common: Common, *, chosen: bool) -> set[str]:
+async def _examine(
+    manager: AssetManager, assets: list[Asset], common: Common, *, planned: Collection[Asset]
+) -> set[str]:
     """Show every other finding as it comes; return their levels."""
     from grym_fetch._version import __version__
     from grym_fetch.project import diagnosis
@@ -117,7 +123,7 @@ async def _examine(manager: AssetManager, assets: list[Asset], common: Common, *
     findings = [*diagnosis.environment_findings(os.environ), *diagnosis.permission_findings(manager.project)]
     async with manager:
         # What a sync would fetch: without a choice not every asset, though the addresses of all are asked.
-        plan = await manager.plan(assets if chosen else manager.choose())
+        plan = await manager.plan(planned)
     findings.append(diagnosis.space_finding(plan.space_needed, plan.space_free, plan.unknown_sizes))
     for finding in findings:
         print_finding(finding, common)

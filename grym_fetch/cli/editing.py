@@ -13,7 +13,17 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
+from grym_fetch.cli.help import Command
+from grym_fetch.cli.options import (
+    Common,
+    common_options,
+    complete_ids,
+    ids_argument,
+    one_asset,
+    option,
+    refuse_password,
+    transfer_options,
+)
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
     from grym_fetch.settings import Settings
 
 
-@click.command("add")
+@click.command("add", cls=Command)
 @click.argument("source", metavar="SOURCE")
 @option(
     "--id",
@@ -155,13 +165,20 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
         return run(common, body, settings=settings, minimal=False)
 
 
-@click.command("pin")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.command("pin", cls=Command)
+@ids_argument
 @option("--minimal", is_flag=True, help="Pin only the small stand-ins.")
 @option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
 @transfer_options
 @common_options
-def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, allow_suspicious: bool, **transfer: Any) -> int:
+def pin_command(
+    common: Common,
+    ids: tuple[str, ...],
+    exclude: tuple[str, ...],
+    minimal: bool,
+    allow_suspicious: bool,
+    **transfer: Any,
+) -> int:
     """Write checksums and sizes into the manifest: of the assets named, or else of all that have no checksum.
 
     An existing file is taken as it is; a missing one is fetched. Look at what you pin: from then on, these bytes are
@@ -175,7 +192,7 @@ def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, allow_suspi
     async def body(manager: AssetManager) -> int:
         pinned: list[Pinned] = []
         try:
-            await manager.pin(ids or None, allow_suspicious=allow_suspicious, on_pinned=pinned.append)
+            await manager.pin(ids or None, exclude=exclude, allow_suspicious=allow_suspicious, on_pinned=pinned.append)
         finally:
             # Those that are in the manifest now are told of also where others have failed.
             for item in pinned:
@@ -199,8 +216,8 @@ def pin_command(common: Common, ids: tuple[str, ...], minimal: bool, allow_suspi
     return run(common, body, settings=settings_from(transfer), minimal=minimal)
 
 
-@click.command("remove")
-@click.argument("asset_id", metavar="ID")
+@click.command("remove", cls=Command)
+@click.argument("asset_id", metavar="ID", shell_complete=complete_ids)
 @option("--delete-file", is_flag=True, help="Also delete its file from the assets folder.")
 @option("-y", "--yes", is_flag=True, help="Delete the file without asking.")
 @common_options
@@ -211,15 +228,15 @@ def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) 
     from grym_fetch.project.editing import deletable
 
     async def body(manager: AssetManager) -> int:
-        asset = manager.manifest.get(asset_id)
+        asset = one_asset(manager, asset_id)
         if delete_file and not yes and not await _agreed(deletable(manager.project.assets_dir, asset)):
             click.echo("nothing was removed", err=True)
             return 1
-        deleted = await manager.remove_asset(asset_id, delete_file=delete_file)
+        deleted = await manager.remove_asset(asset.id, delete_file=delete_file)
         if common.json:
-            click.echo(json.dumps({"id": asset_id, "deleted": [str(path) for path in deleted]}))
+            click.echo(json.dumps({"id": asset.id, "deleted": [str(path) for path in deleted]}))
         elif not common.quiet:
-            click.echo(f"removed  {safe_text(asset_id)}")
+            click.echo(f"removed  {safe_text(asset.id)}")
             for path in deleted:
                 click.echo(f"deleted  {safe_text(str(path), limit=4000)}")
         return 0
@@ -227,7 +244,7 @@ def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) 
     return run(common, body, minimal=False)
 
 
-@click.command("prune")
+@click.command("prune", cls=Command)
 @option("-n", "--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
 @common_options
 def prune_command(common: Common, dry_run: bool) -> int:

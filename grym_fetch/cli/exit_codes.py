@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from grym_fetch.core.errors import (
+    ConfigurationError,
     GrymFetchError,
     IntegrityError,
     Locked,
@@ -37,7 +38,9 @@ def exit_code(error: GrymFetchError) -> int:
             return worst(exit_code(failure) for failure in failures.values())
         case MirrorsExhausted(failures=failures):
             return worst(exit_code(failure.error) for failure in failures)
-        case ManifestError() | UnknownAsset() | UnknownSource() | UnknownTag() | RepositoryError():
+        case (
+            ManifestError() | ConfigurationError() | UnknownAsset() | UnknownSource() | UnknownTag() | RepositoryError()
+        ):
             return WRONG_USAGE
         case IntegrityError():
             return INTEGRITY

@@ -9,20 +9,38 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grym_fetch.cli.options import Common, common_options, option, transfer_options
+from grym_fetch.cli.help import Command
+from grym_fetch.cli.options import (
+    Common,
+    common_options,
+    complete_ids,
+    complete_tags,
+    ids_argument,
+    minimal_option,
+    one_asset,
+    option,
+    transfer_options,
+)
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
     from grym_fetch.manager import AssetManager
 
 
-@click.command("check")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.command("check", cls=Command)
+@ids_argument
 @option("--full", is_flag=True, help="Read every byte again, even of files that were verified before.")
-@option("--minimal", is_flag=True, help="Check the small stand-ins.")
+@minimal_option("Check the small stand-ins.")
 @option("--allow-unpinned", is_flag=True, help="Accept files without a checksum, unverified.")
 @common_options
-def check_command(common: Common, ids: tuple[str, ...], full: bool, minimal: bool, allow_unpinned: bool) -> int:
+def check_command(
+    common: Common,
+    ids: tuple[str, ...],
+    exclude: tuple[str, ...],
+    full: bool,
+    minimal: bool | None,
+    allow_unpinned: bool,
+) -> int:
     """Say whether assets are present and valid: those named, or else all of them.
 
     A file that was verified before and has not changed since (size, times, inode) is trusted. Exit code 1 if something
@@ -35,7 +53,7 @@ def check_command(common: Common, ids: tuple[str, ...], full: bool, minimal: boo
 
     async def body(manager: AssetManager) -> int:
         codes = {exit_codes.DONE}
-        for asset in [manager.manifest.get(asset_id) for asset_id in ids] or manager.manifest.assets:
+        for asset in manager.manifest.pick(ids or None, exclude=exclude):
             status = await manager.check_asset(asset.id, full=full)
             is_fine = status.valid or (status.unverified and allow_unpinned)
             if status.state is AssetState.CORRUPT:
@@ -58,32 +76,40 @@ def check_command(common: Common, ids: tuple[str, ...], full: bool, minimal: boo
     return run(common, body, minimal=minimal)
 
 
-@click.command("path")
-@click.argument("asset_id", metavar="ID")
-@option("--minimal", is_flag=True, help="Use the small stand-in if the asset has one.")
+@click.command("path", cls=Command)
+@click.argument("asset_id", metavar="ID", shell_complete=complete_ids)
+@minimal_option("Use the small stand-in if the asset has one.")
 @transfer_options
 @common_options
-def path_command(common: Common, asset_id: str, minimal: bool, **transfer: Any) -> int:
+def path_command(common: Common, asset_id: str, minimal: bool | None, **transfer: Any) -> int:
     """Print an asset's path, fetching the asset first if it is not there (never with --offline)."""
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
 
-    found: list[str] = []
+    found: list[tuple[str, str]] = []
 
     async def body(manager: AssetManager) -> int:
-        found.append(str(await manager.get_asset_path(asset_id)))
+        asset = one_asset(manager, asset_id)
+        found.append((asset.id, str(await manager.get_asset_path(asset.id))))
         return 0
 
     code = run(common, body, settings=settings_from(transfer), minimal=minimal)
     # After the run, so that it comes after the last event of --json.
-    for path in found:
+    for name, path in found:
         # To the byte: a script will open it.
-        click.echo(json.dumps({"id": asset_id, "path": path}) if common.json else os.fsencode(path))
+        click.echo(json.dumps({"id": name, "path": path}) if common.json else os.fsencode(path))
     return code
 
 
-@click.command("list")
-@option("--tag", "tags", multiple=True, metavar="T", help="List only assets with this tag (repeatable).")
+@click.command("list", cls=Command)
+@option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="T",
+    shell_complete=complete_tags,
+    help="List only assets with this tag (repeatable).",
+)
 @common_options
 def list_command(common: Common, tags: tuple[str, ...]) -> int:
     """List the configured assets: id, state, size, tags. Reads no file's bytes."""
@@ -108,8 +134,8 @@ def list_command(common: Common, tags: tuple[str, ...]) -> int:
     return run(common, body)
 
 
-@click.command("info")
-@click.argument("asset_id", metavar="ID")
+@click.command("info", cls=Command)
+@click.argument("asset_id", metavar="ID", shell_complete=complete_ids)
 @common_options
 def info_command(common: Common, asset_id: str) -> int:
     """Show everything known about an asset."""
@@ -119,8 +145,8 @@ def info_command(common: Common, asset_id: str) -> int:
     from grym_fetch.engine.reports import AssetState
 
     async def body(manager: AssetManager) -> int:
-        listed = manager.manifest.get(asset_id)
-        status = await manager.check_asset(asset_id)
+        listed = one_asset(manager, asset_id)
+        status = await manager.check_asset(listed.id)
         # What is said of the file is said of the one that the state and the path are about.
         asset = listed.stand_in() if status.is_stand_in else listed
         if common.json:
@@ -154,7 +180,7 @@ def info_command(common: Common, asset_id: str) -> int:
     return run(common, body)
 
 
-@click.command("schema")
+@click.command("schema", cls=Command)
 @common_options
 def schema_command(common: Common) -> int:
     """Print the JSON Schema of the manifest, for editors and for checks of your own."""

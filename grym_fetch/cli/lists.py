@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grym_fetch.cli.editing import measures, record_of, with_manifest
-from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
+from grym_fetch.cli.help import Command
+from grym_fetch.cli.options import Common, common_options, ids_argument, option, refuse_password, transfer_options
 
 if TYPE_CHECKING:
     from grym_fetch.manager import AssetManager
@@ -17,7 +18,7 @@ READABLE = ("metalink", "sha256sums", "pooch", "dvc", "aria2", "curl")
 WRITABLE = ("metalink", "aria2", "curl", "sha256sums", "pooch")
 
 
-@click.command("import")
+@click.command("import", cls=Command)
 @click.argument("file")
 @option("--format", "format_name", type=click.Choice(READABLE), help="What it is. [guessed by its name and content]")
 @option("--base-url", metavar="URL", help="Where the files are that have no address in the list.")
@@ -80,11 +81,11 @@ def import_command(
         return run(common, body, settings=settings, minimal=False)
 
 
-@click.command("export")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.command("export", cls=Command)
+@ids_argument
 @option("--format", "format_name", type=click.Choice(WRITABLE), required=True, help="For which tool.")
 @common_options
-def export_command(common: Common, ids: tuple[str, ...], format_name: str) -> int:
+def export_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, ...], format_name: str) -> int:
     """Print assets as another tool reads them: those named, or all. Paths are those in the assets folder.
 
     An asset whose checksum the format cannot have is an error; curl has none at all.
@@ -92,7 +93,7 @@ def export_command(common: Common, ids: tuple[str, ...], format_name: str) -> in
     from grym_fetch.cli.runner import run
 
     async def body(manager: AssetManager) -> int:
-        text = manager.export_list(format_name, ids or None)
+        text = manager.export_list(format_name, ids or None, exclude=exclude)
         if common.json:
             click.echo(json.dumps({"format": format_name, "text": text}))
         else:

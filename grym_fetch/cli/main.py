@@ -6,11 +6,16 @@ import importlib
 import re
 import sys
 from contextlib import suppress
+from typing import NoReturn
 
 import click
 
 from grym_fetch._version import __version__
 from grym_fetch.cli import streams
+from grym_fetch.cli.help import EXAMPLES, one_screen, short_option
+from grym_fetch.cli.usage import WrongUsage, nearest, tell_usage
+from grym_fetch.core.errors import GrymFetchError
+from grym_fetch.core.text import redact_text, safe_text
 
 # Command to module: a command's module is imported when the command is run or its help is shown.
 COMMANDS = {
@@ -33,6 +38,9 @@ COMMANDS = {
     "restore": "repository",
     "setup": "setup",
     "doctor": "doctor",
+    "config": "configuration",
+    "completion": "completion",
+    "help": "completion",
     "demo": "demo",
 }
 SUMMARIES = {
@@ -55,10 +63,20 @@ SUMMARIES = {
     "restore": "Bring moved files back, verified.",
     "setup": "Check the system, create folders and manifests, then sync.",
     "doctor": "Find out why assets cannot be fetched.",
+    "config": "Show each setting, its value and where it is from.",
+    "completion": "Print the completion for bash, zsh or fish, or install it.",
+    "help": "Explain a command.",
     "demo": "Show the main job without a network: a server on loopback, an interruption, a resume.",
 }
 
 
+GROUPS = {
+    "Assets": ("sync", "check", "path", "list", "info"),
+    "Manifest": ("add", "pin", "import", "export", "outdated", "update", "remove", "schema"),
+    "Repository": ("identify", "clean", "restore"),
+    "Project": ("setup", "doctor", "prune", "config"),
+    "Other": ("completion", "help", "demo"),
+}
 VALUED = "--(?:config|assets-dir|external-assets-dir|log-file)"
 COMMON_OPTION = re.compile(VALUED)
 COMMON_WORD = re.compile(rf"-[vq]+|--(?:verbose|quiet|json)|{VALUED}=.*", re.DOTALL)
@@ -100,8 +118,13 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the summaries without importing anything."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(SUMMARIES.items()))
+        for group, names in GROUPS.items():
+            with formatter.section(group):
+                formatter.write_dl([(name, SUMMARIES[name]) for name in names])
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The parameters, and both options for help."""
+        return [*super().get_params(ctx), short_option(_one_screen)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -109,22 +132,23 @@ class LazyGroup(click.Group):
         """As click does, with the nearest names for an unknown one."""
         name = args[0] if args else ""
         if name and not name.startswith("-") and name not in COMMANDS:
-            import difflib
-
-            near = difflib.get_close_matches(name, COMMANDS, n=2)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            ctx.fail(f"No such command {name!r}.{hint}")
+            raise WrongUsage(f"no such command {name!r}", ctx, hint=nearest(name, list(COMMANDS)))
         return super().resolve_command(ctx, args)
+
+
+def _one_screen(ctx: click.Context) -> str:
+    what = (ctx.command.help or "").partition("\n\n")[0]
+    return one_screen(ctx.get_usage(), what, EXAMPLES[""], GROUPS, "`grym-fetch --help`, or -h after a command,")
 
 
 @click.group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["--help"], "max_content_width": 100},
     epilog="Every option can be set in the environment as GRYM_FETCH_<OPTION>. "
     "Exit codes: 0 done, 1 not fetched or missing, 2 usage or manifest, 3 checksum or size, 4 disk, "
     "5 held by another process, 130 and 143 interrupted.",
 )
-@click.version_option(__version__, prog_name="grym-fetch")
+@click.version_option(__version__, "-V", "--version", prog_name="grym-fetch")
 def cli() -> None:
     """Make the big files a project needs present and verified.
 
@@ -133,22 +157,31 @@ def cli() -> None:
     """
 
 
-def main() -> None:
-    """The entry point. Never lets a traceback out."""
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """The entry point. Never lets a traceback out. ``arguments``: those of the process, if not given."""
     streams.prepare()
     try:
-        code = cli.main(prog_name="grym-fetch", standalone_mode=False)
+        code = cli.main(arguments, prog_name="grym-fetch", standalone_mode=False)
     except click.exceptions.Exit as done:
         code = done.exit_code
     except click.ClickException as error:
-        with suppress(OSError):
-            error.show(sys.stderr)
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            with suppress(OSError):
+                error.show(sys.stderr)
+        else:
+            tell_usage(error)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = 130
     except streams.OutputLost as error:
         streams.tell(f"error: the output could not be written: {(error.strerror or '').lower()}")
         code = 4
+    except GrymFetchError as error:  # before a command's own work began
+        from grym_fetch.cli.exit_codes import exit_code
+
+        lines = redact_text(str(error)).split("\n")
+        streams.tell("error: " + "\n".join(safe_text(line, limit=1000) for line in lines))
+        code = exit_code(error)
     except Exception as error:  # noqa: BLE001 - the last catch: what happens before or beside a command
         from grym_fetch.cli.unexpected import tell_unexpected
 

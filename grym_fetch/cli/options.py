@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
+from grym_fetch.cli.usage import warn_of_variables
 from grym_fetch.core.variables import parse_flag, parse_rate
 from grym_fetch.settings import RULES
+
+if TYPE_CHECKING:
+    from grym_fetch.core.manifest import Asset
+    from grym_fetch.manager import AssetManager
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,9 +69,15 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """`click.option` with the environment variable that goes with its long name."""
     long_name = next(name for name in names if name.startswith("--"))
     settings.setdefault("envvar", "GRYM_FETCH_" + long_name.partition("/")[0][2:].replace("-", "_").upper())
+    settings.setdefault("show_envvar", True)
     if settings.get("is_flag"):
         settings.setdefault("type", Flag())
     return click.option(*names, **settings)
+
+
+def minimal_option(text: str) -> Callable[[F], F]:
+    """``--minimal``; None if it is not given, which leaves it to files and then to the default."""
+    return option("--minimal", is_flag=True, default=None, help=text)
 
 
 def setting(*names: str, **settings: Any) -> Callable[[F], F]:
@@ -79,9 +93,14 @@ def _checked(_: click.Context, parameter: click.Parameter, value: Any) -> Any:
     return value
 
 
+def is_given(context: click.Context, name: str) -> bool:
+    """Whether an option was given, on the command line or in the environment."""
+    return context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+
+
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What every command takes."""
+    """What every command takes. Folders that the environment names are None here: they are the project's affair."""
 
     config: str | None
     assets_dir: str | None
@@ -96,6 +115,12 @@ def common_options(command: F) -> F:
     """Add the options of `Common` to a command, which gets them as one argument ``common``."""
 
     def gathered(**arguments: Any) -> Any:
+        context = click.get_current_context()
+        if not arguments["quiet"]:
+            warn_of_variables(context)
+        for name in ("assets_dir", "external_assets_dir"):
+            if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
+                arguments[name] = None  # relative to the project's root, which is not known yet
         names = ("config", "assets_dir", "external_assets_dir", "verbose", "quiet", "json", "log_file")
         return command(common=Common(**{name: arguments.pop(name) for name in names}), **arguments)
 
@@ -155,6 +180,66 @@ def transfer_options(command: F) -> F:
     ):  # fmt: skip
         wrapped = decorate(wrapped)
     return wrapped  # type: ignore[no-any-return]  # as above
+
+
+def _listed(ctx: click.Context) -> tuple[Asset, ...]:
+    """The assets that a shell can complete: those of the manifest, none if it cannot be read."""
+    from grym_fetch.core.errors import GrymFetchError
+    from grym_fetch.disk.project import find_project, load_manifest
+
+    try:
+        project = find_project(config=ctx.params.get("config"), environ=os.environ, cwd=Path.cwd())
+        return load_manifest(project.manifest_path).manifest.assets
+    except (GrymFetchError, OSError):
+        return ()
+
+
+def complete_ids(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The ids that begin like this, with their names; not those that are named already."""
+    named = ctx.params.get("ids") or ()
+    return [
+        CompletionItem(asset.id, help=asset.name if asset.name != asset.id else None)
+        for asset in _listed(ctx)
+        if asset.id.startswith(incomplete) and asset.id not in named
+    ]
+
+
+def complete_tags(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The tags that begin like this."""
+    tags = sorted({tag for asset in _listed(ctx) for tag in asset.tags})
+    return [CompletionItem(tag) for tag in tags if tag.startswith(incomplete)]
+
+
+def exclude_option(command: F) -> F:
+    """Add ``--exclude``."""
+    wrapped: Any = option(
+        "--exclude",
+        multiple=True,
+        metavar="ID",
+        shell_complete=complete_ids,
+        help="Leave this asset out; an id or a glob (repeatable).",
+    )(command)
+    return wrapped  # type: ignore[no-any-return]  # as above
+
+
+def ids_argument(command: F) -> F:
+    """Add the ids that a command takes, and ``--exclude``."""
+    wrapped: Any = click.argument("ids", nargs=-1, metavar="[ID]...", shell_complete=complete_ids)(
+        exclude_option(command)
+    )
+    return wrapped  # type: ignore[no-any-return]  # as above
+
+
+def one_asset(manager: AssetManager, text: str) -> Asset:
+    """Return the asset that an id, or a glob that fits no other, names. Raises `UnknownAsset`, or a usage error."""
+    first, *others = manager.manifest.pick([text])
+    if others:
+        from grym_fetch.core.text import safe_text
+
+        names = ", ".join(safe_text(each.id) for each in (first, *others)[:5])
+        more = f" and {len(others) - 4} more" if len(others) > 4 else ""
+        raise click.UsageError(f"{text!r} matches {1 + len(others)} assets ({names}{more}); name one")
+    return first
 
 
 def refuse_password(*addresses: str) -> None:

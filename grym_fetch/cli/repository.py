@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from grym_fetch.cli.help import Command
 from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
 
 if TYPE_CHECKING:
@@ -39,16 +42,56 @@ class Megabytes(click.ParamType):  # type: ignore[type-arg]  # generic from clic
         return int(size * MIB)
 
 
-_folder = click.Path(path_type=Path)
+class Size(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A size such as ``10MB`` or ``500KB``, in bytes; units are powers of 1024, and a bare number is MB."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the size, or fail with what is allowed."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(
+            r"(\d{1,12}(?:\.\d{1,12})?) ?([KMGT]?)(?:i?B)?", str(value).strip(), re.ASCII | re.IGNORECASE
+        )
+        if match is None:
+            self.fail(f"{value!r} is not a size; try 10MB, 500KB or 1.5GB", param, ctx)
+        unit = match[2].upper() or ("" if str(value).strip()[-1] in "bB" else "M")
+        return int(float(match[1]) * 1024 ** " KMGT".index(unit or " "))
 
 
-@click.command("identify")
-@click.argument("limit", type=Megabytes(), default="10", metavar="[SIZE_MB]")
-@click.argument("folder", type=_folder, default=".", metavar="[DIR]")
+size_option = option(
+    "--size",
+    type=Size(),
+    metavar="SIZE",
+    help="In the place of SIZE_MB, with its unit: 10MB, 500KB. Then DIR comes first.",
+)
+
+
+def _measured(size: int | None, *words: str | None) -> tuple[int, list[str | None]]:
+    """The size, and the words after it: with ``--size``, all of them are. One in the environment is only a default."""
+    context = click.get_current_context()
+    if size is not None and context.get_parameter_source("size") is ParameterSource.COMMANDLINE:
+        if words[-1] is not None:
+            raise click.UsageError("with --size there is no SIZE_MB: leave it out")
+        return size, [None, *words][1:]
+    limit, *others = words
+    if limit is None:
+        return (10 * MIB if size is None else size), [*others, None]
+    parameter = next(each for each in context.command.params if each.name == "limit")
+    return Megabytes().convert(limit, parameter, context), [*others, None]
+
+
+@click.command("identify", cls=Command)
+@click.argument("limit", required=False, metavar="[SIZE_MB]")
+@click.argument("folder", required=False, metavar="[DIR]")
+@size_option
 @option("--ignored", is_flag=True, help="Also list files that git ignores.")
 @option("--history", is_flag=True, help="Also find large files in git's history, whether still there or not.")
 @common_options
-def identify_command(common: Common, limit: int, folder: Path, ignored: bool, history: bool) -> int:
+def identify_command(
+    common: Common, limit: str | None, folder: str | None, size: int | None, ignored: bool, history: bool
+) -> int:
     """List the files in DIR [.] that are larger than SIZE_MB [10], the largest first.
 
     Then: how they add up by type and by folder, and lines for .gitignore. Changes nothing.
@@ -60,17 +103,19 @@ def identify_command(common: Common, limit: int, folder: Path, ignored: bool, hi
     from grym_fetch.repo.identify import below, survey
     from grym_fetch.repo.tree import find_root
 
+    least, [named, *_] = _measured(size, limit, folder)
+
     def work() -> int:
-        place = _existing(folder)
+        place = _existing(Path(named or "."))
         root = find_root(place, Path.cwd())
-        found = survey(place, limit, root, with_ignored=ignored)
-        past = find_large_blobs(Git(root), limit) if history else None
+        found = survey(place, least, root, with_ignored=ignored)
+        past = find_large_blobs(Git(root), least) if history else None
         if common.json:
             click.echo(json.dumps(survey_record(found, below(root, place), past)))
         else:
-            for line in survey_lines(found, below(root, place), limit):
+            for line in survey_lines(found, below(root, place), least):
                 click.echo(line)
-            for line in history_lines(past, limit) if past is not None else ():
+            for line in history_lines(past, least) if past is not None else ():
                 click.echo(line)
         if past is not None and past.missing:
             raise GitUnusable(f"not all of the history was searched: {past.advice}")
@@ -79,10 +124,11 @@ def identify_command(common: Common, limit: int, folder: Path, ignored: bool, hi
     return run_plain(common, work)
 
 
-@click.command("clean")
-@click.argument("limit", type=Megabytes(), default="10", metavar="[SIZE_MB]")
-@click.argument("folder", type=_folder, default=".", metavar="[DIR]")
-@click.argument("target", type=click.Path(file_okay=False, path_type=Path), default=None, metavar="[TARGET]")
+@click.command("clean", cls=Command)
+@click.argument("limit", required=False, metavar="[SIZE_MB]")
+@click.argument("folder", required=False, metavar="[DIR]")
+@click.argument("target", required=False, metavar="[TARGET]")
+@size_option
 @option("-y", "--yes", is_flag=True, help="Do not ask.")
 @option("-n", "--dry-run", is_flag=True, help="Say what would be moved, and move nothing.")
 @option("--allow-dirty", is_flag=True, help="Also move files with changes that are not committed.")
@@ -92,9 +138,10 @@ def identify_command(common: Common, limit: int, folder: Path, ignored: bool, hi
 @common_options
 def clean_command(
     common: Common,
-    limit: int,
-    folder: Path,
-    target: Path | None,
+    limit: str | None,
+    folder: str | None,
+    target: str | None,
+    size: int | None,
     yes: bool,
     dry_run: bool,
     allow_dirty: bool,
@@ -123,15 +170,20 @@ def clean_command(
             raise click.UsageError(f"--base-url {error}") from None
         refuse_password(base_url)
 
+    least, [named, to, *_] = _measured(size, limit, folder, target)
+    if to is not None and Path(to).is_file():
+        raise click.UsageError(f"TARGET: {to!r} is a file")
+
     def work() -> int:
-        place = _existing(folder)
+        place = _existing(Path(named or "."))
         root = find_root(place, Path.cwd())
-        manifest = _manifest_path(common) if add_to_manifest else None
+        manifest = _manifest_path(common, root) if add_to_manifest else None
         if gitignore:
             check_gitignore(root)
-        plan = plan_clean(root, place, target or _external_dirs(common, root)[0], limit, allow_dirty=allow_dirty)
+        goal = Path(to) if to is not None else _external_dirs(common, root)[0]
+        plan = plan_clean(root, place, goal, least, allow_dirty=allow_dirty)
         if not common.json and not (common.quiet and yes):
-            for line in plan_lines(plan, limit):
+            for line in plan_lines(plan, least):
                 click.echo(line)
         if dry_run:
             if common.json:
@@ -156,7 +208,7 @@ def clean_command(
     return run_plain(common, work)
 
 
-@click.command("restore")
+@click.command("restore", cls=Command)
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @option("--all", "everything", is_flag=True, help="Every file that a placeholder stands for.")
 @option("--force", is_flag=True, help="Replace a file with other content that is in the way.")
@@ -217,7 +269,7 @@ def _existing(folder: Path) -> Path:
 def _external_dirs(common: Common, root: Path) -> list[Path]:
     """The folder that was named, or else those of the project or beside the repository, the likeliest first."""
     from grym_fetch.core.errors import ForeignManifest, ManifestMissing
-    from grym_fetch.disk.project import expand_home, find_project
+    from grym_fetch.disk.project import expand_home, external_folder, find_project
     from grym_fetch.repo.target import unnamed_folders
 
     if common.external_assets_dir:
@@ -226,18 +278,25 @@ def _external_dirs(common: Common, root: Path) -> list[Path]:
         project = find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=root)
     except (ForeignManifest, ManifestMissing):
         project = None
-    return unnamed_folders(root, project)
+    if project is not None:
+        return [project.external_dir] if project.is_external_named else unnamed_folders(root, project)
+    named = external_folder(root, os.environ)
+    return [named] if named is not None else unnamed_folders(root, None)
 
 
-def _manifest_path(common: Common) -> Path:
-    """The manifest to add to: the one that was named, whether it exists or not, or else the one that is found."""
-    from grym_fetch.disk.project import expand_home, find_project, load_manifest
+def _manifest_path(common: Common, root: Path) -> Path:
+    """The manifest to add to: the one that was named or is found, or else a new one at the repository's root."""
+    from grym_fetch.core.errors import ManifestMissing
+    from grym_fetch.disk.project import CANDIDATES, expand_home, find_project, load_manifest
 
     if common.config and not (named := Path.cwd() / expand_home(common.config)).exists():
         return named
-    path = find_project(
-        config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd()
-    ).manifest_path
+    try:
+        path = find_project(
+            config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd()
+        ).manifest_path
+    except ManifestMissing:
+        return root / CANDIDATES[0]
     load_manifest(path)  # if it is invalid, say so before anything is moved
     return path
 

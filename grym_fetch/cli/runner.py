@@ -25,7 +25,7 @@ from grym_fetch.cli import exit_codes, streams
 from grym_fetch.cli.logs import LogSetup, set_up_logging
 from grym_fetch.cli.options import Common
 from grym_fetch.cli.unexpected import tell_unexpected
-from grym_fetch.core.errors import GrymFetchError, MirrorsExhausted, SyncFailed
+from grym_fetch.core.errors import GrymFetchError, MirrorsExhausted, SyncFailed, UnknownAsset
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.core.variables import BadVariable
 from grym_fetch.display import Display, choose_display
@@ -54,7 +54,7 @@ def run(common: Common, body: Body, *, settings: Settings | None = None, minimal
     """Run ``body`` with a manager and return the exit code. Prints errors; raises nothing but `SystemExit`."""
 
     def work(setup: LogSetup) -> int:
-        if (settings is not None and settings.parallel > MANY_CONNECTIONS) or descriptors.are_scarce():
+        if descriptors.are_scarce():
             descriptors.raise_limit()
         threads.save_memory()
         # Not `anyio.run`, which is 35 ms of imports away.
@@ -195,6 +195,8 @@ async def _work(common: Common, body: Body, settings: Settings | None, minimal: 
         minimal=minimal,
     )
     setup.add_file(lambda: manager.project.root)
+    if manager.settings.parallel > MANY_CONNECTIONS:
+        descriptors.raise_limit()
     await manager.initialize()
     manifest = manager.manifest
     for warning in manager.warnings:
@@ -282,7 +284,11 @@ def print_error(error: GrymFetchError) -> None:
     shown: set[str] = set()
     for failure in errors:
         text = str(failure)
-        if failure.asset_id is not None and not text.startswith(f"{failure.asset_id}:"):
+        if (
+            failure.asset_id is not None
+            and not isinstance(failure, UnknownAsset)
+            and not text.startswith(f"{failure.asset_id}:")
+        ):
             text = f"{safe_text(failure.asset_id)}: {text}"
         if text not in shown:
             shown.add(text)

@@ -6,14 +6,21 @@ from typing import Any
 
 import click
 
+from grym_fetch.cli.options import is_given
 from grym_fetch.settings import Settings
 
 
 def settings_from(options: dict[str, Any]) -> Settings:
-    """Return the settings that `transfer_options` has read, also from the environment."""
-    allow_private = not options.pop("no_private_addresses")
-    pipelining = not options.pop("no_pipelining")
+    """Return the settings that `transfer_options` has read, also from the environment.
+
+    Those that were not given are not named: files decide them, see `AssetManager`.
+    """
+    context = click.get_current_context()
+    given = {name: value for name, value in options.items() if is_given(context, name)}
+    for negated, name in (("no_private_addresses", "allow_private_addresses"), ("no_pipelining", "pipelining")):
+        if negated in given:
+            given[name] = not given.pop(negated)
     try:
-        return Settings(allow_private_addresses=allow_private, pipelining=pipelining, **options)
+        return Settings(**given)
     except ValueError as error:
         raise click.UsageError(str(error)) from error

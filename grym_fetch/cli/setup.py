@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grym_fetch.cli.options import Common, common_options, option, transfer_options
+from grym_fetch.cli.help import Command
+from grym_fetch.cli.options import Common, common_options, minimal_option, option, transfer_options
 
 if TYPE_CHECKING:
     from grym_fetch.manager import AssetManager
     from grym_fetch.project.setup import Step
 
 
-@click.command("setup")
-@option("--minimal", is_flag=True, help="Then fetch only essential assets, as stand-ins where they have one.")
+@click.command("setup", cls=Command)
+@minimal_option("Then fetch only essential assets, as stand-ins where they have one.")
 @option("--skip-assets", is_flag=True, help="Fetch nothing afterwards.")
 @transfer_options
 @common_options
-def setup_command(common: Common, minimal: bool, skip_assets: bool, **transfer: Any) -> int:
+def setup_command(common: Common, minimal: bool | None, skip_assets: bool, **transfer: Any) -> int:
     """Make a project ready: check the system, create the manifest, folders and .gitignore lines, then sync.
 
     Each step says what it did, or that there was nothing to do. Run it again at any time: it never replaces an existing
@@ -50,11 +51,11 @@ def setup_command(common: Common, minimal: bool, skip_assets: bool, **transfer: 
         return exit_codes.STORAGE if any(step.is_storage for step in failed) else exit_codes.NOT_FETCHED
 
     async def body(manager: AssetManager) -> int:
-        assets = manager.choose(minimal=minimal)
+        assets = manager.choose()
         print_step(await _space(manager, assets), common)
         if skip_assets:
             return exit_codes.DONE
-        say_default(manager, common, minimal=minimal)
+        say_default(manager, common)
         await manager.sync_assets(assets)
         return exit_codes.DONE
 
@@ -69,8 +70,7 @@ def _steps(common: Common) -> Iterator[Step]:
     places = {"assets_dir": common.assets_dir, "external_assets_dir": common.external_assets_dir}
     step, project = manifest_step(Path.cwd(), os.environ, now, config=common.config, places=places)
     yield step
-    chosen = bool(common.external_assets_dir)
-    yield from folder_steps(project, now, external_is_chosen=chosen)
+    yield from folder_steps(project, now)
     yield from git_steps(project)
     yield from moved_steps(project)
 

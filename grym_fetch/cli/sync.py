@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grym_fetch.cli.options import Common, common_options, option, transfer_options
+from grym_fetch.cli.help import Command
+from grym_fetch.cli.options import (
+    Common,
+    common_options,
+    complete_ids,
+    complete_tags,
+    ids_argument,
+    minimal_option,
+    option,
+    transfer_options,
+)
 
 if TYPE_CHECKING:
     from grym_fetch.manager import AssetManager
@@ -23,13 +33,25 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
         )
 
 
-@click.command("sync")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.command("sync", cls=Command)
+@ids_argument
 @option("--all", "everything", is_flag=True, help="Choose every asset, not only the required ones.")
-@option("--minimal", is_flag=True, help="Choose only essential assets, as small stand-ins where they have one.")
-@option("--tag", "tags", multiple=True, metavar="T", help="Choose assets with this tag (repeatable).")
+@minimal_option("Choose only essential assets, as small stand-ins where they have one.")
 @option(
-    "--asset-id", "asset_ids", multiple=True, metavar="ID", help="Choose this asset, as naming it does (repeatable)."
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="T",
+    shell_complete=complete_tags,
+    help="Choose assets with this tag (repeatable).",
+)
+@option(
+    "--asset-id",
+    "asset_ids",
+    multiple=True,
+    metavar="ID",
+    shell_complete=complete_ids,
+    help="Choose this asset, as naming it does (repeatable).",
 )
 @option("--force", is_flag=True, help="Fetch again even if valid; the old file stays until the new one is verified.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan and fetch nothing.")
@@ -39,8 +61,9 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
 def sync_command(
     common: Common,
     ids: tuple[str, ...],
+    exclude: tuple[str, ...],
     everything: bool,
-    minimal: bool,
+    minimal: bool | None,
     tags: tuple[str, ...],
     asset_ids: tuple[str, ...],
     force: bool,
@@ -49,15 +72,18 @@ def sync_command(
 ) -> int:
     """Make assets present and verified: those chosen, or else all required ones (all, if none is required).
 
-    Exit code 0 means that everything asked for is there and right. To resume an interrupted sync, run it again.
+    An ID may be a glob in quotes: 'voice-*'. Exit code 0 means that everything asked for is there and right. To resume
+    an interrupted sync, run it again.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
 
     async def body(manager: AssetManager) -> int:
-        assets = manager.choose(ids + asset_ids, tags=tags, all=everything, minimal=minimal)
+        assets = manager.choose(ids + asset_ids, tags=tags, all=everything, exclude=exclude)
         if not (ids or asset_ids or tags or everything):
-            say_default(manager, common, minimal=minimal)
+            say_default(manager, common, exclude=exclude)
+        if exclude and not assets and not common.quiet:
+            click.echo("nothing to fetch: everything chosen is excluded", err=True)
         if dry_run:
             await print_plan(manager, assets, common, force=force)
             return 0
@@ -67,15 +93,16 @@ def sync_command(
     return run(common, body, settings=settings_from(transfer), minimal=minimal)
 
 
-def say_default(manager: AssetManager, common: Common, *, minimal: bool) -> None:
+def say_default(manager: AssetManager, common: Common, *, exclude: tuple[str, ...] = ()) -> None:
     """Say what is taken where nothing was chosen and nothing is marked."""
     if common.quiet:
         return
     if not manager.manifest.assets:
         click.echo("nothing to fetch: the manifest lists no assets", err=True)
-    elif manager.manifest.chooses_all(minimal):
-        count = len(manager.manifest.assets)
-        click.echo(f"no asset is marked as required: taking all {count}", err=True)
+    elif manager.manifest.chooses_all(manager.minimal):
+        count = len(manager.choose(exclude=exclude))
+        but = f" but {len(manager.manifest.assets) - count} excluded" if exclude else ""
+        click.echo(f"no asset is marked as required: taking all {len(manager.manifest.assets)}{but}", err=True)
 
 
 async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) -> None:

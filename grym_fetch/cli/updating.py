@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
+from grym_fetch.cli.help import Command
+from grym_fetch.cli.options import (
+    Common,
+    common_options,
+    complete_ids,
+    exclude_option,
+    ids_argument,
+    one_asset,
+    option,
+    refuse_password,
+    transfer_options,
+)
 
 if TYPE_CHECKING:
     from grym_fetch.core.manifest import Asset
@@ -19,11 +30,11 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:.+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-@click.command("outdated")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.command("outdated", cls=Command)
+@ids_argument
 @transfer_options
 @common_options
-def outdated_command(common: Common, ids: tuple[str, ...], **transfer: Any) -> int:
+def outdated_command(common: Common, ids: tuple[str, ...], exclude: tuple[str, ...], **transfer: Any) -> int:
     """List the assets whose sources have something newer: of those named, or of all that were added from a source.
 
     Changes nothing; `grym-fetch update` does.
@@ -39,7 +50,7 @@ def outdated_command(common: Common, ids: tuple[str, ...], **transfer: Any) -> i
             count += 1
             _tell(found, common, is_written=False)
 
-        await manager.outdated(ids or None, on_found=tell)
+        await manager.outdated(ids or None, exclude=exclude, on_found=tell)
         if not count and not common.quiet:
             click.echo(_nothing_newer(manager, ids), err=True)
         return 0
@@ -47,13 +58,21 @@ def outdated_command(common: Common, ids: tuple[str, ...], **transfer: Any) -> i
     return run(common, body, settings=settings_from(transfer), minimal=False)
 
 
-@click.command("update")
-@click.argument("ids", nargs=-1, metavar="[ID]... | ID ADDRESS")
+@click.command("update", cls=Command)
+@click.argument("ids", nargs=-1, metavar="[ID]... | ID ADDRESS", shell_complete=complete_ids)
+@exclude_option
 @option("-n", "--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
 @transfer_options
 @common_options
-def update_command(common: Common, ids: tuple[str, ...], dry_run: bool, allow_suspicious: bool, **transfer: Any) -> int:
+def update_command(
+    common: Common,
+    ids: tuple[str, ...],
+    exclude: tuple[str, ...],
+    dry_run: bool,
+    allow_suspicious: bool,
+    **transfer: Any,
+) -> int:
     """Move assets to what their sources have now: those named, or all that were added from a source.
 
     With an ID and an ADDRESS, plain or short, the asset moves to what is there. Old and new are shown, then all entries
@@ -65,14 +84,19 @@ def update_command(common: Common, ids: tuple[str, ...], dry_run: bool, allow_su
     address = ids[1] if len(ids) == 2 and _ADDRESS.fullmatch(ids[1]) else None
     if address is not None:
         refuse_password(address)
+        if exclude:
+            raise click.UsageError("--exclude is for assets that are updated from their sources, not for an ADDRESS")
 
     async def body(manager: AssetManager) -> int:
         if address is not None:
-            one = await manager.update_asset(ids[0], address, dry_run=dry_run, allow_suspicious=allow_suspicious)
+            moved = one_asset(manager, ids[0]).id
+            one = await manager.update_asset(moved, address, dry_run=dry_run, allow_suspicious=allow_suspicious)
             done: tuple[NewerVersion, ...] = () if one is None else (one,)
         else:
             shown = None if dry_run else _shown_first(common)
-            done = await manager.update(ids or None, dry_run=dry_run, allow_suspicious=allow_suspicious, on_found=shown)
+            done = await manager.update(
+                ids or None, exclude=exclude, dry_run=dry_run, allow_suspicious=allow_suspicious, on_found=shown
+            )
         for each in done:
             if common.json or dry_run or address is not None:
                 _tell(each, common, is_written=not dry_run)

@@ -8,6 +8,7 @@
     │   ├── ForeignManifest      found, not named, and another user's
     │   ├── StaleManifest        expired, or older than one seen before
     │   └── EditRefused          a change would break it; it is as it was
+    ├── ConfigurationError       a file of settings; every problem at once
     ├── UnknownAsset             no such id; with the nearest ones
     ├── UnknownSource            a short address that leads to nothing; with the nearest ones
     ├── UnpinnedAsset            no checksum, and unpinned assets were not allowed
@@ -153,8 +154,23 @@ class EditRefused(ManifestError):
         return "\n".join([f"{self.source} was not changed", *(f"  {problem}" for problem in self.problems)])
 
 
+class ConfigurationError(GrymFetchError):
+    """A file of settings cannot be used. ``problems`` has everything that is wrong with it, ``source`` is its path."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        super().__init__(source, self.problems)
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return f"{self.source}: {self.problems[0]}"
+        lines = [f"  {problem}" for problem in self.problems[:MOST_SHOWN]]
+        return "\n".join([f"{self.source}: {len(self.problems)} problems", *lines])
+
+
 class UnknownAsset(GrymFetchError, LookupError):
-    """No asset of the manifest has this id. ``suggestions`` are the nearest ones."""
+    """No asset of the manifest has this id, or matches this glob. ``suggestions`` are the nearest ids."""
 
     def __init__(self, asset_id: str, suggestions: Sequence[str] = ()) -> None:
         self.asset_id: str = asset_id
@@ -175,8 +191,12 @@ class UnknownTag(GrymFetchError, LookupError):
         super().__init__(self.tags, self.known)
 
     def __str__(self) -> str:
+        import difflib  # not needed to begin
+
+        near = [each for tag in self.tags for each in difflib.get_close_matches(tag, self.known, n=2)]
+        hint = f" Did you mean {', '.join(dict.fromkeys(near))}?" if near else ""
         shown = ", ".join(self.known[:30]) or "none"
-        return f"no asset has the tag {', '.join(map(repr, self.tags))}. Tags in the manifest: {shown}."
+        return f"no asset has the tag {', '.join(map(repr, self.tags))}.{hint} Tags in the manifest: {shown}."
 
 
 class UnknownSource(GrymFetchError, LookupError):

@@ -7,8 +7,10 @@ file gets in here but ``metadata`` and the unknown keys, which are kept as they 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import UnknownAsset, UnknownTag
@@ -17,6 +19,7 @@ from grym_fetch.core.stated import StatedDigest
 
 ESSENTIAL_TAG = "essential"
 """The tag of the assets that ``--minimal`` chooses."""
+_GLOB = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,34 @@ class Manifest:
         """
         asset = self._by_id.get(asset_id)
         if asset is None:
-            raise UnknownAsset(asset_id, difflib.get_close_matches(asset_id, self._by_id, n=3))
+            raise self._unknown(asset_id)
         return asset
+
+    def _unknown(self, text: str) -> UnknownAsset:
+        plain = _GLOB.sub("", text)
+        near = [asset_id for asset_id in self._by_id if plain and asset_id.startswith(plain)] if plain != text else []
+        return UnknownAsset(text, (near or difflib.get_close_matches(plain, self._by_id, n=3))[:3])
+
+    def pick(self, ids: Collection[str] | None = None, *, exclude: Collection[str] = ()) -> tuple[Asset, ...]:
+        """Return the assets named, in that order and none twice; all if ``ids`` is None; never one of ``exclude``.
+
+        Both take ids and globs (``*``, ``?``, ``[abc]``). What a glob matches is in the manifest's order.
+
+        Raises:
+            UnknownAsset: an id is not in the manifest, or a glob matches none.
+        """
+        without = set(self._named(exclude))
+        chosen = self._by_id if ids is None else dict.fromkeys(self._named(ids))
+        return tuple(self._by_id[asset_id] for asset_id in chosen if asset_id not in without)
+
+    def _named(self, texts: Collection[str]) -> Iterator[str]:
+        for text in texts:
+            if text in self._by_id:
+                yield text  # also where it looks like a glob
+            elif _GLOB.search(text) and (found := [each for each in self._by_id if fnmatchcase(each, text)]):
+                yield from found
+            else:
+                raise self._unknown(text)
 
     def select(
         self,
@@ -123,29 +152,31 @@ class Manifest:
         tags: Collection[str] = (),
         all: bool = False,  # noqa: A002 - the word of the command line and of the public API
         minimal: bool = False,
+        exclude: Collection[str] = (),
     ) -> tuple[Asset, ...]:
         """Return the chosen assets, in the manifest's order.
 
-        Chosen are the assets named in ``ids`` and those with any of ``tags``; ``all`` chooses every one.
+        Chosen are the assets named in ``ids`` and those with any of ``tags``; ``all`` chooses every one. ``exclude``
+        leaves out what is named there. Both take ids and globs, as `pick` does.
         Without a choice these are the required ones, or with ``minimal`` the essential ones if any has that tag;
         where nothing is marked (`chooses_all`), every asset. With ``minimal`` each asset that has a stand-in is
         returned as that.
 
         Raises:
-            UnknownAsset: an id is not in the manifest.
+            UnknownAsset: an id is not in the manifest, or a glob matches none.
             UnknownTag: no asset has one of the tags.
         """
         if unknown := self.unknown_tags(tags):
             raise UnknownTag(unknown, sorted({tag for asset in self.assets for tag in asset.tags}))
-        for asset_id in ids:
-            self.get(asset_id)
+        named, without = set(self._named(ids)), set(self._named(exclude))
         if all:
             chosen = self.assets
         elif ids or tags:
-            named, wanted = frozenset(ids), frozenset(tags)
+            wanted = frozenset(tags)
             chosen = tuple(a for a in self.assets if a.id in named or not wanted.isdisjoint(a.tags))
         else:
             chosen = self._marked(minimal) or self.assets
+        chosen = tuple(a for a in chosen if a.id not in without)
         return tuple(a.stand_in() for a in chosen) if minimal else chosen
 
     def chooses_all(self, minimal: bool = False) -> bool:

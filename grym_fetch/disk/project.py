@@ -3,6 +3,9 @@
 The manifest is the one that is named, else the first of ``assets.json`` and ``config/assets.json`` in the working
 directory or its parents, not above the repository's root. The project's root is the manifest's folder, or its parent
 where that folder is named ``config``. One that is found and not named must belong to this user, or to root.
+
+A relative folder in an argument is relative to the working directory, which is what a shell completes; one in the
+environment or a file is relative to the project's root, so that it means the same from everywhere.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ from pathlib import Path
 
 import aiofiles
 
+from grym_fetch.core.configuration import ASSETS_DIR, EXTERNAL_DIR, Configuration, SettingKey
 from grym_fetch.core.errors import ForeignManifest, ManifestMissing, UnsafePath
 from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
 from grym_fetch.core.text import safe_text
+from grym_fetch.disk.configuration import owners, read_configuration
 from grym_fetch.disk.folders import storage_errors, user_name
 from grym_fetch.disk.repository import is_repository_root
 
@@ -37,7 +42,9 @@ class Project:
     assets_dir: Path
     external_dir: Path
     is_external_named: bool = field(default=False, compare=False)
-    """Whether the user has named the external folder, by an argument or in the environment."""
+    """Whether the user has named the external folder: by an argument, in the environment or in their own settings."""
+    is_named: bool = field(default=False, compare=False)
+    """Whether the user has named the manifest."""
 
 
 def find_project(
@@ -48,11 +55,12 @@ def find_project(
     environ: Mapping[str, str],
     cwd: Path,
 ) -> Project:
-    """Find the project. Arguments win over the environment, and the environment over what is found.
+    """Find the project. Arguments win over the environment, the environment over files, and files over what is found.
 
     Raises `ManifestMissing` if there is no manifest, `ForeignManifest` if the one that was found, and not named,
-    belongs to another user, and `UnsafePath` if the assets folder is a symlink that nobody has named: it came with the
-    repository, and may lead to ``.git`` or to the user's home.
+    belongs to another user, `ConfigurationError` for a file of settings that cannot be used, and `UnsafePath` if the
+    assets folder is a symlink that nobody has named: it came with the repository, and may lead to ``.git`` or to the
+    user's home.
     """
     named = config or environ.get("GRYM_FETCH_CONFIG")
     manifest = _resolved(cwd, named) if named else _search(cwd)
@@ -64,19 +72,54 @@ def find_project(
         _check_owner(manifest, environ)
     folder = manifest.parent.absolute()
     root = folder.parent if folder.name == "config" else folder
-    local = assets_dir or environ.get("GRYM_FETCH_ASSETS_DIR")
-    external = external_assets_dir or environ.get("GRYM_FETCH_EXTERNAL_ASSETS_DIR")
+    configuration = read_configuration(root, environ, is_named=bool(named))
+    local = _named_folder(assets_dir, ASSETS_DIR, environ, configuration, cwd=cwd, root=root)
+    external = _named_folder(external_assets_dir, EXTERNAL_DIR, environ, configuration, cwd=cwd, root=root)
     return Project(
         manifest_path=manifest.absolute(),
         root=root,
-        assets_dir=_resolved(cwd, local) if local else _no_symlink(root / ASSETS_NAME),
-        external_dir=_resolved(cwd, external) if external else root.parent / EXTERNAL_NAME,
-        is_external_named=bool(external),
+        assets_dir=local or _no_symlink(root, ASSETS_NAME),
+        external_dir=external or root.parent / EXTERNAL_NAME,
+        is_external_named=external is not None,
+        is_named=bool(named),
     )
 
 
-def _no_symlink(assets_dir: Path) -> Path:
-    if assets_dir.is_symlink():
+def _named_folder(
+    argument: str | Path | None,
+    key: SettingKey,
+    environ: Mapping[str, str],
+    configuration: Configuration,
+    *,
+    cwd: Path,
+    root: Path,
+) -> Path | None:
+    """The folder that somebody has named, None if nobody has."""
+    if argument:
+        return _resolved(cwd, argument)
+    if text := environ.get(key.variable):
+        return _resolved(root, text)
+    if (choice := configuration.choices.get(key.setting)) is None:
+        return None
+    if choice.origin == "project":
+        return _no_symlink(Path(choice.source).parent, str(choice.value))
+    return _resolved(root, str(choice.value))
+
+
+def external_folder(root: Path, environ: Mapping[str, str]) -> Path | None:
+    """The external folder that the user has named for every project, None if they have named none.
+
+    ``root`` is that of a repository without a manifest. Raises like `find_project`.
+    """
+    return _named_folder(None, EXTERNAL_DIR, environ, read_configuration(None, environ), cwd=root, root=root)
+
+
+def _no_symlink(above: Path, below: str) -> Path:
+    """A folder that a repository has chosen: no part of the way to it may lead elsewhere."""
+    assets_dir = above / below
+    if any(
+        os.path.islink(each) for each in (assets_dir, *assets_dir.parents) if each != above and above in each.parents
+    ):
         shown = safe_text(str(assets_dir), limit=1000)
         advice = "if it is yours, name the folder with --assets-dir or GRYM_FETCH_ASSETS_DIR; else remove it"
         raise UnsafePath(shown, f"the assets folder is a symlink, which counts only where you name it; {advice}")
@@ -106,16 +149,8 @@ def _search(cwd: Path) -> Path | None:
 
 
 def _check_owner(manifest: Path, environ: Mapping[str, str]) -> None:
-    """Who has written a manifest decides what is fetched and where it goes: not another user, unless he is named.
-
-    As git does (``safe.directory``), root in ``sudo`` also takes the files of the user who called it.
-    """
-    trusted = {0, os.geteuid()}
-    if os.geteuid() == 0 and (caller := environ.get("SUDO_UID", "")).isascii() and caller.isdigit():
-        trusted.add(int(caller))
-    with storage_errors(manifest):
-        owners = {os.lstat(manifest).st_uid, os.stat(manifest).st_uid}
-    if strangers := owners - trusted:
+    """Who has written a manifest decides what is fetched and where it goes: not another user, unless he is named."""
+    if strangers := owners(manifest, environ):
         raise ForeignManifest(safe_text(str(manifest)), user_name(min(strangers)))
 
 

@@ -376,6 +376,7 @@ class Editor:
         manifest: Manifest,
         ids: Collection[str] | None,
         *,
+        exclude: Collection[str] = (),
         minimal: bool,
         allow_suspicious: bool = False,
         before_fetch: Callable[[], Awaitable[None]],
@@ -384,12 +385,12 @@ class Editor:
     ) -> PinReport:
         """Write the checksums and sizes that are missing into the manifest, fetching what is not there.
 
-        Of the assets named, or of all if ``ids`` is None, and of their stand-ins; with ``minimal`` of the stand-ins
-        only. Of an asset that is named its size is wanted as well.
+        Of the assets named, or of all if ``ids`` is None, without ``exclude``, and of their stand-ins; with ``minimal``
+        of the stand-ins only. Of an asset that is named its size is wanted as well.
 
         Raises `SyncFailed` if any of them failed; the others are pinned nevertheless.
         """
-        wanted = _to_pin(manifest, ids, minimal=minimal)
+        wanted = _to_pin(manifest, ids, exclude, minimal=minimal)
         await before_fetch()
         if not wanted:
             return PinReport((), {})
@@ -550,9 +551,9 @@ class Editor:
         return await self._threads.compute(partial(prune_folder, self._project.assets_dir, wanted, dry_run=dry_run))
 
 
-def _to_pin(manifest: Manifest, ids: Collection[str] | None, *, minimal: bool) -> list[Asset]:
+def _to_pin(manifest: Manifest, ids: Collection[str] | None, exclude: Collection[str], *, minimal: bool) -> list[Asset]:
     """The assets and stand-ins that lack a checksum, or a size if they are named. Raises `UnknownAsset`."""
-    chosen = manifest.assets if ids is None else [manifest.get(each) for each in dict.fromkeys(ids)]
+    chosen = manifest.pick(ids, exclude=exclude)
     kinds = [kind for asset in chosen for kind in dict.fromkeys((asset, asset.stand_in()))]
     return [
         kind

@@ -90,21 +90,19 @@ def manifest_step(
     return Step("done", "manifest", what, "list assets in it; `grym-fetch schema` prints the format"), project
 
 
-def folder_steps(project: Project, now: datetime, *, external_is_chosen: bool) -> Iterator[Step]:
-    """The assets folder and the external folder, with what belongs into it."""
+def folder_steps(project: Project, now: datetime) -> Iterator[Step]:
+    """The assets folder, and the external folder with what belongs into it, if somebody has named it.
+
+    Nothing is made outside of the project unasked.
+    """
     yield _made_folder("assets folder", project.assets_dir)
     for finding in permission_findings(project):
         if finding.level != "ok":
             yield _step(finding, is_storage=True)
-    external = _external_folder(project, is_named=external_is_chosen)
-    if external.state == "fail":
-        if not external_is_chosen:
-            # Only files that were moved out of the repository need it.
-            what = f"{external.what}; it is needed for moved and shared files only"
-            external = Step("warn", external.step, what, "name another one with --external-assets-dir")
-        yield external
-        return
+    external = _external_folder(project)
     yield external
+    if external.state == "fail" or not project.is_external_named:
+        return
     moved = {"version": "1.0", "created": _iso(now), "updated": _iso(now), "assets": []}
     yield _made_file("external record", project.external_dir / MOVED_FILES, json.dumps(moved, indent=2) + "\n")
     if project.external_dir != project.assets_dir:
@@ -150,15 +148,22 @@ def _step(finding: Finding, *, is_storage: bool = False) -> Step:
     return Step(finding.level, finding.check, finding.what, finding.advice, is_storage)
 
 
-def _external_folder(project: Project, *, is_named: bool) -> Step:
-    """The external folder. Unless it was named, it is never a symlink, and never another user's."""
-    folder = project.external_dir
-    if not (is_named or project.is_external_named) and folder.is_symlink():
-        return Step("fail", "external folder", f"{_shown(folder)} is a symlink, which counts only where you name it")
+def _external_folder(project: Project) -> Step:
+    """The external folder. Unless it was named it is not made, is never a symlink, and never another user's."""
+    folder, advice = project.external_dir, "name another one with --external-assets-dir"
+    is_named = project.is_external_named
+    if not is_named and folder.is_symlink():
+        what = f"{_shown(folder)} is a symlink, which counts only where you name it"
+        return Step("warn", "external folder", f"{what}; it is needed for moved and shared files only", advice)
     try:
         check_owner(folder)
     except RepositoryError as error:
-        return Step("fail", "external folder", str(error), is_storage=True)
+        if is_named:
+            return Step("fail", "external folder", str(error), is_storage=True)
+        return Step("warn", "external folder", f"{error}; it is needed for moved and shared files only", advice)
+    if not is_named and not folder.is_dir():
+        what = f"there is no {_shown(folder)}; it is needed for moved and shared files only"
+        return Step("ok", "external folder", what, "--external-assets-dir DIR makes one")
     return _made_folder("external folder", folder)
 
 

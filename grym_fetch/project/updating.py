@@ -41,15 +41,20 @@ class Updater(SourcedEditor):
     """A `SourcedEditor` that also looks for newer versions."""
 
     async def find_newer(
-        self, manifest: Manifest, ids: Collection[str] | None, on_found: Callable[[NewerVersion], object]
+        self,
+        manifest: Manifest,
+        ids: Collection[str] | None,
+        on_found: Callable[[NewerVersion], object],
+        *,
+        exclude: Collection[str] = (),
     ) -> list[NewerVersion]:
-        """Return what has a newer version: of these assets, or of all that have a source.
+        """Return what has a newer version: of these assets, or of all that have a source, without ``exclude``.
 
-        Raises `UnknownAsset`, `EditRefused` for one that has no source, and at the end `SyncFailed` with what could not
-        be looked up; ``on_found`` is called with the others before.
+        Raises `UnknownAsset`, `EditRefused` for one that is named and has no source, and at the end `SyncFailed` with
+        what could not be looked up; ``on_found`` is called with the others before.
         """
-        chosen = manifest.assets if ids is None else [manifest.get(each) for each in dict.fromkeys(ids)]
-        if ids is not None and (without := [asset for asset in chosen if asset.source is None]):
+        chosen = manifest.pick(ids, exclude=exclude)
+        if ids is not None and (without := [asset for asset in chosen if asset.source is None and asset.id in ids]):
             reason = "is missing, so nobody can be asked for a newer version; name its new address"
             problems = [Problem(f"asset '{safe_text(asset.id)}'", "source", reason) for asset in without]
             raise EditRefused(self._source, problems)

@@ -19,9 +19,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
+from grym_fetch.core.configuration import Configuration
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import AssetMissing, GrymFetchError, IntegrityError, ManifestError, Problem, UnpinnedAsset
 from grym_fetch.core.events import AssetFailed, AssetPlanned, AssetVerified, AssetVerifying, Event, ProgressMade
@@ -102,6 +104,10 @@ class MockAssetManager(AssetManager):
         self.missing: set[str] = set(missing)
         self.calls: list[Call] = []
         self._added: dict[str, Asset] = {}
+
+    @cached_property
+    def _configuration(self) -> Configuration:
+        return Configuration()
 
     @property
     def project(self) -> Project:
@@ -228,11 +234,14 @@ class MockAssetManager(AssetManager):
 
     @_recorded
     async def outdated(
-        self, ids: Collection[str] | None = None, *, on_found: Callable[[NewerVersion], object] | None = None
+        self,
+        ids: Collection[str] | None = None,
+        *,
+        exclude: Collection[str] = (),
+        on_found: Callable[[NewerVersion], object] | None = None,
     ) -> tuple[NewerVersion, ...]:
         """Return nothing: a mock's assets are never outdated. Raises `UnknownAsset`."""
-        for asset_id in ids or ():
-            self.manifest.get(asset_id)
+        self.manifest.pick(ids, exclude=exclude)
         return ()
 
     @_recorded
@@ -240,12 +249,13 @@ class MockAssetManager(AssetManager):
         self,
         ids: Collection[str] | None = None,
         *,
+        exclude: Collection[str] = (),
         dry_run: bool = False,
         allow_suspicious: bool = False,
         on_found: Callable[[NewerVersion], object] | None = None,
     ) -> tuple[NewerVersion, ...]:
         """Return nothing: there is nothing newer. Raises `UnknownAsset`."""
-        return await self.outdated(ids)
+        return await self.outdated(ids, exclude=exclude)
 
     @_recorded
     async def update_asset(
@@ -280,6 +290,7 @@ class MockAssetManager(AssetManager):
         self,
         ids: Collection[str] | None = None,
         *,
+        exclude: Collection[str] = (),
         allow_suspicious: bool = False,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:

@@ -11,6 +11,7 @@ for; else the request is sent again, alone, and the host is asked in turn from t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -50,6 +51,7 @@ from grym_fetch.core.ranges import range_header
 from grym_fetch.core.redaction import SentSecrets
 from grym_fetch.core.refusals import Refusal, explain_refusal
 from grym_fetch.core.signatures import is_signed
+from grym_fetch.core.text import redact_url
 from grym_fetch.core.world import AheadConnection, Connection, Response
 from grym_fetch.transfer.registry import ClosedResponse, fetch_token
 
@@ -175,13 +177,13 @@ class Requester:
     ) -> JudgedResponse:
         here, address, fields, sent, token = request.here, request.address, request.fields, request.sent, request.token
         server = server_mark(here)
-        response = await connection.get(address, fields)
+        response = await _get(connection, address, fields)
         is_ahead = self._is_ahead(connection, here)
         head, verdict = self._judge(asked, response, server)
         if is_ahead and not (_is_content(asked, verdict) or _says_wait(verdict)):
             response.close()
             await connection.aclose()
-            response = await connection.get(address, fields)
+            response = await _get(connection, address, fields)
             is_ahead = False
             head, verdict = self._judge(asked, response, server)
             if _is_content(asked, verdict):
@@ -196,7 +198,7 @@ class Requester:
                 else:
                     fields["Authorization"] = f"Bearer {fresh}"
                     self._note(fields)
-                    response = await connection.get(address, fields)
+                    response = await _get(connection, address, fields)
                 head, verdict = self._judge(asked, response, server)
         if _is_bare(here, asked) and response.head.is_local is False:
             # The name is this machine's, and the proxy or the resolver leads elsewhere.
@@ -297,6 +299,21 @@ class Requester:
         else:
             self._tokens[realm] = token
         return token
+
+
+async def _get(connection: Connection, address: str, fields: Mapping[str, str]) -> Response:
+    """`Connection.get`, with a line in the log of what was asked, what came, and how long that took."""
+    if not log.isEnabledFor(logging.DEBUG):
+        return await connection.get(address, fields)
+    loop = asyncio.get_running_loop()
+    asked, began = f"GET {redact_url(address)} {fields.get('Range', '')}".rstrip(), loop.time()
+    try:
+        response = await connection.get(address, fields)
+    except GrymFetchError as error:
+        log.debug("%s: %s after %d ms", asked, type(error).__name__, (loop.time() - began) * 1000)
+        raise
+    log.debug("%s: %d in %d ms", asked, response.head.status, (loop.time() - began) * 1000)
+    return response
 
 
 def _sent(here: URL, asked: Asked, request: Request | None) -> Request | None:

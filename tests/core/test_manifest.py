@@ -91,6 +91,13 @@ def test_an_unknown_id_suggests_the_nearest() -> None:
         ({"minimal": True, "all": True}, "alpha beta* gamma* delta"),
         ({"minimal": True, "ids": ["alpha", "gamma"]}, "alpha gamma*"),
         ({"minimal": True, "tags": ["model"]}, "alpha beta*"),
+        ({"ids": ["*ta"]}, "beta delta"),
+        ({"ids": ["?????"], "tags": ["essential"]}, "alpha beta gamma delta"),
+        ({"exclude": ["alpha"]}, "gamma"),
+        ({"exclude": ["*l*"], "all": True}, "beta gamma"),
+        ({"ids": ["[a-d]*", "gamma"], "exclude": ["beta", "d*"]}, "alpha gamma"),
+        ({"ids": ["alpha"], "exclude": ["*"]}, ""),
+        ({"minimal": True, "exclude": ["alpha"]}, "beta*"),
     ],
 )
 def test_selects_assets(choice: dict[str, Any], chosen: str) -> None:
@@ -101,6 +108,8 @@ def test_selects_assets(choice: dict[str, Any], chosen: str) -> None:
 
 def test_a_tag_that_nothing_bears_is_refused() -> None:
     """A misspelt tag is no empty choice; the error names those that there are."""
+    with pytest.raises(UnknownTag, match=r"no asset has the tag 'audoi'\. Did you mean audio\? Tags"):
+        MANIFEST.select(tags=["audoi"])
     with pytest.raises(UnknownTag, match=r"no asset has the tag 'nothing'\. Tags in the manifest: audio, essential, m"):
         MANIFEST.select(tags=["nothing"])
 
@@ -132,11 +141,43 @@ def test_only_minimal_looks_at_the_tag() -> None:
     assert manifest.chooses_all()
 
 
-@pytest.mark.parametrize("choice", [{"ids": ["alpha", "nope"]}, {"ids": ["nope"], "all": True}])
+UNKNOWN: list[dict[str, Any]] = [
+    {"ids": ["alpha", "nope"]}, {"ids": ["nope"], "all": True}, {"ids": ["x*"]}, {"exclude": ["nope"]},
+    {"ids": ["alpha"], "exclude": ["x*"]}, {"ids": ["ALPHA*"]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("choice", UNKNOWN)
 def test_an_unknown_id_is_never_passed_over(choice: dict[str, Any]) -> None:
-    """A choice with an unknown id chooses nothing."""
+    """A choice with an unknown id, or a glob that matches none, chooses nothing, also of what to leave out."""
     with pytest.raises(UnknownAsset):
         MANIFEST.select(**choice)
+    with pytest.raises(UnknownAsset):
+        MANIFEST.pick(choice.get("ids"), exclude=choice.get("exclude", ()))
+
+
+def test_picks_in_the_order_named() -> None:
+    """Ids keep their order, each once; what a glob matches is in the manifest's order."""
+    assert [a.id for a in MANIFEST.pick(["gamma", "*ta", "delta"], exclude=["b*"])] == ["gamma", "delta"]
+    assert MANIFEST.pick() == MANIFEST.assets
+    assert MANIFEST.pick([]) == ()
+
+
+def test_an_id_may_look_like_a_glob() -> None:
+    """An id with such characters names its own asset, and nothing else."""
+    manifest = Manifest(assets=(asset("model*"), asset("model-a")))
+    assert [a.id for a in manifest.pick(["model*"])] == ["model*"]
+    assert [a.id for a in manifest.pick(["mode?*"])] == ["model*", "model-a"]
+
+
+def test_a_glob_that_matches_nothing_suggests_ids() -> None:
+    """Those that begin as it does, or else those that look like it."""
+    with pytest.raises(UnknownAsset) as caught:
+        MANIFEST.pick(["*gama*"])
+    assert caught.value.suggestions[0] == "gamma"
+    with pytest.raises(UnknownAsset) as caught:
+        MANIFEST.pick(["al[x]"])
+    assert caught.value.suggestions == ()
 
 
 def test_tells_which_tags_no_asset_has() -> None:

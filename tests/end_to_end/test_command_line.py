@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,20 @@ def test_no_secret_is_printed(project: Project, server: AssetServer) -> None:
     assert done.code == 1
     assert canary not in done.out + done.err + (project.root / "x.log").read_text()
     assert canary.encode() not in project.all_text()
+
+
+@pytest.mark.shows("S8")
+def test_verbose_tells_switches_and_very_verbose_each_request(project: Project, server: AssetServer) -> None:
+    """With -v, retries and mirrors; with -vv also what was asked, the status and the time, and never a query."""
+    gone = server.add("/gone.bin", CONTENT, faults=[Status(404)])
+    good = server.add("/good.bin", CONTENT)
+    project.add("both", [f"{gone.url}?k=s3cr3t", good.url], CONTENT)
+    done = run(project.root, "sync", "both", "-v")
+    assert (done.code, "now from mirror 2 of 2" in done.err, "GET" in done.err) == (0, True, False)
+    done = run(project.root, "sync", "both", "--force", "-vv")
+    assert re.search(rf"DEBUG: GET {re.escape(gone.url)} bytes=0-\d+: 404 in \d+ ms", done.err)
+    assert re.search(rf"DEBUG: GET {re.escape(good.url)} bytes=0-\d+: 206 in \d+ ms", done.err)
+    assert "s3cr3t" not in done.err
 
 
 @pytest.mark.shows("U7")

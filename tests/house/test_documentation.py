@@ -27,6 +27,7 @@ from grym_fetch.cli import exit_codes
 from grym_fetch.cli.main import COMMANDS, cli
 from grym_fetch.cli.options import common_options, transfer_options
 from grym_fetch.core import errors, events
+from grym_fetch.core.configuration import KEYS, parse_configuration
 from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.core.manifest_schema import ASSET, MANIFEST, STAND_IN
 from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
@@ -217,6 +218,15 @@ def test_exit_codes_are_those_of_the_program() -> None:
     actual = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
     documented = [int(word) for word in first_cells(section(read("docs/command-line.md"), "Exit codes"))]
     assert sorted(documented) == sorted(actual)
+
+
+def test_the_keys_of_files_are_documented() -> None:
+    """The page on settings lists every key and no other, and its examples are good ones."""
+    text = read("docs/configuration.md")
+    assert sorted(first_cells(section(text, "The keys"))) == sorted(key.name for key in KEYS)
+    of_project, of_user = (block for block in all_blocks("toml") if block.path.name == "configuration.md")
+    assert parse_configuration(of_project.text.encode(), str(of_project), "project").choices
+    assert parse_configuration(of_user.text.encode(), str(of_user), "user").choices
 
 
 def test_environment_variables_exist() -> None:

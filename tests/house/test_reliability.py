@@ -61,5 +61,5 @@ def test_the_numbers_have_no_gaps() -> None:
         "M": 18,
         "U": 10,
         "B": 65,
-        "S": 22,
+        "S": 23,
     }

@@ -352,7 +352,7 @@ async def test_pin_stand_ins(project: Project, server: AssetServer) -> None:
     url = server.add("/tiny.bin", SMALL_CONTENT).url
     project.add("u", ["https://h.example/huge"], None, pinned=False, size=None, minimal={"url": url, "note": 1})
     async with project.manager() as manager:
-        manager.minimal = True
+        manager._minimal = True
         [pinned] = (await manager.pin()).pinned
     assert pinned.is_stand_in
     minimal = {"url": url, "note": 1, "checksum": Checksum.of(SMALL_CONTENT).hexdigest, "size": len(SMALL_CONTENT)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from yarl import URL
@@ -20,6 +21,7 @@ from grym_fetch.testing import AssetServer, ExpiringRedirect, seeded_bytes
 from grym_fetch.transfer.request import JudgedResponse, Requester
 from tests.support.fakes import Answer as Scripted
 from tests.support.fakes import ScriptedConnection, ScriptedResponse, read_some
+from tests.support.project import Project
 
 HUB = "https://hub.example/a.bin"
 CDN = "https://cdn.example/a.bin?sig=hush"
@@ -523,3 +525,17 @@ async def test_an_expiring_link_of_a_real_server() -> None:
         await connection.aclose()
         assert body == content
         assert len(hub.stats.requests) == 3
+
+
+@pytest.mark.shows("S8")
+async def test_the_log_of_requests_holds_no_query(
+    tmp_path: Path, server: AssetServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program that logs everything sees each request, its status and its time, and nothing that may be a secret."""
+    project = Project(tmp_path)
+    project.add("a", [f"{server.add('/a', b'content').url}?k=s3cr3t"], b"content")
+    caplog.set_level("DEBUG", "grym_fetch.transfer.request")
+    async with project.manager() as manager:
+        await manager.get_asset_path("a")
+    assert "/a bytes=0-6: 206 in " in caplog.text
+    assert "s3cr3t" not in caplog.text

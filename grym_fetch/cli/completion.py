@@ -1,0 +1,107 @@
+"""Commands about the command itself: ``completion`` and ``help``; and what a shell may complete.
+
+Completing asks no server and writes nothing. Whatever is wrong, such as a manifest that cannot be read, it offers less.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from grym_fetch.cli.help import Command
+from grym_fetch.cli.options import Common, common_options, option
+from grym_fetch.cli.usage import WrongUsage, nearest
+
+SHELLS = ("bash", "zsh", "fish")
+_COMMAND = "grym-fetch"
+_VARIABLE = "_GRYM_FETCH_COMPLETE"
+
+
+@click.command("completion", cls=Command)
+@click.argument("shell", type=click.Choice(SHELLS))
+@option("--install", is_flag=True, help="Write it to where the shell looks for it, in your home.")
+@common_options
+def completion_command(common: Common, shell: str, install: bool) -> int:
+    """Print the completion of commands, options, ids and tags for a shell.
+
+    Try it with: eval "$(grym-fetch completion bash)". With --install it is there in every new shell.
+    """
+    from grym_fetch.cli.runner import run_plain
+    from grym_fetch.core.text import safe_text
+    from grym_fetch.disk.folders import opened_folder, storage_errors
+
+    def work() -> int:
+        text = script(shell)
+        if not install:
+            click.echo(text, nl=False)
+            return 0
+        from grym_fetch.disk.atomic import replace_file
+
+        path = place(shell)
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with opened_folder(path.parent) as folder:
+                replace_file(folder, path.name, text.encode())
+        if not common.quiet:
+            click.echo(f"wrote {safe_text(str(path), limit=4000)}", err=True)
+            if shell == "zsh":
+                line = f"fpath+=({path.parent}); autoload -Uz compinit; compinit"
+                click.echo(f"hint: add to ~/.zshrc: {safe_text(line, limit=4000)}", err=True)
+        return 0
+
+    return run_plain(common, work)
+
+
+def _complete_commands(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    group = ctx.find_root().command
+    names = group.list_commands(ctx) if isinstance(group, click.Group) else []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+@click.command("help", cls=Command)
+@click.argument("command", required=False, shell_complete=_complete_commands)
+@click.pass_context
+def help_command(ctx: click.Context, command: str | None) -> int:
+    """Explain a command, or list all of them."""
+    root = ctx.find_root()
+    group = root.command
+    assert isinstance(group, click.Group), "the entry point is a group"
+    if command is None:
+        click.echo(group.get_help(root))
+        return 0
+    found = group.get_command(root, command)
+    if found is None:
+        raise WrongUsage(f"no such command {command!r}", ctx, hint=nearest(command, group.list_commands(root)))
+    with click.Context(found, info_name=command, parent=root) as context:
+        click.echo(found.get_help(context))
+    return 0
+
+
+def script(shell: str) -> str:
+    """The text that makes a shell complete. Click's own, but without asking which version of bash there is."""
+    kind = get_completion_class(shell)
+    assert kind is not None, f"click knows {shell}"
+    completion = kind(click.Command(_COMMAND), {}, _COMMAND, _VARIABLE)  # which command it is does not matter here
+    return str(completion.source_template % completion.source_vars())
+
+
+def place(shell: str) -> Path:
+    """Where the shell looks for a user's completions. Raises a usage error without a home folder."""
+    base = {"fish": ("XDG_CONFIG_HOME", ".config")}.get(shell, ("XDG_DATA_HOME", ".local/share"))
+    named, home = os.environ.get(base[0], ""), os.environ.get("HOME", "")
+    if os.path.isabs(named):
+        folder = Path(named)
+    elif os.path.isabs(home):
+        folder = Path(home) / base[1]
+    else:
+        raise WrongUsage("there is no home folder to install it in", hint="print it, and put it where it belongs")
+    match shell:
+        case "bash":
+            return folder / "bash-completion/completions" / _COMMAND
+        case "zsh":
+            return folder / "zsh/site-functions" / f"_{_COMMAND}"
+        case _:
+            return folder / "fish/completions" / f"{_COMMAND}.fish"

@@ -1,0 +1,81 @@
+"""Wrong usage, told as every other error is: ``error:`` says what is wrong, ``hint:`` what to do.
+
+A mistyped variable is told, too: nothing else would say that it has no effect.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+
+import click
+from click.core import ParameterSource
+
+from grym_fetch.cli import streams
+from grym_fetch.core.text import redact_text, safe_text
+from grym_fetch.core.variables import CLIENT_CERT, CLIENT_KEY
+
+PREFIX = "GRYM_FETCH_"
+_PER_HOST = "GRYM_FETCH_TOKEN_"
+WITHOUT_OPTION = frozenset({CLIENT_CERT, CLIENT_KEY, "GRYM_FETCH_ENV"})
+"""Variables of ours that no option has."""
+
+
+class WrongUsage(click.UsageError):
+    """A usage error that knows what was perhaps meant."""
+
+    def __init__(self, message: str, ctx: click.Context | None = None, *, hint: str = "") -> None:
+        super().__init__(message, ctx)
+        self.hint = hint
+
+
+def tell_usage(error: click.ClickException) -> None:
+    """Write what is wrong, and where to look."""
+    message, hint = error.format_message(), ""
+    if isinstance(error, WrongUsage):
+        hint = error.hint
+    elif isinstance(error, click.NoSuchOption):
+        message = f"no such option {error.option_name!r}"
+        hint = f"did you mean {error.possibilities[0]}?" if error.possibilities else ""
+    if isinstance(error, click.BadParameter) and error.param is not None and error.ctx is not None:
+        name = error.param.name or ""
+        if error.ctx.get_parameter_source(name) is not ParameterSource.ENVIRONMENT:
+            message = message.replace(f" (env var: '{error.param.envvar}')", "")
+    if not hint and isinstance(error, click.UsageError) and error.ctx is not None:
+        hint = f"`{error.ctx.command_path} -h` shows what it takes"
+    if re.match(r"[A-Z][a-z]", message):  # click's own sentences
+        message = message[0].lower() + message[1:]
+    message = message.removesuffix(".")
+    streams.tell("error: " + "\n".join(safe_text(redact_text(line), limit=1000) for line in message.split("\n")))
+    if hint:
+        streams.tell(f"hint: {safe_text(hint, limit=1000)}")
+
+
+def nearest(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
+    """A hint with the words that look like this one; empty if there are none."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), n=2, cutoff=likeness)
+    return f"did you mean {' or '.join(near)}?" if near else ""
+
+
+def warn_of_variables(context: click.Context) -> None:
+    """Tell of variables of ours that mean nothing to any command and look like one that does."""
+    ours = {name for name in os.environ if name.startswith(PREFIX) and not name.startswith(_PER_HOST)}
+    if not (unknown := ours - _variables_of(context.command) - WITHOUT_OPTION):
+        return
+    known, group = set(WITHOUT_OPTION), context.find_root().command
+    for name in group.list_commands(context) if isinstance(group, click.Group) else ():
+        # All commands are imported only to say that something is wrong, or where something is set for another one.
+        if isinstance(group, click.Group) and (command := group.get_command(context, name)) is not None:
+            known |= _variables_of(command)
+    for name in sorted(unknown - known):
+        rest = name.removeprefix(PREFIX)
+        if hint := nearest(rest, (each.removeprefix(PREFIX) for each in known), likeness=0.8):
+            hint = hint.replace("did you mean ", f"did you mean {PREFIX}").replace(" or ", f" or {PREFIX}")
+            streams.tell(f"warning: the environment variable {safe_text(name)} means nothing\nhint: {hint}")
+
+
+def _variables_of(command: click.Command) -> set[str]:
+    return {str(each.envvar) for each in command.params if each.envvar}

@@ -1,0 +1,190 @@
+"""Settings in files: ``[tool.grym-fetch]`` of a project's pyproject.toml, and the user's own ``config.toml``.
+
+Rules: keys have the names of options. All problems of a file are told together, and a file with one is refused as a
+whole: what somebody wanted to forbid must not be allowed by a typing error. A project's file comes with a stranger's
+repository, so it may choose how fast files come, and where they go below itself, and may forbid things; it may allow
+nothing that is forbidden without it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from grym_fetch.core.errors import ConfigurationError, Problem
+from grym_fetch.core.paths import check_local_path
+from grym_fetch.core.text import safe_text
+from grym_fetch.core.validation import Rule, instance_of, number, one_of, whole_number
+from grym_fetch.core.variables import MINIMAL, VARIABLES, parse_rate
+
+TABLE = "grym-fetch"
+"""The table of ours: ``[tool.grym-fetch]``."""
+MAX_CONFIGURATION_BYTES = 1024 * 1024
+MOST_CONNECTIONS_OF_A_PROJECT = 64
+"""More are a burden for servers, and the servers' owners blame the user and not the project."""
+
+FETCHING: Mapping[str, Rule] = {
+    "parallel": whole_number(1),
+    "max_per_host": whole_number(1).or_none("no limit"),
+    "mirrors": one_of("fallback", "together"),
+    "limit_rate": number(above=0).or_none("no limit"),
+    "retries": whole_number(0),
+    "stall_timeout": number(above=0),
+    "connect_timeout": number(above=0),
+    "patience": number(least=0),
+    "lock_timeout": number(least=0),
+    "offline": instance_of(bool),
+    "allow_unpinned": instance_of(bool),
+    "allow_stale": instance_of(bool),
+    "allow_private_addresses": instance_of(bool),
+    "pipelining": instance_of(bool),
+}
+"""The allowed values of the settings that say how assets are fetched."""
+
+Origin = Literal["project", "user"]
+
+
+@dataclass(frozen=True, slots=True)
+class SettingKey:
+    """A key of a file: the setting it gives, its environment variable, and what a project may say with it."""
+
+    name: str
+    setting: str
+    variable: str
+    from_project: Literal["any", "true", "never"] = "any"
+
+    @property
+    def is_negated(self) -> bool:
+        """Whether the setting says the opposite: ``no-pipelining`` and ``pipelining``."""
+        return self.name.startswith("no-")
+
+
+_FROM_PROJECT: Mapping[str, Literal["true", "never"]] = {
+    "offline": "true",
+    "no-private-addresses": "true",
+    "allow-stale": "never",
+    "allow-unpinned": "never",
+    "external-assets-dir": "never",
+}
+
+
+def _key(variable: str, setting: str) -> SettingKey:
+    name = variable.removeprefix("GRYM_FETCH_").lower().replace("_", "-")
+    return SettingKey(name, setting, variable, _FROM_PROJECT.get(name, "any"))
+
+
+ASSETS_DIR = _key("GRYM_FETCH_ASSETS_DIR", "assets_dir")
+EXTERNAL_DIR = _key("GRYM_FETCH_EXTERNAL_ASSETS_DIR", "external_assets_dir")
+KEYS = (ASSETS_DIR, EXTERNAL_DIR, _key(MINIMAL, "minimal"), *(_key(each.name, each.setting) for each in VARIABLES))
+_BY_NAME = {key.name: key for key in KEYS}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A value, the path of the file that has it, and whose file that is."""
+
+    value: object
+    source: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What files choose, by `SettingKey.setting`. ``sources`` are the files that were read, the strongest first."""
+
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+
+    def over(self, weaker: Configuration) -> Configuration:
+        """This one's choices, and where there is none, the other's."""
+        return Configuration({**weaker.choices, **self.choices}, self.sources + weaker.sources)
+
+    @property
+    def fetching(self) -> dict[str, object]:
+        """The fields of `Settings` that are chosen."""
+        return {name: choice.value for name, choice in self.choices.items() if name in FETCHING}
+
+
+def parse_configuration(data: bytes, source: str, origin: Origin) -> Configuration:
+    """Read a file of settings; of a project's pyproject.toml only our table. Raises `ConfigurationError`."""
+    shown = safe_text(source, limit=4000)
+    if len(data) > MAX_CONFIGURATION_BYTES:
+        raise ConfigurationError(
+            source, [Problem(f"is larger than {MAX_CONFIGURATION_BYTES} bytes", "", "no settings")]
+        )
+    if origin == "project" and TABLE.encode() not in data:
+        return Configuration()
+    import tomllib  # not needed where no file has a table of ours
+
+    try:
+        table: object = tomllib.loads(data.decode())
+    except RecursionError:
+        raise ConfigurationError(shown, [Problem("not TOML", "", "it is nested too deeply")]) from None
+    except ValueError as error:  # also a wrong encoding
+        raise ConfigurationError(shown, [Problem("not TOML", "", safe_text(str(error)))]) from None
+    if origin == "project":
+        for name in ("tool", TABLE):
+            if not isinstance(table, dict) or name not in table:
+                return Configuration()
+            table = table[name]
+    if not isinstance(table, dict):
+        raise ConfigurationError(shown, [Problem(f"tool.{TABLE}", "", "must be a table")])
+    choices: dict[str, Choice] = {}
+    problems: list[Problem] = []
+    for name, value in table.items():
+        try:
+            key = _known(name)
+            choices[key.setting] = Choice(_read(key, value, origin), source, origin)
+        except ValueError as error:
+            problems.append(Problem(safe_text(name, limit=80), "", str(error)))
+    if problems:
+        raise ConfigurationError(shown, problems)
+    return Configuration(choices, (source,))
+
+
+def _known(name: str) -> SettingKey:
+    if (key := _BY_NAME.get(name)) is not None:
+        return key
+    near = difflib.get_close_matches(name.replace("_", "-"), _BY_NAME, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(_BY_NAME)}"
+    raise ValueError(f"is not a setting; {hint}")
+
+
+def _read(key: SettingKey, value: object, origin: Origin) -> object:
+    """The setting's value. Raises `ValueError`, whose text follows the key's name."""
+    if origin == "project" and key.from_project == "never":
+        raise ValueError(
+            f"cannot be set by a project, whose file may be a stranger's; use --{key.name}, {key.variable} or your own "
+            "config.toml"
+        )
+    if key in (ASSETS_DIR, EXTERNAL_DIR):
+        return _read_folder(value, origin)
+    rule = FETCHING.get(key.setting, instance_of(bool))
+    if key.setting == "limit_rate" and isinstance(value, str):
+        value = parse_rate(value)
+    if (problem := rule.problem(value)) is not None or value is None:
+        raise ValueError((problem or "").replace("True or False", "true or false"))
+    if origin == "project":
+        if key.from_project == "true" and value is not True:
+            raise ValueError(f"can only be true in a project's file, which may be a stranger's; set {key.variable}=0")
+        if key.setting in ("parallel", "max_per_host") and int(str(value)) > MOST_CONNECTIONS_OF_A_PROJECT:
+            raise ValueError(f"can be at most {MOST_CONNECTIONS_OF_A_PROJECT} in a project's file; use --{key.name}")
+    return not value if key.is_negated else value
+
+
+def _read_folder(value: object, origin: Origin) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError(f"must be the path of a folder, not {safe_text(repr(value), limit=80)}")
+    if origin == "user":
+        return value
+    try:
+        return check_local_path(value.rstrip("/"))
+    except ValueError as error:
+        reason = (
+            str(error)
+            .replace("the assets folder, such as models/base.bin", "the file")
+            .replace("assets folder", "file")
+        )
+        raise ValueError(f"{reason}; a project's file names a folder below its own") from None

@@ -1,0 +1,91 @@
+"""Help: one screen that can be taken in at a glance, and a page that has everything."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+import pytest
+
+from grym_fetch.cli.help import CHOOSING, DOES_NOTHING, EXAMPLES, FOLDERS, NETWORK, OUTPUT, WIDTH
+from grym_fetch.cli.main import COMMANDS, GROUPS, SUMMARIES, cli
+from grym_fetch.cli.options import common_options, transfer_options
+from tests.cli.running import invoke
+
+LINES = 24
+"""Of a terminal that nobody has made larger."""
+
+
+def command_of(name: str) -> click.Command:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    return command
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_short_help_is_one_screen(name: str) -> None:
+    """With `-h`: no line is cut, and the prompt after it is still on the screen."""
+    done = invoke(*name.split(), "-h")
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert len(lines) < LINES
+    assert max(map(len, lines)) <= WIDTH
+    assert lines[0].startswith(f"Usage: grym-fetch {name}".rstrip())
+    examples = [line.split(maxsplit=1)[1] for line in lines if line.startswith("  grym-fetch ")]
+    assert examples == list(EXAMPLES[name])
+    assert 1 <= len(examples) <= 3
+
+
+@pytest.mark.parametrize("example", sorted({each for examples in EXAMPLES.values() for each in examples}))
+def test_the_examples_parse(example: str) -> None:
+    """Whoever types what the help shows gets no usage error."""
+    name, *arguments = shlex.split(example)
+    command_of(name).make_context(name, arguments)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_that_does_something_is_in_both(name: str) -> None:
+    """Each in its group, in the long help with its variable; what does nothing is in neither, and yet accepted."""
+    command = command_of(name)
+    short, long = invoke(name, "-h").stdout, invoke(name, "--help").stdout
+    assert invoke("help", name).stdout == long
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.hidden:
+            is_shown = option.name not in DOES_NOTHING.get(name, ())
+            longest = max(option.opts, key=len)
+            for text in (short, long):
+                assert (f"{longest}]" in text or f"{longest} " in text or f"{longest}\n" in text) is is_shown, longest
+            assert (f"env var: {option.envvar}" in " ".join(long.split())) is is_shown
+    assert "-h" in long.split()
+    assert "--help" in long.split()
+
+
+def test_options_have_groups() -> None:
+    """Every shared option belongs to a group, and groups name options that there are."""
+    names = {str(each.name) for name in COMMANDS for each in command_of(name).params}
+    later = {"progress", "progress_interval", "report"}
+    assert names | later >= CHOOSING | NETWORK | FOLDERS | OUTPUT
+
+    @click.command()
+    @transfer_options
+    @common_options
+    def shared(**options: object) -> None:
+        """Only shared ones."""
+
+    assert {each.name for each in shared.params} <= NETWORK | FOLDERS | OUTPUT
+    assert DOES_NOTHING.keys() <= COMMANDS.keys()
+
+
+def test_every_command_is_in_one_group() -> None:
+    """And in the help of the group, which says in a sentence what it does."""
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(COMMANDS)
+    assert COMMANDS.keys() == SUMMARIES.keys()
+    text = " ".join(invoke("--help").stdout.split())
+    for name, summary in SUMMARIES.items():
+        assert f"{name} {summary}" in text
+    assert invoke("help").stdout == invoke("--help").stdout
+
+
+def test_the_version_is_shown() -> None:
+    """By either name."""
+    assert invoke("-V").stdout == invoke("--version").stdout != ""

@@ -1,0 +1,84 @@
+"""`--size` beside the positional size of `identify` and `clean`; and the manifest that `clean` makes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.core.manifest_parser import parse_manifest
+from tests.cli.running import invoke
+
+KIB = 1024
+
+
+@pytest.fixture(autouse=True)
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with a file of 600 KiB in a folder, and one of 3 MiB."""
+    root = tmp_path / "repo"
+    (root / "data").mkdir(parents=True)
+    (root / "data/a.bin").write_bytes(bytes(600 * KIB))
+    (root / "b.bin").write_bytes(bytes(3 * KIB * KIB))
+    git = ["git", "-C", str(root), "-c", "user.name=t", "-c", "user.email=t@t"]
+    for arguments in (["init", "--quiet"], ["add", "-A"], ["commit", "--quiet", "-m", "x"]):
+        subprocess.run([*git, *arguments], check=True)
+    monkeypatch.chdir(root)
+    return root
+
+
+def found(*arguments: str, **environ: str) -> list[str]:
+    """The files that `identify` lists."""
+    done = invoke("identify", "--json", *arguments, **environ)
+    assert done.exit_code == 0, done.output
+    return sorted(each["path"] for each in json.loads(done.stdout)["files"])
+
+
+@pytest.mark.parametrize("size", ["500KB", "500k", "0.5M", "0.5", "512000B", "0.5 MiB", "500 KB"])
+def test_a_size_bears_its_unit(size: str) -> None:
+    """Units are powers of 1024, and a bare number is MB, as SIZE_MB is."""
+    assert found("--size", size) == ["b.bin", "data/a.bin"]
+    assert found("--size", "1MB") == ["b.bin"]
+    assert found("--size", "1GB") == []
+
+
+def test_the_folder_comes_first_then() -> None:
+    """With --size there is no SIZE_MB before it; without, all is as it was."""
+    assert found("--size", "500KB", "data") == found("0.5", "data") == ["a.bin"]
+    assert found("1") == ["b.bin"]
+    assert found() == []
+    assert invoke("identify", "--size", "1MB", "1", "data").exit_code == 2
+
+
+def test_a_size_in_the_environment_is_a_default() -> None:
+    """It does not change what the words of the line mean."""
+    assert found(GRYM_FETCH_SIZE="500KB") == ["b.bin", "data/a.bin"]
+    assert found("1", "data", GRYM_FETCH_SIZE="500KB") == []
+
+
+@pytest.mark.parametrize("arguments", [["--size", "much"], ["--size", "-1MB"], ["--size", "1XB"], ["data"], ["-1"]])
+@pytest.mark.parametrize("command", ["identify", "clean"])
+def test_what_is_no_size_is_wrong_usage(command: str, arguments: list[str]) -> None:
+    """And says what is allowed."""
+    assert invoke(command, *arguments).exit_code == 2
+
+
+def test_clean_takes_the_same(repository: Path, tmp_path: Path) -> None:
+    """With --size the folder and the target follow."""
+    done = invoke("clean", "--size", "500KB", "data", str(tmp_path / "target"), "--yes")
+    assert done.exit_code == 0, done.output
+    assert [path.name for path in (tmp_path / "target").rglob("*.bin")] == ["a.bin"]
+    assert (repository / "b.bin").is_file()
+
+
+def test_clean_makes_a_manifest_where_there_is_none(repository: Path, tmp_path: Path) -> None:
+    """At the repository's root, also from a folder in it; one that is there is added to."""
+    where = ["--yes", "--add-to-manifest", "--base-url", "https://h.example/files"]
+    done = invoke("clean", "--size", "1MB", ".", str(tmp_path / "target"), *where)
+    assert done.exit_code == 0, done.output
+    manifest = repository / "assets.json"
+    assert [asset.local_path for asset in parse_manifest(manifest.read_bytes(), "m").manifest.assets] == ["b.bin"]
+    done = invoke("clean", "--size", "500KB", "data", str(tmp_path / "target"), *where)
+    assert done.exit_code == 0, done.output
+    assert len(parse_manifest(manifest.read_bytes(), "m").manifest.assets) == 2
