@@ -7,7 +7,7 @@
 - `small_world`: the whole of grym-fetch on one thread, with an origin in memory and simulated time. For tests
   that count steps, break the n-th of them, or need each run to be the same.
 - `tests.regressions.world`: a project and a server for one story. Break off, change the file, go on.
-- `tests.end_to_end.command`: the real command as a real process.
+- `tests.end_to_end.command`: the real command as a real process, which `starter` forks from one that waits for work.
 - `nginx`, `tinyproxy`: real programs, as the second opinion on what a server or a proxy does.
 
 Around them: `invariants` holds a run to all that must be true of every run (`checked_sync`, `Rules`); `power_cut` works
