@@ -6,6 +6,8 @@ READY  := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest -q
 # On every core; who has nothing left to do takes over from the others.
 SPREAD := -n auto --dist worksteal
+# Only these modules are read for the tests that run by themselves.
+ALONE  := $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 
 # Tests start hundreds of processes: without bytecode each of them would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -23,11 +25,11 @@ demo: $(READY)  ## the main job, with no network
 
 test: $(READY)  ## all tests but the sweeps
 	$(PYTEST) $(SPREAD) -m "not alone and not sweep"
-	$(PYTEST) -m "alone and not sweep"
+	$(PYTEST) -m "alone and not sweep" $(ALONE)
 
 sweep: $(READY)  ## every crash point, every seed, files of a GiB, and each property four times over: minutes
 	HYPOTHESIS_PROFILE=sweep $(PYTEST) --timeout 900 $(SPREAD) -m "(sweep or hypothesis) and not alone"
-	$(PYTEST) --timeout 900 -m "sweep and alone"
+	$(PYTEST) --timeout 900 -m "sweep and alone" $(ALONE)
 	$(BIN)/python -m tests.house.guards
 
 guards: $(READY)  ## take out each guard of tests/house/guard_lists once, in a copy, and see its tests fail; ROWS="S1 C8"

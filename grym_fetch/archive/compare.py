@@ -21,11 +21,7 @@ from grym_fetch.disk.verified import FileSignature, wait_for_tick
 
 
 class _Differs(Exception):
-    """What is in the tree's place if it is what the archive would be unpacked to, else None.
-
-    With it, whether each file was settled when it was read, so that it can be known again: see
-    `FileSignature.was_settled`.
-    """
+    """The tree is not what the archive would be unpacked to."""
 
 
 def compare(

@@ -91,7 +91,7 @@ def reading(archive: Path, census: Census) -> Iterator[None]:
     except GrymFetchError:
         raise
     except _FOREIGN as error:
-        raise census.refusal(f"is damaged or of a kind that cannot be read ({type(error).__name__})") from error
+        raise census.refusal(f"is damaged or of an unsupported kind ({type(error).__name__})") from error
     except OSError as error:
         # gzip and bz2 raise it for bad data, without a number; with one it is the disk's.
         if error.errno is None:
@@ -174,7 +174,7 @@ class _Careful:
     def read(self, size: int = -1, /) -> bytes:
         self._census.check_stopped()
         if size > MAX_DIRECTORY_BYTES:
-            raise self._census.refusal("has a central directory that is longer than any real one")
+            raise self._census.refusal("has an absurdly long central directory")
         data = self._file.read(size)
         if data.startswith(_ENTRY_MARK):
             self._census.check_directory(data.count(_ENTRY_MARK), len(data))
@@ -192,7 +192,7 @@ def _zip_members(file: IO[bytes], census: Census) -> Iterator[tuple[Member, Read
             if "\0" in entry.orig_filename:
                 raise census.refusal("has a member with a NUL in its name")
             if entry.compress_type not in _ZIP_METHODS:
-                raise census.refusal(f"is compressed by a method that is not read here (number {entry.compress_type})")
+                raise census.refusal(f"uses an unsupported method of compression (number {entry.compress_type})")
             with archive.open(entry) as body:
                 yield _from_zip(entry, body), body.read
 

@@ -99,7 +99,7 @@ def _next(stream: _Stream, census: Census) -> Member | None:
             header = read_header(block)
             if header is None:
                 if is_begun:
-                    raise ValueError("is damaged: it ends behind an extended header")
+                    raise ValueError("is damaged: it ends after an extended header")
                 return None
             match header.type:
                 case b"L":
@@ -144,7 +144,7 @@ def _long_name(stream: _Stream, header: TarHeader) -> bytes:
 
 def _content(stream: _Stream, header: TarHeader, most: int) -> bytes:
     if header.size > most:
-        raise ValueError("has a header that is longer than any real one")
+        raise ValueError("has an absurdly long header")
     return stream.exactly(_padded(header.size))[: header.size]
 
 

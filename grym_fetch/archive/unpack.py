@@ -284,8 +284,8 @@ def _unpack(
                         if written > free:
                             raise DiskFull(
                                 safe_text(str(shown)),
-                                f"not enough space to unpack {safe_text(archive.name)}: more than the {free} bytes "
-                                "that are free are needed; free some and run it again",
+                                f"not enough space to unpack {safe_text(archive.name)}: it needs more than the {free} "
+                                "bytes that are free; free some space and run this again",
                             )
                         census.check_stopped()
                     files.append(member.path)

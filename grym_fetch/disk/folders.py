@@ -40,9 +40,7 @@ _FULL = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file is larger than this file system or limit allows",
 }
-_NO_INODES = (
-    "the file system takes no more files (inodes), though it may have space; delete some (df -i shows how many)"
-)
+_NO_INODES = "no inodes left: the file system can hold no more files, though it may have space; delete some (see df -i)"
 _UNSAFE = {
     errno.ELOOP: "a symlink is in the way; none is followed below the assets folder",
     errno.ENOTDIR: "something on the way is not a folder",
@@ -140,7 +138,7 @@ def make_root(root: Path) -> None:
         missing.append(missing[-1].parent)
     for folder in reversed(missing):
         if os.path.islink(folder) and not os.path.exists(folder):
-            raise UnsafePath(safe_text(str(folder)), "this is a symlink that leads nowhere; make what it leads to")
+            raise UnsafePath(safe_text(str(folder)), "this is a symlink that leads nowhere; create its target")
         folder.mkdir(exist_ok=True)
         try:
             above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -64,7 +64,9 @@ class LogFile:
         if stat.S_ISREG(figures.st_mode) and figures.st_uid == os.geteuid() and figures.st_nlink <= 1:
             return descriptor
         os.close(descriptor)
-        raise PermissionError(errno.EPERM, "what is in its place is not a file of this user alone", self._name)
+        raise PermissionError(
+            errno.EPERM, "what is in its place is not a regular file that belongs to this user alone", self._name
+        )
 
     def _rotate(self) -> None:
         # A descriptor of its own: the lock ends with it.

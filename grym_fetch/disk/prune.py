@@ -22,7 +22,7 @@ from grym_fetch.disk.folders import FOLDER, open_child, storage_errors
 from grym_fetch.disk.locks import FileLock, Flock, open_lock, try_flock
 from grym_fetch.disk.owner import Owner, is_abandoned
 from grym_fetch.disk.small_files import PATH_KEY
-from grym_fetch.disk.stage import StageKey
+from grym_fetch.disk.stage import StageKey, take_over
 from grym_fetch.disk.state import StateFolder, is_of_gone_project, read_state, state_home
 from grym_fetch.disk.verified import LOG, MAX_LOG_BYTES, decode_entries, encode_entry, replace_log
 
@@ -153,7 +153,7 @@ def _remove_stage(
     state: StateFolder, stages: int | None, name: str, path_key: str, owner: Owner | None, *, dry_run: bool
 ) -> bool:
     """Remove a stage if it is certainly abandoned. Returns whether it was removed, or would be."""
-    if owner is None or owner.is_alive:
+    if stages is None or owner is None or owner.is_alive:
         return False
     with _held(state, f"{path_key}.lock", dry_run=dry_run) as excludes_others:
         if excludes_others is None or not is_abandoned(owner, Path(name), exclusive=excludes_others, above=stages):
@@ -162,7 +162,7 @@ def _remove_stage(
             # Claimed under our own name first, as by a download: if locks do not work, only one of us gets it.
             ours = f"{name.rpartition('.')[0].rpartition('.')[0]}.{Owner.this().encode()}.{_nonce()}"
             try:
-                os.rename(name, ours, src_dir_fd=stages, dst_dir_fd=stages)
+                take_over(stages, name, ours)
             except FileNotFoundError:
                 return False
             shutil.rmtree(ours, dir_fd=stages)

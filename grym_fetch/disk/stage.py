@@ -15,6 +15,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,24 @@ class StageThreads:
         self.write.close()
         self.read.close()
         self.flush.close()
+
+
+def take_over(root: int, old: str, new: str) -> None:
+    """Give an abandoned stage in the open folder ``root`` a name of this process's own. Raises ``OSError``.
+
+    If two try, one gets it, or each a part of it, which then proves less.
+    """
+    try:
+        os.rename(old, new, src_dir_fd=root, dst_dir_fd=root)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # A folder in a lower layer of an overlay file system cannot be renamed; the files in it can.
+        os.mkdir(new, 0o700, dir_fd=root)
+        for each in ("part", "journal"):
+            with suppress(FileNotFoundError):
+                os.rename(f"{old}/{each}", f"{new}/{each}", src_dir_fd=root, dst_dir_fd=root)
+        remove_tree(root, old)
 
 
 class DiskStage:
@@ -380,4 +399,6 @@ def _open_ours(folder: int, name: str, flags: int, mode: int) -> int:
     if stat.S_ISREG(figures.st_mode) and figures.st_nlink == 1 and figures.st_uid == os.fstat(folder).st_uid:
         return descriptor
     os.close(descriptor)
-    raise PermissionError(errno.EACCES, "what is in the way is not a file of this user alone", name)
+    raise PermissionError(
+        errno.EACCES, "what is in the way is not a regular file that belongs to this user alone", name
+    )

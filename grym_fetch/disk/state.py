@@ -8,14 +8,16 @@
         user-<number>/              one user's, 0700: stages, stamps, what was unpacked
 
 Rules: nothing below `.grym-fetch` is reached by path. Each folder is opened from the descriptor of the one above, never
-through a symlink, and what is in a user's folder is used only if that folder is this user's. A state file is read only
-if it is a regular file of this user, up to a limit, and never waited for. Nobody believes what another has written.
+through a symlink, and a user's folder is used only if it belongs to this user and nobody else may write there. A state
+file is read only if it is a regular file of this user in such a folder, up to a limit, and never waited for. Nobody
+believes what another has written.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -39,6 +41,8 @@ from grym_fetch.disk.folders import (
     user_name,
     write_all,
 )
+
+log = logging.getLogger(__name__)
 
 _EARLIER = re.compile(r"stage|unpack|unpacked|verified\.log|manifest-version-[0-9a-f]{24}")
 """What lay in `.grym-fetch` itself before each user had a folder there."""
@@ -105,9 +109,9 @@ class StateFolder:
         if create:
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(place, FOLDER)
-        if os.fstat(descriptor).st_uid != os.geteuid():
+        if not is_private(descriptor):
             os.close(descriptor)
-            raise PermissionError(errno.EACCES, "belongs to another user", str(place))
+            raise PermissionError(errno.EACCES, "belongs to another user, or others may write there", str(place))
         if create:
             _note_place(descriptor, self.assets_dir)
         return descriptor
@@ -143,7 +147,7 @@ class StateFolder:
         with self._named(self.top):
             name, earlier = self.own.name, []
             try:
-                own = open_child(top, name)
+                own = self._open_unshared(top, name, create)
             except FileNotFoundError:
                 earlier = _earlier_state(top)
                 if not create and not earlier:
@@ -165,6 +169,27 @@ class StateFolder:
                 raise
         return own
 
+    def _open_unshared(self, top: int, name: str, create: bool) -> int:
+        """Open this user's folder as it was made: for nobody else to write to.
+
+        One that others may write to was opened up since, or was a shared folder of this user's that somebody moved
+        there, with whatever it claims. Nothing in it is deleted, since it may be anything: it is set aside.
+        """
+        own = open_child(top, name)
+        if os.fstat(own).st_uid != os.geteuid() or is_private(own) or not _has_modes(own):
+            return own
+        close_each(own)
+        aside = f"{name}.shared-{secrets.token_hex(4)}"
+        try:
+            if not create:
+                raise PermissionError(errno.EACCES, "only to be read")
+            os.rename(name, aside, src_dir_fd=top, dst_dir_fd=top)
+        except OSError as error:  # or it lies in a lower layer of an overlay file system
+            reason = "others may write to this user's state folder, so nothing in it is used; remove it"
+            raise UnsafePath(safe_text(str(self.own)), reason) from error
+        log.warning("others may write to %s, so nothing in it is used; it was renamed to %s", self.own, aside)
+        raise FileNotFoundError(errno.ENOENT, "set aside", name)
+
     def _judge(self, own: int) -> None:
         """Raise `UnsafePath` unless a folder is this user's; see that nobody else may enter it."""
         figures = os.fstat(own)
@@ -175,7 +200,7 @@ class StateFolder:
                 os.fchmod(own, 0o700)
 
     def _not_ours(self, owner: int) -> UnsafePath:
-        reason = f"the folder of this user's state belongs to {user_name(owner)}, so nothing in it is used; remove it"
+        reason = f"this user's state folder belongs to {user_name(owner)}, so nothing in it is used; remove it"
         return UnsafePath(safe_text(str(self.own)), reason)
 
     def _share(self, folder: int) -> None:
@@ -305,15 +330,33 @@ def is_ours(folder: int) -> bool:
     return owner == os.geteuid() or owner == owner_of_new_files(folder)
 
 
+def is_private(folder: int) -> bool:
+    """Whether what is in an open folder can only have been written by this user."""
+    figures = os.fstat(folder)
+    return figures.st_uid == os.geteuid() and not figures.st_mode & 0o022
+
+
 def owner_of_new_files(folder: int) -> int | None:
     """The owner of what this user makes in a folder; None if nothing can be made."""
+    made = _new_file(folder)
+    return None if made is None else made.st_uid
+
+
+def _has_modes(folder: int) -> bool:
+    """Whether a mode says who may write: FAT and some network file systems show the same one for every file."""
+    made = _new_file(folder)
+    return made is None or not made.st_mode & 0o022
+
+
+def _new_file(folder: int) -> os.stat_result | None:
+    """What becomes of a private file that this user makes in a folder; None if none can be made."""
     name = f".{secrets.token_hex(8)}.tmp"
     try:
         descriptor = os.open(name, NEW_FILE, 0o600, dir_fd=folder)
     except OSError:
         return None
     try:
-        return os.fstat(descriptor).st_uid
+        return os.fstat(descriptor)
     finally:
         os.close(descriptor)
         with suppress(OSError):
@@ -321,7 +364,12 @@ def owner_of_new_files(folder: int) -> int | None:
 
 
 def read_state(folder: int, name: str, limit: int) -> bytes | None:
-    """Read a state file of this user, as far as ``limit`` bytes; None if it is anything else or cannot be read."""
+    """Read a state file of this user, as far as ``limit`` bytes; None if it is anything else or cannot be read.
+
+    Also None if others may write to the open ``folder``: its file may be a link to any file of this user's.
+    """
+    if not is_private(folder):
+        return None
     try:
         return read_regular(name, folder, limit=limit, owner=os.geteuid())
     except OSError:

@@ -28,21 +28,27 @@ from grym_fetch.core.errors import StorageError
 from grym_fetch.core.git_folders import may_make_a_repository
 from grym_fetch.core.world import ThreadPools
 from grym_fetch.disk.folders import (
+    NEW_FILE,
     check_destination,
+    close_each,
     closed_folders,
     make_root,
     remove_tree,
     require_space,
     storage_errors,
     usable_bytes,
+    write_all,
 )
 from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.owner import Owner, is_abandoned
 from grym_fetch.disk.repository import check_makes_no_repository
-from grym_fetch.disk.small_files import PATH_KEY, SmallFileWriter
-from grym_fetch.disk.stage import DiskStage, StageKey, StageThreads
+from grym_fetch.disk.small_files import CONTENT_KEY, PATH_KEY, SmallFileWriter
+from grym_fetch.disk.stage import DiskStage, StageKey, StageThreads, take_over
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.runtime.threads import WorkerThreads
+
+PROBE_BYTES = 64 * 1024
+"""A disk that does not take so many bytes more is full."""
 
 
 class DiskStore:
@@ -99,6 +105,26 @@ class DiskStore:
     async def free_bytes(self) -> int:
         """Bytes that may still be written here, less a small reserve."""
         return await self._threads.compute(usable_bytes, self.assets_dir)
+
+    async def check_usable(self) -> None:
+        """Raise `StorageError` if not even a small stage can be made: no space, no inodes, a quota, or read-only."""
+        await self._threads.compute(self._check_usable)
+
+    def _check_usable(self) -> None:
+        with storage_errors(self.assets_dir), self.state.opened("stage", create=True) as root:
+            name = f"{PATH_KEY}.{CONTENT_KEY}.{self._owner.encode()}.{secrets.token_hex(4)}"
+            try:
+                # The reason is found out before anything is given back.
+                with storage_errors(self.assets_dir):
+                    os.mkdir(name, 0o700, dir_fd=root)
+                    for each, size in (("part", PROBE_BYTES), ("journal", 1)):
+                        descriptor = os.open(f"{name}/{each}", NEW_FILE, 0o600, dir_fd=root)
+                        try:
+                            write_all(descriptor, bytes(size))
+                        finally:
+                            close_each(descriptor)
+            finally:
+                remove_tree(root, name)
 
     async def check_destination(self, local_path: str) -> None:
         """Raise `UnsafePath` if a file could not be put there, or would make a repository of what is there."""
@@ -157,7 +183,7 @@ class DiskStore:
                 remove_tree(root, each)
                 continue
             try:
-                os.rename(each, name, src_dir_fd=root, dst_dir_fd=root)
+                take_over(root, each, name)
                 claimed = True
             except FileNotFoundError:
                 continue  # another process was faster

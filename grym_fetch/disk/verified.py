@@ -24,12 +24,12 @@ from grym_fetch.core.errors import StorageError
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.atomic import PRIVATE, replace_file
 from grym_fetch.disk.folders import close_each, exists, is_at
-from grym_fetch.disk.state import StateFolder, read_state
+from grym_fetch.disk.state import StateFolder, is_private, read_state
 
 log = logging.getLogger(__name__)
 
 MAX_LOG_BYTES = 64 * 1024 * 1024
-"""As much of the log is read; what is behind that counts for nothing."""
+"""At most this much of the log is read; the rest is ignored."""
 LOG = "verified.log"
 _CANNOT_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOENT})
 TICK_NS = 20_000_000
@@ -37,7 +37,7 @@ TICK_NS = 20_000_000
 _COARSE_TICK_NS = 2_000_000_000
 """The same where a file system keeps whole seconds, FAT every other one."""
 _SPARE_LINES = 4096
-"""Lines that may say nothing new before the log is written anew."""
+"""Rewrite the log once it has this many outdated lines, and more of those than of others."""
 
 
 class FileSignature(NamedTuple):
@@ -210,12 +210,6 @@ class VerifiedCache:
             close_each(folder)
 
 
-def is_private(folder: int) -> bool:
-    """Whether what is in an open folder can only have been written by this user."""
-    figures = os.fstat(folder)
-    return figures.st_uid == os.geteuid() and not figures.st_mode & 0o022
-
-
 def _append_to(folder: int, lines: bytes) -> None:
     # O_APPEND puts lines in whole, also when several processes write; a torn one is recognised by its checksum.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -243,7 +237,7 @@ def encode_entry(file: VerifiedFile) -> bytes:
 
 
 def _end_of_line(checksum: str, signature: FileSignature) -> bytes:
-    """What an entry ends with, behind its path. No path can look like it: JSON writes its quotes as ``\\"``."""
+    """What an entry ends with, after its path. No path can look like it: JSON writes its quotes as ``\\"``."""
     return f'","{checksum}",{",".join(map(str, signature))}]'.encode("ascii")
 
 

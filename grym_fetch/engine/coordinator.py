@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grym_fetch.core.errors import DiskFull, GrymFetchError, SyncFailed
+from grym_fetch.core.errors import DiskFull, GrymFetchError, StorageError, SyncFailed
 from grym_fetch.core.events import AssetFailed, AssetReused, RunFinished, RunStarted
 from grym_fetch.core.figures import lacking
 from grym_fetch.core.manifest import Asset
@@ -57,7 +57,7 @@ class _Tally:
     failed: dict[str, GrymFetchError] = field(default_factory=dict)
     paths: dict[str, Path | str] = field(default_factory=dict)
     cause: GrymFetchError | None = None
-    """Why the whole run could not fetch anything."""
+    """Why nothing, or nothing more, could be fetched."""
     _ends: Counter[_Key] = field(default_factory=Counter)
 
     def found(self, asset: Asset, path: Path | str) -> None:
@@ -265,9 +265,13 @@ class Coordinator:
             "nothing was fetched",
         )
         for asset in plan.to_fetch:
-            self._bus.emit(AssetFailed(asset=asset.id, error="DiskFull", message=str(error)))
-            tally.lost(asset, error)
+            self._give_up(asset, tally, error)
         return list(plan.present)
+
+    def _give_up(self, asset: Asset, tally: _Tally, cause: GrymFetchError) -> None:
+        """Fail an asset that is not tried."""
+        self._bus.emit(AssetFailed(asset=asset.id, error=type(cause).__name__, message=str(cause)))
+        tally.lost(asset, cause)
 
     async def _fetch_all(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
         """Fetch these: small ones together, the others in parallel with them."""
@@ -298,14 +302,33 @@ class Coordinator:
         left_over += [asset for asset in assets if _key(asset) not in mine]
         await self._fetch_each(left_over, tally, force=False)
 
+    async def _why_nothing_fits(self) -> StorageError | None:
+        try:
+            await self.engine.store.check_usable()
+        except StorageError as error:
+            return error
+        return None
+
     async def _fetch_each(self, assets: list[Asset], tally: _Tally, *, force: bool) -> None:
-        """Fetch these, a few at a time and in order: enough to keep every connection busy while others verify."""
+        """Fetch these, a few at a time and in order: enough to keep every connection busy while others verify.
+
+        Once the disk takes nothing more, the rest is not tried, but for what is there and has only to be read.
+        """
         queue = iter(assets)
 
         async def fetch_some() -> None:
             for asset in queue:
+                if tally.cause is not None and (force or not self.engine.local_files.is_there(asset)):
+                    self._give_up(asset, tally, tally.cause)
+                    continue
                 try:
                     tally.fetched(asset, await self._fetch(asset, force=force))
+                except StorageError as error:
+                    if tally.cause is None and len(assets) > 1:
+                        cause = await self._why_nothing_fits()
+                        tally.cause = tally.cause or cause  # several may have asked at once
+                    # All that fail in the same way have one cause, which is told once.
+                    tally.lost(asset, tally.cause if tally.cause and type(tally.cause) is type(error) else error)
                 except GrymFetchError as error:
                     tally.lost(asset, error)
 

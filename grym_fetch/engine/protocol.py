@@ -67,6 +67,9 @@ class FreeSpace(Protocol):
     async def free_bytes(self) -> int:
         """Return how many bytes may still be written."""
 
+    async def check_usable(self) -> None:
+        """Raise `StorageError` if nothing at all can be put there: no space, no inodes, read-only."""
+
 
 class AssetEngine(Protocol):
     """Does the work of a manager, in one event loop. Implemented by `Engine`."""

@@ -30,7 +30,7 @@ from grym_fetch.repo.entries import IGNORE_FILE, add_to_gitignore
 from grym_fetch.repo.git import Git, GitUnusable
 from grym_fetch.repo.identify import ignore_line
 from grym_fetch.repo.places import placeholders
-from grym_fetch.repo.target import check_owner
+from grym_fetch.repo.target import check_named, check_owner
 from grym_fetch.repo.tree import below
 
 State = Literal["ok", "done", "warn", "fail"]
@@ -157,7 +157,10 @@ def _external_folder(project: Project) -> Step:
         what = f"{_shown(folder)} is a symlink, which counts only where you name it"
         return Step("warn", "external folder", f"{what}; it is needed for moved and shared files only", advice)
     try:
-        check_owner(folder)
+        if is_named:
+            check_named(folder)
+        else:
+            check_owner(folder, "it is used only where you name it")
     except RepositoryError as error:
         if is_named:
             return Step("fail", "external folder", str(error), is_storage=True)

@@ -1,8 +1,9 @@
 """Which folder outside of the repository may take its large files.
 
 Rules: git must not see what is moved there, in this repository or in one around it, else the next ``git add -A``
-commits the large files after all. The folder belongs to the user, or to root. A folder that was not named is never a
-symlink: whoever wrote the repository around a submodule could have put it there.
+commits the large files after all. The folder belongs to the user, or to root; one that was named may also be a shared
+one, which its owner lets others write to. A folder that was not named is never a symlink: whoever wrote the repository
+around a submodule could have put it there.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def _naming(folder: Path, condition: str) -> str:
     return f"{condition}: {command_line('--external-assets-dir', str(folder))}"
 
 
-def check_owner(folder: Path, advice: str = "name a folder of your own") -> None:
+def check_owner(folder: Path, advice: str) -> None:
     """Raise `RepositoryError` if a folder is there and belongs to another user, who could do anything with it."""
     try:
         owner = os.stat(folder).st_uid
@@ -92,6 +93,17 @@ def check_owner(folder: Path, advice: str = "name a folder of your own") -> None
         return  # not there yet, then it will be ours; or it cannot be used, which is told in due time
     if owner not in (0, os.geteuid()):
         raise RepositoryError(f"{safe_text(str(folder), limit=4000)} belongs to another user (uid {owner}); {advice}")
+
+
+def check_named(folder: Path) -> None:
+    """`check_owner` for a folder that the user has named: one of another user is fine if this one may write there.
+
+    That is judged by its mode, too, since root may write everywhere.
+    """
+    with suppress(OSError):
+        if os.stat(folder).st_mode & 0o022 and os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+            return
+    check_owner(folder, "name a folder of your own, or a shared one that you may write to")
 
 
 def check_target(root: Path, source: Path, target: Path) -> None:
@@ -108,7 +120,7 @@ def check_target(root: Path, source: Path, target: Path) -> None:
         )
     if target.exists() and not target.is_dir():
         raise RepositoryError(f"the target {shown} is not a folder; name another one, such as {_outside(root)}")
-    check_owner(target)
+    check_named(target)
 
 
 def check_unseen(root: Path, target: Path, paths: Sequence[str]) -> None:

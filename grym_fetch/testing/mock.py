@@ -413,6 +413,9 @@ class _MockSmallFetcher:
 class _MockStore:
     """Implements `FreeSpace`: a disk that is never full."""
 
+    async def check_usable(self) -> None:
+        """There always is room."""
+
     async def free_bytes(self) -> int:
         return 1 << 50
 

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import tarfile
 import threading
 import time
@@ -36,6 +35,7 @@ from grym_fetch.disk.verified import FileSignature
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
 from tests.support.archives import zip_of
+from tests.support.mounts import mounted, overlaid
 from tests.support.project import OWN
 from tests.support.system import dead_owner, descriptors
 
@@ -533,25 +533,15 @@ def test_no_special_bits(local_files: LocalFiles, ending: str, mode: int) -> Non
     assert stat.S_IMODE((local_files.tree / "a").stat().st_mode) == 0o755
 
 
-@pytest.fixture
-def mounted(local_files: LocalFiles) -> Iterator[Path]:
-    """The tree's place as a mount point."""
-    local_files.tree.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(local_files.tree)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("nothing can be mounted here")
-    yield local_files.tree
-    subprocess.run(["umount", str(local_files.tree)], check=True)
-
-
 @pytest.mark.root
 @pytest.mark.shows("D23")
-def test_a_mount_point_in_the_place(local_files: LocalFiles, mounted: Path) -> None:
+def test_a_mount_point_in_the_place(local_files: LocalFiles) -> None:
     """It can neither be exchanged nor moved: the error says that, and what to do, and nothing is left behind."""
     local_files.put(tar_of(OTHER))
-    with pytest.raises(StorageError, match="a file system is mounted there"):
-        local_files.unpack()
-    assert os.path.ismount(mounted)
+    with mounted(local_files.tree, "size=1m"):
+        with pytest.raises(StorageError, match="a file system is mounted there"):
+            local_files.unpack()
+        assert os.path.ismount(local_files.tree)
     assert local_files.stages() == []
 
 
@@ -561,30 +551,12 @@ def layered(tmp_path: Path) -> Iterator[LocalFiles]:
     below = LocalFiles(tmp_path / "lower")
     below.put(tar_of(OTHER))
     below.unpack()
-    # An overlay cannot lie on another one: what is above lies in memory.
-    memory, merged = tmp_path / "memory", tmp_path / "merged"
-    memory.mkdir()
-    merged.mkdir()
-    tmpfs = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(memory)]
-    if os.geteuid() != 0 or subprocess.run(tmpfs, capture_output=True, check=False).returncode:
-        pytest.skip("nothing can be mounted here")
-    try:
-        for name in ("upper", "work"):
-            (memory / name).mkdir()
-        layers = f"lowerdir={tmp_path / 'lower'},upperdir={memory}/upper,workdir={memory}/work,redirect_dir=off"
-        overlay = ["mount", "-t", "overlay", "-o", layers, "overlay", str(merged)]
-        if subprocess.run(overlay, capture_output=True, check=False).returncode:
-            pytest.skip("there are no overlay file systems here")
-        try:
-            made = LocalFiles.__new__(LocalFiles)
-            made.assets = merged / "assets"
-            made.tree = made.assets / "models" / "voices"
-            made.local_path = below.local_path
-            yield made
-        finally:
-            subprocess.run(["umount", str(merged)], check=True)
-    finally:
-        subprocess.run(["umount", str(memory)], check=True)
+    with overlaid(tmp_path / "lower", tmp_path / "merged") as merged:
+        made = LocalFiles.__new__(LocalFiles)
+        made.assets = merged / "assets"
+        made.tree = made.assets / "models" / "voices"
+        made.local_path = below.local_path
+        yield made
 
 
 @pytest.mark.root

@@ -15,6 +15,7 @@ from grym_fetch._version import __version__
 from grym_fetch.cli import main as cli_main
 from grym_fetch.cli import unexpected
 from tests.support.project import Project
+from tests.support.sweeps import typical
 
 COMMANDS = [
     "sync", "check", "path a", "list", "info a", "schema", "add http://127.0.0.1:9/x", "pin", "remove a", "prune",
@@ -35,7 +36,9 @@ def ended(command: str, script: str = "$G {}", **environment: str) -> subprocess
     )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", typical(COMMANDS, "sync", "schema", "add http://127.0.0.1:9/x", "clean -n", "doctor")
+)
 @pytest.mark.shows("D23")
 def test_a_working_folder_that_is_gone(tmp_path: Path, command: str) -> None:
     """Each command says so in one line, with the exit code of a disk that refuses, or does without."""

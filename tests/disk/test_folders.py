@@ -313,7 +313,7 @@ def test_a_file_system_without_inodes_is_not_called_full(tmp_path: Path) -> None
     try:
         for number in range(2):
             (tmp_path / str(number)).touch()
-        with pytest.raises(DiskFull, match="no more files"), storage_errors(tmp_path / "new" / "deep"):
+        with pytest.raises(DiskFull, match="no inodes left"), storage_errors(tmp_path / "new" / "deep"):
             (tmp_path / "2").touch()
         (tmp_path / "0").unlink()
         with pytest.raises(DiskFull, match="no space left"), storage_errors(tmp_path):

@@ -21,6 +21,7 @@ from grym_fetch.disk.rollback import RollbackGuard
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
+from tests.support.mounts import overlaid
 from tests.support.project import OWN
 from tests.support.system import dead_owner
 
@@ -82,6 +83,19 @@ def test_a_dead_owners_stage_goes(assets: Path, dry_run: bool) -> None:
     assert wanted.exists() is other.exists() is dry_run
     assert (sorted(assets.rglob("*")) == before) is dry_run
     assert not lock_path(assets).exists()
+
+
+@pytest.mark.root
+@pytest.mark.shows("D23")
+def test_a_stage_in_a_lower_layer_goes(tmp_path: Path) -> None:
+    """A folder of a container's image cannot be renamed, but what is in it can be removed."""
+    lower = tmp_path / "lower"
+    (lower / OWN / "stage").mkdir(parents=True)
+    name = stage(lower, dead_owner()).name
+    with overlaid(lower, tmp_path / "merged") as assets:
+        report = prune(assets, WANTED, dry_run=False)
+        assert [item.name for item in report.removed if item.kind == "download"] == [name]
+        assert list((assets / OWN / "stage").iterdir()) == []
 
 
 @pytest.mark.shows("X8")

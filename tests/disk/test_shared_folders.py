@@ -7,7 +7,9 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ from grym_fetch.disk.rollback import RollbackGuard
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder, read_state
 from grym_fetch.disk.store import DiskStore
-from grym_fetch.disk.verified import FileSignature, VerifiedCache
+from grym_fetch.disk.verified import FileSignature, VerifiedCache, VerifiedFile, replace_log
 from tests.support.other_user import ANNA, BERT, TEAM, as_user, needs_root
 
 CONTENT = b"weights" * 1000
@@ -131,6 +133,64 @@ def test_nobody_believes_what_another_has_verified(shared: Path, mode: int) -> N
     assert error.startswith("UnsafePath: ")
     assert f"belongs to user {ANNA}" in error
     assert f"user-{BERT}" in error
+
+
+@pytest.mark.shows("S20")
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o720], ids=oct)
+def test_a_state_folder_that_others_may_write_to_is_set_aside(tmp_path: Path, mode: int) -> None:
+    """It may be any folder of this user's that others filled and moved there: it vouches for nothing, and stays whole.
+
+    Reading changes nothing; the next one who writes makes another.
+    """
+    (tmp_path / "a.bin").write_bytes(b"evil")
+    state = StateFolder(tmp_path)
+    VerifiedCache(state).record(tmp_path / "a.bin", CHECKSUM, FileSignature.of((tmp_path / "a.bin").stat()))
+    assert VerifiedCache(state).is_verified(tmp_path / "a.bin", CHECKSUM)
+    state.own.chmod(mode)
+    assert not VerifiedCache(state).is_verified(tmp_path / "a.bin", CHECKSUM)
+    with pytest.raises(UnsafePath, match="others may write to this user's state folder"):
+        state.open()
+    assert stat.S_IMODE(state.own.stat().st_mode) == mode
+    assert put(tmp_path, "b.bin") is not None
+    assert not VerifiedCache(state).is_verified(tmp_path / "a.bin", CHECKSUM)
+    (aside,) = state.top.glob(f"{state.own.name}.shared-*")
+    assert (aside / "verified.log").is_file()
+
+
+@pytest.mark.shows("S20")
+@pytest.mark.parametrize("where", ["assets", "elsewhere"])
+def test_a_file_system_without_modes_vouches_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """FAT shows one mode for all: its folders are used, but a log there may be anybody's, and so it may in a home."""
+    (tmp_path / "a.bin").write_bytes(b"evil")
+    state = StateFolder(tmp_path)
+    with state.opened(create=True) if where == "assets" else opened_elsewhere(state) as folder:
+        replace_log(folder, [file_there(tmp_path / "a.bin")])
+        assert VerifiedCache(state).is_verified(tmp_path / "a.bin", CHECKSUM)
+        real = os.fstat
+        monkeypatch.setattr(
+            os, "fstat", lambda descriptor: os.stat_result((real(descriptor).st_mode | 0o777, *real(descriptor)[1:]))
+        )
+        assert not VerifiedCache(state).is_verified(tmp_path / "a.bin", CHECKSUM)
+    if where == "assets":
+        os.close(state.open(create=True))
+        assert {path.name for path in state.top.iterdir()} - {".gitignore"} == {state.own.name}
+
+
+@contextmanager
+def opened_elsewhere(state: StateFolder) -> Iterator[int]:
+    """The user's own folder for an assets folder, for the length of a block."""
+    descriptor = state.open_elsewhere(create=True)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def file_there(path: Path) -> VerifiedFile:
+    """An entry of the log for a file that has, it says, our checksum."""
+    return VerifiedFile(str(path), str(CHECKSUM), FileSignature.of(path.stat()))
 
 
 @needs_root
@@ -288,9 +348,12 @@ def test_a_write_within_the_same_tick_is_noticed(tmp_path: Path, monkeypatch: py
     """The stamp does not rest on the kernel's clock having moved on: the time was set, and a write sets another."""
     assets = tmp_path / "assets"
     assets.mkdir()
+    exact = 1_700_000_000_123_456_789
+    monkeypatch.setattr(time, "time_ns", lambda: exact)
     signature = put(assets, "a.bin")
     assert signature is not None
     assert signature == FileSignature.of((assets / "a.bin").stat())
+    assert signature.mtime_ns == exact, "no clock that ticks gives this time"
 
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -356,6 +419,7 @@ def test_a_file_system_that_maps_all_users_to_one_is_worked_on(tmp_path: Path, m
     assert signature is not None
     VerifiedCache(state).record(tmp_path / "a.bin", CHECKSUM, signature)
     assert not (state.own / "verified.log").exists()
+    assert not list(state.own.glob(".*")), "what was made to find out the owner"
     monkeypatch.setattr(state_module, "owner_of_new_files", lambda _: None)
     with pytest.raises(UnsafePath, match="belongs to"):
         put(tmp_path, "b.bin")

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from grym_fetch.runtime.descriptors import DESCRIPTORS_PER_ASSET
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
 from tests.support.fakes import read_proved
+from tests.support.mounts import mounted, overlaid
 from tests.support.system import dead_owner, descriptors, named
 from tests.support.system_calls import failing
 
@@ -1052,17 +1054,6 @@ async def test_a_copy_that_fails_leaves_nothing(
     assert {path.name: path.read_bytes() for path in final(store).parent.iterdir()} == {"a.bin": b"the old file"}
 
 
-@contextmanager
-def mounted(folder: Path, options: str) -> Iterator[None]:
-    """A small file system of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "grym-fetch-test", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 @pytest.mark.root
 @pytest.mark.shows("D13")
 async def test_a_real_mount_below_the_assets_folder(store: DiskStore, stage: DiskStage) -> None:
@@ -1109,6 +1100,82 @@ async def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         await again.publish(len(CONTENT))
         assert final(store).read_bytes() == CONTENT
         store.close()
+
+
+@pytest.mark.root
+@pytest.mark.shows("D23")
+async def test_a_stage_in_a_lower_layer(tmp_path: Path) -> None:
+    """What an image was built with goes on in its containers: the folder of a stage cannot be renamed there."""
+    left = left_by_dead(tmp_path / "lower" / "assets")
+    with overlaid(tmp_path / "lower", tmp_path / "merged") as merged:
+        store = DiskStore(merged / "assets")
+        await store.prepare()
+        with pytest.raises(OSError, match="cross-device"):
+            (stages(store)[0]).rename(merged / "elsewhere")
+        stage = await store.open_stage(KEY, exclusive=True)
+        assert [(piece.start, piece.stop) for piece in stage.recovered.pieces] == [(0, len(CONTENT))]
+        await stage.publish(len(CONTENT))
+        assert final(store).read_bytes() == CONTENT
+        assert stages(store) == []
+        store.close()
+    assert left.is_dir()
+
+
+def left_by_dead(assets: Path) -> Path:
+    """Leave a stage with all of the content, as a process that has died; return its folder."""
+
+    async def leave() -> Path:
+        store = DiskStore(assets)
+        try:
+            await store.prepare()
+            stage = await store.open_stage(KEY, exclusive=True)
+            await stage.write(0, CONTENT, 0)
+            await stage.close()
+            (folder,) = stages(store)
+            fields = folder.name.split(".")
+            return folder.rename(folder.with_name(".".join([*fields[:2], dead_owner().encode(), fields[3]])))
+        finally:
+            store.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, leave()).result()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/null", path), "link", os.mkdir])
+@pytest.mark.parametrize("name", ["part", "journal"])
+@pytest.mark.shows("S20")
+async def test_a_stage_that_holds_what_we_have_not_made(
+    store: DiskStore, tmp_path: Path, name: str, make: Callable[[Path], None] | str
+) -> None:
+    """A pipe, a folder, a link of either kind: nothing is written to it, and nobody waits for it."""
+    folder = store.state.own / "stage" / f"{KEY.path_key}.{KEY.content_key}.{dead_owner().encode()}.00000000"
+    folder.mkdir()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"a file of ours")
+    if callable(make):
+        make(folder / name)
+    else:
+        os.link(victim, folder / name)
+    with pytest.raises(StorageError):
+        await store.open_stage(KEY, exclusive=True)
+    assert victim.read_bytes() == b"a file of ours"
+
+
+@pytest.mark.shows("P4")
+async def test_what_follows_a_torn_record_counts(store: DiskStore) -> None:
+    """A record cut off by a crash goes before the next one is written: behind it nothing would be read."""
+    stage = await store.open_stage(KEY, exclusive=True)
+    await stage.write(0, CONTENT[:50_000], 0)
+    await stage.close()
+    (folder,) = stages(store)
+    journal = folder / "journal"
+    journal.write_bytes(journal.read_bytes() + b"torn")
+    stage = await store.open_stage(KEY, exclusive=True)
+    await stage.write(50_000, CONTENT[50_000:], 0)
+    await stage.close()
+    stage = await store.open_stage(KEY, exclusive=True)
+    assert sum(piece.stop - piece.start for piece in stage.recovered.pieces) == len(CONTENT)
+    await stage.close()
 
 
 @pytest.mark.root

@@ -1,4 +1,4 @@
-"""The real command as a real process."""
+"""The real command as a real process, forked from one that waits for work (`tests.support.starter`)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Self
 
 from grym_fetch.testing import AssetServer, ServerStats
 from tests.support.other_user import TEAM
+from tests.support.starter import start
 
 DEADLINE = 60.0
 
@@ -48,15 +49,7 @@ class Running:
     """A process under way. Ended, whatever happens, when the block ends."""
 
     def __init__(self, folder: Path, *arguments: str, **more: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "grym_fetch", *arguments],
-            cwd=folder,
-            env=environment(**more),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._process = start(arguments, folder, environment(**more))
         self._seen: list[str] = []
 
     @property
@@ -103,7 +96,7 @@ class Running:
     def finish(self, deadline: float = DEADLINE) -> Done:
         """Wait for its end."""
         out, err = self._process.communicate(timeout=deadline)
-        return Done(self._process.returncode, "".join(self._seen) + (out or ""), err)
+        return Done(self._process.wait(deadline), "".join(self._seen) + (out or ""), err)
 
     def __enter__(self) -> Self:
         return self
@@ -146,10 +139,15 @@ main()
 """
 
 
+def command_as(user: int, *arguments: str) -> list[str]:
+    """What root starts to run the command as another user of the team, under its umask."""
+    return [sys.executable, "-c", BECOME, str(user), "002", str(TEAM), *arguments]
+
+
 def run_as(user: int, folder: Path, *arguments: str, **more: str) -> Done:
     """Run the command to its end as another user of the team, under its umask. Only root can."""
     done = subprocess.run(
-        [sys.executable, "-c", BECOME, str(user), "002", str(TEAM), *arguments],
+        command_as(user, *arguments),
         cwd=folder,
         env=environment(**more),
         stdin=subprocess.DEVNULL,

@@ -6,18 +6,22 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
 import tarfile
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from grym_fetch.core.digest import Checksum
+from grym_fetch.disk.verified import FileSignature, VerifiedFile, encode_entry
 from grym_fetch.testing import AssetServer, seeded_bytes
-from tests.end_to_end.command import Done, run, run_as
-from tests.support.other_user import ANNA, BERT, TEAM, needs_root
+from tests.end_to_end.command import Done, command_as, environment, run, run_as
+from tests.support.other_user import ANNA, BERT, TEAM, as_user, needs_root
 
 pytestmark = [needs_root, pytest.mark.sweep]
 
@@ -53,7 +57,10 @@ class Shared:
 
     def list_assets(self, members: int = 3) -> None:
         """A file, and an archive that is unpacked."""
-        files = {"model.bin": CONTENT, "voices.tar": tar_of(members)}
+        self.list_files({"model.bin": CONTENT, "voices.tar": tar_of(members)})
+
+    def list_files(self, files: Mapping[str, bytes]) -> None:
+        """Some files; archives among them are unpacked."""
         entries = [
             {
                 "id": name.partition(".")[0],
@@ -77,10 +84,35 @@ class Shared:
 
     def run(self, user: int, *arguments: str, **more: str) -> Done:
         """Run a command as this user. None ends in a traceback, or is called a bug."""
-        done = run_as(user, self.root, *arguments, **{"HOME": str(self.home(user)), "XDG_STATE_HOME": ""} | more)
+        return self.run_in(self.root, user, *arguments, **more)
+
+    def run_in(self, folder: Path, user: int, *arguments: str, **more: str) -> Done:
+        """`run` in another folder than the project's."""
+        done = run_as(user, folder, *arguments, **self._places(user) | more)
         assert "Traceback" not in done.err
         assert "bug" not in done.err
         return done
+
+    @contextmanager
+    def running(self, user: int, *arguments: str, under: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+        """Start a command as this user under a program; it is ended with the block."""
+        process = subprocess.Popen(
+            [*under, *command_as(user, *arguments)],
+            cwd=self.root,
+            env=environment(**self._places(user)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    def _places(self, user: int) -> dict[str, str]:
+        return {"HOME": str(self.home(user)), "XDG_STATE_HOME": ""}
 
 
 @pytest.fixture
@@ -183,3 +215,122 @@ def test_a_state_folder_that_is_swapped_while_unpacking(shared: Shared) -> None:
     assert state.is_symlink(), "the attack came too late"
     assert done.code in (0, 4)
     assert list(shared.home(BERT).iterdir()) in ([], [shared.home(BERT) / ".local"])
+
+
+@pytest.mark.strace
+@pytest.mark.shows("S20")
+@pytest.mark.parametrize("asset", ["model", "small"])
+def test_a_file_that_is_swapped_right_after_its_rename(shared: Shared, asset: str) -> None:
+    """Stopped between the rename and the stamp, while another user puts a file of hers there: it is not "verified"."""
+    shared.list_files({"model.bin": CONTENT} if asset == "model" else {"small.bin": b"small", "other.bin": b"other"})
+    shared.give(ANNA)
+    folder = shared.assets / "m"
+    as_user(ANNA, lambda: folder.mkdir(parents=True))
+    target = folder / f"{asset}.bin"
+    right = CONTENT if asset == "model" else b"small"
+    evil = right[::-1]
+
+    def swap() -> None:
+        (folder / "evil").write_bytes(evil)
+        (folder / "evil").rename(target)
+
+    renames = "rename,renameat,renameat2"
+    stopped_after_each = ["-P", str(folder), "-e", f"trace={renames}", "-e", f"inject={renames}:signal=STOP"]
+    with shared.running(
+        BERT, "sync", "--json", *NAMED, under=["strace", "-f", "-qq", "-o", os.devnull, *stopped_after_each]
+    ) as victim:
+        while not target.exists():
+            assert not ended(victim), victim.communicate()
+        as_user(ANNA, swap)
+        while not ended(victim):
+            go_on(victim)
+        out, err = victim.communicate()
+    assert victim.returncode == 4, err
+    assert "somebody else changed or replaced this file" in err
+    verified = [event["asset"] for event in map(json.loads, out.splitlines()) if event["type"] == "asset_verified"]
+    assert asset not in verified
+    assert target.read_bytes() == evil
+    checked = shared.run(BERT, "check", asset, *NAMED)
+    assert checked.code == 3, checked.out + checked.err
+
+
+def ended(victim: subprocess.Popen[str]) -> bool:
+    """Whether it has ended, or does at once."""
+    try:
+        victim.wait(0.01)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def go_on(victim: subprocess.Popen[str]) -> None:
+    """Let what runs under strace go on, if it was stopped."""
+    for child in Path(f"/proc/{victim.pid}/task/{victim.pid}/children").read_text().split():
+        with suppress(ProcessLookupError):
+            os.kill(int(child), signal.SIGCONT)
+
+
+@pytest.mark.shows("S1", "S20")
+@pytest.mark.parametrize("whose", ["hers", "his"])
+def test_a_forged_log_vouches_for_nothing(shared: Shared, whose: str) -> None:
+    """Anna's file, and a log in the place of Bert's: in a folder of hers, or in a shared one of his that she moved."""
+    shared.list_files({"model.bin": CONTENT})
+    shared.give(ANNA)
+    model, state, drafts = shared.assets / "m/model.bin", shared.assets / ".grym-fetch", shared.assets / "drafts"
+    place = state / f"user-{BERT}"
+
+    def lend() -> None:
+        drafts.mkdir()
+        (drafts / "notes").write_bytes(b"his own")
+
+    def forge() -> None:
+        model.write_bytes(CONTENT[::-1])
+        log = encode_entry(VerifiedFile(str(model), str(Checksum.of(CONTENT)), FileSignature.of(model.stat())))
+        if whose == "his":
+            (drafts / "notes").write_bytes(log)  # it stays his
+            (drafts / "notes").rename(drafts / "verified.log")
+            drafts.rename(place)
+        else:
+            place.mkdir()
+            (place / "verified.log").write_bytes(log)
+
+    as_user(ANNA, lambda: model.parent.mkdir(parents=True))
+    as_user(ANNA, state.mkdir)
+    as_user(BERT, lend)
+    as_user(ANNA, forge)
+    checked = shared.run(BERT, "check", *NAMED)
+    assert (checked.code, checked.out.count("verified ")) == (3, 0), checked.out + checked.err
+    assert shared.run(BERT, "path", "model", "--offline", *NAMED).code != 0
+    done = shared.run(BERT, "sync", *NAMED)
+    if whose == "hers":
+        assert done.code == 4
+        assert f"({place})" in done.err
+        assert model.read_bytes() != CONTENT
+    else:
+        assert done.code == 0, done.err
+        assert model.read_bytes() == CONTENT
+        assert "others may write to" in checked.err
+
+
+@pytest.mark.shows("S17", "S20")
+def test_a_team_moves_its_large_files_to_one_folder(shared: Shared) -> None:
+    """Each out of a repository of his own, into the folder that both name; the files of both come back."""
+    store = shared.above / "store"
+    store.mkdir()
+    os.chown(store, ANNA, TEAM)
+    store.chmod(0o2775)
+    for user in (ANNA, BERT):
+        work = shared.home(user) / "work"
+        work.mkdir()
+        (work / f"{user}.bin").write_bytes(CONTENT)
+        subprocess.run(["git", "init", "-q"], cwd=work, check=True)
+        subprocess.run(["git", "add", "-A"], cwd=work, check=True)
+        subprocess.run(["chown", "-R", f"{user}:{user}", str(work)], check=True)
+        moved = shared.run_in(work, user, "clean", "0.05", ".", str(store), "-y", "--allow-dirty")
+        assert moved.code == 0, moved.err
+        assert not (work / f"{user}.bin").exists()
+    for user in (ANNA, BERT):
+        work = shared.home(user) / "work"
+        restored = shared.run_in(work, user, "restore", "--all", "--external-assets-dir", str(store))
+        assert restored.code == 0, restored.err
+        assert (work / f"{user}.bin").read_bytes() == CONTENT

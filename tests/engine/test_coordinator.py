@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import pytest
 
 from grym_fetch import AssetProgress, SyncFailed
 from grym_fetch.core.manifest import Asset
-from grym_fetch.testing import AssetServer, Status
+from grym_fetch.testing import AssetServer, Status, seeded_bytes
 from tests.support.invariants import Recorder
+from tests.support.mounts import mounted
 from tests.support.project import Project
 
 CONTENT = b"some bytes"
@@ -123,3 +126,64 @@ async def test_a_plan_tells_what_is_unread_and_what_will_be_unpacked(project: Pr
         ]  # fmt: skip
         (project.assets / "set" / "a.txt").unlink()
         assert [each.id for each in (await manager.plan(chosen)).to_unpack] == ["set"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS], ids=errno.errorcode.get)
+@pytest.mark.parametrize("size", [100, 200_000], ids=["small", "large"])
+@pytest.mark.shows("D2", "D4")
+async def test_a_disk_that_takes_nothing_more_is_not_tried_for_each(
+    tmp_path: Path, server: AssetServer, monkeypatch: pytest.MonkeyPatch, number: int, size: int
+) -> None:
+    """Once a failure turns out to be that of the whole disk, the rest fails for the same reason and is not asked for.
+
+    What is there is found all the same.
+    """
+    project = full_of(tmp_path, server, size)
+    async with project.manager(parallel=1) as manager:
+        await manager.sync(["a0"])
+        real, asked = os.mkdir, len(server.stats.requests)
+
+        def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+            if str(path).count(".") == 3:  # a stage
+                raise OSError(number, os.strerror(number))
+            real(path, mode, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "mkdir", mkdir)
+        recorder = Recorder(manager)
+        with pytest.raises(SyncFailed) as caught:
+            await manager.sync()
+    failures = caught.value.failures
+    assert "a0" not in failures
+    assert len(failures) == COUNT - 1
+    assert len(set(map(str, failures.values()))) == 1
+    assert caught.value.__cause__ in failures.values()
+    assert len(recorder.of("asset_failed")) == COUNT - 1
+    # Small ones come many at a time, before the first is written; none is asked for again.
+    assert len(server.stats.requests) - asked <= (COUNT if size < 1000 else COUNT // 2)
+
+
+@pytest.mark.root
+@pytest.mark.shows("D2")
+async def test_no_inodes_are_told_once(tmp_path: Path, server: AssetServer) -> None:
+    """Many small assets on a file system that takes few files: what fits is there; one error says what is missing."""
+    project = full_of(tmp_path, server, 100)
+    with mounted(project.assets, "size=4m,nr_inodes=30"):
+        async with project.manager() as manager:
+            with pytest.raises(SyncFailed) as caught:
+                await manager.sync()
+        texts = set(map(str, caught.value.failures.values()))
+        assert len(texts) == 1
+        assert "no inodes left" in texts.pop()
+        assert len(list((project.assets / "models").iterdir())) == COUNT - len(caught.value.failures) > 0
+
+
+COUNT = 60
+
+
+def full_of(tmp_path: Path, server: AssetServer, size: int) -> Project:
+    """Many assets of this size."""
+    project = Project(tmp_path / "many")
+    for n in range(COUNT):
+        content = seeded_bytes(size, seed=n)
+        project.add(f"a{n}", [server.add(f"/{n}", content).url], content)
+    return project

@@ -9,6 +9,7 @@ there; nothing of the program or of its tests is imported here.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -21,16 +22,27 @@ from pathlib import Path
 import pytest
 
 SLOW_TO_IMPORT = (
+    "_hypothesis_pytestplugin",
+    "_pytest.junitxml",
+    "_pytest.pastebin",
+    "_pytest.unittest",
     "aiofiles",
-    "aiohttp",
+    "aiohttp.web",
     "aiohappyeyeballs",
+    "anyio._backends._asyncio",
+    "anyio.pytest_plugin",
     "asyncio",
+    "click",
     "cryptography.x509",
     "email.utils",
     "httptools",
     "hypothesis.strategies",
+    "pdb",
+    "pytest_asyncio.plugin",
+    "pytest_timeout",
     "rich.console",
     "rich.live",
+    "tomllib",
     "trustme",
     "xxhash",
     "yarl",
@@ -70,7 +82,17 @@ def run_here(place: Path, tests: list[str]) -> None:
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
     cases = FailedCases()
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:xdist.looponfail",
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+    ]
     code = pytest.main([*options, *tests], plugins=[cases])
     if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise RuntimeError(code)
@@ -109,6 +131,8 @@ if __name__ == "__main__":
     for module in SLOW_TO_IMPORT:
         with suppress(ImportError):  # not every one is needed by what is run
             import_module(module)
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         job = json.loads(line)
         answer = run_forked(Path(job["place"]), job["tests"], job["timeout"])

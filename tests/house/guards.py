@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Self
@@ -49,10 +50,11 @@ class Guard:
     behind: tuple[str, ...] = ()
 
 
-def guards() -> list[Guard]:
+@cache
+def guards() -> tuple[Guard, ...]:
     """All guards of the lists, in their order."""
     lists = [tomllib.loads(file.read_text(encoding="utf-8")) for file in sorted(LISTS.glob("*.toml"))]
-    return [_guard(name, entry) for entries in lists for name, entry in entries.items()]
+    return tuple(_guard(name, entry) for entries in lists for name, entry in entries.items())
 
 
 def _guard(name: str, entry: Mapping[str, object]) -> Guard:

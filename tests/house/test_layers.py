@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -200,13 +201,19 @@ def breaches(tree: ast.AST, module: str) -> list[str]:
     return found
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """What a module says, read once for all rules."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_imports_point_down(path: Path) -> None:
     """A module imports only from rooms below its own, and from modules below it in its own."""
     module = module_name(path)
     if module in ("__init__", "__main__"):
         return  # the public names, gathered from everywhere
-    assert breaches(ast.parse(path.read_text(encoding="utf-8")), module) == []
+    assert breaches(tree_of(path), module) == []
 
 
 @pytest.mark.parametrize(
@@ -252,12 +259,7 @@ def test_every_module_has_its_place() -> None:
 
 def test_one_name_is_one_thing() -> None:
     """No two classes of the package have the same name, except the manager and its blocking twin."""
-    names = Counter(
-        node.name
-        for path in MODULES
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ClassDef)
-    )
+    names = Counter(node.name for path in MODULES for node in tree_of(path).body if isinstance(node, ast.ClassDef))
     assert {name for name, count in names.items() if count > 1} == {"AssetManager"}
 
 
@@ -265,7 +267,7 @@ def test_one_name_is_one_thing() -> None:
 def test_a_constant_bears_its_unit(path: Path) -> None:
     """A fraction says what it is of, and a number that is explained as seconds or bytes is called that, too."""
     unnamed = set()
-    for statement, behind in pairwise([*ast.parse(path.read_text(encoding="utf-8")).body, ast.Pass()]):
+    for statement, behind in pairwise([*tree_of(path).body, ast.Pass()]):
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper():
                 explained = isinstance(behind, ast.Expr) and ast.unparse(behind).strip("'\"").startswith(UNITS)
@@ -278,7 +280,7 @@ def test_a_constant_bears_its_unit(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=module_name)
 def test_core_is_pure(path: Path) -> None:
     """The core imports nothing that waits, opens, draws lots or reads a clock."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     assert not {imported.partition(".")[0] for imported in imports_of(tree, module_name(path))} & IMPURE
     if path.stem != "world":  # which says what others do
         waits = ast.Await | ast.AsyncFunctionDef | ast.AsyncWith | ast.AsyncFor

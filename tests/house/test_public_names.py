@@ -31,6 +31,7 @@ def public_names() -> frozenset[str]:
     return frozenset(name for module in MODULES for name in import_module(module).__all__)
 
 
+@cache
 def classes() -> dict[str, type]:
     """Every public class by the module and name that a user imports it by."""
     found = {f"{m}.{name}": getattr(import_module(m), name) for m in MODULES for name in import_module(m).__all__}

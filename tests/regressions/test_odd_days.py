@@ -39,7 +39,7 @@ from grym_fetch.testing.answers import Answer, RecordedRequest, plain_answer
 from grym_fetch.testing.faults import AnswerFault, FramingFault
 from tests.regressions.world import CONTENT, HALF, SIZE, World
 from tests.support.fakes import read_some
-from tests.support.invariants import SLACK, Watcher
+from tests.support.invariants import SLACK, Watcher, watched
 from tests.support.project import KIB, SMALL, ImpatientClock, Project
 from tests.support.system import descriptors
 from tests.support.transports import WAYS, Way
@@ -356,7 +356,7 @@ async def test_two_manifests_that_want_other_content_in_one_place_get_what_they_
         environ={},
         clock=ImpatientClock(),
     )
-    with Watcher(world.path, CONTENT, theirs):
+    with watched(Watcher(world.path, CONTENT, theirs)):
         async with asyncio.timeout(20), world.project.manager() as ours, second:
             await asyncio.gather(ours.sync(), second.sync())
             await ours.sync()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from grym_fetch.repo.git import GitUnusable
 from grym_fetch.repo.target import unnamed_folders, usual_folders
 from grym_fetch.testing import seeded_bytes
 from tests.repo.story import LIMIT, clean, commit, git, repository, write
+from tests.support.other_user import needs_root
 
 A = seeded_bytes(5000, seed=1)
 NOBODY = 12345
@@ -195,6 +197,21 @@ def test_a_target_of_another_user(root: Path, tmp_path: Path, monkeypatch: pytes
     give_away(tmp_path / "out", monkeypatch)
     with pytest.raises(RepositoryError, match=r"belongs to another user.*name a folder of your own"):
         plan_clean(root, root, tmp_path / "out", LIMIT)
+
+
+@needs_root
+@pytest.mark.shows("S17")
+@pytest.mark.parametrize(("mode", "is_fine"), [(0o2775, True), (0o777, True), (0o755, False), (0o2755, False)])
+def test_a_shared_target(root: Path, tmp_path: Path, mode: int, is_fine: bool) -> None:
+    """A folder that its owner lets others write to is fine where it is named, and only there."""
+    for folder in (tmp_path / "out", tmp_path / "home/assets"):
+        folder.mkdir()
+        os.chown(folder, NOBODY, NOBODY)
+        folder.chmod(mode)
+    with nullcontext() if is_fine else pytest.raises(RepositoryError, match="belongs to another user"):
+        plan_clean(root, root, tmp_path / "out", LIMIT)
+    with pytest.raises(RepositoryError, match="belongs to another user"):
+        unnamed_folders(root, None)
 
 
 @pytest.mark.shows("S19")

@@ -7,12 +7,13 @@
 - `small_world`: the whole of grym-fetch on one thread, with an origin in memory and simulated time. For tests
   that count steps, break the n-th of them, or need each run to be the same.
 - `tests.regressions.world`: a project and a server for one story. Break off, change the file, go on.
-- `tests.end_to_end.command`: the real command as a real process.
+- `tests.end_to_end.command`: the real command as a real process, which `starter` forks from one that waits for work.
 - `nginx`, `tinyproxy`: real programs, as the second opinion on what a server or a proxy does.
 
 Around them: `invariants` holds a run to all that must be true of every run (`checked_sync`, `Rules`); `power_cut` works
 out what a disk may hold after the power has failed; `transports` are the two ways over which HTTP goes;
 `example_errors` has one of each error; `properties` says how many examples a property gets, `sweeps` which cases run
-each time; `system` asks the operating system, `system_calls` lets it fail, and `archives` makes zip files.
+each time; `system` asks the operating system, `system_calls` lets it fail, `mounts` has file systems of a test's own,
+and `archives` makes zip files.
 `tests.display.scripted` has what only a display meets: a terminal, and a view.
 """

@@ -18,8 +18,9 @@ import os
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -41,22 +42,18 @@ SLACK = 160 * KIB
 
 
 class Watcher:
-    """Rule 1: looks at a final path, which must hold nothing, or one of the contents that are allowed.
-
-    In a ``with`` block it looks all along, from a thread.
-    """
+    """Rule 1: looks at a final path, which must hold nothing, or one of the contents that are allowed."""
 
     def __init__(self, path: Path, *allowed: bytes) -> None:
         self._path = path
         self._allowed = {Checksum.of(content) for content in allowed}
-        self._stop = threading.Event()
         self._seen: tuple[int, int, int] | None = None
         self._wrong = ""
 
     def look(self) -> None:
         """Look once; a file that has not changed is not read again."""
         try:
-            found = self._path.stat()
+            found = os.stat(self._path)
             seen = found.st_ino, found.st_mtime_ns, found.st_size
             if seen == self._seen or not stat.S_ISREG(found.st_mode):
                 return
@@ -72,19 +69,29 @@ class Watcher:
         self.look()
         assert not self._wrong, self._wrong
 
-    def _watch(self) -> None:
-        while not self._stop.wait(0.001):
-            self.look()
 
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
+@contextmanager
+def watched(*watchers: Watcher) -> Iterator[None]:
+    """Let these look all along, from one thread, which leaves the run most of the time; and once more at the end."""
+    stop = threading.Event()
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.check()
+    def look() -> None:
+        taken = 0.0
+        while not stop.wait(max(0.001, 4 * taken)):
+            began = time.thread_time()
+            for watcher in watchers:
+                watcher.look()
+            taken = time.thread_time() - began
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    for watcher in watchers:
+        watcher.check()
 
 
 class Recorder:
@@ -170,14 +177,6 @@ class Rules:
         self._opened = open_files(project.root)
         self._threads = _threads()
         self._tasks = _tasks()
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Look at the final paths all along."""
-        with ExitStack() as stack:
-            for watcher in self.watchers:
-                stack.enter_context(watcher)
-            yield
 
     def check(self, run: Run | None) -> None:
         """Hold a run that has ended to the rules, all but the one of traffic. None: it was cancelled, or broken."""
@@ -313,7 +312,7 @@ async def checked_sync(
     sent, asked = _traffic(servers)
     connections = [server.stats.connections_open for server in servers]
     failures: Mapping[str, GrymFetchError] = {}
-    with rules.watched(), Log() as log:
+    with watched(*rules.watchers), Log() as log:
         async with asyncio.timeout(DEADLINE):
             async with project.manager(**settings) as manager:  # type: ignore[arg-type]  # settings are checked there
                 heard = Recorder(manager)

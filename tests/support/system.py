@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from grym_fetch.disk.owner import Owner
 
@@ -33,6 +34,17 @@ def is_listening(process: subprocess.Popen[bytes], port: int) -> bool:
         else:
             return process.poll() is None
     return False
+
+
+def is_traced(pid: int, tracer: subprocess.Popen[bytes]) -> bool:
+    """Wait until a process is traced. False if the tracer has ended, or does not begin within ten seconds."""
+    deadline = time.monotonic() + 10
+    status = Path(f"/proc/{pid}/status")
+    while "\nTracerPid:\t0\n" in status.read_text(encoding="ascii"):
+        if tracer.poll() is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 def named(value: object) -> str:

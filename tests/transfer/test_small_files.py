@@ -46,7 +46,7 @@ from grym_fetch.transfer.small_files import (
     is_small,
 )
 from tests.support.fakes import ScriptedTransport, context_of
-from tests.support.invariants import Recorder, Watcher
+from tests.support.invariants import Recorder, Watcher, watched
 from tests.support.project import OWN, Project
 
 COUNT = 2 * TURN_FILES + 8
@@ -174,7 +174,7 @@ async def test_one_that_cannot_be_had(server: AssetServer, project: Project, fau
     paths = fill(project, server)
     server.add("/50.bin", content_of(50), faults=[fault])
     paths[50].parent.mkdir(parents=True)
-    with Watcher(paths[50]):
+    with watched(Watcher(paths[50])):
         async with project.manager() as manager:
             with pytest.raises(SyncFailed) as caught:
                 await manager.sync()
