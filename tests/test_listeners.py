@@ -105,6 +105,49 @@ async def test_whatever_a_callback_does_the_file_arrives(project: Project, callb
     assert [event["asset"] for event in recorder.of("asset_verified")].count("a") == 1
 
 
+async def leave_the_program(event: Event) -> None:
+    sys.exit(3)
+
+
+def leave_the_program_from_its_thread(event: Event) -> None:
+    sys.exit(3)
+
+
+def interrupt(event: Event) -> None:
+    raise KeyboardInterrupt
+
+
+def look_for_what_is_not_there(event: Event) -> None:
+    next(iter(()))
+
+
+@pytest.mark.shows("U6", "S13")
+@pytest.mark.parametrize(
+    "callback",
+    [leave_the_program, leave_the_program_from_its_thread, interrupt, look_for_what_is_not_there],
+    ids=lambda callback: callback.__name__,
+)
+def test_a_callback_cannot_end_the_loop(
+    tmp_path: Path, callback: Callable[[Event], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """SystemExit and the like are a callback's failure, as any other error, and not the end of the program."""
+    project = Project(tmp_path / "project")
+
+    async def fetch() -> bytes:
+        async with asyncio.timeout(15), project.manager() as manager:
+            manager.on_event(callback)
+            return (await manager.get_asset_path("a")).read_bytes()
+
+    with serve_in_thread() as server:
+        project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
+        try:
+            fetched = asyncio.run(fetch())
+        except (SystemExit, KeyboardInterrupt) as error:
+            pytest.fail(f"the callback ended the loop: {error!r}")
+    assert fetched == CONTENT
+    assert [record.message for record in caplog.records] == ["a callback raised and will not be called again"]
+
+
 @pytest.mark.shows("U6", "S13")
 async def test_a_callback_may_close_the_manager(project: Project) -> None:
     """Closed from within, the manager cancels who waits for a file, and does not wait for the one who closes it."""

@@ -228,7 +228,7 @@ async def _pump(subscription: Subscription, callback: EventCallback) -> None:
                 subscription.handled.set()
             subscription.moved.set()
             subscription.is_slow = loop.time() - began > SLOW_CALLBACK_S
-    except Exception:
+    except (Exception, SystemExit):  # a task that ended with SystemExit would take the loop along
         log.exception("a callback raised and will not be called again")
     finally:
         thread.stop()

@@ -248,7 +248,10 @@ class DaemonThread:
         self._thread: threading.Thread | None = None
 
     async def compute(self, function: Callable[..., object], *args: object) -> object:
-        """Call ``function(*args)`` in the thread. On cancellation it is left to itself."""
+        """Call ``function(*args)`` in the thread. On cancellation it is left to itself.
+
+        What it raises is raised here; `RuntimeError` in place of what would end the loop.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[object] = loop.create_future()
         context = copy_context()
@@ -262,11 +265,17 @@ class DaemonThread:
                 future.set_exception(error)
 
         def work() -> None:
-            outcome, failure = None, None
+            outcome: object = None
+            failure: BaseException | None = None
             try:
                 outcome = context.run(function, *args)
             except BaseException as error:  # noqa: BLE001 - raised where it is awaited
                 failure = error
+                # In the loop these would mean something else: no future takes StopIteration, and SystemExit and
+                # KeyboardInterrupt end the loop. Ctrl-C is raised in the main thread alone, never here.
+                if isinstance(error, StopIteration) or not isinstance(error, Exception):
+                    failure = RuntimeError(f"raised {type(error).__name__}")
+                    failure.__cause__ = error
             try:
                 loop.call_soon_threadsafe(tell, outcome, failure)
             except RuntimeError:  # the loop is closed
