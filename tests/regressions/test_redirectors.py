@@ -91,7 +91,8 @@ async def test_two_servers_that_are_both_wrong_are_asked_once_more_only(
     first, second = offer(nodes[0], WrongFile(), breaks), offer(nodes[1], WrongFile(), replace(breaks, skip=1))
     turns = [Redirect(file.url, times=1) for file in (first, second)]
     world.list(world.serve(*turns, *turns))
-    assert "sha256" in str(await world.fails(parallel=1))
+    # A request that was sent ahead and reset was never asked, and leads to no other server.
+    assert "sha256" in str(await world.fails(parallel=1, pipelining=False))
     assert world.last is not None
     reasons = [str(event["reason"]) for event in world.last.of("asset_restarted")]
     assert [reason.partition("; ")[2] for reason in reasons] == [
