@@ -244,7 +244,7 @@ def test_the_command(project: Project, hub: HuggingFaceHub) -> None:
     code, done = run(project, hub, "add", "hf://org/model/*.safetensors", "--id", "m", "--local-path", "weights")
     assert code == 0, done.output
     assert [line.split()[1] for line in done.stdout.splitlines()] == [f"m-weights-{n}.safetensors" for n in range(3)]
-    assert "3 of 3 are not fetched yet; `grym-fetch sync --all` does that" in done.stderr
+    assert "3 of 3 are not fetched yet: grym-fetch sync --all" in done.stderr
     assert entries(project)["m-weights-0.safetensors"]["localPath"] == "weights/weights-0.safetensors"
     _, done = run(project, hub, "add", "hf://org/model/config.json", "--json")
     last = next(each for each in map(json.loads, done.stdout.splitlines()) if "source" in each)
