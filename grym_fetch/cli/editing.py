@@ -261,7 +261,8 @@ def prune_command(common: Common, dry_run: bool) -> int:
         if common.json:
             click.echo(json.dumps({"bytes": report.bytes, "in_use": report.in_use, "dry_run": dry_run}))
         elif not common.quiet:
-            in_use = f", {report.in_use} partial downloads in use were left" if report.in_use else ""
+            left = f"{report.in_use} partial download{'' if report.in_use == 1 else 's'} in use left"
+            in_use = f", {left}" if report.in_use else ""
             click.echo(f"{format_size(report.bytes)} {'would be freed' if dry_run else 'freed'}{in_use}")
         return 0
 

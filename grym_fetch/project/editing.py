@@ -310,8 +310,9 @@ class Editor:
             return
         if was_fetched:
             await self._threads.compute(_delete, self._project.assets_dir, asset.local_path)
+        stop = "" if found.endswith("?") else "."
         raise EditRefused(
-            self._source, [Problem(_where(asset), "", f"{found}. If it is meant to be: --allow-suspicious")]
+            self._source, [Problem(_where(asset), "", f"{found}{stop} If it is meant to be: --allow-suspicious")]
         )
 
     def _judge_for(self, asset: Asset, *, allow_suspicious: bool) -> Judge | None:
