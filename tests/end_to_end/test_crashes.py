@@ -271,8 +271,7 @@ def several_processes(project: Project, server: AssetServer, locks: str, *, roun
             processes[victim].communicate()
             check_finals(project)
             processes[victim] = start()
-        for process in processes:
-            process.communicate(timeout=60)
-        assert [process.returncode for process in processes] == [0, 0, 0]
+        said = [process.communicate(timeout=60) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0, 0], said
         check_finals(project, all_new=True)
         assert project.staged() == []

@@ -126,8 +126,10 @@ def test_why_external_asset_management(repository: Repository, tmp_path: Path) -
 
 
 def test_directory_structure(repository: Repository) -> None:
-    """Files lie where the guide draws them."""
+    """Files lie where the guide draws them. The external folder, which is outside, is made where it is named."""
     repository.run("grym-fetch setup")
+    assert not (repository.root.parent / "assets").exists()
+    repository.run("grym-fetch setup --external-assets-dir ../assets")
     assert (repository.root / "assets" / ".grym-fetch").is_dir()
     assert (repository.root / "assets" / "models" / "small.bin").is_file()
     assert (repository.root.parent / "assets" / "asset-manifest.json").is_file()
