@@ -546,6 +546,8 @@ class Transfer:
 
     def _turn_to(self, chosen: Origin, left: Origin, reason: str) -> None:
         self._origins.turn_to(chosen)
+        # Over connections that serve other assets, it would still be asked of the one that was left.
+        self._context.scheduler.take_back(self)
         self._reporter.switched(left, chosen, reason, count=len(self._origins.all))
 
     def _announce_retry(self, origin: Origin, attempt: int, delay: float, reason: str) -> None:

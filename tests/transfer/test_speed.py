@@ -183,6 +183,38 @@ def test_segments_wait_for_no_round_trip(tmp_path: Path) -> None:
     assert seconds(pipelining=False) >= SIZE / (25 * MIB) + 6 * 0.08
 
 
+@pytest.mark.shows("N24")
+def test_what_was_asked_ahead_of_an_origin_that_was_left_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another asset's connection to the same host has it in its queue: nobody waits there for bytes that crawl."""
+    monkeypatch.setattr("grym_fetch.core.speeds.Speeds.bytes_ahead", lambda *_: 1e9)
+    other = "https://one.example.org/b.bin"
+    content = CONTENT[: 2 * MIB]
+    contents = {ONE: content, TWO: content, other: content[: 100 * KIB]}
+    sizes = SegmentSizes(piece=64 * KIB, first=128 * KIB, smallest=64 * KIB, largest=256 * KIB, window=MIB)
+
+    async def pace(_: OneConnection, url: str, count: int) -> None:
+        await asyncio.sleep(count / {ONE: 500, TWO: MIB, other: 10 * KIB}[url])
+
+    world = SmallWorld(contents, pace=pace, chunk=256, clock=lambda _: LoopClock(), takes_ahead=True)
+    project = Project(tmp_path / "project")
+    project.add("a", [ONE, TWO], content)
+    project.add("b", [other], contents[other])
+
+    async def run() -> float:
+        async with world.manager(project, sizes=sizes, parallel=2, stall_timeout=2.0) as manager:
+            began = asyncio.get_running_loop().time()
+            await manager.sync()
+            return asyncio.get_running_loop().time() - began
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        took = runner.run(run())
+    asked = [int(field.removeprefix("bytes=").partition("-")[0]) for url, field in world.requests if url == TWO]
+    assert asked == sorted(asked)
+    assert took <= 60
+
+
 def test_medium_files_wait_for_no_round_trip(tmp_path: Path) -> None:
     """Many assets that are one segment each: the next one's is asked for over the connection that is still busy."""
     contents = {f"https://one.example.org/{n}": seeded_bytes(300 * KIB, seed=n) for n in range(64)}
