@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from grym_fetch.display.lines import count_files, format_rate, format_seconds, format_size
+from grym_fetch.core.figures import count_files, format_rate, format_seconds, format_size
 
 _LABEL_CHARS = 13
 

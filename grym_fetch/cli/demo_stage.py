@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from grym_fetch.cli.demo_report import Served
-from grym_fetch.display.lines import format_size
+from grym_fetch.core.figures import format_size
 from grym_fetch.testing import (
     Answer,
     AssetServer,

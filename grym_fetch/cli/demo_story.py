@@ -27,7 +27,8 @@ from grym_fetch.cli import exit_codes
 from grym_fetch.cli.demo_report import Figures, percent, summary
 from grym_fetch.cli.demo_stage import CONNECTIONS, DemoFailed, Mirrors, Scenario, mirrors_of
 from grym_fetch.cli.options import Common
-from grym_fetch.display.lines import count_files, format_rate, format_size
+from grym_fetch.core.figures import count_files, format_rate, format_size
+from grym_fetch.display.plain import can_move
 
 DEMO_TIMEOUT_S = 120.0
 """The demo gives up after this long: something hangs."""
@@ -38,7 +39,7 @@ class Narrator:
 
     def __init__(self, *, silent: bool) -> None:
         self._silent = silent
-        self._is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+        self._is_terminal = can_move(sys.stderr, os.environ)
 
     def headline(self, text: str) -> None:
         """Begin a chapter."""

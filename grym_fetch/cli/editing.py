@@ -246,8 +246,8 @@ def prune_command(common: Common, dry_run: bool) -> int:
     Assets are never touched.
     """
     from grym_fetch.cli.runner import run
+    from grym_fetch.core.figures import format_size
     from grym_fetch.core.text import safe_text
-    from grym_fetch.display.lines import format_size
 
     async def body(manager: AssetManager) -> int:
         report = await manager.prune(dry_run=dry_run)

@@ -159,8 +159,8 @@ def list_command(common: Common, tags: tuple[str, ...]) -> int:
 def info_command(common: Common, asset_id: str) -> int:
     """Show everything known about an asset."""
     from grym_fetch.cli.runner import run
+    from grym_fetch.core.figures import format_size
     from grym_fetch.core.text import redact_url, safe_text
-    from grym_fetch.display.lines import format_size
     from grym_fetch.engine.reports import AssetState
 
     async def body(manager: AssetManager) -> int:

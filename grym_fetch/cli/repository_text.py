@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 
 from grym_fetch.core.command_lines import command_line
+from grym_fetch.core.figures import format_size
 from grym_fetch.core.text import safe_text
-from grym_fetch.display.lines import format_size
 from grym_fetch.repo.clean import Kept, Plan
 from grym_fetch.repo.history import History
 from grym_fetch.repo.identify import Survey, Total, ignore_line, totals

@@ -108,8 +108,8 @@ def say_default(manager: AssetManager, common: Common, *, exclude: tuple[str, ..
 async def print_plan(manager: Any, assets: Any, common: Common, *, force: bool) -> None:
     """Print what a sync would do: files, bytes, space."""
     from grym_fetch.cli.runner import print_data
+    from grym_fetch.core.figures import format_size
     from grym_fetch.core.text import safe_text
-    from grym_fetch.display.lines import format_size
 
     plan = await manager.plan(assets, force=force)
     if common.json:

@@ -152,7 +152,7 @@ def _version(asset: Asset) -> str:
 
 
 def _size(asset: Asset) -> str:
-    from grym_fetch.display.lines import format_size
+    from grym_fetch.core.figures import format_size
 
     return "size unknown" if asset.size is None else format_size(asset.size)
 

@@ -14,7 +14,7 @@ from grym_fetch.display.github import GitHubView, is_github
 from grym_fetch.display.lines import Line, Telling
 from grym_fetch.display.loop import EventSource, View, show
 from grym_fetch.display.model import DisplayModel
-from grym_fetch.display.plain import PlainView, Stream
+from grym_fetch.display.plain import PlainView, Stream, can_move
 
 __all__ = [
     "Display",
@@ -24,7 +24,6 @@ __all__ = [
     "Telling",
     "View",
     "choose_display",
-    "is_terminal",
     "show",
 ]
 
@@ -81,23 +80,10 @@ def choose_display(
     """
     if quiet:
         return None
-    can_move = is_terminal(stream) and environ.get("TERM", "").lower() not in _UNMOVED
-    if progress == "bar" or (progress == "auto" and can_move):
+    if progress == "bar" or (progress == "auto" and can_move(stream, environ)):
         from grym_fetch.display.live import LiveView
 
         return Display(LiveView(stream, names, environ=environ, telling=telling), is_live=True)
     view = GitHubView if is_github(environ) else PlainView
     shown = None if progress == "none" else interval
     return Display(view(stream, names, telling=telling, interval=shown), is_live=False)
-
-
-_UNMOVED = frozenset({"", "dumb", "unknown"})
-"""Terminals that cannot move their cursor."""
-
-
-def is_terminal(stream: Stream) -> bool:
-    """Whether the stream is an open terminal."""
-    try:
-        return stream.isatty()
-    except ValueError:  # closed
-        return False

@@ -15,13 +15,7 @@ from typing import Literal
 
 from grym_fetch.core import events
 from grym_fetch.core.events import Event
-
-# Also for those who have known them as ours.
-from grym_fetch.core.figures import count_files as count_files
-from grym_fetch.core.figures import format_clock as format_clock
-from grym_fetch.core.figures import format_rate as format_rate
-from grym_fetch.core.figures import format_seconds as format_seconds
-from grym_fetch.core.figures import format_size as format_size
+from grym_fetch.core.figures import count_files, format_clock, format_rate, format_seconds, format_size
 from grym_fetch.core.text import redact_url, safe_text
 from grym_fetch.display.model import DisplayModel
 

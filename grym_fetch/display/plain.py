@@ -35,6 +35,22 @@ class Stream(Protocol):
     def encoding(self) -> str | None: ...
 
 
+def is_terminal(stream: Stream) -> bool:
+    """Whether the stream is an open terminal."""
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def can_move(stream: Stream, environ: Mapping[str, str]) -> bool:
+    """Whether the stream is a terminal whose cursor can be moved."""
+    return is_terminal(stream) and environ.get("TERM", "").lower() not in _UNMOVED
+
+
+_UNMOVED = frozenset({"", "dumb", "unknown"})
+
+
 def is_unicode(stream: Stream) -> bool:
     """Whether the stream accepts every character."""
     return (getattr(stream, "encoding", None) or "").lower().replace("-", "").replace("_", "") in {

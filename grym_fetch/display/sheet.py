@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from grym_fetch.core.cells import cells, padded, shortened, wrapped
-from grym_fetch.display.plain import Stream, is_unicode
+from grym_fetch.display.plain import Stream, is_terminal, is_unicode
 
 _SGR = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
 _KINDS = {"error": ("bold", "red"), "warning": ("yellow",), "hint": ("cyan",)}
@@ -25,7 +25,7 @@ class Sheet:
     """Text for one stream. ``width`` in cells, None where it is not a terminal; by default it is asked."""
 
     def __init__(self, stream: Stream, environ: Mapping[str, str], *, width: int | None = None) -> None:
-        self.is_terminal = _is_terminal(stream)
+        self.is_terminal = is_terminal(stream)
         self.width = width if width is not None else _width_of(stream) if self.is_terminal else None
         self.is_unicode = is_unicode(stream)
         is_dumb = environ.get("TERM", "").lower() in ("dumb", "unknown")
@@ -114,13 +114,6 @@ class Sheet:
             style = ("dim",) if is_head else styles.get(line[number], ()) if number == styled else ()
             shown.append(self.paint(cell, *style))
         return "  ".join(shown).rstrip()
-
-
-def _is_terminal(stream: Stream) -> bool:
-    try:
-        return stream.isatty()
-    except ValueError:  # closed
-        return False
 
 
 def _width_of(stream: Stream) -> int:

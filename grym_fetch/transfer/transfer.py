@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from grym_fetch.core import http
-from grym_fetch.core.addresses import host_of
+from grym_fetch.core.addresses import host_in, host_of
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
     BadStatus,
@@ -138,7 +138,7 @@ class Transfer:
                 hashing = self._start_hashing()
             if self._mismatched is not None:
                 # What it sent first was wrong, perhaps since it mixes up what is asked ahead.
-                self._hosts.lost_ahead(host_of(self._origins.current.url))
+                self._hosts.lost_ahead(_host_asked(self._origins.current))
             self._is_over = True
             self._state.refuse_if_stated_otherwise()
             assert self._state.size is not None
@@ -273,7 +273,7 @@ class Transfer:
             return None
         now = self._clock.monotonic()
         for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts)):
-            host = host_of(origin.url if origin.target is None else str(origin.target))
+            host = _host_asked(origin)
             if not has_room(host):
                 self._leave_if_told_to_wait(origin, host, now)
                 self._tell_waiting(host, now)
@@ -296,7 +296,7 @@ class Transfer:
             if segments.unpromised == 0 or (origin.ranges is None and self._attempts):
                 return None
             # Where redirects lead to a signed address, that may expire before its turn comes: then it is asked anew.
-            is_for_here = host_of(origin.url if origin.target is None else str(origin.target)) == host
+            is_for_here = _host_asked(origin) == host
             if not is_for_here or not self.asset.pinned or segments.unpromised is None or origin.ranges is False:
                 raise InTurn
             if (segment := self._next_segment(origin, host, now, may_steal=False)) is not None:
@@ -613,6 +613,11 @@ class Transfer:
             return
         self._turn_to(faster, slow, slow.last_reason)
         _cancel(attempt.task for attempt in self._attempts if attempt.origin is slow and attempt.task is not None)
+
+
+def _host_asked(origin: Origin) -> str:
+    """Host and port that the next request goes to."""
+    return host_of(origin.url) if origin.target is None else host_in(origin.target)
 
 
 def _alarm(wakeup: asyncio.Event, scheduler: Scheduler) -> Callable[[], None]:
