@@ -67,7 +67,7 @@ ORDER: dict[str, list[set[str]]] = {
     "disk": [
         {"folders", "owner", "repository"},
         {"atomic", "configuration", "locks", "state", "moved_files"},
-        {"verified", "rollback", "log_file", "project"},
+        {"verified", "rollback", "log_file", "project", "claims"},
         {"stage"},
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
