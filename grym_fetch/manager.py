@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     # The fetching and editing modules are imported only when needed: see the engine.
     from grym_fetch.core.world import Clock, ThreadPools, Transport
     from grym_fetch.disk.prune import PruneReport
-    from grym_fetch.project.editing import Pinned, PinReport
-    from grym_fetch.project.updating import NewerVersion, Updater
+    from grym_fetch.project.editing import Editor
+    from grym_fetch.project.pinning import Pinned, PinReport
+    from grym_fetch.project.sourced import Sources
+    from grym_fetch.project.updating import NewerVersion
 
 _NO_LOOP = (
     "AssetManager needs asyncio, and no asyncio event loop is running here. Under trio, or without a loop, use "
@@ -475,9 +477,9 @@ class AssetManager:
         await self.initialize()
         async with self._editing() as editor:
             if checksums_from is not None:
-                editor.check_new(self.manifest, asset)
-                asset = await editor.with_digest_from(checksums_from, asset)
-            parsed = await editor.add_asset(
+                editor.entries.check_new(self.manifest, asset)
+                asset = await editor.sources.with_digest_from(checksums_from, asset)
+            parsed = await editor.adder.add_asset(
                 self.manifest,
                 asset,
                 fetch=fetch,
@@ -526,7 +528,7 @@ class AssetManager:
             required=required,
             tags=tuple(tags),
         )
-        return await self._add_found(lambda editor: editor.find(source, naming), allow_suspicious=allow_suspicious)
+        return await self._add_found(lambda sources: sources.find(source, naming), allow_suspicious=allow_suspicious)
 
     async def import_list(
         self,
@@ -557,16 +559,16 @@ class AssetManager:
             raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
         naming = Naming(id=prefix, local_path=folder, required=required, tags=tuple(tags))
         return await self._add_found(
-            lambda editor: editor.read_list(Path(file), format, naming, base_url), allow_suspicious=allow_suspicious
+            lambda sources: sources.read_list(Path(file), format, naming, base_url), allow_suspicious=allow_suspicious
         )
 
     async def _add_found(
-        self, find: Callable[[Updater], Awaitable[list[Asset]]], *, allow_suspicious: bool
+        self, find: Callable[[Sources], Awaitable[list[Asset]]], *, allow_suspicious: bool
     ) -> tuple[Asset, ...]:
         await self.initialize()
         async with self._editing() as editor:
-            assets = await find(editor)
-            parsed = await editor.add_found(
+            assets = await find(editor.sources)
+            parsed = await editor.adder.add_found(
                 self.manifest, assets, allow_suspicious=allow_suspicious, before_fetch=self._accept
             )
             self._adopt(parsed)
@@ -620,7 +622,7 @@ class AssetManager:
         await self.initialize()
         async with self._editing() as editor:
             tell = on_found or (lambda _: None)
-            return tuple(await editor.find_newer(self.manifest, ids, tell, exclude=exclude))
+            return tuple(await editor.updater.find_newer(self.manifest, ids, tell, exclude=exclude))
 
     async def update(
         self,
@@ -643,10 +645,12 @@ class AssetManager:
         """
         await self.initialize()
         async with self._editing() as editor:
-            found = await editor.find_newer(self.manifest, ids, on_found or (lambda _: None), exclude=exclude)
+            found = await editor.updater.find_newer(self.manifest, ids, on_found or (lambda _: None), exclude=exclude)
             if dry_run or not found:
                 return tuple(found)
-            parsed, done = await editor.update(found, allow_suspicious=allow_suspicious, before_fetch=self._accept)
+            parsed, done = await editor.updater.update(
+                found, allow_suspicious=allow_suspicious, before_fetch=self._accept
+            )
             self._adopt(parsed)
         return tuple(done)
 
@@ -662,10 +666,12 @@ class AssetManager:
             return next(iter(await self.update([asset_id], dry_run=dry_run, allow_suspicious=allow_suspicious)), None)
         await self.initialize()
         async with self._editing() as editor:
-            found = await editor.find_at(self.manifest, asset_id, address)
+            found = await editor.updater.find_at(self.manifest, asset_id, address)
             if found.newer == found.asset or dry_run:
                 return None if found.newer == found.asset else found
-            parsed, [done] = await editor.update([found], allow_suspicious=allow_suspicious, before_fetch=self._accept)
+            parsed, [done] = await editor.updater.update(
+                [found], allow_suspicious=allow_suspicious, before_fetch=self._accept
+            )
             self._adopt(parsed)
         return done
 
@@ -677,7 +683,9 @@ class AssetManager:
         """
         await self.initialize()
         async with self._editing() as editor:
-            return await editor.remove_asset(self.manifest, asset_id, delete_file=delete_file, on_change=self._adopt)
+            return await editor.remover.remove_asset(
+                self.manifest, asset_id, delete_files=delete_file, on_change=self._adopt
+            )
 
     async def pin(
         self,
@@ -699,7 +707,7 @@ class AssetManager:
         """
         await self.initialize()
         async with self._editing() as editor:
-            return await editor.pin(
+            return await editor.pinner.pin(
                 self.manifest,
                 ids,
                 exclude=exclude,
@@ -717,15 +725,15 @@ class AssetManager:
         """
         await self.initialize()
         async with self._editing() as editor:
-            return await editor.prune(self.manifest, dry_run=dry_run)
+            return await editor.remover.prune(self.manifest, dry_run=dry_run)
 
     @asynccontextmanager
-    async def _editing(self) -> AsyncIterator[Updater]:
-        from grym_fetch.project.updating import Updater
+    async def _editing(self) -> AsyncIterator[Editor]:
+        from grym_fetch.project.editing import Editor
 
         engine = self._ready().engine
         assert isinstance(engine, Engine), "a mock engine has nothing to edit"
-        editor = Updater(
+        editor = Editor(
             self.project,
             engine=engine,
             lenient_engine=lambda: self._make_engine(replace(self.settings, allow_unpinned=True)),

@@ -34,7 +34,7 @@ from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.protocol import AssetEngine
 from grym_fetch.engine.reports import AssetStatus
 from grym_fetch.manager import AssetManager
-from grym_fetch.project.editing import Pinned, PinReport
+from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
 from grym_fetch.transfer.fetcher import attempts_of
 from grym_fetch.transfer.result import FetchResult, TransferResult
