@@ -25,7 +25,7 @@ def external_dirs(common: Common, root: Path) -> list[Path]:
     """The folder that was named, or else those of the project or beside the repository, the likeliest first."""
     from grym_fetch.core.errors import ForeignManifest, ManifestMissing
     from grym_fetch.disk.project import expand_home, external_folder, find_project
-    from grym_fetch.repo.target import unnamed_folders
+    from grym_fetch.repo.target import external_folders, unnamed_folders
 
     if common.external_assets_dir:
         return [Path.cwd() / expand_home(common.external_assets_dir)]
@@ -34,6 +34,6 @@ def external_dirs(common: Common, root: Path) -> list[Path]:
     except (ForeignManifest, ManifestMissing):
         project = None
     if project is not None:
-        return [project.external_dir] if project.is_external_named else unnamed_folders(root, project)
+        return external_folders(root, project)
     named = external_folder(root, os.environ)
     return [named] if named is not None else unnamed_folders(root, None)

@@ -63,7 +63,12 @@ ORDER: dict[str, list[set[str]]] = {
         {"plain"},
         {"client"},
     ],
-    "runtime": [{"waiting", "buffers", "clock", "descriptors", "forks"}, {"threads"}, {"bus"}, {"loop_thread"}],
+    "runtime": [
+        {"waiting", "buffers", "clock", "descriptors", "forks"},
+        {"threads"},
+        {"bus", "loop_owner"},
+        {"loop_thread"},
+    ],
     "disk": [
         {"folders", "owner", "repository"},
         {"atomic", "configuration", "locks", "state", "moved_files"},
@@ -99,7 +104,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"__init__"},
     ],
     "project": [
-        {"diagnosis", "entries", "freshness"},
+        {"choices", "diagnosis", "entries", "freshness"},
         {"setup", "measuring", "removing", "sourced"},
         {"adding", "pinning"},
         {"updating"},

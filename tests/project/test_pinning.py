@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from grym_fetch import SyncFailed, UnknownAsset
+from grym_fetch import AssetManager, SyncFailed, UnknownAsset
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.manifest_file import Change, edit_manifest
@@ -105,8 +105,7 @@ async def test_pin_stand_ins(project: Project, server: AssetServer) -> None:
     """A stand-in without a checksum is pinned in its own object; with `minimal` the full asset is not fetched."""
     url = server.add("/tiny.bin", SMALL_CONTENT).url
     project.add("u", ["https://h.example/huge"], None, pinned=False, size=None, minimal={"url": url, "note": 1})
-    async with project.manager() as manager:
-        manager._minimal = True
+    async with AssetManager(project.manifest, minimal=True, environ={}) as manager:
         [pinned] = (await manager.pin()).pinned
     assert pinned.is_stand_in
     minimal = {"url": url, "note": 1, "checksum": Checksum.of(SMALL_CONTENT).hexdigest, "size": len(SMALL_CONTENT)}
