@@ -1,4 +1,4 @@
-"""Files of assets to parse, good ones and bad ones, and what came of it."""
+"""Asset files to parse, valid and invalid, and the results of parsing them."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def entry(**keys: Any) -> dict[str, Any]:
 
 
 def parse(*entries: Any, **top: Any) -> ParsedManifest:
-    """Parse a file of these assets."""
+    """Parse a file with these assets."""
     return parse_manifest(json.dumps({"assets": entries, **top}).encode(), "assets.json")
 
 
 def problems_of(data: bytes) -> list[str]:
-    """Return what is wrong with a file, a line each."""
+    """Return the problems of a file, one per line."""
     with pytest.raises(ManifestError) as caught:
         parse_manifest(data, "assets.json")
     assert caught.value.source == "assets.json"
@@ -56,12 +56,12 @@ def problems_of(data: bytes) -> list[str]:
 
 
 def problems(*entries: Any, **top: Any) -> list[str]:
-    """Return what is wrong with a file of these assets, a line each."""
+    """Return the problems of a file with these assets, one per line."""
     return problems_of(json.dumps({"assets": entries, **top}).encode())
 
 
 def can_be_shown(text: str) -> bool:
-    """Whether ``text`` is one line without anything that moves a cursor."""
+    """Whether ``text`` is one line without anything that moves the cursor."""
     return safe_text(text, limit=len(text)) == text
 
 

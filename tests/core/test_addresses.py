@@ -1,4 +1,4 @@
-"""Addresses: what may be asked, where redirects lead, and that credentials go nowhere but home."""
+"""Addresses: which may be requested, where redirects lead, and that credentials go only to their own host."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ SIGNED = "https://h.example/a%2fb%2Bc/%e2%82%ac?X-Sig=a%2Bb%2f%3d&Expires=1+2&em
 )
 @pytest.mark.shows("M11", "A12", "S9")
 def test_other_addresses_are_refused(text: str) -> None:
-    """Only absolute http and https addresses with a host are asked."""
+    """Only absolute http and https addresses with a host are requested."""
     with pytest.raises(PolicyRefused, match="not an http or https address"):
         parse_address(text)
 
@@ -66,7 +66,7 @@ def test_other_addresses_are_refused(text: str) -> None:
 @given(st.text(max_size=40) | st.text(max_size=20).map("https://".__add__))
 @pytest.mark.shows("M11")
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """No text makes reading an address, or a redirect to it, raise anything but a refusal."""
+    """Whatever the text, reading it as an address or as a redirect target either works or is refused."""
     try:
         address = parse_address(text)
     except PolicyRefused:
@@ -97,7 +97,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 )
 @pytest.mark.shows("A30")
 def test_an_encoded_address_is_kept_to_the_letter(text: str) -> None:
-    """A signature may cover every letter of an address, so none is changed, also not by a redirect to it."""
+    """A signature may cover every letter of an address, so none is changed, not even by a redirect to it."""
     assert str(parse_address(text)) == text
     if text.startswith("https:"):
         assert str(follow_redirect(HERE, text)) == text
@@ -135,7 +135,7 @@ def test_what_is_not_encoded_gets_encoded(text: str, sent: str) -> None:
 )
 @pytest.mark.shows("A10")
 def test_an_origin_is_scheme_host_and_port(one: str, other: str, same: bool) -> None:
-    """Two addresses are of one origin if scheme, host and port are (RFC 6454)."""
+    """Two addresses have the same origin if scheme, host and port are equal (RFC 6454)."""
     assert (origin_key(parse_address(one)) == origin_key(parse_address(other))) is same
     assert (server_mark(parse_address(one)) == server_mark(parse_address(other))) is same
     assert "example" not in server_mark(parse_address(one))
@@ -152,7 +152,7 @@ def test_an_origin_is_scheme_host_and_port(one: str, other: str, same: bool) -> 
     ],
 )
 def test_the_host_that_limits_count_by(address: str, host: str) -> None:
-    """Limits per host go by host and port; what cannot be read has none."""
+    """Limits per host count by host and port; an address that cannot be read has none."""
     assert host_of(address) == host
 
 
@@ -204,7 +204,7 @@ def test_the_host_that_limits_count_by(address: str, host: str) -> None:
 )
 @pytest.mark.shows("A27")
 def test_what_no_proxy_names(exempt: str, url: str, expected: bool) -> None:
-    """All usual spellings of an exempt host are understood, and none exempts another."""
+    """All usual spellings of an exempt host are understood, and none exempts a different host."""
     assert is_exempt(parse_address(url), exempt) is expected
 
 
@@ -260,13 +260,13 @@ def test_where_a_redirect_leads(location: str, target: str) -> None:
 )
 @pytest.mark.shows("A11", "A12", "S6", "S9")
 def test_redirects_that_are_never_followed(location: str) -> None:
-    """From https nothing leads down to http, nothing leads to another scheme, and nothing unreadable is followed."""
+    """A redirect from https to http, to another scheme, or to an unreadable address is never followed."""
     with pytest.raises(PolicyRefused):
         follow_redirect(HERE, location)
 
 
 def test_a_redirect_from_an_empty_query() -> None:
-    """The question mark of an empty query is no part of the path that a redirect is relative to."""
+    """The question mark of an empty query is not part of the path that a redirect is relative to."""
     base = parse_address("https://h.example/a?")
     assert str(follow_redirect(base, "?b")) == "https://h.example/a?b"
     assert str(follow_redirect(base, "b?")) == "https://h.example/b?"
@@ -274,7 +274,7 @@ def test_a_redirect_from_an_empty_query() -> None:
 
 @pytest.mark.shows("A16", "S7")
 def test_a_relative_redirect_drops_the_userinfo_of_its_base() -> None:
-    """Userinfo of the address that redirects is not carried into the next one."""
+    """Userinfo of the redirecting address is not carried into the next one."""
     base = URL("https://login:hunter2@h.example/a", encoded=True)
     assert str(follow_redirect(base, "/b")) == "https://h.example/b"
 
@@ -288,7 +288,7 @@ def test_http_may_lead_up_and_sideways() -> None:
 
 @pytest.mark.shows("U4", "S8")
 def test_a_refused_redirect_shows_no_secret() -> None:
-    """Why a redirect was refused is told without the secrets of either address."""
+    """The reason for refusing a redirect shows no secret of either address."""
     base = URL("https://login:hunter2@h.example/a?sig=hunter2", encoded=True)
     for location in (
         "http://login:hunter2@h.example/x?sig=hunter2",
@@ -327,7 +327,7 @@ def test_a_refused_redirect_shows_no_secret() -> None:
 @pytest.mark.parametrize("allow_private", [True, False])
 @pytest.mark.shows("M12", "S9")
 def test_metadata_is_never_asked(ip: str, allow_private: bool) -> None:
-    """Link-local and cloud metadata addresses are forbidden, in every spelling, and no setting allows them."""
+    """Link-local and cloud metadata addresses are forbidden in every spelling, and no setting allows them."""
     assert forbidden_reason(ip, allow_private=allow_private) == "a link-local or cloud metadata address"
 
 
@@ -337,7 +337,7 @@ def nat64(address: str, length: int) -> str:
     prefix = f"{int(ipaddress.IPv6Address('2001:db8:122:344::')):0128b}"[:length]
     text = prefix + bits
     if length < 96:
-        text = text[:64] + "0" * 8 + text[64:]  # bits 64 to 71 are none of the address's
+        text = text[:64] + "0" * 8 + text[64:]  # bits 64 to 71 do not belong to the address
     return str(ipaddress.IPv6Address(int(text.ljust(128, "0"), 2)))
 
 
@@ -345,7 +345,7 @@ def nat64(address: str, length: int) -> str:
 @pytest.mark.parametrize("allow_private", [True, False])
 @pytest.mark.shows("M12", "S9")
 def test_the_table_of_metadata_addresses(address: str, allow_private: bool) -> None:
-    """Each address where a cloud hands out credentials is refused in each spelling, and behind NAT64 of any kind."""
+    """Each address where a cloud hands out credentials is refused in every spelling, and behind any kind of NAT64."""
     spellings = [address, f"{address}.", address.upper()]
     if "." in address:
         octets = "".join(f"{int(octet):02x}" for octet in address.split("."))
@@ -359,7 +359,7 @@ def test_the_table_of_metadata_addresses(address: str, allow_private: bool) -> N
 
 
 def test_the_examples_of_nat64() -> None:
-    """The test's own arithmetic gives the table of RFC 6052 section 2.4."""
+    """The test's own arithmetic reproduces the table of RFC 6052 section 2.4."""
     assert nat64("192.0.2.33", 64) == "2001:db8:122:344:c0:2:2100:0"
     assert nat64("192.0.2.33", 56) == "2001:db8:122:3c0:0:221::"
     assert nat64("192.0.2.33", 96) == "2001:db8:122:344::c000:221"
@@ -395,7 +395,7 @@ def test_the_examples_of_nat64() -> None:
 )
 @pytest.mark.shows("M12", "S9")
 def test_private_addresses_need_leave(ip: str) -> None:
-    """Private and loopback addresses are asked only where that is allowed."""
+    """Private and loopback addresses are requested only where that is allowed."""
     assert forbidden_reason(ip, allow_private=True) is None
     assert forbidden_reason(ip, allow_private=False) == "a private address, and these were not allowed"
 
@@ -405,7 +405,7 @@ def test_private_addresses_need_leave(ip: str) -> None:
 )
 @pytest.mark.parametrize("allow_private", [True, False])
 def test_public_addresses_are_asked(ip: str, allow_private: bool) -> None:
-    """Public addresses are free; a name is not judged here but what it resolves to."""
+    """Public addresses are allowed; a name is not judged here, only the address it resolves to."""
     assert forbidden_reason(ip, allow_private=allow_private) is None
 
 
@@ -433,7 +433,7 @@ def test_loopback_is_this_machine(address: str, loopback: bool) -> None:
 
 
 def basic(login: str, password: str) -> str:
-    """The field for a login and a password (RFC 7617)."""
+    """The header field for a login and a password (RFC 7617)."""
     return "Basic " + base64.b64encode(f"{login}:{password}".encode()).decode()
 
 
@@ -453,31 +453,31 @@ NETRC = {"netrc.example": ("me", "netrc-hunter2"), "empty.example": ("me", "x"),
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        # A token of the environment goes to the host it names.
+        # A token from the environment goes to the host it names.
         ("https://files.example.com/x", "Bearer files-hunter2"),
         ("https://FILES.example.com/x", "Bearer files-hunter2"),
         ("https://sub.files.example.com/x", None),
         ("https://example.com/x", None),
         ("https://files.example.com.evil.example/x", None),
-        # Each host has a variable of its own: a dash is written as two underscores.
+        # Each host has its own variable: a dash is written as two underscores.
         ("https://files-example.com/x", None),
         ("https://files_example.com/x", None),
         ("https://files.example.com./x", "Bearer files-hunter2"),
-        # Hosts are compared as they go over the wire: dotless i is no i, though both are I in capitals.
+        # Hosts are compared as they go over the wire: a dotless i is not an i, though both are I in capitals.
         ("https://github.com/x", "Bearer github-hunter2"),
         ("https://g\u0131thub.com/x", None),
         ("https://b\xfccher.example/x", "Bearer idna-hunter2"),
-        # A token is for the scheme's own port unless another one is named.
+        # A token is for the scheme's default port unless another one is named.
         ("https://files.example.com:443/x", "Bearer files-hunter2"),
         ("https://files.example.com:8443/x", None),
         ("https://port.example:8443/x", "Bearer port-hunter2"),
         ("https://port.example/x", None),
         ("https://port.example.port.8443/x", None),
-        # An address that is signed is a credential itself.
+        # A signed address is itself a credential.
         ("https://files.example.com/x?X-Amz-Signature=abc&X-Amz-Expires=60", None),
         ("https://you:own@h.example/x?sv=1&se=2&sig=abc", None),
         ("https://files.example.com/x?signature=abc", "Bearer files-hunter2"),
-        # Hugging Face's token goes to its one origin.
+        # Hugging Face's token goes only to its own origin.
         ("https://huggingface.co/x", "Bearer hf_hunter2"),
         ("https://cdn-lfs.huggingface.co/x", None),
         ("https://huggingface.co:8443/x", None),
@@ -486,11 +486,11 @@ NETRC = {"netrc.example": ("me", "netrc-hunter2"), "empty.example": ("me", "x"),
         ("https://netrc.example/x", basic("me", "netrc-hunter2")),
         ("https://sub.netrc.example/x", None),
         ("https://empty.example/x", basic("me", "x")),
-        # The address's own userinfo comes first.
+        # The address's own userinfo takes precedence.
         ("https://you:own@netrc.example/x", basic("you", "own")),
         ("https://you@files.example.com/x", basic("you", "")),
         ("https://y%40u:p%2fw@h.example/x", basic("y@u", "p/w")),
-        # Nothing goes over plain http, but to this machine.
+        # Nothing is sent over plain http, except to this machine.
         ("http://files.example.com/x", None),
         ("http://huggingface.co/x", None),
         ("http://netrc.example/x", None),
@@ -503,13 +503,13 @@ NETRC = {"netrc.example": ("me", "netrc-hunter2"), "empty.example": ("me", "x"),
 )
 @pytest.mark.shows("A13", "A14", "S7")
 def test_who_gets_which_credentials(address: str, expected: str | None) -> None:
-    """Credentials go to the host they are for, over https or to loopback, and to nobody else."""
+    """Credentials go only to the host they are for, over https or to loopback."""
     assert Credentials(ENVIRON, NETRC).authorization(parse_address(address)) == expected
 
 
 @pytest.mark.shows("S7")
 def test_the_own_variable_of_a_host_comes_before_hf_token() -> None:
-    """Who names Hugging Face's host means this token and not the other."""
+    """A variable that names Hugging Face's host takes precedence over ``HF_TOKEN``."""
     environ = ENVIRON | {"GRYM_FETCH_TOKEN_HUGGINGFACE_CO": "own-hunter2"}
     assert Credentials(environ).authorization(parse_address("https://huggingface.co/x")) == "Bearer own-hunter2"
 
@@ -532,7 +532,7 @@ def test_the_own_variable_of_a_host_comes_before_hf_token() -> None:
 )
 @pytest.mark.shows("S7")
 def test_the_endpoint_of_hugging_face(endpoint: str, address: str, sent: bool) -> None:
-    """``HF_ENDPOINT`` moves the token to another origin; with one that cannot be read it goes nowhere."""
+    """``HF_ENDPOINT`` moves the token to another origin; if it cannot be read, the token goes nowhere."""
     credentials = Credentials({"HF_TOKEN": "hf_hunter2", "HF_ENDPOINT": endpoint})
     assert (credentials.authorization(parse_address(address)) is not None) is sent
     if endpoint in ("rubbish", "hub.example"):
@@ -545,7 +545,7 @@ HOSTS = st.lists(st.sampled_from("ab1.-_"), min_size=1, max_size=12).map("".join
 @given(HOSTS, HOSTS, st.sampled_from([443, 8443]), st.sampled_from([443, 8443]))
 @pytest.mark.shows("S7")
 def test_no_two_hosts_share_a_variable(one: str, other: str, port: int, other_port: int) -> None:
-    """The variable of a host and port is that of no other, so that no token goes to a name that only looks alike."""
+    """No two hosts and ports share a variable, so no token goes to a name that only looks alike."""
     first, second = (URL(f"https://{h}:{p}/", encoded=True) for h, p in ((one, port), (other, other_port)))
     if origin_key(first) != origin_key(second):
         assert not {*token_variables(first)} & {*token_variables(second)}
@@ -563,7 +563,7 @@ def test_no_two_hosts_share_a_variable(one: str, other: str, port: int, other_po
     ],
 )
 def test_how_the_variable_of_a_host_is_written(address: str, variables: list[str]) -> None:
-    """A dot is `_`, a dash `__`, an underscore `___`, a port `_PORT_8443`; what could be read in two ways has none."""
+    """A dot is `_`, a dash `__`, an underscore `___`, a port `_PORT_8443`; an ambiguous name has no variable."""
     assert list(token_variables(parse_address(address))) == [f"GRYM_FETCH_TOKEN_{name}" for name in variables]
 
 
@@ -576,7 +576,7 @@ def test_how_the_variable_of_a_host_is_written(address: str, variables: list[str
 )
 @pytest.mark.shows("S7")
 def test_the_old_spelling_is_refused_and_told(address: str, set_is: str, wanted: str) -> None:
-    """A variable that could mean two hosts sends nothing to the wrong one, and the advice says how to write it."""
+    """A variable that could mean two hosts sends nothing to the wrong one, and the advice says how to spell it."""
     credentials = Credentials({f"GRYM_FETCH_TOKEN_{set_is}": "hunter2"})
     url = parse_address(address)
     assert credentials.authorization(url) is None
@@ -585,7 +585,7 @@ def test_the_old_spelling_is_refused_and_told(address: str, set_is: str, wanted:
 
 
 def test_an_empty_token_is_none() -> None:
-    """A token that is set to nothing, or to blanks, sends nothing."""
+    """A token that is empty or blank is not sent."""
     for blank in ("", "  ", "\n"):
         credentials = Credentials({"HF_TOKEN": blank, "GRYM_FETCH_TOKEN_H_EXAMPLE": blank})
         assert credentials.authorization(URL("https://huggingface.co/x")) is None
@@ -594,7 +594,7 @@ def test_an_empty_token_is_none() -> None:
 
 @pytest.mark.shows("U4", "S8")
 def test_credentials_are_never_shown() -> None:
-    """Neither the repr nor the text of credentials holds any of them."""
+    """Neither the repr nor the text of credentials reveals any of them."""
     credentials = Credentials(ENVIRON, NETRC)
     found = credentials.find(URL("https://files.example.com/x"))
     assert "hunter2" not in f"{credentials!r} {credentials} {[credentials]} {found!r} {found}"

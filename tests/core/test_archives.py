@@ -16,7 +16,7 @@ SMALL = Limits(members=20, bytes=1000, ratio=10, ratio_free=100)
 
 
 def census(*members: Member, packed: int = MIB, limits: Limits | None = None) -> Census:
-    """A census of these members, closed."""
+    """A finished census of these members."""
     made = Census("a.zip", packed, limits or Limits())
     for member in members:
         made.admit(member)
@@ -44,7 +44,7 @@ def file(path: str, size: int = 1) -> Member:
     ],
 )
 def test_kinds_and_folders(path: str, kind: str, folder: str) -> None:
-    """The name says the kind, and the folder is the name without the archive's ending."""
+    """The name tells the kind; the folder is the name without the archive's ending."""
     assert archive_kind(path) == kind
     assert unpacked_path(path) == folder
 
@@ -55,13 +55,13 @@ def test_kinds_and_folders(path: str, kind: str, folder: str) -> None:
     + [(name, "the folder '.*' ") for name in ("models/.zip", "minimal.zip", ".grym-fetch.tar", "x/.git.zip")],
 )
 def test_what_cannot_be_unpacked(path: str, complaint: str) -> None:
-    """A file that is no archive by its name, or whose folder would be reserved or nameless, is refused."""
+    """A file is refused if its name is not an archive's, or if its folder would be reserved or nameless."""
     with pytest.raises(ValueError, match=f"is true, but {complaint}"):
         unpacked_path(path)
 
 
 def test_names_are_read_as_archives_write_them() -> None:
-    """A leading ./ and a closing / mean nothing; the top folder is empty; an absolute name stays absolute."""
+    """A leading ./ and a trailing / mean nothing; the top folder is empty; an absolute name stays absolute."""
     names = ["./a/b/", "././a", ".//a", ".", "./", "/etc/x", "/", "a//b"]
     assert [member_path(name) for name in names] == ["a/b", "a", "a", "", "", "/etc/x", "/", "a//b"]
 
@@ -73,14 +73,14 @@ def test_names_are_read_as_archives_write_them() -> None:
 )  # fmt: skip
 @pytest.mark.shows("S5", "S17")
 def test_names_that_are_refused(path: str) -> None:
-    """A name that leads out, or that some system takes for another, refuses the archive and is named."""
+    """A name that leads outside, or that some system takes for another, makes the archive refused, and is named."""
     with pytest.raises(UnsafeArchive, match="its member"):
         census(file(path))
 
 
 @pytest.mark.parametrize("path", ["minimal/a", ".grym-fetch/x", "~a", "asset-manifest.json", "a b/ü.txt"])
 def test_names_that_are_allowed(path: str) -> None:
-    """What is reserved at the top of the assets folder is free inside an archive's own folder."""
+    """Names reserved at the top of the assets folder are free inside an archive's own folder."""
     census(file(path))
 
 
@@ -101,13 +101,13 @@ def test_names_that_are_allowed(path: str) -> None:
     ],
 )
 def test_two_members_in_one_place(members: tuple[Member, ...]) -> None:
-    """Members that are one file on some system, or of which one would lie behind another, are refused."""
+    """Members are refused if some system takes them for one file, or if one would lie below another that is a file."""
     with pytest.raises(UnsafeArchive):
         census(*members)
 
 
 def test_a_folder_may_come_twice() -> None:
-    """Archives name folders before, after and between their files."""
+    """Archives may name folders before, after and between their files."""
     made = census(file("a/b"), Member("a", "folder"), Member("", "folder"))
     assert not made.admit(Member("a", "folder"))
 
@@ -122,9 +122,9 @@ def test_a_folder_may_come_twice() -> None:
         [("a", "b" * 1025)],
         [("d/a", "../../x")],
         [("a", "d/../../x")],
-        # Each stays inside if read alone, together they lead out.
+        # Each stays inside if read alone; together they lead out.
         [("d/up", ".."), ("e", "d/up/../x")],
-        # Where case or form are not told apart.
+        # Where case or Unicode form is not told apart.
         [("p/q/UP", "../.."), ("e", "p/q/up/../x")],
         [("p/q/\u00e9", "../.."), ("e", "p/q/e\u0301/../x")],
         [("one", "two"), ("two", "one")],
@@ -135,13 +135,13 @@ def test_a_folder_may_come_twice() -> None:
 )
 @pytest.mark.shows("S5")
 def test_symlinks_that_lead_out(links: list[tuple[str, str]]) -> None:
-    """A symlink is followed as the kernel would, through others; out of the tree or nowhere refuses the archive."""
+    """A symlink is followed as the kernel would, through others; one that leads out or nowhere refuses the archive."""
     with pytest.raises(UnsafeArchive, match="symlink"):
         census(Member("d", "folder"), *(link(*pair) for pair in links))
 
 
 def test_symlinks_that_stay_inside() -> None:
-    """Links to members, to folders, through other links and to what is not there stay."""
+    """Links to members, to folders, through other links and to what does not exist are allowed."""
     made = census(file("d/a"), link("b", "d/a"), link("d/up", "../d"), link("c", "d/up/a"), link("e", "not/there"))
     assert set(made.links) == {"b", "d/up", "c", "e"}
 
@@ -149,7 +149,7 @@ def test_symlinks_that_stay_inside() -> None:
 @pytest.mark.parametrize("target", ["/etc/passwd", "../x", "later", "folder", "sym"])
 @pytest.mark.shows("S5")
 def test_hard_links(target: str) -> None:
-    """A hard link leads to an earlier file of the archive or the archive is refused."""
+    """A hard link must lead to an earlier file of the archive; otherwise the archive is refused."""
     start = (file("a"), Member("folder", "folder"), link("sym", "a"))
     census(*start, Member("ok", "hardlink", target="a"), Member("too", "hardlink", target="ok"))
     with pytest.raises(UnsafeArchive, match="hard link"):
@@ -165,21 +165,21 @@ def test_devices() -> None:
 
 @pytest.mark.shows("S4")
 def test_too_many_members() -> None:
-    """More members than allowed are refused, whatever they are."""
+    """More members than allowed are refused, whatever kind they are."""
     with pytest.raises(UnsafeArchive, match="more than 20 members"):
         census(*(Member("", "folder") for _ in range(21)), limits=SMALL)
 
 
 @pytest.mark.shows("S4")
 def test_too_many_places() -> None:
-    """Folders that only a path names count, too."""
+    """Folders that are named only as part of a path count, too."""
     with pytest.raises(UnsafeArchive, match="more than 20 files and folders"):
         census(file("/".join("abcdefghijklmnopqrst") + "/u"), limits=SMALL)
 
 
 @pytest.mark.shows("S4")
 def test_too_many_bytes() -> None:
-    """The total is bounded, by what is claimed before a byte of it is unpacked, and by what comes."""
+    """The total size is bounded, both as claimed before a byte is unpacked and as it arrives."""
     honest, limit = Census("a.zip", MIB, SMALL), "it unpacks to more than 1,000 bytes; nothing"
     honest.admit(file("a", 600))
     honest.count(600)
@@ -193,7 +193,7 @@ def test_too_many_bytes() -> None:
 
 @pytest.mark.shows("S4")
 def test_a_stream_that_is_longer_than_what_is_in_it() -> None:
-    """A stream of nothing but headers and padding has an end, too: 2 KiB a member, and 1 MiB."""
+    """A stream of nothing but headers and padding is bounded, too: 2 KiB per member plus 1 MiB."""
     made = Census("a.tar.gz", MIB, SMALL)
     made.admit(file("a", 1))
     made.check_stream(1000 + 17 * 2048 + MIB)
@@ -203,7 +203,7 @@ def test_a_stream_that_is_longer_than_what_is_in_it() -> None:
 
 @pytest.mark.shows("S4")
 def test_too_deep() -> None:
-    """Folders within folders end somewhere, before what removes them runs out of stack or path."""
+    """Nesting is limited, so that removing the folders never runs out of stack or path."""
     census(file("/".join("a" * MAX_DEPTH)))
     with pytest.raises(UnsafeArchive, match="more than 100 folders deep"):
         census(file("/".join("a" * (MAX_DEPTH + 1))))
@@ -211,7 +211,7 @@ def test_too_deep() -> None:
 
 @pytest.mark.shows("S4")
 def test_the_ratio() -> None:
-    """A small archive that unpacks to much is refused; below a floor the ratio does not matter."""
+    """A small archive that unpacks to far more is refused; below a minimum size the ratio does not matter."""
     census(file("a", 100), packed=1, limits=SMALL)
     census(file("a", 500), packed=50, limits=SMALL)
     with pytest.raises(UnsafeArchive, match="no honest archive"):
@@ -224,7 +224,7 @@ names = st.lists(st.sampled_from(["a", "b", "..", ".", "d", ""]), min_size=1, ma
 @given(st.dictionaries(st.sampled_from(["x", "d/y", "d/e/z", "w"]), names, min_size=1))
 @pytest.mark.shows("S5")
 def test_what_is_admitted_stays_inside(links: dict[str, str]) -> None:
-    """Whatever links an archive has: either it is refused, or the kernel's way through them never leaves the tree."""
+    """Whatever links an archive has, it is refused or the kernel's way through them never leaves the tree."""
     try:
         census(Member("d/e", "folder"), *(link(path, target) for path, target in links.items()))
     except UnsafeArchive:
@@ -246,7 +246,7 @@ def test_what_is_admitted_stays_inside(links: dict[str, str]) -> None:
 
 
 def manifest(*paths: str, extract: object = True) -> bytes:
-    """A manifest of assets at these paths; the first is to be unpacked."""
+    """A manifest of assets at these paths; the first is marked to be unpacked."""
     entries: list[dict[str, object]] = [
         {"id": f"asset-{n}", "url": f"https://x.org/{n}", "localPath": path} for n, path in enumerate(paths)
     ]
@@ -255,7 +255,7 @@ def manifest(*paths: str, extract: object = True) -> bytes:
 
 
 def test_extract_in_a_manifest() -> None:
-    """The key is read, and false without it."""
+    """The key is read, and defaults to false."""
     one, other = parse_manifest(manifest("a/x.zip", "a/y.zip"), "m").manifest.assets
     assert (one.extract, other.extract) == (True, False)
     assert one.stand_in().extract
@@ -271,14 +271,14 @@ def test_extract_in_a_manifest() -> None:
     ],
 )
 def test_a_folder_that_clashes(paths: tuple[str, ...]) -> None:
-    """A tree that would share its place with another asset, or has none, is a problem of the manifest."""
+    """An unpacked tree without a folder, or in the place of another asset, is a problem of the manifest."""
     with pytest.raises(ManifestError) as caught:
         parse_manifest(manifest(*paths), "m")
     assert [(problem.where, problem.key) for problem in caught.value.problems] == [("asset 'asset-0'", "extract")]
 
 
 def test_two_archives_for_one_folder() -> None:
-    """Two archives that would be unpacked into one folder are a problem, named with both."""
+    """Two archives that would be unpacked into the same folder are a problem that names both."""
     data = json.loads(manifest("x.zip", "x.tar.gz"))
     data["assets"][1]["extract"] = True
     with pytest.raises(ManifestError, match="clashes with 'x' of asset 'asset-0'"):

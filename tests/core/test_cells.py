@@ -11,7 +11,7 @@ from grym_fetch.core.cells import cells, padded, shortened, wrapped
 
 @pytest.mark.parametrize(("text", "width"), [("", 0), ("abc", 3), ("模型", 4), ("e\u0301", 1), ("ｆ", 2), ("ä", 1)])
 def test_the_width_of_text(text: str, width: int) -> None:
-    """Wide characters take two cells, marks that combine none."""
+    """Wide characters take two cells, combining marks none."""
     assert cells(text) == width
     assert cells(padded(text, 10)) == 10
     assert padded(text, 10, right=True).endswith(text)
@@ -19,7 +19,7 @@ def test_the_width_of_text(text: str, width: int) -> None:
 
 @given(st.text(alphabet="ab模 é", max_size=60), st.integers(5, 30))
 def test_shortened_text_keeps_both_ends(text: str, width: int) -> None:
-    """In no more cells than it may take."""
+    """Shortened text never takes more cells than it may, and keeps both ends."""
     short = shortened(text, width)
     assert cells(short) <= width
     assert short == text or (short[0] == text[0] and "…" in short)
@@ -27,7 +27,7 @@ def test_shortened_text_keeps_both_ends(text: str, width: int) -> None:
 
 @given(st.lists(st.text(alphabet="ab模", min_size=1, max_size=12), min_size=1), st.integers(1, 30))
 def test_wrapped_text_loses_no_word(words: list[str], width: int) -> None:
-    """Lines are as wide as they may be, but for a word that is wider."""
+    """No line is wider than allowed, unless a single word is."""
     lines = wrapped(" ".join(words), width, indent="  ")
     assert " ".join(lines).split() == words
     for line in lines:

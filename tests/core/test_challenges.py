@@ -1,4 +1,4 @@
-"""What a registry asks for: where its token is, who may see a credential for it, and what is no token."""
+"""What a registry asks for: where its token is, who may see a credential for it, and what is not a token."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ REALM = "https://auth.example/token"
 )
 @pytest.mark.shows("A23", "S9")
 def test_where_the_token_is(challenges: list[str], address: str | None) -> None:
-    """The realm of a Bearer challenge, with its service and scope: over https, and nowhere else."""
+    """The token is at the realm of a Bearer challenge, with its service and scope: over https, and nowhere else."""
     found = token_address(HERE, challenges)
     assert (None if found is None else str(found)) == address
 
 
 def test_a_realm_on_this_machine() -> None:
-    """A registry on this machine may have a realm there, over plain http; another one may not name it."""
+    """A registry on this machine may name a realm here over plain http; any other registry may not."""
     here = URL("http://127.0.0.1:5000/v2/")
     assert str(token_address(here, ['Bearer realm="http://127.0.0.1:5001/t"'])) == "http://127.0.0.1:5001/t"
     assert token_address(here, ['Bearer realm="http://auth.example/t"']) is None
@@ -60,14 +60,14 @@ def test_a_realm_on_this_machine() -> None:
 @given(st.lists(st.text(max_size=60) | st.text(max_size=40).map(lambda text: f'Bearer realm="https://h/{text}"')))
 @pytest.mark.shows("S11")
 def test_any_challenge_is_read_or_ignored(challenges: list[str]) -> None:
-    """No text of a server raises, and what is found is an address that may be asked."""
+    """Whatever a server sends, nothing raises, and the address found is one that may be requested."""
     found = token_address(HERE, challenges)
     assert found is None or (found.scheme == "https" and found.user is None)
 
 
 @pytest.mark.shows("A23", "S7")
 def test_who_is_shown_a_credential() -> None:
-    """A realm elsewhere is asked anonymously: whoever names it would be sent what it gives."""
+    """A realm elsewhere is asked anonymously; otherwise any server that names it could collect the credential."""
     assert trusts_realm(HERE, URL("https://registry.example/token"))
     assert trusts_realm(URL("https://registry-1.docker.io/v2/"), URL("https://auth.docker.io/token"))
     assert not trusts_realm(HERE, URL("https://auth.example/token"))
@@ -92,5 +92,5 @@ def test_who_is_shown_a_credential() -> None:
 )
 @pytest.mark.shows("S11")
 def test_what_is_a_token(data: bytes, token: str | None) -> None:
-    """A token is one printable word in JSON; anything else is none."""
+    """A token is one printable word in JSON; anything else is not a token."""
     assert read_token(data) == token

@@ -20,7 +20,7 @@ CHAINS = st.integers(0, 2**32 - 1)
 
 @given(VALUES, CHAINS)
 def test_a_line_is_read_as_it_was_written(value: object, chain: int) -> None:
-    """Whatever JSON can hold survives, on one line of ASCII, with and without the newline."""
+    """Anything JSON can hold survives on one line of ASCII, with or without the newline."""
     line = encode_line(value, chain)
     assert line.isascii()
     assert line.count(b"\n") == 1
@@ -28,13 +28,13 @@ def test_a_line_is_read_as_it_was_written(value: object, chain: int) -> None:
 
 
 def test_text_that_is_no_unicode_is_kept() -> None:
-    """A file name that is not UTF-8 comes back as Python has it."""
+    """A file name that is not UTF-8 comes back as Python represents it."""
     assert decode_line(encode_line("\udcff\n\u2028")) == "\udcff\n\u2028"
 
 
 @given(VALUES, CHAINS, st.data())
 def test_a_damaged_line_is_refused(value: object, chain: int, draw: st.DataObject) -> None:
-    """A line with a bit flipped, cut off or begun at another checksum is not read."""
+    """A line with a flipped bit, a missing end or another starting checksum is not read."""
     line = encode_line(value, chain)[:-1]
     at = draw.draw(st.integers(0, len(line) - 1))
     flipped = line[:at] + bytes([line[at] ^ 1 << draw.draw(st.integers(0, 7))]) + line[at + 1 :]
@@ -44,7 +44,7 @@ def test_a_damaged_line_is_refused(value: object, chain: int, draw: st.DataObjec
 
 
 def test_a_chain() -> None:
-    """A line that is chained to another is valid behind that one only."""
+    """A line that is chained to another is valid only after that one."""
     first = encode_line(1)
     second = encode_line(2, chain_of(first))
     assert decode_line(second, chain_of(first)) == 2
@@ -53,7 +53,7 @@ def test_a_chain() -> None:
 
 
 def test_deep_nesting_is_an_error_like_another() -> None:
-    """A line that is nested too deeply to be read raises what any bad line does."""
+    """A line nested too deeply to be read raises the same error as any other bad line."""
     text = b"[" * 100_000
     with pytest.raises(ValueError, match="deeply"):
         decode_line(b"%08x %s" % (zlib.crc32(text), text))

@@ -1,4 +1,4 @@
-"""Checksums: what is read, how it is written, what it is compared with."""
+"""Checksums: what is read, how it is written, and what it is compared with."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_reads_every_form(text: str, expected: Checksum) -> None:
 )
 @pytest.mark.shows("M9")
 def test_refuses_all_else(text: str, complaint: str) -> None:
-    """A checksum that cannot be read says what is wrong with it and what is allowed."""
+    """A checksum that cannot be read is refused with what is wrong with it and what is allowed."""
     with pytest.raises(ValueError, match=complaint) as caught:
         Checksum.parse(text)
     assert "allowed: 64 hex digits (SHA-256), or sha256:" in str(caught.value)
@@ -78,7 +78,7 @@ def test_cannot_hold_what_is_no_checksum(algorithm: Algorithm, digits: str, comp
 
 
 def test_is_written_with_its_algorithm_and_bare_only_for_sha256() -> None:
-    """``str`` always names the algorithm; ``bare`` leaves out the one that is meant anyway."""
+    """``str`` always names the algorithm; ``bare`` leaves out the default one."""
     assert str(Checksum.parse(SHA256)) == f"sha256:{SHA256}"
     assert Checksum.parse(f"sha256:{SHA256}").bare == SHA256
     assert Checksum.parse(f"sha512:{SHA512}").bare == f"sha512:{SHA512}"
@@ -86,7 +86,7 @@ def test_is_written_with_its_algorithm_and_bare_only_for_sha256() -> None:
 
 @pytest.mark.parametrize("text", [f"sha256:{SHA256}", f"sha512:{SHA512}", f"blake2b:{BLAKE2B}"])
 def test_hashes_with_its_own_algorithm(text: str) -> None:
-    """A checksum's hasher, fed the content, gives the checksum's digest."""
+    """A checksum's hasher, fed the content, produces the checksum's digest."""
     checksum = Checksum.parse(text)
     hasher = checksum.new_hasher()
     hasher.update(CONTENT[:100])
@@ -116,6 +116,6 @@ def test_reads_what_it_writes(data: bytes, algorithm: Algorithm) -> None:
 @given(st.text())
 @pytest.mark.shows("M9")
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """Nothing but ValueError comes out of text that is no checksum."""
+    """Text that is not a checksum raises ValueError and nothing else."""
     with contextlib.suppress(ValueError):
         assert Checksum.parse(text).bare

@@ -1,4 +1,4 @@
-"""Commands that are printed work when they are pasted."""
+"""Commands that are printed work when pasted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ODD = [
 
 
 def read_by_bash(line: str) -> list[str]:
-    """The words that bash makes of a line."""
+    """The words that bash reads from a line."""
     shown = subprocess.run(
         ["bash", "-c", f'set -- {line}; printf "%s\\0" "$@"'],
         capture_output=True,
@@ -43,7 +43,7 @@ def read_by_bash(line: str) -> list[str]:
 
 @pytest.mark.shows("S10")
 def test_a_shell_reads_every_name_as_it_is() -> None:
-    """Whatever a name has in it, the line is one that a terminal can show, and means that name."""
+    """Whatever is in a name, the line can be shown by a terminal and means that name."""
     line = " ".join(map(shell_word, ODD))
     assert safe_text(line, limit=4000) == line
     assert read_by_bash(line) == ODD
@@ -51,13 +51,13 @@ def test_a_shell_reads_every_name_as_it_is() -> None:
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_any_text_is_one_printable_word(text: str) -> None:
-    """No text breaks out of its line, and plain text stays as it is."""
+    """No text breaks out of its line, and plain text stays unchanged."""
     word = shell_word(text)
     assert safe_text(word, limit=100_000) == word
     assert "\n" not in word
 
 
 def test_a_name_is_no_option() -> None:
-    """Only a name that looks like an option needs to be kept apart from them."""
+    """Only a name that looks like an option needs to be kept apart from the options."""
     assert command_line("grym-fetch", "restore", names=("a b",)) == "grym-fetch restore 'a b'"
     assert command_line("grym-fetch", "restore", names=("-x", "y")) == "grym-fetch restore -- -x y"

@@ -1,4 +1,4 @@
-"""Files of settings: what may stand in them, and what a project may not choose for its user."""
+"""Settings files: what they may contain, and what a project may not choose for its user."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def of_user(text: str) -> Configuration:
 
 
 def test_every_key_is_read() -> None:
-    """A key has the name and the meaning of an option; one that begins with no- turns its setting off."""
+    """A key has the name and meaning of an option; one that begins with no- turns its setting off."""
     found = of_user(EVERY + ALLOWING)
     assert found.choices.keys() == {key.setting for key in KEYS}
     assert found.fetching == {
@@ -48,7 +48,7 @@ def test_every_key_is_read() -> None:
 
 
 def test_a_project_chooses_what_is_harmless() -> None:
-    """How fast, how long, where below itself, and what is forbidden."""
+    """A project chooses how fast, how long, where below its own folder, and what is forbidden."""
     found = of_project(EVERY)
     assert found.choices.keys() == of_user(EVERY).choices.keys()
     assert {choice.origin for choice in found.choices.values()} == {"project"}
@@ -67,7 +67,7 @@ def test_a_project_chooses_what_is_harmless() -> None:
     ],
 )  # fmt: skip
 def test_a_project_loosens_nothing(text: str) -> None:
-    """Its file may be a stranger's: what would allow more than there is without it is refused, and says where to."""
+    """The file may come from a stranger: a key that allows more than the default is refused, with where to put it."""
     with pytest.raises(ConfigurationError, match=r"pyproject\.toml: .*(project|file|git)"):
         of_project(text)
 
@@ -95,7 +95,7 @@ def test_a_project_loosens_nothing(text: str) -> None:
     ],
 )
 def test_what_is_wrong_is_told_with_its_key(text: str, told: str) -> None:
-    """A file with a mistake is refused: what was to be forbidden must not be allowed by a typing error."""
+    """A file with a mistake is refused, because a typo must not allow what was meant to be forbidden."""
     for read in (of_user, of_project):
         with pytest.raises(ConfigurationError) as caught:
             read(text)
@@ -104,7 +104,7 @@ def test_what_is_wrong_is_told_with_its_key(text: str, told: str) -> None:
 
 
 def test_all_problems_are_told() -> None:
-    """Not only the first."""
+    """All problems are reported, not only the first."""
     with pytest.raises(ConfigurationError) as caught:
         of_user("paralel = 8\nretries = -1\npatience = 3")
     assert [problem.where for problem in caught.value.problems] == ["paralel", "retries"]
@@ -115,12 +115,12 @@ def test_all_problems_are_told() -> None:
     "text", ["", "[project]\nname = 'grym-fetch'\n", "tool = 3 # grym-fetch", "[tool.other]\nx = [["]
 )
 def test_what_has_no_table_of_ours_says_nothing(text: str) -> None:
-    """A pyproject.toml belongs to other tools, too: if ours has no table there, nothing in it matters."""
+    """A pyproject.toml belongs to other tools, too: without our table, nothing in it matters."""
     assert parse_configuration(text.encode(), "pyproject.toml", "project") == Configuration()
 
 
 def test_what_is_no_table_or_no_text_is_refused() -> None:
-    """A value in the place of our table, bytes that are no UTF-8, and more than any person writes."""
+    """A value in place of our table, bytes that are not UTF-8, and a file larger than anyone writes are refused."""
     for data in (
         b"[tool]\ngrym-fetch = 3",
         b"[tool.grym-fetch]\nx = '\xff'",
@@ -131,7 +131,7 @@ def test_what_is_no_table_or_no_text_is_refused() -> None:
 
 
 def test_the_stronger_file_wins_key_by_key() -> None:
-    """What it does not say, the weaker one does."""
+    """Keys that the stronger file leaves out come from the weaker one."""
     both = of_project("parallel = 8").over(of_user("parallel = 2\nretries = 1"))
     assert both.fetching == {"parallel": 8, "retries": 1}
     assert both.choices["retries"].source == "config.toml"

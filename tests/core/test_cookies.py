@@ -1,4 +1,4 @@
-"""Cookies of one chain: back to who set them, and to nobody else."""
+"""Cookies of one redirect chain: sent back to the server that set them, and to nobody else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HERE = URL("https://h.example/a")
 
 
 def learned(*fields: str) -> ChainCookies:
-    """What this origin has set."""
+    """The cookies that this origin has set."""
     cookies = ChainCookies()
     cookies.learn(HERE, fields)
     return cookies
@@ -39,7 +39,7 @@ def learned(*fields: str) -> ChainCookies:
     ],
 )
 def test_what_is_sent_back(fields: list[str], sent: str) -> None:
-    """The last value of each name; what is malformed, deleted or too long is none."""
+    """The last value of each name is sent back; a malformed, deleted or overlong cookie is not."""
     assert learned(*fields).field(HERE) == sent
 
 
@@ -54,19 +54,19 @@ def test_nobody_else_gets_them(other: str) -> None:
 
 @pytest.mark.shows("S4")
 def test_their_number_is_bounded() -> None:
-    """A server that sets cookies without end fills no memory."""
+    """A server that sets endless cookies does not fill memory."""
     cookies = learned(*(f"c{number}=1" for number in range(1000)))
     assert cookies.field(HERE).count(";") == MAX_COOKIES - 1
 
 
 @given(st.lists(st.text(max_size=40)))
 def test_no_text_ends_a_line(fields: list[str]) -> None:
-    """Whatever a server sets, what goes back is one printable line."""
+    """Whatever a server sets, the field sent back is one printable line."""
     sent = learned(*fields).field(HERE)
     assert sent.isascii()
     assert sent.isprintable()
 
 
 def test_they_are_not_shown() -> None:
-    """A cookie may be a login."""
+    """Cookies are never shown, since one may be a login."""
     assert "hunter2" not in repr(learned("a=hunter2"))

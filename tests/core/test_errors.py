@@ -45,20 +45,20 @@ MAKERS: dict[str, Callable[[str], GrymFetchError]] = {
 
 
 def everything_shown(error: BaseException) -> str:
-    """All that an error could ever print."""
+    """Everything an error could print."""
     text = "".join(traceback.format_exception(error))
     return f"{error} {error!r} {error.args} {vars(error)} {text}"
 
 
 def test_every_error_with_an_address_is_here() -> None:
-    """These tests know every transfer error of the package's core."""
+    """These tests cover every transfer error of the core package."""
     known = {c.__name__ for c in every_error(TransferError) if c.__module__ == errors.__name__}
     assert known <= MAKERS.keys()
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 def test_no_secret_of_an_address_is_in_an_error(make: Callable[[str], GrymFetchError]) -> None:
-    """Neither text, repr, arguments nor attributes of an error hold userinfo, query or fragment."""
+    """No text, repr, argument or attribute of an error holds userinfo, a query or a fragment."""
     error = make(URL)
     assert SECRET not in everything_shown(error)
     assert "login" not in everything_shown(error)
@@ -75,12 +75,12 @@ def test_a_transfer_error_says_why_and_where(make: Callable[[str], GrymFetchErro
 
 @given(st.text(max_size=40))
 def test_any_address_makes_an_error(url: str) -> None:
-    """An error about an address can always be made, however wrong the address is."""
+    """An error about an address can always be created, however malformed the address is."""
     assert "\n" not in str(errors.ConnectFailed(url, "refused"))
 
 
 def test_statuses_are_kept() -> None:
-    """An answer's status and the wait it asks for can be read from the error."""
+    """An error keeps the status of an answer and the wait it asks for."""
     error = errors.Throttled(URL, 503, "status 503", 7.5)
     assert (error.status, error.retry_after, error.reason) == (503, 7.5, "status 503")
 
@@ -92,7 +92,7 @@ FAILURES = (
 
 
 def test_exhausted_mirrors_name_each_reason() -> None:
-    """The end of all origins names the asset and every origin's reason, each on its own line."""
+    """When all mirrors fail, the error names the asset and each origin's reason, each on its own line."""
     error = errors.MirrorsExhausted("base-model", FAILURES, "What has arrived is kept.")
     assert str(error).splitlines() == [
         "base-model: could not be fetched from any of its 2 origins",
@@ -120,14 +120,14 @@ def test_a_digest_mismatch_names_both() -> None:
 
 
 def test_a_length_mismatch_names_both() -> None:
-    """A wrong length is shown beside the right one, with a hint where there is one."""
+    """A wrong length is shown beside the right one, with a hint if there is one."""
     error = errors.LengthMismatch(URL, 1000, 999, "it sent a web page")
     assert str(error) == "size mismatch: the manifest says 1000 bytes, the server 999; it sent a web page"
     assert (error.expected, error.actual) == (1000, 999)
 
 
 def test_an_origin_is_named_by_its_host() -> None:
-    """For short messages an origin is its host and port."""
+    """In short messages an origin is shown as its host and port."""
     assert FAILURES[0].host == "h.example:8443"
     assert OriginFailure("<unreadable address>", FAILURES[0].error).host == "<unreadable address>"
 
@@ -144,7 +144,7 @@ def test_an_origin_is_named_by_its_host() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_a_failed_sync_names_every_asset(error: GrymFetchError) -> None:
-    """What a sync raises names each asset that failed and why, whatever kind of error it was."""
+    """A failed sync names each failed asset and why it failed, whatever kind of error it was."""
     failed = errors.SyncFailed({"model-a": errors.AssetMissing("model-a", "not on disk"), "model-b": error})
     text = str(failed)
     assert text.splitlines()[0] == "2 assets failed"
@@ -156,12 +156,12 @@ def test_a_failed_sync_names_every_asset(error: GrymFetchError) -> None:
 
 
 def test_one_failed_asset_is_singular() -> None:
-    """One asset is counted as one."""
+    """One failed asset is counted in the singular."""
     assert str(errors.SyncFailed({"a": errors.AssetMissing("a", "x")})).splitlines() == ["1 asset failed", "a: x"]
 
 
 def test_an_unknown_asset_suggests() -> None:
-    """An id that is not there is answered with the nearest ones, and can be caught as a failed look-up."""
+    """An unknown id suggests the nearest ones, and can be caught as a failed look-up."""
     error = errors.UnknownAsset("modle", ["model", "mode"])
     assert "no asset 'modle'" in str(error)
     assert "Did you mean model, mode?" in str(error)
@@ -170,7 +170,7 @@ def test_an_unknown_asset_suggests() -> None:
 
 
 def test_a_manifest_error_has_every_problem() -> None:
-    """A manifest's problems are told all at once, each on its own line with its place."""
+    """All problems of a manifest are reported at once, each on its own line with its place."""
     problems = [errors.Problem("assets[0]", "url", "is missing"), errors.Problem("top", "", "is no object")]
     error = errors.ManifestError("assets.json", problems)
     assert str(error).splitlines() == [
@@ -182,7 +182,7 @@ def test_a_manifest_error_has_every_problem() -> None:
 
 
 def test_an_unpinned_asset_says_what_to_do() -> None:
-    """Without a checksum the way out is named, with the asset."""
+    """For an asset without a checksum, the error says what to do and names the asset."""
     text = str(errors.UnpinnedAsset("model-a"))
     assert text.startswith("model-a: ")
     assert "grym-fetch pin model-a" in text
@@ -190,7 +190,7 @@ def test_an_unpinned_asset_says_what_to_do() -> None:
 
 @pytest.mark.parametrize("kind", [errors.DiskFull, errors.NotWritable, errors.UnsafePath, errors.Locked])
 def test_a_storage_error_says_where(kind: type[errors.StorageError]) -> None:
-    """What the disk refused is told with its path."""
+    """A storage error names the path that the disk refused."""
     error = kind("/data/x", "no space left")
     assert (str(error), error.path, error.reason) == ("no space left (/data/x)", "/data/x", "no space left")
 
@@ -199,7 +199,7 @@ def test_a_storage_error_says_where(kind: type[errors.StorageError]) -> None:
 
 
 def looks(error: BaseException) -> object:
-    """All that can be told of an error, and of those that it holds: type, text, arguments, attributes."""
+    """Everything known of an error and of those it holds: type, text, arguments, attributes."""
 
     def told(value: object) -> object:
         if isinstance(value, BaseException):
@@ -225,7 +225,7 @@ COPIES: dict[str, Callable[[GrymFetchError], GrymFetchError]] = {
 
 
 def test_every_error_has_an_example() -> None:
-    """Each class of the hierarchy is made here once, so that a new one cannot forget what is held below."""
+    """Each class of the hierarchy has an example here, so that no new one escapes the checks below."""
     for module in pkgutil.walk_packages(grym_fetch.__path__, "grym_fetch."):
         if module.name not in ("grym_fetch.__main__", "grym_fetch.testing.plugin"):
             import_module(module.name)
@@ -235,7 +235,7 @@ def test_every_error_has_an_example() -> None:
 @pytest.mark.parametrize("error", EXAMPLES.values(), ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("way", COPIES)
 def test_an_error_survives_a_copy(error: GrymFetchError, way: str) -> None:
-    """A copied or pickled error has the type, the text, the arguments and the attributes of the first, notes too."""
+    """A copied or pickled error keeps its type, text, arguments, attributes and notes."""
     error = copy.copy(error)
     error.asset_id = "told later"
     error.add_note("a note")
@@ -250,13 +250,13 @@ def test_an_error_survives_a_copy(error: GrymFetchError, way: str) -> None:
 
 @pytest.mark.parametrize("error", EXAMPLES.values(), ids=lambda error: type(error).__name__)
 def test_an_error_is_made_of_its_arguments(error: GrymFetchError) -> None:
-    """`args` are what the class takes, so that an error can be made again and its `repr` reads like the call."""
+    """`args` are what the class takes, so that an error can be rebuilt and its `repr` reads like the call."""
     assert looks(type(error)(*error.args)) == looks(error)
     assert repr(error).startswith(f"{type(error).__name__}(")
 
 
 class Careless(errors.StorageError):
-    """An error of somebody else's, whose arguments are not those that it hands on."""
+    """A third party's error that passes on other arguments than its own."""
 
     def __init__(self, *, place: str) -> None:
         super().__init__(f"/assets/{place}", "is out of order")
@@ -265,7 +265,7 @@ class Careless(errors.StorageError):
 
 @pytest.mark.parametrize("way", COPIES)
 def test_a_subclass_need_not_know_how_it_is_copied(way: str) -> None:
-    """An error survives whatever its own class takes: the base class alone says how one is made again."""
+    """An error survives copying whatever its own class takes: the base class alone says how to rebuild it."""
     error = Careless(place="a")
     copied = COPIES[way](error)
     assert isinstance(copied, Careless)
@@ -290,7 +290,7 @@ def other_process(request: pytest.FixtureRequest) -> Iterator[Callable[[int], ob
 
 
 def test_an_error_comes_out_of_a_process_pool(other_process: Callable[[int], object]) -> None:
-    """An error of a pool's worker is raised here as it was there; its cause is the worker's traceback."""
+    """An error from a pool's worker is raised here as it was there; its cause is the worker's traceback."""
     for number, error in enumerate(EXAMPLES.values()):
         with pytest.raises(type(error)) as caught:
             other_process(number)
@@ -305,7 +305,7 @@ FAILED = errors.SyncFailed({"a": FULL, "b": LOST, "c": FULL})
 
 
 def test_a_failed_sync_is_a_group() -> None:
-    """What a sync raises is an exception group of the assets' errors, and one of ours."""
+    """A failed sync raises an exception group of the assets' errors, which is also one of our own errors."""
     assert isinstance(FAILED, GrymFetchError)
     assert isinstance(FAILED, ExceptionGroup)
     assert FAILED.exceptions == (FULL, LOST, FULL)
@@ -313,7 +313,7 @@ def test_a_failed_sync_is_a_group() -> None:
 
 
 def test_a_failed_sync_is_caught_by_kind() -> None:
-    """`except*` takes the errors of one kind and leaves the others, and both know their assets."""
+    """`except*` takes the errors of one kind and leaves the others, and both groups know their assets."""
     taken: list[BaseException] = []
 
     def sync() -> None:
@@ -346,14 +346,14 @@ def test_a_failed_sync_is_split() -> None:
 
 
 def test_a_group_of_others_is_no_failed_sync() -> None:
-    """A group derived with errors that are no member's is a plain one: nobody knows their assets."""
+    """A group derived with errors of non-members is a plain one, since nobody knows their assets."""
     derived = FAILED.derive([FULL, errors.Locked("/assets", "busy")])
     assert type(derived) is ExceptionGroup
     assert type(FAILED.derive([FULL])) is errors.SyncFailed
 
 
 def test_everything_is_ours() -> None:
-    """Every error of the module can be caught as one; only the remote side's are transfer errors."""
+    """One base class catches every error of the module; only errors of the remote side are transfer errors."""
     for value in vars(errors).values():
         if isinstance(value, type) and issubclass(value, BaseException):
             assert issubclass(value, GrymFetchError)

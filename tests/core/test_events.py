@@ -1,4 +1,4 @@
-"""Events: values, and one JSON form that a reader can rely on."""
+"""Events: plain values, and one JSON form that readers can rely on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_kind_of_event_is_here() -> None:
 
 @pytest.mark.parametrize("event", SAMPLES, ids=lambda event: event.type)
 def test_what_every_json_form_has(event: Event) -> None:
-    """Each event says its version, type and time first, and its asset if it is about one."""
+    """Each event gives its version, type and time first, and its asset if it concerns one."""
     record = event.as_json()
     assert list(record)[:3] == ["v", "type", "time"]
     assert record["v"] == events.FORMAT_VERSION == 1
@@ -56,7 +56,7 @@ def test_what_every_json_form_has(event: Event) -> None:
 
 
 def test_types_are_told_apart() -> None:
-    """No two kinds of event have the same type."""
+    """No two kinds of event share a type."""
     types = [sample.type for sample in SAMPLES]
     assert len(set(types)) == len(types)
 
@@ -85,14 +85,14 @@ def test_the_json_form_in_full() -> None:
 
 
 def test_unknown_is_null_not_absent() -> None:
-    """What is unknown is null, so that a reader finds each key of a type always."""
+    """An unknown value is null, so that a reader always finds every key of a type."""
     record = SAMPLES[3].as_json()
     assert (record["total"], record["eta"]) == (None, None)
     assert SAMPLES[1].as_json()["size"] is None
 
 
 def test_unverified_is_said_only_where_it_is_true() -> None:
-    """An asset that was verified has no word about being unverified."""
+    """A verified asset says nothing about being unverified."""
     verified = SAMPLES[8]
     assert isinstance(verified, events.AssetVerified)
     assert "unverified" not in verified.as_json()

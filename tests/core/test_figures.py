@@ -1,4 +1,4 @@
-"""What people read of sizes, speeds and times."""
+"""Sizes, speeds and times as people read them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ GIB, MIB = 2**30, 2**20
     ],
 )
 def test_sizes_are_in_binary_units(count: int, shown: str) -> None:
-    """A size has three or four digits, and is carried to the next unit rather than shown as 1024."""
+    """A size has three or four digits, and moves to the next unit instead of showing 1024."""
     assert format_size(count) == shown
 
 
 @given(st.integers(0, 2**62))
 def test_a_size_fits_its_column(count: int) -> None:
-    """No size of this world takes more than eight characters, no speed more than ten."""
+    """No realistic size takes more than eight characters, and no speed more than ten."""
     assert len(format_size(count)) <= 8
     assert len(format_rate(count)) <= 10
 
@@ -59,7 +59,7 @@ def test_a_size_fits_its_column(count: int) -> None:
     ],
 )
 def test_times_are_short(seconds: float, clock: str, said: str) -> None:
-    """Time left fits eight characters however long it is; a duration is told in two units."""
+    """Time left fits in eight characters however long it is; a duration uses two units."""
     assert (format_clock(seconds), format_seconds(seconds)) == (clock, said)
 
 
@@ -75,7 +75,7 @@ def test_times_are_short(seconds: float, clock: str, said: str) -> None:
     ],
 )
 def test_a_part_has_the_unit_of_the_whole(count: int, total: int, shown: str) -> None:
-    """Two numbers that can be compared at a glance, the first never more than the second."""
+    """Both numbers use one unit, so they compare at a glance, and the part never exceeds the total."""
     assert format_part(count, total) == shown
 
 
@@ -92,10 +92,10 @@ def test_a_part_has_the_unit_of_the_whole(count: int, total: int, shown: str) ->
     ],
 )
 def test_time_left_is_said_in_words(seconds: float, shown: str) -> None:
-    """As a person would, and never less than it takes."""
+    """Time left is worded as a person would, and never less than it takes."""
     assert format_left(seconds) == shown
 
 
 def test_one_file_is_no_plural() -> None:
-    """And thousands are set apart."""
+    """One file is singular, and thousands are separated."""
     assert [count_files(count) for count in (0, 1, 10_000)] == ["0 files", "1 file", "10,000 files"]

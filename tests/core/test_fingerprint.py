@@ -1,4 +1,4 @@
-"""What stands for a content between runs."""
+"""The fingerprint that stands for a content between runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PINNED = Asset("a", "https://a.example/x?sig=hush", "a.bin", checksum=Checksum.o
 
 @pytest.mark.shows("M15", "R12")
 def test_what_stands_for_a_content() -> None:
-    """Its checksum, wherever it comes from; where there is none its address, of which nothing can be read."""
+    """The fingerprint is the checksum, wherever it comes from, or else the address in a form that reveals nothing."""
     moved = replace(PINNED, url="https://b.example/x")
     other = replace(PINNED, checksum=Checksum.of(b"other"))
     assert content_fingerprint(PINNED) == content_fingerprint(moved) != content_fingerprint(other)

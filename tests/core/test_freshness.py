@@ -1,4 +1,4 @@
-"""When a manifest is too old: its expiry, and the order of its versions."""
+"""When a manifest is too old: its expiry and the order of its versions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NEW_YEAR = 1_767_225_600.0  # 2026-01-01T00:00:00Z
     ],
 )
 def test_reads_a_time(text: str, expected: float) -> None:
-    """RFC 3339: a zone is needed, either case is right."""
+    """RFC 3339: a zone is required; upper and lower case are both right."""
     assert parse_expiry(text) == expected
 
 
@@ -42,21 +42,21 @@ def test_reads_a_time(text: str, expected: float) -> None:
      " 2026-01-01T00:00:00Z", "0000-01-01T00:00:00Z", "٢٠٢٦-01-01T00:00:00Z", "2026-W01-1T00:00:00Z"],
 )  # fmt: skip
 def test_refuses_what_is_no_time(text: str) -> None:
-    """Whatever could be read in two ways, or as another moment by another program, is a problem of the manifest."""
+    """A time that is ambiguous, or that another program could read differently, is a problem of the manifest."""
     with pytest.raises(ValueError, match="is not a valid time; allowed: a time with a zone"):
         parse_expiry(text)
 
 
 @given(st.text() | st.text("0123456789-:.TZ+ ", max_size=40))
 def test_a_time_is_read_or_refused(text: str) -> None:
-    """No text makes it raise anything but `ValueError`."""
+    """Text that is not a time raises `ValueError` and nothing else."""
     with suppress(ValueError):
         assert isinstance(parse_expiry(text), float)
 
 
 @given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC)))  # noqa: DTZ001 - hypothesis adds the zone
 def test_a_time_is_read_as_it_was_written(moment: datetime) -> None:
-    """Any moment of the calendar comes back."""
+    """Any moment of the calendar reads back unchanged."""
     assert parse_expiry(moment.isoformat()) == moment.timestamp()
 
 
@@ -68,7 +68,7 @@ def test_a_time_is_read_as_it_was_written(moment: datetime) -> None:
      ("٣", None), ("1" * 21, None), (".".join("1" * 9), None), ("1\n", None)],
 )  # fmt: skip
 def test_which_versions_can_be_compared(text: str | None, expected: tuple[int, ...] | None) -> None:
-    """Numbers joined by dots; zeros at the end say nothing, and every other text is a label."""
+    """Numbers joined by dots can be compared, ignoring zeros at the end; any other text is only a label."""
     assert version_number(text) == expected
 
 
@@ -89,13 +89,13 @@ def test_which_versions_can_be_compared(text: str | None, expected: tuple[int, .
     ],
 )
 def test_a_version_must_not_fall(version: str | None, last_seen: str | None, reason: str | None) -> None:
-    """What was seen counts only if it can be compared; then a manifest cannot get around it by being silent."""
+    """A version seen before counts only if it can be compared; then a manifest cannot evade it by omitting its own."""
     why = why_stale(version, None, now=0.0, last_seen=last_seen)
     assert why == reason if reason is None else why is not None and why.startswith(reason)
 
 
 def test_a_manifest_expires_on_the_second() -> None:
-    """It is good until its moment, and no longer."""
+    """A manifest is valid until its expiry, to the second."""
     assert why_stale(None, NEW_YEAR, now=NEW_YEAR - 0.001, last_seen=None) is None
     why = why_stale(None, NEW_YEAR, now=NEW_YEAR, last_seen=None)
     assert why == "expired on 2026-01-01T00:00:00Z (it is 2026-01-01T00:00:00Z by this machine's clock)"
@@ -104,7 +104,7 @@ def test_a_manifest_expires_on_the_second() -> None:
 @pytest.mark.parametrize("more", [{}, {"extra": True}], ids=["plain", "by the models"])
 @pytest.mark.parametrize("expires", ["2026-01-01T00:00:00Z", None])
 def test_the_manifest_says_when_it_expires(expires: str | None, more: dict[str, object]) -> None:
-    """Both ways of reading a manifest agree."""
+    """Both ways of reading a manifest agree on its expiry."""
     data = json.dumps({"version": "1.0", "expires": expires, "assets": []} | more).encode()
     assert parse_manifest(data, "m").manifest.expires == (None if expires is None else NEW_YEAR)
 

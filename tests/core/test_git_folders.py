@@ -1,4 +1,4 @@
-"""Files that together are a git repository: found by their names, as git on any file system would."""
+"""Files that together form a git repository: recognised by name, as git would on any file system."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NONE: list[tuple[str, ...]] = [
 
 
 def manifest(*paths: str, extract: str = "") -> bytes:
-    """A manifest of assets in these places; the one that is named is unpacked."""
+    """A manifest of assets in these places; the named one is unpacked."""
     entries = [
         {"id": f"n{number}", "url": f"https://h/{number}", "localPath": path, "extract": path == extract}
         for number, path in enumerate(paths)
@@ -48,7 +48,7 @@ def manifest(*paths: str, extract: str = "") -> bytes:
 
 
 def problems(*paths: str, extract: str = "") -> list[tuple[str, str]]:
-    """Where these assets are refused for being a repository, and the key of each."""
+    """Where these assets are refused for forming a repository, and the key of each."""
     try:
         parse_manifest(manifest(*paths, extract=extract), "m")
     except ManifestError as error:
@@ -59,7 +59,7 @@ def problems(*paths: str, extract: str = "") -> list[tuple[str, str]]:
 @pytest.mark.parametrize("paths", REPOSITORIES)
 @pytest.mark.shows("M18", "S17")
 def test_assets_that_are_a_repository_together(paths: tuple[str, ...]) -> None:
-    """They are refused before any network; each that it takes is named, with its key."""
+    """They are refused before any network access; each one involved is named, with its key."""
     found = problems(*paths)
     assert ("asset 'n0'", "localPath") in found
     assert len(found) == (2 if any("commondir" in path for path in paths) else 3)
@@ -67,14 +67,14 @@ def test_assets_that_are_a_repository_together(paths: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("paths", NONE)
 def test_assets_that_are_none(paths: tuple[str, ...]) -> None:
-    """Something is missing, or lies elsewhere, or HEAD is a folder: that is nobody's repository."""
+    """If a part is missing or lies elsewhere, or HEAD is a folder, the files are not a repository."""
     assert problems(*paths) == []
     census(*paths)
 
 
 @pytest.mark.shows("M18", "S17")
 def test_a_folder_that_an_archive_is_unpacked_into_is_a_part_too() -> None:
-    """The problem is then with the key that has it unpacked."""
+    """The problem is then reported at the key that has the archive unpacked."""
     paths = ("x/HEAD", "x/refs/b", "x/objects.tar")
     assert problems(*paths) == []
     assert problems(*paths, extract="x/objects.tar") == [
@@ -83,7 +83,7 @@ def test_a_folder_that_an_archive_is_unpacked_into_is_a_part_too() -> None:
 
 
 def test_the_message() -> None:
-    """It names the other files, why they are refused, and what to do."""
+    """The message names the other files, why they are refused, and what to do."""
     with pytest.raises(ManifestError) as caught:
         parse_manifest(manifest("x/HEAD", "x/objects/a", "x/refs/b"), "m")
     assert caught.value.problems[0].message == (
@@ -103,7 +103,7 @@ def census(*paths: str) -> None:
 @pytest.mark.parametrize("paths", [paths for paths in REPOSITORIES if paths[0][0] not in "X\u00e9"])
 @pytest.mark.shows("M18", "S17")
 def test_members_that_are_a_repository_together(paths: tuple[str, ...]) -> None:
-    """An archive of them is refused as a whole."""
+    """An archive whose members form a repository is refused as a whole."""
     with pytest.raises(UnsafeArchive, match="makes a git repository together with"):
         census(*paths)
 
@@ -131,7 +131,7 @@ names = st.sampled_from(["HEAD", "head", "objects", "refs", "Refs", "commondir",
 @given(st.lists(st.lists(names, min_size=1, max_size=4).map("/".join), max_size=12))
 @pytest.mark.shows("M18")
 def test_finds_what_looking_into_every_folder_finds(paths: list[str]) -> None:
-    """The rule of `find_git_folders` said plainly: look into each folder, and compare the names in it."""
+    """The rule of `find_git_folders` spelled out: look into each folder and compare the names in it."""
     inside: dict[str, set[str]] = {}
     heads = set()
     for path in (path.lower() for path in paths):
@@ -148,7 +148,7 @@ def test_finds_what_looking_into_every_folder_finds(paths: list[str]) -> None:
 
 
 def test_a_file_named_head_costs_no_more_than_looking_at_each_path_once() -> None:
-    """However deep the paths, and however often the names are in them: tens of thousands are judged in a moment."""
+    """However deep the paths and however often the names occur, tens of thousands are judged in a moment."""
     deep = "/".join(["refs"] * 100)
     many = [f"{deep}/{letter}{number}" for letter in string.ascii_letters for number in range(500)]
     assert find_git_folders(["HEAD", *many]) == []

@@ -1,4 +1,4 @@
-"""What a host allows: learned from its refusals, tried again after a quiet time, and kept for all assets."""
+"""What a host allows: learned from its refusals, retried after a quiet time, and shared by all assets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFUSED = ConnectFailed(URL, "cannot connect: connection refused")
 
 
 def receiving(count: int, *, per_host: int = 8) -> tuple[Hosts, list[str]]:
-    """Hosts, and so many attempts that receive at `HOST`."""
+    """Hosts with this many attempts receiving from `HOST`."""
     hosts = Hosts(per_host)
     attempts = [f"working {number}" for number in range(count)]
     for attempt in attempts:
@@ -25,7 +25,7 @@ def receiving(count: int, *, per_host: int = 8) -> tuple[Hosts, list[str]]:
 
 
 def turned_away(hosts: Hosts, name: str, now: float, error: Exception = BUSY) -> bool:
-    """One more attempt begins and is refused."""
+    """One more attempt starts and is refused."""
     hosts.began(name, HOST)
     assert isinstance(error, BadStatus | ConnectFailed | ConnectionLost | Stalled)
     is_lesson = hosts.refused(name, now, error)
@@ -40,7 +40,7 @@ def turned_away(hosts: Hosts, name: str, now: float, error: Exception = BUSY) ->
 )
 @pytest.mark.shows("A24")
 def test_a_refusal_beside_one_that_receives_teaches_a_limit(error: Exception) -> None:
-    """However it is said: what works goes on, and no further attempt begins beside it."""
+    """Whatever form the refusal takes, running attempts go on and no further one starts beside them."""
     hosts, working = receiving(1)
     assert hosts.has_room(HOST, 0.0)
     assert turned_away(hosts, "further", 0.0, error)
@@ -56,7 +56,7 @@ def test_a_refusal_beside_one_that_receives_teaches_a_limit(error: Exception) ->
     ids=["404", "certificate", "stalled"],
 )
 def test_other_failures_teach_nothing(error: Exception) -> None:
-    """They would have come to one attempt alone as well."""
+    """Other failures would have happened to a single attempt as well."""
     hosts, _ = receiving(1)
     assert not turned_away(hosts, "further", 0.0, error)
     assert hosts.has_room(HOST, 0.0)
@@ -65,7 +65,7 @@ def test_other_failures_teach_nothing(error: Exception) -> None:
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 404, 410, 421, 451, 500])
 @pytest.mark.shows("A24")
 def test_where_the_same_address_is_served_any_status_means_one_too_many(status: int) -> None:
-    """It cannot mean the content, which is just being sent; soon after, it is a failure again."""
+    """While the same address is being served, any refusal means one too many; soon afterwards it is a failure again."""
     hosts, working = receiving(1)
     hosts.began("further", HOST)
     assert hosts.refused("further", 0.0, BadStatus(URL, status, f"status {status}"), is_served=True)
@@ -82,7 +82,7 @@ def test_where_the_same_address_is_served_any_status_means_one_too_many(status: 
 
 
 def test_the_limit_is_what_was_not_refused() -> None:
-    """Of four at once, two are refused: two may work."""
+    """If two of four simultaneous attempts are refused, two are allowed."""
     hosts, working = receiving(2)
     for name in ("third", "fourth"):
         hosts.began(name, HOST)
@@ -95,7 +95,7 @@ def test_the_limit_is_what_was_not_refused() -> None:
 
 
 def test_one_more_is_tried_after_a_quiet_time_that_doubles() -> None:
-    """A server that allows one at a time, for 400 seconds, refuses fewer than ten attempts."""
+    """A server that allows one connection at a time refuses fewer than ten attempts in 400 seconds."""
     hosts, _ = receiving(1)
     refused = []
     for now in range(400):
@@ -107,7 +107,7 @@ def test_one_more_is_tried_after_a_quiet_time_that_doubles() -> None:
 
 
 def test_a_limit_that_was_lifted_is_found_out() -> None:
-    """One more each time, for as long as nothing is refused."""
+    """The limit rises by one at a time for as long as nothing is refused."""
     hosts, _ = receiving(1)
     assert turned_away(hosts, "further", 0.0)
     now = 0.0
@@ -121,7 +121,7 @@ def test_a_limit_that_was_lifted_is_found_out() -> None:
 
 
 def test_nothing_allows_more_than_the_user() -> None:
-    """``--max-per-host`` holds whatever the host allows."""
+    """``--max-per-host`` holds, whatever the host allows."""
     hosts, _ = receiving(2, per_host=2)
     assert not hosts.has_room(HOST, 0.0)
     assert not hosts.has_room(HOST, 1000.0)
@@ -131,7 +131,7 @@ def test_nothing_allows_more_than_the_user() -> None:
     ("error", "seconds"), [(BUSY, SERVING_S), (DENIED, GRACE_S), (REFUSED, 0.0)], ids=["503", "403", "refused"]
 )
 def test_a_refusal_that_nobody_else_explains_is_a_failure(error: Exception, seconds: float) -> None:
-    """A word that means "too often" is explained for a while after others were served; a dead listener never is."""
+    """A refusal that means "too often" is excused for a while after others were served; a dead listener never is."""
     hosts, working = receiving(1)
     hosts.ended(working[0], 10.0)
     if seconds:
@@ -141,7 +141,7 @@ def test_a_refusal_that_nobody_else_explains_is_a_failure(error: Exception, seco
 
 @pytest.mark.shows("A24")
 def test_a_prompt_refusal_teaches_before_anybody_is_served() -> None:
-    """Others wait for their answers: this one was too many. The last one has no such excuse, nor has a slow failure."""
+    """While others wait for answers, this attempt was one too many; the last one, or a slow failure, is a failure."""
     hosts = Hosts(8)
     for name in "abc":
         hosts.began(name, HOST)
@@ -155,7 +155,7 @@ def test_a_prompt_refusal_teaches_before_anybody_is_served() -> None:
 
 
 def test_where_all_are_refused_that_says_nothing_of_how_many() -> None:
-    """Until one is served they go one at a time; from then on as many as before."""
+    """Until one is served, attempts go one at a time; after that, as many as before."""
     hosts = Hosts(8)
     hosts.began("a", HOST)
     hosts.began("b", HOST)
@@ -171,7 +171,7 @@ def test_where_all_are_refused_that_says_nothing_of_how_many() -> None:
 
 
 def test_pauses_grow_to_a_minute_until_somebody_is_served() -> None:
-    """Nobody asks a host that says "too often" again and again at the same pace."""
+    """A host that says "too often" is not asked again and again at the same pace."""
     hosts, working = receiving(1)
     now, pauses = 0.0, []
     hosts.ended(working[0], now)
@@ -192,7 +192,7 @@ def test_pauses_grow_to_a_minute_until_somebody_is_served() -> None:
 
 @pytest.mark.shows("A25")
 def test_who_is_told_to_wait_waits_for_all() -> None:
-    """The host is asked by nobody until its time has come, and then again; at most two minutes."""
+    """Nobody asks the host until its time has come, at most two minutes later; then it is asked again."""
     hosts, _ = receiving(1)
     assert turned_away(hosts, "told", 5.0, Throttled(URL, 429, "status 429", 55.0))
     assert not hosts.has_room(HOST, 59.9)
@@ -203,7 +203,7 @@ def test_who_is_told_to_wait_waits_for_all() -> None:
 
 
 def test_a_redirect_takes_an_attempt_to_its_host() -> None:
-    """What limits is the server that has the bytes, not the one that led there."""
+    """The limit belongs to the server that has the bytes, not to the one that redirected there."""
     hosts, _ = receiving(1)
     hosts.began("redirected", "hub.example")
     hosts.moved("redirected", HOST)
@@ -215,7 +215,7 @@ def test_a_redirect_takes_an_attempt_to_its_host() -> None:
 
 @pytest.mark.shows("R29", "A19")
 def test_a_host_that_refuses_everything_is_known() -> None:
-    """After three refused requests for a whole in a row, until one is served; a lost connection is no refusal."""
+    """Three refused requests for a whole file with none served mark the host; a lost connection does not count."""
     hosts, _ = receiving(1)
     for error in (BadStatus(URL, 404, "status 404: not found"), DENIED, ConnectionLost(URL, "reset"), DENIED):
         assert not hosts.refuses_wholes(HOST)
@@ -233,7 +233,7 @@ def test_a_host_that_refuses_everything_is_known() -> None:
 
 @pytest.mark.shows("N24")
 def test_who_is_asked_ahead() -> None:
-    """Every host until the first sign against it, and none where the user does not want it."""
+    """Every host is asked ahead until the first sign against it, and none if the user does not want it."""
     hosts = Hosts(8, ahead=True)
     assert hosts.takes_ahead(HOST, 0.0)
     hosts.lost_ahead(HOST)
@@ -244,7 +244,7 @@ def test_who_is_asked_ahead() -> None:
 
 @pytest.mark.shows("N24")
 def test_one_connection_tries_first() -> None:
-    """Until a host has answered some, one connection asks it ahead, for these few; another one if that gives up."""
+    """Until a host has answered a few requests, one connection asks it ahead; another takes over if it gives up."""
     hosts = Hosts(8, ahead=True)
     assert [hosts.may_ask_ahead(name, HOST, 0.0, 15) for name in ("one", "two", "one")] == [TRY_AHEAD, 0, TRY_AHEAD]
     assert hosts.may_ask_ahead("two", "two.example", 0.0, 1) == 1
@@ -261,7 +261,7 @@ def test_one_connection_tries_first() -> None:
 
 @pytest.mark.shows("N24")
 def test_who_says_too_often_is_not_asked_ahead() -> None:
-    """A host that wants fewer requests, or to be left alone for a while, is asked in turn."""
+    """A host that wants fewer requests, or to be left alone for a while, is not asked ahead."""
     hosts = Hosts(8, ahead=True)
     assert not turned_away(hosts, "one", 0.0)
     assert not hosts.takes_ahead(HOST, 1e9)

@@ -1,4 +1,4 @@
-"""What a response means: the decision table, and that nothing a server sends gets around it.
+"""What a response means: the decision table, and that no server can get around it.
 
 Names such as R4 or N7 in the table are short for one fault each: R for ranges and validators, N for framing, C for
 status. The last column is the verdict, or only its kind where the words do not matter.
@@ -55,7 +55,7 @@ PINNED = Asked(SLICE, 1000, V1, ranges_proven=True, checksum=Checksum.of(b"ours"
 
 
 def head(status: int, *lines: str) -> ResponseHead:
-    """A response head from lines as on the wire; a name that comes twice has two values."""
+    """A response head from lines as on the wire; a repeated name has two values."""
     fields: dict[str, list[str]] = {}
     for line in lines:
         name, _, value = line.partition(": ")
@@ -81,7 +81,7 @@ TABLE: list[Row] = [
     ("206 says identity", KNOWN, 206, [CR, CL, TAG, "Content-Encoding: Identity"], GOOD),
     ("206 of an empty encoding", KNOWN, 206, [CR, CL, TAG, "Content-Encoding: "], GOOD),
     ("206 where lengths agree twice", KNOWN, 206, [CR, CL, CL, TAG], GOOD),
-    # -- R4: other bytes than asked
+    # -- R4: other bytes than requested
     ("R4 starts too early", KNOWN, 206, ["Content-Range: bytes 99-199/1000", TAG], UnusableRange),
     ("R4 starts too late", KNOWN, 206, ["Content-Range: bytes 101-199/1000", TAG], UnusableRange),
     ("R4 starts at 0", KNOWN, 206, ["Content-Range: bytes 0-99/1000", TAG], UnusableRange),
@@ -224,7 +224,7 @@ TABLE: list[Row] = [
     ("R24 several parts, no range", KNOWN, 206, ["Content-Type:  MULTIPART/ByteRanges"], UnusableRange),
     ("R26 206 chunked", KNOWN, 206, [CR, TAG, CHUNKED], GOOD),
     ("R26 206 chunked, other bytes", KNOWN, 206, ["Content-Range: bytes 0-99/1000", CHUNKED], UnusableRange),
-    # -- R27, R23: fields that decide nothing
+    # -- R27, R23: fields that do not matter
     ("R27 Accept-Ranges none on a good 206", KNOWN, 206, [CR, CL, TAG, "Accept-Ranges: none"], GOOD),
     ("R27 Accept-Ranges bytes on a 200", FRESH, 200, ["Content-Length: 9", "Accept-Ranges: bytes"], Whole),
     ("206 though the whole was asked", ALL, 206, ["Content-Range: bytes 0-999/1000", TAG], Broken),
@@ -253,7 +253,7 @@ TABLE: list[Row] = [
     ("N8 200 chunked with a length", ALL, 200, ["Content-Length: 5", CHUNKED, TAG], Whole(None, V1, framed=True)),
     ("N8 206 chunked with a length", KNOWN, 206, [CR, "Content-Length: 5", CHUNKED, TAG], GOOD),
     ("N8 rubbish length beside chunked", ALL, 200, ["Content-Length: x", CHUNKED], Broken),
-    # -- C1: redirects, refusals and all else
+    # -- C1: redirects, refusals and everything else
     ("C1 301", KNOWN, 301, ["Location: /x"], Redirected("/x")),
     ("C1 302", KNOWN, 302, ["Location: https://h/x?sig=%2F"], Redirected("https://h/x?sig=%2F")),
     ("C1 303", ALL, 303, ["Location: y"], Redirected("y")),
@@ -349,7 +349,7 @@ TABLE: list[Row] = [
 ]
 
 
-# What else a case of a row shows.
+# The other rows that a case of a row shows.
 ALSO = {
     "R3": ["B8"],
     "R4": ["B17", "B43"],
@@ -363,7 +363,7 @@ ALSO = {
 
 
 def rows_of(name: str) -> list[str]:
-    """The rows that a case of the table shows: the one that it is named for, and those that rest on the same."""
+    """The rows that a case of the table shows: the one it is named for, and those that rest on the same rule."""
     row = name.partition(" ")[0]
     named = [row] if re.fullmatch(r"[A-Z][0-9]+", row) and row not in ("C1", "C13", "N5", "N6") else []
     coding = ["N21"] if "in the coding" in name else []
@@ -384,7 +384,7 @@ def test_the_decision_table(asked: Asked, status: int, lines: Sequence[str], exp
 
 
 def test_the_reason_of_a_wrong_range_names_both() -> None:
-    """Who reads of a wrong range sees what came and what was asked, as the wire counts."""
+    """The reason for a wrong range names what came and what was requested, in the wire's numbering."""
     assert judge(KNOWN, head(206, "Content-Range: bytes 0-99/1000")) == UnusableRange("bytes 0-99 instead of 100-199")
 
 
@@ -433,7 +433,7 @@ asks = st.builds(
 @examples(300)
 @pytest.mark.shows("N18", "N20", "B65")
 def test_any_response_has_a_verdict(asked: Asked, response: ResponseHead) -> None:
-    """Whatever a server sends, the verdict is a value; and only 200 and 206 can ever mean content."""
+    """Whatever a server sends, the verdict is a value, and only 200 and 206 can ever mean content."""
     verdict = judge(asked, response)
     if isinstance(verdict, Partial | Whole | OtherRepresentation | WrongLength):
         assert response.status in (200, 206)
@@ -444,7 +444,7 @@ def test_any_response_has_a_verdict(asked: Asked, response: ResponseHead) -> Non
 
 
 def read_content_range(text: str) -> tuple[int, int, int | None] | None:
-    """A second reader of Content-Range, by other means: first, last and total."""
+    """An independent reader of Content-Range: first, last and total."""
     unit, _, rest = text.strip(" \t").partition(" ")
     span, slash, total = rest.strip(" \t").partition("/")
     first, dash, last = span.partition("-")
@@ -466,7 +466,7 @@ def read_content_range(text: str) -> tuple[int, int, int | None] | None:
 @examples(400)
 @pytest.mark.shows("R4", "R8", "R9", "B17", "S3")
 def test_a_part_is_believed_only_if_everything_fits(asked: Asked, fields: Mapping[str, list[str]]) -> None:
-    """A part starts where asked, stays within, is of the known total and version, and is not encoded."""
+    """A part starts where requested, stays in the range, matches the known total and version, and is not encoded."""
     verdict = judge(asked, ResponseHead(206, fields))
     if not isinstance(verdict, Partial):
         return
@@ -491,7 +491,7 @@ def test_a_part_is_believed_only_if_everything_fits(asked: Asked, fields: Mappin
 
 
 def test_a_part_is_believed_at_all() -> None:
-    """The property above is not empty: a response that fits is taken."""
+    """The property above is not vacuous: a response that fits is accepted."""
     assert isinstance(judge(KNOWN, head(206, CR)), Partial)
 
 
@@ -520,7 +520,7 @@ def test_a_part_is_believed_at_all() -> None:
 )
 @pytest.mark.shows("R11", "B23")
 def test_only_a_strong_etag_is_sent(etag: str | None, strong: bool) -> None:
-    """If-Range takes a well-formed strong ETag only; never a weak one, never a date (RFC 9110 section 13.1.5)."""
+    """If-Range carries only a well-formed strong ETag, never a weak one and never a date (RFC 9110 section 13.1.5)."""
     validator = Validator(etag, MONDAY)
     assert validator.is_strong is strong
     assert validator.if_range == (etag if strong else None)
@@ -547,14 +547,14 @@ def test_only_a_strong_etag_is_sent(etag: str | None, strong: bool) -> None:
     ],
 )
 def test_what_contradicts(one: Validator, other: Validator, contradict: bool) -> None:
-    """Two validators contradict if what both carry differs; the ETag decides where both have one."""
+    """Two validators contradict each other if a shared field differs; the ETag decides if both have one."""
     assert one.contradicts(other) is contradict
     assert other.contradicts(one) is contradict
 
 
 @pytest.mark.shows("R25", "R13", "R14")
 def test_what_another_server_says_contradicts_nothing() -> None:
-    """A validator is for the server that said it; where that is not known, for any."""
+    """A validator counts only for the server that gave it, or for any server if that is unknown."""
     here, there, unknown = Validator('"v1"', None, "here"), Validator('"v2"', MONDAY, "there"), V2
     assert not here.contradicts(there)
     assert not there.contradicts(here)
@@ -584,7 +584,7 @@ def test_what_another_server_says_contradicts_nothing() -> None:
     ],
 )
 def test_what_proves_the_same_bytes(one: Validator, other: Validator, proves: bool) -> None:
-    """One strong ETag, from one server."""
+    """Only the same strong ETag from the same server proves the same bytes."""
     assert one.proves(other) is proves
     assert other.proves(one) is proves
 
@@ -594,12 +594,12 @@ def test_what_proves_the_same_bytes(one: Validator, other: Validator, proves: bo
     [(NO_VALIDATOR, False), (Validator("", ""), False), (V1, True), (Validator(None, MONDAY), True)],
 )
 def test_a_validator_is_true_if_it_says_something(validator: Validator, truth: bool) -> None:
-    """An empty validator is as good as none."""
+    """An empty validator counts as none."""
     assert bool(validator) is truth
 
 
 def test_fields_are_joined_by_commas() -> None:
-    """A field that came several times is one list (RFC 9110 section 5.3); one that came without a value is none."""
+    """A repeated field is one list (RFC 9110 section 5.3); a field without a value counts as absent."""
     assert head(200, "Via: a", "Via: b").get("via") == "a, b"
     assert head(200).get("via") is None
     assert ResponseHead(200, {"via": ()}).get("via") is None
@@ -647,7 +647,7 @@ def test_fields_are_joined_by_commas() -> None:
 )
 @pytest.mark.shows("A2", "B57")
 def test_reads_retry_after(text: str | None, date: str | None, expected: float | None) -> None:
-    """Seconds, or a date measured against the server's own Date, never below 0; rubbish is none."""
+    """Seconds, or a date measured against the server's own Date, never below 0; garbage is ignored."""
     assert parse_retry_after(text, date) == expected
 
 
@@ -674,14 +674,14 @@ DATE_WORDS = [
 @examples(300)
 @pytest.mark.shows("A2", "B57")
 def test_any_retry_after_is_a_wait_or_none(text: str, date: str | None) -> None:
-    """No text makes it raise, or wait less than nothing or forever."""
+    """Whatever the text, nothing raises, and no wait is negative or endless."""
     seconds = parse_retry_after(text, date)
     assert seconds is None or 0.0 <= seconds < float("inf")
 
 
 @pytest.mark.shows("A2", "B57", "S4")
 def test_the_longest_wait_is_bearable() -> None:
-    """A server is never waited for longer than a few minutes."""
+    """No server is waited for longer than a few minutes."""
     assert 0 < MAX_RETRY_AFTER_S <= 300
 
 
@@ -701,8 +701,8 @@ OURS = Checksum.of(b"ours")
         (stated(b"theirs"), True),
         (f"{stated(b'theirs', 'sha-512')}, {stated(b'theirs')}", True),
         (f"{stated(b'theirs')};q=1", True),
-        (stated(b"theirs", "sha-512"), False),  # of the manifest's algorithm there is none
-        (f"{stated(b'ours')}, {stated(b'theirs')}", False),  # two words, none believed
+        (stated(b"theirs", "sha-512"), False),  # there is none of the manifest's algorithm
+        (f"{stated(b'ours')}, {stated(b'theirs')}", False),  # two digests, neither believed
         (stated(b"theirs").upper(), False),
         (stated(b"theirs")[:-3], False),
         ("sha-256=:AAAA:", False),
@@ -710,7 +710,7 @@ OURS = Checksum.of(b"ours")
     ],
 )
 def test_a_server_condemns_its_own_content(value: str, condemns: bool) -> None:
-    """``Repr-Digest`` is of the whole, also on a part; where it is readable and not the manifest's, that is final."""
+    """``Repr-Digest`` covers the whole content even on a part; one that differs from the manifest's is final."""
     for asked, status, lines in ((SLICE, 206, (CR, CL)), (None, 200, ("Content-Length: 1000",))):
         verdict = judge(Asked(asked, 1000, checksum=OURS), head(status, *lines, f"Repr-Digest: {value}"))
         assert isinstance(verdict, WrongDigest) == condemns
@@ -745,7 +745,7 @@ MOMENT = 1_445_412_480
 )
 @pytest.mark.shows("A25")
 def test_how_long_a_server_wants_to_be_left_alone(status: int, fields: dict[str, str], seconds: float | None) -> None:
-    """By whatever field it says so; a moment is measured against its own date."""
+    """The wait is read from whichever field gives it; a point in time is measured against the server's own date."""
     verdict = judge(Asked(ByteRange(0, 10)), ResponseHead(status, {name: [value] for name, value in fields.items()}))
     assert isinstance(verdict, ErrorStatus)
     assert verdict.retry_after == seconds
@@ -753,7 +753,7 @@ def test_how_long_a_server_wants_to_be_left_alone(status: int, fields: dict[str,
 
 
 def test_a_403_that_speaks_of_other_limits_is_no_throttling() -> None:
-    """Access is denied, and there are requests left."""
+    """Access is denied, but requests are left, so this is not throttling."""
     fields = {"x-ratelimit-remaining": ["59"], "x-ratelimit-reset": ["12"]}
     verdict = judge(Asked(None), ResponseHead(403, fields))
     assert isinstance(verdict, ErrorStatus)

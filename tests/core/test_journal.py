@@ -1,4 +1,4 @@
-"""The journal: whatever happens to its bytes, it never claims what was not written before the damage."""
+"""The journal: whatever happens to its bytes, it never claims anything that was not written before the damage."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ class Claims:
 
     @staticmethod
     def of(state: JournalState) -> Claims:
-        """The claims of a state."""
+        """The claims of a journal's state."""
         return Claims(state.asset, state.size, dict(state.origins), list(state.pieces))
 
 
 @dataclass
 class Written:
-    """A journal as it was written: its lines, and what is claimed after each (``claims[n]`` after n lines)."""
+    """A written journal: its lines, and the claims after each (``claims[n]`` after n lines)."""
 
     lines: list[bytes]
     claims: list[Claims]
 
     @property
     def data(self) -> bytes:
-        """All of it."""
+        """All of its bytes."""
         return b"".join(self.lines)
 
     @property
@@ -69,7 +69,7 @@ class Written:
         return [0, *accumulate(len(line) for line in self.lines)]
 
     def lines_before(self, damage: int) -> int:
-        """How many lines lie wholly before a byte."""
+        """How many lines lie wholly before this byte."""
         return sum(1 for end in self.ends[1:] if end <= damage)
 
 
@@ -77,7 +77,7 @@ Step = tuple[str, int, int, int]
 
 
 def write(asset: str, steps: list[Step], encoder: JournalEncoder | None = None) -> Written:
-    """Write a journal step by step, beside a model of it that knows only lists."""
+    """Write a journal step by step, beside a model that knows only lists."""
     encoder = encoder or JournalEncoder()
     now = Claims(asset)
     written = Written([encoder.header(asset)], [Claims(), Claims(asset)])
@@ -128,7 +128,7 @@ steps = st.lists(
 
 
 def assert_claims(data: bytes, written: Written, lines: int) -> JournalState:
-    """A damaged journal claims what its first undamaged lines said, and can be gone on with from there."""
+    """A damaged journal claims what its first undamaged lines said, and can be continued from there."""
     state = read_journal(data)
     assert Claims.of(state) == written.claims[lines]
     assert state.valid_bytes == written.ends[lines]
@@ -154,26 +154,26 @@ def go_on(data: bytes, state: JournalState) -> JournalState:
 
 @given(steps)
 def test_what_was_written_is_read(given_steps: list[Step]) -> None:
-    """A journal says after each line what was written up to it: later pieces replace, voids take away."""
+    """After each line the journal says what was written so far: later pieces replace earlier ones, voids remove."""
     written = write("asset", given_steps)
     for lines, end in enumerate(written.ends):
         assert_claims(written.data[:end], written, lines)
 
 
 def test_a_later_piece_replaces_what_it_overlaps() -> None:
-    """A byte is claimed by the last piece written over it; a piece overlapped in part is claimed no more."""
+    """A byte is claimed by the last piece written over it; a partly overwritten piece is no longer claimed."""
     written = write("asset", [("piece", 0, 10, 0), ("piece", 10, 10, 0), ("piece", 5, 10, 1), ("piece", 40, 2, 0)])
     assert list(read_journal(written.data).pieces) == [piece(5, 15, 1), piece(40, 42, 0)]
 
 
 def test_a_void_takes_every_piece_it_touches() -> None:
-    """After a void no claim has a byte in it; what only borders on it stays."""
+    """After a void nothing claims a byte in it; what only borders on it stays."""
     written = write("asset", [("piece", 0, 10, 0), ("piece", 10, 10, 0), ("piece", 20, 10, 0), ("void", 10, 1, 0)])
     assert list(read_journal(written.data).pieces) == [piece(0, 10), piece(20, 30)]
 
 
 def test_a_later_origin_record_replaces_the_earlier_one() -> None:
-    """Of two records of one origin the last one counts."""
+    """Of two records for one origin, the later one counts."""
     encoder = JournalEncoder()
     data = encoder.header("a") + encoder.origin(0, URL, NO_VALIDATOR) + encoder.origin(0, URL, STRONG)
     assert read_journal(data).origins == {0: OriginRecord(address_hash(URL), STRONG)}
@@ -181,7 +181,7 @@ def test_a_later_origin_record_replaces_the_earlier_one() -> None:
 
 @pytest.mark.shows("R25")
 def test_the_server_of_a_validator_is_remembered() -> None:
-    """A validator is recorded with its server; a journal of an earlier version, which says none, is read as well."""
+    """A validator is recorded with its server; a journal of an earlier version, which names none, can still be read."""
     of_a_server = replace(STRONG, server="b76c9f70d37dc6dd")
     encoder = JournalEncoder()
     header, line = encoder.header("a"), encoder.origin(0, URL, of_a_server)
@@ -195,7 +195,7 @@ def test_the_server_of_a_validator_is_remembered() -> None:
 
 @pytest.mark.shows("M13", "U4", "S8")
 def test_nothing_of_an_address_is_in_it() -> None:
-    """An address is stored as a hash only: neither its host nor a secret of it can be read."""
+    """An address is stored only as a hash: neither its host nor its secrets can be read from it."""
     data = JournalEncoder().origin(0, URL, STRONG)
     for part in (b"hunter2", b"login", b"models", b"base.bin", b"http", b"sig"):
         assert part not in data
@@ -208,7 +208,7 @@ def test_nothing_of_an_address_is_in_it() -> None:
 
 @pytest.mark.shows("P4")
 def test_cut_at_every_byte() -> None:
-    """A journal cut anywhere says what its whole lines say, and can be gone on with."""
+    """A journal cut anywhere says what its complete lines say, and can be continued."""
     for cut in range(len(SAMPLE.data) + 1):
         data = SAMPLE.data[:cut]
         go_on(data, assert_claims(data, SAMPLE, SAMPLE.lines_before(cut)))
@@ -216,7 +216,7 @@ def test_cut_at_every_byte() -> None:
 
 @pytest.mark.shows("P4", "S11")
 def test_one_bit_flipped_at_every_byte() -> None:
-    """A flipped bit ends the journal before its line, wherever it is."""
+    """Wherever a bit is flipped, the journal ends before that line."""
     for at in range(len(SAMPLE.data)):
         for bit in range(8):
             data = bytearray(SAMPLE.data)
@@ -228,7 +228,7 @@ def test_one_bit_flipped_at_every_byte() -> None:
 @pytest.mark.parametrize("zeros", [1, 8, 9, 512, 2 * MAX_LINE_BYTES])
 @pytest.mark.shows("P4", "B30")
 def test_zero_filled_from_every_byte(zeros: int) -> None:
-    """A tail of zeros, as some file systems leave after a power cut, claims nothing."""
+    """A tail of zeros, which some file systems leave after a power cut, claims nothing."""
     for cut in range(len(SAMPLE.data) + 1):
         data = SAMPLE.data[:cut] + bytes(zeros)
         go_on(data, assert_claims(data, SAMPLE, SAMPLE.lines_before(cut)))
@@ -237,7 +237,7 @@ def test_zero_filled_from_every_byte(zeros: int) -> None:
 @given(steps, st.integers(0), st.binary(max_size=100))
 @pytest.mark.shows("P4")
 def test_overwritten_with_garbage(given_steps: list[Step], where: int, garbage: bytes) -> None:
-    """Garbage over any part ends the journal at the first byte that differs."""
+    """Wherever garbage overwrites a journal, it ends at the first byte that differs."""
     written = write("asset", given_steps)
     at = where % (len(written.data) + 1)
     data = written.data[:at] + garbage + written.data[at + len(garbage) :]
@@ -248,7 +248,7 @@ def test_overwritten_with_garbage(given_steps: list[Step], where: int, garbage: 
 @pytest.mark.parametrize("other_asset", ["asset", "other"])
 @pytest.mark.shows("P5")
 def test_spliced_from_two_journals(other_asset: str) -> None:
-    """The end of one journal behind the beginning of another claims nothing, not even where both begin alike."""
+    """The end of one journal appended to the beginning of another claims nothing, even where both begin alike."""
     other = write(other_asset, [("piece", 100, 10, 3), *STEPS, ("piece", 200, 10, 3)])
     for at in range(1, len(SAMPLE.data)):
         for begin in other.ends[2:]:
@@ -259,7 +259,7 @@ def test_spliced_from_two_journals(other_asset: str) -> None:
 
 @pytest.mark.parametrize("drop", range(len(SAMPLE.lines)))
 def test_a_line_lost_from_the_middle(drop: int) -> None:
-    """A line that is missing, doubled or out of order ends the journal: each line vouches for all before it."""
+    """A missing, doubled or misplaced line ends the journal: each line vouches for all lines before it."""
     lines = SAMPLE.lines
     without = b"".join(lines[:drop] + lines[drop + 1 :])
     assert_claims(without, SAMPLE, drop)
@@ -273,12 +273,12 @@ def test_a_line_lost_from_the_middle(drop: int) -> None:
 @given(st.binary(max_size=300))
 @pytest.mark.shows("P4", "B30", "S11")
 def test_garbage_is_no_journal(data: bytes) -> None:
-    """Any bytes can be read; they claim nothing."""
+    """Any bytes can be read, but garbage claims nothing."""
     assert Claims.of(read_journal(data)) == Claims()
 
 
 def forged(*texts: bytes) -> bytes:
-    """A journal of any records, with right checksums: what a damaged or hostile writer could make at worst."""
+    """A journal of arbitrary records with right checksums: the worst that a damaged or hostile writer could make."""
     lines, chain = [], zlib.crc32(b"grym-fetch journal")
     for text in texts:
         chain = zlib.crc32(text, chain)
@@ -330,7 +330,7 @@ DIGEST = b"0123456789abcdef0123456789abcdef"
     ],
 )
 def test_a_record_that_nobody_writes_ends_it(record: bytes) -> None:
-    """A record with a right checksum and a wrong meaning ends the journal before it, as damage does."""
+    """A record with a right checksum but a wrong meaning ends the journal before it, as damage does."""
     before = forged(HEADER)
     good = b'{"piece":[0,10,"%s",0]}' % DIGEST
     state = read_journal(forged(HEADER, record, good))
@@ -342,7 +342,7 @@ def test_a_record_that_nobody_writes_ends_it(record: bytes) -> None:
 @pytest.mark.parametrize("first", [b'{"size":10}', b'{"journal":2,"asset":"a"}', b'{"journal":1}', b'{"void":[0,1]}'])
 @pytest.mark.shows("P5")
 def test_the_first_record_is_a_header_of_this_version(first: bytes) -> None:
-    """What begins otherwise, or with another version, is no journal of ours."""
+    """A file that begins otherwise, or with another version, is not a journal of ours."""
     state = read_journal(forged(first, HEADER))
     assert (Claims.of(state), state.valid_bytes) == (Claims(), 0)
 
@@ -351,7 +351,7 @@ def test_the_first_record_is_a_header_of_this_version(first: bytes) -> None:
 
 
 def test_no_claim_beyond_the_size() -> None:
-    """A piece that would end behind the known size is not believed; one that ends at it is."""
+    """A piece that would end past the known size is not believed; one that ends exactly there is."""
     encoder = JournalEncoder()
     within = encoder.header("a") + encoder.size(100) + encoder.piece(piece(90, 100))
     beyond = within + encoder.piece(piece(91, 101))
@@ -360,7 +360,7 @@ def test_no_claim_beyond_the_size() -> None:
 
 
 def test_the_largest_piece() -> None:
-    """A piece may be as long as the bound and not a byte longer."""
+    """A piece may be exactly as long as the bound and not a byte longer."""
     encoder = JournalEncoder()
     data = encoder.header("a") + encoder.piece(piece(0, MAX_PIECE_BYTES))
     assert len(read_journal(data + encoder.piece(piece(MAX_PIECE_BYTES, 2 * MAX_PIECE_BYTES + 1))).pieces) == 1
@@ -368,7 +368,7 @@ def test_the_largest_piece() -> None:
 
 @pytest.mark.parametrize("text", ["x" * 2000, "x" * 10_000, "é" * 2000])
 def test_a_validator_too_long_is_not_kept(text: str) -> None:
-    """A validator longer than any sane one is left out: the digests prove the bytes without it."""
+    """An overlong validator is left out: the digests prove the bytes without it."""
     encoder = JournalEncoder()
     data = encoder.header("a") + encoder.origin(0, URL, Validator(text, text))
     assert read_journal(data).origins[0].validator == NO_VALIDATOR
@@ -377,7 +377,7 @@ def test_a_validator_too_long_is_not_kept(text: str) -> None:
 @pytest.mark.parametrize("char", ["x", '"', "\\", "\x01", "é", "\u2028", "\udcff", "\U0001f9ca"])
 @pytest.mark.parametrize("length", [1, 100, 340, 500])
 def test_every_record_can_be_read_back(char: str, length: int) -> None:
-    """No validator that a server can send makes a line that ends the journal when it is read."""
+    """No validator that a server can send makes a line that ends the journal when read back."""
     encoder = JournalEncoder()
     data = encoder.header("a")
     data += encoder.origin(0, URL, Validator(char * length, char * length))
@@ -389,7 +389,7 @@ def test_every_record_can_be_read_back(char: str, length: int) -> None:
 
 
 def test_a_line_is_one_line_of_ascii() -> None:
-    """Whatever is in a validator, its record is one line of printable ASCII."""
+    """Whatever a validator contains, its record is one line of printable ASCII."""
     line = JournalEncoder().origin(0, URL, Validator('"\n\r\x00é\u2028"', None))
     assert line.count(b"\n") == 1
     assert line.isascii()
@@ -402,7 +402,7 @@ def test_a_line_is_one_line_of_ascii() -> None:
 @given(steps, st.integers(0, 80), st.integers(0, 80))
 @examples(200)
 def test_a_piece_table_is_a_list_of_pieces(given_steps: list[Step], start: int, stop: int) -> None:
-    """Pieces are kept by position; adding one drops what it overlaps, and dropping returns what is dropped."""
+    """Pieces are kept by position; adding one drops those it overlaps, and dropping returns what was dropped."""
     table, model = PieceTable(), list[Piece]()
     for name, first, length, number in given_steps:
         new = piece(first, first + length, number)
@@ -425,12 +425,12 @@ def test_a_piece_table_is_a_list_of_pieces(given_steps: list[Step], start: int, 
 
 
 def test_a_piece_knows_its_range() -> None:
-    """A piece lies where it says."""
+    """A piece knows the range it covers."""
     assert piece(3, 8).range == ByteRange(3, 8)
 
 
 def test_a_digest_tells_bytes_apart() -> None:
-    """The digest of a piece depends on every byte and on their order, and is the same for every kind of buffer."""
+    """The digest of a piece depends on every byte and their order, and is the same for every kind of buffer."""
     content = bytes(range(256))
     assert piece_digest(content) == piece_digest(memoryview(content))
     assert len({piece_digest(content), piece_digest(content[::-1]), piece_digest(content[:-1])}) == 3

@@ -1,4 +1,4 @@
-"""The manifest as values: what an asset and its stand-in are, and what is chosen."""
+"""The manifest as values: assets, their stand-ins, and how assets are chosen."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.core.manifest_files import CHECKSUM, NOTHING, URL, entry, parse
 
 
 def asset(asset_id: str, **fields: Any) -> Asset:
-    """Return an asset of this id, with ``fields`` set."""
+    """Return an asset with this id and with ``fields`` set."""
     return Asset(id=asset_id, url=URL, local_path=f"models/{asset_id}", **fields)
 
 
 @pytest.mark.shows("M14")
 def test_urls_are_tried_in_order_and_once() -> None:
-    """The primary address is first, and no address is there twice."""
+    """The primary address comes first, and no address is listed twice."""
     assert asset("a", fallback_urls=("http://b/", URL, "http://c/", "http://b/")).urls == (
         URL,
         "http://b/",
@@ -29,7 +29,7 @@ def test_urls_are_tried_in_order_and_once() -> None:
 
 
 def test_a_stand_in_lies_apart_from_the_full_file() -> None:
-    """A stand-in has its own content, addresses and place, so it can never be taken for the full file."""
+    """A stand-in has its own content, addresses and place, so it is never taken for the full file."""
     full = asset(
         "a", checksum=CHECKSUM, size=300, tags=("t",), minimal=StandIn("http://t/", NOTHING, 0, ("http://u/",))
     )
@@ -62,7 +62,7 @@ MANIFEST = Manifest(
 
 
 def test_an_unknown_id_suggests_the_nearest() -> None:
-    """Whoever mistypes an id is told the ids that look like it, three at most."""
+    """A mistyped id suggests the ids that look like it, at most three."""
     assert MANIFEST.get("beta").id == "beta"
     with pytest.raises(UnknownAsset) as caught:
         MANIFEST.get("gama")
@@ -101,13 +101,13 @@ def test_an_unknown_id_suggests_the_nearest() -> None:
     ],
 )
 def test_selects_assets(choice: dict[str, Any], chosen: str) -> None:
-    """Ids and tags add up, in the manifest's order and once each; a * marks a stand-in."""
+    """Ids and tags add up, in the manifest's order and each asset once; a * marks a stand-in."""
     selected = MANIFEST.select(**choice)
     assert " ".join(a.id + "*" * a.is_stand_in for a in selected) == chosen
 
 
 def test_a_tag_that_nothing_bears_is_refused() -> None:
-    """A misspelt tag is no empty choice; the error names those that there are."""
+    """A misspelt tag does not select an empty set silently; the error names the existing tags."""
     with pytest.raises(UnknownTag, match=r"no asset has the tag 'audoi'\. Did you mean audio\? Tags"):
         MANIFEST.select(tags=["audoi"])
     with pytest.raises(UnknownTag, match=r"no asset has the tag 'nothing'\. Tags in the manifest: audio, essential, m"):
@@ -115,14 +115,14 @@ def test_a_tag_that_nothing_bears_is_refused() -> None:
 
 
 def test_minimal_takes_the_required_where_none_is_essential() -> None:
-    """Without any tag `essential`, --minimal means the required assets, in their stand-ins."""
+    """Without any tag `essential`, --minimal selects the required assets, as their stand-ins."""
     manifest = Manifest(assets=tuple(a for a in MANIFEST.assets if a.id != "beta"))
     assert [(a.id, a.is_stand_in) for a in manifest.select(minimal=True)] == [("alpha", False), ("gamma", True)]
 
 
 @pytest.mark.parametrize("minimal", [False, True])
 def test_where_none_is_marked_all_are_chosen(minimal: bool) -> None:
-    """Without any mark a plain choice is every asset, never an empty success; an explicit choice stays as it is."""
+    """If no asset is marked, a plain choice selects all, never an empty success; an explicit choice is unaffected."""
     plain = Manifest(assets=(asset("alpha"), asset("beta", tags=("model",), minimal=TINY)))
     assert [(a.id, a.is_stand_in) for a in plain.select(minimal=minimal)] == [("alpha", False), ("beta", minimal)]
     assert [a.id for a in plain.select(["alpha"], minimal=minimal)] == ["alpha"]
@@ -133,7 +133,7 @@ def test_where_none_is_marked_all_are_chosen(minimal: bool) -> None:
 
 
 def test_only_minimal_looks_at_the_tag() -> None:
-    """Where there is an essential asset and no required one, --minimal takes that, and a plain choice all."""
+    """With an essential asset but no required one, --minimal selects the essential one; a plain choice selects all."""
     manifest = Manifest(assets=(asset("alpha"), asset("beta", tags=("essential",))))
     assert [a.id for a in manifest.select(minimal=True)] == ["beta"]
     assert not manifest.chooses_all(minimal=True)
@@ -149,7 +149,7 @@ UNKNOWN: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("choice", UNKNOWN)
 def test_an_unknown_id_is_never_passed_over(choice: dict[str, Any]) -> None:
-    """A choice with an unknown id, or a glob that matches none, chooses nothing, also of what to leave out."""
+    """An unknown id, or a glob without a match, selects nothing, even in a list of what to leave out."""
     with pytest.raises(UnknownAsset):
         MANIFEST.select(**choice)
     with pytest.raises(UnknownAsset):
@@ -157,21 +157,21 @@ def test_an_unknown_id_is_never_passed_over(choice: dict[str, Any]) -> None:
 
 
 def test_picks_in_the_order_named() -> None:
-    """Ids keep their order, each once; what a glob matches is in the manifest's order."""
+    """Ids keep their order, each once; assets matched by a glob are in the manifest's order."""
     assert [a.id for a in MANIFEST.pick(["gamma", "*ta", "delta"], exclude=["b*"])] == ["gamma", "delta"]
     assert MANIFEST.pick() == MANIFEST.assets
     assert MANIFEST.pick([]) == ()
 
 
 def test_an_id_may_look_like_a_glob() -> None:
-    """An id with such characters names its own asset, and nothing else."""
+    """An id with glob characters names only its own asset."""
     manifest = Manifest(assets=(asset("model*"), asset("model-a")))
     assert [a.id for a in manifest.pick(["model*"])] == ["model*"]
     assert [a.id for a in manifest.pick(["mode?*"])] == ["model*", "model-a"]
 
 
 def test_a_glob_that_matches_nothing_suggests_ids() -> None:
-    """Those that begin as it does, or else those that look like it."""
+    """Suggests ids that begin as the glob does, or else those that look like it."""
     with pytest.raises(UnknownAsset) as caught:
         MANIFEST.pick(["*gama*"])
     assert caught.value.suggestions[0] == "gamma"
@@ -181,5 +181,5 @@ def test_a_glob_that_matches_nothing_suggests_ids() -> None:
 
 
 def test_tells_which_tags_no_asset_has() -> None:
-    """A mistyped tag chooses nothing by itself, so the caller can ask."""
+    """A mistyped tag selects nothing by itself, so the caller can ask which tags are unknown."""
     assert MANIFEST.unknown_tags(["audio", "nope", "model", "nah", "nope"]) == ("nope", "nah")

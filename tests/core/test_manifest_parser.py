@@ -1,4 +1,4 @@
-"""From the bytes of a manifest: what is read, what is refused and how that is said."""
+"""From the bytes of a manifest: what is read, what is refused and how the refusal reads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.core.manifest_files import (
 
 
 def test_reads_every_key() -> None:
-    """Each key of the user's format arrives in its field."""
+    """Each key of the user's format ends up in its field."""
     full = entry(
         name="Base",
         description="The base model",
@@ -82,7 +82,7 @@ def test_reads_every_key() -> None:
 
 
 def test_fills_in_what_is_not_said() -> None:
-    """Only id, url and localPath are needed; null is the same as not said."""
+    """Only id, url and localPath are required; null means the same as leaving a key out."""
     bare = parse(entry()).manifest.assets
     assert bare == (Asset(id="base", url=URL, local_path="models/base.bin", name="base"),)
     assert parse(entry(**dict.fromkeys(OPTIONAL_KEYS)), version=None, updated=None).manifest.assets == bare
@@ -128,7 +128,7 @@ def test_a_byte_order_mark_is_skipped() -> None:
 )
 @pytest.mark.shows("M8")
 def test_accepts_the_edges(keys: dict[str, Any]) -> None:
-    """What is just allowed is allowed."""
+    """Values right at the limit are allowed."""
     assert parse(entry(**keys)).warnings == ()
 
 
@@ -175,7 +175,7 @@ def test_accepts_the_edges(keys: dict[str, Any]) -> None:
 )
 @pytest.mark.shows("M7", "S4", "S11")
 def test_refuses_a_file_that_cannot_be_read(data: bytes, problem: str) -> None:
-    """What is no manifest at all is refused with its place, however large, deep or odd it is."""
+    """A file that is not a manifest is refused with the place of the problem, however large, deep or odd it is."""
     found = problems_of(data)
     assert len(found) == 1
     assert problem in found[0]
@@ -183,7 +183,7 @@ def test_refuses_a_file_that_cannot_be_read(data: bytes, problem: str) -> None:
 
 @pytest.mark.shows("M7")
 def test_brackets_in_strings_are_no_depth() -> None:
-    """Only real lists and objects count, whatever strings hold."""
+    """Only real lists and objects count as depth, whatever strings hold."""
     inner = json.dumps('[[{"\\' * 40).encode()
     depth = MAX_DEPTH - 1
     data = b'{"assets": [], "x": ' + b"[" * depth + inner + b"]" * depth + b"}"
@@ -255,7 +255,7 @@ def test_brackets_in_strings_are_no_depth() -> None:
 )
 @pytest.mark.shows("M8", "M9", "M10", "M14", "S11")
 def test_refuses_a_value_that_is_not_allowed(keys: dict[str, Any], problem: str) -> None:
-    """Each problem has the asset, the key, what is wrong and what is allowed; and is said once."""
+    """Each problem names the asset, the key, what is wrong and what is allowed, and is reported once."""
     found = problems(entry(**keys))
     assert len(found) == 1
     assert problem in found[0]
@@ -274,7 +274,7 @@ def test_three_keys_are_needed(key: str) -> None:
 
 @pytest.mark.shows("M10")
 def test_ids_are_distinct() -> None:
-    """Each repetition of an id is named by its index, since the id names nothing."""
+    """Each repetition of an id is reported by index, since the id is ambiguous."""
     found = problems(entry(), entry(localPath="b"), entry(localPath="c"), entry(id="Base", localPath="d"))
     assert found == [
         "assets[1]: id: is 'base', as in assets[0]; ids must be distinct",
@@ -301,7 +301,7 @@ def test_local_paths_are_distinct_on_every_system() -> None:
 
 @pytest.mark.shows("M10")
 def test_all_problems_are_reported_together() -> None:
-    """A file with ten problems is mended in one go: they come together, in the order of the assets."""
+    """All problems of a file are reported together, in the order of the assets, so they can be fixed in one go."""
     found = problems_of(
         b"""{
           "version": false,
@@ -350,7 +350,7 @@ def test_no_message_repeats_an_address_or_moves_a_cursor() -> None:
 
 @pytest.mark.shows("M10")
 def test_unknown_keys_are_kept_and_named_in_one_warning() -> None:
-    """What has no meaning here is kept where it is, and said once, with the key that was likely meant."""
+    """Keys without a meaning here are kept in place and reported once, with the key that was probably meant."""
     parsed = parse(
         entry(fallbackURLs=["x"], minimal={"url": URL, "Size": 3}),
         entry(id="two", localPath="two", fallbackURLs=[], sha256="y"),
@@ -373,7 +373,7 @@ def test_unknown_keys_are_kept_and_named_in_one_warning() -> None:
 
 @pytest.mark.shows("U1")
 def test_the_warning_stays_short() -> None:
-    """A file full of unknown keys gives five of them and a number, without control characters."""
+    """A file full of unknown keys lists five of them and a count, without control characters."""
     (warning,) = parse(entry(**{f"key\x1b{n}": n for n in range(9)})).warnings
     assert warning.count("asset 'base'") == 5
     assert warning.endswith(", and 4 more")
@@ -382,7 +382,7 @@ def test_the_warning_stays_short() -> None:
 
 @pytest.mark.parametrize("key", ["local_path", "model_config", "__class__", "model_fields", "_by_id", "self"])
 def test_an_unknown_key_may_have_any_name(key: str) -> None:
-    """No name in a file means anything to the code that reads it."""
+    """No name in a file means anything to the code that reads it, so an unknown key may have any."""
     assert parse(entry(**{key: 1})).manifest.assets[0].extra == {key: 1}
 
 
@@ -390,7 +390,7 @@ def test_an_unknown_key_may_have_any_name(key: str) -> None:
 
 
 def expect_manifest_or_error(data: bytes) -> None:
-    """Parse ``data``; whatever it is, the outcome is a manifest or a `ManifestError` that can be shown."""
+    """Parse ``data``; whatever it is, the outcome is a manifest or a `ManifestError` that is safe to show."""
     found: list[str] = []
     try:
         manifest = parse_manifest(data, "assets.json").manifest
@@ -407,27 +407,27 @@ def expect_manifest_or_error(data: bytes) -> None:
 @given(st.binary(max_size=400))
 @pytest.mark.shows("M7", "S11")
 def test_any_bytes_are_a_manifest_or_a_manifest_error(data: bytes) -> None:
-    """No bytes make the parser raise anything else."""
+    """Whatever the bytes, the parser raises nothing else."""
     expect_manifest_or_error(data)
 
 
 @given(st.text(st.sampled_from('{}[]",:\\u0d8 \n1eE-.NaInfity'), max_size=80))
 @pytest.mark.shows("M7")
 def test_anything_like_json_is_a_manifest_or_a_manifest_error(text: str) -> None:
-    """No near-JSON makes the parser raise anything else."""
+    """Whatever the near-JSON, the parser raises nothing else."""
     expect_manifest_or_error(text.encode())
 
 
 @given(files)
 @pytest.mark.shows("M7", "S11")
 def test_any_json_is_a_manifest_or_a_manifest_error(value: object) -> None:
-    """No JSON value makes the parser raise anything else, and what is accepted can be written again."""
+    """Whatever the JSON value, the parser raises nothing else, and an accepted one can be written again."""
     expect_manifest_or_error(json.dumps(value).encode())
 
 
 @pytest.mark.shows("M7")
 def test_ten_thousand_assets_are_read_at_once() -> None:
-    """A large manifest costs a fraction of a second (the bound is loose, for busy machines)."""
+    """A large manifest takes a fraction of a second (the bound is loose, for busy machines)."""
     data = json.dumps(
         {
             "assets": [

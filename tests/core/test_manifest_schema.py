@@ -1,4 +1,4 @@
-"""The table of the format: every key is read, written and described by the same line."""
+"""The table of the format: the same line reads, writes and describes each key."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ good_entries = some_of(GOOD).map(lambda keys: entry(**{"localPath": "models/base
 
 @pytest.mark.parametrize("part", [MANIFEST, ASSET, STAND_IN], ids=lambda part: part.name)
 def test_each_field_has_its_key(part: Object[Any]) -> None:
-    """A value has no field that the file cannot say, and the table has no key that the value cannot hold."""
+    """A value has no field that the file cannot express, and the table has no key that the value cannot hold."""
     fields = {each.name for each in dataclasses.fields(part.result) if each.init}
     assert fields - {"extra", "is_stand_in", "stated"} == {key.field for key in part.keys}
 
@@ -91,7 +91,7 @@ def test_each_field_has_its_key(part: Object[Any]) -> None:
 @given(good_entries)
 @pytest.mark.shows("M10")
 def test_what_is_written_reads_back_the_same(listed: dict[str, Any]) -> None:
-    """An asset that is written as an entry is the same asset when it is read again, with its unknown keys."""
+    """An asset written as an entry reads back as the same asset, with its unknown keys."""
     asset = parse(listed).manifest.assets[0]
     assert parse(ASSET.write(asset)).manifest.assets[0] == asset
 
@@ -106,7 +106,7 @@ def test_a_whole_manifest_reads_back_the_same(expires: str | None, listed: dict[
 @given(good_entries, some_of(BAD, min_size=1))
 @pytest.mark.shows("M7", "M10")
 def test_no_problem_hides_another(good: dict[str, Any], bad: dict[str, Any]) -> None:
-    """Each key with a wrong value is reported, whatever else is wrong, and no key with a right one is."""
+    """Each key with a wrong value is reported, whatever else is wrong, and no key with a right value is."""
     good.pop("extract", None)  # whether that is right depends on localPath
     with pytest.raises(ManifestError) as caught:
         parse(good | bad)
@@ -118,7 +118,7 @@ def test_no_problem_hides_another(good: dict[str, Any], bad: dict[str, Any]) -> 
 
 
 def test_the_schema_describes_every_key() -> None:
-    """The schema names the keys as the file has them, describes each, and lets unknown ones through."""
+    """The schema names the keys as the file does, describes each, and allows unknown ones."""
     schema: dict[str, Any] = manifest_json_schema()
     definitions = schema["$defs"]
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
@@ -144,7 +144,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
 
 
 def fits(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
-    """Judge by the part of JSON Schema that our schema uses."""
+    """Validate with the part of JSON Schema that our schema uses."""
     if "$ref" in schema:
         return fits(value, root["$defs"][schema["$ref"].rpartition("/")[2]], root)
     if "anyOf" in schema:
@@ -190,7 +190,7 @@ def test_the_schema_accepts_what_the_parser_accepts(value: object) -> None:
     ],
 )  # fmt: skip
 def test_the_schema_refuses_the_plain_mistakes(keys: dict[str, Any]) -> None:
-    """Wrong types, ranges and forms are seen in the editor already."""
+    """An editor already reports wrong types, ranges and forms."""
     schema: dict[str, Any] = manifest_json_schema()
     assert fits({"assets": [entry()]}, schema, schema)
     assert not fits({"assets": [entry(**keys)]}, schema, schema)

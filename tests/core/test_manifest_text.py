@@ -1,4 +1,4 @@
-"""The text of a manifest: an edit changes what it must, and every other character stays."""
+"""The text of a manifest: an edit changes only what it must, and every other character stays."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ extras = st.dictionaries(names, values, max_size=3)
 
 @dataclass(frozen=True)
 class Hand:
-    """How a careless person writes JSON. What was drawn is used over and over: drawing takes most of the time."""
+    """JSON as a careless person writes it. Drawn values are reused: drawing takes most of the time."""
 
     gaps: Iterator[str]
     numbers: Iterator[str]
     escapes: Iterator[bool]
 
     def write(self, value: Any) -> str:
-        """A JSON value as text."""
+        """Write a JSON value as text."""
         gap = self.gaps.__next__
         if isinstance(value, dict):
             members = [f"{self.write(key)}{gap()}:{gap()}{self.write(item)}" for key, item in value.items()]
@@ -73,7 +73,7 @@ def entry(number: int, extra: Mapping[str, object], *, is_pinned: bool) -> dict[
 
 @st.composite
 def manifests(draw: st.DrawFn, least: int = 0) -> bytes:
-    """The bytes of a good manifest in any formatting."""
+    """The bytes of a valid manifest in any formatting."""
     entries = draw(st.lists(st.tuples(extras, st.booleans()), min_size=least, max_size=3))
     hand = draw(hands)
     top: dict[str, object] = {"version": "1.0"} if draw(st.booleans()) else {}
@@ -88,12 +88,12 @@ def manifests(draw: st.DrawFn, least: int = 0) -> bytes:
 
 
 def raw(data: bytes) -> Any:
-    """The values of a file, numbers as they are written."""
+    """The values of a file, with numbers as they are written."""
     return json.loads(data.decode("utf-8-sig"), parse_float=str, parse_int=str)
 
 
 def common_ends(old: bytes, new: bytes) -> tuple[int, int]:
-    """How many bytes at the beginning and at the end are the same."""
+    """The number of equal bytes at the beginning and at the end."""
     most = min(len(old), len(new))
     head = next((n for n in range(most) if old[n] != new[n]), most)
     tail = next((n for n in range(most - head) if old[-1 - n] != new[-1 - n]), most - head)
@@ -102,7 +102,7 @@ def common_ends(old: bytes, new: bytes) -> tuple[int, int]:
 
 @given(manifests())
 def test_reading_and_writing_changes_nothing(data: bytes) -> None:
-    """Without an edit every byte is as it was, whatever the formatting."""
+    """Without an edit every byte stays, whatever the formatting."""
     assert ManifestText.read(data).encode() == data
 
 
@@ -118,7 +118,7 @@ def test_what_is_added_and_removed_again_was_never_there(data: bytes) -> None:
 
 @given(manifests())
 def test_an_added_entry_is_read_back(data: bytes) -> None:
-    """The new asset comes last, and all that was there means what it meant."""
+    """The new asset comes last, and everything that was there keeps its meaning."""
     new = ManifestText.read(data).add(NEW).encode()
     assert parse_manifest(new, "it").manifest.assets[-1] == NEW
     old = raw(data)
@@ -129,7 +129,7 @@ def test_an_added_entry_is_read_back(data: bytes) -> None:
 
 @given(manifests(least=1), st.data())
 def test_setting_changes_one_entry_only(data: bytes, draw: st.DataObject) -> None:
-    """The keys that are set have their values; keys, order and numbers of everything else stay as written."""
+    """The keys that are set get their values; all other keys, order and numbers stay as written."""
     old = raw(data)
     index = draw.draw(st.integers(0, len(old["assets"]) - 1))
     checksum = Checksum.of(b"content").bare
@@ -141,7 +141,7 @@ def test_setting_changes_one_entry_only(data: bytes, draw: st.DataObject) -> Non
 
 @given(manifests(least=1), st.data())
 def test_removing_takes_one_entry_out(data: bytes, draw: st.DataObject) -> None:
-    """The others stay, each as it was written."""
+    """The other entries stay, each as it was written."""
     old = raw(data)
     index = draw.draw(st.integers(0, len(old["assets"]) - 1))
     new = ManifestText.read(data).remove(index).encode()
@@ -153,7 +153,7 @@ def test_removing_takes_one_entry_out(data: bytes, draw: st.DataObject) -> None:
 
 @given(manifests(), st.booleans())
 def test_the_time_of_the_change(data: bytes, insert: bool) -> None:
-    """`updated` is set where it is, and made only where it is asked for; nothing else changes."""
+    """`updated` is changed if it exists and created only on request; nothing else changes."""
     old = raw(data)
     new = ManifestText.read(data).touch(NOW, insert=insert).encode()
     result = raw(new)
@@ -190,7 +190,7 @@ EXPANDED = written(
 
 
 def test_a_new_entry_is_written_as_its_neighbours() -> None:
-    """Indent and lists are those of the entries that are there, each kind of list as it was."""
+    """Indentation and lists follow the existing entries, each kind of list in its own style."""
     asset = Asset(
         "b", "https://h.example/b", "b", fallback_urls=("https://m.example/b",), tags=("x", "z"), metadata={"k": [1]}
     )
@@ -233,7 +233,7 @@ def test_a_new_entry_is_written_as_its_neighbours() -> None:
     ids=["compact", "one line", "padded", "tabs and CRLF", "one space"],
 )  # fmt: skip
 def test_formats(old: str, new: str) -> None:
-    """What is added to a compact file is compact; line ends and tabs are those of the file."""
+    """An entry added to a compact file is compact; line ends and tabs follow the file."""
     result = ManifestText.read(old.encode()).add(Asset("b", "http://h/b", "b")).encode().decode()
     assert new in result
     assert ("\n" in result) is ("\n" in old)
@@ -242,13 +242,13 @@ def test_formats(old: str, new: str) -> None:
 
 @pytest.mark.parametrize(("old", "shown"), [("", "N\\u00e4me"), ("ü", "Näme")])
 def test_escapes(old: str, shown: str) -> None:
-    """What is not ASCII is escaped where the file has nothing but ASCII, and written out where it has more."""
+    """Non-ASCII characters are escaped if the file is pure ASCII, and written out otherwise."""
     text = ManifestText.read(json.dumps({"note": old, "assets": []}, ensure_ascii=False).encode())
     assert shown in text.add(NEW).encode().decode()
 
 
 def test_a_stand_in_is_set_in_its_own_object() -> None:
-    """The keys of the stand-in are set, those of the asset stay."""
+    """The keys of the stand-in are set; those of the asset stay."""
     asset = Asset("s", "http://h/s", "s", minimal=StandIn("http://h/t", extra={"k": 1}), extra={"x": 2})
     text = ManifestText.read(b'{"assets": []}').add(asset).set(0, {"size": 3}, stand_in=True)
     found = parse_manifest(text.encode(), "it").manifest.assets[0]
@@ -260,7 +260,7 @@ def test_a_stand_in_is_set_in_its_own_object() -> None:
 
 @given(manifests(least=2), st.data())
 def test_many_settings_are_the_same_as_one_after_the_other(data: bytes, draw: st.DataObject) -> None:
-    """Setting many entries at once, in any order, writes what setting each of them does."""
+    """Setting many entries at once, in any order, writes the same text as setting them one by one."""
     tiny = StandIn("https://h.example/t")
     text = ManifestText.read(data).add(Asset("last", "https://h.example/l", "last", minimal=tiny))
     count = len(parse_manifest(text.encode(), "it").manifest.assets)
@@ -274,7 +274,7 @@ def test_many_settings_are_the_same_as_one_after_the_other(data: bytes, draw: st
 
 @given(st.lists(st.sampled_from(["add", "remove", "set"]), max_size=8))
 def test_any_sequence_of_edits_is_a_good_manifest(edits: Sequence[str]) -> None:
-    """However often it is edited, it parses, and has the assets that it should."""
+    """However often a manifest is edited, it parses and has the assets that it should."""
     text, ids, count = ManifestText.read(EXPANDED), ["a"], 0
     for edit in edits:
         if edit == "add":

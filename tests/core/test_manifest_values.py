@@ -1,4 +1,4 @@
-"""Single values of a manifest: which addresses and ids are taken, and how it is said why one is not."""
+"""Single values of a manifest: which addresses and ids are accepted, and why others are refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from grym_fetch.core.manifest_values import check_id, check_url
     ],
 )
 def test_accepts_addresses(url: str) -> None:
-    """Every address that a browser and a server agree on is taken as it is."""
+    """Every address that browsers and servers agree on is accepted unchanged."""
     assert check_url(url) == url
 
 
@@ -92,7 +92,7 @@ def test_accepts_addresses(url: str) -> None:
 )
 @pytest.mark.shows("M11", "S9")
 def test_refuses_addresses_that_parsers_disagree_on(url: str, complaint: str) -> None:
-    """An address whose host is not beyond doubt, or whose scheme is not http or https, is refused."""
+    """An address with a doubtful host, or with a scheme other than http and https, is refused."""
     with pytest.raises(ValueError, match=complaint):
         check_url(url)
 
@@ -100,7 +100,7 @@ def test_refuses_addresses_that_parsers_disagree_on(url: str, complaint: str) ->
 @given(st.from_regex(manifest_values._COMMON_URL, fullmatch=True))
 @pytest.mark.shows("M11")
 def test_the_short_cut_for_common_addresses_lets_nothing_more_through(url: str) -> None:
-    """What is accepted at first sight would be accepted after a close look, too."""
+    """Everything accepted at first sight would also be accepted after a close look."""
     try:
         check_url(url)
     except ValueError:
@@ -112,7 +112,7 @@ def test_the_short_cut_for_common_addresses_lets_nothing_more_through(url: str) 
 @given(st.one_of(st.text(), st.from_regex(r"https?://[^/]*", fullmatch=True)))
 @pytest.mark.shows("M11")
 def test_any_text_is_an_address_and_an_id_or_is_refused(text: str) -> None:
-    """Nothing but ValueError comes out of text that is neither."""
+    """Text that is neither raises ValueError and nothing else."""
     for check in (check_url, check_id):
         with contextlib.suppress(ValueError):
             assert check(text) == text

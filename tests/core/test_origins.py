@@ -1,4 +1,4 @@
-"""The origins of an asset: failures counted once an outage, budgets renewed by progress, the best one chosen."""
+"""The origins of an asset: failures counted once per outage, budgets renewed by progress, the best one chosen."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ REFUSED = ConnectFailed(URLS[0], "refused")
 def fail(
     origins: Origins, number: int, error: GrymFetchError = LOST, *, now: float, began: float | None = None
 ) -> Decision | None:
-    """Let one origin fail at ``now``, in an attempt that began right then unless said otherwise."""
+    """Let one origin fail at ``now``, in an attempt that began at that moment unless said otherwise."""
     began = now if began is None else began
     return origins.failed(origins.all[number], error, began=began, now=now, policy=POLICY, jitter=0.5)
 
@@ -45,7 +45,7 @@ STATE = {field.name for field in fields(Origin)} | set(vars(Origins(URLS)))
 
 
 def assignments(text: str) -> list[str]:
-    """What a module that speaks of origins assigns to, or deletes, of their state, on anything but ``self``."""
+    """Assignments and deletions in a module that concern an origin's state, on anything but ``self``."""
     if "origin" not in text.lower():
         return []
     return [
@@ -59,7 +59,7 @@ def assignments(text: str) -> list[str]:
 
 
 def test_an_origin_has_one_writer() -> None:
-    """What is known of an origin changes in its own methods, each of which says what happened, and nowhere else."""
+    """The state of an origin changes only in its own methods, each of which says what happened."""
     found = {str(path): assignments(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
     assert {path: places for path, places in found.items() if places} == {}
 
@@ -75,7 +75,7 @@ def test_an_origin_has_one_writer() -> None:
     ],
 )
 def test_a_second_writer_is_noticed(text: str) -> None:
-    """However it assigns."""
+    """A second writer is noticed, however it assigns."""
     assert len(assignments(text)) == 1
 
 
@@ -90,7 +90,7 @@ def test_the_first_is_asked_first() -> None:
 
 @pytest.mark.shows("A19")
 def test_an_outage_is_counted_once() -> None:
-    """When one outage breaks several connections, only the first failure counts; one of a later attempt does, too."""
+    """If one outage breaks several connections, only the first failure counts; that of a later attempt counts again."""
     origins = Origins(URLS[:1])
     assert isinstance(fail(origins, 0, began=0.0, now=10.0), Retry)
     for moment in (10.0, 10.1, 12.0):
@@ -102,7 +102,7 @@ def test_an_outage_is_counted_once() -> None:
 
 @pytest.mark.shows("A6")
 def test_a_failure_forgets_where_redirects_led() -> None:
-    """The next request asks the first address again; a failure of an outage that was counted is no reason to."""
+    """The next request asks the first address again, but not after a failure of an outage that was already counted."""
     origins = Origins(URLS[:1])
     origin, fresh = origins.all[0], URL("https://node2.example/x")
     origin.resolved(URL("https://node1.example/x"), is_own=False)
@@ -114,7 +114,7 @@ def test_a_failure_forgets_where_redirects_led() -> None:
 
 
 def test_an_expired_address_is_forgotten_once() -> None:
-    """Whoever meets the expiry later than others does not forget the address that was found since."""
+    """An attempt that meets the expiry late does not forget the address found since."""
     origin, fresh = Origin(0, URLS[0]), URL("https://node2.example/x")
     origin.resolved(expired := URL("https://node1.example/x"), is_own=False)
     origin.lost_target(expired)
@@ -130,7 +130,7 @@ def test_an_expired_address_is_forgotten_once() -> None:
     ids=["not known", "have worked", "given up"],
 )
 def test_when_a_refusal_ends_ranges(ranges: bool | None, expected: list[bool]) -> None:
-    """The first one does where none has worked yet, else the second. Where none are asked for, it is a fault."""
+    """The first refusal ends ranges if none has worked yet, else the second; if none were requested, it is a fault."""
     origin = Origin(0, URLS[0])
     if ranges is not None:
         (origin.proved_ranges if ranges else origin.lost_ranges)()
@@ -138,7 +138,7 @@ def test_when_a_refusal_ends_ranges(ranges: bool | None, expected: list[bool]) -
 
 
 def test_content_that_changes_is_soon_unsteady() -> None:
-    """Each change forgets the validator; after a few of them validators are taken for noise."""
+    """Each change forgets the validator; after a few changes, validators are considered noise."""
     origin = Origin(0, URLS[0])
     for number in range(1, MAX_CHANGES + 1):
         assert not origin.is_unsteady
@@ -149,7 +149,7 @@ def test_content_that_changes_is_soon_unsteady() -> None:
 
 
 def test_several_servers_are_told_from_one() -> None:
-    """Bytes are mixed if another server goes on after one that gave some, until everything is asked for once more."""
+    """Bytes are mixed if one server continues what another began, until everything has been requested once more."""
     origin = Origin(0, URLS[0])
     origin.served_by("one", has_given=False)
     assert not origin.is_mixed
@@ -161,7 +161,7 @@ def test_several_servers_are_told_from_one() -> None:
 
 
 def test_one_whose_digest_is_wrong_is_out() -> None:
-    """It is not asked again in this run, and the reason that is shown has both digests."""
+    """The origin is not asked again in this run, and the reason shown has both digests."""
     origins = Origins(URLS[:1])
     (origin,) = origins.all
     origin.mismatched(Checksum.of(b"other"), Checksum.of(b"right"))
@@ -171,7 +171,7 @@ def test_one_whose_digest_is_wrong_is_out() -> None:
 
 
 def test_one_that_is_trusted_is_asked_alone_and_now() -> None:
-    """Whatever delay it had, and though all were asked together before."""
+    """A trusted origin is asked alone and at once, whatever its delay, even if all were asked together before."""
     origins = Origins(URLS, together=True)
     origins.all[2].postponed(1e9)
     origins.trust(origins.all[2])
@@ -179,7 +179,7 @@ def test_one_that_is_trusted_is_asked_alone_and_now() -> None:
 
 
 def test_a_failure_that_is_not_counted_is_remembered() -> None:
-    """The reason that is shown in the end is the last one, also if its outage had been counted."""
+    """The reason shown in the end is the last failure, even if its outage was already counted."""
     origins = Origins(URLS[:1])
     fail(origins, 0, LOST, began=0.0, now=10.0)
     fail(origins, 0, REFUSED, began=0.0, now=11.0)
@@ -187,7 +187,7 @@ def test_a_failure_that_is_not_counted_is_remembered() -> None:
 
 
 def test_an_origin_is_not_asked_before_its_delay() -> None:
-    """After a failure an origin is ready when its delay is over; a shorter delay never brings that forward."""
+    """After a failure an origin is ready once its delay is over; a shorter delay never moves that forward."""
     origins = Origins(URLS[:1])
     fail(origins, 0, Throttled(URLS[0], 429, "status 429", 60.0), now=0.0)
     assert origins.all[0].ready_at == pytest.approx(60.05)
@@ -196,7 +196,7 @@ def test_an_origin_is_not_asked_before_its_delay() -> None:
 
 
 def test_one_given_up_stays_out() -> None:
-    """An origin that is out is not usable, not chosen and not counted any more."""
+    """An origin that is out is no longer usable, chosen or counted."""
     origins = Origins(URLS)
     origins.all[0].proved_ranges()
     assert fail(origins, 0, GONE, now=1.0) == GiveUp()
@@ -209,7 +209,7 @@ def test_one_given_up_stays_out() -> None:
 
 @pytest.mark.shows("R29")
 def test_one_whose_ranges_were_never_proved_is_asked_once_for_the_whole() -> None:
-    """Only after that is it out: some servers refuse nothing but ranges, and say 404 to them."""
+    """It is out only after that: some servers refuse only ranges, and answer 404 to them."""
     origins = Origins(URLS)
     assert fail(origins, 0, GONE, now=1.0) == Retry(1, 0.0)
     assert origins.all[0].ranges is False
@@ -219,7 +219,7 @@ def test_one_whose_ranges_were_never_proved_is_asked_once_for_the_whole() -> Non
 
 @pytest.mark.shows("R29", "A2", "A19")
 def test_the_whole_is_not_asked_for_where_that_is_hopeless() -> None:
-    """A server that wants to be left alone means that."""
+    """A server that wants to be left alone is not asked for the whole file."""
     told = Throttled(URLS[0], 503, "status 503", 60.0)
     origins = Origins(URLS)
     steps = [fail(origins, 0, told, now=1000.0 * number) for number in range(POLICY.retries + 1)]
@@ -228,7 +228,7 @@ def test_the_whole_is_not_asked_for_where_that_is_hopeless() -> None:
 
 
 def test_when_all_are_out_nobody_is_chosen() -> None:
-    """The end is reached when no origin is left, and each one's reason is known, without its secrets."""
+    """When no origin is left, it is over, and each one's reason is known without its secrets."""
     origins = Origins(URLS)
     for number in range(3):
         origins.all[number].proved_ranges()
@@ -254,7 +254,7 @@ def test_progress_renews_the_budget() -> None:
 
 @pytest.mark.shows("A19", "N13")
 def test_without_progress_it_ends() -> None:
-    """An origin that always brings a few bytes and breaks off is given up in the end."""
+    """An origin that always sends a few bytes and breaks off is given up in the end."""
     origins = Origins(URLS[:1])
     origins.all[0].proved_ranges()
     steps = []
@@ -266,7 +266,7 @@ def test_without_progress_it_ends() -> None:
 
 
 def test_whether_there_is_an_alternative_depends_on_the_moment() -> None:
-    """An origin is left for another one only if that one may be asked now."""
+    """An origin is left for another one only if the other may be asked now."""
     origins = Origins(URLS[:2])
     origins.all[1].postponed(50.0)
     assert isinstance(fail(origins, 0, REFUSED, now=49.9), Retry)
@@ -293,7 +293,7 @@ def test_whether_there_is_an_alternative_depends_on_the_moment() -> None:
 def test_the_best_that_is_ready(
     ready: tuple[float, ...], failures: tuple[int, ...], out: tuple[int, ...], expected: int | None
 ) -> None:
-    """Ready ones before waiting ones, of these the one with the fewest failures, then the manifest's order."""
+    """Ready origins come before waiting ones, then those with the fewest failures, then the manifest's order."""
     origins = Origins(URLS)
     for origin in origins.all:
         origin.postponed(ready[origin.number])
@@ -313,7 +313,7 @@ def test_the_best_that_is_ready(
 )
 @pytest.mark.shows("A19")
 def test_any_failures_end(happenings: list[tuple[int, GrymFetchError, float, float]]) -> None:
-    """However failures come, each origin is asked again as often as its budget says at most, once more without ranges
+    """However failures come, each origin is asked again at most as often as its budget allows, once more without ranges
     if these were never proved, and is then out for good.
     """
     origins = Origins(URLS)
@@ -331,7 +331,7 @@ def test_any_failures_end(happenings: list[tuple[int, GrymFetchError, float, flo
 
 
 def test_speed_is_smoothed() -> None:
-    """The first measurement counts fully, each later one in part; one without time or bytes says nothing."""
+    """The first measurement counts fully and each later one partly; one without time or bytes counts for nothing."""
     origin = Origin(0, URLS[0])
     origin.measured(0, 1.0)
     origin.measured(10, 0.0)
@@ -343,7 +343,7 @@ def test_speed_is_smoothed() -> None:
 
 
 def test_a_wait_is_the_worst_of_late() -> None:
-    """Seconds until the first byte: a long one counts at once and is forgotten slowly."""
+    """A long wait for the first byte counts at once and is forgotten slowly."""
     origin = Origin(0, URLS[0])
     waits = []
     for seconds in (0.1, 2.0, 0.1, 0.1):
@@ -353,7 +353,7 @@ def test_a_wait_is_the_worst_of_late() -> None:
 
 
 def shares(origins: Origins, connections: int) -> list[int]:
-    """How many of so many connections each origin gets."""
+    """How many of this many connections each origin gets."""
     at_work: Counter[Origin] = Counter()
     for _ in range(connections):
         at_work[origins.to_ask(0.0, at_work)[0]] += 1
@@ -375,7 +375,7 @@ def shares(origins: Origins, connections: int) -> list[int]:
 def test_together_each_has_connections_as_it_is_fast(
     rates: list[float | None], connections: int, expected: list[int]
 ) -> None:
-    """The seats of d'Hondt; who was not measured counts as fast."""
+    """Connections are divided by d'Hondt's method; an unmeasured origin counts as fast."""
     origins = Origins([f"https://{n}.example.org/" for n in range(len(rates))], together=True)
     for origin, rate in zip(origins.all, rates, strict=True):
         origin.measured(int(rate or 0), 1.0)
@@ -383,7 +383,7 @@ def test_together_each_has_connections_as_it_is_fast(
 
 
 def test_together_only_those_are_asked_that_can_help() -> None:
-    """Not one that waits, is out, or has no ranges; but that one if there is no other."""
+    """An origin that waits, is out, or has no ranges is not asked together with others, unless it is the only one."""
     origins = Origins([f"https://{n}.example.org/" for n in range(4)], together=True)
     stream, waiting, out, good = origins.all
     stream.lost_ranges()
@@ -396,7 +396,9 @@ def test_together_only_those_are_asked_that_can_help() -> None:
 
 
 def test_one_address_is_never_together() -> None:
-    """Nor are several unless that is wanted: then the current one alone is asked, when it is ready."""
+    """A single address is never asked together with others, nor are several unless that is wanted: then only the
+    current one is asked, when it is ready.
+    """
     assert not Origins(URLS[:1], together=True).together
     origins = Origins(URLS)
     assert origins.to_ask(0.0, {}) == [origins.all[0]]
@@ -408,7 +410,9 @@ def test_one_address_is_never_together() -> None:
 
 @pytest.mark.shows("N13", "S12")
 def test_who_crawls_is_left_once() -> None:
-    """For the best other one, after some patience; each origin once, so that a slow line does not use them all up."""
+    """A slow origin is left for the best other one, after some patience; each is left only once, so that a slow line
+    does not use them all up.
+    """
     origins = Origins(URLS)
     _, second, third = origins.all
     assert origins.find_faster(CRAWL_BYTES_PER_S - 1, 0.0, 30.0) is None
@@ -427,7 +431,7 @@ def test_who_crawls_is_left_once() -> None:
 
 
 def test_nobody_is_left_for_one_that_cannot_be_asked() -> None:
-    """Slow is better than nothing: one that is out, or waits for its time, is no alternative."""
+    """A slow origin is better than none: one that is out, or waits for its time, is not an alternative."""
     origins = Origins(URLS[:2])
     origins.all[1].postponed(100.0)
     assert origins.find_faster(0.0, 0.0, 30.0) is None
@@ -441,14 +445,14 @@ def test_nobody_is_left_for_one_that_cannot_be_asked() -> None:
 
 @pytest.mark.shows("N13")
 def test_together_nobody_is_left_for_being_slow() -> None:
-    """Those that are asked together share the work by their speed: the idle ones take over by themselves."""
+    """Origins asked together share the work by speed: idle ones take over by themselves."""
     origins = Origins(URLS, together=True)
     assert origins.find_faster(0.0, 0.0, 30.0) is None
     assert origins.find_faster(0.0, 31.0, 30.0) is None
 
 
 def test_what_several_have_in_common_is_told() -> None:
-    """Two addresses with the same other content make it likely that the manifest is wrong; one alone does not."""
+    """Two addresses with the same wrong content suggest that the manifest is wrong; one alone does not."""
     origins = Origins(URLS)
     first, second, third = origins.all
     assert origins.agreement() == ""

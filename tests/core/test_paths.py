@@ -1,4 +1,4 @@
-"""Local paths: safe under POSIX and Windows rules alike, and distinct on every file system."""
+"""Local paths: safe under both POSIX and Windows rules, and distinct on every file system."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NEVER = re.compile(r"(?!)")
 )
 @pytest.mark.shows("M1")
 def test_accepts_what_is_safe_everywhere(path: str) -> None:
-    """A plain relative path is taken as it is."""
+    """A plain relative path is accepted unchanged."""
     assert check_local_path(path) == path
 
 
@@ -143,7 +143,7 @@ def test_accepts_what_is_safe_everywhere(path: str) -> None:
 )
 @pytest.mark.shows("M1", "M2", "M3", "M5", "D10", "B62", "S5", "S17")
 def test_refuses_what_some_system_takes_for_something_else(path: str, complaint: str | None) -> None:
-    """Each refusal is the same on every system and says why."""
+    """Each path is refused on every system alike, with the reason."""
     if complaint is None:
         assert check_local_path(path) == path
         return
@@ -160,7 +160,7 @@ def test_returns_normal_form_c() -> None:
 
 @pytest.mark.shows("M2")
 def test_the_path_is_judged_as_it_will_be_used() -> None:
-    """A character whose normal form is another one is judged as that one."""
+    """A character whose normal form is another character is judged as that one."""
     assert check_local_path("\u212aelvin") == "Kelvin"
     assert [c.why for c in find_collisions(["\u212a", "k"])] != []
 
@@ -172,14 +172,14 @@ common = st.lists(st.lists(words, min_size=1, max_size=3).map(".".join), min_siz
 @given(st.one_of(common, common.map(lambda text: text.replace(".", "-")), st.text("aC.o-n/1", max_size=9)))
 @pytest.mark.shows("M1", "M3")
 def test_the_short_cut_for_common_paths_lets_nothing_more_through(text: str) -> None:
-    """What is accepted at first sight would be accepted after a close look, too."""
+    """Everything accepted at first sight would also be accepted after a close look."""
     if not paths._COMMON.fullmatch(text):
         return
     with mock.patch.object(paths, "_COMMON", NEVER):
         assert len(text) > paths.MAX_SEGMENT_BYTES or check_local_path(text) == text
 
 
-# Characters that carry the rules, so that the interesting paths are common.
+# Characters that matter to the rules, so that interesting paths are common.
 risky = st.text(
     st.one_of(st.sampled_from("abCN./\\~: %25efx0$¹-_oOuUlLmM|\u0301ß"), st.characters()), min_size=0, max_size=24
 )
@@ -207,7 +207,7 @@ def test_an_accepted_path_stays_inside_under_both_rules(text: str) -> None:
 
 @given(candidates)
 def test_checking_twice_changes_nothing(text: str) -> None:
-    """An accepted path is accepted again, as it is."""
+    """An accepted path is accepted again, unchanged."""
     try:
         path = check_local_path(text)
     except ValueError:
@@ -233,7 +233,7 @@ def test_checking_twice_changes_nothing(text: str) -> None:
 )
 @pytest.mark.shows("M4", "S5")
 def test_finds_paths_that_cannot_exist_together(given_paths: list[str], clashes: list[tuple[int, int, str]]) -> None:
-    """Equal paths clash, whatever their case or Unicode form, and so do a file and a folder of one name."""
+    """Equal paths clash, whatever their case or Unicode form, and so do a file and a folder with the same name."""
     found = find_collisions(given_paths)
     assert [(first, second) for first, second, _ in found] == [(first, second) for first, second, _ in clashes]
     for (_, _, why), (_, _, expected) in zip(found, clashes, strict=True):
@@ -241,7 +241,7 @@ def test_finds_paths_that_cannot_exist_together(given_paths: list[str], clashes:
 
 
 def collisions_by_comparing_all(candidates: list[str]) -> set[tuple[int, int]]:
-    """The rule of `find_collisions` said plainly: each path with its nearest clash, in O(n^2)."""
+    """The rule of `find_collisions` spelled out: each path with its nearest clash, in O(n^2)."""
     keys = [collision_key(path) for path in candidates]
     found: set[tuple[int, int]] = set()
     for index, key in enumerate(keys):
@@ -266,7 +266,7 @@ def test_finds_the_same_as_comparing_all_pairs(parts: list[list[str]]) -> None:
 
 @pytest.mark.shows("M4", "M7")
 def test_a_hundred_thousand_paths_are_compared_in_seconds() -> None:
-    """The search is not quadratic: even if all of 10^5 paths clash."""
+    """The search is not quadratic, even if all 10^5 paths clash."""
     many = [f"models/{index % 1000}/{index}.bin" for index in range(50_000)]
     start = time.process_time()
     assert len(find_collisions([*many, *many])) == 50_000

@@ -1,4 +1,4 @@
-"""What follows a failure, as a table; delays within their bounds; the rate limit against any arrival."""
+"""What follows a failure, as a table; delays within their bounds; the rate limit under any arrival."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_what_would_fail_again_is_not_tried_again(error: GrymFetchError, alterna
 @pytest.mark.parametrize("error", TRANSIENT, ids=name)
 @pytest.mark.shows("A3")
 def test_what_may_pass_is_tried_again(error: GrymFetchError) -> None:
-    """A transient failure is tried again where nobody else can be asked."""
+    """A transient failure is retried if no other origin can be asked."""
     assert not is_permanent(error)
     step = next_step(error, failures=1, alternatives=False, policy=POLICY, jitter=HALF)
     assert isinstance(step, Retry)
@@ -86,7 +86,7 @@ def test_what_may_pass_is_tried_again(error: GrymFetchError) -> None:
 @pytest.mark.parametrize(
     ("error", "failures", "alternatives", "expected"),
     [
-        # One that broke off gets a second chance, then another origin its turn.
+        # An origin that broke off gets a second chance, then it is another origin's turn.
         (LOST, 1, False, Retry(1, 0.5)),
         (LOST, 2, False, Retry(2, 1.0)),
         (LOST, 3, False, Retry(3, 2.0)),
@@ -100,11 +100,11 @@ def test_what_may_pass_is_tried_again(error: GrymFetchError) -> None:
         (status(500), 1, True, Retry(1, 0.5)),
         (status(500), 2, True, Leave(1.0)),
         (status(500), 4, False, GiveUp()),
-        # One that does not answer at all is left at once.
+        # An origin that does not answer at all is left at once.
         (REFUSED, 1, True, Leave(0.5)),
         (REFUSED, 1, False, Retry(1, 0.5)),
         (REFUSED, 4, True, GiveUp()),
-        # One that breaks the rules gets one more try.
+        # An origin that breaks the rules gets one more try.
         (BROKEN, 1, False, Retry(1, 0.5)),
         (BROKEN, 1, True, Leave(0.5)),
         (BROKEN, 2, False, GiveUp()),
@@ -113,7 +113,7 @@ def test_what_may_pass_is_tried_again(error: GrymFetchError) -> None:
         (NO_RANGES, 2, True, GiveUp()),
         (CHANGED, 1, False, Retry(1, 0.5)),
         (CHANGED, 2, False, GiveUp()),
-        # One that asks to be left alone is: for as long as it says, and a little of the backoff on top.
+        # An origin that asks to be left alone is: for as long as it says, plus a little of the backoff.
         (throttled(7.0), 1, False, Retry(1, 7.05)),
         (throttled(7.0), 2, False, Retry(2, 7.1)),
         (throttled(7.0), 1, True, Leave(7.05)),
@@ -130,7 +130,7 @@ def test_what_may_pass_is_tried_again(error: GrymFetchError) -> None:
     ids=lambda value: name(value) if isinstance(value, GrymFetchError) else None,
 )
 def test_what_follows_a_failure(error: GrymFetchError, failures: int, alternatives: bool, expected: Decision) -> None:
-    """Each failure is followed by one step: again here, elsewhere, or never again here."""
+    """Each failure has one next step: again here, elsewhere, or never again here."""
     step = next_step(error, failures=failures, alternatives=alternatives, policy=POLICY, jitter=HALF)
     assert type(step) is type(expected)
     if not isinstance(step, GiveUp) and not isinstance(expected, GiveUp):
@@ -143,7 +143,7 @@ def test_what_follows_a_failure(error: GrymFetchError, failures: int, alternativ
 @pytest.mark.parametrize("retries", [0, 1, 5])
 @pytest.mark.shows("A19", "S4")
 def test_every_budget_is_finite(error: GrymFetchError, retries: int) -> None:
-    """No failure is tried again more often than the policy says, whatever it is."""
+    """No failure is retried more often than the policy says."""
     policy = RetryPolicy(retries=retries)
     steps = [
         next_step(error, failures=failures, alternatives=False, policy=policy, jitter=HALF)
@@ -160,7 +160,7 @@ def test_every_budget_is_finite(error: GrymFetchError, retries: int) -> None:
     longest=st.floats(0.001, 1000),
 )
 def test_a_delay_is_within_its_bounds(attempt: int, jitter: float, base: float, longest: float) -> None:
-    """Full jitter: a delay is anything from nothing to a bound that doubles with each attempt up to the longest."""
+    """Full jitter: a delay is anything from zero to a bound that doubles with each attempt up to the longest."""
     policy = RetryPolicy(base_delay=base, max_delay=longest)
     delay = backoff(attempt, policy, jitter)
     assert 0.0 <= delay <= longest
@@ -170,7 +170,7 @@ def test_a_delay_is_within_its_bounds(attempt: int, jitter: float, base: float, 
 
 
 def test_the_bound_doubles() -> None:
-    """Without a bound in the way, each attempt may wait twice as long as the one before."""
+    """Below the longest delay, each attempt may wait twice as long as the one before."""
     policy = RetryPolicy(base_delay=0.5, max_delay=30.0)
     bounds = [backoff(attempt, policy, 1.0) for attempt in range(1, 9)]
     assert bounds == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
@@ -179,7 +179,7 @@ def test_the_bound_doubles() -> None:
 @given(st.floats(0, 1e18), st.integers(1, 4), st.booleans(), st.floats(0, 1, exclude_max=True))
 @pytest.mark.shows("A1", "A2")
 def test_told_to_wait_is_at_least_that_long(seconds: float, failures: int, alternatives: bool, jitter: float) -> None:
-    """Retry-After is honoured up to its cap, and never stretched by more than a tenth of a backoff."""
+    """Retry-After is honoured up to its cap, and extended by at most a tenth of a backoff."""
     step = next_step(throttled(seconds), failures=failures, alternatives=alternatives, policy=POLICY, jitter=jitter)
     if isinstance(step, GiveUp):
         assert failures > POLICY.retries
@@ -195,7 +195,7 @@ EARNED = [REFUSED, LOST, *map(status, (200, 400, 403, 404, 410, 500, 502, 504)),
 @pytest.mark.parametrize("error", EARNED, ids=name)
 @pytest.mark.shows("A26", "N22")
 def test_what_may_pass_is_waited_for(error: GrymFetchError) -> None:
-    """As long as the patience lasts, at least every ten seconds, and once more when it ends."""
+    """A passing failure is waited for while the patience lasts: retried every ten seconds or sooner, and at the end."""
     delays: list[float] = []
     patience = 120.0
     while patience > 0:
@@ -213,14 +213,14 @@ def test_what_may_pass_is_waited_for(error: GrymFetchError) -> None:
 
 @pytest.mark.parametrize("error", [BAD_CERTIFICATE, LOOP, POLICED, WRONG_LENGTH, status(401), status(451)], ids=name)
 def test_what_will_not_pass_is_not_waited_for(error: GrymFetchError) -> None:
-    """Whatever the server has served before."""
+    """A failure that will not pass is not waited for, whatever the server has served before."""
     step = next_step(error, failures=1, alternatives=False, policy=PATIENT, jitter=HALF, patience=120.0)
     assert step == GiveUp()
 
 
 @pytest.mark.shows("A25")
 def test_too_often_without_a_word_is_waited_for_in_steps_that_reach_a_minute() -> None:
-    """Each is twice the one before."""
+    """Each wait is twice the one before."""
     policy = RetryPolicy(retries=9)
     steps = [
         next_step(throttled(None), failures=failures, alternatives=False, policy=policy, jitter=0.0)
@@ -230,7 +230,7 @@ def test_too_often_without_a_word_is_waited_for_in_steps_that_reach_a_minute() -
 
 
 def test_another_origin_comes_before_waiting() -> None:
-    """One that is left is asked; one that has served bytes is asked again later, whatever it answers now."""
+    """Another remaining origin is asked first; one that has served bytes is asked again later, whatever it says now."""
     gone, lost = (
         next_step(error, failures=9, alternatives=False, policy=PATIENT, jitter=HALF, patience=60.0, is_last=False)
         for error in (status(404), REFUSED)
@@ -247,7 +247,7 @@ arrivals = st.lists(st.tuples(st.floats(0, 5), st.integers(1, 5000)), min_size=1
 
 @given(arrivals, st.floats(0, 1e6))
 def test_the_rate_holds_over_every_stretch_of_time(pattern: list[tuple[float, int]], began: float) -> None:
-    """From any arrival on, what has come when the reader may go on is at most the rate and a tenth of a second."""
+    """From any arrival on, what has come when the reader may continue is at most the rate and a tenth of a second."""
     bucket = TokenBucket(RATE, began)
     now = began
     came: list[tuple[float, int]] = []
@@ -268,7 +268,7 @@ def test_the_rate_holds_over_every_stretch_of_time(pattern: list[tuple[float, in
 
 @given(st.integers(1, 8), st.integers(1, 5000))
 def test_the_rate_is_of_all_connections_together(connections: int, chunk: int) -> None:
-    """Connections that read as fast as they may get the rate together, neither more nor much less."""
+    """Connections that read as fast as they may share the rate, neither more nor much less."""
     bucket = TokenBucket(RATE, 0.0)
     readers = [(0.0, number) for number in range(connections)]
     total = 0
@@ -282,12 +282,12 @@ def test_the_rate_is_of_all_connections_together(connections: int, chunk: int) -
 
 
 def test_time_unused_is_not_saved_up() -> None:
-    """After a long silence a tenth of a second's bytes pass at once, and not one second's."""
+    """After a long silence a tenth of a second's bytes pass at once, not a full second's."""
     bucket = TokenBucket(RATE, 0.0)
     assert bucket.spend(100, 3600.0) == pytest.approx(0.0, abs=1e-9)
     assert bucket.spend(1000, 3600.0) == pytest.approx(1.0)
 
 
 def test_the_first_bytes_are_limited_too() -> None:
-    """Nothing is given away at the beginning."""
+    """Even the first bytes are limited."""
     assert TokenBucket(RATE, 50.0).spend(500, 50.0) == pytest.approx(0.5)

@@ -21,7 +21,7 @@ happenings = st.lists(
 def test_never_back_and_never_past_the_total(
     steps: list[tuple[float, int, int]], total: int | None, begun: int
 ) -> None:
-    """With a total that stands, bytes only grow and stay within it, whatever is reported."""
+    """While the total stands, bytes only grow and stay within it, whatever is reported."""
     now, received = 0.0, 0
     meter = Meter(now=now, total=total, on_hand=begun)
     seen = [meter.read(now)]
@@ -52,7 +52,7 @@ def test_a_total_that_shrinks_pulls_down(steps: list[tuple[float, int, int]], la
 
 @pytest.mark.shows("U8")
 def test_a_restart_freezes() -> None:
-    """After a restart the old mark stands until it is passed."""
+    """After a restart the old mark stays until it is passed."""
     meter = Meter(now=0.0, total=1000)
     shown = []
     for now, on_hand in enumerate([500, 0, 200, 499, 501, 1000], start=1):
@@ -62,7 +62,7 @@ def test_a_restart_freezes() -> None:
 
 
 def test_what_was_on_disk_has_no_speed() -> None:
-    """The rate counts what was received, never what a run found on disk or proved there."""
+    """The rate counts only what was received, never what a run found or proved on disk."""
     meter = Meter(now=0.0, total=10_000, on_hand=5000)
     meter.advance(1.0, on_hand=9000, received=0, total=10_000)
     state = meter.read(1.0)
@@ -72,7 +72,7 @@ def test_what_was_on_disk_has_no_speed() -> None:
 
 
 def test_the_rate_is_that_of_the_window() -> None:
-    """A steady stream has its own speed; after a change, the window alone decides."""
+    """A steady stream shows its own speed; after a change, only the window counts."""
     meter = Meter(now=0.0)
     received, now = 0, 0.0
     for speed in (1000, 100):
@@ -84,7 +84,7 @@ def test_the_rate_is_that_of_the_window() -> None:
 
 
 def test_a_silence_is_not_averaged_in_for_ever() -> None:
-    """After a long silence the rate is that of the last seconds, not one thinned by the silence before them."""
+    """After a long silence the rate is that of the last seconds, not diluted by the silence before them."""
     meter = Meter(now=0.0)
     received, now = 0, 0.0
     for pause in (0.0, 100.0):
@@ -99,7 +99,7 @@ def test_a_silence_is_not_averaged_in_for_ever() -> None:
 
 @given(happenings)
 def test_memory_is_bounded(steps: list[tuple[float, int, int]]) -> None:
-    """A meter keeps as many samples as fit its window and no more, however often it is told."""
+    """However often it is told, a meter keeps only the samples that fit its window."""
     meter = Meter(now=0.0)
     now = 0.0
     for pause, came, on_hand in steps:
@@ -111,7 +111,7 @@ def test_memory_is_bounded(steps: list[tuple[float, int, int]]) -> None:
 
 @pytest.mark.shows("U9")
 def test_a_report_is_due_once_an_interval() -> None:
-    """Reports are due at most every tenth of a second, the first one at once."""
+    """Reports are due at most every tenth of a second, and the first one at once."""
     meter = Meter(now=0.0)
     moments = [0.0, 0.05, 0.0999, 0.1, 0.15, 0.2001, 5.0, 5.0]
     assert [meter.is_due(now) for now in moments] == [True, False, False, True, False, True, True, False]
@@ -123,13 +123,13 @@ def test_a_report_is_due_once_an_interval() -> None:
 )
 @pytest.mark.shows("U8")
 def test_percentage(done: int, total: int | None, expected: float) -> None:
-    """An unknown total is 0 %, an empty file is complete."""
+    """An unknown total is 0 %; an empty file is complete."""
     assert Progress(done, total, 0.0, None).percentage == expected
 
 
 @pytest.mark.shows("U8")
 def test_time_left() -> None:
-    """The time left is what is missing at the present rate; unknown without a total or a rate, 0 at the end."""
+    """Time left is the missing bytes at the current rate; unknown without a total or a rate, and 0 at the end."""
     meter = Meter(now=0.0)
     meter.advance(1.0, on_hand=100, received=100, total=None)
     assert meter.read(1.0).eta is None
@@ -141,7 +141,7 @@ def test_time_left() -> None:
 
 
 def test_a_pace_is_exact_while_it_is_steady() -> None:
-    """From the beginning on, and whatever the size of the portions."""
+    """The pace is exact from the beginning, whatever the size of the portions."""
     for portion in (0.001, 0.05, 0.2):
         pace = Pace(5.0)
         for step in range(1, round(2 / portion)):
@@ -150,7 +150,7 @@ def test_a_pace_is_exact_while_it_is_steady() -> None:
 
 
 def test_a_pace_forgets() -> None:
-    """A connection that was fast and stands still is known to be slow within two seconds."""
+    """A fast connection that stalls is known to be slow within two seconds."""
     pace = Pace(0.0)
     for step in range(1, 1000):
         pace.advance(step / 100, 10_000)

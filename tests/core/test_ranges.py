@@ -1,4 +1,4 @@
-"""Ranges and the two header codecs, against models that are too simple to be wrong."""
+"""Ranges and the two header codecs, checked against models that are too simple to be wrong."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def build(steps: list[tuple[str, int, int]]) -> tuple[IntervalSet, set[int]]:
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 0), (5, 5), (5, 4), (-1, 3), (-3, -1)])
 def test_a_range_is_never_empty_and_never_negative(start: int, stop: int) -> None:
-    """What is no byte range cannot be made."""
+    """A range that is empty or negative cannot be made."""
     with pytest.raises(ValueError, match="not a byte range"):
         ByteRange(start, stop)
 
 
 @given(operations)
 def test_an_interval_set_is_a_set_of_positions(steps: list[tuple[str, int, int]]) -> None:
-    """After any additions and removals its members are the sorted, disjoint, untouching runs of the same set."""
+    """After any additions and removals, the members are the sorted, disjoint, non-adjacent runs of the same set."""
     intervals, model = build(steps)
     assert list(intervals) == runs(model)
     assert intervals.total == len(model)
@@ -63,7 +63,7 @@ def test_an_interval_set_is_a_set_of_positions(steps: list[tuple[str, int, int]]
 
 @given(operations, positions, positions)
 def test_what_is_asked_of_an_interval_set(steps: list[tuple[str, int, int]], start: int, stop: int) -> None:
-    """Where a run ends and where the next gap lies are answered as a set of positions would."""
+    """Ends of runs and starts of gaps are those of a set of positions."""
     intervals, model = build(steps)
     end = start
     while end in model:
@@ -75,7 +75,7 @@ def test_what_is_asked_of_an_interval_set(steps: list[tuple[str, int, int]], sta
 
 @given(operations)
 def test_equality_is_that_of_the_members(steps: list[tuple[str, int, int]]) -> None:
-    """Two sets with the same bytes are equal, in whatever order these came; a copy is independent."""
+    """Two sets with the same bytes are equal, whatever the order of additions; a copy is independent."""
     intervals, model = build(steps)
     again = IntervalSet(ByteRange(position, position + 1) for position in sorted(model, reverse=True))
     assert again == intervals
@@ -87,7 +87,7 @@ def test_equality_is_that_of_the_members(steps: list[tuple[str, int, int]]) -> N
 
 @pytest.mark.parametrize("other", [ByteRange(1, 5), ByteRange(0, 4)])
 def test_sets_that_differ_at_one_end_differ(other: ByteRange) -> None:
-    """Whether they begin or end elsewhere."""
+    """Sets differ if they begin or end elsewhere."""
     assert IntervalSet([ByteRange(0, 5)]) != IntervalSet([other])
 
 
@@ -129,7 +129,7 @@ def test_sets_that_differ_at_one_end_differ(other: ByteRange) -> None:
         ("", None),
         ("bytes 0-9/10\x00", None),
         ("bytes ٠-٩/١٠", None),
-        # Letters and spaces that only Unicode takes for the ASCII ones: U+017F is a long s, U+00A0 a hard space.
+        # Letters and spaces that only Unicode equates with ASCII ones: U+017F is a long s, U+00A0 a no-break space.
         ("byte\u017f 0-9/10", None),
         ("bytes\u00a00-9/10", None),
         # Beyond every file: 2**63 has 19 digits, and int() of thousands is slow or refused.
@@ -149,7 +149,7 @@ def test_reads_a_content_range(text: str, expected: ContentRangeField | None) ->
 
 @given(st.integers(0, 2**60), st.integers(1, 2**60), st.none() | st.integers(0, 2**60))
 def test_a_content_range_round_trips(start: int, length: int, beyond: int | None) -> None:
-    """Every range and total that can be written is read back, and its request names the same positions."""
+    """Every range and total that can be written reads back, and its request names the same positions."""
     wanted = ByteRange(start, start + length)
     total = None if beyond is None else wanted.stop + beyond
     text = range_header(wanted).replace("=", " ") + f"/{'*' if total is None else total}"

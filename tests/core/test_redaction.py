@@ -1,4 +1,4 @@
-"""What this run has sent is not shown, however a server repeats it."""
+"""Secrets sent in this run are never shown, however a server repeats them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BASIC = "Basic " + base64.b64encode(b"me:pass/word").decode()
 
 
 def secrets(*authorizations: str) -> SentSecrets:
-    """Those that were sent in these fields."""
+    """Secrets sent in these fields."""
     sent = SentSecrets()
     for each in authorizations:
         sent.note(each)
@@ -34,7 +34,7 @@ def secrets(*authorizations: str) -> SentSecrets:
 )
 @pytest.mark.shows("S8")
 def test_what_is_shown(text: str, shown: str) -> None:
-    """A token and a password are taken out in any case, encoded or not; other words stay."""
+    """Tokens and passwords are removed in any case, encoded or not; other words stay."""
     sent = secrets("Bearer hunter2hunter2", BASIC, "Bearer hunter2hunter2")
     assert sent.hide(text) == shown
     assert sent.occur_in(text) is (text != shown)
@@ -42,7 +42,7 @@ def test_what_is_shown(text: str, shown: str) -> None:
 
 @pytest.mark.shows("S8")
 def test_a_signature_is_hidden() -> None:
-    """What in a query lets somebody in is taken out of what a server says, encoded or not; the rest of it stays."""
+    """The part of a query that grants access is removed from what a server says, encoded or not; the rest stays."""
     sent = SentSecrets()
     sent.note_address(parse_address("https://h.example/a?download=trueenough&sv=2024-11-04&se=1&sig=AbCd%2FEfGh%3D"))
     sent.note_address(parse_address("https://h.example/a?sig=short"))
@@ -53,7 +53,7 @@ def test_a_signature_is_hidden() -> None:
 
 
 def test_the_signatures_that_are_known_are_bounded() -> None:
-    """A run of many files, each with a signature, does not search for all of them in each answer."""
+    """A run of many files, each with a signature, does not search each answer for all of them."""
     sent = SentSecrets()
     for number in range(MAX_IN_ADDRESSES + 1):
         sent.note_address(parse_address(f"https://h.example/a?sig=signature{number:04}"))
@@ -62,14 +62,14 @@ def test_the_signatures_that_are_known_are_bounded() -> None:
 
 
 def test_short_and_no_secrets() -> None:
-    """A password of one letter is no reason to take that letter out of every word."""
+    """A one-letter password does not remove that letter from every word."""
     assert secrets().hide("abc") == "abc"
     assert secrets("Basic " + base64.b64encode(b"me:a").decode()).hide("abc") == "abc"
 
 
 @pytest.mark.shows("S8")
 def test_errors_and_the_repr() -> None:
-    """An error has it neither in its text nor in what it was made from; the object itself shows nothing."""
+    """A secret is neither in an error's text nor in its arguments; the object's own repr shows nothing."""
     sent = secrets("Bearer hunter2hunter2")
     error = BadStatus("https://h.example/hunter2hunter2/a", 403, "status 403: hunter2hunter2")
     sent.hide_in(error)

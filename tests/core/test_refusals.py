@@ -1,4 +1,4 @@
-"""Why a server refused, in words: who, whether a credential was sent, and what to do next."""
+"""Why a server refused, in words: which server, whether a credential was sent, and what to do next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SENT = Credential("Bearer hunter2", "HF_TOKEN")
 
 
 def told(status: int, *, first: str = FIRST, here: str = "", sent: Credential | None = None, reason: str = "") -> str:
-    """What is said of this status."""
+    """The message for this status."""
     return str(
         explain_refusal(
             status,
@@ -28,7 +28,7 @@ def told(status: int, *, first: str = FIRST, here: str = "", sent: Credential | 
 
 @pytest.mark.shows("A5")
 def test_whether_a_credential_was_sent() -> None:
-    """A refused credential and a missing one need different things done; what was sent is named and not shown."""
+    """A refused credential and a missing one need different fixes; the one sent is named but not shown."""
     assert told(401) == (
         "status 401: the server wants credentials; no credentials were sent; "
         "set GRYM_FETCH_TOKEN_HUB_EXAMPLE to a token, or add the host to ~/.netrc (readable by you alone)"
@@ -43,13 +43,13 @@ def test_whether_a_credential_was_sent() -> None:
 
 @pytest.mark.shows("S7")
 def test_a_token_is_not_sent_over_plain_http() -> None:
-    """Where a token is kept back because the address is http, the advice is https, not another token."""
+    """If a token is held back because the address is http, the advice is https, not another token."""
     assert "over https only: use the https address" in told(401, first="http://models.example.org/a.bin")
 
 
 @pytest.mark.shows("A5")
 def test_who_refused() -> None:
-    """Behind a redirect, the host that refused is named, and no advice is about a token that it would not get."""
+    """After a redirect, the message names the host that refused and gives no advice about a token it would not get."""
     there = told(403, here="https://cdn.example:8443/a", sent=None)
     assert there.startswith("status 403 from cdn.example:8443, where a redirect led: access denied")
     assert "GRYM_FETCH_TOKEN" not in there
@@ -60,7 +60,7 @@ def test_who_refused() -> None:
 @pytest.mark.shows("A29")
 @pytest.mark.parametrize("here", ["", "https://cdn.example/a"])
 def test_what_the_head_says_is_kept(here: str) -> None:
-    """That a page came with a refusal is told, whoever refused."""
+    """The message says that a page came with the refusal, whichever server refused."""
     text = told(503, here=here, reason="status 503: it sent a web page")
     assert text.startswith("status 503")
     assert text.endswith(": it sent a web page")
@@ -71,14 +71,14 @@ def test_what_the_head_says_is_kept(here: str) -> None:
 
 @pytest.mark.shows("A31")
 def test_a_client_certificate_that_is_wanted_after_the_handshake() -> None:
-    """nginx says 400; over plain http, or from where a redirect led, that means something else."""
+    """nginx answers 400 here; over plain http, or after a redirect, that means something else."""
     assert "want a client certificate (GRYM_FETCH_CLIENT_CERT and GRYM_FETCH_CLIENT_KEY)" in told(400)
     assert told(400, first="http://hub.example/a.bin") == "status 400"
 
 
 @pytest.mark.parametrize("query", ["sig=abc", "token=abc"])
 def test_an_address_that_may_be_signed(query: str) -> None:
-    """Where the address has something like a token in it, a fresh one is the advice; but nothing is claimed."""
+    """If the address seems to contain a token, the advice is to get a fresh one, but nothing is claimed for certain."""
     text = told(403, first=f"{FIRST}?{query}")
     assert text == (
         "status 403: access denied; no credentials were sent; "
@@ -91,7 +91,7 @@ def test_an_address_that_may_be_signed(query: str) -> None:
     "query", ["X-Amz-Signature=a", "Signature=a&Expires=1", "sv=1&se=1&sig=a", "Policy=a&Signature=b"]
 )
 def test_an_expired_signature(query: str) -> None:
-    """A signed address that is refused has expired; a token would not mend that."""
+    """A signed address that is refused has expired; a token would not help."""
     for status in (400, 403, 410):
         text = told(status, first=f"{FIRST}?{query}")
         assert "signed and has probably expired; put a fresh one in; with a checksum, what has arrived is kept" in text
@@ -103,5 +103,5 @@ def test_an_expired_signature(query: str) -> None:
     ("address", "shown"), [("https://h.example/x", "h.example"), ("https://u:p@[::1]:8443/x?y", "[::1]:8443")]
 )
 def test_the_host_in_a_message(address: str, shown: str) -> None:
-    """A port is named where it is not the scheme's own; user and password never are."""
+    """A port is named if it is not the scheme's default; user and password never are."""
     assert shown_host(parse_address(address)) == shown

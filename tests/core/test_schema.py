@@ -1,4 +1,4 @@
-"""Kinds of JSON values: a table of keys reads an object, reports all that is wrong with it, and describes it."""
+"""Kinds of JSON values: a table of keys reads an object, reports everything wrong with it, and describes it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from grym_fetch.core.schema import (
 
 @dataclass(frozen=True)
 class Author:
-    """Somebody who writes books."""
+    """A person who writes books."""
 
     name: str
     extra: Mapping[str, object] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Author:
 
 @dataclass(frozen=True)
 class Book:
-    """What a table of keys turns an object into."""
+    """The value that a table of keys makes from an object."""
 
     title: str
     page_count: int | None = None
@@ -68,21 +68,21 @@ BOOK = Object(
 
 
 def problems(value: object, kind: Kind[Any] = BOOK) -> list[str]:
-    """What is wrong with a value, a line each."""
+    """The problems of a value, one per line."""
     with pytest.raises(ValueError, match=r"allowed|needed") as caught:
         kind.read(value)
     return [f"{'/'.join(map(str, location))} {message}".strip() for location, message in problems_of(caught.value)]
 
 
 def test_an_object_is_read_by_its_table() -> None:
-    """Each key becomes the field of its name in snake case; null and a key that is not there mean the default."""
+    """Each key becomes the field with its name in snake case; null or a missing key means the default."""
     found = BOOK.read({"pageCount": 3, "title": "T", "isLent": None, "authors": [{"name": "A"}]})
     assert found == Book("T", 3, authors=(Author("A"),))
     assert BOOK.read({"title": "T"}) == Book("T")
 
 
 def test_all_problems_come_at_once_with_their_places() -> None:
-    """Nothing hides anything: values, items, objects inside lists, and what is missing."""
+    """No problem hides another: values, items, objects inside lists, and missing keys."""
     book = {"pageCount": -1, "isLent": 0, "authors": [7, {"name": None, "Name": "A"}], "Titel": "T"}
     assert problems(book) == [
         "pageCount is -1; allowed: 0 to 9 pages",
@@ -107,7 +107,7 @@ def test_all_problems_come_at_once_with_their_places() -> None:
     ],
 )
 def test_kinds_are_strict(kind: Kind[Any], good: list[object], bad: list[object]) -> None:
-    """A value of another type is refused and never converted; what is read is written as it was."""
+    """A value of another type is refused, never converted; what was read is written unchanged."""
     for value in good:
         assert kind.read(kind.write(kind.read(value))) == kind.read(value)
     for value in bad:
@@ -115,12 +115,12 @@ def test_kinds_are_strict(kind: Kind[Any], good: list[object], bad: list[object]
 
 
 def test_a_list_may_keep_each_item_once() -> None:
-    """The first of equal items stays where it is."""
+    """The first of several equal items stays in its place."""
     assert list_of(NAME, "", distinct=True).read(["b", "a", "b"]) == ("b", "a")
 
 
 def test_unknown_keys_are_kept() -> None:
-    """They come last when the value is written; defaults are left out unless people look for them."""
+    """Unknown keys come last when the value is written; defaults are left out unless people look for them."""
     value = {"x": [1], "title": "T", "authors": [{"name": "A", "y": None}]}
     read = BOOK.read(value)
     assert read.extra == {"x": [1]}
@@ -130,7 +130,7 @@ def test_unknown_keys_are_kept() -> None:
 
 
 def test_a_string_is_never_repeated() -> None:
-    """It may be an address with a secret in it."""
+    """A message never repeats a string, which may be an address with a secret in it."""
     assert problems({"title": "T", "pageCount": "hunter2", "isLent": "hunter2", "authors": "hunter2"}) == [
         "pageCount is a string; allowed: 0 to 9 pages",
         "isLent is a string; allowed: true or false",
@@ -139,7 +139,7 @@ def test_a_string_is_never_repeated() -> None:
 
 
 def test_the_json_schema_comes_from_the_same_table() -> None:
-    """Objects are referred to by name; a key that is not needed may be null, and has its default."""
+    """Objects are referred to by name; an optional key may be null, and has its default."""
     assert BOOK.json_schema == {"$ref": "#/$defs/Book"}
     assert BOOK.definition == {
         "title": "Book",
@@ -172,7 +172,7 @@ def test_the_json_schema_comes_from_the_same_table() -> None:
 
 
 def test_a_problem_inside_is_a_value_error() -> None:
-    """Whoever reads one value need not know whether it has parts."""
+    """A caller that reads one value need not know whether it has parts."""
     with pytest.raises(Invalid):
         BOOK.read({})
     assert issubclass(Invalid, ValueError)
@@ -191,5 +191,5 @@ def test_a_problem_inside_is_a_value_error() -> None:
     ids=["separators", "case", "another word", "long keys", "many keys"],
 )
 def test_the_key_that_was_meant(key: str, candidates: list[str], meant: str | None) -> None:
-    """Case and separators do not count; long keys and the hundredth one are not looked at."""
+    """Case and separators do not count; long keys and those from the hundredth on are not compared."""
     assert nearest_key(key, candidates) == meant

@@ -31,20 +31,20 @@ SPAN = 60
 
 
 def within(start: int, stop: int) -> set[int]:
-    """The positions of a stretch, as far as the model goes."""
+    """The positions of a range, as far as the model goes."""
     return set(range(start, min(stop, SPAN)))
 
 
 @dataclass(eq=False)
 class Promise:
-    """A segment, with the positions that the model has promised to it."""
+    """A segment and the positions that the model has promised to it."""
 
     segment: Segment
     owned: set[int]
 
 
 class AnyInterleaving(RuleBasedStateMachine):
-    """`Segments` beside a model that is a few sets of positions."""
+    """`Segments` beside a model made of a few sets of positions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @initialize(size=st.none() | st.integers(0, SPAN), on_hand=st.sets(st.integers(0, SPAN - 1), max_size=10))
     def begin(self, size: int | None, on_hand: set[int]) -> None:
-        """Some bytes are left from an earlier run; the length may be known."""
+        """Some bytes remain from an earlier run; the length may be known."""
         self.size = size
         self.on_hand = {at for at in on_hand if size is None or at < size}
         intervals = IntervalSet(ByteRange(at, at + 1) for at in self.on_hand)
@@ -63,7 +63,7 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @property
     def limit(self) -> int:
-        """Positions that are wanted at all."""
+        """All positions that are wanted."""
         return SPAN if self.size is None else self.size
 
     @property
@@ -79,7 +79,7 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @rule(length=st.integers(1, 20), horizon=st.integers(0, SPAN))
     def take(self, length: int, horizon: int) -> None:
-        """The first missing bytes are promised, from before the horizon, in one stretch of about the length."""
+        """The first missing bytes before the horizon are promised, in one range of about this length."""
         segment = self.segments.promise(length=length, horizon=horizon)
         first = min(self.missing, default=None)
         if self.is_whole or (first is not None and first >= horizon) or (first is None and self.size is not None):
@@ -99,7 +99,7 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @rule()
     def promise_all(self) -> None:
-        """The whole is promised only alone, and only while something is missing."""
+        """The whole is promised only to a single connection, and only while something is missing."""
         segment = self.segments.promise_all()
         assert (segment is None) == bool(self.promises or self.segments.is_complete)
         if segment is not None:
@@ -135,14 +135,14 @@ class AnyInterleaving(RuleBasedStateMachine):
     @precondition(lambda self: self.promises)
     @rule(which=st.integers(0, 9))
     def give_back(self, which: int) -> None:
-        """A connection ends; what it was promised and has not received is missing again."""
+        """A connection ends; what it was promised but has not received is missing again."""
         promise = self.promises.pop(which % len(self.promises))
         self.segments.give_back(promise.segment)
 
     @precondition(lambda self: any(not promise.segment.whole for promise in self.promises))
     @rule(which=st.integers(0, 9), kept=st.integers(-2, 20))
     def cut(self, which: int, kept: int) -> None:
-        """A segment is cut short; what lies behind is missing again, what has arrived stays."""
+        """A segment is cut short; what lies behind the cut is missing again, what has arrived stays."""
         ranged = [promise for promise in self.promises if not promise.segment.whole]
         promise = ranged[which % len(ranged)]
         segment = promise.segment
@@ -162,7 +162,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     @precondition(lambda self: self.size is None)
     @rule(beyond=st.integers(0, 10))
     def learn_size(self, beyond: int) -> None:
-        """The length becomes known; nobody fetches what lies behind it."""
+        """The length becomes known; nothing beyond it is fetched."""
         self.size = min(SPAN, max(self.on_hand, default=-1) + 1 + beyond)
         self.segments.learn_size(self.size)
         for promise in self.promises:
@@ -171,14 +171,14 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        """Bytes on hand are counted once, and it is complete exactly when all of them are."""
+        """Bytes on hand are counted once, and the content is complete exactly when all of them are there."""
         assert self.segments.on_hand_bytes == len(self.on_hand)
         assert self.segments.is_complete == (self.size is not None and len(self.on_hand) == self.size)
         assert set(self.segments.in_flight) == {promise.segment for promise in self.promises}
 
     @invariant()
     def no_byte_is_promised_twice(self) -> None:
-        """What is promised is not on hand, and what is left is neither."""
+        """Promised bytes are not on hand, and bytes left over are neither."""
         owned = [at for promise in self.promises for at in promise.owned]
         assert len(owned) == len(set(owned))
         assert not set(owned) & self.on_hand
@@ -200,7 +200,7 @@ SIZES = [0, 1, 3, 4, 5, 7, 8, 9, 63, 64, 65, 255, 256, 257, 1000]
 @pytest.mark.parametrize("connections", [1, 2, 8])
 @pytest.mark.parametrize("seed", range(3))
 def test_every_byte_comes_exactly_once(size: int, connections: int, seed: int) -> None:
-    """Connections that break off, are cut short and end in any order bring each byte once, and it completes once."""
+    """Connections that break off, are cut short and end in any order bring each byte once; content completes once."""
     chance = random.Random(seed)
     segments = Segments(size, IntervalSet(), SMALL)
     received: list[int] = []
@@ -229,7 +229,7 @@ def test_every_byte_comes_exactly_once(size: int, connections: int, seed: int) -
 
 @pytest.mark.parametrize("size", [1, 2 * MIB, 16 * MIB, 16 * MIB + 1])
 def test_nothing_is_wanted_where_all_is_on_hand(size: int) -> None:
-    """What is complete promises nothing, neither in parts nor as a whole."""
+    """Complete content promises nothing, neither in parts nor as a whole."""
     segments = Segments(size, IntervalSet([ByteRange(0, size)]))
     assert segments.is_complete
     assert segments.unpromised == 0
@@ -249,14 +249,14 @@ def test_an_empty_content_is_complete() -> None:
     [(0, 4 * MIB), (1, 4 * MIB + 1), (MIB // 4, 4 * MIB + MIB // 4), (MIB // 4 + 1, 4 * MIB)],
 )
 def test_no_crumb_is_left(left_over: int, stop: int) -> None:
-    """A rest too small to be worth a request goes along with the segment before it."""
+    """A remainder too small to be worth a request is added to the segment before it."""
     segment = Segments(4 * MIB + left_over, IntervalSet()).promise(length=4 * MIB, horizon=UNBOUNDED)
     assert segment is not None
     assert (segment.start, segment.stop) == (0, stop)
 
 
 def test_a_segment_begins_before_the_horizon() -> None:
-    """What begins at the horizon is not promised; the window stays closed."""
+    """A segment that would begin at the horizon is not promised; the window stays closed."""
     segments = Segments(64 * MIB, IntervalSet())
     assert segments.promise(length=MIB, horizon=0) is None
     first = segments.promise(length=4 * MIB, horizon=4 * MIB)
@@ -269,12 +269,12 @@ def test_a_segment_begins_before_the_horizon() -> None:
 
 @pytest.mark.shows("N9")
 def test_where_no_size_is_known_64_gib_are_the_end() -> None:
-    """That is what the page says, and no test could wait for it."""
+    """The documentation states this limit, and no test could wait for it."""
     assert REAL.unsized == 64 * 2**30
 
 
 def test_a_cut_never_lengthens() -> None:
-    """A segment cut behind its end stays as it is, so that no one else's bytes become its own."""
+    """A cut beyond a segment's end changes nothing, so no one else's bytes become its own."""
     segments = Segments(8 * MIB, IntervalSet())
     first, second = (segments.promise(length=4 * MIB, horizon=UNBOUNDED) for _ in range(2))
     assert first is not None
@@ -285,7 +285,7 @@ def test_a_cut_never_lengthens() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 3 * MIB, 5 * MIB, 6 * MIB - 1])
 def test_what_lies_beyond_the_size_is_not_on_hand(size: int) -> None:
-    """When the length turns out shorter than what is on hand, only what is within it counts."""
+    """If the length turns out shorter than what is on hand, only the bytes within it count."""
     segments = Segments(None, IntervalSet([ByteRange(0, 2 * MIB), ByteRange(4 * MIB, 6 * MIB)]))
     segments.learn_size(size)
     kept = min(size, 2 * MIB) + max(0, size - 4 * MIB)
@@ -294,7 +294,7 @@ def test_what_lies_beyond_the_size_is_not_on_hand(size: int) -> None:
 
 
 def test_a_size_learned_in_flight_gives_the_rest_to_nobody() -> None:
-    """Segments in flight end at the length once it is known, and what they received counts."""
+    """Once the length is known, segments in flight end there, and what they received within it counts."""
     segments = Segments(None, IntervalSet())
     segment = segments.promise(length=16 * MIB, horizon=UNBOUNDED)
     assert segment is not None
@@ -307,7 +307,7 @@ def test_a_size_learned_in_flight_gives_the_rest_to_nobody() -> None:
 
 
 def test_what_was_received_beyond_the_size_does_not_count() -> None:
-    """A segment that is past the length when it becomes known has nothing left to fetch, and its excess is not ours."""
+    """A segment past the length when it becomes known has nothing left to fetch, and its excess does not count."""
     segments = Segments(None, IntervalSet())
     segment = segments.promise(length=16 * MIB, horizon=UNBOUNDED)
     assert segment is not None
@@ -323,7 +323,7 @@ def test_what_was_received_beyond_the_size_does_not_count() -> None:
     rate=st.none() | st.floats(0, 1e12),
 )
 def test_the_length_of_a_segment(missing: int, connections: int, rate: float | None) -> None:
-    """A segment is a whole number of MiB within its bounds, and leaves work for the others while there is enough."""
+    """A segment is a whole number of MiB within its bounds, and leaves work for the others if there is enough."""
     length = segment_length(missing, connections, rate, REAL)
     assert REAL.smallest <= length <= REAL.largest
     assert length % REAL.smallest == 0
@@ -332,7 +332,7 @@ def test_the_length_of_a_segment(missing: int, connections: int, rate: float | N
 
 
 def test_a_segment_is_as_long_as_the_connection_is_fast() -> None:
-    """With enough left, a segment takes about two seconds, but at least 4 MiB; unmeasured it is 16 MiB."""
+    """If enough is left, a segment takes about two seconds, but at least 4 MiB; unmeasured it is 16 MiB."""
     plenty = 1 << 40
     assert segment_length(plenty, 4, None, REAL) == 16 * MIB
     assert segment_length(plenty, 4, 10.0 * MIB, REAL) == 20 * MIB
@@ -341,7 +341,7 @@ def test_a_segment_is_as_long_as_the_connection_is_fast() -> None:
     assert segment_length(plenty, 1, 10.0 * MIB, REAL) == 20 * MIB
     assert segment_length(16 * MIB, 4, 1e12, REAL) == 2 * MIB
     assert segment_length(16 * MIB, 1, 1e12, REAL) == 16 * MIB  # nobody else waits for a share
-    # At the end, too, it is worth the round trip.
+    # At the end, too, a segment is worth its round trip.
     assert segment_length(16 * MIB, 4, 100.0 * MIB, REAL, wait=0.08) == 16 * MIB
     assert segment_length(16 * MIB, 4, 100.0 * MIB, REAL, wait=1e9) == REAL.largest
 
@@ -352,7 +352,7 @@ def test_a_segment_is_as_long_as_the_connection_is_fast() -> None:
     faster=st.floats(1.0, 1e9),
 )
 def test_the_share_of_the_slower(remaining: int, slower: float, faster: float) -> None:
-    """Both end at about the same time; a hopeless one keeps nothing; what is not worth a request is not shared."""
+    """Both end at about the same time; a hopeless one keeps nothing; a share not worth a request is not split off."""
     kept = share_of_slower(remaining, slower, faster, REAL)
     if slower * HOPELESS_RATIO < faster:
         assert kept == 0
@@ -366,11 +366,11 @@ def test_the_share_of_the_slower(remaining: int, slower: float, faster: float) -
 
 
 def test_a_silent_connection_keeps_nothing() -> None:
-    """Who has brought nothing at all is cut off when another one works."""
+    """A connection that has received nothing at all is cut off when another one works."""
     assert share_of_slower(10 * MIB, 0.0, 1.0, REAL) == 0
 
 
 @pytest.mark.parametrize("slower", [0.0, 1.0])
 def test_one_that_brings_nothing_helps_nobody(slower: float) -> None:
-    """Who has a speed of 0 gets no share, not even of one that is silent."""
+    """A connection with a speed of 0 gets no share, not even of a silent one's."""
     assert share_of_slower(10 * MIB, slower, 0.0, REAL) is None

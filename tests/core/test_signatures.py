@@ -1,4 +1,4 @@
-"""Which addresses are signed, by whom, and what in them is secret."""
+"""Which addresses are signed, by which service, and which parts of them are secret."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SECRETS = ("0123456789abcdef", "AbCdEfGhIj", "eyJ0eXAi")
 @pytest.mark.parametrize("query", SIGNED.values(), ids=SIGNED)
 @pytest.mark.shows("A21", "S7", "S8")
 def test_an_address_that_is_signed(query: str) -> None:
-    """No credential of ours goes along with it, whatever is set; and the part that lets one in is known as a secret."""
+    """No credential of ours goes with a signed address, whatever is set; the part that grants access is a secret."""
     url = parse_address(f"{BASE}?{query}")
     assert is_signed(url)
     assert may_be_signed(url)
@@ -61,7 +61,7 @@ def test_an_address_that_is_signed(query: str) -> None:
 )
 @pytest.mark.shows("S7")
 def test_an_address_that_may_be_signed(query: str, guessed: bool) -> None:
-    """A name alone proves nothing: a token that the user has set for the host still goes there."""
+    """A name alone proves nothing: a token that the user has set for the host is still sent."""
     url = parse_address(f"{BASE}?{query}" if query else BASE)
     assert not is_signed(url)
     assert may_be_signed(url) is guessed
@@ -84,19 +84,19 @@ def test_an_address_that_may_be_signed(query: str, guessed: bool) -> None:
     ],
 )
 def test_an_address_that_is_not_for_all(query: str, warned: bool) -> None:
-    """A warning goes by whole words in a name, however they are joined there."""
+    """The warning looks for whole words in a name, however they are joined."""
     assert is_not_for_all(parse_address(f"{BASE}?{query}" if query else BASE)) is warned
 
 
 def test_what_is_no_secret() -> None:
-    """Words that are short, and what may be an ETag as well, are not taken out of every message."""
+    """Short words, and values that may also be an ETag, are not removed from every message."""
     assert query_secrets(parse_address(f"{BASE}?token=main&md5=d41d8cd98f00b204e980&hash=d41d8cd98f00b204e980")) == []
 
 
 @examples(200)
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#"), max_size=60))
 def test_any_query_is_read(query: str) -> None:
-    """Nothing raises, and what is certain is likely, too."""
+    """No query raises, and whatever is certain is also likely."""
     url = parse_address(f"{BASE}?{query}")
     query_secrets(url)
     assert may_be_signed(url) or not is_signed(url)

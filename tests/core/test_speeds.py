@@ -1,4 +1,4 @@
-"""How much to ask for ahead: what arrives in a round trip, from waits and speeds that do not count one another."""
+"""How much to request ahead: what arrives in a round trip, from waits and speeds measured independently."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HOST = "one.example"
 
 
 def test_as_much_ahead_as_a_round_trip_costs() -> None:
-    """Twice as far or twice as fast is twice as much; nothing is known of another host."""
+    """Twice as far or twice as fast means twice as much; one host says nothing about another."""
     speeds = Speeds()
     speeds.waited(HOST, 0.1)
     assert speeds.bytes_ahead(HOST) == 0.0

@@ -1,4 +1,4 @@
-"""Digests that hubs state: read strictly, and computed beside the checksum."""
+"""Digests stated by hubs: read strictly, and computed beside the checksum."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KNOWN = [
 
 @pytest.mark.parametrize(("stated", "content"), KNOWN, ids=lambda value: str(value)[:12])
 def test_known_digests(stated: StatedDigest, content: bytes) -> None:
-    """Each kind is what md5sum, sha1sum and git compute."""
+    """Each kind matches what md5sum, sha1sum and git compute."""
     assert stated.is_of(content)
     assert not stated.is_of(content + b".")
 
@@ -39,13 +39,13 @@ def test_known_digests(stated: StatedDigest, content: bytes) -> None:
     ],
 )
 def test_what_is_no_stated_digest(text: str, problem: str) -> None:
-    """What a manifest can take is none, and neither is anything that is too short or not hexadecimal."""
+    """A digest that a manifest accepts is not one of these, nor is text that is too short or not hexadecimal."""
     with pytest.raises(ValueError, match=problem):
         StatedDigest.parse(text)
 
 
 def test_how_it_is_read_and_shown() -> None:
-    """In any case and with space around it; the kind comes first."""
+    """Any case and surrounding space are accepted; the kind comes first when shown."""
     stated = StatedDigest.parse(" MD5:5D41402ABC4B2A76B9719D911017C592 ")
     assert stated == StatedDigest("md5", "5d41402abc4b2a76b9719d911017c592")
     assert StatedDigest.parse(str(stated)) == stated
@@ -57,7 +57,7 @@ def test_how_it_is_read_and_shown() -> None:
 
 @given(st.lists(st.binary(max_size=50), max_size=8))
 def test_both_at_once(parts: list[bytes]) -> None:
-    """However the bytes come, and also from a copy, both digests are those of the whole."""
+    """However the bytes arrive, and even from a copy, both digests cover the whole content."""
     whole = b"".join(parts)
     pair = PairedHasher(new_hasher("sha256"), StatedDigest("md5", "0" * 32).new_hasher())
     for part in parts:

@@ -1,4 +1,4 @@
-"""JSON of strangers: what is read, and what is refused or reported with its place."""
+"""JSON from strangers: what is read, and what is refused or reported with its place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ plain_values = st.recursive(
 
 
 def depth(value: object) -> int:
-    """How deep lists and objects are nested."""
+    """How deeply lists and objects are nested."""
     if isinstance(value, dict):
         return 1 + max(map(depth, value.values()), default=0)
     return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
@@ -29,7 +29,7 @@ def depth(value: object) -> int:
 @given(plain_values, st.booleans(), st.sampled_from([b"", b"\xef\xbb\xbf"]))
 @pytest.mark.shows("M7")
 def test_what_is_right_is_read_as_it_is(value: object, ensure_ascii: bool, mark: bytes) -> None:
-    """Any value comes back without a problem, with and without escapes and a byte order mark."""
+    """Any value reads back without a problem, with and without escapes and a byte order mark."""
     data = mark + json.dumps(value, ensure_ascii=ensure_ascii).encode()
     file = read_json(data, max_bytes=len(data))
     assert (file.value, file.problems) == (value, [])
@@ -38,13 +38,13 @@ def test_what_is_right_is_read_as_it_is(value: object, ensure_ascii: bool, mark:
 @given(plain_values)
 @pytest.mark.shows("M7")
 def test_depth_is_exact(value: object) -> None:
-    """The depth that is counted before anything is parsed is that of the value, whatever strings hold."""
+    """The depth counted before parsing is that of the value, whatever strings hold."""
     assert strict_json._depth(strict_json._structure(json.dumps(value).encode())) == depth(value)
 
 
 @pytest.mark.shows("M7")
 def test_each_problem_has_its_place() -> None:
-    """What misleads is reported where it is, in the order of the file, and nothing else is lost."""
+    """Misleading content is reported where it is, in the order of the file, and nothing else is lost."""
     data = b'{"a": [1, NaN, 1e999], "b": {"x": 1, "x": 2}, "c": {"\\ud800": "\\udfff"}, "d": 123456789012345678901}'
     file = read_json(data, max_bytes=1000)
     assert [(location, message.split(";")[0]) for location, message in file.problems] == [
@@ -64,7 +64,7 @@ def test_each_problem_has_its_place() -> None:
 )
 @pytest.mark.shows("M7")
 def test_what_cannot_be_read_says_where(data: bytes, place: str) -> None:
-    """A line and a column where the JSON parser stopped; nothing for the file as a whole."""
+    """The message gives the line and column where the JSON parser stopped, or neither for the file as a whole."""
     with pytest.raises(NotJson) as caught:
         read_json(data, max_bytes=8 if place else 2)
     assert caught.value.place == place
@@ -72,7 +72,7 @@ def test_what_cannot_be_read_says_where(data: bytes, place: str) -> None:
 
 @pytest.mark.shows("M7")
 def test_pairs_are_looked_at_only_where_a_key_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counting colons says whether one is; whatever strings and keys hold. A manifest has hundreds of thousands."""
+    """Counting colons shows whether a key is repeated, whatever strings hold; a manifest has hundreds of thousands."""
     asked: list[bool] = []
     real = json.loads
 

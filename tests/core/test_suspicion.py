@@ -1,4 +1,4 @@
-"""What is plainly not an asset is seen, and what only looks unusual is not."""
+"""What is clearly not an asset is recognised, and what only looks unusual is not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HUB = "https://huggingface.co/org/repo/blob/main/a.bin"
     ],
 )
 def test_what_is_no_asset(beginning: bytes, named: str) -> None:
-    """Pages, pointers and nothing at all are called what they are."""
+    """Pages, pointers and empty content are called what they are."""
     assert named in (suspicion(beginning, len(beginning), name="a.bin", url="https://h.example/a") or "")
 
 
@@ -42,7 +42,7 @@ def test_what_is_no_asset(beginning: bytes, named: str) -> None:
     ],
 )
 def test_what_may_be_one(beginning: bytes, name: str) -> None:
-    """A page that is meant to be one, and whatever else is not plainly wrong, is taken."""
+    """A page that is meant to be one, and anything else not clearly wrong, is accepted."""
     assert suspicion(beginning, len(beginning), name=name, url=HUB) is None
 
 
@@ -56,11 +56,11 @@ def test_what_may_be_one(beginning: bytes, name: str) -> None:
     ],
 )
 def test_a_page_about_a_file(url: str, named: str) -> None:
-    """The addresses of pages that show a file lead to the ones of the file itself."""
+    """The address of a page that shows a file leads to the address of the file itself."""
     assert named in (suspicion(b"<html>", 6, name="a.bin", url=url) or "")
 
 
 def test_the_length_of_a_pointer() -> None:
-    """A pointer is known by its length where its bytes are not seen."""
+    """A pointer is recognised by its length if its bytes are not seen."""
     assert len(POINTER) in POINTER_SIZES
     assert len(POINTER.replace(b"1234567890", b"1")) in POINTER_SIZES

@@ -1,4 +1,4 @@
-"""Header blocks of a tar, read from bytes: what counts is taken, and what is doubtful is refused."""
+"""Header blocks of a tar, read from bytes: what matters is read, and what is doubtful is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def record(keyword: str, value: str) -> bytes:
 
 
 def test_records() -> None:
-    """Of many records three matter, and the last one of a name wins."""
+    """Only three kinds of record matter, and the last one of each name wins."""
     data = record("mtime", "1.5") + record("path", "a=b\nc") + record("size", "7") + record("path", "z")
     assert read_records(data, is_global=False) == {b"path": b"z", b"size": b"7"}
 
@@ -23,14 +23,14 @@ def test_records() -> None:
 @pytest.mark.parametrize("keyword", ["GNU.sparse.map", "GNU.sparse.major", "SCHILY.realsize"])
 @pytest.mark.shows("S4")
 def test_sparse_members(keyword: str) -> None:
-    """They are refused, by each of the names under which they come."""
+    """Sparse members are refused under each of the names they may have."""
     with pytest.raises(ValueError, match="sparse"):
         read_records(record(keyword, "1"), is_global=False)
 
 
 @pytest.mark.shows("S4")
 def test_how_many_records() -> None:
-    """Up to a limit, whatever they are."""
+    """The number of records is limited, whatever they are."""
     read_records(record("a", "b") * MAX_RECORDS, is_global=False)
     with pytest.raises(ValueError, match="more than 4,096 records"):
         read_records(record("a", "b") * (MAX_RECORDS + 1), is_global=False)
@@ -38,7 +38,7 @@ def test_how_many_records() -> None:
 
 @pytest.mark.shows("S4")
 def test_how_long_a_name() -> None:
-    """Up to a limit."""
+    """The length of a name is limited."""
     read_records(record("path", "n" * MAX_NAME_BYTES), is_global=False)
     with pytest.raises(ValueError, match="longer than any"):
         read_records(record("path", "n" * (MAX_NAME_BYTES + 1)), is_global=False)
@@ -46,7 +46,7 @@ def test_how_long_a_name() -> None:
 
 @pytest.mark.parametrize("keyword", ["path", "linkpath", "size"])
 def test_a_global_header_names_no_member(keyword: str) -> None:
-    """What is said of all members cannot be the name or size of each."""
+    """A header that applies to all members cannot give the name or size of each."""
     with pytest.raises(ValueError, match="global"):
         read_records(record(keyword, "1"), is_global=True)
     assert read_records(record("comment", "x"), is_global=True) == {}
@@ -56,7 +56,7 @@ def test_a_global_header_names_no_member(keyword: str) -> None:
     "data", [b"x", b"0 a=b\n", b"6 a=b", b"9 a=b\n", b"6 ab \n", b"6  a=b\n", b"-6 a=b\n", b" a=b\n"]
 )
 def test_what_is_no_record(data: bytes) -> None:
-    """A record whose length is not its own is refused."""
+    """A record with a wrong length is refused."""
     with pytest.raises(ValueError, match="invalid extended header"):
         read_records(data, is_global=False)
 
@@ -71,7 +71,7 @@ def test_a_size_that_cannot_be(value: bytes) -> None:
 
 
 def test_a_block_of_zeros_is_the_end() -> None:
-    """And any other block without a right checksum is damage."""
+    """A block of zeros is the end, and any other block without a right checksum is damage."""
     assert read_header(bytes(512)) is None
     with pytest.raises(ValueError, match="invalid header"):
         read_header(b"\1" + bytes(511))

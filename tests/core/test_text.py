@@ -1,4 +1,4 @@
-"""Foreign text made safe: no secret of an address is shown, and nothing can steer a terminal or forge a line."""
+"""Text from outside made safe: it shows no secret of an address, and cannot steer a terminal or forge a line."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def test_nothing_unsafe_is_left(text: str, limit: int) -> None:
 
 @given(st.text(st.characters(codec=None), max_size=60), st.integers(1, 80))
 def test_its_length_is_bounded(text: str, limit: int) -> None:
-    """What is shown is no longer than the limit and the sign that says that something is missing."""
+    """The text shown is no longer than the limit plus the sign that something is missing."""
     assert len(safe_text(text, limit=limit)) <= limit + 1
 
 
 @given(st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), max_size=60))
 def test_harmless_text_stays(text: str) -> None:
-    """Text without unsafe characters is shown as it is; a second time changes nothing."""
+    """Text without unsafe characters is shown unchanged; a second pass changes nothing."""
     assert safe_text(text) == text
 
 
@@ -59,7 +59,7 @@ def test_how_unsafe_characters_are_shown(text: str, shown: str) -> None:
 
 
 def test_what_is_cut_says_so() -> None:
-    """A text longer than the limit ends in an ellipsis; one that just fits does not."""
+    """Text longer than the limit ends in an ellipsis; text that just fits does not."""
     assert safe_text("abcdef", limit=6) == "abcdef"
     assert safe_text("abcdefg", limit=6) == "abcdef…"
 
@@ -71,7 +71,7 @@ secret = st.builds("{}{}{}".format, free, st.just(CANARY), free)
 
 @st.composite
 def addresses_with_secrets(draw: st.DrawFn) -> str:
-    """An address as it may stand in a manifest, with secrets wherever secrets may be."""
+    """An address as a manifest may hold it, with secrets wherever they can be."""
     userinfo = draw(st.one_of(st.just(""), secret.map(lambda text: "".join(c for c in text if c not in "/?#\\") + "@")))
     host = draw(words) + draw(st.sampled_from(["", ".example", ":8443"]))
     path = "/" + draw(words)
@@ -83,14 +83,14 @@ def addresses_with_secrets(draw: st.DrawFn) -> str:
 @given(addresses_with_secrets())
 @pytest.mark.shows("M13", "U4", "S8")
 def test_no_secret_of_an_address_is_shown(url: str) -> None:
-    """Userinfo, query and fragment are dropped, whatever they are made of."""
+    """Userinfo, query and fragment are dropped, whatever they contain."""
     assert CANARY not in redact_url(url)
 
 
 @given(st.text(st.characters(codec=None), max_size=60))
 @pytest.mark.shows("M13", "U4")
 def test_any_text_can_be_redacted(text: str) -> None:
-    """Whatever is given as an address, it does not raise, is one safe line, and has neither query nor fragment."""
+    """Whatever is given as an address, nothing raises, and the result is one safe line without query or fragment."""
     shown = redact_url(text)
     assert not [char for char in shown if unicodedata.category(char) in UNSAFE]
     assert len(shown) <= 501
@@ -109,7 +109,7 @@ def test_any_text_can_be_redacted(text: str) -> None:
     ],
 )
 def test_how_an_address_is_shown(url: str, shown: str) -> None:
-    """Scheme, host, port and path are shown, and nothing else."""
+    """Only scheme, host, port and path are shown."""
     assert redact_url(url) == shown
 
 
@@ -131,14 +131,14 @@ def test_how_an_address_is_shown(url: str, shown: str) -> None:
 )
 @pytest.mark.shows("M13", "U4", "S8")
 def test_a_misspelt_address_shows_no_password(url: str) -> None:
-    """An address that is wrong, as by a password that is not encoded, is shown without it all the same."""
+    """A malformed address, for example one with an unencoded password, is still shown without the password."""
     assert CANARY not in redact_url(url)
 
 
 @given(free, addresses_with_secrets(), free)
 @pytest.mark.shows("U4", "S8")
 def test_no_secret_of_an_address_in_other_text_is_shown(before: str, url: str, after: str) -> None:
-    """Whatever stands around an address, as in the text of a foreign exception, its secrets do not get through."""
+    """Whatever surrounds an address, as in the text of a foreign exception, its secrets do not get through."""
     url = "".join(char for char in url if char.isprintable() and char not in " '\"<>")
     assert CANARY not in redact_text(f"{before.replace('://', '')} {url} {after}")
 
@@ -159,13 +159,13 @@ def test_no_secret_of_an_address_in_other_text_is_shown(before: str, url: str, a
 )
 @pytest.mark.shows("U4", "S8")
 def test_how_text_with_secrets_is_shown(text: str, shown: str) -> None:
-    """Addresses are shown as ever, and the values of fields that hold secrets are not."""
+    """Addresses are shown as usual, and the values of fields that hold secrets are not."""
     assert redact_text(text) == shown
 
 
 @given(st.text(max_size=200) | st.text("htps:/@?#'= autorizngk", max_size=200))
 def test_text_without_addresses_and_fields_stays(text: str) -> None:
-    """Any text can be redacted, and what holds nothing of the kind stays as it is."""
+    """Any text can be redacted, and text without addresses or such fields stays unchanged."""
     shown = redact_text(text)
     assert shown == text or "://" in text or "authorization" in text.lower() or "cookie" in text.lower()
 
@@ -179,7 +179,7 @@ def test_text_without_addresses_and_fields_stays(text: str) -> None:
 def test_the_short_way_for_plain_addresses_changes_nothing(
     start: str, rest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is returned as it is would have come out the same."""
+    """Text returned unchanged would have come out the same the long way."""
     shown = redact_url(start + rest)
     monkeypatch.setattr(module, "_PLAIN_ADDRESS", re.compile("(?!)"))
     assert redact_url(start + rest) == shown

@@ -1,4 +1,4 @@
-"""Environment variables: how yes and no, speeds and numbers are read, and how a wrong one is refused."""
+"""Environment variables: how yes and no, speeds and numbers are read, and how an invalid one is refused."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NO = ["0", "false", "False", "no", "NO", "off", "n", "f", "\t0\n"]
 
 @pytest.mark.parametrize(("text", "meaning"), [*((yes, True) for yes in YES), *((no, False) for no in NO)])
 def test_yes_and_no(text: str, meaning: bool) -> None:
-    """Each usual word, in capitals or not, with or without spaces around it."""
+    """Each usual word is understood, in any case, with or without surrounding spaces."""
     assert parse_flag(text) is meaning
     assert read_flag({"GRYM_FETCH_MINIMAL": text}, "GRYM_FETCH_MINIMAL") is meaning
 
 
 @pytest.mark.parametrize("text", ["2", "maybe", "yes please", "oui", "-1", "tru", "1\x1b[2J"])
 def test_neither_yes_nor_no(text: str) -> None:
-    """Anything else is refused, with the variable's name and on one line: nobody may take it for a no, or a yes."""
+    """Anything else is refused on one line with the variable's name: nobody may take it for a no, or a yes."""
     with pytest.raises(BadVariable) as caught:
         read_flag({"GRYM_FETCH_OFFLINE": text}, "GRYM_FETCH_OFFLINE")
     assert isinstance(caught.value, ValueError)
@@ -33,13 +33,13 @@ def test_neither_yes_nor_no(text: str) -> None:
 
 @pytest.mark.parametrize("environ", [{}, {"GRYM_FETCH_OFFLINE": ""}, {"GRYM_FETCH_OFFLINE": "  "}])
 def test_an_empty_variable_is_not_set(environ: dict[str, str]) -> None:
-    """As the command line has it."""
+    """An empty variable counts as not set, as on the command line."""
     assert read_flag(environ, "GRYM_FETCH_OFFLINE") is False
     assert dict(settings_in(environ)) == {}
 
 
 def test_every_setting_has_its_variable() -> None:
-    """Each setting but the sizes of segments, which are for tests; and each variable gives a setting that exists."""
+    """Each setting but the segment sizes, which are for tests, has a variable; each variable gives a real setting."""
     fields = {field.name for field in dataclasses.fields(Settings)}
     assert sorted(variable.setting for variable in VARIABLES) == sorted(fields - {"sizes"})
 
@@ -62,7 +62,7 @@ def test_the_words_are_turned_round_where_the_setting_is() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_by_name(name: str, text: str) -> None:
-    """Of every kind of variable; one whose setting somebody else decides is not looked at."""
+    """An unreadable value is refused by name; a variable whose setting is given elsewhere is not looked at."""
     environ = {f"GRYM_FETCH_{name}": text}
     with pytest.raises(BadVariable, match=f"GRYM_FETCH_{name}: "):
         dict(settings_in(environ))
