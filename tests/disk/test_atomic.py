@@ -1,4 +1,4 @@
-"""Files that appear whole: the old one, the new one or nothing, whichever call fails."""
+"""Files that appear whole: whichever call fails, there is the old one, the new one or nothing."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ NO_LINKS = [errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[int]:
-    """An open folder, empty."""
+    """An empty, open folder."""
     descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     yield descriptor
     os.close(descriptor)
 
 
 def without_links(patch: pytest.MonkeyPatch, number: int = errno.EPERM) -> None:
-    """A file system that has no hard links."""
+    """A file system without hard links."""
 
     def link(*arguments: object, **more: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -58,7 +58,7 @@ def test_whichever_call_fails(
     step: str,
     error: BaseException,
 ) -> None:
-    """The name stands for what was there before or the whole new file, and the next try finds nothing in its way."""
+    """The name stands for the old content or the whole new file, and nothing is in the way of the next try."""
     path = tmp_path / "it"
     allowed = {before} if write is create_file and before is not None else {before, NEW}
     for number in range(1, 10):
@@ -82,7 +82,7 @@ def test_whichever_call_fails(
 
 
 def test_flushed_before_it_gets_its_name(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bytes are on the disk before the name is changed, and the name's change is on the disk on return."""
+    """The bytes are on disk before the name changes, and the name's change is on disk on return."""
     steps: list[str] = []
 
     def noted(name: str) -> Callable[..., Any]:
@@ -116,7 +116,7 @@ def test_a_write_in_parts(tmp_path: Path, folder: int, monkeypatch: pytest.Monke
 def test_a_taken_name_is_never_replaced(
     tmp_path: Path, folder: int, number: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`create_file` takes no name from a file, a folder or a dangling symlink, with hard links or without."""
+    """`create_file` never takes the name of a file, a folder or a dangling symlink, with hard links or without."""
     if number is not None:
         without_links(monkeypatch, number)
     (tmp_path / "file").write_bytes(OLD)
@@ -133,7 +133,7 @@ def test_a_taken_name_is_never_replaced(
 
 
 def test_another_error_of_a_link_is_told(folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a file system without links is answered with a rename: any other error is the caller's to know."""
+    """Only a file system without links falls back to a rename: any other error is passed to the caller."""
     (tmp_path / "draft").write_bytes(NEW)
     without_links(monkeypatch, errno.ENOSPC)
     with pytest.raises(OSError, match="No space left"):
@@ -142,7 +142,7 @@ def test_another_error_of_a_link_is_told(folder: int, tmp_path: Path, monkeypatc
 
 
 def test_no_symlink_is_followed(tmp_path: Path, folder: int) -> None:
-    """A symlink that has the name is replaced; the file it leads to is as it was."""
+    """A symlink with that name is replaced; the file it leads to stays unchanged."""
     (tmp_path / "precious").write_bytes(OLD)
     (tmp_path / "it").symlink_to("precious")
     replace_file(folder, "it", NEW)
@@ -153,7 +153,7 @@ def test_no_symlink_is_followed(tmp_path: Path, folder: int) -> None:
 
 @pytest.mark.parametrize(("mask", "wanted"), [(0o022, 0o644), (0o077, 0o600)])
 def test_permissions(tmp_path: Path, folder: int, mask: int, wanted: int) -> None:
-    """A new file has the permissions that the umask leaves, a private one is private, a changed one keeps its own."""
+    """A new file has the permissions the umask leaves, a private one is private, a changed one keeps its own."""
     before = os.umask(mask)
     try:
         create_file(folder, "new", NEW)
@@ -170,7 +170,7 @@ def test_permissions(tmp_path: Path, folder: int, mask: int, wanted: int) -> Non
 
 
 def test_what_gets_no_name_is_removed(tmp_path: Path, folder: int) -> None:
-    """A file that is given up leaves nothing, and nothing of it can be seen under its name before."""
+    """An abandoned file leaves nothing behind, and nothing of it appears under its name before."""
     with NewFile(folder, "it") as file:
         file.write(NEW)
         file.flush()
@@ -180,7 +180,7 @@ def test_what_gets_no_name_is_removed(tmp_path: Path, folder: int) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "\N{SNOWMAN}" * 85])
 def test_the_longest_names(tmp_path: Path, folder: int, name: str) -> None:
-    """A name as long as the file system allows leaves room for the temporary one."""
+    """Even the longest name the file system allows leaves room for the temporary one."""
     create_file(folder, name, OLD)
     replace_file(folder, name, NEW)
     assert (tmp_path / name).read_bytes() == NEW

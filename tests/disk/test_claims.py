@@ -1,4 +1,4 @@
-"""Who gets a stage: nobody while it is written to, one of those who want it when it is not."""
+"""Who gets a stage: nobody while it is being written to, otherwise one of those who want it."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def is_held(path: Path) -> bool:
 
 @pytest.mark.shows("X1", "X8")
 async def test_a_killed_holder_and_two_who_wait(store: DiskStore) -> None:
-    """One takes the lock, and before it has put its name there, the other believes the lock to be a dead one's.
+    """One process takes the lock; before it has recorded itself there, another believes the lock belongs to a dead one.
 
-    Then two work at one asset. Whoever has the lock does not take away what the other writes.
+    Then both work on one asset. The holder of the lock does not take away what the other one writes.
     """
     (store.state.top / "locks" / f"{KEY.path_key}.lock").write_text(
         json.dumps({"pid": 7, "host": "here", "owner": dead_owner().encode()})
@@ -73,7 +73,7 @@ async def test_a_killed_holder_and_two_who_wait(store: DiskStore) -> None:
 
 @pytest.mark.shows("X8")
 async def test_what_a_living_process_has_put_down_is_claimed(store: DiskStore) -> None:
-    """A long-lived program gave up on a download: another process goes on with it."""
+    """If a long-lived program gave up on a download, another process continues it."""
     stage = await store.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT[:50_000], 0)
     await stage.close()
@@ -83,7 +83,7 @@ async def test_what_a_living_process_has_put_down_is_claimed(store: DiskStore) -
 
 
 async def test_what_is_in_use_stays_when_another_content_is_wanted(store: DiskStore) -> None:
-    """Only stages of an older content that nobody writes to are removed."""
+    """Only stages of older content that nobody writes to are removed."""
     other = StageKey(KEY.local_path, "sha256:62")
     used, left = [await store.open_stage(KEY, exclusive=False) for _ in range(2)]
     await left.close()
@@ -95,7 +95,7 @@ async def test_what_is_in_use_stays_when_another_content_is_wanted(store: DiskSt
 
 
 def test_a_stage_is_held_by_whoever_makes_or_claims_it(tmp_path: Path, root: int) -> None:
-    """From its first moment on, and until the journal is closed."""
+    """A stage is held from its first moment until its journal is closed."""
     journal = make(root, "a")
     assert journal is not None
     assert is_held(tmp_path / "a" / "journal")
@@ -111,7 +111,7 @@ def test_a_stage_is_held_by_whoever_makes_or_claims_it(tmp_path: Path, root: int
 
 
 def test_a_dead_owners_stage_is_claimed_although_it_is_held(tmp_path: Path, root: int) -> None:
-    """By a child that was forked by other means than Python's, which does not write to it."""
+    """A child that was not forked through Python still holds the stage but does not write to it."""
     journal = make(root, "a")
     assert journal is not None
     claimed = claim(root, "a", "b", dead_owner())
@@ -139,7 +139,7 @@ def removed(root: int) -> None:
 def test_a_stage_that_is_claimed_while_it_is_made_is_lost(
     root: int, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[int], None]
 ) -> None:
-    """Before its maker could hold it: nothing was written, and another is made."""
+    """The stage is lost before its maker could hold it: nothing was written, and another one is made."""
     real = os.mkdir
 
     def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
@@ -152,7 +152,7 @@ def test_a_stage_that_is_claimed_while_it_is_made_is_lost(
 
 
 async def test_whoever_loses_a_new_stage_makes_another(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The download goes on as if nothing had been."""
+    """The download goes on as if nothing had happened."""
     real = os.mkdir
 
     def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
@@ -169,7 +169,7 @@ async def test_whoever_loses_a_new_stage_makes_another(store: DiskStore, monkeyp
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "folder", "nothing"])
 def test_what_has_no_journal_is_removed(tmp_path: Path, root: int, kind: str) -> None:
-    """Nobody writes to it; nothing that it leads to is touched, and nothing waits for a FIFO."""
+    """Nobody writes to it; nothing that it leads to is touched, and no FIFO is waited for."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     journal = tmp_path / "a" / "journal"

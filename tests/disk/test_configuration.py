@@ -1,4 +1,4 @@
-"""Which files of settings count, and whose."""
+"""Which settings files count, and whose."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """A home of its own."""
+    """The environment, with a home folder of its own."""
     return {"XDG_CONFIG_HOME": str(tmp_path / "home")}
 
 
@@ -46,7 +46,7 @@ def user_says(environ: dict[str, str], text: str) -> Path:
 
 
 def test_a_flag_wins_over_the_environment_over_the_project_over_the_user(root: Path, environ: dict[str, str]) -> None:
-    """Each layer is taken away in turn, and the next one counts."""
+    """Each layer is removed in turn, and then the next one counts."""
 
     def parallel(settings: Settings | None = None) -> int:
         return AssetManager(root / "assets.json", settings=settings, environ=environ).settings.parallel
@@ -64,7 +64,7 @@ def test_a_flag_wins_over_the_environment_over_the_project_over_the_user(root: P
 
 
 def test_minimal_is_chosen_in_the_same_order(root: Path, environ: dict[str, str]) -> None:
-    """Also the choice between assets and their stand-ins."""
+    """The same order decides the choice between assets and their stand-ins."""
     project_says(root, "minimal = true")
     assert AssetManager(root / "assets.json", environ=environ).minimal
     assert not AssetManager(root / "assets.json", minimal=False, environ=environ).minimal
@@ -72,13 +72,15 @@ def test_minimal_is_chosen_in_the_same_order(root: Path, environ: dict[str, str]
 
 
 def test_without_a_project_the_users_settings_hold(tmp_path: Path, environ: dict[str, str]) -> None:
-    """A manager that finds no manifest has settings all the same."""
+    """A manager that finds no manifest still has settings."""
     user_says(environ, "retries = 7")
     assert AssetManager(tmp_path / "no.json", environ=environ).settings.retries == 7
 
 
 def test_the_nearest_table_counts(root: Path, environ: dict[str, str]) -> None:
-    """In the project's root or above it; a pyproject.toml without our table hides none, and the repository ends it."""
+    """The project's root is searched, then the folders above; a pyproject.toml without our table hides none, and the
+    repository's root ends the search.
+    """
     inner = root / "sub"
     inner.mkdir()
     project_says(root.parent, "parallel = 9")
@@ -94,7 +96,7 @@ def test_the_nearest_table_counts(root: Path, environ: dict[str, str]) -> None:
 
 
 def test_the_assets_folder(root: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A project's is below its file; a user's, and one in the environment, below the root, wherever one works."""
+    """A project's folder is relative to its file; a user's or the environment's to the root, wherever one works."""
     deep = root / "src"
     deep.mkdir()
 
@@ -115,7 +117,7 @@ def test_the_assets_folder(root: Path, environ: dict[str, str], monkeypatch: pyt
 
 @pytest.mark.parametrize("name", ["a\nb", "x" * 200 + "/" + "y" * 200])
 def test_the_projects_own_path_may_be_any(root: Path, environ: dict[str, str], name: str) -> None:
-    """What cannot be shown as it is, or not whole, is still the folder that the file is in."""
+    """Even if the path cannot be shown unchanged or in full, it is still the folder that the file is in."""
     inner = root / name
     inner.mkdir(parents=True)
     (inner / "assets.json").write_text('{"assets": []}')
@@ -130,7 +132,7 @@ def test_the_projects_own_path_may_be_any(root: Path, environ: dict[str, str], n
 @pytest.mark.shows("S23")
 @pytest.mark.parametrize("link", ["data", "data/big"])
 def test_no_link_of_a_project_leads_out(root: Path, environ: dict[str, str], tmp_path: Path, link: str) -> None:
-    """A project that names a folder can bring a symlink of that name, too."""
+    """A project that names a folder can also bring a symlink of that name."""
     project_says(root, 'assets-dir = "data/big"')
     (root / link).parent.mkdir(exist_ok=True)
     (root / link).symlink_to(tmp_path)
@@ -141,7 +143,9 @@ def test_no_link_of_a_project_leads_out(root: Path, environ: dict[str, str], tmp
 @needs_root
 @pytest.mark.shows("S23")
 def test_another_users_files_do_not_count(root: Path, environ: dict[str, str]) -> None:
-    """They are refused, unless the project is named; in sudo the caller's are fine. One's own must be one's own."""
+    """Refused unless the project is named; under sudo the caller's files are fine. The user's own settings must
+    belong to that user.
+    """
     path = project_says(root, "parallel = 3")
     os.chown(path, OTHER, OTHER)
     with pytest.raises(ConfigurationError, match=r"belongs to .*--config"):
@@ -156,13 +160,13 @@ def test_another_users_files_do_not_count(root: Path, environ: dict[str, str]) -
 
 
 def test_where_the_users_file_is() -> None:
-    """As the XDG base directories say; a relative one counts for nothing, and without a home there is none."""
+    """The place follows the XDG base directories; a relative one is ignored, and without a home there is none."""
     assert user_file({"XDG_CONFIG_HOME": "/x", "HOME": "/h"}) == Path("/x/grym-fetch/config.toml")
     assert user_file({"XDG_CONFIG_HOME": "x", "HOME": "/h"}) == Path("/h/.config/grym-fetch/config.toml")
     assert user_file({}) is None
 
 
 def test_no_pipe_is_waited_for(root: Path, environ: dict[str, str]) -> None:
-    """What is not a file is no file of settings."""
+    """Anything that is not a regular file is not a settings file."""
     os.mkfifo(root / "pyproject.toml")
     assert read_configuration(root, environ).sources == ()

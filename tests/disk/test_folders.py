@@ -1,4 +1,4 @@
-"""Folders through descriptors: no symlink below the assets folder, and every error of the system is one of ours."""
+"""Folders through descriptors: no symlink below the assets folder, and every system error becomes one of ours."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def denied(*_: object, **__: object) -> int:
     ids=named,
 )
 def test_each_error_has_its_family(number: int, expected: type[StorageError]) -> None:
-    """The number decides the family; the path goes along, on one line, and the cause stays known."""
+    """The error number decides the family; the path goes along, on one line, and the cause is kept."""
     with pytest.raises(StorageError) as caught, storage_errors("models/a\nb"):
         raise OSError(number, os.strerror(number))
     assert type(caught.value) is expected
@@ -79,17 +79,17 @@ def test_each_error_has_its_family(number: int, expected: type[StorageError]) ->
 
 
 def test_a_full_disk_comes_with_advice() -> None:
-    """Who has no space left is told what to do and that nothing is lost."""
+    """A user who runs out of space is told what to do and that nothing is lost."""
     assert "the next run resumes" in str(storage_error(OSError(errno.ENOSPC, ""), "x"))
 
 
 def test_an_error_without_a_number_is_an_error_still() -> None:
-    """An ``OSError`` without a number is not mistaken for another one."""
+    """An ``OSError`` without a number is not mistaken for a different error."""
     assert type(storage_error(OSError("odd"), "x")) is NotWritable
 
 
 def test_our_own_errors_pass_unchanged() -> None:
-    """What is one of our errors already is not wrapped."""
+    """An error that is already one of ours is not wrapped."""
     ours = Locked("x", "held")
     with pytest.raises(Locked) as caught, storage_errors("y"):
         raise ours
@@ -105,7 +105,7 @@ def test_our_own_errors_pass_unchanged() -> None:
 def test_a_file_system_without_fsync_is_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
 ) -> None:
-    """Where there is no fsync the work goes on, and the log says so once, however much is flushed."""
+    """Where there is no fsync, work goes on, and the log says so once, however much is flushed."""
 
     def fsync(_: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -121,7 +121,7 @@ def test_a_file_system_without_fsync_is_a_warning(
 
 @pytest.mark.shows("D5")
 def test_a_failed_fsync_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a failed fsync the kernel may call lost data clean, so the first failure counts."""
+    """After a failed fsync the kernel may report lost data as clean, so the first failure counts."""
     calls = []
 
     def fsync(descriptor: int) -> None:
@@ -138,7 +138,7 @@ def test_a_failed_fsync_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_missing_folders_are_made_and_flushed_into_their_parents(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each folder that is made is made durable in its parent, and nothing is flushed that was there."""
+    """Each new folder is made durable in its parent, and nothing that was already there is flushed."""
     flushed: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
     (root / "a").mkdir()
@@ -152,7 +152,7 @@ def test_missing_folders_are_made_and_flushed_into_their_parents(root: Path, mon
 def test_the_root_is_made_and_flushed_into_its_parents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int
 ) -> None:
-    """However much of the way to it is missing; also if it was there, since whoever made it may not have come to it."""
+    """However much of the path to it is missing, and even if it exists, since its maker may not have flushed it."""
     flushed: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
     ways = [tmp_path, *(tmp_path.joinpath(*"xyz"[: length + 1]) for length in range(3))]
@@ -166,14 +166,14 @@ def test_the_root_is_made_and_flushed_into_its_parents(
 
 
 def test_a_root_above_which_nothing_can_be_read_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a folder may be passed through and not be opened, it is not flushed either: that is no failure."""
+    """A folder that may be passed through but not opened is not flushed: that is not a failure."""
     monkeypatch.setattr(os, "open", denied)
     make_root(tmp_path / "x/y")
     assert (tmp_path / "x/y").is_dir()
 
 
 def test_a_missing_root_is_made_with_what_is_below(tmp_path: Path) -> None:
-    """And only if something is to be made."""
+    """The root is made only if something is to be made below it."""
     root = tmp_path / "not/yet"
     with pytest.raises(FileNotFoundError):
         open_folder(root, ("a",), create=False)
@@ -183,14 +183,14 @@ def test_a_missing_root_is_made_with_what_is_below(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_not_made_unasked(root: Path) -> None:
-    """Looking makes nothing."""
+    """Looking creates nothing."""
     with pytest.raises(FileNotFoundError):
         open_folder(root, ("a",), create=False)
     assert list(root.iterdir()) == []
 
 
 def test_the_root_itself_may_be_a_symlink(root: Path, tmp_path: Path) -> None:
-    """Where the assets folder is, is the user's choice."""
+    """The user chooses where the assets folder is."""
     link = tmp_path / "link"
     link.symlink_to(root)
     os.close(open_folder(link, ("a",), create=True))
@@ -201,7 +201,7 @@ def test_the_root_itself_may_be_a_symlink(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("create", [True, False])
 @pytest.mark.shows("D12", "M6", "S5")
 def test_no_component_may_be_a_symlink(root: Path, outside: Path, depth: int, create: bool) -> None:
-    """A symlink at any depth is refused, wherever it leads, and nothing is made behind it."""
+    """A symlink at any depth is refused, wherever it leads, and nothing is created behind it."""
     parts = ("a", "b", "c")
     root.joinpath(*parts[:depth]).mkdir(parents=True, exist_ok=True)
     root.joinpath(*parts[: depth + 1]).symlink_to(outside)
@@ -211,14 +211,14 @@ def test_no_component_may_be_a_symlink(root: Path, outside: Path, depth: int, cr
 
 
 def test_a_file_on_the_way_is_not_called_a_symlink(root: Path) -> None:
-    """A file where a folder should be is refused as what it is."""
+    """A file where a folder should be is refused, and the error calls it a file."""
     (root / "a").write_bytes(b"")
     with pytest.raises(UnsafePath, match="not a folder"), storage_errors(root):
         open_folder(root, ("a", "b"), create=True)
 
 
 def test_a_folder_made_by_another_process_meanwhile_is_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Losing the race to make a folder is no failure."""
+    """Losing the race to create a folder is not a failure."""
     real = os.mkdir
 
     def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
@@ -230,7 +230,7 @@ def test_a_folder_made_by_another_process_meanwhile_is_used(root: Path, monkeypa
 
 
 def test_a_refusal_leaves_no_descriptor_open(root: Path, outside: Path) -> None:
-    """A walk that ends in an error closes every folder it has opened."""
+    """A walk that ends in an error closes every folder it opened."""
     (root / "a/b").mkdir(parents=True)
     (root / "a/b/c").symlink_to(outside)
     before = descriptors()
@@ -245,7 +245,7 @@ def test_a_refusal_leaves_no_descriptor_open(root: Path, outside: Path) -> None:
 
 @pytest.mark.parametrize("make", [None, lambda p: p.write_bytes(b"old"), lambda p: p.symlink_to("/etc/passwd")])
 def test_a_good_destination(root: Path, make: Callable[[Path], object] | None) -> None:
-    """Nothing, a file, or a symlink (which a rename replaces) may be in the place."""
+    """The place may be empty, or hold a file or a symlink (which a rename replaces)."""
     (root / "models").mkdir()
     if make is not None:
         make(root / "models/a.bin")
@@ -255,7 +255,7 @@ def test_a_good_destination(root: Path, make: Callable[[Path], object] | None) -
 
 
 def test_a_destination_whose_folders_are_missing_is_good(tmp_path: Path) -> None:
-    """Not even the assets folder need exist."""
+    """Not even the assets folder needs to exist."""
     check_destination(tmp_path / "none", "models/a.bin")
 
 
@@ -281,14 +281,14 @@ def test_a_destination_behind_a_symlink_is_refused(root: Path, outside: Path) ->
 
 
 def test_free_bytes_of_a_folder_that_is_not_made_yet(root: Path) -> None:
-    """Space is asked for at the nearest folder that exists, less what only root may use."""
+    """Free space is measured at the nearest existing folder, without what only root may use."""
     figures = os.statvfs(root)
     assert abs(free_bytes(root / "x/y/z") - figures.f_bavail * figures.f_frsize) < 1 << 30
 
 
 @pytest.mark.shows("D1")
 def test_a_disk_within_the_reserve_has_no_room_and_needs_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is free there is for journals and folders; whoever wants to write nothing more is not turned away."""
+    """The free space within the reserve is for journals and folders; a run that has nothing to write is not refused."""
     monkeypatch.setattr(folders, "free_bytes", lambda _: folders.RESERVE_BYTES - 1)
     assert usable_bytes(root) == 0
     require_space(root, 0)
@@ -297,7 +297,7 @@ def test_a_disk_within_the_reserve_has_no_room_and_needs_none(root: Path, monkey
 
 
 def test_a_root_that_is_a_dangling_symlink(tmp_path: Path) -> None:
-    """It is called that, and not a file that exists."""
+    """The error names a dangling symlink, not an existing file."""
     (tmp_path / "assets").symlink_to("nowhere")
     with pytest.raises(UnsafePath, match="a symlink that leads nowhere"):
         make_root(tmp_path / "assets")
@@ -306,7 +306,9 @@ def test_a_root_that_is_a_dangling_symlink(tmp_path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.shows("D2")
 def test_a_file_system_without_inodes_is_not_called_full(tmp_path: Path) -> None:
-    """There is space, and yet no file can be made: the error says what is missing. Below, too, where nothing is yet."""
+    """There is space, but no file can be created: the error says what is missing. The same holds below, where nothing
+    exists yet.
+    """
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=3", "tmpfs", str(tmp_path)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("nothing can be mounted here")
@@ -325,7 +327,7 @@ def test_a_file_system_without_inodes_is_not_called_full(tmp_path: Path) -> None
 @needs_root
 @pytest.mark.parametrize("local_path", ["closed/a.bin", "closed/new/deep/a.bin"])
 def test_a_folder_that_may_not_be_written_to_is_known_before(local_path: str) -> None:
-    """Before the first byte is asked for, and not when the last one is there."""
+    """This is found before the first byte is requested, not after the last one has arrived."""
     root = Path(tempfile.mkdtemp(dir="/tmp", prefix="closed-"))
     try:
         (root / "closed").mkdir()

@@ -1,4 +1,4 @@
-"""Finding files that are there: the right one wherever it lies, and never a wrong one."""
+"""Finding files that are already there: the right one wherever it lies, and never a wrong one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ASSET = Asset("a", "https://host.example/a", "models/a.bin", checksum=Checksum.o
 
 
 class Places:
-    """The folders, the local_files, and the sizes it has announced to hash."""
+    """The folders, the local_files, and the sizes it announced before hashing."""
 
     def __init__(self, root: Path, threads: WorkerThreads) -> None:
         self.assets, self.external = root / "assets", root / "external"
@@ -42,7 +42,7 @@ class Places:
         self.hashed: list[int] = []
 
     def local_files(self) -> LocalFiles:
-        """A fresh one, as in a new process."""
+        """A fresh instance, as in a new process."""
         return LocalFiles(self.assets, self.external, self._threads)
 
     async def find(self, asset: Asset = ASSET, *, full: bool = False) -> Found | None:
@@ -50,7 +50,7 @@ class Places:
         return await self.local_files().find(asset, full=full, on_hashing=self.note)
 
     def note(self, count: int, total: int) -> None:
-        """A file is being read: its size."""
+        """Note the size of a file that is being read."""
         if count == 0:
             self.hashed.append(total)
 
@@ -75,7 +75,7 @@ async def test_nothing_there(places: Places) -> None:
 
 
 async def test_a_right_file_is_found_and_hashed_once(places: Places) -> None:
-    """A right file is read the first time, and believed by the verified cache from then on."""
+    """A right file is read the first time and trusted through the verified cache from then on."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)
     assert places.local_files().find_verified(ASSET) is None
     assert await places.find() == Found(file, None, verified=True)
@@ -86,7 +86,7 @@ async def test_a_right_file_is_found_and_hashed_once(places: Places) -> None:
 
 
 async def test_a_verified_file_costs_one_look(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run with nothing to do asks this of each asset: one ``stat``, no line of the log is read, no `Path` is made."""
+    """A run with nothing to do asks this of each asset: one ``stat``, no line of the log read, no `Path` made."""
     places.put(places.assets / ASSET.local_path, CONTENT)
     await places.find()
     local_files = places.local_files()
@@ -106,7 +106,7 @@ async def test_a_verified_file_costs_one_look(places: Places, monkeypatch: pytes
 
 
 async def test_full_reads_a_verified_file_again(places: Places) -> None:
-    """Who wants every byte read gets it, whatever the verified cache says."""
+    """A full check reads every byte, whatever the verified cache says."""
     places.put(places.assets / ASSET.local_path, CONTENT)
     await places.find()
     await places.find(full=True)
@@ -115,7 +115,7 @@ async def test_full_reads_a_verified_file_again(places: Places) -> None:
 
 @pytest.mark.shows("C11", "S1")
 async def test_full_finds_what_the_verified_cache_hides(places: Places) -> None:
-    """A wrong file with a forged entry passes unread, and is found out when it is read; from then on for everybody."""
+    """A wrong file with a forged entry passes unread, but is found out once read, and from then on for everybody."""
     file = places.put(places.assets / ASSET.local_path, WRONG)
     assert ASSET.checksum is not None
     places.local_files().verified_cache.record(file, ASSET.checksum, FileSignature.of(file.stat()))
@@ -131,7 +131,7 @@ async def test_full_finds_what_the_verified_cache_hides(places: Places) -> None:
 
 @pytest.mark.shows("C12")
 async def test_a_changed_file_is_read_again(places: Places) -> None:
-    """A file that was right and was changed since is not right by its entry."""
+    """A file that was right and has changed since is not accepted because of its entry."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)
     await places.find()
     file.write_bytes(WRONG)
@@ -143,7 +143,7 @@ async def test_a_changed_file_is_read_again(places: Places) -> None:
 
 @pytest.mark.shows("C12", "S20")
 async def test_what_was_written_to_a_moment_ago_is_read_again(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write within the same tick of the clock leaves the signature as it is: what was read then is not remembered."""
+    """A write within the same clock tick leaves the signature unchanged, so what was read then is not remembered."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)
     with monkeypatch.context() as patch:
         patch.setattr(time, "time_ns", lambda: file.stat().st_ctime_ns)
@@ -162,14 +162,14 @@ async def test_the_assets_folder_comes_first(places: Places) -> None:
 
 
 async def test_a_right_file_elsewhere_beats_a_wrong_one_here(places: Places) -> None:
-    """A wrong file in the first place hides no right one in the second."""
+    """A wrong file in the first place does not hide a right one in the second."""
     places.put(places.assets / ASSET.local_path, WRONG)
     right = places.put(places.external / ASSET.local_path, CONTENT)
     assert await places.find() == Found(right, None, verified=True)
 
 
 async def test_of_wrong_files_the_first_is_told(places: Places) -> None:
-    """If all are wrong, the error is about the one in the assets folder."""
+    """If all are wrong, the error names the one in the assets folder."""
     wrong = places.put(places.assets / ASSET.local_path, WRONG[:-1])
     places.put(places.external / ASSET.local_path, WRONG)
     found = await places.find()
@@ -178,7 +178,7 @@ async def test_of_wrong_files_the_first_is_told(places: Places) -> None:
 
 @pytest.mark.shows("C12", "B11")
 async def test_a_wrong_length_is_not_read(places: Places) -> None:
-    """A file of the wrong length is wrong without being read."""
+    """A file of the wrong length is rejected without being read."""
     places.put(places.assets / ASSET.local_path, CONTENT + b"x")
     await places.find()
     assert places.hashed == []
@@ -186,7 +186,7 @@ async def test_a_wrong_length_is_not_read(places: Places) -> None:
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "fifo"])
 async def test_what_is_no_file_is_never_opened(places: Places, make: Callable[[Path], None]) -> None:
-    """A folder or a pipe in the file's place is wrong, and nobody waits for it."""
+    """A folder or a pipe in the file's place is wrong, and is not waited for."""
     (places.assets / "models").mkdir()
     make(places.assets / ASSET.local_path)
     found = await places.find()
@@ -195,13 +195,13 @@ async def test_what_is_no_file_is_never_opened(places: Places, make: Callable[[P
 
 
 async def test_without_a_size_the_checksum_decides(places: Places) -> None:
-    """A file whose length nobody has told is right if its bytes are."""
+    """A file of unknown length is right if its checksum is."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)
     assert await places.find(replace(ASSET, size=None)) == Found(file, None, verified=True)
 
 
 async def test_without_a_checksum_nothing_is_verified(places: Places) -> None:
-    """A file that no checksum vouches for is there, and not more."""
+    """A file without a checksum is present, but not verified."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)
     unpinned = replace(ASSET, checksum=None)
     assert await places.find(unpinned) == Found(file, None, verified=False)
@@ -209,7 +209,7 @@ async def test_without_a_checksum_nothing_is_verified(places: Places) -> None:
 
 
 def test_a_plan_asks_for_the_length_only(places: Places) -> None:
-    """For a plan a file of the right length is there; one of another length is not."""
+    """For a plan, a file of the right length is present; one of another length is not."""
     places.put(places.assets / ASSET.local_path, WRONG)
     assert places.local_files().is_there(ASSET)
     assert not places.local_files().is_there(replace(ASSET, size=1))
@@ -224,7 +224,7 @@ def record_moves(places: Places, *entries: object) -> None:
 
 
 async def test_a_moved_file_is_found_by_its_checksum(places: Places) -> None:
-    """What was moved to another name is found there, if its bytes are right."""
+    """A file moved to another name is found there if its bytes are right."""
     moved = places.put(places.external / "store/0001.bin", CONTENT)
     record_moves(places, {"checksum": str(ASSET.checksum), "storagePath": "store/0001.bin"})
     assert await places.find() == Found(moved, None, verified=True)
@@ -263,7 +263,7 @@ async def test_a_record_leads_nowhere_else(places: Places, path: str) -> None:
 )
 @pytest.mark.shows("S11")
 async def test_an_unusable_record_finds_nothing(places: Places, text: str) -> None:
-    """Whatever stands in the record of moves, it costs no more than what it would have found."""
+    """Whatever is in the record of moves, the worst that happens is that nothing is found through it."""
     (places.external / "asset-manifest.json").write_text(text)
     file = places.put(places.assets / ASSET.local_path, CONTENT)
     assert await places.find() == Found(file, None, verified=True)
@@ -275,7 +275,7 @@ async def test_an_unusable_record_finds_nothing(places: Places, text: str) -> No
 async def test_a_file_changed_while_it_was_hashed_is_not_verified(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The signature is from before the bytes were read: what changes meanwhile is read again next time."""
+    """The signature is taken before the bytes are read: what changes meanwhile is read again next time."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)
     real = hash_file
 
@@ -290,7 +290,7 @@ async def test_a_file_changed_while_it_was_hashed_is_not_verified(
 
 
 async def test_cancelled_hashing_ends_soon(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is cancelled while a large file is read waits for one stride, not for the file."""
+    """A cancelled read of a large file ends after one stride, not at the end of the file."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)
     begun, cancelled = threading.Event(), threading.Event()
     told: list[bool] = []
@@ -317,7 +317,7 @@ async def test_cancelled_hashing_ends_soon(places: Places, monkeypatch: pytest.M
 
 
 async def test_a_digest_comes_with_the_look_of_the_file(places: Places) -> None:
-    """The digest is that of the bytes, under the algorithm of the checksum."""
+    """The digest is that of the bytes, by the algorithm of the checksum."""
     file = places.put(places.assets / "a.bin", CONTENT)
     for algorithm in ("sha256", "sha512", "blake2b"):
         checksum = Checksum.of(CONTENT, algorithm)
@@ -332,7 +332,7 @@ async def test_a_digest_comes_with_the_look_of_the_file(places: Places) -> None:
 async def test_what_was_put_there_lately_is_flushed_before_its_entry(
     places: Places, monkeypatch: pytest.MonkeyPatch, age: float, flushed: list[str]
 ) -> None:
-    """Whoever put a file there may not have flushed it: an entry must not outlive the bytes that it is about."""
+    """Another program may have put the file there without flushing it: an entry must not outlive the bytes."""
     places.put(places.assets / ASSET.local_path, CONTENT)
     calls: list[str] = []
 
@@ -351,7 +351,7 @@ async def test_what_was_put_there_lately_is_flushed_before_its_entry(
 
 
 async def test_what_cannot_be_flushed_gets_no_entry(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is right and that the disk refuses to flush is taken now, and looked at again the next time."""
+    """A right file that the disk fails to flush is accepted now and read again next time."""
     file = places.put(places.assets / ASSET.local_path, CONTENT)
 
     def fsync(_: int) -> None:
@@ -365,7 +365,7 @@ async def test_what_cannot_be_flushed_gets_no_entry(places: Places, monkeypatch:
 
 
 async def test_a_file_elsewhere_is_read_once_without_an_assets_folder(places: Places) -> None:
-    """Who has all files in the external folder has a verified cache, too: in the user's own state folder."""
+    """If all files are in the external folder, the verified cache is in the user's own state folder."""
     file = places.put(places.external / ASSET.local_path, CONTENT)
     shutil.rmtree(places.assets)
     await places.find()
@@ -377,7 +377,7 @@ async def test_a_file_elsewhere_is_read_once_without_an_assets_folder(places: Pl
 
 
 async def test_an_unread_file_that_comes_first_is_not_passed_over(places: Places) -> None:
-    """Looking and reading say the same: a verified copy elsewhere does not win over one that may be right here."""
+    """Looking and reading agree: a verified copy elsewhere does not win over a file here that may be right."""
     places.put(places.external / ASSET.local_path, CONTENT)
     await places.find()
     here = places.put(places.assets / ASSET.local_path, CONTENT)
@@ -394,7 +394,7 @@ async def test_an_unread_file_that_comes_first_is_not_passed_over(places: Places
 
 
 def test_what_is_known_to_be_wrong_is_not_there(places: Places) -> None:
-    """A file of the right size that was read before, and has another digest, is something else."""
+    """A file of the right size whose known digest is another one is not the asset."""
     place = places.put(places.assets / ASSET.local_path, WRONG)
     files = places.local_files()
     assert files.is_there(ASSET)
@@ -405,7 +405,7 @@ def test_what_is_known_to_be_wrong_is_not_there(places: Places) -> None:
 
 
 async def test_whoever_waits_is_told_how_far_the_reading_is(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the event loop, now and then."""
+    """Progress is reported in the event loop from time to time."""
     monkeypatch.setattr(module, "HASH_BLOCK_BYTES", 1000)
     monkeypatch.setattr(module, "TOLD_EVERY_BYTES", 20_000)
     place = places.put(places.assets / ASSET.local_path, CONTENT)

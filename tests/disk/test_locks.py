@@ -1,4 +1,4 @@
-"""Locks between processes: they exclude, they die with their holder, and where they do not work that is found out."""
+"""Locks between processes: they exclude, they die with their holder, and it is noticed where they do not work."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def wait_until_held(process: subprocess.Popen[str]) -> None:
 
 
 def test_one_holder_at_a_time(path: Path) -> None:
-    """Who comes second does not get the lock, and learns who has it."""
+    """A second process does not get the lock, and learns who has it."""
     first, second = lock_at(path), lock_at(path)
     assert first.try_acquire()
     assert first.is_trustworthy
@@ -68,7 +68,7 @@ def test_one_holder_at_a_time(path: Path) -> None:
 
 
 def test_a_released_lock_leaves_no_file(path: Path) -> None:
-    """The holder takes the file along; releasing twice is once."""
+    """The holder removes the file; a second release does nothing."""
     lock = lock_at(path)
     lock.try_acquire()
     assert path.exists()
@@ -78,7 +78,7 @@ def test_a_released_lock_leaves_no_file(path: Path) -> None:
 
 
 def test_a_second_release_does_not_free_the_next_holder(path: Path) -> None:
-    """Who has released a lock cannot release it for whoever holds it now."""
+    """A process that has released a lock cannot release it for its current holder."""
     first, second = lock_at(path), lock_at(path)
     first.try_acquire()
     first.release()
@@ -90,7 +90,7 @@ def test_a_second_release_does_not_free_the_next_holder(path: Path) -> None:
 
 @pytest.mark.shows("X4")
 def test_a_release_does_not_take_away_the_file_of_another(path: Path) -> None:
-    """Somebody has removed our lock file and another process holds a new one: that one stays, and is held."""
+    """If somebody removed our lock file and another process holds a new one, that one stays and is held."""
     first, second = lock_at(path), lock_at(path)
     first.try_acquire()
     path.unlink()
@@ -104,7 +104,7 @@ def test_a_release_does_not_take_away_the_file_of_another(path: Path) -> None:
 
 @pytest.mark.shows("B10", "B60", "X2")
 def test_the_lock_of_a_killed_process_is_free(path: Path, other: subprocess.Popen[str]) -> None:
-    """A holder that was killed blocks nobody, although its file is still there."""
+    """A killed holder blocks nobody, although its file is still there."""
     wait_until_held(other)
     lock = lock_at(path)
     assert not lock.try_acquire()
@@ -137,9 +137,9 @@ sys.stdin.read()
 @pytest.mark.shows("X9", "X10")
 @pytest.mark.parametrize("way", ["fork", "exec"])
 def test_a_child_holds_no_lock_for_a_dead_process(path: Path, way: str) -> None:
-    """A worker that was forked during a download lives on after kill -9 of its parent: the lock is free.
+    """A worker forked during a download lives on after its parent is killed with kill -9: the lock is free.
 
-    So it is where the child has the descriptor all the same, but then the lock says nothing.
+    It is free even if the child has the descriptor, but then the lock proves nothing.
     """
     command = [sys.executable, "-c", FORK, str(path), way]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -151,7 +151,7 @@ def test_a_child_holds_no_lock_for_a_dead_process(path: Path, way: str) -> None:
             process.kill()
             process.wait()
             assert os.path.exists(f"/proc/{child}")
-            # The child's hold is believed to be a dead one's when it is seen twice.
+            # The second time it is seen, the child's hold is believed to be a dead process's.
             assert lock.try_acquire() or lock.try_acquire()
             assert lock.is_trustworthy == (way == "fork")
             lock.release()
@@ -161,7 +161,7 @@ def test_a_child_holds_no_lock_for_a_dead_process(path: Path, way: str) -> None:
 
 @pytest.mark.shows("X1", "X2")
 def test_the_record_of_a_dead_holder_is_not_believed_at_once(path: Path) -> None:
-    """Whoever takes the lock of a killed process has not put its own name there for a moment: it lives all the same."""
+    """A process that takes over a killed one's lock needs a moment to record itself: it is alive all the same."""
     dead = json.dumps({"pid": 7, "host": "here", "owner": dead_owner().encode()})
     path.write_text(dead)
     lock, quick = lock_at(path), lock_at(path)
@@ -180,7 +180,7 @@ def test_the_record_of_a_dead_holder_is_not_believed_at_once(path: Path) -> None
 
 @pytest.mark.shows("X4")
 def test_an_unlinked_file_is_not_held(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the last holder unlinks the file between our open and our lock, we lock the file that is there now."""
+    """If the last holder unlinks the file between our open and our lock, we lock the new file."""
     real = fcntl.flock
     calls: list[int] = []
 
@@ -214,7 +214,7 @@ def test_flock_without_effect_is_found_out(path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS], ids=errno.errorcode.get)
 @pytest.mark.shows("X3")
 def test_a_file_system_without_locks_does_not_stop_us(path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Where there are no locks at all, the work goes on without trusting one."""
+    """Where there are no locks at all, work goes on without trusting one."""
 
     def flock(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -228,7 +228,7 @@ def test_a_file_system_without_locks_does_not_stop_us(path: Path, monkeypatch: p
 
 @pytest.mark.shows("S5")
 def test_no_symlink_is_locked(path: Path, tmp_path: Path) -> None:
-    """A symlink in the lock's place is refused, and what it leads to is not written."""
+    """A symlink in the lock's place is refused, and its target is not written to."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     path.symlink_to(victim)
@@ -239,7 +239,7 @@ def test_no_symlink_is_locked(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("record", [b"", b"rubbish", b"[]", b'{"pid": "x"}', b'{"pid": 1}', b"\xff" * 600], ids=repr)
 def test_an_unreadable_record_names_nobody(path: Path, record: bytes) -> None:
-    """A holder's record that cannot be read makes it another process, and no error."""
+    """If a holder's record cannot be read, the holder is reported as another process, without an error."""
     holder, lock = lock_at(path), lock_at(path)
     holder.try_acquire()
     path.write_bytes(record)
@@ -250,7 +250,7 @@ def test_an_unreadable_record_names_nobody(path: Path, record: bytes) -> None:
 
 @pytest.mark.shows("U1")
 def test_the_holder_is_shown_on_one_line(path: Path) -> None:
-    """What another process has written about itself cannot move a cursor."""
+    """What another process wrote about itself cannot move the cursor."""
     holder, lock = lock_at(path), lock_at(path)
     holder.try_acquire()
     path.write_text('{"pid": 7, "host": "\\u001b[2Jevil\\nhost"}')
@@ -260,7 +260,7 @@ def test_the_holder_is_shown_on_one_line(path: Path) -> None:
 
 
 def test_a_lock_that_could_not_be_signed_is_not_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If taking the lock fails with an error, nobody holds it: the caller has nothing to release."""
+    """If taking the lock fails, nobody holds it and the caller has nothing to release."""
 
     def pwrite(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

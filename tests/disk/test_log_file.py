@@ -1,4 +1,4 @@
-"""The production log: nobody can lead it elsewhere or hold it up, and no rotation loses what is there."""
+"""The production log: nobody can redirect it or hold it up, and no rotation loses what is there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lines(root: Path) -> dict[str, bytes]:
 
 
 def test_lines_are_appended(tmp_path: Path) -> None:
-    """The folder is made, and what is there is kept."""
+    """The folder is made, and existing lines are kept."""
     for line in (b"one\n", b"two\n"):
         log = opened(tmp_path)
         log.write(line)
@@ -64,7 +64,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, has_reader: bool) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_another_users_file_is_not_written_to(tmp_path: Path) -> None:
-    """Who put it there could read what is logged, or change it."""
+    """Its owner could read or change what is logged."""
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / NAME).write_bytes(b"")
     os.chown(tmp_path / "logs" / NAME, 12345, -1)
@@ -73,7 +73,7 @@ def test_another_users_file_is_not_written_to(tmp_path: Path) -> None:
 
 
 def test_a_full_file_is_rotated_and_the_oldest_goes(tmp_path: Path) -> None:
-    """The newest old file is ``.1``; as many are kept as were asked for."""
+    """The newest old file is ``.1``; only as many are kept as were asked for."""
     log = opened(tmp_path, max_bytes=5, keep=2)
     for number in range(4):
         log.write(b"%d...\n" % number)
@@ -82,7 +82,7 @@ def test_a_full_file_is_rotated_and_the_oldest_goes(tmp_path: Path) -> None:
 
 
 def test_a_link_put_there_before_the_rotation_is_not_followed(tmp_path: Path) -> None:
-    """What is renamed is the name, whatever it is; the new file is opened as carefully as the first one."""
+    """A rename moves the name, whatever it is; the new file is opened as carefully as the first one."""
     victim = tmp_path / "bashrc"
     victim.write_bytes(b"precious")
     log = opened(tmp_path, max_bytes=5)
@@ -97,7 +97,7 @@ def test_a_link_put_there_before_the_rotation_is_not_followed(tmp_path: Path) ->
 
 
 def test_processes_that_share_a_file_rotate_it_once(tmp_path: Path) -> None:
-    """Twelve who find it full at once make one old file of it, not twelve that push the history out."""
+    """Twelve processes that find it full at once make one old file, not twelve that push out the history."""
     logs = [opened(tmp_path, max_bytes=30, keep=3) for _ in range(12)]
     logs[0].write(b"x" * 30)
     for log in logs:

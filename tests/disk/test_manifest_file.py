@@ -1,4 +1,4 @@
-"""Changing assets.json on the disk: whole or not at all, and never over another one's change."""
+"""Changing assets.json on disk: all or nothing, and never over somebody else's change."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ids(path: Path) -> list[str]:
 
 
 def test_a_change(path: Path) -> None:
-    """The file is changed, what it is now is returned, and nothing is left beside it."""
+    """The file is changed, the new content is returned, and nothing is left beside it."""
     parsed = edit_manifest(path, adding())
     assert parsed is not None
     assert [asset.id for asset in parsed.manifest.assets] == ids(path) == ["a", "b"]
@@ -54,7 +54,7 @@ STEPS = ["open", "stat", "write", "fchmod", "fsync", "close", "rename"]
 @pytest.mark.parametrize("error", [OSError(5, "broken"), KeyboardInterrupt()], ids=["error", "interrupt"])
 @pytest.mark.parametrize("name", STEPS)
 def test_a_crash_at_each_step_leaves_a_whole_file(path: Path, name: str, error: BaseException) -> None:
-    """Whichever call fails, the file is the old or the new one, and the next change finds nothing in its way."""
+    """Whichever call fails, the file is the old or the new one, and nothing is in the way of the next change."""
     new = ManifestText.read(OLD).add(Asset("b", "https://h/b", "b")).encode()
     for number in range(1, 20):
         path.write_bytes(OLD)
@@ -80,7 +80,7 @@ def test_a_write_in_parts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_symlink_stays_one(path: Path, tmp_path: Path) -> None:
-    """The file that a symlink leads to is written, and the symlink is as it was."""
+    """The file that a symlink leads to is written, and the symlink itself stays."""
     link = tmp_path / "assets.json"
     link.symlink_to("project/assets.json")
     edit_manifest(link, adding())
@@ -89,7 +89,7 @@ def test_a_symlink_stays_one(path: Path, tmp_path: Path) -> None:
 
 
 def test_permissions_are_kept(path: Path) -> None:
-    """Who could read and write the file can do so afterwards, and nobody else."""
+    """Whoever could read and write the file still can, and nobody else."""
     path.chmod(0o640)
     edit_manifest(path, adding())
     assert path.stat().st_mode & 0o777 == 0o640
@@ -99,7 +99,7 @@ def test_permissions_are_kept(path: Path) -> None:
     ("asset_id", "local_path", "key"), [("a", "b", "id"), ("b", "A", "localPath"), ("b", "../b", "..")]
 )
 def test_a_manifest_that_would_not_parse_is_not_written(path: Path, asset_id: str, local_path: str, key: str) -> None:
-    """What would break the manifest is refused with the reason, and the file is as it was."""
+    """A change that would break the manifest is refused with the reason, and the file stays as it was."""
     with pytest.raises(EditRefused, match="was not changed") as caught:
         edit_manifest(path, adding(asset_id, local_path))
     assert key in str(caught.value)
@@ -107,7 +107,7 @@ def test_a_manifest_that_would_not_parse_is_not_written(path: Path, asset_id: st
 
 
 def test_a_bad_manifest_is_not_touched(path: Path) -> None:
-    """A file that is no good manifest is reported, not repaired."""
+    """An invalid manifest is reported, not repaired."""
     path.write_bytes(b'{"assets": [}')
     with pytest.raises(ManifestError, match="JSON"):
         edit_manifest(path, adding())
@@ -115,7 +115,7 @@ def test_a_bad_manifest_is_not_touched(path: Path) -> None:
 
 
 def test_an_error_of_the_change_is_the_callers(path: Path) -> None:
-    """What the change raises comes out, and the file is as it was."""
+    """An error raised by the change is passed on, and the file stays as it was."""
 
     def change(text: ManifestText, manifest: Manifest) -> ManifestText:
         return text.remove(manifest.assets.index(manifest.get("z")))
@@ -126,7 +126,7 @@ def test_an_error_of_the_change_is_the_callers(path: Path) -> None:
 
 
 def test_a_change_by_somebody_else_is_not_lost(path: Path) -> None:
-    """Who writes the file between our look and our rename wins, and our change is made again on top."""
+    """If somebody writes the file between our look and our rename, we make our change again on top of theirs."""
     theirs = OLD.replace(b'"a"', b'"theirs"', 1)
 
     def change(text: ManifestText, manifest: Manifest) -> ManifestText:
@@ -140,7 +140,7 @@ def test_a_change_by_somebody_else_is_not_lost(path: Path) -> None:
 
 
 def test_who_never_stops_writing_is_given_way(path: Path) -> None:
-    """If the file is another one at every look, we give up and say so."""
+    """If the file has changed at every look, we give up and say so."""
     count = 0
 
     def change(text: ManifestText, manifest: Manifest) -> ManifestText:
@@ -155,7 +155,7 @@ def test_who_never_stops_writing_is_given_way(path: Path) -> None:
 
 
 def test_two_of_us_take_turns(path: Path) -> None:
-    """While one changes the manifest, the other one is told to come back."""
+    """While one process changes the manifest, the other is told to come back later."""
     folder = os.open(path.parent, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     assert edit_manifest(path, adding()) is None
@@ -165,7 +165,7 @@ def test_two_of_us_take_turns(path: Path) -> None:
 
 
 def test_without_locks_it_still_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that knows no locks is no reason to refuse."""
+    """A file system without locks is not a reason to refuse."""
 
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(37, "no locks available")
@@ -176,14 +176,14 @@ def test_without_locks_it_still_works(path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_file_that_has_gone(path: Path) -> None:
-    """A manifest that is not there any more is an error about its path."""
+    """A manifest that no longer exists is an error that names its path."""
     path.unlink()
     with pytest.raises(NotWritable, match=r"assets\.json"):
         edit_manifest(path, adding())
 
 
 def test_a_new_manifest(tmp_path: Path) -> None:
-    """A new manifest is an empty good one; one that is there is left alone."""
+    """A new manifest is empty and valid; an existing one is left alone."""
     path = tmp_path / "assets.json"
     assert create_manifest(path, NOW)
     assert json.loads(path.read_bytes()) == {"version": "1.0", "updated": "2027-01-15T08:00:00Z", "assets": []}
@@ -194,7 +194,7 @@ def test_a_new_manifest(tmp_path: Path) -> None:
 
 
 def test_a_new_manifest_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system without hard links gets its manifest by a rename."""
+    """On a file system without hard links the manifest is created by a rename."""
 
     def link(*arguments: object, **more: object) -> None:
         raise OSError(1, "not permitted")

@@ -1,4 +1,4 @@
-"""Reading asset-manifest.json: what can be used of it, and why the rest cannot."""
+"""Reading asset-manifest.json: which entries can be used, and why the others cannot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENTRY = {
 
 
 def test_an_entry_is_read_as_it_was_written() -> None:
-    """What an entry says survives reading and writing."""
+    """An entry reads back as it was written."""
     moved = MovedFile.parse(ENTRY)
     assert (moved.original_path, moved.storage_path, moved.checksum) == ("models/a.bin", "store/a.bin", CHECKSUM)
     assert moved.as_json() == ENTRY
@@ -42,20 +42,20 @@ def test_an_entry_is_read_as_it_was_written() -> None:
     ],
 )
 def test_an_unusable_entry(change: dict[str, object], why: str) -> None:
-    """An entry that names no safe place is refused with the reason."""
+    """An entry that does not name a safe place is refused with the reason."""
     with pytest.raises(ValueError, match=why):
         MovedFile.parse(ENTRY | change)
 
 
 def test_who_looks_for_a_content_needs_less() -> None:
-    """Where a file lies and what it is can be read from an entry that does not say where it came from."""
+    """An entry that does not say where its file came from still tells where it lies and what it is."""
     assert parse_storage({"storagePath": "a", "checksum": CHECKSUM.bare}) == ("a", CHECKSUM)
     with pytest.raises(ValueError, match="not an object"):
         parse_storage(5)
 
 
 def test_no_document(tmp_path: Path) -> None:
-    """A file that is not there is none, not an error."""
+    """A missing file is no document, not an error."""
     assert read_document(tmp_path / "asset-manifest.json") is None
 
 
@@ -72,7 +72,7 @@ def test_an_unreadable_document(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.shows("S4")
 def test_a_document_is_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file over the limit is refused before anything is made of it."""
+    """A file over the limit is refused before it is parsed."""
     path = tmp_path / "asset-manifest.json"
     text = json.dumps({"assets": [ENTRY]})
     path.write_text(text)

@@ -1,4 +1,4 @@
-"""Who a process is: nobody is declared dead who may be alive."""
+"""Which process owns a folder: none that may be alive is declared dead."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def other() -> Iterator[subprocess.Popen[str]]:
-    """Another process, which has told its name and waits."""
+    """Another process, which has told its name and is waiting."""
     process = subprocess.Popen([sys.executable, "-c", WAIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
         yield process
@@ -38,7 +38,7 @@ def name_of(process: subprocess.Popen[str]) -> str:
 
 
 def test_an_owner_is_read_as_it_was_written() -> None:
-    """The name in a folder's name stands for the same process."""
+    """The owner's name in a folder's name stands for the same process."""
     me = Owner.this()
     read = Owner.parse(me.encode())
     assert read is not None
@@ -50,18 +50,18 @@ def test_an_owner_is_read_as_it_was_written() -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "x-1-2", "-1-2-3", "1-2-3-4-5", "1 -2-3"])
 def test_other_names_are_no_owner(text: str) -> None:
-    """What is not an owner's name is nobody's, so it is never declared dead."""
+    """A name that is not an owner's belongs to nobody, so it is never declared dead."""
     assert Owner.parse(text) is None
 
 
 def test_this_process_is_alive() -> None:
-    """Who asks is not dead."""
+    """The process that asks is alive."""
     assert not Owner.this().is_dead
     assert Owner.this().is_alive
 
 
 def test_a_killed_process_is_dead(other: subprocess.Popen[str]) -> None:
-    """Another process is alive until it is killed, and certainly dead then."""
+    """Another process is alive until it is killed, and then certainly dead."""
     owner = Owner.parse(name_of(other))
     assert owner is not None
     assert not owner.is_dead
@@ -80,19 +80,19 @@ CHANGES: list[tuple[str, Callable[[Owner], Owner], bool]] = [
 
 @pytest.mark.parametrize(("change", "is_dead"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
 def test_death_is_certain_or_not_claimed(change: Callable[[Owner], Owner], is_dead: bool) -> None:
-    """A process number that was given anew means death; what another machine does is not known here."""
+    """A reused process number means death; what runs on another machine is not known here."""
     assert change(Owner.this()).is_dead is is_dead
 
 
 def test_without_proc_nobody_is_declared_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system does not say which boot this is, two processes that do not know it are not of the same."""
+    """If the system does not tell which boot this is, two processes that do not know it count as of different boots."""
     monkeypatch.setattr("grym_fetch.disk.owner._boot_id", lambda: "")
     assert not Owner(1 << 30, "1", "", "here").is_dead
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES], ids=errno.errorcode.get)
 def test_who_cannot_be_asked_is_not_declared_dead(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process out of descriptors cannot read who lives: neither are others dead, nor is it taken for dead itself."""
+    """A process out of descriptors cannot read who is alive: it declares nobody dead, nor is it taken for dead."""
     owner = Owner.this()
     with monkeypatch.context() as patch:
         patch.setattr("grym_fetch.disk.owner.open", failing(number), raising=False)
@@ -103,7 +103,7 @@ def test_who_cannot_be_asked_is_not_declared_dead(number: int, monkeypatch: pyte
 
 
 def test_what_no_lock_guards_is_left_behind(tmp_path: Path) -> None:
-    """By a process that is dead; by one that cannot be asked, as one of before a power cut, once it is a day old."""
+    """What a dead process left counts; so does, after a day, what was left by one that cannot be asked."""
     me = Owner.this()
     before = replace(me, boot="0123456789abcdef")
     assert is_left_behind(replace(me, started="1"), tmp_path)
@@ -117,7 +117,7 @@ def test_what_no_lock_guards_is_left_behind(tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_a_process_of_another_container_is_not_declared_dead(other: subprocess.Popen[str]) -> None:
-    """Containers on one machine share its boot but not its process numbers: who is not seen there may live."""
+    """Containers on one machine share its boot but not its process numbers: a process not seen here may be alive."""
     name = name_of(other)
     script = "import sys; from grym_fetch.disk.owner import Owner as O; print(O.parse(sys.argv[1]).is_dead)"
     inside = subprocess.run(
@@ -133,5 +133,5 @@ def test_a_process_of_another_container_is_not_declared_dead(other: subprocess.P
 
 @pytest.mark.parametrize("text", ["²-1-b-h", "-1-b-h", "12345678901-1-b-h", "1\n-1-b-h", "٣-1-b-h"])
 def test_what_is_no_process_number_is_nobody(text: str) -> None:
-    """Some digits are none for ``int``; a folder's name must not stop every run."""
+    """Some digits cannot be read by ``int``; a folder's name must not stop every run."""
     assert Owner.parse(text) is None

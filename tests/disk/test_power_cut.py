@@ -1,6 +1,6 @@
-"""The power fails at any moment: what is left is never wrong, nothing that was told is lost, and the next run goes on.
+"""The power fails at any moment: what is left is never wrong, nothing reported is lost, and the next run goes on.
 
-See `tests.support.power_cut` for what a disk may do to what was not flushed. What recovers here is the real reader,
+See `tests.support.power_cut` for what a disk may do to unflushed data. Recovery here uses the real reader,
 then the real manager against an origin in memory.
 """
 
@@ -53,7 +53,7 @@ URL, MIRROR, OTHER = (f"https://{host}.example/a.bin" for host in ("origin", "mi
 
 @dataclass(frozen=True)
 class Story:
-    """What happens before and while the power fails. ``wanted``: what each file must become in the end."""
+    """What happens before and while the power fails. ``wanted``: what each file must be in the end."""
 
     run: Callable[[Project, SmallWorld], Awaitable[object]]
     contents: Mapping[str, bytes]
@@ -89,12 +89,12 @@ async def forced(project: Project, world: SmallWorld) -> None:
 
 
 async def unpinned(project: Project, world: SmallWorld) -> None:
-    """One run without a checksum."""
+    """One run of an asset without a checksum."""
     await world.sync(project, allow_unpinned=True)
 
 
 async def interrupted(project: Project, world: SmallWorld) -> None:
-    """The connection breaks for good half-way, twice; the third run finishes."""
+    """The connection breaks half-way, twice, without recovery; the third run finishes."""
     gate = world.gate
     for limit in (SIZE // 3, 2 * SIZE // 3):
 
@@ -111,7 +111,7 @@ async def interrupted(project: Project, world: SmallWorld) -> None:
 
 
 async def far_away(project: Project, world: SmallWorld) -> None:
-    """One run in which the file's folder is a file system of its own."""
+    """One run in which the file's folder is on a file system of its own."""
     rename = os.rename
 
     def refuse(
@@ -140,13 +140,13 @@ STORIES = {
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A new folder; not a fixture's, since a test may need hundreds."""
+    """A new folder; not from a fixture, since a test may need hundreds."""
     with tempfile.TemporaryDirectory(prefix="grym-fetch-") as name:
         yield Path(name)
 
 
 def record(story: Story, project: Project) -> Recording:
-    """Run a story and note what it asked of the disk."""
+    """Run a story and record what it asked of the disk."""
     world = SmallWorld(story.contents)
     with recording(project.root) as recorder:
         asyncio.run(story.run(project, world))  # type: ignore[arg-type]  # a coroutine, each of them
@@ -157,9 +157,9 @@ def record(story: Story, project: Project) -> Recording:
 
 @pytest.fixture(scope="module")
 def recordings() -> dict[str, Recording]:
-    """Every story, as it goes when nothing happens."""
+    """Every story, as it runs when nothing fails."""
     made = {}
-    # So often that flushes in the background are among what is recorded.
+    # Often enough that flushes in the background are recorded, too.
     with mock.patch.object(stages, "FLUSH_EVERY_BYTES", 16_384):
         for name, story in STORIES.items():
             with folder() as root:
@@ -168,7 +168,7 @@ def recordings() -> dict[str, Recording]:
 
 
 def check_finals(story: Story, tree: Tree, told: set[str], old: Tree) -> None:
-    """Each final file is absent, the old or the new one; the old one does not vanish, the new one not once told."""
+    """Each final file is absent, old or new; the old one never vanishes, nor does the new one once reported."""
     for path, content in story.wanted.items():
         there = tree.get(path)
         assert there in (content, old.get(path)), "neither the old nor the new file"
@@ -176,7 +176,7 @@ def check_finals(story: Story, tree: Tree, told: set[str], old: Tree) -> None:
 
 
 async def prove(project: Project, story: Story, world: SmallWorld) -> int:
-    """How many bytes the real reader finds on the stages and can prove; each of them is what an origin gave."""
+    """How many bytes the real reader finds on the stages and can prove; each of them came from an origin."""
     proved = 0
     store = DiskStore(project.assets, make_threads=world.threads)
     await store.prepare()
@@ -194,7 +194,7 @@ async def prove(project: Project, story: Story, world: SmallWorld) -> int:
 
 
 async def recover(project: Project, story: Story, tree: Tree) -> None:
-    """Start again on what is left."""
+    """Start again from what is left."""
     world = SmallWorld(story.contents)
     to_fetch = {path: content for path, content in story.wanted.items() if tree.get(path) != content}
     proved = await prove(project, story, world) if story.pinned else 0
@@ -204,19 +204,19 @@ async def recover(project: Project, story: Story, tree: Tree) -> None:
     if len(to_fetch) == len(story.wanted) == len(story.contents):
         missing = sum(map(len, to_fetch.values())) - proved
         assert world.sent == missing or (world.sent < missing and not story.pinned), "fetched again, or not at all"
-        # A cut in the midst of removing a stage may leave it with nothing on it.
+        # A cut while a stage is being removed may leave it empty.
         assert not [stage for stage in project.staged() if (stage / "part").exists()]
 
 
 def left_in(root: Path, story: Story, tree: Tree) -> Project:
-    """A project with what a power cut has left."""
+    """A project with what a power cut left."""
     project = story.project(root / "project")
     write_tree(project.root, {path: content for path, content in tree.items() if path != project.manifest.name})
     return project
 
 
 def check(name: str, recording: Recording, after: int, fate: Fate) -> None:
-    """Pull the plug, look at what is left, and start again."""
+    """Pull the plug, check what is left, and start again."""
     story = STORIES[name]
     tree = recording.cut(after, fate)
     check_finals(story, tree, recording.told(after), recording.before)
@@ -228,7 +228,7 @@ def check(name: str, recording: Recording, after: int, fate: Fate) -> None:
 @pytest.mark.parametrize("fate", typical(WORST, *list(WORST)[:2]))
 @pytest.mark.parametrize("name", STORIES)
 def test_power_cut_at_any_call(recordings: dict[str, Recording], name: str, fate: str) -> None:
-    """Whichever call was the last one, and whatever kind of thing is lost as a whole, the next run makes it right."""
+    """Whichever call was the last, and whatever kind of data is lost entirely, the next run puts it right."""
     calls = len(recordings[name].calls)
     # The kinds of loss take turns, so that each call is the last one once.
     for after in {*range(list(WORST).index(fate), calls, len(WORST)), calls}:
@@ -247,7 +247,7 @@ def test_power_cut_after_every_call(recordings: dict[str, Recording], name: str,
 @pytest.mark.shows("P3", "S2")
 @pytest.mark.parametrize("name", STORIES)
 def test_nothing_told_is_ever_lost(recordings: dict[str, Recording], name: str) -> None:
-    """Whatever became of the bytes and names that were not flushed, the files are right, after every single call."""
+    """Whatever became of unflushed bytes and names, the files are right after every single call."""
     story, recording = STORIES[name], recordings[name]
     dice = Random(name)
     for after in range(len(recording.calls) + 1):
@@ -260,7 +260,7 @@ def test_nothing_told_is_ever_lost(recordings: dict[str, Recording], name: str) 
 @pytest.mark.shows("P1", "P3")
 @pytest.mark.parametrize("name", ["fresh", "interrupted", "another file system"])
 def test_killed_and_then_a_power_cut(recordings: dict[str, Recording], name: str) -> None:
-    """What a killed process has not flushed, the run that finishes its work answers for: nothing told is lost."""
+    """The run that finishes a killed process's work flushes what that one had not: nothing reported is lost."""
     story, first = STORIES[name], recordings[name]
     for after in range(0, len(first.calls), 2):
         tree = first.cut(after, NOTHING_LOST)
@@ -273,7 +273,7 @@ def test_killed_and_then_a_power_cut(recordings: dict[str, Recording], name: str
 
 
 def pull_the_plug_twice(data: st.DataObject, recordings: dict[str, Recording]) -> None:
-    """Power fails at any moment with any luck; the run after it is cut off, too; the third one makes it right."""
+    """Power fails at any moment with any luck; the next run is cut off, too; the third one puts it right."""
     name = data.draw(st.sampled_from(sorted(STORIES)), label="story")
     story, first = STORIES[name], recordings[name]
     dice = data.draw(st.randoms(use_true_random=False))
@@ -290,12 +290,12 @@ def pull_the_plug_twice(data: st.DataObject, recordings: dict[str, Recording]) -
 @given(st.data())
 @settings(examples(60), derandomize=True)
 def test_power_cut_with_any_luck(recordings: dict[str, Recording], data: st.DataObject) -> None:
-    """Two power cuts in a row, each of which keeps, loses and tears what it likes, cost bandwidth and nothing else."""
+    """Two power cuts in a row, each keeping, losing and tearing what it likes, cost bandwidth and nothing else."""
     pull_the_plug_twice(data, recordings)
 
 
 @pytest.mark.sweep
-@pytest.mark.timeout(600)  # about two minutes where nothing else runs
+@pytest.mark.timeout(600)  # about two minutes on an idle machine
 @given(st.data())
 @settings(max_examples=3000)
 def test_power_cut_with_all_kinds_of_luck(recordings: dict[str, Recording], data: st.DataObject) -> None:

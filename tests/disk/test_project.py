@@ -1,4 +1,4 @@
-"""Where a project keeps its manifest and files: an argument wins over the environment, and that over what is found."""
+"""Where a project keeps its manifest and files: an argument wins over the environment, and that over a search."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def find(cwd: Path, environ: Mapping[str, str] | None = None, **named: str | Pat
 @pytest.mark.parametrize("place", ["assets.json", "config/assets.json"])
 @pytest.mark.parametrize("where", [".", "src", "src/deep"])
 def test_the_manifest_is_found_from_anywhere_below(repo: Path, place: str, where: str) -> None:
-    """From any folder of the project the same manifest and the same folders are found."""
+    """Every folder of the project finds the same manifest and the same folders."""
     manifest = manifest_at(repo / place)
     assert find(repo / where) == Project(manifest, repo, repo / "assets", repo.parent / "assets")
 
 
 def test_the_nearest_manifest_wins(repo: Path) -> None:
-    """A project within a project is its own; of two manifests in one folder ``assets.json`` counts."""
+    """A project inside a project is its own; of two manifests in one folder ``assets.json`` counts."""
     manifest_at(repo / "assets.json")
     manifest_at(repo / "src/config/assets.json")
     nearest = manifest_at(repo / "src/assets.json")
@@ -48,7 +48,7 @@ def test_the_nearest_manifest_wins(repo: Path) -> None:
 
 
 def test_nothing_above_the_repository_is_taken(repo: Path) -> None:
-    """A manifest outside of the repository is somebody else's."""
+    """A manifest outside the repository belongs to somebody else."""
     manifest_at(repo.parent / "assets.json")
     with pytest.raises(ManifestError, match=r"assets\.json or config/assets\.json"):
         find(repo / "src")
@@ -63,7 +63,7 @@ def test_a_git_file_bounds_the_search_too(repo: Path) -> None:
 
 
 def test_an_argument_wins_over_the_environment(repo: Path) -> None:
-    """What is said on the call counts more than what the environment says, and that more than what is found."""
+    """An argument counts more than the environment, and the environment more than what is found."""
     manifest_at(repo / "assets.json")
     by_environment, by_argument = manifest_at(repo / "e.json"), manifest_at(repo / "a.json")
     environ = {
@@ -78,14 +78,14 @@ def test_an_argument_wins_over_the_environment(repo: Path) -> None:
 
 
 def test_an_empty_variable_is_none(repo: Path) -> None:
-    """A variable that is set to nothing says nothing."""
+    """An empty variable counts as not set."""
     manifest = manifest_at(repo / "assets.json")
     found = find(repo, {"GRYM_FETCH_CONFIG": "", "GRYM_FETCH_ASSETS_DIR": ""})
     assert (found.manifest_path, found.assets_dir) == (manifest, repo / "assets")
 
 
 def test_a_home_folder_is_expanded(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``~`` is the home folder, in an argument as in the environment."""
+    """``~`` is the home folder, in an argument and in the environment."""
     monkeypatch.setenv("HOME", str(repo))
     manifest = manifest_at(repo / "own.json")
     found = find(repo / "src", {"GRYM_FETCH_CONFIG": "~/own.json"}, assets_dir="~/files")
@@ -94,7 +94,7 @@ def test_a_home_folder_is_expanded(repo: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("named", ["none.json", "src", "~nobody-of-this-name/assets.json", "a\0b"])
 def test_a_manifest_that_is_not_there_is_named(repo: Path, named: str) -> None:
-    """Who names a manifest that is none is told which, and is not given another one."""
+    """A named manifest that does not exist is reported, and no other one is used instead."""
     manifest_at(repo / "assets.json")
     with pytest.raises(ManifestError, match="no manifest") as caught:
         find(repo, config=named)
@@ -103,7 +103,7 @@ def test_a_manifest_that_is_not_there_is_named(repo: Path, named: str) -> None:
 
 
 def test_a_manifest_is_loaded(repo: Path) -> None:
-    """What is in the file is what is parsed, and errors name the file."""
+    """The file's content is parsed, and errors name the file."""
     manifest = manifest_at(repo / "assets.json")
     load_manifest(manifest)
     manifest.write_text("{")
@@ -112,7 +112,7 @@ def test_a_manifest_is_loaded(repo: Path) -> None:
 
 
 def test_an_unreadable_manifest_is_a_storage_error(repo: Path) -> None:
-    """What cannot be read is the disk's fault, not the manifest's."""
+    """An unreadable file is the disk's fault, not the manifest's."""
     with pytest.raises(StorageError, match="no such file"):
         load_manifest(repo / "gone.json")
 
@@ -123,7 +123,7 @@ def test_an_unreadable_manifest_is_a_storage_error(repo: Path) -> None:
 @needs_root
 @pytest.mark.shows("S20")
 def test_a_manifest_of_another_user_is_used_only_if_it_is_named(repo: Path) -> None:
-    """One that was found above the working folder, or in it, says whose it is; by name it is as good as any."""
+    """If found in or above the working folder, it is refused and its owner named; if named by the user, it is used."""
     manifest = manifest_at(repo / "assets.json")
     os.chown(manifest, 12345, -1)
     for place in (repo, repo / "src/deep"):
@@ -138,7 +138,7 @@ def test_a_manifest_of_another_user_is_used_only_if_it_is_named(repo: Path) -> N
 
 @needs_root
 def test_a_link_of_another_user_is_as_foreign_as_a_file(repo: Path) -> None:
-    """Who puts a symlink to one of our own manifests in the way would choose where its files go."""
+    """A symlink by another user to one of our own manifests would let that user choose where its files go."""
     ours = manifest_at(repo.parent / "ours.json")
     (repo / "assets.json").symlink_to(ours)
     assert find(repo).manifest_path == repo / "assets.json"
@@ -149,7 +149,7 @@ def test_a_link_of_another_user_is_as_foreign_as_a_file(repo: Path) -> None:
 
 @needs_root
 def test_a_manifest_of_root_is_trusted(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who can change that can change anything."""
+    """Root can change anything anyway."""
     manifest = manifest_at(repo / "assets.json")
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     assert find(repo).manifest_path == manifest
@@ -158,7 +158,7 @@ def test_a_manifest_of_root_is_trusted(repo: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.shows("S19")
 @pytest.mark.parametrize("target", [".git", "..", "../elsewhere", "nowhere"])
 def test_an_assets_folder_that_came_as_a_symlink(repo: Path, target: str) -> None:
-    """The usual assets folder is never a symlink, wherever it leads; one that is named may be."""
+    """The default assets folder is never a symlink, wherever it leads; a folder named by the user may be."""
     manifest_at(repo / "assets.json")
     (repo / "assets").symlink_to(target)
     with pytest.raises(UnsafePath, match="--assets-dir or GRYM_FETCH_ASSETS_DIR"):
@@ -168,7 +168,7 @@ def test_an_assets_folder_that_came_as_a_symlink(repo: Path, target: str) -> Non
 
 
 def test_whether_the_external_folder_was_named(repo: Path) -> None:
-    """It is known whether the user has named the external folder, for another one is trusted less."""
+    """Whether the user named the external folder is known, since any other one is trusted less."""
     manifest_at(repo / "assets.json")
     assert not find(repo).is_external_named
     assert find(repo, external_assets_dir="x").is_external_named

@@ -1,4 +1,4 @@
-"""Pruning: what nobody needs goes, what somebody uses or may use stays."""
+"""Pruning: what nobody needs goes; what somebody uses or may use stays."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def assets(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def living() -> Iterator[Owner]:
-    """Another process that runs."""
+    """Another process that is running."""
     program = (
         "import sys; from grym_fetch.disk.owner import Owner; print(Owner.this().encode(), flush=True); "
         "sys.stdin.read()"
@@ -70,7 +70,7 @@ def lock_path(assets: Path) -> Path:
 @pytest.mark.parametrize("dry_run", [True, False])
 @pytest.mark.shows("X8")
 def test_a_dead_owners_stage_goes(assets: Path, dry_run: bool) -> None:
-    """What an ended process has left is removed and counted; a dry run only counts, and makes no file."""
+    """What an ended process left is removed and counted; a dry run only counts, and creates no file."""
     wanted = stage(assets, dead_owner())
     other = stage(assets, dead_owner(), StageKey("models/a.bin", "sha256:older"))
     before = sorted(assets.rglob("*"))
@@ -88,7 +88,7 @@ def test_a_dead_owners_stage_goes(assets: Path, dry_run: bool) -> None:
 @pytest.mark.root
 @pytest.mark.shows("D23")
 def test_a_stage_in_a_lower_layer_goes(tmp_path: Path) -> None:
-    """A folder of a container's image cannot be renamed, but what is in it can be removed."""
+    """A folder of a container's image cannot be renamed, but its contents can be removed."""
     lower = tmp_path / "lower"
     (lower / OWN / "stage").mkdir(parents=True)
     name = stage(lower, dead_owner()).name
@@ -100,7 +100,7 @@ def test_a_stage_in_a_lower_layer_goes(tmp_path: Path) -> None:
 
 @pytest.mark.shows("X8")
 def test_a_living_owners_stage_stays(assets: Path, living: Owner) -> None:
-    """The stage of a process that runs is left, whether or not the manifest still names its content."""
+    """The stage of a running process stays, whether or not the manifest still names its content."""
     left = [stage(assets, living), stage(assets, living, StageKey("b", "gone")), stage(assets, Owner.this())]
     report = prune(assets, WANTED, dry_run=False)
     assert all(folder.exists() for folder in left)
@@ -111,7 +111,7 @@ def test_a_living_owners_stage_stays(assets: Path, living: Owner) -> None:
 @pytest.mark.parametrize("dry_run", [True, False])
 @pytest.mark.shows("X8")
 def test_a_held_lock_keeps_everything(assets: Path, dry_run: bool) -> None:
-    """Where somebody holds the asset's lock, neither the lock file nor any stage is touched."""
+    """While somebody holds the asset's lock, neither the lock file nor any stage is touched."""
     folder = stage(assets, dead_owner())
     lock = FileLock(StateFolder(assets).open_locks, lock_path(assets).name)
     assert lock.try_acquire()
@@ -131,7 +131,7 @@ def test_a_stage_from_before_the_last_boot_goes_if_locks_work(assets: Path) -> N
 
 
 def test_another_machines_stage_stays_while_it_is_written_to(assets: Path) -> None:
-    """Our lock may not be seen there."""
+    """Our lock may not be visible on the other machine."""
     folder = stage(assets, Owner(1, "1", "0123456789abcdef", "0123abcd"))
     assert not prune(assets, WANTED, dry_run=False).removed
     for path in (folder, *folder.iterdir()):
@@ -153,7 +153,7 @@ def test_without_locks_only_the_dead_are_cleared_away(assets: Path, monkeypatch:
 
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_unused_locks_go(assets: Path, dry_run: bool) -> None:
-    """A lock file that nobody holds is removed, and files that are not ours are not."""
+    """A lock file that nobody holds is removed; files that are not ours stay."""
     unused = lock_path(assets)
     unused.write_bytes(b"{}")
     foreign = unused.with_name("notes.txt")
@@ -165,7 +165,7 @@ def test_unused_locks_go(assets: Path, dry_run: bool) -> None:
 
 
 def test_foreign_names_and_symlinks_stay(assets: Path, tmp_path: Path) -> None:
-    """What does not look like ours, or leads elsewhere, is not touched."""
+    """Anything that does not look like ours, or leads elsewhere, stays untouched."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_bytes(b"mine")
@@ -179,7 +179,7 @@ def test_foreign_names_and_symlinks_stay(assets: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_stale_entries_go(assets: Path, dry_run: bool) -> None:
-    """VerifiedCache of files that have changed or gone are dropped; those that hold are kept and still work."""
+    """Entries for files that have changed or gone are dropped; valid ones are kept and still work."""
     log = assets / OWN / "verified.log"
     files = {name: assets / name for name in ("good", "changed", "gone")}
     cache = VerifiedCache(StateFolder(assets))
@@ -199,13 +199,13 @@ def test_stale_entries_go(assets: Path, dry_run: bool) -> None:
 
 
 def test_an_assets_folder_that_is_not_there(tmp_path: Path) -> None:
-    """Where nothing was ever fetched there is nothing to prune, and nothing is made."""
+    """Where nothing was ever fetched, there is nothing to prune, and nothing is created."""
     assert not prune(tmp_path / "assets", {}, dry_run=False).removed
     assert not (tmp_path / "assets").exists()
 
 
 def test_leftovers_of_what_is_in_place(assets: Path, living: Owner) -> None:
-    """What the dead have left of some places goes, whatever content it was of; nothing else does."""
+    """What dead processes left of these places goes, whatever its content; nothing else does."""
     other_key = StageKey("models/b.bin", "sha256:b")
     gone = [
         stage(assets, dead_owner()),
@@ -226,7 +226,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def project_of(home: Path, name: str) -> tuple[Path, StateFolder]:
-    """A project with something in the user's state folder."""
+    """A project with files in the user's state folder."""
     tmp_path = home.parent
     root = tmp_path / name
     root.mkdir()
@@ -237,7 +237,7 @@ def project_of(home: Path, name: str) -> tuple[Path, StateFolder]:
 
 
 def test_a_project_that_is_gone_goes(home: Path, assets: Path) -> None:
-    """Of two projects the one whose folder was removed is forgotten; a dry run names it and changes nothing."""
+    """Of two projects, the one whose folder was removed is forgotten; a dry run names it and changes nothing."""
     gone, state = project_of(home, "gone")
     _, kept = project_of(home, "kept")
     shutil.rmtree(gone)
@@ -251,14 +251,14 @@ def test_a_project_that_is_gone_goes(home: Path, assets: Path) -> None:
 
 @pytest.mark.shows("S16")
 def test_a_project_without_an_assets_folder_stays(home: Path, assets: Path) -> None:
-    """All its files may lie elsewhere."""
+    """All its files may be elsewhere."""
     project_of(home, "kept")
     assert prune(assets, {}, dry_run=False).removed == ()
 
 
 @pytest.mark.parametrize("place", [None, b"damaged"], ids=["not named", "damaged"])
 def test_what_nobody_can_place_stays(home: Path, assets: Path, place: bytes | None) -> None:
-    """An earlier version has not noted whose it is."""
+    """An earlier version did not record whose it is."""
     gone, state = project_of(home, "gone")
     shutil.rmtree(gone)
     note = state.elsewhere / "assets-folder"
@@ -268,7 +268,7 @@ def test_what_nobody_can_place_stays(home: Path, assets: Path, place: bytes | No
 
 @pytest.mark.shows("S16")
 def test_a_disk_that_is_not_mounted_is_not_gone(home: Path, assets: Path) -> None:
-    """What is left of the path is on another device than the project was."""
+    """What remains of the path is on a different device from the project's."""
     gone, state = project_of(home, "gone")
     place = gone / "assets"
     (state.elsewhere / "assets-folder").write_bytes(encode_line([str(place), os.stat(gone).st_dev + 1]))

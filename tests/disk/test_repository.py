@@ -12,7 +12,7 @@ from grym_fetch.disk.repository import check_makes_no_repository, is_repository_
 
 @pytest.mark.parametrize("is_worktree", [False, True])
 def test_the_root_is_found_from_below(tmp_path: Path, is_worktree: bool) -> None:
-    """The nearest folder with .git is the root, be it a folder or, in a worktree, a file."""
+    """The nearest folder with .git is the root, whether .git is a folder or, in a worktree, a file."""
     below = tmp_path / "repository" / "a" / "b"
     below.mkdir(parents=True)
     assert repository_root(below) is None
@@ -42,7 +42,7 @@ def test_the_root_is_found_from_below(tmp_path: Path, is_worktree: bool) -> None
 )
 @pytest.mark.parametrize("above", ["", "a/b/", "refs/"])
 def test_what_would_complete_a_repository(tmp_path: Path, there: list[str], place: str, above: str) -> None:
-    """Whoever has put the other parts there, the last one is refused, with what it would complete."""
+    """Whoever put the other parts there, the last one is refused, with a word on what it would complete."""
     for name in there:
         (tmp_path / above / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / above / name).touch()
@@ -62,7 +62,7 @@ def test_what_would_complete_a_repository(tmp_path: Path, there: list[str], plac
     ],
 )
 def test_what_completes_nothing(tmp_path: Path, there: list[str], place: str) -> None:
-    """Names that mean nothing to git, or not together, are names like others."""
+    """Names that mean nothing to git, alone or together, are ordinary names."""
     for name in there:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -34,7 +34,7 @@ CHECKSUM = Checksum.of(CONTENT)
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A folder that a team can write to, as one sets it up: of a group, setgid, group-writable."""
+    """A folder set up for a team to write to: its own group, setgid, group-writable."""
     above = Path(tempfile.mkdtemp(dir="/tmp", prefix="shared-"))
     above.chmod(0o755)
     assets = above / "assets"
@@ -82,7 +82,7 @@ def caught(act: Callable[[], object]) -> str:
 @pytest.mark.shows("S20")
 @pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
 def test_two_users_share_one_folder(shared: Path, umask: int) -> None:
-    """Both fetch into it, whatever their umask; each has a private folder for stages, and only the locks are common."""
+    """Both fetch into it, whatever their umask; each has a private folder for stages, and only the locks are shared."""
     for user, name in ((ANNA, "a.bin"), (BERT, "b.bin")):
         assert as_user(user, lambda name=name: put(shared, name) is not None, umask=umask)  # type: ignore[misc]
     state = shared / ".grym-fetch"
@@ -95,7 +95,7 @@ def test_two_users_share_one_folder(shared: Path, umask: int) -> None:
 
 @needs_root
 def test_a_lock_excludes_another_user_and_outlives_nobody(shared: Path) -> None:
-    """A lock file that one user has left behind, written under a narrow umask, can be taken by the other."""
+    """A lock file that one user left behind, written under a narrow umask, can be taken by the other."""
     key = StageKey("a.bin", "x")
 
     def hold() -> bool:
@@ -114,7 +114,7 @@ def test_a_lock_excludes_another_user_and_outlives_nobody(shared: Path) -> None:
 @pytest.mark.shows("S20")
 @pytest.mark.parametrize("mode", [0o700, 0o777], ids=oct)
 def test_nobody_believes_what_another_has_verified(shared: Path, mode: int) -> None:
-    """A log that another user has put in one's place vouches for nothing, and nothing is written to it."""
+    """A log that another user put in place of one's own proves nothing, and is not written to."""
     (shared / "a.bin").write_bytes(b"evil")
 
     def forge() -> None:
@@ -138,9 +138,9 @@ def test_nobody_believes_what_another_has_verified(shared: Path, mode: int) -> N
 @pytest.mark.shows("S20")
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o720], ids=oct)
 def test_a_state_folder_that_others_may_write_to_is_set_aside(tmp_path: Path, mode: int) -> None:
-    """It may be any folder of this user's that others filled and moved there: it vouches for nothing, and stays whole.
+    """It may be any folder of this user's that others filled and moved there: it proves nothing, and is left untouched.
 
-    Reading changes nothing; the next one who writes makes another.
+    Reading changes nothing; the next writer makes another one.
     """
     (tmp_path / "a.bin").write_bytes(b"evil")
     state = StateFolder(tmp_path)
@@ -162,7 +162,7 @@ def test_a_state_folder_that_others_may_write_to_is_set_aside(tmp_path: Path, mo
 def test_a_file_system_without_modes_vouches_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """FAT shows one mode for all: its folders are used, but a log there may be anybody's, and so it may in a home."""
+    """FAT shows one mode for all: its folders are used, but a log there may be anybody's, even in a home folder."""
     (tmp_path / "a.bin").write_bytes(b"evil")
     state = StateFolder(tmp_path)
     with state.opened(create=True) if where == "assets" else opened_elsewhere(state) as folder:
@@ -180,7 +180,7 @@ def test_a_file_system_without_modes_vouches_for_nothing(
 
 @contextmanager
 def opened_elsewhere(state: StateFolder) -> Iterator[int]:
-    """The user's own folder for an assets folder, for the length of a block."""
+    """The user's own folder for an assets folder, for the duration of a block."""
     descriptor = state.open_elsewhere(create=True)
     try:
         yield descriptor
@@ -189,13 +189,13 @@ def opened_elsewhere(state: StateFolder) -> Iterator[int]:
 
 
 def file_there(path: Path) -> VerifiedFile:
-    """An entry of the log for a file that has, it says, our checksum."""
+    """A log entry for a file that claims to have our checksum."""
     return VerifiedFile(str(path), str(CHECKSUM), FileSignature.of(path.stat()))
 
 
 @needs_root
 def test_the_folder_in_the_way_is_named(shared: Path) -> None:
-    """Where a private state folder of another user is in the way, the error names it, its owner, and what to do."""
+    """If another user's private state folder is in the way, the error names it, its owner, and what to do."""
     state = shared / ".grym-fetch"
     state.mkdir(mode=0o700)
     os.chown(state, ANNA, ANNA)
@@ -204,13 +204,13 @@ def test_the_folder_in_the_way_is_named(shared: Path) -> None:
     assert f"({state})" in error
     assert f"belongs to user {ANNA} (mode 700)" in error
     assert "chmod g+ws" in error
-    as_user(ANNA, lambda: put(shared, "a.bin"))  # as the error says
+    as_user(ANNA, lambda: put(shared, "a.bin"))  # as the error advises
     assert as_user(BERT, lambda: put(shared, "b.bin") is not None)
 
 
 @needs_root
 def test_a_folder_that_cannot_be_written_costs_one_hash(shared: Path, tmp_path: Path) -> None:
-    """In a baked image, what was verified is remembered in the user's own state folder, and that is said once."""
+    """In a baked image, verified files are remembered in the user's own state folder, which is reported once."""
     put(shared, "a.bin")
     shared.chmod(0o755)
     (shared / ".grym-fetch").chmod(0o755)
@@ -234,7 +234,7 @@ def test_a_folder_that_cannot_be_written_costs_one_hash(shared: Path, tmp_path: 
 
 
 def test_where_a_users_own_state_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the XDG specification has it, however the assets folder is reached; in no home of somebody else."""
+    """The place follows the XDG specification, however the assets folder is reached; never in somebody else's home."""
     (tmp_path / "link").symlink_to("assets")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
@@ -255,7 +255,7 @@ def test_where_a_users_own_state_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("create", [True, False])
 def test_what_an_earlier_version_left_is_taken_over(tmp_path: Path, create: bool) -> None:
-    """Stages, stamps and records lay in the state folder itself: they are moved, and nothing else is."""
+    """Stages, stamps and records used to be in the state folder itself: they are moved, and nothing else is."""
     top = tmp_path / ".grym-fetch"
     for name in ("stage/x", "unpacked", "unpack", "locks", "mine"):
         (top / name).mkdir(parents=True)
@@ -272,7 +272,7 @@ def test_what_an_earlier_version_left_is_taken_over(tmp_path: Path, create: bool
 
 
 def test_what_others_could_have_put_there_is_not_taken_over(tmp_path: Path) -> None:
-    """A log in a state folder that others can write to is anybody's word."""
+    """A log in a state folder that others can write to may be anybody's."""
     top = tmp_path / ".grym-fetch"
     top.mkdir()
     top.chmod(0o777)
@@ -286,7 +286,7 @@ def test_what_others_could_have_put_there_is_not_taken_over(tmp_path: Path) -> N
 
 
 def swapped(assets: Path, name: str) -> Path:
-    """Put a symlink to another folder in the place of a folder of our own; return that other folder."""
+    """Put a symlink to another folder in the place of one of our own; return that other folder."""
     state = StateFolder(assets)
     os.close(state.open("unpack", create=True))
     elsewhere = assets.parent / "elsewhere"
@@ -300,7 +300,7 @@ def swapped(assets: Path, name: str) -> Path:
 @pytest.mark.parametrize("name", ["", "unpack"])
 @pytest.mark.shows("S5")
 def test_a_swapped_folder_is_not_written_through(tmp_path: Path, name: str) -> None:
-    """A symlink in the place of one of our folders is refused; nothing appears behind it."""
+    """A symlink in the place of one of our folders is refused; nothing is created behind it."""
     assets = tmp_path / "assets"
     assets.mkdir()
     elsewhere = swapped(assets, name)
@@ -311,7 +311,7 @@ def test_a_swapped_folder_is_not_written_through(tmp_path: Path, name: str) -> N
 
 @pytest.mark.shows("S5")
 def test_a_folder_that_is_swapped_while_unpacking_stays_the_one_that_was_opened(tmp_path: Path) -> None:
-    """What is written goes where the descriptor leads, wherever the name leads by now."""
+    """Writes go where the descriptor leads, wherever the name leads by now."""
     assets = tmp_path / "assets"
     assets.mkdir()
     with TreeStore(assets, "voices").make_stage() as stage:
@@ -326,7 +326,7 @@ def test_a_folder_that_is_swapped_while_unpacking_stays_the_one_that_was_opened(
 def test_a_file_that_is_changed_right_after_its_rename_is_not_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: bool
 ) -> None:
-    """Between the rename and the stamp, somebody else may replace the file or write to it: then it is an error."""
+    """If somebody replaces the file or writes to it between the rename and the stamp, that is an error."""
     assets = tmp_path / "assets"
     assets.mkdir()
     rename = os.rename
@@ -345,7 +345,7 @@ def test_a_file_that_is_changed_right_after_its_rename_is_not_verified(
 
 
 def test_a_write_within_the_same_tick_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stamp does not rest on the kernel's clock having moved on: the time was set, and a write sets another."""
+    """The stamp does not depend on the kernel's clock moving on: the time was set, and a write sets another."""
     assets = tmp_path / "assets"
     assets.mkdir()
     exact = 1_700_000_000_123_456_789
@@ -367,7 +367,7 @@ READERS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.shows("S20")
 def test_a_pipe_holds_nobody_up(tmp_path: Path, reader: str) -> None:
-    """FIFOs in the place of every file and folder of ours: each reader ends at once and believes nothing."""
+    """With FIFOs in the place of all our files and folders, each reader ends at once and believes nothing."""
     state = StateFolder(tmp_path)
     os.close(state.open("unpacked", create=True))
     os.close(state.open("stage", create=True))
@@ -385,21 +385,21 @@ def test_a_pipe_holds_nobody_up(tmp_path: Path, reader: str) -> None:
 
 
 def test_a_pipe_in_the_place_of_an_asset_is_not_waited_for(tmp_path: Path) -> None:
-    """What was a file when it was looked at may be a pipe when it is opened."""
+    """A path that was a file when it was looked at may be a pipe when it is opened."""
     os.mkfifo(tmp_path / "a")
     with pytest.raises(UnsafePath, match="not a file"):
         hash_file(tmp_path / "a", CHECKSUM.new_hasher(), lambda _: True)
 
 
 def test_a_pipe_in_the_place_of_the_record_of_moved_files_is_not_waited_for(tmp_path: Path) -> None:
-    """The external folder may be anybody's: its record is read if it is a file."""
+    """The external folder may be anybody's: its record is read only if it is a file."""
     os.mkfifo(tmp_path / "asset-manifest.json")
     with pytest.raises(OSError, match="not a file"):
         read_document(tmp_path / "asset-manifest.json")
 
 
 def test_a_state_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
-    """However long somebody has made it."""
+    """A state file is read only up to its limit, however long somebody has made it."""
     (tmp_path / "a").write_bytes(b"x" * 100)
     folder = os.open(tmp_path, os.O_RDONLY)
     try:
@@ -411,7 +411,7 @@ def test_a_state_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
 
 
 def test_a_file_system_that_maps_all_users_to_one_is_worked_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing that we make is ours by number (root on NFS, FAT), the folder is used and its stamps are not."""
+    """If nothing we make is ours by user number (root on NFS, FAT), the folder is used but its stamps are not."""
     user = os.geteuid() + 1
     state = StateFolder(tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: user)
@@ -426,6 +426,6 @@ def test_a_file_system_that_maps_all_users_to_one_is_worked_on(tmp_path: Path, m
 
 
 def test_no_write_permission_is_not_called_another_users_fault() -> None:
-    """The two errors of a folder that cannot be used are storage errors, so a run ends with code 4."""
+    """Both errors of an unusable folder are storage errors, so a run ends with code 4."""
     assert issubclass(NotWritable, StorageError)
     assert issubclass(UnsafePath, StorageError)

@@ -1,4 +1,4 @@
-"""Small files put in place together: what is flushed when, and what becomes of one that fails."""
+"""Small files put in place together: what is flushed when, and what happens to one that fails."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def small_file_writer(tmp_path: Path) -> AsyncIterator[SmallFileWriter]:
 
 
 async def test_all_are_put_in_place(small_file_writer: SmallFileWriter, tmp_path: Path) -> None:
-    """Each is where it belongs, with its signature as it is now; no descriptor stays open."""
+    """Each is where it belongs, with its current signature; no descriptor stays open."""
     before = descriptors()
     placed = await small_file_writer.put(FILES)
     assert descriptors() == before
@@ -60,7 +60,7 @@ async def test_all_are_put_in_place(small_file_writer: SmallFileWriter, tmp_path
 
 @pytest.mark.shows("D20", "X7")
 async def test_the_umask_decides_who_may_read(small_file_writer: SmallFileWriter, tmp_path: Path) -> None:
-    """A file gets the mode that any new file gets here."""
+    """A file gets the same mode as any new file here."""
     before = os.umask(0o027)
     try:
         await small_file_writer.put(FILES[:1])
@@ -73,7 +73,7 @@ async def test_the_umask_decides_who_may_read(small_file_writer: SmallFileWriter
 async def test_written_flushed_renamed_flushed(
     small_file_writer: SmallFileWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every file is flushed after it was written and before any is renamed, and every folder after the last rename."""
+    """Every file is flushed after writing and before any is renamed, and every folder after the last rename."""
     calls: list[str] = []
 
     def watched(name: str) -> Callable[..., object]:
@@ -97,7 +97,7 @@ async def test_written_flushed_renamed_flushed(
 async def test_folders_of_others_are_flushed_once(
     small_file_writer: SmallFileWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever has made a folder may not have flushed it into its parent: a file in it would be lost with it."""
+    """The folder's maker may not have flushed it into its parent: a file in it would be lost with it."""
     (tmp_path / "assets" / "e" / "f").mkdir(parents=True)
     flushed: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
@@ -111,7 +111,7 @@ async def test_folders_of_others_are_flushed_once(
 
 @pytest.mark.shows("C8", "S1")
 async def test_a_wrong_one_is_left_out(small_file_writer: SmallFileWriter, tmp_path: Path) -> None:
-    """What has not the digest that it should have goes nowhere; the others do."""
+    """A file with a wrong digest is not put in place; the others are."""
     wrong = SmallFile("d/b.bin", b"x" * 20, FILES[1].checksum)
     placed = await small_file_writer.put([FILES[0], wrong, FILES[3]])
     assert [entry is not None for entry in placed] == [True, False, True]
@@ -124,7 +124,7 @@ async def test_a_wrong_one_is_left_out(small_file_writer: SmallFileWriter, tmp_p
 async def test_whatever_fails_leaves_nothing(
     small_file_writer: SmallFileWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
 ) -> None:
-    """Where the system fails for one file it is left out, the old file stays, and nothing of the new one does."""
+    """If the system fails for one file, it is left out: the old file stays, and nothing of the new one does."""
     await small_file_writer.put(FILES)
     newer = [small(file.local_path, b"newer" + file.data) for file in FILES]
     real = getattr(os, name)
@@ -152,7 +152,7 @@ async def test_whatever_fails_leaves_nothing(
 async def test_what_is_in_the_place_already(
     small_file_writer: SmallFileWriter, tmp_path: Path, make: Callable[[Path], None], is_replaced: bool
 ) -> None:
-    """A symlink is replaced, and what it leads to is not touched. What is no file stays, and the long way tells."""
+    """A symlink is replaced, its target untouched. Anything but a file stays, and the full procedure reports it."""
     place = tmp_path / "assets" / FILES[0].local_path
     place.parent.mkdir(exist_ok=True)
     make(place)
@@ -164,7 +164,7 @@ async def test_what_is_in_the_place_already(
 
 
 async def test_only_the_dead_are_cleared_away(small_file_writer: SmallFileWriter, tmp_path: Path) -> None:
-    """What a process that was killed has left goes; what a living one is at work on, and what nobody knows, stays."""
+    """What a killed process left goes; what a living one works on, or what nobody knows, stays."""
     me, stage = Owner.this(), tmp_path / "assets" / OWN / "stage"
     names = {
         owner: stage / f"{PATH_KEY}.{CONTENT_KEY}.{owner}.00000000"
@@ -184,7 +184,7 @@ async def test_only_the_dead_are_cleared_away(small_file_writer: SmallFileWriter
 async def test_a_folder_that_cannot_be_flushed(
     small_file_writer: SmallFileWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a rename may not last, nothing is said of it: no entry, and the long way does it again."""
+    """If a rename may not last, nothing is recorded: no entry, and the full procedure does it again."""
     await small_file_writer.put(FILES)
     real = os.fsync
 
@@ -199,7 +199,7 @@ async def test_a_folder_that_cannot_be_flushed(
 
 @pytest.mark.shows("D9")
 async def test_no_folder_to_write_in(tmp_path: Path) -> None:
-    """Where nothing can be staged, nothing is put in place."""
+    """If nothing can be staged, nothing is put in place."""
     threads = WorkerThreads("test", 1)
     with pytest.raises(NotWritable):
         await SmallFileWriter(StateFolder(tmp_path / "nowhere"), threads, set()).put(FILES)
@@ -211,7 +211,7 @@ async def test_no_folder_to_write_in(tmp_path: Path) -> None:
 async def test_a_quick_disk_is_waited_for_and_a_slow_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool
 ) -> None:
-    """Who is about to ask for more waits while the files of a turn are put away, if the last one took no time."""
+    """Before asking for more, a caller waits until a turn's files are put away, if the last turn took no time."""
     monkeypatch.setattr(small_files, "QUICK_S", 1e9 if quick else 0.0)
     (tmp_path / "assets" / OWN / "stage").mkdir(parents=True)
     threads = WorkerThreads("test", 1)

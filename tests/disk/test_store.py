@@ -1,6 +1,6 @@
-"""The disk: who owns a stage, what survives, in which order a file is published, and what a failing disk becomes.
+"""The disk: who owns a stage, what survives, in which order a file is published, and how a failing disk shows.
 
-What every stage does is in ``tests/contract/test_stage_contract.py``; here is what only the disk does.
+What every stage does is in ``tests/contract/test_stage_contract.py``; this file has what only the disk does.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ async def store(tmp_path: Path) -> AsyncIterator[DiskStore]:
 
 @pytest.fixture
 async def stage(store: DiskStore) -> AsyncIterator[DiskStage]:
-    """A stage that has all of the content but is not published."""
+    """An unpublished stage that has all of the content."""
     stage = await store.open_stage(KEY, exclusive=True)
     await stage.write(100_000, CONTENT[100_000:], 0)
     await stage.write(0, CONTENT[:100_000], 0)
@@ -72,17 +72,17 @@ def stages(store: DiskStore) -> list[Path]:
 
 
 def final(store: DiskStore) -> Path:
-    """Where the asset belongs."""
+    """Where the asset belongs on disk."""
     return store.path_of(KEY.local_path)
 
 
 def is_flushing(stage: DiskStage) -> bool:
-    """Whether a flush in the background is under way."""
+    """Whether a background flush is running."""
     return stage._flushing is not None and not stage._flushing.done()
 
 
 async def turns() -> None:
-    """Let everything happen that needs no thread to end."""
+    """Let everything happen that needs no thread to finish."""
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -91,7 +91,7 @@ async def turns() -> None:
 
 
 def test_nothing_is_made_before_it_is_needed(tmp_path: Path) -> None:
-    """Looking for stages and lengths leaves the disk as it is."""
+    """Looking for stages and lengths leaves the disk unchanged."""
     store = DiskStore(tmp_path / "assets")
     assert store.staged_bytes(KEY) == 0
     store.close()
@@ -100,7 +100,7 @@ def test_nothing_is_made_before_it_is_needed(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S8")
 def test_our_folder_is_private_and_ignored(store: DiskStore) -> None:
-    """Nobody else reads what is staged, and git does not see it."""
+    """Nobody else can read what is staged, and git does not see it."""
     assert stat.S_IMODE(store.state.own.stat().st_mode) == 0o700
     assert (store.state.top / ".gitignore").read_text() == "*\n"
 
@@ -114,7 +114,7 @@ async def test_preparing_twice_keeps_what_is_there(store: DiskStore, stage: Disk
 
 
 async def test_preparing_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And flushes the assets folder into its parent also if somebody else has made it."""
+    """It also flushes the assets folder into its parent, even if somebody else created it."""
     (tmp_path / "assets").mkdir()
     flushed: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
@@ -128,7 +128,7 @@ async def test_preparing_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.shows("D12", "S5")
 async def test_our_folder_is_never_a_symlink(tmp_path: Path) -> None:
-    """A symlink in the place of our folder is refused, and nothing is made behind it."""
+    """A symlink in the place of our folder is refused, and nothing is created behind it."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets/.grym-fetch").symlink_to(tmp_path / "outside")
@@ -141,7 +141,7 @@ async def test_our_folder_is_never_a_symlink(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S5")
 async def test_no_symlink_in_our_folder_is_written_through(tmp_path: Path) -> None:
-    """The mark for git is not made where a symlink in its place leads, be there nothing or a file."""
+    """The mark for git is not written through a symlink in its place, whether that leads to a file or to nothing."""
     state = tmp_path / "assets/.grym-fetch"
     state.mkdir(parents=True)
     (state / ".gitignore").symlink_to(tmp_path / "outside")
@@ -152,7 +152,7 @@ async def test_no_symlink_in_our_folder_is_written_through(tmp_path: Path) -> No
 
 
 def test_a_key_is_safe_in_a_file_name() -> None:
-    """Whatever a path looks like, its key is a short word, and no two share it."""
+    """Whatever a path looks like, its key is a short word, and no two paths share one."""
     keys = [StageKey("../" * 100 + name, "x") for name in ("a", "b", "a\n", "ä" * 200)]
     names = {key.path_key + key.content_key for key in keys}
     assert len(names) == 4
@@ -178,7 +178,7 @@ def leave(store: DiskStore, owner: str, *, count: int = 1, key: StageKey = KEY, 
 
 @pytest.mark.shows("X8")
 async def test_the_stage_of_the_dead_is_claimed_by_renaming(store: DiskStore) -> None:
-    """What a dead process has left is taken over as it is, under the name of the living."""
+    """A stage left by a dead process is taken over unchanged, under the name of the living one."""
     left = leave(store, dead_owner().encode(), count=3)
     part = (left / "part").stat().st_ino
     stage = await store.open_stage(KEY, exclusive=False)
@@ -191,7 +191,7 @@ async def test_the_stage_of_the_dead_is_claimed_by_renaming(store: DiskStore) ->
 
 @pytest.mark.shows("X8")
 async def test_the_stage_of_the_living_is_not_touched(store: DiskStore, stage: DiskStage) -> None:
-    """Without a lock that holds, a stage whose owner lives stays his, and a second one is made."""
+    """Without a lock that holds, a living owner's stage stays with it, and a second one is made."""
     second = await store.open_stage(KEY, exclusive=False)
     assert len(second.recovered.pieces) == 0
     assert len(stages(store)) == 2
@@ -204,7 +204,7 @@ async def test_the_stage_of_the_living_is_not_touched(store: DiskStore, stage: D
 
 @pytest.mark.parametrize("owner", ["rubbish", "1-2", "one.too.many"], ids=["rubbish", "short", "fields"])
 async def test_a_stage_of_unknown_ownership_is_not_touched(store: DiskStore, owner: str) -> None:
-    """Whose owner cannot be known to be dead is left alone, unless the lock says that he is."""
+    """A stage whose owner may be alive is left alone, unless the lock says that the owner is dead."""
     left = leave(store, owner)
     stage = await store.open_stage(KEY, exclusive=False)
     assert len(stage.recovered.pieces) == 0
@@ -219,7 +219,7 @@ async def test_a_stage_of_unknown_ownership_is_not_touched(store: DiskStore, own
 @pytest.mark.parametrize("name", ["12345-1-0123456789abcdef", "12345-1-0123456789abcdef-0123abcd"])
 @pytest.mark.shows("X3", "X8", "S14")
 async def test_a_stage_of_another_machine_is_not_taken_while_it_is_written_to(store: DiskStore, name: str) -> None:
-    """A lock may hold on each machine by itself. What nobody writes to any more is resumed from any of them."""
+    """A lock may hold on each machine separately. A stage that nobody still writes to is resumed from any of them."""
     left = leave(store, name)
     stage = await store.open_stage(KEY, exclusive=True)
     assert len(stage.recovered.pieces) == 0
@@ -240,7 +240,7 @@ async def test_a_stage_of_another_machine_is_not_taken_while_it_is_written_to(st
 @pytest.mark.parametrize("is_container", [True, False], ids=["another container", "before the last boot"])
 @pytest.mark.shows("X8", "P1")
 async def test_what_this_machine_has_left_is_taken_over_at_once(store: DiskStore, is_container: bool) -> None:
-    """After a power cut, and in a new container: there the lock holds for all, or nobody can be alive."""
+    """After a power cut, or in a new container, the lock holds for all, or nobody can be alive."""
     me = Owner.this()
     others = replace(me, boot=f"{me.boot[:16]}1", host="") if is_container else replace(me, boot="0123456789abcdef")
     leave(store, others.encode())
@@ -251,7 +251,7 @@ async def test_what_this_machine_has_left_is_taken_over_at_once(store: DiskStore
 
 @pytest.mark.shows("X3", "S14")
 async def test_who_has_lost_a_stage_does_not_write_to_it(store: DiskStore, stage: DiskStage) -> None:
-    """Another process has claimed it, by its name: the bytes are that one's now, and perhaps in place already."""
+    """Another process has claimed it by name: the bytes belong to that process, and may already be in place."""
     (folder,) = stages(store)
     folder.rename(folder.with_name("claimed"))
     with pytest.raises(StorageError, match="or taken over"):
@@ -263,7 +263,7 @@ async def test_who_has_lost_a_stage_does_not_write_to_it(store: DiskStore, stage
 async def test_without_a_working_flock_the_living_are_safe(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where flock excludes nobody, its holder does not claim what may be in use, and both bring the file about."""
+    """If flock excludes nobody, its holder does not claim what may be in use, and both produce the file."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     lock = store.lock(KEY)
     assert await store.try_lock(lock)
@@ -278,7 +278,7 @@ async def test_without_a_working_flock_the_living_are_safe(
 
 
 async def test_a_name_that_is_none_of_ours_is_no_failure(store: DiskStore) -> None:
-    """Whatever somebody has put beside the stages."""
+    """Anything may lie beside the stages."""
     (store.state.own / "stage" / f"{KEY.path_key}.x").mkdir()
     stage = await store.open_stage(KEY, exclusive=False)
     assert len(stages(store)) == 2
@@ -287,7 +287,7 @@ async def test_a_name_that_is_none_of_ours_is_no_failure(store: DiskStore) -> No
 
 @pytest.mark.shows("D1")
 async def test_what_does_not_fit_is_refused_before_anything_is_made(store: DiskStore) -> None:
-    """Bytes that an earlier run has left need no room once more."""
+    """Bytes left by an earlier run need no extra room."""
     with pytest.raises(DiskFull, match="not enough space"):
         await store.open_stage(KEY, exclusive=True, size=1 << 60)
     assert stages(store) == []
@@ -301,7 +301,7 @@ async def test_what_does_not_fit_is_refused_before_anything_is_made(store: DiskS
 
 @pytest.mark.shows("D11")
 async def test_a_destination_is_looked_at(store: DiskStore) -> None:
-    """A folder in the place of the file is found before anything is fetched."""
+    """A folder in the file's place is found before anything is fetched."""
     await store.check_destination(KEY.local_path)
     final(store).mkdir(parents=True)
     with pytest.raises(UnsafePath, match="folder is in the way"):
@@ -309,7 +309,7 @@ async def test_a_destination_is_looked_at(store: DiskStore) -> None:
 
 
 async def test_closing_ends_every_thread(tmp_path: Path) -> None:
-    """Nothing is begun any more."""
+    """No new work starts after closing."""
     store = DiskStore(tmp_path / "assets")
     store.close()
     sets = [threads for each in store._sets for threads in (each.write, each.read, each.flush)]
@@ -319,7 +319,7 @@ async def test_closing_ends_every_thread(tmp_path: Path) -> None:
 
 
 async def test_the_fullest_stage_is_claimed_and_the_rest_dropped(store: DiskStore) -> None:
-    """Of several abandoned stages the one with most bytes goes on; the others are garbage."""
+    """The abandoned stage with the most bytes is continued; the others are garbage."""
     for count, nonce in [(1, "a"), (5, "b"), (2, "c")]:
         leave(store, dead_owner().encode(), count=count, nonce=nonce)
     stage = await store.open_stage(KEY, exclusive=False)
@@ -330,7 +330,7 @@ async def test_the_fullest_stage_is_claimed_and_the_rest_dropped(store: DiskStor
 
 @pytest.mark.shows("M15")
 async def test_a_stage_of_older_content_is_dropped(store: DiskStore) -> None:
-    """When the manifest wants other content, what was staged for the old one is of no use; other paths are safe."""
+    """When the manifest wants other content, the stage of the old one is useless; other paths are not affected."""
     older = leave(store, dead_owner().encode(), key=StageKey(KEY.local_path, "sha256:old"))
     neighbour = leave(store, dead_owner().encode(), key=StageKey("models/b.bin", KEY.content))
     stage = await store.open_stage(KEY, exclusive=False)
@@ -341,7 +341,7 @@ async def test_a_stage_of_older_content_is_dropped(store: DiskStore) -> None:
 
 
 async def test_losing_the_race_for_a_stage_is_no_failure(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who finds a stage gone that he was about to claim begins with a new one."""
+    """If the stage to be claimed is gone, a new one is started."""
     leave(store, dead_owner().encode())
     real = os.rename
 
@@ -356,7 +356,7 @@ async def test_losing_the_race_for_a_stage_is_no_failure(store: DiskStore, monke
 
 
 async def test_staged_bytes_are_counted(store: DiskStore) -> None:
-    """A plan knows about how much of this content is here, and nothing of other content."""
+    """A plan knows roughly how much of this content is here, and does not count other content."""
     leave(store, dead_owner().encode(), count=8)
     assert 80_000 <= store.staged_bytes(KEY) <= 100_000
     assert store.staged_bytes(StageKey(KEY.local_path, "sha256:other")) == 0
@@ -364,7 +364,7 @@ async def test_staged_bytes_are_counted(store: DiskStore) -> None:
 
 @pytest.mark.shows("S5")
 async def test_a_symlink_in_the_place_of_the_part_is_refused(store: DiskStore, tmp_path: Path) -> None:
-    """A stage whose part leads elsewhere is not written through, and no descriptor stays open."""
+    """A stage whose part leads elsewhere is not written to, and no descriptor stays open."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     left = leave(store, dead_owner().encode())
@@ -382,7 +382,7 @@ async def test_a_symlink_in_the_place_of_the_part_is_refused(store: DiskStore, t
 
 @pytest.mark.shows("P4", "S1")
 async def test_a_journal_cut_anywhere_claims_no_byte_too_many(store: DiskStore, stage: DiskStage) -> None:
-    """Wherever a crash has cut the journal, what is claimed can be proved, and writing goes on from there."""
+    """Wherever a crash cut the journal, its claims can be proved, and writing continues from there."""
     await stage.close()
     journal = stages(store)[0] / "journal"
     for cut in range(len(journal.read_bytes()), -1, -7):
@@ -400,7 +400,7 @@ async def test_a_journal_cut_anywhere_claims_no_byte_too_many(store: DiskStore, 
 
 @pytest.mark.shows("P7")
 async def test_a_part_without_its_journal_is_not_trusted(store: DiskStore, stage: DiskStage) -> None:
-    """Bytes that nobody answers for are thrown away, not adopted."""
+    """Bytes without a journal are thrown away, not adopted."""
     await stage.close()
     folder = stages(store)[0]
     (folder / "journal").unlink()
@@ -412,7 +412,7 @@ async def test_a_part_without_its_journal_is_not_trusted(store: DiskStore, stage
 
 @pytest.mark.shows("P5")
 async def test_the_journal_of_other_content_is_not_trusted(store: DiskStore, stage: DiskStage) -> None:
-    """A journal that names other content than its folder does is nobody's word."""
+    """A journal that names other content than its folder does counts for nothing."""
     await stage.close()
     other = StageKey(KEY.local_path, "sha256:other")
     os.rename(
@@ -426,7 +426,7 @@ async def test_the_journal_of_other_content_is_not_trusted(store: DiskStore, sta
 
 @pytest.mark.shows("U4", "S8")
 async def test_a_journal_holds_no_address(store: DiskStore, stage: DiskStage) -> None:
-    """Neither an address nor its secret lies on the disk."""
+    """Neither an address nor its secret is on the disk."""
     await stage.note_origin(0, "https://user:pass@host.example/a.bin?signature=hush", Validator('"v"'))
     text = (stages(store)[0] / "journal").read_text()
     assert not any(word in text for word in ("host.example", "hush", "pass@"))
@@ -436,7 +436,7 @@ async def test_a_journal_holds_no_address(store: DiskStore, stage: DiskStage) ->
 
 
 async def test_a_short_write_is_continued(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A system that takes only some bytes at a time gets the rest in their places."""
+    """If the system takes only some bytes at a time, the rest follows in its place."""
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, bytes(data[:1000]), at))
     stage = await store.open_stage(KEY, exclusive=True)
@@ -459,7 +459,7 @@ async def test_a_short_write_is_continued(store: DiskStore, monkeypatch: pytest.
 async def test_a_failed_write_is_ours_and_claims_nothing(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[StorageError]
 ) -> None:
-    """A piece that could not be written becomes an error about the asset's file, and is in no journal."""
+    """A piece that could not be written becomes an error about the asset's file, and is not in the journal."""
     stage = await store.open_stage(KEY, exclusive=True)
     kept = await stage.write(0, CONTENT[:1000], 0)
     with monkeypatch.context() as patch:
@@ -475,7 +475,7 @@ async def test_a_failed_write_is_ours_and_claims_nothing(
 
 @pytest.mark.shows("B14", "B63", "D3")
 async def test_a_record_cut_short_is_a_full_disk(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record of which only a part could be written is no record: the next process finds those before it."""
+    """A partly written record does not count: the next process finds the records before it."""
     stage = await store.open_stage(KEY, exclusive=True)
     kept = await stage.write(0, CONTENT[:1000], 0)
     real = os.write
@@ -528,7 +528,7 @@ async def test_a_file_size_limit_is_a_full_disk(store: DiskStore) -> None:
 async def test_a_cancelled_write_is_over_before_the_cancellation(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who is cancelled while a thread writes gets the cancellation when the bytes are written and recorded."""
+    """A task cancelled while a thread writes is cancelled only once the bytes are written and recorded."""
     stage = await store.open_stage(KEY, exclusive=True)
     begun, go_on = threading.Event(), threading.Event()
     real = os.pwrite
@@ -560,7 +560,7 @@ async def test_a_cancelled_write_is_over_before_the_cancellation(
 async def test_a_stage_that_cannot_be_opened_leaves_no_descriptor(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that is full already at the first record costs an error, not two open files."""
+    """A disk that is already full at the first record costs an error, not two open files."""
     before = descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", failing(errno.ENOSPC))
@@ -571,7 +571,7 @@ async def test_a_stage_that_cannot_be_opened_leaves_no_descriptor(
 
 
 async def test_a_cancelled_opening_leaves_no_descriptor(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is cancelled while the stage is being opened gets none, so it is closed for him."""
+    """A task cancelled while its stage is being opened never gets the stage, so it is closed."""
     before = descriptors()
     begun, go_on = threading.Event(), threading.Event()
     real = os.mkdir
@@ -597,7 +597,7 @@ async def test_a_cancelled_opening_leaves_no_descriptor(store: DiskStore, monkey
 async def test_an_asset_holds_as_many_descriptors_as_are_counted_for_it(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From its lock to its place: how many assets may be under way is reckoned with the most that one holds."""
+    """The number of assets under way is planned with the most descriptors that one holds, from lock to final place."""
     before, held = descriptors(), []
     real = os.rename
 
@@ -623,7 +623,7 @@ async def test_an_asset_holds_as_many_descriptors_as_are_counted_for_it(
 async def test_a_failed_background_flush_is_not_forgotten(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The kernel tells of a failed flush once, and the next one succeeds: the part is given up all the same."""
+    """The kernel reports a failed flush once, and the next one succeeds: the part is given up all the same."""
     monkeypatch.setattr(stage_module, "FLUSH_EVERY_BYTES", 1000)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", failing(errno.EIO))
@@ -672,7 +672,7 @@ async def test_one_flush_at_a_time(store: DiskStore, monkeypatch: pytest.MonkeyP
 
 
 async def test_publishing_waits_for_the_flush_under_way(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is not closed, nor renamed, while another thread is at work on it."""
+    """The file is neither closed nor renamed while another thread works on it."""
     monkeypatch.setattr(stage_module, "FLUSH_EVERY_BYTES", 1000)
     begun, go_on = threading.Event(), threading.Event()
 
@@ -701,7 +701,7 @@ async def test_publishing_waits_for_the_flush_under_way(store: DiskStore, monkey
 
 
 async def test_a_cancelled_close_still_closes(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cancellation while the last flush runs does not leave the stage's files open."""
+    """A cancellation during the last flush does not leave the stage's files open."""
     monkeypatch.setattr(stage_module, "FLUSH_EVERY_BYTES", 1000)
     begun, go_on = threading.Event(), threading.Event()
 
@@ -733,7 +733,7 @@ async def test_a_cancelled_close_still_closes(store: DiskStore, monkeypatch: pyt
 
 @pytest.mark.shows("D15")
 async def test_a_stage_that_was_removed_is_noticed_at_the_next_piece(store: DiskStore, stage: DiskStage) -> None:
-    """Bytes written to a file without a name would be lost with it."""
+    """Bytes written to an unlinked file would be lost with it."""
     (folder,) = stages(store)
     shutil.rmtree(folder)
     with pytest.raises(StorageError, match="removed or taken over"):
@@ -743,7 +743,7 @@ async def test_a_stage_that_was_removed_is_noticed_at_the_next_piece(store: Disk
 @pytest.mark.parametrize("instead", [None, b"something else"], ids=["nothing", "another file"])
 @pytest.mark.shows("D15", "S1")
 async def test_only_what_was_verified_is_published(store: DiskStore, stage: DiskStage, instead: bytes | None) -> None:
-    """What has the part's name by now is not what was verified through its descriptor."""
+    """The file that now has the part's name is not the one verified through its descriptor."""
     (folder,) = stages(store)
     (folder / "part").unlink()
     if instead is not None:
@@ -757,7 +757,7 @@ async def test_only_what_was_verified_is_published(store: DiskStore, stage: Disk
 
 
 class Recorder:
-    """Notes the calls that make a file durable, in order, with the paths they were about."""
+    """Records the calls that make a file durable, in order, with their paths."""
 
     def __init__(self, patch: pytest.MonkeyPatch, base: Path) -> None:
         self.calls: list[tuple[str, ...]] = []
@@ -788,9 +788,9 @@ class Recorder:
 async def test_the_order_of_publishing(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, folders: str
 ) -> None:
-    """The bytes are flushed before the file gets its name, the folders above it too, and the name before all is told.
+    """The bytes are flushed before the file is named, the folders above it too, and the name before success is told.
 
-    That also holds for folders that were there: whoever made them may not have flushed them.
+    This includes folders that already existed, since their maker may not have flushed them.
     """
     if folders == "there":
         final(store).parent.mkdir(parents=True)
@@ -811,7 +811,7 @@ async def test_the_order_of_publishing(
 async def test_folders_above_are_flushed_once(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second file of a folder costs no more than its own flush and that of its name."""
+    """A folder's second file costs only its own flush and that of its name."""
     await stage.publish(len(CONTENT))
     second = await store.open_stage(StageKey("models/deep/b.bin", "sha256:41"), exclusive=True)
     await second.write(0, CONTENT, 0)
@@ -823,7 +823,7 @@ async def test_folders_above_are_flushed_once(
 
 @pytest.mark.parametrize("far", [False, True], ids=["here", "on another file system"])
 async def test_the_stage_is_gone_after_publishing(store: DiskStore, monkeypatch: pytest.MonkeyPatch, far: bool) -> None:
-    """Nothing of the stage is left over, neither a folder nor an open file."""
+    """Nothing of the stage remains, neither a folder nor an open file."""
     before = descriptors()
     stage = await store.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT, 0)
@@ -850,7 +850,7 @@ async def test_the_stage_is_gone_after_publishing(store: DiskStore, monkeypatch:
 async def test_what_a_failed_rename_means(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[StorageError]
 ) -> None:
-    """Systems have several words for a folder in the way. Only another file system is a reason to copy."""
+    """Systems report a folder in the way differently. Only another file system is a reason to copy."""
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", failing(number))
         patch.setattr(os, "write", failing(errno.EIO))
@@ -862,7 +862,7 @@ async def test_what_a_failed_rename_means(
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])
 @pytest.mark.shows("B64", "D20", "S2", "X7")
 async def test_the_file_respects_the_umask(store: DiskStore, mask: int, mode: int) -> None:
-    """The published file has the mode of any file that this user makes."""
+    """The published file has the mode of any file this user makes."""
     before = os.umask(mask)
     try:
         stage = await store.open_stage(KEY, exclusive=True)
@@ -880,7 +880,7 @@ async def test_a_failed_publishing_leaves_the_old_file(
 ) -> None:
     """If the new file cannot be made durable or named, the old one is untouched.
 
-    The stage is kept, but not after a failed flush: what is read back then may be in memory only, and proves nothing.
+    The stage is kept, except after a failed flush: what is read back then may be only in memory, and proves nothing.
     """
     final(store).parent.mkdir(parents=True)
     final(store).write_bytes(b"the old file")
@@ -918,7 +918,7 @@ async def test_a_failed_fsync_is_not_repeated(
 async def test_a_disk_without_fsync_gets_the_file(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the file system has no fsync, the file is published all the same, with a warning."""
+    """On a file system without fsync the file is still published, with a warning."""
     monkeypatch.setattr(folders, "_CANNOT_FLUSH", set())
     monkeypatch.setattr(os, "fsync", failing(errno.EINVAL))
     await stage.publish(len(CONTENT))
@@ -928,7 +928,7 @@ async def test_a_disk_without_fsync_gets_the_file(
 
 @pytest.mark.shows("D11")
 async def test_a_folder_in_the_way_is_not_replaced(store: DiskStore, stage: DiskStage) -> None:
-    """A destination that became a folder is refused, full or empty, and the stage is kept."""
+    """A destination that has become a folder is refused, full or empty, and the stage is kept."""
     final(store).mkdir(parents=True)
     with pytest.raises(UnsafePath, match="a folder is in the way"):
         await stage.publish(len(CONTENT))
@@ -943,7 +943,7 @@ async def test_a_folder_in_the_way_is_not_replaced(store: DiskStore, stage: Disk
 async def test_no_symlink_is_followed_at_publishing(
     store: DiskStore, stage: DiskStage, tmp_path: Path, component: str
 ) -> None:
-    """A folder that was swapped for a symlink during the download does not lead the file out."""
+    """A folder swapped for a symlink during the download does not lead the file outside."""
     outside = tmp_path / "outside"
     (outside / "deep").mkdir(parents=True)
     (store.assets_dir / component).parent.mkdir(parents=True, exist_ok=True)
@@ -955,7 +955,7 @@ async def test_no_symlink_is_followed_at_publishing(
 
 @pytest.mark.shows("S5")
 async def test_a_symlink_in_the_final_place_is_replaced(store: DiskStore, stage: DiskStage, tmp_path: Path) -> None:
-    """The rename replaces the symlink itself; what it led to is untouched."""
+    """The rename replaces the symlink itself; its target is untouched."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     final(store).parent.mkdir(parents=True)
@@ -968,7 +968,7 @@ async def test_a_symlink_in_the_final_place_is_replaced(store: DiskStore, stage:
 
 @pytest.mark.shows("X6")
 async def test_a_reader_keeps_the_old_file(store: DiskStore, stage: DiskStage) -> None:
-    """Who has the old file open reads it to its end: it is replaced, never rewritten."""
+    """A reader with the old file open reads it to its end: it is replaced, never rewritten."""
     final(store).parent.mkdir(parents=True)
     final(store).write_bytes(b"the old file")
     with final(store).open("rb") as reader:
@@ -981,7 +981,7 @@ async def test_a_reader_keeps_the_old_file(store: DiskStore, stage: DiskStage) -
 
 @contextmanager
 def far_away(patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Renames from the stage fail as they do between file systems."""
+    """Renames from the stage fail as they do across file systems."""
     real = os.rename
 
     def rename(
@@ -1000,7 +1000,7 @@ def far_away(patch: pytest.MonkeyPatch) -> Iterator[None]:
 async def test_a_folder_of_another_file_system_gets_a_copy(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between file systems the file is copied next to its place, flushed there, and renamed: never seen half done."""
+    """Across file systems the file is copied next to its place, flushed there, and renamed: never seen half done."""
     flushed: list[tuple[str, int]] = []
 
     def fsync(descriptor: int) -> None:
@@ -1024,7 +1024,7 @@ async def test_a_folder_of_another_file_system_gets_a_copy(
 @pytest.mark.parametrize("name", ["x" * 240, "ü" * 120, "語" * 80], ids=["ascii", "two bytes", "three bytes"])
 @pytest.mark.shows("D10")
 async def test_the_longest_names_are_copied_too(store: DiskStore, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """The name beside the final one is legal whenever that is: 240 bytes at most, 255 here."""
+    """The temporary name is legal whenever the final one is: 240 bytes at most, 255 here."""
     key = StageKey(f"models/{name}", KEY.content)
     stage = await store.open_stage(key, exclusive=True)
     await stage.write(0, CONTENT, 0)
@@ -1037,7 +1037,7 @@ async def test_the_longest_names_are_copied_too(store: DiskStore, monkeypatch: p
 async def test_a_copy_that_fails_leaves_nothing(
     store: DiskStore, stage: DiskStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the other file system is full, the half copy is removed and the old file stays."""
+    """If the other file system is full, the partial copy is removed and the old file stays."""
     final(store).parent.mkdir(parents=True)
     final(store).write_bytes(b"the old file")
     real, calls = os.write, []
@@ -1058,7 +1058,7 @@ async def test_a_copy_that_fails_leaves_nothing(
 @pytest.mark.root
 @pytest.mark.shows("D13")
 async def test_a_real_mount_below_the_assets_folder(store: DiskStore, stage: DiskStage) -> None:
-    """A folder of assets that is a mount of its own gets its file, and no trace of the way it came."""
+    """A folder of assets on its own mount gets its file, and no trace of how it came."""
     with mounted(final(store).parent, "size=1m"):
         await stage.publish(len(CONTENT))
         assert final(store).read_bytes() == CONTENT
@@ -1067,7 +1067,7 @@ async def test_a_real_mount_below_the_assets_folder(store: DiskStore, stage: Dis
 
 @pytest.mark.root
 async def test_a_real_mount_that_is_too_small(store: DiskStore, stage: DiskStage) -> None:
-    """A mount in which the file does not fit is left as it was."""
+    """A mount too small for the file stays as it was."""
     with mounted(final(store).parent, "size=64k"):
         with pytest.raises(DiskFull):
             await stage.publish(len(CONTENT))
@@ -1077,7 +1077,7 @@ async def test_a_real_mount_that_is_too_small(store: DiskStore, stage: DiskStage
 @pytest.mark.root
 @pytest.mark.shows("B63", "D2")
 async def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    """A full disk is an error of ours; when there is space again, the next process goes on where this one stopped."""
+    """A full disk is an error of ours; once there is space, the next process continues where this one stopped."""
     assets = tmp_path / "assets"
     with mounted(assets, "size=256k"):
         store = DiskStore(assets)
@@ -1106,7 +1106,7 @@ async def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.shows("D23")
 async def test_a_stage_in_a_lower_layer(tmp_path: Path) -> None:
-    """What an image was built with goes on in its containers: the folder of a stage cannot be renamed there."""
+    """A download baked into an image continues in its containers, where the folder of a stage cannot be renamed."""
     left = left_by_dead(tmp_path / "lower" / "assets")
     with overlaid(tmp_path / "lower", tmp_path / "merged") as merged:
         store = DiskStore(merged / "assets")
@@ -1123,7 +1123,7 @@ async def test_a_stage_in_a_lower_layer(tmp_path: Path) -> None:
 
 
 def left_by_dead(assets: Path) -> Path:
-    """Leave a stage with all of the content, as a process that has died; return its folder."""
+    """Leave a stage with all of the content, as a dead process would; return its folder."""
 
     async def leave() -> Path:
         store = DiskStore(assets)
@@ -1148,7 +1148,7 @@ def left_by_dead(assets: Path) -> Path:
 async def test_a_stage_that_holds_what_we_have_not_made(
     store: DiskStore, tmp_path: Path, name: str, make: Callable[[Path], None] | str
 ) -> None:
-    """A pipe, a folder, a link of either kind: nothing is written to it, and nobody waits for it."""
+    """With a pipe, a folder, or a link of either kind, nothing is written to it, and nothing waits for it."""
     folder = store.state.own / "stage" / f"{KEY.path_key}.{KEY.content_key}.{dead_owner().encode()}.00000000"
     folder.mkdir()
     victim = tmp_path / "victim"
@@ -1164,7 +1164,7 @@ async def test_a_stage_that_holds_what_we_have_not_made(
 
 @pytest.mark.shows("P4")
 async def test_what_follows_a_torn_record_counts(store: DiskStore) -> None:
-    """A record cut off by a crash goes before the next one is written: behind it nothing would be read."""
+    """A record cut off by a crash is removed before the next one is written, since nothing behind it would be read."""
     stage = await store.open_stage(KEY, exclusive=True)
     await stage.write(0, CONTENT[:50_000], 0)
     await stage.close()
@@ -1182,7 +1182,7 @@ async def test_what_follows_a_torn_record_counts(store: DiskStore) -> None:
 @pytest.mark.root
 @pytest.mark.shows("D1")
 async def test_a_full_disk_is_known_before_it_is_full(tmp_path: Path) -> None:
-    """The length that does not fit is refused at once, with both figures."""
+    """A length that does not fit is refused at once, with both figures."""
     with mounted(tmp_path / "assets", "size=4m"):
         store = DiskStore(tmp_path / "assets")
         await store.prepare()
@@ -1198,7 +1198,7 @@ async def test_a_full_disk_is_known_before_it_is_full(tmp_path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.shows("D9")
 async def test_a_read_only_file_system(tmp_path: Path) -> None:
-    """A file system that cannot be written is refused with its path, before anything is fetched."""
+    """A read-only file system is refused with its path, before anything is fetched."""
     with mounted(tmp_path / "assets", "ro"):
         store = DiskStore(tmp_path / "assets")
         with pytest.raises(NotWritable, match="read-only"):
@@ -1210,7 +1210,7 @@ async def test_a_read_only_file_system(tmp_path: Path) -> None:
 
 
 def test_a_file_is_hashed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every byte goes in, in strides; the look of the file is that of the moment it was opened."""
+    """Every byte is hashed, in strides; the signature of the file is from the moment it was opened."""
     monkeypatch.setattr(local_files, "HASH_BLOCK_BYTES", 64_000)
     path = tmp_path / "a.bin"
     path.write_bytes(CONTENT)
@@ -1228,7 +1228,7 @@ def test_a_file_is_hashed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_hashing_stops_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for a file of which he no longer wants the digest."""
+    """Hashing ends early when the digest is no longer wanted."""
     monkeypatch.setattr(local_files, "HASH_BLOCK_BYTES", 1000)
     path = tmp_path / "a.bin"
     path.write_bytes(CONTENT)
@@ -1238,6 +1238,6 @@ def test_hashing_stops_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_missing_file_is_our_error(tmp_path: Path) -> None:
-    """What cannot be read is an error about its path."""
+    """An unreadable file is an error that names its path."""
     with pytest.raises(StorageError, match=r"a\.bin"):
         hash_file(tmp_path / "a.bin", new_hasher("sha256"), lambda _: True)

@@ -1,4 +1,4 @@
-"""VerifiedCache: a file that was verified is not read again, until anything about it has changed."""
+"""VerifiedCache: a verified file is not read again until something about it has changed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def remember(log: Path, file: Path) -> None:
 
 
 def is_verified(log: Path, file: Path) -> bool:
-    """As a later process sees it."""
+    """Whether a later process sees it as verified."""
     return cache_of(log).is_verified(file, CHECKSUM)
 
 
@@ -71,12 +71,12 @@ SECOND_NS = 1_000_000_000
     ],
 )
 def test_when_a_write_must_show(ctime_ns: int, mtime_ns: int, now_ns: int, is_settled: bool) -> None:
-    """A file is settled once the tick has passed in which it was written to."""
+    """A file is settled once the tick in which it was written has passed."""
     assert FileSignature(1, mtime_ns, ctime_ns, 1, 1).was_settled(now_ns) is is_settled
 
 
 def test_a_time_of_its_own(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is whole gets an exact time; where only seconds are kept, one that no later write can set."""
+    """A complete file gets an exact time; where only seconds are kept, one that no later write can set."""
     utime = os.utime
     with open(file, "rb") as opened:
         module.mark_time(opened.fileno())
@@ -90,14 +90,14 @@ def test_a_time_of_its_own(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unchanged_file_is_verified(log: Path, file: Path) -> None:
-    """What was found right and has not changed is right, also for a later process."""
+    """A file found right and unchanged since is right, even for a later process."""
     assert not is_verified(log, file)
     remember(log, file)
     assert is_verified(log, file)
 
 
 def test_an_entry_is_for_one_checksum(log: Path, file: Path) -> None:
-    """When the manifest wants other content, the old entry says nothing."""
+    """If the manifest wants other content, the old entry does not count."""
     remember(log, file)
     assert not cache_of(log).is_verified(file, Checksum.of(b"other"))
 
@@ -107,7 +107,7 @@ def _same_size(path: Path) -> None:
 
 
 def _back_dated(path: Path) -> None:
-    """As one who hides a change would: other bytes, the old size and the old mtime."""
+    """Like somebody hiding a change: other bytes, the old size and the old mtime."""
     figures = path.stat()
     path.write_bytes(CONTENT[::-1])
     os.utime(path, ns=(figures.st_atime_ns, figures.st_mtime_ns))
@@ -133,7 +133,7 @@ def _longer(path: Path) -> None:
 @pytest.mark.parametrize("change", [_longer, _same_size, _back_dated, _touched, _replaced, Path.unlink])
 @pytest.mark.shows("C12")
 def test_a_changed_file_is_not_verified(log: Path, file: Path, change: Callable[[Path], None]) -> None:
-    """Whatever was done to the file since, it must be read again."""
+    """Whatever changed in the file since, it must be read again."""
     remember(log, file)
     change(file)
     assert not is_verified(log, file)
@@ -141,7 +141,7 @@ def test_a_changed_file_is_not_verified(log: Path, file: Path, change: Callable[
 
 @pytest.mark.parametrize("name", ["size", "mtime_ns", "ctime_ns", "inode", "device"])
 def test_each_figure_counts(log: Path, file: Path, name: str) -> None:
-    """An entry that differs from the file in any one figure is not trusted."""
+    """An entry that differs from the file in any single figure is not trusted."""
     signature = FileSignature.of(file.stat())
     figures = {field: getattr(signature, field) for field in ("size", "mtime_ns", "ctime_ns", "inode", "device")}
     figures[name] += 1
@@ -170,7 +170,7 @@ def test_the_last_entry_counts(log: Path, file: Path) -> None:
 )
 @pytest.mark.shows("S11")
 def test_a_damaged_log_costs_a_hash(log: Path, file: Path, damage: Callable[[bytes], bytes]) -> None:
-    """A damaged line is nobody's word; the next entry is as good as ever, at the latest the one after it."""
+    """A damaged line is ignored; entries are good again from the one after the next at the latest."""
     remember(log, file)
     log.write_bytes(damage(log.read_bytes()))
     assert not is_verified(log, file)
@@ -181,7 +181,7 @@ def test_a_damaged_log_costs_a_hash(log: Path, file: Path, damage: Callable[[byt
 
 @pytest.mark.shows("S11")
 def test_a_flipped_bit_anywhere_costs_a_hash(log: Path, file: Path) -> None:
-    """Also one that makes another entry of it, for another checksum."""
+    """A flipped bit costs a hash, even if it turns the entry into one for another checksum."""
     remember(log, file)
     whole = log.read_bytes()
     for at, byte in enumerate(whole):
@@ -191,7 +191,7 @@ def test_a_flipped_bit_anywhere_costs_a_hash(log: Path, file: Path) -> None:
 
 
 def test_a_log_without_end_is_not_read_to_its_end(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is bounded, whatever somebody has written there."""
+    """Memory is bounded, whatever has been written there."""
     monkeypatch.setattr(module, "MAX_LOG_BYTES", 1 << 20)
     log.write_bytes(b"#" * (1 << 20))
     remember(log, file)
@@ -199,7 +199,7 @@ def test_a_log_without_end_is_not_read_to_its_end(log: Path, file: Path, monkeyp
 
 
 def test_nothing_stays_open(log: Path, file: Path) -> None:
-    """Neither the log nor its folder."""
+    """Neither the log nor its folder stays open."""
     before = descriptors()
     remember(log, file)
     assert is_verified(log, file)
@@ -207,7 +207,7 @@ def test_nothing_stays_open(log: Path, file: Path) -> None:
 
 
 def test_a_log_that_cannot_be_replaced_stays(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing is left beside it."""
+    """The old log stays, and nothing is left beside it."""
     remember(log, file)
     before = log.read_bytes()
 
@@ -222,7 +222,7 @@ def test_a_log_that_cannot_be_replaced_stays(log: Path, file: Path, monkeypatch:
 
 
 def test_a_damaged_line_spoils_no_other(log: Path, file: Path) -> None:
-    """Lines stand for themselves."""
+    """Each line stands for itself."""
     remember(log, file)
     log.write_bytes(b"rubbish\n" + log.read_bytes() + b"00000000 []\n")
     assert is_verified(log, file)
@@ -245,7 +245,7 @@ def test_a_damaged_line_spoils_no_other(log: Path, file: Path) -> None:
     ids=str,
 )
 def test_a_line_of_another_shape_is_passed_over(log: Path, file: Path, record: object) -> None:
-    """A line whose checksum holds and that is not an entry all the same costs nothing."""
+    """A line with a right checksum that is not an entry does no harm."""
     assert decode_entry(line_of(record).rstrip(b"\n")) is None
     remember(log, file)
     log.write_bytes(line_of(record) + log.read_bytes())
@@ -253,7 +253,7 @@ def test_a_line_of_another_shape_is_passed_over(log: Path, file: Path, record: o
 
 
 def test_a_folder_in_the_place_of_the_log_costs_a_hash(log: Path, file: Path) -> None:
-    """Where no log can be, nothing is verified and nothing fails."""
+    """Where no log can exist, nothing is verified and nothing fails."""
     log.mkdir()
     remember(log, file)
     assert not is_verified(log, file)
@@ -274,21 +274,21 @@ def test_no_symlink_is_read_or_written(log: Path, file: Path, tmp_path: Path) ->
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 @pytest.mark.shows("S1")
 def test_the_word_of_another_user_is_not_taken(log: Path, file: Path) -> None:
-    """Who else can write the log cannot make us believe in a file."""
+    """Another user who can write the log cannot make us trust a file."""
     remember(log, file)
     os.chown(log, 12345, -1)
     assert not is_verified(log, file)
 
 
 def test_a_missing_folder_is_harmless(tmp_path: Path, file: Path) -> None:
-    """An entry that cannot be written is known to this process only."""
+    """An entry that cannot be written is known only to this process."""
     cache = VerifiedCache(StateFolder(tmp_path / "none"))
     cache.record(file, CHECKSUM, FileSignature.of(file.stat()))
     assert cache.is_verified(file, CHECKSUM)
 
 
 def test_a_path_that_is_no_text_is_kept(log: Path, tmp_path: Path) -> None:
-    """A file name that is not UTF-8 is a file name."""
+    """A file name that is not UTF-8 is still a file name."""
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n.bin"))
     file.write_bytes(CONTENT)
     remember(log, file)
@@ -296,7 +296,7 @@ def test_a_path_that_is_no_text_is_kept(log: Path, tmp_path: Path) -> None:
 
 
 def test_a_log_of_repeated_entries_is_made_short(log: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log that says the same again and again is written anew, and says the same."""
+    """A log that repeats itself is rewritten shorter, and says the same."""
     monkeypatch.setattr(module, "_SPARE_LINES", 10)
     cache = cache_of(log)
     for _ in range(20):
@@ -309,7 +309,7 @@ def test_a_log_of_repeated_entries_is_made_short(log: Path, file: Path, monkeypa
 
 
 def test_the_first_entry_makes_its_folder(tmp_path: Path) -> None:
-    """Files that were there before anything was fetched are recorded too, so that they are not read every time."""
+    """Files that existed before anything was fetched are recorded too, so that they are not read every time."""
     path = tmp_path / "a.bin"
     path.write_bytes(b"abc")
     log = tmp_path / OWN / "verified.log"
@@ -322,7 +322,7 @@ def test_the_first_entry_makes_its_folder(tmp_path: Path) -> None:
 def test_only_what_can_never_be_written_is_remembered_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, elsewhere: bool
 ) -> None:
-    """A disk that fails for a moment costs a hash; it fills no folder in the user's home."""
+    """A disk that fails for a moment costs one hash; it does not fill a folder in the user's home."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
     assets = tmp_path / "assets"
     assets.mkdir()
