@@ -1,4 +1,4 @@
-"""What a delivery may do. How it is done is in the tests of its parts."""
+"""What a delivery may do; how it does it is in the tests of its parts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTENT = b"some bytes"
 
 @pytest.fixture
 def project(tmp_path: Path, server: AssetServer) -> Project:
-    """As many small assets as are fetched together."""
+    """As many small assets as are fetched in one turn."""
     made = Project(tmp_path / "project")
     for number in range(MIN_SMALL_FILES):
         name = f"a{number}"
@@ -27,7 +27,7 @@ def project(tmp_path: Path, server: AssetServer) -> Project:
 
 
 async def test_offline_nothing_is_asked(project: Project, server: AssetServer) -> None:
-    """However many are missing, and however small they are."""
+    """Nothing is requested, however many assets are missing and however small they are."""
     async with project.manager(offline=True) as manager:
         with pytest.raises(SyncFailed) as caught:
             await manager.sync()
@@ -37,7 +37,7 @@ async def test_offline_nothing_is_asked(project: Project, server: AssetServer) -
 
 
 async def test_offline_a_wrong_file_is_called_wrong(project: Project, server: AssetServer) -> None:
-    """It is there, so it is not missing; and it stays."""
+    """A wrong file is present, so it is not missing; and it stays."""
     path = project.assets / "models" / "a0.bin"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"x" * (len(CONTENT) + 1))
@@ -49,7 +49,7 @@ async def test_offline_a_wrong_file_is_called_wrong(project: Project, server: As
 
 
 async def test_small_files_are_remembered_as_verified(project: Project, server: AssetServer) -> None:
-    """By the next process, which reads none of them again."""
+    """The next process reads none of them again."""
     async with project.manager() as manager:
         await manager.sync()
     async with project.manager() as manager:
@@ -62,7 +62,7 @@ async def test_small_files_are_remembered_as_verified(project: Project, server: 
 async def test_what_took_the_name_meanwhile_counts_once_it_is_hashed(
     tmp_path: Path, server: AssetServer, monkeypatch: pytest.MonkeyPatch, there: bytes
 ) -> None:
-    """Where locks do nothing, two processes may put one file in place: the second one's is not believed unread."""
+    """Where locks do nothing, two processes may put one file in place: the second one's is not trusted unread."""
     project = Project(tmp_path / "project")
     path = project.add("a", [server.add("/a", CONTENT).url], CONTENT)
 

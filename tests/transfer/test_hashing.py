@@ -1,4 +1,4 @@
-"""The frontier: in whatever order the bytes come, they are hashed in file order, once, and proved on the way."""
+"""The frontier: in whatever order bytes come, they are hashed once, in file order, and proved on the way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONTENT = seeded_bytes(4000, seed=81)
 
 
 class CountingHasher:
-    """SHA-256 that counts what goes in."""
+    """SHA-256 that counts the bytes it is given."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -44,7 +44,7 @@ class CountingHasher:
 
 
 class Scene:
-    """A frontier over a stage in memory, and what it has told."""
+    """A frontier over a stage in memory, and what it has reported."""
 
     def __init__(self, folder: MemoryFolder | None = None, content: bytes = CONTENT) -> None:
         self.content = content
@@ -67,7 +67,7 @@ class Scene:
         self.frontier.stored(start, stop)
 
     async def play(self, story: Callable[[], Awaitable[None]]) -> None:
-        """Run the frontier beside the story, until both have nothing more to do. Raises what the frontier raises."""
+        """Run the frontier beside the story until both have nothing left to do. Raises what the frontier raises."""
         running = asyncio.ensure_future(
             self.frontier.run(on_bad=self.bad.append, on_advance=lambda: self.advanced.append(self.frontier.position))
         )
@@ -80,7 +80,7 @@ class Scene:
 
     @property
     def is_right(self) -> bool:
-        """Whether all is hashed, each byte once, to the right digest."""
+        """Whether everything is hashed, each byte once, to the right digest."""
         right = hashlib.sha256(self.content).hexdigest()
         return self.hasher.count == self.frontier.position == len(self.content) and self.hasher.hexdigest() == right
 
@@ -94,7 +94,7 @@ async def settle(task: asyncio.Future[None]) -> None:
 
 
 async def left_behind(stops: Sequence[int], missing: Sequence[int] = ()) -> MemoryFolder:
-    """What an earlier process left: pieces that end at ``stops``, without those whose number is in ``missing``."""
+    """What an earlier process left: pieces that end at ``stops``, except those whose numbers are in ``missing``."""
     folder = MemoryFolder()
     stage = MemoryStage(folder)
     start = 0
@@ -121,7 +121,7 @@ def divisions(size: int) -> st.SearchStrategy[list[tuple[int, int]]]:
 )
 @pytest.mark.shows("D21")
 def test_any_order_gives_the_same_digest(pieces: list[tuple[int, int]], pauses: list[int], memory: int) -> None:
-    """In whatever order, sizes and pace the pieces come, and however little memory there is: the digest is the same."""
+    """Whatever the order, sizes and pace of the pieces, and however little memory there is, the digest is the same."""
 
     async def scenario() -> None:
         scene = Scene()
@@ -146,7 +146,7 @@ def test_any_order_gives_the_same_digest(pieces: list[tuple[int, int]], pauses: 
 @given(divisions(len(CONTENT)), st.data())
 @pytest.mark.shows("P2", "D8")
 def test_any_remains_are_completed_and_proved(pieces: list[tuple[int, int]], data: st.DataObject) -> None:
-    """Whatever an earlier process left and whatever of it is damaged, fetching what is missing gives the digest."""
+    """Whatever an earlier process left, damaged or not, fetching what is missing gives the digest."""
     left = data.draw(st.lists(st.sampled_from(pieces), unique=True))
     damaged = data.draw(st.lists(st.sampled_from(left), unique=True)) if left else []
 
@@ -182,7 +182,7 @@ def test_any_remains_are_completed_and_proved(pieces: list[tuple[int, int]], dat
 
 
 async def test_bytes_in_order_are_never_read_back() -> None:
-    """A piece that begins at the frontier is hashed from memory: the disk is not asked for it."""
+    """A piece that begins at the frontier is hashed from memory, not read from the disk."""
     scene = Scene()
 
     async def story() -> None:
@@ -195,7 +195,7 @@ async def test_bytes_in_order_are_never_read_back() -> None:
 
 
 async def test_bytes_ahead_are_read_back_when_their_time_comes() -> None:
-    """What came ahead of the frontier is read back once, in strides, and nothing else is."""
+    """Pieces that came ahead of the frontier are read back once, in strides, and nothing else is."""
     scene = Scene()
 
     async def story() -> None:
@@ -225,7 +225,7 @@ async def test_after_a_read_back_memory_is_used_again() -> None:
 
 
 async def test_no_more_than_so_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When hashing is slower than the network, what is beyond the limit is left to the disk."""
+    """When hashing is slower than the network, what exceeds the limit is left to the disk."""
     monkeypatch.setattr(module, "MEMORY_BYTES", 1000)
     scene = Scene()
     for start in range(0, 4000, 500):
@@ -253,7 +253,7 @@ async def test_what_is_offered_is_hashed_before_it_is_stored() -> None:
 
 
 async def test_nothing_is_hashed_beyond_a_gap() -> None:
-    """The frontier stands still where a byte is missing, and goes on when it has come."""
+    """The frontier stops where a byte is missing, and goes on when it has come."""
     scene = Scene()
 
     async def story() -> None:
@@ -272,7 +272,7 @@ async def test_nothing_is_hashed_beyond_a_gap() -> None:
 
 @pytest.mark.parametrize("is_left_behind", [True, False], ids=["proved", "read back"])
 async def test_no_turn_is_long(monkeypatch: pytest.MonkeyPatch, is_left_behind: bool) -> None:
-    """However much lies ready, it is taken a stride at a time: in between is told how far it is, and one can cancel."""
+    """However much is ready, it is taken a stride at a time: progress is reported in between, and one can cancel."""
     monkeypatch.setattr(module, "STRIDE_BYTES", 1000)
     monkeypatch.setattr(module, "MEMORY_BYTES", 0)
     stops = range(500, 4001, 500)
@@ -293,7 +293,7 @@ async def test_no_turn_is_long(monkeypatch: pytest.MonkeyPatch, is_left_behind: 
 
 
 async def test_claims_are_proved_by_the_read_that_hashes_them() -> None:
-    """Each piece that was left is read once, by itself: the same read proves and hashes it."""
+    """Each piece left from before is read once, by itself: the same read proves and hashes it."""
     scene = Scene(await left_behind([500, 1700, 4000]))
     assert scene.frontier.reach == 4000
 
@@ -308,7 +308,7 @@ async def test_claims_are_proved_by_the_read_that_hashes_them() -> None:
 
 
 async def test_a_new_piece_before_a_claim_does_not_swallow_it() -> None:
-    """What is read back ends where a claim begins, so that no claim is hashed unproved."""
+    """A read-back ends where a claim begins, so that no claim is hashed unproved."""
     scene = Scene(await left_behind([1000, 2000, 3000, 4000], missing=[0, 1]))
 
     async def story() -> None:
@@ -321,7 +321,7 @@ async def test_a_new_piece_before_a_claim_does_not_swallow_it() -> None:
 
 
 async def test_a_damaged_claim_is_reported_once_and_waited_for() -> None:
-    """A piece that is not what was claimed is told, its bytes are not hashed, and the frontier waits for new ones."""
+    """A piece that is not as claimed is reported, its bytes are not hashed, and the frontier waits for new ones."""
     folder = await left_behind([1000, 2000, 4000])
     folder.part[1999] ^= 1
     scene = Scene(folder)
@@ -342,7 +342,7 @@ async def test_a_damaged_claim_is_reported_once_and_waited_for() -> None:
 
 
 async def test_a_claim_whose_bytes_are_gone_is_reported() -> None:
-    """A part that was cut off since the journal was read costs those pieces, not the transfer."""
+    """A part truncated since the journal was read costs those pieces, not the transfer."""
     scene = Scene(await left_behind([1000, 4000]))
     del scene.stage.folder.part[3999:]
 
@@ -354,7 +354,7 @@ async def test_a_claim_whose_bytes_are_gone_is_reported() -> None:
 
 
 async def test_our_own_bytes_that_are_gone_are_an_error() -> None:
-    """If somebody cuts off what this process has written, that is said, and nobody waits forever."""
+    """If somebody cuts off what this process has written, that is an error, and nobody waits forever."""
     scene = Scene()
 
     async def story() -> None:
@@ -367,7 +367,7 @@ async def test_our_own_bytes_that_are_gone_are_an_error() -> None:
 
 
 async def test_the_caller_is_told_of_each_advance() -> None:
-    """Whoever waits for the last byte hears of it."""
+    """A caller that waits for the last byte hears of it."""
     scene = Scene()
 
     async def story() -> None:
@@ -379,7 +379,7 @@ async def test_the_caller_is_told_of_each_advance() -> None:
 
 
 async def test_the_algorithm_is_the_hashers() -> None:
-    """The frontier hashes with what it was given."""
+    """The frontier hashes with the hasher it was given."""
     hasher = new_hasher("blake2b")
     stage = MemoryStage(MemoryFolder())
     frontier = Frontier(hasher, stage, InlineThreads(), claims=PieceTable())

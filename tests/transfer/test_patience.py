@@ -1,4 +1,4 @@
-"""How long is waited: for a server that is away, as the user's patience lasts; for one that asks for it, as it says."""
+"""How long to wait: for a server that is away, as long as the user is patient; for one that asks, as it says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ONE, TWO = "https://one.example/a.bin", "https://two.example/a.bin"
 
 
 class Outage:
-    """A world in which nothing listens at some addresses for a while, once half of the content has come."""
+    """A world in which some addresses stop listening for a while, once half of the content has come."""
 
     def __init__(self, tmp_path: Path, seconds: float, *away: str) -> None:
         self.project = Project(tmp_path / "project")
@@ -34,7 +34,7 @@ class Outage:
         self.heard = Recorder()
 
     async def pace(self, _: OneConnection, url: str, count: int) -> None:
-        """Refuse the connection while it lasts."""
+        """Refuse the connection during the outage."""
         if self.world.sent < HALF or url not in self._away:
             return
         if self.ends is None:
@@ -43,7 +43,7 @@ class Outage:
             raise ConnectFailed(url, "cannot connect: connection refused")
 
     async def sync(self, *urls: str, **settings: Any) -> GrymFetchError | None:
-        """One run; what it fails with."""
+        """Run one sync and return the error it fails with."""
         path = self.project.add("a", urls, CONTENT)
         async with self.world.manager(self.project, **settings) as manager:
             self.heard = Recorder(manager)
@@ -60,7 +60,7 @@ class Outage:
 @pytest.mark.parametrize("seconds", [10.0, 30.0, 110.0])
 @pytest.mark.shows("N22")
 async def test_a_listener_that_goes_away_is_waited_for(tmp_path: Path, seconds: float) -> None:
-    """A router restarts, or a container is moved: no byte is lost, and what it says of the wait is true."""
+    """A router restarts, or a container is moved: no byte is lost, and what is reported of the wait is true."""
     outage = Outage(tmp_path, seconds, ONE)
     assert await outage.sync(ONE) is None
     waits = outage.heard.of("retry_scheduled")
@@ -70,7 +70,7 @@ async def test_a_listener_that_goes_away_is_waited_for(tmp_path: Path, seconds: 
 
 
 async def test_patience_ends(tmp_path: Path) -> None:
-    """Not much later than the user said, and not before."""
+    """Waiting ends when the user said, not before and not much later."""
     outage = Outage(tmp_path, 1e9, ONE)
     assert await outage.sync(ONE, patience=60.0) is not None
     assert outage.ends is not None
@@ -79,7 +79,7 @@ async def test_patience_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{"patience": 0.0}, {"retries": 0}], ids=str)
 async def test_who_wants_no_patience_has_none(tmp_path: Path, settings: dict[str, float]) -> None:
-    """No further attempt than the retries, and none at all without any."""
+    """Without patience there are only the retries, and without retries a single attempt."""
     outage = Outage(tmp_path, 30.0, ONE)
     assert await outage.sync(ONE, **settings) is not None
     assert outage.clock.now < 1000.0 + 5.0
@@ -87,13 +87,13 @@ async def test_who_wants_no_patience_has_none(tmp_path: Path, settings: dict[str
 
 @pytest.mark.shows("N22")
 async def test_all_mirrors_away_at_once(tmp_path: Path) -> None:
-    """The way to the network is gone: the one that has served bytes is waited for when the others are given up."""
+    """The network is gone: the mirror that has served bytes is waited for after the others are given up."""
     outage = Outage(tmp_path, 60.0, ONE, TWO)
     assert await outage.sync(ONE, TWO) is None
 
 
 async def test_a_mirror_is_better_than_waiting(tmp_path: Path) -> None:
-    """Nobody waits for an address while another one serves the same."""
+    """Nobody waits for an address while another one serves the same content."""
     outage = Outage(tmp_path, 60.0, ONE)
     assert await outage.sync(ONE, TWO) is None
     assert outage.clock.now < 1000.0 + 1.0
@@ -116,7 +116,7 @@ async def test_one_that_has_served_is_asked_again_when_its_mirrors_are_given_up(
 
 @pytest.mark.shows("A26")
 async def test_patience_begins_when_no_mirror_is_left(tmp_path: Path) -> None:
-    """Half of the file came from the first one. Long after it has failed, the mirror is given up: now it counts."""
+    """Half of the file came from the first one. Long after it failed, the mirror is given up: only then we wait."""
     outage = Outage(tmp_path, 1000.0, ONE)
 
     async def pace(connection: OneConnection, url: str, count: int) -> None:
@@ -143,7 +143,7 @@ PASSING = {
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 @pytest.mark.shows("A26")
 async def test_bad_answers_in_a_good_run_pass(tmp_path: Path, fault: Status | HtmlPage) -> None:
-    """What has served ranges has earned a few delayed tries; nothing of what arrived is given up."""
+    """An origin that has served ranges has earned a few delayed tries; nothing that arrived is given up."""
     async with AssetServer() as server:
         project = Project(tmp_path / "project")
         project.add("a", [server.add("/a.bin", CONTENT, faults=[fault]).url], CONTENT)
@@ -156,7 +156,7 @@ async def test_bad_answers_in_a_good_run_pass(tmp_path: Path, fault: Status | Ht
 @pytest.mark.parametrize("status", [404, 403, 410, 400])
 @pytest.mark.shows("A26")
 async def test_a_server_that_never_served_has_earned_nothing(tmp_path: Path, status: int) -> None:
-    """It is asked no more often than before: once, and once without a range where that may be the reason."""
+    """It is asked no more often than before: once, and once without a range if that may be the reason."""
     async with AssetServer() as server:
         project = Project(tmp_path / "project")
         project.add("a", [server.add("/a.bin", CONTENT, faults=[Status(status)]).url], CONTENT)
@@ -166,7 +166,7 @@ async def test_a_server_that_never_served_has_earned_nothing(tmp_path: Path, sta
 
 
 class WatchingClock(ImpatientClock):
-    """Notes at each sleep how many requests the server has got."""
+    """Records at each sleep how many requests the server has received."""
 
     def __init__(self, server: AssetServer) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class WatchingClock(ImpatientClock):
         self._server = server
 
     async def sleep(self, seconds: float) -> None:
-        """Note it, and skip the time."""
+        """Record it, and skip the time."""
         self.seen.append((seconds, len(self._server.stats.requests)))
         await super().sleep(seconds)
 
@@ -182,14 +182,14 @@ class WatchingClock(ImpatientClock):
 @pytest.mark.parametrize("status", [429, 503, 403, 202])
 @pytest.mark.shows("A25")
 async def test_who_is_told_to_wait_waits_for_all_assets(tmp_path: Path, status: int) -> None:
-    """One asset is told; the others do not ask either, and all arrive when the time is over."""
+    """When one asset is told to wait, the others do not ask either, and all arrive when the time is over."""
     async with AssetServer() as server:
         project = Project(tmp_path / "project")
         faults = [Status(status, headers={"Retry-After": "30"}, times=1)]
         for name in "abc":
             project.add(name, [server.add(f"/{name}", CONTENT, faults=faults if name == "a" else []).url], CONTENT)
         clock = WatchingClock(server)
-        # What was sent ahead of its turn was asked before anybody was told.
+        # Requests sent ahead of their turn went out before anybody was told.
         async with project.manager(clock, parallel=1, pipelining=False) as manager:
             await manager.sync()
         count = next(count for seconds, count in clock.seen if seconds > 25.0)
@@ -199,7 +199,7 @@ async def test_who_is_told_to_wait_waits_for_all_assets(tmp_path: Path, status: 
 
 @pytest.mark.shows("A25", "U10")
 async def test_who_waits_because_of_others_says_for_whom(tmp_path: Path) -> None:
-    """The one that was told has a retry to tell; the others name the host, once, and no failure of theirs."""
+    """The asset that was told reports a retry; the others name the host, once, and report no failure of their own."""
     urls = {name: f"https://one.example/{name}" for name in "abc"}
     clock, told = VirtualClock(), list[str]()
     project = Project(tmp_path / "project")
@@ -225,7 +225,7 @@ async def test_who_waits_because_of_others_says_for_whom(tmp_path: Path) -> None
 
 @pytest.mark.shows("A1")
 async def test_a_mirror_is_asked_while_a_host_is_left_alone(tmp_path: Path) -> None:
-    """Also by the assets that were not told themselves: none of them asks that host before its time."""
+    """This includes assets that were not told themselves: none of them asks that host before its time."""
     async with AssetServer() as busy, AssetServer() as mirror:
         project = Project(tmp_path / "project")
         faults = [Status(429, headers={"Retry-After": "100"})]
@@ -240,7 +240,7 @@ async def test_a_mirror_is_asked_while_a_host_is_left_alone(tmp_path: Path) -> N
 @pytest.mark.parametrize("status", [400, 402, 404, 410, 421, 500])
 @pytest.mark.shows("A24")
 async def test_a_server_that_still_counts_what_has_just_ended(tmp_path: Path, status: int) -> None:
-    """It allows one request at a time and is slow to notice that one is over: its refusal says nothing of the file."""
+    """It allows one request at a time and notices late that one is over: its refusal says nothing about the file."""
     clock, project, refused = VirtualClock(), Project(tmp_path / "project"), []
     over_at = float("-inf")
 

@@ -45,7 +45,7 @@ class Scene:
         self.writer = PieceWriter(self.state, origins.current, self.clock, self.buffers)
 
     async def receive(self, start: int, stop: int) -> None:
-        """Receive these bytes of the content, at most as many at once as there is space for."""
+        """Receive these bytes of the content, never more at once than there is space for."""
         while start < stop:
             space = self.writer.space(stop - start)
             space[:] = DATA[start : start + len(space)]
@@ -55,12 +55,12 @@ class Scene:
 
     @property
     def pieces(self) -> list[tuple[int, int]]:
-        """Where the pieces lie that are stored."""
+        """The ranges of the stored pieces."""
         return [(piece.start, piece.stop) for piece in self.state.pieces]
 
 
 async def test_a_piece_is_stored_when_it_is_full() -> None:
-    """Not before; and what is left in the end is a piece, too."""
+    """A piece is not stored before it is full; what is left in the end is a piece, too."""
     scene = Scene()
     await scene.receive(0, 999)
     assert scene.pieces == []
@@ -71,7 +71,7 @@ async def test_a_piece_is_stored_when_it_is_full() -> None:
 
 
 async def test_a_piece_is_stored_when_it_is_old() -> None:
-    """So that a slow link loses little in a crash."""
+    """Old pieces are stored, so that a slow link loses little in a crash."""
     scene = Scene()
     await scene.receive(0, 10)
     scene.clock.now += FLUSH_INTERVAL_S
@@ -82,7 +82,7 @@ async def test_a_piece_is_stored_when_it_is_old() -> None:
 
 
 async def test_bytes_that_do_not_follow_begin_a_piece() -> None:
-    """A piece is one stretch of the content."""
+    """A piece is one contiguous range of the content."""
     scene = Scene()
     await scene.writer.add(0, DATA[:100])
     assert scene.writer.continues_at(100)
@@ -96,7 +96,7 @@ async def test_bytes_that_do_not_follow_begin_a_piece() -> None:
 @pytest.mark.shows("D17")
 @pytest.mark.parametrize("in_use", [0, 6], ids=["enough", "scarce"])
 async def test_no_piece_is_kept_for_hashing_where_buffers_are_scarce(in_use: int) -> None:
-    """It is read back from the page cache: what waits for the hash must not grow with the assets."""
+    """It is read back from the page cache, so that what waits to be hashed does not grow with the number of assets."""
     scene = Scene()
     taken = [scene.buffers.take() for _ in range(in_use)]
     await scene.receive(0, PIECE)
@@ -113,7 +113,7 @@ async def test_no_piece_is_kept_for_hashing_where_buffers_are_scarce(in_use: int
 
 @pytest.mark.parametrize("end", [Scene.receive, lambda scene, *_: scene.writer.close()], ids=["later", "at the end"])
 async def test_a_full_disk_is_noticed(end: Callable[..., Awaitable[None]]) -> None:
-    """What goes wrong with a piece that is stored meanwhile is raised with the next one, or at the end."""
+    """A failure to store a piece in the background is raised with the next one, or at the end."""
     scene = Scene()
     scene.folder.free = 0
     await scene.receive(0, PIECE)

@@ -1,4 +1,4 @@
-"""Tokens of registries: fetched when asked for, renewed when they expire, and shown to nobody else."""
+"""Tokens of registries: fetched when required, renewed when they expire, and shown to nobody else."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ASKED = Asked(ByteRange(0, 10), 1000, ranges_proven=True, checksum=Checksum.of(b
 
 
 def given(token: str) -> ScriptedResponse:
-    """What a realm answers."""
+    """The answer of a realm."""
     return ScriptedResponse(200, {}, [json.dumps({"token": token}).encode()])
 
 
 class Registry:
-    """Serves a blob to whoever has one of the tokens that are good now."""
+    """Serves a blob to any request with a token that is valid now."""
 
     def __init__(self, realm: str, *good: str) -> None:
         self.realm = realm
@@ -44,13 +44,13 @@ class Registry:
 
 
 def sent(connection: ScriptedConnection) -> list[tuple[str, str | None]]:
-    """Each address that was asked, without its query, and the credential that went there."""
+    """Each requested address, without its query, and the credential sent there."""
     return [(url.partition("?")[0], fields.get("Authorization")) for url, fields in connection.asked]
 
 
 @pytest.mark.shows("A23")
 async def test_a_token_is_fetched_kept_and_renewed() -> None:
-    """One 401 leads to a token, the next request has it at once, and when it has expired a fresh one is fetched."""
+    """One 401 leads to a token, the next request carries it at once, and a fresh one is fetched when it has expired."""
     registry = Registry(ELSEWHERE, "t1")
     connection = ScriptedConnection({BLOB: [registry], f"{ELSEWHERE}?scope=pull": [given("t1"), given("t2")]})
     requester, origin = Requester(Credentials({})), Origin(0, BLOB)
@@ -72,7 +72,7 @@ async def test_a_token_is_fetched_kept_and_renewed() -> None:
 @pytest.mark.parametrize(("realm", "is_shown"), [(REALM, True), (ELSEWHERE, False)])
 @pytest.mark.shows("A23", "S7")
 async def test_a_realm_elsewhere_sees_no_credential(realm: str, is_shown: bool) -> None:
-    """Whoever names a realm is sent its token: so a credential goes to the registry's own realm only."""
+    """A realm is sent the token, whoever named it: so a credential goes only to the registry's own realm."""
     environ = {"GRYM_FETCH_TOKEN_REGISTRY_EXAMPLE": "mine", "GRYM_FETCH_TOKEN_AUTH_EXAMPLE": "other"}
     connection = ScriptedConnection({BLOB: [Registry(realm, "t1")], f"{realm}?scope=pull": [given("t1")]})
     await Requester(Credentials(environ)).open(connection, Origin(0, BLOB), ASKED)
@@ -88,7 +88,7 @@ async def test_a_realm_elsewhere_sees_no_credential(realm: str, is_shown: bool) 
 )
 @pytest.mark.shows("A23", "A5")
 async def test_without_a_token_it_is_the_401(answer: Answer) -> None:
-    """A realm that gives nothing, or what is not accepted, leaves the refusal as it was, after one try."""
+    """If a realm gives nothing, or nothing that is accepted, the refusal stands after one try."""
     connection = ScriptedConnection({BLOB: [Registry(REALM, "t1")], f"{REALM}?scope=pull": [answer]})
     told = await Requester(Credentials({})).open(connection, Origin(0, BLOB), ASKED)
     assert isinstance(told.verdict, ErrorStatus)
@@ -100,7 +100,7 @@ async def test_without_a_token_it_is_the_401(answer: Answer) -> None:
 
 @pytest.mark.shows("A23", "S7")
 async def test_a_token_stays_with_its_registry() -> None:
-    """The blob store that a registry redirects to gets no token, and cannot ask for one."""
+    """The blob store that a registry redirects to gets no token, and cannot request one."""
     store = "https://store.example/x"
 
     def registry(fields: Mapping[str, str]) -> ScriptedResponse:
@@ -118,7 +118,7 @@ async def test_a_token_stays_with_its_registry() -> None:
 @pytest.mark.parametrize("to", ["http://auth.example/token", "https://other.example/token"])
 @pytest.mark.shows("A23", "S6", "S7")
 async def test_a_realm_that_redirects(to: str) -> None:
-    """A realm's redirects are held to the same rules: never down to http, and no credential to another origin."""
+    """A realm's redirects follow the same rules: never down to http, and no credential to another origin."""
     moved = ScriptedResponse(302, {"Location": to})
     connection = ScriptedConnection({REALM: [moved], to: [given("t1")]})
     token = await fetch_token(connection, URL(REALM), "Basic abc")
@@ -129,7 +129,7 @@ async def test_a_realm_that_redirects(to: str) -> None:
 
 @pytest.mark.shows("S4")
 async def test_an_answer_without_end_is_no_token() -> None:
-    """A realm cannot fill the memory."""
+    """A realm cannot fill memory."""
     endless = ScriptedResponse(200, {}, [b"x" * 60_000] * 1000)
     connection = ScriptedConnection({REALM: [endless]})
     assert await fetch_token(connection, URL(REALM), None) is None

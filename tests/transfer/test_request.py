@@ -1,4 +1,4 @@
-"""One requester: redirects are walked by hand, each hop checked, and no hop learns what is not for it."""
+"""One requester: redirects are followed by hand, each hop is checked, and no hop learns what is not meant for it."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ TOKENS = {"GRYM_FETCH_TOKEN_HUB_EXAMPLE": "hub-token", "GRYM_FETCH_TOKEN_CDN_EXA
 
 
 def part(fields: Mapping[str, str] | None = None) -> ScriptedResponse:
-    """The range that is asked for."""
+    """The requested range."""
     return ScriptedResponse(
         206, {"Content-Range": "bytes 10-19/1000", "ETag": '"v1"', **(fields or {})}, [b"0123456789"]
     )
 
 
 def to(location: str, status: int = 302) -> ScriptedResponse:
-    """A redirect."""
+    """A redirect to this address."""
     return ScriptedResponse(status, {"Location": location}, [b"moved"])
 
 
@@ -52,7 +52,7 @@ async def ask(
 
 
 async def test_range_and_validator_go_along() -> None:
-    """The range that is wanted and the validator that is known are in the request, and the answer is judged by them."""
+    """The requested range and the known validator are in the request, and the answer is judged by them."""
     connection = ScriptedConnection({HUB: [part()]})
     answer = await ask(connection, Origin(0, HUB))
     assert connection.asked == [(HUB, {"Range": "bytes=10-19", "If-Range": '"v1"'})]
@@ -72,14 +72,14 @@ async def test_only_a_strong_validator_goes_along(validator: Validator) -> None:
 
 
 async def test_the_whole_is_asked_for_without_conditions() -> None:
-    """Who wants everything sends neither range nor condition."""
+    """A request for everything carries neither range nor condition."""
     connection = ScriptedConnection({HUB: [ScriptedResponse(200, {"Content-Length": "0"})]})
     await Requester(Credentials({})).open(connection, Origin(0, HUB), Asked(None, None, Validator('"v1"')))
     assert connection.asked == [(HUB, {})]
 
 
 async def test_a_page_is_noticed() -> None:
-    """A web page in the place of a file is remembered: it explains a wrong checksum."""
+    """A web page in place of a file is remembered: it explains a wrong checksum."""
     connection = ScriptedConnection({HUB: [part({"Content-Type": "Text/HTML; charset=utf-8"})]})
     assert (await ask(connection, Origin(0, HUB))).is_page
 
@@ -87,7 +87,7 @@ async def test_a_page_is_noticed() -> None:
 @pytest.mark.parametrize("url", ["ftp://host.example/a", "file:///etc/passwd", "a.bin", "https://", "http://h:x/"])
 @pytest.mark.shows("S9")
 async def test_other_addresses_are_never_asked(url: str) -> None:
-    """Only http and https addresses are asked."""
+    """Only http and https addresses are requested."""
     connection = ScriptedConnection()
     with pytest.raises(PolicyRefused):
         await ask(connection, Origin(0, url))
@@ -95,7 +95,7 @@ async def test_other_addresses_are_never_asked(url: str) -> None:
 
 
 async def test_a_failure_to_connect_passes_through() -> None:
-    """What the connection raises is raised, and nothing is remembered."""
+    """The connection's error is raised unchanged, and nothing is remembered."""
     origin = Origin(0, HUB)
     with pytest.raises(ConnectFailed):
         await ask(ScriptedConnection({HUB: [to(CDN)], CDN: [ConnectFailed(CDN, "no")]}), origin)
@@ -142,7 +142,7 @@ async def test_where_a_location_leads(location: str, target: str) -> None:
 )
 @pytest.mark.shows("A11", "A12", "S6", "S9")
 async def test_a_redirect_to_somewhere_bad_is_refused(location: str) -> None:
-    """Neither down to http nor to another scheme does a redirect lead, and the refusal tells no query."""
+    """A redirect never leads down to http or to another scheme, and the refusal reveals no query."""
     connection = ScriptedConnection({HUB: [to(location)]})
     with pytest.raises(PolicyRefused) as caught:
         await ask(connection, Origin(0, HUB))
@@ -152,32 +152,32 @@ async def test_a_redirect_to_somewhere_bad_is_refused(location: str) -> None:
 
 
 async def test_a_redirect_from_http_up_to_https_is_fine() -> None:
-    """Up is allowed."""
+    """A redirect from http up to https is allowed."""
     connection = ScriptedConnection({"http://hub.example/a.bin": [to(HUB)], HUB: [part()]})
     assert isinstance((await ask(connection, Origin(0, "http://hub.example/a.bin"))).verdict, Partial)
 
 
 async def test_a_redirect_without_an_address_is_broken() -> None:
-    """A redirect that leads nowhere is a broken response, not a place to stay."""
+    """A redirect without an address is a broken response."""
     answer = await ask(ScriptedConnection({HUB: [ScriptedResponse(302)]}), Origin(0, HUB))
     assert isinstance(answer.verdict, Broken)
 
 
 def chain(length: int) -> ScriptedConnection:
-    """``length`` redirects in a row, and the content at their end."""
+    """``length`` redirects in a row, and the content at the end."""
     hops = [HUB] + [f"https://hop{n}.example/?sig=hush" for n in range(length)]
     script: dict[str, list[Scripted]] = {hop: [to(following)] for hop, following in pairwise(hops)}
     return ScriptedConnection(script | {hops[-1]: [part()]})
 
 
 async def test_the_longest_chain() -> None:
-    """So many redirects are followed as are allowed."""
+    """Redirects are followed up to the limit."""
     assert isinstance((await ask(chain(MAX_REDIRECTS), Origin(0, HUB))).verdict, Partial)
 
 
 @pytest.mark.shows("A8", "S4")
 async def test_one_redirect_too_many() -> None:
-    """One more is refused, nothing is left open, and nothing is remembered."""
+    """One more is refused, nothing stays open, and nothing is remembered."""
     connection, origin = chain(MAX_REDIRECTS + 1), Origin(0, HUB)
     with pytest.raises(TooManyRedirects, match="more than 10"):
         await ask(connection, origin)
@@ -189,7 +189,7 @@ async def test_one_redirect_too_many() -> None:
 @pytest.mark.parametrize("back", [HUB, CDN, "https://cdn.example/a.bin?sig=hush#again"])
 @pytest.mark.shows("A8", "S4")
 async def test_a_loop_is_noticed_when_it_closes(back: str) -> None:
-    """A redirect to where we have been is refused at once, and the refusal tells no query."""
+    """A redirect to an earlier address is refused at once, and the refusal reveals no query."""
     connection = ScriptedConnection({HUB: [to(CDN)], CDN: [to(back)]})
     with pytest.raises(TooManyRedirects, match="lead back") as caught:
         await ask(connection, Origin(0, HUB))
@@ -206,7 +206,7 @@ def authorizations(connection: ScriptedConnection) -> list[str | None]:
 
 @pytest.mark.shows("S7")
 async def test_credentials_go_to_their_own_origin() -> None:
-    """The token of a host goes to that host, also when a redirect stays there."""
+    """The token of a host goes to that host, even after a redirect that stays there."""
     there = "https://hub.example/b.bin"
     connection = ScriptedConnection({HUB: [to("/b.bin")], there: [part()]})
     await ask(connection, Origin(0, HUB), TOKENS)
@@ -219,7 +219,7 @@ async def test_credentials_go_to_their_own_origin() -> None:
 )
 @pytest.mark.shows("A9", "A10", "S7")
 async def test_credentials_stay_behind(target: str) -> None:
-    """Another host, another port or a subdomain gets nothing: neither the first origin's token nor one of its own."""
+    """Another host, another port or a subdomain gets no token: neither the first origin's nor one of its own."""
     connection = ScriptedConnection({HUB: [to(target)], target: [part()]})
     await ask(connection, Origin(0, HUB), TOKENS)
     assert authorizations(connection) == ["Bearer hub-token", None]
@@ -227,7 +227,7 @@ async def test_credentials_stay_behind(target: str) -> None:
 
 @pytest.mark.shows("A9", "S7")
 async def test_credentials_do_not_come_back() -> None:
-    """Once another origin has led the way, the first one gets no credentials either: it did not choose the address."""
+    """Once another origin has redirected, even the first one gets no credentials: it did not choose the address."""
     back = "https://hub.example/chosen-by-cdn"
     connection = ScriptedConnection({HUB: [to(CDN)], CDN: [to(back)], back: [part()]})
     await ask(connection, Origin(0, HUB), TOKENS)
@@ -236,7 +236,7 @@ async def test_credentials_do_not_come_back() -> None:
 
 @pytest.mark.shows("A9", "S7")
 async def test_a_remembered_address_gets_no_credentials() -> None:
-    """What a redirect led to is asked without credentials also when it is asked directly."""
+    """The target of a redirect gets no credentials, even if requested directly."""
     connection, origin = ScriptedConnection({HUB: [to(CDN)], CDN: [part()]}), Origin(0, HUB)
     await ask(connection, origin, TOKENS)
     await ask(connection, origin, TOKENS)
@@ -251,7 +251,7 @@ async def test_a_remembered_address_gets_no_credentials() -> None:
 )
 @pytest.mark.shows("S7", "S8")
 async def test_userinfo_becomes_a_field(userinfo: str, field: str) -> None:
-    """User and password of an address are sent as a field to its origin, and are not part of what is asked."""
+    """User and password of an address are sent as a field to its origin, and are not part of the request target."""
     connection = ScriptedConnection({"https://hub.example/a.bin?q=1": [to(CDN)], CDN: [part()]})
     await ask(connection, Origin(0, f"https://{userinfo}@hub.example/a.bin?q=1#part"))
     assert connection.addresses == ["https://hub.example/a.bin?q=1", CDN]
@@ -260,7 +260,7 @@ async def test_userinfo_becomes_a_field(userinfo: str, field: str) -> None:
 
 @pytest.mark.shows("S7")
 async def test_plain_http_gets_no_credentials() -> None:
-    """Over plain http a token would be everybody's; on this machine it stays here."""
+    """Over plain http everybody could read a token; to this machine it is sent."""
     away, here = "http://hub.example/a.bin", "http://127.0.0.1:8000/a.bin"
     connection = ScriptedConnection({away: [part()], here: [part()]})
     environ = {**TOKENS, "GRYM_FETCH_TOKEN_127_0_0_1_PORT_8000": "local"}
@@ -272,7 +272,7 @@ async def test_plain_http_gets_no_credentials() -> None:
 @pytest.mark.parametrize("is_redirect", [False, True])
 @pytest.mark.shows("S7", "A21")
 async def test_a_signed_address_gets_no_token(is_redirect: bool) -> None:
-    """A signature in the address is the credential: S3 answers 400 to an address that is signed and a token besides."""
+    """A signature in the address is the credential: S3 answers 400 to a signed address that comes with a token."""
     signed = f"{HUB}?X-Amz-Signature=abc"
     connection = ScriptedConnection({HUB: [to(signed)], signed: [part()]})
     await ask(connection, Origin(0, HUB if is_redirect else signed), TOKENS)
@@ -282,7 +282,7 @@ async def test_a_signed_address_gets_no_token(is_redirect: bool) -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 410])
 @pytest.mark.shows("A21")
 async def test_an_expired_signed_address_says_so(status: int) -> None:
-    """A signed address that is refused has most likely expired: the advice is a fresh one, and no token."""
+    """A signed address that is refused has most likely expired: the advice is to get a fresh one, not a token."""
     signed = f"{HUB}?X-Amz-Signature=abc"
     refusal = (await ask(ScriptedConnection({signed: [ScriptedResponse(status, {})]}), Origin(0, signed))).refusal
     assert str(refusal) == (
@@ -293,7 +293,7 @@ async def test_an_expired_signed_address_says_so(status: int) -> None:
 
 @pytest.mark.shows("A5")
 async def test_who_refused_and_what_was_sent() -> None:
-    """A refusal names the host that refused, if a redirect led there, and whether a credential was sent."""
+    """A refusal names the host that refused, if a redirect led there, and says whether a credential was sent."""
 
     async def told(environ: Mapping[str, str], answers: Mapping[str, list[Scripted]]) -> str:
         return str((await ask(ScriptedConnection(answers), Origin(0, HUB), environ)).refusal)
@@ -308,7 +308,7 @@ async def test_who_refused_and_what_was_sent() -> None:
 @pytest.mark.parametrize("url", ["http://hub.example/a", "http://127.0.0.1:8000/a", "https://hub.example/a"])
 @pytest.mark.shows("S6")
 async def test_without_a_checksum_no_hop_is_plain_http(url: str) -> None:
-    """Over plain http anybody on the way could change the bytes: neither the first address nor a redirect is asked."""
+    """Over plain http anybody on the way could change the bytes: neither the address nor a redirect is requested."""
     away = "http://cdn.example/a"
     connection = ScriptedConnection({url: [to(away)], away: [part()]})
     with pytest.raises(PolicyRefused):
@@ -320,7 +320,7 @@ async def test_without_a_checksum_no_hop_is_plain_http(url: str) -> None:
 @pytest.mark.parametrize("is_local", [True, False, None])
 @pytest.mark.shows("S6")
 async def test_the_name_of_this_machine_must_lead_to_it(is_local: bool | None) -> None:
-    """Behind `a.localhost`, or a proxy to localhost, may be anybody: what counts is where the bytes came from."""
+    """Behind `a.localhost`, or a proxy to localhost, may be anybody: only where the bytes came from counts."""
     url = "http://a.localhost:8000/a"
     answer = part()
     answer.head = replace(answer.head, is_local=is_local)
@@ -358,7 +358,7 @@ async def test_each_origin_has_its_own() -> None:
 )
 @pytest.mark.shows("S8")
 async def test_what_a_server_repeats_is_not_shown(answer: ScriptedResponse) -> None:
-    """A token that comes back in a field or an address is in no message, and in no validator that would be stored."""
+    """A token that comes back in a field or an address is in no message, and in no validator that gets stored."""
     away = "https://hub-token.cdn.example/hub-token/a"
     connection = ScriptedConnection({HUB: [answer], away: [ScriptedResponse(403)]})
     try:
@@ -367,7 +367,7 @@ async def test_what_a_server_repeats_is_not_shown(answer: ScriptedResponse) -> N
     except PolicyRefused as error:
         text = f"{error} {error!r}"
     assert authorizations(connection)[0] == "Bearer hub-token"
-    # In pieces it would be no better.
+    # A token in pieces would be no better.
     assert "hub-t" not in text
 
 
@@ -378,7 +378,7 @@ def cookies(connection: ScriptedConnection) -> list[str | None]:
 
 @pytest.mark.shows("A22", "S7")
 async def test_a_cookie_goes_back_to_who_set_it() -> None:
-    """A redirect to itself that wants its cookie back is no loop, and the cookie goes along to what is remembered."""
+    """A redirect to itself that wants its cookie back is not a loop; the cookie also goes to the remembered address."""
 
     def wall(fields: Mapping[str, str]) -> ScriptedResponse:
         moved = to(HUB)
@@ -396,7 +396,7 @@ async def test_a_cookie_goes_back_to_who_set_it() -> None:
 
 @pytest.mark.shows("A22", "S7")
 async def test_a_cookie_goes_nowhere_else() -> None:
-    """Another host gets none, and a chain that comes back has its own again."""
+    """Another host gets none, and a chain that returns has its own again."""
     setting = ScriptedResponse(302, {"Location": "https://cdn.example/b", "Set-Cookie": "pass=1; Domain=.example"})
     back = f"{HUB}?2"
     connection = ScriptedConnection({HUB: [setting], "https://cdn.example/b": [to(back)], back: [part()]})
@@ -406,7 +406,7 @@ async def test_a_cookie_goes_nowhere_else() -> None:
 
 @pytest.mark.shows("A8")
 async def test_a_loop_that_sets_cookies_ends() -> None:
-    """A new cookie at every turn does not keep us going for ever."""
+    """A new cookie at every hop does not keep us going forever."""
     turns = iter(range(1000))
 
     def again(_: Mapping[str, str]) -> ScriptedResponse:
@@ -422,7 +422,7 @@ async def test_a_loop_that_sets_cookies_ends() -> None:
 
 
 async def test_no_redirect_leaves_nothing_to_remember() -> None:
-    """An origin that answers itself is asked itself."""
+    """An origin that answers without a redirect is asked directly."""
     connection, origin = ScriptedConnection({HUB: [part()]}), Origin(0, HUB)
     await ask(connection, origin)
     assert origin.target is None
@@ -430,7 +430,7 @@ async def test_no_redirect_leaves_nothing_to_remember() -> None:
 
 @pytest.mark.shows("R25", "R13")
 async def test_a_validator_is_for_the_server_that_said_it() -> None:
-    """Of two servers that an address may lead to, only the one that named the content so gets its name back."""
+    """Of two servers behind one address, only the one that gave the validator gets it back."""
     other = "https://cdn2.example/a.bin"
     connection = ScriptedConnection({HUB: [to(other), to(CDN)], CDN: [part()], other: [part({"ETag": '"v2"'})]})
     asked = Asked(ByteRange(10, 20), 1000, Validator('"v1"', None, server_mark(URL(CDN))))
@@ -443,7 +443,7 @@ async def test_a_validator_is_for_the_server_that_said_it() -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
 @pytest.mark.shows("A6")
 async def test_an_expired_address_is_found_anew(status: int) -> None:
-    """When the remembered address answers as expired, the chain is walked again, to wherever it leads now."""
+    """When the remembered address has expired, the chain is followed again, to wherever it leads now."""
     fresh = "https://cdn.example/a.bin?sig=fresh"
     connection = ScriptedConnection(
         {HUB: [to(CDN), to(fresh)], CDN: [part(), ScriptedResponse(status)], fresh: [part()]}
@@ -459,7 +459,7 @@ async def test_an_expired_address_is_found_anew(status: int) -> None:
 
 @pytest.mark.shows("A6", "B50")
 async def test_an_expired_address_is_walked_once() -> None:
-    """If the address is expired after the second walk too, that is the answer: nobody goes round in circles."""
+    """If the address is expired after the second walk too, that is the answer: nobody goes in circles."""
     connection = ScriptedConnection({HUB: [to(CDN)], CDN: [part(), ScriptedResponse(403)]})
     origin = Origin(0, HUB)
     await ask(connection, origin)
@@ -471,7 +471,7 @@ async def test_an_expired_address_is_walked_once() -> None:
 
 @pytest.mark.parametrize("status", [416, 429, 500, 503])
 async def test_other_failures_do_not_expire_an_address(status: int) -> None:
-    """An address that is busy or fails is still the address."""
+    """An address that is busy or fails is kept."""
     connection = ScriptedConnection({HUB: [to(CDN)], CDN: [part(), ScriptedResponse(status)]})
     origin = Origin(0, HUB)
     await ask(connection, origin)
@@ -482,7 +482,7 @@ async def test_other_failures_do_not_expire_an_address(status: int) -> None:
 
 
 async def test_a_remembered_address_that_redirects_is_found_anew() -> None:
-    """When the remembered address leads on, the walk begins at its beginning, so that it has an end."""
+    """If the remembered address redirects, the walk starts at the first address, so that it ends."""
     moved = "https://cdn2.example/a.bin"
     connection = ScriptedConnection({HUB: [to(CDN), to(moved)], CDN: [part(), to(moved)], moved: [part()]})
     origin = Origin(0, HUB)
@@ -494,7 +494,7 @@ async def test_a_remembered_address_that_redirects_is_found_anew() -> None:
 
 @pytest.mark.shows("A6")
 async def test_who_comes_late_uses_what_another_has_found() -> None:
-    """Of several workers that meet the same expiry one walks again; the others use the address that he has found."""
+    """Of several workers that meet the same expiry one follows the chain; the others use the address it found."""
     fresh = "https://cdn.example/a.bin?sig=fresh"
     origin = Origin(0, HUB)
 
@@ -511,7 +511,7 @@ async def test_who_comes_late_uses_what_another_has_found() -> None:
 
 @pytest.mark.shows("A6", "B50")
 async def test_an_expiring_link_of_a_real_server() -> None:
-    """Against a server whose links open a file twice, six ranges come, with as few walks as that takes."""
+    """From a server whose links open a file twice, six ranges come, with as few walks as that takes."""
     content = seeded_bytes(6000, seed=71)
     async with AssetServer() as hub, AssetServer() as cdn:
         file = cdn.add("/blob.bin", content)
@@ -531,7 +531,7 @@ async def test_an_expiring_link_of_a_real_server() -> None:
 async def test_the_log_of_requests_holds_no_query(
     tmp_path: Path, server: AssetServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A program that logs everything sees each request, its status and its time, and nothing that may be a secret."""
+    """A program that logs everything sees each request, its status and its time, and nothing that may be secret."""
     project = Project(tmp_path)
     project.add("a", [f"{server.add('/a', b'content').url}?k=s3cr3t"], b"content")
     caplog.set_level("DEBUG", "grym_fetch.transfer.request")

@@ -39,7 +39,7 @@ ASSET = Asset("a", "https://origin.example/a", "a", checksum=Checksum.of(DATA), 
 
 
 class Body:
-    """The bytes of a range, a thousand at a time; ``meanwhile`` happens while the next ones are waited for."""
+    """The bytes of a range, a thousand at a time; ``meanwhile`` runs while the next ones are awaited."""
 
     def __init__(self, start: int, stop: int, meanwhile: Callable[[], None] = lambda: None) -> None:
         span = f"bytes {start}-{stop - 1}/{len(DATA)}"
@@ -56,11 +56,11 @@ class Body:
         return count
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to release."""
 
 
 class Scene:
-    """An asset of which nothing is here yet, one connection at work on a segment, and what it has received."""
+    """An asset with nothing here yet, one connection at work on a segment, and what it has received."""
 
     def __init__(self, start: int, stop: int, *, pinned: bool = True, promised: bool = True) -> None:
         asset = replace(ASSET, checksum=ASSET.checksum if pinned else None, size=ASSET.size if promised else None)
@@ -72,7 +72,7 @@ class Scene:
         self.received = 0
         self.reader = ResponseReader(asset, self.state, context_of(ScriptedTransport()), on_bytes=self._count)
         segments = self.state.segments
-        # So small a content is given out in one go: cut it to what each connection shall have.
+        # Such small content is given out in one go: cut it to what each connection shall have.
         if start and (before := segments.promise(length=start, horizon=UNBOUNDED)) is not None:
             segments.cut(before, start)
         segment = segments.promise(length=stop - start, horizon=UNBOUNDED)
@@ -81,7 +81,7 @@ class Scene:
         self.attempt = Attempt(segment, self.origins.current, "origin.example", 0.0)
 
     def ask_for_all(self) -> Attempt:
-        """Give all segments back, and have the connection ask for the whole."""
+        """Give all segments back, and have the connection request the whole file."""
         segments = self.state.segments
         for segment in list(segments.in_flight):
             segments.give_back(segment)
@@ -93,7 +93,7 @@ class Scene:
         self.received += count
 
     async def receive(self, body: Body) -> None:
-        """Take it in as the answer to what was asked."""
+        """Treat it as the answer to the request."""
         segment = self.attempt.segment
         asked = Asked(ByteRange(segment.start, segment.stop), len(DATA))
         assert (
@@ -103,7 +103,7 @@ class Scene:
 
 
 async def test_a_body_is_taken_in_whole() -> None:
-    """Its bytes are stored in their place and count once."""
+    """Its bytes are stored in place and count once."""
     scene = Scene(0, 2500)
     await scene.receive(Body(0, 2500))
     assert scene.received == scene.state.segments.on_hand_bytes == 2500
@@ -113,7 +113,7 @@ async def test_a_body_is_taken_in_whole() -> None:
 @pytest.mark.shows("U8", "R28")
 @pytest.mark.parametrize("kept", [0, 400, 1000, 1700])
 async def test_what_was_given_to_somebody_else_is_not_taken(kept: int) -> None:
-    """A segment that is cut short while its next bytes are under way ends there: what lies behind counts for others."""
+    """A segment cut short while its next bytes are under way ends there: what lies behind belongs to others."""
     scene = Scene(0, 2500)
     segments = scene.state.segments
     await scene.receive(Body(0, 2500, lambda: segments.cut(scene.attempt.segment, kept)))
@@ -127,7 +127,7 @@ async def test_what_was_given_to_somebody_else_is_not_taken(kept: int) -> None:
 @pytest.mark.shows("R22", "R4")
 @pytest.mark.parametrize("have_worked", [True, False])
 async def test_what_a_refused_range_means(have_worked: bool) -> None:
-    """Where ranges have worked, one refusal is a fault, to be tried again; two, or the very first, end them."""
+    """After ranges have worked, one refusal is a fault and is retried; two, or the very first one, end them."""
     scene = Scene(0, 2500)
     origin = scene.attempt.origin
     if have_worked:
@@ -142,7 +142,7 @@ async def test_what_a_refused_range_means(have_worked: bool) -> None:
 
 @pytest.mark.shows("R22", "B35")
 async def test_a_refusal_that_comes_late_is_no_further_failure() -> None:
-    """Others had asked for ranges before it was known that there are none; a refusal of the whole is one."""
+    """Others requested ranges before it was known that there are none; a refusal of the whole file is a failure."""
     scene = Scene(0, 2500)
     scene.attempt.origin.lost_ranges()
     answer = JudgedResponse(Body(0, 2500), UnusableRange("the range is another one"), is_page=False)
@@ -154,7 +154,7 @@ async def test_a_refusal_that_comes_late_is_no_further_failure() -> None:
 
 @pytest.mark.shows("R2", "S3")
 async def test_a_whole_stream_fills_the_gaps_and_nothing_else() -> None:
-    """What is on hand stays; each stretch around it is stored where it belongs, though it comes in one stream."""
+    """Bytes on hand stay; each gap around them is stored in place, though everything comes in one stream."""
     scene = Scene(1000, 2000)
     await scene.receive(Body(1000, 2000))
     whole = scene.ask_for_all()
@@ -169,7 +169,7 @@ async def test_a_whole_stream_fills_the_gaps_and_nothing_else() -> None:
 @pytest.mark.shows("R9", "R10", "R14")
 @pytest.mark.parametrize("pinned", [True, False])
 async def test_content_that_changes_again_and_again(pinned: bool) -> None:
-    """Each change starts it over; without a checksum it is soon read in one go, and in the end the origin is left."""
+    """Each change starts over; without a checksum the file is soon read in one go; in the end the origin is left."""
     scene = Scene(0, 2500, pinned=pinned)
     origin = scene.attempt.origin
     for number in range(1, MAX_CHANGES + 2):
@@ -185,7 +185,7 @@ async def test_content_that_changes_again_and_again(pinned: bool) -> None:
 
 @pytest.mark.shows("C1")
 async def test_a_page_is_remembered() -> None:
-    """A page among good answers is a hint that is still there when the checksum turns out to be wrong."""
+    """A page among good answers is a hint that still exists when the checksum turns out to be wrong."""
     scene = Scene(0, 2500)
     refusal = JudgedResponse(Body(0, 2500), ErrorStatus(503, "status 503"), is_page=True)
     with pytest.raises(Throttled):
@@ -201,7 +201,7 @@ async def test_a_page_is_remembered() -> None:
     ids=["it ends here", "it has no more", "it is empty", "it says nothing", "it has more"],
 )
 async def test_a_range_that_cannot_be_satisfied(start: int, total: int | None, learned: int | None) -> None:
-    """A 416 behind all that is known is the end of it; one that cannot mean that, is a refusal of ranges."""
+    """A 416 behind everything known marks the end; one that cannot mean that is a refusal of ranges."""
     scene = Scene(start, 2500, promised=False)
     answer = JudgedResponse(Body(0, 2500), Unsatisfiable(total), is_page=False)
     outcome = await scene.reader.receive(scene.attempt, answer)
@@ -211,7 +211,7 @@ async def test_a_range_that_cannot_be_satisfied(start: int, total: int | None, l
 
 @pytest.mark.shows("R18", "S3")
 async def test_without_a_checksum_a_416_must_say_where_the_end_is() -> None:
-    """One that does not may be a fault in the middle, and nothing else would tell: the whole is asked for."""
+    """Without it, a fault in the middle could go unnoticed: the whole file is requested instead."""
     scene = Scene(1000, 2500, promised=False, pinned=False)
     answer = JudgedResponse(Body(0, 2500), Unsatisfiable(None), is_page=False)
     assert isinstance(await scene.reader.receive(scene.attempt, answer), SingleStream)
@@ -220,7 +220,7 @@ async def test_without_a_checksum_a_416_must_say_where_the_end_is() -> None:
 
 @pytest.mark.shows("R8", "R17")
 async def test_a_416_with_another_length_than_was_promised() -> None:
-    """The manifest's size is not given up: the origin is not the right one."""
+    """The manifest's size stands: the origin is the wrong one."""
     scene = Scene(0, 2500)
     with pytest.raises(LengthMismatch, match="the manifest says 3000 bytes, the server 50"):
         await scene.reader.receive(scene.attempt, JudgedResponse(Body(0, 2500), Unsatisfiable(50), is_page=False))
@@ -229,7 +229,7 @@ async def test_a_416_with_another_length_than_was_promised() -> None:
 @pytest.mark.shows("R8")
 @pytest.mark.parametrize("promised", [True, False])
 async def test_another_length(promised: bool) -> None:
-    """What the manifest promises holds; what was only learned may have changed, and everything starts over."""
+    """A size from the manifest stands; one that was only learned may have changed, and everything starts over."""
     scene = Scene(0, 2500, promised=promised)
     await scene.state.learn_size(3000, scene.attempt.origin)
     answer = JudgedResponse(Body(0, 2500), WrongLength(50), is_page=False)
@@ -245,7 +245,7 @@ async def test_another_length(promised: bool) -> None:
 @pytest.mark.shows("N4")
 @pytest.mark.parametrize("promised", [True, False], ids=["the manifest has a size", "nobody knows the size"])
 async def test_a_body_that_ends_with_its_connection(promised: bool) -> None:
-    """Without a checksum it is believed only where the manifest says how long it is."""
+    """Without a checksum such a body is trusted only if the manifest gives its length."""
     scene = Scene(0, 2500, pinned=False, promised=promised)
     answer = JudgedResponse(Body(0, len(DATA)), Whole(None, NO_VALIDATOR, framed=False), is_page=False)
     if promised:
@@ -259,7 +259,7 @@ async def test_a_body_that_ends_with_its_connection(promised: bool) -> None:
 @pytest.mark.parametrize("size", [10**16, MAX_LENGTH + 1])
 @pytest.mark.shows("S12", "N7")
 async def test_a_length_that_no_file_has(size: int) -> None:
-    """Where the manifest has no size, an absurd one is a fault of this server: nothing is learned from it."""
+    """If the manifest has no size, an absurd length is a fault of this server: nothing is learned from it."""
     scene = Scene(0, 2500, promised=False)
     head = ResponseHead(206, {"content-range": [f"bytes 0-2499/{size}"], "content-length": ["2500"]})
     body = Body(0, 2500)
@@ -273,7 +273,7 @@ async def test_a_length_that_no_file_has(size: int) -> None:
 
 @pytest.mark.shows("C13")
 async def test_a_page_about_the_file_says_where_the_file_is() -> None:
-    """A hub's page that shows the file is told from a login by its address, and the error names the right one."""
+    """The address tells a hub's page about the file from a login page, and the error names the right address."""
     scene = Scene(0, 2500)
     scene.attempt.origin.url = "https://huggingface.co/org/repo/blob/main/a.bin"
     answer = JudgedResponse(Body(0, 2500), WrongLength(50, "it sent a web page: a login?"), is_page=True)

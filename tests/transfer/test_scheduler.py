@@ -1,4 +1,4 @@
-"""The pool: never more connections than given, a fair share for each source, and every connection comes back."""
+"""The pool: never more connections than allowed, a fair share for each source, and every connection comes back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def turns(count: int = 20) -> None:
 
 
 class Pool:
-    """What all sources of a test have in common: who is at work, and the most there ever were."""
+    """What all sources of a test share: which are at work, and the most there ever were."""
 
     def __init__(self) -> None:
         self.at_work: list[FakeSource] = []
@@ -46,7 +46,7 @@ class Pool:
 
 
 class AheadConnection(ScriptedConnection):
-    """One that can be asked ahead. ``sent`` has what was, and was not begun."""
+    """A connection that can be asked ahead. ``sent`` has the requests sent but not begun."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class AheadConnection(ScriptedConnection):
 
 
 class AheadTransport(ScriptedTransport):
-    """Makes these."""
+    """Makes such connections."""
 
     def connection(self) -> ScriptedConnection:
         self.connections.append(AheadConnection())
@@ -79,7 +79,7 @@ class AheadTransport(ScriptedTransport):
 
 
 class FakeSource:
-    """Has ``work`` attempts to give. Each one ends when `finish` is called, or at once if ``instant``."""
+    """Has ``work`` attempts to offer. Each ends when `finish` is called, or at once if ``instant``."""
 
     def __init__(self, pool: Pool, name: str, work: int, host: str = "h:80", *, instant: bool = False) -> None:
         self.name = name
@@ -170,7 +170,7 @@ Make = Callable[..., Scheduler]
 
 
 async def test_no_more_at_once_than_connections(pool: Pool, schedulers: Make) -> None:
-    """However much work there is, so many attempts are under way as there are connections, each with its own."""
+    """However much work there is, only as many attempts run as there are connections, each with its own."""
     transport = ScriptedTransport()
     scheduler = schedulers(3, transport=transport)
     source = FakeSource(pool, "a", 10)
@@ -188,7 +188,7 @@ async def test_no_more_at_once_than_connections(pool: Pool, schedulers: Make) ->
 
 
 async def test_no_more_at_once_than_per_host(pool: Pool, schedulers: Make) -> None:
-    """A host has no more attempts than its limit; the free connections go to other hosts."""
+    """A host has no more attempts than its limit; free connections go to other hosts."""
     scheduler = schedulers(5, per_host=2)
     crowded, lonely = FakeSource(pool, "a", 10, "one:80"), FakeSource(pool, "b", 10, "two:80")
     same = FakeSource(pool, "c", 10, "one:80")
@@ -213,7 +213,7 @@ async def test_no_more_at_once_than_per_host(pool: Pool, schedulers: Make) -> No
 def test_any_load_is_served_within_the_limits(
     connections: int, per_host: int | None, load: list[tuple[int, str]], random: Random
 ) -> None:
-    """Whatever the sources want and in whatever order they end: all is done, and no limit is ever broken."""
+    """Whatever the sources want and in whatever order they end, all work is done, and no limit is ever broken."""
 
     async def scenario() -> None:
         pool = Pool()
@@ -239,7 +239,7 @@ def test_any_load_is_served_within_the_limits(
 
 
 async def test_connections_are_shared_out_evenly(pool: Pool, schedulers: Make) -> None:
-    """Each source gets one before any gets a second; what is over goes to the one of the lowest rank."""
+    """Each source gets one before any gets a second; what is left goes to the source of the lowest rank."""
     scheduler = schedulers(4)
     for rank, name in enumerate("abc"):
         scheduler.add(FakeSource(pool, name, 9), rank)
@@ -248,7 +248,7 @@ async def test_connections_are_shared_out_evenly(pool: Pool, schedulers: Make) -
 
 
 async def test_the_rank_decides_among_equals(pool: Pool, schedulers: Make) -> None:
-    """Who was asked for first is served first, in whatever order the sources were added."""
+    """The source requested first is served first, in whatever order the sources were added."""
     scheduler = schedulers(1)
     for name, rank in [("c", 3), ("a", 1), ("b", 2)]:
         scheduler.add(FakeSource(pool, name, 1, instant=True), rank)
@@ -257,7 +257,7 @@ async def test_the_rank_decides_among_equals(pool: Pool, schedulers: Make) -> No
 
 
 async def test_no_small_source_waits_for_a_big_one(pool: Pool, schedulers: Make) -> None:
-    """When a big source has all connections, the first that gets free goes to whoever has none."""
+    """When a big source has all connections, the first one freed goes to a source that has none."""
     scheduler = schedulers(3)
     big, small = FakeSource(pool, "big", 99), FakeSource(pool, "small", 1)
     scheduler.add(big, 0)
@@ -271,7 +271,7 @@ async def test_no_small_source_waits_for_a_big_one(pool: Pool, schedulers: Make)
 
 
 async def test_what_is_over_does_not_count(pool: Pool, schedulers: Make) -> None:
-    """A source that has ended its attempt has fewer at work than the others, and gets the next connection."""
+    """A source that has ended an attempt has fewer at work than the others, and gets the next connection."""
     scheduler = schedulers(2)
     first, second = FakeSource(pool, "a", 9), FakeSource(pool, "b", 9)
     scheduler.add(first, 0)
@@ -293,7 +293,7 @@ async def test_a_full_host_holds_up_no_other(pool: Pool, schedulers: Make) -> No
 
 
 async def test_who_has_no_work_is_passed_over(pool: Pool, schedulers: Make) -> None:
-    """A source that waits holds nobody up, and is served as soon as it has work."""
+    """A waiting source holds nobody up, and is served as soon as it has work."""
     scheduler = schedulers(1)
     waiting, busy = FakeSource(pool, "a", 0), FakeSource(pool, "b", 3)
     scheduler.add(waiting, 0)
@@ -307,7 +307,7 @@ async def test_who_has_no_work_is_passed_over(pool: Pool, schedulers: Make) -> N
 
 
 async def test_new_work_is_found_by_a_kick(pool: Pool, schedulers: Make) -> None:
-    """Work that comes up later begins when the scheduler is told, and not before."""
+    """New work begins only when the scheduler is told of it."""
     scheduler = schedulers(1)
     source = FakeSource(pool, "a", 0)
     scheduler.add(source, 0)
@@ -321,7 +321,7 @@ async def test_new_work_is_found_by_a_kick(pool: Pool, schedulers: Make) -> None
 
 
 async def test_many_kicks_are_one_look(pool: Pool, schedulers: Make) -> None:
-    """However often it is told within one turn of the loop, the scheduler asks once."""
+    """However often it is told within one turn of the loop, the scheduler looks once."""
     scheduler = schedulers(1)
     source = FakeSource(pool, "a", 0)
     scheduler.add(source, 0)
@@ -334,7 +334,7 @@ async def test_many_kicks_are_one_look(pool: Pool, schedulers: Make) -> None:
 
 
 async def test_a_removed_source_is_asked_no_more(pool: Pool, schedulers: Make) -> None:
-    """After its removal a source gets nothing new; what it has under way it ends itself, and its place is free."""
+    """After its removal a source gets nothing new; it ends what it has under way itself, and its place is free."""
     scheduler = schedulers(1)
     first, second = FakeSource(pool, "a", 5), FakeSource(pool, "b", 1)
     scheduler.add(first, 0)
@@ -348,7 +348,7 @@ async def test_a_removed_source_is_asked_no_more(pool: Pool, schedulers: Make) -
 
 
 async def test_the_open_connection_is_preferred(pool: Pool, schedulers: Make) -> None:
-    """A host that was asked before is asked over the socket that is open to it; a new one over an unused place."""
+    """A host that was asked before is asked over its open socket; a new host over an unused place."""
     transport = ScriptedTransport()
     scheduler = schedulers(3, transport=transport)
     for host in ("one:80", "two:80", "one:80", "three:80", "two:80"):
@@ -360,7 +360,7 @@ async def test_the_open_connection_is_preferred(pool: Pool, schedulers: Make) ->
 
 
 class CountedSource(FakeSource):
-    """Counts how often it is looked up."""
+    """Counts how often it is asked."""
 
     looked_up = 0
 
@@ -373,7 +373,7 @@ class CountedSource(FakeSource):
 
 
 async def test_many_sources_cost_no_more_each_than_a_few(pool: Pool, schedulers: Make) -> None:
-    """A look at ten times as many sources that cannot be served takes ten times as long, not a hundred times."""
+    """With ten times as many sources that cannot be served, a look takes ten times as long, not a hundred times."""
     costs = []
     for count in (20, 200):
         scheduler = schedulers(8, per_host=2)
@@ -403,7 +403,7 @@ async def test_adding_many_sources_costs_no_more_each(pool: Pool, schedulers: Ma
 
 
 async def test_an_idle_connection_looks_again(pool: Pool, schedulers: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While some work and others are idle, sources are asked again after a while: a slow one may share by then."""
+    """While some connections work and others idle, sources are asked again after a while: a slow one may share then."""
     monkeypatch.setattr(module, "HEARTBEAT_S", 0)
     scheduler = schedulers(2)
     source = FakeSource(pool, "a", 1)
@@ -416,7 +416,7 @@ async def test_an_idle_connection_looks_again(pool: Pool, schedulers: Make, monk
 
 @pytest.mark.parametrize("work", [0, 2], ids=["nobody works", "all work"])
 async def test_nobody_looks_in_vain(pool: Pool, schedulers: Make, monkeypatch: pytest.MonkeyPatch, work: int) -> None:
-    """Where nothing is under way, or no connection is idle, there is no heartbeat."""
+    """If nothing is under way, or no connection is idle, there is no heartbeat."""
     monkeypatch.setattr(module, "HEARTBEAT_S", 0)
     scheduler = schedulers(2)
     source = FakeSource(pool, "a", work)
@@ -446,11 +446,11 @@ async def test_no_heartbeat_outlives_the_scheduler(pool: Pool, monkeypatch: pyte
 
 @pytest.mark.parametrize("begun", [True, False], ids=["at work", "before it began"])
 async def test_a_cancelled_attempt_gives_its_connection_back(pool: Pool, schedulers: Make, begun: bool) -> None:
-    """An attempt that is cancelled, even before its first step, releases its segment and frees its connection."""
+    """An attempt cancelled even before its first step releases its segment and frees its connection."""
     scheduler = schedulers(1)
     source = FakeSource(pool, "a", 2)
     scheduler.add(source, 0)
-    # One turn gives the attempt out, the next one begins it.
+    # One turn gives the attempt out, the next one starts it.
     await turns(20 if begun else 1)
     assert len(pool.begun) == begun
     task = source.given[0].task
@@ -479,7 +479,7 @@ async def test_closing_ends_all_and_closes_all(pool: Pool) -> None:
 
 
 async def test_closing_waits_for_those_who_take_their_time(pool: Pool) -> None:
-    """An attempt that still has to store what has arrived is waited for, also if the closing is itself cancelled."""
+    """An attempt that still has to store what has arrived is waited for, even if the closing is itself cancelled."""
     transport = ScriptedTransport()
     scheduler = Scheduler(transport, connections=1)
     stored = asyncio.Event()
@@ -504,7 +504,7 @@ async def test_closing_waits_for_those_who_take_their_time(pool: Pool) -> None:
 
 
 async def test_nothing_begins_after_closing(pool: Pool) -> None:
-    """A source that still has work when the scheduler closes gets no connection any more."""
+    """A source that still has work when the scheduler closes gets no further connection."""
     scheduler = Scheduler(ScriptedTransport(), connections=1)
     source = FakeSource(pool, "a", 5)
     scheduler.add(source, 0)
@@ -537,7 +537,7 @@ async def test_a_cancelled_closing_still_closes_the_connections(pool: Pool) -> N
 async def test_a_bug_in_one_source_harms_no_other(
     pool: Pool, schedulers: Callable[..., Scheduler], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """A source that raises where nobody waits for it is told so, and the others go on being served."""
+    """A source that raises while nobody waits for it is told, and the others are still served."""
     bug = TypeError("a bug")
 
     def raising(*_: object) -> None:
@@ -563,7 +563,7 @@ async def test_a_bug_in_one_source_harms_no_other(
 
 @pytest.mark.shows("A25")
 async def test_a_host_is_asked_as_soon_as_its_time_has_come(pool: Pool) -> None:
-    """Nobody has to look for it: the pool wakes by itself, and no earlier."""
+    """Nobody has to look for it: the pool wakes by itself, but no earlier."""
     clock = VirtualClock()
     scheduler = Scheduler(ScriptedTransport(), connections=2, clock=clock)
     try:
@@ -581,7 +581,7 @@ async def test_a_host_is_asked_as_soon_as_its_time_has_come(pool: Pool) -> None:
 
 
 async def test_closing_does_not_wait_for_a_host(pool: Pool) -> None:
-    """Whoever waits for it is ended."""
+    """An attempt that waits for the host is cancelled."""
     scheduler = Scheduler(ScriptedTransport(), connections=1)
     scheduler.hosts.left_alone("h:80", asyncio.get_running_loop().time() + 3600.0)
     scheduler.add(FakeSource(pool, "a", 1), 0)
@@ -596,7 +596,7 @@ async def test_closing_does_not_wait_for_a_host(pool: Pool) -> None:
 
 
 async def test_a_busy_connection_goes_on_with_what_was_asked_ahead(pool: Pool, schedulers: Make) -> None:
-    """It gets some work more and no end of it, begins that in order, and nothing counts as at work before."""
+    """It gets a limited amount of further work, begins it in order, and none of it counts as at work before."""
     scheduler = schedulers(1, transport=AheadTransport())
     for _ in range(TRY_AHEAD):
         scheduler.hosts.kept_ahead("h:80")
@@ -618,7 +618,7 @@ async def test_a_busy_connection_goes_on_with_what_was_asked_ahead(pool: Pool, s
 @pytest.mark.parametrize("is_to_blame", [True, False])
 @pytest.mark.shows("N24")
 async def test_what_a_connection_loses_was_never_given_out(pool: Pool, schedulers: Make, is_to_blame: bool) -> None:
-    """Where a connection ends, what was asked ahead over it is given back; a server to blame is asked in turn then."""
+    """If a connection ends, requests sent ahead over it are given back; a server to blame is then asked in turn."""
     transport = AheadTransport()
     scheduler = schedulers(1, transport=transport)
     source = FakeSource(pool, "a", 3)
@@ -638,7 +638,7 @@ async def test_what_a_connection_loses_was_never_given_out(pool: Pool, scheduler
 
 
 async def test_nobody_is_passed_over(pool: Pool, schedulers: Make) -> None:
-    """What would get the connection if it were free is not kept from it by what is for the host it is open to."""
+    """Work for the connection's current host does not take it from a source that would get it if it were free."""
     scheduler = schedulers(2, transport=AheadTransport())
     source, other = FakeSource(pool, "a", 9), FakeSource(pool, "b", 1, "other:80")
     scheduler.add(source, 0)
@@ -651,7 +651,7 @@ async def test_nobody_is_passed_over(pool: Pool, schedulers: Make) -> None:
 
 
 async def test_a_connection_that_takes_no_more_is_given_none(pool: Pool, schedulers: Make) -> None:
-    """What could not be sent is given back at once."""
+    """Requests that could not be sent are given back at once."""
     transport = AheadTransport()
     scheduler = schedulers(1, transport=transport)
     source = FakeSource(pool, "a", 2)
@@ -665,7 +665,7 @@ async def test_a_connection_that_takes_no_more_is_given_none(pool: Pool, schedul
 
 
 async def test_a_source_that_is_removed_is_not_begun_again(pool: Pool, schedulers: Make) -> None:
-    """What it was to do ahead is taken back, and what lies behind that on the connection is given back, too."""
+    """Work it was to do ahead is taken back, and what lies behind it on the connection is given back, too."""
     scheduler = schedulers(1, transport=AheadTransport())
     one, two = FakeSource(pool, "a", 1), FakeSource(pool, "b", 2)
     scheduler.add(one, 0)
@@ -682,7 +682,7 @@ async def test_a_source_that_is_removed_is_not_begun_again(pool: Pool, scheduler
 @pytest.mark.parametrize("kind", ["removed", "cancelled"])
 @pytest.mark.shows("N24")
 async def test_answers_that_nobody_will_ask_for_end_their_connection(pool: Pool, schedulers: Make, kind: str) -> None:
-    """Otherwise the server would go on sending them, and count the connection as busy."""
+    """Otherwise the server would keep sending them, and count the connection as busy."""
     transport = AheadTransport()
     scheduler = schedulers(1, transport=transport)
     source = FakeSource(pool, "a", 3)
@@ -696,7 +696,7 @@ async def test_answers_that_nobody_will_ask_for_end_their_connection(pool: Pool,
     if kind == "removed":
         scheduler.take_back(source)
     else:
-        # Its turn comes, and before it has begun, another connection takes the work over.
+        # Its turn comes, and before it begins, another connection takes the work over.
         source.on_release = lambda attempt: attempt is first and asyncio.get_running_loop().call_soon(cancel)
 
         def cancel() -> None:
@@ -711,7 +711,7 @@ async def test_answers_that_nobody_will_ask_for_end_their_connection(pool: Pool,
 
 
 async def test_a_bug_where_work_is_taken_back_fails_its_source(pool: Pool, schedulers: Make) -> None:
-    """Whoever takes its work back is at its end, and must get there."""
+    """A source that takes its work back is ending, and must get there."""
     scheduler = schedulers(1, transport=AheadTransport())
     source = FakeSource(pool, "a", 3)
     scheduler.add(source, 0)

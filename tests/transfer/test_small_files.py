@@ -1,4 +1,4 @@
-"""Small assets, many at a time: the short way is quick, and whatever is unusual goes the long way."""
+"""Small assets, many at a time: the short way is fast, and anything unusual goes the long way."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ COUNT = 2 * TURN_FILES + 8
 
 @cache
 def content_of(number: int) -> bytes:
-    """Each has its own, of another length."""
+    """Each asset has its own content, of a different length."""
     return seeded_bytes(100 + 997 * number % 9000, seed=number)
 
 
@@ -69,7 +69,7 @@ def fill(project: Project, server: AssetServer, count: int = COUNT) -> list[Path
 
 
 async def test_many_small_assets(server: AssetServer, project: Project) -> None:
-    """Each is asked for once, over no more connections than allowed, and is there, verified, recorded and told of."""
+    """Each is requested once, over no more connections than allowed, and is there, verified, recorded and reported."""
     paths = fill(project, server)
     async with project.manager(parallel=2) as manager:
         recorder = Recorder(manager)
@@ -90,7 +90,7 @@ async def test_many_small_assets(server: AssetServer, project: Project) -> None:
 
 
 def test_which_are_small() -> None:
-    """What has a checksum and a size of up to 256 KiB and is not unpacked; all else goes the long way."""
+    """Assets with a checksum and a size of up to 256 KiB that are not unpacked; all others go the long way."""
     small = Asset("a", "https://origin.example/a", "a", checksum=Checksum.of(b""), size=SMALL_FILE_BYTES)
     assert is_small(small)
     assert not is_small(replace(small, size=SMALL_FILE_BYTES + 1))
@@ -100,7 +100,7 @@ def test_which_are_small() -> None:
 
 
 async def test_no_more_connections_to_a_host_than_allowed(server: AssetServer, project: Project) -> None:
-    """The limit for one host holds for small assets, too."""
+    """The limit per host holds for small assets, too."""
     fill(project, server)
     async with project.manager(parallel=4, max_per_host=1) as manager:
         await manager.sync()
@@ -112,7 +112,7 @@ async def test_no_more_connections_to_a_host_than_allowed(server: AssetServer, p
 async def test_nothing_is_fetched_for_a_folder_that_cannot_be_used(
     server: AssetServer, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_symlink: bool
 ) -> None:
-    """It is known before the first byte, for small assets as for large ones; all others arrive."""
+    """This is known before the first byte, for small assets as for large ones; all others arrive."""
     fill(project, server)
     folder = project.assets / "d1"
     project.assets.mkdir(exist_ok=True)
@@ -152,7 +152,7 @@ UNUSUAL: dict[str, list[Fault]] = {
 
 @pytest.mark.parametrize("faults", UNUSUAL.values(), ids=UNUSUAL.keys())
 async def test_one_that_is_unusual(server: AssetServer, project: Project, faults: list[Fault]) -> None:
-    """One asset that cannot be had just so goes the long way, and no event is told twice."""
+    """A single asset that does not simply arrive goes the long way, and no event is reported twice."""
     paths = fill(project, server)
     server.add("/5.bin", content_of(5))
     server.add("/50.bin", content_of(5 if isinstance(faults[0], Redirect) else 50), faults=faults)
@@ -170,7 +170,7 @@ async def test_one_that_is_unusual(server: AssetServer, project: Project, faults
 @pytest.mark.shows("A4", "C3", "A20")
 @pytest.mark.parametrize("fault", [Status(404), WrongFile(seed=99), HtmlPage(), Status(403)], ids=repr)
 async def test_one_that_cannot_be_had(server: AssetServer, project: Project, fault: Fault) -> None:
-    """One that fails for good fails alone, with its reason, and the old file stays."""
+    """An asset that fails for good fails alone, with its reason, and the old file stays."""
     paths = fill(project, server)
     server.add("/50.bin", content_of(50), faults=[fault])
     paths[50].parent.mkdir(parents=True)
@@ -192,14 +192,14 @@ async def test_a_server_in_trouble_is_not_asked_twice_for_everything(server: Ass
     async with project.manager(parallel=2) as manager:
         with pytest.raises(SyncFailed):
             await manager.sync()
-    # The long way asks each for the whole at once: after a range that is refused it would have to, too.
+    # The long way requests each whole file at once: after a refused range it would have to, too.
     assert len(server.stats.requests) <= COUNT + MAX_CONSECUTIVE_FAILURES + 2
 
 
 @pytest.mark.shows("D11", "D12")
 @pytest.mark.parametrize("obstacle", ["folder", "link to elsewhere", "file for a folder"])
 async def test_what_is_in_the_way(server: AssetServer, project: Project, tmp_path: Path, obstacle: str) -> None:
-    """A folder at the place, a symlink or a file on the way to it: that asset fails and the others do not."""
+    """With a folder in the place, or a symlink or a file on the way to it, that asset fails and the others do not."""
     paths = fill(project, server, 12)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -236,7 +236,7 @@ async def test_a_file_that_is_there_is_judged_first(server: AssetServer, project
 
 
 async def test_large_and_small_together(server: AssetServer, project: Project) -> None:
-    """Small assets do not keep a large one from being fetched, nor the other way round."""
+    """Small assets do not delay a large one, nor the other way round."""
     paths = fill(project, server, 40)
     large = seeded_bytes(3 * SMALL_FILE_BYTES, seed=5)
     big = project.add("big", [server.add("/big.bin", large).url], large)
@@ -247,7 +247,7 @@ async def test_large_and_small_together(server: AssetServer, project: Project) -
 
 
 async def test_cancelled_half_way(server: AssetServer, project: Project) -> None:
-    """Whoever is cancelled leaves right files or none, nothing staged, and the next run does the rest."""
+    """A cancelled sync leaves right files or none, nothing staged, and the next run does the rest."""
     paths = fill(project, server)
     server.add("/67.bin", content_of(67), faults=[HangBeforeBody(times=1)])
     async with project.manager(parallel=1, stall_timeout=30.0) as manager:
@@ -290,7 +290,7 @@ async def test_who_is_cancelled_hands_out_no_more(project: Project, tmp_path: Pa
 
 @pytest.mark.shows("X1")
 async def test_two_managers_fetch_each_once(server: AssetServer, project: Project) -> None:
-    """Two syncs of one folder, as two processes make them: the second waits and finds everything there."""
+    """Two syncs of one folder, like those of two processes: the second waits and finds everything there."""
     fill(project, server)
     async with project.manager() as first, project.manager() as second:
         reports = await asyncio.gather(first.sync(), second.sync())
@@ -299,7 +299,7 @@ async def test_two_managers_fetch_each_once(server: AssetServer, project: Projec
 
 
 async def test_who_wants_one_of_them_shares_it(server: AssetServer, project: Project) -> None:
-    """A caller who asks for an asset that is under way waits for it, and it is fetched once."""
+    """A caller that requests an asset under way waits for it, and it is fetched once."""
     paths = fill(project, server)
     async with project.manager(parallel=1) as manager:
         syncing = asyncio.ensure_future(manager.sync())
@@ -312,7 +312,7 @@ async def test_who_wants_one_of_them_shares_it(server: AssetServer, project: Pro
 
 
 async def test_who_shares_one_outlives_the_sync(server: AssetServer, project: Project) -> None:
-    """A caller who waits for an asset of a sync that is cancelled gets it all the same."""
+    """A caller that waits for an asset of a cancelled sync still gets it."""
     paths = fill(project, server, 20)
     server.add("/3.bin", content_of(3), faults=[HangBeforeBody(times=1)])
     async with project.manager(parallel=1, stall_timeout=30.0) as manager:
@@ -327,7 +327,7 @@ async def test_who_shares_one_outlives_the_sync(server: AssetServer, project: Pr
 
 
 async def test_a_lock_that_stays_held_is_not_waited_for_in_vain(server: AssetServer, project: Project) -> None:
-    """Past the wait each goes the long way: that lock saves bandwidth, and nothing depends on it."""
+    """After the wait each asset goes the long way: the lock only saves bandwidth, and nothing depends on it."""
     paths = fill(project, server, 2 * MIN_SMALL_FILES)
     async with project.manager(lock_timeout=0.0) as manager:
         await manager.sync(ids=["a0"])
@@ -341,7 +341,7 @@ async def test_a_lock_that_stays_held_is_not_waited_for_in_vain(server: AssetSer
 
 
 async def test_what_a_dead_process_left_is_cleared_away(server: AssetServer, project: Project) -> None:
-    """Small files that a killed process had not put in place yet do not stay forever."""
+    """Small files that a killed process had not yet put in place do not stay forever."""
     fill(project, server, 12)
     async with project.manager() as manager:
         await manager.sync(ids=["a0"])
@@ -363,7 +363,7 @@ async def test_limit_rate_holds(server: AssetServer, project: Project) -> None:
 
 
 async def test_a_slow_connection_does_not_keep_the_others_waiting(server: AssetServer, project: Project) -> None:
-    """What waits behind a slow file is taken over by a connection that has nothing left to do, and put in place."""
+    """Work that waits behind a slow file is taken over by an idle connection, and put in place."""
     fill(project, server, 2 * TURN_FILES)
     server.add("/0.bin", content_of(0), faults=[HangBeforeHeaders()])
     there: list[str | None] = []

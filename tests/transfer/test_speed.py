@@ -1,6 +1,6 @@
-"""How the work is shared, in a network of the mind: times are counted in virtual seconds, so that they are exact.
+"""How the work is shared, in a simulated network: times are virtual seconds, so that they are exact.
 
-Rules: nobody waits. A loop jumps to the moment when the next thing happens, disks and hashes take no time, and each
+Nobody waits: the loop jumps to the moment when the next thing happens, disks and hashes take no time, and each
 connection gets its bytes at the rate that a test gives it. Real seconds are for `make bench`.
 """
 
@@ -53,7 +53,7 @@ class LoopClock:
 
 
 class Network:
-    """One asset at some addresses. ``given`` counts the bytes that each one sent."""
+    """One asset at some addresses. ``given`` counts the bytes each one sent."""
 
     def __init__(
         self,
@@ -104,12 +104,12 @@ class Network:
 
 
 def steady(rates: Mapping[str, float]) -> Speed:
-    """Each address has its rate a connection, whatever happens."""
+    """Each address has a fixed rate per connection."""
     return lambda _, url: rates[url]
 
 
 def breaks_after(speed: Speed, url: str, count: int, network: list[Network]) -> Speed:
-    """The same, but an address gives so many bytes and no more."""
+    """The same, but one address breaks off after so many bytes."""
     return lambda connection, asked: (
         0.0 if asked == url and network[0].given[url] >= count else speed(connection, asked)
     )
@@ -119,7 +119,7 @@ def breaks_after(speed: Speed, url: str, count: int, network: list[Network]) -> 
 
 
 def test_four_connections_are_four_times_as_fast(tmp_path: Path) -> None:
-    """Where each connection has its own limit, four give four times the speed."""
+    """If each connection has its own limit, four give four times the speed."""
     one = Network(tmp_path, steady({ONE: RATE}), contents={ONE: CONTENT}).sync(parallel=1)
     four = Network(tmp_path, steady({ONE: RATE}), contents={ONE: CONTENT}).sync()
     assert one == pytest.approx(SIZE / RATE, rel=0.01)
@@ -127,7 +127,7 @@ def test_four_connections_are_four_times_as_fast(tmp_path: Path) -> None:
 
 
 def test_round_trips_are_lost_in_the_transfer(tmp_path: Path) -> None:
-    """80 ms before each answer cost a few percent, since segments are as long as two seconds of the link."""
+    """80 ms before each answer cost a few percent, since a segment takes two seconds of the link."""
     near = Network(tmp_path, steady({ONE: RATE}), contents={ONE: CONTENT}).sync()
     far = Network(tmp_path, steady({ONE: RATE}), contents={ONE: CONTENT}, delay=0.08).sync()
     assert far / near <= 1.15
@@ -135,7 +135,7 @@ def test_round_trips_are_lost_in_the_transfer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("when", [0.25, 0.5, 0.9], ids=["early", "half-way", "late"])
 def test_a_straggler_does_not_set_the_time(tmp_path: Path, when: float) -> None:
-    """One connection of four falls to 1/50 of its speed: others take its work over, at the end and before."""
+    """One connection of four falls to 1/50 of its speed: others take over its work, at the end and before."""
     slow: list[tuple[OneConnection, int]] = []
     networks: list[Network] = []
 
@@ -151,7 +151,7 @@ def test_a_straggler_does_not_set_the_time(tmp_path: Path, when: float) -> None:
 
 
 def test_a_server_that_thinks_is_waited_for(tmp_path: Path) -> None:
-    """Two seconds before each answer, after a quick beginning: nobody takes work from one that waits, over and over."""
+    """Two seconds before each answer, after a fast start: work is not repeatedly taken from a waiting connection."""
     networks: list[Network] = []
     networks.append(Network(tmp_path, steady({ONE: RATE}), contents={ONE: CONTENT}))
     networks[0].delay = lambda: 2.0 if networks[0].given[ONE] > 4 * MIB else 0.01
@@ -160,7 +160,7 @@ def test_a_server_that_thinks_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_small_files_wait_for_no_round_trip(tmp_path: Path) -> None:
-    """Over 40 ms, requests sent ahead take a small part of the time of those that wait for each other."""
+    """Over 40 ms, requests sent ahead take a small part of the time of requests that wait for each other."""
     contents = {f"https://one.example.org/{n}": seeded_bytes(16 * KIB, seed=n) for n in range(240)}
 
     def seconds(**more: bool) -> float:
@@ -171,7 +171,7 @@ def test_small_files_wait_for_no_round_trip(tmp_path: Path) -> None:
 
 
 def test_segments_wait_for_no_round_trip(tmp_path: Path) -> None:
-    """Over 80 ms and a fast link, the next segment is asked for while the last one still comes."""
+    """Over 80 ms and a fast link, the next segment is requested while the last one is still coming."""
 
     def seconds(**more: bool) -> float:
         network = Network(tmp_path, lambda *_: 25.0 * MIB, contents={ONE: CONTENT}, delay=0.08, takes_ahead=True)
@@ -187,7 +187,7 @@ def test_segments_wait_for_no_round_trip(tmp_path: Path) -> None:
 def test_what_was_asked_ahead_of_an_origin_that_was_left_is_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another asset's connection to the same host has it in its queue: nobody waits there for bytes that crawl."""
+    """Another asset's connection to the same host has it queued: nobody waits there for slow bytes."""
     monkeypatch.setattr("grym_fetch.core.speeds.Speeds.bytes_ahead", lambda *_: 1e9)
     other = "https://one.example.org/b.bin"
     content = CONTENT[: 2 * MIB]
@@ -216,7 +216,7 @@ def test_what_was_asked_ahead_of_an_origin_that_was_left_is_taken_back(
 
 
 def test_medium_files_wait_for_no_round_trip(tmp_path: Path) -> None:
-    """Many assets that are one segment each: the next one's is asked for over the connection that is still busy."""
+    """Many assets of one segment each: the next one is requested over the connection that is still busy."""
     contents = {f"https://one.example.org/{n}": seeded_bytes(300 * KIB, seed=n) for n in range(64)}
 
     def seconds(**more: bool) -> float:
@@ -227,7 +227,7 @@ def test_medium_files_wait_for_no_round_trip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("takes_ahead", [True, False])
 def test_many_small_files_on_a_slow_link(tmp_path: Path, takes_ahead: bool) -> None:
-    """They are put in place every second, not at the end, and a large file has its share of connections meanwhile."""
+    """They are put in place every second, not at the end, and a large file gets its share of connections meanwhile."""
     contents = {f"https://one.example.org/{n}": seeded_bytes(20 * KIB, seed=n) for n in range(200)}
     network = Network(
         tmp_path,
@@ -252,7 +252,7 @@ def test_many_small_files_on_a_slow_link(tmp_path: Path, takes_ahead: bool) -> N
 )
 @pytest.mark.shows("A19")
 def test_only_real_progress_renews_the_budget(tmp_path: Path, every: int, patience: float, arrives: bool) -> None:
-    """A server that breaks off again and again is asked again as long as it brings enough each time, or in time."""
+    """A server that keeps breaking off is asked again as long as it brings enough bytes, each time or over time."""
     breaks = iter(range(every, SIZE, every))
     due = next(breaks)
 
@@ -274,7 +274,7 @@ def test_only_real_progress_renews_the_budget(tmp_path: Path, every: int, patien
 
 
 def test_mirrors_one_after_the_other(tmp_path: Path) -> None:
-    """By default one address is asked as long as it does."""
+    """By default one address is used as long as it works."""
     network = Network(tmp_path, steady({ONE: RATE, TWO: 9 * RATE}), contents={ONE: CONTENT, TWO: CONTENT})
     network.sync()
     assert network.given == {ONE: SIZE}
@@ -291,17 +291,17 @@ def test_mirrors_together_add_up(tmp_path: Path) -> None:
 
 
 def test_connections_go_where_they_are_fast(tmp_path: Path) -> None:
-    """Three addresses, four connections: each gets them in proportion to its speed, the hopeless one none."""
+    """With three addresses and four connections, each gets its share by speed, and the hopeless one none."""
     rates = {ONE: RATE, TWO: 3 * RATE, THREE: RATE / 50}
     network = Network(tmp_path, steady(rates), contents=dict.fromkeys(rates, CONTENT))
     seconds = network.sync(mirrors="together")
     assert network.given[TWO] > 4 * network.given[ONE]
     assert network.given[THREE] <= MIB
-    assert seconds <= 1.75 * SIZE / (4 * 3 * RATE)  # which has the time in which all were measured
+    assert seconds <= 1.75 * SIZE / (4 * 3 * RATE)  # including the time in which all were measured
 
 
 def test_a_mirror_that_fails_is_made_up_for(tmp_path: Path) -> None:
-    """One of two breaks off for good: what it gave stays, the other one gives the rest, and it is told."""
+    """One of two breaks off for good: its bytes stay, the other one gives the rest, and this is reported."""
     networks: list[Network] = []
     speed = breaks_after(steady({ONE: RATE, TWO: RATE}), ONE, 4 * MIB, networks)
     networks.append(Network(tmp_path, speed, contents={ONE: CONTENT, TWO: CONTENT}))
@@ -324,14 +324,14 @@ def test_a_mirror_that_lies_is_found_out(tmp_path: Path) -> None:
 
 
 def test_when_all_mirrors_fail_it_ends(tmp_path: Path) -> None:
-    """Each has its own budget, and the error names each."""
+    """Each has its own budget, and the error names each of them."""
     network = Network(tmp_path, steady({ONE: 0.0, TWO: 0.0}), contents={ONE: CONTENT, TWO: CONTENT})
     with pytest.raises(SyncFailed, match=r"(?s)one\.example\.org.*two\.example\.org"):
         network.sync(mirrors="together")
 
 
 def test_without_a_checksum_mirrors_are_not_mixed(tmp_path: Path) -> None:
-    """Nothing says that what two addresses have is the same: one is asked."""
+    """Nothing shows that two addresses have the same content: only one is used."""
     network = Network(tmp_path, steady({ONE: RATE, TWO: RATE}), contents={ONE: CONTENT, TWO: CONTENT})
     network.sync(pinned=False, mirrors="together", allow_unpinned=True)
     assert network.given == {ONE: SIZE}
@@ -341,7 +341,7 @@ def test_without_a_checksum_mirrors_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_new_bytes_come_while_old_ones_are_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an earlier run left is read back beside the download of the rest, however much of it there is."""
+    """Data left by an earlier run is read back during the download of the rest, however much there is."""
     monkeypatch.setattr("grym_fetch.transfer.hashing.STRIDE_BYTES", SIZES.piece)
     networks: list[Network] = []
     most = 18 * MIB
