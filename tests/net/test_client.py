@@ -1,4 +1,4 @@
-"""HTTP: what goes out, what comes back as which error, and how many sockets there are, whichever way it goes."""
+"""HTTP: what goes out, which error comes back, and how many sockets there are, directly and through a proxy."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _connect_by(way: Way) -> Connect:
 
 @pytest.fixture(params=WAYS)
 def connected(request: pytest.FixtureRequest) -> Connect:
-    """Makes a place for a connection and closes it at the end. Its tests hold for both ways to a server."""
+    """Opens a connection and closes it at the end. Its tests hold for both ways to a server."""
     return _connect_by(request.param)
 
 
@@ -92,7 +92,7 @@ def directly() -> Connect:
 
 
 async def read_all(connection: Connection, url: str, **fields: str) -> bytes:
-    """Ask, and read the body to its end."""
+    """Send a request, and read the body to its end."""
     response = await connection.get(url, fields)
     body = bytearray()
     try:
@@ -115,7 +115,7 @@ async def read_until_it_breaks(response: Response) -> bytes:
 
 
 async def failure_of(work: Awaitable[object]) -> GrymFetchError:
-    """What it raised; whatever that is, nobody learns a secret or a library's text from it."""
+    """Return the error raised; whatever it is, it reveals no secret and no library's text."""
     with pytest.raises(GrymFetchError) as caught:
         await work
     error = caught.value
@@ -130,7 +130,7 @@ async def failure_of(work: Awaitable[object]) -> GrymFetchError:
 
 @pytest.mark.shows("A17", "S7")
 async def test_what_is_sent(connected: Connect, server: AssetServer) -> None:
-    """One GET goes out with our name, wanting the bytes as they are, and with no more than was asked for."""
+    """One GET goes out with our name, asks for unencoded bytes, and carries nothing else."""
     file = server.add("/a.bin", CONTENT)
     async with connected(user_agent="grym-fetch/test") as connection:
         await read_all(connection, file.url, Range="bytes=0-9")
@@ -146,7 +146,7 @@ async def test_what_is_sent(connected: Connect, server: AssetServer) -> None:
 
 
 async def test_an_address_goes_out_to_the_letter(connected: Connect, server: AssetServer) -> None:
-    """What is encoded in an address stays as it is: a signature may cover it."""
+    """The encoding of an address stays as it is: a signature may cover it."""
     server.add("/a b.bin", CONTENT)
     async with connected() as connection:
         await read_all(connection, server.url("") + "/a%20b.bin?sig=a%2Fb%2B%3D&x=%7E+~")
@@ -160,7 +160,7 @@ async def test_an_address_goes_out_to_the_letter(connected: Connect, server: Ass
 async def test_the_target_is_the_addresss_own(
     connected: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
-    """Both ways send the very same letters, directly and through a proxy."""
+    """The target is the same to the letter, directly and through a proxy."""
     async with connected() as connection, TinyProxy(NOTHING).running() as far:
         (await connection.get(f"http://127.0.0.1:{far.port}{target}", {})).close()
         assert far.asked == [f"GET {target} HTTP/1.1"]
@@ -174,7 +174,7 @@ async def test_the_target_is_the_addresss_own(
 @pytest.mark.parametrize("path", ["/é".encode(), b"/\xe9?\xff", b"/a?"])
 @pytest.mark.shows("A30")
 async def test_the_bytes_of_a_location_are_kept(connected: Connect, server: AssetServer, path: bytes) -> None:
-    """What a redirect's address has beyond ASCII comes out as the bytes that came, over both ways."""
+    """Bytes beyond ASCII in a redirect's address go out as they came in, both ways."""
     async with connected() as connection, TinyProxy(b"HTTP/1.1 302 Found\r\nLocation: " + path + END).running() as far:
         response = await connection.get(f"http://127.0.0.1:{far.port}/", {})
         response.close()
@@ -184,9 +184,9 @@ async def test_the_bytes_of_a_location_are_kept(connected: Connect, server: Asse
 
 @pytest.mark.shows("S7")
 async def test_no_cookie_is_sent_back(connected: Connect, server: AssetServer, names: FakeNames) -> None:
-    """A cookie that a server sets is forgotten."""
+    """A cookie set by a server is forgotten."""
     file = server.add("/a.bin", CONTENT, faults=[Status(200, b"x", {"Set-Cookie": "track=1; Path=/"}, times=1)])
-    url = file.url.replace("127.0.0.1", "files.example")  # since numbers keep no cookies anyway
+    url = file.url.replace("127.0.0.1", "files.example")  # since cookies are not kept for numbers anyway
     async with connected() as connection:
         await read_all(connection, url)
         await read_all(connection, url)
@@ -195,7 +195,7 @@ async def test_no_cookie_is_sent_back(connected: Connect, server: AssetServer, n
 
 @pytest.mark.shows("S7")
 async def test_no_redirect_is_followed(connected: Connect, server: AssetServer) -> None:
-    """A redirect is a response like another: whoever asked decides."""
+    """A redirect is a response like any other: the caller decides."""
     server.add("/new.bin", CONTENT)
     file = server.add("/old.bin", faults=[Redirect("/new.bin")])
     async with connected() as connection:
@@ -207,7 +207,7 @@ async def test_no_redirect_is_followed(connected: Connect, server: AssetServer) 
 
 @pytest.mark.shows("R15", "C7", "B3", "S4")
 async def test_nothing_is_decoded(connected: Connect, server: AssetServer) -> None:
-    """Bytes that a server has compressed against our will come as they are, with the field that says so."""
+    """Bytes that a server compressed against our wish come as they are, with the field that says so."""
     file = server.add("/a.bin", CONTENT, faults=[Gzip()])
     async with connected() as connection:
         response = await connection.get(file.url, {})
@@ -217,7 +217,7 @@ async def test_nothing_is_decoded(connected: Connect, server: AssetServer) -> No
 
 
 async def test_fields_that_come_twice_are_two(connected: Connect, server: AssetServer) -> None:
-    """Names are lower case, and a field that came twice has two values."""
+    """Names are lower case, and a repeated field has two values."""
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Thing: a\r\nx-thing: b\r\n\r\n"
     file = server.add("/a.bin", faults=[RawAnswer(raw)])
     async with connected() as connection:
@@ -231,7 +231,7 @@ async def test_fields_that_come_twice_are_two(connected: Connect, server: AssetS
 
 
 async def test_a_socket_is_kept_for_the_same_host(connected: Connect, server: AssetServer) -> None:
-    """Requests to one host go over one socket, and the connection says where it leads."""
+    """Requests to one host use one socket, and the connection says where it leads."""
     file = server.add("/a.bin", CONTENT)
     async with connected() as connection:
         assert connection.host == ""
@@ -257,7 +257,7 @@ async def test_one_socket_across_hosts(connected: Connect, server: AssetServer) 
 
 
 async def test_an_unread_body_closes_the_socket(connected: Connect, server: AssetServer) -> None:
-    """A body that is not wanted is not read either: its socket is closed."""
+    """An unwanted body is not read: its socket is closed."""
     file = server.add("/a.bin", seeded_bytes(8 << 20, seed=62))
     async with connected() as connection:
         (await connection.get(file.url, {})).close()
@@ -265,7 +265,7 @@ async def test_an_unread_body_closes_the_socket(connected: Connect, server: Asse
 
 
 async def test_an_empty_body_keeps_the_socket(connected: Connect, server: AssetServer) -> None:
-    """Where there is no body there is nothing left to read."""
+    """Without a body there is nothing left to read."""
     file = server.add("/a.bin", b"")
     async with connected() as connection:
         for _ in range(2):
@@ -274,7 +274,7 @@ async def test_an_empty_body_keeps_the_socket(connected: Connect, server: AssetS
 
 
 async def test_a_socket_that_the_server_closed_is_replaced(connected: Connect, server: AssetServer) -> None:
-    """A server that hangs up between two requests costs a new socket and no error."""
+    """A server that hangs up between two requests costs a new socket, but no error."""
     file = server.add("/a.bin", CONTENT, faults=[Truncate(after=len(CONTENT), times=1)])
     async with connected() as connection:
         assert await read_all(connection, file.url) == CONTENT
@@ -284,7 +284,7 @@ async def test_a_socket_that_the_server_closed_is_replaced(connected: Connect, s
 
 
 async def test_closing_twice_is_closing_once(connected: Connect, server: AssetServer) -> None:
-    """A connection that is closed can be closed, and used, again."""
+    """A closed connection can be closed again, and used again."""
     file = server.add("/a.bin", CONTENT)
     async with connected() as connection:
         await read_all(connection, file.url)
@@ -341,7 +341,7 @@ QUICK = 0.15
 async def test_a_bad_head(
     connected: Connect, server: AssetServer, fault: Fault, expected: type[TransferError], text: str
 ) -> None:
-    """Whatever comes instead of a response is one of our errors, by whose fault it is."""
+    """Whatever comes instead of a response is one of our errors, according to whose fault it is."""
     file = server.add("/a.bin", CONTENT, faults=[fault])
     async with connected(stall_timeout=QUICK) as connection:
         error = await failure_of(read_all(connection, f"{file.url}?sig={SECRET}"))
@@ -373,7 +373,7 @@ async def test_a_bad_head(
 async def test_a_bad_body(
     connected: Connect, server: AssetServer, fault: Fault, expected: type[TransferError], text: str
 ) -> None:
-    """A body that ends badly gives what has come of it, and then one of our errors."""
+    """A body that ends badly gives what has arrived, and then one of our errors."""
     file = server.add("/a.bin", CONTENT, faults=[fault])
     body = bytearray()
 
@@ -404,7 +404,7 @@ async def test_framings_that_are_legal(connected: Connect, server: AssetServer, 
 
 @pytest.mark.shows("N5", "S4")
 async def test_bytes_after_the_length_are_no_part_of_the_body(connected: Connect, server: AssetServer) -> None:
-    """A body never goes on behind its length, and what follows it spoils no other response."""
+    """A body never goes beyond its length, and what follows does not spoil another response."""
     file = server.add("/a.bin", CONTENT, faults=[ContentLength("1000", times=1)])
     async with connected() as connection:
         assert await read_all(connection, file.url) == CONTENT[:1000]
@@ -412,12 +412,12 @@ async def test_bytes_after_the_length_are_no_part_of_the_body(connected: Connect
 
 
 async def test_what_has_arrived_before_the_break_is_given(connected: Connect, server: AssetServer) -> None:
-    """Bytes that arrived before the connection broke off are given first, however late they are asked for."""
+    """Bytes that arrived before the connection broke off come first, however late they are read."""
     file = server.add("/a.bin", CONTENT, faults=[Truncate(after=100_000)])
     async with connected() as connection:
         response = await connection.get(file.url, {})
         await server.stats.until(lambda stats: stats.connections_open == 0)
-        for _ in range(100):  # turns of the loop: the client hears of it after the server
+        for _ in range(100):  # turns of the loop: the client notices it after the server
             await asyncio.sleep(0)
         body = await read_until_it_breaks(response)
         response.close()
@@ -435,7 +435,7 @@ async def test_a_failed_connection_can_be_used_again(connected: Connect, server:
 
 
 async def test_a_cancelled_request_leaves_no_socket(connected: Connect, server: AssetServer) -> None:
-    """A request that is cancelled while it waits for the answer takes its socket along."""
+    """A request cancelled while it waits for the answer closes its socket."""
     file = server.add("/a.bin", CONTENT, faults=[HangBeforeHeaders()])
     async with connected() as connection:
         asking = asyncio.ensure_future(connection.get(file.url, {}))
@@ -450,7 +450,7 @@ async def test_a_cancelled_request_leaves_no_socket(connected: Connect, server: 
 
 
 async def test_a_refused_connection(directly: Connect, server: AssetServer) -> None:
-    """A server that does not listen is one that cannot be connected to."""
+    """A server that does not listen is reported as one that cannot be reached."""
     file = server.add("/a.bin", CONTENT)
     await server.refuse_connections()
     async with directly() as connection:
@@ -460,7 +460,7 @@ async def test_a_refused_connection(directly: Connect, server: AssetServer) -> N
 
 
 class FakeNames:
-    """One answer for every name, or several."""
+    """Gives one answer for every name, or several."""
 
     answer: str | tuple[str, ...] | OSError = "127.0.0.1"
 
@@ -485,7 +485,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> FakeNames:
 
 @pytest.mark.shows("S9")
 async def test_each_address_of_a_name_is_judged(directly: Connect, names: FakeNames, server: AssetServer) -> None:
-    """A good address in front hides none that must not be asked: nobody is connected to."""
+    """A good address in front does not hide a forbidden one: nothing is connected to."""
     names.answer = ("127.0.0.1", "169.254.169.254")
     async with directly() as connection:
         error = await failure_of(connection.get(f"http://files.example:{server.port}/a", {}))
@@ -495,7 +495,7 @@ async def test_each_address_of_a_name_is_judged(directly: Connect, names: FakeNa
 
 @pytest.mark.shows("N14")
 async def test_a_name_that_nobody_knows(directly: Connect, names: FakeNames) -> None:
-    """A host name without an address is said to be that."""
+    """The error says that the host name has no address."""
     names.answer = socket.gaierror(socket.EAI_NONAME, f"no such name {SECRET}")
     async with directly() as connection:
         error = await failure_of(connection.get(f"http://nowhere.example/a?sig={SECRET}", {}))
@@ -504,7 +504,7 @@ async def test_a_name_that_nobody_knows(directly: Connect, names: FakeNames) -> 
 
 
 async def test_a_name_is_resolved_and_asked_by_name(connected: Connect, names: FakeNames, server: AssetServer) -> None:
-    """The resolved address is connected to, and the host is asked by its name."""
+    """The resolved address is connected to, but the request names the host."""
     server.add("/a.bin", CONTENT)
     async with connected() as connection:
         assert await read_all(connection, f"http://files.example:{server.port}/a.bin") == CONTENT
@@ -519,7 +519,7 @@ async def test_a_name_is_resolved_and_asked_by_name(connected: Connect, names: F
 )  # fmt: skip
 @pytest.mark.shows("M12", "S9")
 async def test_link_local_and_metadata_addresses_are_refused(connected: Connect, host: str) -> None:
-    """Where clouds hand out credentials, nothing is ever asked."""
+    """Nothing is ever requested where clouds hand out credentials."""
     async with connected() as connection:
         error = await failure_of(connection.get(f"http://{host}/latest/meta-data?x={SECRET}", {}))
     assert type(error) is PolicyRefused
@@ -528,7 +528,7 @@ async def test_link_local_and_metadata_addresses_are_refused(connected: Connect,
 
 @pytest.mark.shows("M12", "S9")
 async def test_a_name_that_leads_to_a_forbidden_address_is_refused(directly: Connect, names: FakeNames) -> None:
-    """The address is looked at after resolution: a name hides nothing, nor does an odd way to write a number."""
+    """The address is checked after resolution: neither a name nor an odd spelling of a number hides it."""
     names.answer = "169.254.169.254"
     async with directly() as connection:
         for host in ("innocent.example", "2852039166", "0xa9fea9fe"):
@@ -538,7 +538,7 @@ async def test_a_name_that_leads_to_a_forbidden_address_is_refused(directly: Con
 
 @pytest.mark.shows("M12", "S9")
 async def test_private_addresses_can_be_forbidden(directly: Connect, server: AssetServer, names: FakeNames) -> None:
-    """Where private addresses are not allowed, neither the address nor a name for it is asked."""
+    """Where private addresses are not allowed, neither the address nor a name for it is requested."""
     file = server.add("/a.bin", CONTENT)
     async with directly(allow_private=False) as connection:
         for url in (file.url, f"http://files.example:{server.port}/a.bin"):
@@ -548,7 +548,7 @@ async def test_private_addresses_can_be_forbidden(directly: Connect, server: Ass
 
 
 async def test_who_answered_is_known(names: FakeNames, server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A response says whether it came straight from this machine: not through a proxy, whatever the name is."""
+    """A response says whether it came straight from this machine: not through a proxy, whatever the name."""
     server.add("/a.bin", CONTENT)
     url = f"http://a.localhost:{server.port}/a.bin"
     for proxied in (False, True):
@@ -566,7 +566,7 @@ async def test_who_answered_is_known(names: FakeNames, server: AssetServer, monk
 async def test_a_name_of_this_machine_that_leads_elsewhere_gets_no_token(
     names: FakeNames, server: AssetServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who resolves `a.localhost` decides where it leads: a token over plain http needs a socket to this machine."""
+    """Whoever resolves `a.localhost` decides where it leads: a token over plain http needs a socket to this machine."""
     file = server.add("/a.bin", CONTENT)
     connection = HttpTransport().connection()
     url = file.url.replace("127.0.0.1", "a.localhost")
@@ -608,7 +608,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.mark.shows("S6")
 async def test_a_trusted_certificate(connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A certificate that this machine trusts, for the host that was asked, is all that is needed."""
+    """A certificate trusted by this machine, for the requested host, is all that is needed."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
     async with AssetServer(ssl_context=authority.context_for("127.0.0.1")) as server, connected() as connection:
         file = server.add("/a.bin", CONTENT)
@@ -641,7 +641,7 @@ async def test_a_rejected_certificate(
 async def test_a_name_is_in_subject_alt_name_or_nowhere(
     connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, names_it: bool, is_good: bool
 ) -> None:
-    """RFC 9110 section 4.3.4: the common name of a certificate says nothing about whose it is."""
+    """RFC 9110 section 4.3.4: the common name of a certificate does not say whose it is."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     names = ["localhost"] if names_it else []
@@ -656,7 +656,7 @@ async def test_a_name_is_in_subject_alt_name_or_nowhere(
 
 
 async def test_plain_http_behind_https(connected: Connect, server: AssetServer) -> None:
-    """A server that speaks no TLS is a failed handshake, not a bad certificate and not an insecure success."""
+    """A server that does not speak TLS is a failed handshake, not a bad certificate and not an insecure success."""
     server.add("/a.bin", CONTENT)
     async with connected() as connection:
         error = await failure_of(connection.get(f"https://127.0.0.1:{server.port}/a.bin?sig={SECRET}", {}))
@@ -669,7 +669,7 @@ async def test_plain_http_behind_https(connected: Connect, server: AssetServer) 
 async def test_certificates_that_are_not_there_are_named(
     connected: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Where nothing is trusted because SSL_CERT_FILE names nothing, the rejection says so."""
+    """If nothing is trusted because SSL_CERT_FILE names a missing file, the rejection says so."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "gone.pem"))
     async with AssetServer(ssl_context=authority.context_for("127.0.0.1")) as server, connected() as connection:
         error = await failure_of(connection.get(server.url("/a.bin"), {}))
@@ -692,7 +692,7 @@ def _refuse_handshakes(listening: socket.socket, context: ssl.SSLContext) -> Non
         with context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False) as wrapped:
             with suppress(ssl.SSLError):
                 wrapped.do_handshake()
-            # The alert is out. What the client has sent already must not turn the end into a reset.
+            # The alert is sent. Data that the client has already sent must not turn the end into a reset.
             with suppress(OSError):
                 wrapped.shutdown(socket.SHUT_WR)
                 while wrapped.recv(65_536):
@@ -701,7 +701,7 @@ def _refuse_handshakes(listening: socket.socket, context: ssl.SSLContext) -> Non
 
 @dataclass
 class Demanding:
-    """A server's side of TLS that wants a certificate of ``own``, which has issued one to us."""
+    """A server's side of TLS that requires a certificate of ``own``, which has issued one to us."""
 
     context: ssl.SSLContext
     own: trustme.CA
@@ -724,7 +724,7 @@ def demanding(authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @asynccontextmanager
 async def refusing_handshakes(context: ssl.SSLContext) -> AsyncIterator[int]:
-    """A port whose handshakes fail. By hand: asyncio does not send the alert on which it closes a connection."""
+    """A port whose handshakes fail. Written by hand: asyncio does not send the alert when it closes a connection."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         refusal = asyncio.create_task(asyncio.to_thread(_refuse_handshakes, listening, context))
         try:
@@ -752,9 +752,9 @@ async def test_a_client_certificate_that_is_missing(
     shows_one: bool,
     named: str,
 ) -> None:
-    """Without one, or with another authority's, the error says what OpenSSL said and what to set; that is final.
+    """Without one, or with another authority's, the error has OpenSSL's reason and what to set; it is final.
 
-    With TLS 1.3 the server says so only after our side of the handshake is over.
+    With TLS 1.3 the server reports this only after our side of the handshake is over.
     """
     demanding.context.maximum_version = version
     if shows_one:
@@ -773,7 +773,7 @@ async def test_a_client_certificate_that_is_missing(
 async def test_a_client_certificate(
     connected: Connect, demanding: Demanding, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A server that wants one gets the one that the environment names; one that cannot be read is named."""
+    """A server that requires one gets the one named in the environment; an unreadable one is reported by name."""
     monkeypatch.setenv("GRYM_FETCH_CLIENT_CERT", str(demanding.certificate))
     monkeypatch.setenv("GRYM_FETCH_CLIENT_KEY", str(demanding.key))
     async with AssetServer(ssl_context=demanding.context) as server:
@@ -792,7 +792,7 @@ async def test_a_client_certificate(
 async def test_a_client_certificate_without_its_key(
     connected: Connect, demanding: Demanding, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_pem: bool
 ) -> None:
-    """OpenSSL has no words for it; the error says what is missing, and which variable names it."""
+    """OpenSSL gives no reason for this; our error says what is missing, and which variable names it."""
     certificate = demanding.certificate
     if not is_pem:
         certificate = tmp_path / "not.pem"
@@ -808,7 +808,7 @@ async def test_a_client_certificate_without_its_key(
 async def test_a_proxy_is_not_shown_the_client_certificate(
     directly: Connect, demanding: Demanding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says to the servers who we are; a proxy that asks for it does not learn that."""
+    """The certificate tells servers who we are; a proxy that asks for it does not learn that."""
     monkeypatch.setenv("GRYM_FETCH_CLIENT_CERT", str(demanding.certificate))
     monkeypatch.setenv("GRYM_FETCH_CLIENT_KEY", str(demanding.key))
     async with refusing_handshakes(demanding.context) as port:
@@ -825,7 +825,7 @@ async def test_a_proxy_is_not_shown_the_client_certificate(
 async def test_the_proxy_of_the_environment_is_used(
     directly: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For http the proxy is asked for the whole address, credentials in its address go to it, and the bytes come."""
+    """For http the proxy gets the full address, credentials in its own address go to it, and the bytes come."""
     file = server.add("/a.bin", CONTENT)
     async with TinyProxy().running() as proxy:
         monkeypatch.setenv("http_proxy", f"http://user:pw@127.0.0.1:{proxy.port}")
@@ -839,7 +839,7 @@ async def test_the_proxy_of_the_environment_is_used(
 async def test_https_goes_through_a_tunnel(
     directly: Connect, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For https the proxy gets to see host and port only, and the certificate is checked through it."""
+    """For https the proxy sees only host and port, and the certificate is checked through the tunnel."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
     context = authority.context_for("127.0.0.1")
     async with TinyProxy().running() as proxy, AssetServer(ssl_context=context) as server:
@@ -855,7 +855,7 @@ async def test_https_goes_through_a_tunnel(
 async def test_a_host_can_be_exempt(
     directly: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch, variable: str, bypass: str
 ) -> None:
-    """Whom ``no_proxy`` names is asked directly; without it both variables hold."""
+    """A host named in ``no_proxy`` is asked directly; otherwise either variable applies."""
     file = server.add("/a.bin", CONTENT)
     async with TinyProxy().running() as proxy:
         monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
@@ -870,7 +870,7 @@ async def test_a_host_can_be_exempt(
 
 @pytest.mark.shows("A18")
 async def test_a_proxy_that_is_down(directly: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the proxy cannot be reached, the error says that it is the proxy, and tells no password of it."""
+    """If the proxy cannot be reached, the error says that it is the proxy, and reveals no password of it."""
     await server.refuse_connections()
     monkeypatch.setenv("http_proxy", f"http://user:{SECRET}@127.0.0.1:{server.port}")
     async with directly() as connection:
@@ -881,7 +881,7 @@ async def test_a_proxy_that_is_down(directly: Connect, server: AssetServer, monk
 
 @pytest.mark.shows("A18")
 async def test_a_proxy_that_refuses_the_tunnel(directly: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that wants credentials for a tunnel is the proxy's failure, not the host's."""
+    """A proxy that requires credentials for a tunnel is the proxy's failure, not the host's."""
     refusal = b"HTTP/1.1 407 hush-hush\r\nContent-Length: 9\r\n\r\nhush-hush"
     async with TinyProxy(refusal).running() as proxy:
         monkeypatch.setenv("https_proxy", f"http://user:{SECRET}@127.0.0.1:{proxy.port}")
@@ -896,7 +896,7 @@ async def test_a_proxy_that_refuses_the_tunnel(directly: Connect, monkeypatch: p
 async def test_a_proxy_of_another_kind_is_not_spoken_to(
     directly: Connect, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """To what is no HTTP proxy no HTTP is spoken, and the error says that it is the proxy that cannot be used."""
+    """HTTP is spoken only to HTTP proxies; the error for another kind says that the proxy cannot be used."""
     monkeypatch.setitem(sys.modules, "python_socks", None)  # as without the extra
     async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
         monkeypatch.setenv("all_proxy", f"{kind}://user:{SECRET}@127.0.0.1:{proxy.port}")
@@ -910,7 +910,7 @@ async def test_a_proxy_of_another_kind_is_not_spoken_to(
 async def test_a_proxy_without_a_scheme_is_an_http_proxy(
     directly: Connect, server: AssetServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy that is named as host and port only is one for http, as it is for curl and for pip."""
+    """A proxy given only as host and port is an HTTP proxy, as for curl and pip."""
     file = server.add("/a.bin", CONTENT)
     async with TinyProxy().running() as proxy:
         monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.port}")
@@ -929,7 +929,7 @@ async def test_a_proxy_without_a_scheme_is_an_http_proxy(
 async def test_a_proxy_is_not_asked_for_metadata(
     directly: Connect, monkeypatch: pytest.MonkeyPatch, host: str, private: bool
 ) -> None:
-    """A number, however it is spelt, needs no resolving: the proxy's machine keeps its credentials, too."""
+    """A number, however spelt, needs no resolving: the proxy's machine keeps its credentials, too."""
     async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
         monkeypatch.setenv("all_proxy", f"http://127.0.0.1:{proxy.port}")
         async with directly(allow_private=private) as connection:
@@ -944,7 +944,7 @@ async def test_a_proxy_is_not_asked_for_metadata(
 async def test_a_proxy_is_not_asked_for_private_numbers(
     directly: Connect, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
-    """Where they are forbidden, they are so through a proxy, too."""
+    """Where private numbers are forbidden, they are forbidden through a proxy, too."""
     async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
         monkeypatch.setenv("all_proxy", f"http://127.0.0.1:{proxy.port}")
         async with directly(allow_private=False) as connection:
@@ -956,7 +956,7 @@ async def test_a_proxy_is_not_asked_for_private_numbers(
 async def test_a_proxy_may_have_a_private_address(
     directly: Connect, server: AssetServer, names: FakeNames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where private addresses are forbidden, the proxy that the user has named is still used, whatever its name."""
+    """Where private addresses are forbidden, the proxy named by the user is still used, whatever its name."""
     async with TinyProxy(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").running() as proxy:
         for host in ("127.0.0.1", "proxy.example"):
             monkeypatch.setenv("http_proxy", f"http://{host}:{proxy.port}")
@@ -981,7 +981,7 @@ async def test_a_proxy_may_have_a_private_address(
     ],
 )
 def test_which_proxy(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], url: str, expected: str | None) -> None:
-    """The proxy of the address's own scheme wins over that for all, and an exempt host has none."""
+    """The proxy for the address's own scheme wins over the general one, and an exempt host has none."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert HttpTransport().settings.proxy_for(URL(url)) == (expected and read_proxy(expected, url))
@@ -992,7 +992,7 @@ def test_which_proxy(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], u
 async def test_every_address_of_a_name_is_judged(
     directly: Connect, monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...]
 ) -> None:
-    """A name with a good address first and a forbidden one behind it is not asked at all."""
+    """A name whose first address is good and whose second is forbidden is not asked at all."""
 
     async def getaddrinfo(_: object, host: str, port: int, **more: object) -> list[tuple[object, ...]]:
         return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (place, port)) for place in others]

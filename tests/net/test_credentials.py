@@ -1,4 +1,4 @@
-"""Where passwords come from: the netrc file, and who is asked without any proof."""
+"""Where passwords come from: the netrc file, and which hosts are asked without any proof."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ default login anybody password everywhere
 
 @pytest.fixture
 def netrc(tmp_path: Path) -> Path:
-    """A netrc file that only its owner may read."""
+    """A netrc file that only its owner can read."""
     file = tmp_path / "netrc"
     file.write_text(NETRC)
     file.chmod(0o600)
@@ -30,7 +30,7 @@ def netrc(tmp_path: Path) -> Path:
 
 @pytest.mark.shows("A13", "S7")
 def test_netrc_names_exact_hosts(netrc: Path) -> None:
-    """Each host has its own entry; `default` would hand a password to every server there is."""
+    """Each host has its own entry; `default` would hand a password to every server."""
     assert read_netrc({"NETRC": str(netrc)}) == {
         "models.example.org": ("me", "hunter2"),
         "upper.example.org": ("you", "swordfish"),
@@ -40,7 +40,7 @@ def test_netrc_names_exact_hosts(netrc: Path) -> None:
 @pytest.mark.shows("A13", "S7")
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610, 0o677])
 def test_a_netrc_that_is_not_private_is_not_used(netrc: Path, mode: int) -> None:
-    """Others could have read it, or written it."""
+    """Others could have read or written it."""
     netrc.chmod(mode)
     assert read_netrc({"NETRC": str(netrc)}) == {}
 
@@ -48,13 +48,13 @@ def test_a_netrc_that_is_not_private_is_not_used(netrc: Path, mode: int) -> None
 @pytest.mark.shows("A13", "S11")
 @pytest.mark.parametrize("data", [b"machine", b"password x", b"\xff\xfe\x00", b"macdef x\n"])
 def test_a_netrc_that_cannot_be_read_is_none(netrc: Path, data: bytes) -> None:
-    """A damaged file is no reason to fail."""
+    """A damaged file does not cause a failure."""
     netrc.write_bytes(data)
     assert read_netrc({"NETRC": str(netrc)}) == {}
 
 
 def test_without_a_home_there_is_no_netrc(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a container a process may have no home at all."""
+    """In a container a process may have no home folder at all."""
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
     assert read_netrc({}) == {}
@@ -63,7 +63,7 @@ def test_without_a_home_there_is_no_netrc(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.shows("S6")
 @pytest.mark.parametrize("mirrors", [[], ["https://models.example.org/a.bin"]])
 async def test_plain_http_needs_a_checksum(tmp_path: Path, mirrors: list[str]) -> None:
-    """Without one, anybody on the way could change the bytes; a mirror with https does not make up for it."""
+    """Without a checksum, anybody on the way could change the bytes; a mirror with https does not make up for it."""
     project = Project(tmp_path)
     project.add("a", [*mirrors, "http://192.0.2.1/a.bin"], b"content", pinned=False)
     async with project.manager(allow_unpinned=True) as manager:
@@ -73,7 +73,7 @@ async def test_plain_http_needs_a_checksum(tmp_path: Path, mirrors: list[str]) -
 
 @pytest.fixture
 def token_file(tmp_path: Path) -> Path:
-    """What ``hf auth login`` leaves in a home folder."""
+    """The file that ``hf auth login`` leaves in a home folder."""
     file = tmp_path / "huggingface" / "token"
     file.parent.mkdir()
     file.write_text("hf_stored\n")
@@ -113,7 +113,7 @@ def test_the_stored_token_is_for_the_hub_alone(token_file: Path) -> None:
 @pytest.mark.shows("S11")
 @pytest.mark.parametrize("content", [b"", b"two words", b"a\nb", b"\xff\xfe", b"x" * 20_000])
 def test_a_token_file_that_holds_no_token(token_file: Path, content: bytes) -> None:
-    """Nothing else is sent as a token: neither two lines nor what is no text; a folder or a pipe is none either."""
+    """Two lines, or bytes that are not text, are not sent as a token; nor is a folder or a pipe read as one."""
     token_file.write_bytes(content)
     assert read_hf_token({"HF_TOKEN_PATH": str(token_file)}) == ""
     assert read_hf_token({"HF_TOKEN_PATH": str(token_file.parent)}) == ""

@@ -1,4 +1,4 @@
-"""What becomes of foreign errors: their family decides, and their text goes nowhere."""
+"""How foreign errors are translated: their family decides, and their text is never shown."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _tls(reason: str) -> ssl.SSLError:
 def test_each_family(
     raised: OSError | UnicodeError, expected: type[ConnectFailed], text: str, of_the_proxy: str
 ) -> None:
-    """Each is one of ours by its type, with words for it that are not its own, and says whether it was the proxy."""
+    """The type decides which of our errors it becomes, with its own words, and whether the proxy was at fault."""
     for is_proxy, named in ((False, text), (True, of_the_proxy)):
         error = connect_error(raised, URL, 10.0, is_proxy=is_proxy)
         assert type(error) is expected
@@ -77,6 +77,6 @@ def test_a_client_certificate_is_named_by_its_variables() -> None:
 )
 @pytest.mark.shows("A29")
 def test_what_is_wrong_with_a_response(error: str, began: bytes, expected: str) -> None:
-    """What the server speaks instead of HTTP is known by how it begins, none of which is shown."""
+    """A protocol other than HTTP is recognised by its first bytes, none of which are shown."""
     assert expected in broken_reason(error, began)
     assert SECRET not in broken_reason(error, began)

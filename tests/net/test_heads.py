@@ -1,4 +1,4 @@
-"""Heads that are put right, and those that are not."""
+"""Response heads that are corrected, and those that are not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STATUS = b"HTTP/1.1 200 OK"
 
 
 def mended(*lines: bytes, end: bytes = b"\r\n") -> list[bytes]:
-    """The field lines of the head that is made of these."""
+    """The field lines of the head made of these."""
     status, *fields, last, rest = mend(end.join([STATUS, *lines])).split(b"\r\n")
     assert (status, last, rest) == (STATUS, b"", b"")
     return fields
@@ -38,7 +38,7 @@ def mended(*lines: bytes, end: bytes = b"\r\n") -> list[bytes]:
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"], ids=["CRLF", "LF"])
 @pytest.mark.shows("N20")
 def test_what_is_put_right(lines: list[bytes], expected: list[bytes], end: bytes) -> None:
-    """Spaces are no part of a name or value, a folded field is one, and what is not a field is none."""
+    """Spaces around names and values are dropped, a folded field becomes one line, and lines that are no field go."""
     assert mended(*lines, end=end) == expected
 
 
@@ -66,7 +66,7 @@ def test_what_is_put_right(lines: list[bytes], expected: list[bytes], end: bytes
 )
 @pytest.mark.shows("N7", "N20", "S3")
 def test_what_is_refused(lines: list[bytes], reason: str) -> None:
-    """Where the end of the body is in doubt the reason names the field; what curl refuses is refused."""
+    """If the end of the body is in doubt, the reason names the field; a head that curl refuses is refused."""
     with pytest.raises(Unmendable) as caught:
         mended(*lines)
     assert str(caught.value) == reason
@@ -81,7 +81,7 @@ COLONS = st.sampled_from([b":", b": ", b" :", b"\t: ", b":\t ", b":\r\n ", b" "]
 @examples(300)
 @given(st.lists(st.tuples(NAMES, COLONS, VALUES), max_size=5))
 def test_a_head_has_one_meaning(fields: list[tuple[bytes, bytes, bytes]]) -> None:
-    """Whatever is put right, where the body ends is said by fields that are written as they should be, and by all."""
+    """Whatever is corrected, only well-formed fields say where the body ends, and all of them agree."""
     body = b"5\r\nabcde\r\n0\r\n\r\n"
     head = b"\r\n".join([STATUS, *(b"".join(field) for field in fields)])
     parser = ResponseParser()

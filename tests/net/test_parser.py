@@ -1,4 +1,4 @@
-"""One response from bytes: what is its head, what its body, and what belongs to neither."""
+"""One response from bytes: its head, its body, and what belongs to neither."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def parsed(*portions: bytes) -> ResponseParser:
-    """A parser that has read this, and found nothing wrong with it."""
+    """A parser that has read these bytes without finding a fault."""
     parser = ResponseParser()
     for portion in filter(None, portions):
         assert parser.feed(memoryview(portion)) is None
@@ -19,7 +19,7 @@ def parsed(*portions: bytes) -> ResponseParser:
 
 
 def problem_of(*portions: bytes) -> str | None:
-    """What is wrong with the first portion that something is wrong with."""
+    """The fault in the first portion that has one."""
     parser = ResponseParser()
     return next((problem for portion in portions if (problem := parser.feed(memoryview(portion)))), None)
 
@@ -37,8 +37,8 @@ def problem_of(*portions: bytes) -> str | None:
     ids=["sized", "sized and whole", "until close", "chunked", "chunked and whole", "no body"],
 )
 def test_how_the_body_ends(raw: bytes, left: int | None, is_chunked: bool, is_complete: bool) -> None:
-    """RFC 9112 section 6.3: the head says where the body ends, however the bytes are cut."""
-    # The body of a response that is not in chunks does not pass through here, but for what comes with the head's end.
+    """RFC 9112 section 6.3: the head says where the body ends, however the bytes are split."""
+    # Only a chunked body passes through here, apart from what comes along with the end of the head.
     cut = len(raw) if is_chunked else raw.index(b"\r\n\r\n") + 3
     for parser in (parsed(raw), parsed(*(raw[at : at + 1] for at in range(cut)), raw[cut:])):
         assert parser.head is not None
@@ -57,7 +57,7 @@ def test_how_the_body_ends(raw: bytes, left: int | None, is_chunked: bool, is_co
 )
 @pytest.mark.parametrize("before", [b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"])
 def test_equal_lengths_count_once(fields: bytes, before: bytes) -> None:
-    """A length that is said twice in one way is one length (RFC 9110 section 8.6), however the bytes are cut."""
+    """A length given twice the same way is one length (RFC 9110 section 8.6), however the bytes are split."""
     raw = before + HEAD + fields + b"\r\nbody"
     for parser in (parsed(raw), parsed(*(raw[at : at + 1] for at in range(len(raw) - 5)), raw[-5:])):
         assert parser.head is not None
@@ -79,12 +79,12 @@ def test_equal_lengths_count_once(fields: bytes, before: bytes) -> None:
     ],
 )
 def test_what_is_wrong_with_a_head_is_named(raw: bytes, named: str) -> None:
-    """Where framing is in doubt the response is refused, and the error names the field, or the other protocol."""
+    """If framing is in doubt, the response is refused, and the error names the field or the other protocol."""
     assert named in (problem_of(raw) or "")
 
 
 def test_the_body_is_what_the_chunks_hold() -> None:
-    """Sizes, extensions and trailers of chunks are not part of the body, nor of the head."""
+    """Sizes, extensions and trailers of chunks are part of neither the body nor the head."""
     parser = parsed(CHUNKED + b"2;a=b\r\nbo\r\n2 \r\ndy\r\n0\r\nETag: late\r\n\r\n")
     assert b"".join(parser.body) == b"body"
     assert parser.head is not None
@@ -94,7 +94,7 @@ def test_the_body_is_what_the_chunks_hold() -> None:
 @pytest.mark.shows("N5", "S3")
 @pytest.mark.parametrize("more", [HEAD, b"\x00noise", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"])
 def test_what_follows_changes_nothing(more: bytes) -> None:
-    """Bytes behind a complete response are told of, and neither its head nor its body has them."""
+    """Bytes behind a complete response are reported, and are part of neither its head nor its body."""
     parser = parsed(HEAD + b"Content-Length: 2\r\nX: y\r\n\r\nno" + more)
     assert parser.is_complete
     assert parser.has_surplus
@@ -113,7 +113,7 @@ def test_whether_another_request_may_follow(field: bytes, keeps_open: bool) -> N
 
 @pytest.mark.shows("N10", "S4")
 def test_overhead_is_bounded_and_a_body_is_not() -> None:
-    """A head without end is refused, as are wrappings without end; a long body in chunks is none of these."""
+    """An endless head is refused, as is endless framing; a long chunked body is neither."""
     assert "breaks the rules" in (problem_of(HEAD, *[b"X: y\r\n"] * (MAX_HEAD_BYTES // 2)) or "")
     interim = [b"HTTP/1.1 100 Continue\r\n\r\n"] * (MAX_HEAD_BYTES + MAX_FEED_BYTES)
     assert "no end" in (problem_of(*interim) or "")

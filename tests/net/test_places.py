@@ -1,4 +1,4 @@
-"""A name with several addresses: the next try begins at another one than that which failed."""
+"""A name with several addresses: after a failure, the next try begins with another address."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BAD, GOOD = "127.0.0.2", "127.0.0.1"
 
 
 def place(address: str, port: int = 80) -> AddrInfoType:
-    """As the resolver gives it."""
+    """An address as the resolver gives it."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port)
 
@@ -35,12 +35,12 @@ FOUND = [place("::1"), place("127.0.0.1"), place("127.0.0.2")]
 
 
 def order(places: Places, now: float) -> list[list[str]]:
-    """The addresses to try first, and those to try after."""
+    """The addresses to try first, and those to try afterwards."""
     return [[address_of(one) for one in some] for some in places.ranked(NAME, FOUND, now)]
 
 
 def test_what_failed_comes_last_for_a_while() -> None:
-    """And only behind the other addresses of the same name."""
+    """A failed address comes only after the other addresses of the same name."""
     places = Places()
     assert order(places, 0.0) == [["::1", "127.0.0.1", "127.0.0.2"], []]
     places.failed(NAME, "::1", 10.0)
@@ -60,7 +60,7 @@ def test_where_all_have_failed_the_oldest_failure_comes_first() -> None:
 
 
 def test_one_address_alone_is_never_worse() -> None:
-    """There is nothing to prefer to it."""
+    """There is no other address to prefer."""
     places = Places()
     places.ranked(NAME, FOUND[:1], 0.0)
     places.failed(NAME, "::1", 0.0)
@@ -68,7 +68,7 @@ def test_one_address_alone_is_never_worse() -> None:
 
 
 def test_wrong_content_is_a_failure_of_what_was_used_once() -> None:
-    """Whoever asks again, past all caches, begins at another address; from then on that one is left alone."""
+    """A new try, past all caches, begins with another address; from then on the bad one is left alone."""
     places = Places()
     places.ranked(NAME, FOUND, 0.0)
     places.used(NAME, "::1")
@@ -80,7 +80,7 @@ def test_wrong_content_is_a_failure_of_what_was_used_once() -> None:
 
 
 class TwoServers:
-    """Behind one name: a bad server, which is resolved first, and a good one. ``asked``: who was asked, in order."""
+    """Behind one name: a bad server, which is resolved first, and a good one. ``asked``: which were asked, in order."""
 
     def __init__(self, answer: bytes | None) -> None:
         self.asked: list[str] = []
@@ -112,7 +112,7 @@ class TwoServers:
 
 @asynccontextmanager
 async def two_servers(monkeypatch: pytest.MonkeyPatch, answer: bytes | None) -> AsyncIterator[TwoServers]:
-    """Both of them, at one port."""
+    """Both of them, on one port."""
     servers = TwoServers(answer)
 
     async def getaddrinfo(*_: object, **__: object) -> list[AddrInfoType]:
@@ -128,7 +128,7 @@ async def two_servers(monkeypatch: pytest.MonkeyPatch, answer: bytes | None) -> 
 
 
 async def fetched(connection: PlainConnection, url: str, **fields: str) -> bytes | GrymFetchError:
-    """The body, empty for an error status; or how it failed."""
+    """The body, empty for an error status, or how the request failed."""
     try:
         response = await connection.get(url, fields)
         try:
@@ -151,7 +151,7 @@ async def fetched(connection: PlainConnection, url: str, **fields: str) -> bytes
 async def test_the_next_try_begins_at_another_address(
     monkeypatch: pytest.MonkeyPatch, answer: bytes | None, first: type
 ) -> None:
-    """Whichever connection of the run makes it, and also where the socket to the bad one is still open."""
+    """This holds for any connection of the run, even where the socket to the bad one is still open."""
     async with two_servers(monkeypatch, answer) as servers:
         settings = HttpSettings(stall_timeout=0.05)
         one, two = PlainConnection(settings), PlainConnection(settings)
@@ -167,7 +167,9 @@ async def test_the_next_try_begins_at_another_address(
 
 @pytest.mark.shows("N23", "R32")
 async def test_past_all_caches_leads_to_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bad one answers well, and with wrong bytes: who doubts them gets the good one's, over the same connection."""
+    """The bad server answers well but with wrong bytes: a retry that doubts them gets the good one's, over the same
+    connection.
+    """
     async with two_servers(monkeypatch, WRONG) as servers:
         connection = PlainConnection(HttpSettings())
         try:

@@ -1,4 +1,4 @@
-"""The socket of our own, byte for byte: what a server may send at the wrong moment, and where each byte goes."""
+"""Our own socket, byte for byte: what a server may send at the wrong moment, and where each byte goes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], **more: float
 ) -> AsyncIterator[tuple[PlainConnection, str]]:
-    """A server that does this with each socket, with a connection to be used and an address."""
+    """A server that does this with each socket, with a connection to use and an address."""
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     connection = PlainConnection(HttpSettings(**more))  # type: ignore[arg-type]  # times only
     try:
@@ -38,9 +38,9 @@ async def listening(
 
 
 class Script:
-    """A server that answers each request on a socket with the next of its answers, in the portions given.
+    """A server that answers each request on a socket with its next answer, in the portions given.
 
-    ``None`` in an answer closes the socket. ``requests`` has what was asked, ``sockets`` how many there were.
+    ``None`` in an answer closes the socket. ``requests`` has what was requested, ``sockets`` the number of sockets.
     """
 
     def __init__(self, *answers: Sequence[bytes | None]) -> None:
@@ -50,7 +50,7 @@ class Script:
 
     @asynccontextmanager
     async def running(self, **more: float) -> AsyncIterator[tuple[PlainConnection, str]]:
-        """The server, with a connection to be used and an address."""
+        """The server, with a connection to use and an address."""
         async with listening(self._serve, **more) as both:
             yield both
 
@@ -73,7 +73,7 @@ class Script:
 
 
 async def body_of(response: PlainResponse, most: int = 1 << 20) -> bytes:
-    """Read it to its end, ``most`` bytes at a time."""
+    """Read it to its end, at most ``most`` bytes at a time."""
     body = b""
     try:
         while data := await read_some(response, most):
@@ -84,7 +84,7 @@ async def body_of(response: PlainResponse, most: int = 1 << 20) -> bytes:
 
 
 async def asked(connection: PlainConnection, url: str) -> bytes:
-    """Ask, and read the body."""
+    """Send a request, and read the body."""
     return await body_of(await connection.get(url, {}))
 
 
@@ -94,7 +94,7 @@ def with_length(body: bytes) -> bytes:
 
 
 def chunked(body: bytes, size: int) -> bytes:
-    """The same in chunks."""
+    """The same body in chunks."""
     parts = [body[at : at + size] for at in range(0, len(body), size)]
     framed = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
     return HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + framed + b"0\r\n\r\n"
@@ -108,7 +108,7 @@ def chunked(body: bytes, size: int) -> bytes:
     size=st.integers(0, 66_000),
 )
 def test_however_it_comes_it_is_the_same_body(framing: str, cuts: list[int], most: int, size: int) -> None:
-    """Whatever the framing, the portions on the wire and the buffer it goes into: the body is the body."""
+    """Whatever the framing, the portions on the wire and the receiving buffer, the body is the same."""
     body = CONTENT[:size]
     raw = {
         "length": with_length(body),
@@ -129,7 +129,7 @@ def test_however_it_comes_it_is_the_same_body(framing: str, cuts: list[int], mos
 
 
 async def test_interim_responses_are_passed_over() -> None:
-    """RFC 9110 section 15.2: any number of 1xx may come before the answer; their fields are not its own."""
+    """RFC 9110 section 15.2: any number of 1xx may come before the answer; their fields are not part of it."""
     interim = b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\nETag: early\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
     async with Script([interim + with_length(b"body")]).running() as (connection, url):
         response = await connection.get(url, {})
@@ -150,7 +150,7 @@ async def test_interim_responses_are_passed_over() -> None:
     ids=["interim", "field", "fields", "trailers", "extension"],
 )
 async def test_a_head_without_end(portion: bytes) -> None:
-    """Interim responses, fields, trailers and chunk extensions without end are cut off after some kilobytes."""
+    """Endless interim responses, fields, trailers and chunk extensions are cut off after some kilobytes."""
     rest: list[bytes | None] = [b"x" * 8000 if b"Trailer" not in portion and b"100" not in portion else portion] * 50
     async with Script([portion, *rest]).running() as (connection, url):
         with pytest.raises(BadResponse, match="rules of HTTP"):
@@ -159,7 +159,7 @@ async def test_a_head_without_end(portion: bytes) -> None:
 
 @pytest.mark.shows("N5", "S3")
 async def test_what_follows_a_body_is_never_an_answer() -> None:
-    """Bytes behind a body's end end the connection: they are not taken for the answer to the next request."""
+    """Bytes after a body close the connection: they are not taken for the answer to the next request."""
     forged = with_length(b"forged")
     for portions in ([with_length(b"body") + forged], [with_length(b"body"), forged]):
         script = Script(portions, [with_length(b"true")])
@@ -178,7 +178,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[
 
 @asynccontextmanager
 async def serving(handle: Handler) -> AsyncIterator[tuple[PlainConnection, str]]:
-    """A server that does this, with a connection to be used and an address."""
+    """A server that does this, with a connection to use and an address."""
     numbers = count(1)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -193,7 +193,7 @@ async def serving(handle: Handler) -> AsyncIterator[tuple[PlainConnection, str]]
 
 
 async def some_turns() -> None:
-    """Let the loop look at its sockets: what was sent within this process is there."""
+    """Let the loop look at its sockets: data sent within this process has arrived."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -201,7 +201,7 @@ async def some_turns() -> None:
 @pytest.mark.shows("N5", "R7", "S3")
 @pytest.mark.parametrize("together", [True, False], ids=["in one packet", "when it is idle"])
 async def test_nothing_behind_a_body_goes_where_its_bytes_go(together: bool) -> None:
-    """A body that is received in place ends where its length says, and what follows costs the connection."""
+    """A body received in place ends where its length says, and what follows costs the connection."""
     waits, is_idle, sent = asyncio.Event(), asyncio.Event(), asyncio.Event()
     body, forged = CONTENT[:1000], with_length(b"forged")
 
@@ -230,7 +230,7 @@ async def test_nothing_behind_a_body_goes_where_its_bytes_go(together: bool) -> 
 
 
 async def test_what_comes_before_anybody_reads_is_kept() -> None:
-    """A body that begins to arrive while its reader does something else is whole all the same, and not read ahead."""
+    """A body that arrives while its reader is busy stays complete, and is not read ahead."""
     has_head, sent = asyncio.Event(), asyncio.Event()
 
     async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
@@ -249,7 +249,7 @@ async def test_what_comes_before_anybody_reads_is_kept() -> None:
 
 @pytest.mark.shows("N17")
 async def test_an_idle_connection_that_was_closed_costs_nothing() -> None:
-    """A kept socket that closes just as it is used is replaced once, without an error; a new one that does is not."""
+    """A kept socket that closes just as it is used is replaced once, without an error; a new one is not."""
     script = Script([with_length(b"one")], [None], [with_length(b"two")], [None])
     async with script.running() as (connection, url):
         assert await asked(connection, url) == b"one"
@@ -261,7 +261,7 @@ async def test_an_idle_connection_that_was_closed_costs_nothing() -> None:
 
 
 async def test_bytes_before_the_break_come_first() -> None:
-    """What arrived before the connection broke off is given, then the error, again and again."""
+    """Bytes that arrived before the break come first, then the error, every time."""
     async with Script([HEAD + b"Content-Length: 9\r\n\r\nbegun", None]).running() as (connection, url):
         response = await connection.get(url, {})
         assert await read_some(response) == b"begun"
@@ -273,7 +273,7 @@ async def test_bytes_before_the_break_come_first() -> None:
 
 @pytest.mark.shows("N12")
 async def test_a_stall_ends_it_and_a_slow_reader_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only silence while somebody waits counts: who is slow to read, on a slow disk, is not the server's fault."""
+    """Only silence while somebody waits counts: a slow reader, on a slow disk, is not the server's fault."""
     async with Script([HEAD + b"Content-Length: 9\r\n\r\nbegun"]).running(stall_timeout=0.05) as (connection, url):
         response = await connection.get(url, {})
         loop, hour_ago = asyncio.get_running_loop(), asyncio.get_running_loop().time
@@ -287,7 +287,7 @@ async def test_a_stall_ends_it_and_a_slow_reader_does_not(monkeypatch: pytest.Mo
 
 @pytest.mark.shows("N10", "N11")
 async def test_a_head_that_comes_byte_by_byte_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is never silence, and there is no head either: it has a deadline, of twice the stall time-out."""
+    """There is never silence, but no complete head either: it has a deadline of twice the stall timeout."""
     loop, real, ahead = asyncio.get_running_loop(), asyncio.get_running_loop().time, 0.0
     monkeypatch.setattr(loop, "time", lambda: real() + ahead)
     ended = asyncio.Event()
@@ -298,7 +298,7 @@ async def test_a_head_that_comes_byte_by_byte_ends(monkeypatch: pytest.MonkeyPat
         writer.write(HEAD + b"X: ")
         with suppress(ConnectionError):
             for _ in range(20):
-                ahead += 5  # half a stall time-out between two bytes
+                ahead += 5  # half a stall timeout between two bytes
                 writer.write(b"x")
                 await writer.drain()
                 await some_turns()
@@ -328,7 +328,7 @@ async def test_nothing_can_be_smuggled_into_a_request(path: str) -> None:
 @given(st.binary(max_size=400), st.sampled_from([b"", HEAD, HEAD + b"Content-Length: 3\r\n", b"HTTP/1.1 206 X\r\n"]))
 @pytest.mark.shows("S11")
 def test_any_bytes_are_an_answer_or_an_error(noise: bytes, prefix: bytes) -> None:
-    """Whatever a server sends: an answer or one of our errors, nothing else, and never a hang."""
+    """Whatever a server sends, there is an answer or one of our errors, nothing else, and never a hang."""
 
     async def run() -> None:
         async with Script([prefix + noise, None]).running(stall_timeout=5.0) as (connection, url):
@@ -346,7 +346,7 @@ LAST = HEAD + b"Connection: close\r\nContent-Length: 4\r\n\r\nlast"
 
 
 async def ahead(connection: PlainConnection, *urls: str) -> PlainResponse:
-    """Ask for the first, and then, before its body is read, for the others."""
+    """Send the first request and then, before its body is read, the others."""
     response = await connection.get(urls[0], {})
     assert all(connection.ask_ahead(url, {}) for url in urls[1:])
     return response
@@ -354,7 +354,7 @@ async def ahead(connection: PlainConnection, *urls: str) -> PlainResponse:
 
 @pytest.mark.shows("N24")
 async def test_what_was_asked_ahead_is_not_asked_again() -> None:
-    """Three requests go out before the first answer is read, and each `get` gets its own."""
+    """Three requests go out before the first answer is read, and each `get` gets its own answer."""
     script = Script(*([with_length(body)] for body in (b"one", b"second", b"3")))
     async with script.running() as (connection, url):
         assert not connection.ask_ahead(url, {}), "nothing is proved yet"
@@ -370,12 +370,12 @@ async def test_what_was_asked_ahead_is_not_asked_again() -> None:
 
 @pytest.mark.shows("N24")
 async def test_another_request_gets_no_answer_of_theirs() -> None:
-    """Whoever asks for something else than was asked ahead, in address or field, gets its own, over a new socket."""
+    """A request that differs from those sent ahead, in address or field, gets its own answer, over a new socket."""
     for path, fields in (("b", {}), ("", {"Range": "bytes=0-1"})):
         script = Script([with_length(b"one")], [with_length(b"not mine")], [with_length(b"mine")])
         async with script.running() as (connection, url):
             await body_of(await ahead(connection, url, url))
-            # The server has answered already, or not: that answer is never read.
+            # The server may have answered already: that answer is never read.
             assert await body_of(await connection.get(url + path, fields)) in (b"mine", b"not mine")
             assert not connection.is_ahead
             assert not connection.lost_ahead()
@@ -398,7 +398,7 @@ async def test_another_request_gets_no_answer_of_theirs() -> None:
 async def test_what_is_not_answered_was_never_asked(
     monkeypatch: pytest.MonkeyPatch, answers: list[Sequence[bytes | None]], is_lost: bool
 ) -> None:
-    """It is asked again over a new socket, without an error; the server that had not announced it is known for it."""
+    """It is sent again over a new socket, without an error; a server that did not announce the close is remembered."""
     monkeypatch.setattr("grym_fetch.net.plain.AHEAD_TIMEOUT_S", 0.05)
     script = Script(*answers)
     async with script.running() as (connection, url):
@@ -413,7 +413,7 @@ async def test_what_is_not_answered_was_never_asked(
 
 @pytest.mark.shows("N24")
 async def test_the_first_request_ahead_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that falls silent at the first one over a socket costs a moment; a proven one may think for longer."""
+    """A server that stalls at the first one over a socket costs only a moment; a proven one may take longer."""
     monkeypatch.setattr("grym_fetch.net.plain.FIRST_AHEAD_TIMEOUT_S", 0.05)
     monkeypatch.setattr("grym_fetch.net.plain.AHEAD_TIMEOUT_S", 3600.0)
     script = Script([with_length(b"one")], [b""], [with_length(b"two")])
@@ -428,7 +428,7 @@ async def test_the_first_request_ahead_is_not_waited_for_long(monkeypatch: pytes
 
 @pytest.mark.shows("N24")
 async def test_a_socket_closed_while_idle_blames_nobody() -> None:
-    """Requests sent ahead over a socket that the server had just given up are sent again, and prove nothing."""
+    """Requests sent ahead over a socket that the server just closed are sent again, and prove nothing."""
     script = Script([with_length(b"one")], [None], [with_length(b"two")])
     async with script.running() as (connection, url):
         assert await asked(connection, url) == b"one"
@@ -439,7 +439,7 @@ async def test_a_socket_closed_while_idle_blames_nobody() -> None:
 
 @pytest.mark.shows("N24")
 async def test_what_nobody_asks_for_ends_the_socket() -> None:
-    """The server need not send it, and the next request goes over another one."""
+    """The server need not send it, and the next request uses another socket."""
     script = Script([with_length(b"one")], [with_length(b"two")], [with_length(b"two")])
     async with script.running() as (connection, url):
         await body_of(await ahead(connection, url, url))

@@ -31,10 +31,10 @@ CONTENT = seeded_bytes(200_003, seed=62)
 
 @dataclass
 class SocksProxy:
-    """A SOCKS 5 proxy (RFC 1928, 1929) that leads everywhere to one port of this machine.
+    """A SOCKS 5 proxy (RFC 1928, 1929) that connects everything to one port of this machine.
 
-    ``asked`` has each host and port that it was told, ``logins`` each user and password. ``reply`` is its code, and
-    ``methods`` what it says instead of how it wants to be logged in to.
+    ``asked`` has each host and port it was given, ``logins`` each user and password. ``reply`` is its code, and
+    ``methods`` what it answers instead of the login method it wants.
     """
 
     to: int = 0
@@ -100,7 +100,7 @@ class SocksProxy:
 
 
 def test_the_kinds() -> None:
-    """Four kinds of address name a SOCKS proxy; with two of them names are resolved here."""
+    """Four schemes name a SOCKS proxy; with two of them names are resolved here."""
     proxies = [read_proxy(f"{kind}://p:1", "") for kind in DEFAULT_PORTS]
     assert [proxy.scheme for proxy in proxies if proxy.is_socks] == ["socks4", "socks4a", "socks5", "socks5h"]
     assert [proxy.scheme for proxy in proxies if not proxy.resolves_names] == ["socks4", "socks5"]
@@ -122,7 +122,7 @@ def test_the_kinds() -> None:
     ],
 )
 def test_how_an_address_is_read(text: str, expected: Proxy) -> None:
-    """As curl reads it, but for the port where none is named; user and password may be percent-encoded."""
+    """As curl reads it, except for the port if none is named; user and password may be percent-encoded."""
     assert read_proxy(text, "") == expected
 
 
@@ -130,14 +130,14 @@ def test_how_an_address_is_read(text: str, expected: Proxy) -> None:
     "text", ["http://", "http://me:hush-hush@", "http://p:99999", "http://p:x", "://p", "ftp://p", "http://[::1"]
 )
 def test_what_is_no_proxy(text: str) -> None:
-    """What cannot be read is the environment's fault, not that of the address that is asked for."""
+    """An unreadable proxy is the environment's fault, not that of the requested address."""
     with pytest.raises(ProxyRefused, match="proxy in the environment") as caught:
         read_proxy(text, "http://files.example/")
     assert SECRET not in str(caught.value)
 
 
 def test_who_we_are_is_told_to_the_proxy() -> None:
-    """User and password are sent in UTF-8, as curl sends them; neither is in a repr."""
+    """User and password are sent in UTF-8, as curl sends them, and are in no repr."""
     proxy = read_proxy(f"http://mé:{SECRET}@p", "")
     told = proxy.fields["Proxy-Authorization"].removeprefix("Basic ")
     assert base64.b64decode(told).decode() == f"mé:{SECRET}"
@@ -155,7 +155,7 @@ def test_what_is_written_as_a_forbidden_number(host: str) -> None:
 
 
 async def test_a_whole_run(tmp_path: Path, server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An asset comes through the proxy, which is told the host's name and has its password."""
+    """An asset comes through the proxy, which gets the host's name and its own password."""
     file = server.add("/a.bin", CONTENT)
     async with SocksProxy(server.port, password=b"pw").running() as proxy:
         monkeypatch.setenv("ALL_PROXY", f"socks5h://me:pw@127.0.0.1:{proxy.port}")
@@ -170,7 +170,7 @@ async def test_a_whole_run(tmp_path: Path, server: AssetServer, monkeypatch: pyt
 
 
 async def test_tls_is_between_us_and_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through the proxy the server's own certificate is verified."""
+    """The server's own certificate is verified through the proxy."""
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -188,7 +188,7 @@ async def test_tls_is_between_us_and_the_server(tmp_path: Path, monkeypatch: pyt
 
 
 async def test_what_is_resolved_here_is_judged_here(server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With socks5 the proxy is told an address, and never a forbidden one; no credentials for this machine go there."""
+    """With socks5 the proxy gets an address, never a forbidden one, and no credentials for this machine go there."""
     server.add("/a.bin", CONTENT)
     async with SocksProxy(server.port).running() as proxy:
         monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{proxy.port}")
@@ -220,7 +220,7 @@ async def test_what_is_resolved_here_is_judged_here(server: AssetServer, monkeyp
 async def test_a_proxy_that_refuses(
     proxy: SocksProxy, named: str, is_final: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each reason has its words; what no other try would change is final; and the password stays a secret."""
+    """Each reason has its own wording; what no retry would change is final; and the password stays secret."""
     async with proxy.running():
         monkeypatch.setenv("ALL_PROXY", f"socks5h://me:{SECRET}@127.0.0.1:{proxy.port}")
         connection = HttpTransport().connection()
@@ -238,7 +238,7 @@ async def test_a_proxy_that_refuses(
 async def test_a_final_refusal_costs_one_try(
     tmp_path: Path, proxy: SocksProxy, tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wrong password is told once, at once; a host that refuses may be up again at the next try."""
+    """A wrong password is reported once, at once; a host that refuses may be up again at the next try."""
     async with proxy.running():
         monkeypatch.setenv("ALL_PROXY", f"socks5h://me:{SECRET}@127.0.0.1:{proxy.port}")
         project = Project(tmp_path)
@@ -253,14 +253,14 @@ async def test_a_final_refusal_costs_one_try(
 
 @pytest.mark.parametrize("userinfo", [f"mé:{SECRET}", f"me:{'x' * 256}"])
 def test_what_socks_cannot_carry(userinfo: str) -> None:
-    """A user or password that cannot be sent is said to be that, and not found out by an accident."""
+    """A user or password that cannot be sent is reported as such, not found out by accident."""
     with pytest.raises(ProxyRefused, match="ASCII, and at most 255") as caught:
         dial_through(read_proxy(f"socks5://{userinfo}@p", ""), "http://files.example/")
     assert SECRET not in str(caught.value)
 
 
 async def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where python-socks is missing, that is said once and is final: no retry brings it."""
+    """If python-socks is missing, that is reported once and is final: no retry would help."""
     monkeypatch.setitem(sys.modules, "python_socks", None)
     monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:1")
     error = await failure_of(HttpTransport().connection().get("http://files.example/a.bin", {}))

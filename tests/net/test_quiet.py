@@ -1,4 +1,4 @@
-"""A kept socket that something has come over, before anybody asked: it is not used again."""
+"""A kept socket that received something before any request: it is not used again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WAIT_S = 10.0
 
 
 class HastyServer:
-    """Answers one request, and then sends a second answer that nobody has asked for; on the next socket, the truth."""
+    """Answers one request, and then sends an unrequested second answer; on the next socket, the right one."""
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -62,7 +62,7 @@ def server() -> Iterator[HastyServer]:
 
 @pytest.mark.shows("N5", "S3")
 async def test_an_answer_that_lies_there_before_the_question_is_none(server: HastyServer) -> None:
-    """What the system has received and the event loop has not seen yet is not the answer to what is asked next."""
+    """Data received by the system but not yet seen by the event loop is not the answer to the next request."""
     connection = direct(stall_timeout=WAIT_S).connection()
     try:
         for body in (b"first", b"true"):
@@ -77,7 +77,7 @@ async def test_an_answer_that_lies_there_before_the_question_is_none(server: Has
 
 
 async def test_a_closed_socket_is_not_quiet() -> None:
-    """Whether something came or the other side has gone: the socket is not to be used."""
+    """If data came or the other side has closed, the socket must not be used."""
     ours, theirs = socket.socketpair()
     transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
     transport.pause_reading()

@@ -1,4 +1,4 @@
-"""Through a real proxy (tinyproxy), as the environment names it: whole runs, over http and https."""
+"""Through a real proxy (tinyproxy), named in the environment: whole runs, over http and https."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ LOGIN, PASSWORD = "me", "hunter2"
 
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[TinyProxy]:
-    """A proxy that wants a password."""
+    """A proxy that requires a password."""
     with TinyProxy(tmp_path, LOGIN, PASSWORD) as running:
         yield running
 
 
 @pytest.fixture
 async def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AssetServer]:
-    """A server with TLS, whose authority this machine trusts."""
+    """A TLS server whose authority this machine trusts."""
     async with AssetServer(ssl_context=trusted_tls(tmp_path, monkeypatch)) as running:
         yield running
 
 
 async def fetch(tmp_path: Path, url: str) -> None:
-    """Fetch the content from there; it is right."""
+    """Fetch the content from there and check it."""
     project = Project(tmp_path / "project")
     path = project.add("a", [url], CONTENT)
     async with project.manager() as manager:
@@ -67,7 +67,7 @@ async def test_http(tmp_path: Path, server: AssetServer, proxy: TinyProxy, monke
 
 
 async def test_https(tmp_path: Path, secure: AssetServer, proxy: TinyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through a tunnel: the proxy sees host and port; the server its own token, and nothing of the proxy."""
+    """Through a tunnel, the proxy sees host and port; the server gets its own token and nothing of the proxy's."""
     monkeypatch.setenv("HTTPS_PROXY", proxy.url(f"{LOGIN}:{PASSWORD}"))
     file = secure.add("/a.bin", CONTENT)
     await fetch(tmp_path, f"{file.url}?sig=secret")
@@ -80,7 +80,7 @@ async def test_https(tmp_path: Path, secure: AssetServer, proxy: TinyProxy, monk
 async def test_https_is_verified_through_the_proxy(
     tmp_path: Path, secure: AssetServer, proxy: TinyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tunnel makes no certificate better: one that nobody here trusts is refused, and no request goes out."""
+    """A tunnel does not make a certificate better: one that is not trusted here is refused, and no request goes out."""
     monkeypatch.setenv("HTTPS_PROXY", proxy.url(f"{LOGIN}:{PASSWORD}"))
     monkeypatch.delenv("SSL_CERT_FILE")
     text = await refusal(tmp_path, secure.add("/a.bin", CONTENT).url)
@@ -106,7 +106,7 @@ async def test_who_is_exempt_is_asked_directly(
 async def test_a_wrong_password(
     tmp_path: Path, proxy: TinyProxy, monkeypatch: pytest.MonkeyPatch, scheme: str, userinfo: str
 ) -> None:
-    """The error says that it is the proxy, what it wants where that is set, and no password; it comes at once."""
+    """The error says that it is the proxy, what it wants and where to set that, but no password; it comes at once."""
     monkeypatch.setenv("ALL_PROXY", proxy.url(userinfo))
     text = await refusal(tmp_path, f"{scheme}://models.example.org/a.bin")
     assert "the proxy wants another user or password than HTTP_PROXY and HTTPS_PROXY name" in text
@@ -123,7 +123,7 @@ async def test_a_server_that_wants_credentials_is_not_called_a_proxy(
     monkeypatch: pytest.MonkeyPatch,
     scheme: str,
 ) -> None:
-    """What comes from behind the proxy is told as without one."""
+    """An answer from behind the proxy is reported as it would be without one."""
     monkeypatch.setenv("ALL_PROXY", proxy.url(f"{LOGIN}:{PASSWORD}"))
     asked = secure if scheme == "https" else server
     text = await refusal(tmp_path, asked.add("/a.bin", CONTENT, faults=[Status(401)]).url)
@@ -134,7 +134,7 @@ async def test_a_server_that_wants_credentials_is_not_called_a_proxy(
 async def test_a_host_that_the_proxy_cannot_reach(
     tmp_path: Path, proxy: TinyProxy, server: AssetServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy's own error is told as what it is, and its page is not taken for the file."""
+    """The proxy's own error is reported as such, and its page is not taken for the file."""
     monkeypatch.setenv("ALL_PROXY", proxy.url(f"{LOGIN}:{PASSWORD}"))
     await server.refuse_connections()
     assert "status 50" in await refusal(tmp_path, f"http://127.0.0.1:{server.port}/a.bin")

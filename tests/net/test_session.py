@@ -1,4 +1,4 @@
-"""HTTP over an application's own aiohttp session; what only that library can raise is made by aioresponses."""
+"""HTTP over an application's own aiohttp session; errors that only that library can raise come from aioresponses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ INFO = aiohttp.RequestInfo(URL(f"https://host.example/?s={SECRET}"), "GET", Mock
 
 @asynccontextmanager
 async def transport() -> AsyncIterator[AiohttpTransport]:
-    """A transport over a session that a test has."""
+    """A transport over a session that the test owns."""
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         yield AiohttpTransport(session)
 
@@ -88,7 +88,7 @@ RAISED: list[tuple[BaseException, type[TransferError], str]] = [
 async def test_each_foreign_exception_has_its_family(
     raised: BaseException, expected: type[TransferError], text: str
 ) -> None:
-    """Each exception of aiohttp and the system becomes one of ours by its type, and its text goes nowhere."""
+    """Each exception of aiohttp and the system becomes one of ours by its type, and its text is never shown."""
     url = f"https://host.example/a.bin?sig={SECRET}"
     with aioresponses() as answers:
         answers.get(url, exception=raised)
@@ -121,7 +121,7 @@ async def test_the_same_in_a_body(
 
 
 async def test_a_cancellation_is_never_wrapped() -> None:
-    """Whoever is cancelled is cancelled."""
+    """A cancelled caller gets the cancellation itself."""
     with aioresponses() as answers:
         answers.get("https://host.example/a", exception=asyncio.CancelledError())
         async with transport() as made:
@@ -130,7 +130,7 @@ async def test_a_cancellation_is_never_wrapped() -> None:
 
 
 async def test_assets_over_the_session_of_an_application(tmp_path: Path, server: AssetServer) -> None:
-    """They come in ranges, a broken connection is made up for, and the session is open and usable afterwards."""
+    """They come in ranges, a broken connection is recovered from, and the session stays open and usable."""
     project = Project(tmp_path)
     file = server.add("/a.bin", CONTENT, faults=[Truncate(after=10 * KIB, times=1)])
     project.add("a", [file.url], CONTENT)
@@ -145,7 +145,7 @@ async def test_assets_over_the_session_of_an_application(tmp_path: Path, server:
 
 @pytest.mark.shows("S6", "S7")
 async def test_a_session_may_have_a_proxy(tmp_path: Path, server: AssetServer) -> None:
-    """Over plain http no token is sent, and what has no checksum is not taken, on this machine neither."""
+    """Over plain http no token is sent, and content without a checksum is refused, even on this machine."""
     project = Project(tmp_path)
     file = server.add("/a.bin", CONTENT)
     project.add("a", [file.url], CONTENT, pinned=False)
@@ -162,14 +162,14 @@ async def test_a_session_may_have_a_proxy(tmp_path: Path, server: AssetServer) -
 
 @pytest.mark.shows("S9")
 async def test_metadata_is_not_asked() -> None:
-    """An address that is written as a forbidden number is refused before the session sees it."""
+    """An address written as a forbidden number is refused before the session sees it."""
     async with transport() as made:
         assert isinstance(await failure_of(made.connection().get("http://169.254.169.254/", {})), PolicyRefused)
 
 
 @pytest.mark.shows("C7", "S4")
 async def test_nothing_is_decoded() -> None:
-    """A session that decompresses is refused: what is verified are the bytes as they were sent."""
+    """A session that decompresses is refused: verified are the bytes as they were sent."""
     async with aiohttp.ClientSession() as session:
         with pytest.raises(ValueError, match="auto_decompress=False"):
             AiohttpTransport(session)

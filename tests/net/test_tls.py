@@ -1,4 +1,4 @@
-"""When a certificate ends, as far as anybody can tell."""
+"""When a certificate expires, as far as can be told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from grym_fetch.net.tls import certificate_expiry
 
 
 class Shown(asyncio.BaseTransport):
-    """A transport whose other side has shown this certificate."""
+    """A transport whose peer has shown this certificate."""
 
     def __init__(self, certificate: dict[str, str] | None) -> None:
         super().__init__({"peercert": certificate})
@@ -26,5 +26,5 @@ class Shown(asyncio.BaseTransport):
     ],
 )
 def test_when_it_ends(certificate: dict[str, str] | None, ends: float | None) -> None:
-    """Without TLS, or with a date that cannot be read, nobody knows."""
+    """Without TLS, or with an unreadable date, the end is unknown."""
     assert certificate_expiry(Shown(certificate)) == ends

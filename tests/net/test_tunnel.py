@@ -1,4 +1,4 @@
-"""Through a proxy that speaks HTTP to a server that speaks TLS: what the proxy is told, and what it may answer."""
+"""Through an HTTP proxy to a TLS server: what the proxy is told, and what it may answer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def connected(**more: float) -> AsyncIterator[PlainConnection]:
 
 
 async def failure(proxy: TinyProxy, monkeypatch: pytest.MonkeyPatch, **more: float) -> GrymFetchError:
-    """What asking through this proxy raises; afterwards no socket to it is open."""
+    """The error of a request through this proxy; afterwards no socket to it is open."""
     async with proxy.running():
         monkeypatch.setenv("https_proxy", f"http://me:{SECRET}@127.0.0.1:{proxy.port}")
         async with connected(**more) as connection:
@@ -66,7 +66,7 @@ async def failure(proxy: TinyProxy, monkeypatch: pytest.MonkeyPatch, **more: flo
 async def test_every_mix_of_tls(
     trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch, to_proxy: str, to_server: str
 ) -> None:
-    """TLS to the proxy, to the server inside the tunnel, both or neither: the bytes are right, over one socket."""
+    """With TLS to the proxy, to the server inside the tunnel, both or neither, the bytes are right, over one socket."""
     tls = context_for(trusted, "127.0.0.1") if to_server == "https" else None
     proxy = TinyProxy(tls=context_for(trusted, "localhost") if to_proxy == "https" else None)
     async with proxy.running(), AssetServer(ssl_context=tls) as server:
@@ -87,7 +87,7 @@ async def test_every_mix_of_tls(
 
 @pytest.mark.shows("S6")
 async def test_the_proxys_certificate_is_verified(trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that does not prove who it is gets no password; the error says whose certificate it was."""
+    """A proxy that does not prove its identity gets no password; the error says whose certificate it was."""
     async with TinyProxy(tls=context_for(trusted, "other.example")).running() as proxy:
         monkeypatch.setenv("all_proxy", f"https://me:{SECRET}@localhost:{proxy.port}")
         async with connected() as connection:
@@ -112,7 +112,7 @@ async def test_the_proxys_certificate_is_verified(trusted: trustme.CA, monkeypat
 async def test_a_refusal(
     answer: bytes, expected: type[GrymFetchError], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the proxy answers for itself is its failure; its page is read by nobody; what is final is told as that."""
+    """An error of the proxy itself is the proxy's failure; its page is not read; a final one is reported as final."""
     page = b"\r\nContent-Type: text/html\r\nContent-Length: 9\r\n\r\nhush-hush"
     error = await failure(TinyProxy(b"HTTP/1.1 " + answer + page), monkeypatch)
     assert type(error) is expected
@@ -132,7 +132,7 @@ async def test_a_refusal(
     ids=["not HTTP", "a body", "more than its length", "half", "no end"],
 )
 async def test_what_is_no_tunnel(answer: bytes, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no answer, and what says something before we have, is no tunnel; it may be one at the next try."""
+    """A malformed answer, or data sent before our own, is not a tunnel; the next try may succeed."""
     error = await failure(TinyProxy(answer), monkeypatch)
     assert type(error) is ConnectFailed
     assert "the proxy gave no tunnel: " in str(error)
@@ -141,7 +141,7 @@ async def test_what_is_no_tunnel(answer: bytes, named: str, monkeypatch: pytest.
 
 @pytest.mark.shows("N11")
 async def test_a_proxy_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it, the proxy's answer included, has the time that connecting has."""
+    """All of it, including the proxy's answer, has to fit in the time for connecting."""
     error = await failure(TinyProxy(b"HTTP/1.1 100 Continue\r\n\r\n", holds=True), monkeypatch, connect_timeout=0.1)
     assert type(error) is ConnectFailed
     assert "no connection within 0.1 s" in str(error)
@@ -171,7 +171,7 @@ async def test_any_success_is_a_tunnel(trusted: trustme.CA, answer: bytes, monke
 
 @pytest.mark.shows("N15", "S6")
 async def test_a_handshake_that_fails_leaves_no_socket(trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server's certificate is checked inside the tunnel, which is closed where it proves nothing."""
+    """The server's certificate is checked inside the tunnel, which is closed if it proves nothing."""
     async with (
         TinyProxy().running() as proxy,
         AssetServer(ssl_context=context_for(trusted, "other.example")) as server,

@@ -1,4 +1,4 @@
-"""One socket as a machine of states: which moves there are, and what it does when things come in any order."""
+"""One socket as a state machine: its moves, and what it does when things come in any order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAST = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % l
 
 
 class FakeSocket(asyncio.Transport):
-    """Stands for asyncio's transport: what the server sends waits here as long as reading is paused."""
+    """Stands in for asyncio's transport: data from the server waits here while reading is paused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,11 +36,11 @@ class FakeSocket(asyncio.Transport):
         self.wire.connection_made(self)
 
     def pause_reading(self) -> None:
-        """Leave what comes where it is."""
+        """Leave incoming data where it is."""
         self.is_paused = True
 
     def resume_reading(self) -> None:
-        """Give what has come to the wire, at the loop's next turn."""
+        """Pass incoming data to the wire, at the loop's next turn."""
         self.is_paused = False
         asyncio.get_running_loop().call_soon(self._deliver)
 
@@ -49,7 +49,7 @@ class FakeSocket(asyncio.Transport):
         self.sent += bytes(data)
 
     def abort(self) -> None:
-        """Close, at the loop's next turn."""
+        """Close at the loop's next turn."""
         asyncio.get_running_loop().call_soon(self.lose, None)
 
     def receive(self, data: bytes) -> None:
@@ -73,7 +73,7 @@ class FakeSocket(asyncio.Transport):
 
 
 async def turn() -> None:
-    """Let what is due happen."""
+    """Let everything that is due happen."""
     for _ in range(3):
         await asyncio.sleep(0)
 
@@ -87,7 +87,7 @@ async def asked(socket: FakeSocket, answer: bytes) -> None:
 
 
 async def read_all(wire: Wire) -> bytes:
-    """Read the body to its end, with a buffer that is smaller than it is."""
+    """Read the body to its end, with a buffer smaller than the body."""
     body, buffer = b"", memoryview(bytearray(300))
     while count := await wire.readinto(buffer):
         body += buffer[:count]
@@ -99,14 +99,14 @@ async def read_all(wire: Wire) -> bytes:
 
 @pytest.mark.parametrize("state", State)
 def test_each_state_has_its_moves(state: State) -> None:
-    """Every state can be come by, and only one that is gone cannot be left."""
+    """Every state can be reached, and only the final one cannot be left."""
     assert state is State.CONNECTING or any(state in moves for moves in MOVES.values())
     assert (MOVES[state] == frozenset()) == (state in (State.CLOSED, State.UNANSWERED))
 
 
 @pytest.mark.parametrize("before", State, ids=lambda state: state.name)
 async def test_only_legal_moves_are_made(before: State) -> None:
-    """A move that is not in the table raises and changes nothing; one that is, is made."""
+    """A move that is not in the table raises and changes nothing; one that is in it is made."""
     for after in State:
         wire = Wire(stall_timeout=30.0)
         wire.state = before
@@ -120,7 +120,7 @@ async def test_only_legal_moves_are_made(before: State) -> None:
 
 
 def test_what_has_ended_stays_ended() -> None:
-    """From a socket that is closing nothing leads back to one that is used; an answer begins when none is under way."""
+    """No move leads from a closing socket back to a used one; an answer begins only when none is under way."""
     for state in ENDED:
         assert MOVES[state] <= set(ENDED)
     assert [state for state in State if State.SENT in MOVES[state]] == [State.IDLE, State.DONE]
@@ -128,7 +128,7 @@ def test_what_has_ended_stays_ended() -> None:
 
 
 def test_the_groups_say_what_they_mean() -> None:
-    """What arrives is parsed or raw; as long as something is to come, silence and the end of the socket matter."""
+    """What arrives is either parsed or raw; while something is expected, silence and the end of the socket matter."""
     assert set(UNFINISHED) == set(PARSED) | set(RAW) < set(OPEN)
     assert not set(OPEN) & set(ENDED)
     for state in UNFINISHED:
@@ -150,7 +150,7 @@ def test_the_groups_say_what_they_mean() -> None:
     ids=["sized", "chunked", "last", "until close", "no body"],
 )
 async def test_one_response_state_by_state(answer: bytes, arriving: State, at_end: State) -> None:
-    """The states of a response are those of its framing, and the socket is idle again where both sides agree."""
+    """A response passes through the states of its framing, and the socket is idle again if both sides agree."""
     socket = FakeSocket()
     wire = socket.wire
     assert wire.is_idle
@@ -183,7 +183,7 @@ async def test_the_name_says_what_is_to_come() -> None:
 
 
 async def test_gone_before_a_byte_came_is_a_state_of_its_own() -> None:
-    """A socket that went before a byte came back is told from one that went in the middle of a head."""
+    """A socket that closed before a byte came back is distinguished from one that closed in the middle of a head."""
     for begun, state in ((b"", State.UNANSWERED), (b"HTTP/1.1", State.CLOSED)):
         socket = FakeSocket()
         asking = asyncio.ensure_future(socket.wire.ask(b"GET", URL))
@@ -197,7 +197,7 @@ async def test_gone_before_a_byte_came_is_a_state_of_its_own() -> None:
 
 @pytest.mark.shows("N5", "S3")
 async def test_a_server_that_speaks_first_is_not_asked() -> None:
-    """What came before the request is not its answer, nor is what follows."""
+    """Data that came before the request is not its answer, nor is what follows."""
     socket = FakeSocket()
     socket.receive(SIZED)
     assert socket.wire.state is State.MUST_CLOSE
@@ -208,7 +208,7 @@ async def test_a_server_that_speaks_first_is_not_asked() -> None:
 
 @pytest.mark.shows("N5", "S3")
 async def test_what_follows_a_body_that_nobody_awaited_is_no_answer() -> None:
-    """A body that came while its reader was busy is whole, and bytes behind it end the connection there, too."""
+    """A body that came while its reader was busy is complete, and bytes after it close the connection there, too."""
     socket = FakeSocket()
     await asked(socket, SIZED[: -len(BODY)])
     socket.receive(BODY + SIZED)
@@ -220,7 +220,7 @@ async def test_what_follows_a_body_that_nobody_awaited_is_no_answer() -> None:
 
 
 async def test_closing_a_body_that_only_the_end_ends_is_not_its_end() -> None:
-    """When we close the connection, whoever reads is told so, and does not take what came for the whole content."""
+    """When we close the connection, the reader is told, and does not take what came for the whole content."""
     socket = FakeSocket()
     await asked(socket, UNTIL_CLOSE[: -len(BODY)])
     reading = asyncio.ensure_future(read_all(socket.wire))
@@ -233,7 +233,7 @@ async def test_closing_a_body_that_only_the_end_ends_is_not_its_end() -> None:
 
 
 async def test_silence_fails_the_response_and_keeps_what_came() -> None:
-    """After a stall what was kept is given first, then the error."""
+    """After a stall the bytes that came are given first, then the error."""
     socket = FakeSocket()
     await asked(socket, SIZED[:-1000])
     asking = asyncio.ensure_future(read_all(socket.wire))
@@ -249,7 +249,7 @@ async def test_silence_fails_the_response_and_keeps_what_came() -> None:
 
 
 async def next_answer(wire: Wire) -> bytes:
-    """Let go of the last response, and read the next one."""
+    """Release the last response, and read the next one."""
     wire.finish()
     await wire.head()
     return await read_all(wire)
@@ -258,7 +258,7 @@ async def next_answer(wire: Wire) -> bytes:
 @pytest.mark.parametrize("cut", [1, 50, len(SIZED) - 1, len(SIZED), len(SIZED) + 50, 3 * len(SIZED)])
 @pytest.mark.shows("N24")
 async def test_answers_come_in_the_order_of_the_requests(cut: int) -> None:
-    """However they are cut: three answers, one after the other, and then the socket is idle."""
+    """However they are split: three answers, one after the other, and then the socket is idle."""
     bodies = [bytes([n]) * (len(BODY) + n) for n in range(3)]
     raw = b"".join(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body) for body in bodies)
     socket = FakeSocket()
@@ -292,7 +292,7 @@ async def test_answers_come_in_the_order_of_the_requests(cut: int) -> None:
 )
 @pytest.mark.shows("N24")
 async def test_who_is_sent_requests_ahead(answer: bytes, takes_more: bool) -> None:
-    """A server that has shown HTTP/1.1, an open connection, and where the body ends; nobody before that."""
+    """A server that has shown HTTP/1.1, an open connection, and where the body ends; no other one."""
     socket = FakeSocket()
     asking = asyncio.ensure_future(socket.wire.ask(b"GET", URL))
     await turn()
@@ -306,7 +306,7 @@ async def test_who_is_sent_requests_ahead(answer: bytes, takes_more: bool) -> No
 
 
 async def test_who_breaks_its_word() -> None:
-    """A connection that ends before what was sent ahead is answered: by the server, as it had said, or by us."""
+    """A connection that ends before requests sent ahead are answered: by the server, as it had announced, or by us."""
     for answer, ends, blamed in (
         (SIZED, lambda socket: socket.lose(None), True),
         (SIZED[:60], lambda socket: socket.lose(OSError(104, "reset")), True),
@@ -343,7 +343,7 @@ def receives(data: bytes) -> Event:
 
 
 def is_lost(error: Exception | None) -> Event:
-    """The socket goes."""
+    """The socket closes."""
 
     async def event(socket: FakeSocket) -> None:
         socket.lose(error)
@@ -352,7 +352,7 @@ def is_lost(error: Exception | None) -> Event:
 
 
 async def asks(socket: FakeSocket) -> None:
-    """A request is sent, where one may be; nobody waits for the head."""
+    """Send a request, if one may be sent; nobody waits for the head."""
     if socket.wire.is_idle:
         asking = asyncio.ensure_future(socket.wire.ask(b"GET", URL))
         asking.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -360,14 +360,14 @@ async def asks(socket: FakeSocket) -> None:
 
 
 async def asks_ahead(socket: FakeSocket) -> None:
-    """A request is sent ahead of its turn, where one may be."""
+    """Send a request ahead of its turn, if one may be sent."""
     if socket.wire.state is not State.IDLE and socket.wire.takes_more:
         socket.wire.send(b"NEXT", URL)
     await turn()
 
 
 async def reads(socket: FakeSocket) -> None:
-    """Somebody who has got the head reads for a while."""
+    """A caller with the head reads for a while."""
     if socket.wire.state in (State.SENT, State.HEAD):
         return
     reading = asyncio.ensure_future(socket.wire.readinto(memoryview(bytearray(500))))
@@ -378,18 +378,18 @@ async def reads(socket: FakeSocket) -> None:
 
 
 async def finishes(socket: FakeSocket) -> None:
-    """The reader lets go, as it does once for each response."""
+    """The reader releases the response, as it does once for each."""
     if socket.wire.state not in (State.IDLE, State.SENT, State.HEAD):
         socket.wire.finish()
 
 
 async def aborts(socket: FakeSocket) -> None:
-    """The connection is closed by us."""
+    """We close the connection."""
     socket.wire.abort()
 
 
 async def looks(socket: FakeSocket) -> None:
-    """An hour has passed, and the watchdog looks."""
+    """An hour has passed, and the watchdog checks."""
     socket.wire._last_arrival -= 3600
     socket.wire._look()
 
@@ -399,7 +399,7 @@ PARTS = [SIZED[:50], SIZED[50:], CHUNKED[:70], CHUNKED[70:]]
 
 
 async def turns(_: FakeSocket) -> None:
-    """Time for others."""
+    """Give others time."""
     await turn()
 
 
