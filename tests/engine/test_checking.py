@@ -1,4 +1,4 @@
-"""How an asset stands: one set of words for the API, the commands and their JSON."""
+"""The state of an asset: one set of words for the API, the commands and their JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def put(project: Project, content: bytes, *, pinned: bool = True) -> Path:
-    """List the asset ``a``, with this in its place."""
+    """List the asset ``a``, with this content in its place."""
     path = project.add("a", ["https://models.example.org/a.bin"], CONTENT, pinned=pinned)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -35,19 +35,19 @@ def put(project: Project, content: bytes, *, pinned: bool = True) -> Path:
 
 
 def said(project: Project, *arguments: str) -> tuple[int, str]:
-    """The exit code of a command, and what it says."""
+    """The exit code of a command, and its output."""
     options = [*arguments, "--config", str(project.manifest)]
     done = CliRunner().invoke(cli, options, standalone_mode=False)
     return done.return_value, done.stdout
 
 
 def state_in(project: Project, *arguments: str) -> object:
-    """The state that a command says in JSON."""
+    """The state that a command reports in JSON."""
     return json.loads(said(project, *arguments, "--json")[1])["state"]
 
 
 def test_there_are_no_other_words() -> None:
-    """Those on the disk, and those of progress."""
+    """There are the states of files on disk, and those of progress."""
     assert set(AssetState) == ON_DISK | UNDER_WAY
 
 
@@ -65,7 +65,7 @@ async def test_a_file_that_was_never_read(project: Project) -> None:
 
 
 async def test_a_file_of_another_size(project: Project) -> None:
-    """It is corrupt, whether it is looked at or checked."""
+    """It is corrupt, whether by a look or a check."""
     put(project, CONTENT).write_bytes(CONTENT[:-1])
     async with project.manager() as manager:
         assert manager.state_of(manager.manifest.get("a")) is AssetState.CORRUPT
@@ -74,7 +74,7 @@ async def test_a_file_of_another_size(project: Project) -> None:
 
 @pytest.mark.shows("S1")
 async def test_a_file_without_a_checksum(project: Project) -> None:
-    """It is unverified for ever, however it is asked about."""
+    """It stays unverified, however its state is asked for."""
     put(project, CONTENT, pinned=False)
     async with project.manager() as manager:
         assert manager.state_of(manager.manifest.get("a")) is AssetState.UNVERIFIED
@@ -85,7 +85,7 @@ async def test_a_file_without_a_checksum(project: Project) -> None:
 
 
 async def test_a_wrong_file(project: Project) -> None:
-    """It exists, and is not valid; the error says why."""
+    """It exists but is not valid, and the error says why."""
     put(project, CONTENT[:-1] + b"\0")
     async with project.manager() as manager:
         status = await manager.check_asset("a")
@@ -94,7 +94,7 @@ async def test_a_wrong_file(project: Project) -> None:
 
 
 async def test_a_file_of_which_some_has_arrived(project: Project, server: AssetServer) -> None:
-    """A look and a check agree, and say where it will be."""
+    """A look and a check agree, and say where the file will be."""
     file = server.add("/a.bin", CONTENT, faults=[Status(404, skip=1)])
     path = project.add("a", [file.url], CONTENT)
     async with project.manager(parallel=1) as manager:
@@ -107,7 +107,7 @@ async def test_a_file_of_which_some_has_arrived(project: Project, server: AssetS
 
 
 async def test_an_archive_that_is_not_unpacked(project: Project) -> None:
-    """It is no more than partial, though its file is right."""
+    """It is only partial, though the archive file is right."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("empty"))
@@ -133,7 +133,7 @@ async def test_an_archive_that_is_not_unpacked(project: Project) -> None:
 def test_the_commands_say_the_same(
     project: Project, content: bytes | None, pinned: bool, state: str, code: int
 ) -> None:
-    """`check` and `info` read the file and agree; `list`, which reads nothing, agrees as soon as they have read it."""
+    """`check` and `info` read the file and agree; `list`, which reads nothing, agrees once they have read it."""
     path = put(project, content or b"", pinned=pinned)
     if content is None:
         path.unlink()
@@ -148,14 +148,14 @@ def test_the_commands_say_the_same(
 
 
 def test_quiet_says_why_a_check_fails(project: Project) -> None:
-    """An unverified asset is told where it makes the check fail, and nowhere else."""
+    """An unverified asset is reported where it makes the check fail, and nowhere else."""
     put(project, CONTENT, pinned=False)
     assert said(project, "check", "--quiet")[1].startswith("unverified  a  ")
     assert said(project, "check", "--quiet", "--allow-unpinned") == (0, "")
 
 
 async def test_progress_has_words_of_the_same_set(project: Project, server: AssetServer) -> None:
-    """A state is its text as well, so that a program may compare with either."""
+    """A state equals its text, so that a program may compare with either."""
     project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
     seen: list[AssetProgress] = []
     async with project.manager() as manager:

@@ -1,4 +1,4 @@
-"""A run over many assets: each of them ends exactly once, and as what it is."""
+"""A run over many assets: each of them ends exactly once, and with the right outcome."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def project(tmp_path: Path, server: AssetServer) -> Project:
 
 @pytest.mark.shows("S1")
 async def test_what_has_no_checksum_is_fetched_and_not_verified(project: Project) -> None:
-    """It is counted apart from what was verified, in the report and in the run's last event; later on it is reused."""
+    """It is counted apart from verified assets, in the report and in the run's last event; later on it is reused."""
     async with project.manager(allow_unpinned=True) as manager:
         recorder = Recorder(manager)
         report = await manager.sync()
@@ -49,7 +49,7 @@ async def test_what_has_no_checksum_is_fetched_and_not_verified(project: Project
 
 
 async def test_every_asset_ends_in_one_way(project: Project, server: AssetServer) -> None:
-    """Each id is in one of the report's four parts; of those that failed the report is in the error."""
+    """Each id is in one of the report's four parts; if some assets failed, the report is in the error."""
     project.add("gone", [server.add("/gone.bin", CONTENT, faults=[Status(404)]).url], CONTENT)
     async with project.manager(allow_unpinned=True) as manager:
         await manager.sync(["a"])
@@ -62,7 +62,7 @@ async def test_every_asset_ends_in_one_way(project: Project, server: AssetServer
 
 
 async def test_an_asset_that_was_chosen_twice_is_one(project: Project) -> None:
-    """It is counted and told once."""
+    """It is counted and reported once."""
     async with project.manager() as manager:
         recorder = Recorder(manager)
         a, b = manager.choose(["a", "b"])
@@ -75,7 +75,7 @@ async def test_an_asset_that_was_chosen_twice_is_one(project: Project) -> None:
 async def test_a_run_that_loses_an_asset_is_no_success(
     project: Project, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """Should ever an asset end not at all, or twice, the error says that this is a bug, and names the asset."""
+    """If an asset ever ended twice or not at all, the error would call it a bug and name the asset."""
     async with project.manager() as manager:
         coordinator = manager._ready()
         fetch_each = coordinator._fetch_each
@@ -92,7 +92,7 @@ async def test_a_run_that_loses_an_asset_is_no_success(
 
 
 async def test_what_was_there_has_its_size_in_progress(project: Project) -> None:
-    """A hundred per cent of nothing is no progress: a reused asset's callback has its bytes."""
+    """Progress without its bytes would be wrong: a reused asset's callback has them."""
     seen: list[AssetProgress] = []
     async with project.manager() as manager:
         await manager.sync(["a"])
@@ -104,7 +104,7 @@ async def test_what_was_there_has_its_size_in_progress(project: Project) -> None
 
 
 async def test_a_plan_tells_what_is_unread_and_what_will_be_unpacked(project: Project, server: AssetServer) -> None:
-    """What has the right size may be wrong, and what is in an archive is written, too; both are said beforehand."""
+    """A file of the right size may be wrong, and an archive's contents are written, too; both are announced."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("a.txt", b"a")
@@ -134,9 +134,9 @@ async def test_a_plan_tells_what_is_unread_and_what_will_be_unpacked(project: Pr
 async def test_a_disk_that_takes_nothing_more_is_not_tried_for_each(
     tmp_path: Path, server: AssetServer, monkeypatch: pytest.MonkeyPatch, number: int, size: int
 ) -> None:
-    """Once a failure turns out to be that of the whole disk, the rest fails for the same reason and is not asked for.
+    """If a failure concerns the whole disk, the rest would fail for the same reason and is not requested.
 
-    What is there is found all the same.
+    Files that are already there are still found.
     """
     project = full_of(tmp_path, server, size)
     async with project.manager(parallel=1) as manager:
@@ -158,14 +158,14 @@ async def test_a_disk_that_takes_nothing_more_is_not_tried_for_each(
     assert len(set(map(str, failures.values()))) == 1
     assert caught.value.__cause__ in failures.values()
     assert len(recorder.of("asset_failed")) == COUNT - 1
-    # Small ones come many at a time, before the first is written; none is asked for again.
+    # Small assets come many at a time, before the first is written; none is requested again.
     assert len(server.stats.requests) - asked <= (COUNT if size < 1000 else COUNT // 2)
 
 
 @pytest.mark.root
 @pytest.mark.shows("D2")
 async def test_no_inodes_are_told_once(tmp_path: Path, server: AssetServer) -> None:
-    """Many small assets on a file system that takes few files: what fits is there; one error says what is missing."""
+    """Where the file system takes few files, those that fit are there, and one error says what is missing."""
     project = full_of(tmp_path, server, 100)
     with mounted(project.assets, "size=4m,nr_inodes=30"):
         async with project.manager() as manager:

@@ -1,4 +1,4 @@
-"""Stand-ins: small files in the place of big ones, and never mistaken for them."""
+"""Stand-ins: small files in place of big ones, and never mistaken for them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def project(tmp_path: Path, server: AssetServer) -> Project:
     ],
 )
 async def test_who_chooses(project: Project, argument: bool | None, variable: str | None, minimal: bool) -> None:
-    """The argument wins over `GRYM_FETCH_MINIMAL`; without both the full assets are meant."""
+    """The argument wins over `GRYM_FETCH_MINIMAL`; without both, the full assets are meant."""
     environ = {} if variable is None else {"GRYM_FETCH_MINIMAL": variable}
     async with AssetManager(project.manifest, minimal=argument, environ=environ) as manager:
         assert manager.minimal is minimal
@@ -48,7 +48,7 @@ async def test_who_chooses(project: Project, argument: bool | None, variable: st
 
 
 async def test_a_status_says_of_which_it_speaks(project: Project) -> None:
-    """A status of a stand-in says so; of an asset that has none it is the asset's own."""
+    """The status of a stand-in says so; if an asset has none, the status is the asset's own."""
     async with AssetManager(project.manifest, minimal=True, environ={}) as manager:
         before = await manager.check_all_assets()
         await manager.sync()
@@ -63,7 +63,7 @@ async def test_a_status_says_of_which_it_speaks(project: Project) -> None:
 
 
 async def test_neither_is_taken_for_the_other(project: Project, server: AssetServer) -> None:
-    """With one of them there the other one is missing, and is fetched to its own place."""
+    """If one of them is there, the other is still missing, and is fetched to its own place."""
     async with project.manager() as manager:
         report = await manager.sync(["with"], minimal=True)
         assert report.paths == {"with": project.assets / "minimal/models/with.bin"}
@@ -75,7 +75,7 @@ async def test_neither_is_taken_for_the_other(project: Project, server: AssetSer
 
 
 async def test_false_means_the_full_asset(project: Project) -> None:
-    """A manager of stand-ins fetches the full assets for one call, if that says so; without a word it does not."""
+    """A manager of stand-ins fetches the full assets for one call that asks for them, and otherwise does not."""
     async with AssetManager(project.manifest, minimal=True, environ={}) as manager:
         assert [asset.is_stand_in for asset in manager.choose(["with"], minimal=False)] == [False]
         assert [asset.is_stand_in for asset in manager.choose(["with"], minimal=None)] == [True]
@@ -86,7 +86,7 @@ async def test_false_means_the_full_asset(project: Project) -> None:
 
 
 async def test_both_at_once(project: Project) -> None:
-    """The asset and its stand-in can be fetched at the same time by one manager; each caller gets what it asked for."""
+    """One manager can fetch an asset and its stand-in at the same time; each caller gets what it asked for."""
     async with project.manager() as manager:
         both = (manager.manifest.get("with"), manager.manifest.get("with").stand_in())
         async with manager.events() as events:
