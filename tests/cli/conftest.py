@@ -11,6 +11,6 @@ from grym_fetch.testing import AssetServer, serve_in_thread
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[AssetServer]:
-    """A server on loopback that tells the truth until it is told otherwise; in its own thread, for one module."""
+    """A truthful server on loopback until told otherwise; in its own thread, for one module."""
     with serve_in_thread() as running:
         yield running

@@ -1,4 +1,4 @@
-"""The command in this process: as fast as a function, with the exit code and the streams of the real one."""
+"""The command in this process: as fast as a function, with the exit code and streams of the real one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grym_fetch.cli.main import main
 
 
 class _Entry:
-    """What `CliRunner` calls in the place of a command of click: the entry point, which ends with an exit code."""
+    """What `CliRunner` calls in place of a click command: the entry point, which ends with an exit code."""
 
     name = "grym-fetch"
 
@@ -20,5 +20,5 @@ class _Entry:
 
 
 def invoke(*arguments: str, **environ: str | None) -> Result:
-    """Run a command; None takes a variable away."""
+    """Run a command; None removes a variable."""
     return CliRunner().invoke(cast(click.Command, _Entry()), arguments, env=environ)

@@ -1,4 +1,4 @@
-"""Which assets a command takes: ids, globs and ``--exclude``, the same for each command."""
+"""Which assets a command selects: ids, globs and ``--exclude``, the same for each command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TAKE_ONE = ["path --offline", "info", "remove"]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Three assets, all of them there; nothing listens at their addresses."""
+    """Three assets, all present; nothing listens at their addresses."""
     made = Project(tmp_path)
     for name in ("voice-a", "voice-b", "text"):
         file = made.add(name, [f"http://127.0.0.1:1/{name}"], CONTENT)
@@ -28,14 +28,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def planned(*arguments: str) -> list[str]:
-    """The assets that a sync would take."""
+    """The assets that a sync would fetch."""
     done = invoke("sync", "--dry-run", "--json", *arguments)
     assert done.exit_code == 0, done.output
     return sorted(json.loads(done.stdout)["present"])
 
 
 def test_a_sync_takes_globs_and_leaves_out(project: Project) -> None:
-    """Both add up, and `--exclude` wins whatever chose the asset."""
+    """Ids and globs add up, and `--exclude` wins whatever chose the asset."""
     assert planned("voice-*") == ["voice-a", "voice-b"]
     assert planned("--asset-id", "voice-?", "text", "--exclude", "*-b") == ["text", "voice-a"]
     assert planned("--exclude", "text", "--exclude", "voice-a") == ["voice-b"]
@@ -43,7 +43,7 @@ def test_a_sync_takes_globs_and_leaves_out(project: Project) -> None:
 
 
 def test_nothing_left_is_said(project: Project) -> None:
-    """Who excludes all that was chosen is told; where nothing is marked, how many are left out, too."""
+    """The command says so if everything chosen is excluded; if no asset is marked, also how many are left out."""
     assert "nothing to fetch: everything chosen is excluded" in invoke("sync", "text", "--exclude", "t*").stderr
     for entry in project.entries:
         entry["required"] = False
@@ -55,7 +55,7 @@ def test_nothing_left_is_said(project: Project) -> None:
 @pytest.mark.parametrize("command", TAKE_SEVERAL)
 @pytest.mark.parametrize("choice", ["voise-*", "text --exclude voise-*", "--exclude voise-a"])
 def test_what_matches_nothing_is_wrong_usage(project: Project, command: str, choice: str) -> None:
-    """For every command that takes ids, with the nearest ids, and before anything is done."""
+    """Every command that takes ids then suggests the nearest ids, and does nothing."""
     done = invoke(*command.split(), *choice.split())
     assert done.exit_code == 2, done.output
     assert "voice-a" in done.stderr.partition("Did you mean")[2]
@@ -63,7 +63,7 @@ def test_what_matches_nothing_is_wrong_usage(project: Project, command: str, cho
 
 @pytest.mark.parametrize("command", TAKE_ONE)
 def test_a_glob_may_name_the_one_asset(project: Project, command: str) -> None:
-    """A command for one asset takes a glob that matches one, and no other."""
+    """A command for one asset accepts a glob that matches exactly one."""
     several = invoke(*command.split(), "voice-*")
     assert several.exit_code == 2
     assert "matches 2 assets (voice-a, voice-b); name one" in several.stderr
@@ -72,7 +72,7 @@ def test_a_glob_may_name_the_one_asset(project: Project, command: str) -> None:
 
 
 def test_check_and_export_take_globs(project: Project) -> None:
-    """What is shown is what was chosen, in the order in which it was named."""
+    """The assets shown are those chosen, in the order in which they were named."""
     done = invoke("check", "--json", "text", "voice-*", "--exclude", "voice-b")
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["text", "voice-a"]
     done = invoke("export", "--format", "sha256sums", "--exclude", "voice-*")
@@ -80,7 +80,7 @@ def test_check_and_export_take_globs(project: Project) -> None:
 
 
 def test_a_glob_asks_only_for_what_has_a_source(project: Project) -> None:
-    """An asset that is named and has no source is wrong usage; one that a glob happens to match is passed over."""
+    """A named asset without a source is wrong usage; one that a glob happens to match is passed over."""
     assert invoke("outdated", "text").exit_code == 2
     assert invoke("outdated", "*").exit_code == 0
     assert invoke("update", "text", "https://x.example.org/t", "--exclude", "voice-a").exit_code == 2

@@ -1,4 +1,4 @@
-"""What a shell completes, tried in a real one."""
+"""What a shell completes, tried in a real shell."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cli.running import invoke
 from tests.end_to_end.command import environment
 from tests.support.project import Project
 
-# Completes a line as bash does when somebody presses Tab at its end.
+# Completes a line as bash does when Tab is pressed at its end.
 PRESS_TAB = """
 eval "$(grym-fetch completion bash)"
 read -ra COMP_WORDS <<< "$1"
@@ -37,7 +37,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def completed(line: str) -> list[str]:
-    """What would be offered at the end of this line, asked as a shell asks it."""
+    """What would be offered at the end of this line, requested as a shell does it."""
     done = invoke(_GRYM_FETCH_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(len(line.split(" ")) - 1))
     assert done.exit_code == 0, done.output
     return [each.partition(",")[2] for each in done.stdout.splitlines() if each]
@@ -63,12 +63,12 @@ def completed(line: str) -> list[str]:
     ],
 )
 def test_what_is_offered(project: Project, line: str, offered: list[str]) -> None:
-    """Commands, options, choices, and the ids and tags of the manifest here."""
+    """Commands, options, choices, and the ids and tags of the current manifest."""
     assert completed(line) == offered
 
 
 def test_another_manifest_can_be_named(project: Project, tmp_path: Path) -> None:
-    """The one that the line names is asked."""
+    """The manifest named on the line is used."""
     project.entries.clear()
     other = Project(tmp_path / "other")
     other.add("else", ["http://127.0.0.1:1/else"], b"x")
@@ -77,7 +77,7 @@ def test_another_manifest_can_be_named(project: Project, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", [None, "{", '{"assets": 3}'])
 def test_without_a_usable_manifest_no_id_is_offered(project: Project, text: str | None) -> None:
-    """Whoever presses Tab gets no error over the line."""
+    """Pressing Tab prints no error over the line."""
     if text is None:
         project.manifest.unlink()
     else:
@@ -88,7 +88,7 @@ def test_without_a_usable_manifest_no_id_is_offered(project: Project, text: str 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 def test_bash_completes(project: Project) -> None:
-    """The script that is printed works in a real bash: a command, and an id."""
+    """The printed script works in a real bash: it completes a command and an id."""
     tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
     def pressed(line: str) -> list[str]:
@@ -108,7 +108,7 @@ def test_bash_completes(project: Project) -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_it_is_installed_where_the_shell_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
-    """In the user's own home, and again over an older one; printed, nothing is written."""
+    """It is installed in the user's own home, and over an older one; if it is only printed, nothing is written."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""Settings in files, as the command heeds and shows them."""
+"""Settings in files, as commands follow and show them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONTENT = b"content"
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """One asset, which is there; settings are in a home of the test's own."""
+    """One asset, which is present; settings are in a home folder of the test's own."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
     made = Project(tmp_path / "project")
     file = made.add("a", ["http://127.0.0.1:1/a"], CONTENT)
@@ -41,14 +41,14 @@ def user_says(project: Project, text: str) -> Path:
 
 
 def rows(done: Result) -> dict[str, tuple[object, str, str | None]]:
-    """What `config --json` has written, by name."""
+    """The output of `config --json`, by name."""
     assert done.exit_code == 0, done.output
     records = [json.loads(line) for line in done.stdout.splitlines()]
     return {each["name"]: (each["value"], each["source"], each["where"]) for each in records}
 
 
 def test_each_setting_is_shown_with_its_source(project: Project) -> None:
-    """Every one, the strongest source of several."""
+    """Every setting is shown with its strongest source."""
     mine = user_says(project, 'parallel = 2\nretries = 1\nlimit-rate = "1M"\nminimal = true')
     forbidding = "no-pipelining = true\nno-private-addresses = true"
     theirs = project_says(project, f'parallel = 3\nassets-dir = "big"\n{forbidding}')
@@ -71,7 +71,7 @@ def test_each_setting_is_shown_with_its_source(project: Project) -> None:
 
 
 def test_settings_can_be_shown_without_a_manifest(project: Project) -> None:
-    """Whoever sets up a machine has no project yet."""
+    """A user who sets up a machine has no project yet."""
     user_says(project, "parallel = 2")
     project.manifest.unlink()
     shown = rows(invoke("config", "--json"))
@@ -88,7 +88,7 @@ def test_settings_can_be_shown_without_a_manifest(project: Project) -> None:
     ],
 )  # fmt: skip
 def test_a_file_with_a_mistake_is_wrong_usage(project: Project, command: str) -> None:
-    """Exit code 2, the file, the key and what is near, from every command; nothing is done."""
+    """Every command ends with exit code 2, naming the file, the key and a near match, and does nothing."""
     for name in ("a.bin", "SHA256SUMS"):
         (project.root / name).write_text(f"{'0' * 64}  a\n")
     of_user, of_project = user_says(project, "paralel = 3"), project_says(project, "ofline = true")
@@ -115,7 +115,7 @@ def test_a_project_cannot_allow_what_is_unpinned(project: Project) -> None:
 
 
 def test_what_a_file_says_holds_for_a_command(project: Project) -> None:
-    """As an option would; and the option wins."""
+    """A setting in a file acts like the option, and the option wins."""
     project.finals()["a"].unlink()
     project_says(project, "offline = true")
     done = invoke("sync")
@@ -127,7 +127,7 @@ def test_what_a_file_says_holds_for_a_command(project: Project) -> None:
 
 
 def test_a_relative_folder_in_the_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is the project's, so it means the same from every subfolder; that of an option is the shell's."""
+    """It is relative to the project, so it means the same in every subfolder; an option's is relative to the shell."""
     (project.root / "src").mkdir()
     for folder in (project.root, project.root / "src"):
         monkeypatch.chdir(folder)

@@ -1,4 +1,4 @@
-"""The demo tells the truth: its figures agree with each other, and a surprise makes it fail."""
+"""The demo tells the truth: its figures agree with each other, and anything unexpected makes it fail."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ FIGURES = Figures(
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder under which the demo makes its own."""
+    """The folder in which the demo creates its own."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
 
 @pytest.mark.sweep
 def test_a_killed_run_is_resumed_and_every_byte_is_right(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The figures agree: what was kept and what was fetched make the assets, and the mirrors sent what was sent."""
+    """The figures agree: kept and fetched bytes make up the assets, and the mirrors sent what was fetched."""
     assert perform(SMALL, QUIET) == 0
 
     told = json.loads(capfd.readouterr().out)
@@ -62,14 +62,14 @@ def test_a_killed_run_is_resumed_and_every_byte_is_right(folder: Path, capfd: py
     assert told["third_run"]["sent_bytes"] == 0
     assert told["sent_bytes"] == sum(mirror["sent_bytes"] for mirror in told["mirrors"])
     assert told["sent_bytes"] == told["bytes"] + told["excess_bytes"]
-    # The second half of the largest asset is to be had from mirror 2 alone.
+    # Only mirror 2 has the second half of the largest asset.
     assert told["mirrors"][1]["sent_bytes"] >= SMALL.sizes["large"] / 2
     assert 1 <= told["most_connections"] <= 4
     assert list(folder.iterdir()) == []
 
 
 def test_the_story_is_told(folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command tells its chapters on stderr and the figures on stdout, and keeps the folder if asked to."""
+    """The command tells its chapters on stderr and the figures on stdout, and keeps the folder on request."""
     monkeypatch.setattr(demo_stage, "FULL", SMALL)
 
     code = cli.main(["demo", "--keep"], prog_name="grym-fetch", standalone_mode=False)
@@ -88,7 +88,7 @@ def test_the_story_is_told(folder: Path, capfd: pytest.CaptureFixture[str], monk
 
 @pytest.mark.sweep
 def test_wrong_bytes_make_the_demo_fail(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Where both mirrors lie about a byte the second run fails, and so does the demo."""
+    """If both mirrors serve a wrong byte, the second run fails, and so does the demo."""
     assert perform(replace(SMALL, faults={"small": [FlipByte(at=500)]}), QUIET) == 1
 
     told = capfd.readouterr()
@@ -98,7 +98,7 @@ def test_wrong_bytes_make_the_demo_fail(folder: Path, capfd: pytest.CaptureFixtu
 
 
 def test_a_first_run_that_ends_by_itself_makes_the_demo_fail(capfd: pytest.CaptureFixture[str]) -> None:
-    """A run that was not killed cannot be resumed: nothing is claimed."""
+    """A run that was not killed cannot be resumed, so nothing is claimed."""
     assert perform(Scenario(sizes={"only": MIB}, seconds=0.5, faults={"only": [Status(404)]}), QUIET) == 1
 
     assert "error: the demo failed: the first run ended by itself, with exit code 1" in capfd.readouterr().err
@@ -106,7 +106,7 @@ def test_a_first_run_that_ends_by_itself_makes_the_demo_fail(capfd: pytest.Captu
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_all_of_it(number: signal.Signals, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal while a command runs ends that command, removes the folder, and is told by the exit code."""
+    """A signal while a command runs ends that command, removes the folder, and shows in the exit code."""
     started: list[int] = []
     start = asyncio.create_subprocess_exec
 
@@ -135,21 +135,21 @@ def test_a_signal_ends_all_of_it(number: signal.Signals, folder: Path, monkeypat
     ],
 )
 def test_a_surprise_is_a_sentence(change: Mapping[str, int], sentence: str) -> None:
-    """Each figure that must not be as it is has its own sentence, and good figures have none."""
+    """Each figure that is not as it must be has its own sentence; good figures have none."""
     assert list(FIGURES.surprises()) == []
     assert list(replace(FIGURES, **change).surprises()) == [sentence]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("width", [20, 40, 110])
 def test_the_summary_fits_the_terminal(width: int) -> None:
-    """A narrow terminal gets more lines, never longer ones that it would break itself."""
+    """A narrow terminal gets more lines, never lines so long that it would break them itself."""
     lines = summary(FIGURES, max(width, 26))
     assert max(map(len, lines)) <= max(width, 26)
     assert " ".join(" ".join(lines).split()) == " ".join(" ".join(summary(FIGURES, None)).split())
 
 
 def test_little_space_makes_a_small_demo() -> None:
-    """The assets take at most half of the free space; with hardly any the demo says where to find more."""
+    """The assets take at most half of the free space; if hardly any is left, the demo says where to find more."""
     assert SMALL.fitted(1 << 40) == SMALL
     large = replace(SMALL, sizes={"large": 1 << 30, "small": 1})
     fitted = large.fitted(100 * MIB)
@@ -160,13 +160,13 @@ def test_little_space_makes_a_small_demo() -> None:
 
 
 def test_the_users_settings_do_not_disturb() -> None:
-    """Neither our own settings nor a proxy reach the commands; everything else does."""
+    """Neither our own settings nor a proxy reach the commands; every other variable does."""
     environ = {"PATH": "/bin", "GRYM_FETCH_OFFLINE": "1", "https_proxy": "http://p", "ALL_PROXY": "x", "no_proxy": ""}
     assert child_environment(environ) == {"PATH": "/bin", "NO_PROXY": "127.0.0.1"}
 
 
 def test_help_does_not_load_the_servers() -> None:
-    """Help and completion of the command stay quick: the story is imported when it is played."""
+    """Help and completion of the command stay fast: the story is imported only when it is played."""
     told = "import sys; from grym_fetch.cli.main import cli; cli(['demo', '--help'], standalone_mode=False);"
     script = f"{told} print('loaded', [name for name in sys.modules if name.startswith('aiohttp')])"
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""Options from the environment: the command and the Python API read the same variable as the same setting."""
+"""Options from the environment: the command and the Python API read each variable as the same setting."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def by_command(*arguments: str) -> Settings:
-    """The settings that a command with options for fetching has."""
+    """The settings of a command with options for fetching."""
     got: list[Settings] = []
 
     @click.command()
@@ -50,7 +50,7 @@ def by_command(*arguments: str) -> Settings:
 def test_a_variable_means_the_same_to_both(
     project: Project, monkeypatch: pytest.MonkeyPatch, name: str, setting: str, text: str
 ) -> None:
-    """What is set for the command is set for programs, whichever words are used."""
+    """A variable set for the command also holds for programs, whichever words are used."""
     monkeypatch.setenv(name, text)
     manager = AssetManager(project.manifest)
     assert manager.settings == by_command()
@@ -58,12 +58,12 @@ def test_a_variable_means_the_same_to_both(
 
 
 def test_without_variables_both_have_the_same_defaults(project: Project) -> None:
-    """Of the command line, and of `Settings`."""
+    """The command line and `Settings` have the same defaults."""
     assert AssetManager(project.manifest).settings == by_command() == Settings()
 
 
 def test_an_option_wins(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that names the default."""
+    """This holds even for an option that names the default."""
     monkeypatch.setenv("GRYM_FETCH_PARALLEL", "9")
     chosen = by_command("--parallel", "4")
     assert AssetManager(project.manifest, settings=chosen).settings.parallel == 4
@@ -71,7 +71,7 @@ def test_an_option_wins(project: Project, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("command", ["sync", "check", "list", "doctor", "path a", "setup", "info a", "pin", "prune"])
 def test_a_wrong_word_is_wrong_usage(project: Project, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    """Exit code 2 and the variable's name, from every command that has a manager, with such an option or not."""
+    """Every command that has a manager, with such an option or not, ends with exit code 2 and names the variable."""
     monkeypatch.setenv("GRYM_FETCH_OFFLINE", "maybe")
     done = CliRunner().invoke(cli, command.split())
     assert done.exit_code == 2
@@ -81,7 +81,7 @@ def test_a_wrong_word_is_wrong_usage(project: Project, monkeypatch: pytest.Monke
 
 
 def test_every_flag_is_read_by_the_one_reader() -> None:
-    """No command has a flag of its own reading."""
+    """No command reads a flag in its own way."""
     for name in COMMANDS:
         command = cli.get_command(click.Context(cli), name)
         assert command is not None

@@ -21,7 +21,7 @@ WORST_FIRST: dict[int, GrymFetchError] = {
 
 @pytest.mark.parametrize(("first", "second"), [*combinations(WORST_FIRST, 2)])
 def test_the_worst_error_of_a_run_decides(first: int, second: int) -> None:
-    """Where several apply, integrity comes before storage, storage before a lock, and a lock before the rest."""
+    """If several apply, integrity comes before storage, storage before a lock, and a lock before the rest."""
     both = WORST_FIRST[first], WORST_FIRST[second]
     assert exit_code(errors.SyncFailed(dict(zip("ab", both, strict=True)))) == first
     assert exit_code(errors.MirrorsExhausted("a", [OriginFailure("https://h", each) for each in both[::-1]])) == first

@@ -1,4 +1,4 @@
-"""Text of strangers, on its way to a terminal or a log: whatever they write, it is text, on one line, and harmless."""
+"""Text from strangers, on its way to a terminal or a log: whatever it is, it is shown as harmless text on one line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NAME = EVIL.replace("\x00", "").replace("/", "")
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project in a folder whose name is hostile, which is the working directory."""
+    """A project in a folder with a hostile name, which is the working directory."""
     project = Project(tmp_path / NAME)
     project.root.mkdir()
     monkeypatch.chdir(project.root)
@@ -48,12 +48,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def harmful(text: str) -> list[str]:
-    """The characters that do more than show, without line ends."""
+    """The characters that do more than show, except line ends."""
     return [char for char in text if char != "\n" and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
 
 
 def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Run a command; return its exit code and what it wrote, of which nothing may be harmful."""
+    """Run a command; return its exit code and its output, which must all be harmless."""
     code = cli.main(list(arguments), prog_name="grym-fetch", standalone_mode=False)
     out, err = capfd.readouterr()
     for text in (out, err):
@@ -63,7 +63,7 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, s
 
 
 def hostile(project: Project, server: AssetServer, *faults: Fault) -> None:
-    """List an asset with hostile texts wherever the manifest takes them."""
+    """List an asset with hostile text wherever the manifest accepts text."""
     file = server.add("/a.bin", CONTENT, faults=faults)
     project.add("a", [file.url], CONTENT, name=EVIL, description=EVIL, version=EVIL, metadata={EVIL: EVIL})
     project.entries[0][EVIL] = 1
@@ -75,7 +75,7 @@ def hostile(project: Project, server: AssetServer, *faults: Fault) -> None:
 def test_hostile_texts_of_a_manifest_and_of_folders(
     project: Project, server: AssetServer, capfd: pytest.CaptureFixture[str], command: str
 ) -> None:
-    """Names, descriptions, versions, unknown keys and the folder's own name are escaped by every command."""
+    """Every command escapes names, descriptions, versions, unknown keys and the folder's own name."""
     hostile(project, server)
     _, out, err = run(capfd, *command.split())
     assert out + err
@@ -101,7 +101,7 @@ def test_hostile_texts_of_a_manifest_and_of_folders(
 def test_hostile_texts_of_a_server(
     project: Project, server: AssetServer, capfd: pytest.CaptureFixture[str], fault: Fault
 ) -> None:
-    """Header fields and pages are escaped on the terminal, and forge no line of a log, whichever its form."""
+    """Header fields and pages are escaped on the terminal, and cannot forge a line of a log in any format."""
     hostile(project, server, fault)
     for name in ("run.log", "run.jsonl"):
         run(capfd, "sync", "-vv", "--retries", "1", "--log-file", name)
@@ -114,7 +114,7 @@ def test_hostile_texts_of_a_server(
 
 @pytest.mark.shows("U1", "U3", "S10")
 def test_hostile_texts_of_errors_in_tracebacks() -> None:
-    """With a traceback an error's own text is shown, in which no line can pass for a record, nor move a cursor."""
+    """In a traceback an error's own text is shown, but it can neither pass for a record nor move the cursor."""
     try:
         raise RuntimeError(EVIL) from ValueError(EVIL)
     except RuntimeError:
@@ -128,7 +128,7 @@ def test_hostile_texts_of_errors_in_tracebacks() -> None:
 
 @pytest.mark.shows("U4", "S8")
 def test_secrets_of_foreign_errors_are_not_logged(capfd: pytest.CaptureFixture[str], project: Project) -> None:
-    """A library's exception may hold a whole address; neither a record, nor a traceback, nor our last words have it."""
+    """A library's exception may hold a whole address; no record, traceback or final message shows it."""
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("GET http://me:hunter2@h.example/x?sig=hunter2 {'Authorization': 'hunter2'}")
@@ -151,7 +151,7 @@ def test_secrets_of_foreign_errors_are_not_logged(capfd: pytest.CaptureFixture[s
 
 @pytest.mark.shows("U1", "U2", "S10")
 def test_hostile_names_of_files(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
-    """A large file with a hostile name is listed, planned to be moved and refused in escaped letters."""
+    """A large file with a hostile name is listed, planned to be moved and refused in escaped form."""
     subprocess.run(["git", "init", "-q"], check=True)
     (project.root / f"{NAME}.bin").write_bytes(bytes(3_000_000))
     assert "forged" in run(capfd, "identify", "1")[1]
@@ -165,7 +165,7 @@ def test_hostile_names_of_files(project: Project, capfd: pytest.CaptureFixture[s
 def test_hostile_arguments_are_escaped_in_answers(
     project: Project, server: AssetServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """An id or a tag that somebody pasted is told back without what it could do."""
+    """A pasted id or tag is repeated without its harmful characters."""
     hostile(project, server)
     for arguments in (
         ["info", EVIL.replace("\x00", "")],

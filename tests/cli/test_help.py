@@ -24,7 +24,7 @@ def command_of(name: str) -> click.Command:
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
 def test_short_help_is_one_screen(name: str) -> None:
-    """With `-h`: no line is cut, and the prompt after it is still on the screen."""
+    """With `-h`, no line is cut, and the prompt after it is still on the screen."""
     done = invoke(*name.split(), "-h")
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
@@ -38,14 +38,14 @@ def test_short_help_is_one_screen(name: str) -> None:
 
 @pytest.mark.parametrize("example", sorted({each for examples in EXAMPLES.values() for each in examples}))
 def test_the_examples_parse(example: str) -> None:
-    """Whoever types what the help shows gets no usage error."""
+    """A user who types what the help shows gets no usage error."""
     name, *arguments = shlex.split(example)
     command_of(name).make_context(name, arguments)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_that_does_something_is_in_both(name: str) -> None:
-    """Each in its group, in the long help with its variable; what does nothing is in neither, and yet accepted."""
+    """Each in its group, in the long help with its variable; an option without effect is in neither, yet accepted."""
     command = command_of(name)
     short, long = invoke(name, "-h").stdout, invoke(name, "--help").stdout
     assert invoke("help", name).stdout == long
@@ -61,7 +61,7 @@ def test_every_option_that_does_something_is_in_both(name: str) -> None:
 
 
 def test_options_have_groups() -> None:
-    """Every shared option belongs to a group, and groups name options that there are."""
+    """Every shared option belongs to a group, and groups name only existing options."""
     names = {str(each.name) for name in COMMANDS for each in command_of(name).params}
     later = {"progress", "progress_interval", "report"}
     assert names | later >= CHOOSING | NETWORK | FOLDERS | OUTPUT
@@ -70,14 +70,14 @@ def test_options_have_groups() -> None:
     @transfer_options
     @common_options
     def shared(**options: object) -> None:
-        """Only shared ones."""
+        """Only the shared options."""
 
     assert {each.name for each in shared.params} <= NETWORK | FOLDERS | OUTPUT
     assert DOES_NOTHING.keys() <= COMMANDS.keys()
 
 
 def test_every_command_is_in_one_group() -> None:
-    """And in the help of the group, which says in a sentence what it does."""
+    """Each is listed in the help of the group, with a sentence on what it does."""
     assert sorted(name for names in GROUPS.values() for name in names) == sorted(COMMANDS)
     assert COMMANDS.keys() == SUMMARIES.keys()
     text = " ".join(invoke("--help").stdout.split())
@@ -87,5 +87,5 @@ def test_every_command_is_in_one_group() -> None:
 
 
 def test_the_version_is_shown() -> None:
-    """By either name."""
+    """Either name shows the version."""
     assert invoke("-V").stdout == invoke("--version").stdout != ""

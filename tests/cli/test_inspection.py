@@ -1,4 +1,4 @@
-"""What the commands that look say of stand-ins, tags and pins."""
+"""What inspecting commands say about stand-ins, tags and pins."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ URL = "https://models.example.org/"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """An asset with a stand-in; only that is there."""
+    """An asset with a stand-in; only the stand-in is present."""
     made = Project(tmp_path)
     minimal = {"url": f"{URL}tiny.bin", "checksum": str(Checksum.of(TINY)), "size": len(TINY)}
     made.add("model", [f"{URL}model.bin"], CONTENT, minimal=minimal, tags=["audio"])
@@ -36,7 +36,7 @@ def run(project: Project, *arguments: str, **variables: str) -> Result:
 
 @pytest.mark.parametrize("word", ["1", "y", "T", "true", "on"])
 def test_info_speaks_of_one_file(project: Project, word: str) -> None:
-    """With stand-ins on, path, state, size and checksum are all the stand-in's, and it is said to be one."""
+    """With stand-ins on, path, state, size and checksum are all the stand-in's, and the output says so."""
     record = json.loads(run(project, "info", "model", "--json", GRYM_FETCH_MINIMAL=word).stdout)
     assert (record["state"], record["stand_in"], record["size"]) == ("verified", True, len(TINY))
     assert record["checksum"] == str(Checksum.of(TINY))
@@ -51,7 +51,7 @@ def test_info_speaks_of_one_file(project: Project, word: str) -> None:
 
 @pytest.mark.parametrize("command", [["list"], ["info", "model"], ["sync", "--offline"], ["check"]])
 def test_a_word_that_is_neither_yes_nor_no_is_refused_everywhere(project: Project, command: list[str]) -> None:
-    """A typing error must not choose for the user, whichever command reads it."""
+    """A typo must not choose for the user, whichever command reads it."""
     done = run(project, *command, GRYM_FETCH_MINIMAL="maybe")
     assert type(done.exception).__name__ in ("UsageError", "BadParameter"), done.output
     assert "neither yes nor no" in str(done.exception)
@@ -59,12 +59,12 @@ def test_a_word_that_is_neither_yes_nor_no_is_refused_everywhere(project: Projec
 
 @pytest.mark.parametrize("word", ["true", "2", "0", "no"])
 def test_verbose_in_the_environment(project: Project, word: str) -> None:
-    """As a number, or as yes or no."""
+    """A number is accepted, and so is yes or no."""
     assert run(project, "list", GRYM_FETCH_VERBOSE=word).return_value == 0
 
 
 def test_a_tag_that_nobody_has(project: Project) -> None:
-    """A typing error is no empty success: exit code 2, and the tags that there are."""
+    """A typo is not an empty success: exit code 2, with the existing tags."""
     for command in ("sync", "list"):
         done = run(project, command, "--tag", "typo")
         assert done.return_value == 2
@@ -72,7 +72,7 @@ def test_a_tag_that_nobody_has(project: Project) -> None:
 
 
 def test_nothing_to_pin(project: Project) -> None:
-    """Of assets that were named nothing is said about the others."""
+    """Of named assets only, nothing is said about the others."""
     project.add("unpinned", [f"{URL}u.bin"], None, size=None)
     done = run(project, "pin", "model")
     assert done.return_value == 0
@@ -80,7 +80,7 @@ def test_nothing_to_pin(project: Project) -> None:
 
 
 def test_a_check_writes_its_records_and_no_events(project: Project) -> None:
-    """Also where it reads files, which the display shows: scripts get one object for each asset."""
+    """Even when it reads files, which the display shows: scripts get one object for each asset."""
     place = project.assets / "models/model.bin"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(CONTENT)
@@ -90,7 +90,7 @@ def test_a_check_writes_its_records_and_no_events(project: Project) -> None:
 
 
 def test_what_to_do_next_is_what_helps(project: Project) -> None:
-    """A plain sync takes the required assets; others need --all."""
+    """A plain sync fetches the required assets; others need --all."""
     assert run(project, "list").stderr == "1 missing: grym-fetch sync\n"
     project.add("other", [f"{URL}o.bin"], CONTENT, required=False)
     place = project.assets / "models/model.bin"

@@ -1,4 +1,4 @@
-"""Which commands write the log files, and which files those are."""
+"""Which commands write log files, and which files those are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMANDS = {
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A repository whose manifest gives a warning; one is in a folder of it."""
+    """A repository whose manifest causes a warning; the working directory is a folder in it."""
     made = Project(tmp_path / "project")
     made.write()
     made.manifest.write_text(json.dumps({"assets": [], "a warning": 1}))
@@ -38,7 +38,7 @@ def run(*arguments: str, **variables: str) -> int:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_logs(project: Project, command: str) -> None:
-    """To the file that is named and, in production, to the project's; from a folder below as from the root."""
+    """They log to the named file and, in production, to the project's, from a subfolder as from the root."""
     named, own = project.root / "x.log", project.root / "logs/asset-manager.log"
     run(command, "--log-file", str(named))
     assert COMMANDS[command] in named.read_text()
@@ -52,7 +52,7 @@ def test_every_command_logs(project: Project, command: str) -> None:
 
 @pytest.mark.parametrize("command", ["sync", "doctor", "list"])
 def test_an_invalid_manifest_leaves_a_line(project: Project, command: str) -> None:
-    """Whoever looks into the log later sees why nothing was done."""
+    """A later reader of the log sees why nothing was done."""
     project.manifest.write_text('{"assets": [{"id": "a", "url": "ftp://x/a", "localPath": "a"}]}')
     assert run(command, GRYM_FETCH_ENV="production") == 2
     text = (project.root / "logs/asset-manager.log").read_text()
@@ -61,7 +61,7 @@ def test_an_invalid_manifest_leaves_a_line(project: Project, command: str) -> No
 
 
 def test_a_missing_manifest_leaves_a_line(project: Project) -> None:
-    """In the file that is named: there is no project to have one."""
+    """It goes to the named file, since there is no project that could have one."""
     project.manifest.unlink()
     assert run("sync", "--log-file", str(project.root / "x.log")) == 2
     assert "no manifest" in (project.root / "x.log").read_text()

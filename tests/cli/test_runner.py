@@ -1,4 +1,4 @@
-"""How commands end: what they say of an interruption and of failures."""
+"""How commands end: what they say about interruptions and failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMON = Common(
 
 @pytest.mark.shows("P8")
 def test_sigterm_clears_up(tmp_path: Path) -> None:
-    """It ends the work as an error would: no draft is left in the target, and the exit code is 143."""
+    """It ends the work as an error would: no draft remains in the target, and the exit code is 143."""
     before = signal.getsignal(signal.SIGTERM)
 
     def work() -> int:
@@ -42,7 +42,7 @@ def test_sigterm_clears_up(tmp_path: Path) -> None:
 
 
 def test_an_interruption_says_where_and_what_to_do() -> None:
-    """And, the second time, that nothing was waited for."""
+    """The second time, it also says that nothing was waited for."""
     assert interrupted("36.7 of 60.0 MiB", at_once=False) == (
         "interrupted at 36.7 of 60.0 MiB; run the same command to go on"
     )
@@ -56,7 +56,7 @@ def failures() -> SyncFailed:
 
 
 def test_each_failure_is_told_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its advice as a hint, and in the end what finds out more."""
+    """Each has its advice as a hint, and the end says how to find out more."""
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     print_error(failures())
     first, hint, second, last = capsys.readouterr().err.splitlines()
@@ -69,7 +69,7 @@ def test_each_failure_is_told_once(capsys: pytest.CaptureFixture[str], monkeypat
 def test_in_a_job_a_failure_is_an_annotation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the manifest, as the workspace names it; told once there, too."""
+    """It refers to the manifest by its path in the workspace, and is shown once there, too."""
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
     print_error(failures(), manifest=tmp_path / "config" / "assets.json")
@@ -82,7 +82,7 @@ def test_in_a_job_a_failure_is_an_annotation(
 
 
 def test_a_path_is_short_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As somebody in the working folder says it."""
+    """A path is shown as a person in the working folder would write it."""
     monkeypatch.chdir(tmp_path)
     assert short_path(tmp_path / "assets") == "./assets"
     assert short_path(tmp_path) == "."

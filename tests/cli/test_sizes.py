@@ -1,4 +1,4 @@
-"""`--size` beside the positional size of `identify` and `clean`; and the manifest that `clean` makes."""
+"""`--size` beside the positional size of `identify` and `clean`; and the manifest that `clean` creates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(*arguments: str, **environ: str) -> list[str]:
-    """The files that `identify` lists."""
+    """The files listed by `identify`."""
     done = invoke("identify", "--json", *arguments, **environ)
     assert done.exit_code == 0, done.output
     return sorted(each["path"] for each in json.loads(done.stdout)["files"])
@@ -37,14 +37,14 @@ def found(*arguments: str, **environ: str) -> list[str]:
 
 @pytest.mark.parametrize("size", ["500KB", "500k", "0.5M", "0.5", "512000B", "0.5 MiB", "500 KB"])
 def test_a_size_bears_its_unit(size: str) -> None:
-    """Units are powers of 1024, and a bare number is MB, as SIZE_MB is."""
+    """Units are powers of 1024, and a bare number is MB, like SIZE_MB."""
     assert found("--size", size) == ["b.bin", "data/a.bin"]
     assert found("--size", "1MB") == ["b.bin"]
     assert found("--size", "1GB") == []
 
 
 def test_the_folder_comes_first_then() -> None:
-    """With --size there is no SIZE_MB before it; without, all is as it was."""
+    """With --size there is no SIZE_MB before the folder; without it, nothing has changed."""
     assert found("--size", "500KB", "data") == found("0.5", "data") == ["a.bin"]
     assert found("1") == ["b.bin"]
     assert found() == []
@@ -52,7 +52,7 @@ def test_the_folder_comes_first_then() -> None:
 
 
 def test_a_size_in_the_environment_is_a_default() -> None:
-    """It does not change what the words of the line mean."""
+    """It does not change the meaning of the words on the line."""
     assert found(GRYM_FETCH_SIZE="500KB") == ["b.bin", "data/a.bin"]
     assert found("1", "data", GRYM_FETCH_SIZE="500KB") == []
 
@@ -60,12 +60,12 @@ def test_a_size_in_the_environment_is_a_default() -> None:
 @pytest.mark.parametrize("arguments", [["--size", "much"], ["--size", "-1MB"], ["--size", "1XB"], ["data"], ["-1"]])
 @pytest.mark.parametrize("command", ["identify", "clean"])
 def test_what_is_no_size_is_wrong_usage(command: str, arguments: list[str]) -> None:
-    """And says what is allowed."""
+    """The error says what is allowed."""
     assert invoke(command, *arguments).exit_code == 2
 
 
 def test_clean_takes_the_same(repository: Path, tmp_path: Path) -> None:
-    """With --size the folder and the target follow."""
+    """With --size only the folder and the target follow."""
     done = invoke("clean", "--size", "500KB", "data", str(tmp_path / "target"), "--yes")
     assert done.exit_code == 0, done.output
     assert [path.name for path in (tmp_path / "target").rglob("*.bin")] == ["a.bin"]
@@ -73,7 +73,7 @@ def test_clean_takes_the_same(repository: Path, tmp_path: Path) -> None:
 
 
 def test_clean_makes_a_manifest_where_there_is_none(repository: Path, tmp_path: Path) -> None:
-    """At the repository's root, also from a folder in it; one that is there is added to."""
+    """It is at the repository's root, even if run in a subfolder; an existing manifest is added to."""
     where = ["--yes", "--add-to-manifest", "--base-url", "https://h.example/files"]
     done = invoke("clean", "--size", "1MB", ".", str(tmp_path / "target"), *where)
     assert done.exit_code == 0, done.output

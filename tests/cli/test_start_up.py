@@ -1,4 +1,4 @@
-"""What a run imports: the time until something happens is mostly that."""
+"""What a run imports, since imports are most of the time until something happens."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OURS = {
 
 
 def imported(run: str, root: Path) -> set[str]:
-    """Run code in a fresh interpreter and return the modules it has in the end."""
+    """Run code in a fresh interpreter and return the modules loaded at the end."""
     program = PROGRAM.format(run=run)
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=root, env=environment(), capture_output=True, text=True, check=False
@@ -50,12 +50,12 @@ def imported(run: str, root: Path) -> set[str]:
 
 
 def test_what_is_looked_for_exists() -> None:
-    """A module that is renamed cannot slip through."""
+    """A renamed module cannot slip through."""
     assert all(importlib.util.find_spec(name) for name in OURS)
 
 
 def test_help_is_all_click(tmp_path: Path) -> None:
-    """`--help` of the group imports no command and no event loop, and neither does importing the package."""
+    """Neither `--help` of the group nor importing the package imports a command or an event loop."""
     help_only = imported(COMMAND.format(each=[["--help"]]), tmp_path)
     assert not help_only & (ASYNC | FOREIGN | OURS | {"grym_fetch.manager", "grym_fetch.cli.runner"})
     assert not imported("import grym_fetch", tmp_path) & (ASYNC | FOREIGN | OURS | {"click", "grym_fetch.manager"})

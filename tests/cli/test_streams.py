@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, of another encoding, or given up by their reader: with real processes."""
+"""Standard streams that are closed, full, of another encoding, or without a reader: with real processes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CONTENT = bytes(range(256)) * KIB
 
 @pytest.fixture
 def project(tmp_path: Path, server: AssetServer) -> Project:
-    """A project with one asset, not fetched yet; its name is in another script."""
+    """A project with one asset, not fetched yet, whose name is in another script."""
     project = Project(tmp_path / "project")
     project.add("模型", [server.add("/a.bin", CONTENT).url], CONTENT, name="模型")
     return project
 
 
 def shell(project: Project, script: str, **more: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a line of shell, in which ``$G`` is the command; return what came of it. ``$?`` of the command is its end."""
+    """Run a line of shell in which ``$G`` is the command; return the result. ``$?`` is the command's exit code."""
     script = script.replace("$G", f'"{sys.executable}" -m grym_fetch')
     return subprocess.run(
         ["bash", "-c", f"set -o pipefail; {script}"],
@@ -45,7 +45,7 @@ def shell(project: Project, script: str, **more: str) -> subprocess.CompletedPro
 @pytest.mark.shows("U7")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_closed_stream_is_no_descriptor_for_a_file(project: Project, closed: str) -> None:
-    """What is printed goes nowhere, and not into the file that would have got the stream's number."""
+    """Output goes nowhere, not into the file that would have got the stream's number."""
     done = shell(project, f"$G sync --json -vv {closed}")
     assert done.returncode == 0, done.stderr
     assert (project.assets / "models" / "模型.bin").read_bytes() == CONTENT
@@ -55,7 +55,7 @@ def test_a_closed_stream_is_no_descriptor_for_a_file(project: Project, closed: s
 @pytest.mark.shows("U7")
 @pytest.mark.parametrize("command", ["list", "schema", "--help"])
 def test_output_that_is_lost_is_an_error(project: Project, command: str) -> None:
-    """A list that could not be written is not a list: one line says why, and the exit code is that of a full disk."""
+    """A list that could not be written is an error: one line says why, and the exit code is that of a full disk."""
     done = shell(project, f"$G {command} >/dev/full")
     assert done.returncode == 4
     assert done.stderr == b"error: the output could not be written: no space left on device\n"
@@ -63,7 +63,7 @@ def test_output_that_is_lost_is_an_error(project: Project, command: str) -> None
 
 @pytest.mark.shows("U7")
 def test_a_full_disk_for_events_or_for_words_stops_no_download(project: Project) -> None:
-    """A sync whose events, or whose display, cannot be written fetches all the same, and warns of lost events."""
+    """A sync that cannot write its events or its display still fetches, and warns of lost events."""
     assert shell(project, "$G sync --json -v >/dev/full 2>/dev/full").returncode == 0
     done = shell(project, "$G sync --json >/dev/full")
     assert (done.returncode, done.stderr.count(b"the events could not be written")) == (0, 1)
@@ -73,7 +73,7 @@ def test_a_full_disk_for_events_or_for_words_stops_no_download(project: Project)
 
 @pytest.mark.shows("U7", "M17")
 def test_a_reader_that_has_gone_changes_no_exit_code(project: Project) -> None:
-    """`check` piped into a reader that takes nothing still says what it found: a corrupt file, 3."""
+    """`check` piped into a reader that takes nothing still reports what it found: a corrupt file, 3."""
     (project.assets / "models").mkdir(parents=True)
     (project.assets / "models" / "模型.bin").write_bytes(b"wrong")
     done = shell(project, "$G check | true")
@@ -84,7 +84,7 @@ def test_a_reader_that_has_gone_changes_no_exit_code(project: Project) -> None:
 @pytest.mark.shows("U7")
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_no_character_is_too_much_for_a_terminal(project: Project, encoding: str) -> None:
-    """An id in another script is listed, escaped where the terminal cannot show it."""
+    """An id in another script is listed, escaped if the terminal cannot show it."""
     for command in ("check", "sync -v"):
         done = shell(project, f"$G {command}", PYTHONIOENCODING=encoding)
         assert b"a bug in grym-fetch" not in done.stderr
@@ -94,7 +94,7 @@ def test_no_character_is_too_much_for_a_terminal(project: Project, encoding: str
 
 @pytest.mark.shows("U7")
 def test_a_path_is_printed_to_the_byte(project: Project) -> None:
-    """A folder whose name is no text in any encoding is printed as it is, so that a script can open the path."""
+    """A folder whose name is not text in any encoding is printed unchanged, so that a script can open the path."""
     folder = os.fsencode(project.root) + b"/\xff\xfe"
     os.mkdir(folder)
     done = shell(project, "$G path 模型 --assets-dir $'\\xff\\xfe'")
@@ -106,7 +106,7 @@ def test_a_path_is_printed_to_the_byte(project: Project) -> None:
 
 
 class Screen:
-    """A display that stands on the terminal or does not."""
+    """A display that is on the terminal or is not."""
 
     def __init__(self, *, stands: bool) -> None:
         self.stands = stands
@@ -124,7 +124,7 @@ class Screen:
 @pytest.mark.shows("U7")
 @pytest.mark.parametrize("stands", [True, False])
 def test_a_message_is_no_part_of_the_display(capsys: pytest.CaptureFixture[str], stands: bool) -> None:
-    """While one stands there, whole lines appear above it; otherwise at once, as they are."""
+    """While a display is shown, whole lines appear above it; otherwise they are written at once, unchanged."""
     screen = Screen(stands=stands)
     with streams.sharing(screen):
         click.echo("one line", err=True)

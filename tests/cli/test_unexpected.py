@@ -1,4 +1,4 @@
-"""How a command ends that nobody thought of: in words, with what to report, and never in a traceback."""
+"""How a command ends after something unforeseen: in words, with what to report, and never with a traceback."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def ended(command: str, script: str = "$G {}", **environment: str) -> subprocess
 )
 @pytest.mark.shows("D23")
 def test_a_working_folder_that_is_gone(tmp_path: Path, command: str) -> None:
-    """Each command says so in one line, with the exit code of a disk that refuses, or does without."""
+    """Each command says so in one line, with the exit code of a disk that refuses, or works without the folder."""
     (tmp_path / "gone").mkdir()
     done = ended(command, f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && $G {{}}")
     assert "Traceback" not in done.stderr
@@ -56,7 +56,7 @@ def test_a_working_folder_that_is_gone(tmp_path: Path, command: str) -> None:
 @pytest.mark.parametrize("command", ["sync", "list", "add ~/x", "clean -n 1 . ~/x", "doctor"])
 @pytest.mark.shows("D23")
 def test_a_user_without_a_home(tmp_path: Path, command: str) -> None:
-    """In a container whose user is in no list there is no home folder: `~` is a name then, and nothing fails for it."""
+    """In a container an unlisted user has no home folder: `~` is then an ordinary name, and nothing fails."""
     program = (
         "import os, pwd, sys\n"
         "def unknown(_): raise KeyError\n"
@@ -78,7 +78,7 @@ def test_a_user_without_a_home(tmp_path: Path, command: str) -> None:
 
 @pytest.mark.shows("D23")
 def test_a_bug_is_told_as_one(project_with_a_bug: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its name, its words without secrets, the versions, and what to report; exit code 1."""
+    """The message has its name, its text without secrets, the versions, and what to report; exit code 1."""
     with pytest.raises(SystemExit) as end:
         cli_main()
     assert end.value.code == 1
@@ -91,7 +91,7 @@ def test_a_bug_is_told_as_one(project_with_a_bug: Project, capsys: pytest.Captur
 
 @pytest.fixture
 def project_with_a_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project of which every list ends in a bug."""
+    """A project in which every listing ends in a bug."""
     project = Project(tmp_path / "project")
     project.write()
 
@@ -107,7 +107,7 @@ def project_with_a_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proje
 def test_an_import_that_fails_is_told_as_a_bug(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where the command has not begun: the last catch is that of `main`."""
+    """This holds even before the command has begun: the last catch is in `main`."""
     monkeypatch.setitem(sys.modules, "grym_fetch.cli.inspection", None)
     monkeypatch.setattr(sys, "argv", ["grym-fetch", "list"])
     with pytest.raises(SystemExit) as end:
@@ -117,6 +117,6 @@ def test_an_import_that_fails_is_told_as_a_bug(
 
 
 def test_a_refusal_of_the_system_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
-    """It is told in the system's words, with the place: exit code 4."""
+    """It is reported in the system's words, with the place: exit code 4."""
     assert unexpected.tell_unexpected(PermissionError(13, "Permission denied", b"/x"), more_is_shown=False) == 4
     assert capsys.readouterr().err == "error: permission denied (/x)\n"

@@ -1,4 +1,4 @@
-"""Wrong usage: one prefix for all errors, and what was perhaps meant."""
+"""Wrong usage: one prefix for all errors, and what was probably meant."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_wrong_usage_is_told_like_any_error(line: str, error: str, hint: str | N
 
 
 def test_a_secret_or_a_control_character_is_not_repeated() -> None:
-    """What was typed is shown as any foreign text is."""
+    """What was typed is shown like any text from outside."""
     said = invoke("sync", "--limit-rate", "https://u:s3cr3t@h.example/?k=s3cr3t").stderr
     assert "s3cr3t" not in said
     assert "\x1b" not in invoke("sync", "--\x1b[31m").stderr
 
 
 def test_a_mistyped_variable_is_told() -> None:
-    """It has no effect, and nothing else would say so; what looks like none of ours is somebody else's."""
+    """It has no effect, and nothing else would say so; a variable unlike any of ours belongs to somebody else."""
     done = invoke("schema", GRYM_FETCH_PARALEL="3", GRYM_FETCH_TOKEN_X="t0k3n", GRYM_FETCH_XYZZY="1")
     assert done.exit_code == 0
     assert done.stderr == (
@@ -63,5 +63,5 @@ def test_a_mistyped_variable_is_told() -> None:
 
 
 def test_a_variable_of_another_command_is_none_of_its_business() -> None:
-    """Whoever has set something for `clean` is not told so by `schema`, nor what no option has."""
+    """A variable for `clean`, or one that no option has, is not reported by `schema`."""
     assert invoke("schema", GRYM_FETCH_ALLOW_DIRTY="1", GRYM_FETCH_ENV="x", GRYM_FETCH_CLIENT_KEY="x").stderr == ""
