@@ -15,7 +15,7 @@ from grym_fetch.runtime.bus import EventBus, Subscription
 
 
 class Bus(Subscription):
-    """A real place on a bus, which the test fills."""
+    """A real place on a bus, filled by the test."""
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         super().__init__(EventBus(lambda: 0.0))
@@ -41,7 +41,7 @@ class Clock:
         await wake
 
     async def advance(self, seconds: float) -> None:
-        """Let ``seconds`` pass; everything due on the way happens at its time."""
+        """Let ``seconds`` pass; everything due meanwhile happens at its time."""
         end = self.now + seconds
         await settle()
         while self._sleepers and self._sleepers[0][0] <= end:
@@ -73,7 +73,7 @@ async def draw_at_once(drawing: Drawing) -> None:
 
 
 class Recorder:
-    """A view that notes what is asked of it. ``on_draw`` is what a drawing does."""
+    """A view that notes the calls it gets. ``on_draw`` is what a drawing does."""
 
     def __init__(self, clock: Clock, on_draw: Callable[[], None] = lambda: None) -> None:
         self.applied: list[Event] = []
@@ -107,7 +107,7 @@ class Recorder:
 
 
 class FakeTerminal(io.StringIO):
-    """A text stream that says what it is told to be."""
+    """A text stream that reports what it is told to report."""
 
     def __init__(self, *, is_terminal: bool = True, encoding: str = "utf-8") -> None:
         super().__init__()

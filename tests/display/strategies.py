@@ -1,4 +1,4 @@
-"""Any events at all, also in orders and with numbers that no engine should publish."""
+"""Arbitrary events, including orders and numbers that no engine should publish."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tests.display.scripted import FakeTerminal
 
 
 def test_quiet_shows_nothing() -> None:
-    """With --quiet there is no display at all."""
+    """With --quiet there is no display."""
     assert choose_display(stream=FakeTerminal(), environ={}, quiet=True, names={}) is None
 
 
@@ -30,7 +30,7 @@ def test_quiet_shows_nothing() -> None:
 def test_only_a_terminal_that_can_move_its_cursor_gets_animation(
     is_terminal: bool, environ: dict[str, str], expected: type
 ) -> None:
-    """Pipes, files and dumb terminals get plain lines, also where colour is forced."""
+    """Pipes, files and dumb terminals get plain lines, even where colour is forced."""
     display = choose_display(stream=FakeTerminal(is_terminal=is_terminal), environ=environ, quiet=False, names={})
     assert display is not None
     assert type(display.view) is expected
@@ -39,7 +39,7 @@ def test_only_a_terminal_that_can_move_its_cursor_gets_animation(
 
 @pytest.mark.shows("U7")
 def test_a_closed_stream_is_no_terminal() -> None:
-    """Choosing does not fail where stderr is closed."""
+    """Choosing does not fail if stderr is closed."""
     stream = FakeTerminal()
     stream.close()
     stream.isatty = lambda: bool(stream.getvalue())  # type: ignore[method-assign]
@@ -49,6 +49,6 @@ def test_a_closed_stream_is_no_terminal() -> None:
 
 
 def test_importing_the_display_does_not_import_rich() -> None:
-    """Rich costs start-up time, so only the live display loads it."""
+    """Rich takes time to start, so only the live display loads it."""
     code = "import sys, grym_fetch.display; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

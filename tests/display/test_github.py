@@ -25,7 +25,7 @@ def lines(*happened: events.Event, name: str = "a", ends: bool = True) -> list[s
 
 
 def test_a_run_is_a_group() -> None:
-    """It folds in the log of the job; the sentence at the end stays outside."""
+    """It folds in the job's log; the sentence at the end stays outside."""
     assert lines(STARTED, PLANNED, FINISHED) == [
         "::group::grym-fetch: 1 file",
         "1 file",
@@ -44,7 +44,7 @@ def test_an_interrupted_run_ends_its_group() -> None:
 @pytest.mark.shows("U1")
 @pytest.mark.parametrize("name", ["::error::no", "::stop-commands::x", "a ##[error]no"])
 def test_a_name_is_no_command(name: str) -> None:
-    """Nobody commands the runner by the name of an asset."""
+    """The name of an asset cannot command the runner."""
     *_, planned, end = lines(STARTED, PLANNED, name=name)
     assert end == "::endgroup::"
     assert "::" not in planned
@@ -53,7 +53,7 @@ def test_a_name_is_no_command(name: str) -> None:
 
 
 def test_an_annotation_is_one_line() -> None:
-    """Whatever the message and the file are called."""
+    """It is one line, whatever the message and the file are called."""
     assert annotation("error", "50 %\nnext", file="a,b:c.json", title="x") == (
         "::error file=a%2Cb%3Ac.json,title=x::50 %25%0Anext"
     )
@@ -61,7 +61,7 @@ def test_an_annotation_is_one_line() -> None:
 
 
 def test_it_is_chosen_in_a_job() -> None:
-    """By the variable that the runner sets."""
+    """The variable that the runner sets decides."""
     assert not is_github({"GITHUB_ACTIONS": ""})
     stream = FakeTerminal(is_terminal=False)
     display = choose_display(stream=stream, environ={"GITHUB_ACTIONS": "true"}, quiet=False, names={})

@@ -77,18 +77,18 @@ def test_a_life_is_told_in_one_line_a_change() -> None:
     ],
 )
 def test_a_failure_is_a_few_words(error: str, message: str, attempts: tuple[str, ...], shown: str | None) -> None:
-    """The line does not repeat the asset's id, nor the advice: the whole message is the command line's to print."""
+    """The line repeats neither the asset's id nor the advice: the command line prints the whole message."""
     failed = events.AssetFailed(asset="a", error=error, message=message, attempts=attempts)
     assert told(failed) == [f"model.bin: failed: {shown or 'cannot connect: connection refused'}"]
 
 
 def test_a_long_reason_is_cut() -> None:
-    """However much a server says."""
+    """It is cut, however much a server says."""
     assert len(short_reason("x" * 500)) == MAX_REASON_CHARACTERS
 
 
 def test_an_unpinned_asset_is_never_called_verified() -> None:
-    """What had no checksum is told as not verified."""
+    """An asset without a checksum is reported as not verified."""
     event = events.AssetVerified(
         asset="a", path="p", checksum="c", size=1, seconds=0.0, downloaded_bytes=1, unverified=True
     )
@@ -96,7 +96,7 @@ def test_an_unpinned_asset_is_never_called_verified() -> None:
 
 
 def test_the_summary_has_no_zeros() -> None:
-    """What did not happen is not told."""
+    """Counts of zero are left out."""
     assert told(finished(verified=5))[-1] == "5 files ready in ./assets"
     assert told(finished(reused=5))[-1] == "5 files ready in ./assets · all already there"
     assert told(finished(verified=2, reused=1))[-1] == "3 files ready in ./assets · 1 already there"
@@ -107,7 +107,7 @@ def test_the_summary_has_no_zeros() -> None:
 
 
 def test_where_something_failed_the_summary_is_kept_for_the_end() -> None:
-    """The counts come last, after the failures, which are the command's to tell."""
+    """The counts come last, after the failures, which the command reports."""
     model = DisplayModel()
     chronicle = Chronicle(model, Telling(place="./assets"))
     assert list(chronicle.lines(finished(verified=3, failed=2))) == []
@@ -118,12 +118,12 @@ def test_where_something_failed_the_summary_is_kept_for_the_end() -> None:
 
 
 def test_an_interrupted_run_has_no_summary() -> None:
-    """It did not come to its end: how far it was is told elsewhere."""
+    """It did not reach its end: how far it got is reported elsewhere."""
     assert told(events.RunStarted(assets=3, bytes=0), finished(verified=1)) == ["3 files"]
 
 
 def test_a_command_with_words_of_its_own_for_the_end() -> None:
-    """What it has measured is not called unverified; only failures are told here."""
+    """What it measured is not called unverified; only failures are reported here."""
     chronicle = Chronicle(DisplayModel(), Telling(tells="failures"))
     verified = events.AssetVerified(
         asset="a", path="p", checksum="c", size=1, seconds=0.0, downloaded_bytes=1, unverified=True
@@ -135,7 +135,7 @@ def test_a_command_with_words_of_its_own_for_the_end() -> None:
 
 
 def test_the_time_in_the_queue_is_no_part_of_a_speed() -> None:
-    """A file that waited for a connection was not slow; of a small one no speed is told at all."""
+    """A file that waited for a connection was not slow; for a small one no speed is shown at all."""
     model = DisplayModel()
     chronicle = Chronicle(model)
 
@@ -152,7 +152,7 @@ def test_the_time_in_the_queue_is_no_part_of_a_speed() -> None:
 
 
 def test_an_unpinned_asset_that_was_there_is_told_as_not_verified() -> None:
-    """For ever: in a line of its own, and where there are many in the one that stands for them."""
+    """It stays so: on a line of its own or, if there are many, on the line that stands for them."""
     there = [events.AssetReused(asset=f"r{n}", path="p", unverified=n < 3 or None) for n in range(30)]
     few = told(events.RunStarted(assets=2, bytes=0), *there[2:4])
     assert few[1:] == ["r2: already there, not verified: no checksum yet", "r3: already there"]
@@ -178,7 +178,7 @@ def test_many_files_that_were_already_there_make_one_line(
 
 
 def test_the_summary_says_what_resuming_saved() -> None:
-    """Bytes that were kept from an earlier run are told at the end."""
+    """Bytes kept from an earlier run are reported at the end."""
     lines = told(
         events.AssetPlanned(asset="a", size=GIB, resumed_bytes=512 * MIB),
         events.AssetVerified(asset="a", path="p", checksum="c", size=GIB, seconds=0.0, downloaded_bytes=512 * MIB),
@@ -190,13 +190,13 @@ def test_the_summary_says_what_resuming_saved() -> None:
 @given(st.lists(any_event, max_size=20))
 @pytest.mark.shows("U1")
 def test_a_line_is_one_line_of_harmless_text(happened: list[Event]) -> None:
-    """No foreign text can break a line, nor bring a control character into it."""
+    """Foreign text can neither break a line nor bring a control character into it."""
     for line in told(*happened):
         assert line.isprintable()
 
 
 def test_news_is_marked_as_such() -> None:
-    """A terminal can tell what to leave out unless it is asked to be verbose."""
+    """A terminal can tell which lines to leave out unless it is verbose."""
     model = DisplayModel()
     event = events.AssetPlanned(asset="a", size=None, resumed_bytes=0)
     (line,) = Chronicle(model).lines(event)

@@ -38,7 +38,7 @@ async def test_there_are_at_most_ten_drawings_a_second() -> None:
 
 
 async def test_the_picture_moves_while_nothing_happens() -> None:
-    """Countdowns are redrawn several times a second without any event."""
+    """Countdowns are redrawn several times a second even without an event."""
     clock, bus = Clock(), Bus([STARTED])
     view = Recorder(clock)
     showing = start(show(bus, view, clock=clock, sleep=clock.sleep, draw=draw_at_once))
@@ -49,7 +49,7 @@ async def test_the_picture_moves_while_nothing_happens() -> None:
 
 
 async def test_the_last_state_is_drawn_and_the_terminal_given_back() -> None:
-    """When the bus is closed every event is in the last drawing, and the view is closed once, at once."""
+    """When the bus is closed, the last drawing has every event, and the view is closed once, without delay."""
     clock, bus = Clock(), Bus([STARTED, FINISHED])
     bus.finish()
     view = Recorder(clock)
@@ -59,7 +59,7 @@ async def test_the_last_state_is_drawn_and_the_terminal_given_back() -> None:
 
 
 async def test_cancelling_gives_the_terminal_back() -> None:
-    """A cancelled display closes its view all the same."""
+    """A cancelled display still closes its view."""
     clock, bus = Clock(), Bus([STARTED])
     view = Recorder(clock)
     async with anyio.create_task_group() as tasks:
@@ -75,7 +75,7 @@ async def test_cancelling_gives_the_terminal_back() -> None:
 
 @pytest.mark.shows("U6", "U7")
 async def test_a_blocked_drawing_stops_neither_the_draining_nor_the_end() -> None:
-    """With a terminal that takes nothing, the bus stays empty, and the end waits for a bounded time."""
+    """With a stuck terminal, the bus is still emptied, and the end waits only for a bounded time."""
     clock, bus = Clock(), Bus([STARTED])
     blocked, reached = threading.Event(), threading.Event()
 
@@ -100,7 +100,7 @@ async def test_a_blocked_drawing_stops_neither_the_draining_nor_the_end() -> Non
 
 
 async def test_drawings_run_in_one_thread_that_is_not_the_loop() -> None:
-    """All drawings and the closing happen in order in the same daemon thread."""
+    """All drawings and the closing run in order in the same daemon thread."""
     bus = Bus([STARTED, FINISHED])
     bus.finish()
     threads: list[threading.Thread] = []
@@ -114,7 +114,7 @@ async def test_drawings_run_in_one_thread_that_is_not_the_loop() -> None:
 
 @pytest.mark.shows("D16")
 async def test_where_there_is_no_thread_the_loop_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that gives none does not cost the run its display, and the display does not cost it the run."""
+    """If the machine gives no thread, neither the display nor the run fails."""
     bus = Bus([STARTED, FINISHED])
     bus.finish()
     threads: list[threading.Thread] = []
@@ -134,7 +134,7 @@ async def test_where_there_is_no_thread_the_loop_draws(monkeypatch: pytest.Monke
 async def test_a_broken_stream_ends_the_drawing_and_not_the_draining(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After a failed write nothing is drawn any more, events are still taken, and nobody is told off."""
+    """After a failed write nothing more is drawn, events are still taken, and no error is raised."""
     clock, bus = Clock(), Bus([STARTED])
 
     def breaks() -> None:

@@ -38,7 +38,7 @@ def verified(asset: str = "a", size: int = 1000, downloaded: int | None = None) 
 
 
 def test_what_is_not_verified_is_not_counted_as_verified() -> None:
-    """It is finished all the same."""
+    """It is still finished."""
     loose = replace(verified("b"), unverified=True)
     totals = model_after(verified("a"), loose, events.AssetReused(asset="c", path="p")).snapshot(0.0).totals
     assert (totals.verified, totals.unverified, totals.reused, totals.finished) == (1, 1, 1, 3)
@@ -47,7 +47,7 @@ def test_what_is_not_verified_is_not_counted_as_verified() -> None:
 @given(st.lists(st.tuples(any_event, st.floats(0, 3)), max_size=60))
 @pytest.mark.shows("U8")
 def test_bytes_never_go_back_nor_pass_the_total(happened: list[tuple[Event, float]]) -> None:
-    """Whatever is published, no row's bytes decrease or exceed its total, and neither do those of the run."""
+    """Whatever is published, no bytes of a row or of the run decrease or exceed the total."""
     model, now = DisplayModel(NAMES), 0.0
     seen: dict[str, int] = {}
     in_all = 0
@@ -69,7 +69,7 @@ def test_bytes_never_go_back_nor_pass_the_total(happened: list[tuple[Event, floa
 
 @pytest.mark.shows("U8")
 def test_a_restart_freezes_the_bytes() -> None:
-    """After a restart the old mark stays on show until it is passed, and the row says why."""
+    """After a restart the old mark stays visible until it is passed, and the row says why."""
     model = model_after(planned(), progress(600), events.AssetRestarted(asset="a", discarded=600, reason="changed"))
     model.apply(progress(600, rate=50.0), 1.0)
     row = only_row(model)
@@ -79,7 +79,7 @@ def test_a_restart_freezes_the_bytes() -> None:
 
 
 def test_a_report_from_before_a_retry_does_not_hide_the_retry() -> None:
-    """Progress that brings no new bytes leaves the state retrying."""
+    """Progress that brings no new bytes leaves the state at retrying."""
     retry = events.RetryScheduled(asset="a", url="u", attempt=1, delay=3.0, reason="503")
     model = model_after(planned(), progress(600), retry, progress(600))
     assert only_row(model).phase is Phase.RETRYING
@@ -89,20 +89,20 @@ def test_a_report_from_before_a_retry_does_not_hide_the_retry() -> None:
 
 @pytest.mark.shows("U10")
 def test_a_late_report_does_not_hide_the_verification() -> None:
-    """The last progress may be read after asset_verifying; the state stays verifying."""
+    """The last progress may be read after asset_verifying; the state stays at verifying."""
     model = model_after(planned(), events.AssetVerifying(asset="a", bytes=0, total=1000), progress(1000))
     assert only_row(model).phase is Phase.VERIFYING
 
 
 def test_an_asset_that_ended_does_not_come_back() -> None:
-    """A straggling progress after the end makes no row."""
+    """Late progress after the end does not make a row."""
     model = model_after(planned(), verified(), progress(500))
     assert model.snapshot(0).rows == ()
     assert model.snapshot(0).totals.bytes == 1000
 
 
 def test_rows_at_work_come_first_and_keep_their_order() -> None:
-    """Work sorts by when it began, before everything still queued; later progress changes no place."""
+    """Rows at work are sorted by when they began, before everything queued; later progress changes no place."""
     model = model_after(*(planned(name) for name in "abcd"), progress(1, asset="c"), progress(1, asset="b"))
     model.apply(progress(2, asset="b"), 1.0)
     snapshot = model.snapshot(1.0)
@@ -111,14 +111,14 @@ def test_rows_at_work_come_first_and_keep_their_order() -> None:
 
 
 def test_a_silent_transfer_has_no_speed() -> None:
-    """A row that has had no byte for five seconds shows neither its last speed nor a time left."""
+    """A row without a byte for five seconds shows neither its last speed nor a time left."""
     row = only_row(model_after(planned(), progress(600)))
     assert (row.rate_at(4.9), row.eta_at(4.0), row.stalled_for(4.9)) == (10.0, 3.0, None)
     assert (row.rate_at(5.0), row.eta_at(5.0), row.stalled_for(5.0)) == (0.0, None, 5.0)
 
 
 def test_the_announced_sum_serves_until_all_assets_are_seen() -> None:
-    """The total is the announced one at first, and without the reused files once each asset is known."""
+    """The total is the announced one at first, and excludes the reused files once each asset is known."""
     model = model_after(events.RunStarted(assets=2, bytes=3000), planned())
     assert model.snapshot(0).totals.total == 3000
     model.apply(events.AssetReused(asset="b", path="p"), 0.0)
@@ -126,13 +126,13 @@ def test_the_announced_sum_serves_until_all_assets_are_seen() -> None:
 
 
 def test_an_unknown_size_leaves_the_total_open() -> None:
-    """While some size is unknown there is no time left for the whole."""
+    """While a size is unknown, there is no time left for the whole."""
     totals = model_after(planned(size=None), progress(600, total=None)).snapshot(0).totals
     assert (totals.open_ended, totals.eta, totals.bytes) == (True, None, 600)
 
 
 def test_the_total_speed_counts_files_that_were_too_quick_to_report() -> None:
-    """Small files that end between two reports still make a speed, and resumed bytes make none."""
+    """Small files that end between two reports still count towards the speed; resumed bytes do not."""
     model = model_after(planned("r", resumed=900))
     model.snapshot(0.0)
     for number in range(10):
@@ -142,7 +142,7 @@ def test_the_total_speed_counts_files_that_were_too_quick_to_report() -> None:
 
 
 def test_resuming_saves_what_was_kept() -> None:
-    """Resumed bytes count as saved only if their asset was verified, and not if they were discarded or came again."""
+    """Resumed bytes count as saved only if their asset was verified and they were not discarded or fetched again."""
     model = model_after(planned("a", resumed=400), verified("a", downloaded=600))
     model.apply(planned("d", resumed=400), 0.0)
     model.apply(verified("d", downloaded=1000), 0.0)
@@ -154,7 +154,7 @@ def test_resuming_saves_what_was_kept() -> None:
 
 @pytest.mark.shows("U1")
 def test_names_are_neutralised_and_keep_their_ends() -> None:
-    """No control character gets into the model, and of a very long name both ends are kept."""
+    """No control character gets into the model, and a very long name keeps both ends."""
     model = DisplayModel({"a": "\x1b[31mred", "b": "begin" + "x" * 900 + ".tar"})
     assert model.name("a") == r"\x1b[31mred"
     assert model.name("b").startswith("begin")
@@ -163,7 +163,7 @@ def test_names_are_neutralised_and_keep_their_ends() -> None:
 
 
 def test_a_file_that_is_read_fills_its_bar() -> None:
-    """What is hashed because it was there is work under way: its bytes are those that were read so far."""
+    """A present file that is being hashed is work under way: its bytes are those read so far."""
     model = model_after(events.AssetVerifying(asset="a", bytes=0, total=1000))
     model.apply(events.AssetVerifying(asset="a", bytes=640, total=1000), 1.0)
     row = only_row(model, 1.0)
@@ -174,7 +174,7 @@ def test_a_file_that_is_read_fills_its_bar() -> None:
 
 
 def test_the_time_an_asset_was_under_way() -> None:
-    """From its first byte to its end, without the time in the queue."""
+    """The time runs from its first byte to its end, without the time in the queue."""
     model = model_after(planned())
     model.apply(progress(10), 5.0)
     model.apply(verified(), 7.0)
@@ -183,7 +183,7 @@ def test_the_time_an_asset_was_under_way() -> None:
 
 
 def test_what_waits_for_a_host_from_the_start_is_queued() -> None:
-    """It has nothing yet, and leaves the screen to those that have."""
+    """It has no bytes yet, and leaves the screen to those that have."""
     waiting = events.AssetWaiting(asset="a", holder="host, which allows 2 at a time")
     model = model_after(planned("a"), waiting, planned("b"), progress(10, asset="b"))
     totals = model.snapshot(0.0).totals

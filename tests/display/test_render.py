@@ -38,7 +38,7 @@ def progress(done: int = 50 * MIB, total: int | None = 100 * MIB, asset: str = "
 def test_no_picture_is_larger_than_the_terminal(
     happened: list[Event], width: int, height: int, now: float, ascii_only: bool
 ) -> None:
-    """Whatever happens, no line is wider than the terminal, none has a control character, and all fit."""
+    """Whatever happens, no line is wider than the terminal or has a control character, and all lines fit."""
     lines = picture(*happened, now=now, width=width, height=height, ascii_only=ascii_only)
     assert len(lines) <= max(0, height - 1)
     for line in lines:
@@ -80,7 +80,7 @@ def test_no_line_that_stays_is_wider_than_the_terminal(happened: list[Event], wi
     ],
 )
 def test_columns_go_in_their_order(width: int, expected: str) -> None:
-    """With less room the time left goes first, then the speed, then the bytes, then the bar."""
+    """As the room shrinks, the time left goes first, then the speed, then the bytes, then the bar."""
     shown, *_ = picture(planned(), progress(), width=width)
     assert shown == expected
 
@@ -123,21 +123,21 @@ def test_columns_go_in_their_order(width: int, expected: str) -> None:
 @pytest.mark.parametrize("width", [120, 80, 40])
 @pytest.mark.shows("U10")
 def test_a_row_says_what_it_waits_for(event: Event, now: float, state: str, width: int) -> None:
-    """What is not a flow of bytes is told in words, at every usual width."""
+    """Anything but a flow of bytes is described in words, at every usual width."""
     shown, *_ = picture(planned(), event, now=now, width=width)
     assert shown.endswith(f"  {state}")
 
 
 @pytest.mark.shows("U8", "U10")
 def test_a_percentage_is_never_rounded_up() -> None:
-    """100 % shows only when the last byte is there."""
+    """100 % is shown only when the last byte is there."""
     assert " 99%" in picture(planned(), progress(100 * MIB - 1))[0]
     assert "100%" in picture(planned(), progress(100 * MIB))[0]
 
 
 @pytest.mark.shows("U8")
 def test_an_unknown_size_has_a_moving_bar_and_no_percentage() -> None:
-    """Without a total, the bytes and the speed show, a piece moves to and fro, and nothing claims a share."""
+    """Without a total, the bytes and the speed are shown, a block moves to and fro, and nothing claims a percentage."""
     happened = (planned(size=None), progress(total=None))
     early, late = picture(*happened, now=1.0), picture(*happened, now=1.5)
     assert "%" not in "".join(early)
@@ -148,7 +148,7 @@ def test_an_unknown_size_has_a_moving_bar_and_no_percentage() -> None:
 @pytest.mark.parametrize("height", [3, 10, 24, 300])
 @pytest.mark.shows("U9")
 def test_the_rest_is_counted(height: int) -> None:
-    """With 200 assets there are as many rows as fit the height minus 3, and the others are one line."""
+    """With 200 assets there are as many rows as fit the height minus 3, and the others make one line."""
     happened = [event for n in range(200) for event in (planned(str(n)), progress(asset=str(n)))]
     lines = picture(*happened, height=height)
     rows = min(200, height - 3)
@@ -160,7 +160,7 @@ def test_the_rest_is_counted(height: int) -> None:
 
 @pytest.mark.shows("U9")
 def test_what_is_queued_does_not_fill_the_screen() -> None:
-    """While something is active, the queued assets are a number in the last line, and those not seen yet count."""
+    """While something is active, queued assets are only a number in the last line, which counts those not yet seen."""
     happened = [events.RunStarted(assets=60, bytes=6000 * MIB), *(planned(str(n)) for n in range(20))]
     happened += [progress(asset=str(n)) for n in range(12)]
     lines = picture(*happened, height=50, width=120)
@@ -173,7 +173,7 @@ def test_what_is_queued_does_not_fill_the_screen() -> None:
 
 @pytest.mark.shows("U9", "U10")
 def test_a_size_that_is_not_known_does_not_hide_the_others() -> None:
-    """The percentage and the time left are those of the assets whose size is known."""
+    """The percentage and the time left are those of the assets with a known size."""
     happened = (planned(), progress(), planned("open", size=None), progress(7 * MIB, None, "open"))
     *_, total = picture(*happened, width=120)
     assert "  50%  57.0 MiB/107 MiB+" in total
@@ -187,7 +187,7 @@ def test_a_file_that_is_all_there_is_not_shown_as_coming() -> None:
 
 
 def test_the_last_line_says_what_is_not_verified() -> None:
-    """A file without a checksum is finished, and told apart while the others are under way."""
+    """A file without a checksum is finished, and counted separately while the others are under way."""
     loose = events.AssetVerified(
         asset="loose", path="p", checksum="c", size=1, seconds=1.0, downloaded_bytes=1, unverified=True
     )
@@ -213,7 +213,7 @@ def test_the_last_line_says_what_is_not_verified() -> None:
     ],
 )
 def test_the_last_line_adds_everything_up(width: int, expected: str) -> None:
-    """The total says files, bytes, speed and time left, as far as there is room."""
+    """The total shows files, bytes, speed and time left, as far as there is room."""
     long_name = "n" * 60
     failed = events.AssetFailed(asset="f", error="E", message="m")
     happened = (
@@ -227,14 +227,14 @@ def test_the_last_line_adds_everything_up(width: int, expected: str) -> None:
 
 @pytest.mark.shows("U1", "U2")
 def test_markup_and_escapes_are_plain_text() -> None:
-    """A name in Rich's markup or with terminal escapes is shown letter by letter."""
+    """A name with Rich markup or terminal escapes is shown literally."""
     assert "[red]evil[/red]" in picture(planned("markup"), width=120)[0]
     assert "\\x1b[2J" in picture(planned("escapes"), width=120)[0]
 
 
 @pytest.mark.shows("U7")
 def test_a_terminal_without_unicode_gets_ascii() -> None:
-    """Bars, marks and names of other scripts have a form in ASCII."""
+    """Bars, marks and names in other scripts have an ASCII form."""
     shown, _ = picture(planned("wide"), progress(asset="wide"), width=60, ascii_only=True)
     assert shown.startswith(r"| \u65e5\u67...")
     assert "#####" in shown
@@ -249,7 +249,7 @@ def test_a_cut_name_keeps_both_ends(name: str, width: int) -> None:
 
 
 def test_a_finished_asset_stays_with_its_numbers() -> None:
-    """The line that scrolls up has mark, name, size, time and speed; of a long name both ends."""
+    """The line that scrolls up has mark, name, size, time and speed; a long name keeps both ends."""
     line = Line(Mark.DONE, "weights/model-00001.safetensors", "", "", ("1.0 GiB", "12 s", "85 MiB/s"))
     assert render_line(line, 80)[0].plain == "✓ weights/model-00001.safetensors   1.0 GiB      12 s    85 MiB/s"
     assert render_line(line, 40)[0].plain == "✓ weights/m…etensors   1.0 GiB      12 s"
@@ -257,7 +257,7 @@ def test_a_finished_asset_stays_with_its_numbers() -> None:
 
 
 def test_the_numbers_of_finished_assets_stand_below_each_other() -> None:
-    """However long each name is, and however wide its characters."""
+    """Whatever the length of each name and the width of its characters."""
     figures = ("1.0 GiB", "12 s", "85 MiB/s")
     for width in (120, 80, 60):
         lines = [
@@ -268,7 +268,7 @@ def test_the_numbers_of_finished_assets_stand_below_each_other() -> None:
 
 
 def test_a_sentence_has_one_mark() -> None:
-    """Broken on a narrow terminal, it goes on below itself."""
+    """If a narrow terminal breaks it, it continues on the next line."""
     line = Line(Mark.DONE, "", "5 files ready in ./assets", "")
     assert [text.plain for text in render_line(line, 16)] == ["✓ 5 files ready", "  in ./assets"]
 

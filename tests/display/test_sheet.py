@@ -17,7 +17,7 @@ def page(environ: dict[str, str] | None = None, *, is_terminal: bool = True, wid
 
 
 def test_a_table_is_aligned_by_cells() -> None:
-    """Wide characters take two; numbers stand on the right; an empty column is left out; a pipe gets no head."""
+    """Wide characters take two cells; numbers are right-aligned; empty columns are left out; a pipe gets no header."""
     table = page(PLAIN).table(HEAD, ROWS, right=(2,))
     assert table == [
         "ID       STATE        SIZE",
@@ -28,7 +28,7 @@ def test_a_table_is_aligned_by_cells() -> None:
 
 
 def test_a_table_fits_its_terminal() -> None:
-    """The widest column is shortened; in a pipe nothing is."""
+    """The widest column is shortened; in a pipe none is."""
     rows = [("x" * 100, "verified", "2.0 MiB", "a tag")]
     for width in (80, 40, 36):
         assert all(cells(line) <= width for line in page(PLAIN, width=width).table(HEAD, rows))
@@ -36,7 +36,7 @@ def test_a_table_fits_its_terminal() -> None:
 
 
 def test_a_message_is_broken_between_words() -> None:
-    """And goes on indented; what somebody may copy stays whole."""
+    """The next line is indented; text that may be copied stays in one piece."""
     text = page(PLAIN, width=30).message("error", "a: could not be fetched at all\n  https://example.org/" + "x" * 30)
     assert text.split("\n") == [
         "error: a: could not be fetched",
@@ -60,12 +60,12 @@ def test_a_message_is_broken_between_words() -> None:
     ],
 )
 def test_colours_are_where_they_are_wanted(is_terminal: bool, environ: dict[str, str], is_coloured: bool) -> None:
-    """On a terminal that can, unless NO_COLOR says no; elsewhere only if FORCE_COLOR says so."""
+    """On a capable terminal, unless NO_COLOR forbids it; elsewhere only if FORCE_COLOR asks for it."""
     text = page(environ, is_terminal=is_terminal).message("hint", "try again")
     assert text == ("\x1b[36mhint:\x1b[0m try again" if is_coloured else "hint: try again")
 
 
 def test_a_mark_is_for_a_person() -> None:
-    """A pipe gets the words alone."""
+    """A pipe gets only the words."""
     assert page(PLAIN).marked("✓", "+", "green", "added model") == "✓ added model"
     assert page(is_terminal=False).marked("✓", "+", "green", "added model") == "added model"

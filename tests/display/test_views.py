@@ -47,7 +47,7 @@ def drawn(view: View, *happened: events.Event, now: float = 0.0) -> None:
 
 @pytest.mark.shows("U1", "U7")
 def test_plain_lines_have_no_escape_codes() -> None:
-    """A log gets one line a change, ended by a line feed, and nothing else."""
+    """A log gets one line per change, ended by a line feed, and nothing else."""
     stream = FakeTerminal(is_terminal=False)
     view = PlainView(stream, {"a": "\x1b[31mred.bin"})
     drawn(view, PLANNED, VERIFIED)
@@ -56,7 +56,7 @@ def test_plain_lines_have_no_escape_codes() -> None:
 
 @pytest.mark.shows("U9")
 def test_plain_lines_draw_nothing_for_progress() -> None:
-    """Progress gives the plain display no reason to write."""
+    """The plain display writes nothing for progress."""
     view = PlainView(FakeTerminal(is_terminal=False))
     view.apply(events.ProgressMade(asset="a", bytes=1, total=2, rate=1.0), 0.0)
     assert view.prepare(0.0) is None
@@ -72,7 +72,7 @@ def test_plain_lines_are_ascii_where_the_stream_is() -> None:
 
 @pytest.mark.shows("U9")
 def test_lines_that_nobody_takes_are_bounded() -> None:
-    """A stream that is stuck for long costs its oldest lines, and says how many."""
+    """A stream that is stuck for long loses its oldest lines, and says how many."""
     stream = FakeTerminal(is_terminal=False)
     view = PlainView(stream)
     drawn(view, *[PLANNED] * (MAX_PENDING_LINES + 7))
@@ -83,7 +83,7 @@ def test_lines_that_nobody_takes_are_bounded() -> None:
 
 @pytest.mark.shows("U2")
 def test_the_live_display_cleans_up_after_itself() -> None:
-    """The region is cleared, once; the cursor is never hidden, so nobody need show it again; names are no markup."""
+    """The region is cleared once; the cursor is never hidden, so it need not be restored; names are not markup."""
     stream = FakeTerminal()
     view = live(stream)
     drawn(view, PLANNED)
@@ -120,7 +120,7 @@ def test_news_shows_only_when_verbose() -> None:
 
 @pytest.mark.shows("U7")
 def test_no_color_is_honoured() -> None:
-    """With NO_COLOR no colour is written; without, there is some."""
+    """With NO_COLOR no colour is written; without it, some is."""
     coloured, colourless = FakeTerminal(), FakeTerminal()
     drawn(live(coloured), PLANNED, events.ProgressMade(asset="a", bytes=50, total=100, rate=1.0))
     drawn(live(colourless, NO_COLOR="1"), PLANNED, events.ProgressMade(asset="a", bytes=50, total=100, rate=1.0))
@@ -129,7 +129,7 @@ def test_no_color_is_honoured() -> None:
 
 
 def test_nothing_is_drawn_before_there_is_something_to_show() -> None:
-    """A run with nothing to do leaves no trace but its summary."""
+    """A run with nothing to do shows only its summary."""
     stream = FakeTerminal()
     view = live(stream)
     view.apply(events.RunStarted(assets=1, bytes=0), 0.0)
@@ -140,7 +140,7 @@ def test_nothing_is_drawn_before_there_is_something_to_show() -> None:
 
 @pytest.mark.shows("U1")
 def test_what_is_said_does_not_break_the_region() -> None:
-    """A log record becomes a line above the region, neutralised and wrapped."""
+    """A log record becomes a line above the region, made harmless and wrapped."""
     stream = FakeTerminal()
     view = live(stream, width=20, NO_COLOR="1")
     view.say("a warning that is \x1b[2J longer than twenty")
@@ -149,7 +149,7 @@ def test_what_is_said_does_not_break_the_region() -> None:
 
 
 def test_a_narrower_terminal_leaves_no_remains() -> None:
-    """Rows that a narrower terminal made by breaking lines are erased before the next picture."""
+    """Rows broken by a narrower terminal are erased before the next picture."""
     stream = FakeTerminal()
     width = 80
     view = LiveView(stream, {}, environ={"TERM": "xterm"}, size=lambda: (width, 10))
@@ -163,7 +163,7 @@ def test_a_narrower_terminal_leaves_no_remains() -> None:
 
 @pytest.mark.shows("U7")
 def test_nothing_is_drawn_in_the_background() -> None:
-    """The terminal is another's then. Back in front, it begins anew where the cursor is; no line is lost."""
+    """The terminal then belongs to another job. Back in front, drawing restarts at the cursor; no line is lost."""
     stream, is_in_front = FakeTerminal(), True
     view = LiveView(stream, environ={"TERM": "xterm"}, size=lambda: (60, 10), is_in_foreground=lambda: is_in_front)
     drawn(view, PLANNED)
@@ -195,7 +195,7 @@ def test_a_job_that_ends_in_the_background_says_how() -> None:
 @pytest.mark.shows("U7")
 @pytest.mark.parametrize("is_in_front", [True, False])
 def test_a_terminal_says_whose_it_is(is_in_front: bool) -> None:
-    """A job of another group of processes than the one in front is in the background."""
+    """A job whose process group is not the foreground one is in the background."""
     reader, writer = os.pipe()
     child, terminal = pty.fork()
     if child == 0:
@@ -239,7 +239,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 
 def read_until(descriptor: int, text: str) -> str:
-    """Read what a person sees, up to a text: the system hands it on in portions, and when it likes."""
+    """Read what a person sees, up to a text: the system delivers it in portions, at its own pace."""
     shown = b""
     while text.encode() not in shown and select.select([descriptor], [], [], 10)[0]:
         shown += os.read(descriptor, 65_536)
@@ -266,7 +266,7 @@ async def test_a_real_terminal_is_left_as_it_was(terminal: tuple[int, int]) -> N
 
 @pytest.mark.shows("U7")
 async def test_a_closed_pipe_harms_nobody(capfd: pytest.CaptureFixture[str]) -> None:
-    """When the reader of stderr is gone the run goes on, stdout is untouched, and nothing is raised."""
+    """If stderr's reader has gone, the run goes on, stdout is untouched, and nothing is raised."""
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w", encoding="utf-8") as stream:
@@ -284,7 +284,7 @@ async def test_a_closed_pipe_harms_nobody(capfd: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.shows("U7", "U10")
 def test_a_pipe_hears_of_a_run_that_is_alive() -> None:
-    """Where no bar is shown, a line of progress comes every so many seconds, and none while nothing is under way."""
+    """Without a bar, a line of progress comes at intervals, but none while nothing is under way."""
     stream = FakeTerminal(is_terminal=False)
     view = PlainView(stream, {}, interval=30.0)
     mib = 1 << 20
@@ -304,7 +304,7 @@ def test_a_pipe_hears_of_a_run_that_is_alive() -> None:
 
 
 def test_a_line_of_progress_says_what_is_not_known() -> None:
-    """A size that nobody knows makes the others a lower bound."""
+    """An unknown size makes the others a lower bound."""
     model = DisplayModel()
     for event in (PLANNED, replace(PLANNED, asset="b", size=None)):
         model.apply(event, 0.0)
@@ -316,7 +316,7 @@ def test_a_line_of_progress_says_what_is_not_known() -> None:
 
 @pytest.mark.shows("U7")
 def test_nothing_else_is_written_into_the_region() -> None:
-    """Who writes to the same terminal is told to wait while the region stands there."""
+    """Other writers to the same terminal must wait while the region is shown."""
     view, written = live(FakeTerminal()), []
     assert view.try_beside(lambda: written.append("before"))
     drawn(view, PLANNED)
@@ -328,7 +328,7 @@ def test_nothing_else_is_written_into_the_region() -> None:
 
 @pytest.mark.shows("U10")
 def test_what_has_finished_is_not_shown_as_running() -> None:
-    """In the same picture, an asset has its line above the region or its row in it."""
+    """In any picture, an asset has either its line above the region or its row in it."""
     stream, screen = FakeTerminal(), pyte.Screen(60, 10)
     view = live(stream)
     drawn(view, PLANNED, replace(PLANNED, asset="b"), events.ProgressMade(asset="b", bytes=1, total=100, rate=1.0))
