@@ -1,4 +1,4 @@
-"""A process that dies: at any call that changes the disk, before it, in the middle of it, or after it."""
+"""A process that dies at any call that changes the disk: before it, in the middle of it, or after it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ CALLS = (
 
 
 class Death(BaseException):
-    """The end of the process. Nothing that it does afterwards reaches the disk."""
+    """The end of the process. Nothing it does afterwards reaches the disk."""
 
 
 class Fate:
-    """Counts the calls and dies at call ``at``; ``is_done``: that call still takes effect, a write half of it."""
+    """Counts calls and dies at call ``at``; ``is_done``: that call still takes effect, or half of it if a write."""
 
     def __init__(self, at: int, *, is_done: bool) -> None:
         self._at = at
@@ -43,7 +43,7 @@ class Fate:
         return self._calls >= self._at
 
     def wrap(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the call as this process has it."""
+        """Return the call as this process sees it."""
 
         def call(*arguments: Any, **more: Any) -> Any:
             if self.is_dead:
@@ -65,7 +65,7 @@ class Fate:
 
 @contextmanager
 def dying(at: int, *, is_done: bool) -> Iterator[Fate]:
-    """The block is a process that dies at its call number ``at``, which shows in the fate; nothing is raised."""
+    """The block is a process that dies at its call number ``at``, as the fate shows; nothing is raised."""
     fate = Fate(at, is_done=is_done)
     with pytest.MonkeyPatch.context() as patch:
         for name in CALLS:

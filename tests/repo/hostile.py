@@ -38,7 +38,7 @@ def documented() -> list[str]:
 
 
 def is_known(name: str) -> bool:
-    """Whether a setting is in the table, as one that starts a program or as one that starts nothing."""
+    """Whether a setting is in the table, either as one that starts a program or as one that starts nothing."""
     nothing = SETTINGS["nothing"]
     section, _, rest = name.partition(".")
     if name in PROGRAMS or rest in nothing.get(section, "").split():
@@ -47,7 +47,7 @@ def is_known(name: str) -> bool:
 
 
 class Trap:
-    """A program that leaves a trace when it is started, whatever it is started for."""
+    """A program that leaves a trace when started, whatever the purpose."""
 
     def __init__(self, folder: Path) -> None:
         self._trace = folder / "it-ran"
@@ -55,14 +55,14 @@ class Trap:
         self.program.chmod(0o755)
 
     def ran(self) -> str:
-        """What was started since the last time."""
+        """What was started since the last call."""
         text = self._trace.read_text() if self._trace.exists() else ""
         self._trace.unlink(missing_ok=True)
         return text
 
 
 def sign(root: Path) -> None:
-    """Give the last commit a signature, which ``log.showSignature`` has checked."""
+    """Sign the last commit, so that ``log.showSignature`` checks the signature."""
     head, _, message = git(root, "cat-file", "commit", "HEAD").partition("\n\n")
     signature = "gpgsig -----BEGIN PGP SIGNATURE-----\n \n x\n -----END PGP SIGNATURE-----"
     signed = subprocess.run(
@@ -74,7 +74,7 @@ def sign(root: Path) -> None:
 
 @contextmanager
 def armed(git_dir: Path, trap: Trap) -> Iterator[None]:
-    """Configure the trap for everything, in the repository and in a file that it includes, while the block runs."""
+    """While the block runs, set the trap for everything, in the repository and in a file that it includes."""
     config, hooks = git_dir / "config", git_dir / "hooks"
     before = config.read_bytes()
     kept = hooks.rename(git_dir / "hooks-before") if hooks.exists() else None

@@ -1,4 +1,4 @@
-"""Repositories for tests, made with the real git, and what must be true of them."""
+"""Repositories for tests, made with the real git, and what must hold for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ENVIRON = {
 
 
 def git(folder: Path, *arguments: str, day: int = 1) -> str:
-    """Run git and return what it writes. ``day`` of January is the time of a commit."""
+    """Run git and return its output. ``day`` of January is the time of a commit."""
     date = {"GIT_AUTHOR_DATE": f"2026-01-{day:02}T12:00:00Z", "GIT_COMMITTER_DATE": f"2026-01-{day:02}T12:00:00Z"}
     done = subprocess.run(
         ["git", *arguments], cwd=folder, env=os.environ | _ENVIRON | date, capture_output=True, text=True, check=True
@@ -51,7 +51,7 @@ def repository(folder: Path) -> Path:
 
 
 def clean(root: Path, target: Path, *, allow_dirty: bool = False) -> list[Moved | Kept]:
-    """Move what is large; return what came of each file that was tried."""
+    """Move large files; return the outcome for each file tried."""
     plan = plan_clean(root, root, target, LIMIT, allow_dirty=allow_dirty)
     with Cleaner(plan, lambda: NOON) as cleaner:
         return list(cleaner.moves())

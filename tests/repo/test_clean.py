@@ -44,7 +44,7 @@ def reasons(results: list[Moved | Kept]) -> dict[str, Why]:
 
 
 def drafts(*folders: Path) -> list[Path]:
-    """Drafts that are left."""
+    """Drafts that were left behind."""
     return [path for folder in folders for path in folder.rglob("*.grym-part")]
 
 
@@ -72,13 +72,13 @@ def test_a_file_is_moved(root: Path, tmp_path: Path) -> None:
     placeholder = read_placeholder(root / "models/a.bin.asset-ref")
     assert placeholder is not None
     assert (placeholder.id, placeholder.checksum, placeholder.size) == ("a", Checksum.of(A), len(A))
-    assert placeholder.external_dir is None  # not read back: for people
+    assert placeholder.external_dir is None  # not read back: it is for people
     assert "--external-assets-dir ../out" in (root / "b.bin.asset-ref").read_text()
     assert (root / "small").read_bytes() == b"small"
 
 
 def test_paths_in_the_target_begin_at_the_source(root: Path, tmp_path: Path) -> None:
-    """Cleaning a folder of the repository stores by the path in that folder, and records the path in the repository."""
+    """Cleaning a subfolder stores by the path within it, and records the path within the repository."""
     plan = plan_clean(root, root / "models", tmp_path / "out", LIMIT)
     with Cleaner(plan, lambda: NOON) as cleaner:
         assert [result.path for result in cleaner.moves()] == ["models/a.bin"]
@@ -89,7 +89,7 @@ def test_paths_in_the_target_begin_at_the_source(root: Path, tmp_path: Path) -> 
 @pytest.mark.shows("S21")
 @pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
 def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -> None:
-    """Whichever call is the last one, every byte is still there, no wrong one has a name, and a repeat finishes."""
+    """Whichever call is the last, every byte is still there, no wrong bytes have a name, and a repeat finishes."""
     at, ended = 0, False
     while not ended:
         at += 1
@@ -119,7 +119,7 @@ def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -> None
 @pytest.mark.shows("S21")
 @pytest.mark.parametrize("number", range(1, 60))
 def test_a_failing_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Any one call may fail with an I/O error: the file is where it was or where it goes, and a repeat finishes."""
+    """Any single call may fail with an I/O error: the file is in the old or the new place, and a repeat finishes."""
     root, target = tmp_path / "root", tmp_path / "out"
     write(root, "models/a.bin", A)
     plan = plan_clean(root, root, target, LIMIT)
@@ -153,7 +153,7 @@ def test_a_failing_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_folders_that_a_dead_run_has_made_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may not have come to it, and with its folder the only copy would be lost in a power cut."""
+    """The dead run may not have flushed them, and in a power cut the only copy would be lost with its folder."""
     write(tmp_path / "root", "models/deep/a.bin", A)
     (tmp_path / "out/models/deep").mkdir(parents=True)
     calls: list[str] = []
@@ -177,7 +177,7 @@ def test_folders_that_a_dead_run_has_made_are_flushed(tmp_path: Path, monkeypatc
 
 
 def test_a_file_that_is_being_written_stays(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that changes while it is copied, even to the same size and time, is kept as it is now."""
+    """A file that changes while it is copied, even to the same size and time, is kept in its present state."""
     real = Draft.copy
 
     def copy(draft: Draft, source: int) -> Checksum:
@@ -198,7 +198,7 @@ def test_a_file_that_is_being_written_stays(root: Path, tmp_path: Path, monkeypa
 
 
 def test_a_file_that_changes_last_of_all_stays(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change after the placeholder was written is still noticed, and the placeholder goes."""
+    """A change after the placeholder was written is still noticed, and the placeholder is removed."""
     real = moving.write_file
 
     def write_file(folder: int, name: str, data: bytes) -> None:
@@ -214,7 +214,7 @@ def test_a_file_that_changes_last_of_all_stays(root: Path, tmp_path: Path, monke
 
 
 def test_a_name_with_other_content_is_taken(root: Path, tmp_path: Path) -> None:
-    """A file in the target that is another one is never replaced, be its size the same; the same one is fine."""
+    """A different file in the target is never replaced, even if its size is the same; an equal one is fine."""
     target = tmp_path / "out"
     write(target, "models/a.bin", A[::-1])
     write(target, "b.bin", B)
@@ -226,7 +226,7 @@ def test_a_name_with_other_content_is_taken(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_placeholder_never_replaces_anything_else(root: Path, tmp_path: Path) -> None:
-    """Something else with the placeholder's name keeps the file where it is."""
+    """If something else has the placeholder's name, the file stays where it is."""
     write(root, "b.bin.asset-ref", b"my notes")
     plan = plan_clean(root, root, tmp_path / "out", LIMIT)
     assert reasons(list(plan.kept)) == {"b.bin": Why.TAKEN}
@@ -234,7 +234,7 @@ def test_a_placeholder_never_replaces_anything_else(root: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("target", [".", "models", "models/deep/er", "../root/x", "../link"])
 def test_a_target_inside_is_refused(root: Path, tmp_path: Path, target: str) -> None:
-    """The target lies outside of the repository, also seen through a symlink."""
+    """The target must be outside the repository, even when seen through a symlink."""
     (tmp_path / "link").symlink_to(root / "models")
     with pytest.raises(RepositoryError, match="inside"):
         plan_clean(root, root, root / target, LIMIT)
@@ -243,7 +243,7 @@ def test_a_target_inside_is_refused(root: Path, tmp_path: Path, target: str) -> 
 
 
 def test_git_itself_is_never_touched(tmp_path: Path) -> None:
-    """Nothing in .git is moved, not even when it is named."""
+    """Nothing in .git is moved, even if it is named."""
     root = repository(tmp_path / "repo")
     write(root, ".git/big", A)
     assert plan_clean(root, root, tmp_path / "out", LIMIT).moves == ()
@@ -252,7 +252,7 @@ def test_git_itself_is_never_touched(tmp_path: Path) -> None:
 
 
 def test_uncommitted_changes_are_kept(tmp_path: Path) -> None:
-    """Modified and staged files stay until they are committed or it is allowed; new ones that git does not know go."""
+    """Modified and staged files stay until they are committed or it is allowed; files unknown to git are moved."""
     root = repository(tmp_path / "repo")
     for name in ("clean.bin", "modified ü.bin", "renamed.bin"):
         write(root, name, seeded_bytes(2000, seed=len(name)))
@@ -271,7 +271,7 @@ def test_uncommitted_changes_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("allow_dirty", [False, True])
 def test_a_git_that_cannot_be_asked_is_an_obstacle(tmp_path: Path, allow_dirty: bool) -> None:
-    """Where it is not known what is ignored, nothing is moved, also where what is not committed may be."""
+    """If it is unknown what is ignored, nothing is moved, even if moving uncommitted files is allowed."""
     write(tmp_path / "repo", ".git", b"gitdir: /nowhere\n")
     write(tmp_path / "repo", "a.bin", A)
     with pytest.raises(GitUnusable, match="not known what git ignores"):
@@ -289,14 +289,14 @@ def test_symlinks_are_reported(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a:b", "minimal/a", "asset-manifest.json", "e\u0301.bin", "x" * 235, "a.asset-ref"])
 def test_names_that_could_not_come_back_stay(tmp_path: Path, name: str) -> None:
-    """A file whose path is not safe everywhere is kept where it is, with the reason."""
+    """A file whose path is not safe on every system stays where it is, with the reason."""
     write(tmp_path / "root", name, A)
     plan = plan_clean(tmp_path / "root", tmp_path / "root", tmp_path / "out", LIMIT)
     assert reasons(list(plan.kept)) == {name: Why.UNSAFE}
 
 
 def test_an_assets_folder_stays(root: Path, tmp_path: Path) -> None:
-    """What grym-fetch has downloaded into the project is not moved out again."""
+    """Files that grym-fetch downloaded into the project are not moved out again."""
     write(root, "assets/.grym-fetch/verified.log", b"")
     write(root, "assets/deep/er.bin", A)
     plan = plan_clean(root, root, tmp_path / "out", LIMIT)
@@ -311,7 +311,7 @@ def test_two_at_once(root: Path, tmp_path: Path) -> None:
 
 
 def test_no_room(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without room for the copies nothing is begun."""
+    """Without room for the copies, nothing is started."""
     monkeypatch.setattr(clean_module, "free_bytes", lambda _: 4000)
     plan = plan_clean(root, root, tmp_path / "out", LIMIT)
     with pytest.raises(DiskFull, match=r"4\.9 KiB needed, 3\.9 KiB free"), Cleaner(plan, lambda: NOON):
@@ -319,7 +319,7 @@ def test_no_room(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_lying_disk_is_noticed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If what is read back is not what was written, the original stays and nothing gets the name."""
+    """If the bytes read back differ from those written, the original stays and nothing gets the name."""
     monkeypatch.setattr("grym_fetch.repo.moving.digest_of", lambda _: Checksum.of(b"rot"))
     with pytest.raises(NotWritable, match="read back"):
         clean(root, tmp_path / "out")
@@ -329,7 +329,7 @@ def test_a_lying_disk_is_noticed(root: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_file_system_without_links(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there are no hard links, a rename does, and a taken name is still not replaced."""
+    """Without hard links, a rename is used, and a taken name is still not replaced."""
 
     def link(*arguments: object, **more: object) -> None:
         raise OSError(1, "Operation not permitted")
@@ -356,7 +356,7 @@ def test_a_dead_draft_is_never_written_to(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_record_is_not_overwritten(root: Path, tmp_path: Path) -> None:
-    """A record that cannot be read is left alone, and nothing is moved."""
+    """An unreadable record is left alone, and nothing is moved."""
     record = write(tmp_path / "out", "asset-manifest.json", b'{"assets": [')
     with pytest.raises(RepositoryError, match="cannot be read"):
         clean(root, tmp_path / "out")
@@ -377,7 +377,7 @@ def test_what_others_wrote_into_the_record_is_kept(root: Path, tmp_path: Path) -
 
 @pytest.mark.root
 def test_across_file_systems(root: Path, tmp_path: Path) -> None:
-    """The target may be another file system."""
+    """The target may be on another file system."""
     (tmp_path / "out").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path / "out"], check=True)
     try:
@@ -413,7 +413,7 @@ async def test_a_file_that_was_brought_back_is_moved_again(tmp_path: Path) -> No
 
 @pytest.mark.shows("S17")
 def test_what_is_ignored_is_never_moved_for_want_of_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where git fails to say what is ignored, clean moves nothing."""
+    """If git fails to say what is ignored, clean moves nothing."""
     root = repository(tmp_path / "repo")
     write(root, "ignored.bin", A)
     write(root, ".gitignore", b"/ignored.bin\n")
@@ -428,7 +428,7 @@ def test_what_is_ignored_is_never_moved_for_want_of_an_answer(tmp_path: Path, mo
 
 @pytest.mark.shows("S21")
 def test_holes_stay_holes(tmp_path: Path) -> None:
-    """A file of 64 MiB that takes a few pages takes a few pages in the target, and has the same bytes."""
+    """A sparse file of 64 MiB with a few pages has a few pages in the target, too, and the same bytes."""
     root, target = tmp_path / "root", tmp_path / "out"
     size = 64 * 1024 * 1024
     root.mkdir()
@@ -449,7 +449,7 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
 @pytest.mark.shows("S21")
 @pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
 def test_death_while_holes_are_copied(tmp_path: Path, is_done: bool) -> None:
-    """A draft whose holes were not all made never gets the name: there is a whole file here, there, or in both."""
+    """A draft whose holes are incomplete never gets the name: a complete file is here, there, or in both places."""
     page = moving._PAGE_BYTES
     whole = bytes(3 * page) + A + bytes(5 * page)
     at, ended = 0, False
@@ -476,7 +476,7 @@ def test_death_while_holes_are_copied(tmp_path: Path, is_done: bool) -> None:
 
 @pytest.mark.parametrize("end", ["holes", "data"])
 def test_a_copy_with_holes_is_byte_for_byte(tmp_path: Path, end: str) -> None:
-    """Wherever holes begin and end, also at the end of the file, no byte is moved or lost."""
+    """Wherever holes begin and end, even at the end of the file, no byte is moved or lost."""
     page = moving._PAGE_BYTES
     content = b"".join([b"a" * page, bytes(page), bytes(page - 1), b"b", bytes(2 * page + 7), b"c" * 3])
     content += bytes(page + 11) if end == "holes" else b"d"
@@ -500,7 +500,7 @@ def test_a_copy_with_holes_is_byte_for_byte(tmp_path: Path, end: str) -> None:
 def test_one_file_that_cannot_be_moved_keeps_no_other(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
-    """The file stays with the reason, without a placeholder; the others are moved."""
+    """The file stays, with the reason and without a placeholder; the others are moved."""
     target = tmp_path / "out"
     plan = plan_clean(root, root, target, LIMIT)
     if trouble == "a folder in the way":
@@ -540,7 +540,7 @@ def test_a_record_is_no_symlink(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.shows("S19")
 def test_a_target_that_becomes_a_symlink(root: Path, tmp_path: Path) -> None:
-    """A target that was judged, and is a symlink by the time it is used, gets nothing."""
+    """A target that becomes a symlink after it was checked gets nothing."""
     (tmp_path / "elsewhere").mkdir()
     plan = plan_clean(root, root, tmp_path / "out", LIMIT)
     (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
@@ -551,7 +551,7 @@ def test_a_target_that_becomes_a_symlink(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.shows("S22")
 def test_a_name_that_cannot_be_moved_is_to_be_changed(tmp_path: Path) -> None:
-    """A name that not every system can have stays, is named with its reason, and the way out is said."""
+    """A name that not every system can have stays and is reported with its reason and the way out."""
     root = tmp_path / "root"
     names = {
         b"n\xff.bin": "not UTF-8",

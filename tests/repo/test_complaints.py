@@ -1,4 +1,4 @@
-"""What git complains of comes with what to do."""
+"""Each complaint of git comes with what to do."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def damage(root: Path, what: str) -> None:
     ],
 )
 def test_damage_is_told_whole(root: Path, tmp_path: Path, what: str, words: str, remedy: str) -> None:
-    """Clean refuses, and the history too; each says what git says and the way out."""
+    """Clean refuses, and so does the history; each repeats git's words and the way out."""
     damage(root, what)
     with pytest.raises(GitUnusable, match=remedy) as of_clean:
         plan_clean(root, root, tmp_path / "out", LIMIT)
@@ -90,7 +90,7 @@ def test_a_damaged_index_is_made_anew(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.shows("S22")
 def test_missing_objects_are_fetched_again(root: Path, tmp_path: Path) -> None:
-    """The remedy for missing objects works where the remote has them."""
+    """The remedy for missing objects works if the remote has them."""
     git(tmp_path, "clone", "-q", f"file://{root}", "clone")
     clone = tmp_path / "clone"
     pack = next((clone / ".git/objects/pack").glob("*.pack"))
@@ -104,7 +104,7 @@ def test_missing_objects_are_fetched_again(root: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_not_known_is_passed_on() -> None:
-    """Words of git's that no remedy is for stay as they are, on one line; silence has its exit code."""
+    """Words of git's without a remedy stay as they are, on one line; if there are none, the exit code is shown."""
     assert complaint("ls-files", b"fatal: a\n\tb\x1b[0m\nerror: c\n", Path("/r")) == (
         "git ls-files failed: fatal: a b\\x1b[0m; error: c"
     )

@@ -17,14 +17,14 @@ NOW = 1_773_000_000.0
 
 
 def moved(path: str, content: bytes, name: str = "model") -> Placeholder:
-    """A file that was moved."""
+    """A moved file."""
     return Placeholder(
         id=name, original_path=path, storage_path=path, size=len(content), checksum=Checksum.of(content), moved_on=""
     )
 
 
 def test_a_new_manifest(tmp_path: Path) -> None:
-    """Where there is no manifest one is made, with every file and an address for each."""
+    """If there is no manifest, one is made, with every file and an address for each."""
     path = tmp_path / "assets.json"
     assert add_to_manifest(path, [moved("a b/ü.bin", b"1")], "https://example.org/x/", NOW) == ["model"]
     asset = load_manifest(path).manifest.get("model")
@@ -33,7 +33,7 @@ def test_a_new_manifest(tmp_path: Path) -> None:
 
 
 def test_what_is_listed_already_is_not_added(tmp_path: Path) -> None:
-    """A content is listed once, and an id that is taken gives way."""
+    """Each content is listed once, and an id that is already taken is changed."""
     path = tmp_path / "assets.json"
     add_to_manifest(path, [moved("a/model.bin", b"1")], "https://example.org", NOW)
     before = path.read_text()
@@ -54,7 +54,7 @@ def test_a_manifest_that_would_not_be_good_is_not_written(tmp_path: Path) -> Non
 
 
 def test_lines_are_added_once(tmp_path: Path) -> None:
-    """Lines come to the end, each once, and what was there stays; the mode, too."""
+    """New lines are added at the end, each once; existing lines stay, and so does the mode."""
     path = tmp_path / ".gitignore"
     path.write_bytes(b"*.log\n/a\nlast without end")
     path.chmod(0o640)
@@ -65,7 +65,7 @@ def test_lines_are_added_once(tmp_path: Path) -> None:
 
 
 def test_lines_end_as_those_that_are_there(tmp_path: Path) -> None:
-    """A file whose lines end as on Windows goes on like that."""
+    """A file with Windows line ends keeps them."""
     (tmp_path / ".gitignore").write_bytes(b"/a\r\n/b")
     assert add_to_gitignore(tmp_path, ["/b", "/c"]) == ["/c"]
     assert (tmp_path / ".gitignore").read_bytes() == b"/a\r\n/b\r\n/c\r\n"
@@ -73,7 +73,7 @@ def test_lines_end_as_those_that_are_there(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S19")
 def test_no_line_is_written_through_a_symlink(tmp_path: Path) -> None:
-    """A .gitignore that leads to a file which a shell runs gets no line, be the name of a moved file a command."""
+    """A .gitignore that leads to a file run by a shell gets no line, even if a moved file's name is a command."""
     profile = tmp_path / ".bashrc"
     profile.write_bytes(b"")
     (tmp_path / "repo").mkdir()
@@ -87,7 +87,7 @@ def test_no_line_is_written_through_a_symlink(tmp_path: Path) -> None:
 @pytest.mark.shows("S19")
 @pytest.mark.parametrize("kind", ["symlink", "folder", "pipe"])
 def test_a_gitignore_that_is_a_symlink_is_refused_before_anything_is_moved(tmp_path: Path, kind: str) -> None:
-    """What is no file is refused with what to do, not only when a line is to be written."""
+    """Anything but a file is refused with what to do, before a line is to be written."""
     path = tmp_path / ".gitignore"
     if kind == "symlink":
         path.symlink_to("elsewhere")

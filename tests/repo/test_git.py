@@ -1,7 +1,7 @@
 """How git is started: nothing that a repository configures runs, and no variable leads to another repository.
 
-The settings that could start a program are in a table of all that git has; one that a later git adds is noticed, and
-has to be switched off or explained.
+A table of all git settings says which could start a program; one added by a later git is noticed, and has to be
+switched off or explained.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ A, B = seeded_bytes(5000, seed=1), seeded_bytes(3000, seed=2)
 
 @pytest.mark.shows("S18")
 def test_every_setting_that_git_knows_has_been_read() -> None:
-    """Whatever a setting is called: somebody has looked whether it starts a program."""
+    """For each setting, somebody has checked whether it starts a program."""
     unknown = [name for name in documented() if not is_known(name)]
     assert unknown == [], "read what these do, then write them into tests/repo/git_settings.toml"
 
 
 @pytest.mark.shows("S18")
 def test_what_is_to_be_switched_off_is() -> None:
-    """Each setting of which the table says so has a value of ours; and no switch is misspelt."""
+    """Each setting that the table marks has a value of ours; and no switch is misspelt."""
     families = {"gpg.openpgp.program": "gpg.<format>.program", "gpg.x509.program": "gpg.<format>.program"}
     families |= {"gpg.ssh.program": "gpg.<format>.program"}
     families |= {name: "hook.<event>.enabled" for name in SWITCHED_OFF if name.startswith("hook.")}
@@ -50,7 +50,7 @@ def test_what_is_to_be_switched_off_is() -> None:
 
 @pytest.mark.shows("S18")
 def test_git_is_started_in_one_place() -> None:
-    """No other module of the package starts git, and this one only commands that are known to run nothing."""
+    """No other module of the package starts git, and this one starts only commands known to run nothing."""
     package = Path(__file__).parents[2] / "grym_fetch"
     importing = {
         path.relative_to(package).as_posix()
@@ -77,7 +77,7 @@ def test_variables_that_name_a_repository_are_dropped() -> None:
 @pytest.mark.shows("S17", "S18")
 @pytest.mark.parametrize("variable", ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"])
 def test_in_a_hook_of_another_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """What is ignored and what is committed is asked of the repository that is cleaned, and of no other."""
+    """Whether files are ignored or committed is asked only of the repository being cleaned."""
     root, other = repository(tmp_path / "repo"), repository(tmp_path / "other")
     for name in ("committed.bin", "changed.bin", "ignored.bin"):
         write(root, name, A)
@@ -98,7 +98,7 @@ def test_in_a_hook_of_another_repository(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.shows("S18")
 def test_nothing_that_a_repository_configures_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every program that git could start is configured, and no look, plan, setup or restore starts one."""
+    """With every program configured that git could start, no look, plan, setup or restore starts one."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     trap = Trap(tmp_path / "trap")
     root = repository(tmp_path / "repo")
@@ -108,12 +108,12 @@ def test_nothing_that_a_repository_configures_runs(tmp_path: Path, monkeypatch: 
     write(root, "assets.json", b'{"assets": []}')
     commit(root)
     sign(root)
-    (root / "c.bin").touch()  # looks touched, so that git would compare its content through the filter
+    (root / "c.bin").touch()  # looks changed, so that git would compare its content through the filter
     with armed(root / ".git", trap):
         for name in ("status", "log"):
             subprocess.run(["git", name], cwd=root, capture_output=True, check=False)
             assert trap.ran(), f"the trap does not work: git {name} has not started it"
-        # As young as its files: git looks into them, too.
+        # As new as its files: git looks into them, too.
         os.utime(root / ".git/index", ns=(0, (root / "a.bin").stat().st_mtime_ns))
 
         assert len(survey(root, LIMIT, root).files) == 3
@@ -129,7 +129,7 @@ def test_nothing_that_a_repository_configures_runs(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.shows("S18")
 def test_nothing_is_fetched_to_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A promise of objects that are not here, by a remote that is a program, is not called in."""
+    """Missing objects promised by a remote that is a program do not start that program."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     trap = Trap(tmp_path / "trap")
     root = repository(tmp_path / "repo")
@@ -154,7 +154,7 @@ def test_nothing_is_fetched_to_answer(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.shows("S17")
 def test_another_work_tree_is_not_taken_for_this_one(tmp_path: Path) -> None:
-    """Where git means another folder than the one with the .git, nothing is asked: the answer would be of that one."""
+    """If git means another folder than the one with the .git, nothing is asked: the answer would be about that one."""
     root, other = repository(tmp_path / "repo"), tmp_path / "other"
     other.mkdir()
     git(root, "config", "core.worktree", str(other))
@@ -167,7 +167,7 @@ def test_another_work_tree_is_not_taken_for_this_one(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S22")
 def test_a_repository_of_another_user(tmp_path: Path) -> None:
-    """Git's refusal is passed on with the whole command that ends it."""
+    """Git's refusal is passed on with the full command that resolves it."""
     words = (
         b"fatal: detected dubious ownership in repository at '/srv/it'\n"
         b"To add an exception for this directory, call:\n\n\tgit config --global --add safe.directory /srv/it\n"
@@ -184,7 +184,7 @@ def test_a_repository_of_another_user(tmp_path: Path) -> None:
 
 
 def test_what_is_uncommitted_is_found_without_status(tmp_path: Path) -> None:
-    """A file that was only touched is as committed; one that was changed to the same length and time is not."""
+    """A file that was only touched counts as committed; one changed to the same length and time does not."""
     root = repository(tmp_path / "repo")
     for name in ("touched", "changed", "staged", "same", "odd\nname"):
         write(root, name, A)
@@ -206,7 +206,7 @@ def test_what_is_uncommitted_is_found_without_status(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S17")
 def test_what_git_was_told_not_to_watch_is_compared(tmp_path: Path) -> None:
-    """A file that git no longer looks at, changed or not, is judged by its content."""
+    """A file that git no longer watches, changed or not, is judged by its content."""
     root = repository(tmp_path / "repo")
     for name in ("same", "assumed", "skipped", "both"):
         write(root, name, A)
@@ -222,7 +222,7 @@ def test_what_git_was_told_not_to_watch_is_compared(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S22")
 def test_what_git_converts_is_compared_as_git_would(tmp_path: Path) -> None:
-    """A touched file whose line ends or keywords are converted is as committed; a changed one is not."""
+    """A touched file with converted line ends or keywords counts as committed; a changed one does not."""
     root = repository(tmp_path / "repo")
     write(root, ".gitattributes", b"*.txt text eol=crlf ident\n*.wide working-tree-encoding=UTF-16\n*.z filter=z\n")
     names = [
@@ -244,7 +244,7 @@ def test_what_git_converts_is_compared_as_git_would(tmp_path: Path) -> None:
 
 
 def test_one_file_that_cannot_be_read_is_the_only_one_in_doubt(tmp_path: Path) -> None:
-    """A file that git cannot open counts as changed, and the others are compared all the same."""
+    """A file that git cannot open counts as changed, and the others are still compared."""
     root = repository(tmp_path / "repo")
     write(root, ".gitattributes", b"*.txt text eol=crlf\n")
     for name in ("a.txt", "gone.txt"):
@@ -259,7 +259,7 @@ def test_one_file_that_cannot_be_read_is_the_only_one_in_doubt(tmp_path: Path) -
 
 @pytest.mark.shows("S17")
 def test_more_filters_than_can_be_switched_off(tmp_path: Path) -> None:
-    """Where a repository configures more than a command line holds, git is not asked at all."""
+    """If a repository configures more filters than a command line holds, git is not asked at all."""
     root = repository(tmp_path / "repo")
     write(root, "a.bin", A)
     commit(root)

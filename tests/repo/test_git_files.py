@@ -1,4 +1,4 @@
-"""Git is not asked where it would wait for a pipe."""
+"""Git is not asked if it would wait for a pipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ A = seeded_bytes(5000, seed=1)
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with a committed large file; nothing of the user's is configured."""
+    """A repository with a committed large file, without any user configuration."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     root = repository(tmp_path / "repo")
@@ -30,7 +30,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pipe(path: Path) -> Path:
-    """A pipe in the place of a file."""
+    """A pipe in place of a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     os.mkfifo(path)
@@ -38,7 +38,7 @@ def pipe(path: Path) -> Path:
 
 
 def refused(root: Path, target: Path, file: Path) -> None:
-    """Clean refuses and names the file; and a listing goes on without git."""
+    """Clean refuses and names the file; a listing continues without git."""
     with pytest.raises(GitUnusable, match="is a pipe or a device") as error:
         plan_clean(root, root, target, LIMIT)
     named = Path(str(error.value).partition(" is a pipe")[0])
@@ -57,7 +57,7 @@ def refused(root: Path, target: Path, file: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_pipe_in_the_place_of_a_file_of_git_s(root: Path, tmp_path: Path, name: str) -> None:
-    """Whatever git would read, it is a file, or git is not asked; the error says which."""
+    """Everything git would read is a file, or git is not asked; the error says which one is not."""
     refused(root, tmp_path / "out", pipe(root / name))
 
 
@@ -65,7 +65,7 @@ def test_a_pipe_in_the_place_of_a_file_of_git_s(root: Path, tmp_path: Path, name
 @pytest.mark.parametrize("setting", ["core.excludesFile", "core.attributesFile", "include.path"])
 @pytest.mark.parametrize("form", ["absolute", "relative", "by a link", "included"])
 def test_a_pipe_that_is_configured(root: Path, tmp_path: Path, setting: str, form: str) -> None:
-    """What a configuration names is looked at, too, also in a file that it includes."""
+    """Paths named in a configuration are checked, too, even in a file that it includes."""
     fifo = pipe(tmp_path / "fifo")
     path = "../../fifo" if setting == "include.path" else "../fifo"
     if form == "by a link":
@@ -83,14 +83,14 @@ def test_a_pipe_that_is_configured(root: Path, tmp_path: Path, setting: str, for
 
 @pytest.mark.shows("S22")
 def test_the_history_waits_for_no_pipe(root: Path) -> None:
-    """Refs are looked at before all of them are read."""
+    """Refs are checked before all of them are read."""
     pipe(root / ".git/refs/tags/v1")
     with pytest.raises(GitUnusable, match=r"refs/tags/v1 is a pipe"):
         find_large_blobs(Git(root), LIMIT)
 
 
 def test_a_linked_work_tree(root: Path, tmp_path: Path) -> None:
-    """What it shares with the main one is looked at, and what is its own."""
+    """Both what it shares with the main one and what is its own is checked."""
     git(root, "worktree", "add", "-q", "--detach", str(tmp_path / "linked"))
     assert Git.of(tmp_path / "linked") is not None
     fifo = pipe(root / ".git/worktrees/linked/index")
@@ -101,7 +101,7 @@ def test_a_linked_work_tree(root: Path, tmp_path: Path) -> None:
 
 
 def test_what_harms_nobody(root: Path, tmp_path: Path) -> None:
-    """The null device, a socket of a monitor, and a circle of includes or links are no reason to refuse."""
+    """The null device, a monitor's socket, and a circle of includes or links are not reasons to refuse."""
     git(root, "config", "core.excludesFile", os.devnull)
     git(root, "config", "--add", "include.path", "gone")
     git(root, "config", "--file", str(root / ".git/gone"), "include.path", "gone")
@@ -120,7 +120,7 @@ def test_what_harms_nobody(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_link_to_anywhere_is_not_followed(root: Path, tmp_path: Path) -> None:
-    """Nothing but what is git's is walked through: neither behind a link, nor where a .git says that its store is."""
+    """Only git's own files are walked through: neither what is behind a link nor a store that a .git names."""
     pipe(tmp_path / "elsewhere/deep/fifo")
     (root / ".git/link").symlink_to(tmp_path / "elsewhere")
     assert len(plan_clean(root, root, tmp_path / "out", LIMIT).moves) == 1

@@ -15,12 +15,12 @@ from tests.repo.story import LIMIT, commit, git, repository, write
 
 
 def find(root: Path) -> dict[tuple[str, ...], LargeBlob]:
-    """The large blobs by their paths."""
+    """The large blobs by path."""
     return {blob.paths: blob for blob in find_large_blobs(Git(root), LIMIT).blobs}
 
 
 def test_where_a_blob_was_last(tmp_path: Path) -> None:
-    """The newest commit that has a blob is a tip for one that is still there, else the last one before it went."""
+    """A blob that still exists is shown with its newest commit, a deleted one with the last before it went."""
     root = repository(tmp_path / "repo")
     write(root, "gone.bin", seeded_bytes(5000, seed=1))
     write(root, "stays.bin", seeded_bytes(4000, seed=2))
@@ -37,7 +37,7 @@ def test_where_a_blob_was_last(tmp_path: Path) -> None:
     assert blobs[0].paths == ("gone.bin",)
     assert set(blobs[1].paths) == {"stays.bin", "renamed.bin"}
     assert blobs[0].committed == datetime(2026, 1, 2, 12, tzinfo=UTC)
-    assert all(blob.size <= blob.packed < blob.size + 200 for blob in blobs)  # random bytes do not shrink
+    assert all(blob.size <= blob.packed < blob.size + 200 for blob in blobs)  # random bytes do not compress
 
 
 def test_other_branches_and_tags_count(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_other_branches_and_tags_count(tmp_path: Path) -> None:
 
 
 def test_what_compresses_saves_little(tmp_path: Path) -> None:
-    """What a clean-up would save is the packed size, not the file's."""
+    """A clean-up would save the packed size, not the file's size."""
     root = repository(tmp_path / "repo")
     write(root, "zeros with ü and space.bin", bytes(500_000))
     commit(root)
@@ -66,7 +66,7 @@ def test_what_compresses_saves_little(tmp_path: Path) -> None:
 
 
 def test_a_repository_without_commits(tmp_path: Path) -> None:
-    """Nothing is found where nothing was committed."""
+    """Nothing is found if nothing was committed."""
     assert find_large_blobs(Git(repository(tmp_path / "repo")), LIMIT).blobs == ()
 
 
@@ -82,7 +82,7 @@ def test_nothing_in_the_repository_changes(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S22")
 def test_names_of_several_lines(tmp_path: Path) -> None:
-    """A file whose name has a newline has its whole name, and is current where a branch has it."""
+    """A file name with a newline is kept complete, and is current if a branch has it."""
     root = repository(tmp_path / "repo")
     write(root, "odd\nname\t.bin", seeded_bytes(5000, seed=1))
     write(root, "gone\n.bin", seeded_bytes(4000, seed=2))
@@ -98,7 +98,7 @@ def test_names_of_several_lines(tmp_path: Path) -> None:
 @pytest.mark.shows("S22")
 @pytest.mark.parametrize("name", [":(glob)q\nq.bin", ":!\n", "cr.bin\r", ":(top)x", "*\n"])
 def test_names_that_git_reads_otherwise(tmp_path: Path, name: str) -> None:
-    """A name that looks like a pattern, or ends as a line may, is asked for as it is."""
+    """A name that looks like a pattern, or ends the way a line may, is looked up literally."""
     root = repository(tmp_path / "repo")
     write(root, name, seeded_bytes(5000, seed=1))
     write(root, "cr.bin", b"small")
@@ -112,7 +112,7 @@ def test_names_that_git_reads_otherwise(tmp_path: Path, name: str) -> None:
 @pytest.mark.shows("S22")
 @pytest.mark.parametrize("seconds", ["99999999999999", "-1", "18446744073709551615", "x"])
 def test_a_time_that_no_calendar_has(tmp_path: Path, seconds: str) -> None:
-    """A commit may claim any time at all; the blob is told without a day then, and nothing fails."""
+    """A commit may claim any time at all; the blob is then shown without a day, and nothing fails."""
     root = repository(tmp_path / "repo")
     write(root, "a.bin", seeded_bytes(5000, seed=1))
     git(root, "add", "-A")
@@ -129,7 +129,7 @@ def test_a_time_that_no_calendar_has(tmp_path: Path, seconds: str) -> None:
 
 @pytest.mark.shows("S22")
 def test_what_only_a_tag_has(tmp_path: Path) -> None:
-    """A tag may name a file or a folder itself, without any commit: these are current, too."""
+    """A tag may point to a file or a folder itself, without any commit: these are current, too."""
     root = repository(tmp_path / "repo")
     write(root, "small", b"")
     commit(root)
@@ -147,7 +147,7 @@ def test_what_only_a_tag_has(tmp_path: Path) -> None:
 
 
 def test_settings_of_how_things_are_shown_change_nothing(tmp_path: Path) -> None:
-    """What a repository says of logs, diffs and replaced objects hides nothing from the history."""
+    """A repository's settings for logs, diffs and replaced objects hide nothing from the history."""
     root = repository(tmp_path / "repo")
     write(root, "sub/a.bin", seeded_bytes(5000, seed=1))
     write(root, "b.bin", seeded_bytes(4000, seed=2))
@@ -164,7 +164,7 @@ def test_settings_of_how_things_are_shown_change_nothing(tmp_path: Path) -> None
 
 @pytest.mark.shows("S22")
 def test_a_partial_clone_says_what_to_do(tmp_path: Path) -> None:
-    """Where the history is not all here it is said so, with the command that gets the rest; which then works."""
+    """If part of the history is missing, the message says so, with the command that gets the rest and then works."""
     source = repository(tmp_path / "source")
     for day in (1, 2):
         write(source, "a.bin", seeded_bytes(5000, seed=day))
@@ -183,7 +183,7 @@ def test_a_partial_clone_says_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S22")
 def test_a_clone_without_folders_is_refused(tmp_path: Path) -> None:
-    """Where the folders of old commits are not here either, nothing can be said of what was in them."""
+    """If the folders of old commits are missing, too, nothing can be said about their contents."""
     source = repository(tmp_path / "source")
     for day in (1, 2):
         write(source, "sub/a.bin", seeded_bytes(5000, seed=day))

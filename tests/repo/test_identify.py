@@ -1,4 +1,4 @@
-"""Large files are found: all of them, fast, and nothing that is none."""
+"""Large files are found: all of them, fast, and nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_largest_comes_first(tmp_path: Path) -> None:
 
 
 def test_what_is_skipped(tmp_path: Path) -> None:
-    """Neither git's folder nor node_modules is looked into; symlinks and other repositories are reported."""
+    """Neither git's folder nor node_modules is searched; symlinks and other repositories are reported."""
     for name in (".git/objects/x", "node_modules/x", "sub/node_modules/y/x", "vendor/x", "vendor/.git", "mine"):
         write(tmp_path, name, bytes(LIMIT + 1))
     (tmp_path / "link").symlink_to("mine")
@@ -43,7 +43,7 @@ def test_what_is_skipped(tmp_path: Path) -> None:
 
 
 def test_what_git_ignores_is_left_out(tmp_path: Path) -> None:
-    """Ignored files are listed only on demand; what is tracked is not ignored, whatever the rules say."""
+    """Ignored files are listed only on request; tracked files do not count as ignored, whatever the rules say."""
     root = repository(tmp_path / "repo")
     names = ["build/a.bin", "b.log", "tracked.log", "plain", "sub/:(magic) ü\n.bin", "sub/c.log"]
     for name in names:
@@ -57,7 +57,7 @@ def test_what_git_ignores_is_left_out(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
-    """A file whose name is no text is found and handed to git like any other."""
+    """A file whose name is not text is found and passed to git like any other."""
     root = repository(tmp_path / "repo")
     for name in (b"\xff.bin", b"\xfe.log"):
         Path(os.fsdecode(os.path.join(os.fsencode(root), name))).write_bytes(bytes(LIMIT + 1))
@@ -66,7 +66,7 @@ def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
 
 
 def test_a_git_that_does_not_work_is_no_obstacle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Where git refuses the repository, everything is listed and it is said why."""
+    """If git refuses the repository, everything is listed, with the reason."""
     write(tmp_path, ".git", b"gitdir: /nowhere\n")
     write(tmp_path, "a", bytes(LIMIT + 1))
     assert found(tmp_path) == ["a"]
@@ -74,7 +74,7 @@ def test_a_git_that_does_not_work_is_no_obstacle(tmp_path: Path, caplog: pytest.
 
 
 def test_totals() -> None:
-    """Sums by type and by folder, the largest first; case does not make a type."""
+    """Sums by type and by folder, the largest first; types ignore case."""
     files = [LargeFile("m/a.CKPT", 5), LargeFile("m/b.ckpt", 6), LargeFile("c", 20), LargeFile(".hidden", 1)]
     assert totals(files, lambda file: file.type) == [Total("(none)", 2, 21), Total(".ckpt", 2, 11)]
     assert totals(files, lambda file: file.folder) == [Total(".", 2, 21), Total("m", 2, 11)]
@@ -82,7 +82,7 @@ def test_totals() -> None:
 
 @pytest.mark.parametrize("name", ["a.bin", "#a", "!a", "sub/a b", "a*[1]?", "back\\slash", "end  ", "ü"])
 def test_a_line_for_gitignore_ignores_that_file_alone(tmp_path: Path, name: str) -> None:
-    """Git itself agrees that the line names this file, and no similar one."""
+    """Git itself agrees that the line names only this file, and no similar one."""
     root = repository(tmp_path / "repo")
     write(root, ".gitignore", f"{ignore_line(name)}\n".encode())
     for other in (name, f"x/{name}", f"{name}x"):
@@ -92,7 +92,7 @@ def test_a_line_for_gitignore_ignores_that_file_alone(tmp_path: Path, name: str)
 
 @pytest.mark.alone
 def test_a_big_tree_is_looked_through_quickly(tmp_path: Path) -> None:
-    """20,000 files take a fifth of the two seconds that 100,000 may take, with room for a busy machine."""
+    """20,000 files take a fifth of the two seconds that 100,000 may take, with leeway for a busy machine."""
     for folder in range(100):
         (tmp_path / str(folder)).mkdir()
         for name in range(200):
@@ -103,7 +103,7 @@ def test_a_big_tree_is_looked_through_quickly(tmp_path: Path) -> None:
 
 
 def test_the_root_is_where_git_says(tmp_path: Path) -> None:
-    """The repository's root is the nearest folder with .git; without git the working directory is."""
+    """The repository's root is the nearest folder with .git; without git it is the working directory."""
     root = repository(tmp_path / "repo")
     write(root, "sub/a", b"")
     commit(root)
@@ -118,7 +118,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64
 
 @pytest.mark.shows("S22")
 def test_what_git_stores_a_pointer_of_is_not_large(tmp_path: Path) -> None:
-    """A file of Git LFS or git-annex takes 132 bytes of git; one that was committed in full before takes its size."""
+    """A file in Git LFS or git-annex takes 132 bytes of git; one that was committed in full before takes its size."""
     root = repository(tmp_path / "repo")
     for name in ("full.bin", "plain.bin"):
         write(root, name, bytes(2 * LIMIT))
@@ -135,7 +135,7 @@ def test_what_git_stores_a_pointer_of_is_not_large(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S22")
 def test_a_pointer_is_no_large_file(tmp_path: Path) -> None:
-    """Where Git LFS has not fetched a file its pointer is there, which is never large, however low the limit."""
+    """If Git LFS has not fetched a file, its pointer is there, which is never large, however low the limit."""
     write(tmp_path, "pointer.bin", POINTER)
     write(tmp_path, "small.bin", b"x" * len(POINTER))
     result = survey(tmp_path, 10, tmp_path)
@@ -144,7 +144,7 @@ def test_a_pointer_is_no_large_file(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S21")
 def test_moved_files_are_seen_though_ignored(tmp_path: Path) -> None:
-    """An ignored file is listed if a placeholder stands for it, here or in the last commit, or a record has it."""
+    """An ignored file is listed if it has a placeholder, here or in the last commit, or if a record has it."""
     root = repository(tmp_path / "repo")
     names = ["placed", "staged", "committed", "recorded", "other-size", "ignored"]
     placeholder = (
@@ -168,7 +168,7 @@ def test_moved_files_are_seen_though_ignored(tmp_path: Path) -> None:
 @pytest.mark.shows("S19")
 @pytest.mark.parametrize("name", ["a\nb", "\r", "a\r"])
 def test_a_line_for_gitignore_is_one_line(tmp_path: Path, name: str) -> None:
-    """A line end in a name makes no second line, and the file is ignored all the same."""
+    """A line end in a name does not make a second line, and the file is still ignored."""
     root = repository(tmp_path / "repo")
     line = ignore_line(name)
     assert len(line.splitlines()) == 1

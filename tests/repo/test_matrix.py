@@ -1,7 +1,7 @@
-"""Every kind of repository goes the whole way: look, move out, commit, clone, set up, bring back.
+"""Every kind of repository goes all the way: look, move out, commit, clone, set up, bring back.
 
 At the end the bytes are the same, `git fsck` says what it said before, and nothing that the repository configures has
-run: it has a trap in the place of every program that git could start. What is refused says what to do instead.
+run: there is a trap in place of every program that git could start. Each refusal says what to do instead.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ LIMIT = "0.001"
 
 @dataclass(frozen=True)
 class Scene:
-    """A repository. ``target`` is where its large files may go, None for the usual place.
+    """A repository. ``target`` is where its large files may go, None for the default place.
 
-    ``origin`` is what others clone, where that is not the repository itself.
+    ``origin`` is what others clone, if that is not the repository itself.
     """
 
     root: Path
@@ -58,7 +58,7 @@ def plain(folder: Path) -> Scene:
 
 
 def bare_inside(folder: Path) -> Scene:
-    """Somebody keeps a bare repository in the work tree, with packs that are larger than the limit."""
+    """The work tree contains a bare repository with packs larger than the limit."""
     root = made(folder / "repo")
     git(folder, "clone", "-q", "--bare", str(root), str(root / "mirror"))
     git(root / "mirror", "repack", "-q", "-a", "-d")
@@ -80,7 +80,7 @@ def linked_worktree(folder: Path) -> Scene:
 
 
 def submodule(folder: Path) -> Scene:
-    """The usual place lies in the repository around it."""
+    """The default place lies in the surrounding repository."""
     made(folder / "source")
     outer = made(folder / "outer")
     git(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(folder / "source"), "sub")
@@ -103,7 +103,7 @@ def shallow(folder: Path) -> Scene:
 
 
 def partial(folder: Path) -> Scene:
-    """Old versions of large files are not here; what others clone is the whole repository that it comes from."""
+    """Old versions of large files are missing; others clone the complete repository that it comes from."""
     source = made(folder / "source")
     git(folder, "clone", "-q", "--bare", str(source), str(folder / "hub.git"))
     git(folder / "hub.git", "config", "uploadpack.allowFilter", "true")
@@ -112,7 +112,7 @@ def partial(folder: Path) -> Scene:
 
 
 def lfs(folder: Path) -> Scene:
-    """A third large file is one of Git LFS: git has its pointer, so it stays."""
+    """A third large file is in Git LFS: git has its pointer, so it stays."""
     root = made(folder / "repo")
     write(root, ".gitattributes", ATTRIBUTES + b"kept.bin filter=lfs\n")
     write(root, "kept.bin", b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9000\n")
@@ -168,14 +168,14 @@ CASES = [
 
 
 class Visitor:
-    """Runs commands of ours in repositories whose traps are armed."""
+    """Runs our commands in repositories whose traps are set."""
 
     def __init__(self, trap: Trap, *, is_hostile: bool) -> None:
         self._trap = trap
         self._is_hostile = is_hostile
 
     def run(self, root: Path, *arguments: str, code: int = 0) -> Done:
-        """Run a command; nothing of the repository runs, and it ends with this code."""
+        """Run a command; nothing configured by the repository runs, and it ends with this code."""
         with self._armed(root):
             done = run(root, *arguments, GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1")
             assert self._trap.ran() == ""
@@ -193,21 +193,21 @@ class Visitor:
 
 
 def checked(folder: Path) -> str:
-    """What `git fsck` says, which must be no error."""
+    """The output of `git fsck`, which must not be an error."""
     done = subprocess.run(["git", "fsck", "--strict", "--no-dangling"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done
     return done.stdout
 
 
 def content(root: Path) -> dict[str, bytes]:
-    """The files of the scene that are there."""
+    """The files of the scene that exist."""
     return {name: (root / name).read_bytes() for name in SMALL | FILES if (root / name).exists()}
 
 
 @pytest.mark.shows("S17", "S18", "S21")
 @pytest.mark.parametrize(("build", "is_hostile"), CASES)
 def test_the_whole_way(build: Callable[[Path], Scene], is_hostile: bool, tmp_path: Path) -> None:
-    """Out of a repository, and back into it and into a clone: the same bytes, a sound repository, and nothing ran."""
+    """Out of a repository, back into it and into a clone: the same bytes, a sound repository, and nothing ran."""
     scene = build(tmp_path / "home")
     root = scene.root
     visit = Visitor(Trap(tmp_path / "trap"), is_hostile=is_hostile)
@@ -249,7 +249,7 @@ def test_the_whole_way(build: Callable[[Path], Scene], is_hostile: bool, tmp_pat
     named = ["--external-assets-dir", str(target)] if scene.target is not None else []
     visit.run(root, "restore", "--all", *named)
     assert content(root) == before
-    # And out again: what was brought back is ignored by now, and seen all the same.
+    # And out again: the files brought back are ignored by now, and still seen.
     assert visit.run(root, "clean", LIMIT, *where, "-y").err.splitlines() == [f"moved: {name}" for name in FILES]
     assert git(root, "status", "--porcelain") == ""
     if build is lfs:

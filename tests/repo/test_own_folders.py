@@ -28,7 +28,7 @@ def planned(root: Path, source: Path, *assets_dirs: Path) -> tuple[list[str], li
 @pytest.mark.parametrize("mark", ["assets.json", "config/assets.json", "assets/.grym-fetch/x", "cut off"])
 @pytest.mark.parametrize("start", ["above", "project", "assets", "deep in it"])
 def test_assets_of_a_project_stay(tmp_path: Path, mark: str, start: str) -> None:
-    """Assets are found by a manifest or a state folder, also right after `setup`, from above and from within."""
+    """Assets are recognised by a manifest or a state folder, even right after `setup`, from above and from within."""
     top = tmp_path / "top"
     project = top / "project"
     write(project, "assets.json" if mark == "cut off" else mark, MANIFEST[:-3] if mark == "cut off" else MANIFEST)
@@ -44,7 +44,7 @@ def test_assets_of_a_project_stay(tmp_path: Path, mark: str, start: str) -> None
 
 
 def test_what_other_programs_call_so_is_theirs(tmp_path: Path) -> None:
-    """An ``assets.json`` or ``asset-manifest.json`` that is no list of assets keeps nothing."""
+    """An ``assets.json`` or ``asset-manifest.json`` that is not a list of assets protects nothing."""
     root = tmp_path / "root"
     write(root, "web/assets.json", b'{"assets": {"main.js": "x"}}')
     write(root, "web/assets/a.bin", A)
@@ -56,7 +56,7 @@ def test_what_other_programs_call_so_is_theirs(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_was_named(tmp_path: Path) -> None:
-    """What the user calls the assets folder is one, though nothing was ever put there by us."""
+    """The folder that the user names as the assets folder is one, even if we never put anything there."""
     root = tmp_path / "root"
     write(root, "store/a.bin", A)
     assert planned(root, root, root / "store") == ([], ["store/a.bin"])
@@ -64,7 +64,7 @@ def test_a_folder_that_was_named(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S21")
 def test_what_an_earlier_clean_has_moved_stays(tmp_path: Path) -> None:
-    """What a record lists is not moved on, from where nobody would bring it back; what lies beside it is."""
+    """Files listed in a record are not moved on, as nobody would bring them back from there; other files are."""
     root = tmp_path / "top/code/project"
     write(root, "a.bin", A)
     clean(root, root.parent / "assets")
@@ -89,7 +89,7 @@ def test_each_folder_is_looked_at_once(tmp_path: Path) -> None:
 @pytest.mark.shows("S21")
 @pytest.mark.parametrize("has_placeholder", [True, False])
 async def test_a_clean_that_began_above(tmp_path: Path, has_placeholder: bool) -> None:
-    """A file that a clean of the folder above has moved is found from within, by its placeholder and by its path."""
+    """A file moved by a clean of the parent folder is found from within, by its placeholder and by its path."""
     top, inner = tmp_path / "top", tmp_path / "top/a/inner"
     write(inner, "models/a.bin", A)
     write(top, "models/a.bin", B)
@@ -117,7 +117,7 @@ async def test_a_clean_that_began_below(tmp_path: Path) -> None:
 
 
 async def test_a_folder_that_was_named_is_the_only_one(tmp_path: Path) -> None:
-    """Who names the external folder is not answered from another one."""
+    """If the user names the external folder, no other one is used."""
     write(tmp_path, "top/inner/a.bin", A)
     clean(tmp_path / "top", tmp_path / "assets")
     restorer = Restorer(tmp_path / "top/inner", [tmp_path / "empty"], only_there=True)
@@ -130,7 +130,7 @@ async def test_a_folder_that_was_named_is_the_only_one(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S19")
 async def test_a_symlink_is_not_searched_unnamed(tmp_path: Path) -> None:
-    """A folder beside another one that a placeholder leads to counts only if it could be used there."""
+    """A folder that a placeholder leads to, beside another one, counts only if it could be used there."""
     write(tmp_path, "top/inner/a.bin", A)
     clean(tmp_path / "top", tmp_path / "real")
     (tmp_path / "assets").symlink_to(tmp_path / "real")

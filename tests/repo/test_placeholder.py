@@ -1,4 +1,4 @@
-"""The text that stays in the place of a file."""
+"""The text that stays in place of a file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLACEHOLDER = Placeholder(
 
 
 def safe_paths() -> st.SearchStrategy[str]:
-    """Paths that are allowed, in their normal form."""
+    """Allowed paths, in their normal form."""
 
     def is_safe(path: str) -> bool:
         try:
@@ -43,7 +43,7 @@ def test_what_is_written_is_read_back(original: str, stored: str, size: int) -> 
 
 
 def test_a_person_can_read_it() -> None:
-    """The text says what happened, what was there, and what to type; a folder that is not the usual one is named."""
+    """The text says what happened, what was there, and what to type; it names a folder other than the default."""
     text = replace(PLACEHOLDER, external_dir="../my assets").encode().decode()
     assert "was moved out of this repository" in text
     assert f"sha256: {PLACEHOLDER.checksum.hexdigest}" in text
@@ -51,14 +51,14 @@ def test_a_person_can_read_it() -> None:
 
 
 def test_a_name_is_not_taken_for_an_option() -> None:
-    """What to type brings back the file, whatever its name looks like."""
+    """The command brings back the file, whatever its name looks like."""
     text = replace(PLACEHOLDER, original_path="-lead it's.bin", external_dir="../-out").encode().decode()
     command = shlex.split(text.rstrip("\n").rpartition("\n")[2])
     assert command == ["grym-fetch", "restore", "--external-assets-dir", "../-out", "--", "-lead it's.bin"]
 
 
 def test_line_ends_of_another_system_do_no_harm() -> None:
-    """A placeholder that git has checked out with CRLF is still one."""
+    """A placeholder checked out by git with CRLF is still one."""
     assert Placeholder.decode(PLACEHOLDER.encode().replace(b"\n", b"\r\n")) == PLACEHOLDER
 
 
@@ -82,13 +82,13 @@ GOOD = PLACEHOLDER.encode()
 )
 @pytest.mark.shows("S11")
 def test_what_is_no_placeholder_is_refused(data: bytes, complaint: str) -> None:
-    """A file that only has the name of a placeholder is not taken for one, however good the rest of it looks."""
+    """A file with only the name of a placeholder is not taken for one, however good the rest of it looks."""
     with pytest.raises(ValueError, match=complaint):
         Placeholder.decode(data)
 
 
 def test_ids_come_from_file_names() -> None:
-    """An id is the file's name in plain characters, and grows by its folders until it is distinct."""
+    """An id is the file's name in plain characters, with as many of its folders as make it distinct."""
     assert asset_id("models/AudioLDM S (full).ckpt") == "audioldm-s-full"
     assert asset_id("models/.bin") == "bin"
     assert asset_id("models/---.bin") == "asset"

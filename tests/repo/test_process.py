@@ -1,4 +1,4 @@
-"""No git is waited for without end, and none outlives the question."""
+"""No git is waited for endlessly, and none outlives the question."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.repo.story import commit, git, repository, write
 
 @pytest.fixture
 def fifo(tmp_path: Path) -> Path:
-    """A pipe into which nobody writes."""
+    """A pipe that nobody writes to."""
     os.mkfifo(tmp_path / "fifo")
     return tmp_path / "fifo"
 
@@ -26,7 +26,7 @@ ENVIRON: Mapping[str, str] = {"PATH": os.environ["PATH"]}
 
 @pytest.mark.shows("S22")
 def test_a_git_that_does_not_answer_is_ended(tmp_path: Path, fifo: Path) -> None:
-    """A question has its time, and the error says what to look for."""
+    """Each question has a time limit, and the error says what to look for."""
     root = repository(tmp_path / "repo")
     write(root, "a.bin", b"a")
     blob = git(root, "rev-parse", f"{commit(root)}:a.bin")
@@ -34,7 +34,7 @@ def test_a_git_that_does_not_answer_is_ended(tmp_path: Path, fifo: Path) -> None
     quiet = Git(root, patience=0.3)
     assert quiet.blob_sizes([blob]) == {blob: 1}
     loose.unlink()
-    os.link(fifo, loose)  # it has come since git's files were looked at
+    os.link(fifo, loose)  # it was added after git's files were checked
     with pytest.raises(GitUnusable, match=r"^git cat-file has not answered for 0\.3 seconds and was ended"):
         quiet.blob_sizes([blob])
     with pytest.raises(GitUnusable, match=r"^git rev-list \| git cat-file has not answered"):
@@ -42,7 +42,7 @@ def test_a_git_that_does_not_answer_is_ended(tmp_path: Path, fifo: Path) -> None
 
 
 def ids(folder: Path) -> list[int]:
-    """The processes that a script has noted."""
+    """The processes recorded by a script."""
     return [int(name.name) for name in folder.iterdir()]
 
 
@@ -57,7 +57,7 @@ def is_alive(process: int) -> bool:
 @pytest.mark.shows("S22")
 @pytest.mark.parametrize("end", ["patience", "consumer"])
 def test_nothing_outlives_a_question(tmp_path: Path, fifo: Path, end: str) -> None:
-    """Whether time is over or nobody wants the rest, every process is ended."""
+    """Whether time is up or the rest is not wanted, every process is ended."""
     pids = tmp_path / "pids"
     pids.mkdir()
     waiting = ["sh", "-c", f": > {pids}/$$; echo one; exec cat {fifo}", "cat-file"]
@@ -75,7 +75,7 @@ def test_nothing_outlives_a_question(tmp_path: Path, fifo: Path, end: str) -> No
 
 
 def test_more_words_than_a_pipe_holds() -> None:
-    """Complaints of any length hold nobody up, and how each one has ended is known."""
+    """Complaints of any length block nothing, and the way each process ended is known."""
     ended: list[Ended] = []
     loud = "yes complaint | head -c 300000 >&2; echo x; exit 3"
     lines = [["sh", "-c", loud, "cat-file"], ["cat"]]
@@ -88,7 +88,7 @@ def test_more_words_than_a_pipe_holds() -> None:
 
 
 def test_who_fails_for_himself_is_named(tmp_path: Path) -> None:
-    """Where a git fails and takes another one with it, the error has the words of the first."""
+    """If one git fails and takes another with it, the error has the words of the first."""
     root = repository(tmp_path / "repo")
     write(root, "a.bin", b"a")
     commit(root)

@@ -39,7 +39,7 @@ def restorer(root: Path, tmp_path: Path) -> Restorer:
 
 
 async def bring(restorer: Restorer, name: str, cwd: Path, *, force: bool = False) -> list[Restored]:
-    """Restore what a name means."""
+    """Restore what this name refers to."""
     return [await restorer.restore(wanted, force=force) for wanted in restorer.find(name, cwd)]
 
 
@@ -59,7 +59,7 @@ async def test_paths_may_be_those_of_where_one_is(root: Path, restorer: Restorer
 
 
 async def test_all_of_them(root: Path, restorer: Restorer) -> None:
-    """All means every placeholder; bytes and modes are as before, and a second time nothing is left to do."""
+    """All means every placeholder; bytes and modes are as before, and a second run has nothing left to do."""
     for wanted in restorer.all():
         await restorer.restore(wanted)
     assert {name: (root / name).read_bytes() for name in FILES} == FILES
@@ -68,7 +68,7 @@ async def test_all_of_them(root: Path, restorer: Restorer) -> None:
 
 
 async def test_again_and_again(root: Path, restorer: Restorer) -> None:
-    """What is there and right is left alone; what was deleted since comes back, though its placeholder is gone."""
+    """Right files are left alone; files deleted since come back, even if their placeholders are gone."""
     await bring(restorer, "b.bin", root)
     inode = (root / "b.bin").stat().st_ino
     assert [each.source for each in await bring(restorer, "b.bin", root)] == ["there"]
@@ -80,7 +80,7 @@ async def test_again_and_again(root: Path, restorer: Restorer) -> None:
 
 @pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
 async def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -> None:
-    """Whichever call is the last one, no wrong bytes have the name, the placeholder goes last, a repeat ends well."""
+    """Whichever call is the last, no wrong bytes have the name, the placeholder goes last, and a repeat succeeds."""
     at, ended = 0, False
     while not ended:
         at += 1
@@ -104,7 +104,7 @@ async def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -
 
 
 async def test_another_file_is_in_the_way(root: Path, restorer: Restorer) -> None:
-    """A file with other content is replaced only on demand; so is a symlink, and not what it leads to."""
+    """A file with other content is replaced only on request; so is a symlink, but not its target."""
     write(root, "b.bin", b"mine")
     with pytest.raises(NotWritable, match="--force"):
         await bring(restorer, "b.bin", root)
@@ -121,7 +121,7 @@ async def test_another_file_is_in_the_way(root: Path, restorer: Restorer) -> Non
 
 
 async def test_a_damaged_copy_is_not_restored(root: Path, tmp_path: Path, restorer: Restorer) -> None:
-    """A stored file with other bytes never takes the place of the placeholder, and is left for its owner to see."""
+    """A stored file with other bytes never replaces the placeholder, and is left for its owner to see."""
     write(tmp_path / "out", "b.bin", B[::-1])
     with pytest.raises(DigestMismatch):
         await bring(restorer, "b.bin", root)
@@ -130,7 +130,7 @@ async def test_a_damaged_copy_is_not_restored(root: Path, tmp_path: Path, restor
 
 
 async def test_from_somewhere_else(root: Path, tmp_path: Path) -> None:
-    """What the external folder has not, or has wrong, is asked of whoever knows the checksum; and verified as well."""
+    """What is missing or wrong in the external folder is looked up elsewhere by checksum, and verified as well."""
     fetched = write(tmp_path, "fetched/x", B)
     asset = Asset(id="b", url="https://example.org/b", local_path="b", checksum=Checksum.of(B))
 
@@ -154,7 +154,7 @@ async def test_from_somewhere_else(root: Path, tmp_path: Path) -> None:
 
 
 async def test_a_placeholder_may_move(root: Path, restorer: Restorer) -> None:
-    """A placeholder that was renamed brings its file back beside itself."""
+    """A renamed placeholder brings its file back beside itself."""
     (root / "b.bin.asset-ref").rename(root / "models/renamed.bin.asset-ref")
     await bring(restorer, "models/renamed.bin", root)
     assert (root / "models/renamed.bin").read_bytes() == B
@@ -165,7 +165,7 @@ async def test_a_placeholder_may_move(root: Path, restorer: Restorer) -> None:
 async def test_no_record_leads_out_of_the_repository(
     root: Path, tmp_path: Path, original: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An entry with a dangerous path is not used, whatever it is called by."""
+    """An entry with a dangerous path is not used, whatever name asks for it."""
     path = tmp_path / "out/asset-manifest.json"
     document = json.loads(path.read_text())
     document["assets"][0] |= {"originalPath": original}
@@ -195,7 +195,7 @@ async def test_no_placeholder_reads_outside_of_the_external_folder(root: Path, t
 @pytest.mark.shows("S17")
 @pytest.mark.parametrize("folder", [".git/hooks", "mirror/hooks"])
 async def test_nothing_is_written_among_what_is_git_s(root: Path, tmp_path: Path, folder: str) -> None:
-    """A placeholder in a repository's own folder brings nothing there, though it is asked for by name."""
+    """A placeholder in a repository's own folder restores nothing there, even if named."""
     repository(root / "made")
     git(root / "made", "init", "-q", "--bare", str(root / "mirror"))
     (root / "made/.git").rename(root / ".git")
@@ -208,7 +208,7 @@ async def test_nothing_is_written_among_what_is_git_s(root: Path, tmp_path: Path
 
 @pytest.mark.shows("S5")
 async def test_no_symlink_in_the_repository_is_followed(root: Path, tmp_path: Path, restorer: Restorer) -> None:
-    """A folder on the way that is a symlink by now ends the restore."""
+    """If a folder on the way has become a symlink, the restore stops."""
     wanted = restorer.find("models/a.bin", root)[0]
     (root / "models").rename(tmp_path / "models")
     (root / "models").symlink_to(tmp_path / "models")
@@ -218,7 +218,7 @@ async def test_no_symlink_in_the_repository_is_followed(root: Path, tmp_path: Pa
 
 
 def test_what_was_never_moved(root: Path, restorer: Restorer) -> None:
-    """An unknown name is refused with the nearest ones; a name outside of the repository as well."""
+    """An unknown name is refused with the nearest ones; a name outside the repository is refused, too."""
     with pytest.raises(RepositoryError, match=r"Did you mean models/a\.bin"):
         restorer.find("models/aa.bin", root)
     with pytest.raises(RepositoryError):
@@ -226,7 +226,7 @@ def test_what_was_never_moved(root: Path, restorer: Restorer) -> None:
 
 
 def test_an_id_of_several_files(root: Path, tmp_path: Path) -> None:
-    """Where an id means two files, both are named and none is chosen."""
+    """If an id means two files, both are named and none is chosen."""
     for name in ("x/twin.bin", "y/twin.bin"):
         path = root / (name + SUFFIX)
         path.parent.mkdir()
@@ -236,7 +236,7 @@ def test_an_id_of_several_files(root: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_wanted_knows_every_place(root: Path, restorer: Restorer) -> None:
-    """The place in the record and the one in the placeholder are both tried, none twice."""
+    """The places in the record and in the placeholder are both tried, neither of them twice."""
     assert restorer.find("b.bin", root) == [
         Wanted(path="b.bin", id="b", checksum=Checksum.of(B), stored=("b.bin",)),
     ]
@@ -245,7 +245,7 @@ def test_what_is_wanted_knows_every_place(root: Path, restorer: Restorer) -> Non
 @pytest.mark.parametrize("trap", ["a link", "a pipe"])
 @pytest.mark.shows("S5", "S11")
 def test_a_placeholder_is_a_file(root: Path, tmp_path: Path, trap: str) -> None:
-    """One behind a link is none, and a pipe in its place holds nobody up."""
+    """A placeholder behind a link does not count, and a pipe in its place blocks nothing."""
     place = root / f"b.bin{SUFFIX}"
     assert read_placeholder(place) is not None
     place.rename(tmp_path / "elsewhere")
@@ -261,7 +261,7 @@ def test_a_placeholder_is_a_file(root: Path, tmp_path: Path, trap: str) -> None:
 async def test_the_umask_decides_about_a_file_that_comes_back(
     root: Path, restorer: Restorer, tmp_path: Path, umask: int
 ) -> None:
-    """Whoever can write the external folder gives nobody more rights here: no setuid bit, and what the umask allows."""
+    """Writing to the external folder grants nobody more rights here: no setuid bit, and only what the umask allows."""
     (stored,) = (path for path in (tmp_path / "out").rglob("*b.bin*") if path.is_file())
     stored.chmod(0o6777)
     before = os.umask(umask)
@@ -273,7 +273,7 @@ async def test_the_umask_decides_about_a_file_that_comes_back(
 
 
 async def test_from_a_linked_work_tree(tmp_path: Path) -> None:
-    """A work tree that lies elsewhere gets its files from beside the main one; and the other way round."""
+    """A work tree elsewhere gets its files from beside the main one, and the other way round."""
     main, linked = repository(tmp_path / "home/repo"), tmp_path / "far/away/tree"
     write(main, "a.bin", A)
     commit(main)
@@ -295,7 +295,7 @@ async def test_from_a_linked_work_tree(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S22")
 def test_a_sparse_checkout_names_what_it_leaves_out(tmp_path: Path) -> None:
-    """A file whose placeholder is not checked out is not called unknown: it is said how to get it here."""
+    """If a placeholder is not checked out, its file is not called unknown: the message says how to get it."""
     root = repository(tmp_path / "repo")
     for name in ("in/a.bin", "out of/b.bin"):
         write(root, name, A)

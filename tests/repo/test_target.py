@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def give_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a folder one of another user: give it away as root, else be somebody else."""
+    """Make a folder another user's: give it away as root, otherwise pretend to be somebody else."""
     if os.geteuid() == 0:
         os.chown(folder, NOBODY, NOBODY)
     else:
@@ -55,7 +55,7 @@ def packed(folder: Path) -> Path:
 @pytest.mark.shows("S17")
 @pytest.mark.parametrize("name", ["vendor/lib.git", "vendor/anything", "a/.hidden"])
 def test_a_repository_without_a_work_tree_is_not_entered(root: Path, tmp_path: Path, name: str) -> None:
-    """What has HEAD, objects and refs is a repository, whatever it is called: its packs stay where they are."""
+    """A folder with HEAD, objects and refs is a repository, whatever it is called: its packs stay where they are."""
     bare = packed(tmp_path / "bare")
     (root / name).parent.mkdir(exist_ok=True)
     bare.rename(root / name)
@@ -82,7 +82,7 @@ def test_a_repository_itself_is_refused(tmp_path: Path, inside: str) -> None:
 
 @pytest.mark.shows("S17")
 def test_objects_that_several_repositories_share_stay(root: Path, tmp_path: Path) -> None:
-    """A folder that only holds objects, as alternates name one, is git's as well."""
+    """A folder that only holds objects, like one named in alternates, belongs to git, too."""
     pool = packed(tmp_path / "bare") / "objects"
     pool.rename(root / "pool")
     plan = plan_clean(root, root, tmp_path / "out", LIMIT)
@@ -96,7 +96,7 @@ def test_objects_that_several_repositories_share_stay(root: Path, tmp_path: Path
 @pytest.mark.shows("S17")
 @pytest.mark.parametrize("form", ["sha1", "sha256"])
 def test_loose_objects_stay(root: Path, tmp_path: Path, form: str) -> None:
-    """A pool that was never packed has its objects in folders of two digits; those of somebody else are goods."""
+    """A pool that was never packed has its objects in folders of two digits; other folders named so can be moved."""
     made = tmp_path / "made"
     made.mkdir()
     git(made, "init", "-q", f"--object-format={form}")
@@ -117,7 +117,7 @@ def test_loose_objects_stay(root: Path, tmp_path: Path, form: str) -> None:
 
 @pytest.mark.shows("S22")
 def test_a_work_tree_in_a_bare_repository(tmp_path: Path) -> None:
-    """Some keep a work tree for each branch in the bare repository itself: those are cleaned, and it is not."""
+    """Some users keep a work tree for each branch in the bare repository itself: those are cleaned, and it is not."""
     bare = packed(tmp_path / "bare")
     git(bare, "worktree", "add", "-q", "-b", "side", str(bare / "side"))
     plan = plan_clean(bare / "side", bare / "side", usual_folders(bare / "side")[0], LIMIT)
@@ -129,7 +129,7 @@ def test_a_work_tree_in_a_bare_repository(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S22")
 def test_a_bare_repository_beside_its_work_trees(tmp_path: Path) -> None:
-    """A .git that leads to a bare repository makes no work tree around the usual folder: nothing is committed there."""
+    """A .git that leads to a bare repository puts no work tree around the default folder: nothing commits it."""
     (tmp_path / "lay").mkdir()
     packed(tmp_path / "bare").rename(tmp_path / "lay/.bare")
     write(tmp_path, "lay/.git", b"gitdir: ./.bare\n")
@@ -156,7 +156,7 @@ def test_a_half_made_submodule_is_not_entered(root: Path, tmp_path: Path) -> Non
 
 @pytest.mark.shows("S17")
 def test_a_target_that_another_repository_would_commit(tmp_path: Path) -> None:
-    """The usual folder of a submodule lies in the repository around it: refused, with the folder to name instead."""
+    """The default folder of a submodule is in the surrounding repository: refused, with the folder to use instead."""
     outer = repository(tmp_path / "home/outer")
     root = repository(outer / "sub")
     write(root, "a.bin", A)
@@ -166,7 +166,7 @@ def test_a_target_that_another_repository_would_commit(tmp_path: Path) -> None:
     write(outer, ".gitignore", b"/assets/\n")
     assert len(plan_clean(root, root, outer / "assets", LIMIT).moves) == 1
     write(outer, ".gitignore", b"")
-    write(outer, "assets/.gitignore", b"*\n!.gitignore\n!asset-manifest.json\n")  # as setup makes it
+    write(outer, "assets/.gitignore", b"*\n!.gitignore\n!asset-manifest.json\n")  # as setup creates it
     clean(root, outer / "assets")
     git(outer, "add", "-A", "--", "assets", ".gitignore")
     assert git(outer, "ls-files", "assets").splitlines() == ["assets/.gitignore", "assets/asset-manifest.json"]
@@ -174,7 +174,7 @@ def test_a_target_that_another_repository_would_commit(tmp_path: Path) -> None:
 
 @pytest.mark.shows("S17")
 def test_a_target_around_which_git_does_not_answer(root: Path, tmp_path: Path) -> None:
-    """Where it cannot be known whether the target would be committed, it is refused."""
+    """If it cannot be known whether the target would be committed, it is refused."""
     write(tmp_path, "other/.git", b"gitdir: /nowhere\n")
     with pytest.raises(GitUnusable, match="not known whether git would see the target; name another"):
         plan_clean(root, root, tmp_path / "other/out", LIMIT)
@@ -183,7 +183,7 @@ def test_a_target_around_which_git_does_not_answer(root: Path, tmp_path: Path) -
 @pytest.mark.shows("S17")
 @pytest.mark.parametrize("place", ["bare", "bare/objects/new", "home/other/.git/modules"])
 def test_a_target_in_a_repository(root: Path, tmp_path: Path, place: str) -> None:
-    """Nothing is put among what is git's."""
+    """Nothing is put among git's own files."""
     packed(tmp_path / "bare")
     repository(tmp_path / "home/other")
     with pytest.raises(RepositoryError, match="which is git's own; name another folder"):
@@ -192,7 +192,7 @@ def test_a_target_in_a_repository(root: Path, tmp_path: Path, place: str) -> Non
 
 @pytest.mark.shows("S17")
 def test_a_target_of_another_user(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder whose owner could take the files away, or put others in their place, is refused."""
+    """A folder whose owner could remove the files, or put others in their place, is refused."""
     (tmp_path / "out").mkdir()
     give_away(tmp_path / "out", monkeypatch)
     with pytest.raises(RepositoryError, match=r"belongs to another user.*name a folder of your own"):
@@ -203,7 +203,7 @@ def test_a_target_of_another_user(root: Path, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.shows("S17")
 @pytest.mark.parametrize(("mode", "is_fine"), [(0o2775, True), (0o777, True), (0o755, False), (0o2755, False)])
 def test_a_shared_target(root: Path, tmp_path: Path, mode: int, is_fine: bool) -> None:
-    """A folder that its owner lets others write to is fine where it is named, and only there."""
+    """A folder that its owner lets others write to is accepted only if it is named."""
     for folder in (tmp_path / "out", tmp_path / "home/assets"):
         folder.mkdir()
         os.chown(folder, NOBODY, NOBODY)
@@ -216,7 +216,7 @@ def test_a_shared_target(root: Path, tmp_path: Path, mode: int, is_fine: bool) -
 
 @pytest.mark.shows("S19")
 def test_a_symlink_that_nobody_has_named(root: Path, tmp_path: Path) -> None:
-    """The usual folder is never a symlink: a repository around this one could have brought it."""
+    """The default folder is never a symlink: a surrounding repository could have brought it."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "home/assets").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RepositoryError, match=f"--external-assets-dir {tmp_path}/elsewhere"):
@@ -226,7 +226,7 @@ def test_a_symlink_that_nobody_has_named(root: Path, tmp_path: Path) -> None:
 @pytest.mark.shows("S19", "S17")
 @pytest.mark.parametrize("place", [".git", ".git/objects", ".", "sub"])
 def test_a_symlink_into_a_repository(root: Path, tmp_path: Path, place: str) -> None:
-    """The advice never names a folder among what is git's, or in a work tree."""
+    """The advice never names a folder among git's own files, or in a work tree."""
     (root / "sub").mkdir()
     (tmp_path / "home/assets").symlink_to(root / place)
     with pytest.raises(RepositoryError, match=r"is a symlink.*outside of every repository") as error:
@@ -236,7 +236,7 @@ def test_a_symlink_into_a_repository(root: Path, tmp_path: Path, place: str) -> 
 
 @pytest.mark.shows("S17")
 def test_a_usual_folder_of_another_user(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is brought back from a folder that somebody else has put beside the repository."""
+    """Nothing is brought back from a folder that somebody else put beside the repository."""
     (tmp_path / "home/assets").mkdir()
     give_away(tmp_path / "home/assets", monkeypatch)
     with pytest.raises(RepositoryError, match=r"belongs to another user.*if you trust.*--external-assets-dir"):
@@ -245,7 +245,7 @@ def test_a_usual_folder_of_another_user(root: Path, tmp_path: Path, monkeypatch:
 
 @pytest.mark.shows("S22")
 def test_all_work_trees_share_a_folder(root: Path, tmp_path: Path) -> None:
-    """A linked work tree looks beside the main one first, wherever it lies itself; a submodule beside itself."""
+    """A linked work tree looks beside the main one first, wherever it lies; a submodule beside itself."""
     git(root, "worktree", "add", "-q", "--detach", str(tmp_path / "far/away/tree"))
     linked = tmp_path / "far/away/tree"
     assert usual_folders(root) == [tmp_path / "home/assets"]
@@ -257,6 +257,6 @@ def test_all_work_trees_share_a_folder(root: Path, tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_project_elsewhere(root: Path, tmp_path: Path) -> None:
-    """Where the manifest that was named is that of another folder, its external folder comes first."""
+    """If the named manifest belongs to another folder, its external folder comes first."""
     other = Project(tmp_path / "p/assets.json", tmp_path / "p", tmp_path / "p/assets", tmp_path / "assets")
     assert unnamed_folders(root, other) == [tmp_path / "assets", tmp_path / "home/assets"]
