@@ -1,4 +1,4 @@
-"""Archives that are small and cost much: each is refused or unpacked at the price of its bytes, and can be stopped."""
+"""Archives that are small but costly: each is refused or unpacked at the cost of its bytes, and can be stopped."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def pax(*records: tuple[str, str], kind: bytes = tarfile.XHDTYPE) -> bytes:
 
 
 def sparse_block(extended: int) -> bytes:
-    """A member in GNU's old sparse format, its map going on for so many blocks."""
+    """A member in GNU's old sparse format, whose map goes on for this many blocks."""
     head = bytearray(block("sparse", tarfile.GNUTYPE_SPARSE))
     entry = b"%011o\0%011o\0" % (1, 1)
     head[386 : 386 + 4 * 24] = entry * 4
@@ -67,7 +67,7 @@ def sparse_block(extended: int) -> bytes:
 
 
 def deep(number: int) -> str:
-    """A path of a hundred folders, none of which another such path has."""
+    """A path of a hundred folders that no other such path has."""
     return f"{number}/" + "d/" * 98 + "f"
 
 
@@ -135,7 +135,7 @@ def empty_directory_entries() -> bytes:
 
 
 def shared_bytes() -> bytes:
-    """A zip of a thousand members which are all the same bytes."""
+    """A zip of a thousand members that all share the same bytes."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as made:
         made.writestr("kernel", seeded_bytes(300_000, seed=1))
@@ -216,7 +216,7 @@ print(json.dumps(found))
 
 @pytest.fixture
 def quick_folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: thousands of folders are made, and that is not what is measured."""
+    """A folder in memory if there is one: thousands of folders are made, and their cost is not what is measured."""
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK):
         yield tmp_path
@@ -228,9 +228,9 @@ def quick_folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("ending", typical(["zip", "tar", "tar.gz", "tar.zst"], "zip", "tar", "tar.gz"))
 @pytest.mark.shows("S4")
 def test_what_an_archive_costs(quick_folder: Path, ending: str) -> None:
-    """Whatever an archive of a few megabytes claims: at most 64 MiB beside the window, and time for its bytes alone."""
+    """Whatever an archive of a few megabytes claims: at most 64 MiB beside the window, and time only for its bytes."""
     bombs = {name: made for name, (kind, made) in OTHERS.items() if kind == ending}
-    if (packing := PACKINGS.get(ending)) and ending != "tar.gz":  # it is read as the other two are
+    if (packing := PACKINGS.get(ending)) and ending != "tar.gz":  # it is read like the other two
         for name, tar in TARS.items():
             if ending != "tar" or name not in ONLY_WHERE_PACKED:
                 bombs[name] = lambda tar=tar: packing(tar())  # type: ignore[misc]  # a default is no parameter
@@ -255,7 +255,7 @@ STOPPABLE: dict[str, tuple[str, Callable[[], bytes]]] = {
 
 @pytest.mark.shows("S4")
 def test_a_wide_window_is_refused(tmp_path: Path) -> None:
-    """A frame may ask for no more than 128 MiB of memory (RFC 8878 section 3.1.1.1.2)."""
+    """A frame may request at most 128 MiB of memory (RFC 8878 section 3.1.1.1.2)."""
     (tmp_path / "a.tar.zst").write_bytes(wide_window())
     with pytest.raises(UnsafeArchive, match="ZstdError"):
         ensure_unpacked(tmp_path, "a.tar.zst", None, tmp_path / "a.tar.zst")
@@ -264,7 +264,7 @@ def test_a_wide_window_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", STOPPABLE)
 @pytest.mark.shows("S4")
 def test_an_archive_that_gives_nothing_can_be_left(tmp_path: Path, kind: str) -> None:
-    """The stop flag is looked at while headers are read, not only between members."""
+    """The stop flag is checked while headers are read, not only between members."""
     ending, made = STOPPABLE[kind]
     (tmp_path / f"a.{ending}").write_bytes(made())
     answers = iter([False] * 10)
@@ -276,7 +276,7 @@ def test_an_archive_that_gives_nothing_can_be_left(tmp_path: Path, kind: str) ->
 @pytest.mark.parametrize("kind", STOPPABLE)
 @pytest.mark.shows("S4")
 def test_a_comparison_that_finds_nothing_can_be_left(tmp_path: Path, kind: str) -> None:
-    """Comparing such an archive with the tree that is there can be stopped, too; the tree stays as it is."""
+    """Comparing such an archive with the existing tree can be stopped, too; the tree stays as it is."""
     ending, made = STOPPABLE[kind]
     (tmp_path / f"a.{ending}").write_bytes(made())
     (tmp_path / "a").mkdir()
@@ -299,7 +299,7 @@ def test_a_comparison_that_finds_nothing_can_be_left(tmp_path: Path, kind: str) 
 )
 @pytest.mark.shows("S4")
 def test_no_header_is_longer_than_any_real_one(tmp_path: Path, kind: bytes, most: int) -> None:
-    """It is refused by the length that it claims, before any of it is read."""
+    """It is refused by its claimed length, before any of it is read."""
     (tmp_path / "a.tar").write_bytes(block("pax", kind, size=most + 1))
     with pytest.raises(UnsafeArchive, match="an absurdly long header"):
         ensure_unpacked(tmp_path, "a.tar", None, tmp_path / "a.tar")
@@ -309,7 +309,7 @@ def test_no_header_is_longer_than_any_real_one(tmp_path: Path, kind: bytes, most
 @pytest.mark.parametrize("ending", PACKINGS)
 @pytest.mark.shows("S5")
 def test_a_tar_without_its_end(tmp_path: Path, ending: str, damage: str) -> None:
-    """A tar that is cut where a member ends, or has a damaged header, is refused: on each version of Python."""
+    """A tar that is cut where a member ends, or has a damaged header, is refused on each version of Python."""
     whole = block("a", content=b"x" * 600) + block("b", content=b"y" * 600) + END
     data = {
         "cut at a member's end": whole[: 3 * 512],
@@ -323,7 +323,7 @@ def test_a_tar_without_its_end(tmp_path: Path, ending: str, damage: str) -> None
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_each_format_of_tar(tmp_path: Path, form: int) -> None:
-    """Long names, names that are not ASCII, links and modes are read alike, whoever wrote the archive."""
+    """Long names, non-ASCII names, links and modes are read alike, whichever program wrote the archive."""
     long = "folder/" + "n" * 80 + "/" + "m" * 60
     names = [long, "plain"] if form == tarfile.USTAR_FORMAT else [long, "plain", "é/ü" * 40, "x" * 200]
     with tarfile.open(tmp_path / "a.tar", "w", format=form) as tar:
@@ -345,7 +345,7 @@ def test_each_format_of_tar(tmp_path: Path, form: int) -> None:
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_old_headers(tmp_path: Path, signed: bool) -> None:
-    """A header of before ustar is read: a folder is a name with a slash, and some summed signed characters."""
+    """A header from before ustar is read: a folder is a name with a slash, and some summed signed characters."""
     made = bytearray(block("é/", tarfile.AREGTYPE))
     made[257:265] = bytes(8)
     made[148:156] = b" " * 8
@@ -357,7 +357,7 @@ def test_old_headers(tmp_path: Path, signed: bool) -> None:
 
 
 def test_a_size_in_base_256(tmp_path: Path) -> None:
-    """GNU tar writes sizes so that have no room in octal digits; here it is small, and counts."""
+    """GNU tar writes sizes this way that do not fit in octal digits; here it is small, and still counts."""
     made = bytearray(block("a", content=b"x" * 700))
     made[124:136] = b"\x80" + (700).to_bytes(11, "big")
     made[148:156] = b" " * 8
@@ -368,7 +368,7 @@ def test_a_size_in_base_256(tmp_path: Path) -> None:
 
 
 def test_gzip_members_are_joined(tmp_path: Path) -> None:
-    """Several gzip files behind each other, and zeros behind them, are one (RFC 1952 section 2.2)."""
+    """Several concatenated gzip files, followed by zeros, are one (RFC 1952 section 2.2)."""
     whole = block("a", content=seeded_bytes(100_000, seed=1)) + END
     packed = gzip.compress(whole[:70_000]) + gzip.compress(b"") + gzip.compress(whole[70_000:]) + bytes(70_000)
     (tmp_path / "a.tgz").write_bytes(packed)
@@ -377,7 +377,7 @@ def test_gzip_members_are_joined(tmp_path: Path) -> None:
 
 
 def test_a_large_archive_may_have_many_members(tmp_path: Path) -> None:
-    """What the list of members may take grows with the archive, so that an honest one with many is unpacked."""
+    """The memory for the list of members grows with the archive, so that an honest one with many is unpacked."""
     (tmp_path / "a.tar").write_bytes(b"".join(block(f"{n}") for n in range(100)) + END)
     with pytest.raises(UnsafeArchive, match="more members, or longer"):
         ensure_unpacked(tmp_path, "a.tar", None, tmp_path / "a.tar", Limits(memory=50_000, memory_ratio=1))

@@ -1,4 +1,4 @@
-"""``"extract": true`` as an application meets it: through `AssetManager`, from a server to a folder."""
+"""``"extract": true`` as an application sees it: through `AssetManager`, from a server to a folder."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def tar_of(files: dict[str, bytes]) -> bytes:
 
 
 def read(tree: Path) -> dict[str, bytes]:
-    """What is in a folder."""
+    """The contents of a folder."""
     return {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
 
 
 def looks_of(tree: Path) -> dict[Path, tuple[int, ...]]:
-    """What changes if a file or folder is written to or replaced; when it was last read is no part of it."""
+    """What changes if a file or folder is written to or replaced; the time of the last read is not included."""
     found = {path: path.lstat() for path in tree.rglob("*")}
     return {path: (look.st_ino, look.st_mode, look.st_size, look.st_ctime_ns) for path, look in found.items()}
 
@@ -54,7 +54,7 @@ def offer(
 
 
 async def test_a_download_is_unpacked(project: Project, server: AssetServer) -> None:
-    """Archive and tree are there when the path is returned, and one event ends it, after the unpacking."""
+    """Archive and tree are there when the path is returned, and one event ends it, after unpacking."""
     tree = offer(project, server, tar_of(INSIDE))
     async with project.manager() as manager:
         recorder = Recorder(manager)
@@ -68,7 +68,7 @@ async def test_a_download_is_unpacked(project: Project, server: AssetServer) -> 
 
 
 async def test_an_unchanged_tree_stays(project: Project, server: AssetServer) -> None:
-    """The next run asks nothing of the server and touches no file."""
+    """The next run requests nothing from the server and touches no file."""
     tree = offer(project, server, zip_of(INSIDE), "zip")
     async with project.manager() as manager:
         await manager.sync()
@@ -81,7 +81,7 @@ async def test_an_unchanged_tree_stays(project: Project, server: AssetServer) ->
 
 
 async def test_a_missing_tree_is_made_again(project: Project, server: AssetServer) -> None:
-    """A tree that was deleted or damaged comes back from the archive that is there, also offline."""
+    """A deleted or damaged tree is restored from the archive that is there, even offline."""
     tree = offer(project, server, tar_of(INSIDE))
     async with project.manager() as manager:
         await manager.sync()
@@ -94,7 +94,7 @@ async def test_a_missing_tree_is_made_again(project: Project, server: AssetServe
 
 
 async def test_a_tree_is_looked_at(project: Project, server: AssetServer) -> None:
-    """An archive whose tree is gone or damaged is neither valid nor verified, and says why."""
+    """An archive whose tree is gone or damaged is neither valid nor verified, and the reason is given."""
     tree = offer(project, server, tar_of(INSIDE))
     async with project.manager() as manager:
         await manager.sync()
@@ -121,7 +121,7 @@ async def test_a_new_version_replaces_the_tree(project: Project, server: AssetSe
 
 
 async def test_an_archive_in_the_external_folder(project: Project, server: AssetServer) -> None:
-    """An archive that lies in the external folder stays there; its tree goes to the assets folder."""
+    """An archive in the external folder stays there; its tree goes to the assets folder."""
     tree = offer(project, server, tar_of(INSIDE))
     outside = project.root.parent / "assets" / "sets" / "voices.tar.gz"
     outside.parent.mkdir(parents=True)
@@ -149,7 +149,7 @@ async def test_an_unsafe_archive(project: Project, server: AssetServer) -> None:
 
 
 async def test_a_stand_in_is_unpacked_apart(project: Project, server: AssetServer) -> None:
-    """The stand-in of an archive is unpacked too, where no one can take it for the full set."""
+    """The stand-in of an archive is unpacked too, in a place of its own, so it is not taken for the full set."""
     small = tar_of(NEWER)
     url = server.add("/small.tar.gz", small).url
     tree = offer(project, server, tar_of(INSIDE), minimal={"url": url, "size": len(small), "checksum": None})
@@ -160,7 +160,7 @@ async def test_a_stand_in_is_unpacked_apart(project: Project, server: AssetServe
 
 
 async def test_a_file_that_is_not_to_be_unpacked(project: Project, server: AssetServer) -> None:
-    """Without the key an archive is a file like any other."""
+    """Without the key, an archive is an ordinary file."""
     tree = offer(project, server, tar_of(INSIDE))
     project.entries[0]["extract"] = json.loads("false")
     project.write()

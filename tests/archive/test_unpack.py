@@ -1,4 +1,4 @@
-"""Unpacking on a real disk: good archives of each kind, every attack, and a crash at every step."""
+"""Unpacking on a real disk: valid archives of each kind, every attack, and a crash at every step."""
 
 from __future__ import annotations
 
@@ -64,21 +64,21 @@ def tar_of(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
 
 
 def header(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    """A header of a member that is no file."""
+    """A header of a member that is not a file."""
     made = tarfile.TarInfo(name)
     made.type, made.linkname = kind, target
     return made
 
 
 def gz(data: bytes) -> bytes:
-    """Compressed by gzip."""
+    """Compress with gzip."""
     import gzip
 
     return gzip.compress(data, mtime=0)
 
 
 def zst(data: bytes) -> bytes:
-    """Compressed by Zstandard."""
+    """Compress with Zstandard."""
     return zstandard.ZstdCompressor().compress(data)
 
 
@@ -108,11 +108,11 @@ class LocalFiles:
         return path
 
     def unpack(self, checksum: str | None = CHECK, limits: Limits | None = None) -> bool:
-        """Unpack the archive that is there."""
+        """Unpack the archive in the folder."""
         return ensure_unpacked(self.assets, self.local_path, checksum, self.assets / self.local_path, limits)
 
     def read(self) -> dict[str, bytes]:
-        """The tree as it is."""
+        """The current tree."""
         return {
             str(path.relative_to(self.tree)): path.read_bytes()
             for path in self.tree.rglob("*")
@@ -120,7 +120,7 @@ class LocalFiles:
         }
 
     def stages(self) -> list[Path]:
-        """What is left of unpacking."""
+        """What unpacking left behind."""
         return list((self.assets / OWN / "unpack").glob("*"))
 
 
@@ -140,7 +140,7 @@ def test_each_kind(local_files: LocalFiles, ending: str) -> None:
 
 
 def test_modes(local_files: LocalFiles) -> None:
-    """Of a file's mode only its being executable is kept, and the umask is followed."""
+    """Of a file's mode only the executable bit is kept, and the umask is followed."""
     before = os.umask(0o027)
     try:
         local_files.put(tar_of(FILES))
@@ -154,7 +154,7 @@ def test_modes(local_files: LocalFiles) -> None:
 
 
 def test_links_inside(local_files: LocalFiles) -> None:
-    """Symlinks and hard links that stay inside are made."""
+    """Symlinks and hard links that stay inside are created."""
     links = (header("sub/up", tarfile.SYMTYPE, "../top.txt"), header("hard", tarfile.LNKTYPE, "./top.txt"))
     local_files.put(tar_of(FILES, *links))
     local_files.unpack()
@@ -187,7 +187,7 @@ def zip_symlink(target: str, then: dict[str, bytes] | None = None) -> bytes:
 
 
 def encrypted_zip() -> bytes:
-    """A zip whose member says that it is encrypted."""
+    """A zip whose member claims to be encrypted."""
     data = bytearray(zip_of({"a": b"secret"}))
     data[data.index(b"PK\x03\x04") + 6] |= 1
     data[data.index(b"PK\x01\x02") + 8] |= 1
@@ -195,7 +195,7 @@ def encrypted_zip() -> bytes:
 
 
 def flipped(data: bytes) -> bytes:
-    """With one bit of a member's bytes flipped."""
+    """Flip one bit of a member's bytes."""
     return data[:1000] + bytes([data[1000] ^ 1]) + data[1001:]
 
 
@@ -250,7 +250,7 @@ ATTACKS: dict[str, tuple[str, bytes]] = {
 @pytest.mark.parametrize(("ending", "data"), ATTACKS.values(), ids=ATTACKS.keys())
 @pytest.mark.shows("S5")
 def test_attacks(local_files: LocalFiles, tmp_path: Path, ending: str, data: bytes) -> None:
-    """A hostile or damaged archive is refused as a whole, and the tree that is there stays."""
+    """A hostile or damaged archive is refused as a whole, and the existing tree stays."""
     local_files.put(tar_of(OTHER))
     local_files.unpack()
     outside = {path for path in tmp_path.rglob("*") if ".grym-fetch" not in path.parts}
@@ -277,7 +277,7 @@ BOMBS: dict[str, tuple[str, bytes, Limits]] = {
 @pytest.mark.parametrize(("ending", "data", "limits"), BOMBS.values(), ids=BOMBS.keys())
 @pytest.mark.shows("S4")
 def test_bombs(local_files: LocalFiles, ending: str, data: bytes, limits: Limits) -> None:
-    """What unpacks to too much is refused, and takes no more of the disk than allowed on the way."""
+    """An archive that unpacks to too much is refused, and takes no more disk space than allowed on the way."""
     local_files.put(data, ending)
     with pytest.raises(UnsafeArchive, match="more than"):
         local_files.unpack(limits=limits)
@@ -305,7 +305,7 @@ def test_another_content(local_files: LocalFiles) -> None:
 
 
 def test_a_changed_tree_is_unpacked_anew(local_files: LocalFiles) -> None:
-    """A file changed behind our back is noticed; what was added or changed is kept beside the new tree."""
+    """A file changed without us is noticed; what was added or changed is kept beside the new tree."""
     local_files.put(TAR)
     local_files.unpack()
     (local_files.tree / "top.txt").write_bytes(b"mine")
@@ -320,7 +320,7 @@ def test_a_changed_tree_is_unpacked_anew(local_files: LocalFiles) -> None:
 
 
 def test_what_was_added_is_kept_whatever_the_new_archive_has(local_files: LocalFiles) -> None:
-    """A new archive that asks nothing of the tree (it has a folder only) is no reason to take the old one for it."""
+    """Even if a new archive demands nothing of the tree (it has only a folder), the old tree is not taken for it."""
     local_files.put(tar_of({**FILES, "empty/x": b""}))
     local_files.unpack()
     (local_files.tree / "notes").write_bytes(b"mine")
@@ -341,7 +341,7 @@ def test_what_is_added_is_no_change(local_files: LocalFiles) -> None:
 
 
 def test_an_archive_that_was_only_touched(local_files: LocalFiles) -> None:
-    """With a checksum it is the same archive, whatever its time says."""
+    """With a checksum it is the same archive, whatever its time."""
     path = local_files.put(TAR)
     assert local_files.unpack()
     os.utime(path, (1, 1))
@@ -349,7 +349,7 @@ def test_an_archive_that_was_only_touched(local_files: LocalFiles) -> None:
 
 
 def test_whether_it_is_unpacked(local_files: LocalFiles) -> None:
-    """Asked without unpacking: there, of this very archive, and unchanged."""
+    """Without unpacking, it can be asked whether the tree is there, from this very archive, and unchanged."""
 
     def answer(checksum: str = CHECK) -> bool:
         return is_unpacked(
@@ -367,7 +367,7 @@ def test_whether_it_is_unpacked(local_files: LocalFiles) -> None:
 
 @pytest.mark.parametrize("ending", ["tar", "zip"])
 def test_empty_folders_are_there(local_files: LocalFiles, ending: str) -> None:
-    """A folder with nothing in it is a member like any other."""
+    """An empty folder is a member like any other."""
     local_files.put(
         tar_of({}, header("empty/deep", tarfile.DIRTYPE)) if ending == "tar" else zip_of({"empty/deep/": b""}), ending
     )
@@ -380,7 +380,7 @@ def test_empty_folders_are_there(local_files: LocalFiles, ending: str) -> None:
 
 @pytest.mark.shows("S4")
 def test_a_reader_that_stops_early(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A member that has fewer bytes than the archive says refuses it, also where the archive's reader says nothing."""
+    """A member with fewer bytes than the archive says refuses it, even if the archive's reader does not object."""
     chunks = iter([b"short", b""])
     monkeypatch.setattr(unpack, "members", lambda *_: iter([(Member("a", "file", size=10), lambda _: next(chunks))]))
     local_files.put(TAR)
@@ -391,7 +391,7 @@ def test_a_reader_that_stops_early(local_files: LocalFiles, monkeypatch: pytest.
 
 @pytest.mark.parametrize("is_there", [True, False])
 def test_an_archive_that_became_a_pipe(local_files: LocalFiles, is_there: bool) -> None:
-    """What was a file when it was verified is opened without waiting, to unpack it and to compare it."""
+    """A path that was a file when verified is opened without blocking, for unpacking and for comparing."""
     path = local_files.put(TAR)
     if is_there:
         local_files.unpack()
@@ -403,7 +403,7 @@ def test_an_archive_that_became_a_pipe(local_files: LocalFiles, is_there: bool) 
 
 @pytest.mark.shows("S20")
 def test_a_tree_is_known_by_more_than_size_and_time(local_files: LocalFiles) -> None:
-    """Who may write there can set a file's time back, but not that of its change: the tree is compared, and differs."""
+    """Whoever may write there can reset a file's mtime, but not its ctime: the tree is compared, and differs."""
     local_files.put(TAR)
     local_files.unpack()
     file = local_files.tree / "top.txt"
@@ -418,7 +418,7 @@ def test_a_tree_is_known_by_more_than_size_and_time(local_files: LocalFiles) -> 
 
 
 def test_a_record_of_an_earlier_version(local_files: LocalFiles) -> None:
-    """It knew sizes and times of modification: the tree is compared once, and what is ours may be deleted."""
+    """It had only sizes and mtimes: the tree is compared once, and files that are ours may be deleted."""
     local_files.put(TAR)
     local_files.unpack()
     (place,) = (local_files.assets / OWN / "unpacked").iterdir()
@@ -431,7 +431,7 @@ def test_a_record_of_an_earlier_version(local_files: LocalFiles) -> None:
 
 
 def test_what_another_user_has_unpacked_is_right(local_files: LocalFiles) -> None:
-    """Whoever made it: asked without unpacking, each byte is compared, and the answer is remembered."""
+    """Whoever unpacked it: asked without unpacking, each byte is compared, and the answer is remembered."""
     archive = local_files.put(TAR)
     local_files.unpack()
     shutil.rmtree(local_files.assets / ".grym-fetch")
@@ -442,7 +442,7 @@ def test_what_another_user_has_unpacked_is_right(local_files: LocalFiles) -> Non
 
 
 def test_what_an_older_archive_had_is_known_still(local_files: LocalFiles) -> None:
-    """A tree that somebody else has brought up to date is taken as it is; what is ours in it goes with the next one."""
+    """A tree that somebody else has updated is accepted as it is; what is ours in it goes with the next one."""
     local_files.put(TAR)
     local_files.unpack()
     local_files.put(tar_of(OTHER))
@@ -458,7 +458,7 @@ def test_what_an_older_archive_had_is_known_still(local_files: LocalFiles) -> No
 def test_a_tree_that_was_written_to_a_moment_ago_is_compared_again(
     local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within a tick of the clock a write leaves no trace: what was read then is right, but not remembered."""
+    """Within a clock tick a write leaves no trace: what was read then is right, but not remembered."""
     archive = local_files.put(TAR)
     local_files.unpack()
     shutil.rmtree(local_files.assets / ".grym-fetch")
@@ -472,7 +472,7 @@ def test_a_tree_that_was_written_to_a_moment_ago_is_compared_again(
 def test_a_record_that_is_no_file_of_ours(
     local_files: LocalFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
 ) -> None:
-    """A record behind a link, a pipe in its place, or one without end, claims nothing: nothing is deleted for it."""
+    """A record behind a link, a pipe in its place, or an endless one counts for nothing: nothing is deleted for it."""
     local_files.put(TAR)
     local_files.unpack()
     (record,) = (local_files.assets / OWN / "unpacked").iterdir()
@@ -496,10 +496,10 @@ def test_a_record_that_is_no_file_of_ours(
 def test_what_appears_in_the_stage_is_not_written_to(
     local_files: LocalFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
 ) -> None:
-    """A file is made, never opened: whatever somebody has put in its place an instant before is left alone."""
+    """A file is created, never opened: whatever somebody put in its place an instant before is left alone."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"mine")
-    real = unpack._write  # the instant before a file is made
+    real = unpack._write  # the instant before a file is created
 
     def racing(tree: int, shown: Path, member: Member, *more: object) -> object:
         if trap == "a link":
@@ -536,7 +536,7 @@ def test_no_special_bits(local_files: LocalFiles, ending: str, mode: int) -> Non
 @pytest.mark.root
 @pytest.mark.shows("D23")
 def test_a_mount_point_in_the_place(local_files: LocalFiles) -> None:
-    """It can neither be exchanged nor moved: the error says that, and what to do, and nothing is left behind."""
+    """It can neither be exchanged nor moved: the error says so, with what to do, and nothing is left behind."""
     local_files.put(tar_of(OTHER))
     with mounted(local_files.tree, "size=1m"):
         with pytest.raises(StorageError, match="a file system is mounted there"):
@@ -574,7 +574,7 @@ def test_a_tree_in_a_lower_layer(layered: LocalFiles) -> None:
 
 
 async def test_an_unpinned_archive(local_files: LocalFiles) -> None:
-    """Without a checksum the archive's size and time say whether it is the same."""
+    """Without a checksum, the archive's size and time tell whether it is the same."""
     threads = WorkerThreads("test", 1)
     asset = Asset("voices", "https://x.org/v", local_files.local_path, extract=True)
     path = local_files.put(TAR)
@@ -588,7 +588,7 @@ async def test_an_unpinned_archive(local_files: LocalFiles) -> None:
 
 @pytest.mark.shows("S5")
 def test_a_tree_behind_a_symlink_is_none_of_ours(local_files: LocalFiles, tmp_path: Path) -> None:
-    """It may look like the one that was unpacked, and is not where that was."""
+    """It may look like the unpacked tree, but is not where that was."""
     local_files.put(TAR)
     local_files.unpack()
     local_files.tree.rename(tmp_path / "elsewhere")
@@ -598,7 +598,7 @@ def test_a_tree_behind_a_symlink_is_none_of_ours(local_files: LocalFiles, tmp_pa
 
 
 def test_a_link_that_leads_elsewhere_is_a_change(local_files: LocalFiles) -> None:
-    """As a file with other bytes is."""
+    """It counts like a file with other bytes."""
     local_files.put(tar_of(FILES, header("link", tarfile.SYMTYPE, "top.txt")))
     local_files.unpack()
     (local_files.tree / "link").unlink()
@@ -608,7 +608,7 @@ def test_a_link_that_leads_elsewhere_is_a_change(local_files: LocalFiles) -> Non
 
 
 def test_what_is_kept_never_replaces_what_was_kept(local_files: LocalFiles) -> None:
-    """Each old tree with something of somebody's in it gets a name of its own."""
+    """Each old tree that holds somebody's files gets a name of its own."""
     local_files.put(TAR)
     for number in range(3):
         local_files.unpack()
@@ -621,7 +621,7 @@ def test_what_is_kept_never_replaces_what_was_kept(local_files: LocalFiles) -> N
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 @pytest.mark.shows("S5")
 def test_the_word_of_another_user_is_not_taken(local_files: LocalFiles) -> None:
-    """Who else can write the record cannot make us delete a file."""
+    """Another user who can write the record cannot make us delete a file."""
     local_files.put(TAR)
     local_files.unpack()
     (record,) = (local_files.assets / OWN / "unpacked").iterdir()
@@ -631,7 +631,7 @@ def test_the_word_of_another_user_is_not_taken(local_files: LocalFiles) -> None:
 
 
 def test_only_what_the_dead_have_left_is_cleared_away(local_files: LocalFiles) -> None:
-    """And only of this archive: what somebody is at work on stays, and what nobody knows."""
+    """This includes only this archive: what somebody is working on stays, and so does what nobody knows."""
     local_files.put(TAR)
     me, key = Owner.this(), hashlib.sha256(b"models/voices").hexdigest()[:24]
     dead = dead_owner().encode()
@@ -676,7 +676,7 @@ def test_a_stranger_in_the_way(local_files: LocalFiles, tmp_path: Path) -> None:
 
 
 def test_forget(local_files: LocalFiles) -> None:
-    """Undoing deletes what was unpacked and nothing else, and says what is left."""
+    """Undoing deletes only what was unpacked, and says what is left."""
     local_files.put(tar_of(FILES, header("sub/link", tarfile.SYMTYPE, "../top.txt")))
     local_files.unpack()
     assert forget_unpacked(local_files.assets, local_files.local_path) == ()
@@ -712,7 +712,7 @@ def test_a_hard_link_is_forgotten_too(local_files: LocalFiles) -> None:
     ids=["cut", "of another version", "of another folder"],
 )
 def test_a_damaged_record(local_files: LocalFiles, damage: Callable[[bytes], bytes]) -> None:
-    """A record that cannot be read, or is another one's, claims nothing: a changed tree is a stranger's."""
+    """An unreadable record, or another one's, counts for nothing: a changed tree is then a stranger's."""
     local_files.put(TAR)
     local_files.unpack()
     record = next((local_files.assets / OWN / "unpacked").iterdir())
@@ -724,7 +724,7 @@ def test_a_damaged_record(local_files: LocalFiles, damage: Callable[[bytes], byt
 
 
 def become_pipe(path: Path) -> None:
-    """Put a named pipe in the place of a file."""
+    """Replace a file by a named pipe."""
     path.unlink()
     os.mkfifo(path)
 
@@ -743,7 +743,7 @@ def become_pipe(path: Path) -> None:
 )
 @pytest.mark.shows("S5")
 def test_a_tree_without_a_record_is_compared(local_files: LocalFiles, change: Callable[[Path], object]) -> None:
-    """Whoever has unpacked it: it is taken as it is if each byte is the archive's, and is a stranger if one is not."""
+    """Whoever unpacked it, it is accepted if every byte is the archive's, and otherwise counts as a stranger's."""
     local_files.put(tar_of(FILES, header("link", tarfile.SYMTYPE, "top.txt")))
     local_files.unpack()
     shutil.rmtree(local_files.assets / ".grym-fetch")
@@ -759,7 +759,7 @@ def test_a_tree_without_a_record_is_compared(local_files: LocalFiles, change: Ca
 
 @pytest.mark.shows("S5")
 def test_what_was_added_to_a_tree_without_a_record_stays(local_files: LocalFiles) -> None:
-    """Deleting `.grym-fetch` makes nothing of the user's ours: what the archive lacks is neither moved nor deleted."""
+    """Deleting `.grym-fetch` does not make the user's files ours: what the archive lacks is not moved or deleted."""
     local_files.put(TAR)
     local_files.unpack()
     shutil.rmtree(local_files.assets / ".grym-fetch")
@@ -789,7 +789,7 @@ STEPS = ("open", "mkdir", "write", "fsync", "rename", "replace", "symlink", "unl
 
 
 def crash_at(step: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> bool:
-    """Let the ``step``-th call that changes the disk never happen; False if there were fewer."""
+    """Prevent the ``step``-th call that changes the disk and every later one; False if there were fewer."""
     seen = 0
     with monkeypatch.context() as patch:
 
@@ -820,8 +820,8 @@ def test_a_crash_at_any_step(
 ) -> None:
     """After a crash anywhere the old tree or the new one is there, and the next run ends with the new one.
 
-    What somebody has put into the old one is kept. Where two folders cannot be exchanged in one step there may be no
-    tree for an instant, but never half a one.
+    Files that somebody put into the old one are kept. Where two folders cannot be exchanged in one step, there may be
+    no tree for an instant, but never a partial one.
     """
     if not can_exchange:
         monkeypatch.setattr(unpacked, "swap_folders", lambda *_: False)
@@ -851,7 +851,7 @@ def test_a_crash_at_any_step(
 
 
 def test_in_what_order_a_tree_becomes_durable(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tree, the record of it, and the word that it is about to take its place, before it does; then the place."""
+    """The tree, its record, and the note that it is about to take its place come before that; then the place."""
     calls: list[str] = []
 
     def noting(name: str, real: Callable[..., object]) -> Callable[..., object]:
@@ -895,7 +895,7 @@ def test_where_folders_cannot_be_exchanged(monkeypatch: pytest.MonkeyPatch, numb
 
 
 def test_an_exchange_that_fails_is_an_error(tmp_path: Path) -> None:
-    """Whatever else the system says is no reason to do without."""
+    """No other error of the system leads to the two steps."""
     here = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(OSError, match="No such file"):
         unpacked.swap_folders(here, "tree", here, "voices")
@@ -903,7 +903,7 @@ def test_an_exchange_that_fails_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_failing_disk(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of the disk is one of ours, and the old tree stays."""
+    """An error of the disk becomes one of ours, and the old tree stays."""
     local_files.put(tar_of(OTHER))
     local_files.unpack()
     local_files.put(TAR)
@@ -919,7 +919,7 @@ def test_a_failing_disk(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch
 
 
 async def test_cancelling_ends_between_members(local_files: LocalFiles) -> None:
-    """A cancelled unpacking ends at the next member, with nothing left of it."""
+    """A cancelled unpacking ends at the next member, and leaves nothing."""
     import asyncio
 
     local_files.put(tar_of({f"f{n}": b"x" for n in range(50)}))
@@ -956,7 +956,7 @@ async def test_cancelling_ends_between_members(local_files: LocalFiles) -> None:
 
 
 def test_cancelling_ends_within_a_member(local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large one is not written to its end first."""
+    """A large member is not written to its end first."""
     path = local_files.put(tar_of({"large": b"x" * 100_000}))
     monkeypatch.setattr(unpack, "BLOCK_BYTES", 1000)
     answers = iter([False] * 10)
@@ -967,7 +967,7 @@ def test_cancelling_ends_within_a_member(local_files: LocalFiles, monkeypatch: p
 
 
 async def test_an_asset_that_is_no_archive(local_files: LocalFiles) -> None:
-    """What is not to be unpacked is left alone."""
+    """An asset that is not to be unpacked is left alone."""
     threads = WorkerThreads("test", 1)
     path = local_files.put(TAR)
     await Unpacker(local_files.assets, threads).ensure(Asset("voices", "https://x.org/v", local_files.local_path), path)
@@ -976,7 +976,7 @@ async def test_an_asset_that_is_no_archive(local_files: LocalFiles) -> None:
 
 
 def test_a_tree_whose_record_is_gone_is_recognised(local_files: LocalFiles) -> None:
-    """Our own folder may be emptied: then what is there is compared with the archive, taken for it, and left alone."""
+    """Our own folder may be emptied: the tree is then compared with the archive, recognised, and left alone."""
     local_files.put(tar_of(FILES, header("sub/up", tarfile.SYMTYPE, "../top.txt")))
     local_files.unpack()
     (local_files.tree / "mine.txt").write_bytes(b"added")
@@ -995,7 +995,7 @@ def test_a_tree_whose_record_is_gone_is_recognised(local_files: LocalFiles) -> N
 
 @pytest.mark.parametrize("change", ["a byte", "a link", "a folder", "a file less", "a link for a file"])
 def test_a_changed_tree_whose_record_is_gone_is_nobodys(local_files: LocalFiles, change: str) -> None:
-    """Whatever differs from the archive was made by somebody, and stays as it is."""
+    """A tree that differs from the archive was made by somebody, and stays as it is."""
     extra = (header("up", tarfile.SYMTYPE, "top.txt"), header("empty", tarfile.DIRTYPE))
     local_files.put(tar_of(FILES, *extra))
     local_files.unpack()
