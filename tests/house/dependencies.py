@@ -1,6 +1,6 @@
-"""What ``pyproject.toml`` and ``constraints.txt`` say of other packages.
+"""What ``pyproject.toml`` and ``constraints.txt`` say about other packages.
 
-``python -m tests.house.dependencies`` writes constraints that allow nothing but the oldest version of each dependency.
+``python -m tests.house.dependencies`` prints constraints that allow only the oldest version of each dependency.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Runs tests in a copy of the program, again and again, and says which cases failed, and the rows they are marked with.
+"""Runs tests in a copy of the program, again and again, and says which cases failed, and which rows are theirs.
 
 Reads jobs from stdin, a line of JSON each: ``{"place": …, "tests": […], "timeout": seconds}``. Writes a line for each:
-the failed cases and their rows, or null where the tests hung or died.
+the failed cases and their rows, or null if the tests hung or died.
 
-Rules: what takes long to import and is not ours is imported once, and each job runs in a process that is forked from
+Rules: third-party packages that are slow to import are imported once, and each job runs in a process forked from
 there; nothing of the program or of its tests is imported here.
 """
 
@@ -51,7 +51,7 @@ REPORT = "report.json"
 
 
 class FailedCases:
-    """A plugin that keeps the cases that fail, and the rows that each of them shows."""
+    """A plugin that collects the failed cases and the rows that each of them shows."""
 
     def __init__(self) -> None:
         self._rows: dict[str, list[str]] = {}
@@ -62,22 +62,22 @@ class FailedCases:
         self._rows = {item.nodeid: [row for mark in item.iter_markers("shows") for row in mark.args] for item in items}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """A part of a case is over."""
+        """A phase of a case has ended."""
         if report.failed:
             self.failed[report.nodeid] = self._rows.get(report.nodeid, [])
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A module was read."""
+        """A module has been collected."""
         if report.failed:
             self.failed[report.nodeid] = []
 
 
 def run_here(place: Path, tests: list[str]) -> None:
-    """Run the tests of the copy, in this process; leave what failed in a file there."""
+    """Run the copy's tests in this process; write what failed to a file there."""
     os.setsid()
     os.chdir(place)
     sys.path[0] = str(place)
-    os.environ["PYTHONPATH"] = str(place)  # also the processes that tests start take the copy
+    os.environ["PYTHONPATH"] = str(place)  # processes started by tests use the copy, too
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
@@ -100,7 +100,7 @@ def run_here(place: Path, tests: list[str]) -> None:
 
 
 def run_forked(place: Path, tests: list[str], timeout: float) -> dict[str, list[str]] | None:
-    """Run the tests of the copy in a process of their own. None if they hang, or a signal ends them.
+    """Run the copy's tests in a process of their own. None if they hang, or if a signal ends them.
 
     Raises ``RuntimeError`` if they could not be run.
     """
@@ -117,7 +117,7 @@ def run_forked(place: Path, tests: list[str], timeout: float) -> dict[str, list[
     select.select([watched], [], [], timeout)
     os.close(watched)
     with suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)  # also what its tests have started
+        os.killpg(child, signal.SIGKILL)  # including what its tests have started
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code < 0:
         return None
@@ -129,7 +129,7 @@ def run_forked(place: Path, tests: list[str], timeout: float) -> dict[str, list[
 
 if __name__ == "__main__":
     for module in SLOW_TO_IMPORT:
-        with suppress(ImportError):  # not every one is needed by what is run
+        with suppress(ImportError):  # not every job needs each of them
             import_module(module)
     gc.collect()
     gc.freeze()

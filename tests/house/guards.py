@@ -1,11 +1,11 @@
-"""Takes each guard out of a copy of the program, once, and sees the tests that are said to prove it fail.
+"""Takes each guard out of a copy of the program, one at a time, and checks that the tests said to prove it fail.
 
-``python -m tests.house.guards [ROW...]`` (`make guards`) reads ``guard_lists/``, a file for each room of the program:
-the rows that rest on a guard, the text that is the guard, what stands there without it, and the tests that must then
-fail; and, where another guard stands behind it, the name of that one.
+``python -m tests.house.guards [ROW...]`` (`make guards`) reads ``guard_lists/``, one file for each room of the program:
+the rows that rest on a guard, the guard's text, what replaces it, and the tests that must then
+fail; and, if another guard stands behind it, the name of that one.
 
 Rules: the working tree is never changed. A guard that can be taken out unnoticed is an error, and so is a listed test
-that passes without it: it does not prove what its mark says.
+that passes without it, since it does not prove what its mark says.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Guard:
 
 @cache
 def guards() -> tuple[Guard, ...]:
-    """All guards of the lists, in their order."""
+    """All guards of the lists, in order."""
     lists = [tomllib.loads(file.read_text(encoding="utf-8")) for file in sorted(LISTS.glob("*.toml"))]
     return tuple(_guard(name, entry) for entries in lists for name, entry in entries.items())
 
@@ -67,12 +67,12 @@ def _guard(name: str, entry: Mapping[str, object]) -> Guard:
 
 
 def covered() -> list[str]:
-    """The rows whose guard is taken out, each once, in the lists' order."""
+    """The rows whose guard is taken out, each once, in the order of the lists."""
     return list(dict.fromkeys(row for guard in guards() for row in guard.rows))
 
 
 def without(guard: Guard, text: str) -> str:
-    """The file's text without the guard. Raises `ValueError` unless it stands there exactly once."""
+    """The file's text without the guard. Raises `ValueError` unless the guard occurs there exactly once."""
     if (count := text.count(guard.guard)) != 1:
         raise ValueError(f"{guard.name}: the guard stands {count} times in {guard.file}, not once")
     return text.replace(guard.guard, guard.without)
@@ -103,7 +103,7 @@ class Copy:
         return self._process.stdin, self._process.stdout
 
     def failures(self, tests: Iterable[str]) -> dict[str, list[str]] | None:
-        """Run these; return the cases that fail and the rows that each shows, None where they hang or die."""
+        """Run these; return the failed cases and the rows each shows, or None if they hang or die."""
         stdin, stdout = self._pipes()
         stdin.write(json.dumps({"place": str(self.place), "tests": list(tests), "timeout": TIMEOUT_S}) + "\n")
         stdin.flush()
@@ -127,7 +127,7 @@ class Copy:
             for file, text in before.items():
                 file.write_text(text, encoding="utf-8")
         if failed is None:
-            return []  # that it hangs or dies without the guard is noticed
+            return []  # a hang or crash without the guard counts as noticed
         names = {case.partition("[")[0] for case in failed}
         shown = {row for rows in failed.values() for row in rows}
         return [test for test in guard.tests if test not in names] + [row for row in guard.rows if row not in shown]
@@ -135,7 +135,7 @@ class Copy:
 
 @contextmanager
 def copies(count: int) -> Iterator[SimpleQueue[Copy]]:
-    """So many copies of the program and its tests, to be taken and given back."""
+    """This many copies of the program and its tests, to be borrowed and returned."""
     queue: SimpleQueue[Copy] = SimpleQueue()
     with tempfile.TemporaryDirectory(prefix="guards-") as folder, ExitStack() as stack:
         for number in range(count):
@@ -156,7 +156,7 @@ def copies(count: int) -> Iterator[SimpleQueue[Copy]]:
 
 
 def run(chosen: Iterable[Guard]) -> bool:
-    """Take out each of these; say what came of it. Returns whether all were noticed by all of their tests."""
+    """Take out each of these and report the results. Returns whether all were noticed by all of their tests."""
     chosen = list(chosen)
     workers = min(os.cpu_count() or 1, len(chosen)) or 1
     with copies(workers) as queue, ThreadPoolExecutor(workers) as pool:

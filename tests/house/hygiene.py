@@ -1,4 +1,4 @@
-"""What no text file should hold: ``python -m tests.house.hygiene FILE…`` names each, as a hook before a commit."""
+"""What no text file should contain: ``python -m tests.house.hygiene FILE…`` names each, as a pre-commit hook."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FORBIDDEN = {
 
 
 def faults(data: bytes) -> list[str]:
-    """What is wrong with the bytes of a text file, each with its line."""
+    """The faults in the bytes of a text file, each with its line."""
     found = [
         f"line {data.count(bytes([10]), 0, match.start()) + 1}: {what}"
         for what, pattern in _FORBIDDEN.items()
@@ -27,7 +27,7 @@ def faults(data: bytes) -> list[str]:
 
 
 def main(names: list[str]) -> int:
-    """Print what is wrong; 1 if anything is."""
+    """Print all faults; return 1 if there are any."""
     wrong = [f"{name}: {fault}" for name in names for fault in faults(Path(name).read_bytes())]
     sys.stdout.writelines(f"{line}\n" for line in wrong)
     return 1 if wrong else 0

@@ -32,7 +32,7 @@ BEGIN = "<!-- From here on written by `make reliability`. -->\n"
 
 @dataclass(frozen=True)
 class Row:
-    """One fault or bug: what happens, what comes of it, and, where no test proves that, why not."""
+    """One fault or bug: what happens, what follows and, if no test proves that, why not."""
 
     id: str
     what: str
@@ -83,7 +83,7 @@ def all_rows() -> list[Row]:
 
 
 def unguarded() -> dict[str, str]:
-    """The rows of which no guard is taken out, and why not."""
+    """The rows without a guard to take out, each with the reason."""
     return dict(_data()["unguarded"])
 
 
@@ -103,7 +103,7 @@ def test_modules() -> Iterator[str]:
 
 @cache
 def shown() -> dict[str, frozenset[str]]:
-    """For each row that a mark names: its tests, as ``core/test_http.py::test_name``."""
+    """The tests for each row that a mark names, as ``core/test_http.py::test_name``."""
     found: dict[str, set[str]] = {}
     for module_name in test_modules():
         module = importlib.import_module(module_name)
@@ -115,7 +115,7 @@ def shown() -> dict[str, frozenset[str]]:
 
 
 def _tests_of(module: object) -> Iterator[tuple[str, list[pytest.Mark]]]:
-    """The name and all marks of each test of a module or class."""
+    """The name and all marks of each test in a module or class."""
     own = _marks(module)
     for name, value in vars(module).items():
         if getattr(value, "__module__", None) != getattr(module, "__module__", getattr(module, "__name__", None)):
@@ -151,7 +151,7 @@ def _rows_of(marks: Iterable[pytest.Mark]) -> Iterator[str]:
 
 
 def tables() -> str:
-    """The part of the document that is made: every fault and every bug, and the tests that prove it."""
+    """The generated part of the document: every fault and every bug, with the tests that prove it."""
     parts = []
     for section in sections():
         parts.append(f"\n### {section.title}\n\n| | What happens | What comes of it | Tests |\n|---|---|---|---|\n")
@@ -178,7 +178,7 @@ def _in_order(row: str) -> tuple[str, int]:
 
 
 def promise_table() -> str:
-    """The part of SECURITY.md that is made."""
+    """The generated part of SECURITY.md."""
     rows = [f"| {r.id} | **{r.what}.** {r.comes} | {_proof(r, '')} |\n" for r in promises()]
     return "\n| | What is promised | Tests |\n|---|---|---|\n" + "".join(rows)
 

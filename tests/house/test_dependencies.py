@@ -1,4 +1,4 @@
-"""What this project takes from others is bounded, with reasons, and known to the last digit."""
+"""Dependencies are bounded, with reasons, and pinned exactly."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ pytestmark = pytest.mark.shows("S15")
 
 
 def as_numbers(version: str) -> list[int]:
-    """A version as something to compare."""
+    """A version in a form that can be compared."""
     return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def test_each_dependency_has_a_minimum_and_a_reason() -> None:
-    """Whoever raises or lowers a bound finds out why it is there."""
+    """A change of a bound should not miss why it is there."""
     assert [each.name for each in dependencies() if not each.has_reason] == []
 
 
@@ -31,7 +31,7 @@ def test_what_it_is_developed_with_is_listed_exactly() -> None:
         needed.add(name)
         for requirement in importlib.metadata.requires(name) or []:
             words, _, marker = requirement.partition(";")
-            other = canonical(re.match(r"[\w.-]+", words)[0])  # type: ignore[index]  # a name is what it begins with
+            other = canonical(re.match(r"[\w.-]+", words)[0])  # it begins with a name
             extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
             wanted = extra is None or extra[1] in extras.get(name, set())
             if wanted and other not in needed and _is_installed(other):
@@ -41,7 +41,7 @@ def test_what_it_is_developed_with_is_listed_exactly() -> None:
 
 
 def test_the_list_holds_versions_and_nothing_else() -> None:
-    """No address of an index or a file: it must work wherever packages come from."""
+    """It has no address of an index or a file: it must work wherever packages come from."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     exact = re.compile(r"[\w.-]+==[\w.]+(; [a-z_]+ [!=<>]+ \"[\w.]+\")?")
     assert [line for line in lines if not (line.startswith("#") or exact.fullmatch(line))] == []

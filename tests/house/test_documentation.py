@@ -51,7 +51,7 @@ USERS_CHECKSUM = "7a0f6bd3bcc2c0ef10f4c50d960162a1e651f9ca6c3c3e7b9e3feff2c6f31c
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code: where it begins, its language, its text."""
+    """A block of code: its start, its language, its text."""
 
     path: Path
     line: int
@@ -69,7 +69,7 @@ def read(name: str) -> str:
 
 @cache
 def blocks(path: Path) -> list[Block]:
-    """Every block of code of a document."""
+    """Every block of code in a document."""
     text = path.read_text(encoding="utf-8")
     return [
         Block(path, text.count("\n", 0, match.start()) + 1, match[1], match[2])
@@ -93,14 +93,14 @@ def prose(path: Path) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands under a heading, up to the next one of any level, without blocks of code."""
+    """The text below a heading, up to the next heading of any level, without blocks of code."""
     match = re.search(rf"^#+ `?{re.escape(heading)}`?\n(.*?)(?=^#|\Z)", without_code(text), re.MULTILINE | re.DOTALL)
     assert match is not None, f"no section {heading!r}"
     return match[1]
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of every row of the tables in ``text``, without heads."""
+    """The cells of every row of the tables in ``text``, without headers."""
     lines = [line.strip() for line in text.splitlines()]
     table = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines if line.startswith("|")]
     heads = {index for index, line in enumerate(table) if set("".join(line)) <= {"-"}}
@@ -108,12 +108,12 @@ def rows(text: str) -> list[list[str]]:
 
 
 def ticked(cell: str) -> list[str]:
-    """What stands in back-ticks."""
+    """The text in back-ticks."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 def first_cells(text: str) -> list[str]:
-    """What stands in back-ticks in the first column of the tables."""
+    """The text in back-ticks in the first column of the tables."""
     return [word for row in rows(text) for word in ticked(row[0])]
 
 
@@ -128,7 +128,7 @@ def command_of(name: str) -> click.Command:
 
 
 def options_of(command: click.Command) -> set[str]:
-    """The names of a command's options, without those that are not shown."""
+    """The names of a command's options, without the hidden ones."""
     shown = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
     return {name for option in shown for name in (*option.opts, *option.secondary_opts)}
 
@@ -136,17 +136,17 @@ def options_of(command: click.Command) -> set[str]:
 @click.command()
 @common_options
 def only_common(common: object) -> None:
-    """A command with the common options and no other."""
+    """A command with only the common options."""
 
 
 @click.command()
 @transfer_options
 def only_transfer(**options: object) -> None:
-    """A command with the options for fetching and no other."""
+    """A command with only the options for fetching."""
 
 
 def command_lines() -> Iterator[tuple[str, list[str]]]:
-    """Every call of grym-fetch in the documents' blocks of shell code: where it is, and its arguments."""
+    """Every call of grym-fetch in the documents' blocks of shell code: its place and its arguments."""
     for block in all_blocks("sh", "console", "text"):
         for number, line in enumerate(block.text.splitlines(), block.line + 1):
             if block.language == "text" and not line.startswith("$ "):
@@ -158,7 +158,7 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize(("place", "arguments"), [pytest.param(*case, id=case[0]) for case in command_lines()])
 def test_every_command_line_that_is_shown_parses(place: str, arguments: list[str]) -> None:
-    """Whoever types what a document shows gets no usage error."""
+    """A user who types what a document shows gets no usage error."""
     try:
         name, *rest = arguments
         if name in COMMANDS:
@@ -170,7 +170,7 @@ def test_every_command_line_that_is_shown_parses(place: str, arguments: list[str
 
 
 def test_a_command_in_prose_exists() -> None:
-    """A command that is named in a sentence is one that can be run."""
+    """A command named in a sentence exists."""
     for path in DOCUMENTS:
         for match in re.finditer(r"`grym-fetch ([a-z]\S*?)[ `]", prose(path)):
             assert match[1] in COMMANDS, f"{path.name} speaks of {match[0]}"
@@ -178,7 +178,7 @@ def test_a_command_in_prose_exists() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_options_and_their_documentation_agree(name: str) -> None:
-    """A command's section lists its own options, all of them and no other, and says which shared ones it takes."""
+    """A command's section lists exactly its own options, and says which shared ones it takes."""
     text = read("docs/command-line.md")
     own = section(text, name)
     actual = options_of(command_of(name))
@@ -194,13 +194,13 @@ def test_options_and_their_documentation_agree(name: str) -> None:
     ("heading", "command"), [("Common options", only_common), ("Options for fetching", only_transfer)]
 )
 def test_shared_options_and_their_documentation_agree(heading: str, command: click.Command) -> None:
-    """The two tables of shared options list all of them and no other."""
+    """The two tables of shared options list all of them and no others."""
     documented = {word.split()[0] for word in first_cells(section(read("docs/command-line.md"), heading))}
     assert documented == options_of(command)
 
 
 def test_the_defaults_of_options_are_the_documented_ones() -> None:
-    """The table of options for fetching tells true defaults."""
+    """The table of options for fetching gives the true defaults."""
     defaults = {name: p.default for p in only_transfer.params for name in p.opts}
     for row in rows(section(read("docs/command-line.md"), "Options for fetching")):
         name = ticked(row[0])[-1].split()[0]
@@ -209,19 +209,19 @@ def test_the_defaults_of_options_are_the_documented_ones() -> None:
 
 
 def test_every_command_is_in_the_table_of_commands() -> None:
-    """The table at the top of the page has every command, and no other."""
+    """The table at the top of the page has every command and no others."""
     assert set(first_cells(section(read("docs/command-line.md"), "The command line"))) == set(COMMANDS)
 
 
 def test_exit_codes_are_those_of_the_program() -> None:
-    """The table of exit codes has every code that the program has, and no other."""
+    """The table of exit codes has every code of the program and no others."""
     actual = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
     documented = [int(word) for word in first_cells(section(read("docs/command-line.md"), "Exit codes"))]
     assert sorted(documented) == sorted(actual)
 
 
 def test_the_keys_of_files_are_documented() -> None:
-    """The page on settings lists every key and no other, and its examples are good ones."""
+    """The page on settings lists every key and no others, and its examples are valid."""
     text = read("docs/configuration.md")
     assert sorted(first_cells(section(text, "The keys"))) == sorted(key.name for key in KEYS)
     of_project, of_user = (block for block in all_blocks("toml") if block.path.name == "configuration.md")
@@ -230,7 +230,7 @@ def test_the_keys_of_files_are_documented() -> None:
 
 
 def test_environment_variables_exist() -> None:
-    """A variable that a document names is one that the program reads, and every option has one."""
+    """The program reads every variable that a document names, and every option has one."""
     options = [p for name in COMMANDS for p in command_of(name).params if isinstance(p, click.Option) and not p.hidden]
     for option in options:
         assert option.envvar == "GRYM_FETCH_" + max(option.opts, key=len)[2:].replace("-", "_").upper()
@@ -255,13 +255,13 @@ def event_fields(kind: type[events.Event]) -> list[str]:
 
 
 def test_events_are_those_of_the_program() -> None:
-    """The table of events has every type with every field, in the right order, and no other."""
+    """The table of events has every type with every field, in the right order, and no others."""
     documented = {ticked(row[0])[0]: ticked(row[1]) for row in rows(section(read("docs/python-api.md"), "Events"))}
     assert documented == {kind.type: event_fields(kind) for kind in events.Event.__subclasses__()}
 
 
 def error_tree() -> Iterator[tuple[str, str | None, str]]:
-    """Each documented error, the one it derives from, and its exit code."""
+    """Each documented error, its base class, and its exit code."""
     tree = next(b for b in blocks(ROOT / "docs/python-api.md") if b.text.startswith("GrymFetchError"))
     above: list[str] = []
     for line in tree.text.splitlines():
@@ -290,7 +290,7 @@ def test_errors_are_those_of_the_program() -> None:
 
 
 def test_errors_have_the_documented_exit_codes() -> None:
-    """What the tree says of an error's exit code is what the command line returns."""
+    """The exit code that the tree gives for an error is the one that the command line returns."""
     for name, _, code in error_tree():
         error = EXAMPLES[getattr(errors, name)]
         if code == "worst":
@@ -300,14 +300,14 @@ def test_errors_have_the_documented_exit_codes() -> None:
 
 
 def test_the_methods_of_the_manager_are_documented_and_exist() -> None:
-    """The page on the API names every public method and property of `AssetManager`, and none that it has not."""
+    """The page on the API names every public method and property of `AssetManager`, and no others."""
     used = set(re.findall(r"\bmanager\.(\w+)", read("docs/python-api.md")))
     public = {name for name in vars(AssetManager) if not name.startswith("_")}
     assert used == public | {"settings", "minimal", "warnings"}
 
 
 def test_the_signature_of_the_manager_is_the_documented_one() -> None:
-    """Every argument with its default, in its order; not those that only tests give."""
+    """Every argument with its default, in order; not those that only tests pass."""
     arguments = inspect.signature(AssetManager).parameters.values()
     first, *rest = (f"{each.name}={each.default}" for each in arguments if each.name not in ("environ", "clock"))
     assert f"`AssetManager({first}, *, {', '.join(rest)})`" in read("docs/python-api.md")
@@ -328,7 +328,7 @@ def test_the_signature_of_the_manager_is_the_documented_one() -> None:
     ],
 )
 def test_the_fields_of_values_are_documented(kind: type[DataclassInstance], heading: str) -> None:
-    """The table of a value has its fields and then its properties, in their order."""
+    """The table of a value has its fields and then its properties, in order."""
     fields = [field.name for field in dataclasses.fields(kind)]
     fields += [each for each, what in vars(kind).items() if isinstance(what, property)]
     table = [row for row in first_cells(section(read("docs/python-api.md"), heading)) if row != kind.__name__]
@@ -336,13 +336,13 @@ def test_the_fields_of_values_are_documented(kind: type[DataclassInstance], head
 
 
 def test_the_states_of_an_asset_are_documented() -> None:
-    """The table of states has each of them, and no other."""
+    """The table of states has each of them and no others."""
     assert first_cells(section(read("docs/python-api.md"), "AssetState")) == list(reports.AssetState)
 
 
 @pytest.mark.parametrize("block", all_blocks("python"), ids=str)
 def test_python_examples_compile(block: Block) -> None:
-    """An example of Python is Python, and imports what exists."""
+    """Each Python example compiles and imports only what exists."""
     tree = compile(textwrap.dedent(block.text), str(block), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("grym_fetch"):
@@ -351,7 +351,7 @@ def test_python_examples_compile(block: Block) -> None:
 
 
 def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
-    """The asyncio program of the README, as it stands there, fetches its asset and prints the path."""
+    """The asyncio program of the README, exactly as printed, fetches its asset and prints the path."""
     program = next(block.text for block in blocks(ROOT / "README.md") if block.language == "python")
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
     asset_id, local_path = "audioldm-s-full", "models/model.ckpt"
@@ -378,7 +378,7 @@ def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
 
 
 def test_the_keys_of_the_manifest_are_documented() -> None:
-    """The page on the manifest has the keys of the table, at each level, all of them and no other."""
+    """The page on the manifest has exactly the keys of the table, at each level."""
     documented = iter(first_cells(section(read("docs/manifest.md"), "Keys")))
     for part in (MANIFEST, ASSET, STAND_IN):
         assert sorted(islice(documented, len(part.keys))) == sorted(key.name for key in part.keys)
@@ -387,19 +387,19 @@ def test_the_keys_of_the_manifest_are_documented() -> None:
 
 @pytest.mark.parametrize("block", all_blocks("json"), ids=str)
 def test_examples_of_manifests_are_good_ones(block: Block) -> None:
-    """A manifest that a document shows is accepted without a warning."""
+    """A manifest shown in a document is accepted without a warning."""
     assert parse_manifest(block.text.encode(), str(block)).warnings == ()
 
 
 def test_the_catalogue_is_a_good_manifest() -> None:
-    """The catalogue is accepted without a warning, and asks over https only."""
+    """The catalogue is accepted without a warning, and uses only https."""
     parsed = parse_manifest((ROOT / "assets.json").read_bytes(), "assets.json")
     assert parsed.warnings == ()
     assert all(url.startswith("https://") for asset in parsed.manifest.assets for url in asset.urls)
 
 
 def test_the_catalogue_invents_no_checksum() -> None:
-    """The only pinned asset is the one whose checksum its user has given; only what is pinned is required."""
+    """Only the asset whose checksum its user provided is pinned, and only pinned assets are required."""
     assets = parse_manifest((ROOT / "assets.json").read_bytes(), "assets.json").manifest.assets
     pinned = {asset.id: asset.checksum.hexdigest for asset in assets if asset.checksum is not None}
     assert pinned == {"audioldm-s-full": USERS_CHECKSUM}
@@ -408,7 +408,7 @@ def test_the_catalogue_invents_no_checksum() -> None:
 
 
 def test_the_catalogue_is_documented() -> None:
-    """The page on the catalogue lists its assets, in their order."""
+    """The page on the catalogue lists its assets in order."""
     assets = parse_manifest((ROOT / "assets.json").read_bytes(), "assets.json").manifest.assets
     documented = rows(read("docs/catalogue.md"))
     assert [ticked(row[0])[0] for row in documented] == [asset.id for asset in assets]
@@ -420,7 +420,7 @@ def test_the_catalogue_is_documented() -> None:
 
 
 def anchors(path: Path) -> set[str]:
-    """The anchors that a forge makes of a document's headings."""
+    """The anchors that a forge makes from a document's headings."""
     headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -440,7 +440,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def test_the_commands_of_make_exist() -> None:
-    """Every target of make that a document names is one of the Makefile, the two of the README before all."""
+    """Every make target named in a document is in the Makefile, above all the two in the README."""
     targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
     shown = {name for block in all_blocks("sh") for name in re.findall(r"^make ([a-z]+)", block.text, re.MULTILINE)}
     of_readme = re.findall(r"^make ([a-z]+)", read("README.md"), re.MULTILINE)
@@ -458,14 +458,14 @@ def test_the_layers_are_those_of_the_program() -> None:
 
 
 def test_the_words_are_short() -> None:
-    """The README stays short enough to be read, and a decision fits on a page."""
+    """The README stays short enough to read, and each decision fits on a page."""
     assert len(read("README.md").splitlines()) <= 135
     for path in (ROOT / "docs" / "decisions").glob("*.md"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 40, path.name
 
 
 def files_of_the_repository() -> Iterator[Path]:
-    """Every file that is not made by a tool."""
+    """Every file that was not generated by a tool."""
     made = {"__pycache__", "build", "dist", "assets", "logs"}
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [name for name in folders if name not in made and (not name.startswith(".") or name == ".ci")]
@@ -473,8 +473,8 @@ def files_of_the_repository() -> Iterator[Path]:
 
 
 def test_nothing_speaks_of_the_place_where_it_was_written() -> None:
-    """No file names a path, a document or a tool of the machine that it was written on."""
-    # Written apart, so that this file may be looked through as well.
+    """No file names a path, a document or a tool of the machine it was written on."""
+    # Written in parts, so that this file can be searched as well.
     halves = ["/wo rk/", "sha red/", "contract .md", "design .md", "style .md", "/tmp /v/", "sub agent", "hand off"]
     strange = [half.replace(" ", "") for half in halves]
     for path in files_of_the_repository():

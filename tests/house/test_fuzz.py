@@ -1,4 +1,4 @@
-"""Each fuzzing target, for a moment: any bytes, and good inputs that somebody has damaged."""
+"""Each fuzzing target, briefly: arbitrary bytes, and valid inputs that were damaged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.shows("S11")
 
 @st.composite
 def damaged(draw: st.DrawFn, seeds: tuple[bytes, ...]) -> bytes:
-    """A good input with stretches of it replaced, doubled or dropped, or another one's end."""
+    """A valid input with parts replaced, doubled or dropped, or with another one's end."""
     data = draw(st.sampled_from(seeds))
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(data)))
@@ -27,14 +27,14 @@ def damaged(draw: st.DrawFn, seeds: tuple[bytes, ...]) -> bytes:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_good_inputs(name: str) -> None:
-    """The inputs to begin with are let through."""
+    """The starting inputs are accepted."""
     for seed in TARGETS[name].seeds:
         TARGETS[name].run(seed)
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_any_input(name: str) -> None:
-    """Nothing that was sent or written makes a reader fail, or take what is not safe."""
+    """No data sent or written makes a reader fail, or accept anything unsafe."""
     target: Target = TARGETS[name]
 
     @examples(60)

@@ -1,4 +1,4 @@
-"""The blocking twin is what its generator makes of the asynchronous manager, whatever that is given tomorrow."""
+"""The blocking twin is what its generator makes of the asynchronous manager, including future members."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class AssetManager:
 
 
 def twin(member: str) -> str:
-    """What is written for one more member of the manager."""
+    """The generated code for one more member of the manager."""
     return generate(MANAGER.replace("{member}", member))
 
 
 def test_it_is_up_to_date() -> None:
-    """The module in the repository is what would be written now: after a change of the manager, run `make blocking`."""
+    """The module in the repository is what would be generated now: after changing the manager, run `make blocking`."""
     assert TARGET.read_text(encoding="utf-8") == generate(SOURCE.read_text(encoding="utf-8"))
 
 
 def test_a_new_method_gets_its_twin() -> None:
-    """A method that the manager is given tomorrow can be called here tomorrow, with its parameters and its types."""
+    """A new method of the manager gets a blocking version, with its parameters and types."""
     text = twin(
         '''
     async def double(self, asset: Asset, /, number: int = 2, *, all: bool = False) -> tuple[Asset, ...]:
@@ -77,7 +77,7 @@ def test_a_new_method_gets_its_twin() -> None:
     ],
 )
 def test_what_a_method_is_decides_how_it_is_called(member: str, call: str) -> None:
-    """What waits runs in the loop, what does not is called there, and what it returns can be used from outside."""
+    """What waits runs in the loop, what does not is called directly, and what it returns can be used from outside."""
     functions = {
         node.name: node for node in class_of(ast.parse(twin("    " + member))).body if isinstance(node, ast.FunctionDef)
     }
@@ -103,7 +103,7 @@ def test_what_it_does_not_know_it_does_not_guess(member: str) -> None:
 
 
 def test_what_is_private_or_by_hand_has_no_twin() -> None:
-    """Private methods stay private, and `aclose` is `close` here."""
+    """Private methods stay private, and `aclose` is called `close` here."""
     text = twin("    async def _f(self) -> int: 'Do it.'\n    async def aclose(self) -> None: 'Do it.'")
     assert "def _f" not in text
     assert "def aclose" not in text

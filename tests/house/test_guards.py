@@ -1,4 +1,4 @@
-"""The list of guards fits the program, and taking one out is seen; `make guards` does it for all of them."""
+"""The list of guards fits the program, and taking one out is noticed; `make guards` does it for all of them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def test_the_list_fits(guard: Guard) -> None:
 
 
 def test_the_rows_exist() -> None:
-    """Every covered row is one that is promised."""
+    """Every covered row is a promised one."""
     assert set(covered()) <= {row.id for row in all_rows()}
 
 
 def test_a_guard_that_is_not_there_is_an_error() -> None:
-    """Whoever changes the program changes the list."""
+    """Whoever changes the program must change the list."""
     guard = Guard("g", ("S1",), "a.py", "if x:", "if True:", ())
     assert without(guard, "if x:\n    y") == "if True:\n    y"
     for text in ("", "if x:\nif x:\n"):
@@ -39,7 +39,7 @@ def test_a_guard_that_is_not_there_is_an_error() -> None:
 
 
 def test_what_passes_without_the_guard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of two tests notices, and is marked with one of two rows; afterwards the file is as before."""
+    """One of two tests notices, and is marked with one of two rows; afterwards the file is unchanged."""
     monkeypatch.setattr(module, "TIMEOUT_S", 60)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = shows(*rows)\n")
     (tmp_path / "program.py").write_text("def double(x):\n    return 2 * x\n")
@@ -57,7 +57,7 @@ def test_what_passes_without_the_guard_is_named(tmp_path: Path, monkeypatch: pyt
 
 
 def test_each_row_has_its_guard_or_says_why_not() -> None:
-    """Each row without a guard has a reason, and no reason is left over."""
+    """Each row without a guard has a reason, and every reason is for such a row."""
     rows = [row.id for row in all_rows() if row.why_untested is None]
     guarded, excused = set(covered()), set(unguarded())
     assert [row for row in rows if row not in guarded | excused] == []

@@ -1,4 +1,4 @@
-"""The architecture, as a test: imports point one way, between rooms and inside them, and the core is pure."""
+"""The architecture as a test: imports point one way, between rooms and inside them, and the core is pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "grym_fetch"
 
-# The rooms, from the ground up. A room may import from lower rows only; inside a room, see `ORDER`.
+# The rooms, from the bottom up. A room may import only from lower rows; inside a room, see `ORDER`.
 LAYERS: list[set[str]] = [
     {"_version"},
     {"core"},
@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
     {"cli"},
 ]
 
-# The modules of each room, from the ground up. A module may import from earlier rows of its room only.
+# The modules of each room, from the bottom up. A module may import only from earlier rows of its room.
 ORDER: dict[str, list[set[str]]] = {
     "core": [
         {"text", "signatures", "cells", "figures"},
@@ -149,7 +149,7 @@ NAMES = {module_name(path) for path in MODULES}
 
 
 def resolved(name: str) -> str:
-    """The module of ours that a dotted name below ``grym_fetch`` is, or lies in."""
+    """The module of ours that a dotted name below ``grym_fetch`` is, or belongs to."""
     while name and name not in NAMES:
         if f"{name}.__init__" in NAMES:
             return f"{name}.__init__"
@@ -158,9 +158,9 @@ def resolved(name: str) -> str:
 
 
 def imports_of(tree: ast.AST, module: str) -> set[str]:
-    """Every module that a module imports, also inside functions, in each way to write it.
+    """Every module that a module imports, even inside functions, however the import is written.
 
-    Full names: ``asyncio``, ``grym_fetch.disk.store``. Those of ours are resolved to the file that is loaded.
+    Full names: ``asyncio``, ``grym_fetch.disk.store``. Our own are resolved to the file that is loaded.
     """
     found: set[str] = set()
     package = f"grym_fetch.{module}".split(".")[:-1]
@@ -181,7 +181,7 @@ def imports_of(tree: ast.AST, module: str) -> set[str]:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a dotted name lies in the package."""
+    """Whether a dotted name is in the package."""
     return name == "grym_fetch" or name.startswith("grym_fetch.")
 
 
@@ -194,7 +194,7 @@ def row_of(name: str, rows: list[set[str]]) -> int:
 
 
 def breaches(tree: ast.AST, module: str) -> list[str]:
-    """What a module imports and must not."""
+    """What a module imports but must not."""
     room, _, inside = module.partition(".")
     found = []
     for imported in sorted(imports_of(tree, module)):
@@ -215,16 +215,16 @@ def breaches(tree: ast.AST, module: str) -> list[str]:
 
 @cache
 def tree_of(path: Path) -> ast.Module:
-    """What a module says, read once for all rules."""
+    """A module's syntax tree, read once for all rules."""
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_imports_point_down(path: Path) -> None:
-    """A module imports only from rooms below its own, and from modules below it in its own."""
+    """A module imports only from rooms below its own, and from modules below it in its own room."""
     module = module_name(path)
     if module in ("__init__", "__main__"):
-        return  # the public names, gathered from everywhere
+        return  # the public names, collected from everywhere
     assert breaches(tree_of(path), module) == []
 
 
@@ -246,7 +246,7 @@ def test_imports_point_down(path: Path) -> None:
     ],
 )
 def test_no_spelling_passes(spelling: str) -> None:
-    """An import that points up is noticed however it is written."""
+    """An import that points up is noticed, however it is written."""
     assert breaches(ast.parse(spelling), "core.ranges") != []
 
 
@@ -260,7 +260,7 @@ def test_what_points_down_passes(spelling: str) -> None:
 
 
 def test_every_module_has_its_place() -> None:
-    """The order of a room names each of its modules once, and no other."""
+    """The order of a room names each of its modules once, and no others."""
     listed = [f"{room}.{module}" for room, rows in ORDER.items() for row in rows for module in row]
     listed += [module for row in LAYERS for module in row if module not in ORDER]
     assert len(listed) == len(set(listed))
@@ -270,14 +270,14 @@ def test_every_module_has_its_place() -> None:
 
 
 def test_one_name_is_one_thing() -> None:
-    """No two classes of the package have the same name, except the manager and its blocking twin."""
+    """No two classes of the package share a name, except the manager and its blocking twin."""
     names = Counter(node.name for path in MODULES for node in tree_of(path).body if isinstance(node, ast.ClassDef))
     assert {name for name, count in names.items() if count > 1} == {"AssetManager"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_a_constant_bears_its_unit(path: Path) -> None:
-    """A fraction says what it is of, and a number that is explained as seconds or bytes is called that, too."""
+    """A fraction says what it is a fraction of; a number documented as seconds or bytes has the unit in its name."""
     unnamed = set()
     for statement, behind in pairwise([*tree_of(path).body, ast.Pass()]):
         match statement:
@@ -291,10 +291,10 @@ def test_a_constant_bears_its_unit(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=module_name)
 def test_core_is_pure(path: Path) -> None:
-    """The core imports nothing that waits, opens, draws lots or reads a clock."""
+    """The core imports nothing that waits, opens files, draws random numbers or reads a clock."""
     tree = tree_of(path)
     assert not {imported.partition(".")[0] for imported in imports_of(tree, module_name(path))} & IMPURE
-    if path.stem != "world":  # which says what others do
+    if path.stem != "world":  # it says what others do
         waits = ast.Await | ast.AsyncFunctionDef | ast.AsyncWith | ast.AsyncFor
         assert not [node for node in ast.walk(tree) if isinstance(node, waits)]
     calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
@@ -302,6 +302,6 @@ def test_core_is_pure(path: Path) -> None:
 
 
 def test_nothing_depends_on_what_lies_outside() -> None:
-    """No file of the package reaches outside of the repository."""
+    """No file of the package refers to anything outside the repository."""
     for path in MODULES:
         assert "../shared" not in path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Where a test is found: who changes a module knows from its name which tests are about it."""
+"""Where a test is found: a module's name tells which tests are about it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.house.test_documentation import files_of_the_repository
 ROOT = Path(__file__).parents[2]
 PACKAGE, TESTS = ROOT / "grym_fetch", ROOT / "tests"
 
-# A module that has no test module of its own name, and the one that tests it instead.
+# Modules without a test module of their own name, and the one that tests each instead.
 ELSEWHERE = {
     "archive/compare": "archive/test_unpack",
     "archive/reader": "archive/test_unpack",
@@ -92,21 +92,21 @@ ELSEWHERE = {
 
 
 def modules() -> list[str]:
-    """Each module of the package by its path: ``disk/store``. There is nothing to test in a version."""
+    """Each module of the package by its path: ``disk/store``. A version needs no test."""
     found = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
     return sorted(path.as_posix() for path in found if path.name not in ("__init__", "__main__", "_version"))
 
 
 @pytest.mark.parametrize("module", modules())
 def test_each_module_has_its_tests(module: str) -> None:
-    """Its tests are in the module of its name in the room of its name, or where this file says."""
+    """A module's tests are in the module of the same name in the room of the same name, or where this file says."""
     room, _, name = module.rpartition("/")
     own = TESTS / room / f"test_{name}.py"
     assert own.exists() or module in ELSEWHERE, f"make {own.relative_to(ROOT)}, or say in ELSEWHERE who tests {module}"
 
 
 def test_the_list_of_other_places_is_true() -> None:
-    """What it names is there."""
+    """Every place it names exists."""
     assert ELSEWHERE.keys() - set(modules()) == set()
     assert [place for place in ELSEWHERE.values() if not (TESTS / f"{place}.py").exists()] == []
 
@@ -120,7 +120,7 @@ def test_no_property_makes_terms_of_its_own() -> None:
 
 
 def test_every_file_is_tidy() -> None:
-    """No file has spaces at the end of a line, a mark of a merge or a forgotten breakpoint."""
+    """No file has trailing spaces, a merge marker or a forgotten breakpoint."""
     pictures = {".png", ".gif", ".ico"}
     texts = (path for path in files_of_the_repository() if path.suffix not in pictures and path.is_file())
     assert {str(path.relative_to(ROOT)): wrong for path in texts if (wrong := faults(path.read_bytes()))} == {}
@@ -131,12 +131,12 @@ def test_every_file_is_tidy() -> None:
     [b"a \n", b"a\r\n", b"a", b"a\n\n", b"x\n<<<<<<< ours\n", b"x\n>>>>>>> theirs\n", b"if x:\n    breakpoint()\n"],
 )
 def test_what_is_untidy_is_seen(data: bytes) -> None:
-    """Each thing that a hook before a commit looks for is found."""
+    """Every fault that a pre-commit hook looks for is found."""
     assert faults(data) != []
     assert faults(b"tidy\n") == faults(b"") == []
 
 
 def test_there_is_one_version() -> None:
-    """What the package says of itself and what an installer is told are the same."""
+    """The package and its metadata give the same version."""
     told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert told == __version__

@@ -1,4 +1,4 @@
-"""The man pages are what the command says of itself, and go into the wheel."""
+"""The man pages match the command's help, and are part of the wheel."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_they_are_up_to_date() -> None:
-    """After a change of a command's help: `make man`."""
+    """They are up to date: after changing a command's help, run `make man`."""
     assert {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*")} == pages()
 
 
 def test_each_command_has_one_with_its_options() -> None:
-    """And the main page names all commands."""
+    """The main page names all commands."""
     made = pages()
     assert made.keys() == {"grym-fetch.1", *(f"grym-fetch-{name}.1" for name in COMMANDS)}
     for name in COMMANDS:
@@ -31,14 +31,14 @@ def test_each_command_has_one_with_its_options() -> None:
 
 
 def test_no_line_is_taken_for_a_command_of_roff() -> None:
-    """Lines that begin with a dot are only those that are meant to."""
+    """Only lines that are meant as roff commands begin with a dot."""
     known = re.compile(r"\.(TH|SH|PP|TP|B|nf|fi)( .*)?")
     lines = [line for text in pages().values() for line in text.splitlines() if line[:1] in (".", "'")]
     assert [line for line in lines if not known.fullmatch(line)] == []
 
 
 def test_they_go_into_the_wheel() -> None:
-    """Where `man` finds them from the folder of the program."""
+    """They are installed where `man` finds them from the program's folder."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
     assert settings["wheel"]["shared-data"] == {"man": "share/man/man1"}
     assert "man" in settings["sdist"]["include"]

@@ -1,4 +1,4 @@
-"""What is public can be kept: each type that a user meets has a public home and is documented."""
+"""What is public can be relied on: each type that a user meets has a public home and is documented."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def public_names() -> frozenset[str]:
 
 @cache
 def classes() -> dict[str, type]:
-    """Every public class by the module and name that a user imports it by."""
+    """Every public class, by the module and name from which a user imports it."""
     found = {f"{m}.{name}": getattr(import_module(m), name) for m in MODULES for name in import_module(m).__all__}
     return {name: value for name, value in found.items() if isinstance(value, type)}
 
 
 @cache
 def our_types() -> frozenset[str]:
-    """The classes and type aliases that the package defines, also those that only a type checker sees."""
+    """The classes and type aliases that the package defines, including those that only a type checker sees."""
     found: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -54,7 +54,7 @@ def our_types() -> frozenset[str]:
 
 
 def named(annotation: object) -> set[str]:
-    """The types of ours in an annotation, as it is written."""
+    """The types of ours in an annotation, as written."""
     return set(re.findall(r"\b[A-Z]\w*", str(annotation))) & our_types()
 
 
@@ -63,7 +63,7 @@ HANDED_OUT = {"Subscription", "EventStream"}
 
 
 def members(kind: type) -> Iterator[tuple[str, object]]:
-    """The public members of a class and of those it derives from here, and its constructor if it is the user's."""
+    """The public members of a class and of its bases in the package, and its constructor if users call it."""
     for base in kind.__mro__:
         if base.__module__.startswith("grym_fetch"):
             for name, member in vars(base).items():
@@ -72,7 +72,7 @@ def members(kind: type) -> Iterator[tuple[str, object]]:
 
 
 def types_met(kind: type) -> set[str]:
-    """The types of ours that a user meets in the signatures and attributes of a class."""
+    """The types of ours in the signatures and attributes of a class."""
     met: set[str] = set()
     for base in kind.__mro__:
         if base.__module__.startswith("grym_fetch"):
@@ -85,7 +85,7 @@ def types_met(kind: type) -> set[str]:
 
 
 def raised(text: str | None) -> set[str]:
-    """The errors that a documentation promises."""
+    """The errors that a docstring promises."""
     sentences = re.findall(r"\bRaises? (.*?)(?:\.(?:\s|$)|$)", text or "", re.DOTALL)
     listed = re.findall(r"^Raises:\n((?: +.*\n?)+)", text or "", re.MULTILINE)
     return {
@@ -110,7 +110,7 @@ def test_errors_that_are_promised_are_public(name: str) -> None:
 
 
 def test_functions_are_as_public() -> None:
-    """The same is true of the public functions."""
+    """The same holds for the public functions."""
     for module in MODULES:
         for name in import_module(module).__all__:
             if inspect.isfunction(function := inspect.getattr_static(import_module(module), name, None)):
@@ -119,7 +119,7 @@ def test_functions_are_as_public() -> None:
 
 
 def test_every_public_name_is_documented() -> None:
-    """Each public name stands in the documentation, and so does each public module."""
+    """Each public name is in the documentation, and so is each public module."""
     assert [name for name in sorted(public_names()) if not re.search(rf"\b{name}\b", DOCUMENTS)] == []
     assert [name for name in MODULES if f"`{name}`" not in (ROOT / "docs/python-api.md").read_text("utf-8")] == []
 
@@ -134,7 +134,7 @@ def test_one_page_says_what_is_public() -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_public_names_exist(module: str) -> None:
-    """What a module lists can be imported from it, and completion shows it."""
+    """Each name in a module's list can be imported from it, and completion shows it."""
     found = import_module(module)
     for name in found.__all__:
         assert getattr(found, name) is not None
@@ -142,7 +142,7 @@ def test_public_names_exist(module: str) -> None:
 
 
 def test_errors_can_still_be_imported_from_the_package() -> None:
-    """An error's old place works, and says where the new one is; what never was there is not."""
+    """An error's old place works, and says where the new one is; a name that never existed there does not."""
     with pytest.warns(DeprecationWarning, match=r"import DiskFull from grym_fetch\.errors"):
         assert vars(errors)["DiskFull"] is getattr(grym_fetch, "DiskFull")  # noqa: B009 - hidden from type checkers
     with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):
@@ -150,7 +150,7 @@ def test_errors_can_still_be_imported_from_the_package() -> None:
 
 
 def test_a_public_name_warns_of_nothing() -> None:
-    """Whoever imports only what is public sees no warning."""
+    """Importing only what is public causes no warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name in grym_fetch.__all__:
@@ -158,7 +158,7 @@ def test_a_public_name_warns_of_nothing() -> None:
 
 
 def test_a_type_checker_knows_what_is_public() -> None:
-    """What the package makes up when asked is hidden from type checkers: to them, a name that has moved is wrong."""
+    """Names resolved on demand are hidden from type checkers: to them, a moved name is an error."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     assert "__getattr__" not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     hidden = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "not TYPE_CHECKING"]

@@ -22,18 +22,18 @@ def test_every_row_is_proved_by_a_test_or_says_why_not() -> None:
 
 
 def test_a_row_with_a_reason_for_no_test_has_none() -> None:
-    """Whatever was said to need no test, and has got one, no longer needs the excuse."""
+    """A row that has got a test needs no reason for having none."""
     assert {row.id for row in all_rows() if row.why_untested is not None} & set(shown()) == set()
 
 
 def test_every_mark_names_a_row() -> None:
-    """A mark cannot promise what no document speaks of."""
+    """A mark cannot name a row that no document has."""
     assert shown().keys() - KNOWN.keys() == set()
 
 
 @pytest.mark.parametrize(("document", "made"), [(DOCUMENT, tables), (SECURITY, promise_table)])
 def test_the_document_names_tests_that_exist(document: Path, made: Callable[[], str]) -> None:
-    """Whoever looks up a test that the document names finds it, and the text between is that of the rows."""
+    """Every test named in the document exists, and the text between them is that of the rows."""
     written = document.read_text(encoding="utf-8").partition(BEGIN)[2]
     if open_rows() is None or document == SECURITY:
         assert written == made(), "run `make reliability`"
@@ -45,7 +45,7 @@ def test_the_document_names_tests_that_exist(document: Path, made: Callable[[], 
 
 
 def test_the_numbers_have_no_gaps() -> None:
-    """No row was dropped: within each letter they count from 1."""
+    """No row is missing: within each letter they count from 1."""
     by_letter: dict[str, list[int]] = {}
     for row in KNOWN:
         by_letter.setdefault(row[0], []).append(int(row[1:]))
