@@ -1,4 +1,4 @@
-"""What the tests of editing put into a project, and how they look into its manifest."""
+"""What tests of editing put into a project, and how they read its manifest."""
 
 from __future__ import annotations
 

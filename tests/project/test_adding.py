@@ -1,4 +1,4 @@
-"""Adding assets through the manager: the file first, then its entry, and nothing overwritten."""
+"""Adding assets through the manager: first the file, then its entry, and nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_add_an_entry(project: Project) -> None:
 
 
 async def test_add_what_is_fetched(project: Project, server: AssetServer) -> None:
-    """A fetched asset is in its place, listed with its checksum and size, and verified without another look."""
+    """A fetched asset is in its place, listed with its checksum and size, and verified without another read."""
     url = server.add("/new.bin", CONTENT).url
     async with project.manager() as manager:
         recorder = Recorder(manager)
@@ -43,7 +43,7 @@ async def test_add_what_is_fetched(project: Project, server: AssetServer) -> Non
 
 
 async def test_adding_is_resumed(project: Project, server: AssetServer) -> None:
-    """What a failed add has fetched is not fetched again by the next one."""
+    """Bytes fetched by a failed add are not fetched again by the next one."""
     file = server.add("/new.bin", CONTENT, faults=[Reset(after=0, covering=200 * KIB)])
     asset = Asset("new", file.url, "m/new.bin")
     async with project.manager(retries=0, parallel=1) as manager:
@@ -59,7 +59,7 @@ async def test_adding_is_resumed(project: Project, server: AssetServer) -> None:
 
 
 async def test_a_file_in_the_way_is_not_written_over(project: Project, server: AssetServer) -> None:
-    """A file that lies where a new asset would go is somebody's: it stays, and the way out is named."""
+    """A file where a new asset would go belongs to somebody: it stays, and the error says what to do."""
     place = project.assets / "mine.bin"
     place.parent.mkdir(parents=True)
     place.write_bytes(b"mine")
@@ -83,7 +83,7 @@ async def test_add_a_file(project: Project, tmp_path: Path) -> None:
 
 
 async def test_add_a_file_that_is_in_its_place(project: Project) -> None:
-    """A file that lies where the asset belongs is measured and left as it is."""
+    """A file that is already where the asset belongs is measured and left as it is."""
     place = project.assets / "m" / "b.bin"
     place.parent.mkdir(parents=True)
     place.write_bytes(CONTENT)
@@ -95,7 +95,7 @@ async def test_add_a_file_that_is_in_its_place(project: Project) -> None:
 
 
 async def test_add_a_file_where_another_one_is(project: Project, tmp_path: Path) -> None:
-    """Another file in the asset's place is not written over; one with the same bytes will do."""
+    """A different file in the asset's place is not overwritten; one with the same bytes is accepted."""
     file, place = tmp_path / "original.bin", project.assets / "b.bin"
     file.write_bytes(CONTENT)
     place.parent.mkdir(parents=True)
@@ -111,7 +111,7 @@ async def test_add_a_file_where_another_one_is(project: Project, tmp_path: Path)
 
 
 async def test_add_a_file_that_is_not_what_was_said(project: Project, tmp_path: Path) -> None:
-    """A file whose checksum is not the given one is refused, and neither copied nor listed."""
+    """A file whose checksum differs from the given one is refused, and neither copied nor listed."""
     file = tmp_path / "original.bin"
     file.write_bytes(CONTENT)
     asset = Asset("b", "https://h.example/b", "b.bin", checksum=Checksum.of(b"other", "sha512"))
@@ -125,7 +125,7 @@ async def test_add_a_file_that_is_not_what_was_said(project: Project, tmp_path: 
 async def test_a_copy_that_is_broken_off_leaves_nothing(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that changes while it is copied is refused, and no part of it stays."""
+    """A file that changes while it is copied is refused, and no part of the copy stays."""
     file = tmp_path / "original.bin"
     file.write_bytes(CONTENT)
     async with project.manager() as manager:

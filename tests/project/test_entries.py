@@ -1,4 +1,4 @@
-"""Changing the manifest through the manager: what cannot be added, and two who change it at once."""
+"""Changing the manifest through the manager: what cannot be added, and simultaneous changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.project import Project
     ids=["id", "same place", "a folder", "scheme", "outside", "no id"],
 )
 async def test_what_cannot_be_added(project: Project, server: AssetServer, asset: Asset, named: str) -> None:
-    """A duplicate or a bad value is refused before anything is fetched, and the manifest is as it was."""
+    """A duplicate or a bad value is refused before anything is fetched, and the manifest stays unchanged."""
     before = project.manifest.read_bytes()
     async with project.manager() as manager:
         with pytest.raises(ManifestError, match=named):
@@ -38,7 +38,7 @@ async def test_what_cannot_be_added(project: Project, server: AssetServer, asset
 
 
 async def test_a_manifest_that_is_held_too_long(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who changes the manifest without end is waited for, but not for ever."""
+    """Another process that keeps changing the manifest is waited for, but not forever."""
     monkeypatch.setattr("grym_fetch.project.entries.edit_manifest", lambda path, change: None)
     async with project.manager() as manager:
         with pytest.raises(Locked, match="another process"):
@@ -46,7 +46,7 @@ async def test_a_manifest_that_is_held_too_long(project: Project, monkeypatch: p
 
 
 async def test_edits_at_once(project: Project, server: AssetServer) -> None:
-    """Many edits at the same time, by two managers, all end up in the file."""
+    """Many simultaneous edits by two managers all end up in the file."""
     async with project.manager(SystemClock()) as one, project.manager(SystemClock()) as two:
         edits = [
             manager.add_asset(Asset(f"n{number}", "https://h.example/n", f"n{number}"))
@@ -58,7 +58,7 @@ async def test_edits_at_once(project: Project, server: AssetServer) -> None:
 
 @pytest.mark.shows("M13", "S8")
 async def test_a_password_never_gets_into_the_manifest(project: Project) -> None:
-    """The manifest is for everyone to read: an address with a user or password in it is refused, wherever it stands."""
+    """Everybody can read the manifest: an address with a user or password is refused, wherever it appears."""
     before = project.manifest.read_bytes()
     secret = "https://me:hunter2@models.example.org/a.bin"
     plain = "https://models.example.org/a.bin"

@@ -1,4 +1,4 @@
-"""A manifest that has expired, or is older than one that was used before: who refuses it, and what is remembered."""
+"""A manifest that has expired, or is older than one used before: where it is refused, and what is remembered."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.shows("M16", "S16")
 
 @pytest.fixture(autouse=True)
 def _homeless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is remembered outside the assets folder, but where a test has a home."""
+    """Nothing is remembered outside the assets folder, unless a test has a home folder."""
     monkeypatch.setenv("XDG_STATE_HOME", "/dev/null")
 
 
@@ -39,10 +39,10 @@ PAST, FUTURE = "2001-01-01T00:00:00Z", "9001-01-01T00:00:00Z"
 
 
 class Versioned(Project):
-    """A project whose manifest has a version and an expiry; its one asset is there."""
+    """A project whose manifest has a version and an expiry; its one asset is present."""
 
     def is_at(self, version: object, expires: str | None = None) -> None:
-        """Write the manifest so."""
+        """Write the manifest with these values."""
         if not self.entries:
             file = self.add("base", ["https://models.example.org/base.bin"], CONTENT)
             file.parent.mkdir(parents=True)
@@ -52,7 +52,7 @@ class Versioned(Project):
 
     @property
     def guard(self) -> RollbackGuard:
-        """What is remembered of it."""
+        """What is remembered of the manifest."""
         return RollbackGuard(self.assets, self.manifest)
 
     @property
@@ -62,7 +62,7 @@ class Versioned(Project):
 
 
 class CalendarClock(ImpatientClock):
-    """Says the date that a test wants."""
+    """A clock with the date that a test wants."""
 
     now = 0.0
 
@@ -78,7 +78,7 @@ def project(tmp_path: Path) -> Versioned:
 
 
 async def use(project: Versioned, *, allow_stale: bool = False) -> None:
-    """Ask for the asset in each of the three ways; all agree."""
+    """Request the asset in each of the three ways; all must agree."""
     outcomes = []
     for way in ("get_asset_path", "download_asset", "sync"):
         async with project.manager(offline=True, allow_stale=allow_stale) as manager:
@@ -93,7 +93,7 @@ async def use(project: Versioned, *, allow_stale: bool = False) -> None:
 
 
 async def test_an_older_version_is_refused(project: Versioned) -> None:
-    """The same version and later ones are taken, an older one is not, and the refusal says what to do."""
+    """The same version and later ones are accepted, an older one is not, and the refusal says what to do."""
     for version in ("1.9", "1.9.0", "1.10"):
         project.is_at(version)
         await use(project)
@@ -104,7 +104,7 @@ async def test_an_older_version_is_refused(project: Versioned) -> None:
 
 
 async def test_an_expired_manifest_is_refused_and_not_remembered(project: Versioned) -> None:
-    """A version counts as seen only if its manifest was taken."""
+    """A version counts as seen only if its manifest was accepted."""
     project.is_at(3, FUTURE)
     await use(project)
     project.is_at(99, PAST)
@@ -125,7 +125,7 @@ async def test_a_manager_that_lives_on_sees_its_manifest_expire(project: Version
 
 
 async def test_going_back_on_purpose(project: Versioned, caplog: pytest.LogCaptureFixture) -> None:
-    """What was allowed once is what was seen last; an expiry has to be allowed each time. Both leave a warning."""
+    """An allowed older version becomes the last one seen; an expired one has to be allowed each time. Both warn."""
     project.is_at("2")
     await use(project)
     project.is_at("1")
@@ -143,7 +143,7 @@ async def test_going_back_on_purpose(project: Versioned, caplog: pytest.LogCaptu
 
 
 async def test_manifests_that_share_an_assets_folder_do_not_mix(project: Versioned) -> None:
-    """Each has its own last version, and keeps it when the whole project is moved."""
+    """Each manifest has its own last version, and keeps it when the whole project is moved."""
     project.is_at("2.0")
     await use(project)
     other = Versioned(project.root / "other", project.entries)
@@ -164,7 +164,7 @@ async def test_manifests_that_share_an_assets_folder_do_not_mix(project: Version
      encode_version("nightly"), b"%08x null\n" % 0, b"x" * (rollback.MAX_BYTES + 1)],
 )  # fmt: skip
 async def test_a_damaged_state_file_is_ignored(project: Versioned, data: bytes) -> None:
-    """Nothing is believed that was not written whole; the next use writes it anew."""
+    """A file that was not completely written is ignored; the next use rewrites it."""
     project.is_at("1.0")
     await use(project)
     (name,) = project.state_files
@@ -174,7 +174,7 @@ async def test_a_damaged_state_file_is_ignored(project: Versioned, data: bytes) 
 
 
 async def test_a_state_file_of_somebody_else_is_ignored(project: Versioned, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither another user's file, nor one that a symlink leads to, nor a pipe that would hold everything up."""
+    """Another user's file, a symlink's target and a blocking pipe are all ignored."""
     project.is_at("1.0")
     await use(project)
     (name,) = project.state_files
@@ -195,7 +195,7 @@ async def test_a_state_file_of_somebody_else_is_ignored(project: Versioned, monk
 
 
 def test_what_is_written_is_whole_or_not_there(project: Versioned, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is written beside, flushed and renamed; where that fails the old one stays, and no error is raised."""
+    """It is written beside the old one, flushed and renamed; if that fails, the old one stays, without an error."""
     project.is_at("1")
     project.guard.write("1")
     for call in ("write", "fsync", "rename"):
@@ -216,7 +216,7 @@ def test_what_is_written_is_whole_or_not_there(project: Versioned, monkeypatch: 
 
 @pytest.mark.shows("S5")
 def test_nothing_is_written_behind_a_symlink(project: Versioned) -> None:
-    """Whoever puts a symlink in the place of our folder gets no file of ours written elsewhere."""
+    """A symlink in place of our folder does not make us write a file elsewhere."""
     project.is_at("1")
     elsewhere = project.root / "elsewhere"
     elsewhere.mkdir()
@@ -228,13 +228,13 @@ def test_nothing_is_written_behind_a_symlink(project: Versioned) -> None:
 
 
 def test_no_assets_folder_is_made_for_it(tmp_path: Path) -> None:
-    """Remembering is a convenience: where nothing was ever fetched it leaves no folder behind."""
+    """Remembering is a convenience: where nothing was ever fetched it creates no folder."""
     RollbackGuard(tmp_path / "assets", tmp_path / "assets.json").write("1")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_content_comes_back() -> None:
-    """What is written is what is read."""
+    """What is written reads back the same."""
     assert decode_version(encode_version("v1.2")) == "v1.2"
 
 
@@ -245,7 +245,7 @@ def run(project: Versioned, *arguments: str) -> Result:
 
 
 def test_commands_refuse_a_stale_manifest(project: Versioned) -> None:
-    """What fetches or hands out paths ends with 2 and a plain sentence; what only looks still works."""
+    """Commands that fetch or hand out paths end with 2 and a plain sentence; those that only look still work."""
     project.is_at("1", PAST)
     for command in (["sync"], ["sync", "--dry-run"], ["path", "base"], ["pin"]):
         done = run(project, *command)
@@ -259,7 +259,7 @@ def test_commands_refuse_a_stale_manifest(project: Versioned) -> None:
 
 
 def test_doctor_names_a_stale_manifest(project: Versioned) -> None:
-    """It fails because of it, and says everything else all the same."""
+    """It fails for that reason, but still reports everything else."""
     project.is_at("1")
     project.entries[0]["url"] = "http://127.0.0.1:9/base.bin"
     project.is_at("1", PAST)
@@ -271,7 +271,7 @@ def test_doctor_names_a_stale_manifest(project: Versioned) -> None:
 
 @pytest.fixture
 def homely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Versioned:
-    """A project of somebody who has a home."""
+    """A project whose user has a home folder."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     root = tmp_path / "project"
     root.mkdir()
@@ -279,7 +279,7 @@ def homely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Versioned:
 
 
 async def test_a_project_without_an_assets_folder_is_protected(homely: Versioned) -> None:
-    """What is served from the external folder is remembered at the first use, and leaves no folder behind."""
+    """For files served from the external folder, it is remembered at the first use, without creating a folder."""
     homely.is_at("2")
     shutil.move(homely.assets, homely.root.parent / "assets")
     await use(homely)
@@ -290,7 +290,9 @@ async def test_a_project_without_an_assets_folder_is_protected(homely: Versioned
 
 
 async def test_emptying_our_folder_forgets_no_version(homely: Versioned) -> None:
-    """It is said to be harmless, and whoever may empty it need not be who may go back; both are told to one who may."""
+    """Emptying the folder is documented as harmless, but permits no older version; only a user allowed to go back may
+    do so, and is told of both.
+    """
     homely.is_at("2")
     await use(homely)
     shutil.rmtree(homely.assets / ".grym-fetch")
@@ -302,7 +304,7 @@ async def test_emptying_our_folder_forgets_no_version(homely: Versioned) -> None
 
 
 async def test_the_first_sync_remembers_its_version(tmp_path: Path, server: AssetServer) -> None:
-    """Also of somebody without a home: at its end there is an assets folder to remember it in."""
+    """This includes users without a home folder: at the end of the sync there is an assets folder to remember it in."""
     project = Versioned(tmp_path)
     server.add("/base.bin", CONTENT)
     project.add("base", [server.url("/base.bin")], CONTENT)
@@ -316,7 +318,7 @@ async def test_the_first_sync_remembers_its_version(tmp_path: Path, server: Asse
 
 
 async def test_every_way_to_fetch_refuses_a_stale_manifest(project: Versioned) -> None:
-    """Each of them by itself: no call of the API fetches by a manifest that is not to be used any more."""
+    """Each of them on its own: no call of the API fetches with a manifest that must no longer be used."""
     project.is_at("1", PAST)
     new = Asset(id="new", url="http://127.0.0.1:9/new.bin", local_path="new.bin")
     moved = project.root / "big.bin"

@@ -1,4 +1,4 @@
-"""Lists of other tools, from and to the manifest: `import`, `export`, and a checksum from a list beside the file."""
+"""Lists of other tools, to and from the manifest: `import`, `export`, and a checksum from a list beside the file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OTHER = seeded_bytes(90 * KIB, seed=6)
 
 
 def md5(content: bytes) -> str:
-    """Its MD5."""
+    """The content's MD5."""
     return hashlib.md5(content).hexdigest()
 
 
@@ -39,7 +39,7 @@ def project(tmp_path: Path) -> Project:
 
 
 async def test_import_what_is_known(project: Project, server: AssetServer, tmp_path: Path) -> None:
-    """What has a SHA-256 is listed and not fetched; the list says where it is, or a base does."""
+    """A file with a SHA-256 is listed and not fetched; its address is in the list or follows from a base."""
     server.add("/base/d/b.bin", OTHER)
     listing = tmp_path / "SHA256SUMS"
     listing.write_text(f"{Checksum.of(OTHER).hexdigest}  d/b.bin\n")
@@ -52,7 +52,7 @@ async def test_import_what_is_known(project: Project, server: AssetServer, tmp_p
 
 @pytest.mark.shows("C14")
 async def test_import_what_must_be_fetched(project: Project, server: AssetServer, tmp_path: Path) -> None:
-    """What has an MD5 is compared with it; one that is wrong, and nothing of the list is added."""
+    """A file with an MD5 is compared with it; if one differs, nothing of the list is added."""
     url = server.add("/a.bin", CONTENT).url
     listing = tmp_path / "registry.txt"
     listing.write_text(f"a.bin md5:{md5(CONTENT)} {url}\nb.bin md5:{md5(OTHER)} {server.add('/b.bin', CONTENT).url}\n")
@@ -78,7 +78,7 @@ async def test_import_what_must_be_fetched(project: Project, server: AssetServer
     ],
 )
 async def test_what_cannot_be_imported(project: Project, tmp_path: Path, name: str, text: str, reason: str) -> None:
-    """It is said why, and nothing is added."""
+    """The reason is given, and nothing is added."""
     (tmp_path / name).write_text(text)
     before = project.manifest.read_bytes()
     async with project.manager() as manager:
@@ -91,7 +91,7 @@ async def test_what_cannot_be_imported(project: Project, tmp_path: Path, name: s
 
 @pytest.mark.parametrize("name", WRITABLE)
 async def test_out_and_in_again(project: Project, server: AssetServer, tmp_path: Path, name: str) -> None:
-    """What was exported is imported as the same assets, as far as the format goes."""
+    """Exported assets are imported as the same assets, as far as the format goes."""
     url, mirror = server.add("/a.bin", CONTENT).url, server.add("/mirror/models/a.bin", CONTENT).url
     project.add("a", [url, mirror], CONTENT)
     async with project.manager() as manager:
@@ -105,7 +105,7 @@ async def test_out_and_in_again(project: Project, server: AssetServer, tmp_path:
 
 
 async def test_what_cannot_be_exported(project: Project) -> None:
-    """An unknown asset or format, and one that the format has no word for."""
+    """An unknown asset or format is refused, and so is an asset that the format cannot express."""
     project.add("u", ["https://h.example/u"], None, pinned=False, size=None)
     async with project.manager() as manager:
         with pytest.raises(EditRefused, match="u: has no SHA-256"):
@@ -119,7 +119,7 @@ async def test_what_cannot_be_exported(project: Project) -> None:
 @pytest.mark.shows("C14")
 @pytest.mark.parametrize("kind", ["sha256", "md5"])
 async def test_checksums_from_a_list(project: Project, server: AssetServer, tmp_path: Path, kind: str) -> None:
-    """The file must be what the list beside it says, whether it is fetched or at hand."""
+    """The file must match the list beside it, whether it is fetched or already here."""
     file = server.add("/d/a b.bin", CONTENT)
     good, bad = (hashlib.new(kind, content).hexdigest() for content in (CONTENT, OTHER))
     lists = [
@@ -143,7 +143,7 @@ async def test_checksums_from_a_list(project: Project, server: AssetServer, tmp_
 
 @pytest.mark.shows("C15")
 async def test_a_list_that_does_not_help(project: Project, server: AssetServer) -> None:
-    """One that is not there, is none, or does not have the file; a checksum that contradicts it."""
+    """The list is missing, is not a list, or lacks the file; or the checksum contradicts it."""
     url = server.add("/a.bin", CONTENT).url
     page = server.add("/page", b"<html>").url
     other = server.add("/other", f"{'0' * 64}  a.bim\n".encode()).url
@@ -165,7 +165,7 @@ async def test_a_list_that_does_not_help(project: Project, server: AssetServer) 
 
 
 def run(project: Project, *arguments: str) -> tuple[int, Result]:
-    """Run a command in this process; its exit code, and what it wrote."""
+    """Run a command in this process; its exit code and output."""
     environ = {"GRYM_FETCH_CONFIG": str(project.manifest)}
     done = CliRunner().invoke(cli, arguments, env=environ, standalone_mode=False)
     if isinstance(done.exception, click.ClickException):
@@ -174,13 +174,13 @@ def run(project: Project, *arguments: str) -> tuple[int, Result]:
 
 
 def test_the_formats_are_those_of_the_library() -> None:
-    """The choices of the options are what can be read and written."""
+    """The choices of the options are the formats that can be read and written."""
     assert set(READABLE) == set(FORMATS)
     assert set(WRITABLE) == {name for name, each in FORMATS.items() if each.write is not None}
 
 
 def test_the_commands(project: Project, tmp_path: Path) -> None:
-    """In, out, and with --json; wrong usage is told apart from a list that is no good."""
+    """In, out, and with --json; wrong usage and an invalid list have different exit codes."""
     with serve_in_thread() as server:
         url = server.add("/a.bin", CONTENT).url
         listing = tmp_path / "in.txt"

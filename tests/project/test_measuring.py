@@ -1,4 +1,4 @@
-"""What add and pin refuse to measure: what is plainly not an asset, has no end, or came over plain http."""
+"""What add and pin refuse to measure: content that is clearly not an asset, has no end, or came over plain http."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 3
 
 
 async def test_plain_http_is_not_measured(project: Project) -> None:
-    """Bytes that anybody on the way could change never become the right ones, in add and in pin."""
+    """Bytes that anybody on the way could change never become the right ones, in add or in pin."""
     project.add("plain", ["http://h.example/a"], None, pinned=False, size=None)
     async with project.manager() as manager:
         with pytest.raises(PolicyRefused, match="plain http"):
@@ -31,7 +31,7 @@ async def test_plain_http_is_not_measured(project: Project) -> None:
 @pytest.mark.shows("N21", "S1")
 @pytest.mark.parametrize("coding", ["", "Transfer-Encoding: identity\r\n", "Transfer-Encoding: gzip\r\n"])
 async def test_what_has_no_end_is_not_pinned(project: Project, server: AssetServer, coding: str) -> None:
-    """Where nothing says where the content ends, it may have been cut: neither pin nor add makes that the right one."""
+    """If nothing says where the content ends, it may have been cut: neither pin nor add accepts it as right."""
     raw = RawAnswer(f"HTTP/1.1 200 OK\r\n{coding}Connection: close\r\n\r\n".encode() + CONTENT[:1000])
     url = server.add("/u.bin", CONTENT, faults=[raw]).url
     project.add("u", [url], None, pinned=False, size=None)
@@ -52,7 +52,7 @@ async def test_what_has_no_end_is_not_pinned(project: Project, server: AssetServ
 async def test_what_is_plainly_not_an_asset(
     project: Project, server: AssetServer, tmp_path: Path, content: bytes, named: str
 ) -> None:
-    """It is neither added nor pinned, and what was fetched of it is gone; a file of the user's own stays."""
+    """It is neither added nor pinned, and the fetched bytes are deleted; a file of the user's own stays."""
     url = server.add("/x.bin", content).url
     place = project.assets / "models" / "x.bin"
     own = tmp_path / "own.bin"
@@ -79,7 +79,7 @@ async def test_what_is_plainly_not_an_asset(
 async def test_nothing_that_is_refused_is_told_to_be_there(
     project: Project, server: AssetServer, is_there: bool
 ) -> None:
-    """An asset that is refused for what it is has failed, once, and no event says that it is verified or reused."""
+    """An asset refused for its content has failed, once, and no event says that it is verified or reused."""
     path = project.add("x", [server.add("/x.bin", PAGE).url], PAGE, pinned=False, size=None)
     if is_there:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ async def test_nothing_that_is_refused_is_told_to_be_there(
 
 @pytest.mark.shows("C13")
 async def test_what_is_suspicious_and_wanted(project: Project, server: AssetServer) -> None:
-    """Whoever says so gets it; and nobody asks where the checksum was known before."""
+    """Such content is accepted on request; an asset whose checksum was known before is not questioned."""
     url = server.add("/x.bin", PAGE).url
     async with project.manager() as manager:
         added = await manager.add_asset(Asset("x", url, "x.bin"), fetch=True, allow_suspicious=True)

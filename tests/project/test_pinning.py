@@ -1,4 +1,4 @@
-"""Pinning through the manager: what is there is hashed, what is not is fetched, and each is written at once."""
+"""Pinning through the manager: present files are hashed, others are fetched, and each is written at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.project import KIB, Project
 
 
 async def test_a_cancellation_while_another_one_has_just_written_is_a_cancellation(project: Project) -> None:
-    """The other's turn has written this one's entry as well, and nothing is left in line to be taken out."""
+    """The other's turn has written this one's entry as well, and nothing is left in the queue."""
     url = str(entries(project)["a"]["url"])
     for name in ("b", "c"):
         path = project.add(name, [url], CONTENT, pinned=False, size=False)
@@ -64,7 +64,7 @@ async def test_pin_fetches_what_is_not_there(project: Project, server: AssetServ
 
 
 async def test_pin_hashes_what_is_there(project: Project, server: AssetServer) -> None:
-    """A file that is there is measured as it is, and nobody is asked for it."""
+    """A file that is present is measured as it is, and no server is asked for it."""
     place = project.add("u", [server.add("/u.bin", b"something else").url], None, pinned=False, size=None)
     place.parent.mkdir(parents=True)
     place.write_bytes(CONTENT)
@@ -76,7 +76,7 @@ async def test_pin_hashes_what_is_there(project: Project, server: AssetServer) -
 
 
 async def test_pin_goes_on_past_a_failure(project: Project, server: AssetServer) -> None:
-    """What can be pinned is, and what cannot is reported at the end with its reason."""
+    """Whatever can be pinned is pinned; failures are reported at the end with their reasons."""
     project.add("bad", [server.add("/bad", CONTENT, faults=[Status(404)]).url], None, pinned=False, size=None)
     project.add("good", [server.add("/good", CONTENT).url], CONTENT, pinned=False)
     async with project.manager(retries=0) as manager:
@@ -88,7 +88,7 @@ async def test_pin_goes_on_past_a_failure(project: Project, server: AssetServer)
 
 
 async def test_pin_is_resumed(project: Project, server: AssetServer) -> None:
-    """What a failed pin has fetched is not fetched again by the next one."""
+    """Bytes fetched by a failed pin are not fetched again by the next one."""
     file = server.add("/u.bin", CONTENT, faults=[Reset(after=0, covering=200 * KIB)])
     project.add("u", [file.url], CONTENT, pinned=False)
     async with project.manager(retries=0, parallel=1) as manager:
@@ -114,7 +114,7 @@ async def test_pin_stand_ins(project: Project, server: AssetServer) -> None:
 
 
 async def test_pin_writes_a_missing_size(project: Project, server: AssetServer) -> None:
-    """An asset that is named and lacks nothing but its size gets that, and keeps its checksum as it is written."""
+    """A named asset that lacks only its size gets it, and keeps its checksum as written."""
     project.add("s", [server.add("/s.bin", CONTENT).url], CONTENT, size=None)
     async with project.manager() as manager:
         await manager.pin(["s"])
@@ -123,7 +123,7 @@ async def test_pin_writes_a_missing_size(project: Project, server: AssetServer) 
 
 
 async def test_pin_many(project: Project, server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is found while the file is being written is written with the next one, not one by one."""
+    """Assets found while the file is being written are written together next time, not one by one."""
     edits = []
 
     def edit_and_count(path: Path, change: Change) -> ParsedManifest | None:
@@ -146,7 +146,7 @@ async def test_pin_many(project: Project, server: AssetServer, monkeypatch: pyte
 
 
 async def test_a_disk_that_refuses_the_manifest(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the manifest cannot be written, each asset says so, and the file is as it was."""
+    """If the manifest cannot be written, each asset's error says so, and the file stays as it was."""
     for asset_id in ("u", "v"):
         place = project.add(asset_id, ["https://h.example/u"], CONTENT, pinned=False)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ async def test_pin_an_unknown_asset(project: Project) -> None:
 
 
 async def test_an_entry_that_was_changed_meanwhile_is_not_pinned(project: Project, server: AssetServer) -> None:
-    """Who gives the entry another address while its old content arrives is not handed the old checksum."""
+    """If the entry's address changes while its old content arrives, the old checksum is not written."""
     project.add("u", [server.add("/u.bin", CONTENT).url], CONTENT, pinned=False)
     async with project.manager() as manager:
         assert not manager.manifest.get("u").pinned
@@ -183,7 +183,7 @@ async def test_an_entry_that_was_changed_meanwhile_is_not_pinned(project: Projec
 
 
 async def test_what_was_pinned_is_told_although_others_fail(project: Project, server: AssetServer) -> None:
-    """Whoever listens hears of each that is in the manifest now, before the failures are raised."""
+    """Every asset that is in the manifest now is reported before the failures are raised."""
     project.add("u", [server.add("/u.bin", SMALL_CONTENT).url], SMALL_CONTENT, pinned=False)
     project.add("lost", [server.url("/missing.bin")], SMALL_CONTENT, pinned=False)
     heard: list[str] = []

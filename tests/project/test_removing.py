@@ -1,4 +1,4 @@
-"""Removing assets through the manager: their entries and, if asked for, their files."""
+"""Removing assets through the manager: their entries and, on request, their files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.project import KIB, Project
 
 
 async def test_remove(project: Project) -> None:
-    """A removed asset is unknown from then on; its file stays unless its deletion is asked for."""
+    """A removed asset is unknown from then on; its file stays unless its deletion is requested."""
     async with project.manager() as manager:
         path = await manager.get_asset_path("a")
         assert await manager.remove_asset("a") == ()
@@ -32,7 +32,7 @@ async def test_remove(project: Project) -> None:
 
 
 async def test_remove_with_its_files(project: Project, server: AssetServer) -> None:
-    """The file and its stand-in are deleted, those of other assets and of the external folder are not."""
+    """The file and its stand-in are deleted; files of other assets and of the external folder are not."""
     file = server.add("/s.bin", SMALL_CONTENT)
     place = project.add("s", [file.url], SMALL_CONTENT, minimal={"url": file.url, "checksum": file.sha256})
     async with project.manager() as manager:
@@ -50,7 +50,7 @@ async def test_remove_with_its_files(project: Project, server: AssetServer) -> N
 
 
 async def test_remove_follows_no_symlink(project: Project, tmp_path: Path) -> None:
-    """A folder that was replaced by a symlink is not followed to delete something elsewhere."""
+    """A folder replaced by a symlink does not lead to deleting something elsewhere."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "a.bin").write_bytes(b"mine")
@@ -63,7 +63,7 @@ async def test_remove_follows_no_symlink(project: Project, tmp_path: Path) -> No
 
 
 async def test_prune_leaves_what_is_under_way(project: Project, server: AssetServer) -> None:
-    """The stage of a manager that lives is left; prune tells how many there are."""
+    """The stage of a running manager stays; prune reports how many there are."""
     server.add("/a.bin", CONTENT, faults=[Reset(after=0, covering=200 * KIB)])
     async with project.manager(retries=0) as manager:
         with pytest.raises(MirrorsExhausted):
@@ -75,7 +75,7 @@ async def test_prune_leaves_what_is_under_way(project: Project, server: AssetSer
 
 
 async def test_what_was_unpacked_is_deletable_too(project: Project, server: AssetServer) -> None:
-    """What removing with the files deletes is known before, and told after: files, stand-ins and unpacked folders."""
+    """The files, stand-ins and unpacked folders to be deleted are known before, and reported afterwards."""
     archive = zip_of({"a.txt": b"a"})
     file = server.add("/set.zip", archive)
     tiny = {"url": server.add("/tiny.zip", archive).url, "checksum": file.sha256}
@@ -94,7 +94,7 @@ async def test_what_was_unpacked_is_deletable_too(project: Project, server: Asse
 
 
 def test_nothing_is_deleted_unasked(tmp_path: Path) -> None:
-    """The question comes also where nothing but a stand-in is there."""
+    """The question comes even if only a stand-in is present."""
     project = Project(tmp_path)
     project.add("a", ["https://models.example.org/a.bin"], CONTENT, minimal={"url": "https://models.example.org/t.bin"})
     stand_in = project.assets / "minimal/models/a.bin"

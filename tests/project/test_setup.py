@@ -1,4 +1,4 @@
-"""Making a project ready, on the file systems that there are."""
+"""Setting up a project on every kind of file system."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where hard links are not permitted (FAT, some FUSE and SMB), every file is made all the same."""
+    """Where hard links are not permitted (FAT, some FUSE and SMB), every file is still created."""
 
     def link(*arguments: object, **more: object) -> None:
         raise OSError(1, "Operation not permitted")

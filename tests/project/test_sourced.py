@@ -1,4 +1,4 @@
-"""What is added from a short address: all of it or nothing, with one download of what the hub has no SHA-256 of."""
+"""Adding from a short address: all of it or nothing, downloading only what the hub has no SHA-256 for."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def project(tmp_path: Path) -> Project:
 
 
 async def test_a_repository_of_twelve_files(project: Project, hub: HuggingFaceHub) -> None:
-    """Twelve right entries with one download of the small ones only; then a sync verifies all, asking for the rest."""
+    """Twelve right entries with a download of only the small files; then a sync verifies all, fetching the rest."""
     async with manager_for(project, hub) as manager:
         recorder = Recorder(manager)
         added = await manager.add_from_source("hf://org/model", tags=["model"])
@@ -74,7 +74,7 @@ async def test_a_repository_of_twelve_files(project: Project, hub: HuggingFaceHu
 
 
 async def test_one_large_file_is_listed_and_not_fetched(project: Project, hub: HuggingFaceHub) -> None:
-    """Its digest is known: nobody downloads it to write one line."""
+    """Its digest is known: nothing is downloaded just to write one line."""
     async with manager_for(project, hub) as manager:
         [asset] = await manager.add_from_source("hf://org/model/weights-1.safetensors", asset_id="w", required=True)
         assert (asset.id, asset.local_path, asset.required) == ("w", "weights-1.safetensors", True)
@@ -84,7 +84,7 @@ async def test_one_large_file_is_listed_and_not_fetched(project: Project, hub: H
 
 
 async def test_a_page(project: Project, hub: HuggingFaceHub) -> None:
-    """What a browser shows is understood; an address that is no hub's is not asked."""
+    """The address of a browser's page is understood; an address that is not a hub's is not asked."""
     async with manager_for(project, hub) as manager:
         [asset] = await manager.add_from_source(f"{hub.url}/org/model/blob/main/config.json")
         assert asset.source == "hf://org/model@main/config.json"
@@ -95,7 +95,7 @@ async def test_a_page(project: Project, hub: HuggingFaceHub) -> None:
 @pytest.mark.shows("C14", "S1")
 @pytest.mark.parametrize("name", ["config.json", "text/3.txt"])
 async def test_other_bytes_than_the_hub_states(project: Project, hub: HuggingFaceHub, name: str) -> None:
-    """The hub has one digest and delivers something else of the same length: no entry, and no file of it."""
+    """If the hub delivers other bytes than its digest says, of the same length, there is no entry and no file."""
     hub.delivered[name] = bytes(len(TWELVE[name]))
     before = project.manifest.read_bytes()
     async with manager_for(project, hub) as manager:
@@ -122,7 +122,7 @@ async def test_another_length_than_the_hub_states(project: Project, hub: Hugging
 
 
 async def test_an_interrupted_add_goes_on(project: Project, hub: HuggingFaceHub) -> None:
-    """What was fetched is taken as it is, if it is what the hub states, and the rest is fetched."""
+    """Fetched files are used if they are what the hub states, and the rest is fetched."""
     hub.override = lambda request: Reply(404) if request.path.endswith("/config.json") else None
     async with manager_for(project, hub) as manager:
         with pytest.raises(SyncFailed, match="404"):
@@ -137,7 +137,7 @@ async def test_an_interrupted_add_goes_on(project: Project, hub: HuggingFaceHub)
 
 @pytest.mark.shows("C14")
 async def test_a_file_in_the_way(project: Project, hub: HuggingFaceHub) -> None:
-    """Another file where one of them belongs stays, and nothing is added."""
+    """A different file where one of them belongs stays, and nothing is added."""
     place = project.assets / "model" / "config.json"
     place.parent.mkdir(parents=True)
     place.write_bytes(b"mine")
@@ -149,7 +149,7 @@ async def test_a_file_in_the_way(project: Project, hub: HuggingFaceHub) -> None:
 
 
 async def test_what_cannot_be_listed_is_not_fetched(project: Project, hub: HuggingFaceHub) -> None:
-    """A taken id or place, a name for many: refused before a byte is asked for."""
+    """A taken id or place, or one name for many, is refused before a byte is requested."""
     async with manager_for(project, hub) as manager:
         await manager.add_asset(Asset("model-config.json", "https://h.example/a", "a"))
         await manager.add_asset(Asset("b", "https://h.example/a", "other/TEXT"))
@@ -165,7 +165,7 @@ async def test_what_cannot_be_listed_is_not_fetched(project: Project, hub: Huggi
 
 @pytest.mark.shows("C15", "S5")
 async def test_names_that_lead_elsewhere(project: Project, hub: HuggingFaceHub) -> None:
-    """A hub cannot have anything written outside of the assets folder."""
+    """A hub cannot cause anything to be written outside the assets folder."""
     hub.add("models/org/evil", {"../../escaped.txt": b"x", "ok.txt": b"y"})
     async with manager_for(project, hub) as manager:
         with pytest.raises(EditRefused, match=r"escaped"):
@@ -194,7 +194,7 @@ async def test_offline(project: Project, hub: HuggingFaceHub) -> None:
 
 @pytest.mark.shows("C14")
 async def test_a_stated_digest_of_an_address(project: Project, server: AssetServer) -> None:
-    """Whoever knows only the MD5 of a file has it compared, and the SHA-256 written."""
+    """A known MD5 of a file is compared, and the SHA-256 is written."""
     content = seeded_bytes(300 * KIB, seed=9)
     url = server.add("/a.bin", content).url
     wrong = StatedDigest("md5", "0" * 32)
@@ -209,7 +209,7 @@ async def test_a_stated_digest_of_an_address(project: Project, server: AssetServ
 
 
 async def test_a_mock_has_no_hub() -> None:
-    """A mock says so, and asks nobody."""
+    """A mock says so, and asks no one."""
     with pytest.raises(NotImplementedError, match="network"):
         await create_mock_asset_manager({}).add_from_source("hf://org/model")
 
@@ -218,7 +218,7 @@ async def test_a_mock_has_no_hub() -> None:
 
 
 def run(project: Project | None, hub: HuggingFaceHub, *arguments: str) -> tuple[int, Result]:
-    """Run the command in this process; its exit code, and what it wrote."""
+    """Run the command in this process; its exit code and output."""
     environ = {"HF_ENDPOINT": hub.url}
     if project is not None:
         environ["GRYM_FETCH_CONFIG"] = str(project.manifest)
@@ -229,7 +229,7 @@ def run(project: Project | None, hub: HuggingFaceHub, *arguments: str) -> tuple[
 
 
 def test_the_command(project: Project, hub: HuggingFaceHub) -> None:
-    """It says what was added, and what the next sync has to fetch."""
+    """It lists what was added, and what the next sync has to fetch."""
     code, done = run(project, hub, "add", "hf://org/model/*.safetensors", "--id", "m", "--local-path", "weights")
     assert code == 0, done.output
     assert [line.split()[1] for line in done.stdout.splitlines()] == [f"m-weights-{n}.safetensors" for n in range(3)]
@@ -252,7 +252,7 @@ def test_the_command(project: Project, hub: HuggingFaceHub) -> None:
     ],
 )
 def test_wrong_usage(project: Project, hub: HuggingFaceHub, arguments: list[str], code: int, said: str) -> None:
-    """It is said in one line, and nothing is written."""
+    """The error is one line, and nothing is written."""
     before = project.manifest.read_bytes()
     actual, done = run(project, hub, "add", *arguments)
     assert actual == code
@@ -262,7 +262,7 @@ def test_wrong_usage(project: Project, hub: HuggingFaceHub, arguments: list[str]
 
 @pytest.mark.shows("C14", "C15")
 def test_exit_codes(project: Project, hub: HuggingFaceHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Other bytes than stated are an integrity error (3), a hub that fails is not (1); a manifest made for it goes."""
+    """Other bytes than stated are an integrity error (3), a failing hub is not (1); a new manifest is removed again."""
     monkeypatch.chdir(tmp_path)
     project.manifest.unlink()
     hub.delivered["config.json"] = b"[]"

@@ -1,4 +1,4 @@
-"""What has a newer version, and how the manifest moves to it: shown first, whole or not at all."""
+"""Which assets have a newer version, and how the manifest moves to it: shown first, all or nothing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def hub() -> Iterator[HuggingFaceHub]:
 
 @pytest.fixture
 async def project(tmp_path: Path, hub: HuggingFaceHub) -> Project:
-    """A project that has the whole model, and one asset that is from nowhere; then the hub gets a new commit."""
+    """A project with the whole model and one asset without a source; then the hub gets a new commit."""
     made = Project(tmp_path / "project")
     made.write()
     async with manager_for(made, hub) as manager:
@@ -56,13 +56,13 @@ async def project(tmp_path: Path, hub: HuggingFaceHub) -> Project:
 
 
 def files(project: Project) -> dict[str, bytes]:
-    """What lies in the model's folder."""
+    """The files in the model's folder."""
     folder = project.assets / "model"
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 async def test_what_is_outdated(project: Project, hub: HuggingFaceHub) -> None:
-    """What has other content now, and nothing else: a new commit alone is no news."""
+    """Only an asset with other content is outdated: a new commit alone does not count."""
     before = project.manifest.read_bytes()
     seen: list[NewerVersion] = []
     async with manager_for(project, hub) as manager:
@@ -81,7 +81,7 @@ async def test_what_is_outdated(project: Project, hub: HuggingFaceHub) -> None:
 
 
 async def test_pages_are_asked_once(project: Project, hub: HuggingFaceHub) -> None:
-    """Many files of one repository cost the requests of one."""
+    """Many files of one repository cost as many requests as one."""
     async with manager_for(project, hub) as manager:
         await manager.outdated()
     assert len(hub.requests) == 2
@@ -109,7 +109,7 @@ async def test_update(project: Project, hub: HuggingFaceHub) -> None:
 
 
 async def test_a_dry_run(project: Project, hub: HuggingFaceHub) -> None:
-    """Nothing is written and nothing fetched."""
+    """Nothing is written or fetched."""
     before = project.manifest.read_bytes()
     async with manager_for(project, hub) as manager:
         assert len(await manager.update(dry_run=True)) == 2
@@ -121,7 +121,7 @@ async def test_a_dry_run(project: Project, hub: HuggingFaceHub) -> None:
 
 @pytest.mark.shows("C14", "S2")
 async def test_whole_or_not_at_all(project: Project, hub: HuggingFaceHub) -> None:
-    """One that cannot be fetched as it is stated: no entry changes, and every old file is there as it was."""
+    """If one cannot be fetched as stated, no entry changes, and every old file stays as it was."""
     hub.delivered["config.json"] = b'{"v": 9}'
     before = project.manifest.read_bytes()
     async with manager_for(project, hub) as manager:
@@ -132,7 +132,7 @@ async def test_whole_or_not_at_all(project: Project, hub: HuggingFaceHub) -> Non
 
 
 async def test_a_hub_that_fails(project: Project, hub: HuggingFaceHub) -> None:
-    """What cannot be looked up is an error of its own; an update is none then."""
+    """A failed look-up is an error of its own; nothing is updated then."""
     async with manager_for(project, hub) as manager:
         await manager.add_asset(Asset("gone", "https://h.example/g", "g", source="hf://org/gone@main/x"))
         seen: list[NewerVersion] = []
@@ -151,7 +151,7 @@ async def test_a_hub_that_fails(project: Project, hub: HuggingFaceHub) -> None:
 async def test_an_entry_that_was_changed_meanwhile(
     project: Project, hub: HuggingFaceHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody else's change is not written over, and the old file stays."""
+    """Somebody else's change is not overwritten, and the old file stays."""
     real = Adder.fetch_all
 
     async def fetch_and_change(self: Adder, assets: Any, **more: Any) -> Any:
@@ -168,7 +168,7 @@ async def test_an_entry_that_was_changed_meanwhile(
 
 
 async def test_what_cannot_be_asked(project: Project, hub: HuggingFaceHub) -> None:
-    """An asset that is from nowhere, one that does not exist, a manifest that has expired."""
+    """An asset without a source, one that does not exist, and a manifest that has expired are refused."""
     async with manager_for(project, hub) as manager:
         with pytest.raises(EditRefused, match="'plain': source: is missing"):
             await manager.outdated(["plain"])
@@ -182,7 +182,7 @@ async def test_what_cannot_be_asked(project: Project, hub: HuggingFaceHub) -> No
 
 
 async def test_another_address(project: Project, hub: HuggingFaceHub, server: AssetServer) -> None:
-    """What is at a new address is fetched and measured; a mirror and a source of the old one are dropped."""
+    """The content of a new address is fetched and measured; a mirror and a source of the old one are dropped."""
     content = seeded_bytes(40 * KIB, seed=9)
     url = server.add("/new.bin", content).url
     async with manager_for(project, hub) as manager:
@@ -219,7 +219,7 @@ async def test_a_mock_is_never_outdated() -> None:
 
 
 def run(project: Project, hub: HuggingFaceHub, *arguments: str) -> tuple[int, Result]:
-    """Run a command in this process; its exit code, and what it wrote."""
+    """Run a command in this process; its exit code and output."""
     environ = {"HF_ENDPOINT": hub.url, "GRYM_FETCH_CONFIG": str(project.manifest)}
     done = CliRunner().invoke(cli, arguments, env=environ, standalone_mode=False)
     if isinstance(done.exception, click.ClickException):
@@ -228,7 +228,7 @@ def run(project: Project, hub: HuggingFaceHub, *arguments: str) -> tuple[int, Re
 
 
 def test_the_commands(project: Project, hub: HuggingFaceHub) -> None:
-    """Old and new are shown by both, and a dry run changes nothing."""
+    """Both show old and new, and a dry run changes nothing."""
     old, new = hub.repositories["models/org/model"].versions
     lines = [
         f"model-big.bin  {old[:12]} -> {new[:12]}  30.0 KiB -> 31.0 KiB  hf://org/model@main/big.bin",
@@ -248,7 +248,7 @@ def test_the_commands(project: Project, hub: HuggingFaceHub) -> None:
 
 
 def test_the_commands_for_programs(project: Project, hub: HuggingFaceHub) -> None:
-    """With --json, one object for each, which says whether it was written."""
+    """With --json there is one object for each, which says whether it was written."""
     for command, is_written in ((["outdated"], False), (["update", "model-big.bin"], True)):
         _, done = run(project, hub, *command, "--json")
         records = [each for each in map(json.loads, done.stdout.splitlines()) if "written" in each]
@@ -258,7 +258,7 @@ def test_the_commands_for_programs(project: Project, hub: HuggingFaceHub) -> Non
 
 
 def test_exit_codes(project: Project, hub: HuggingFaceHub) -> None:
-    """No source is wrong usage (2), a hub that fails is not (1), other bytes than stated are an integrity error (3)."""
+    """No source is wrong usage (2), a failing hub is not (1), other bytes than stated are an integrity error (3)."""
     assert run(project, hub, "update", "plain")[0] == 2
     assert run(project, hub, "update", "plain", "https://me:pw@h.example/")[0] == 2
     hub.delivered["config.json"] = b'{"v": 9}'
