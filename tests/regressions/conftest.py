@@ -14,6 +14,6 @@ from tests.support.project import Project
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    """A server that tells the truth, and an empty project."""
+    """A truthful server, and an empty project."""
     async with AssetServer() as server:
         yield World(server, Project(tmp_path / "project"))

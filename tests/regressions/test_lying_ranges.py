@@ -38,7 +38,7 @@ class FirstBytes(PartFault):
 
 @dataclass(frozen=True)
 class ClippedBody(PartFault):
-    """Names the end of the range that was asked for and no total, chunked, whatever the file has (koa-range)."""
+    """Names the end of the requested range and no total, chunked, whatever the file has (koa-range)."""
 
     def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
         assert request.range is not None
@@ -49,7 +49,7 @@ class ClippedBody(PartFault):
 
 @dataclass(frozen=True)
 class StaleCache(ResourceFault):
-    """Serves an old file, until a request asks that no cache answers it."""
+    """Serves an old file, until a request asks that no cache answer it."""
 
     old: bytes
 
@@ -70,7 +70,7 @@ class StaleCache(ResourceFault):
 )
 @pytest.mark.parametrize("size", [True, False], ids=["size known", "size unknown"])
 async def test_a_refusal_of_ranges_is_not_one_of_the_content(world: World, fault: Fault, size: bool) -> None:
-    """Whatever a firewall answers to a Range: the file comes without one."""
+    """Whatever a firewall answers to a Range, the file is fetched without one."""
     world.asset(fault, size=size)
     await world.arrives(retries=1)
     assert [request.range for request in world.server.stats.requests if request.range is None] == [None]
@@ -79,7 +79,7 @@ async def test_a_refusal_of_ranges_is_not_one_of_the_content(world: World, fault
 @pytest.mark.shows("R29", "A4")
 @pytest.mark.parametrize("status", [404, 410])
 async def test_what_is_not_there_is_asked_for_twice_at_most(world: World, status: int) -> None:
-    """Once with a range and once without; what is gone, or needs a password, only once."""
+    """Once with a range and once without; a file that is gone, or needs a password, only once."""
     world.asset(Status(status))
     assert isinstance(await world.fails(), MirrorsExhausted)
     assert world.asked == (2 if status == 404 else 1)
@@ -87,7 +87,7 @@ async def test_what_is_not_there_is_asked_for_twice_at_most(world: World, status
 
 @pytest.mark.shows("R30")
 async def test_ranges_that_bring_the_beginning_are_found_out(world: World) -> None:
-    """With one address, too: its whole answer differs, and is taken."""
+    """This holds even with a single address: its complete answer differs, and is accepted."""
     world.asset(FirstBytes())
     await world.arrives()
     assert world.sent < 2 * SIZE + 200 * KIB
@@ -96,7 +96,7 @@ async def test_ranges_that_bring_the_beginning_are_found_out(world: World) -> No
 @pytest.mark.shows("R30", "C3")
 @pytest.mark.parametrize("faults", [[], [NoValidator()]], ids=["with an ETag", "without"])
 async def test_other_content_is_not_fetched_twice(world: World, faults: list[Fault]) -> None:
-    """As far as four borders of ranges that came ahead, and sixteen pieces, it is the same: no more is asked for."""
+    """It is the same up to four borders of ranges that came ahead, and sixteen pieces: no more is requested."""
     long = seeded_bytes(4 * SIZE, seed=11)
     world.right = long
     world.list(world.serve(*faults, content=seeded_bytes(4 * SIZE, seed=12)))
@@ -113,14 +113,14 @@ async def test_other_content_is_not_fetched_twice(world: World, faults: list[Fau
 async def test_a_cache_with_the_old_file_is_passed_by(
     world: World, old: bytes, faults: list[Fault], size: bool
 ) -> None:
-    """The one address is asked once more, so that no cache answers."""
+    """The only address is asked once more, in a way that no cache answers."""
     world.asset(StaleCache(old), *faults, size=size)
     await world.arrives()
 
 
 @pytest.mark.shows("R32", "C9")
 async def test_a_length_that_stays_wrong_past_the_caches_is_told(world: World) -> None:
-    """Asked twice, and then given up."""
+    """It is asked twice, and then given up."""
     world.list(world.serve(content=OLD[:-1]))
     failure = await world.fails()
     assert isinstance(failure, MirrorsExhausted)
@@ -131,7 +131,7 @@ async def test_a_length_that_stays_wrong_past_the_caches_is_told(world: World) -
 @pytest.mark.shows("R31")
 @pytest.mark.parametrize("pinned", [True, False], ids=["checksum", "no checksum"])
 async def test_a_206_that_names_more_than_there_is(world: World, pinned: bool) -> None:
-    """Its body ends cleanly before the end it names: the whole is asked for, and ends where it ends."""
+    """Its body ends cleanly before the end it names: the whole file is requested, and ends where it ends."""
     world.right = CONTENT[: 40 * KIB]
     world.asset(ClippedBody(), size=False, pinned=pinned)
     await world.arrives(allow_unpinned=True, retries=0)
@@ -139,7 +139,7 @@ async def test_a_206_that_names_more_than_there_is(world: World, pinned: bool) -
 
 @pytest.mark.shows("R33", "R2")
 async def test_a_stale_checksum_costs_one_download_where_there_are_no_ranges(world: World) -> None:
-    """What an earlier run left is repeated by the stream, and counts as its own."""
+    """The stream repeats what an earlier run left, and counts it as its own."""
     file = world.serve(NoRanges(), content=OLD)
     world.list(file)
     file.faults = (NoRanges(), Reset(after=HALF))

@@ -1,4 +1,4 @@
-"""What other tools made of other processes, full disks, odd file systems and lost networks."""
+"""How other tools coped with other processes, full disks, odd file systems and lost networks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def failing_from(call: int, function: Callable[..., T], number: int) -> Callable[..., T]:
-    """``function``, which from its n-th call on fails with this error of the system."""
+    """``function``, failing from its n-th call on with this error of the system."""
     calls = 0
 
     def wrapped(*args: object, **more: object) -> T:
@@ -41,7 +41,7 @@ def failing_from(call: int, function: Callable[..., T], number: int) -> Callable
 
 
 async def two_at_once(world: World) -> None:
-    """Two managers want the same file at the same time; both must get it."""
+    """Two managers fetch the same file at the same time; both must get it."""
     async with world.project.manager() as one, world.project.manager() as other, asyncio.timeout(20):
         paths = await asyncio.gather(one.get_asset_path("a"), other.get_asset_path("a"))
     assert set(paths) == {world.path}
@@ -54,7 +54,7 @@ async def two_at_once(world: World) -> None:
 
 @pytest.mark.shows("B12", "B13", "X1")
 async def test_ollama_200_two_at_once_fetch_one_file_once(world: World) -> None:
-    """Of two that want one file at once, one fetches it and the other waits for that."""
+    """If two want one file at once, one fetches it and the other waits."""
     world.asset()
     await two_at_once(world)
     assert world.sent <= SIZE + SLACK
@@ -64,7 +64,7 @@ async def test_ollama_200_two_at_once_fetch_one_file_once(world: World) -> None:
 async def test_huggingface_hub_4306_a_flock_that_locks_nothing_mixes_no_file(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where everybody gets every lock, two that fetch at once write two parts, and both are right."""
+    """If everybody gets every lock, two simultaneous fetches write two parts, and both are right."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     world.asset()
     await two_at_once(world)
@@ -74,7 +74,7 @@ async def test_huggingface_hub_4306_a_flock_that_locks_nothing_mixes_no_file(
 async def test_huggingface_hub_2399_a_file_system_without_locks_is_worked_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where taking a lock is an error, nobody waits for it."""
+    """If taking a lock is an error, nobody waits for it."""
     monkeypatch.setattr(fcntl, "flock", failing_from(1, fcntl.flock, errno.ENOLCK))
     world.asset()
     await two_at_once(world)
@@ -82,7 +82,7 @@ async def test_huggingface_hub_2399_a_file_system_without_locks_is_worked_on(
 
 @pytest.mark.shows("B10", "B44", "B60", "X2")
 async def test_modelscope_1778_a_lock_file_that_lies_about_is_nobodys(world: World) -> None:
-    """The file of a lock is not the lock: one that a dead process left, with its name in it, is not waited for."""
+    """A lock file is not the lock: one left by a dead process, with its name in it, is not waited for."""
     world.asset()
     locks = world.project.assets / ".grym-fetch" / "locks"
     locks.mkdir(parents=True)
@@ -99,7 +99,7 @@ async def test_modelscope_1778_a_lock_file_that_lies_about_is_nobodys(world: Wor
 @pytest.mark.shows("B5", "B11", "C12")
 @pytest.mark.parametrize("there", [CONTENT[:-1], CONTENT[:HALF], b"", bytes(SIZE), CONTENT + b"x"], ids=len)
 async def test_modelscope_1114_a_partial_file_is_not_skipped_as_done(world: World, there: bytes) -> None:
-    """Too short, too long, or of the right length and wrong: it is replaced, and stays until then."""
+    """A file that is too short, too long, or of the right length but wrong, is replaced, and stays until then."""
     world.asset()
     world.path.parent.mkdir(parents=True)
     world.path.write_bytes(there)
@@ -109,7 +109,7 @@ async def test_modelscope_1114_a_partial_file_is_not_skipped_as_done(world: Worl
 @pytest.mark.shows("B40", "R9")
 @pytest.mark.parametrize("keep", [True, False], ids=["same validators", "new validators"])
 async def test_s3transfer_86_a_file_that_is_replaced_meanwhile_is_one_version(world: World, keep: bool) -> None:
-    """Four connections, no checksum, and the file is replaced at its origin: what is put in place is whole."""
+    """Four connections, no checksum, and the file is replaced at its origin: the file put in place is one version."""
     old = seeded_bytes(SIZE, seed=15)
     faults = [ChangeContent(CONTENT, keep_validators=keep, skip=3), *([NoValidator()] if keep else [])]
     world.list(world.serve(*faults, content=old), pinned=False, size=False)
@@ -120,7 +120,7 @@ async def test_s3transfer_86_a_file_that_is_replaced_meanwhile_is_one_version(wo
 
 @pytest.mark.shows("B40", "R2", "R12")
 async def test_aws_cli_2321_two_versions_are_not_joined_where_nothing_tells_them_apart(world: World) -> None:
-    """No ranges, no validator, no checksum: after a break in the old version the new one is taken from its start."""
+    """No ranges, no validator, no checksum: after a break in the old version the new one is fetched from its start."""
     old = seeded_bytes(SIZE, seed=15)
     faults = [NoValidator(), NoRanges(), Reset(after=HALF, times=1), ChangeContent(CONTENT, skip=1)]
     world.list(world.serve(*faults, content=old), pinned=False)
@@ -129,7 +129,7 @@ async def test_aws_cli_2321_two_versions_are_not_joined_where_nothing_tells_them
 
 @pytest.mark.shows("B40", "R10", "R12", "S3")
 async def test_aws_cli_2321_two_versions_are_not_joined_by_two_runs(world: World) -> None:
-    """The same, and the version changes between two runs."""
+    """The same when the version changes between two runs."""
     file = world.serve(NoValidator(), NoRanges(), Reset(after=HALF), content=seeded_bytes(SIZE, seed=15))
     world.list(file, pinned=False)
     await world.fails(retries=0, allow_unpinned=True)
@@ -143,7 +143,7 @@ async def test_aws_cli_2321_two_versions_are_not_joined_by_two_runs(world: World
 
 @pytest.mark.shows("B14", "D3")
 async def test_ollama_1731_a_disk_that_is_full_for_the_journal_blocks_no_later_run(world: World) -> None:
-    """The journal's next line does not fit. With space again, the next run goes on from the lines before."""
+    """The journal's next line does not fit. Once there is space, the next run continues from the lines before."""
     world.asset()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "write", failing_from(8, os.write, errno.ENOSPC))
@@ -157,7 +157,7 @@ async def test_ollama_1731_a_disk_that_is_full_for_the_journal_blocks_no_later_r
 @pytest.mark.shows("B63", "D2", "D4")
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG], ids=errno.errorcode.get)
 async def test_lmstudio_703_a_full_disk_is_said_and_forgets_nothing(world: World, number: int) -> None:
-    """The error is the disk's, at once and not after retries; what had been written is not fetched again."""
+    """The error is the disk's, at once and not after retries; what was written is not fetched again."""
     world.asset()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "pwrite", failing_from(20, os.pwrite, number))
@@ -172,7 +172,7 @@ async def test_lmstudio_703_a_full_disk_is_said_and_forgets_nothing(world: World
 
 @pytest.mark.shows("B38", "D19")
 async def test_dragonfly_4733_a_disk_slower_than_the_network_loses_no_piece(world: World) -> None:
-    """The network waits for the disk: no piece is dropped, whoever is in a hurry."""
+    """The network waits for the disk: no piece is dropped, however fast the network is."""
     write = DiskStage.write
     most = writing = 0
 
@@ -196,7 +196,7 @@ async def test_dragonfly_4733_a_disk_slower_than_the_network_loses_no_piece(worl
 
 @pytest.mark.shows("B58", "D7")
 async def test_nix_2707_nothing_is_preallocated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where preallocating is not supported, or takes minutes, nobody notices; a part is as long as what arrived."""
+    """Preallocation that is unsupported, or takes minutes, is no problem; a part is only as long as what arrived."""
     monkeypatch.setattr(os, "posix_fallocate", failing_from(1, os.posix_fallocate, errno.EOPNOTSUPP))
     file = world.serve()
     world.list(file)
@@ -210,7 +210,7 @@ async def test_nix_2707_nothing_is_preallocated(world: World, monkeypatch: pytes
 async def test_restic_3720_a_folder_that_cannot_be_flushed_fails_nothing(
     world: World, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a file system that flushes files and no folders, files are put in place all the same."""
+    """On a file system that flushes files but not folders, files are still put in place."""
     fsync = os.fsync
 
     def only_files(descriptor: int) -> None:
@@ -226,7 +226,7 @@ async def test_restic_3720_a_folder_that_cannot_be_flushed_fails_nothing(
 @pytest.mark.shows("B64", "D20")
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002], ids=oct)
 async def test_huggingface_hub_1141_the_mode_of_a_temporary_file_does_not_stay(world: World, mask: int) -> None:
-    """The file in place has the mode that the umask gives to any file, whatever that of its stage was."""
+    """The file in place has the mode that the umask gives to any file, whatever the mode of its stage."""
     world.asset()
     before = os.umask(mask)
     try:
@@ -241,7 +241,7 @@ async def test_huggingface_hub_1141_the_mode_of_a_temporary_file_does_not_stay(w
 
 @pytest.mark.shows("B49", "P11")
 async def test_comfy_desktop_1322_a_network_that_goes_leaves_nothing_under_the_final_name(world: World) -> None:
-    """Connections break and no new ones can be made. When there is a network again, the run goes on from there."""
+    """Connections break and no new ones can be made. When the network is back, the run continues from there."""
     file = world.serve(Reset(after=0, covering=HALF))
     world.list(file)
 
@@ -264,7 +264,7 @@ async def test_comfy_desktop_1322_a_network_that_goes_leaves_nothing_under_the_f
 @pytest.mark.shows("B52", "N19")
 @pytest.mark.parametrize("way", WAYS)
 async def test_aiohttp_13348_a_slow_reader_gets_every_byte_and_no_error(world: World, way: Way) -> None:
-    """The whole body has come and lies in buffers, the connection is closed, and the reader is slow."""
+    """The complete body has arrived in buffers, the connection is closed, and the reader is slow."""
     content = seeded_bytes(3 * KIB * KIB, seed=16)
     file = world.serve(content=content)
     transport = way()
@@ -283,7 +283,7 @@ async def test_aiohttp_13348_a_slow_reader_gets_every_byte_and_no_error(world: W
 
 @pytest.mark.shows("B53")
 async def test_aiohttp_2249_no_download_is_too_long(world: World) -> None:
-    """An hour and more for one file, as long as bytes come: there is no limit on the whole."""
+    """One file takes more than an hour while bytes keep coming: there is no limit on the total time."""
     world.asset()
     clock = ImpatientClock()
     await world.arrives(clock=clock, limit_rate=100)

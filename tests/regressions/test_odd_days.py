@@ -1,4 +1,4 @@
-"""Days that are odd without being anybody's bug: rows of the document that no other module shows."""
+"""Odd situations that are nobody's bug: rows of the document that no other module shows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from tests.support.transports import WAYS, Way
 
 @contextmanager
 def abrupt_server(authority: trustme.CA, answer: bytes) -> Iterator[int]:
-    """A TLS server that gives one answer and ends its connection without a word of TLS; its port."""
+    """A TLS server that gives one answer and drops its connection without closing TLS; its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -76,7 +76,7 @@ def abrupt_server(authority: trustme.CA, answer: bytes) -> Iterator[int]:
 async def test_tls_that_ends_without_a_word_is_judged_by_its_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Way, sent: int
 ) -> None:
-    """Every byte is there: fine. One is missing: a break, though TLS says as little as before."""
+    """If every byte is there, all is well. If one is missing, it is a break, though TLS ends the same way."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -102,7 +102,7 @@ async def test_tls_that_ends_without_a_word_is_judged_by_its_bytes(
 
 @dataclass(frozen=True)
 class SignTheRange(AnswerFault):
-    """Redirects to an address that is good for the range that was asked for, and for no other."""
+    """Redirects to an address that is valid only for the requested range."""
 
     to: str
 
@@ -124,7 +124,7 @@ class OnlyTheSignedRange(AnswerFault):
 @pytest.mark.shows("A7", "B50")
 @pytest.mark.parametrize("size", [True, False], ids=["size known", "size unknown"])
 async def test_an_address_that_is_signed_for_one_range_is_signed_anew_for_the_next(world: World, size: bool) -> None:
-    """The remembered address is refused for another range, and resolved again with that one: no failure, no loop."""
+    """The remembered address refuses another range, and is resolved again for it: no failure, no loop."""
     target = world.serve(OnlyTheSignedRange(), path="/signed.bin")
     world.list(world.serve(SignTheRange(to=target.path)), size=size)
     await world.arrives()
@@ -135,7 +135,7 @@ async def test_an_address_that_is_signed_for_one_range_is_signed_anew_for_the_ne
 
 @dataclass(frozen=True)
 class Digests(FramingFault):
-    """Sends digests of its own: of the whole content (RFC 9530), and of who knows what."""
+    """Sends digests of its own: of the whole content (RFC 9530), and of something unknown."""
 
     repr_digest: str = ""
 
@@ -160,7 +160,7 @@ def repr_digest(content: bytes) -> str:
 @pytest.mark.shows("C10")
 @pytest.mark.parametrize("stated", ["", "sha-256=:rubbish:", "sha-256=:AAAA:", repr_digest(CONTENT)])
 async def test_digests_of_a_server_never_bless(world: World, stated: str) -> None:
-    """A server that names digests, right ones or none that can be read, is believed no more than one without."""
+    """A server that states digests, right or unreadable, is trusted no more than one without."""
     file = world.serve(Digests(stated))
     world.list(file)
     await world.arrives()
@@ -174,7 +174,7 @@ async def test_digests_of_a_server_never_bless(world: World, stated: str) -> Non
 async def test_a_server_that_has_another_content_by_its_own_word_is_left_at_once(
     world: World, faults: tuple[Fault, ...]
 ) -> None:
-    """Its Repr-Digest is not the manifest's: no body is read, and a mirror is asked. With none, the error says so."""
+    """If its Repr-Digest is not the manifest's, no body is read, and a mirror is asked. Without one, it is an error."""
     other = world.serve(*faults, Digests(repr_digest(b"another")), path="/other.bin")
     world.list(other, world.serve())
     await world.arrives()
@@ -190,7 +190,7 @@ async def test_a_server_that_has_another_content_by_its_own_word_is_left_at_once
 @pytest.mark.shows("C6", "C3")
 @pytest.mark.parametrize("size", [True, False], ids=["another checksum", "another size"])
 async def test_mirrors_that_agree_cast_doubt_on_the_manifest(world: World, size: bool) -> None:
-    """Two addresses have the same, and the manifest names something else: the error says who is probably wrong."""
+    """If two addresses have the same content and the manifest another, the error says which is probably wrong."""
     other = seeded_bytes(SIZE if size else SIZE - 1, seed=99)
     world.list(world.serve(content=other), world.serve(content=other, path="/b.bin"))
     failure = str(await world.fails(parallel=1))
@@ -204,7 +204,7 @@ async def test_mirrors_that_agree_cast_doubt_on_the_manifest(world: World, size:
 async def test_a_body_without_end_and_without_a_known_size_is_bounded(
     world: World, chunked: bool, pinned: bool
 ) -> None:
-    """Nobody tells a length, and it never ends: after the most that is taken the address is left, for a mirror."""
+    """Without a length and without an end, the address is left for a mirror once the maximum has come."""
     endless = world.serve(NoRanges(), Endless(chunked=chunked), path="/endless.bin")
     world.list(endless, size=False, pinned=pinned)
     await world.fails(allow_unpinned=True, may_lose=SMALL.unsized)
@@ -220,7 +220,7 @@ async def test_a_body_without_end_and_without_a_known_size_is_bounded(
 
 @pytest.mark.shows("C11")
 async def test_a_disk_that_changes_bytes_is_found_by_a_full_check(world: World) -> None:
-    """Bytes that came in order are hashed as they came, says the page; what the disk made of them, `--full` finds."""
+    """Bytes that came in order are hashed as they came, as the page says; `--full` finds what the disk did to them."""
     world.asset()
     pwrite = os.pwrite
 
@@ -238,7 +238,7 @@ async def test_a_disk_that_changes_bytes_is_found_by_a_full_check(world: World) 
 
 @pytest.mark.shows("D17")
 async def test_hundreds_of_small_files_need_few_descriptors(world: World) -> None:
-    """Four connections and a few files at a time are enough for any number; none is asked for twice."""
+    """Four connections and a few files at a time are enough for any number; none is requested twice."""
     for number in range(300):
         content = seeded_bytes(number, seed=number)
         world.project.entries.append({"id": f"n{number}", "url": world.serve(content=content, path=f"/{number}").url})
@@ -261,7 +261,7 @@ async def test_hundreds_of_small_files_need_few_descriptors(world: World) -> Non
 
 @pytest.mark.shows("D22")
 async def test_a_file_is_as_old_as_its_arrival(world: World) -> None:
-    """The server's Last-Modified says nothing of when the file came here."""
+    """The server's Last-Modified does not tell when the file arrived here."""
     world.asset(LastModified("Tue, 01 Jan 2019 00:00:00 GMT"))
     before = time.time() - 5
     await world.arrives()
@@ -270,7 +270,7 @@ async def test_a_file_is_as_old_as_its_arrival(world: World) -> None:
 
 @pytest.mark.shows("X7", "S5")
 async def test_a_folder_of_another_user_is_named_and_its_files_are_used(world: World) -> None:
-    """Who may not write there gets what is there and right; for what is missing an error names the folder."""
+    """A user who may not write there gets the right files; for missing ones an error names the folder."""
     world.asset()
     await world.arrives()
     open_ = os.open
@@ -296,7 +296,7 @@ async def test_a_folder_of_another_user_is_named_and_its_files_are_used(world: W
 
 
 class JumpingClock(ImpatientClock):
-    """Its wall clock is set by years, forth and back, each time that somebody looks."""
+    """Its wall clock jumps by years, forwards and backwards, each time it is read."""
 
     looks = 0
 
@@ -307,7 +307,7 @@ class JumpingClock(ImpatientClock):
 
 @pytest.mark.shows("P12")
 async def test_a_wall_clock_that_jumps_by_years_decides_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Breaks, delays and a busy server, and the clock on the wall is set all the while: nobody waits or gives up."""
+    """During breaks, delays and a busy server the wall clock keeps being set: nobody waits or gives up for that."""
     clock = JumpingClock()
     real, looks = time.time, iter(range(10**9))
     monkeypatch.setattr(time, "time", lambda: real() + (3e8 if next(looks) % 2 else -3e8))
@@ -322,7 +322,7 @@ async def test_a_wall_clock_that_jumps_by_years_decides_nothing(world: World, mo
 
 @pytest.mark.shows("P11", "P12")
 async def test_a_machine_that_sleeps_goes_on_where_it_was(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two reads the clock jumps, as when a lid is opened: one failure at the most, and no bytes lost."""
+    """Between two reads the clock jumps, as when a lid is opened: at most one failure, and no bytes lost."""
     world.asset(Throttle(rate=300 * KIB))
     real, slept = time.monotonic, [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: real() + slept[0])
@@ -344,7 +344,7 @@ async def test_a_machine_that_sleeps_goes_on_where_it_was(world: World, monkeypa
 async def test_two_manifests_that_want_other_content_in_one_place_get_what_they_want(
     world: World, tmp_path: Path
 ) -> None:
-    """Two at once, one place, two contents: each run ends well, what is there is one of them, and never a mixture."""
+    """Two at once, one place, two contents: each run ends well, and the file is one of them, never a mixture."""
     other = Project(tmp_path / "other")
     theirs = seeded_bytes(SIZE, seed=23)
     world.asset()

@@ -1,6 +1,6 @@
-"""Any faults at all, from a seed: whatever servers do, a run ends soon, with the right file or with a clean error.
+"""Arbitrary faults, from a seed: whatever servers do, a run ends soon, with the right file or with a clean error.
 
-The oracle is simple: one good address is enough, and what is in place is one version, whole.
+The oracle is simple: one good address is enough, and the file in place is one complete version.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ SHORTER = seeded_bytes(HALF, seed=32)
 
 
 def any_fault(dice: random.Random, *, lies: bool) -> Fault:
-    """One fault, with limits that let others have a turn. ``lies``: also those that nothing but a checksum can tell."""
+    """One fault, with limits that let others have a turn. ``lies``: including those that only a checksum can detect."""
     at = dice.choice([0, 1, 10 * KIB, 70 * KIB, HALF, SIZE - 1])
     limits: dict[str, Any] = {"times": dice.choice([1, 1, 2, 4, None]), "skip": dice.choice([0, 0, 1, 2, 5])}
     kinds: list[Callable[[], Fault]] = [
@@ -105,7 +105,7 @@ def any_fault(dice: random.Random, *, lies: bool) -> Fault:
 
 
 async def one_story(world: World, seed: int, *, pinned: bool) -> None:
-    """Up to three bad addresses and perhaps a good one; up to three runs with them, until one is good."""
+    """Up to three bad addresses and perhaps a good one; up to three runs with them, until one succeeds."""
     dice = random.Random(seed)
     bad = [
         world.serve(*(any_fault(dice, lies=pinned) for _ in range(dice.randint(1, 4))), path=f"/{number}.bin")
@@ -142,12 +142,12 @@ SEEDS = [*range(30), *(pytest.param(seed, marks=pytest.mark.sweep) for seed in r
 @pytest.mark.shows("C3", "C8", "A19", "R28")
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_any_faults_with_a_checksum(world: World, seed: int) -> None:
-    """Faults and lies, three addresses and three runs: the right file, or an error; and if one is good, the file."""
+    """Faults and lies, three addresses and three runs: the right file or an error; with a good address, the file."""
     await one_story(world, seed, pinned=True)
 
 
 @pytest.mark.shows("R9", "R12", "B40")
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_any_faults_without_a_checksum(world: World, seed: int) -> None:
-    """Without a checksum a lie cannot be told; everything else ends as one version, whole, or as an error."""
+    """Without a checksum a lie cannot be detected; everything else ends as one complete version, or as an error."""
     await one_story(world, seed, pinned=False)

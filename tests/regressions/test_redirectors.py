@@ -1,6 +1,6 @@
 """A redirector that leads to one server now and to another one later, as mirror networks and CDNs do.
 
-The servers have the same file, mostly, and each its own ETag for it.
+The servers mostly have the same file, and each has its own ETag for it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from tests.support.project import KIB
 
 @pytest.fixture
 async def nodes(world: World) -> AsyncIterator[tuple[AssetServer, AssetServer]]:
-    """Two servers, each on a port of its own."""
+    """Two servers, each on its own port."""
     async with AssetServer() as first, AssetServer() as second:
         world.others = [first, second]
         yield first, second
 
 
 def offer(node: AssetServer, *faults: Fault) -> ServedFile:
-    """The file at a node, under an ETag of the node's own."""
+    """The file at a node, with an ETag of the node's own."""
     return node.add("/a.bin", CONTENT, faults=[ETag(f'"{node.port}"'), *faults])
 
 
@@ -36,7 +36,7 @@ def redirector(world: World, first: ServedFile, second: ServedFile) -> ServedFil
 
 @pytest.mark.shows("A6", "R25")
 async def test_a_server_that_dies_is_asked_for_no_more(world: World, nodes: tuple[AssetServer, AssetServer]) -> None:
-    """A failure has the first address asked again, which knows a server that lives; what has come is kept."""
+    """After a failure the first address is asked again, which knows a server that works; what has come is kept."""
     first, second = offer(nodes[0], Reset(after=0, covering=HALF)), offer(nodes[1])
     world.list(redirector(world, first, second))
     await world.arrives(parallel=1)
@@ -49,7 +49,7 @@ async def test_a_server_that_dies_is_asked_for_no_more(world: World, nodes: tupl
 
 @pytest.mark.shows("R25", "R13")
 async def test_another_servers_etag_is_no_change(world: World, nodes: tuple[AssetServer, AssetServer]) -> None:
-    """The next run is led to another server, whose name for the same bytes is another one: it resumes."""
+    """The next run is led to another server with another ETag for the same bytes: it resumes."""
     first, second = offer(nodes[0], Truncate(after=0, covering=HALF)), offer(nodes[1])
     world.list(redirector(world, first, second))
     await world.fails(retries=0, parallel=1)
@@ -62,7 +62,7 @@ async def test_another_servers_etag_is_no_change(world: World, nodes: tuple[Asse
 
 @pytest.mark.shows("R25", "R9", "R10")
 async def test_the_same_servers_etag_is_held_to(world: World, nodes: tuple[AssetServer, AssetServer]) -> None:
-    """Led to the same server again, a changed ETag is a change."""
+    """On the same server, a changed ETag is a change."""
     file = offer(nodes[0], Truncate(after=0, covering=HALF))
     world.list(world.serve(Redirect(file.url)))
     await world.fails(retries=0, parallel=1)
@@ -74,7 +74,7 @@ async def test_the_same_servers_etag_is_held_to(world: World, nodes: tuple[Asset
 
 @pytest.mark.shows("R25", "R9", "R28")
 async def test_what_two_servers_gave_is_asked_of_one(world: World, nodes: tuple[AssetServer, AssetServer]) -> None:
-    """The first server has another file of the same size and dies half-way: the second is asked for all of it."""
+    """The first server has a different file of the same size and dies half-way: the second is asked for all of it."""
     first, second = offer(nodes[0], WrongFile(), Reset(after=0, covering=HALF)), offer(nodes[1])
     world.list(redirector(world, first, second))
     await world.arrives(parallel=1)
@@ -86,12 +86,12 @@ async def test_what_two_servers_gave_is_asked_of_one(world: World, nodes: tuple[
 async def test_two_servers_that_are_both_wrong_are_asked_once_more_only(
     world: World, nodes: tuple[AssetServer, AssetServer]
 ) -> None:
-    """Neither has the file: one of them is asked for what both gave, then once for the whole, and that is said."""
+    """Neither has the file: one of them is asked for what both gave, then once for the whole, and the error says so."""
     breaks = Reset(after=0, covering=HALF, times=1)
     first, second = offer(nodes[0], WrongFile(), breaks), offer(nodes[1], WrongFile(), replace(breaks, skip=1))
     turns = [Redirect(file.url, times=1) for file in (first, second)]
     world.list(world.serve(*turns, *turns))
-    # A request that was sent ahead and reset was never asked, and leads to no other server.
+    # A request sent ahead and reset counts as never sent, and leads to no other server.
     assert "sha256" in str(await world.fails(parallel=1, pipelining=False))
     assert world.last is not None
     reasons = [str(event["reason"]) for event in world.last.of("asset_restarted")]
@@ -108,7 +108,7 @@ async def test_two_servers_that_are_both_wrong_are_asked_once_more_only(
 async def test_without_a_checksum_two_servers_are_never_mixed(
     world: World, nodes: tuple[AssetServer, AssetServer], etag: str | None
 ) -> None:
-    """Nothing says that two servers have the same content, not even the same ETag: the second gives all of it."""
+    """Nothing shows that two servers have the same content, not even the same ETag: the second gives all of it."""
     other = bytes(SIZE)
     first = nodes[0].add("/a.bin", CONTENT, faults=[ETag(etag), Reset(after=0, covering=HALF)])
     second = nodes[1].add("/a.bin", CONTENT, faults=[ChangeContent(other), ETag(etag)])
@@ -122,7 +122,7 @@ async def test_without_a_checksum_two_servers_are_never_mixed(
 async def test_a_redirector_that_leads_to_the_dead_only_is_given_up(
     world: World, nodes: tuple[AssetServer, AssetServer]
 ) -> None:
-    """The budget of retries is the first address's, however many servers it names."""
+    """The budget of retries belongs to the first address, however many servers it names."""
     files = [offer(node) for node in nodes]
     for node in nodes:
         await node.refuse_connections()

@@ -1,6 +1,6 @@
-"""What other tools made of a download that was broken off, and what becomes of it here.
+"""How other tools dealt with a broken download, and what happens to it here.
 
-Each test has the number of its bug in the mark; its name says whose it was and what went wrong.
+Each test has the number of its bug in the mark; its name says which project's it was and what went wrong.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def test_huggingface_hub_3778_the_whole_file_in_answer_to_a_retry_is_not_a
 @pytest.mark.shows("B18", "R1", "R2")
 @pytest.mark.parametrize("pinned", [True, False])
 async def test_git_lfs_6056_a_200_to_a_resumed_request_needs_no_hand(world: World, pinned: bool) -> None:
-    """The next run asks for the rest, gets the whole, and is right at once: nothing must be deleted by hand."""
+    """The next run requests the rest, gets the whole file, and is right at once: nothing must be deleted by hand."""
     file = world.serve()
     world.list(file, pinned=pinned)
     await world.break_off(file, allow_unpinned=True)
@@ -59,7 +59,7 @@ async def test_git_lfs_6056_a_200_to_a_resumed_request_needs_no_hand(world: Worl
 
 @pytest.mark.shows("B41", "R1")
 async def test_yt_dlp_2001_a_part_does_not_become_the_whole_file(world: World) -> None:
-    """Of several connections some get the range that they wanted and some the whole file."""
+    """Of several connections, some get the requested range and some the whole file."""
     world.asset(NoRanges(skip=1, times=3))
     await world.arrives()
 
@@ -76,7 +76,7 @@ async def test_yt_dlp_12994_a_416_from_an_address_that_has_changed_is_survived(w
 
 @pytest.mark.shows("B42", "R2")
 async def test_you_get_2804_a_chunked_answer_is_not_appended_from_the_start(world: World) -> None:
-    """Without a length and without ranges, the file's start is not taken for its rest; and the rest was asked for."""
+    """Without a length and without ranges, the file's start is not taken for its rest, which was requested."""
     file = world.serve()
     world.list(file)
     await world.break_off(file)
@@ -87,7 +87,7 @@ async def test_you_get_2804_a_chunked_answer_is_not_appended_from_the_start(worl
 
 @pytest.mark.shows("B43", "R4")
 async def test_httrack_428_a_206_that_starts_too_early_brings_no_byte_twice(world: World) -> None:
-    """A server that rounds the start down to a block is asked for the whole instead."""
+    """A server that rounds the start down to a block is asked for the whole file instead."""
     file = world.serve()
     world.list(file)
     await world.break_off(file)
@@ -100,7 +100,7 @@ async def test_httrack_428_a_206_that_starts_too_early_brings_no_byte_twice(worl
 async def test_eliza_29454_what_is_measured_after_a_resume_is_not_the_digest_of_a_mixture(
     world: World, fault: PartFault
 ) -> None:
-    """`pin` writes the checksum of what it fetched, so what it fetched, resumed from a bad server, must be whole."""
+    """`pin` writes the checksum of what it fetched, so a download resumed from a bad server must be one version."""
     file = world.serve()
     world.list(file, pinned=False, size=False)
     await world.break_off(file, allow_unpinned=True)
@@ -131,7 +131,7 @@ async def test_modelscope_hub_50_a_slice_called_200_is_not_the_file(
 
 @dataclass(frozen=True)
 class FileStart(PartFault):
-    """Answers 206 with the file's first bytes, as many as were asked for, and no Content-Range."""
+    """Answers 206 with the file's first bytes, as many as were requested, and no Content-Range."""
 
     def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
         body = answer.body
@@ -140,7 +140,7 @@ class FileStart(PartFault):
 
 @pytest.mark.shows("B35", "R5")
 async def test_rclone_6980_a_206_without_a_content_range_is_not_believed(world: World) -> None:
-    """Each part had the right length, and the file's first bytes."""
+    """Each part had the right length, but contained the file's first bytes."""
     world.asset(FileStart(skip=1))
     await world.arrives()
 
@@ -150,14 +150,14 @@ async def test_rclone_6980_a_206_without_a_content_range_is_not_believed(world: 
 async def test_dragonfly_client_1889_an_origin_that_ignores_ranges_gives_the_right_bytes(
     world: World, pinned: bool
 ) -> None:
-    """What is cut from the start of a whole file has the right length, and is the wrong part of it."""
+    """A piece cut from the start of a whole file has the right length, but is the wrong part of it."""
     world.asset(NoRanges(), pinned=pinned)
     await world.arrives(allow_unpinned=True)
 
 
 @pytest.mark.shows("B4", "R17")
 async def test_huggingface_hub_2197_a_part_longer_than_the_file_does_not_mean_416_for_ever(world: World) -> None:
-    """The file became shorter than what is here of it. One run is enough, and no hand."""
+    """The file became shorter than what is here of it. One run is enough, without manual help."""
     longer = seeded_bytes(SIZE, seed=12)
     file = world.serve(content=longer)
     world.right = longer
@@ -171,7 +171,7 @@ async def test_huggingface_hub_2197_a_part_longer_than_the_file_does_not_mean_41
 @pytest.mark.shows("B19", "B25", "R16", "R19")
 @pytest.mark.parametrize("pinned", [True, False])
 async def test_git_lfs_3172_a_file_that_is_complete_is_not_asked_for(world: World, pinned: bool) -> None:
-    """All bytes had arrived when the first run ended; the second puts them in place and asks nobody."""
+    """All bytes had arrived when the first run ended; the second puts them in place without any request."""
     world.asset(pinned=pinned)
     await world.leave_whole(allow_unpinned=True)
     world.serve(RangeNotSatisfiable(content_range=f"bytes */{SIZE}"))
@@ -185,7 +185,7 @@ async def test_git_lfs_4229_a_rename_that_fails_does_not_break_the_resuming(worl
     """However the last step fails, the part is kept as it was, and the next run only repeats that step."""
     world.asset()
     with pytest.MonkeyPatch.context() as patch:
-        # Between two file systems the file would be copied: that fails as well here.
+        # Between two file systems the file would be copied: here that fails as well.
         patch.setattr("grym_fetch.disk.stage.DiskStage._copy_across", failing(errno.EIO))
         await world.leave_whole(number=number)
     await world.arrives()
@@ -194,7 +194,7 @@ async def test_git_lfs_4229_a_rename_that_fails_does_not_break_the_resuming(worl
 
 @pytest.mark.shows("B24", "R16")
 async def test_curl_2288_the_page_of_a_416_is_not_appended_to_a_finished_file(world: World) -> None:
-    """A file that is in place and right is neither asked for nor touched, whatever the server would answer."""
+    """A right file in place is neither requested nor touched, whatever the server would answer."""
     file = world.serve()
     world.list(file)
     await world.arrives()
@@ -207,7 +207,7 @@ async def test_curl_2288_the_page_of_a_416_is_not_appended_to_a_finished_file(wo
 @pytest.mark.shows("B25", "R16")
 @pytest.mark.parametrize("content_range", [f"bytes */{SIZE}", None])
 async def test_curl_12174_a_416_for_the_last_bytes_is_no_end(world: World, content_range: str | None) -> None:
-    """With or without a Content-Range: where a server says 416 to a good range, the whole is asked for."""
+    """With or without a Content-Range: if a server answers 416 to a valid range, the whole file is requested."""
     file = world.serve()
     world.list(file)
     await world.break_off(file, at=SIZE - 1)
@@ -218,7 +218,7 @@ async def test_curl_12174_a_416_for_the_last_bytes_is_no_end(world: World, conte
 @pytest.mark.shows("B30", "P4")
 @pytest.mark.parametrize("damage", ["zeros", "empty", "gone", "half", "rubbish"])
 async def test_aria2_790_a_damaged_journal_costs_bytes_and_nothing_else(world: World, damage: str) -> None:
-    """A journal that a crash has left as zeros, empty or torn stops no run and spoils no file."""
+    """A journal that a crash left as zeros, empty or torn stops no run and spoils no file."""
     file = world.serve()
     world.list(file)
     await world.break_off(file)
@@ -235,7 +235,7 @@ async def test_aria2_790_a_damaged_journal_costs_bytes_and_nothing_else(world: W
 
 @pytest.mark.shows("B32", "P7")
 async def test_aria2_2204_bytes_without_a_journal_are_no_reason_to_refuse(world: World) -> None:
-    """A part that nobody answers for is begun anew, and nobody has to be asked."""
+    """A part without a journal is started afresh, without asking the user."""
     file = world.serve()
     world.list(file)
     await world.break_off(file)
@@ -246,7 +246,7 @@ async def test_aria2_2204_bytes_without_a_journal_are_no_reason_to_refuse(world:
 
 @pytest.mark.shows("B33")
 async def test_aria2_1257_one_bad_piece_is_one_piece_fetched_again(world: World) -> None:
-    """Of a whole part in which one byte was changed on the disk, only the piece with that byte is fetched."""
+    """If one byte of a complete part was changed on disk, only the piece with that byte is fetched."""
     world.asset()
     await world.leave_whole()
     part = world.stage / "part"
@@ -259,7 +259,7 @@ async def test_aria2_1257_one_bad_piece_is_one_piece_fetched_again(world: World)
 
 @pytest.mark.shows("B44", "P5")
 async def test_conda_13488_what_somebody_appended_to_a_part_is_not_in_the_file(world: World) -> None:
-    """Bytes behind and over what is claimed, by whomever, are found out."""
+    """Bytes written after or over what is claimed are found out, whoever wrote them."""
     file = world.serve()
     world.list(file)
     await world.break_off(file)
@@ -283,7 +283,7 @@ async def test_foundry_local_909_a_part_of_zeros_of_full_length_is_not_healthy(w
 async def test_nextcloud_10547_a_journal_that_is_ahead_of_its_data_spreads_no_empty_file(
     world: World, left: int
 ) -> None:
-    """The journal survived a power cut, the data did not, or not all of it."""
+    """The journal survived a power cut, but the data did not, or not all of it."""
     world.asset()
     await world.leave_whole()
     os.truncate(world.stage / "part", left)
@@ -293,7 +293,7 @@ async def test_nextcloud_10547_a_journal_that_is_ahead_of_its_data_spreads_no_em
 
 @pytest.mark.shows("B16", "D15")
 async def test_ollama_8769_a_stage_that_vanishes_before_the_rename_is_an_error_and_not_the_end(world: World) -> None:
-    """Somebody deletes the part when every byte is there. The run says so; the next one fetches it."""
+    """Somebody deletes the part when every byte is there. The run reports it; the next one fetches it."""
     world.asset()
     publish = DiskStage.publish
 
@@ -317,7 +317,7 @@ async def test_uv_16934_a_body_that_breaks_off_is_not_fetched_again_from_its_sta
 
 @pytest.mark.shows("B55", "N2", "N6")
 async def test_hermes_agent_114603_a_clean_end_in_the_middle_deletes_nothing(world: World) -> None:
-    """The server closes politely and too early, for good. What has arrived waits for the next run."""
+    """The server closes properly but too early, every time. What has arrived waits for the next run."""
     file = world.serve(Truncate(after=8 * KIB, covering=HALF))
     world.list(file)
     failure = await world.fails(parallel=1, retries=0)
@@ -331,14 +331,14 @@ async def test_hermes_agent_114603_a_clean_end_in_the_middle_deletes_nothing(wor
 
 @pytest.mark.shows("B36", "R6")
 async def test_rclone_4223_parts_shorter_than_asked_leave_no_hole(world: World) -> None:
-    """Each answer is a legal one and shorter than what was asked for."""
+    """Each answer is legal but shorter than the requested range."""
     world.asset(ShortPartial(by=5 * KIB + 1, times=12))
     await world.arrives(retries=0)
     assert world.sent <= SIZE + SLACK
 
 
 def failing(number: int) -> Callable[..., None]:
-    """What always fails with this error of the system."""
+    """A function that always fails with this error of the system."""
 
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))

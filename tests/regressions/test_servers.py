@@ -1,4 +1,4 @@
-"""What other tools made of servers that answer wrongly, not at all, or too late, and what becomes of it here."""
+"""How other tools dealt with servers that answer wrongly, not at all, or too late, and what happens here."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.support.project import KIB, ImpatientClock
 
 @dataclass(frozen=True)
 class Label(BodyFault):
-    """Labels the bytes as encoded, and leaves them as they are."""
+    """Labels the bytes as encoded, but sends them unchanged."""
 
     label: str
 
@@ -61,7 +61,7 @@ PAGE = b"<!doctype html><title>Please log in</title>".ljust(635)
 async def test_huggingface_hub_3234_no_compressed_length_and_no_head_is_taken_for_the_files(
     world: World, fault: Fault, size: bool
 ) -> None:
-    """The length comes from ranges of the bytes as they are; nobody is asked for a HEAD."""
+    """The length comes from ranges of the unencoded bytes; no HEAD request is sent."""
     world.asset(fault, size=size)
     await world.arrives()
     assert {request.method for request in world.server.stats.requests} == {"GET"}
@@ -71,14 +71,14 @@ async def test_huggingface_hub_3234_no_compressed_length_and_no_head_is_taken_fo
 @pytest.mark.parametrize("label", ["gzip", "x-gzip", "aws-chunked", "UTF-8", "none", "binary"])
 @pytest.mark.parametrize("size", [True, False], ids=["size known", "size unknown"])
 async def test_right_bytes_under_a_wrong_label_arrive(world: World, label: str, size: bool) -> None:
-    """What is labelled as encoded and is not, is the file: its checksum says so."""
+    """Content labelled as encoded but sent plain is the file: its checksum shows it."""
     world.asset(Label(label), size=size)
     await world.arrives()
 
 
 @pytest.mark.shows("R15", "R34")
 async def test_what_is_encoded_and_wrong_is_called_encoded(world: World) -> None:
-    """Where the digest differs, the error says under which label the bytes came."""
+    """If the digest differs, the error says under which label the bytes came."""
     world.asset(Gzip(), size=False)
     assert "sent it gzip-encoded" in str(await world.fails())
     world.asset(Gzip())
@@ -87,7 +87,7 @@ async def test_what_is_encoded_and_wrong_is_called_encoded(world: World) -> None
 
 @pytest.mark.shows("B6", "C1")
 async def test_huggingface_hub_2589_a_page_of_635_bytes_is_called_a_page(world: World) -> None:
-    """With the size in the manifest the page is refused unread; without, by its digest. Both say what it was."""
+    """If the manifest has the size, the page is refused unread; otherwise by its digest. Both errors call it a page."""
     world.asset(HtmlPage(page=PAGE))
     failure = await world.fails()
     assert isinstance(failure, MirrorsExhausted)
@@ -103,7 +103,7 @@ async def test_huggingface_hub_2589_a_page_of_635_bytes_is_called_a_page(world: 
 @pytest.mark.shows("B7", "C6", "C9")
 @pytest.mark.parametrize("actual", [SIZE - 1, SIZE + 1])
 async def test_huggingface_hub_1521_a_file_of_another_size_is_the_sources_fault(world: World, actual: int) -> None:
-    """The error has both sizes, and says of whom each is."""
+    """The error has both sizes, and says where each comes from."""
     world.list(world.serve(content=seeded_bytes(actual, seed=11)))
     failure = await world.fails()
     assert isinstance(failure, MirrorsExhausted)
@@ -132,7 +132,7 @@ async def test_ollama_an_error_page_is_not_written_where_the_part_belongs(world:
 @pytest.mark.shows("B17", "B56", "N12")
 @pytest.mark.parametrize("after", [0, 1, 100 * KIB])
 async def test_google_resumable_media_239_a_stall_ends_and_is_not_retried_for_ever(world: World, after: int) -> None:
-    """A server that always sends so many bytes and then nothing is given up, with the reason."""
+    """A server that always sends a few bytes and then nothing is given up, with the reason."""
     world.asset(Stall(after=after), NoRanges())
     failure = await world.fails(stall_timeout=0.05, retries=2)
     assert isinstance(failure, MirrorsExhausted)
@@ -145,7 +145,7 @@ async def test_google_resumable_media_239_a_stall_ends_and_is_not_retried_for_ev
 async def test_git_lfs_2030_a_server_that_breaks_off_and_has_no_ranges_comes_to_an_end(
     world: World, faults: Sequence[Fault]
 ) -> None:
-    """Every try begins at the first byte and ends in the middle, so there is an end to trying."""
+    """Every try begins at the first byte and ends in the middle, so the number of tries is limited."""
     world.asset(NoRanges(), Truncate(after=HALF), *faults)
     assert isinstance(await world.fails(), MirrorsExhausted)
     assert world.asked <= 8
@@ -154,7 +154,7 @@ async def test_git_lfs_2030_a_server_that_breaks_off_and_has_no_ranges_comes_to_
 @pytest.mark.shows("B20")
 @pytest.mark.parametrize("pinned", [True, False])
 async def test_git_lfs_2030_getting_as_far_as_before_is_no_progress(world: World, pinned: bool) -> None:
-    """Megabytes arrive with each try, and none of them is new: they do not renew the budget of retries."""
+    """Each try brings megabytes, but none of them is new: they do not renew the budget of retries."""
     world.right = seeded_bytes(5 * KIB * KIB, seed=17)
     world.asset(NoRanges(), Truncate(after=4 * KIB * KIB), *([] if pinned else [NoValidator()]), pinned=pinned)
     failure = await world.fails(retries=2, allow_unpinned=True, may_lose=4 * KIB * KIB)
@@ -175,14 +175,14 @@ async def test_aria2_1115_an_error_page_inside_one_segment_is_not_in_the_file(wo
 @pytest.mark.shows("B28", "N2")
 @pytest.mark.parametrize("pinned", [True, False])
 async def test_aria2_886_a_segment_that_was_aborted_is_not_complete(world: World, pinned: bool) -> None:
-    """One stretch never arrives. Whatever else did, and with or without a checksum, the file is not there."""
+    """One range never arrives. Whatever else did, and with or without a checksum, the file is not put in place."""
     world.asset(Truncate(after=0, covering=HALF), pinned=pinned)
     assert isinstance(await world.fails(allow_unpinned=True, retries=1), MirrorsExhausted)
 
 
 @dataclass(frozen=True)
 class LengthAndChunks(FramingFault):
-    """Sends the body chunked, and a wrong Content-Length besides."""
+    """Sends the body chunked, along with a wrong Content-Length."""
 
     value: str
 
@@ -211,14 +211,14 @@ async def test_aria2_473_a_length_beside_chunks_is_not_believed(
 async def test_aria2_1278_what_cannot_be_resumed_is_not_left_under_the_final_name(
     world: World, fault: Fault, pinned: bool
 ) -> None:
-    """No ranges, no validator, perhaps no checksum, and never the whole: the final name stays free."""
+    """No ranges, no validator, perhaps no checksum, and never the whole file: the final name stays free."""
     world.asset(NoRanges(), NoValidator(), fault, pinned=pinned, size=pinned)
     assert isinstance(await world.fails(allow_unpinned=True), MirrorsExhausted)
 
 
 @pytest.mark.shows("B34", "R13", "R28", "C3", "S3", "S12")
 async def test_aria2_1526_mirrors_with_other_content_are_not_mixed(world: World) -> None:
-    """The first has another file of the same size and fails half-way; the second is right. So is the result."""
+    """The first has a different file of the same size and fails half-way; the second is right. So is the result."""
     bad = world.serve(WrongFile(), Truncate(after=0, covering=HALF), path="/bad.bin")
     world.list(bad, world.serve())
     await world.arrives()
@@ -228,7 +228,7 @@ async def test_aria2_1526_mirrors_with_other_content_are_not_mixed(world: World)
 
 @pytest.mark.shows("B50", "A6")
 async def test_transformers_45797_a_signed_address_that_is_always_expired_is_no_loop(world: World) -> None:
-    """Every address that is given out is refused: after a few walks the run ends and says why."""
+    """Every address given out is refused: after a few walks the run ends and says why."""
     target = world.serve(path="/signed.bin")
     world.list(world.serve(ExpiringRedirect(to=target.path, uses=0)))
     failure = await world.fails()
@@ -242,7 +242,7 @@ async def test_transformers_45797_a_signed_address_that_is_always_expired_is_no_
 async def test_xet_core_238_signed_addresses_that_expire_again_and_again_hang_nothing(
     world: World, pipelining: bool, lost: int
 ) -> None:
-    """Each address opens the file twice. No connection waits for ever, and no bytes are lost but some asked ahead."""
+    """Each address opens the file twice. No connection waits forever, and no bytes are lost except some sent ahead."""
     target = world.serve(path="/signed.bin")
     world.list(world.serve(ExpiringRedirect(to=target.path, uses=2)))
     await world.arrives(pipelining=pipelining)
@@ -255,7 +255,7 @@ async def test_xet_core_238_signed_addresses_that_expire_again_and_again_hang_no
 async def test_aria2_next_46_an_etag_that_changes_with_each_request_is_noise(
     world: World, pinned: bool, further: tuple[Fault, ...]
 ) -> None:
-    """No failure: with a checksum the parts are combined all the same, without one the file is read as one stream."""
+    """It is not a failure: with a checksum the parts are combined, without one the file is read as one stream."""
     world.asset(FlippingETag(), *further, pinned=pinned)
     await world.arrives(allow_unpinned=True, retries=0)
 
@@ -272,7 +272,7 @@ async def test_urllib3_3743_a_giant_retry_after_is_neither_a_crash_nor_a_life(wo
 
 @pytest.mark.shows("B57", "A2")
 async def test_go_retryablehttp_247_a_server_that_always_wants_to_wait_is_given_up(world: World) -> None:
-    """A budget ends also this, and the error says that the server wanted to be left alone."""
+    """A budget ends this, too, and the error says that the server wanted to be left alone."""
     world.asset(RetryAfter("999999999"))
     clock = ImpatientClock()
     failure = await world.fails(clock=clock, retries=2)
@@ -285,14 +285,14 @@ async def test_go_retryablehttp_247_a_server_that_always_wants_to_wait_is_given_
 @pytest.mark.parametrize("value", [None, "*/9", f"*/{SIZE}", "bytes */", "bytes */x", "bytes 0-9/*", "", "*"])
 @pytest.mark.parametrize("size", [True, False], ids=["size known", "size unknown"])
 async def test_starlette_a_416_in_any_dress_is_read_or_passed_over(world: World, value: str | None, size: bool) -> None:
-    """A 416 without a Content-Range, or with one that makes no sense, is answered by asking for the whole."""
+    """After a 416 without a Content-Range, or with a nonsensical one, the whole file is requested."""
     world.asset(RangeNotSatisfiable(content_range=value), size=size)
     await world.arrives()
 
 
 @pytest.mark.shows("B15", "C2", "C5")
 async def test_ollama_941_a_wrong_digest_is_mended_without_a_hand(world: World) -> None:
-    """Wrong bytes of an earlier run, and wrong bytes of one mirror, are both found and replaced in one run."""
+    """Wrong bytes from an earlier run and from one mirror are both found and replaced in one run."""
     first = world.serve(FlipByte(at=9))
     world.list(first)
     await world.break_off(first)
@@ -304,7 +304,7 @@ async def test_ollama_941_a_wrong_digest_is_mended_without_a_hand(world: World) 
 @pytest.mark.parametrize("faults", [[], [NoRanges()]], ids=["ranges", "one stream"])
 @pytest.mark.parametrize("at", [0, HALF, SIZE - 1])
 async def test_dragonfly_3031_a_digest_is_compared_on_every_way(world: World, faults: Sequence[Fault], at: int) -> None:
-    """One bit at the start, in the middle or at the end: in ranges or in one stream, fresh or resumed, it is found."""
+    """A wrong bit at the start, in the middle or at the end is found in ranges or in one stream, fresh or resumed."""
     file = world.serve(FlipByte(at=at), *faults)
     world.list(file)
     assert isinstance(await world.fails(), DigestMismatch)
@@ -313,7 +313,7 @@ async def test_dragonfly_3031_a_digest_is_compared_on_every_way(world: World, fa
 
 @pytest.mark.shows("R1")
 async def test_ours_a_server_that_loses_its_ranges_after_a_break_is_read_as_one_stream(world: World) -> None:
-    """One break uses up the patience with broken answers; that there are no ranges any more is none of these."""
+    """One break uses up the patience with broken answers; the loss of ranges does not count as one of these."""
     world.asset(Reset(after=0, skip=1, times=1), NoRanges(skip=4))
     await world.arrives()
 
@@ -321,7 +321,7 @@ async def test_ours_a_server_that_loses_its_ranges_after_a_break_is_read_as_one_
 @pytest.mark.shows("R29", "S12")
 @pytest.mark.parametrize("status", [404, 403])
 async def test_ours_missing_files_say_nothing_of_a_server_that_refuses_ranges(world: World, status: int) -> None:
-    """Three assets are not there at all; the fourth is, for who asks without a range."""
+    """Three assets do not exist at all; the fourth does, if requested without a range."""
     for number in range(3):
         missing = world.serve(Status(status), path=f"/{number}.bin")
         world.project.add(f"m{number}", [missing.url], world.right)

@@ -1,6 +1,6 @@
 """A server and a project for one story: `World` fetches, breaks off, and looks at what is left.
 
-Every run is held to all the rules of `tests.support.invariants`.
+Every run has to follow all the rules of `tests.support.invariants`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HALF = SIZE // 2
 
 @dataclass
 class World:
-    """One asset ``a`` with the content ``CONTENT``, and the addresses that it has so far."""
+    """One asset ``a`` with the content ``CONTENT``, and the addresses it has so far."""
 
     server: AssetServer
     project: Project
@@ -46,7 +46,7 @@ class World:
         return self.project.add("a", [file.url for file in files], self.right, pinned=pinned, size=size)
 
     def asset(self, *faults: Fault, pinned: bool = True, size: bool | int = True) -> Path:
-        """Offer and list the file in one go."""
+        """Offer and list the file in one step."""
         return self.list(self.serve(*faults), pinned=pinned, size=size)
 
     @property
@@ -56,13 +56,13 @@ class World:
 
     @property
     def stage(self) -> Path:
-        """The one stage that is left."""
+        """The only stage left."""
         (stage,) = self.project.staged()
         return stage
 
     @property
     def sent(self) -> int:
-        """Bytes of body that the server has sent since the last `forget`."""
+        """Body bytes that the server has sent since the last `forget`."""
         return self.server.stats.body_bytes_sent
 
     @property
@@ -71,7 +71,7 @@ class World:
         return len(self.server.stats.requests)
 
     def forget(self) -> None:
-        """Count the server's work from here on."""
+        """Count the server's work from here."""
         self.server.stats.reset()
 
     async def sync(self, **settings: Any) -> GrymFetchError | None:
@@ -89,7 +89,7 @@ class World:
         assert self.project.staged() == []
 
     async def fails(self, **settings: Any) -> GrymFetchError:
-        """Fetch; it must fail, and put nothing in place. Returns the asset's error."""
+        """Fetch; it must fail without putting anything in place. Returns the asset's error."""
         before = self.path.read_bytes() if self.path.exists() else None
         failure = await self.sync(**settings)
         assert failure is not None
@@ -97,7 +97,7 @@ class World:
         return failure
 
     async def break_off(self, file: ServedFile, *, at: int = HALF, **settings: Any) -> None:
-        """A first run that gets to ``at``, more or less, and dies there. The file is served well from then on."""
+        """A first run that gets roughly to ``at`` and dies there. The file is served correctly from then on."""
         faults = file.faults
         file.faults = (*faults, Reset(after=0, covering=at))
         await self.fails(retries=0, parallel=1, **settings)
@@ -106,7 +106,7 @@ class World:
         self.forget()
 
     async def leave_whole(self, *, number: int = errno.EACCES, **settings: Any) -> None:
-        """A first run that has every byte and cannot put them in place: its last rename fails with this error."""
+        """A first run that has every byte but cannot put them in place: its last rename fails with this error."""
         rename = os.rename
 
         def refuse(source: str, target: str, **folders: int) -> None:
