@@ -1,4 +1,4 @@
-"""The pool of buffers: none is used twice at once, and none is held by what is over."""
+"""The pool of buffers: none is used twice at once, and nothing that has ended holds one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OF_A_TRANSFER = (Transfer, DownloadState, Frontier, ResponseReader, Attempt, Dis
 
 
 def test_a_buffer_comes_back_when_nobody_holds_its_view() -> None:
-    """Not before: its bytes are still being written or hashed."""
+    """A buffer does not come back earlier, while its bytes are still being written or hashed."""
     buffers = Buffers(1000, connections=1)
     buffer = buffers.take()
     view = buffers.lend(buffer, 10)
@@ -42,7 +42,7 @@ def test_a_buffer_comes_back_when_nobody_holds_its_view() -> None:
 
 
 def test_buffers_are_scarce_when_each_connection_has_its_share() -> None:
-    """One to fill, one to store, one that waits; and never so few that a single connection could not work ahead."""
+    """One to fill, one to store, one waiting; and never so few that a single connection could not work ahead."""
     for connections, enough in ((1, 2 + LEAST_AHEAD), (16, 48)):
         buffers = Buffers(10, connections)
         taken = [buffers.take() for _ in range(enough - 1)]
@@ -54,7 +54,7 @@ def test_buffers_are_scarce_when_each_connection_has_its_share() -> None:
 
 
 def test_the_frames_of_an_error_hold_nothing() -> None:
-    """Nor do those of its causes; what is still running is left alone."""
+    """Nor do those of its causes; frames that are still running are left alone."""
     buffers = Buffers(10, connections=1)
 
     def write(view: memoryview) -> None:
@@ -101,15 +101,15 @@ def _buffers(manager: AssetManager) -> Buffers:
 @pytest.mark.parametrize("count", [30, pytest.param(600, marks=pytest.mark.sweep)])
 @pytest.mark.parametrize("end", ["verified", "another digest", "another length"])
 async def test_a_transfer_that_is_over_holds_nothing(tmp_path: Path, count: int, end: str) -> None:
-    """Memory follows from the connections and not from the assets, whenever the garbage collector runs.
+    """Memory depends on the connections and not on the assets, whenever the garbage collector runs.
 
-    Also where all of them fail, and a report keeps the errors.
+    This holds even if all of them fail, and a report keeps the errors.
     """
     project, contents = Project(tmp_path / "project"), {}
     for number in range(count):
         url = f"https://origin.example/{number}"
         contents[url] = seeded_bytes(9000, seed=number)
-        # Without a size it takes the long way.
+        # An asset without a size takes the long way.
         size = 8000 if end == "another length" else None
         checksum = str(Checksum.of(b"another" if end == "another digest" else contents[url]))
         entry = {"id": f"a{number}", "url": url, "localPath": f"a{number}", "required": True, "checksum": checksum}

@@ -1,4 +1,4 @@
-"""The bus: emitting never waits, progress is conflated, all else comes once and in order, whoever listens how."""
+"""The bus: emitting never waits, progress is conflated, and all else comes once and in order, for every listener."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.project import Project
 
 
 def progress(asset: str, done: int) -> ProgressMade:
-    """Progress of an asset."""
+    """A progress event of an asset."""
     return ProgressMade(asset=asset, bytes=done, total=1000, rate=1.0)
 
 
@@ -46,7 +46,7 @@ async def everything(subscription: Subscription) -> list[Event]:
 
 
 def test_events_are_stamped() -> None:
-    """The bus puts the time on each event that somebody hears."""
+    """The bus adds the time to each event that somebody hears."""
     times = iter([1.5, 2.5])
     bus = EventBus(lambda: next(times))
     subscription = bus.subscribe()
@@ -56,14 +56,14 @@ def test_events_are_stamped() -> None:
 
 
 def test_emitting_needs_no_listener_and_no_loop() -> None:
-    """An event without listeners is gone; emitting is an ordinary call."""
+    """An event without listeners is dropped; emitting is an ordinary call."""
     bus = new_bus()
     bus.emit(verifying("a"))
     assert bus.subscribe().drain() == []
 
 
 def test_each_subscription_gets_everything_from_then_on() -> None:
-    """Subscriptions are independent: each one gets every event after it began, whatever the others take."""
+    """Subscriptions are independent: each gets every event after it began, whatever the others take."""
     bus = new_bus()
     first = bus.subscribe()
     bus.emit(verifying("a", 1))
@@ -88,7 +88,7 @@ happenings = st.lists(
 @given(happenings)
 @pytest.mark.shows("U6")
 def test_what_is_kept(steps: list[Event | None]) -> None:
-    """Of the progress between two state changes of an asset the latest is kept; all else is kept, in order."""
+    """Of the progress between two state changes of an asset only the latest is kept; all else is kept, in order."""
     bus = new_bus()
     subscription = bus.subscribe()
     model: list[Event] = []
@@ -108,7 +108,7 @@ def test_what_is_kept(steps: list[Event | None]) -> None:
 
 @pytest.mark.shows("U6")
 async def test_a_reader_that_does_not_read_costs_little() -> None:
-    """After 10,000 events without reading, at most one progress an asset is queued, and every other event."""
+    """After 10,000 unread events, at most one progress per asset is queued, and every other event."""
     bus = new_bus()
     subscription = bus.subscribe()
     for number in range(10_000):
@@ -127,7 +127,7 @@ async def test_a_reader_that_does_not_read_costs_little() -> None:
 
 
 async def test_a_reader_that_reads_slowly_loses_nothing_but_stale_progress() -> None:
-    """While a reader deals with one event, what comes in is conflated; state changes all come, once and in order."""
+    """While a reader handles one event, incoming progress is conflated; state changes all come, once and in order."""
     bus = new_bus()
     subscription = bus.subscribe()
     bus.emit(verifying("a", 0))
@@ -159,7 +159,7 @@ def test_the_last_progress_is_not_lost() -> None:
 
 
 def test_a_state_change_is_a_border() -> None:
-    """Progress before a state change is not replaced by progress after it: it stays where it was."""
+    """Progress before a state change is not replaced by progress after it: it stays in its place."""
     bus = new_bus()
     subscription = bus.subscribe()
     events = [progress("a", 1000), verifying("a"), progress("a", 0), verifying("a", 1), progress("a", 5)]
@@ -169,7 +169,7 @@ def test_a_state_change_is_a_border() -> None:
 
 
 async def test_progress_taken_is_not_taken_back() -> None:
-    """Progress that a reader has already is followed by the newer one, not replaced by it."""
+    """Progress that a reader already has is followed by newer progress, not replaced by it."""
     bus = new_bus()
     subscription = bus.subscribe()
     reader = subscription.__aiter__()
@@ -180,7 +180,7 @@ async def test_progress_taken_is_not_taken_back() -> None:
 
 
 async def test_waiting_ends_with_an_event_or_the_end() -> None:
-    """A reader that waits is woken by the next event, and by the end."""
+    """A waiting reader is woken by the next event, and by the end."""
     bus = new_bus()
     subscription = bus.subscribe()
     waiting = asyncio.ensure_future(subscription.wait())
@@ -211,7 +211,7 @@ async def test_closing_ends_every_iteration() -> None:
 
 
 async def test_a_subscription_after_the_end_is_at_its_end() -> None:
-    """Who subscribes to a bus that is closed waits for nothing."""
+    """A subscription to a closed bus ends at once."""
     bus = new_bus()
     await bus.aclose()
     reading = asyncio.ensure_future(everything(bus.subscribe()))
@@ -237,7 +237,7 @@ async def test_who_unsubscribes_hears_no_more() -> None:
 
 
 async def test_reading_can_stop_and_go_on() -> None:
-    """A reader that breaks off keeps its place: the next loop begins with the next event."""
+    """A reader that stops keeps its place: the next loop begins with the next event."""
     bus = new_bus()
     subscription = bus.subscribe()
     for number in range(3):
@@ -289,7 +289,7 @@ async def test_every_kind_of_callback() -> None:
 
 
 async def test_a_sync_callback_runs_beside_the_loop_and_an_async_one_in_it() -> None:
-    """A function may block, so it gets a thread; a coroutine function may use the loop."""
+    """A function may block, so it runs in a thread; a coroutine function may use the loop."""
     bus = new_bus()
     threads: dict[str, threading.Thread] = {}
 
@@ -308,7 +308,7 @@ async def test_a_sync_callback_runs_beside_the_loop_and_an_async_one_in_it() -> 
 
 
 async def test_a_callback_gets_one_event_at_a_time() -> None:
-    """A callback is never called while it still deals with the event before."""
+    """A callback is never called while it is still handling the event before."""
     bus = new_bus()
     busy = 0
     most = 0
@@ -329,14 +329,14 @@ async def test_a_callback_gets_one_event_at_a_time() -> None:
 
 
 def in_virtual_time(story: Coroutine[object, object, None]) -> None:
-    """Run it in a loop whose time nobody spends."""
+    """Run it in a loop with virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(story)
 
 
 @pytest.mark.shows("U6")
 def test_a_slow_callback_gets_everything_in_the_end() -> None:
-    """Who needs a second for each of a hundred events has had all of them when the bus is closed."""
+    """A callback that needs a second for each of a hundred events has had all of them when the bus is closed."""
 
     async def story() -> None:
         bus, began = new_bus(), asyncio.get_running_loop().time()
@@ -360,7 +360,7 @@ def test_a_slow_callback_gets_everything_in_the_end() -> None:
 
 @pytest.mark.shows("U6", "B61")
 def test_ctrl_c_does_not_wait_for_a_slow_callback(tmp_path: Path) -> None:
-    """Who is cancelled within the manager's block is gone a second later, however far behind a callback is."""
+    """A program cancelled within the manager's block ends a second later, however far behind a callback is."""
     project = Project(tmp_path / "project")
     project.add("a", ["https://origin.example/a"], b"a")
     began, ended, running = 0.0, 0.0, asyncio.Event()
@@ -394,7 +394,7 @@ def test_ctrl_c_does_not_wait_for_a_slow_callback(tmp_path: Path) -> None:
 
 @pytest.mark.shows("U6")
 def test_a_callback_that_never_returns_is_left_when_the_bus_closes() -> None:
-    """One event that takes too long is the end of it; the others have had everything."""
+    """One event that takes too long ends it; the other callbacks have had everything."""
 
     async def story() -> None:
         bus, began = new_bus(), asyncio.get_running_loop().time()
@@ -422,7 +422,7 @@ def test_a_callback_that_never_returns_is_left_when_the_bus_closes() -> None:
 
 @pytest.mark.shows("U5", "S13")
 async def test_nothing_is_kept_for_a_callback_that_raised() -> None:
-    """Its queue goes with it: what nobody will ever take would fill the memory, event by event."""
+    """Its queue is dropped with it: events that nobody will take would fill memory one by one."""
     bus = new_bus()
     bus.call(lambda _: 1 / 0)
     [subscription] = bus._subscriptions
@@ -438,7 +438,7 @@ async def test_nothing_is_kept_for_a_callback_that_raised() -> None:
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.shows("U5")
 async def test_a_callback_that_raises_is_dropped(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A callback that raises is logged once and not called again; the others and the emitter notice nothing."""
+    """A callback that raises is logged once and not called again; the others and the emitter are not affected."""
     bus = new_bus()
     calls = 0
 
@@ -510,7 +510,7 @@ async def test_a_callback_that_blocks_holds_up_nobody() -> None:
 
 @pytest.mark.shows("U6")
 async def test_what_a_callback_returns_too_late_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function that gives back something to await, when nobody listens any more, leaves no coroutine behind."""
+    """A function that returns an awaitable after listening has ended leaves no coroutine behind."""
     bus = new_bus()
     entered, release, dropped = asyncio.Event(), threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -518,7 +518,7 @@ async def test_what_a_callback_returns_too_late_is_dropped(monkeypatch: pytest.M
 
     def drop_and_tell(outcome: object) -> None:
         drop(outcome)
-        if outcome in made:  # and not what a callback of another test gives back only now
+        if outcome in made:  # and not something returned late by a callback of another test
             loop.call_soon_threadsafe(dropped.set)
 
     monkeypatch.setattr("grym_fetch.runtime.bus._drop", drop_and_tell)
@@ -544,7 +544,7 @@ async def test_what_a_callback_returns_too_late_is_dropped(monkeypatch: pytest.M
 
 
 async def test_a_callback_that_is_stopped_hears_no_more() -> None:
-    """The function that `call` returns stops the callback: what is queued is dropped."""
+    """The function returned by `call` stops the callback: queued events are dropped."""
     bus = new_bus()
     seen: list[Event] = []
 
@@ -565,7 +565,7 @@ async def test_a_callback_that_is_stopped_hears_no_more() -> None:
 
 @pytest.mark.shows("U6")
 async def test_a_callback_may_stop_itself_and_emit() -> None:
-    """From within a callback, emitting and stopping do no harm."""
+    """A callback may emit events and stop itself without harm."""
     bus = new_bus()
     seen: list[Event] = []
 
@@ -584,7 +584,7 @@ async def test_a_callback_may_stop_itself_and_emit() -> None:
 
 
 async def test_settle_waits_for_what_was_emitted() -> None:
-    """After settling, callbacks have dealt with every event before it, the last one to its end."""
+    """After settling, callbacks have handled every event before it, including the last one."""
     bus = new_bus()
     done: list[int] = []
 
@@ -604,7 +604,7 @@ async def test_settle_waits_for_what_was_emitted() -> None:
 
 
 async def test_settle_does_not_wait_for_who_sleeps() -> None:
-    """A callback that sticks in one event is left behind at once; one that gets on is waited for."""
+    """A callback stuck in one event is left behind at once; one that makes progress is waited for."""
     bus = new_bus()
     seen: list[Event] = []
     wake = asyncio.Event()
@@ -629,7 +629,7 @@ async def test_settle_does_not_wait_for_who_sleeps() -> None:
 
 
 async def test_settle_does_not_wait_for_readers() -> None:
-    """A subscription that is read by its owner is not waited for: nobody knows when it will be."""
+    """A subscription read by its owner is not waited for: nobody knows when that will happen."""
     bus = new_bus()
     bus.subscribe()
     bus.emit(verifying("a"))
@@ -638,7 +638,7 @@ async def test_settle_does_not_wait_for_readers() -> None:
 
 
 async def test_closing_lets_callbacks_finish() -> None:
-    """What is queued at the end still reaches the callbacks; one that takes too long is cancelled."""
+    """Queued events still reach the callbacks at the end; one that takes too long is cancelled."""
     bus = new_bus()
     seen: list[Event] = []
     ended: list[str] = []
@@ -679,5 +679,5 @@ async def test_closing_lets_callbacks_finish() -> None:
     ],
 )
 def test_what_makes_a_coroutine(callback: object, expected: bool) -> None:
-    """A coroutine function and an object whose call is one are told from all else."""
+    """A coroutine function, and an object whose call is one, are told from everything else."""
     assert is_coroutine_callable(callback) is expected

@@ -1,4 +1,4 @@
-"""The real clock and dice, and the virtual ones that stand for them in tests."""
+"""The real clock and random numbers, and the virtual ones that replace them in tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.fakes import VirtualClock
 
 @pytest.mark.parametrize("clock", [SystemClock(), VirtualClock()], ids=["system", "virtual"])
 async def test_a_clock_never_goes_back_and_sleeping_takes_time(clock: Clock) -> None:
-    """After a sleep at least so much time has passed."""
+    """After a sleep at least that much time has passed."""
     before = clock.monotonic()
     await clock.sleep(1 / 512)
     assert clock.monotonic() - before >= 1 / 512
@@ -33,7 +33,7 @@ def test_the_dice_fall_differently() -> None:
 
 
 def test_wall_time_is_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wall time follows the system's clock wherever it is set, and monotonic time does not."""
+    """Wall time follows the system's clock wherever it is set; monotonic time does not."""
     monkeypatch.setattr(time, "time", lambda: 5.0)
     clock = SystemClock()
     assert clock.wall() == 5.0
@@ -41,7 +41,7 @@ def test_wall_time_is_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_virtual_time_costs_none() -> None:
-    """Sleeping for a year takes no time, and is written down."""
+    """Sleeping for a year takes no time, and is recorded."""
     clock = VirtualClock(start=10.0)
     await clock.sleep(31_536_000.0)
     assert clock.monotonic() == 31_536_010.0

@@ -1,4 +1,4 @@
-"""Descriptors: as many connections as they are enough for, and the limit raised only when our own program asks."""
+"""Descriptors: as many connections as they allow, and the limit is raised only if our own program asks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grym_fetch.runtime.descriptors import affordable, max_active_assets, raise_
 
 
 def limited(patch: pytest.MonkeyPatch, soft: int, hard: int = 1 << 20) -> list[tuple[int, int]]:
-    """Pretend these limits; returns what is set."""
+    """Pretend these limits; return what gets set."""
     made: list[tuple[int, int]] = []
     patch.setattr(resource, "getrlimit", lambda _: (soft, hard))
     patch.setattr(resource, "setrlimit", lambda _, limits: made.append(limits))
@@ -23,7 +23,7 @@ def limited(patch: pytest.MonkeyPatch, soft: int, hard: int = 1 << 20) -> list[t
 @pytest.mark.parametrize("soft", [20, 40, 64, 100, 256, 1024, 4096])
 @pytest.mark.parametrize("wanted", [1, 4, 32, 500])
 def test_what_is_afforded_fits(monkeypatch: pytest.MonkeyPatch, soft: int, wanted: int) -> None:
-    """All connections and assets under way at once fit in; one more connection would not, or is not wanted."""
+    """All connections and assets under way fit at once; one more connection would not, or is not wanted."""
     limited(monkeypatch, soft)
     left = soft - len(os.listdir("/dev/fd")) - descriptors.SPARE_DESCRIPTORS
 
@@ -39,7 +39,7 @@ def test_what_is_afforded_fits(monkeypatch: pytest.MonkeyPatch, soft: int, wante
 def test_nothing_is_said_where_there_is_no_want(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, soft: int
 ) -> None:
-    """Who has enough gets what was asked for, in silence."""
+    """If there are enough, the requested number is used without a message."""
     limited(monkeypatch, soft)
     assert affordable(200) == 200
     assert caplog.text == ""

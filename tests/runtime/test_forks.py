@@ -1,4 +1,4 @@
-"""What a forked child has of its parent's descriptors: nothing that is ours, while the parent goes on."""
+"""A forked child gets none of our descriptors from its parent, while the parent goes on."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Kept:
         forget_in_child(self)
 
     def forget(self) -> None:
-        """As a child does."""
+        """Do what a child does."""
         close_copy(self.descriptor)
 
 
 def exit_code_of_child(descriptor: int) -> int:
-    """Fork; whether the child can use a descriptor: 0, or the error's number."""
+    """Fork and return whether the child can use a descriptor: 0, or the error's number."""
     child = os.fork()
     if not child:
         try:
@@ -44,7 +44,7 @@ def exit_code_of_child(descriptor: int) -> int:
 
 @pytest.mark.shows("X9", "X10")
 def test_a_child_closes_what_is_kept_here(tmp_path: Path) -> None:
-    """As long as somebody here keeps it: what was let go is none of the child's business."""
+    """This holds only while the parent keeps it: a released descriptor does not concern the child."""
     descriptor = os.open(tmp_path, os.O_RDONLY)
     kept = Kept(descriptor)
     assert exit_code_of_child(descriptor) != 0
@@ -98,7 +98,7 @@ asyncio.run(main())
 @pytest.mark.shows("X9", "X10")
 @pytest.mark.parametrize("loop", typical(["asyncio", "uvloop"], "uvloop"))
 def test_a_child_forked_during_a_download_has_nothing_of_it(tmp_path: Path, loop: str) -> None:
-    """Neither lock nor part, journal or socket; and the download goes on as if there had been no child."""
+    """The child has no lock, part, journal or socket, and the download goes on as if there were no child."""
     project = Project(tmp_path / "project")
     script = FORK_DURING_A_DOWNLOAD
     if loop == "uvloop":

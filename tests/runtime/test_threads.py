@@ -24,7 +24,7 @@ def threads() -> Iterator[WorkerThreads]:
 
 
 class Gate:
-    """Work that waits in its thread until it is let through."""
+    """Work that waits in its thread until it is released."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
@@ -52,14 +52,14 @@ async def test_work_is_done_in_a_named_thread(threads: WorkerThreads) -> None:
 
 
 async def test_an_error_comes_back_as_it_is(threads: WorkerThreads) -> None:
-    """What the work raises is raised to whoever asked for it."""
+    """An error in the work is raised in the caller."""
     with pytest.raises(ZeroDivisionError):
         await threads.compute(lambda: 1 // 0)
 
 
 @pytest.mark.shows("P13")
 async def test_the_loop_goes_on_meanwhile(threads: WorkerThreads) -> None:
-    """While a thread works, others run."""
+    """While a thread works, other tasks run."""
     gate = Gate()
     work = asyncio.ensure_future(threads.compute(gate))
     await asyncio.to_thread(gate.begun.wait)
@@ -71,7 +71,7 @@ async def test_the_loop_goes_on_meanwhile(threads: WorkerThreads) -> None:
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.shows("P9")
 async def test_a_cancellation_waits_for_the_work(threads: WorkerThreads, times: int) -> None:
-    """However often the caller is cancelled, he is held until the thread is done with his descriptor."""
+    """However often the caller is cancelled, it waits until the thread is done with its descriptor."""
     gate = Gate()
     work = asyncio.ensure_future(threads.compute(gate))
     await asyncio.to_thread(gate.begun.wait)
@@ -86,7 +86,7 @@ async def test_a_cancellation_waits_for_the_work(threads: WorkerThreads, times: 
 
 
 async def test_the_cancelled_caller_is_spared_the_error(threads: WorkerThreads) -> None:
-    """Work that fails after its caller was cancelled raises the cancellation, and complains nowhere."""
+    """Work that fails after its caller was cancelled raises the cancellation, and logs nothing."""
     gate = Gate()
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
@@ -102,7 +102,7 @@ async def test_the_cancelled_caller_is_spared_the_error(threads: WorkerThreads) 
 
 
 async def test_work_that_has_not_begun_can_be_taken_back(threads: WorkerThreads) -> None:
-    """Who waits in the queue behind other work, and is cancelled, is held by nothing but that queue."""
+    """A caller cancelled while its work is still queued waits only for that queue."""
     gate, late = Gate(), Gate()
     first = asyncio.ensure_future(threads.compute(gate))
     second = asyncio.ensure_future(threads.compute(late))
@@ -118,7 +118,7 @@ async def test_work_that_has_not_begun_can_be_taken_back(threads: WorkerThreads)
 async def test_at_the_end_of_the_interpreter_work_is_done_at_once(
     threads: WorkerThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When no executor takes work any more, who asks does it, after all that was asked before."""
+    """When no executor takes work any longer, the caller does it, after all work requested before."""
     done: list[str] = []
     gate = Gate()
     first = asyncio.ensure_future(threads.compute(gate))
@@ -136,14 +136,14 @@ async def test_at_the_end_of_the_interpreter_work_is_done_at_once(
 
 
 async def test_closed_threads_do_nothing_more(threads: WorkerThreads) -> None:
-    """Work that is asked for after `close` is refused, and not done where it is asked for."""
+    """Work requested after `close` is refused, and not done in the caller instead."""
     threads.close()
     with pytest.raises(RuntimeError, match="after shutdown"):
         await threads.compute(lambda: 1)
 
 
 def no_more_threads(patch: pytest.MonkeyPatch) -> None:
-    """From now on the machine gives none."""
+    """From now on the machine gives no threads."""
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -153,7 +153,7 @@ def no_more_threads(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.shows("D16")
 async def test_a_machine_without_threads_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is none at all, the error says so and names the limits, and the work is not done later either."""
+    """If there is no thread at all, the error says so and names the limits, and the work is not done later either."""
     monkeypatch.setattr("grym_fetch.runtime.threads._pools", weakref.WeakSet())
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (7, 7) if kind == resource.RLIMIT_NPROC else (-1, -1))
     threads, done = WorkerThreads("test", 1), list[int]()
@@ -168,7 +168,7 @@ async def test_a_machine_without_threads_is_told(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.shows("D16")
 def test_errors_of_this_machine_are_known() -> None:
-    """Wherever no thread and no memory could be had, and in a group, too; nothing else is blamed on the machine."""
+    """A lack of threads or memory is recognised anywhere, even in a group; nothing else is blamed on the machine."""
     no_thread = RuntimeError("can't start new thread")
     assert "no thread" in str(machine_error(no_thread))
     group = ExceptionGroup("", [ValueError(), ExceptionGroup("", [MemoryError()])])
@@ -180,19 +180,19 @@ def test_errors_of_this_machine_are_known() -> None:
 @pytest.mark.shows("D16")
 @pytest.mark.parametrize("error", [OSError(errno.ENOMEM, "x"), ImportError("x.so: failed to map segment")], ids=repr)
 def test_no_memory_has_many_names(error: Exception) -> None:
-    """The kernel and the dynamic linker say it in their own words."""
+    """The kernel and the dynamic linker report it in their own words."""
     assert "no more memory" in str(machine_error(error))
     assert machine_error(ImportError("no such module")) is None
 
 
 def address_space() -> int:
-    """How many bytes of it this process has taken."""
+    """The number of bytes of address space that this process uses."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 @pytest.mark.shows("D16")
 async def test_a_thread_that_has_no_room_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would fail before it says that it runs, and whoever starts it waits for that: no thread is tried."""
+    """It would fail before it reports that it runs, and its starter would wait for that: no thread is tried."""
     monkeypatch.setattr("grym_fetch.runtime.threads._pools", weakref.WeakSet())
     used = address_space()
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -211,7 +211,7 @@ async def test_a_thread_that_has_no_room_is_not_started(monkeypatch: pytest.Monk
 
 @pytest.mark.shows("D16")
 async def test_one_thread_suffices(threads: WorkerThreads, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no more can be started, the one that there is does the work of its own pool and of every other one."""
+    """If no more can be started, the existing thread does the work of its own pool and of every other one."""
     gate = Gate()
     wide, other = WorkerThreads("wide", 4), WorkerThreads("other", 1)
     first = asyncio.ensure_future(wide.compute(gate))
@@ -228,7 +228,7 @@ async def test_one_thread_suffices(threads: WorkerThreads, monkeypatch: pytest.M
 
 
 def test_no_thread_is_started_for_nothing() -> None:
-    """Threads begin with the first work, and closing without any is nothing."""
+    """Threads start with the first work, and closing without any does nothing."""
     before = threading.active_count()
     threads = WorkerThreads("idle", 4)
     assert threading.active_count() == before
@@ -237,7 +237,7 @@ def test_no_thread_is_started_for_nothing() -> None:
 
 @pytest.mark.shows("U6")
 async def test_foreign_code_is_left_to_itself() -> None:
-    """Who is cancelled does not wait for it, nor does the interpreter; what comes back to nobody is dropped."""
+    """A cancelled caller does not wait for it, nor does the interpreter; a result that nobody wants is dropped."""
     gate, dropped = Gate(), asyncio.Event()
     loop = asyncio.get_running_loop()
     thread = DaemonThread("test", lambda _: dropped.set())

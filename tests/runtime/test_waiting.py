@@ -10,13 +10,13 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 
 
 async def turns(count: int = 5) -> None:
-    """Let all other tasks go on for a while."""
+    """Let all other tasks run for a while."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def test_it_waits_for_all() -> None:
-    """The wait ends when the last of the work is over, not with the first."""
+    """The wait ends when the last task is done, not the first."""
     one, two = (asyncio.get_running_loop().create_future() for _ in range(2))
     waiting = asyncio.ensure_future(wait_uncancelled([one, two]))
     await turns()
@@ -28,7 +28,7 @@ async def test_it_waits_for_all() -> None:
 
 
 async def test_nothing_to_wait_for() -> None:
-    """Without work, or with work that is over, it returns without giving others a turn."""
+    """Without work, or with finished work, it returns without giving others a turn."""
     over = asyncio.get_running_loop().create_future()
     over.set_result(1)
     with pytest.raises(StopIteration):
@@ -38,7 +38,7 @@ async def test_nothing_to_wait_for() -> None:
 
 
 async def test_outcomes_are_not_raised() -> None:
-    """Work that failed or was cancelled is over; what became of it is for its owner to ask."""
+    """Failed or cancelled work is over; its outcome is for its owner to read."""
     failed, cancelled = (asyncio.get_running_loop().create_future() for _ in range(2))
     waiting = asyncio.ensure_future(wait_uncancelled([failed, cancelled]))
     await turns()
@@ -51,7 +51,7 @@ async def test_outcomes_are_not_raised() -> None:
 
 @pytest.mark.parametrize("times", [1, 2, 7])
 async def test_a_cancellation_waits_and_is_not_lost(times: int) -> None:
-    """However often the waiting task is cancelled, it waits until the work is over, and then it is cancelled."""
+    """However often the waiting task is cancelled, it waits until the work is over, and is then cancelled."""
     work = asyncio.get_running_loop().create_future()
     waiting = asyncio.ensure_future(wait_uncancelled([work]))
     await turns()
@@ -67,7 +67,7 @@ async def test_a_cancellation_waits_and_is_not_lost(times: int) -> None:
 
 
 async def test_a_cancellation_that_comes_with_the_end() -> None:
-    """A cancellation in the same turn in which the work ends is raised too."""
+    """A cancellation in the same turn in which the work ends is raised, too."""
     work = asyncio.get_running_loop().create_future()
     waiting = asyncio.ensure_future(wait_uncancelled([work]))
     await turns()
@@ -78,7 +78,7 @@ async def test_a_cancellation_that_comes_with_the_end() -> None:
 
 
 async def test_a_cancellation_before_it_began() -> None:
-    """A task that is cancelled already still waits for its work."""
+    """A task that is already cancelled still waits for its work."""
     work = asyncio.get_running_loop().create_future()
 
     async def cancelled_then_waiting() -> None:
@@ -98,7 +98,7 @@ async def test_a_cancellation_before_it_began() -> None:
 
 
 async def test_the_work_itself_is_not_cancelled() -> None:
-    """Cancelling the wait leaves tasks that are waited for alone: they run to their end."""
+    """Cancelling the wait does not affect the awaited tasks: they run to their end."""
     go_on = asyncio.Event()
     ended: list[str] = []
 
