@@ -1,4 +1,4 @@
-"""A source asks a hub in these tests: over the real transport, with the time of a clock that skips all waiting."""
+"""How these tests let a source ask a hub: over the real transport, with a clock that skips all waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Assets as a manifest can have them, for tests of the lists of other tools."""
+"""Assets as a manifest may have them, for tests of other tools' lists."""
 
 from __future__ import annotations
 

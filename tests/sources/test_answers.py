@@ -1,4 +1,4 @@
-"""A hub's JSON: what is used of it is checked, and nothing of it is repeated."""
+"""A hub's JSON: values that are used are checked, and none is repeated in a message."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SECRET = "hunter2 hunter2"
     ],
 )
 def test_what_makes_no_sense(read: Callable[[], object], place: str) -> None:
-    """Each wrong value is named by its place alone."""
+    """Each wrong value is named only by its place."""
     with pytest.raises(ValueError, match=place) as caught:
         read()
     assert "hunter2" not in str(caught.value)
 
 
 def test_what_makes_sense() -> None:
-    """Values of the right kind are given back."""
+    """Values of the right kind are returned."""
     answer = HubAnswer({"name": "n", "size": 0, "url": "https://h.example/a", "list": [{"a": "b"}], "none": None})
     assert (answer.text("name"), answer.size("size"), answer.url("url")) == ("n", 0, "https://h.example/a")
     assert [each.text("a") for each in answer.each("list", most=1)] == ["b"]

@@ -1,4 +1,4 @@
-"""Which files of a repository a short address means, and what is near to one that is not there."""
+"""Which files of a repository a short address means, and the nearest match for one that does not exist."""
 
 from __future__ import annotations
 
@@ -45,32 +45,32 @@ def test_what_is_meant(wanted: str, chosen: list[str] | None, is_whole: bool) ->
     [("confg.json", "config.json"), ("Model.SafeTensors", "model.safetensors"), ("onx/model.onnx", "onnx/model.onnx")],
 )
 def test_what_is_not_there_has_a_neighbour(wanted: str, near: str) -> None:
-    """A misspelt file is answered with the one that is there."""
+    """A misspelt file is answered with the nearest existing one."""
     with pytest.raises(UnknownSource, match="there is no file") as caught:
         choose_paths(wanted, PATHS, "hf://a/b")
     assert caught.value.suggestions[0] == near
 
 
 def test_nothing_at_all() -> None:
-    """An empty repository has no files to mean."""
+    """An empty repository has no files to choose from."""
     with pytest.raises(UnknownSource, match="no files"):
         choose_paths("", [], "hf://a/b")
 
 
 def test_the_nearest_of_very_many() -> None:
-    """A list of any length is compared up to a bound."""
+    """Only a bounded part of a long list is compared."""
     assert nearest("file-7", (f"file-{number}" for number in range(1_000_000)), count=1) == ["file-7"]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_a_quoted_path_means_itself(path: str) -> None:
-    """Whatever is in a path, its quoted form is no pattern and reads back the same."""
+    """Whatever a path contains, its quoted form is not a pattern and reads back the same."""
     assert not is_pattern(quoted(path))
     assert unquoted(quoted(path)) == path
 
 
 def test_no_pattern_takes_long() -> None:
-    """Stars after stars cost no more than their number times the path's; a search by trial would not end."""
+    """Many stars cost no more than their number times the path's length; a search by trial would not end."""
     path = "/".join(["a"] * 500)
     with pytest.raises(UnknownSource):
         choose_paths("/".join(["**", "a"] * 50) + "/b", [path], "hf://a/b")

@@ -1,4 +1,4 @@
-"""Releases on GitHub, as the documented API gives them."""
+"""Releases on GitHub, as the documented API returns them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RELEASE = {"tag_name": "v2", "assets": [asset("tool.tar.gz"), asset("tool.zip", 
 
 
 def api(answers: Mapping[str, object]) -> ScriptedConnection:
-    """The API: JSON by path, 404 for the rest that is listed as None."""
+    """The API: JSON by path, and 404 for paths listed as None."""
     script: dict[str, list[Answer]] = {
         f"{API}{path}": [
             ScriptedResponse(404) if value is None else ScriptedResponse(200, {}, [json.dumps(value).encode()])
@@ -49,7 +49,7 @@ async def ask(address: str, answers: Mapping[str, object], *, newest: bool = Fal
 
 
 async def test_a_release() -> None:
-    """All of its assets, with the digest where there is one, and an address of its own for each."""
+    """All of its assets, with their digests if known, and an address for each."""
     found = await ask("github:org/tool@v2", {"/repos/org/tool/releases/tags/v2": RELEASE})
     assert (found.name, found.revision, found.is_whole) == ("tool", "v2", True)
     assert [(file.path, file.size, file.checksum and file.checksum.hexdigest) for file in found.files] == [
@@ -62,7 +62,7 @@ async def test_a_release() -> None:
 
 
 async def test_one_asset_and_its_newest_version() -> None:
-    """The tag names one release; what is newest is the asset of the same name in the latest."""
+    """The tag names one release; the newest version is the asset of the same name in the latest release."""
     old = {"tag_name": "release/1", "assets": [asset("tool.zip")]}
     answers = {"/repos/org/tool/releases/tags/release%2F1": old, "/repos/org/tool/releases/latest": RELEASE}
     found = await ask("github:org/tool@release%2F1/tool.zip", answers)
@@ -98,7 +98,7 @@ LISTS: dict[str, Any] = {
     ],
 )
 async def test_what_is_not_there(address: str, reason: str, near: list[str]) -> None:
-    """It is said what is missing, and what is nearest."""
+    """The message says what is missing, and what is nearest."""
     with pytest.raises(UnknownSource, match=reason) as caught:
         await ask(address, LISTS)
     assert list(caught.value.suggestions)[: len(near)] == near
@@ -117,13 +117,13 @@ async def test_what_is_not_there(address: str, reason: str, near: list[str]) -> 
     ],
 )
 async def test_an_answer_that_makes_no_sense(release: object) -> None:
-    """It is GitHub's failure."""
+    """The error is GitHub's failure."""
     with pytest.raises(SourceFailed, match="GitHub: the answer makes no sense"):
         await ask("github:org/tool@v2", {"/repos/org/tool/releases/tags/v2": release})
 
 
 async def test_asked_too_often() -> None:
-    """Without a token GitHub allows few requests: it is said which variable a token would be taken from."""
+    """Without a token GitHub allows few requests: the message names the variable for a token."""
     refused = ScriptedResponse(403, {})
     connection = ScriptedConnection({f"{API}/repos/org/tool/releases/latest": [refused]})
     with pytest.raises(SourceFailed, match=r"GitHub: status 403.*GRYM_FETCH_TOKEN_API_GITHUB_COM"):
@@ -131,7 +131,7 @@ async def test_asked_too_often() -> None:
 
 
 async def test_another_api() -> None:
-    """GITHUB_API_URL leads to a server of one's own."""
+    """GITHUB_API_URL leads to a private server."""
     url = "https://git.example/api/v3"
     script: dict[str, list[Answer]] = {
         f"{url}/repos/org/tool/releases/latest": [ScriptedResponse(200, {}, [json.dumps(RELEASE).encode()])]
@@ -153,7 +153,7 @@ async def test_another_api() -> None:
     ],
 )
 def test_pages(page: str, address: str | None) -> None:
-    """The page of a release stands for it; a plain address of a file stays one."""
+    """The page of a release stands for the release; the plain address of a file stays one."""
     assert GitHub().recognize(page, {}) == address
 
 

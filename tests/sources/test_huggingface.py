@@ -1,4 +1,4 @@
-"""Addresses on Hugging Face: what they lead to on an imitated hub, which `huggingface_hub` itself has judged."""
+"""Addresses on Hugging Face: what they lead to on an imitation hub, which `huggingface_hub` itself has checked."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def environ(hub: HuggingFaceHub, **more: str) -> dict[str, str]:
 
 
 async def test_a_repository(hub: HuggingFaceHub) -> None:
-    """All of its files, at one commit, with the digest that the hub has of each."""
+    """All of its files, at one commit, with the digest that the hub has for each."""
     found = await ask("hf://org/model", environ(hub))
     commit = hub.repositories["models/org/model"].branches["main"]
     assert (found.name, found.revision, found.is_whole) == ("model", commit, True)
@@ -81,7 +81,7 @@ async def test_a_repository(hub: HuggingFaceHub) -> None:
     ],
 )
 async def test_parts_of_a_repository(hub: HuggingFaceHub, address: str, paths: list[str], is_whole: bool) -> None:
-    """A file, a folder, a pattern, another revision, another kind; each file has an address of its own to ask again."""
+    """A file, a folder, a pattern, another revision, another kind; each file has an address to ask for it again."""
     found = await ask(address, environ(hub))
     assert ([file.path for file in found.files], found.is_whole) == (paths, is_whole)
     for file in found.files:
@@ -90,14 +90,14 @@ async def test_parts_of_a_repository(hub: HuggingFaceHub, address: str, paths: l
 
 
 async def test_one_file_of_very_many(hub: HuggingFaceHub) -> None:
-    """For a file that is named, the list of its folder is enough."""
+    """For a named file, the list of its folder is enough."""
     await ask("hf://org/model/onnx/model.bin", environ(hub))
     asked = [(request.path.rpartition("/")[2], request.query.get("recursive")) for request in hub.requests]
     assert asked == [("main", None), ("onnx", "false")]
 
 
 async def test_a_list_of_several_pages() -> None:
-    """The Link field leads on, until there is none."""
+    """The Link field is followed until there is none."""
     with closing_hub(HuggingFaceHub(page_size=2)) as hub:
         hub.add("models/org/model", FILES)
         found = await ask("hf://org/model", environ(hub))
@@ -105,7 +105,7 @@ async def test_a_list_of_several_pages() -> None:
 
 
 async def test_a_renamed_repository(hub: HuggingFaceHub) -> None:
-    """It is listed under its new name, so that it is found when the old one is taken by somebody else."""
+    """It is listed under its new name, so that it is still found if somebody else takes the old one."""
     hub.renamed["models/old/name"] = "models/org/model"
     found = await ask("hf://old/name/config.json", environ(hub))
     assert found.files[0].source == "hf://org/model@main/config.json"
@@ -128,7 +128,7 @@ async def test_a_renamed_repository(hub: HuggingFaceHub) -> None:
     ],
 )
 def test_pages(page: str, address: str | None) -> None:
-    """The address of a page, as it is pasted from a browser, is the short address of what it shows."""
+    """The address of a page, as copied from a browser, means what the page shows."""
     assert HuggingFace().recognize(f"https://huggingface.co{page}", {}) == address
     mirror = {"HF_ENDPOINT": "https://mirror.example/hf/"}
     assert HuggingFace().recognize(f"https://mirror.example/hf{page}", mirror) == address
@@ -151,7 +151,7 @@ def test_pages(page: str, address: str | None) -> None:
     ],
 )
 async def test_what_is_not_there(hub: HuggingFaceHub, address: str, reason: str, near: list[str]) -> None:
-    """It is said what is missing, and what is nearest to it."""
+    """The message says what is missing, and what is nearest to it."""
     with pytest.raises(UnknownSource, match=reason) as caught:
         await ask(address, environ(hub))
     assert list(caught.value.suggestions)[: len(near)] == near
@@ -159,7 +159,7 @@ async def test_what_is_not_there(hub: HuggingFaceHub, address: str, reason: str,
 
 @pytest.mark.shows("S7")
 async def test_private_and_gated(hub: HuggingFaceHub) -> None:
-    """Without a token it is said what to do; with one, they are like any other. It goes to the hub alone."""
+    """Without a token the message says what to do; with one, they are like any other. It goes only to the hub."""
     hub.add("models/org/private", FILES, private=True)
     hub.add("models/org/gated", FILES, gated=True)
     with pytest.raises(UnknownSource, match=r"or it is private: .*no credentials were sent; set HF_TOKEN"):
@@ -184,7 +184,7 @@ BAD_TREES: dict[str, object] = {
 @pytest.mark.shows("C15")
 @pytest.mark.parametrize("tree", BAD_TREES.values(), ids=BAD_TREES)
 async def test_a_tree_that_makes_no_sense(hub: HuggingFaceHub, tree: object) -> None:
-    """It is the hub's failure, and says where."""
+    """The error is the hub's failure, and says where."""
     hub.override = lambda request: Reply.json(tree) if "/tree/" in request.path else None
     with pytest.raises(SourceFailed, match=r"Hugging Face: the answer makes no sense: the answer"):
         await ask("hf://org/model", environ(hub))
@@ -192,7 +192,7 @@ async def test_a_tree_that_makes_no_sense(hub: HuggingFaceHub, tree: object) -> 
 
 @pytest.mark.shows("C15")
 async def test_a_list_without_end(hub: HuggingFaceHub) -> None:
-    """Pages that go on for ever are left."""
+    """An endless list of pages is abandoned."""
 
     def more(request: HubRequest) -> Reply | None:
         return Reply.json([], Link=f"<{request.target}>; rel=next") if "/tree/" in request.path else None
@@ -205,14 +205,14 @@ async def test_a_list_without_end(hub: HuggingFaceHub) -> None:
 @pytest.mark.shows("C15")
 @pytest.mark.parametrize("body", [b"<html>Welcome to this network</html>", b"", b"[" * 10_000, b'{"sha": "main"}'])
 async def test_no_hub_at_all(hub: HuggingFaceHub, body: bytes) -> None:
-    """A captive portal, or whatever else answers, is no hub."""
+    """A captive portal, or any other server that answers, is not a hub."""
     hub.override = lambda _: Reply(200, body)
     with pytest.raises(SourceFailed, match="Hugging Face: "):
         await ask("hf://org/model", environ(hub))
 
 
 async def test_a_file_that_only_xet_knows(hub: HuggingFaceHub) -> None:
-    """Git names the pointer there, which says nothing of the content: so nothing is stated."""
+    """Git has the digest of the pointer, which says nothing about the content: so no digest is stated."""
     entry = {"type": "file", "oid": COMMIT, "size": 5, "path": "a", "xetHash": "b" * 64}
     hub.override = lambda request: Reply.json([entry]) if "/tree/" in request.path else None
     [file] = (await ask("hf://org/model/a", environ(hub))).files
@@ -236,7 +236,7 @@ def test_any_text_is_an_address_or_none(text: str) -> None:
     find_spec("huggingface_hub") is None and not os.environ.get("CI"), reason="huggingface_hub is not installed"
 )
 async def test_the_library_agrees(hub: HuggingFaceHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `huggingface_hub` lists and downloads from the same hub is what our addresses and digests say."""
+    """The files that `huggingface_hub` lists and downloads from the same hub match our addresses and digests."""
     import anyio.to_thread
 
     monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")

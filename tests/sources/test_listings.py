@@ -1,4 +1,4 @@
-"""The lists of other tools: what is written reads back the same, and what they write is understood."""
+"""The lists of other tools: what we write reads back the same, and what they write is understood."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_curl_reads_back(listed: list[Asset]) -> None:
 
 @given(assets(algorithms=("sha256",)), st.sampled_from(["metalink", "aria2", "curl", "sha256sums", "pooch"]))
 def test_a_format_is_recognized(asset: Asset, name: str) -> None:
-    """What is written is taken for what it is, whatever the file is called."""
+    """Each written format is recognised, whatever the file is called."""
     assert guess_format("list.txt", write_list([asset], name)) == name
 
 
@@ -79,7 +79,7 @@ def test_a_format_is_recognized(asset: Asset, name: str) -> None:
 @pytest.mark.parametrize("read", [each.read for each in FORMATS.values()], ids=FORMATS)
 @given(st.text(st.sampled_from("aф0= :-\"'\\#(\n\t")) | st.text())
 def test_any_text_is_read_or_refused(read: Callable[[str], object], text: str) -> None:
-    """No text makes a reader fail in another way."""
+    """Whatever the text, a reader fails in no other way."""
     with suppress(ValueError):
         read(text)
 
@@ -102,7 +102,7 @@ iQEzBAEBCgAdFiEE
 
 
 def test_what_others_write_as_sums() -> None:
-    """By coreutils in both modes, by BSD, escaped, and signed in clear; with any line end."""
+    """Lists by coreutils in both modes, by BSD, escaped, and clear-signed; with any line end."""
     expected = [
         ListedFile("a.bin", checksum=A),
         ListedFile("b.bin", checksum=A),
@@ -114,7 +114,7 @@ def test_what_others_write_as_sums() -> None:
 
 
 def test_a_real_sha256sum(tmp_path: Path) -> None:
-    """What the program prints is read, and what we write it accepts."""
+    """The program's output is read, and it accepts what we write."""
     program = shutil.which("sha256sum")
     assert program is not None, "coreutils are everywhere"
     (tmp_path / "a b").write_bytes(b"a")
@@ -127,7 +127,7 @@ def test_a_real_sha256sum(tmp_path: Path) -> None:
 
 
 def test_what_others_write() -> None:
-    """Registries, lists and DVC files as their tools document them."""
+    """Registries, lists and DVC files as documented by their tools."""
     assert read_pooch(f"# c\nc137.csv {A.hexdigest}\n'a b' md5:{MD5.hexdigest} https://h.example/a\n") == [
         ListedFile("c137.csv", checksum=A),
         ListedFile("a b", ("https://h.example/a",), stated=MD5),
@@ -167,13 +167,13 @@ def test_what_others_write() -> None:
     ],
 )
 def test_what_is_refused(name: str, text: str, reason: str) -> None:
-    """A list that cannot be read to its end is not read at all, and it is said where."""
+    """A list that cannot be read completely is not read at all, and the error says where."""
     with pytest.raises(ValueError, match=reason):
         read_list(text.encode("utf-8", "surrogatepass"), name)
 
 
 def test_what_cannot_be_said() -> None:
-    """A checksum that a format has no word for is an error that names the asset."""
+    """A checksum that a format cannot express is an error that names the asset."""
     blake = Asset("b", "https://h.example/b", "b", checksum=Checksum.of(b"", "blake2b"))
     bare = Asset("u", "https://h.example/u", "u")
     for name, wrong in (("aria2", [blake]), ("metalink", [blake]), ("sha256sums", [blake, bare]), ("pooch", [bare])):
@@ -184,7 +184,7 @@ def test_what_cannot_be_said() -> None:
 
 
 def test_the_digest_of_one_file() -> None:
-    """By its name, in any folder; a digest alone is that of the file; the strongest counts."""
+    """It is found by name, in any folder; a lone digest is that of the file; the strongest counts."""
     assert digest_for("a.bin", SUMS.encode(), "SHA256SUMS").checksum == A
     assert digest_for("x", f"{A.hexdigest}\n".encode(), "x.sha256").checksum == A
     both = f"MD5 (d/a) = {MD5.hexdigest}\nSHA256 (d/a) = {A.hexdigest}\n"
@@ -197,5 +197,5 @@ def test_the_digest_of_one_file() -> None:
 
 
 def test_below_an_address() -> None:
-    """What has no address of its own is below one, with its name encoded."""
+    """A file without an address of its own is below the base address, with its name encoded."""
     assert joined("https://h.example/d/", ListedFile("a b/c#.bin")) == "https://h.example/d/a%20b/c%23.bin"

@@ -1,4 +1,4 @@
-"""Metalink 4: what is written reads back the same, and nothing in a document does any harm."""
+"""Metalink 4: what is written reads back the same, and no document does any harm."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXAMPLE = """<?xml version="1.0" encoding="UTF-8"?>
 
 
 def test_the_example_of_the_rfc() -> None:
-    """Addresses come by priority, of the digests the best counts, and those of pieces are no file's."""
+    """Addresses come by priority; the best digest counts, and digests of pieces are not a file's."""
     digest = Checksum.of(b"hello")
     first, second = read_metalink(EXAMPLE.format(digest=digest.hexdigest, other="0" * 64))
     urls = ("http://example.com/example.ext?a=1&b=2", "ftp://ftp.example.com/example.ext")
@@ -69,7 +69,7 @@ BOMB = '<!DOCTYPE m [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]>'
     ],
 )
 def test_what_is_refused(document: str, reason: str) -> None:
-    """Entities, endless nesting, and what is not XML or not a Metalink."""
+    """Entities, endless nesting, and anything that is not XML or not a Metalink are refused."""
     with pytest.raises(ValueError, match=reason):
         read_metalink(document)
 
@@ -77,13 +77,13 @@ def test_what_is_refused(document: str, reason: str) -> None:
 @pytest.mark.shows("S11")
 @given(st.text(st.sampled_from('<>/!&;"= amfile\0\ud800'), max_size=80))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """No text makes the reader fail in another way."""
+    """Whatever the text, the reader fails in no other way."""
     with suppress(ValueError):
         read_metalink(text)
 
 
 def test_what_cannot_be_said() -> None:
-    """There is no name for BLAKE2b: it would be lost without a word."""
+    """Metalink has no name for BLAKE2b: it would be lost silently."""
     asset = Asset("a", "https://h.example/a", "a", checksum=Checksum.of(b"", "blake2b"))
     with pytest.raises(ValueError, match="BLAKE2b"):
         write_metalink([asset])

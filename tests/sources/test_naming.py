@@ -1,4 +1,4 @@
-"""How what a hub has is called here: ids and places, distinct and safe."""
+"""How files of a hub are named here: distinct and safe ids and places."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def resolved(*paths: str, is_whole: bool = True) -> Resolved:
 
 
 def test_one_file() -> None:
-    """It is called as one that was added by its address."""
+    """It is named like a file added by its address."""
     [asset] = as_assets(resolved("onnx/model.tar.gz", is_whole=False), Naming(tags=("t", "t")))
     assert (asset.id, asset.local_path, asset.version, asset.tags) == ("model", "model.tar.gz", "c" * 40, ("t",))
     [asset] = as_assets(resolved("a.bin", is_whole=False), Naming(id="x", local_path="y/z", version="7", name="N"))
@@ -28,7 +28,7 @@ def test_one_file() -> None:
 
 
 def test_many_files() -> None:
-    """Each lies below the repository's name, or the folder that was chosen; ids say where they were."""
+    """Each is below the repository's name, or the chosen folder; ids say where they were."""
     found = resolved("a.bin", "b/a.bin")
     assert [(a.id, a.local_path) for a in as_assets(found, Naming())] == [
         ("r-a.bin", "r/a.bin"),
@@ -43,20 +43,20 @@ def test_many_files() -> None:
 @pytest.mark.shows("C15", "S5")
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "a\\b", ".git/config", "con", "a\nb", "a//b"])
 def test_names_that_are_no_safe_paths(path: str) -> None:
-    """A hub's name that would lead elsewhere, or could not be a file somewhere, is refused."""
+    """A hub's name that would lead elsewhere, or could not be a file on some system, is refused."""
     with pytest.raises(ValueError, match=r".+"):
         as_assets(resolved(path), Naming())
 
 
 def test_ids_that_would_be_the_same() -> None:
-    """What differs only in what an id cannot have gets a number."""
+    """Ids that would be equal after replacing forbidden characters get a number."""
     ids = [asset.id for asset in as_assets(resolved("a/b", "a-b", "a-b-2"), Naming())]
     assert ids == ["r-a-b", "r-a-b-2", "r-a-b-2-2"]
 
 
 @given(st.lists(st.text("ab/-", min_size=1, max_size=300), min_size=1, max_size=8, unique=True))
 def test_all_that_is_named_can_be_listed(paths: list[str]) -> None:
-    """Whatever the paths: there are entries that a manifest takes, or a ValueError."""
+    """Whatever the paths, the result is entries that a manifest accepts, or a ValueError."""
     try:
         assets = as_assets(resolved(*paths), Naming())
     except ValueError:
@@ -75,5 +75,5 @@ def test_all_that_is_named_can_be_listed(paths: list[str]) -> None:
 
 @pytest.mark.parametrize(("name", "stem"), [("a.tar.gz", "a"), ("a.B.TAR.ZST", "a.B"), ("a.b.c", "a.b"), (".x", ".x")])
 def test_the_stem_of_a_name(name: str, stem: str) -> None:
-    """An archive's ending has two parts."""
+    """An archive's ending may have two parts."""
     assert stem_of(name) == stem

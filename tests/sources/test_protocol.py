@@ -1,4 +1,4 @@
-"""What a source is handed: a hub's page, read strictly."""
+"""What a source is given: a hub's page, read strictly."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ HERE = "https://hub.example/api/tree?page=1"
     ],
 )
 def test_the_next_page(link: str, following: str | None) -> None:
-    """It is what the Link field calls so, relative to this page."""
+    """It is the one marked so in the Link field, relative to this page."""
     assert Page(HERE, fields={"link": link}).next_url == following
 
 
 @pytest.mark.shows("C15", "S9")
 @pytest.mark.parametrize("where", ["https://evil.example/x", "http://hub.example/x", "https://hub.example:8443/x"])
 def test_a_next_page_elsewhere_is_not_followed(where: str) -> None:
-    """A list that continues on another host is none."""
+    """A list that continues on another host is not a list."""
     with pytest.raises(ValueError, match="another host"):
         assert Page(HERE, fields={"link": f"<{where}>; rel=next"}).next_url
 
@@ -46,13 +46,13 @@ def test_a_next_page_elsewhere_is_not_followed(where: str) -> None:
 @pytest.mark.shows("C15", "S11")
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"a": 1, "a": 2}', b"[NaN]", b"[" * 100, b"\xff", b"[1e999]"])
 def test_what_is_no_json(body: bytes) -> None:
-    """Pages of HTML, doubled keys and numbers that are none are refused."""
+    """HTML pages, duplicate keys and numbers that are not valid are refused."""
     with pytest.raises(ValueError, match=r".+"):
         Page(HERE, body=body).json()
 
 
 async def test_the_example_in_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The source that the page shows works as it stands there, also where the answer makes no sense."""
+    """The source shown on the page works exactly as printed, even if the answer makes no sense."""
     page = (Path(__file__).parents[2] / "docs/sources.md").read_text(encoding="utf-8")
     example = re.search(r"^## A source of your own\n.*?^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert example is not None

@@ -1,4 +1,4 @@
-"""Which source an address belongs to: ours and those of others, by the same door."""
+"""Which source an address belongs to: ours and third parties' are found the same way."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Shelf:
     hub = "The Shelf"
 
     def recognize(self, address: str, environ: Mapping[str, str], /) -> str | None:
-        """Its own pages."""
+        """Recognise its own pages."""
         if "broken" in address:
             raise RuntimeError
         return address.replace("https://shelf.example/", "shelf:") if "shelf.example" in address else None
 
     async def resolve(self, address: str, web: Web, /) -> Resolved:
-        """A file, or trouble."""
+        """Return a file, or fail."""
         match address.removeprefix("shelf:"):
             case "bug":
                 raise RuntimeError
@@ -40,7 +40,7 @@ class Shelf:
                 return Resolved("shelf", "1", (SourceFile(name, f"https://shelf.example/{name}", f"shelf:{name}"),))
 
     async def newest(self, address: str, web: Web, /) -> Resolved:
-        """The same."""
+        """The same as `resolve`."""
         return await self.resolve(address, web)
 
 
@@ -59,7 +59,7 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_ours_are_entry_points() -> None:
-    """What we bring comes in as what others bring does."""
+    """Our own sources are registered like everybody else's."""
     assert schemes() == ["doi", "github", "hf", "zenodo"]
     for address, hub in (("hf://a/b", "Hugging Face"), ("github:a/b", "GitHub"), ("doi:10.5281/zenodo.1", "Zenodo")):
         source: AssetSource = source_of(address)
@@ -68,7 +68,7 @@ def test_ours_are_entry_points() -> None:
 
 @pytest.mark.parametrize(("text", "near"), [("hff://a/b", ["hf:"]), ("htps://h.example/", ["https:"]), ("xyzzy:a", [])])
 def test_an_unknown_scheme(text: str, near: list[str]) -> None:
-    """It names those that there are, and the nearest."""
+    """The error names the existing ones, and the nearest."""
     with pytest.raises(UnknownSource, match=r"known are .*hf:.*https:") as caught:
         recognize(text, {})
     assert list(caught.value.suggestions) == near
@@ -76,7 +76,7 @@ def test_an_unknown_scheme(text: str, near: list[str]) -> None:
 
 @pytest.mark.usefixtures("_plugins")
 async def test_a_source_of_somebody_else() -> None:
-    """An entry point is enough: its addresses and its pages are known."""
+    """An entry point is enough: its addresses and its pages are recognised."""
     assert recognize("https://shelf.example/a", {}) == "shelf:a"
     assert recognize("https://h.example/a", {}) is None
     assert recognize("plain/file.bin", {}) is None
@@ -96,14 +96,14 @@ async def test_a_source_of_somebody_else() -> None:
     ],
 )
 async def test_a_source_that_fails(what: str, error: type[Exception], reason: str) -> None:
-    """Whatever a plug-in raises or returns, it is that hub's failure, by name."""
+    """Whatever a plug-in raises or returns is a failure of that hub, by name."""
     with pytest.raises(error, match=reason):
         await resolve(f"shelf:{what}", web_over(ScriptedConnection()))
 
 
 @pytest.mark.usefixtures("_plugins")
 def test_a_source_that_cannot_be_loaded() -> None:
-    """It says so when it is asked for, and is in nobody's way before."""
+    """It fails only when it is used, and does not disturb anything before."""
     with pytest.raises(UnknownSource, match="cannot be loaded"):
         source_of("lost:a")
     assert recognize("https://shelf.example/broken", {}) is None

@@ -1,4 +1,4 @@
-"""How hubs are asked: within bounds, with the right token, and again where it may help."""
+"""How hubs are asked: within limits, with the right token, and again if that may help."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_an_answer() -> None:
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
 async def test_what_is_not_there_is_an_answer(status: int) -> None:
-    """The source decides what it means; the reason says what to do."""
+    """The source decides what the status means; the reason says what to do."""
     page = await web_over(ScriptedConnection({URL: [ScriptedResponse(status, {"X-Error-Code": "No"})]})).get(URL)
     assert (page.status, page.fields["x-error-code"], page.body) == (status, "No", b"")
     assert str(status) in page.refusal
@@ -41,7 +41,7 @@ async def test_what_is_not_there_is_an_answer(status: int) -> None:
 
 @pytest.mark.shows("C15")
 async def test_what_may_pass_is_asked_again() -> None:
-    """A busy hub is waited for as long as it says, and a lost connection is made anew; finitely often."""
+    """A busy hub is waited for as long as it says, and a lost connection is replaced; a limited number of times."""
     clock = VirtualClock()
     script: list[Answer] = [
         ScriptedResponse(429, {"Retry-After": "7"}),
@@ -58,7 +58,7 @@ async def test_what_may_pass_is_asked_again() -> None:
 
 @pytest.mark.shows("C15", "S4")
 async def test_too_much() -> None:
-    """A body without end is left at the bound, and the hub is not asked again."""
+    """An endless body is abandoned at the limit, and the hub is not asked again."""
     connection = ScriptedConnection({URL: [ScriptedResponse(200, {}, [b"x" * 1000] * 1000)]})
     with pytest.raises(SourceFailed, match="longer than 10,000 bytes"):
         await web_over(connection, max_bytes=10_000).get(URL)
@@ -68,7 +68,7 @@ async def test_too_much() -> None:
 
 @pytest.mark.shows("C15", "S4")
 async def test_too_slow() -> None:
-    """A hub that gives a byte now and then is left after a while."""
+    """A hub that sends a byte now and then is given up after a while."""
     clock = VirtualClock()
 
     class Slow(ScriptedResponse):
@@ -84,7 +84,7 @@ async def test_too_slow() -> None:
 
 @pytest.mark.shows("C15")
 async def test_what_breaks_the_rules() -> None:
-    """Loops of redirects, encoded bodies, plain http: the hub's failure, by name."""
+    """Redirect loops, encoded bodies and plain http are the hub's failure, by name."""
     for bad in (
         ScriptedResponse(302, {"Location": URL}),
         ScriptedResponse(302, {"Location": "http://hub.example/api/x"}),
@@ -113,7 +113,7 @@ async def test_a_token_stays_with_its_host() -> None:
 
 @pytest.mark.shows("S8")
 async def test_a_token_that_is_repeated_is_not_shown() -> None:
-    """Not in a header field that a source may put into a message."""
+    """It is hidden even in a header field that a source may put into a message."""
     environ = {"HF_TOKEN": "hunter2222", "HF_ENDPOINT": "https://hub.example"}
     response = ScriptedResponse(404, {"X-Error-Message": "no hunter2222 here"})
     page = await web_over(ScriptedConnection({URL: [response]}), environ).get(URL)
@@ -121,7 +121,7 @@ async def test_a_token_that_is_repeated_is_not_shown() -> None:
 
 
 async def test_offline() -> None:
-    """Nobody is asked."""
+    """No one is asked."""
     connection = ScriptedConnection()
     with pytest.raises(SourceFailed, match="--offline"):
         await web_over(connection, offline=True).get(URL)

@@ -1,4 +1,4 @@
-"""Records on Zenodo, as its API gives them: MD5 is compared, and a SHA-256 is written."""
+"""Records on Zenodo, as its API returns them: the MD5 is compared, and a SHA-256 is written."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def answer(value: object) -> ScriptedResponse:
 
 
 async def ask(address: str, script: Mapping[str, list[Answer]], *, newest: bool = False) -> Resolved:
-    """Ask a Zenodo that answers so."""
+    """Ask a Zenodo with these answers."""
     return await resolve(address, web_over(ScriptedConnection(script), retries=0), newest=newest)
 
 
 @pytest.mark.parametrize("address", ["zenodo:101", "doi:10.5281/zenodo.101", "DOI:10.5281/ZENODO.101"])
 async def test_a_record(address: str) -> None:
-    """All of its files, each with an address of its own and the MD5 that it must have."""
+    """All of its files, each with its address and the MD5 that it must have."""
     found = await ask(address, {f"{API}/101": [answer(record(101))]})
     assert (found.name, found.revision, found.is_whole) == ("zenodo-101", "101", True)
     for file, (name, content) in zip(found.files, CONTENTS.items(), strict=True):
@@ -62,7 +62,7 @@ async def test_a_record(address: str) -> None:
 
 
 async def test_a_concept_and_the_newest_version() -> None:
-    """A concept's number leads to its newest record, and a record's own knows the newest version."""
+    """A concept's number leads to its newest record, and a record knows the newest version."""
     script: dict[str, list[Answer]] = {
         f"{API}/100": [ScriptedResponse(301, {"Location": "/api/records/102"})],
         f"{API}/101/versions/latest": [ScriptedResponse(302, {"Location": f"{API}/102"})],
@@ -89,7 +89,7 @@ async def test_a_concept_and_the_newest_version() -> None:
     ],
 )
 def test_pages(page: str, address: str | None) -> None:
-    """The page of a record or of a file, and the address of a DOI."""
+    """The page of a record or of a file, and a DOI address."""
     assert Zenodo().recognize(page, {}) == address
 
 
@@ -105,7 +105,7 @@ def test_pages(page: str, address: str | None) -> None:
     ],
 )
 async def test_what_is_not_there(address: str, reply: ScriptedResponse, reason: str) -> None:
-    """It is said what is missing."""
+    """The message says what is missing."""
     with pytest.raises(UnknownSource, match=reason):
         await ask(address, {f"{API}/101": [reply]})
 
@@ -115,7 +115,7 @@ async def test_what_is_not_there(address: str, reply: ScriptedResponse, reason: 
     "change", [{"id": "x"}, {"files": {}}, {"files": [{"key": "a"}]}, {"files": [{"key": "a", "checksum": "crc:1"}]}]
 )
 async def test_an_answer_that_makes_no_sense(change: dict[str, object]) -> None:
-    """It is Zenodo's failure; so is a refusal."""
+    """The error is Zenodo's failure; so is a refusal."""
     reply = answer({**record(101), **change})
     for each in (reply, ScriptedResponse(403)):
         with pytest.raises((SourceFailed, UnknownSource), match=r"Zenodo: |no files"):
@@ -133,20 +133,20 @@ class ZenodoTransport:
             self.answers[f"{API}/101/files/{name.replace(' ', '%20')}/content"] = content
 
     def connection(self) -> ZenodoTransport:
-        """One serves all."""
+        """One connection serves everything."""
         return self
 
     async def get(self, url: str, fields: Mapping[str, str]) -> BytesResponse:
-        """The whole."""
+        """Return the complete content."""
         return BytesResponse(200, {}, self.answers[url]) if url in self.answers else BytesResponse(404)
 
     async def aclose(self) -> None:
-        """Nothing to close."""
+        """There is nothing to close."""
 
 
 @pytest.mark.shows("C14")
 async def test_md5_is_compared_and_sha256_is_written(tmp_path: Path) -> None:
-    """Bytes that have the stated MD5 get a SHA-256 in the manifest; others get nothing."""
+    """Bytes with the stated MD5 get a SHA-256 in the manifest; others get nothing."""
     project = Project(tmp_path)
     project.write()
     settings = Settings(retries=0)
