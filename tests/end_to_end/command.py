@@ -21,7 +21,7 @@ DEADLINE = 60.0
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a child: the test's own, with nothing of ours but what is asked for."""
+    """The environment of a child: the test's own, with only those of our variables that are asked for."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GRYM_FETCH_")}
     return kept | {"NO_PROXY": "*", "PYTHONUNBUFFERED": "1"} | more
 
@@ -37,7 +37,7 @@ class Done:
 
     @property
     def events(self) -> list[dict[str, object]]:
-        """What ``--json`` wrote."""
+        """The output of ``--json``."""
         return [json.loads(line) for line in self.out.splitlines()]
 
     def of(self, kind: str) -> list[dict[str, object]]:
@@ -46,7 +46,7 @@ class Done:
 
 
 class Running:
-    """A process under way. Ended, whatever happens, when the block ends."""
+    """A running process. It is ended, whatever happens, when the block ends."""
 
     def __init__(self, folder: Path, *arguments: str, **more: str) -> None:
         self._process = start(arguments, folder, environment(**more))
@@ -54,7 +54,7 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Its process number."""
         return self._process.pid
 
     def events(self) -> Iterator[dict[str, object]]:
@@ -88,13 +88,13 @@ class Running:
         self._process.send_signal(number)
 
     def close_stdout(self) -> None:
-        """Read no more, as ``head`` does."""
+        """Stop reading, as ``head`` does."""
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._process.stdout = None
 
     def finish(self, deadline: float = DEADLINE) -> Done:
-        """Wait for its end."""
+        """Wait for it to end."""
         out, err = self._process.communicate(timeout=deadline)
         return Done(self._process.wait(deadline), "".join(self._seen) + (out or ""), err)
 
@@ -108,7 +108,7 @@ class Running:
 
 
 def wait_until(server: AssetServer, condition: Callable[[ServerStats], bool]) -> None:
-    """Wait until a server that runs in another thread has come so far."""
+    """Wait until a server in another thread has got this far."""
     assert server._loop is not None
     asyncio.run_coroutine_threadsafe(server.stats.until(condition), server._loop).result(DEADLINE)
 
@@ -119,7 +119,7 @@ def run(folder: Path, *arguments: str, **more: str) -> Done:
         return running.finish()
 
 
-# All is imported first: another user may not be able to read this interpreter's own files.
+# Everything is imported first: another user may not be able to read this interpreter's own files.
 BECOME = """
 import encodings, importlib, os, pkgutil, sys
 import grym_fetch, rich.live, rich._unicode_data
@@ -140,12 +140,12 @@ main()
 
 
 def command_as(user: int, *arguments: str) -> list[str]:
-    """What root starts to run the command as another user of the team, under its umask."""
+    """How root runs the command as another user of the team, under that user's umask."""
     return [sys.executable, "-c", BECOME, str(user), "002", str(TEAM), *arguments]
 
 
 def run_as(user: int, folder: Path, *arguments: str, **more: str) -> Done:
-    """Run the command to its end as another user of the team, under its umask. Only root can."""
+    """Run the command to its end as another user of the team, under that user's umask. Only root can do this."""
     done = subprocess.run(
         command_as(user, *arguments),
         cwd=folder,
@@ -159,7 +159,7 @@ def run_as(user: int, folder: Path, *arguments: str, **more: str) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-# In between stands a small process: a child's peak memory is never less than its parent's when it was made.
+# A small process stands in between: a child's peak memory is never below its parent's at the time of the fork.
 MEASURE = """
 import os, sys
 pid = os.posix_spawn(sys.executable, [sys.executable, "-m", "grym_fetch", *sys.argv[1:]], os.environ)

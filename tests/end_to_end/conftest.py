@@ -11,6 +11,6 @@ from grym_fetch.testing import AssetServer, serve_in_thread
 
 @pytest.fixture
 def server() -> Iterator[AssetServer]:
-    """A server on loopback that tells the truth until it is told otherwise."""
+    """A truthful server on loopback until told otherwise."""
     with serve_in_thread() as running:
         yield running

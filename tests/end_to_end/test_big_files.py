@@ -23,7 +23,7 @@ pytestmark = pytest.mark.nginx
 
 @pytest.fixture
 def roomy() -> Iterator[Path]:
-    """A folder with room for a few GiB: in memory where there is enough of it, so that no disk sets the pace."""
+    """A folder with room for a few GiB: in memory if there is enough, so that no disk sets the pace."""
     shared = Path("/dev/shm")
     in_memory = shared.is_dir() and shutil.disk_usage(shared).free > 6 * GIB
     with tempfile.TemporaryDirectory(dir=shared if in_memory else None) as folder:
@@ -81,8 +81,8 @@ def test_four_big_assets(roomy: Path) -> None:
 def test_verified_as_soon_as_the_last_byte_is_there(roomy: Path) -> None:
     """On a link slower than the hash, verification follows the last byte: nothing is read a second time.
 
-    The best of three runs counts: a busy machine only ever adds to the time. A second read of 1 GiB would take longer
-    than the limit on any.
+    The best of three runs counts: a busy machine only ever adds time. A second read of 1 GiB would take longer
+    than the limit on any machine.
     """
     with Site(roomy, {"big": GIB}, limit_rate=60 * MIB) as site:
         delays: list[float] = []
@@ -100,7 +100,7 @@ def test_verified_as_soon_as_the_last_byte_is_there(roomy: Path) -> None:
 @pytest.mark.shows("P1")
 @pytest.mark.sweep
 def test_killed_at_random_moments(roomy: Path) -> None:
-    """Killed with -9 at a random moment and run again, many times: right each time, and next to nothing sent twice."""
+    """Killed with -9 at a random moment and run again, many times: right each time, and hardly anything sent twice."""
     size = 48 * MIB
     dice = random.Random(20)
     with Site(roomy, {"big": size}, limit_rate=20 * MIB) as site:
@@ -118,6 +118,6 @@ def test_killed_at_random_moments(roomy: Path) -> None:
             assert planned["resumed_bytes"] > 0
             assert planned["resumed_bytes"] + verified["downloaded_bytes"] <= size + 1 * MIB
             path.unlink()
-        # 16 MiB is the first segment, four connections; the log also counts what lay in the kernel's buffers.
+        # 16 MiB is the first segment, four connections; the log also counts bytes in the kernel's buffers.
         sent = site.nginx.bytes_sent("/big")
         assert sent <= 10 * (size + 4 * 16 * MIB)

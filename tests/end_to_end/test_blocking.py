@@ -1,4 +1,4 @@
-"""Scripts that use the blocking twin, as real processes: Ctrl-C, and an end without a farewell."""
+"""Scripts that use the blocking twin, as real processes: Ctrl-C, and an end without closing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def project(tmp_path: Path, server: AssetServer) -> Project:
 
 
 class Script:
-    """A script under way, in the project's folder. Ended, whatever happens, when the block ends."""
+    """A script running in the project's folder. It is ended, whatever happens, when the block ends."""
 
     def __init__(self, project: Project, text: str) -> None:
         self._process = subprocess.Popen(
@@ -61,7 +61,7 @@ class Script:
         )
 
     def until(self, kind: str, least: int = 0) -> int:
-        """Read on until it prints this word with at least this number; return the number."""
+        """Read until it prints this word with at least this number; return the number."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             word, number = line.split()
@@ -74,7 +74,7 @@ class Script:
         self._process.send_signal(signal.SIGINT)
 
     def finish(self) -> tuple[int, str]:
-        """Wait for the end; return the code and stderr."""
+        """Wait for it to end; return the exit code and stderr."""
         _, err = self._process.communicate(timeout=30)
         return self._process.returncode, err
 
@@ -88,7 +88,7 @@ class Script:
 
 
 def check_resumes(project: Project, server: AssetServer, least: int) -> None:
-    """The next script begins with what is there, and completes it."""
+    """The next script starts from what is there, and completes it."""
     server.add("/a", SeededContent(SIZE, seed=3))
     with Script(project, "manager.get_asset_path('a')") as script:
         assert script.until("asset_planned") >= least
@@ -98,7 +98,7 @@ def check_resumes(project: Project, server: AssetServer, least: int) -> None:
 
 @pytest.mark.alone
 def test_ctrl_c_ends_a_script_and_keeps_what_arrived(project: Project, server: AssetServer) -> None:
-    """Ctrl-C ends a script within two seconds, as it ends any Python script, and the next one goes on."""
+    """Ctrl-C ends a script within two seconds, as it ends any Python script, and the next one continues."""
     with Script(project, "with manager: manager.get_asset_path('a')") as script:
         received = script.until("progress", SIZE // 4)
         sent = time.monotonic()
@@ -112,7 +112,7 @@ def test_ctrl_c_ends_a_script_and_keeps_what_arrived(project: Project, server: A
 
 
 def test_a_script_may_go_on_after_ctrl_c(project: Project, server: AssetServer) -> None:
-    """Whoever catches the interruption has a manager that works, and asks the server for nothing any more."""
+    """A script that catches the interruption has a working manager, and requests nothing more from the server."""
     text = """
 try:
     manager.get_asset_path("a")

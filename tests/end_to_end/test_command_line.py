@@ -1,4 +1,4 @@
-"""What a user types, and what comes of it: exit codes and messages of the real command."""
+"""What a user types, and what happens: exit codes and messages of the real command."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_broken_manifest(project: Project, server: AssetServer, text: str, nam
 
 
 def test_no_manifest(tmp_path: Path) -> None:
-    """Without a manifest the error says where it was looked for."""
+    """Without a manifest the error says where it was searched for."""
     (tmp_path / ".git").mkdir()
     done = run(tmp_path, "sync")
     assert done.code == 2
@@ -78,7 +78,7 @@ def test_an_unknown_id_suggests_the_nearest(project: Project, server: AssetServe
 
 
 def test_choices(project: Project) -> None:
-    """Required ones without a choice; --tag, --asset-id, ids and --all otherwise."""
+    """Without a choice, the required assets; with --tag, --asset-id, ids or --all, those chosen."""
 
     def chosen(*arguments: str) -> set[str]:
         plan = json.loads(run(project.root, "sync", "--dry-run", "--json", *arguments).out)
@@ -93,7 +93,7 @@ def test_choices(project: Project) -> None:
 
 
 def test_nothing_is_marked(project: Project) -> None:
-    """Where no asset is required a plain sync takes all and says so on stderr; a choice says nothing of it."""
+    """If no asset is required, a plain sync fetches all and says so on stderr; with a choice it does not."""
     for entry in project.entries:
         entry["required"] = False
     project.write()
@@ -127,7 +127,7 @@ def test_sync_check_path_list_info(project: Project, server: AssetServer) -> Non
 
 
 def test_path_fetches_what_is_missing(project: Project) -> None:
-    """`path` prints the path alone on stdout, and fetches the asset for it."""
+    """`path` prints only the path on stdout, and fetches the asset for it."""
     done = run(project.root, "path", "model-b")
     assert done.code == 0
     assert Path(done.out.strip()).read_bytes() == CONTENT
@@ -145,7 +145,7 @@ def test_force_fetches_again(project: Project, server: AssetServer) -> None:
 
 @pytest.mark.shows("M17")
 def test_exit_codes(project: Project, server: AssetServer) -> None:
-    """1 not fetched, 3 integrity; where both apply, 3."""
+    """1 for not fetched, 3 for integrity; if both apply, 3."""
     gone = server.add("/gone.bin", CONTENT, faults=[Status(404)])
     wrong = server.add("/wrong.bin", CONTENT, faults=[WrongFile()])
     project.add("gone", [gone.url], CONTENT)
@@ -162,7 +162,7 @@ def test_exit_codes(project: Project, server: AssetServer) -> None:
 
 @pytest.mark.shows("M9", "S1")
 def test_unpinned_is_refused_unless_allowed(project: Project, server: AssetServer) -> None:
-    """An asset without a checksum is refused with the way out, and reported as unverified for ever after."""
+    """An asset without a checksum is refused with the way out, and always reported as unverified afterwards."""
     file = server.add("/u.bin", CONTENT)
     path = project.add("loose", [file.url], CONTENT, pinned=False)
     done = run(project.root, "sync", "loose")
@@ -193,7 +193,7 @@ def test_usage(project: Project) -> None:
 
 
 def test_common_options_before_the_command(project: Project) -> None:
-    """What every command takes may also come before its name; anything else may not."""
+    """Options common to all commands may also come before the command's name; others may not."""
     manifest = str(project.manifest)
     done = run(project.root.parent, "-q", "--config", manifest, f"--assets-dir={project.root}/there", "sync", "--json")
     assert (done.code, done.err) == (0, "")
@@ -204,7 +204,7 @@ def test_common_options_before_the_command(project: Project) -> None:
 
 
 def test_quiet_prints_nothing_but_errors(project: Project, server: AssetServer) -> None:
-    """-q is silent when all is well, and not when it is not."""
+    """-q prints nothing when all is well, and only then."""
     done = run(project.root, "sync", "-q")
     assert (done.code, done.out, done.err) == (0, "", "")
     file = server.add("/gone.bin", CONTENT, faults=[Status(410)])
@@ -222,7 +222,7 @@ def test_options_from_the_environment(project: Project) -> None:
 
 
 def test_the_log_file(project: Project) -> None:
-    """In production the log goes to a file too, one line an event."""
+    """In production the log goes to a file too, with one line per event."""
     done = run(project.root, "sync", GRYM_FETCH_ENV="production")
     assert done.code == 0
     lines = (project.root / "logs" / "asset-manager.log").read_text().splitlines()
@@ -233,7 +233,7 @@ def test_the_log_file(project: Project) -> None:
 
 @pytest.mark.shows("U4", "M13", "S8")
 def test_no_secret_is_printed(project: Project, server: AssetServer) -> None:
-    """A secret in an address is in no output, log or state file, also with -vv and after a failure."""
+    """A secret in an address is in no output, log or state file, even with -vv and after a failure."""
     canary = "s3cr3t"
     file = server.add("/s.bin", CONTENT, faults=[Reset(after=1000)])
     url = file.url.replace("http://", f"http://u:{canary}@") + f"?sig={canary}"
@@ -246,7 +246,7 @@ def test_no_secret_is_printed(project: Project, server: AssetServer) -> None:
 
 @pytest.mark.shows("S8")
 def test_verbose_tells_switches_and_very_verbose_each_request(project: Project, server: AssetServer) -> None:
-    """With -v, retries and mirrors; with -vv also what was asked, the status and the time, and never a query."""
+    """With -v, retries and mirrors; with -vv also the requests, their status and time, and never a query."""
     gone = server.add("/gone.bin", CONTENT, faults=[Status(404)])
     good = server.add("/good.bin", CONTENT)
     project.add("both", [f"{gone.url}?k=s3cr3t", good.url], CONTENT)
@@ -260,7 +260,7 @@ def test_verbose_tells_switches_and_very_verbose_each_request(project: Project, 
 
 @pytest.mark.shows("U7")
 def test_a_plain_pipe_gets_plain_lines(project: Project) -> None:
-    """Where stderr is no terminal there is no escape sequence and no carriage return."""
+    """If stderr is not a terminal, there is no escape sequence and no carriage return."""
     done = run(project.root, "sync", FORCE_COLOR="1")
     assert "\x1b" not in done.err
     assert "\r" not in done.err

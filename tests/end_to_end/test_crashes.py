@@ -1,4 +1,4 @@
-"""Crashes at the worst moments: every write, flush and rename of a run, and what the system calls were."""
+"""Crashes at the worst moments: every write, flush and rename of a run, and which system calls were made."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTENTS = {"one": seeded_bytes(200 * KIB, seed=1), "two": seeded_bytes(70 * KIB
 OLD = b"the old good file"
 
 # The real command with small pieces and segments, so that a run has many writes; and asyncio's own loop, whose
-# wake-ups are no writes.
+# wake-ups are not writes.
 PROGRAM = f"""
 import sys
 sys.path.insert(0, {os.getcwd()!r})
@@ -41,7 +41,7 @@ async def body(manager):
     return 0
 sys.exit(runner.run(common, body, settings=Settings(sizes=SMALL, retries=0)))
 """
-# All of it on one thread: then the n-th call is the same one in every run.
+# Everything runs on one thread: then the n-th call is the same one in every run.
 ONE_THREAD = """
 from concurrent.futures import Future, ThreadPoolExecutor
 def run_here(executor, function, /, *args):
@@ -60,7 +60,7 @@ PART_RENAMED = re.compile(r'renameat2?\(\d+<(?P<folder>[^>]*)>, "(?P<name>[^"]*/
 
 @pytest.fixture
 def project(tmp_path: Path, server: AssetServer) -> Project:
-    """Three assets; one of them is there already in an older version."""
+    """Three assets; an older version of one is there already."""
     made = Project(tmp_path / "project")
     for name, content in CONTENTS.items():
         made.add(name, [server.add(f"/{name}", content).url], content)
@@ -68,14 +68,14 @@ def project(tmp_path: Path, server: AssetServer) -> Project:
 
 
 def reset(project: Project) -> None:
-    """Nothing is there but the old file: each run makes the same calls, those for the user's own state too."""
+    """Only the old file is there: each run makes the same calls, including those for the user's own state."""
     subprocess.run(["rm", "-rf", str(project.assets), os.environ["XDG_STATE_HOME"]], check=True)
     (project.assets / "models").mkdir(parents=True)
     (project.assets / "models" / "one.bin").write_bytes(OLD)
 
 
 def check_finals(project: Project, *, all_new: bool = False) -> None:
-    """Each final file is absent, the old good one, or the new good one; or certainly the new one."""
+    """Each final file is absent, the old good one, or the new good one; or it must be the new one."""
     for name, content in CONTENTS.items():
         path = project.assets / "models" / f"{name}.bin"
         if all_new:
@@ -100,14 +100,14 @@ def traced(project: Project, log: Path, *options: str, program: str = PROGRAM) -
 
 
 def calls_in(log: Path, place: Path) -> list[str]:
-    """The calls of a trace that touch ``place``, without the thread's number."""
+    """The calls of a trace that touch ``place``, without thread numbers."""
     return [line.split(None, 1)[1] for line in log.read_text(errors="replace").splitlines() if str(place) in line]
 
 
 @pytest.mark.strace
 @pytest.mark.shows("B48", "P3", "S2")
 def test_flushed_before_renamed_and_the_folder_after(project: Project, tmp_path: Path) -> None:
-    """A part is flushed before it is renamed, and the folder after: read off the real system calls."""
+    """A part is flushed before it is renamed, and the folder after it, as the real system calls show."""
     reset(project)
     log = tmp_path / "trace"
     done = traced(project, log)
@@ -127,7 +127,7 @@ def test_flushed_before_renamed_and_the_folder_after(project: Project, tmp_path:
 
 
 def most_calls(log: Path, kind: str, place: Path) -> int:
-    """How often the busiest thread made this call, if any of them touched ``place``: strace counts by thread."""
+    """How often the busiest thread made this call, if any of them touched ``place``: strace counts per thread."""
     threads = Counter(
         line.split(None, 1)[0]
         for line in log.read_text(errors="replace").splitlines()
@@ -141,9 +141,9 @@ def most_calls(log: Path, kind: str, place: Path) -> int:
 @pytest.mark.parametrize("kind", typical(["pwrite64", "fsync", "renameat", "unlinkat"], "renameat"))
 @pytest.mark.shows("P1", "S2")
 def test_killed_before_every_change(project: Project, tmp_path: Path, kind: str) -> None:
-    """Killed before a write, flush, rename or removal: all finals are good, and the next run finishes the job.
+    """Killed before a write, flush, rename or removal: all final files are good, and the next run finishes the job.
 
-    With all its threads, as it is; `test_killed_before_each_change` has one thread, and leaves out no kind of call.
+    It runs with all its threads; `test_killed_before_each_change` has one thread, and leaves out no kind of call.
     """
     reset(project)
     log = tmp_path / "trace"
@@ -183,7 +183,7 @@ def test_failing_calls(project: Project, tmp_path: Path, error: str) -> None:
 
 
 def numbers_of(log: Path, kind: str, place: Path) -> list[int]:
-    """Which calls of this kind touched ``place``, counted from 1 over all of them, as strace's ``when`` does."""
+    """The numbers of the calls of this kind that touched ``place``, counted over all from 1, like strace's ``when``."""
     calls = [line for line in log.read_text(errors="replace").splitlines() if re.match(rf"\d+\s+{kind}\(", line)]
     assert len({line.split(None, 1)[0] for line in calls}) <= 1, "more than one thread"
     return [number for number, line in enumerate(calls, 1) if str(place) in line]
@@ -194,7 +194,7 @@ def numbers_of(log: Path, kind: str, place: Path) -> list[int]:
 @pytest.mark.parametrize("kind", CHANGES.split(","))
 @pytest.mark.shows("P1", "S2")
 def test_killed_before_each_change(project: Project, tmp_path: Path, kind: str) -> None:
-    """All of them, one after the other: with one thread, none is left out."""
+    """Each change in turn: with one thread, none is left out."""
     reset(project)
     log, program = tmp_path / "trace", ONE_THREAD + PROGRAM
     assert traced(project, log, program=program).code == 0
@@ -207,7 +207,7 @@ def test_killed_before_each_change(project: Project, tmp_path: Path, kind: str) 
         check_finals(project)
         asyncio.run(finish(project))
         check_finals(project, all_new=True)
-    # A run may take a few calls less than the one that was counted: what comes in two reads may come in one.
+    # A run may make a few calls fewer than the counted one: data that came in two reads may come in one.
     assert killed >= 0.8 * len(numbers)
 
 
@@ -218,7 +218,7 @@ def test_killed_before_each_change(project: Project, tmp_path: Path, kind: str) 
 )
 @pytest.mark.shows("D2", "D3", "D4", "D5")
 def test_each_change_fails(project: Project, tmp_path: Path, kind: str) -> None:
-    """Whichever write, flush or rename fails: exit code 4, or 0 if nothing that was asked for depended on it.
+    """Whichever write, flush or rename fails: exit code 4, or 0 if nothing requested depended on it.
 
     The errors take turns, so that each call fails once.
     """
@@ -239,7 +239,7 @@ def test_each_change_fails(project: Project, tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("locks", ["flock works", "flock is a no-op"])
 def test_twenty_rounds_of_random_kills(project: Project, server: AssetServer, locks: str, seed: int) -> None:
-    """The same twenty times over for each kind of lock, five rounds to a seed."""
+    """The same twenty times for each kind of lock, five rounds per seed."""
     several_processes(project, server, locks, rounds=5, dice=random.Random(f"{locks} {seed}"))
 
 
@@ -247,12 +247,12 @@ def test_twenty_rounds_of_random_kills(project: Project, server: AssetServer, lo
 @pytest.mark.parametrize("locks", ["flock works", "flock is a no-op"])
 @pytest.mark.shows("B2", "B12", "B13", "B45", "P1", "X1", "X3")
 def test_several_processes_and_random_kills(project: Project, server: AssetServer, locks: str) -> None:
-    """Three processes on one folder, killed at random: every final is right, also where flock locks nothing."""
+    """Three processes on one folder, killed at random: every final file is right, even where flock locks nothing."""
     several_processes(project, server, locks, rounds=1, dice=random.Random(locks))
 
 
 def several_processes(project: Project, server: AssetServer, locks: str, *, rounds: int, dice: random.Random) -> None:
-    """Start three, kill four at random, each followed by another, and wait for the rest; so many times over."""
+    """Start three, kill four at random, each replaced by another, and wait for the rest; this many times."""
     program = PROGRAM if locks == "flock works" else f"import fcntl\nfcntl.flock = lambda *_: None\n{PROGRAM}"
     for name, content in CONTENTS.items():
         server.add(f"/{name}", content, faults=[Throttle(rate=300 * KIB)])

@@ -1,4 +1,4 @@
-"""``grym-fetch doctor``: each trouble is found, named, and followed by what to do."""
+"""``grym-fetch doctor``: each problem is found, named, and followed by what to do."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def of(findings: list[dict[str, object]], check: str) -> list[dict[str, object]]
 
 
 def test_all_is_well(project: Project, server: AssetServer) -> None:
-    """A good project: exit code 0, one line a check, one byte asked of each address, nothing written."""
+    """A good project: exit code 0, one line per check, one byte requested from each address, nothing written."""
     file = server.add("/a.bin", CONTENT)
     project.add("a", [file.url], CONTENT)
     done = run(project.root, "doctor")
@@ -71,7 +71,7 @@ def test_all_is_well(project: Project, server: AssetServer) -> None:
 
 
 def test_a_broken_manifest(project: Project) -> None:
-    """Every problem of a manifest is a finding, and the exit code 2."""
+    """Every problem of a manifest is a finding, with exit code 2."""
     project.root.mkdir()
     project.manifest.write_text('{"assets": [{"id": "a", "url": "ftp://x/a", "localPath": "../a"}]}')
     done, findings = doctor(project)
@@ -82,7 +82,7 @@ def test_a_broken_manifest(project: Project) -> None:
 
 
 def test_no_manifest(tmp_path: Path) -> None:
-    """Without a manifest the finding names the command that makes one."""
+    """Without a manifest the finding names the command that creates one."""
     (tmp_path / ".git").mkdir()
     done = run(tmp_path, "doctor")
     assert done.code == 2
@@ -91,7 +91,7 @@ def test_no_manifest(tmp_path: Path) -> None:
 
 
 def test_an_unknown_id(project: Project, server: AssetServer) -> None:
-    """An id that is not there is wrong usage; the nearest ones are named."""
+    """An id that does not exist is wrong usage; the nearest ones are named."""
     project.add("model", [server.add("/a.bin", CONTENT).url], CONTENT)
     done = run(project.root, "doctor", "modle")
     assert done.code == 2
@@ -100,7 +100,7 @@ def test_an_unknown_id(project: Project, server: AssetServer) -> None:
 
 
 def test_only_the_named_assets(project: Project, server: AssetServer) -> None:
-    """With ids only their addresses are asked."""
+    """With ids, only the addresses of those assets are asked."""
     project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
     project.add("b", [server.add("/b.bin", CONTENT).url], CONTENT)
     done, findings = doctor(project, "b")
@@ -109,7 +109,7 @@ def test_only_the_named_assets(project: Project, server: AssetServer) -> None:
 
 
 def test_a_dead_address(project: Project, server: AssetServer) -> None:
-    """A dead address fails the asset, but is a warning where a mirror works."""
+    """A dead address fails the asset, but is only a warning if a mirror works."""
     good = server.add("/a.bin", CONTENT).url
     project.add("a", [server.url("/gone.bin")], CONTENT)
     done, findings = doctor(project)
@@ -127,7 +127,7 @@ def test_a_dead_address(project: Project, server: AssetServer) -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_missing_and_a_refused_token(project: Project, server: AssetServer, status: int) -> None:
-    """A refusal names the variable that a token would come from; a token that was sent is named, not shown."""
+    """A refusal names the variable from which a token would come; a token that was sent is named, not shown."""
     project.add("a", [server.add("/a.bin", CONTENT, faults=[Status(status)]).url], CONTENT)
     done, findings = doctor(project, HOME=str(project.root))
     assert done.code == 1
@@ -153,7 +153,7 @@ def test_a_missing_and_a_refused_token(project: Project, server: AssetServer, st
 
 @pytest.mark.shows("M12", "S9")
 def test_the_policies_of_a_sync_hold(project: Project, server: AssetServer) -> None:
-    """What a sync would never ask, the doctor does not ask either."""
+    """The doctor asks nothing that a sync would not ask."""
     project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
     project.add("b", ["http://169.254.170.2/a.bin"], CONTENT)
     done, findings = doctor(project, GRYM_FETCH_NO_PRIVATE_ADDRESSES="1")
@@ -165,7 +165,7 @@ def test_the_policies_of_a_sync_hold(project: Project, server: AssetServer) -> N
 
 
 def test_what_a_server_says(project: Project, server: AssetServer) -> None:
-    """Size, ranges, validator, digests and redirects are in the figures; what hinders a resume is a warning."""
+    """Size, ranges, validator, digests and redirects are in the figures; anything that hinders a resume is a warning."""
     server.add("/plain.bin", CONTENT, faults=[NoRanges(), NoValidator()])
     weak = server.add("/weak.bin", CONTENT, faults=[WeakETag()])
     server.add("/away.bin", CONTENT, faults=[Redirect(weak.url.replace("127.0.0.1", "localhost"))])
@@ -182,7 +182,7 @@ def test_what_a_server_says(project: Project, server: AssetServer) -> None:
 
 
 def test_a_changed_source(project: Project, server: AssetServer) -> None:
-    """A size that is not the manifest's fails, with both sizes; a web page in its place is called that."""
+    """A size other than the manifest's fails, with both sizes; a web page in the file's place is called a page."""
     project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT, size=299_999)
     project.add("b", [server.add("/b.bin", CONTENT, faults=[HtmlPage()]).url], CONTENT)
     done, findings = doctor(project)
@@ -201,7 +201,7 @@ def test_an_unpinned_asset_without_a_validator(project: Project, server: AssetSe
 
 
 def test_permissions(project: Project, server: AssetServer) -> None:
-    """A file in the place of a folder, and a state folder that others may write to, are found."""
+    """A file in place of a folder, and a state folder that others may write to, are found."""
     project.add("a", [server.add("/a.bin", CONTENT).url], CONTENT)
     project.assets.write_bytes(b"")
     done, findings = doctor(project)
@@ -211,7 +211,7 @@ def test_permissions(project: Project, server: AssetServer) -> None:
     (project.assets / ".grym-fetch").mkdir(parents=True)
     (project.assets / ".grym-fetch").chmod(0o777)
     if os.geteuid() == 0:
-        os.chown(project.assets / ".grym-fetch", 12345, -1)  # what is ours is put right
+        os.chown(project.assets / ".grym-fetch", 12345, -1)  # a folder of ours would be corrected
     done, findings = doctor(project)
     assert done.code == 0
     assert "others may rename" in done.out
@@ -230,7 +230,7 @@ def test_a_folder_that_cannot_be_written(project: Project, server: AssetServer) 
 
 
 def test_space() -> None:
-    """Space that is short is a failure that says how much is missing."""
+    """Too little space is a failure that says how much is missing."""
     assert space_finding(10, 20, 0).level == "ok"
     short = space_finding(3000, 1000, 2)
     assert short.level == "fail"
@@ -239,7 +239,7 @@ def test_space() -> None:
 
 
 def test_proxy_and_tls_settings(tmp_path: Path) -> None:
-    """Settings are shown without their secrets; what cannot work fails."""
+    """Settings are shown without their secrets; one that cannot work fails."""
     assert [finding.level for finding in environment_findings({})] == ["ok", "ok"]
     certificates = tmp_path / "ca.pem"
     certificates.write_text("")
@@ -261,7 +261,7 @@ def test_proxy_and_tls_settings(tmp_path: Path) -> None:
 
 @pytest.mark.shows("A28")
 def test_a_socks_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A SOCKS proxy is shown with the port that it has by default; without the extra for it, that is the advice."""
+    """A SOCKS proxy is shown with its default port; if the extra for it is missing, the advice is to install it."""
     environ = {"ALL_PROXY": "socks5h://me:s3cret@localhost"}
     assert environment_findings(environ)[0].what == "ALL_PROXY: requests go through localhost:1080"
     monkeypatch.setattr(diagnosis, "find_spec", lambda name: None)
@@ -271,7 +271,7 @@ def test_a_socks_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Field(BodyFault):
-    """Sends one field more, or another value of it."""
+    """Sends an additional field, or another value for it."""
 
     name: str
     value: str
@@ -304,7 +304,7 @@ class Field(BodyFault):
     ids=repr,
 )
 async def test_doctor_and_sync_never_disagree(project: Project, fault: Fault, pinned: bool) -> None:
-    """What one address is judged to be is the same in both, whatever the server sends, and for the same reason."""
+    """Both judge an address alike, whatever the server sends, and for the same reason."""
     async with AssetServer() as server:
         url = server.add("/a.bin", CONTENT, faults=[fault]).url
         project.add("a", [url], CONTENT, pinned=pinned)
@@ -324,7 +324,7 @@ async def test_doctor_and_sync_never_disagree(project: Project, fault: Fault, pi
 
 
 def test_tls(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over https the certificate's days are counted; one that is not trusted fails, with what to do."""
+    """Over https the certificate's remaining days are counted; an untrusted one fails, with what to do."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -346,14 +346,14 @@ def test_tls(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class WrongClock(ImpatientClock):
-    """Ten minutes ahead."""
+    """A clock ten minutes ahead."""
 
     def wall(self) -> float:
         return super().wall() + 600
 
 
 async def test_a_wrong_clock() -> None:
-    """A clock that differs by more than five minutes from the servers' is a warning that says which way."""
+    """A clock more than five minutes off from the servers' is a warning that says in which direction."""
     async with AssetServer() as server:
         asset = Asset("a", server.add("/a.bin", CONTENT).url, "a.bin", size=len(CONTENT))
         findings = await origin_findings([asset], environ={"HOME": "/"}, clock=WrongClock(), version="0")
@@ -362,7 +362,7 @@ async def test_a_wrong_clock() -> None:
 
 
 def test_stand_ins_are_asked_too(project: Project, server: AssetServer) -> None:
-    """A stand-in whose address is dead is found out, and told apart from the asset."""
+    """A stand-in with a dead address is found, and reported apart from the asset."""
     file = server.add("/a.bin", CONTENT)
     project.add("a", [file.url], CONTENT, minimal={"url": server.url("/missing.bin"), "size": 3})
     done, findings = doctor(project)
@@ -374,7 +374,7 @@ def test_stand_ins_are_asked_too(project: Project, server: AssetServer) -> None:
 
 
 def test_ended_in_order(project: Project, server: AssetServer) -> None:
-    """SIGTERM makes the exit code that the documentation names, not the bare signal."""
+    """SIGTERM leads to the documented exit code, not to the bare signal."""
     project.add("a", [server.add("/a.bin", CONTENT, faults=[HangBeforeHeaders()]).url], CONTENT)
     with Running(project.root, "doctor", "--json") as running:
         assert any(finding["check"] == "space" for finding in running.events())

@@ -1,4 +1,4 @@
-"""Adding new assets, pinning, removing and pruning, as they are typed."""
+"""Adding new assets, pinning, removing and pruning, as users type them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def project(tmp_path: Path, server: AssetServer) -> Project:
 
 
 def entry_of(folder: Path, asset_id: str) -> dict[str, object]:
-    """An entry of the file."""
+    """An entry of the manifest."""
     found = [e for e in json.loads((folder / "assets.json").read_bytes())["assets"] if e["id"] == asset_id]
     assert len(found) == 1
     entry: dict[str, object] = found[0]
@@ -31,12 +31,12 @@ def entry_of(folder: Path, asset_id: str) -> dict[str, object]:
 
 
 def last(done: Done) -> dict[str, object]:
-    """The last object that `--json` wrote which is no event."""
+    """The last object in the output of `--json` that is not an event."""
     return [record for record in done.events if "type" not in record][-1]
 
 
 def test_adding_new_assets(tmp_path: Path, server: AssetServer) -> None:
-    """From an empty folder: add makes the manifest, fetches, measures and lists; check and sync agree with it."""
+    """From an empty folder: add creates the manifest, fetches, measures and lists; check and sync agree with it."""
     (tmp_path / ".git").mkdir()
     file = server.add("/models/wav2vec2-base.tar.gz", CONTENT)
     done = run(
@@ -60,7 +60,7 @@ def test_adding_new_assets(tmp_path: Path, server: AssetServer) -> None:
 
 
 def test_add_keeps_what_the_user_wrote(project: Project, server: AssetServer) -> None:
-    """Everything but the new entry and `updated` stays to the byte."""
+    """Everything except the new entry and `updated` stays, to the byte."""
     before = (
         '{\n\t"note": "ü",  "updated": "2025-03-09T12:00:00.000Z",\n\t"assets": [\n'
         '\t\t{"id": "x", "url": "https://h.example/x", "localPath": "x", "size": null, "mine": 1.50}\n\t]\n}'
@@ -92,7 +92,7 @@ def test_add_a_file(project: Project, tmp_path: Path, server: AssetServer) -> No
 
 
 def test_add_a_file_that_lies_in_the_assets_folder(project: Project) -> None:
-    """Its place is where it is."""
+    """The file stays where it is."""
     place = project.assets / "data" / "set.bin"
     place.parent.mkdir(parents=True)
     place.write_bytes(CONTENT)
@@ -101,7 +101,7 @@ def test_add_a_file_that_lies_in_the_assets_folder(project: Project) -> None:
 
 
 def test_wrong_usage_of_add(project: Project, server: AssetServer) -> None:
-    """What cannot be added is exit code 2 with the reason, fetches nothing, and shows no secret."""
+    """An asset that cannot be added is exit code 2 with the reason; nothing is fetched, and no secret is shown."""
     url = server.add("/new.bin", CONTENT).url
     cases = [
         ((url, "--id", "model-a"), "is taken"),
@@ -125,7 +125,7 @@ def test_wrong_usage_of_add(project: Project, server: AssetServer) -> None:
 
 
 def test_a_signed_address_is_warned_of(project: Project, server: AssetServer) -> None:
-    """An address with a signature is taken, with a warning that does not show it."""
+    """An address with a signature is accepted, with a warning that does not show it."""
     url = server.add("/new.bin", CONTENT).url + "?X-Signature=s3cret"
     done = run(project.root, "add", url, "-v")
     assert done.code == 0
@@ -134,7 +134,7 @@ def test_a_signed_address_is_warned_of(project: Project, server: AssetServer) ->
 
 
 def test_add_with_a_manifest_that_is_not_there(tmp_path: Path) -> None:
-    """A manifest that was named must be there; none is made in its place."""
+    """A manifest that was named must exist; none is created in its place."""
     done = run(tmp_path, "add", "https://h.example/a.bin", "--config", "other.json")
     assert done.code == 2
     assert "other.json" in done.err
@@ -142,7 +142,7 @@ def test_add_with_a_manifest_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_pin(project: Project, server: AssetServer) -> None:
-    """sync refuses an unpinned asset and names pin; pin fetches it and writes what it is; then sync is content."""
+    """sync refuses an unpinned asset and names pin; pin fetches it and writes what it is; then sync succeeds."""
     file = server.add("/u.bin", CONTENT)
     project.add("u", [file.url], CONTENT, pinned=False, size=None)
     refused = run(project.root, "sync", "u")
@@ -161,7 +161,7 @@ def test_pin(project: Project, server: AssetServer) -> None:
 
 
 def test_an_interrupted_pin_is_resumed(project: Project, server: AssetServer) -> None:
-    """Ctrl-C in the middle keeps what has arrived; the manifest is as it was until the end."""
+    """Ctrl-C in the middle keeps what has arrived; the manifest does not change until the end."""
     content = seeded_bytes(6_000_000, seed=32)
     file = server.add("/u.bin", content, faults=[Throttle(3_000_000), Hold(Gate(), at=len(content) - 1)])
     project.add("u", [file.url], content, pinned=False)
@@ -179,7 +179,7 @@ def test_an_interrupted_pin_is_resumed(project: Project, server: AssetServer) ->
 
 
 def test_remove(project: Project) -> None:
-    """The entry goes without a question; the file only if that is asked for, and confirmed."""
+    """The entry goes without a question; the file only if that is requested and confirmed."""
     run(project.root, "sync")
     place = project.assets / "models/model-a.bin"
     assert run(project.root, "remove", "model-b").code == 2
@@ -196,7 +196,7 @@ def test_remove(project: Project) -> None:
 
 
 def test_prune(project: Project, server: AssetServer) -> None:
-    """A killed download's parts are shown by a dry run and removed by a real one; one under way is left alone."""
+    """A dry run shows a killed download's parts and a real one removes them; a running download is left alone."""
     content = seeded_bytes(12_000_000, seed=33)
     file = server.add("/slow.bin", content, faults=[Throttle(3_000_000), Hold(Gate(), at=len(content) - 1)])
     project.add("slow", [file.url], content)
@@ -220,7 +220,7 @@ def test_prune(project: Project, server: AssetServer) -> None:
 
 
 def test_a_failed_add_leaves_no_manifest(tmp_path: Path, server: AssetServer) -> None:
-    """The manifest that was made for an asset goes with it; one with assets stays."""
+    """A manifest created for an asset is removed with it; one with assets stays."""
     (tmp_path / ".git").mkdir()
     missing = server.url("/missing.bin")
     assert run(tmp_path, "add", missing, "--retries", "0").code == 1
@@ -231,7 +231,7 @@ def test_a_failed_add_leaves_no_manifest(tmp_path: Path, server: AssetServer) ->
 
 
 def test_pin_tells_what_it_has_pinned(project: Project, server: AssetServer) -> None:
-    """Also where another one fails: what is in the manifest now is on stdout."""
+    """Even if another asset fails, every asset that is in the manifest now is on stdout."""
     project.add("u", [server.add("/u.bin", CONTENT).url], CONTENT, pinned=False)
     project.add("lost", [server.url("/missing.bin")], CONTENT, pinned=False)
     done = run(project.root, "pin", "--json", "--retries", "0")

@@ -1,4 +1,4 @@
-"""The guide, carried out: each section's commands are run as they stand, in a real repository against a real server."""
+"""The guide, carried out: each section's commands run as printed, in a real repository against a real server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grym_fetch.core.manifest_parser import parse_manifest
 from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
 from tests.end_to_end.command import environment
 
-# Each starts several processes.
+# Each test starts several processes.
 pytestmark = pytest.mark.sweep
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
@@ -72,7 +72,7 @@ class Repository:
         ).stdout
 
     def run(self, command: str, code: int = 0) -> str:
-        """Run one line of the guide in a shell; return what it printed."""
+        """Run one line of the guide in a shell; return its output."""
         line = command.replace("https://example.org/assets", self.server.url("/assets"))
         line = line.replace("grym-fetch ", f"{sys.executable} -m grym_fetch ", 1)
         done = subprocess.run(
@@ -126,7 +126,7 @@ def test_why_external_asset_management(repository: Repository, tmp_path: Path) -
 
 
 def test_directory_structure(repository: Repository) -> None:
-    """Files lie where the guide draws them. The external folder, which is outside, is made where it is named."""
+    """Files lie where the guide shows them. The external folder, which is outside, is created where it is named."""
     repository.run("grym-fetch setup")
     assert not (repository.root.parent / "assets").exists()
     repository.run("grym-fetch setup --external-assets-dir ../assets")
@@ -146,7 +146,7 @@ def test_asset_configuration() -> None:
 
 
 def test_asset_types(repository: Repository) -> None:
-    """A tag takes its group and nothing else."""
+    """A tag selects only its group."""
     assert "small-model" in repository.follow("Asset types")
     assert (repository.root / "assets" / "models" / "small.bin").is_file()
     assert not (repository.root / "assets" / "data" / "samples.bin").exists()
@@ -181,7 +181,7 @@ def test_cleaning_the_repository(repository: Repository) -> None:
 
 
 def test_setting_up_the_project(repository: Repository) -> None:
-    """Every way of setting up works, again and again."""
+    """Every way of setting up works, even repeatedly."""
     repository.follow("Setting up the project")
     assert (repository.root / "assets" / "minimal" / "models" / "small.bin").read_bytes() == MODEL[:1000]
     assert (repository.root / "assets" / "data" / "samples.bin").read_bytes() == SAMPLES
@@ -189,7 +189,7 @@ def test_setting_up_the_project(repository: Repository) -> None:
 
 
 def test_downloading_assets(repository: Repository) -> None:
-    """Required, essential, again, and from another manifest."""
+    """Required assets, essential ones, once more, and from another manifest."""
     repository.follow("Downloading assets")
     assert (repository.root / "assets" / "models" / "small.bin").read_bytes() == MODEL
 
@@ -214,7 +214,7 @@ def test_asset_download_fails(repository: Repository) -> None:
 
 
 def test_checksum_validation_fails(repository: Repository) -> None:
-    """Wrong content is refused with both digests; what is on the disk can be checked."""
+    """Wrong content is refused with both digests; files on disk can be checked."""
     repository.server.add("/assets/samples.bin", SAMPLES[:-1] + b"?")
     printed = repository.run("grym-fetch sync test-samples", code=3)
     assert printed.count("sha256:") >= 2
@@ -229,7 +229,7 @@ def test_asset_not_found(repository: Repository) -> None:
 
 
 def test_logs(repository: Repository) -> None:
-    """The log has one line an event, as text or as JSON."""
+    """The log has one line per event, as text or as JSON."""
     repository.follow("Logs")
     lines = (repository.root / "logs" / "asset-manager.log").read_text().splitlines()
     assert any("asset_verified" in line for line in lines)
@@ -245,6 +245,6 @@ def test_testing_with_minimal_assets(repository: Repository) -> None:
 
 
 def test_creating_mock_assets(repository: Repository) -> None:
-    """The mock gives the path it was told, with no network and no disk."""
+    """The mock returns the path it was given, without network or disk."""
     repository.python("Creating mock assets")
     assert not repository.server.stats.requests

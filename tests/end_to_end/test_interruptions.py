@@ -23,7 +23,7 @@ SIZE = 24 * MIB
 
 @pytest.fixture
 def gate() -> Gate:
-    """Holds back the last byte of every asset: no download is over before a test wants it to be."""
+    """Holds back the last byte of every asset: no download ends before a test lets it."""
     return Gate()
 
 
@@ -35,7 +35,7 @@ def project(project: Project, server: AssetServer, gate: Gate) -> Project:
 
 
 def add(project: Project, server: AssetServer, name: str, gate: Gate, *, size: int = SIZE) -> Path:
-    """Serve an asset, so slowly that its progress is told often, and list it."""
+    """Serve an asset so slowly that its progress is reported often, and list it."""
     content = SeededContent(size, seed=len(name))
     file = server.add(f"/{name}", content, faults=[Throttle(rate=6 * MIB), Hold(gate, at=size - 1)])
     return project.add(name, [file.url], None, size=size, checksum=file.sha256)
@@ -47,7 +47,7 @@ def add(project: Project, server: AssetServer, name: str, gate: Gate, *, size: i
 def test_a_signal_stops_soon_and_keeps_everything(
     project: Project, gate: Gate, number: signal.Signals, code: int
 ) -> None:
-    """SIGINT and SIGTERM end the command within two seconds, keep what has arrived, and say how to go on."""
+    """SIGINT and SIGTERM end the command within two seconds, keep what has arrived, and say how to continue."""
     with Running(project.root, "sync", "--json") as running:
         running.until_bytes(SIZE // 3)
         sent = time.monotonic()
@@ -69,7 +69,7 @@ def test_a_signal_stops_soon_and_keeps_everything(
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.shows("P8", "P14")
 def test_a_signal_ends_it_also_where_nobody_reads(project: Project, stream: str) -> None:
-    """Into a pipe that is full and that nobody reads: a signal ends the command within two seconds all the same."""
+    """Even when writing into a full pipe that nobody reads, a signal ends the command within two seconds."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with suppress(BlockingIOError):
@@ -93,14 +93,14 @@ def test_a_signal_ends_it_also_where_nobody_reads(project: Project, stream: str)
 
 
 def handles(pid: int, number: signal.Signals) -> bool:
-    """Whether a process has a handler of its own for a signal."""
+    """Whether a process has its own handler for a signal."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return bool(int(fields["SigCgt"], 16) & 1 << (number - 1))
 
 
 @pytest.mark.shows("P8")
 def test_the_last_line_is_said_in_the_middle_of_a_long_flush(project: Project, gate: Gate) -> None:
-    """A flush that takes longer than anybody waits is left alone; what becomes of the bytes is said all the same."""
+    """A flush that takes too long is left alone; the message still says what happens to the bytes."""
     (project.root / "sitecustomize.py").write_text(
         "import os, threading\n"
         "flush = os.fsync\n"
@@ -121,7 +121,7 @@ def test_the_last_line_is_said_in_the_middle_of_a_long_flush(project: Project, g
 
 @pytest.mark.shows("B61")
 def test_nothing_goes_on_after_a_signal(project: Project, server: AssetServer) -> None:
-    """After Ctrl-C no thread downloads on: the server sees every connection closed."""
+    """After Ctrl-C no thread goes on downloading: the server sees every connection closed."""
     with Running(project.root, "sync", "--json") as running:
         running.until_bytes(SIZE // 4)
         running.send(signal.SIGINT)
@@ -132,7 +132,7 @@ def test_nothing_goes_on_after_a_signal(project: Project, server: AssetServer) -
 @pytest.mark.alone
 @pytest.mark.shows("P8")
 def test_a_second_signal_ends_at_once(project: Project) -> None:
-    """Whoever presses Ctrl-C twice is not made to wait."""
+    """A user who presses Ctrl-C twice does not have to wait."""
     with Running(project.root, "sync", "--json") as running:
         running.until_bytes(MIB)
         running.send(signal.SIGINT)
@@ -142,7 +142,7 @@ def test_a_second_signal_ends_at_once(project: Project) -> None:
 
 @pytest.mark.shows("B12", "B13", "X1")
 def test_a_second_process_waits_and_finds_it_done(project: Project, server: AssetServer, gate: Gate) -> None:
-    """Two processes, one asset: the second says for whom it waits, and downloads nothing."""
+    """Two processes, one asset: the second says which process it waits for, and downloads nothing."""
     with Running(project.root, "sync", "--json") as first:
         first.until_bytes(MIB)
         with Running(project.root, "sync", "--json") as second:
@@ -154,14 +154,14 @@ def test_a_second_process_waits_and_finds_it_done(project: Project, server: Asse
     assert done.code == 0
     assert done.of("asset_reused")
     assert done.of("run_finished")[0]["downloaded_bytes"] == 0
-    # Once, and what a slow connection had left when an idle one took its work over.
+    # Once, plus what a slow connection had left when an idle one took over its work.
     assert SIZE <= server.stats.body_bytes_sent < SIZE * 3 / 2
 
 
 @pytest.mark.shows("B10", "B44", "B60", "X2")
 def test_a_dead_holder_blocks_nobody(project: Project, gate: Gate) -> None:
-    """A process that was killed while it held an asset is not waited for, and what it had is taken over."""
-    # Over one connection, what came before the last two pieces is certainly written.
+    """A process killed while it held an asset is not waited for, and its bytes are taken over."""
+    # Over one connection, everything before the last two pieces is certainly written.
     with Running(project.root, "sync", "--json", "--parallel", "1") as first:
         first.until_bytes(5 * MIB)
         with Running(project.root, "sync", "--json") as second:
@@ -177,7 +177,7 @@ def test_a_dead_holder_blocks_nobody(project: Project, gate: Gate) -> None:
 
 @pytest.mark.shows("B60", "X2")
 def test_waiting_has_an_end(project: Project) -> None:
-    """Past --lock-timeout the second process gives up with its own exit code and names the holder."""
+    """After --lock-timeout the second process gives up with its own exit code and names the holder."""
     with Running(project.root, "sync", "--json") as first:
         first.until_bytes(MIB)
         done = run(project.root, "sync", "--lock-timeout", "0.3")
@@ -187,7 +187,7 @@ def test_waiting_has_an_end(project: Project) -> None:
 
 
 def test_never_more_connections_than_asked_for(tmp_path: Path, server: AssetServer, gate: Gate) -> None:
-    """--parallel bounds the connections open at once, idle ones included, over all assets and hosts."""
+    """--parallel bounds the connections open at once, including idle ones, over all assets and hosts."""
     project = Project(tmp_path / "many")
     gate.open()
     with serve_in_thread() as other:
@@ -218,7 +218,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_too_small_a_disk_is_refused_before_the_first_byte(
     small_disk: Path, project: Project, server: AssetServer
 ) -> None:
-    """What cannot fit is not begun; the error names what is needed and what is free."""
+    """A download that cannot fit is not started; the error names the space needed and the space free."""
     done = run(project.root, "sync", "--assets-dir", str(small_disk / "assets"))
     assert done.code == 4
     assert "not enough space" in done.err
@@ -229,10 +229,10 @@ def test_too_small_a_disk_is_refused_before_the_first_byte(
 @pytest.mark.root
 @pytest.mark.shows("B63", "D2")
 def test_a_disk_that_fills_on_the_way(small_disk: Path, project: Project, server: AssetServer, gate: Gate) -> None:
-    """A disk that somebody else fills ends the run with exit code 4; with space again, it goes on from there."""
+    """A disk that somebody else fills ends the run with exit code 4; with space again, the run continues from there."""
     add(project, server, "b", gate, size=10 * MIB)
     assets = ("--assets-dir", str(small_disk / "assets"))
-    # Over one connection, what came before the last two pieces is certainly written.
+    # Over one connection, everything before the last two pieces is certainly written.
     with Running(project.root, "sync", "b", "--json", "--parallel", "1", *assets) as running:
         running.until_bytes(5 * MIB)
         ballast = small_disk / "ballast"
@@ -251,7 +251,7 @@ def test_a_disk_that_fills_on_the_way(small_disk: Path, project: Project, server
 
 @pytest.mark.shows("D9")
 def test_a_folder_that_cannot_be_written(project: Project, tmp_path: Path, server: AssetServer) -> None:
-    """An assets dir that is no folder ends with exit code 4 and names it."""
+    """An assets dir that is not a folder ends the run with exit code 4, naming it."""
     blocked = tmp_path / "blocked"
     blocked.write_text("a file")
     done = run(project.root, "sync", "--assets-dir", str(blocked / "assets"))
@@ -262,7 +262,7 @@ def test_a_folder_that_cannot_be_written(project: Project, tmp_path: Path, serve
 
 @pytest.mark.shows("U7")
 def test_a_reader_that_goes_away(project: Project, gate: Gate) -> None:
-    """A closed stdout ends the JSON and not the download."""
+    """A closed stdout ends the JSON output, not the download."""
     with Running(project.root, "sync", "--json", "-q") as running:
         running.until_bytes(MIB)
         running.close_stdout()

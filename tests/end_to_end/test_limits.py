@@ -1,4 +1,4 @@
-"""A real nginx that limits what one client may do: requests at once, and requests a second. All arrives, and soon."""
+"""A real nginx that limits simultaneous requests and requests per second: everything arrives, and soon."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Limited:
             self.project.add(f"a{number}", [nginx.add(f"/f/{number}", content)], content)
 
     async def sync(self, **settings: object) -> Recorder:
-        """One run, in real time; every file is right after it."""
+        """One run in real time, after which every file is right."""
         chosen = Settings(**settings)  # type: ignore[arg-type]  # checked where a test names a setting wrongly
         async with AssetManager(self.project.manifest, settings=chosen, environ={}) as manager:
             heard = Recorder(manager)
@@ -57,10 +57,10 @@ class Limited:
 @pytest.mark.parametrize("limit", typical([1, 2], 1))
 @pytest.mark.shows("A24")
 async def test_a_server_that_allows_few_connections(tmp_path: Path, nginx: Nginx, limit: int, refusal: int) -> None:
-    """What it allows is learned from a few refusals, none of which counts as a failure or is waited for."""
+    """The limit is learned from a few refusals, none of which counts as a failure or is waited for."""
     location = Location("/f/", limit_conn=limit, limit_rate=400_000, refusal=refusal)
     site = Limited(tmp_path, nginx, location, files=1, size=2 * MIB)
-    # A connection that asks ahead has two segments of the three: no third one is needed, and none refused.
+    # A connection that asks ahead has two of the three segments: no third connection is needed, and none refused.
     heard = await site.sync(retries=0, sizes=SECONDS_LONG, pipelining=limit == 1)
     assert 0 < len(site.refused()) <= 5
     assert heard.of("retry_scheduled") == []
@@ -69,7 +69,7 @@ async def test_a_server_that_allows_few_connections(tmp_path: Path, nginx: Nginx
 @pytest.mark.parametrize("refusal", typical([503, 429, 403], 429))
 @pytest.mark.shows("A24")
 async def test_several_assets_share_what_a_server_allows(tmp_path: Path, nginx: Nginx, refusal: int) -> None:
-    """One connection at a time, for all of them together, and none fails because another one is served.
+    """One connection at a time, for all of them together, and none fails because another one is being served.
 
     Each segment takes longer than what nginx sends at once, so that the other asset really is refused.
     """
@@ -87,7 +87,7 @@ async def test_several_assets_share_what_a_server_allows(tmp_path: Path, nginx: 
 async def test_a_server_that_allows_few_requests_a_second(
     tmp_path: Path, nginx: Nginx, parallel: int, refusal: int, size: int
 ) -> None:
-    """Each file arrives in its turn, over the short way for small files and over the long one."""
+    """Each file arrives in turn, small files the short way and large ones the long way."""
     location = Location("/f/", limit_req=20, refusal=refusal)
     site = Limited(tmp_path, nginx, location, files=6, size=size)
     await site.sync(parallel=parallel)
@@ -97,7 +97,7 @@ async def test_a_server_that_allows_few_requests_a_second(
 @pytest.mark.sweep
 @pytest.mark.parametrize("limit_rate", [150_000, 20 * MIB], ids=["slow", "fast"])
 async def test_a_large_file_through_one_connection(tmp_path: Path, nginx: Nginx, limit_rate: int) -> None:
-    """Few refusals, and hardly more time than for somebody who knew the limit."""
+    """There are few refusals, and it takes hardly longer than if the limit were known."""
     size = 6_000_000 if limit_rate < MIB else 60_000_000
     site = Limited(tmp_path, nginx, Location("/f/", limit_conn=1, limit_rate=limit_rate), files=1, size=size)
     learned = (await site.sync()).of("asset_verified")[0]["seconds"]
@@ -112,7 +112,7 @@ async def test_a_large_file_through_one_connection(tmp_path: Path, nginx: Nginx,
 @pytest.mark.sweep
 @pytest.mark.parametrize("parallel", [1, 4, 8])
 async def test_twenty_files_at_five_requests_a_second(tmp_path: Path, nginx: Nginx, parallel: int) -> None:
-    """In every one of several runs; ``RUNS=20`` in the environment for more of them."""
+    """This holds in every one of several runs; set ``RUNS=20`` in the environment for more."""
     site = Limited(tmp_path, nginx, Location("/f/", limit_req=5), files=20, size=300_000)
     for _ in range(int(os.environ.get("RUNS", "3"))):
         shutil.rmtree(site.project.assets, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A front that allows one connection, and says so without HTTP: it resets, closes or refuses each further one."""
+"""A front that allows one connection, and refuses without HTTP: it resets, closes or refuses each further one."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SEEN_BYTES = 100 * KIB
 class Front:
     """Forwards the first connection to a server. Each further one, while that is open, ends in its own way.
 
-    ``way``: "reset" at once; "closed" or "cut" after the first bytes of the client, without or within an answer;
-    "refused" by the kernel, for nothing listens any more.
+    ``way``: "reset" at once; "closed" or "cut" after the client's first bytes, without or within an answer;
+    "refused" by the kernel, since nothing listens any longer.
     """
 
     def __init__(self, server: AssetServer, way: str, *, secure: bool) -> None:
@@ -46,12 +46,12 @@ class Front:
         return port
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._listener is not None:
             self._listener.close()
 
     def watch(self, refused: Callable[..., bool]) -> Callable[..., bool]:
-        """Stand in for `Hosts.refused`: note each refusal that the run has seen."""
+        """Stand in for `Hosts.refused`: record each refusal that the run has seen."""
 
         def seen(hosts: Hosts, attempt: object, now: float, error: GrymFetchError, **how: float) -> bool:
             self.refusals.append(error)
@@ -119,7 +119,7 @@ async def behind(
 async def test_a_further_connection_that_is_refused_teaches_a_limit(
     tmp_path: Path, behind: AssetServer, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """It costs no retry and delays nothing: with none allowed, all arrives over the connection that works."""
+    """It costs no retry and no delay: even with no retries allowed, everything arrives over the working connection."""
     scheme = behind.url("/").partition(":")[0]
     front = Front(behind, way, secure=scheme == "https")
     port = await front.start()

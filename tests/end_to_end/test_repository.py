@@ -26,7 +26,7 @@ LIMIT = "0.5"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A repository with two large files, and a third one that only history has."""
+    """A repository with two large files, and a third one that exists only in history."""
     root = repository(tmp_path / "home" / "project")
     write(root, "old.bin", OLD)
     commit(root, day=1)
@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def hostile(program: str, *, is_split: bool) -> dict[str, bytes]:
-    """The files of a repository without ``.git`` whose config starts a program; its halves may lie apart."""
+    """The files of a repository without ``.git`` whose config starts a program; its two halves may be apart."""
     common = "a/common" if is_split else "a/bare"
     config = f'[core]\nrepositoryformatversion = 1\nfsmonitor = "touch {program}; false"\n'
     files = {
@@ -61,7 +61,7 @@ def hostile(program: str, *, is_split: bool) -> dict[str, bytes]:
 @pytest.mark.shows("M18", "S17")
 @pytest.mark.parametrize("is_split", [False, pytest.param(True, marks=pytest.mark.sweep)])
 def test_no_manifest_and_no_archive_makes_a_repository(tmp_path: Path, is_split: bool) -> None:
-    """git obeys such a folder; one that a manifest or an archive would make is not there afterwards."""
+    """git obeys such a folder; if a manifest or an archive would create one, it is not there afterwards."""
     ran = tmp_path / "ran"
     files = hostile(str(ran), is_split=is_split)
 
@@ -103,7 +103,7 @@ def test_no_manifest_and_no_archive_makes_a_repository(tmp_path: Path, is_split:
 @pytest.mark.shows("S17")
 @pytest.mark.parametrize("last", ["HEAD", "objects", "refs"])
 def test_no_two_manifests_make_a_repository(tmp_path: Path, last: str) -> None:
-    """What one manifest has put there and the next one would complete is refused, few files or many; others arrive."""
+    """A second manifest that would complete what the first put there is refused, few files or many; others arrive."""
     files = {"bare/HEAD": b"ref: refs/heads/main\n", "bare/objects/x": b"x", "bare/refs/heads/x": b"y"}
     more = {f"more/{number}": b"%d" % number for number in range(20)}
     later = {name: content for name, content in files.items() if last in name.split("/")}
@@ -172,7 +172,7 @@ def test_from_a_heavy_repository_to_the_same_bytes_elsewhere(root: Path, tmp_pat
 
 
 def test_the_arguments_of_the_document(root: Path) -> None:
-    """Size, folder and target stand where people expect them, and sizes may be fractions."""
+    """Size, folder and target are where people expect them, and sizes may be fractions."""
     assert "no file is larger than 10.0 MiB" in run(root, "identify").out
     assert "voices" not in run(root, "identify", "0.5", "./models").out
     assert run(root, "clean", "0.5", "./models", "../my-assets", "--yes").code == 0
@@ -186,7 +186,7 @@ def test_the_arguments_of_the_document(root: Path) -> None:
 
 
 def test_nothing_is_moved_unasked(root: Path, tmp_path: Path) -> None:
-    """Without a terminal and without -y, and with -n, everything stays; a person who says no is heard."""
+    """Without a terminal and without -y, and with -n, everything stays; the answer no is respected."""
     done = run(root, "clean", LIMIT)
     assert done.code == 2
     assert "-y" in done.err
@@ -235,7 +235,7 @@ def test_json(root: Path) -> None:
 
 
 def test_json_of_what_stays(root: Path) -> None:
-    """Each file that stays is an object with its reason, and the last one is always there, moved or not."""
+    """Each file that stays is an object with its reason, and the last object is always there, moved or not."""
     write(root, "models/model.ckpt", MODEL[::-1])
     done = run(root, "clean", LIMIT, "-y", "--json")
     assert done.code == 2
@@ -246,7 +246,7 @@ def test_json_of_what_stays(root: Path) -> None:
 
 
 def test_no_password_gets_into_the_manifest(root: Path) -> None:
-    """It would be there for everyone to read; nothing is moved."""
+    """Everybody could read it there; nothing is moved."""
     base = "https://me:hunter2@example.org/f"
     done = run(root, "clean", LIMIT, "-y", "--add-to-manifest", "--base-url", base, "--config", "assets.json")
     assert (done.code, "for everyone to read" in done.err, "hunter2" in done.err) == (2, True, False)
@@ -283,7 +283,7 @@ def test_exit_codes(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.shows("S19")
 def test_where_the_assets_folder_came_as_a_symlink(root: Path, tmp_path: Path) -> None:
-    """What cannot be used is told as it is, with what to do, and is no bug of ours; nothing is written behind it."""
+    """The error says what is wrong and what to do, and is not called a bug; nothing is written behind the link."""
     write(root, "assets.json", b'{"assets": []}')
     (root / "assets").symlink_to(".git")
     commit(root, day=3)
@@ -295,7 +295,7 @@ def test_where_the_assets_folder_came_as_a_symlink(root: Path, tmp_path: Path) -
 
 @pytest.mark.sweep
 def test_the_way_back_is_named(root: Path, tmp_path: Path) -> None:
-    """The command that brings the files back works as it is printed, wherever they went."""
+    """The printed command brings the files back, wherever they went."""
     out = tmp_path / "some where"
     moved = run(root, "clean", LIMIT, ".", str(out), "-y").out
     assert f"`grym-fetch restore --all --external-assets-dir '{out}'` brings files back" in moved
@@ -305,7 +305,7 @@ def test_the_way_back_is_named(root: Path, tmp_path: Path) -> None:
 
 
 def test_entries_of_an_interrupted_run_are_made_up_for(root: Path) -> None:
-    """What an earlier run has moved is added to the manifest by the next one that is asked to."""
+    """Files moved by an earlier run are added to the manifest by the next run that is asked to."""
     assert run(root, "clean", LIMIT, "-y").code == 0
     (root / "assets.json").write_text('{\n  "assets": []\n}\n')
     done = run(root, "clean", LIMIT, "-y", "--gitignore", "--add-to-manifest", "--base-url", "https://example.org/f")
@@ -320,7 +320,7 @@ def test_entries_of_an_interrupted_run_are_made_up_for(root: Path) -> None:
 
 @pytest.mark.shows("S21")
 def test_a_killed_clean_loses_nothing(tmp_path: Path) -> None:
-    """Killed while it moves, it has lost no byte, and the next run finishes."""
+    """Killed while moving, it has lost no byte, and the next run finishes."""
     root = repository(tmp_path / "project")
     content = {f"file{number}.bin": seeded_bytes(600_000 + number, seed=number) for number in range(12)}
     for name, data in content.items():
@@ -353,7 +353,7 @@ async def test_from_python(root: Path) -> None:
 @pytest.mark.sweep
 @pytest.mark.shows("S21")
 def test_what_git_makes_of_a_restored_file_is_said(root: Path) -> None:
-    """Who restores in a clone learns that the placeholders are missed, and which files git would take in again."""
+    """After a restore in a clone, the output says which placeholders are missed, and which files git would take in."""
     assert "dry run: nothing was moved" in run(root, "clean", LIMIT, "-n").out
     run(root, "clean", LIMIT, "-y")
     assert run(root, "restore", "--all").err == ""  # nothing was committed: git sees what it saw before

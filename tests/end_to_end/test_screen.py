@@ -1,4 +1,4 @@
-"""What a person sees: stdout and stderr on one terminal, of every command that shows progress."""
+"""What a person sees: stdout and stderr on one terminal, for every command that shows progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = 300 * KIB
 
 @pytest.fixture
 def gate() -> Gate:
-    """Holds back the last byte of each file, so that the display stands on the screen when the result comes."""
+    """Holds back the last byte of each file, so that the display is on the screen when the result comes."""
     return Gate()
 
 
@@ -28,7 +28,7 @@ def serve(server: AssetServer, name: str, gate: Gate) -> tuple[str, bytes]:
 
 
 def on_terminal(folder: Path, gate: Gate | None, *arguments: str) -> list[str]:
-    """Run a command, let it draw its display, then let it end; return what is on the screen then."""
+    """Run a command, let it draw its display, then let it end; return what is then on the screen."""
     with Terminal(folder, *arguments, environ=environment()) as terminal:
         if gate is not None:
             terminal.until(lambda rows: any("active" in row for row in rows))
@@ -44,7 +44,7 @@ def digest(shown: str) -> str:
 
 @pytest.mark.shows("U7")
 def test_add_tells_its_result_below_the_display(tmp_path: Path, server: AssetServer, gate: Gate) -> None:
-    """One line, whole and alone in its row; what was just measured is not called unverified."""
+    """One line, complete and alone in its row; an asset just measured is not called unverified."""
     (tmp_path / ".git").mkdir()
     url, _ = serve(server, "bar", gate)
     first, *rest = on_terminal(tmp_path, gate, "add", url)
@@ -56,7 +56,7 @@ def test_add_tells_its_result_below_the_display(tmp_path: Path, server: AssetSer
 
 
 def test_pin_tells_of_each(tmp_path: Path, server: AssetServer, gate: Gate) -> None:
-    """Of four, four lines, aligned, and nothing else."""
+    """Four assets give four aligned lines, and nothing else."""
     project = Project(tmp_path)
     for name in ("a", "bb", "ccc", "dddd"):
         url, content = serve(server, name, gate)
@@ -67,7 +67,7 @@ def test_pin_tells_of_each(tmp_path: Path, server: AssetServer, gate: Gate) -> N
 
 
 def test_sync_leaves_a_line_for_each_file_and_a_sentence(tmp_path: Path, server: AssetServer, gate: Gate) -> None:
-    """The display goes; the second time, nothing is drawn at all."""
+    """The display disappears; the second time, nothing is drawn at all."""
     project = Project(tmp_path)
     for name in ("a", "bb"):
         url, content = serve(server, name, gate)
@@ -80,7 +80,7 @@ def test_sync_leaves_a_line_for_each_file_and_a_sentence(tmp_path: Path, server:
 
 
 def test_import_and_path_end_below_the_display(tmp_path: Path, server: AssetServer, gate: Gate) -> None:
-    """Data for a script is a line of its own, too."""
+    """Data for a script is on a line of its own, too."""
     (tmp_path / ".git").mkdir()
     url, _ = serve(server, "bar", gate)
     (tmp_path / "list").write_text(f"{url}\n  out=bar.bin\n")
@@ -113,7 +113,7 @@ def test_ctrl_c_says_where_it_was(tmp_path: Path, server: AssetServer, gate: Gat
 
 
 def test_failures_are_told_once_and_the_counts_last(tmp_path: Path, server: AssetServer, gate: Gate) -> None:
-    """While it runs a few words; in the end a block each, broken between words, then what is there."""
+    """During the run, a few words; at the end a block for each, broken between words, and then what is there."""
     project = Project(tmp_path)
     url, content = serve(server, "good", gate)
     project.add("good", [url], content)
@@ -132,7 +132,7 @@ def test_failures_are_told_once_and_the_counts_last(tmp_path: Path, server: Asse
 
 
 def test_list_and_check_say_what_to_do_next(tmp_path: Path, server: AssetServer) -> None:
-    """The same words in both; a file of the right size that is known to be wrong is not called present."""
+    """Both use the same words; a file of the right size that is known to be wrong is not called present."""
     project = Project(tmp_path)
     content = seeded_bytes(SIZE, seed=1)
     for name in ("good", "wrong", "模型"):
@@ -168,7 +168,7 @@ def test_list_and_check_say_what_to_do_next(tmp_path: Path, server: AssetServer)
 
 
 def test_a_pipe_gets_no_bar_and_no_colour(tmp_path: Path, server: AssetServer) -> None:
-    """And with --progress bar it gets one; with none, only how each file ended."""
+    """With --progress bar it gets one; with none, only how each file ended."""
     project = Project(tmp_path)
     content = seeded_bytes(SIZE, seed=1)
     project.add("a", [server.add("/a.bin", content).url], content)

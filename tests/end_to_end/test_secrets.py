@@ -1,4 +1,4 @@
-"""Secrets are planted wherever the program may meet some, and looked for wherever it writes."""
+"""Secrets are planted wherever the program may meet one, and looked for wherever it writes."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def secret(name: str) -> str:
 
 @dataclass(frozen=True)
 class SecretFields(AnswerFault):
-    """Answers truly, with fields that hold secrets."""
+    """Answers truthfully, with fields that hold secrets."""
 
     combines: ClassVar[bool] = True
 
     def bend(self, answer: Answer, request: RecordedRequest, hit: int) -> Answer:
-        """Add them."""
+        """Add the fields."""
         fields = (
             ("Set-Cookie", f"session={secret('cookie')}"),
             ("WWW-Authenticate", f"Bearer {secret('challenge')}"),
@@ -64,7 +64,7 @@ class SecretFields(AnswerFault):
 
 @pytest.fixture
 def hub() -> Iterator[AssetServer]:
-    """What HF_ENDPOINT names."""
+    """The hub that HF_ENDPOINT names."""
     with serve_in_thread() as running:
         yield running
 
@@ -85,7 +85,7 @@ def secrets_of(project: Project, server: AssetServer, hub: AssetServer) -> dict[
 
 
 def leaks(project: Project, *runs: Done) -> list[str]:
-    """Where a planted secret was found: in what was written to a stream, or to any file of the project's folder."""
+    """Where a planted secret was found: in the output, or in any file of the project's folder."""
     found = [f"stdout of run {n}" for n, done in enumerate(runs) if MARK in done.out]
     found += [f"stderr of run {n}" for n, done in enumerate(runs) if MARK in done.err]
     own = {project.manifest, project.root / "netrc"}
@@ -95,13 +95,13 @@ def leaks(project: Project, *runs: Done) -> list[str]:
 
 
 def authorizations(server: AssetServer, field: str = "authorization") -> set[str]:
-    """What servers were told, decoded."""
+    """The credentials that servers received, decoded."""
     told = {request.headers.get(field, "") for request in server.stats.requests}
     return {base64.b64decode(text[6:]).decode() if text.startswith("Basic ") else text for text in told}
 
 
 def test_no_secret_is_found_anywhere(tmp_path: Path, server: AssetServer, hub: AssetServer) -> None:
-    """Neither after successes, retries and failures of all kinds, nor after kill -9: and each of them was in use."""
+    """None leaks after successes, retries, failures of all kinds, or kill -9, though each of them was in use."""
     project = Project(tmp_path / "project")
     project.root.mkdir()
     environ = secrets_of(project, server, hub)
@@ -147,7 +147,7 @@ def test_no_secret_is_found_anywhere(tmp_path: Path, server: AssetServer, hub: A
     assert project.staged()
 
     assert leaks(project, synced, looked, asked, killed) == []
-    # All of this proves something only because the secrets were there to be told.
+    # All of this proves something only because the secrets were there to leak.
     assert f"me:{secret('userinfo')}" in authorizations(server)
     assert f"me:{secret('netrc')}" in authorizations(server)
     assert f"Bearer {secret('token')}" in authorizations(server)

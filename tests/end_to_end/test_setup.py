@@ -1,4 +1,4 @@
-"""``grym-fetch setup``: a project made ready, and left alone the second time."""
+"""``grym-fetch setup``: it gets a project ready, and leaves it alone the second time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL = seeded_bytes(3_000, seed=2)
 
 @pytest.fixture
 def project(tmp_path: Path, server: AssetServer) -> Project:
-    """A git repository with a manifest, freshly cloned."""
+    """A freshly cloned git repository with a manifest."""
     made = Project(tmp_path / "project")
     made.root.mkdir()
     subprocess.run(["git", "init", "--quiet"], cwd=made.root, check=True)
@@ -32,19 +32,19 @@ def project(tmp_path: Path, server: AssetServer) -> Project:
 
 
 def states(out: str) -> dict[str, str]:
-    """Step to state, of what ``--json`` wrote."""
+    """The state of each step in the output of ``--json``."""
     records = [json.loads(line) for line in out.splitlines()]
     return {r["step"]: r["state"] for r in records if r["type"] == "setup_step"}
 
 
 def snapshot(root: Path) -> dict[Path, bytes]:
-    """Every file of a folder but git's and our own state."""
+    """Every file of a folder except git's and our own state."""
     skip = {".git", ".grym-fetch"}
     return {p: p.read_bytes() for p in root.rglob("*") if p.is_file() and not skip & set(p.parts)}
 
 
 def test_a_fresh_clone(project: Project, tmp_path: Path) -> None:
-    """One command makes folders, records and .gitignore lines, and fetches the required assets."""
+    """One command creates folders, records and .gitignore lines, and fetches the required assets."""
     done = run(project.root, "setup")
     assert done.code == 0
     assert project.assets.joinpath("models/model-a.bin").read_bytes() == CONTENT
@@ -59,7 +59,7 @@ def test_a_fresh_clone(project: Project, tmp_path: Path) -> None:
 
 
 def test_it_can_be_run_again(project: Project, tmp_path: Path) -> None:
-    """The second run changes nothing and says that all was right already."""
+    """The second run changes nothing and says that everything was right already."""
     first = states(run(project.root, "setup", "--json").out)
     assert {step for step, state in first.items() if state == "done"} == {
         "assets folder", "git",
@@ -72,7 +72,7 @@ def test_it_can_be_run_again(project: Project, tmp_path: Path) -> None:
 
 
 def test_without_a_manifest(tmp_path: Path) -> None:
-    """In a repository without a manifest an empty valid one is made at its root, and said so."""
+    """In a repository without a manifest, an empty valid one is created at its root, and reported."""
     (tmp_path / "repo" / ".git").mkdir(parents=True)
     deep = tmp_path / "repo" / "src" / "deep"
     deep.mkdir(parents=True)
@@ -86,7 +86,7 @@ def test_without_a_manifest(tmp_path: Path) -> None:
 
 
 def test_outside_of_a_repository(tmp_path: Path) -> None:
-    """Without git the manifest is made in the working directory, and nothing is ignored."""
+    """Without git the manifest is created in the working directory, and nothing is ignored."""
     folder = tmp_path / "work"
     folder.mkdir()
     done = run(folder, "setup")
@@ -97,7 +97,7 @@ def test_outside_of_a_repository(tmp_path: Path) -> None:
 
 
 def test_a_named_manifest_that_is_not_there(tmp_path: Path) -> None:
-    """A manifest that was named is not made: it is most likely a typo."""
+    """A missing manifest that was named is not created: the name is most likely a typo."""
     done = run(tmp_path, "setup", "--config", "asets.json")
     assert done.code == 2
     assert "asets.json" in done.err
@@ -105,7 +105,7 @@ def test_a_named_manifest_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_skip_assets(project: Project, server: AssetServer) -> None:
-    """--skip-assets makes everything ready and fetches nothing."""
+    """--skip-assets sets everything up and fetches nothing."""
     done = run(project.root, "setup", "--skip-assets")
     assert done.code == 0
     assert project.assets.is_dir()
@@ -114,21 +114,21 @@ def test_skip_assets(project: Project, server: AssetServer) -> None:
 
 
 def test_minimal(project: Project) -> None:
-    """--minimal fetches the essential assets, in their stand-ins."""
+    """--minimal fetches the essential assets, as their stand-ins."""
     assert run(project.root, "setup", "--minimal").code == 0
     assert (project.assets / "minimal/models/model-a.bin").read_bytes() == SMALL
     assert not (project.assets / "models").exists()
 
 
 def test_external_assets_dir(project: Project, tmp_path: Path) -> None:
-    """--external-assets-dir has the external folder made, with its record and what git is to ignore."""
+    """--external-assets-dir creates the external folder, with its record and the lines for .gitignore."""
     assert run(project.root, "setup", "--external-assets-dir", str(tmp_path / "shared"), "--skip-assets").code == 0
     assert (tmp_path / "shared" / "asset-manifest.json").is_file()
     assert not (tmp_path / "assets").exists()
 
 
 def test_what_is_there_is_kept(project: Project, tmp_path: Path) -> None:
-    """Records and ignore files that are there are not replaced; lines are added behind those that are there."""
+    """Existing records and ignore files are not replaced; lines are added after the existing ones."""
     external = tmp_path / "assets"
     external.mkdir()
     (external / "asset-manifest.json").write_text("mine")
@@ -139,7 +139,7 @@ def test_what_is_there_is_kept(project: Project, tmp_path: Path) -> None:
 
 
 def test_files_that_git_tracks(project: Project) -> None:
-    """Files in the assets folder that git tracks already are a warning, with the command that ends it."""
+    """Files in the assets folder that git already tracks cause a warning, with the command that ends it."""
     (project.assets / "big.bin").parent.mkdir()
     (project.assets / "big.bin").write_bytes(SMALL)
     subprocess.run(["git", "add", "--force", "assets"], cwd=project.root, check=True)
@@ -150,7 +150,7 @@ def test_files_that_git_tracks(project: Project) -> None:
 
 
 def test_the_exit_code_is_that_of_sync(project: Project, server: AssetServer) -> None:
-    """What sync would return is returned; what was made stays, and the next run goes on."""
+    """setup returns what sync would; what was created stays, and the next run continues."""
     project.add("gone", [server.url("/gone.bin")], CONTENT)
     done = run(project.root, "setup")
     assert done.code == 1
@@ -159,7 +159,7 @@ def test_the_exit_code_is_that_of_sync(project: Project, server: AssetServer) ->
 
 
 def test_a_folder_that_cannot_be_made(project: Project, server: AssetServer) -> None:
-    """A file in the place of the assets folder is a failure of storage; nothing is fetched."""
+    """A file in place of the assets folder is a storage failure; nothing is fetched."""
     project.assets.write_bytes(b"")
     done = run(project.root, "setup")
     assert done.code == 4
@@ -177,7 +177,7 @@ def test_a_bad_proxy(project: Project, server: AssetServer) -> None:
 
 @pytest.mark.shows("S19")
 def test_nothing_is_written_through_symlinks(project: Project, tmp_path: Path, server: AssetServer) -> None:
-    """A .gitignore, an assets folder, an external folder or a log that leads elsewhere: nothing is written there."""
+    """If a .gitignore, an assets folder, an external folder or a log leads elsewhere, nothing is written there."""
     home = tmp_path / "home"
     home.mkdir()
     (home / ".bashrc").write_bytes(b"")
@@ -211,7 +211,7 @@ def test_nothing_is_written_through_symlinks(project: Project, tmp_path: Path, s
 
 
 def test_folders_with_odd_names(tmp_path: Path, server: AssetServer) -> None:
-    """What is special in a .gitignore is escaped, so that the line names this folder and no other."""
+    """Special characters are escaped in .gitignore, so that the line names only this folder."""
     made = Project(tmp_path / "re[po]/ab * c")
     made.root.mkdir(parents=True)
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path / "re[po]", check=True)
@@ -223,7 +223,7 @@ def test_folders_with_odd_names(tmp_path: Path, server: AssetServer) -> None:
 
 @pytest.mark.shows("S21")
 def test_files_that_were_moved_out_are_named(project: Project, tmp_path: Path) -> None:
-    """In a fresh clone, setup names the files of which there are placeholders only, with the command that gets them."""
+    """In a fresh clone, setup names the files that exist only as placeholders, with the command that gets them."""
     (project.root / "big.dat").write_bytes(CONTENT)
     assert run(project.root, "clean", "0.1", "-y").code == 0
     done = run(project.root, "setup", "--skip-assets")

@@ -1,4 +1,4 @@
-"""Whole commands of several users in one folder: a team that shares it, an image that root has made, and attackers."""
+"""Commands of several users in one folder: a team that shares it, an image made by root, and attackers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMED = ("--config", "assets.json")
 
 
 def tar_of(count: int) -> bytes:
-    """An archive of so many small files."""
+    """An archive of this many small files."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for number in range(count):
@@ -41,7 +41,7 @@ def tar_of(count: int) -> bytes:
 
 
 class Shared:
-    """A project folder that lies where every user can go, with a home for each."""
+    """A project folder that every user can reach, with a home folder for each."""
 
     def __init__(self, above: Path, server: AssetServer) -> None:
         self.above, self.root, self.server = above, above / "project", server
@@ -52,15 +52,15 @@ class Shared:
             os.chown(self.home(user), user, user)
 
     def home(self, user: int) -> Path:
-        """A user's home."""
+        """A user's home folder."""
         return self.above / f"home-{user}"
 
     def list_assets(self, members: int = 3) -> None:
-        """A file, and an archive that is unpacked."""
+        """List a file, and an archive to unpack."""
         self.list_files({"model.bin": CONTENT, "voices.tar": tar_of(members)})
 
     def list_files(self, files: Mapping[str, bytes]) -> None:
-        """Some files; archives among them are unpacked."""
+        """List some files; archives among them are unpacked."""
         entries = [
             {
                 "id": name.partition(".")[0],
@@ -76,18 +76,18 @@ class Shared:
         self.manifest.write_text(json.dumps({"version": "1.0", "assets": entries}))
 
     def give(self, owner: int) -> None:
-        """As a team sets it up: of a group, setgid, group-writable."""
+        """Set it up as a team does: its own group, setgid, group-writable."""
         for path in (self.root, self.manifest):
             os.chown(path, owner, TEAM)
         self.root.chmod(0o2775)
         self.manifest.chmod(0o664)
 
     def run(self, user: int, *arguments: str, **more: str) -> Done:
-        """Run a command as this user. None ends in a traceback, or is called a bug."""
+        """Run a command as this user. None may end in a traceback, or be called a bug."""
         return self.run_in(self.root, user, *arguments, **more)
 
     def run_in(self, folder: Path, user: int, *arguments: str, **more: str) -> Done:
-        """`run` in another folder than the project's."""
+        """`run` in a folder other than the project's."""
         done = run_as(user, folder, *arguments, **self._places(user) | more)
         assert "Traceback" not in done.err
         assert "bug" not in done.err
@@ -117,7 +117,7 @@ class Shared:
 
 @pytest.fixture
 def shared(server: AssetServer) -> Iterator[Shared]:
-    """A project that others can reach."""
+    """A project that other users can reach."""
     above = Path(tempfile.mkdtemp(dir="/tmp", prefix="shared-"))
     above.chmod(0o755)
     yield Shared(above, server)
@@ -126,7 +126,7 @@ def shared(server: AssetServer) -> Iterator[Shared]:
 
 @pytest.mark.shows("S20")
 def test_a_team_shares_a_folder(shared: Shared) -> None:
-    """What one has fetched the other checks, uses, prunes and fetches anew; each keeps a state of his own."""
+    """What one user fetched, the other checks, uses, prunes and fetches again; each has a state of their own."""
     shared.list_assets()
     shared.give(ANNA)
     assert shared.run(ANNA, "sync").code == 0
@@ -148,7 +148,7 @@ def test_a_team_shares_a_folder(shared: Shared) -> None:
 @pytest.mark.shows("S20")
 @pytest.mark.parametrize("has_home", [True, False])
 def test_an_image_that_root_has_made(shared: Shared, has_home: bool) -> None:
-    """Another user, who may write nowhere there, finds all of it right, the unpacked tree too, and is told once."""
+    """Another user without write permission finds all of it right, including the unpacked tree, and is told once."""
     shared.list_assets()
     assert run(shared.root, "sync").code == 0
     more = {} if has_home else {"HOME": "/nonexistent"}
@@ -167,7 +167,7 @@ def test_an_image_that_root_has_made(shared: Shared, has_home: bool) -> None:
 
 @pytest.mark.shows("S20")
 def test_pipes_in_the_place_of_all_that_is_ours(shared: Shared) -> None:
-    """Whoever has put them there: every command ends, and none believes that an asset is missing."""
+    """Whoever put them there, every command ends, and none believes that an asset is missing."""
     shared.list_assets()
     shared.give(BERT)
     assert shared.run(BERT, "sync").code == 0
@@ -192,7 +192,7 @@ def test_pipes_in_the_place_of_all_that_is_ours(shared: Shared) -> None:
 
 @pytest.mark.shows("S5", "S20")
 def test_a_state_folder_that_is_swapped_while_unpacking(shared: Shared) -> None:
-    """Who owns the folder may move our state away and lead its name elsewhere: nothing appears there."""
+    """The folder's owner may move our state away and point its name elsewhere: nothing is created there."""
     shared.list_assets(3000)
     shared.give(ANNA)
     state = shared.assets / ".grym-fetch"
@@ -223,13 +223,13 @@ def test_a_state_folder_that_is_swapped_while_unpacking(shared: Shared) -> None:
     "files", [{"model.bin": CONTENT}, {"small.bin": b"small", "other.bin": b"other"}], ids=["model", "small"]
 )
 def test_a_file_that_is_swapped_right_after_its_rename(shared: Shared, files: dict[str, bytes]) -> None:
-    """Stopped between the rename and the stamp, while another user puts a file of hers there: it is not "verified"."""
+    """Stopped between the rename and the stamp, while another user puts a file there: it is not "verified"."""
     shared.list_files(files)
     shared.give(ANNA)
     folder = shared.assets / "m"
     as_user(ANNA, lambda: folder.mkdir(parents=True))
     renames = "rename,renameat,renameat2"
-    # Once only: strace loses sight of a process that is stopped and woken again and again.
+    # Only once: strace loses track of a process that is stopped and woken repeatedly.
     stopped = ["-P", str(folder), "-e", f"trace={renames}", "-e", f"inject={renames}:signal=STOP:when=1"]
     with shared.running(
         BERT, "sync", "--json", *NAMED, under=["strace", "-f", "-qq", "-o", os.devnull, *stopped]
@@ -257,7 +257,7 @@ def test_a_file_that_is_swapped_right_after_its_rename(shared: Shared, files: di
 
 
 def ended(victim: subprocess.Popen[str]) -> bool:
-    """Whether it has ended, or does at once."""
+    """Whether it has ended, or ends now."""
     try:
         victim.wait(0.01)
     except subprocess.TimeoutExpired:
@@ -266,7 +266,7 @@ def ended(victim: subprocess.Popen[str]) -> bool:
 
 
 def go_on(victim: subprocess.Popen[str]) -> None:
-    """Let what runs under strace go on, if it was stopped."""
+    """Continue the process under strace, if it was stopped."""
     for child in Path(f"/proc/{victim.pid}/task/{victim.pid}/children").read_text().split():
         with suppress(ProcessLookupError):
             os.kill(int(child), signal.SIGCONT)
@@ -275,7 +275,7 @@ def go_on(victim: subprocess.Popen[str]) -> None:
 @pytest.mark.shows("S1", "S20")
 @pytest.mark.parametrize("whose", ["hers", "his"])
 def test_a_forged_log_vouches_for_nothing(shared: Shared, whose: str) -> None:
-    """Anna's file, and a log in the place of Bert's: in a folder of hers, or in a shared one of his that she moved."""
+    """Anna's file, and a log in place of Bert's: in a folder of hers, or in a shared one of his that she moved."""
     shared.list_files({"model.bin": CONTENT})
     shared.give(ANNA)
     model, state, drafts = shared.assets / "m/model.bin", shared.assets / ".grym-fetch", shared.assets / "drafts"
@@ -316,7 +316,7 @@ def test_a_forged_log_vouches_for_nothing(shared: Shared, whose: str) -> None:
 
 @pytest.mark.shows("S17", "S20")
 def test_a_team_moves_its_large_files_to_one_folder(shared: Shared) -> None:
-    """Each out of a repository of his own, into the folder that both name; the files of both come back."""
+    """Each out of their own repository, into the folder that both name; the files of both come back."""
     store = shared.above / "store"
     store.mkdir()
     os.chown(store, ANNA, TEAM)

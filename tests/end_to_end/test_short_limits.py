@@ -1,4 +1,4 @@
-"""A machine that gives us little: few descriptors, few threads. Real processes under real limits, as far as they go."""
+"""A machine with few descriptors and few threads: real processes under real limits, as far as they go."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE = MIB
 
 
 def sync(project: Project, *arguments: str, limit: Callable[[], None] | None = None, **more: str) -> Done:
-    """Fetch everything, with ten assets of one MiB, under a limit."""
+    """Fetch everything, ten assets of one MiB, under a limit."""
     with serve_in_thread() as server:
         for number in range(10):
             file = server.add(f"/{number}", SeededContent(SIZE, seed=number))
@@ -42,7 +42,7 @@ def sync(project: Project, *arguments: str, limit: Callable[[], None] | None = N
 @pytest.mark.shows("D16")
 @pytest.mark.parametrize("files", typical([16, 20, 28, 40], 16))
 def test_few_descriptors_mean_fewer_assets_at_work(tmp_path: Path, files: int) -> None:
-    """Whatever `ulimit -n` leaves: it takes longer, and every asset arrives."""
+    """Whatever `ulimit -n` allows: it takes longer, and every asset arrives."""
     project = Project(tmp_path / "project")
     done = sync(project, limit=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)))
     assert done.code == 0, done.err
@@ -65,7 +65,7 @@ _thread.start_new_thread = start_if_there_is_one
 @pytest.mark.shows("D16")
 @pytest.mark.parametrize("threads", typical(range(6), 0, 2))
 def test_few_threads_suffice_or_are_named(tmp_path: Path, threads: int) -> None:
-    """With one thread that the machine gives, every asset arrives; with none, the error is this machine's."""
+    """With one thread every asset arrives; with none, the error is reported as this machine's."""
     project = Project(tmp_path / "project")
     (tmp_path / "sitecustomize.py").write_text(FEW_THREADS)
     done = sync(project, PYTHONPATH=str(tmp_path), THREADS=str(threads))

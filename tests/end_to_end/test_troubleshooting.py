@@ -1,4 +1,4 @@
-"""Every trouble of the page on troubleshooting is made to happen, and the page quotes what the program then says."""
+"""Every problem on the troubleshooting page is made to happen, and the page quotes what the program then says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from grym_fetch.testing import AssetServer, HtmlPage, Stall, Status, seeded_byte
 from tests.end_to_end.command import Done, run
 from tests.support.project import Project
 
-# Each starts several processes.
+# Each test starts several processes.
 pytestmark = pytest.mark.sweep
 
 PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
@@ -31,7 +31,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def plain(text: str) -> str:
-    """A text without what differs from one machine to another: addresses, folders, digests, numbers."""
+    """A text without what differs between machines: addresses, folders, digests, numbers."""
     text = re.sub(r"https?://[^\s:;,)]+(:\d+)?[^\s:;,)]*", "URL", text)
     text = re.sub(r"/\S*?(?=/assets\b|/project\b| or above)(/project)?", "ROOT", text)
     text = re.sub(r"GRYM_FETCH_TOKEN_\w+", "VARIABLE", text)
@@ -52,7 +52,7 @@ def assert_quoted(done: Done, *parts: str) -> None:
 
 
 def test_connection(project: Project, server: AssetServer) -> None:
-    """No connection: refused, no such host, silence."""
+    """No connection: refused, no such host, or silence."""
     project.add("base-model", [NOBODY], CONTENT)
     assert_quoted(run(project.root, "sync", "--retries", "0"), "connection refused")
     project.add("base-model", ["http://models.invalid/base.bin"], CONTENT)
@@ -63,13 +63,13 @@ def test_connection(project: Project, server: AssetServer) -> None:
 
 
 def test_a_dead_address(project: Project, server: AssetServer) -> None:
-    """The address is not valid any more."""
+    """The address is no longer valid."""
     project.add("base-model", [server.url("/gone.bin")], CONTENT)
     assert_quoted(run(project.root, "sync"), "404")
 
 
 def test_no_access(project: Project, server: AssetServer) -> None:
-    """The server wants credentials; the doctor says which variable."""
+    """The server requires credentials; the doctor says which variable."""
     project.add("base-model", [server.add("/t.bin", CONTENT, faults=[Status(401)]).url], CONTENT)
     assert_quoted(run(project.root, "sync"), "401")
     done = run(project.root, "doctor", HOME=str(project.root))
@@ -79,7 +79,7 @@ def test_no_access(project: Project, server: AssetServer) -> None:
 
 @pytest.mark.shows("A21")
 def test_an_expired_signed_address(project: Project, server: AssetServer) -> None:
-    """A signed address that is refused has expired; sync and doctor say so alike."""
+    """A signed address that is refused has expired; sync and doctor both say so."""
     url = server.add("/s.bin", CONTENT, faults=[Status(403)]).url
     project.add("base-model", [f"{url}?X-Amz-Signature=abc"], CONTENT)
     assert_quoted(run(project.root, "sync"), "signed and has probably expired")
@@ -88,7 +88,7 @@ def test_an_expired_signed_address(project: Project, server: AssetServer) -> Non
 
 @pytest.mark.shows("A20")
 def test_a_fallback(project: Project, server: AssetServer) -> None:
-    """A fallback is used by itself; where all fail each one's reason is told."""
+    """A fallback is used automatically; if all fail, the reason for each is given."""
     project.add("base-model", [server.url("/gone.bin"), server.add("/ok.bin", CONTENT).url], CONTENT)
     done = run(project.root, "sync")
     assert done.code == 0
@@ -99,7 +99,7 @@ def test_a_fallback(project: Project, server: AssetServer) -> None:
 
 
 def test_disk_space(project: Project, server: AssetServer) -> None:
-    """There is not enough space: nothing is fetched."""
+    """There is not enough space, and nothing is fetched."""
     project.add("base-model", [server.add("/ok.bin", CONTENT).url], CONTENT, size=10**15)
     done = run(project.root, "sync")
     assert done.code == 4
@@ -108,7 +108,7 @@ def test_disk_space(project: Project, server: AssetServer) -> None:
 
 
 def test_a_changed_source(project: Project, server: AssetServer) -> None:
-    """The source has other content of the same size: both checksums are told."""
+    """The source has other content of the same size: both checksums are shown."""
     project.add("base-model", [server.add("/ok.bin", CONTENT).url], OTHER)
     done = run(project.root, "sync")
     assert done.code == 3
@@ -124,7 +124,7 @@ def test_a_wrong_version(project: Project, server: AssetServer) -> None:
 
 
 def test_a_damaged_file(project: Project, server: AssetServer) -> None:
-    """A file that was changed after it was verified is found, and fetched again."""
+    """A file changed after it was verified is found, and fetched again."""
     path = project.add("base-model", [server.add("/ok.bin", CONTENT).url], CONTENT)
     run(project.root, "sync")
     path.write_bytes(OTHER)
@@ -135,7 +135,7 @@ def test_a_damaged_file(project: Project, server: AssetServer) -> None:
 
 
 def test_an_unsafe_archive(project: Project, server: AssetServer) -> None:
-    """An archive that would write outside of its folder is refused."""
+    """An archive that would write outside its folder is refused."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         header = tarfile.TarInfo("../escape")
@@ -155,12 +155,12 @@ def test_an_unknown_id(project: Project) -> None:
 
 
 def test_no_manifest(project: Project) -> None:
-    """There is no manifest: where it was looked for, and what to do."""
+    """There is no manifest: the error says where it was searched for, and what to do."""
     assert_quoted(run(project.root, "sync"), "--config")
 
 
 def test_a_bad_configuration(project: Project) -> None:
-    """The manifest has problems: all of them, with what is allowed."""
+    """The manifest has problems: all of them are listed, with what is allowed."""
     project.manifest.write_text('{"assets": [{"id": "base-model", "url": "ftp://x/a", "localpath": "a"}]}')
     assert_quoted(run(project.root, "sync"), "2 problems", "is 'localpath' meant?")
 
@@ -172,7 +172,7 @@ def test_no_checksum(project: Project) -> None:
 
 
 def test_offline(project: Project) -> None:
-    """The file is not there, and fetching is forbidden."""
+    """The file is missing, and fetching is forbidden."""
     project.add("base-model", [NOBODY], CONTENT)
     assert_quoted(run(project.root, "sync", "--offline"), "--offline")
 
