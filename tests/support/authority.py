@@ -10,7 +10,7 @@ import trustme
 
 
 def trusted_tls(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str = "127.0.0.1") -> ssl.SSLContext:
-    """Return the TLS of a server with this name, whose authority ``SSL_CERT_FILE`` names from now on."""
+    """Return the TLS of a server with this name; from now on ``SSL_CERT_FILE`` names its authority."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))

@@ -68,7 +68,7 @@ EXAMPLES: dict[type[GrymFetchError], GrymFetchError] = {type(error): error for e
 
 
 def every_error(base: type[GrymFetchError] = GrymFetchError) -> Iterator[type[GrymFetchError]]:
-    """A class of the package, and all below it, each once."""
+    """A class of the package and all its subclasses, each once."""
     found = [base]
     for kind in found:
         found += [below for below in kind.__subclasses__() if below not in found]

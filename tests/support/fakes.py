@@ -1,7 +1,7 @@
-"""The world in memory: a stage, a clock, threads and connections that obey the Protocols of `core.world`.
+"""The world in memory: a stage, a clock, threads and connections that implement the Protocols of `core.world`.
 
-Rules: a fake keeps the whole contract (the contract suites hold it to that), takes no time, and writes down what was
-asked of it, so that a test can look at outcome and work alike.
+Rules: a fake keeps the whole contract (the contract suites check that), takes no time, and records what was
+asked of it, so that a test can check the outcome and the work.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _NoWaiting(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            # A thread is at work: the manifest is read by one.
+            # A thread is at work: one reads the manifest.
             found = super().select(10.0)
             assert found, "everybody waits for something that will never happen"
             return found
@@ -96,7 +96,7 @@ class InlineThreads:
 
 @dataclass
 class MemoryFolder:
-    """What of one asset would lie on a disk: the stage that was left, the published file, and the space."""
+    """What a disk would hold of one asset: the stage left behind, the published file, and the space."""
 
     content: str = "sha256:0"
     part: bytearray = field(default_factory=bytearray)
@@ -106,7 +106,7 @@ class MemoryFolder:
 
 
 class MemoryStage:
-    """Implements `grym_fetch.core.world.Stage` over a `MemoryFolder`. ``reads`` has every stretch read back."""
+    """Implements `grym_fetch.core.world.Stage` over a `MemoryFolder`. ``reads`` has every range read back."""
 
     def __init__(self, folder: MemoryFolder) -> None:
         self.folder = folder
@@ -152,7 +152,7 @@ class MemoryStage:
         return len(data)
 
     async def prove(self, pieces: Sequence[Piece], use: Use) -> int:
-        """Read pieces back, compare their digests, and use each that is right; end with the first that is not."""
+        """Read pieces back, compare their digests, and use each right one; stop after the first wrong one."""
         for number, piece in enumerate(pieces):
             data = await self.read(piece.start, piece.stop)
             if len(data) != piece.stop - piece.start or piece_digest(data) != piece.digest:
@@ -173,12 +173,12 @@ class MemoryStage:
         self.folder.journal += self._encoder.origin(number, url, validator)
 
     async def note_void(self, start: int, stop: int) -> None:
-        """Record that claims in this stretch no longer hold."""
+        """Record that claims in this range no longer hold."""
         await asyncio.sleep(0)
         self.folder.journal += self._encoder.void(start, stop)
 
     async def publish(self, size: int) -> Path:
-        """Put the part in place; the stage is gone then."""
+        """Put the part in place; the stage is then gone."""
         await asyncio.sleep(0)
         part = bytes(self.folder.part[:size])
         self.folder.published = part + bytes(size - len(part))
@@ -195,12 +195,12 @@ class MemoryStage:
         self.folder.journal.clear()
 
     async def close(self) -> None:
-        """Let go; what is there stays."""
+        """Let go; the content stays."""
         await asyncio.sleep(0)
 
 
 class Taken:
-    """What was read back and used."""
+    """The bytes that were read back and used."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -211,7 +211,7 @@ class Taken:
 
 
 async def read_proved(stage: Stage, piece: Piece) -> bytes | None:
-    """The piece's bytes as they are used, None if they are not."""
+    """The piece's bytes if they were used, otherwise None."""
     taken = Taken()
     if await stage.prove([piece], taken.use) == 1:
         return taken.data
@@ -220,7 +220,7 @@ async def read_proved(stage: Stage, piece: Piece) -> bytes | None:
 
 
 class ScriptedResponse:
-    """A response made of values. ``closed`` says whether its user was done with it."""
+    """A response made of values. ``closed`` says whether its user has finished with it."""
 
     def __init__(self, status: int, fields: Mapping[str, str] | None = None, body: Iterable[bytes] = ()) -> None:
         self.head = ResponseHead(status, {name.lower(): [value] for name, value in (fields or {}).items()})
@@ -228,7 +228,7 @@ class ScriptedResponse:
         self._body = list(body)
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Give the next of the chunks given, nothing after the last."""
+        """Give the next of the given chunks, and nothing after the last."""
         await asyncio.sleep(0)
         if not self._body:
             return 0
@@ -240,7 +240,7 @@ class ScriptedResponse:
         return count
 
     def close(self) -> None:
-        """Be done with it."""
+        """Finish with it."""
         self.closed = True
 
 
@@ -248,14 +248,14 @@ Answer = ScriptedResponse | Exception | Callable[[Mapping[str, str]], ScriptedRe
 
 
 async def read_some(response: Response, most: int = 65_536) -> bytes:
-    """Return the next bytes of a body, empty at its end."""
+    """Return the next bytes of a body, or nothing at its end."""
     buffer = bytearray(most)
     count = await response.readinto(memoryview(buffer))
     return bytes(buffer[:count])
 
 
 class ScriptedConnection:
-    """Answers each address from its script; the last answer stays. ``asked`` has every address and its fields."""
+    """Answers each address from its script; the last answer is repeated. ``asked`` has every address and its fields."""
 
     def __init__(self, script: Mapping[str, list[Answer]] | None = None) -> None:
         self.asked: list[tuple[str, dict[str, str]]] = []
@@ -277,13 +277,13 @@ class ScriptedConnection:
         return response
 
     async def aclose(self) -> None:
-        """Close the socket that is none."""
+        """There is no socket to close."""
         self.closed = True
         self.host = ""
 
     @property
     def addresses(self) -> list[str]:
-        """What was asked, without the fields."""
+        """The requested addresses, without the fields."""
         return [url for url, _ in self.asked]
 
 
@@ -305,7 +305,7 @@ class ScriptedTransport:
 
 
 def context_of(transport: Transport, clock: Clock | None = None) -> TransferContext:
-    """What transfers over this transport share. Nothing is hashed in threads, and no one hears their events."""
+    """What transfers over this transport share. Nothing is hashed in threads, and no one listens to their events."""
     return TransferContext(
         scheduler=Scheduler(transport, connections=1),
         requester=Requester(Credentials({}, {})),

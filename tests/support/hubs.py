@@ -1,7 +1,7 @@
-"""Hubs on loopback: what `grym_fetch.sources` asks, imitated as far as it asks it.
+"""Hubs on loopback: imitations of what `grym_fetch.sources` asks, as far as it asks.
 
-`HuggingFaceHub` is good enough for `huggingface_hub` itself, which judges it in a test. The bytes of large files come
-from another server, as from a CDN, so that a token that travels there is seen.
+`HuggingFaceHub` is good enough for `huggingface_hub` itself, as a test checks. The bytes of large files come
+from another server, as from a CDN, so that a token sent there is noticed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 @dataclass(frozen=True)
 class Reply:
-    """What is answered. ``Content-Length`` is added."""
+    """An answer. ``Content-Length`` is added."""
 
     status: int = 200
     body: bytes = b""
@@ -32,7 +32,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class HubRequest:
-    """What was asked: ``path`` is decoded, ``target`` as it came."""
+    """A request: ``path`` is decoded, ``target`` as it came."""
 
     method: str
     target: str
@@ -50,7 +50,7 @@ class HubRequest:
 
 
 class LoopbackServer:
-    """Answers with what ``answer`` returns, in threads. ``requests`` has all that came."""
+    """Answers with what ``answer`` returns, in threads. ``requests`` has everything that came."""
 
     def __init__(self, answer: Callable[[HubRequest], Reply]) -> None:
         self.requests: list[HubRequest] = []
@@ -58,7 +58,7 @@ class LoopbackServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            wbufsize = -1  # head and body in one packet: else the second waits for the first to be acknowledged
+            wbufsize = -1  # head and body in one packet: otherwise the second waits for the first to be acknowledged
 
             def do_GET(self) -> None:
                 request = HubRequest(self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
@@ -83,7 +83,7 @@ class LoopbackServer:
 
     @property
     def url(self) -> str:
-        """The address, without a slash at its end."""
+        """The address, without a slash at the end."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def close(self) -> None:
@@ -94,12 +94,12 @@ class LoopbackServer:
 
 
 def git_blob(content: bytes) -> str:
-    """What git calls this content."""
+    """Git's digest of this content."""
     return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest()
 
 
 def ranged(request: HubRequest, content: bytes, **fields: str) -> Reply:
-    """The content, or the range of it that was asked for."""
+    """The content, or the requested range of it."""
     wanted = request.fields.get("range", "")
     if not wanted.startswith("bytes=") or not content:
         return Reply(200, content, fields)
@@ -111,7 +111,7 @@ def ranged(request: HubRequest, content: bytes, **fields: str) -> Reply:
 
 @dataclass
 class HubRepository:
-    """A repository. ``versions`` has the files of each commit, ``branches`` the commit of each name."""
+    """A repository. ``versions`` has the files of each commit, ``branches`` the commit for each name."""
 
     versions: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
@@ -119,7 +119,7 @@ class HubRepository:
     private: bool = False
 
     def commit(self, files: Mapping[str, bytes], branch: str = "main") -> str:
-        """Put these files in place of all others; return the commit."""
+        """Replace all files by these; return the commit."""
         name = hashlib.sha1(repr((sorted(files.items()), len(self.versions))).encode()).hexdigest()
         self.versions[name] = dict(files)
         self.branches[branch] = name
@@ -153,12 +153,12 @@ class HuggingFaceHub:
 
     @property
     def requests(self) -> list[HubRequest]:
-        """What the hub was asked."""
+        """The requests that the hub received."""
         return self._server.requests
 
     @property
     def cdn_requests(self) -> list[HubRequest]:
-        """What was asked of the server that has the large files."""
+        """The requests to the server that has the large files."""
         return self._cdn.requests
 
     def add(
@@ -176,7 +176,7 @@ class HuggingFaceHub:
         self._cdn.close()
 
     def downloads(self) -> list[str]:
-        """The paths whose bytes were asked for with GET, from the hub itself and from the CDN."""
+        """The paths whose bytes were requested with GET, from the hub itself and from the CDN."""
         own = [r.path.split("/resolve/")[1].partition("/")[2] for r in self.requests if "/resolve/" in r.path]
         return [*own, *(request.path for request in self.cdn_requests)]
 
@@ -229,7 +229,7 @@ class HuggingFaceHub:
         is_known = self.token and request.fields.get("authorization") == f"Bearer {self.token}"
         if found is not None and (is_known or not found.private):
             return found
-        status = 404 if is_known else 401  # as the Hub does, which does not say whether there is such a one
+        status = 404 if is_known else 401  # like the Hub, which does not reveal whether it exists
         return Reply(status, b'{"error":"not found"}', {"X-Error-Code": "RepoNotFound"})
 
     def _gate(self, request: HubRequest, repository: HubRepository) -> Reply | None:

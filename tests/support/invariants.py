@@ -1,12 +1,12 @@
-"""What holds of every run, whatever is done to it. `Rules` looks; `checked_sync` is a run that is held to all of them.
+"""What holds of every run, whatever happens to it. `Rules` checks; `checked_sync` is a run checked against all of them.
 
 1. The final path holds nothing, the file that was there before, or the right one, at every instant.
-2. A run that ends well has put every asset in place; one that fails names just those that are not, each with its cause.
-3. Progress never passes its total and never goes back; each asset ends once, and none is passed over.
-4. Bytes are taken twice only as far as something broke off or was thrown away, and requests are finite.
+2. A run that succeeds has put every asset in place; one that fails names exactly those that are not, each with a cause.
+3. Progress never passes its total and never goes back; each asset ends once, and none is left out.
+4. Bytes are fetched twice only as far as something broke off or was thrown away, and the number of requests is limited.
 5. A journal claims no piece that is not on disk.
 6. No secret is in an event, an error, a log record or a file of ours; one is planted in each run (`CANARY`).
-7. No file appears outside the assets dir, and none but the assets and our own folder in it.
+7. No file appears outside the assets dir, and inside it only the assets and our own folder.
 8. It ends in time, and no task, thread, open file or connection outlives the manager.
 """
 
@@ -42,7 +42,7 @@ SLACK = 160 * KIB
 
 
 class Watcher:
-    """Rule 1: looks at a final path, which must hold nothing, or one of the contents that are allowed."""
+    """Rule 1: watches a final path, which must hold nothing, or one of the allowed contents."""
 
     def __init__(self, path: Path, *allowed: bytes) -> None:
         self._path = path
@@ -51,7 +51,7 @@ class Watcher:
         self._wrong = ""
 
     def look(self) -> None:
-        """Look once; a file that has not changed is not read again."""
+        """Check once; a file that has not changed is not read again."""
         try:
             found = os.stat(self._path)
             seen = found.st_ino, found.st_mtime_ns, found.st_size
@@ -65,14 +65,14 @@ class Watcher:
             self._wrong = f"{len(content)} bytes that are neither the old nor the new file"
 
     def check(self) -> None:
-        """Look once more, and fail if it was ever wrong."""
+        """Check once more, and fail if it was ever wrong."""
         self.look()
         assert not self._wrong, self._wrong
 
 
 @contextmanager
 def watched(*watchers: Watcher) -> Iterator[None]:
-    """Let these look all along, from one thread, which leaves the run most of the time; and once more at the end."""
+    """Let these watch all the time, from one thread that mostly leaves the run alone, and once more at the end."""
     stop = threading.Event()
 
     def look() -> None:
@@ -110,7 +110,7 @@ class Recorder:
         return [event.as_json() for event in self.events if event.type == kind]
 
     def check(self) -> None:
-        """Rule 3: progress goes back only with a total that shrinks."""
+        """Rule 3: progress goes back only if a total shrinks."""
         last: dict[object, int] = {}
         for event in self.of("progress"):
             count, total = event["bytes"], event["total"]
@@ -123,7 +123,7 @@ class Recorder:
 
     @property
     def ended(self) -> set[str | None]:
-        """The assets whose end was told."""
+        """The assets whose end was reported."""
         return set(self._ends)
 
     @property
@@ -157,7 +157,7 @@ class Log(logging.Handler):
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has ended: what was heard and logged of it, and the assets that failed."""
+    """A run that has ended: its events and log records, and the assets that failed."""
 
     heard: Recorder
     failures: Mapping[str, GrymFetchError]
@@ -165,7 +165,7 @@ class Run:
 
 
 class Rules:
-    """What a run is held to. Made just before it, to know what was there already."""
+    """What a run is checked against. Made just before it, to know what was already there."""
 
     def __init__(self, project: Project, *, also_allowed: Sequence[bytes] = ()) -> None:
         self._project = project
@@ -179,7 +179,7 @@ class Rules:
         self._tasks = _tasks()
 
     def check(self, run: Run | None) -> None:
-        """Hold a run that has ended to the rules, all but the one of traffic. None: it was cancelled, or broken."""
+        """Check a run that has ended against all rules except that on traffic. None: it was cancelled, or broken."""
         for watcher in self.watchers:
             watcher.check()
         if run is not None:
@@ -206,7 +206,7 @@ class Rules:
         """Rule 5."""
         for stage in self._project.staged():
             part, journal = stage / "part", stage / "journal"
-            if part.exists() and journal.exists():  # a part that is in place leaves its journal behind for a moment
+            if part.exists() and journal.exists():  # a part put in place leaves its journal behind for a moment
                 content = part.read_bytes()
                 for piece in read_journal(journal.read_bytes()).pieces:
                     assert piece_digest(content[piece.start : piece.stop]) == piece.digest, f"{piece} is not there"
@@ -226,7 +226,7 @@ class Rules:
             assert path == ours or ours in path.parents, f"{path} is none of ours"
 
     def _check_leftovers(self) -> None:
-        """Rule 8. A thread that has been told to end needs a moment for it."""
+        """Rule 8. A thread told to end needs a moment for it."""
         for thread in _threads() - self._threads:
             thread.join(DEADLINE)
             assert not thread.is_alive(), f"{thread} was left"
@@ -235,7 +235,7 @@ class Rules:
         assert open_files(self._project.root) == self._opened, f"a file was left open: {files}"
 
     def _all_files(self) -> set[Path]:
-        """What lies beside the project and in it."""
+        """All files in and beside the project."""
         around = self._project.root.parent
         assert sum(1 for _ in around.iterdir()) < 20, (
             f"{around} has more than one project: each run looks through it all"
@@ -244,9 +244,9 @@ class Rules:
 
 
 def check_traffic(run: Run, sent: int, requests: int, sizes: Mapping[str, int], may_lose: int) -> None:
-    """Rule 4. ``sizes``: of the assets. ``may_lose``: each time that something breaks off. All in bytes.
+    """Rule 4. ``sizes``: of the assets. ``may_lose``: each time something breaks off. All in bytes.
 
-    What counts is what was taken in: how much a server has put into its sockets before we hang up is its own affair.
+    Only received bytes count: how much a server has put into its sockets before we hang up is its own affair.
     """
     (end,) = run.heard.of("run_finished")
     received = end["downloaded_bytes"]
@@ -264,7 +264,7 @@ def _open_at_most(connections: int) -> Callable[[ServerStats], bool]:
 
 
 def _traffic(servers: Iterable[AssetServer]) -> tuple[int, int]:
-    """Bytes of body that these have sent, and requests that they got."""
+    """Body bytes that these have sent, and requests they received."""
     return (
         sum(server.stats.body_bytes_sent for server in servers),
         sum(len(server.stats.requests) for server in servers),
@@ -272,7 +272,7 @@ def _traffic(servers: Iterable[AssetServer]) -> tuple[int, int]:
 
 
 def open_files(below: Path) -> list[str]:
-    """What this process holds open in a folder, where /proc tells it."""
+    """The files that this process has open in a folder, if /proc shows them."""
     if not sys.platform.startswith("linux"):
         return []
     root = os.path.realpath(below)
@@ -282,12 +282,12 @@ def open_files(below: Path) -> list[str]:
 
 
 def _threads() -> set[threading.Thread]:
-    """All threads but those of the loop's own executor, which live as long as it does."""
+    """All threads except those of the loop's own executor, which live as long as it does."""
     return {thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
 
 
 def _tasks() -> set[asyncio.Task[object]]:
-    """All tasks but those with which a server in this loop answers; none where no loop runs."""
+    """All tasks except those with which a server in this loop answers; none if no loop runs."""
     try:
         tasks = asyncio.all_tasks()
     except RuntimeError:
@@ -302,11 +302,11 @@ async def checked_sync(
     may_lose: int | None = SLACK,
     **settings: object,
 ) -> Run:
-    """Fetch what is required, and hold the run to every rule. ``servers``: those that the assets come from.
+    """Fetch what is required, and check the run against every rule. ``servers``: those that the assets come from.
 
-    ``also_allowed``: other whole contents that may be in place, where there is no checksum to say which is right.
-    ``may_lose``: bytes each time that something breaks off; more where an address gives no ranges, and must begin
-    anew; None: it is not counted. ``settings`` are those of `Project.manager`.
+    ``also_allowed``: other complete contents that may be in place, if no checksum says which is right.
+    ``may_lose``: bytes each time something breaks off; more if an address gives no ranges, and must start
+    again; None: not counted. ``settings`` are those of `Project.manager`.
     """
     rules = Rules(project, also_allowed=also_allowed)
     sent, asked = _traffic(servers)

@@ -24,8 +24,8 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 
 @contextmanager
 def overlaid(lower: Path, place: Path) -> Iterator[Path]:
-    """What is in ``lower`` as the lower layer of an overlay, as in a container: no folder of it can be renamed."""
-    # An overlay cannot lie on another one: what is above lies in memory.
+    """The contents of ``lower`` as the lower layer of an overlay, as in a container: its folders cannot be renamed."""
+    # An overlay cannot be on another overlay: the upper part is in memory.
     with mounted(place.with_name(f"{place.name}-memory"), "size=16m") as memory:
         for name in ("upper", "work"):
             (memory / name).mkdir()

@@ -1,6 +1,6 @@
-"""A real nginx on the loopback interface, as the second opinion on what a server does.
+"""A real nginx on the loopback interface, as a second opinion on what a server does.
 
-Rules: all it writes lies in the folder given; it runs as the current user and dies with its test. A record of its log
+Rules: everything it writes is in the given folder; it runs as the current user and dies with its test. A log record
 is written when a request is over for nginx, which may be after it is over for the client: so `sent` waits for as many
 as the test expects.
 """
@@ -51,12 +51,12 @@ http {{
 
 @dataclass(frozen=True)
 class Location:
-    """One path, and how nginx serves it otherwise than it would.
+    """One path, and how nginx serves it differently from the default.
 
-    ``limit_rate`` in bytes per second and connection. ``limit_conn``: requests at once, ``limit_req``: requests a
-    second; one too many is refused with ``refusal``. ``ranges`` False: nginx ignores Range. ``fields``: further ones of
+    ``limit_rate`` in bytes per second and connection. ``limit_conn``: simultaneous requests, ``limit_req``: requests a
+    second; one too many is refused with ``refusal``. ``ranges`` False: nginx ignores Range. ``fields``: more fields for
     its answers, as ``add_header`` takes them. ``status`` is answered instead of the file; ``redirect`` is an address,
-    answered with ``status`` or 302. A path that ends in a slash stands for all below it.
+    answered with ``status`` or 302. A path that ends in a slash stands for everything below it.
     """
 
     path: str
@@ -102,9 +102,9 @@ class Sent:
 
 
 class Nginx:
-    """One nginx. ``root`` is the folder it serves; put files there at any time.
+    """One nginx. ``root`` is the folder it serves; files can be put there at any time.
 
-    ``certificate``: a PEM file with its key and chain; then it speaks TLS 1.3 and nothing else.
+    ``certificate``: a PEM file with its key and chain; it then speaks only TLS 1.3.
     """
 
     def __init__(self, home: Path, locations: Sequence[Location] = (), *, certificate: Path | None = None) -> None:
@@ -144,7 +144,7 @@ class Nginx:
             if is_listening(self._process, self.port):
                 return self
             self.stop()
-            self.port = 0  # somebody else was faster with this port
+            self.port = 0  # somebody else took this port first
         raise RuntimeError(f"nginx does not start:\n{(self._home / 'error.log').read_text()}")
 
     def _zones(self) -> str:
@@ -158,7 +158,7 @@ class Nginx:
         return f" ssl;\n        ssl_certificate {pem}; ssl_certificate_key {pem}; ssl_protocols TLSv1.3"
 
     def stop(self) -> None:
-        """End it: gracefully, and if it will not, at once."""
+        """Stop it: gracefully or, if that fails, at once."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -170,7 +170,7 @@ class Nginx:
             process.wait()
 
     def restart(self, *locations: Location) -> None:
-        """Serve on, at the same address, with these locations."""
+        """Continue serving, at the same address, with these locations."""
         self.stop()
         self.locations = locations
         self.start()
@@ -193,7 +193,7 @@ class Nginx:
         return self.url(path)
 
     def sent(self, at_least: int = 0) -> list[Sent]:
-        """Every request that is over, in order; waits until there are ``at_least`` so many."""
+        """Every finished request, in order; waits until there are ``at_least`` this many."""
         deadline = time.monotonic() + _DEADLINE
         while True:
             records = self._records()
@@ -215,7 +215,7 @@ class Nginx:
         ]
 
     def bytes_sent(self, path: str) -> int:
-        """Bytes of body that were sent for a path, all requests together."""
+        """Body bytes sent for a path, over all requests."""
         return sum(record.body_bytes for record in self.sent() if record.path == path)
 
 

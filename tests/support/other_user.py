@@ -1,4 +1,4 @@
-"""Work done as another user, in a child of this process: what only root can arrange."""
+"""Work done as another user, in a child of this process: only root can arrange that."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 
 def as_user(user: int, act: Callable[[], T], *, umask: int = 0o002, groups: tuple[int, ...] = (TEAM,)) -> T:
-    """Return what ``act`` returns when this user calls it. Whatever it raises fails the test."""
-    # The child may not be able to read the interpreter's own files: what is loaded on first use is loaded here.
+    """Return what ``act`` returns when this user calls it. Anything it raises fails the test."""
+    # The child may not be able to read the interpreter's own files: modules loaded on first use are loaded here.
     Owner.this()
     user_name(user)
     reader, writer = os.pipe()

@@ -1,15 +1,15 @@
-"""A disk that loses power: which files there can be afterwards, worked out from what a real run asked of the disk.
+"""A disk that loses power: which files may be there afterwards, worked out from what a real run asked of the disk.
 
-A run is recorded: every call of ``os`` that changes something below a folder. `Recording.cut` plays the first of these
-back onto a model of the disk and pulls the plug. The model is as weak as POSIX allows and file systems are seen to be:
+A run is recorded: every call of ``os`` that changes something below a folder. `Recording.cut` replays the first few
+calls onto a model of the disk and pulls the plug. The model is as weak as POSIX allows and file systems are seen to be:
 
-- Bytes that were written are certain after an fsync or fdatasync of their file. Before that, each block of 4 KiB may be
+- Written bytes are certain after an fsync or fdatasync of their file. Before that, each block of 4 KiB may be
   there or not, or be torn between two sectors of 512 bytes; the file may have any length it had since.
 - A name in a folder (made, renamed, removed) is certain after an fsync of that folder. Before that, each change may be
   there or not, whatever became of the bytes; only two changes of the same name keep their order.
 - One rename is one change: never half of it.
 
-Rules: what is decided by chance is asked of a `Fate`, so a test can pull the plug in every way there is. The model is
+Rules: whatever is left to chance is asked of a `Fate`, so a test can pull the plug in every possible way. The model is
 checked against the real folder: with nothing lost, both are the same.
 """
 
@@ -42,7 +42,7 @@ Tree = Mapping[str, bytes | None]
 
 @dataclass(frozen=True)
 class Written:
-    """Bytes were written into a file. ``name``: what it was called then."""
+    """Bytes were written into a file. ``name``: its name at the time."""
 
     node: int
     at: int
@@ -52,7 +52,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Resized:
-    """A file was cut or grown. ``name``: what it was called then."""
+    """A file was cut or grown. ``name``: its name at the time."""
 
     node: int
     size: int
@@ -69,7 +69,7 @@ class Named:
 
     @property
     def names(self) -> set[tuple[int, str]]:
-        """Which names."""
+        """The names that were changed."""
         return {(folder, name) for folder, name, _ in self.changes}
 
 
@@ -94,21 +94,21 @@ Call = Written | Resized | Named | Synced | Told
 
 
 class Fate(Protocol):
-    """Decides what survives of what was not flushed."""
+    """Decides which unflushed changes survive."""
 
     def keeps_name(self) -> bool:
         """Whether a change of names survives."""
 
     def sectors(self, name: str) -> int:
-        """How many sectors of a block that was written into a file of this name survive: 0 to 8."""
+        """How many sectors of a block written into a file of this name survive: 0 to 8."""
 
     def length(self, name: str, lengths: Sequence[int]) -> int:
-        """Which of the lengths a file had since it was flushed, the first and the last included, it has now."""
+        """Which of the lengths that a file had since it was flushed, including the first and the last, it has now."""
 
 
 @dataclass(frozen=True)
 class Certain:
-    """Everything of a kind survives, or nothing. ``spoiled``: files that lose their bytes nevertheless."""
+    """Everything of a kind survives, or nothing does. ``spoiled``: files that lose their bytes nevertheless."""
 
     names: bool
     bytes: bool
@@ -139,7 +139,7 @@ WORST: dict[str, Fate] = {
 
 
 class Chance:
-    """Each thing has its own luck; how good that is for names and bytes, this power cut has decided."""
+    """Each change has its own luck; how good that is for names and bytes is drawn once for this power cut."""
 
     def __init__(self, dice: Random) -> None:
         self._dice = dice
@@ -161,7 +161,7 @@ class Chance:
 
 
 class Platter:
-    """What is certain by now, and what is in memory only."""
+    """What is certain so far, and what is only in memory."""
 
     def __init__(self, tree: Tree) -> None:
         self.files: dict[int, bytearray] = {}
@@ -181,7 +181,7 @@ class Platter:
                 self.files[node] = bytearray(content)
 
     def take(self, call: Call) -> None:
-        """Play one call back."""
+        """Replay one call."""
         match call:
             case Named():
                 self._names.append(call)
@@ -197,18 +197,18 @@ class Platter:
                 self._settle_names(lambda change: any(folder == node for folder, _, _ in change.changes), keep=True)
 
     def pull_the_plug(self, fate: Fate) -> None:
-        """Decide about everything that is in memory only."""
+        """Decide about everything that is only in memory."""
         self._settle_names(lambda _: fate.keeps_name(), keep=False)
         for node in list(self._bytes):
             self._settle_bytes(node, fate)
 
     def _settle_names(self, survives: Callable[[Named], bool], *, keep: bool) -> None:
-        """Make the changes that survive certain; ``keep`` the others in memory, else they are lost."""
+        """Make the changes that survive certain; ``keep`` the others in memory, otherwise they are lost."""
         before: set[tuple[int, str]] = set()
         chosen: list[Named] = []
         others: list[Named] = []
         for change in reversed(self._names):
-            # Changes of one name keep their order: one that survives brings along those before it.
+            # Changes of one name keep their order: one that survives implies those before it.
             if before & change.names or survives(change):
                 before |= change.names
                 chosen.append(change)
@@ -242,7 +242,7 @@ class Platter:
         data.extend(bytes(length - len(data)))
 
     def paths(self, folder: int = ROOT, above: str = "") -> Iterator[tuple[str, int]]:
-        """What can be reached from the root, and its numbers."""
+        """Everything that can be reached from the root, and its numbers."""
         if folder == ROOT:
             yield "", ROOT
         for name, node in self.folders[folder].items():
@@ -258,7 +258,7 @@ class Platter:
         return node
 
     def tree(self) -> dict[str, bytes | None]:
-        """What can be reached from the root, without the root."""
+        """Everything that can be reached from the root, without the root."""
         return {p: None if node in self.folders else bytes(self.files[node]) for p, node in self.paths() if p}
 
 
@@ -281,7 +281,7 @@ class Recording:
     calls: Sequence[Call]
 
     def cut(self, after: int, fate: Fate) -> dict[str, bytes | None]:
-        """What is there when the power fails right after so many calls."""
+        """What is there if the power fails right after this many calls."""
         platter = Platter(self.before)
         for call in self.calls[:after]:
             platter.take(call)
@@ -289,9 +289,9 @@ class Recording:
         return platter.tree()
 
     def killed(self, after: int, following: Recording) -> Recording:
-        """The process was killed right after so many calls, with no power cut; then came the run ``following``.
+        """The process was killed right after this many calls, without a power cut; then came the run ``following``.
 
-        What was not flushed by the first one is still in memory only while the second one runs.
+        What the first one did not flush is still only in memory while the second one runs.
         """
         first, second = _now(self.before, self.calls[:after]), Platter(following.before)
         numbers = {node: first.node_at(path) for path, node in second.paths()}
@@ -304,12 +304,12 @@ class Recording:
         return Recording(self.before, [*self.calls[:after], *calls])
 
     def told(self, after: int) -> set[str]:
-        """Which files somebody was told of by then."""
+        """The files reported to somebody by then."""
         return {call.path for call in self.calls[:after] if isinstance(call, Told)}
 
 
 def _now(tree: Tree, calls: Sequence[Call]) -> Platter:
-    """Where every name leads after these calls: each change of one is made certain at once."""
+    """Where every name leads after these calls: each name change is made certain at once."""
     platter = Platter(tree)
     for call in calls:
         platter.take(call)
@@ -335,7 +335,7 @@ def _renumbered(call: Call, number: Callable[[int], int]) -> Call:
 
 
 class Recorder:
-    """Notes what is asked of the disk below ``root``, and carries it out. Flushing takes no time."""
+    """Records what is asked of the disk below ``root``, and carries it out. Flushing takes no time."""
 
     def __init__(self, root: Path) -> None:
         self._root = str(root)
@@ -354,7 +354,7 @@ class Recorder:
                 self._platter.take(Synced(folder))
 
     def _place(self, path: Any, dir_fd: int | None) -> tuple[int, str] | None:
-        """The folder's number and the name in it; None for what lies elsewhere."""
+        """The folder's number and the name in it; None for anything elsewhere."""
         text = os.fspath(path)
         if not os.path.isabs(text):
             text = os.path.join(os.getcwd() if dir_fd is None else os.readlink(f"/proc/self/fd/{dir_fd}"), text)
@@ -404,7 +404,7 @@ class Recorder:
     def write(self, descriptor: int, data: Any) -> int:
         count = os_write(descriptor, data)
         if (node := self._open.get(descriptor)) is not None:
-            # Where it ended: what is appended goes to the end, whatever the position was.
+            # Where it ended: appended bytes go to the end, whatever the position was.
             end = os.lseek(descriptor, 0, os.SEEK_CUR)
             self._written(node, end - count, bytes(data[:count]), descriptor)
         return count
@@ -472,7 +472,7 @@ _RECORDED = {
 
 @contextmanager
 def recording(root: Path) -> Iterator[Recorder]:
-    """Record what is done below ``root`` until the block ends, then hold the model to the real folder."""
+    """Record what is done below ``root`` until the block ends, then compare the model with the real folder."""
     recorder = Recorder(root)
     emit = EventBus.emit
 
@@ -506,6 +506,6 @@ def write_tree(root: Path, tree: Tree) -> None:
 
 @contextmanager
 def no_flushing() -> Iterator[None]:
-    """Nothing is flushed: whoever looks at what is left after a cut has no power cut of his own to fear."""
+    """Nothing is flushed: a test that looks at what a cut left need not fear a real power cut."""
     with mock.patch.multiple(os, fsync=lambda _: None, fdatasync=lambda _: None):
         yield

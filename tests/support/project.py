@@ -1,4 +1,4 @@
-"""A project folder for tests: a manifest and its assets. What must be true of it is in `tests.support.invariants`."""
+"""A project folder for tests: a manifest and its assets. What must hold for it is in `tests.support.invariants`."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ CANARY = "canary-in-the-environment"
 
 
 class ImpatientClock(SystemClock):
-    """The real clock, but no one waits: a sleep returns at once, with the time passed."""
+    """The real clock, but no one waits: a sleep returns at once, as if the time had passed."""
 
     def __init__(self) -> None:
         self.slept: list[float] = []
         self._skipped = 0.0
 
     def monotonic(self) -> float:
-        """Real seconds and those that were slept."""
+        """Real seconds plus those slept."""
         return super().monotonic() + self._skipped
 
     async def sleep(self, seconds: float) -> None:
-        """Note the delay and skip it; let others run."""
+        """Record the delay and skip it; let others run."""
         self.slept.append(seconds)
         self._skipped += max(seconds, 0.0)
         await super().sleep(0)
@@ -135,7 +135,7 @@ class Project:
         )
 
     def _token_variables(self) -> set[str]:
-        """The variables of all addresses on this machine: a token is for one port."""
+        """The token variables of all addresses on this machine: a token is for one port."""
         urls = [
             URL(str(url))
             for entry in self.entries
@@ -144,10 +144,10 @@ class Project:
         return {name for url in urls if url.host == "127.0.0.1" for name in token_variables(url)}
 
     def staged(self) -> list[Path]:
-        """Stages that are left."""
+        """The stages left behind."""
         return sorted((self.assets / OWN / "stage").glob("*"))
 
     def all_text(self) -> bytes:
-        """Every byte of our own state, to look for secrets in; parts are the assets' own bytes."""
+        """Every byte of our own state, to search for secrets; parts are the assets' own bytes."""
         state = self.assets / ".grym-fetch"
         return b"".join(p.read_bytes() for p in state.rglob("*") if p.is_file() and p.name != "part")

@@ -1,4 +1,4 @@
-"""How many examples a property test tries, and on which terms: one Hypothesis profile for all of them.
+"""How many examples a property test tries, and under which conditions: one Hypothesis profile for all of them.
 
 `tests/conftest.py` loads the profile before any test module is imported. ``HYPOTHESIS_PROFILE`` names it: ``dev`` by
 default, ``ci`` where ``CI`` is set, ``sweep`` for `make sweep` (several times as many). Where ``CI`` is set, each run
@@ -24,11 +24,11 @@ def load_profile() -> None:
         settings.register_profile(
             name,
             max_examples=round(USUAL * times),
-            # How long an example takes, and how long it takes to make one, is the machine's load, not the code's fault.
+            # The time that an example takes, and that making one takes, depends on the machine's load, not on the code.
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
             derandomize=bool(os.environ.get("CI")),
-            # No run depends on earlier ones: a failure is repeated from what it prints, or becomes an `@example`.
+            # No run depends on earlier ones: a failure is repeated from its output, or becomes an `@example`.
             database=None,
             print_blob=True,
         )
@@ -36,7 +36,7 @@ def load_profile() -> None:
 
 
 def examples(count: int) -> settings:
-    """So many examples, times what the profile says, as of any other property; ten at least."""
+    """This many examples, times the profile's factor; at least ten."""
     return settings(max_examples=max(10, round(count * _TIMES[_name()])))
 
 

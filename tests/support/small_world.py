@@ -1,6 +1,6 @@
-"""grym-fetch whole and on one thread: the real manager, engine and disk, an origin in memory, simulated time.
+"""All of grym-fetch on one thread: the real manager, engine and disk, an origin in memory, simulated time.
 
-Rules: what happens depends on nothing but what a test does, so a run can be counted, broken at its n-th step, and
+Rules: what happens depends only on what a test does, so a run can be counted, broken at its n-th step, and
 repeated. Every step that leaves our own code passes one `Gate`.
 """
 
@@ -64,7 +64,7 @@ class SmallWorld:
         return made
 
     def threads(self, *_: object) -> OnThisThread:
-        """Return what stands for worker threads."""
+        """Return what replaces worker threads."""
         made = OnThisThread(self)
         self.open.add(made)
         return made
@@ -73,7 +73,7 @@ class SmallWorld:
         """Nothing is shared."""
 
     def manager(self, project: Project, *, assets_dir: Path | None = None, **settings: object) -> AssetManager:
-        """A manager that lives here."""
+        """A manager that lives in this world."""
         chosen: dict[str, object] = {"sizes": TINY, "parallel": 2, "retries": 2, **settings}
         return _ManagerOnThisThread(
             self,
@@ -85,13 +85,13 @@ class SmallWorld:
         )
 
     async def sync(self, project: Project, *, force: bool = False, **settings: Any) -> dict[str, Path]:
-        """One run over the required assets; their places."""
+        """Run once over the required assets; return their places."""
         async with self.manager(project, **settings) as manager:
             return dict((await manager.sync(force=force)).paths)
 
 
 class _ManagerOnThisThread(AssetManager):
-    """A manager whose network and whose threads are those of a small world."""
+    """A manager whose network and threads are those of a small world."""
 
     def __init__(self, world: SmallWorld, config: Path, **arguments: Any) -> None:
         super().__init__(config, transport=world, **arguments)
@@ -99,7 +99,7 @@ class _ManagerOnThisThread(AssetManager):
 
 
 class OnThisThread:
-    """What worker threads do, done on the loop. A cancellation comes before the work or after it, never within."""
+    """The work of worker threads, done on the loop. A cancellation comes before the work or after it, never within."""
 
     def __init__(self, world: SmallWorld) -> None:
         self._world = world
@@ -112,7 +112,7 @@ class OnThisThread:
         return result
 
     def close(self) -> None:
-        """There is none."""
+        """There is nothing to close."""
         self._world.open.discard(self)
 
 
@@ -143,7 +143,7 @@ class OneConnection:
         self._ahead: list[tuple[str, Mapping[str, str], float]] = []
 
     def ask_ahead(self, url: str, fields: Mapping[str, str]) -> bool:
-        """Implements `grym_fetch.core.world.AheadConnection`, where the world does."""
+        """Implements `grym_fetch.core.world.AheadConnection`, if the world does."""
         if not self.world.takes_ahead or self.host != host_of(url):
             return False
         self._ahead.append((url, dict(fields), asyncio.get_running_loop().time()))
@@ -155,7 +155,7 @@ class OneConnection:
         return len(self._ahead)
 
     def lost_ahead(self) -> bool:
-        """What is sent ahead is answered, here."""
+        """Here, everything sent ahead is answered."""
         return False
 
     def drop_ahead(self) -> None:
@@ -163,12 +163,12 @@ class OneConnection:
         self.lose_ahead()
 
     def lose_ahead(self) -> None:
-        """The socket is gone, and with it what was sent ahead."""
+        """The socket is gone, and with it everything sent ahead."""
         self._ahead.clear()
         self.host = ""
 
     async def get(self, url: str, fields: Mapping[str, str]) -> Response:
-        """Answer as RFC 9110 section 14 says."""
+        """Answer as RFC 9110 section 14 requires."""
         await self.world.gate("get")
         self.is_ahead = bool(self._ahead) and self._ahead[0][:2] == (url, dict(fields))
         self.sent_at = self._ahead.pop(0)[2] if self.is_ahead else asyncio.get_running_loop().time()
@@ -194,7 +194,7 @@ class OneConnection:
         return OneBody(self, url, ResponseHead(206, head), content[start:stop])
 
     async def aclose(self) -> None:
-        """Close the socket that is none."""
+        """There is no socket to close."""
         self.lose_ahead()
         self.world.open.discard(self)
         await self.world.gate("close connection")
@@ -222,7 +222,7 @@ class OneBody:
         return len(chunk)
 
     def close(self) -> None:
-        """Be done with it."""
+        """Finish with it."""
         if self._at < len(self._body):
             self._connection.sockets += 1
             self._connection.lose_ahead()

@@ -1,11 +1,11 @@
-"""Starts the command as a process of its own, from one that has imported all of it already: a tenth of a start's work.
+"""Starts the command as a process of its own, from one that has already imported everything: a tenth of a start's work.
 
-`start` forks a process that waits for this, and is itself forked before anything of the program has run: what comes of
-it has its own arguments, environment, folder, streams and signals, and ends as any other Python does. What a process
-takes from its environment before it imports anything (``PYTHON…``, ``LC_…``) it can no longer take: where that is other
-than usual, a new interpreter is started.
+`start` forks a waiting process, which was itself forked before anything of the program ran: the result
+has its own arguments, environment, folder, streams and signals, and ends as any other Python does. Settings that a
+process reads from its environment before it imports anything (``PYTHON…``, ``LC_…``) come too late: if those differ
+from the usual ones, a new interpreter is started.
 
-The end of this module is what the waiting process runs. It imports nothing of the tests.
+The waiting process runs the end of this module. It imports nothing of the tests.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BEFORE_ALL = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_", "COVERAGE_")
 
 
 class Started:
-    """A command under way, with what `subprocess.Popen` has for one."""
+    """A running command, with the interface of `subprocess.Popen`."""
 
     def __init__(self, pid: int, stdin: int, stdout: IO[str], stderr: IO[str], status: int) -> None:
         self.pid = pid
@@ -53,11 +53,11 @@ class Started:
         os.close(self._stdin)
 
     def poll(self) -> int | None:
-        """Its exit code, None if it runs; negative: the signal that ended it."""
+        """Its exit code, or None while it runs; negative: the signal that ended it."""
         return self._ended_within(0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end. Raises `subprocess.TimeoutExpired`."""
+        """Wait for it to end. Raises `subprocess.TimeoutExpired`."""
         code = self._ended_within(timeout)
         if code is None:
             assert timeout is not None
@@ -73,7 +73,7 @@ class Started:
     def send_signal(self, number: int) -> None:
         """Send a signal, if it has not ended."""
         if self.poll() is None:
-            with suppress(ProcessLookupError):  # it has ended just now
+            with suppress(ProcessLookupError):  # it has just ended
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
@@ -81,7 +81,7 @@ class Started:
         self.send_signal(9)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What it still writes, to its end. Raises `subprocess.TimeoutExpired`."""
+        """The rest of its output. Raises `subprocess.TimeoutExpired`."""
         streams = [stream for stream in (self.stdout, self.stderr) if stream is not None and not stream.closed]
         read: dict[IO[str], str] = {}
         threads = [
@@ -101,7 +101,7 @@ class Started:
 
 
 def start(arguments: Sequence[str], folder: Path, environ: Mapping[str, str]) -> Started | subprocess.Popen[str]:
-    """Start ``grym-fetch`` with these arguments; its output is read as text, and there is nothing for it to read."""
+    """Start ``grym-fetch`` with these arguments; its output is read as text, and its input is empty."""
     if _early(environ) != _early(_usual(os.environ)):
         return subprocess.Popen(
             [sys.executable, "-m", "grym_fetch", *arguments], cwd=folder, env=environ, stdin=subprocess.DEVNULL,
@@ -118,7 +118,7 @@ def start_program(
     *,
     is_held: bool = False,
 ) -> Started:
-    """Start this text as Python's ``-c`` does, None: the command. One that is held begins when it is released."""
+    """Start this text as Python's ``-c`` does, None: the command. A held one begins when it is released."""
     request = {
         "program": program,
         "arguments": list(arguments),
@@ -136,7 +136,7 @@ def start_program(
     finally:
         for descriptor in given:
             os.close(descriptor)
-    pid = int(os.read(status, _PID))  # and no more: it may have ended already
+    pid = int(os.read(status, _PID))  # no more than that: it may have ended already
     started = Started(pid, hold, os.fdopen(out, encoding="utf-8"), os.fdopen(err, encoding="utf-8"), status)
     if not is_held:
         started.release()
@@ -153,7 +153,7 @@ def _early(environ: Mapping[str, str]) -> dict[str, str]:
 
 @cache
 def _waiting() -> socket.socket:
-    """The way to the process that waits; it ends with this one."""
+    """The connection to the waiting process, which ends with this one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     process = subprocess.Popen(
         [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=_usual(os.environ),
@@ -184,7 +184,7 @@ def _import_everything() -> None:
 
 
 def _wait_for_work(requests: socket.socket) -> dict[str, Any] | None:
-    """Fork for each request, and say how each fork ended. Returns the request in the fork; None at the end of all."""
+    """Fork for each request, and report how each fork ended. Returns the request in the fork, and None at the end."""
     running: dict[int, tuple[int, int]] = {}
     poll = select.poll()
     poll.register(requests, select.POLLIN)

@@ -1,4 +1,4 @@
-"""Which cases of a test run each time, and which are the sweep's."""
+"""Which cases of a test run each time, and which only in the sweep."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import pytest
 
 
 def typical(values: Iterable[Any], *kept: Any) -> list[Any]:
-    """All of these for ``parametrize``; those that are not ``kept`` are left to `make sweep`."""
+    """All of these for ``parametrize``; those not ``kept`` are left to `make sweep`."""
     return [value if value in kept else pytest.param(value, marks=pytest.mark.sweep) for value in values]

@@ -1,4 +1,4 @@
-"""What tests ask of the operating system: what this process has open, who is dead, who listens, an error's name."""
+"""What tests ask of the operating system: open files of this process, who is dead, who listens, an error's name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def descriptors() -> int:
 
 
 def dead_owner() -> Owner:
-    """A process of this boot that runs no more: this one's number, at another time."""
+    """A process of this boot that no longer runs: this one's number, at another time."""
     return replace(Owner.this(), started="1")
 
 
@@ -37,7 +37,7 @@ def is_listening(process: subprocess.Popen[bytes], port: int) -> bool:
 
 
 def is_traced(pid: int, tracer: subprocess.Popen[bytes]) -> bool:
-    """Wait until a process is traced. False if the tracer has ended, or does not begin within ten seconds."""
+    """Wait until a process is traced. False if the tracer has ended, or does not start within ten seconds."""
     deadline = time.monotonic() + 10
     status = Path(f"/proc/{pid}/status")
     while "\nTracerPid:\t0\n" in status.read_text(encoding="ascii"):

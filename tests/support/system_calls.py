@@ -1,4 +1,4 @@
-"""System calls that fail, as a disk or a file system makes them: each time, or once."""
+"""System calls that fail the way a disk or a file system makes them fail: each time, or once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def failing(number: int) -> Callable[..., int]:
-    """A system call that fails each time, with this ``errno``."""
+    """A system call that fails each time with this ``errno``."""
 
     def call(*_: object, **__: object) -> int:
         raise OSError(number, os.strerror(number))
@@ -19,7 +19,7 @@ def failing(number: int) -> Callable[..., int]:
 
 
 def fail_at(patch: pytest.MonkeyPatch, name: str, number: int, error: BaseException) -> list[int]:
-    """Let the call number ``number`` of ``os.name`` fail. Returns a list with the count of calls."""
+    """Make call number ``number`` of ``os.name`` fail. Returns a list with the count of calls."""
     real: Callable[..., Any] = getattr(os, name)
     calls = [0]
 

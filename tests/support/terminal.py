@@ -21,7 +21,7 @@ DEADLINE_S = 60.0
 
 
 class Terminal:
-    """A process on a terminal of its own. Ended, whatever happens, when the block ends."""
+    """A process on a terminal of its own. It is ended, whatever happens, when the block ends."""
 
     def __init__(
         self, folder: Path, *arguments: str, columns: int = 100, lines: int = 24, environ: dict[str, str] | None = None
@@ -55,7 +55,7 @@ class Terminal:
         return shown
 
     def until(self, condition: Callable[[list[str]], bool]) -> list[str]:
-        """Read on until the screen is as it is waited for."""
+        """Read until the screen is as expected."""
         while not condition(self.text()):
             assert self._read(), f"it ended first: {self.text()}"
         return self.text()
@@ -65,7 +65,7 @@ class Terminal:
         os.write(self._ours, keys)
 
     def finish(self) -> list[str]:
-        """Wait for its end; return what was shown."""
+        """Wait for it to end; return what was shown."""
         while self._read():
             pass
         self._process.wait(DEADLINE_S)

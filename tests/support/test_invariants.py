@@ -1,4 +1,4 @@
-"""The rules that every fault test is held to notice each breach: who holds others to something must be able to fail."""
+"""The rules that check every fault test notice each breach: a check must be able to fail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def a_run(*events: Event, error: GrymFetchError | None = None, log: str = "") -> Run:
-    """A run of which this was heard."""
+    """A run with these events."""
     heard = Recorder()
     heard.events.extend(events)
     return Run(heard, {} if error is None else {"a": error}, [log])
@@ -50,7 +50,7 @@ def stage(project: Project, claimed: bytes) -> None:
 
 
 def test_a_good_run_is_good(project: Project) -> None:
-    """Nothing is found where nothing is wrong."""
+    """A good run breaks no rule."""
     rules = Rules(project)
     put(project)
     stage(project, b"12345678")
@@ -104,7 +104,7 @@ BREACHES: dict[Callable[[Project], None], str] = {
 
 @pytest.mark.parametrize(("breach", "text"), BREACHES.items(), ids=[breach.__name__ for breach in BREACHES])
 def test_a_breach(project: Project, breach: Callable[[Project], None], text: str) -> None:
-    """What a run leaves behind."""
+    """A breach left behind by a run is noticed."""
     rules = Rules(project)
     breach(project)
     with pytest.raises(AssertionError, match=text):
@@ -112,7 +112,7 @@ def test_a_breach(project: Project, breach: Callable[[Project], None], text: str
 
 
 def test_a_wrong_file_for_a_moment(tmp_path: Path) -> None:
-    """It is enough that it was seen once."""
+    """One sighting is enough."""
     watcher = Watcher(tmp_path / "a", CONTENT)
     (tmp_path / "a").write_bytes(b"half")
     watcher.look()
@@ -137,7 +137,7 @@ def test_events_that_cannot_be(events: list[Event]) -> None:
 
 
 def test_an_end_that_is_not_told(project: Project) -> None:
-    """The file is there, and whoever listens waits for it."""
+    """The file is there, but listeners still wait for its end."""
     rules = Rules(project)
     put(project)
     with pytest.raises(AssertionError, match="nothing was told of the end of"):
@@ -145,7 +145,7 @@ def test_an_end_that_is_not_told(project: Project) -> None:
 
 
 def test_a_secret_that_is_told(project: Project) -> None:
-    """In a log record, an event or an error."""
+    """A secret in a log record, an event or an error is noticed."""
     rules = Rules(project)
     put(project)
     for run in (

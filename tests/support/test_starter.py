@@ -1,4 +1,4 @@
-"""A command that is forked is what a command started anew would be: its own arguments, folder, streams and end."""
+"""A forked command is like a newly started one: its own arguments, folder, streams and end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_it_is_like_a_new_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [{}, {"PYTHONIOENCODING": "ascii"}], ids=["forked", "a new interpreter"])
 def test_the_command(tmp_path: Path, more: dict[str, str]) -> None:
-    """Where the environment asks for what only a new interpreter can give, there is one."""
+    """If the environment needs a new interpreter, one is started."""
     running = start(["--version"], tmp_path, environment(**more))
     assert isinstance(running, subprocess.Popen if more else Started)
     assert running.communicate(timeout=60) == (f"grym-fetch, version {__version__}\n", "")
@@ -39,7 +39,7 @@ def test_the_command(tmp_path: Path, more: dict[str, str]) -> None:
 
 
 def test_a_signal_ends_it(tmp_path: Path) -> None:
-    """It waits as long as it is held; what ended it is told as of any child, and nothing is sent to the dead."""
+    """It waits while it is held; the signal that ended it is reported like any child's; the dead get no signal."""
     running = start_program("raise SystemExit(1)", tmp_path, environment(), is_held=True)
     with pytest.raises(subprocess.TimeoutExpired):
         running.wait(timeout=0)
@@ -53,7 +53,7 @@ def test_a_signal_ends_it(tmp_path: Path) -> None:
 
 
 def test_several_at_once(tmp_path: Path) -> None:
-    """Each tells its own end, whichever ends first."""
+    """Each reports its own end, whichever ends first."""
     held = [start_program(f"raise SystemExit({code})", tmp_path, environment(), is_held=True) for code in (3, 4)]
     for running in reversed(held):
         running.release()
@@ -62,7 +62,7 @@ def test_several_at_once(tmp_path: Path) -> None:
 
 
 def test_an_error_is_told_as_by_python(tmp_path: Path) -> None:
-    """A program that fails leaves its traceback and the exit code 1."""
+    """A program that fails leaves its traceback and exit code 1."""
     running = start_program("1 / 0", tmp_path, environment())
     assert "ZeroDivisionError" in running.communicate(timeout=60)[1]
     assert running.returncode == 1

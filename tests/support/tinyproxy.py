@@ -1,6 +1,6 @@
-"""A real tinyproxy on the loopback interface, as the second opinion on what a proxy does.
+"""A real tinyproxy on the loopback interface, as a second opinion on what a proxy does.
 
-Rules: all it writes lies in the folder given; it runs as the current user and dies with its test. A record of its log
+Rules: everything it writes is in the given folder; it runs as the current user and dies with its test. A log record
 is written before it connects to the server, so it is there when the answer is.
 """
 
@@ -31,7 +31,7 @@ PidFile "{home}/pid"
 
 
 class TinyProxy:
-    """One tinyproxy. With ``login`` and ``password`` it wants these."""
+    """One tinyproxy. If ``login`` and ``password`` are given, it requires them."""
 
     def __init__(self, home: Path, login: str = "", password: str = "") -> None:
         self._home = home / "tinyproxy"
@@ -66,7 +66,7 @@ class TinyProxy:
             process.wait()
 
     def url(self, userinfo: str = "") -> str:
-        """What a variable of the environment names."""
+        """The value for an environment variable."""
         return f"http://{userinfo}{'@' if userinfo else ''}127.0.0.1:{self.port}"
 
     def asked(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The ways to a server: each test of what a transport does holds directly, through a proxy, and ahead of its turn."""
+"""The ways to a server: each test of a transport holds directly, through a proxy, and for requests sent ahead."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from grym_fetch.net.settings import HttpSettings
 class TinyProxy:
     """A proxy of forty lines: absolute form for http, CONNECT for https. ``asked`` has each request's first line.
 
-    ``refuse`` is what it says to every request; ``tunnel`` what it says to CONNECT before it leads there. With ``tls``
-    it is spoken to over TLS; if it ``holds``, it says no more behind ``refuse``. ``heads`` has all that it was told.
+    ``refuse`` is its answer to every request; ``tunnel`` its answer to CONNECT before it connects. With ``tls``
+    it is spoken to over TLS; if it ``holds``, it says nothing after ``refuse``. ``heads`` has everything it was told.
     """
 
     refuse: bytes = b""
@@ -49,7 +49,7 @@ class TinyProxy:
             await server.wait_closed()
 
     async def until_all_is_closed(self) -> None:
-        """Wait until whoever connected has closed its sockets."""
+        """Wait until the client has closed its sockets."""
         await asyncio.gather(*self._tasks)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -91,7 +91,7 @@ class TinyProxy:
 
 
 async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    """Hand on all that comes, and close the other side at the end."""
+    """Pass on everything that comes, and close the other side at the end."""
     while data := await source.read(65_536):
         target.write(data)
         await target.drain()
@@ -104,7 +104,7 @@ def direct(**settings: Any) -> HttpTransport:
 
 
 class ProxiedTransport(HttpTransport):
-    """A transport whose connections have a proxy each, where the environment names no other one."""
+    """A transport whose connections have a proxy each, if the environment names no other one."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(HttpSettings(**settings))
@@ -115,7 +115,7 @@ class ProxiedTransport(HttpTransport):
 
 
 class _ProxiedConnection:
-    """Starts the proxy with the first request, and ends it when it is closed."""
+    """Starts the proxy with the first request, and ends it when the connection is closed."""
 
     def __init__(self, transport: ProxiedTransport) -> None:
         self._settings = transport.settings
@@ -124,11 +124,11 @@ class _ProxiedConnection:
 
     @property
     def host(self) -> str:
-        """As the connection beneath."""
+        """Like the connection beneath."""
         return self._beneath.host
 
     async def get(self, url: str, fields: Mapping[str, str]) -> Response:
-        """As the connection beneath."""
+        """Like the connection beneath."""
         if "all" not in self._settings._proxies:
             proxy = await self._proxy.enter_async_context(TinyProxy().running())
             self._settings._proxies["all"] = f"http://127.0.0.1:{proxy.port}"
@@ -143,7 +143,7 @@ class _ProxiedConnection:
 
 
 class AheadTransport(HttpTransport):
-    """A transport that sends each request ahead of its turn if it can: all but the first over a socket."""
+    """A transport that sends each request ahead of its turn if it can: all except the first over a socket."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(HttpSettings(**settings))
