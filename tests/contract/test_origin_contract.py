@@ -1,6 +1,6 @@
-"""What an origin does, as the client sees it: one suite for our own server and a real nginx, over both ways to them.
+"""What an origin does, as the client sees it: one suite for our own server and a real nginx, directly and by proxy.
 
-What passes for both is a fact about HTTP, and our server may stand for a real one in all other tests.
+A behaviour that both share is a fact about HTTP, so our server may stand in for a real one in all other tests.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LONG = seeded_bytes(8 * 1024 * 1024, seed=12)
 
 
 class Server(Protocol):
-    """What the suite needs of either server."""
+    """What the suite needs from either server."""
 
     def add(self, path: str, content: bytes) -> str:
         """Serve a file; return its address."""
@@ -127,12 +127,12 @@ async def connection(request: pytest.FixtureRequest) -> AsyncIterator[Connection
 
 
 async def ask(connection: Connection, origin: Origin, asked: Asked) -> JudgedResponse:
-    """Ask. Without a checksum, nothing is asked for through a proxy."""
+    """Send a request. Without a checksum, nothing is requested through a proxy."""
     return await Requester(Credentials({})).open(connection, origin, replace(asked, checksum=Checksum.of(CONTENT)))
 
 
 async def fetch(connection: Connection, origin: Origin, asked: Asked) -> tuple[Verdict, bytes]:
-    """Ask, and read the body to its end."""
+    """Send a request, and read the body to its end."""
     answer = await ask(connection, origin, asked)
     try:
         return answer.verdict, await read_to_the_end(answer)
@@ -152,7 +152,7 @@ async def read_to_the_end(answer: JudgedResponse) -> bytes:
     ("start", "stop"), [(0, 1), (0, 65_536), (4_097, 70_001), (100_002, 100_003), (0, 100_003)], ids=str
 )
 async def test_range_gives_exactly_these_bytes(server: Server, connection: Connection, start: int, stop: int) -> None:
-    """A range that is wanted comes as a Partial of just these bytes, with the total and a strong validator."""
+    """The requested range comes as a Partial of exactly these bytes, with the total and a strong validator."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     verdict, body = await fetch(connection, origin, Asked(ByteRange(start, stop)))
     assert isinstance(verdict, Partial)
@@ -162,7 +162,7 @@ async def test_range_gives_exactly_these_bytes(server: Server, connection: Conne
 
 
 async def test_range_over_the_end_is_cut(server: Server, connection: Connection) -> None:
-    """A range that begins inside and ends beyond the content is answered up to its end."""
+    """A range that begins inside the content and ends beyond it is answered up to the content's end."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     verdict, body = await fetch(connection, origin, Asked(ByteRange(100_000, 200_000)))
     assert isinstance(verdict, Partial)
@@ -180,7 +180,7 @@ async def test_whole_file(server: Server, connection: Connection) -> None:
 
 
 async def test_empty_file(server: Server, connection: Connection) -> None:
-    """Asked for a range of nothing, one server calls it unsatisfiable, another sends it whole: both tell its length."""
+    """For a range of an empty file, one server answers unsatisfiable, another sends it whole: both tell its length."""
     origin = Origin(0, server.add("/empty.bin", b""))
     ranged, body = await fetch(connection, origin, Asked(ByteRange(0, 1000)))
     assert ranged == Unsatisfiable(0) or (isinstance(ranged, Whole) and (ranged.length, body) == (0, b""))
@@ -190,14 +190,14 @@ async def test_empty_file(server: Server, connection: Connection) -> None:
 
 
 async def test_beyond_the_end(server: Server, connection: Connection) -> None:
-    """A range that begins at the end is unsatisfiable, and the answer says the total."""
+    """A range that begins at the end is unsatisfiable, and the answer gives the total."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     verdict, _ = await fetch(connection, origin, Asked(ByteRange(len(CONTENT), len(CONTENT) + 5)))
     assert verdict == Unsatisfiable(len(CONTENT))
 
 
 async def test_if_range_with_the_right_validator(server: Server, connection: Connection) -> None:
-    """The validator that the origin gave brings another part of the same content."""
+    """With the origin's own validator, another part of the same content comes."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     first, _ = await fetch(connection, origin, Asked(ByteRange(0, 10)))
     assert isinstance(first, Partial)
@@ -209,7 +209,7 @@ async def test_if_range_with_the_right_validator(server: Server, connection: Con
 
 
 async def test_if_range_with_another_validator(server: Server, connection: Connection) -> None:
-    """With the validator of other content no part comes: the content has changed."""
+    """With the validator of other content no part comes, because the content has changed."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     other = Validator(etag='"another-content"')
     answer = await ask(connection, origin, Asked(ByteRange(50, 60), len(CONTENT), other, ranges_proven=True))
@@ -220,7 +220,7 @@ async def test_if_range_with_another_validator(server: Server, connection: Conne
 
 
 async def test_no_ranges_gives_the_whole(server: Server, connection: Connection) -> None:
-    """An origin without ranges answers a range with the whole content, and that is what it is taken for."""
+    """An origin without ranges answers with the whole content, and the client recognises that."""
     origin = Origin(0, server.without_ranges("/plain.bin", CONTENT))
     verdict, body = await fetch(connection, origin, Asked(ByteRange(50, 60)))
     assert isinstance(verdict, Whole)
@@ -229,7 +229,7 @@ async def test_no_ranges_gives_the_whole(server: Server, connection: Connection)
 
 
 async def test_not_found(server: Server, connection: Connection) -> None:
-    """What is not there is refused for good."""
+    """A missing file is a permanent refusal."""
     verdict, _ = await fetch(connection, Origin(0, server.nowhere()), Asked(ByteRange(0, 10)))
     assert verdict == ErrorStatus(404, "status 404: not found")
 
@@ -245,7 +245,7 @@ async def test_redirect_is_followed_and_remembered(server: Server, connection: C
 
 
 async def test_keep_alive_reuses_the_socket(server: Server, connection: Connection) -> None:
-    """A body that was read to its end leaves the socket open for the next request."""
+    """A body read to its end leaves the socket open for the next request."""
     origin = Origin(0, server.add("/a.bin", CONTENT))
     for start in (0, 10, 20):
         await fetch(connection, origin, Asked(ByteRange(start, start + 10)))
@@ -253,7 +253,7 @@ async def test_keep_alive_reuses_the_socket(server: Server, connection: Connecti
 
 
 async def test_an_abandoned_body_closes_the_socket(server: Server, connection: Connection) -> None:
-    """A body that is given up half-way costs its socket, and the next request gets clean bytes over a new one."""
+    """A body given up half-way costs its socket, and the next request gets clean bytes over a new one."""
     origin = Origin(0, server.add("/long.bin", LONG))
     answer = await ask(connection, origin, Asked(None))
     assert LONG.startswith(await read_some(answer.response))
@@ -266,7 +266,7 @@ async def test_an_abandoned_body_closes_the_socket(server: Server, connection: C
 @pytest.mark.shows("N21", "S1")
 @pytest.mark.parametrize("coding", ["identity", "gzip", "chunked, identity", "gzip, chunked", "chunked, chunked"])
 async def test_a_body_in_any_other_coding_is_none(connection: Connection, coding: str) -> None:
-    """Only chunks and a length say where a body ends; of any other coding a cut could not be told from the end."""
+    """Only chunks and a length say where a body ends; with any other coding, a cut would look like the end."""
     body = b"%x\r\n%b\r\n" % (len(CONTENT), CONTENT)
     raw = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\nConnection: close\r\n\r\n".encode() + body
     async with AssetServer() as server:
@@ -280,7 +280,7 @@ async def test_a_body_in_any_other_coding_is_none(connection: Connection, coding
 
 @pytest.mark.nginx
 class TestNginxHelper:
-    """The helper itself: what its log says is what was served."""
+    """The helper itself: its log shows what was served."""
 
     @pytest.fixture
     def slow(self, tmp_path: Path) -> Iterator[Nginx]:
@@ -291,7 +291,7 @@ class TestNginxHelper:
         """Each request is in the log with its status, range and bytes."""
         await fetch(connection, Origin(0, slow.add("/a.bin", CONTENT)), Asked(ByteRange(5, 1005)))
         await fetch(connection, Origin(0, slow.url("/gone/b.bin")), Asked(None))
-        ranged, gone = slow.sent(at_least=2)[:2]  # what was asked ahead and refused is asked once more
+        ranged, gone = slow.sent(at_least=2)[:2]  # a request sent ahead and refused is sent once more
         assert (ranged.method, ranged.path, ranged.status, ranged.range) == ("GET", "/a.bin", 206, "bytes=5-1004")
         assert (gone.path, gone.status, gone.range) == ("/gone/b.bin", 410, None)
         assert slow.bytes_sent("/a.bin") == 1000
@@ -392,7 +392,7 @@ async def test_an_odd_answer_means_the_same_on_every_way(
     named: str,
     through_proxy: bool,
 ) -> None:
-    """However it came, directly or through a proxy, an odd answer has one verdict or error, and one reason."""
+    """Whether it comes directly or through a proxy, an odd answer has one verdict or error, and one reason."""
     faults = [RawAnswer(head if b"\r\n\r\n" in head else head + b"\r\n" + BODY)]
     async with AssetServer() as server, TinyProxy().running() as proxy:
         server.add("/b.bin", BODY)

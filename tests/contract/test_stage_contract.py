@@ -1,4 +1,4 @@
-"""What a stage does: one suite for the disk and for the stage in memory that other tests use."""
+"""What a stage does: one suite for the disk and for the in-memory stage that other tests use."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ KEY = StageKey("models/a.bin", "sha256:21")
 
 
 class Place(Protocol):
-    """Where the stages of one asset lie, one after the other."""
+    """Where the stages of one asset are, one after the other."""
 
     async def open(self) -> Stage:
-        """Open a stage: what was left behind, or a new one."""
+        """Open a stage: the one left behind, or a new one."""
 
     def published(self) -> bytes | None:
-        """The file in place."""
+        """The published file."""
 
     def overwrite(self, start: int, data: bytes) -> None:
-        """Change bytes of the part behind everybody's back."""
+        """Change bytes of the part without the stage's knowledge."""
 
     def cut_part(self, size: int) -> None:
-        """Cut the part off."""
+        """Cut off the part."""
 
     def append_to_journal(self, data: bytes) -> None:
-        """Write rubbish behind the last record."""
+        """Write garbage after the last record."""
 
     def leave_free(self, size: int) -> None:
-        """So many bytes can still be written."""
+        """Leave room for only this many bytes."""
 
 
 class OnDisk:
@@ -119,7 +119,7 @@ async def put(stage: Stage, start: int, stop: int, origin: int = 0) -> Piece:
 
 
 async def test_a_new_stage_claims_nothing(place: Place) -> None:
-    """Where nobody was before, nothing is recovered but the asset's own name."""
+    """Without an earlier run, only the asset's own name is recovered."""
     stage = await place.open()
     await stage.close()
     assert len(stage.recovered.pieces) == 0
@@ -128,7 +128,7 @@ async def test_a_new_stage_claims_nothing(place: Place) -> None:
 
 
 async def test_a_piece_is_described_and_read_back(place: Place) -> None:
-    """Writing returns the piece with its digest and origin, and its bytes are there at once, in their place."""
+    """Writing returns the piece with its digest and origin, and its bytes are in place at once."""
     stage = await place.open()
     piece = await put(stage, 100_000, 200_000, origin=3)
     assert piece == Piece(100_000, 200_000, piece_digest(CONTENT[100_000:200_000]), 3)
@@ -138,7 +138,7 @@ async def test_a_piece_is_described_and_read_back(place: Place) -> None:
 
 
 async def test_reading_ends_where_the_part_ends(place: Place) -> None:
-    """Reading over the end gives what is there; reading behind it gives nothing."""
+    """Reading past the end gives what is there; reading after it gives nothing."""
     stage = await place.open()
     await put(stage, 0, 1000)
     assert await stage.read(900, 5000) == CONTENT[900:1000]
@@ -151,7 +151,7 @@ async def test_reading_ends_where_the_part_ends(place: Place) -> None:
 
 
 async def test_pieces_are_used_up_to_the_first_that_is_wrong(place: Place) -> None:
-    """Several pieces at once: each that is right is used, in order; what comes behind a wrong one is not."""
+    """Of several pieces at once, each right one is used, in order; those after a wrong one are not."""
     stage = await place.open()
     pieces = [await put(stage, start, start + 1000) for start in range(0, 5000, 1000)]
     place.overwrite(3500, bytes([CONTENT[3500] ^ 1]))
@@ -162,7 +162,7 @@ async def test_pieces_are_used_up_to_the_first_that_is_wrong(place: Place) -> No
 
 
 async def test_a_long_stretch_is_used_block_by_block(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long a stretch is, its bytes are used in order, once, and never more of them at once than a block."""
+    """However long a range is, its bytes are used in order, once, and never more than a block at a time."""
     monkeypatch.setattr("grym_fetch.disk.stage.READ_BLOCK_BYTES", 7000)
     stage = await place.open()
     for start in range(0, len(CONTENT), 50_000):
@@ -174,7 +174,7 @@ async def test_a_long_stretch_is_used_block_by_block(place: Place, monkeypatch: 
 
 
 async def test_the_next_process_recovers_what_was_recorded(place: Place) -> None:
-    """Pieces, length and origins are what an earlier process noted, and no address is among them."""
+    """Pieces, length and origins are as an earlier process recorded them, and no address is among them."""
     first = await place.open()
     late = await put(first, 200_000, 300_001, origin=1)
     early = await put(first, 0, 100_000)
@@ -192,7 +192,7 @@ async def test_the_next_process_recovers_what_was_recorded(place: Place) -> None
 
 
 async def test_void_claims_are_not_recovered(place: Place) -> None:
-    """A stretch noted as void takes every claim that touches it away, and no other."""
+    """A range recorded as void removes every claim that touches it, and no other."""
     first = await place.open()
     kept = await put(first, 0, 1000)
     await put(first, 1000, 2000)
@@ -205,7 +205,7 @@ async def test_void_claims_are_not_recovered(place: Place) -> None:
 
 
 async def test_a_rewritten_piece_replaces_the_older_one(place: Place) -> None:
-    """Of two pieces for the same bytes the later one holds, also for the next process."""
+    """Of two pieces for the same bytes the later one counts, even for the next process."""
     first = await place.open()
     await first.write(0, bytes(1000), 0)
     right = await put(first, 0, 1000, origin=1)
@@ -218,7 +218,7 @@ async def test_a_rewritten_piece_replaces_the_older_one(place: Place) -> None:
 
 @pytest.mark.shows("B47")
 async def test_a_changed_piece_is_not_proved(place: Place) -> None:
-    """One byte changed behind our back, and the piece is not what the journal claims; its neighbour is."""
+    """After one byte was changed from outside, the piece is not what the journal claims; its neighbour is."""
     stage = await place.open()
     damaged, sound = await put(stage, 0, 1000), await put(stage, 1000, 2000)
     place.overwrite(999, bytes([CONTENT[999] ^ 1]))
@@ -229,7 +229,7 @@ async def test_a_changed_piece_is_not_proved(place: Place) -> None:
 
 @pytest.mark.shows("P6")
 async def test_a_cut_piece_is_not_proved(place: Place) -> None:
-    """A piece whose end is missing is not proved by its beginning."""
+    """The beginning of a piece does not prove it if its end is missing."""
     stage = await place.open()
     piece = await put(stage, 0, 1000)
     place.cut_part(999)
@@ -253,7 +253,7 @@ async def test_claims_beyond_the_part_are_dropped(place: Place) -> None:
 @pytest.mark.parametrize("rubbish", [b"\0" * 4096, b"12345678 {}\n", b'{"piece"', b"\n\n"], ids=repr)
 @pytest.mark.shows("P4")
 async def test_a_torn_journal_goes_on_after_its_sound_part(place: Place, rubbish: bytes) -> None:
-    """Rubbish behind the last record hides nothing that was recorded before, or is recorded later."""
+    """Garbage after the last record hides nothing recorded before or after it."""
     first = await place.open()
     early = await put(first, 0, 1000)
     await first.close()
@@ -268,7 +268,7 @@ async def test_a_torn_journal_goes_on_after_its_sound_part(place: Place, rubbish
 
 
 async def test_publish_puts_the_content_in_place(place: Place) -> None:
-    """The file in place has every byte, and the stage is gone: the next one begins with nothing."""
+    """The file in place has every byte, and the stage is gone: the next one starts empty."""
     stage = await place.open()
     await put(stage, 150_000, 300_001)
     await put(stage, 0, 150_000)
@@ -282,7 +282,7 @@ async def test_publish_puts_the_content_in_place(place: Place) -> None:
 
 
 async def test_publish_cuts_at_the_size(place: Place) -> None:
-    """What lies behind the content's end is not part of the file."""
+    """Bytes after the content's end are not part of the file."""
     stage = await place.open()
     await put(stage, 0, 2000)
     await stage.publish(1234)
@@ -291,7 +291,7 @@ async def test_publish_cuts_at_the_size(place: Place) -> None:
 
 
 async def test_publish_of_nothing(place: Place) -> None:
-    """An empty file is a file."""
+    """An empty file can be published."""
     stage = await place.open()
     await stage.publish(0)
     await stage.close()
@@ -299,7 +299,7 @@ async def test_publish_of_nothing(place: Place) -> None:
 
 
 async def test_discard_leaves_nothing(place: Place) -> None:
-    """A discarded stage is recovered by nobody, and what is in place stays."""
+    """A discarded stage is never recovered, and the file in place stays."""
     stage = await place.open()
     await put(stage, 0, 1000)
     await stage.discard()
@@ -311,7 +311,7 @@ async def test_discard_leaves_nothing(place: Place) -> None:
 
 
 async def test_a_length_that_does_not_fit_is_refused(place: Place) -> None:
-    """The length is checked against the space before more is fetched; what is written already needs none."""
+    """The length is checked against the space before more is fetched; bytes already written need none."""
     stage = await place.open()
     await put(stage, 0, 200_000)
     place.leave_free(150_000)
