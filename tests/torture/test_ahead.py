@@ -1,7 +1,7 @@
-"""A server that does wrong only where requests are sent ahead of their turn: every file arrives, and nothing failed.
+"""A server that goes wrong only if requests are sent ahead of their turn: every file arrives, and nothing failed.
 
-It cannot be told from a good one until two requests come at once. Then it swaps answers, drops them, doubles them, or
-puts another's bytes under the right head. What was asked ahead and not answered well was never asked.
+It looks like a good one until two requests come at once. Then it swaps answers, drops them, doubles them, or
+puts another's bytes under the right head. A request sent ahead and not answered well counts as never sent.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ _RANGE = re.compile(rb"Range: bytes=(\d+)-(\d+)")
 
 
 class Pipeline(asyncio.Protocol):
-    """One connection: answers what comes in one go, bent if it is more than one request."""
+    """One connection: answers what comes at once, wrongly if it is more than one request."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Somebody connects."""
+        """A client connects."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._server.open.add(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
+        """The connection is closed."""
         self._server.open.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answer every whole request."""
+        """Answer every complete request."""
         self._received += data
         found = list(_REQUEST.finditer(self._received))
         if not found:
@@ -65,7 +65,7 @@ class Pipeline(asyncio.Protocol):
 
 
 class Server:
-    """Serves files by path. ``batches`` has how many requests came at once, each time."""
+    """Serves files by path. ``batches`` has the number of requests that came at once, each time."""
 
     def __init__(self, bend: Callable[[Batch], Batch]) -> None:
         self.bend = bend
@@ -110,7 +110,7 @@ CLOSE = b""
 
 
 def another(answer: bytes) -> bytes:
-    """The same head, and other bytes."""
+    """The same head with other bytes."""
     head, _, body = answer.partition(b"\r\n\r\n")
     return head + b"\r\n\r\n" + bytes(byte ^ 1 for byte in body)
 
@@ -149,7 +149,7 @@ FOUND_LATE = ("another's bytes", "another's bytes at once")
 
 
 def check(run: Run) -> None:
-    """Nothing failed, and nothing was counted as a failure."""
+    """Check that nothing failed, and nothing was counted as a failure."""
     assert run.failures == {}
     assert run.heard.of("retry_scheduled") == run.heard.of("asset_restarted") == []
 
@@ -157,7 +157,7 @@ def check(run: Run) -> None:
 @pytest.mark.parametrize("same_size", [True, False], ids=["one size", "many sizes"])
 @pytest.mark.parametrize("name", typical(BENDS, "swapped", "only the first is answered", "doubled"))
 async def test_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, same_size: bool) -> None:
-    """Each file is judged by its length and its digest, so that no other one is ever taken for it."""
+    """Each file is checked by its length and its digest, so no other one is ever taken for it."""
     monkeypatch.setattr("grym_fetch.net.plain.AHEAD_TIMEOUT_S", 0.1)
     async with Server(BENDS[name]).running() as server:
         project = Project(tmp_path / "project")
@@ -178,7 +178,7 @@ async def test_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
 
 @pytest.mark.parametrize("name", typical(BENDS, "swapped", "another's bytes", "closed after the first"))
 async def test_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Each segment is judged by its Content-Range, and all of them by the digest: the two files are right."""
+    """Each segment is checked by its Content-Range, and all of them by the digest: the two files are right."""
     monkeypatch.setattr("grym_fetch.net.plain.AHEAD_TIMEOUT_S", 0.1)
     monkeypatch.setattr("grym_fetch.core.speeds.Speeds.bytes_ahead", lambda *_: 1e9)
     async with Server(BENDS[name]).running() as server:
@@ -195,7 +195,7 @@ async def test_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: s
 
 
 async def test_a_good_server_is_asked_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All are asked for once, many at a time; and one at a time, where the user wants that."""
+    """Each file is requested once, many at a time, or one at a time if the user wants that."""
     monkeypatch.setattr(small_files, "HUNG_S", 3600.0)
     for pipelining in (True, False):
         async with Server(list).running() as server:
@@ -225,7 +225,7 @@ class MixedUp(Server):
 
 
 async def test_a_late_mistake_is_not_taken_for_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked once more for the whole, it begins with the same bytes: that says nothing yet of what it sent ahead."""
+    """Requested once more, the whole file begins with the same bytes: that says nothing yet about those sent ahead."""
     monkeypatch.setattr("grym_fetch.core.speeds.Speeds.bytes_ahead", lambda *_: 1e9)
     mixed_up = MixedUp(list)
     async with mixed_up.running() as server:
@@ -238,25 +238,25 @@ async def test_a_late_mistake_is_not_taken_for_the_content(tmp_path: Path, monke
 
 
 class Signed(Server):
-    """What redirects lead to: after some answers it answers as a signed address does that has expired."""
+    """The target of redirects: after some answers it answers like a signed address that has expired."""
 
     left = 3
 
     def answer(self, path: str, fields: bytes) -> bytes:
-        """The right answer, or none any more."""
+        """The right answer, or none once it has expired."""
         self.left -= 1
         return super().answer(path, fields) if self.left >= 0 else GONE
 
 
 class Signer(Server):
-    """Sends everybody on to a fresh address of another server."""
+    """Redirects everybody to a fresh address of another server."""
 
     def __init__(self, end: Signed) -> None:
         super().__init__(list)
         self.end = end
 
     def answer(self, path: str, fields: bytes) -> bytes:
-        """Where the file is, for a while."""
+        """Answer where the file is, for a while."""
         self.asked.append(path)
         self.end.left = Signed.left
         location = f"http://127.0.0.1:{self.end.port}{path}".encode()
@@ -267,7 +267,7 @@ class Signer(Server):
 async def test_behind_a_redirect_its_end_is_asked_ahead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lasts: int
 ) -> None:
-    """The chain is walked once, and again whenever its end has expired; segments are asked of the end, and ahead."""
+    """The chain is followed once, and again whenever its end has expired; the end is asked for segments, also ahead."""
     monkeypatch.setattr("grym_fetch.core.speeds.Speeds.bytes_ahead", lambda *_: 1e9)
     monkeypatch.setattr(Signed, "left", lasts)
     signer = Signer(Signed(list))

@@ -1,4 +1,4 @@
-"""What a disk can do to a run: full, broken, slow, removed, or with something in the way; one test a fault.
+"""What a disk can do to a run: full, broken, slow, removed, or with something in the way; one test per fault.
 
 The real manager, engine and disk on one thread (`tests.support.small_world`), so that a fault comes at an exact step.
 """
@@ -52,7 +52,7 @@ PATH = "assets/models/a.bin"
 
 @pytest.fixture
 def world() -> Iterator[SmallWorld]:
-    """An origin with one file; managers live there."""
+    """An origin with one file, for managers to use."""
     made = SmallWorld({URL: CONTENT})
     with no_flushing():
         yield made
@@ -60,26 +60,26 @@ def world() -> Iterator[SmallWorld]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """A project that wants that file."""
+    """A project with that file."""
     made = Project(tmp_path / "project")
     made.add("a", [URL], CONTENT)
     return made
 
 
 async def failure(world: SmallWorld, project: Project) -> GrymFetchError:
-    """Run, hold it to the rules, and return why the asset failed."""
+    """Run, check the run against the rules, and return why the asset failed."""
     return (await checked(world, project)).failures["a"]
 
 
 async def finish(world: SmallWorld, project: Project) -> None:
-    """Run, hold it to the rules, and look at the file."""
+    """Run, check the run against the rules, and check the file."""
     assert (await checked(world, project)).failures == {}
     assert (project.root / PATH).read_bytes() == CONTENT
     assert project.staged() == []
 
 
 async def checked(world: SmallWorld, project: Project) -> Run:
-    """Run, and hold it to the rules."""
+    """Run, and check the run against the rules."""
     rules, failures = Rules(project), {}
     async with world.manager(project) as manager:
         heard = Recorder(manager)
@@ -93,7 +93,7 @@ async def checked(world: SmallWorld, project: Project) -> Run:
 
 
 def once_sent(world: SmallWorld, count: int, act: Callable[[], object]) -> None:
-    """Act once, as soon as so many bytes were sent."""
+    """Act once, as soon as this many bytes were sent."""
     gate, acted = world.gate, False
 
     async def watch(step: str) -> None:
@@ -110,7 +110,7 @@ def once_sent(world: SmallWorld, count: int, act: Callable[[], object]) -> None:
 
 
 def leave_free(patch: pytest.MonkeyPatch, count: int) -> None:
-    """So many bytes are free, beside our reserve."""
+    """Only this many bytes are free beside our reserve."""
     patch.setattr(folders, "free_bytes", lambda _: count + folders.RESERVE_BYTES)
 
 
@@ -118,7 +118,7 @@ def leave_free(patch: pytest.MonkeyPatch, count: int) -> None:
 async def test_all_assets_together_must_fit(
     world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two files that fit each but not both are refused before the first request, with what is needed and free."""
+    """Two files that fit only one at a time are refused before the first request, with the space needed and free."""
     world.contents = {URL: CONTENT, f"{URL}2": CONTENT[:50_000]}
     project.add("b", [f"{URL}2"], CONTENT[:50_000])
     leave_free(monkeypatch, SIZE + 49_999)
@@ -136,7 +136,7 @@ async def test_all_assets_together_must_fit(
 
 @pytest.mark.shows("D1")
 async def test_one_asset_must_fit(world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also a single file that is asked for by itself is refused before the first request, and leaves nothing."""
+    """Even a single file requested by itself is refused before the first request, and leaves nothing."""
     leave_free(monkeypatch, SIZE - 1)
     async with world.manager(project) as manager:
         with pytest.raises(DiskFull, match=f"{SIZE:,} bytes needed, {SIZE - 1:,} free"):
@@ -150,7 +150,7 @@ async def test_one_asset_must_fit(world: SmallWorld, project: Project, monkeypat
 async def test_a_mirror_that_claims_more_than_fits(
     world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
-    """Where the manifest has no size, the disk is called full only if no other mirror says that the file fits."""
+    """If the manifest has no size, the disk is called full only if no other mirror says that the file fits."""
     world.contents = {URL: CONTENT * 3, f"{URL}2": CONTENT}
     project.add("a", [URL, f"{URL}2"][: 1 + others], CONTENT, size=None)
     leave_free(monkeypatch, SIZE + 16 * 1024)
@@ -167,7 +167,7 @@ async def test_a_mirror_that_claims_more_than_fits(
 async def test_what_is_there_in_part_needs_no_space_again(
     world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an earlier run has left is counted: the rest alone must fit."""
+    """Bytes left by an earlier run count: only the rest must fit."""
     once_sent(world, SIZE // 2, lambda: monkeypatch.setattr(os, "pwrite", failing(errno.ENOSPC)))
     await failure(world, project)
     monkeypatch.undo()
@@ -192,7 +192,7 @@ async def test_what_is_there_in_part_needs_no_space_again(
 async def test_a_disk_that_fails_on_the_way(
     world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch, call: str, number: int, expected: type
 ) -> None:
-    """It is final at once; what has arrived is kept, and is not fetched again once the disk is good."""
+    """The failure is final at once; what has arrived is kept, and is not fetched again once the disk is good."""
     real = getattr(os, call)
     calls = 0
 
@@ -221,7 +221,7 @@ async def test_a_disk_that_fails_on_the_way(
 async def test_nothing_is_used_after_a_failed_flush(
     world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a failed flush may have lost is not believed because memory still shows it: it is fetched again."""
+    """Bytes that a failed flush may have lost are fetched again, not trusted because memory still shows them."""
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda fd: None if stat.S_ISDIR(os.fstat(fd).st_mode) else failing(errno.EIO)())
         assert isinstance(await failure(world, project), NotWritable)
@@ -235,7 +235,7 @@ async def test_nothing_is_used_after_a_failed_flush(
 async def test_what_cannot_be_read_back_fails_the_asset(
     world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an earlier run left is proved by reading it. Where that fails, nobody waits for it, and it stays."""
+    """Bytes left by an earlier run are proved by reading them. If that fails, nobody waits, and they stay."""
     with monkeypatch.context() as patch:
         once_sent(world, SIZE // 2, lambda: patch.setattr(os, "pwrite", failing(errno.EDQUOT)))
         assert isinstance(await failure(world, project), DiskFull)
@@ -254,7 +254,7 @@ async def test_what_cannot_be_read_back_fails_the_asset(
 async def test_a_close_that_fails_harms_nothing(
     world: SmallWorld, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is published was flushed before: an error of close comes too late to matter, and leaks no descriptor."""
+    """A published file was flushed before: an error of close comes too late to matter, and leaks no descriptor."""
     real = os.close
 
     def close(descriptor: int) -> None:
@@ -287,8 +287,8 @@ async def test_the_right_length_proves_nothing(world: SmallWorld, project: Proje
 
 @pytest.mark.shows("D9")
 def test_a_folder_that_is_not_ours(project: Project) -> None:
-    """Who may not write into the assets folder is told so before anything is fetched, with exit code 4."""
-    # Root may write everywhere, but for this capability (capabilities(7)).
+    """A user without write permission in the assets folder is told before anything is fetched, with exit code 4."""
+    # Root may write everywhere, unless it lacks this capability (capabilities(7)).
     unprivileged = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
     with serve_in_thread() as server:
         project.add("a", [server.add("/a", CONTENT).url], CONTENT)
@@ -321,7 +321,7 @@ async def test_a_path_that_is_too_long(world: SmallWorld, project: Project, tmp_
 
 
 def a_folder(place: Path) -> None:
-    """With something in it."""
+    """A folder with something in it."""
     (place / "inside").mkdir(parents=True)
 
 
@@ -336,7 +336,7 @@ def a_socket(place: Path) -> None:
 @pytest.mark.shows("D11")
 @pytest.mark.parametrize("make", [a_folder, os.mkfifo, a_socket])
 async def test_something_else_in_its_place(world: SmallWorld, project: Project, make: Callable[[Path], object]) -> None:
-    """What is no file is neither replaced nor opened, and nothing is fetched."""
+    """Anything that is not a file is neither replaced nor opened, and nothing is fetched."""
     target = project.root / PATH
     target.parent.mkdir(parents=True)
     make(target)
@@ -366,7 +366,7 @@ async def test_a_symlink_put_there_during_the_run(
     if swapped == "models":
         assert isinstance(await failure(world, project), StorageError)
     else:
-        await world.sync(project)  # the stage is where it was opened, whatever its path leads to by now
+        await world.sync(project)  # the stage is where it was opened, wherever its path leads by now
         assert (project.root / PATH).read_bytes() == CONTENT
     assert list(outside.iterdir()) == []
     assert not (aside / "a.bin").exists()
@@ -374,7 +374,7 @@ async def test_a_symlink_put_there_during_the_run(
 
 @pytest.mark.shows("D12", "S1")
 async def test_another_part_put_in_the_place_of_ours(world: SmallWorld, project: Project) -> None:
-    """What is renamed into place is the file that was verified: not another one that has got its name meanwhile."""
+    """The file renamed into place is the verified one, not another one that has taken its name meanwhile."""
 
     def swap() -> None:
         (stage,) = project.staged()
@@ -382,7 +382,7 @@ async def test_another_part_put_in_the_place_of_ours(world: SmallWorld, project:
         (stage / "part").write_bytes(bytes(SIZE))
 
     once_sent(world, SIZE, swap)
-    with pytest.raises(SyncFailed) as caught:  # the journal speaks of the part that is gone: not held to every rule
+    with pytest.raises(SyncFailed) as caught:  # the journal describes the lost part: not checked against every rule
         await world.sync(project)
     assert isinstance(caught.value.failures["a"], StorageError)
     assert not (project.root / PATH).exists()
@@ -392,7 +392,7 @@ async def test_another_part_put_in_the_place_of_ours(world: SmallWorld, project:
 @pytest.mark.shows("D15", "B63")
 @pytest.mark.parametrize("removed", ["assets", "assets/.grym-fetch", f"assets/{OWN}/stage"])
 async def test_folders_removed_during_the_run(world: SmallWorld, project: Project, removed: str) -> None:
-    """Who removes our folders gets an error that says so, soon; the rest is not fetched for nothing."""
+    """If our folders are removed, an error soon says so; the rest is not fetched in vain."""
     once_sent(world, SIZE // 3, lambda: shutil.rmtree(project.root / removed))
     error = await failure(world, project)
     assert isinstance(error, StorageError)
@@ -415,7 +415,7 @@ async def test_the_place_removed_during_the_run(world: SmallWorld, project: Proj
 
 @pytest.mark.shows("D17")
 async def test_descriptors_do_not_grow_with_the_number_of_assets(tmp_path: Path) -> None:
-    """Twenty times as many small files need not one descriptor more at any moment."""
+    """Twenty times as many small files never need a single descriptor more."""
 
     async def most_open(count: int) -> int:
         contents = {f"{URL}{n}": seeded_bytes(200, seed=n) for n in range(count)}
@@ -443,7 +443,7 @@ async def test_descriptors_do_not_grow_with_the_number_of_assets(tmp_path: Path)
 @pytest.mark.shows("D16")
 @pytest.mark.parametrize("limit", [48, 100])
 def test_few_descriptors_mean_fewer_connections(project: Project, limit: int) -> None:
-    """A process that may open few files fetches with fewer connections, says so, and does not fail."""
+    """A process that may open few files uses fewer connections, says so, and does not fail."""
     with serve_in_thread() as server:
         for n in range(40):
             content = seeded_bytes(40_000, seed=n)
@@ -465,7 +465,7 @@ def test_few_descriptors_mean_fewer_connections(project: Project, limit: int) ->
 
 @pytest.mark.shows("D22")
 async def test_the_time_of_the_file_is_ours(world: SmallWorld, project: Project) -> None:
-    """The file is as new as it is here, whatever Last-Modified the server sends."""
+    """The file's time is when it arrived here, whatever Last-Modified the server sends."""
     began = time.time()
     await finish(world, project)
     assert world.last_modified.endswith("2015 07:28:00 GMT")
@@ -474,7 +474,7 @@ async def test_the_time_of_the_file_is_ours(world: SmallWorld, project: Project)
 
 @pytest.mark.shows("D19", "S4")
 async def test_a_disk_that_stands_still_stops_the_network(world: SmallWorld, project: Project) -> None:
-    """While nothing can be written, each connection takes in what it has room for, one piece, and then no byte more."""
+    """While nothing can be written, each connection receives what it has room for, one piece, and not a byte more."""
     moves, stands = asyncio.Event(), asyncio.Event()
 
     async def stand_still(step: str) -> None:
@@ -485,7 +485,7 @@ async def test_a_disk_that_stands_still_stops_the_network(world: SmallWorld, pro
 
     world.gate = stand_still
     running = asyncio.ensure_future(world.sync(project, parallel=2))
-    # The manifest is read by a real thread, which takes as long as the machine is busy.
+    # A real thread reads the manifest, which takes long on a busy machine.
     await stands.wait()
     for _ in range(2000):
         await asyncio.sleep(0)
@@ -560,7 +560,7 @@ def test_sizes_are_whole_numbers(tmp_path: Path, size: int) -> None:
 @pytest.mark.shows("D18")
 @pytest.mark.parametrize("start", [2**31 - 5, 2**32 - 5, 2**42])
 async def test_bytes_at_a_huge_offset(tmp_path: Path, start: int) -> None:
-    """What is written behind 4 GiB lies there, is claimed there and is proved there; the part stays sparse."""
+    """Bytes written beyond 4 GiB are there, are claimed there and are proved there; the part stays sparse."""
     store = DiskStore(tmp_path / "assets")
     await store.prepare()
     key = StageKey("a.bin", "sha256:1")
@@ -584,7 +584,7 @@ class Zeros(bytes):
     def __len__(self) -> int:
         return self.zeros + super().__len__()
 
-    def __getitem__(self, key: object) -> bytes:  # type: ignore[override]  # a slice is all that an origin takes
+    def __getitem__(self, key: object) -> bytes:  # an origin takes only a slice
         assert isinstance(key, slice)
         start, stop, _ = key.indices(len(self))
         before = bytes(max(0, min(stop, self.zeros) - start))
@@ -594,7 +594,7 @@ class Zeros(bytes):
 @pytest.mark.sweep
 @pytest.mark.shows("D18")
 async def test_a_file_of_more_than_4_gib(tmp_path: Path) -> None:
-    """A file whose end lies behind 4 GiB is resumed there, and is right."""
+    """A file that ends beyond 4 GiB is resumed there, and is right."""
     project, content = Project(tmp_path / "project"), Zeros(CONTENT)
     hasher, zeros = hashlib.sha256(), bytes(MAX_PIECE_BYTES)
     for _ in range(content.zeros // MAX_PIECE_BYTES):

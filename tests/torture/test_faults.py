@@ -1,4 +1,4 @@
-"""What the world can do to a transfer, and what must come of it: one row a fault, against a real server."""
+"""What the world can do to a transfer, and what must come of it: one row per fault, against a real server."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ CONTENT = seeded_bytes(SIZE, seed=7)
 
 
 def row(name: str, *values: object) -> ParameterSet:
-    """A case that shows the row at the beginning of its name."""
+    """A case that shows the row named at the beginning of its own name."""
     number = name.partition(" ")[0]
     return pytest.param(*values, id=name, marks=pytest.mark.shows(number))
 
 
-# Faults that one origin alone must be survived with, because they pass or because there is a way around them.
+# Faults that a single origin must be survived with, because they pass or because there is a way around them.
 SURVIVED: dict[str, list[Fault]] = {
     "N1 reset once": [Reset(after=100_000, times=1)],
     "N1 reset again and again": [Reset(after=30_000, times=4)],
@@ -113,7 +113,7 @@ SURVIVED: dict[str, list[Fault]] = {
 async def test_one_origin_survives(
     server: AssetServer, project: Project, faults: list[Fault], known_size: bool
 ) -> None:
-    """A fault that passes, or that there is a way around, costs requests and nothing else."""
+    """A fault that passes, or that there is a way around, costs only requests."""
     file = server.add("/a.bin", CONTENT, faults=faults)
     path = project.add("a", [file.url], CONTENT, size=known_size)
     run = await checked_sync(project, server)
@@ -123,10 +123,10 @@ async def test_one_origin_survives(
 
 
 def most_segments() -> int:
-    """Into how many requests a fetch of `CONTENT` is divided at most: where each is as short as on a slow link.
+    """The most requests into which a fetch of `CONTENT` is divided: if each is as short as on a slow link.
 
-    One that fails is followed by fewer than that. One whose digest is wrong gets all of these, each byte once, and
-    then a single one for the whole, in case only the ranges lied.
+    One that fails is followed by fewer. One with a wrong digest gets all of these, each byte once, and
+    then a single one for the whole file, in case only the ranges lied.
     """
     count, missing = 1, SIZE - SMALL.first
     while missing > 0:
@@ -135,7 +135,7 @@ def most_segments() -> int:
     return count
 
 
-# Faults that no retry mends: the origin is bad. What the error must say, and its class.
+# Faults that no retry fixes: the origin is bad. Each with its class and what the error must say.
 FATAL: dict[str, tuple[list[Fault], type[GrymFetchError], str]] = {
     "A4 not found": ([Status(404)], MirrorsExhausted, "404"),
     "A4 gone": ([Status(410)], MirrorsExhausted, "410"),
@@ -183,7 +183,7 @@ async def test_one_bad_origin_is_named(
 )
 @pytest.mark.shows("S12")
 async def test_a_good_mirror_saves_it(server: AssetServer, project: Project, name: str, known_size: bool) -> None:
-    """However the first origin lies or fails, one good mirror is enough; the switch is told with its reason."""
+    """However the first origin lies or fails, one good mirror is enough; the switch is reported with its reason."""
     faults = FATAL[name][0] if name in FATAL else SURVIVED.get(name) or [Truncate(after=0, covering=SIZE // 2)]
     bad = server.add("/bad.bin", CONTENT, faults=faults)
     good = server.add("/good.bin", CONTENT)
@@ -199,7 +199,7 @@ async def test_a_good_mirror_saves_it(server: AssetServer, project: Project, nam
 
 @pytest.mark.shows("R13", "S12")
 async def test_good_bytes_are_kept_at_a_switch(server: AssetServer, project: Project) -> None:
-    """What a mirror gave before it failed for good is not fetched again from the next one."""
+    """Bytes from a mirror that then failed for good are not fetched again from the next one."""
     half = SIZE // 2
     bad = server.add("/bad.bin", CONTENT, faults=[Truncate(after=0, covering=half)])
     good = server.add("/good.bin", CONTENT)
@@ -229,7 +229,7 @@ async def test_wrong_on_every_mirror(server: AssetServer, project: Project) -> N
 
 @pytest.mark.shows("C5", "B15", "S1")
 async def test_poisoned_resume(server: AssetServer, project: Project) -> None:
-    """Wrong bytes that an earlier run left are found out and fetched again, once, from the same origin."""
+    """Wrong bytes left by an earlier run are found and fetched again, once, from the same origin."""
     file = server.add("/a.bin", CONTENT, faults=[FlipByte(at=5, times=1), Reset(after=0, covering=400_000)])
     path = project.add("a", [file.url], CONTENT)
     run = await checked_sync(project, server, retries=0, parallel=1)
@@ -245,7 +245,7 @@ async def test_poisoned_resume(server: AssetServer, project: Project) -> None:
 @pytest.mark.parametrize("etag", ["changes", "stays", "absent"])
 @pytest.mark.shows("R10", "R12", "S3")
 async def test_content_changes_between_runs(server: AssetServer, project: Project, etag: str) -> None:
-    """A file that was replaced at its origin between two runs is never mixed with its old half."""
+    """A file replaced at its origin between two runs is never mixed with its old half."""
     faults: list[Fault] = [Reset(after=0, covering=400_000)]
     if etag == "absent":
         faults.insert(0, NoValidator())
@@ -264,7 +264,7 @@ async def test_content_changes_between_runs(server: AssetServer, project: Projec
 
 @pytest.mark.shows("R9", "B40", "S3")
 async def test_content_changes_while_we_fetch(server: AssetServer, project: Project) -> None:
-    """A file that is replaced at its origin half-way through is fetched anew, not mixed."""
+    """A file replaced at its origin half-way through is fetched again, not mixed."""
     old = seeded_bytes(SIZE, seed=8)
     file = server.add("/a.bin", old, faults=[ChangeContent(CONTENT, skip=4)])
     path = project.add("a", [file.url], CONTENT)
@@ -276,7 +276,7 @@ async def test_content_changes_while_we_fetch(server: AssetServer, project: Proj
 
 @pytest.mark.shows("R9", "R12", "S1", "S3")
 async def test_content_changes_in_secret(server: AssetServer, project: Project) -> None:
-    """A change that the server hides is found out by the checksum, and asked once more for the whole, it has it."""
+    """The checksum reveals a change that the server hides; asked once more for the whole file, the server has it."""
     old = seeded_bytes(SIZE, seed=8)
     file = server.add("/a.bin", old, faults=[ChangeContent(CONTENT, keep_validators=True, skip=4)])
     path = project.add("a", [file.url], CONTENT)
@@ -291,7 +291,7 @@ async def test_content_changes_in_secret(server: AssetServer, project: Project) 
 
 @pytest.mark.shows("R9", "R12", "B40", "S3")
 async def test_unpinned_parts_are_never_mixed(server: AssetServer, project: Project) -> None:
-    """Without a checksum, content that changes under us ends as one of the two versions, whole."""
+    """Without a checksum, content that changes during the download ends as one of the two versions, complete."""
     old = seeded_bytes(SIZE, seed=8)
     for number, keep in enumerate((False, True)):
         changed = ChangeContent(CONTENT, keep_validators=keep, skip=2)
@@ -305,7 +305,7 @@ async def test_unpinned_parts_are_never_mixed(server: AssetServer, project: Proj
 
 @pytest.mark.shows("A1", "A2")
 async def test_retry_after_is_honoured(server: AssetServer, project: Project) -> None:
-    """A server that asks to be left alone for a while is, and a request for a year is capped."""
+    """A server that asks to be left alone for a while is left alone, and a request for a year is capped."""
     file = server.add("/a.bin", CONTENT, faults=[RetryAfter(value="7", status=429, times=1)])
     project.add("a", [file.url], CONTENT)
     clock = ImpatientClock()
@@ -316,7 +316,7 @@ async def test_retry_after_is_honoured(server: AssetServer, project: Project) ->
 
 @pytest.mark.shows("R20")
 async def test_an_empty_file(server: AssetServer, project: Project) -> None:
-    """An empty file is a file, whether its size is known or not."""
+    """An empty file is fetched like any other, whether its size is known or not."""
     file = server.add("/a.bin", b"")
     for size in (True, False):
         path = project.add(f"a{size}", [file.url], b"", size=size)
@@ -340,7 +340,7 @@ async def test_sizes_at_the_edges(server: AssetServer, project: Project, size: i
 
 @pytest.mark.shows("M13", "U4", "S8")
 async def test_no_secret_is_kept(server: AssetServer, project: Project) -> None:
-    """A secret in an address reaches the server and no event, error, journal or log."""
+    """A secret in an address reaches the server, but no event, error, journal or log."""
     canary = "s3cr3t-canary"
     file = server.add("/a.bin", CONTENT, faults=[Reset(after=100_000, times=2), Status(404, skip=2)])
     url = file.url.replace("http://", f"http://user:{canary}@") + f"?token={canary}"

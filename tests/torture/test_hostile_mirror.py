@@ -1,4 +1,4 @@
-"""A mirror that lies in every way the fault server knows, and always, beside one that is honest: the file arrives."""
+"""A mirror that always lies in every way the fault server knows, beside an honest one: the file arrives."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ async def fetch(
 
 
 def test_every_kind_of_fault_is_here() -> None:
-    """Whoever teaches the server a new lie finds it tried."""
+    """Any new lie taught to the server must be tried here."""
     assert kinds() == LIES.keys()
 
 
@@ -183,14 +183,14 @@ def test_every_kind_of_fault_is_here() -> None:
     [pytest.param(fault, id=f"{kind.__name__} {n}") for kind, faults in LIES.items() for n, fault in enumerate(faults)],
 )
 async def test_one_lie(tmp_path: Path, server: AssetServer, fault: Fault) -> None:
-    """Whatever one mirror does all the time, the other one makes up for it."""
+    """Whatever one mirror keeps doing, the other one makes up for it."""
     await fetch(tmp_path, server, [fault])
 
 
 async def test_what_makes_us_fail_is_the_failure_of_one_mirror(
     tmp_path: Path, server: AssetServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bug of ours that a server finds, as one in the reader of redirects, does not cost the other mirrors' file."""
+    """A bug of ours that a server triggers, as in the reader of redirects, does not cost the other mirrors' file."""
 
     def fail(*_: object) -> None:
         raise IndexError("string index out of range")
@@ -200,7 +200,7 @@ async def test_what_makes_us_fail_is_the_failure_of_one_mirror(
 
 
 async def test_a_wrong_digest_turns_to_a_mirror_and_says_so(tmp_path: Path, server: AssetServer) -> None:
-    """Whoever watches the events hears of this switch as of every other one, with its reason."""
+    """The events report this switch like any other, with its reason."""
     bad = server.add("/bad.bin", bytes(len(CONTENT))).url
     project = Project(tmp_path)
     project.add("a", [bad, server.url("/good.bin")], CONTENT)
@@ -214,7 +214,7 @@ async def test_a_wrong_digest_turns_to_a_mirror_and_says_so(tmp_path: Path, serv
 
 @pytest.mark.shows("N13")
 async def test_who_gives_a_few_bytes_now_and_then_is_left(tmp_path: Path, server: AssetServer) -> None:
-    """A mirror that never stalls and never gets on is left with the reason; alone, it is waited for."""
+    """A mirror that never stalls but makes no progress is left with the reason; a lone one is waited for."""
     bad = server.add("/bad.bin", CONTENT, faults=[Drip(chunk=5, interval=0.02)]).url
     project = Project(tmp_path / "project")
     project.add("a", [bad, server.url("/good.bin")], CONTENT)
@@ -235,7 +235,7 @@ async def test_who_gives_a_few_bytes_now_and_then_is_left(tmp_path: Path, server
 async def test_small_assets_are_not_held_up_either(
     tmp_path: Path, server: AssetServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The short way of small assets has an end, too; then they go the long way, to the next mirror."""
+    """The short way of small assets is limited, too; then they go the long way, to the next mirror."""
     monkeypatch.setattr(small_files, "CRAWL_TIMEOUT_S", 0.1)
     content = CONTENT[: 50 * KIB]
     bad = server.add("/bad.bin", content, faults=[Drip(chunk=5, interval=0.02)]).url
@@ -257,7 +257,7 @@ async def test_several_lies(tmp_path: Path, server: AssetServer, seed: int) -> N
 
 
 async def test_a_mirror_with_more_bytes_than_any_disk(tmp_path: Path, server: AssetServer) -> None:
-    """Where the manifest has no size, the first mirror's absurd length is no reason to call the disk full."""
+    """If the manifest has no size, the first mirror's absurd length is not a reason to call the disk full."""
     liar = server.add("/liar", CONTENT, faults=[ContentLength("9999999999999999"), NoRanges()]).url
     honest = server.add("/honest", CONTENT).url
     project = Project(tmp_path / "project")

@@ -1,7 +1,7 @@
-"""Each step of a run fails once: whichever it is and however it fails, nothing leaks or hangs, and the next is right.
+"""Each step of a run fails once: whichever it is and however it fails, nothing leaks or hangs; the next run is right.
 
 A step is anything that leaves our own code: a request, a read, a call to a thread, a wait. The idea is curl's: count
-the steps of a run in which nothing happens, then run again for each of them and let that one fail.
+the steps of an undisturbed run, then run again for each of them and make that one fail.
 """
 
 from __future__ import annotations
@@ -51,31 +51,31 @@ def cut_off(step: str, _: object) -> None:
 
 
 def stalled(step: str, _: object) -> None:
-    """Nothing comes for too long."""
+    """No data comes for too long."""
     if step in ("get", "read"):
         raise Stalled("https://origin.example/", "nothing arrived for 30 s")
 
 
 def disk_full(step: str, _: object) -> None:
-    """A call to a thread finds no space."""
+    """A call in a thread finds no space."""
     if step == "thread":
         raise DiskFull("/somewhere", "no space left on the device")
 
 
 def disk_broken(step: str, _: object) -> None:
-    """A call to a thread finds a broken disk."""
+    """A call in a thread finds a broken disk."""
     if step == "thread":
         raise NotWritable("/somewhere", "cannot use this path: input/output error")
 
 
 def a_bug(step: str, _: object) -> None:
-    """Something fails in a way that nobody foresaw."""
+    """Something fails in an unforeseen way."""
     if step == "read":
         raise RuntimeError("a bug")
 
 
 def odd_answer(step: str, _: object) -> None:
-    """What a server sends makes the reader of heads fail: that counts as the server's failure, and is tried again."""
+    """Data from a server makes the reader of heads fail: that counts as the server's failure, and is retried."""
     if step == "get":
         raise RuntimeError("a bug")
 
@@ -92,7 +92,7 @@ FAILURES: dict[str, Failure] = {
 
 
 def url_of(name: str) -> str:
-    """Where an asset is."""
+    """The address of an asset."""
     return f"https://origin.example/{name.replace(' ', '-')}"
 
 
@@ -106,7 +106,7 @@ def make_project(root: Path, contents: Contents) -> Project:
 
 @dataclass(frozen=True)
 class Tried:
-    """A run: how many steps it had, how many bytes were sent, and what came of it, if it was neither cut nor broken."""
+    """A run: how many steps it had, how many bytes were sent, and its result, if it was neither cut nor broken."""
 
     steps: int
     sent: int
@@ -114,7 +114,7 @@ class Tried:
 
 
 async def attempt(project: Project, contents: Contents, rules: Rules, failure: Failure | None, at: int) -> Tried:
-    """One run whose step ``at`` fails so; at each step the final paths are looked at."""
+    """One run whose step ``at`` fails this way; the final paths are checked at each step."""
     world = SmallWorld({url_of(name): content for name, content in contents.items()})
     heard: list[Recorder] = []
     step = 0
@@ -158,7 +158,7 @@ def run_with(
     at: int = 0,
     calls: FailingCalls | None = None,
 ) -> Tried:
-    """One run, held to all rules; ``calls`` to the disk are counted, if given."""
+    """One run, checked against all rules; ``calls`` to the disk are counted, if given."""
     rules = Rules(project)
     with nullcontext() if calls is None else calls.in_place():
         tried = asyncio.run(attempt(project, contents, rules, failure, at))
@@ -167,13 +167,13 @@ def run_with(
 
 
 def fail_and_go_on(failure: Failure, at: int, contents: Contents) -> int:
-    """Let one step fail, look at what is left, and run again. Returns how many steps the first run had."""
+    """Make one step fail, check what is left, and run again. Returns how many steps the first run had."""
     total = sum(map(len, contents.values()))
     with tempfile.TemporaryDirectory(prefix="grym-fetch-") as folder:
         project = make_project(Path(folder) / "project", contents)
         first = run_with(project, contents, failure, at)
         second = run_with(project, contents)
-        # What small files were staged in belongs to this process as long as it lives; the next one clears it away.
+        # The folder where small files were staged belongs to this process as long as it lives; the next one removes it.
         assert [stage for stage in project.staged() if not stage.name.startswith(PATH_KEY)] == []
     assert second.sent <= total
     if failure in (cancelled, cut_off, stalled):
@@ -182,7 +182,7 @@ def fail_and_go_on(failure: Failure, at: int, contents: Contents) -> int:
 
 
 def torture(failure: Failure, contents: Contents, stride: int, offset: int) -> int:
-    """Let each ``stride``-th step fail. Returns how many were tried."""
+    """Make each ``stride``-th step fail. Returns how many were tried."""
     at, tried = 1 + offset, 0
     with no_flushing():
         while fail_and_go_on(failure, at, contents) >= at:
@@ -194,7 +194,7 @@ def torture(failure: Failure, contents: Contents, stride: int, offset: int) -> i
 @pytest.mark.shows("N1", "N12", "D2", "D5", "P9", "P10")
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_step_fails(name: str) -> None:
-    """A quarter of all steps, another one for each kind of failure."""
+    """A quarter of all steps, a different one for each kind of failure."""
     assert torture(FAILURES[name], TWO, 4, list(FAILURES).index(name) % 4) > 12
 
 
@@ -202,7 +202,7 @@ def test_a_step_fails(name: str) -> None:
 @pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.sweep)])
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_step_of_many_small_assets_fails(name: str, stride: int) -> None:
-    """The same where many small assets are fetched and put in place together: a third of the steps, or all."""
+    """The same if many small assets are fetched and put in place together: a third of the steps, or all."""
     assert torture(FAILURES[name], MANY, stride, list(FAILURES).index(name) % stride) > 12 // stride
 
 
@@ -220,7 +220,7 @@ CHANGES = ("mkdir", "rename", "replace", "unlink", "rmdir")
 
 
 class FailingCalls:
-    """Counts what is asked of the disk below ``root``, and lets call number ``at`` fail."""
+    """Counts what is asked of the disk below ``root``, and makes call number ``at`` fail."""
 
     def __init__(self, root: Path, at: int, number: int) -> None:
         self._root = os.path.realpath(root)
@@ -239,7 +239,7 @@ class FailingCalls:
                 if self.count == self._at:
                     self.failed = name
                     if name == "close":
-                        real(first)  # a failed close has closed all the same (close(2))
+                        real(first)  # a failed close still closes (close(2))
                     raise OSError(self._number, os.strerror(self._number))
             return real(first, *rest, **named)
 
@@ -255,14 +255,14 @@ class FailingCalls:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """As long as this lasts, calls are counted."""
+        """While this lasts, calls are counted."""
         wrapped: dict[str, Any] = {name: self.wrap(name) for name in (*CALLS, *CHANGES)}
         with mock.patch.multiple(os, **wrapped):
             yield
 
 
 def fail_call(at: int, number: int, contents: Contents) -> bool:
-    """Let one call fail, look at what is left, and run again. Returns whether there was such a call."""
+    """Make one call fail, check what is left, and run again. Returns whether there was such a call."""
     with tempfile.TemporaryDirectory(prefix="grym-fetch-") as folder:
         project = make_project(Path(folder) / "project", contents)
         calls = FailingCalls(project.root, at, number)
@@ -280,7 +280,7 @@ KINDS = pytest.mark.parametrize("contents", [TWO, MANY], ids=["two", "many small
 @pytest.mark.parametrize("number", typical(NUMBERS, errno.ENOSPC), ids=errno.errorcode.get)
 @KINDS
 def test_a_call_fails(number: int, contents: Contents) -> None:
-    """An eighth of all calls to the disk, another one for each error: an error of ours, or none, and no harm."""
+    """An eighth of all calls to the disk, a different one for each error: an error of ours, or none, and no harm."""
     at = 1 + NUMBERS.index(number)
     with no_flushing():
         while fail_call(at, number, contents):
