@@ -1,4 +1,4 @@
-"""The mock is the real manager in everything that can be seen, but for the network and the disk."""
+"""The mock behaves like the real manager in every visible way, except for the network and the disk."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def project(tmp_path: Path, server: AssetServer) -> Project:
 
 
 async def kinds_of(manager: AssetManager, story: Story) -> list[str]:
-    """The types of the events of a story; however many reports of progress come together count as one."""
+    """The types of the events of a story; consecutive reports of progress count as one."""
     seen: list[str] = []
     async with manager, manager.events() as events:
         try:
@@ -70,7 +70,7 @@ def public_members(kind: type) -> set[str]:
 
 
 def test_it_is_an_asset_manager() -> None:
-    """Code that asks for an `AssetManager` takes the mock, for a type checker too."""
+    """Code that asks for an `AssetManager` accepts the mock, and so does a type checker."""
     manager: AssetManager = create_mock_asset_manager({})
     assert isinstance(manager, AssetManager)
     assert grym_fetch.testing.create_mock_asset_manager is create_mock_asset_manager
@@ -78,7 +78,7 @@ def test_it_is_an_asset_manager() -> None:
 
 @pytest.mark.parametrize("name", sorted(public_members(AssetManager)))
 def test_every_member_is_the_same(name: str) -> None:
-    """Each public method has the signature and the kind that it has in the real one; a property is a property."""
+    """Each public method has the real one's signature and kind; a property is a property."""
     real, mock = (inspect.getattr_static(kind, name) for kind in (AssetManager, MockAssetManager))
     assert type(real) is type(mock)
     if callable(real):
@@ -88,13 +88,13 @@ def test_every_member_is_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n, m in vars(AssetManager).items() if inspect.iscoroutinefunction(m)])
 def test_every_awaited_call_is_recorded(name: str) -> None:
-    """No awaited method of the real one is there without being recorded: a new one would touch the disk unseen."""
+    """Every awaited method of the real one is recorded: a new one would touch the disk unseen."""
     assert name.startswith("_") or name in vars(MockAssetManager)
 
 
 @pytest.mark.parametrize("attribute", ["settings", "minimal", "warnings"])
 def test_attributes_are_there(attribute: str) -> None:
-    """What a manager sets when it is made is there as well."""
+    """Attributes that a manager sets when created are there as well."""
     assert hasattr(create_mock_asset_manager({}), attribute)
 
 
@@ -115,14 +115,14 @@ STORIES: dict[str, Story] = {
 
 @pytest.mark.parametrize("story", STORIES)
 async def test_a_fetch_gives_the_real_events(project: Project, story: str) -> None:
-    """Whatever is asked for, an asset that is missing gives the real events, in the real order."""
+    """Whatever is requested, a missing asset gives the real events, in the real order."""
     real = await kinds_of(project.manager(), STORIES[story])
     assert real == await kinds_of(create_mock_asset_manager({"a": "/mock/a"}, missing={"a"}), STORIES[story])
 
 
 @pytest.mark.parametrize("story", ["get_asset_path", "force", "check_asset", "sync", "sync of one", "required"])
 async def test_an_asset_that_is_there_gives_the_real_events(project: Project, story: str) -> None:
-    """The same of an asset that is there from the start."""
+    """The same holds for an asset that is present from the start."""
     async with project.manager() as manager:
         await manager.download_asset("a")
     real = await kinds_of(project.manager(), STORIES[story])
@@ -136,17 +136,17 @@ async def test_an_asset_that_is_there_gives_the_real_events(project: Project, st
 async def test_a_failure_gives_the_real_events(
     project: Project, server: AssetServer, story: str, fault: Any, error: Exception
 ) -> None:
-    """A failure to order comes where the real one comes, with the real events around it."""
+    """A simulated failure comes where the real one comes, with the real events around it."""
     server.add("/a.bin", CONTENT, faults=[fault])
     real = await kinds_of(project.manager(), STORIES[story])
     mock = await kinds_of(create_mock_asset_manager({}, fail={"a": error}), STORIES[story])
-    # How often the real one tries, and whom it blames, is its own affair.
+    # How often the real one tries, and which origin it blames, is its own affair.
     own = {"retry_scheduled", "mirror_switched", "asset_restarted", "progress", "asset_verifying"}
     assert [kind for kind in real if kind not in own] == [kind for kind in mock if kind not in own]
 
 
 async def test_an_unpinned_asset_gives_the_real_events(project: Project, server: AssetServer) -> None:
-    """An asset that is refused before anything is fetched was never planned."""
+    """An asset refused before anything is fetched was never planned."""
     project.add("a", [server.url("/a.bin")], CONTENT, pinned=False)
     real = await kinds_of(project.manager(), STORIES["download_asset"])
     mock = create_mock_asset_manager({}, fail={"a": UnpinnedAsset("a")})
@@ -157,7 +157,7 @@ async def test_an_unpinned_asset_gives_the_real_events(project: Project, server:
 
 
 async def test_paths_are_what_was_said() -> None:
-    """The path that was given is the answer; the asset is there and valid."""
+    """The answer is the path that was given; the asset is there and valid."""
     manager = create_mock_asset_manager({"audioldm-s-full": "/mock/path/to/audioldm-model.ckpt", "b": Path("/b")})
     path = await manager.get_asset_path("audioldm-s-full")
     assert path == Path("/mock/path/to/audioldm-model.ckpt")
@@ -167,21 +167,21 @@ async def test_paths_are_what_was_said() -> None:
 
 
 async def test_a_missing_asset_has_the_path_that_was_said() -> None:
-    """Where it would be is where it will be."""
+    """Its path is the same before and after it is fetched."""
     manager = create_mock_asset_manager({"a": "/models/a.bin"}, missing=["a"])
     status = await manager.check_asset("a")
     assert (status.state, status.path) == (AssetState.MISSING, Path("/models/a.bin"))
 
 
 async def test_an_unknown_id_suggests_the_nearest() -> None:
-    """An id that was not given raises what the real one raises."""
+    """An id that was not given raises what the real manager raises."""
     manager = create_mock_asset_manager({"audioldm-s-full": "/mock/a"})
     with pytest.raises(UnknownAsset, match="Did you mean audioldm-s-full"):
         await manager.get_asset_path("audioldm-s-ful")
 
 
 async def test_a_download_is_played_in_full() -> None:
-    """Every step of a download comes, to a stream with its numbers and to callbacks of both kinds."""
+    """Every step of a download is reported, to a stream with its numbers and to callbacks of both kinds."""
     manager = create_mock_asset_manager({"a": "/mock/a"}, sizes={"a": 1000})
     in_thread: list[AssetProgress] = []
     in_loop: list[AssetProgress] = []
@@ -227,7 +227,7 @@ async def test_what_is_missing_comes_by_fetching() -> None:
 
 
 async def test_failures_to_order() -> None:
-    """The very error that was ordered is raised, by every way to the asset; the others are there nevertheless."""
+    """The very error that was given is raised, on every way to the asset; the other assets are still there."""
     broken = OSError("the disk is on fire")
     async with create_mock_asset_manager({"b": "/mock/b"}, fail={"a": GONE}) as manager:
         for attempt in (manager.get_asset_path("a"), manager.download_asset("a")):
@@ -246,7 +246,7 @@ async def test_failures_to_order() -> None:
 
 
 async def test_calls_are_recorded() -> None:
-    """What the code under test called is there to be looked at, with arguments by name, and nothing else is."""
+    """Only the calls of the code under test are recorded, with arguments by name."""
     async with create_mock_asset_manager({"a": "/mock/a"}) as manager:
         await manager.get_asset_path("a")
         await manager.check_all_assets()
@@ -264,14 +264,14 @@ async def test_calls_are_recorded() -> None:
 
 
 async def test_callers_share_one_download() -> None:
-    """Two callers at once share one download, as they do in earnest."""
+    """Two simultaneous callers share one download, as with the real manager."""
     async with create_mock_asset_manager({"a": "/mock/a"}) as manager, manager.events() as events:
         await asyncio.gather(manager.download_asset("a"), manager.download_asset("a"))
         assert [event.type for event in events.drain()].count("asset_planned") == 1
 
 
 async def test_assets_come_and_go() -> None:
-    """An asset that is added is listed and can be fetched; one that is removed is not known any more."""
+    """An added asset is listed and can be fetched; a removed one is no longer known."""
     manager = create_mock_asset_manager({"a": "/mock/a"})
     asset = Asset(id="new", url="https://example.org/new", local_path="models/new.bin", tags=("model",), size=7)
     assert (await manager.add_asset(asset)).checksum is not None
@@ -286,7 +286,7 @@ async def test_assets_come_and_go() -> None:
 
 
 async def test_files_are_restored() -> None:
-    """A file that was moved away is there again, by whatever name it is asked for."""
+    """A file that was moved away is back, by whatever name it is requested."""
     for name in ("a", "/repo/a.bin", "/repo/a.bin.asset-ref"):
         manager = create_mock_asset_manager({"a": "/repo/a.bin"}, missing={"a"})
         assert await manager.restore_asset(name) == Path("/repo/a.bin")
@@ -296,7 +296,7 @@ async def test_files_are_restored() -> None:
 
 
 async def test_what_needs_a_disk_is_not_played() -> None:
-    """A call that a mock cannot play says so, and is recorded like any other."""
+    """A call that a mock cannot simulate says so, and is recorded like any other."""
     manager = create_mock_asset_manager({})
     with pytest.raises(NotImplementedError, match="cannot prune"):
         await manager.prune(dry_run=True)
@@ -304,7 +304,7 @@ async def test_what_needs_a_disk_is_not_played() -> None:
 
 
 async def test_neither_network_nor_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No socket and no file is opened, not even looked at."""
+    """No socket and no file is opened, nor is any file looked at."""
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("a mock has touched the world")

@@ -1,4 +1,4 @@
-"""The pytest plugin in projects of its users: real runs of pytest, also on the examples of the page on testing."""
+"""The pytest plugin in its users' projects: real runs of pytest, including the examples of the page on testing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "testing.md"
 
 
 def run_pytest(folder: Path, *arguments: str, **more: str) -> tuple[dict[str, int], str]:
-    """Run pytest on a folder, where a warning is an error; return the counts of its last line, and all it said."""
+    """Run pytest on a folder, with warnings as errors; return the counts of its last line, and all its output."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--strict-markers", "-W", "error", "-ra"]
     if "no:asyncio" not in arguments:
-        command += ["-o", "asyncio_default_fixture_loop_scope=function"]  # unset, it is warned of
+        command += ["-o", "asyncio_default_fixture_loop_scope=function"]  # if unset, there is a warning
     done = subprocess.run(
         [*command, *arguments],
         cwd=folder,
@@ -71,7 +71,7 @@ async def test_the_mock(mock_asset_manager: MockAssetManager) -> None:
 
 
 def test_the_server(asset_server: AssetServer) -> None:
-    """The server runs, and needs no asyncio in the test."""
+    """The server runs, and the test needs no asyncio."""
     file = asset_server.add("/a.bin", SeededContent(1000, seed=1))
     assert file.url.startswith(f"http://127.0.0.1:{asset_server.port}/")
 
@@ -81,14 +81,14 @@ def test_the_server(asset_server: AssetServer) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--minimal-assets"]], ids=["full", "minimal"])
 def test_the_examples_of_the_page(examples: Path, options: list[str]) -> None:
-    """Every example passes as it stands, with full assets and with stand-ins."""
+    """Every example passes as printed, with full assets and with stand-ins."""
     counts, said = run_pytest(examples, *options)
     tests = sum(path.read_text("utf-8").count("def test_") for path in examples.glob("test_*.py"))
     assert counts == {"passed": tests}, said
 
 
 def test_the_option_lasts_for_one_run(tmp_path: Path) -> None:
-    """The option sets the variable before anything is imported, and puts it back as it was at the end."""
+    """The option sets the variable before anything is imported, and restores it at the end."""
     test = """
 import os
 AT_IMPORT = os.environ["GRYM_FETCH_MINIMAL"]
@@ -109,7 +109,7 @@ for before in (None, "0"):
 
 @pytest.mark.sweep
 def test_without_the_option_nothing_is_set(tmp_path: Path) -> None:
-    """Without the option a run leaves the environment alone, and what is set there counts."""
+    """Without the option a run leaves the environment alone, and a variable set there counts."""
     test = "import os\ndef test_it(): assert os.environ.get('GRYM_FETCH_MINIMAL') == os.environ.get('EXPECTED')\n"
     folder = project(tmp_path / "project", test_it=test)
     assert run_pytest(folder)[0] == {"passed": 1}
@@ -118,7 +118,7 @@ def test_without_the_option_nothing_is_set(tmp_path: Path) -> None:
 
 @pytest.mark.sweep
 def test_it_needs_no_other_plugin(tmp_path: Path) -> None:
-    """The fixtures work where pytest-asyncio and the plugin of anyio are absent."""
+    """The fixtures work without pytest-asyncio and the plugin of anyio."""
     test = """
 import asyncio
 from pathlib import Path
@@ -136,7 +136,7 @@ def test_server(asset_server):
 
 
 def test_the_start_of_pytest_stays_quick(tmp_path: Path) -> None:
-    """A project in which no test uses the plugin imports nothing big because of it."""
+    """In a project whose tests do not use the plugin, it imports nothing big."""
     test = """
 import sys
 def test_it():

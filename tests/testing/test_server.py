@@ -1,6 +1,6 @@
-"""The server's own truth: what it answers by default, and that each fault does on the wire what it says.
+"""The server tells the truth by default, and each fault does on the wire what it says.
 
-Rules: a fault that a client library would hide is read from a raw socket. Nothing here waits for a time to
+Rules: a fault that a client library would hide is read from a raw socket. Nothing here waits for time to
 pass, except for the faults that are about time.
 """
 
@@ -84,7 +84,7 @@ MODIFIED = "Thu, 01 Jan 2026 00:00:00 GMT"
 
 @dataclass(frozen=True)
 class Reply:
-    """What came over a raw socket until the server closed it, or until the wanted number of bytes."""
+    """The bytes that came over a raw socket until the server closed it, or until the wanted number of them."""
 
     head: bytes
     body: bytes
@@ -105,7 +105,7 @@ class Reply:
 async def ask(
     file: ServedFile, *headers: str, method: str = "GET", target: str | None = None, until: int | None = None
 ) -> Reply:
-    """Send one request by hand; read to the end of the connection, or of so many bytes of body."""
+    """Send one request by hand; read to the end of the connection, or this many bytes of body."""
     url = URL(file.url)
     reader, writer = await asyncio.open_connection(url.host, url.port)
     end = "open"
@@ -137,7 +137,7 @@ async def ask(
 
 
 async def get(file: ServedFile, *headers: str) -> Reply:
-    """Ask for one answer and the end of the connection after it."""
+    """Expect one answer and the end of the connection after it."""
     return await ask(file, "Connection: close", *headers)
 
 
@@ -197,7 +197,7 @@ async def test_truth(
     part: range,
     content_range: str | None,
 ) -> None:
-    """Without faults every answer is the one that RFC 9110 gives."""
+    """Without faults every answer is the one that RFC 9110 requires."""
     file = order(server)
     etag = f'"{file.source.fingerprint()}"'
     sent = {name: value.replace("ETAG", etag) for name, value in headers.items()}
@@ -214,7 +214,7 @@ async def test_truth(
 
 
 async def test_file(server: AssetServer) -> None:
-    """A served file knows what a client ought to get."""
+    """A served file knows what a client should get."""
     file = server.add("/with space/ü.bin", BODY)
     assert file.url == f"http://127.0.0.1:{server.port}/with%20space/%C3%BC.bin"
     assert (file.size, file.sha256, file.content) == (10_000, hashlib.sha256(BODY).hexdigest(), BODY)
@@ -230,7 +230,7 @@ async def test_head(server: AssetServer, session: aiohttp.ClientSession) -> None
 
 
 async def test_other_methods_and_paths(server: AssetServer, session: aiohttp.ClientSession) -> None:
-    """Another method is answered 405, a path without a file 404."""
+    """Another method is answered with 405, a path without a file with 404."""
     file = order(server)
     async with session.post(file.url, data=b"x") as response:
         assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD")
@@ -246,14 +246,14 @@ async def test_empty_file(server: AssetServer) -> None:
 
 
 async def test_fresh_date_is_weak(server: AssetServer) -> None:
-    """A Last-Modified that is not in the past is no strong validator (RFC 9110, 8.8.2.2)."""
+    """A Last-Modified that is not in the past is not a strong validator (RFC 9110, 8.8.2.2)."""
     soon = "Fri, 01 Jan 2100 00:00:00 GMT"
     file = order(server, LastModified(soon))
     assert (await get(file, "Range: bytes=0-9", f"If-Range: {soon}")).status == 200
 
 
 async def test_keep_alive(server: AssetServer, session: aiohttp.ClientSession) -> None:
-    """One connection serves request after request, and counts as one."""
+    """One connection serves request after request, and counts once."""
     file = order(server)
     for _ in range(5):
         async with session.get(file.url) as response:
@@ -279,7 +279,7 @@ async def test_tls() -> None:
 
 
 def test_seeded_content_is_one() -> None:
-    """Any part of a seeded content is the same as in the whole, and each seed has its own."""
+    """Any part of a seeded content is the same as in the whole, and each seed has its own content."""
     whole = seeded_bytes(3_000_001, seed=5)
     content = SeededContent(3_000_001, seed=5)
     for start, stop in [
@@ -297,14 +297,14 @@ def test_seeded_content_is_one() -> None:
 
 
 def test_seeded_content_tells_positions() -> None:
-    """No 4 KiB of a seeded content occurs twice, and no two blocks agree in one place."""
+    """No 4 KiB of a seeded content occur twice, and no two blocks agree in any position."""
     content = SeededContent(8 << 20, seed=2)
     assert len({content.read(start, start + 4096) for start in range(0, content.size, 4096)}) == 2048
     assert len({content.read((block << 20) + 100, (block << 20) + 200) for block in range(8)}) == 8
 
 
 async def test_large_lazy_content(server: AssetServer, session: aiohttp.ClientSession) -> None:
-    """A seeded content is served without being made whole."""
+    """A seeded content is served without being generated completely."""
     file = server.add("/huge", SeededContent(1 << 50, seed=3))
     async with session.get(file.url, headers={"Range": f"bytes={1 << 49}-{(1 << 49) + 99}"}) as response:
         assert await response.read() == SeededContent(1 << 50, seed=3).read(1 << 49, (1 << 49) + 100)
@@ -337,7 +337,7 @@ async def test_truncate_part(server: AssetServer) -> None:
 
 
 async def test_silent_close(server: AssetServer) -> None:
-    """Truncate at the whole size: a keep-alive connection that is closed without a word."""
+    """Truncate at the full size: a keep-alive connection that is closed without notice."""
     reply = await ask(order(server, Truncate(after=10_000)))
     assert (reply.body, reply.end, reply.header("Connection")) == (BODY, "closed", None)
 
@@ -347,7 +347,7 @@ async def test_silent_close(server: AssetServer) -> None:
     [(Stall(after=4000), 4000), (HangBeforeBody(), 0)],
 )
 async def test_stall(server: AssetServer, session: aiohttp.ClientSession, fault: Fault, received: int) -> None:
-    """Stall and HangBeforeBody: so many bytes, then nothing on an open connection."""
+    """Stall and HangBeforeBody: this many bytes, then nothing on an open connection."""
     file = order(server, fault)
     async with session.get(file.url) as response:
         assert response.status == 200
@@ -358,7 +358,7 @@ async def test_stall(server: AssetServer, session: aiohttp.ClientSession, fault:
 
 
 async def test_hang_before_headers(server: AssetServer) -> None:
-    """HangBeforeHeaders: the request is taken, and not a byte comes."""
+    """HangBeforeHeaders: the request is accepted, and not a byte comes."""
     reply = asyncio.create_task(get(order(server, HangBeforeHeaders())))
     await server.stats.until(lambda stats: stats.requests_in_flight == 1)
     done, _ = await asyncio.wait([reply], timeout=0.02)
@@ -368,7 +368,7 @@ async def test_hang_before_headers(server: AssetServer) -> None:
 
 
 async def test_hold(server: AssetServer, session: aiohttp.ClientSession) -> None:
-    """Hold: the bytes up to a position, and the rest once the gate is opened, whatever range is asked for."""
+    """Hold: the bytes up to a position, and the rest once the gate is opened, whatever range is requested."""
     gate = Gate()
     file = order(server, Hold(gate, at=4000))
     async with session.get(file.url) as whole, session.get(file.url, headers={"Range": "bytes=3900-"}) as part:
@@ -387,7 +387,7 @@ async def test_server_gone(server: AssetServer, fault: Fault, end: str) -> None:
 
 
 async def test_drip(server: AssetServer) -> None:
-    """Drip: the body comes whole, in pieces with a pause between two."""
+    """Drip: the complete body comes in pieces, with a pause between two."""
     begun = time.monotonic()
     reply = await get(order(server, Drip(chunk=2500, interval=0.01)))
     assert reply.body == BODY
@@ -395,7 +395,7 @@ async def test_drip(server: AssetServer) -> None:
 
 
 async def test_throttle_and_delay(server: AssetServer) -> None:
-    """Throttle and Delay combine: the body takes size by rate, after the delay."""
+    """Throttle and Delay combine: the body takes size divided by rate, after the delay."""
     begun = time.monotonic()
     reply = await get(order(server, Throttle(rate=200_000), Delay(0.02)))
     assert reply.body == BODY
@@ -413,13 +413,13 @@ async def test_content_length(server: AssetServer, value: str) -> None:
 
 
 async def test_content_length_too_low_open(server: AssetServer) -> None:
-    """ContentLength with close=False: the surplus lies in wait on an open connection."""
+    """ContentLength with close=False: the surplus is waiting on an open connection."""
     reply = await ask(order(server, ContentLength("100", close=False)), until=10_000)
     assert (reply.body, reply.end) == (BODY, "open")
 
 
 async def test_chunked(server: AssetServer, session: aiohttp.ClientSession) -> None:
-    """Chunked: no length, the body in chunks with a last one; a 206 can be so too."""
+    """Chunked: no length, the body in chunks with a last one; this includes a 206."""
     file = order(server, Chunked())
     async with session.get(file.url, headers={"Range": "bytes=10-99"}) as response:
         assert await response.read() == BODY[10:100]
@@ -454,7 +454,7 @@ async def test_endless(server: AssetServer, session: aiohttp.ClientSession, chun
 
 
 async def test_big_headers(server: AssetServer) -> None:
-    """BigHeaders: so many fields of such a size, also with a redirect."""
+    """BigHeaders: this many fields of this size, even with a redirect."""
     reply = await get(order(server, BigHeaders(count=100, size=1000), Redirect("/x")))
     assert reply.status == 302
     assert reply.head.count(b"X-Padding-") == 100
@@ -462,7 +462,7 @@ async def test_big_headers(server: AssetServer) -> None:
 
 
 async def test_raw_answer(server: AssetServer) -> None:
-    """RawAnswer: these very bytes, then the end of the connection."""
+    """RawAnswer: exactly these bytes, then the end of the connection."""
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\nbad header\r\n\r\nab"
     reply = await ask(order(server, RawAnswer(data)))
     assert (reply.head + b"\r\n\r\n" + reply.body, reply.end) == (data, "closed")
@@ -494,7 +494,7 @@ PARTS: list[tuple[Fault, int, str | None, bytes]] = [
 
 @pytest.mark.parametrize(("fault", "status", "content_range", "body"), PARTS, ids=[repr(row[0]) for row in PARTS])
 async def test_ranged(server: AssetServer, fault: Fault, status: int, content_range: str | None, body: bytes) -> None:
-    """Each fault of ranges bends answers to ranged requests only, and frames them truly."""
+    """Each range fault changes only answers to ranged requests, and frames them correctly."""
     file = order(server, fault)
     reply = await get(file, PART)
     assert (reply.status, reply.header("Content-Range"), reply.body) == (status, content_range, body)
@@ -505,7 +505,7 @@ async def test_ranged(server: AssetServer, fault: Fault, status: int, content_ra
 
 
 async def test_long_partial_past_the_end(server: AssetServer) -> None:
-    """LongPartial goes on past the end of the file with bytes of its own."""
+    """LongPartial continues past the end of the file with bytes of its own."""
     reply = await get(order(server, LongPartial(100)), "Range: bytes=9000-")
     assert (len(reply.body), reply.body[:1000]) == (1100, BODY[9000:])
 
@@ -535,7 +535,7 @@ async def test_multipart(server: AssetServer) -> None:
     ids=repr,
 )
 async def test_validators(server: AssetServer, fault: Fault, etag: str | None, modified: str | None) -> None:
-    """The faults of validators change these alone."""
+    """The validator faults change only the validators."""
     reply = await get(order(server, fault))
     assert (reply.header("ETag"), reply.header("Last-Modified"), reply.body) == (etag, modified, BODY)
 
@@ -548,7 +548,7 @@ async def test_weak_etag_fails_if_range(server: AssetServer) -> None:
 
 
 async def test_flipping_etag(server: AssetServer) -> None:
-    """FlippingETag: each answer has another tag, or the next of the tags given."""
+    """FlippingETag: each answer has another tag, or the next of the given tags."""
     file = order(server, FlippingETag())
     assert len({(await get(file)).header("ETag") for _ in range(3)}) == 3
     file = order(server, FlippingETag(('"a"', '"b"')))
@@ -556,14 +556,14 @@ async def test_flipping_etag(server: AssetServer) -> None:
 
 
 async def test_ignore_if_range(server: AssetServer) -> None:
-    """IgnoreIfRange: 206 of the present file, whatever If-Range asks for."""
+    """IgnoreIfRange: 206 of the current file, whatever If-Range asks for."""
     reply = await get(order(server, IgnoreIfRange()), PART, 'If-Range: "old"')
     assert (reply.status, reply.body) == (206, BODY[1000:2000])
 
 
 @pytest.mark.parametrize("keep", [False, True])
 async def test_change_content(server: AssetServer, keep: bool) -> None:
-    """ChangeContent: other bytes from a request on; If-Range notices only if the validators change too."""
+    """ChangeContent: other bytes from a certain request on; If-Range notices only if the validators change too."""
     other = seeded_bytes(12_000, seed=9)
     file = order(server, ChangeContent(other, keep_validators=keep, skip=1))
     first = await get(file)
@@ -575,14 +575,14 @@ async def test_change_content(server: AssetServer, keep: bool) -> None:
 
 
 async def test_faults_of_parts_need_a_part(server: AssetServer) -> None:
-    """A fault of parts leaves a 200 alone, also one that another fault has caused."""
+    """A fault of parts leaves a 200 alone, even one caused by another fault."""
     file = order(server, ContentRange("bytes 0-0/1", times=1), NoRanges(times=1))
     assert (await get(file, PART)).header("Content-Range") is None
     assert (await get(file, PART)).header("Content-Range") == "bytes 0-0/1"
 
 
 async def test_wrong_file(server: AssetServer) -> None:
-    """WrongFile: the size is right, the bytes are others throughout."""
+    """WrongFile: the size is right, but all bytes differ."""
     body = (await get(order(server, WrongFile()))).body
     assert len(body) == len(BODY)
     assert all(body[start : start + 100] != BODY[start : start + 100] for start in range(0, 10_000, 100))
@@ -600,7 +600,7 @@ async def test_flip_byte(server: AssetServer) -> None:
 
 
 async def test_gzip(server: AssetServer) -> None:
-    """Gzip: compressed though not asked for, without ranges, or with ranges of the compressed bytes."""
+    """Gzip: compressed unasked, without ranges, or with ranges of the compressed bytes."""
     reply = await get(order(server, Gzip()), "Accept-Encoding: identity", PART)
     assert (reply.status, reply.header("Content-Encoding"), reply.header("Accept-Ranges")) == (
         200,
@@ -635,7 +635,7 @@ async def test_gzip(server: AssetServer) -> None:
 async def test_status(
     server: AssetServer, fault: Fault, status: int, headers: dict[str, str | None], body: bytes | None
 ) -> None:
-    """A fault of the status answers with its own status, headers and body, ranged or not."""
+    """A status fault answers with its own status, headers and body, ranged or not."""
     reply = await get(order(server, fault), PART)
     assert reply.status == status
     assert {name: reply.header(name) for name in headers} == headers
@@ -656,7 +656,7 @@ async def test_redirects_are_followed(server: AssetServer, session: aiohttp.Clie
 
 
 async def test_expiring_redirect(server: AssetServer) -> None:
-    """ExpiringRedirect: its token opens the target so many times; then 403, until the hub gives a new one."""
+    """ExpiringRedirect: its token opens the target this many times; then 403, until the hub gives a new one."""
     hub = server.add("/hub", faults=[ExpiringRedirect("/cdn", uses=2)])
     target = server.add("/cdn", BODY)
     assert (await get(target)).status == 403
@@ -669,7 +669,7 @@ async def test_expiring_redirect(server: AssetServer) -> None:
 
 
 async def test_expiring_redirect_to_another_server(server: AssetServer, session: aiohttp.ClientSession) -> None:
-    """A hub may lead to another origin, whose token expires by time."""
+    """A hub may lead to another origin, whose token expires after a time."""
     async with AssetServer() as cdn:
         target = cdn.add("/signed", BODY)
         hub = server.add("/hub", faults=[ExpiringRedirect(target.url, seconds=60, times=1), Redirect("/hub")])
@@ -681,7 +681,7 @@ async def test_expiring_redirect_to_another_server(server: AssetServer, session:
 
 
 async def test_refuse_head(server: AssetServer) -> None:
-    """RefuseHead: 405 to HEAD alone."""
+    """RefuseHead: 405 only to HEAD."""
     file = order(server, RefuseHead())
     assert (await ask(file, "Connection: close", method="HEAD")).status == 405
     assert (await get(file)).status == 200
@@ -691,7 +691,7 @@ async def test_refuse_head(server: AssetServer) -> None:
 
 
 async def test_faults_take_turns(server: AssetServer) -> None:
-    """Of several faults the first that applies wins, and only the winner has used one of its times."""
+    """Of several faults the first that applies wins, and only the winner uses up one of its times."""
     file = order(server, Status(503, times=2), Truncate(after=10, times=1))
     replies = [await get(file) for _ in range(4)]
     assert [(reply.status, len(reply.body)) for reply in replies] == [
@@ -716,7 +716,7 @@ async def test_ranged_false(server: AssetServer) -> None:
 
 
 async def test_covering(server: AssetServer) -> None:
-    """With covering a fault hits only requests for bytes among which is the position."""
+    """With covering a fault hits only requests for bytes that include this position."""
     file = order(server, Truncate(after=5, covering=1500))
     assert len((await get(file, "Range: bytes=0-1499")).body) == 1500
     assert len((await get(file, "Range: bytes=1500-1999")).body) == 5
@@ -736,7 +736,7 @@ async def test_new_faults(server: AssetServer) -> None:
 
 
 async def test_recorded_requests(server: AssetServer, session: aiohttp.ClientSession) -> None:
-    """Each request is recorded with what a test asks about."""
+    """Each request is recorded with everything a test may ask about."""
     file = order(server)
     headers = {"Range": "bytes=0-9", "If-Range": '"x"', "X-Canary": "tweet"}
     async with session.get(f"{file.url}?token=abc%26", headers=headers) as response:
@@ -748,7 +748,7 @@ async def test_recorded_requests(server: AssetServer, session: aiohttp.ClientSes
 
 
 async def test_counts_by_path(server: AssetServer) -> None:
-    """Requests and bytes of body are counted in all and by path; reset begins a new count."""
+    """Requests and body bytes are counted in total and by path; reset starts a new count."""
     first, second = server.add("/1", BODY), server.add("/2", BODY)
     await get(first)
     await get(second, PART)
@@ -763,7 +763,7 @@ async def test_counts_by_path(server: AssetServer) -> None:
 
 
 async def test_counts_connections(server: AssetServer) -> None:
-    """A connection counts while it is open, also idle, also before its first request."""
+    """A connection counts while it is open, even when idle or before its first request."""
     file = order(server)
     idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
     await get(file)
@@ -794,7 +794,7 @@ async def test_counts_requests_in_flight(server: AssetServer, session: aiohttp.C
 
 
 async def test_refused_connections(server: AssetServer, session: aiohttp.ClientSession) -> None:
-    """Refused connections fail at once while open ones go on; accepted again, they have the same port."""
+    """Refused connections fail at once while open ones continue; accepted again, they use the same port."""
     file = order(server)
     async with session.get(file.url) as response:
         await response.read()
@@ -832,7 +832,7 @@ async def test_fast_end(fault: Fault) -> None:
 
 
 async def test_misuse(server: AssetServer) -> None:
-    """A server has no address before its start, is started once, and takes absolute paths only."""
+    """A server has no address before its start, is started once, and accepts only absolute paths."""
     with pytest.raises(RuntimeError, match="start it first"):
         _ = AssetServer().add("/a", b"").url
     with pytest.raises(RuntimeError, match="make a new one"):
@@ -844,7 +844,7 @@ async def test_misuse(server: AssetServer) -> None:
 
 
 async def test_own_fault(server: AssetServer) -> None:
-    """A project's own fault is a subclass with a bend."""
+    """A project's own fault is a subclass with its own ``bend``."""
 
     class Teapot(AnswerFault):
         def bend(self, answer, request, hit):  # type: ignore[no-untyped-def]  # a project need not annotate
@@ -855,7 +855,7 @@ async def test_own_fault(server: AssetServer) -> None:
 
 
 def test_thread() -> None:
-    """Synchronous code has the same server in a thread, which ends with the block."""
+    """Synchronous code gets the same server in a thread, which ends with the block."""
     before = threading.active_count()
     with serve_in_thread() as server:
         file = server.add(PATH, BODY, faults=[Stall(after=10, skip=1)])
@@ -875,7 +875,7 @@ def test_thread() -> None:
 
 
 def test_thread_passes_errors_on() -> None:
-    """An error in the block comes out of it, and the server ends all the same."""
+    """An error in the block is passed on, and the server still ends."""
     before = threading.active_count()
     with pytest.raises(KeyError), serve_in_thread():
         raise KeyError("x")
