@@ -1,7 +1,7 @@
-"""What every test can rely on: no proxy of the machine's environment, and markers that say what a test needs.
+"""What every test can rely on: no proxy from the machine's environment, and markers that say what a test needs.
 
-And what is relied on of it: that no exception goes where nobody sees it. What tests write lies in memory where there is
-room for it, because a flush to a real disk takes longer than most tests; ``TMPDIR=/var/tmp`` has them on a disk.
+It also makes sure that no exception goes unseen. What tests write is in memory if there is
+room for it, because a flush to a real disk takes longer than most tests; ``TMPDIR=/var/tmp`` puts it on a disk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ENOUGH = 4 << 30
 
 
 def _write_to_memory() -> None:
-    """Let this process and its children keep temporary files in memory, if nobody has said where they belong."""
+    """Let this process and its children keep temporary files in memory, unless somebody has said where they belong."""
     if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ENOUGH:
         os.environ["TMPDIR"] = str(_MEMORY)
         tempfile.tempdir = None
@@ -53,7 +53,7 @@ _FOREIGN = (
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_environment() -> Iterator[None]:
-    """No test depends on the proxies, credentials, settings and state of whoever runs it, or adds to them."""
+    """No test depends on, or adds to, the proxies, credentials, settings and state of the user who runs it."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as state:
         patch.setenv("XDG_STATE_HOME", state)
         patch.setenv("XDG_CONFIG_HOME", state)
@@ -65,7 +65,7 @@ def _own_environment() -> Iterator[None]:
 
 
 class _Unhandled(logging.Handler):
-    """Keeps what asyncio has to say of exceptions that nobody took: of callbacks, and of tasks that were let go."""
+    """Keeps asyncio's reports of exceptions that nobody handled: of callbacks, and of abandoned tasks."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -78,9 +78,9 @@ class _Unhandled(logging.Handler):
 
 @pytest.fixture(autouse=True)
 def unhandled() -> Iterator[list[logging.LogRecord]]:
-    """Fail a test in which an exception went to nobody: a transfer may go on without the part that it hit.
+    """Fail a test in which an exception reached nobody: a transfer may go on without the part that it hit.
 
-    A test that wants to see one takes it out of the list.
+    A test that expects one removes it from the list.
     """
     handler = _Unhandled()
     logging.getLogger("asyncio").addHandler(handler)
@@ -91,7 +91,7 @@ def unhandled() -> Iterator[list[logging.LogRecord]]:
 
 @pytest.fixture(autouse=True)
 def _logger_as_it_was() -> Iterator[None]:
-    """Put our logger back: a command that runs in this process sets it up as if the process were its own."""
+    """Restore our logger: a command run in this process configures it as if the process were its own."""
     logger = logging.getLogger("grym_fetch")
     handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
     yield
@@ -101,13 +101,13 @@ def _logger_as_it_was() -> Iterator[None]:
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of collected tests live to the end: the garbage collector need not look at them again and again."""
+    """Thousands of collected tests live to the end: the garbage collector need not look at them repeatedly."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what this machine cannot run; in CI a missing program is an error, so that no suite is skipped unseen."""
+    """Skip what this machine cannot run; in CI a missing program is an error, so that no suite is skipped unnoticed."""
     programs = [name for name in ("nginx", "strace", "tinyproxy") if item.get_closest_marker(name)]
     missing = [name for name in programs if not _is_installed(name)]
     if missing:
@@ -139,13 +139,13 @@ def _why_no_mount() -> str:
 
 @pytest.fixture(autouse=True)
 def _state_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is kept for a user outside of an assets folder is kept for one test."""
+    """State kept for a user outside an assets folder is kept for a single test."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state" / os.urandom(4).hex()))
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[AssetServer]:
-    """A server on loopback that tells the truth until it is told otherwise."""
+    """A truthful server on loopback until told otherwise."""
     async with AssetServer() as running:
         yield running
 
@@ -158,6 +158,6 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[Nginx]:
-    """A running nginx with nothing special about it; `Nginx.restart` gives it locations. Mark the test ``nginx``."""
+    """A running nginx with the default configuration; `Nginx.restart` gives it locations. Mark the test ``nginx``."""
     with Nginx(tmp_path) as server:
         yield server

@@ -60,9 +60,9 @@ def loops() -> list[threading.Thread]:
 
 @pytest.fixture(autouse=True)
 def _leaves_no_thread() -> Iterator[None]:
-    """Whatever a test does, its managers' threads are gone with its managers."""
+    """Whatever a test does, its managers' threads end with its managers."""
     yield
-    if loops():  # else there is none to wait for, and to look through all objects takes longer than most tests
+    if loops():  # otherwise there is none to wait for, and searching all objects takes longer than most tests
         gc.collect()
     for thread in loops():
         thread.join(10)
@@ -81,14 +81,14 @@ def public_members(kind: type) -> set[str]:
 
 
 def test_it_can_do_what_the_other_can() -> None:
-    """Each method and property is there; what awaits at the end is called `close` here."""
+    """Each method and property is there; `aclose` is called `close` here."""
     attributes = {"settings", "minimal", "warnings"}
     assert public_members(AssetManager) == public_members(manager.AssetManager) - {"aclose"} | {"close"} | attributes
 
 
 @pytest.mark.parametrize("name", ["__init__", *sorted(public_members(manager.AssetManager) - {"aclose"})])
 def test_signatures_and_words_are_the_same(name: str) -> None:
-    """Each method has the parameters, the result and the documentation of the other, and needs no `await`."""
+    """Each method has the other's parameters, result and documentation, and needs no `await`."""
     there, here = (inspect.getattr_static(kind, name) for kind in (manager.AssetManager, AssetManager))
     assert type(there) is type(here)
     assert not inspect.iscoroutinefunction(here)
@@ -102,7 +102,7 @@ def test_signatures_and_words_are_the_same(name: str) -> None:
 
 
 def spoken(member: object) -> str:
-    """A documentation without what is said of running loops: here nobody needs one."""
+    """A docstring without what it says about running loops, which nobody needs here."""
     return (inspect.getdoc(member) or "").replace(" Needs a running loop.", "")
 
 
@@ -129,7 +129,7 @@ def test_a_script(project: Project, server: AssetServer) -> None:
 
 
 def test_the_manifest_is_changed(project: Project, server: AssetServer) -> None:
-    """Assets are added, pinned and removed without `await` as well."""
+    """Assets are added, pinned and removed without `await`, too."""
     new = Asset(id="new", url=server.add("/new.bin", CONTENT).url, local_path="models/new.bin")
     with blocking(project) as assets:
         assert assets.add_asset(new).checksum is None
@@ -158,13 +158,13 @@ def test_errors_come_through(project: Project, server: AssetServer, tmp_path: Pa
 
 
 async def test_inside_a_running_loop(project: Project) -> None:
-    """It works where a loop runs already, as in a notebook."""
+    """It works inside a running loop, as in a notebook."""
     with blocking(project) as assets:
         assert assets.get_asset_path("a").read_bytes() == CONTENT
 
 
 def test_it_starts_by_itself_and_again(project: Project) -> None:
-    """Nothing needs to be initialized; after `close` the next call starts anew."""
+    """Nothing needs to be initialized; after `close` the next call starts again."""
     assets = blocking(project)
     assert loops() == []
     assets.close()
@@ -184,7 +184,7 @@ def test_threads_share_one_download(project: Project, server: AssetServer) -> No
 
 
 def test_a_forgotten_manager_closes_itself(project: Project) -> None:
-    """A manager that nobody closed ends its thread when nobody has it any more."""
+    """A manager that nobody closed ends its thread once nobody references it."""
     assets = blocking(project)
     assets.get_asset_path("a")
     (thread,) = loops()
@@ -195,7 +195,7 @@ def test_a_forgotten_manager_closes_itself(project: Project) -> None:
 
 
 def test_the_watching_thread_goes_with_the_last_manager(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for the end of the interpreter is one thread for all managers, and none where there is no manager."""
+    """One thread for all managers waits for the end of the interpreter, and none if there is no manager."""
     monkeypatch.setattr(loop_thread, "WATCH_S", 0.01)
 
     def watching() -> list[threading.Thread]:
@@ -214,7 +214,7 @@ def test_the_watching_thread_goes_with_the_last_manager(project: Project, monkey
 
 
 def test_what_does_not_wait_can_be_called_in_the_loop(project: Project) -> None:
-    """An async callback may ask what needs no waiting: nothing waits for itself then."""
+    """An async callback may make calls that need no waiting, so nothing waits for itself."""
     seen: list[object] = []
 
     async def callback(_: Event) -> None:
@@ -232,7 +232,7 @@ def test_what_does_not_wait_can_be_called_in_the_loop(project: Project) -> None:
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_progress(project: Project, kind: str) -> None:
-    """Callbacks hear of every state before the call returns; an unregistered one hears no more."""
+    """Callbacks hear of every state before the call returns; an unregistered one hears nothing more."""
     seen: list[AssetProgress] = []
 
     async def async_callback(progress: AssetProgress) -> None:
@@ -252,7 +252,7 @@ def test_progress(project: Project, kind: str) -> None:
 
 @pytest.mark.shows("U6")
 def test_a_callback_may_unregister_itself(project: Project) -> None:
-    """A callback in a thread, and one in the loop itself, can end their own registration."""
+    """A callback in a thread, and one in the loop itself, can end its own registration."""
     seen: list[str] = []
 
     async def once_in_loop(_: object) -> None:
@@ -271,7 +271,7 @@ def test_a_callback_may_unregister_itself(project: Project) -> None:
 
 @pytest.mark.shows("U6")
 def test_a_blocking_call_inside_the_loop_is_refused(project: Project) -> None:
-    """An async callback that makes a blocking call gets an error, where it would wait for itself for ever."""
+    """An async callback that makes a blocking call gets an error; otherwise it would wait for itself forever."""
     troubles: list[RuntimeError] = []
 
     async def callback(_: object) -> None:
@@ -304,7 +304,7 @@ def test_events_as_they_come(project: Project) -> None:
 
 
 def test_events_end_with_the_manager(project: Project) -> None:
-    """What was emitted before the manager was closed can be read afterwards, and then the stream ends."""
+    """Events emitted before the manager was closed can be read afterwards, and then the stream ends."""
     with blocking(project) as assets:
         events = assets.events()
         assets.sync()
@@ -314,7 +314,7 @@ def test_events_end_with_the_manager(project: Project) -> None:
 
 
 def test_a_reader_that_waits_is_released(project: Project) -> None:
-    """A thread that waits for the next event ends when the manager is closed."""
+    """A thread that waits for the next event is released when the manager is closed."""
     with blocking(project) as assets:
         events = assets.events()
         with ThreadPoolExecutor(1) as pool:
@@ -326,7 +326,7 @@ def test_a_reader_that_waits_is_released(project: Project) -> None:
 def test_the_examples_of_the_page(
     tmp_path: Path, server: AssetServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the page on the API says of the blocking twin runs as it stands there."""
+    """The examples of the blocking twin on the API page run exactly as printed."""
     made = Project(tmp_path / "project")
     place = made.add("audioldm-s-full", [server.add("/a.bin", CONTENT).url], CONTENT, tags=["model"])
     monkeypatch.chdir(made.root)
@@ -347,12 +347,12 @@ def test_the_examples_of_the_page(
 
 
 class Interruption(Exception):
-    """What a signal handler of a test raises, as Python's own raises `KeyboardInterrupt`."""
+    """What a test's signal handler raises, as Python's own raises `KeyboardInterrupt`."""
 
 
 @pytest.fixture
 def interrupt() -> Iterator[Callable[[], None]]:
-    """Sends this process a signal that raises `Interruption` in the main thread."""
+    """Send this process a signal that raises `Interruption` in the main thread."""
 
     def handle(*_: object) -> None:
         raise Interruption
@@ -365,7 +365,7 @@ def interrupt() -> Iterator[Callable[[], None]]:
 @pytest.mark.shows("U6", "B61")
 @pytest.mark.parametrize("interrupted", [True, False])
 def test_an_interruption_does_not_wait_for_a_slow_callback(project: Project, interrupted: bool) -> None:
-    """Left by Ctrl-C, a block gives a callback that is behind a second; left in peace, all the time it needs."""
+    """After Ctrl-C, a late callback gets one second; at a normal end of the block, all the time it needs."""
     seen: list[str] = []
     never = threading.Event()
 
@@ -376,7 +376,7 @@ def test_an_interruption_does_not_wait_for_a_slow_callback(project: Project, int
     with suppress(KeyboardInterrupt), blocking(project) as assets:
         assets.on_event(slow)
         for _ in range(12):
-            assets.sync()  # about 40 events: more than it can deal with in a second
+            assets.sync()  # about 40 events: more than it can handle in a second
         if interrupted:
             raise KeyboardInterrupt
     assert (seen.count("run_finished") == 12) is not interrupted
@@ -386,7 +386,7 @@ def test_an_interruption_does_not_wait_for_a_slow_callback(project: Project, int
 def test_an_interruption_ends_the_call_and_keeps_what_arrived(
     project: Project, server: AssetServer, interrupt: Callable[[], None]
 ) -> None:
-    """A call that is interrupted is over on both sides: nothing is asked for any more, and the rest comes next time."""
+    """An interrupted call ends on both sides: nothing more is requested, and the rest comes next time."""
     server.add("/a.bin", CONTENT, faults=[Throttle(rate=400 * KIB), Hold(Gate(), at=len(CONTENT) - 1)])
     with blocking(project, parallel=1) as assets:
 
@@ -410,7 +410,7 @@ def test_an_interruption_ends_the_call_and_keeps_what_arrived(
 def test_an_interruption_leaves_other_threads_alone(
     project: Project, server: AssetServer, interrupt: Callable[[], None]
 ) -> None:
-    """Two threads wait for one asset; the one that is interrupted takes nothing from the other."""
+    """Two threads wait for one asset; interrupting one takes nothing from the other."""
     gate = Gate()
     file = server.add("/a.bin", CONTENT, faults=[HangBeforeBody(times=1), Hold(gate, at=len(CONTENT) - 1)])
     with blocking(project, parallel=1, stall_timeout=0.5) as assets, ThreadPoolExecutor(1) as pool:
@@ -433,7 +433,7 @@ def test_an_interruption_leaves_other_threads_alone(
 
 
 def test_closing_ends_the_calls_of_other_threads(project: Project, server: AssetServer) -> None:
-    """A call that is under way when another thread closes the manager is told so."""
+    """A call under way when another thread closes the manager is told so."""
     server.add("/a.bin", CONTENT, faults=[Hold(Gate(), at=len(CONTENT) // 2)])
     assets = blocking(project, parallel=1)
     with ThreadPoolExecutor(1) as pool, assets.events() as events:
@@ -451,7 +451,7 @@ def test_closing_ends_the_calls_of_other_threads(project: Project, server: Asset
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.shows("X9")
 def test_a_forked_process_is_told(project: Project) -> None:
-    """A manager that was used before a fork is refused in the child, which can make its own; the parent's goes on."""
+    """A manager used before a fork is refused in the child, which can make its own; the parent's still works."""
     with blocking(project) as assets:
         assets.get_asset_path("a")
         child = os.fork()
@@ -471,7 +471,7 @@ def test_a_forked_process_is_told(project: Project) -> None:
 
 @pytest.mark.shows("X9")
 def test_other_loops_come_and_go(project: Project) -> None:
-    """One manager serves a program that runs loops of its own meanwhile, one after the other."""
+    """One manager serves a program that meanwhile runs loops of its own, one after the other."""
     with blocking(project) as assets:
 
         async def other() -> bool:

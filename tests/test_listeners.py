@@ -1,4 +1,4 @@
-"""Listeners that misbehave, and what they are told: a transfer is none of their business, and the numbers are true."""
+"""Misbehaving listeners, and what they are told: they do not affect a transfer, and the numbers are true."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Callback = Callable[[AssetManager, Event], Awaitable[object]]
 
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits a second for a callback that does not come back."""
+    """Nobody waits a second for a callback that does not return."""
     for method, name in ((EventBus.settle, "grace"), (EventBus.aclose, "patience")):
         assert method.__kwdefaults__ is not None
         monkeypatch.setitem(method.__kwdefaults__, name, 0.05)
@@ -130,7 +130,7 @@ def look_for_what_is_not_there(event: Event) -> None:
 def test_a_callback_cannot_end_the_loop(
     tmp_path: Path, callback: Callable[[Event], object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """SystemExit and the like are a callback's failure, as any other error, and not the end of the program."""
+    """SystemExit and the like are a failure of the callback, like any other error, not the end of the program."""
     project = Project(tmp_path / "project")
 
     async def fetch() -> bytes:
@@ -150,7 +150,7 @@ def test_a_callback_cannot_end_the_loop(
 
 @pytest.mark.shows("U6", "S13")
 async def test_a_callback_may_close_the_manager(project: Project) -> None:
-    """Closed from within, the manager cancels who waits for a file, and does not wait for the one who closes it."""
+    """If closed from within, the manager cancels those who wait for a file, but does not wait for the one closing it."""
     async with asyncio.timeout(15), project.manager() as manager:
 
         async def close(event: Event) -> None:
@@ -164,7 +164,7 @@ async def test_a_callback_may_close_the_manager(project: Project) -> None:
 
 @pytest.mark.shows("U6", "S13")
 async def test_a_sync_is_cancelled_where_a_callback_closes_the_manager(project: Project) -> None:
-    """Whatever is left to do of it: it is cancelled, says so in its last event, and leaves nothing behind."""
+    """Whatever is left of it is cancelled, its last event says so, and nothing is left behind."""
     rules, heard = Rules(project), Recorder()
     async with asyncio.timeout(15), project.manager(parallel=1) as manager:
 
@@ -196,7 +196,7 @@ asyncio.run(main())
 
 @pytest.mark.shows("U6", "S13")
 def test_a_callback_that_never_returns_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    """Nor does its thread: the interpreter ends, and does not wait for it."""
+    """Nor does its thread: the interpreter ends without waiting for it."""
     with serve_in_thread() as server:
         project = Project(tmp_path / "project")
         project.add("a", [server.add("/a", CONTENT).url], CONTENT)
@@ -206,7 +206,7 @@ def test_a_callback_that_never_returns_does_not_hold_up_the_end(tmp_path: Path) 
 
 @pytest.mark.shows("U6", "S13")
 async def test_what_a_callback_asks_for_at_the_end_ends_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A callback that still has events to deal with, when the manager closes, may use it: nothing of that is left."""
+    """A callback with events still to handle when the manager closes may use the manager: nothing of that is left."""
     assert EventBus.aclose.__kwdefaults__ is not None
     monkeypatch.setitem(EventBus.aclose.__kwdefaults__, "patience", 30.0)
     rules, closing, close = Rules(project), asyncio.Event(), Coordinator.aclose
@@ -235,7 +235,7 @@ async def test_what_a_callback_asks_for_at_the_end_ends_too(project: Project, mo
 async def test_progress_is_never_too_much_nor_taken_back_in_silence(
     server: AssetServer, project: Project, size: bool
 ) -> None:
-    """Through a change of the content, breaks and a server without ranges: never above the total, never less."""
+    """Despite changed content, breaks and a server without ranges, it never exceeds the total and never shrinks."""
     old = seeded_bytes(len(CONTENT), seed=22)
     faults = [ChangeContent(CONTENT, skip=3), NoRanges(skip=6), Truncate(after=40 * KIB, times=3)]
     project.add("a", [server.add("/a.bin", old, faults=faults).url], CONTENT, size=size)
@@ -253,7 +253,7 @@ async def test_progress_is_never_too_much_nor_taken_back_in_silence(
 async def test_the_total_is_told_as_soon_as_a_server_tells_it(
     server: AssetServer, project: Project, faults: list[Fault]
 ) -> None:
-    """Where the manifest has no size, the first answer has it: no progress is told without a total."""
+    """If the manifest has no size, the first answer has it: no progress is reported without a total."""
     project.add("a", [server.add("/a.bin", CONTENT, faults=faults).url], CONTENT, size=False)
     async with asyncio.timeout(15), project.manager() as manager:
         recorder = Recorder(manager)
@@ -264,7 +264,7 @@ async def test_the_total_is_told_as_soon_as_a_server_tells_it(
 
 @pytest.mark.shows("U10")
 async def test_all_bytes_are_not_yet_a_file(server: AssetServer, project: Project) -> None:
-    """What has all its bytes is being verified, which is an event of its own, and may still fail; never both."""
+    """An asset with all its bytes is being verified, which is an event of its own, and may still fail; never both."""
     project.add("a", [server.add("/a.bin", CONTENT, faults=[FlipByte(at=5)]).url], CONTENT)
     async with asyncio.timeout(15), project.manager() as manager:
         recorder = Recorder(manager)

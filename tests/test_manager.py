@@ -39,7 +39,7 @@ async def test_get_asset_path_downloads_once(project: Project, server: AssetServ
 
 
 async def test_initialize_and_aclose(project: Project) -> None:
-    """A manager works without the context manager too, and starts itself."""
+    """A manager also works without the context manager, and starts by itself."""
     manager = project.manager()
     await manager.initialize()
     assert (await manager.get_asset_path("a")).is_file()
@@ -82,7 +82,7 @@ async def test_one_caller_leaves_another_stays(project: Project, server: AssetSe
 async def test_who_comes_while_a_cancelled_download_lets_go_is_not_cancelled_with_it(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last one who waited has left, and what has arrived is being put away: a new caller gets a new download."""
+    """The last waiting caller has left, and what has arrived is being saved: a new caller gets a new download."""
     began, ending, has_let_go = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def fetch(*_: object, **__: object) -> None:
@@ -112,7 +112,7 @@ async def test_who_comes_while_a_cancelled_download_lets_go_is_not_cancelled_wit
 async def test_a_bug_of_ours_fails_the_asset_and_hangs_nothing(
     project: Project, server: AssetServer, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """Wherever in the engine it is, also where only the event loop would see it."""
+    """This holds wherever in the engine it is, even where only the event loop would see it."""
 
     def bug(*_: object, **__: object) -> None:
         raise ZeroDivisionError(where)
@@ -149,7 +149,7 @@ async def test_check_asset(project: Project) -> None:
 
 @pytest.mark.shows("C12", "S1")
 async def test_a_file_changed_behind_our_back(project: Project) -> None:
-    """A verified file that was changed afterwards is noticed and replaced, though size and times were put back."""
+    """A verified file changed afterwards is noticed and replaced, even if size and times were restored."""
     async with project.manager() as manager:
         path = await manager.get_asset_path("a")
         figures = path.stat()
@@ -160,7 +160,7 @@ async def test_a_file_changed_behind_our_back(project: Project) -> None:
 
 
 async def test_what_is_required_where_nothing_is_marked(project: Project, server: AssetServer) -> None:
-    """`sync` takes every asset then; `download_required_assets` takes what its name says, which is nothing."""
+    """`sync` then fetches every asset; `download_required_assets` fetches what its name says, which is nothing."""
     for entry in project.entries:
         entry["required"] = False
     project.write()
@@ -171,7 +171,7 @@ async def test_what_is_required_where_nothing_is_marked(project: Project, server
 
 
 async def test_required_assets_as_stand_ins(project: Project, server: AssetServer) -> None:
-    """A manager of stand-ins takes those of the required assets, whatever bears the tag `essential`."""
+    """A manager of stand-ins fetches those of the required assets, whichever assets have the tag `essential`."""
     tiny = server.add("/tiny.bin", b"tiny")
     stand_in = {"url": tiny.url, "checksum": tiny.sha256, "size": tiny.size}
     project.add("b", [server.add("/b.bin", CONTENT).url], CONTENT, minimal=stand_in)
@@ -184,7 +184,7 @@ async def test_required_assets_as_stand_ins(project: Project, server: AssetServe
 
 @pytest.mark.shows("M17")
 async def test_sync_reports(project: Project, server: AssetServer) -> None:
-    """A sync reports what was fetched and what was there; with failures it raises, and the rest is there."""
+    """A sync reports what was fetched and what was present; if some fail it raises, and the rest is there."""
     project.add("b", [server.add("/b.bin", CONTENT).url], CONTENT)
     async with project.manager() as manager:
         report = await manager.download_required_assets()
@@ -201,7 +201,7 @@ async def test_sync_reports(project: Project, server: AssetServer) -> None:
 
 @pytest.mark.shows("S1")
 async def test_unknown_and_unpinned(project: Project, server: AssetServer) -> None:
-    """An unknown id and an asset without a checksum are refused with errors of their own."""
+    """An unknown id and an asset without a checksum are refused with their own errors."""
     project.add("loose", [server.add("/l.bin", CONTENT).url], CONTENT, pinned=False)
     async with project.manager() as manager:
         with pytest.raises(UnknownAsset):
@@ -215,7 +215,7 @@ async def test_unknown_and_unpinned(project: Project, server: AssetServer) -> No
 
 @pytest.mark.parametrize("kind", ["sync", "async", "object"])
 async def test_progress_callbacks(project: Project, kind: str) -> None:
-    """Callbacks see every state and end at 100 %, before the call returns; an unregistered one hears no more."""
+    """Callbacks see every state and end at 100 %, before the call returns; an unregistered one hears nothing more."""
     seen: list[AssetProgress] = []
 
     async def on_progress(progress: AssetProgress) -> None:
@@ -242,7 +242,7 @@ async def test_progress_callbacks(project: Project, kind: str) -> None:
 
 @pytest.mark.shows("U5", "U6", "S13")
 async def test_bad_callbacks_harm_nothing(project: Project) -> None:
-    """A callback that raises, and one that blocks its thread for ever, stop no download."""
+    """A callback that raises, and one that blocks its thread forever, stop no download."""
     release = threading.Event()
     try:
         async with project.manager() as manager:
@@ -266,7 +266,7 @@ async def test_events_come_once_and_in_order(project: Project) -> None:
 
 
 async def test_files_elsewhere_are_used_in_place(project: Project, server: AssetServer) -> None:
-    """A valid file in the external dir, or one that its record of moves names, is used where it is."""
+    """A valid file in the external dir, or one named by its record of moves, is used where it is."""
     external = project.root.parent / "assets"
     (external / "models").mkdir(parents=True)
     (external / "models" / "a.bin").write_bytes(CONTENT)
@@ -276,7 +276,7 @@ async def test_files_elsewhere_are_used_in_place(project: Project, server: Asset
 
 
 async def test_stand_ins(project: Project, server: AssetServer) -> None:
-    """A minimal manager fetches the small stand-in, to a place of its own, never mistaken for the full asset."""
+    """A minimal manager fetches the small stand-in to its own place, never mistaken for the full asset."""
     small = server.add("/small.bin", b"small")
     stand_in = {"url": small.url, "checksum": small.sha256, "size": small.size}
     full = project.add("a", [server.url("/a.bin")], CONTENT, minimal=stand_in)
@@ -291,7 +291,7 @@ async def test_stand_ins(project: Project, server: AssetServer) -> None:
 
 @pytest.mark.shows("A6", "B50")
 async def test_redirects_are_remembered_and_walked_again(project: Project, server: AssetServer) -> None:
-    """A signed address is asked directly until it expires; then the first address is asked again, without a retry."""
+    """A signed address is used directly until it expires; then the first address is asked again, without a retry."""
     hub = server.add("/hub.bin", faults=[ExpiringRedirect("/a.bin", uses=3)])
     path = project.add("signed", [hub.url], CONTENT)
     async with project.manager(parallel=1) as manager, manager.events() as events:
@@ -306,7 +306,7 @@ async def test_redirects_are_remembered_and_walked_again(project: Project, serve
 
 @pytest.mark.shows("A10", "S7")
 async def test_a_redirect_gets_no_credentials(project: Project, server: AssetServer) -> None:
-    """What was meant for one host and port is not sent to another one."""
+    """Credentials for one host and port are not sent to another one."""
     async with AssetServer() as elsewhere:
         target = elsewhere.add("/t.bin", CONTENT)
         hub = server.add("/hub.bin", faults=[Redirect(target.url)])
@@ -331,15 +331,15 @@ async def test_limit_rate(project: Project) -> None:
 
 
 def test_the_shared_manager() -> None:
-    """`asset_manager` is one manager for the whole process, made on first use."""
+    """`asset_manager` is one manager for the whole process, created on first use."""
     assert grym_fetch.asset_manager is grym_fetch.asset_manager
     assert isinstance(grym_fetch.asset_manager, AssetManager)
     with pytest.raises(AttributeError):
-        getattr(grym_fetch, "nonsense")  # noqa: B009 - a type checker knows that it is not there
+        getattr(grym_fetch, "nonsense")  # noqa: B009 - a type checker knows that it does not exist
 
 
 def test_paths_of_a_report_are_made_when_asked_for() -> None:
-    """To its reader they are a mapping like any other."""
+    """To its reader they are an ordinary mapping."""
     paths = PathsById({"a": "/x/a", "b": Path("/x/b")})
     assert paths == {"a": Path("/x/a"), "b": Path("/x/b")}
     assert (paths["a"], list(paths), len(paths), "b" in paths, "c" in paths) == (

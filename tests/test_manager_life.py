@@ -1,4 +1,4 @@
-"""A manager from its first use to its end: it works in one event loop until it is closed, and tells anybody else."""
+"""A manager from its first use to its end: it works in one event loop until it is closed, and refuses any other."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def project(tmp_path: Path, server: AssetServer) -> Project:
 
 
 async def used(manager: AssetManager, use: Callable[[AssetManager], object]) -> None:
-    """Use the manager in this way, to its end."""
+    """Use the manager this way, to the end."""
     outcome = use(manager)
     if inspect.isawaitable(outcome):
         await outcome
 
 
 def test_every_use_is_here() -> None:
-    """These tests know everything that can be done with a manager in an event loop."""
+    """These tests cover everything that can be done with a manager in an event loop."""
     synchronous = {"choose", "export_list", "manifest", "minimal", "project", "settings", "why_stale"}
     assert set(USES) == {name for name in vars(AssetManager) if not name.startswith("_")} - synchronous - {"aclose"}
 
@@ -69,7 +69,7 @@ def test_every_use_is_here() -> None:
 @every_use
 @pytest.mark.shows("X9")
 def test_a_second_event_loop_is_refused_at_once(project: Project, use: Callable[[AssetManager], object]) -> None:
-    """The error says what to do, and comes before anything was asked or written."""
+    """The error says what to do, and comes before anything is requested or written."""
     manager = project.manager()
     asyncio.run(manager.initialize())
     before = project.manifest.read_bytes()
@@ -81,7 +81,7 @@ def test_a_second_event_loop_is_refused_at_once(project: Project, use: Callable[
 
 @pytest.mark.shows("X9")
 def test_a_manager_is_not_closed_in_another_loop(project: Project) -> None:
-    """What would have to be ended belongs to a loop that is over: that is an error of the program, not an end."""
+    """Whatever would have to be ended belongs to a closed loop: that is an error of the program."""
     manager = project.manager()
     asyncio.run(manager.initialize())
     with pytest.raises(RuntimeError, match="another event loop"):
@@ -90,7 +90,7 @@ def test_a_manager_is_not_closed_in_another_loop(project: Project) -> None:
 
 @every_use
 async def test_a_closed_manager_is_refused_at_once(project: Project, use: Callable[[AssetManager], object]) -> None:
-    """It does not open again in silence."""
+    """It does not silently open again."""
     async with project.manager() as manager:
         pass
     with pytest.raises(RuntimeError, match="was closed; make a new one"):
@@ -99,7 +99,7 @@ async def test_a_closed_manager_is_refused_at_once(project: Project, use: Callab
 
 
 async def test_a_manager_that_was_closed_before_its_first_use_is_closed(project: Project) -> None:
-    """However little was started, and however often it is closed."""
+    """This holds however little was started, and however often it is closed."""
     manager = project.manager()
     await manager.aclose()
     await manager.aclose()
@@ -109,14 +109,14 @@ async def test_a_manager_that_was_closed_before_its_first_use_is_closed(project:
 
 @every_use
 def test_without_asyncio_the_error_says_what_is_needed(project: Project, use: Callable[[AssetManager], object]) -> None:
-    """Under trio, for example, no asyncio loop is running: the caller is told, and of the blocking manager."""
+    """Under trio, for example, no asyncio loop is running: the error says so, and names the blocking manager."""
     working = used(project.manager(), use)
     with pytest.raises(RuntimeError, match=r"needs asyncio.* trio.* grym_fetch\.blocking"):
         working.send(None)
 
 
 async def test_a_manager_is_entered_once(project: Project) -> None:
-    """Neither within itself nor after its end: the end of the inner block would close it under the outer one."""
+    """It is entered neither within itself nor after its end: the inner block would close it under the outer one."""
     manager = project.manager()
     async with manager:
         with pytest.raises(RuntimeError, match="entered only once"):
@@ -128,7 +128,7 @@ async def test_a_manager_is_entered_once(project: Project) -> None:
 
 
 async def test_a_manager_that_was_used_may_be_entered(project: Project) -> None:
-    """`async with` after a first use is what closes it in the end."""
+    """`async with` after a first use closes it in the end."""
     manager = project.manager()
     await manager.initialize()
     async with manager:
@@ -138,7 +138,7 @@ async def test_a_manager_that_was_used_may_be_entered(project: Project) -> None:
 
 
 async def test_who_could_not_enter_may_try_again(tmp_path: Path) -> None:
-    """A manifest that was not there is there now."""
+    """A manifest that was missing may exist now."""
     project = Project(tmp_path / "project")
     manager = project.manager()
     with pytest.raises(ManifestMissing):
@@ -150,7 +150,7 @@ async def test_who_could_not_enter_may_try_again(tmp_path: Path) -> None:
 
 @pytest.mark.shows("X9")
 def test_a_mock_is_as_strict() -> None:
-    """What would fail with a real manager fails in a unit test already."""
+    """Whatever would fail with a real manager already fails in a unit test."""
     manager = create_mock_asset_manager({"a": "/mock/a"})
     assert asyncio.run(manager.get_asset_path("a")) == Path("/mock/a")
     with pytest.raises(RuntimeError, match="another event loop"):
@@ -182,6 +182,6 @@ asyncio.run(main())
 
 @pytest.mark.shows("X9", "X10")
 def test_a_child_that_goes_on_with_its_parents_loop_is_told_so(project: Project) -> None:
-    """Its threads are not there and its connections are another's: no digest is blamed for that."""
+    """The child has none of its threads, and its connections belong to the parent: no digest is blamed for that."""
     done = subprocess.run([sys.executable, "-c", FORKED], cwd=project.root, timeout=30, capture_output=True, text=True)
     assert done.stdout.count("was forked while an AssetManager was at work") == 2, done.stderr

@@ -1,4 +1,4 @@
-"""What operators can force on programs by the environment, and what a program decides for itself."""
+"""What operators can force on programs through the environment, and what a program decides for itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def project(tmp_path: Path, server: AssetServer) -> Project:
 
 
 async def test_offline_can_be_forced(project: Project, server: AssetServer) -> None:
-    """A program that says nothing of it fetches nothing, though it has chosen other things."""
+    """A program that does not set it fetches nothing, though it has set other things."""
     async with AssetManager(project.manifest, settings=Settings(retries=1), environ=FORCED) as manager:
         assert (manager.settings.offline, manager.settings.retries) == (True, 1)
         with pytest.raises(AssetMissing):
@@ -33,7 +33,7 @@ async def test_offline_can_be_forced(project: Project, server: AssetServer) -> N
 
 
 async def test_private_addresses_can_be_forbidden(project: Project, server: AssetServer) -> None:
-    """The server of this test has one."""
+    """The server of this test has such an address."""
     environ = {"GRYM_FETCH_NO_PRIVATE_ADDRESSES": "yes"}
     async with AssetManager(project.manifest, environ=environ) as manager:
         with pytest.raises(MirrorsExhausted):
@@ -42,7 +42,7 @@ async def test_private_addresses_can_be_forbidden(project: Project, server: Asse
 
 
 async def test_a_program_decides_what_it_names(project: Project) -> None:
-    """An argument and a named field win, also where they name the default."""
+    """An argument and a named field win, even if they name the default."""
     settings = Settings(offline=False)
     async with AssetManager(project.manifest, parallel=4, settings=settings, environ=FORCED) as manager:
         assert (manager.settings.offline, manager.settings.parallel) == (False, 4)
@@ -50,7 +50,7 @@ async def test_a_program_decides_what_it_names(project: Project) -> None:
 
 
 def test_what_a_program_names_is_not_even_read(project: Project) -> None:
-    """A variable that cannot be read is none of its business then."""
+    """Then even an unreadable variable does not matter."""
     wrong = {"GRYM_FETCH_PARALLEL": "many", "GRYM_FETCH_MINIMAL": "perhaps", "GRYM_FETCH_ALLOW_STALE": "?"}
     manager = AssetManager(project.manifest, parallel=3, minimal=False, allow_stale=False, environ=wrong)
     assert manager.settings.parallel == 3
@@ -58,14 +58,14 @@ def test_what_a_program_names_is_not_even_read(project: Project) -> None:
 
 @pytest.mark.parametrize("name", ["GRYM_FETCH_OFFLINE", "GRYM_FETCH_MINIMAL", "GRYM_FETCH_MIRRORS"])
 def test_a_wrong_variable_is_refused_at_once(project: Project, name: str) -> None:
-    """A manager is not made: what was to be forbidden must not be allowed by a typing error."""
+    """No manager is created: a typo must not allow what was meant to be forbidden."""
     with pytest.raises(ValueError, match=f"the environment variable {name}: 'perhaps' is neither"):
         AssetManager(project.manifest, environ={name: "perhaps"})
 
 
 @pytest.mark.parametrize("settings", [Settings(4, offline=False), Settings(parallel=4, offline=False)])
 def test_copies_have_the_same_fields_named(settings: Settings) -> None:
-    """A copy, also one that went to another process, still wins over the environment where its original does."""
+    """A copy, even in another process, still wins over the environment where its original does."""
     for each in (settings, copy.copy(settings), copy.deepcopy(settings), pickle.loads(pickle.dumps(settings))):
         assert each == settings
         decided = each.with_environment({**FORCED, "GRYM_FETCH_RETRIES": "1"})

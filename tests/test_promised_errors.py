@@ -1,4 +1,4 @@
-"""What the documentation of a public method promises to raise is what is raised, with ``await`` and without."""
+"""Public methods raise what their documentation promises, with ``await`` and without."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OTHER = b"some other content" * 100
 
 @dataclass
 class Scene:
-    """A project with one asset ``a`` that its server has, and how its manager is made."""
+    """A project with one asset ``a`` that its server has, and how its manager is created."""
 
     project: Project
     server: AssetServer
@@ -45,12 +45,12 @@ class Scene:
         return self.project.add(asset_id, [self.server.add(f"/{asset_id}", content).url], CONTENT, **more)
 
     def expire(self) -> None:
-        """Make the manifest an old one."""
+        """Make the manifest an expired one."""
         listed = {"expires": "2001-01-01T00:00:00Z", "assets": self.project.entries}
         self.project.manifest.write_text(json.dumps(listed))
 
     def clean(self, stored: bytes | None) -> None:
-        """Leave a placeholder for ``data.bin``, and in the external folder what is said to be it."""
+        """Leave a placeholder for ``data.bin``, and this content as its file in the external folder."""
         moved = Placeholder(
             id="data",
             original_path="data.bin",
@@ -66,7 +66,7 @@ class Scene:
             (folder / "stored.bin").write_bytes(stored)
 
     def be_a_hub(self) -> None:
-        """Answer for a repository ``org/repo`` of two files, which cannot be had."""
+        """Answer for a repository ``org/repo`` with two files that cannot be fetched."""
         entries = [{"type": "file", "path": path, "size": 1, "oid": "0" * 40} for path in ("x", "y")]
         about = {"id": "org/repo", "sha": "1" * 40}
         for path, answer in (("revision/main", about), (f"tree/{'1' * 40}", entries)):
@@ -74,7 +74,7 @@ class Scene:
         self.environ["HF_ENDPOINT"] = self.server.url("")
 
     def arguments(self) -> dict[str, Any]:
-        """What a manager of this project is made with."""
+        """The arguments for a manager of this project."""
         settings = Settings(sizes=SMALL, retries=0, **self.settings)
         return {"config": self.project.manifest, "settings": settings, "environ": self.environ}
 
@@ -100,7 +100,7 @@ CASES: dict[tuple[str, str], Case] = {}
 
 
 def case(method: str, error: str) -> Callable[[Case], Case]:
-    """Say how a promise is kept."""
+    """Define how a promise is kept."""
 
     def keep(arrange: Case) -> Case:
         CASES[method, error] = arrange
@@ -110,7 +110,7 @@ def case(method: str, error: str) -> Callable[[Case], Case]:
 
 
 def simple(method: str, error: str, call: Call) -> None:
-    """A promise that is kept in the scene as it is."""
+    """A promise kept in the unchanged scene."""
     CASES[method, error] = lambda _: call
 
 
@@ -350,13 +350,13 @@ def _(scene: Scene) -> Call:
 
 @pytest.fixture(params=["awaited", "blocking"])
 def raises(request: pytest.FixtureRequest) -> Callable[[Scene, Call], Awaitable[BaseException]]:
-    """Makes a manager of the scene, makes the call, and returns what it raises."""
+    """Create a manager of the scene, make the call, and return what it raises."""
 
     async def awaited(scene: Scene, call: Call) -> BaseException:
         manager = AssetManager(**scene.arguments())
 
         async def call_it() -> None:
-            await call(manager)  # properties and what does not wait have raised by then
+            await call(manager)  # properties and calls that do not wait have raised by then
 
         with pytest.raises(GrymFetchError) as caught:
             await call_it()
@@ -377,7 +377,7 @@ def raises(request: pytest.FixtureRequest) -> Callable[[Scene, Call], Awaitable[
 async def test_what_is_promised_is_raised(
     scene: Scene, raises: Callable[[Scene, Call], Awaitable[BaseException]], method: str, error: str
 ) -> None:
-    """Each error that a method promises is the one that it raises."""
+    """Each error promised by a method is the one it raises."""
     promised = raised(inspect.getdoc(inspect.getattr_static(AssetManager, method)))
     assert error in promised
     caught = await raises(scene, CASES[method, error](scene))
@@ -387,7 +387,7 @@ async def test_what_is_promised_is_raised(
 async def test_a_sync_that_does_not_fit(
     scene: Scene, raises: Callable[[Scene, Call], Awaitable[BaseException]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the assets do not fit nothing is fetched, all of them fail with one `DiskFull`, and it is the cause."""
+    """If the assets do not fit, nothing is fetched, and all of them fail with one `DiskFull`, which is the cause."""
     scene.add("b")
     asked = len(scene.server.stats.requests)
     monkeypatch.setattr(folders, "free_bytes", lambda _: len(CONTENT) + folders.RESERVE_BYTES)
@@ -401,7 +401,7 @@ async def test_a_sync_that_does_not_fit(
 async def test_an_asset_that_fails_is_no_cause_of_the_others(
     scene: Scene, raises: Callable[[Scene, Call], Awaitable[BaseException]]
 ) -> None:
-    """Where each asset has its own error, these are the group's members, and none of them is its cause."""
+    """If each asset has its own error, these are the group's members, and none of them is its cause."""
     scene.server.add("/a", CONTENT, faults=[Status(404)])
     failed = await raises(scene, lambda manager: manager.sync())
     assert isinstance(failed, SyncFailed)
@@ -417,7 +417,7 @@ def mock() -> MockAssetManager:
 
 
 async def lend_what_decompresses() -> None:
-    """Make a transport of a session that changes the bytes."""
+    """Create a transport over a session that changes the bytes."""
     async with aiohttp.ClientSession() as session:
         AiohttpTransport(session)
 
@@ -459,15 +459,15 @@ VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
 
 @pytest.mark.parametrize("promise", VALUES, ids="-".join)
 def test_what_others_promise_is_raised(promise: tuple[str, str, str]) -> None:
-    """Each error that a value or the mock promises is the one that it raises."""
+    """Each error promised by a value or the mock is the one it raises."""
     with pytest.raises((GrymFetchError, ValueError, NotImplementedError)) as caught:
         VALUES[promise]()
     assert promise[2] in {kind.__name__ for kind in type(caught.value).__mro__}
 
 
 def test_every_promise_is_here() -> None:
-    """No promise of a public class is left out of this module: a new one is provoked here, too."""
-    # A mock has the words of what it mocks. It has neither disk nor network, and raises what it is told to: see below.
+    """No promise of a public class is missing from this module: a new one must be provoked here, too."""
+    # A mock has the docstrings of what it mocks. Without disk or network, it raises what it is told to: see below.
     theirs = {"AssetManager", "MockAssetManager"}
     kept = {(kind, method, error) for kind in theirs for method, error in CASES} | VALUES.keys()
     promised = {
@@ -484,7 +484,7 @@ def test_every_promise_is_here() -> None:
     "error", [AssetMissing("a", "not on disk"), UnpinnedAsset("a"), public_errors.Locked("/a", "busy")]
 )
 async def test_a_mock_raises_what_it_is_told(method: str, error: GrymFetchError) -> None:
-    """A mock raises whichever of the promised errors a test has asked for."""
+    """A mock raises any of the promised errors that a test requests."""
     manager = create_mock_asset_manager({}, fail={"a": error})
     with pytest.raises(type(error)) as caught:
         await getattr(manager, method)("a")

@@ -1,4 +1,4 @@
-"""Settings: nonsense is refused where it is said, by name, and in the same words on the command line."""
+"""Settings: invalid values are refused where they are given, by name, and in the same words on the command line."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ def test_nonsense_is_refused_by_name(name: str, value: object) -> None:
 
 @pytest.mark.parametrize("chosen", SENSE)
 def test_sense_is_taken(chosen: dict[str, Any]) -> None:
-    """The bounds themselves are allowed, and whole numbers where seconds or bytes are asked for."""
+    """The bounds themselves are allowed, and so are whole numbers for seconds or bytes."""
     settings = Settings(**chosen)
     assert {name: getattr(settings, name) for name in chosen} == chosen
 
 
 def test_a_manager_refuses_nonsense() -> None:
-    """What a manager is given directly is held to the same rules."""
+    """A value given directly to a manager follows the same rules."""
     with pytest.raises(ValueError, match="parallel must be a whole number of at least 1, not -3"):
         AssetManager(parallel=-3, environ={})
 
@@ -90,7 +90,7 @@ def test_a_manager_refuses_nonsense() -> None:
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(SegmentSizes)])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, None])
 def test_sizes_are_whole_and_positive(name: str, value: object) -> None:
-    """Content is divided into whole bytes, and at least one of them."""
+    """Content is divided into whole bytes, at least one at a time."""
     nonsense: dict[str, Any] = {name: value}
     with pytest.raises(ValueError, match=f"^{name} must be a whole number of at least 1, not "):
         SegmentSizes(**nonsense)
@@ -108,7 +108,7 @@ def test_sizes_are_in_order(sizes: dict[str, int]) -> None:
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in OPTIONS.items() for text in texts])
 @pytest.mark.parametrize("way", ["option", "environment"])
 def test_the_command_line_says_the_same(name: str, text: str, way: str) -> None:
-    """An option or its environment variable with nonsense is wrong usage, in the words of the settings."""
+    """An invalid option or environment variable is wrong usage, in the words of the settings."""
     option = "--" + name.replace("_", "-")
     arguments = ["sync", option, text] if way == "option" else ["sync"]
     environ = {} if way == "option" else {f"GRYM_FETCH_{name.upper()}": text}
@@ -119,7 +119,7 @@ def test_the_command_line_says_the_same(name: str, text: str, way: str) -> None:
 
 
 def test_no_other_mirrors_on_the_command_line() -> None:
-    """A misspelt choice is wrong usage, and the right ones are told."""
+    """A misspelt choice is wrong usage, and the right ones are listed."""
     done = CliRunner().invoke(cli, ["sync", "--mirrors", "togehter"])
     assert done.exit_code == 2
     assert "'fallback', 'together'" in done.stderr

@@ -1,4 +1,4 @@
-"""A transport of somebody else's: what it serves is fetched, resumed and verified as if it had come over HTTP."""
+"""A third party's transport: what it serves is fetched, resumed and verified as if it had come over HTTP."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class MemoryTransport:
         self.closed = 0
 
     def connection(self) -> MemoryTransport:
-        """One serves all."""
+        """One connection serves everything."""
         return self
 
     async def get(self, url: str, fields: Mapping[str, str]) -> Response:
-        """Give the range."""
+        """Return the range."""
         if url not in self.contents:
             return BytesResponse(404)
         content = memoryview(self.contents[url])
@@ -52,7 +52,7 @@ class MemoryTransport:
 
 
 class Breaking(MemoryTransport):
-    """The same, but a body ends after so many bytes of all bodies, with an error of ``error``'s making."""
+    """The same, but a body breaks off after this many bytes over all bodies, with an error made by ``error``."""
 
     def __init__(self, contents: Mapping[str, bytes], after: int, error: Callable[[], Exception]) -> None:
         super().__init__(contents)
@@ -60,7 +60,7 @@ class Breaking(MemoryTransport):
         self.error = error
 
     async def get(self, url: str, fields: Mapping[str, str]) -> Response:
-        """Give a body that may break off."""
+        """Return a body that may break off."""
         return BreakingResponse(self, await super().get(url, fields))
 
 
@@ -91,13 +91,13 @@ def project(tmp_path: Path) -> Project:
 
 
 def manager_over(transport: Transport, project: Project, **settings: Any) -> AssetManager:
-    """A manager that has this transport and no other."""
+    """A manager that has only this transport."""
     chosen = Settings(sizes=SMALL, retries=0, parallel=2, **settings)
     return AssetManager(project.manifest, settings=chosen, transport=transport, clock=ImpatientClock(), environ={})
 
 
 async def test_an_asset_from_a_dozen_lines(project: Project) -> None:
-    """What a transport serves is fetched in ranges over all its connections, verified and put in place."""
+    """Content from a transport is fetched in ranges over all its connections, verified and put in place."""
     transport = MemoryTransport({URL: CONTENT})
     async with manager_over(transport, project) as manager:
         path = await manager.get_asset_path("a")
@@ -107,7 +107,7 @@ async def test_an_asset_from_a_dozen_lines(project: Project) -> None:
 
 
 async def test_it_is_resumed_where_it_broke_off(project: Project) -> None:
-    """What came before the transport failed is kept, and the next run asks for the rest alone."""
+    """Bytes that came before the transport failed are kept, and the next run requests only the rest."""
     breaking = Breaking({URL: CONTENT}, 200 * KIB, lambda: ConnectionLost(URL, "the store hung up"))
     async with manager_over(breaking, project) as manager:
         with pytest.raises(MirrorsExhausted, match="the store hung up"):
@@ -139,7 +139,7 @@ async def test_an_address_it_has_not(project: Project) -> None:
 
 @pytest.mark.parametrize("call", ["get_asset_path", "sync"])
 async def test_a_bug_in_it_is_not_hushed_up(project: Project, call: str) -> None:
-    """An error that is none of ours ends the asset with that error, not with a wait for ever."""
+    """An unexpected error ends the asset with that error, not with an endless wait."""
 
     def broken() -> Exception:
         return KeyError("a bug")
@@ -152,20 +152,20 @@ async def test_a_bug_in_it_is_not_hushed_up(project: Project, call: str) -> None
 
 
 class Owned(MemoryTransport):
-    """Keeps its connections, so that it is seen what is closed."""
+    """Keeps its connections, so that a test can see which are closed."""
 
     def __init__(self, contents: Mapping[str, bytes]) -> None:
         super().__init__(contents)
         self.connections: list[MemoryTransport] = []
 
     def connection(self) -> MemoryTransport:
-        """A new one."""
+        """A new connection."""
         self.connections.append(MemoryTransport(self.contents))
         return self.connections[-1]
 
 
 async def test_who_closes_it(project: Project) -> None:
-    """The manager owns it: closing the manager closes it, once; an engine's end closes the connections alone."""
+    """The manager owns it: closing the manager closes it, once; an engine's end closes only the connections."""
     project.add("b", [f"{URL}?b"], CONTENT, pinned=False)
     transport = Owned({URL: CONTENT, f"{URL}?b": CONTENT})
     manager = manager_over(transport, project)
@@ -179,7 +179,7 @@ async def test_who_closes_it(project: Project) -> None:
 
 
 async def test_one_that_was_not_used_is_closed_too(project: Project) -> None:
-    """A transport may hold something from the beginning."""
+    """A transport may hold resources from the beginning."""
     transport = Owned({})
     async with manager_over(transport, project):
         pass
@@ -194,7 +194,7 @@ def test_the_blocking_manager_takes_one_too(project: Project) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 300_000])
 async def test_the_example_in_the_documents_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """The example on the page about the API, as it stands there, fetches an asset of any size."""
+    """The example on the API page fetches an asset of any size, exactly as printed."""
     page = (Path(__file__).parents[1] / "docs/python-api.md").read_text(encoding="utf-8")
     example = re.search(r"^## Another way to the network\n.*?^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert example is not None
@@ -210,7 +210,7 @@ async def test_the_example_in_the_documents_runs(tmp_path: Path, monkeypatch: py
 
 
 async def test_a_response_in_memory() -> None:
-    """It gives its body once, in portions as large as the buffer, and says how long it is."""
+    """It gives its body once, in portions as large as the buffer, and tells its length."""
     response = BytesResponse(200, {"ETag": '"x"'}, b"content")
     assert response.head.get("etag") == '"x"'
     assert response.head.get("content-length") == "7"
