@@ -233,7 +233,7 @@ def test_what_an_archive_costs(quick_folder: Path, ending: str) -> None:
     if (packing := PACKINGS.get(ending)) and ending != "tar.gz":  # it is read like the other two
         for name, tar in TARS.items():
             if ending != "tar" or name not in ONLY_WHERE_PACKED:
-                bombs[name] = lambda tar=tar: packing(tar())  # type: ignore[misc]  # a default is no parameter
+                bombs[name] = lambda tar=tar: packing(tar())  # type: ignore[misc]  # a default is not a parameter
     for name, made in bombs.items():
         (quick_folder / name).mkdir()
         (quick_folder / name / f"a.{ending}").write_bytes(made())

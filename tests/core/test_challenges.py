@@ -1,4 +1,4 @@
-"""What a registry asks for: where its token is, who may see a credential for it, and what is not a token."""
+"""What a registry asks for: where its token is, who may see a credential for it, and what counts as a token."""
 
 from __future__ import annotations
 

@@ -417,7 +417,7 @@ def test_who_crawls_is_left_once() -> None:
     _, second, third = origins.all
     assert origins.find_faster(CRAWL_BYTES_PER_S - 1, 0.0, 30.0) is None
     assert origins.find_faster(CRAWL_BYTES_PER_S - 1, 29.0, 30.0) is None
-    assert origins.find_faster(CRAWL_BYTES_PER_S, 29.5, 30.0) is None  # it got on
+    assert origins.find_faster(CRAWL_BYTES_PER_S, 29.5, 30.0) is None  # it made progress
     assert origins.find_faster(CRAWL_BYTES_PER_S - 1, 31.0, 30.0) is None
     second.failed(LOST, began=0.0, now=0.0)
     assert origins.find_faster(CRAWL_BYTES_PER_S - 1, 61.0, 30.0) is third

@@ -31,7 +31,7 @@ def test_what_it_is_developed_with_is_listed_exactly() -> None:
         needed.add(name)
         for requirement in importlib.metadata.requires(name) or []:
             words, _, marker = requirement.partition(";")
-            other = canonical(re.match(r"[\w.-]+", words)[0])  # it begins with a name
+            other = canonical(re.match(r"[\w.-]+", words)[0])  # type: ignore[index]  # it begins with a name
             extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
             wanted = extra is None or extra[1] in extras.get(name, set())
             if wanted and other not in needed and _is_installed(other):

@@ -38,7 +38,7 @@ def mended(*lines: bytes, end: bytes = b"\r\n") -> list[bytes]:
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"], ids=["CRLF", "LF"])
 @pytest.mark.shows("N20")
 def test_what_is_put_right(lines: list[bytes], expected: list[bytes], end: bytes) -> None:
-    """Spaces around names and values are dropped, a folded field becomes one line, and lines that are no field go."""
+    """Spaces around names and values are dropped, a folded field becomes one line; other lines are ignored."""
     assert mended(*lines, end=end) == expected
 
 

@@ -584,7 +584,7 @@ class Zeros(bytes):
     def __len__(self) -> int:
         return self.zeros + super().__len__()
 
-    def __getitem__(self, key: object) -> bytes:  # an origin takes only a slice
+    def __getitem__(self, key: object) -> bytes:  # type: ignore[override]  # an origin takes only a slice
         assert isinstance(key, slice)
         start, stop, _ = key.indices(len(self))
         before = bytes(max(0, min(stop, self.zeros) - start))

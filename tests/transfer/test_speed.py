@@ -109,7 +109,7 @@ def steady(rates: Mapping[str, float]) -> Speed:
 
 
 def breaks_after(speed: Speed, url: str, count: int, network: list[Network]) -> Speed:
-    """The same, but one address breaks off after so many bytes."""
+    """The same, but one address breaks off after this many bytes."""
     return lambda connection, asked: (
         0.0 if asked == url and network[0].given[url] >= count else speed(connection, asked)
     )
