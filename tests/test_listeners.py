@@ -150,7 +150,7 @@ def test_a_callback_cannot_end_the_loop(
 
 @pytest.mark.shows("U6", "S13")
 async def test_a_callback_may_close_the_manager(project: Project) -> None:
-    """If closed from within, the manager cancels those who wait for a file, but not the callback that closes it."""
+    """If closed from within, it cancels those who wait for a file and does not wait for the callback that closes it."""
     async with asyncio.timeout(15), project.manager() as manager:
 
         async def close(event: Event) -> None:

@@ -72,7 +72,7 @@ def test_a_tag_that_nobody_has(project: Project) -> None:
 
 
 def test_nothing_to_pin(project: Project) -> None:
-    """Of named assets only, nothing is said about the others."""
+    """If only named assets were asked for, nothing is said about the others."""
     project.add("unpinned", [f"{URL}u.bin"], None, size=None)
     done = run(project, "pin", "model")
     assert done.return_value == 0

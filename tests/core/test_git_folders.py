@@ -48,7 +48,7 @@ def manifest(*paths: str, extract: str = "") -> bytes:
 
 
 def problems(*paths: str, extract: str = "") -> list[tuple[str, str]]:
-    """Where these assets are refused for forming a repository, and the key of each."""
+    """The places where these assets are refused for forming a repository, each with its key."""
     try:
         parse_manifest(manifest(*paths, extract=extract), "m")
     except ManifestError as error:

@@ -65,7 +65,7 @@ def test_other_failures_teach_nothing(error: Exception) -> None:
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 404, 410, 421, 451, 500])
 @pytest.mark.shows("A24")
 def test_where_the_same_address_is_served_any_status_means_one_too_many(status: int) -> None:
-    """While the same address is being served, any refusal means one too many; soon afterwards it is a failure again."""
+    """The content cannot be the reason, since it is just being sent; some time later it is a failure again."""
     hosts, working = receiving(1)
     hosts.began("further", HOST)
     assert hosts.refused("further", 0.0, BadStatus(URL, status, f"status {status}"), is_served=True)
@@ -141,7 +141,7 @@ def test_a_refusal_that_nobody_else_explains_is_a_failure(error: Exception, seco
 
 @pytest.mark.shows("A24")
 def test_a_prompt_refusal_teaches_before_anybody_is_served() -> None:
-    """While others wait for answers, this attempt was one too many; the last one, or a slow failure, is a failure."""
+    """While others still wait for answers, a refusal means one too many; for the last one, or after long, it does not."""
     hosts = Hosts(8)
     for name in "abc":
         hosts.began(name, HOST)

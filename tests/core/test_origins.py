@@ -396,7 +396,7 @@ def test_together_only_those_are_asked_that_can_help() -> None:
 
 
 def test_one_address_is_never_together() -> None:
-    """A single address is never asked together with others, nor are several unless that is wanted: then only the
+    """A single address is never asked together with others; several are only if that is wanted. Otherwise only the
     current one is asked, when it is ready.
     """
     assert not Origins(URLS[:1], together=True).together

@@ -372,5 +372,5 @@ def test_a_silent_connection_keeps_nothing() -> None:
 
 @pytest.mark.parametrize("slower", [0.0, 1.0])
 def test_one_that_brings_nothing_helps_nobody(slower: float) -> None:
-    """A connection with a speed of 0 gets no share, not even of a silent one's."""
+    """A connection with a speed of 0 gets no share of another's work, not even of a silent one's."""
     assert share_of_slower(10 * MIB, slower, 0.0, REAL) is None

@@ -68,7 +68,7 @@ def places(tmp_path: Path) -> Iterator[Places]:
 
 
 async def test_nothing_there(places: Places) -> None:
-    """Where no file is, none is found."""
+    """Without a file, nothing is found."""
     assert await places.find() is None
     assert places.local_files().find_verified(ASSET) is None
     assert not places.local_files().is_there(ASSET)

@@ -165,7 +165,7 @@ def test_the_policies_of_a_sync_hold(project: Project, server: AssetServer) -> N
 
 
 def test_what_a_server_says(project: Project, server: AssetServer) -> None:
-    """Size, ranges, validator, digests and redirects are in the figures; anything that hinders resuming is a warning."""
+    """Size, ranges, validator, digests and redirects are in the figures; an obstacle to resuming is a warning."""
     server.add("/plain.bin", CONTENT, faults=[NoRanges(), NoValidator()])
     weak = server.add("/weak.bin", CONTENT, faults=[WeakETag()])
     server.add("/away.bin", CONTENT, faults=[Redirect(weak.url.replace("127.0.0.1", "localhost"))])

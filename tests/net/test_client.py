@@ -465,7 +465,7 @@ class FakeNames:
     answer: str | tuple[str, ...] | OSError = "127.0.0.1"
 
     async def getaddrinfo(self, host: str, port: int, **_: object) -> list[tuple[object, ...]]:
-        """As the event loop's."""
+        """Answer like the event loop's method."""
         if isinstance(self.answer, OSError):
             raise self.answer
         answers = (self.answer,) if isinstance(self.answer, str) else self.answer
