@@ -141,7 +141,7 @@ def test_a_refusal_that_nobody_else_explains_is_a_failure(error: Exception, seco
 
 @pytest.mark.shows("A24")
 def test_a_prompt_refusal_teaches_before_anybody_is_served() -> None:
-    """While others still wait for answers, a refusal means one too many; for the last one, or after long, it does not."""
+    """While others wait for answers, a refusal means one too many; for the last one, or after long, it does not."""
     hosts = Hosts(8)
     for name in "abc":
         hosts.began(name, HOST)
