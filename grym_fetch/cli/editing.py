@@ -147,7 +147,8 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
         tell_added(manager, added, common, with_source=True)
         missing = [asset for asset in added if manager.state_of(asset) == "missing"]
         if missing and not common.quiet and not common.json:
-            count = f"{len(missing)} of {len(added)} are" if len(added) > 1 else "it is"
+            are = "is" if len(missing) == 1 else "are"
+            count = f"{len(missing)} of {len(added)} {are}" if len(added) > 1 else "it is"
             which = safe_text(missing[0].id) if len(added) == 1 else "--all"
             click.echo(f"{count} not fetched yet: grym-fetch sync {which}", err=True)
         return 0
@@ -391,17 +392,21 @@ def with_manifest(common: Common) -> Iterator[None]:
         yield
     finally:
         if made is not None:
-            _remove_if_empty(made)
+            _remove_if_empty(made, common)
 
 
-def _remove_if_empty(manifest: Path) -> None:
+def _remove_if_empty(manifest: Path, common: Common) -> None:
     """Remove the manifest that was made for an asset which could not be added; else a failure would leave it behind."""
     from grym_fetch.core.errors import GrymFetchError
+    from grym_fetch.core.text import safe_text
     from grym_fetch.disk.project import load_manifest
 
     with suppress(GrymFetchError, OSError):
         if not load_manifest(manifest).manifest.assets:
             manifest.unlink()
+            if not common.quiet:
+                path = safe_text(str(manifest), limit=4000)
+                click.echo(f"nothing was added: removed {path} again", err=True)
 
 
 async def _agreed(places: list[Path]) -> bool:
@@ -462,7 +467,7 @@ def tell_measured(word: str, rows: Sequence[tuple[str, int | None, Checksum | No
     sheet = streams.sheet(sys.stdout)
     widest = min(max((cells(safe_text(row[0])) for row in rows), default=0), 40)
     for asset_id, size, checksum, note in rows:
-        name, shown = safe_text(asset_id), format_size(size or 0)
+        name, shown = safe_text(asset_id), "?" if size is None else format_size(size)
         if not sheet.is_terminal:
             click.echo("  ".join(part for part in (word, name, shown, str(checksum), note) if part))
             continue
