@@ -7,7 +7,7 @@ import builtins
 import inspect
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -298,7 +298,7 @@ async def test_files_are_restored() -> None:
 async def test_what_needs_a_disk_is_not_played() -> None:
     """A call that a mock cannot play says so, and is recorded like any other."""
     manager = create_mock_asset_manager({})
-    calls = {
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
         "pin": manager.pin,
         "prune": manager.prune,
         "add_from_source": lambda: manager.add_from_source("hf://org/model"),
