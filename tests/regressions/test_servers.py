@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -177,7 +178,8 @@ async def test_aria2_1115_an_error_page_inside_one_segment_is_not_in_the_file(wo
 async def test_aria2_886_a_segment_that_was_aborted_is_not_complete(world: World, pinned: bool) -> None:
     """One stretch never arrives. Whatever else did, and with or without a checksum, the file is not there."""
     world.asset(Truncate(after=0, covering=HALF), pinned=pinned)
-    assert isinstance(await world.fails(allow_unpinned=True, retries=1), MirrorsExhausted)
+    async with asyncio.timeout(10):
+        assert isinstance(await world.fails(allow_unpinned=True, retries=1), MirrorsExhausted)
 
 
 @dataclass(frozen=True)
