@@ -90,6 +90,7 @@ def run_here(place: Path, tests: list[str]) -> None:
     os.chdir(place)
     sys.path[0] = str(place)
     os.environ["PYTHONPATH"] = str(place)  # also the processes that tests start take the copy
+    os.environ["HYPOTHESIS_PROFILE"] = "guards"
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)

@@ -158,7 +158,8 @@ async def test_git_lfs_2030_getting_as_far_as_before_is_no_progress(world: World
     """Megabytes arrive with each try, and none of them is new: they do not renew the budget of retries."""
     world.right = seeded_bytes(5 * KIB * KIB, seed=17)
     world.asset(NoRanges(), Truncate(after=4 * KIB * KIB), *([] if pinned else [NoValidator()]), pinned=pinned)
-    failure = await world.fails(retries=2, allow_unpinned=True, may_lose=4 * KIB * KIB)
+    async with asyncio.timeout(10):
+        failure = await world.fails(retries=2, allow_unpinned=True, may_lose=4 * KIB * KIB)
     assert isinstance(failure, MirrorsExhausted)
     assert world.asked <= 6
 
