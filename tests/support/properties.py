@@ -1,8 +1,8 @@
 """How many examples a property test tries, and on which terms: one Hypothesis profile for all of them.
 
 `tests/conftest.py` loads the profile before any test module is imported. ``HYPOTHESIS_PROFILE`` names it: ``dev`` by
-default, ``ci`` where ``CI`` is set, ``sweep`` for `make sweep` (several times as many), ``guards`` where a guard is taken
-out. Where ``CI`` is set, and for guards, each run tries the same examples.
+default, ``ci`` where ``CI`` is set, ``sweep`` for `make sweep` (several times as many), and ``guards`` where a guard is
+taken out. Where ``CI`` is set, and for guards, each run tries the same examples.
 """
 
 from __future__ import annotations
