@@ -178,6 +178,8 @@ class Fetcher:
         fetched = replace(fetched, signature=stage.published)
         if asset.checksum is not None and fetched.signature is not None:
             self._local_files.verified_cache.record(fetched.path, asset.checksum, fetched.signature)
+        if fetched.sums is not None:
+            self._local_files.piece_sums.record(fetched.checksum, fetched.size, fetched.sums)
         if judge is not None:
             await judge(fetched.path)
         await self._unpack(asset, fetched.path)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from grym_fetch.core.digest import Hasher
+from grym_fetch.core.content_hasher import ContentHasher
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.journal import Piece, PieceTable
 from grym_fetch.core.ranges import IntervalSet
@@ -29,14 +29,14 @@ class Frontier:
 
     def __init__(
         self,
-        hasher: Hasher,
+        content: ContentHasher,
         stage: Stage,
         threads: Threads,
         *,
         claims: PieceTable,
     ) -> None:
         self.position = 0
-        self.hasher = hasher
+        self.content = content
         self._stage = stage
         self._threads = threads
         self._stored = IntervalSet()
@@ -90,7 +90,7 @@ class Frontier:
         if at in self._memory:
             self.position += await self._hash_memory(at)
         elif claims := self._claims_from(at):
-            proved = await self._stage.prove(claims, self.hasher.update)
+            proved = await self._stage.prove(claims, self.content.update)
             for claim in claims[:proved]:
                 self._drop(claim)
                 self.position = claim.stop
@@ -102,7 +102,7 @@ class Frontier:
         elif (stop := min(self._stored.run_from(at), at + STRIDE_BYTES)) > at:
             # Up to the next claim only: that one is read by itself, so that its digest can be compared.
             following = next((piece.start for piece in self._claims if piece.start > at), stop)
-            count = await self._stage.feed(at, min(stop, following), self.hasher.update)
+            count = await self._stage.feed(at, min(stop, following), self.content.update)
             if not count:
                 raise StorageError("the part file", "something else has cut off what was written; run again")
             self.position += count
@@ -129,7 +129,7 @@ class Frontier:
 
         def update() -> int:
             for data in run:
-                self.hasher.update(data)
+                self.content.update(data)
             return sum(map(len, run))
 
         return await self._threads.compute(update)

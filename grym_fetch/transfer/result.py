@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.piece_digests import PieceSums
 from grym_fetch.disk.verified import FileSignature
 
 
@@ -14,6 +15,7 @@ class TransferResult:
     """A file that is in place. ``checksum`` was computed from its bytes; ``downloaded`` counts bytes received.
 
     ``signature`` is the file's, taken from the descriptor that the bytes were written through; None if it is not known.
+    ``sums`` are those of its pieces.
     """
 
     path: Path
@@ -21,6 +23,7 @@ class TransferResult:
     size: int
     downloaded: int
     signature: FileSignature | None = None
+    sums: PieceSums | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from grym_fetch.core.digest import Algorithm, Checksum, Hasher, new_hasher
+from grym_fetch.core.content_hasher import ContentHasher
+from grym_fetch.core.digest import Algorithm, Checksum, new_hasher
 from grym_fetch.core.errors import DigestMismatch, DiskFull, IntegrityError
 from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import Piece, PieceTable, address_hash, piece_hasher
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
+from grym_fetch.core.piece_digests import PieceSums
 from grym_fetch.core.ranges import IntervalSet
 from grym_fetch.core.segments import UNBOUNDED, Segments, SegmentSizes
 from grym_fetch.core.stated import PairedHasher
@@ -122,15 +124,15 @@ class DownloadState:
         self.pieces = PieceTable(pieces)
         self.segments = Segments(self.size, on_hand, self._sizes)
         self.frontier = Frontier(
-            self._new_hasher(),
+            self._new_content(),
             self._stage,
             self._threads,
             claims=pieces,
         )
 
-    def _new_hasher(self) -> Hasher:
+    def _new_content(self) -> ContentHasher:
         hasher, stated = new_hasher(self._algorithm), self._asset.stated
-        return hasher if stated is None else PairedHasher(hasher, stated.new_hasher())
+        return ContentHasher(hasher if stated is None else PairedHasher(hasher, stated.new_hasher()), self.size)
 
     async def hash(self) -> None:
         """Hash bytes as they arrive, until cancelled. Raises the same errors as the stage."""
@@ -229,11 +231,16 @@ class DownloadState:
     @property
     def digest(self) -> Checksum:
         """The digest of the bytes hashed so far."""
-        return Checksum(self._algorithm, self.frontier.hasher.hexdigest())
+        return Checksum(self._algorithm, self.frontier.content.whole.hexdigest())
+
+    @property
+    def sums(self) -> PieceSums:
+        """The sums of the pieces of what was hashed so far."""
+        return self.frontier.content.sums
 
     def refuse_if_stated_otherwise(self) -> None:
         """Raise `DigestMismatch` if all is hashed and the digest that a hub states is another one."""
-        stated, hasher = self._asset.stated, self.frontier.hasher
+        stated, hasher = self._asset.stated, self.frontier.content.whole
         if stated is not None and isinstance(hasher, PairedHasher):
             actual = hasher.beside.hexdigest()
             if actual != stated.hexdigest:

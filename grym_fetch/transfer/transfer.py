@@ -143,7 +143,7 @@ class Transfer:
             self._state.refuse_if_stated_otherwise()
             assert self._state.size is not None
             path = await self._stage.publish(self._state.size)
-            return TransferResult(path, digest, self._state.size, self.received)
+            return TransferResult(path, digest, self._state.size, self.received, sums=self._state.sums)
         finally:
             self._is_over = True
             self._context.scheduler.take_back(self)

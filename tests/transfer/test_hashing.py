@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grym_fetch.core.content_hasher import ContentHasher
 from grym_fetch.core.digest import new_hasher
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.journal import Piece, PieceTable
@@ -53,7 +54,7 @@ class Scene:
         self.bad: list[Piece] = []
         self.advanced: list[int] = []
         self.frontier = Frontier(
-            self.hasher,
+            ContentHasher(self.hasher, None),
             self.stage,
             InlineThreads(),
             claims=PieceTable(self.stage.recovered.pieces),
@@ -380,11 +381,11 @@ async def test_the_caller_is_told_of_each_advance() -> None:
 
 async def test_the_algorithm_is_the_hashers() -> None:
     """The frontier hashes with what it was given."""
-    hasher = new_hasher("blake2b")
+    content = ContentHasher(new_hasher("blake2b"), None)
     stage = MemoryStage(MemoryFolder())
-    frontier = Frontier(hasher, stage, InlineThreads(), claims=PieceTable())
+    frontier = Frontier(content, stage, InlineThreads(), claims=PieceTable())
     frontier.offer(0, CONTENT)
     running = asyncio.ensure_future(frontier.run(on_bad=lambda _: None, on_advance=lambda: None))
     await settle(running)
     running.cancel()
-    assert frontier.hasher.hexdigest() == hashlib.blake2b(CONTENT).hexdigest()
+    assert content.whole.hexdigest() == hashlib.blake2b(CONTENT).hexdigest()
