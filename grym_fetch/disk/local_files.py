@@ -22,6 +22,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import StorageError, UnsafePath
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.paths import MOVED_FILES
+from grym_fetch.core.piece_digests import piece_count
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_errors, sync
 from grym_fetch.disk.moved_files import parse_storage, read_document
@@ -33,6 +34,7 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 if TYPE_CHECKING:
     from grym_fetch.core.piece_digests import PieceSums
     from grym_fetch.core.world import Threads
+    from grym_fetch.disk.damage import Damage
 
 log = logging.getLogger(__name__)
 
@@ -180,6 +182,39 @@ class LocalFiles:
             self.verified_cache.record(place, asset.checksum, signature)
             self.piece_sums.record(asset.checksum, size, content.sums)
         return Found(place, None, verified=True)
+
+    async def find_damage(self, asset: Asset, wrong: Found, *, may_guess: bool) -> Damage | None:
+        """Return what of a wrong file can be used; None if nothing can, or nobody knows. Cancelling ends it soon.
+
+        ``may_guess``: look for what seems lost where no digests of the pieces are known.
+        """
+        from grym_fetch.disk.damage import find_damage  # most runs find no damage
+
+        size, checksum = asset.size, asset.checksum
+        if size is None or checksum is None:
+            return None
+        sums = self.piece_sums.find(checksum)
+        if sums is not None and len(sums.xxh3) != piece_count(size, sums.length):
+            sums = None
+        stopped = threading.Event()
+        looking = asyncio.ensure_future(
+            self._threads.compute(
+                lambda: find_damage(
+                    wrong.path,
+                    size,
+                    sums=sums,
+                    found=wrong.sums,
+                    digests=asset.pieces,
+                    may_guess=may_guess,
+                    go_on=lambda _: not stopped.is_set(),
+                )
+            )
+        )
+        try:
+            return await asyncio.shield(looking)
+        finally:
+            stopped.set()
+            await wait_uncancelled([looking])
 
     async def digest(
         self, path: Path, checksum: Checksum, *, on_read: Callable[[int], None] = lambda _: None

@@ -36,6 +36,7 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.events import AWAY
 from grym_fetch.core.hosts import GRACE_S, grace_of
+from grym_fetch.core.journal import Piece
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.policy import GiveUp, Leave, Retry
@@ -113,6 +114,11 @@ class Transfer:
     def received(self) -> int:
         """Bytes received, whether kept or not."""
         return self._reporter.received
+
+    def has_kept(self, piece: Piece) -> bool:
+        """Whether a piece that was on the stage at first is part of the result as it was."""
+        there = self._state.pieces.at(piece.start)
+        return there is not None and there.digest == piece.digest and self._state.is_inherited(there)
 
     # -- the life ---------------------------------------------------------------------------------------------------
 

@@ -45,6 +45,16 @@ any_event: st.SearchStrategy[Event] = st.one_of(
         number=st.integers(1, 200),
         count=st.integers(1, 200),
     ),
+    st.builds(
+        events.AssetDamaged,
+        asset=_assets,
+        path=_texts,
+        pieces=_counts,
+        bad=_counts,
+        bytes=_counts,
+        guess=st.sampled_from([None, True]),
+    ),
+    st.builds(events.AssetRepaired, asset=_assets, pieces=_counts, bad=_counts, fetched=_counts, saved_bytes=_counts),
     st.builds(events.AssetRestarted, asset=_assets, discarded=_counts, reason=_texts),
     st.builds(events.AssetVerifying, asset=_assets, bytes=_counts, total=_counts),
     st.builds(

@@ -65,7 +65,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "runtime": [{"waiting", "buffers", "clock", "descriptors", "forks"}, {"threads"}, {"bus"}, {"loop_thread"}],
     "disk": [
-        {"folders", "owner", "repository"},
+        {"copying", "damage", "folders", "owner", "repository"},
         {"atomic", "configuration", "locks", "state", "moved_files"},
         {"verified", "rollback", "log_file", "project"},
         {"stage"},
