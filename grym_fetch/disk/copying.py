@@ -4,12 +4,40 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator, Sequence
 
+from grym_fetch.core.journal import Piece
 from grym_fetch.core.ranges import ByteRange
 
 _BLOCK_BYTES = 4 * 1024 * 1024
+SEED_BYTES = 64 * 1024 * 1024
+"""Bytes copied from a damaged file at a time."""
 _NOT_HERE = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF})
 """What a system answers that cannot copy between these two files by itself."""
+
+
+def batches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Some pieces at a time, so that copying them can be cancelled in between."""
+    some: list[Piece] = []
+    for piece in pieces:
+        some.append(piece)
+        if piece.stop - some[0].start >= SEED_BYTES:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+def runs(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """The pieces that follow each other, together: a file system shares whole stretches."""
+    run: list[Piece] = []
+    for piece in pieces:
+        if run and run[-1].stop != piece.start:
+            yield run
+            run = []
+        run.append(piece)
+    if run:
+        yield run
 
 
 def copy_range(source: int, target: int, stretch: ByteRange) -> bool:

@@ -12,10 +12,8 @@ import errno
 import hashlib
 import logging
 import os
-import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +24,8 @@ from grym_fetch.core.ranges import ByteRange, IntervalSet
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import ThreadPool, Use
 from grym_fetch.disk.atomic import NewFile
-from grym_fetch.disk.copying import copy_range
+from grym_fetch.disk.claims import open_ours
+from grym_fetch.disk.copying import batches, copy_range, runs
 from grym_fetch.disk.damage import open_regular
 from grym_fetch.disk.folders import (
     close_each,
@@ -49,8 +48,6 @@ FLUSH_EVERY_BYTES = 128 * 1024 * 1024
 """Bytes between two flushes in the background, so that the last flush is short."""
 READ_BLOCK_BYTES = 1024 * 1024
 """Bytes read back at a time: few enough to be in the processor's cache when they are hashed."""
-SEED_BYTES = 64 * 1024 * 1024
-"""Bytes copied from a damaged file at a time."""
 COPY_BLOCK_BYTES = 4 * 1024 * 1024
 """Bytes copied at a time to a folder that is a mount of its own."""
 
@@ -88,29 +85,11 @@ class StageThreads:
         self.flush.close()
 
 
-def take_over(root: int, old: str, new: str) -> None:
-    """Give an abandoned stage in the open folder ``root`` a name of this process's own. Raises ``OSError``.
-
-    If two try, one gets it, or each a part of it, which then proves less.
-    """
-    try:
-        os.rename(old, new, src_dir_fd=root, dst_dir_fd=root)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        # A folder in a lower layer of an overlay file system cannot be renamed; the files in it can.
-        os.mkdir(new, 0o700, dir_fd=root)
-        for each in ("part", "journal"):
-            with suppress(FileNotFoundError):
-                os.rename(f"{old}/{each}", f"{new}/{each}", src_dir_fd=root, dst_dir_fd=root)
-        remove_tree(root, old)
-
-
 class DiskStage:
     """Implements `grym_fetch.core.world.Stage`.
 
     The stage is the folder ``name`` in ``root``, a descriptor of this user's folder of stages, which it closes in the
-    end. ``shown`` is its path, for messages.
+    end; so is ``journal``, which is held (see claims.py). ``shown`` is its path, for messages.
     """
 
     def __init__(
@@ -119,6 +98,7 @@ class DiskStage:
         key: StageKey,
         root: int,
         name: str,
+        journal: int,
         threads: StageThreads,
         flushed_folders: set[tuple[str, ...]],
         *,
@@ -133,7 +113,7 @@ class DiskStage:
         self._folder = shown
         self._threads = threads
         self._lock = threading.Lock()
-        self._part = self._journal = -1
+        self._part, self._journal = -1, journal
         self.published: FileSignature | None = None
         """The signature of the file in its place, taken from the descriptor whose bytes were hashed."""
         self._unflushed = 0
@@ -144,8 +124,7 @@ class DiskStage:
         try:
             folder = open_child(root, name)
             try:
-                self._part = _open_ours(folder, "part", 0, 0o666)
-                self._journal = _open_ours(folder, "journal", os.O_APPEND, 0o600)
+                self._part = open_ours(folder, "part", 0, 0o666)
             finally:
                 os.close(folder)
             self.recovered = self._recover()
@@ -215,7 +194,7 @@ class DiskStage:
         with storage_errors(source):
             descriptor = open_regular(source)
         try:
-            for some in _batches(missing):
+            for some in batches(missing):
                 await self._threads.write.compute(self._seed, descriptor, some)
                 self._count_unflushed(sum(piece.stop - piece.start for piece in some))
         finally:
@@ -224,7 +203,7 @@ class DiskStage:
     def _seed(self, source: int, pieces: Sequence[Piece]) -> None:
         with storage_errors(self._final):
             self._check_is_ours()
-            for run in _runs(pieces):
+            for run in runs(pieces):
                 if not copy_range(source, self._part, ByteRange(run[0].start, run[-1].stop)):
                     continue
                 if self._lost is not None:
@@ -425,41 +404,3 @@ class DiskStage:
         self._part = self._journal = -1
         # What is published was flushed; what is kept is proved when it is read back.
         close_each(*(descriptor for descriptor in descriptors if descriptor >= 0))
-
-
-def _batches(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
-    """Some pieces at a time, so that copying them can be cancelled in between."""
-    some: list[Piece] = []
-    for piece in pieces:
-        some.append(piece)
-        if piece.stop - some[0].start >= SEED_BYTES:
-            yield some
-            some = []
-    if some:
-        yield some
-
-
-def _runs(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
-    """The pieces that follow each other, together: a file system shares whole stretches."""
-    run: list[Piece] = []
-    for piece in pieces:
-        if run and run[-1].stop != piece.start:
-            yield run
-            run = []
-        run.append(piece)
-    if run:
-        yield run
-
-
-def _open_ours(folder: int, name: str, flags: int, mode: int) -> int:
-    """Open a file of a stage, or make it. Raises ``OSError`` for what is not a file, or has another owner or name."""
-    flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    descriptor = os.open(name, flags, mode, dir_fd=folder)
-    figures = os.fstat(descriptor)
-    # The owner of the folder is this user, under whatever number the file system knows him.
-    if stat.S_ISREG(figures.st_mode) and figures.st_nlink == 1 and figures.st_uid == os.fstat(folder).st_uid:
-        return descriptor
-    os.close(descriptor)
-    raise PermissionError(
-        errno.EACCES, "what is in the way is not a regular file that belongs to this user alone", name
-    )
