@@ -397,14 +397,16 @@ class AssetManager:
         fetch: bool = False,
         file: Path | None = None,
         checksums_from: str | None = None,
+        pieces: bool = False,
         allow_suspicious: bool = False,
     ) -> Asset:
         """Append an asset to the manifest and return it as it is listed now.
 
         ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
         this file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list
-        such as ``SHA256SUMS``, whose digest for this file it must have. ``allow_suspicious``: also what is plainly not
-        an asset, but a web page, a git-lfs pointer or an empty file.
+        such as ``SHA256SUMS``, whose digest for this file it must have. ``pieces``: list the digests of its pieces as
+        well, with ``fetch`` or ``file``. ``allow_suspicious``: also what is plainly not an asset, but a web page, a
+        git-lfs pointer or an empty file.
 
         Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
         then), `EditRefused` for what is plainly not an asset, `PolicyRefused` for a plain http address,
@@ -422,6 +424,7 @@ class AssetManager:
                 asset,
                 fetch=fetch,
                 file=file,
+                pieces=pieces,
                 allow_suspicious=allow_suspicious,
                 before_fetch=self._accept,
             )
@@ -630,6 +633,7 @@ class AssetManager:
         ids: Collection[str] | None = None,
         *,
         exclude: Collection[str] = (),
+        pieces: bool = False,
         allow_suspicious: bool = False,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
@@ -637,8 +641,9 @@ class AssetManager:
 
         ``ids`` and ``exclude`` are ids and globs.
         A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
-        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. A web page, a
-        git-lfs pointer and an empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
+        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. ``pieces``: write
+        the digests of the pieces of these assets as well, where they are missing. A web page, a git-lfs pointer and an
+        empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
         loop with each as soon as it is written, also where others fail.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
@@ -650,6 +655,7 @@ class AssetManager:
                 ids,
                 exclude=exclude,
                 minimal=self.minimal,
+                pieces=pieces,
                 allow_suspicious=allow_suspicious,
                 before_fetch=self._accept,
                 on_change=self._adopt,

@@ -243,6 +243,14 @@ class Origin:
         self.last_error = IntegrityError(f"what it sent has the digest {digest}, not {wanted}")
         self.given_up()
 
+    def lied(self, error: IntegrityError, *, is_out: bool) -> None:
+        """A piece came from here alone, and is wrong. If it is still asked, then past all caches."""
+        self.last_error = error
+        if is_out:
+            self.given_up()
+        elif not self.past_caches:
+            self.passes_caches()
+
     def restarted(self) -> None:
         """Its bytes are discarded and requested again, in the hope that a single server sends them all."""
         self.is_mixed = False
@@ -310,6 +318,10 @@ class Origins:
         self.current = origin
         self.together = False
         origin.recalled()
+
+    def separate(self) -> None:
+        """From now on, ask one at a time: what comes must show whose it is."""
+        self.together = False
 
     def find_faster(self, rate: float, now: float, patience: float) -> Origin | None:
         """Record the speed of the current one; if it has crawled for too long, return the one to ask instead.

@@ -173,6 +173,7 @@ class MockAssetManager(AssetManager):
         fetch: bool = False,
         file: Path | None = None,
         checksums_from: str | None = None,
+        pieces: bool = False,
         allow_suspicious: bool = False,
     ) -> Asset:
         """List an asset. Raises `ManifestError` if its id is taken."""
@@ -279,6 +280,7 @@ class MockAssetManager(AssetManager):
         ids: Collection[str] | None = None,
         *,
         exclude: Collection[str] = (),
+        pieces: bool = False,
         allow_suspicious: bool = False,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:

@@ -9,12 +9,12 @@ the last byte, and resuming needs no pass of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from grym_fetch.core.content_hasher import ContentHasher
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.journal import Piece, PieceTable
-from grym_fetch.core.ranges import IntervalSet
+from grym_fetch.core.ranges import ByteRange, IntervalSet
 from grym_fetch.core.segments import MIB
 from grym_fetch.core.world import Stage, Threads
 
@@ -70,16 +70,26 @@ class Frontier:
         """
         return self.position + self._unproved_bytes
 
-    async def run(self, *, on_bad: Callable[[Piece], None], on_advance: Callable[[], None]) -> None:
+    async def run(
+        self,
+        *,
+        on_bad: Callable[[Piece], None],
+        on_advance: Callable[[], None],
+        on_wrong: Callable[[ByteRange], Awaitable[None]],
+    ) -> None:
         """Hash bytes as they arrive, until cancelled. Raises the same errors as the stage.
 
-        ``on_bad`` is called with pieces that are not what was claimed, ``on_advance`` whenever more is hashed.
+        ``on_bad`` is called with pieces that are not what was claimed, ``on_wrong`` with those of the manifest that are
+        wrong: the frontier is back at their beginning then. ``on_advance`` is called whenever more is hashed.
         """
         try:
             while True:
                 await self._wakeup.wait()
                 self._wakeup.clear()
                 while await self._advance(on_bad):
+                    if (wrong := self.content.wrong) is not None:
+                        self._go_back(wrong)
+                        await on_wrong(wrong)
                     on_advance()
         finally:
             self._memory.clear()
@@ -110,6 +120,13 @@ class Frontier:
             return False
         self._memory_end = max(self._memory_end, self.position)
         return True
+
+    def _go_back(self, wrong: ByteRange) -> None:
+        """Forget a piece that is wrong, and that anything behind it was hashed: it is read back when its turn comes."""
+        self.content.resume()
+        self.position = self._memory_end = wrong.start
+        self._memory.clear()
+        self._stored.remove(wrong.start, wrong.stop)
 
     def _claims_from(self, at: int) -> list[Piece]:
         """The claims that follow each other from here on, at most a stride of them."""

@@ -39,6 +39,7 @@ from grym_fetch.core.hosts import GRACE_S, grace_of
 from grym_fetch.core.journal import Piece
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
+from grym_fetch.core.piece_digests import piece_count
 from grym_fetch.core.policy import GiveUp, Leave, Retry
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, Segment, segment_length, share_of_slower
@@ -102,6 +103,12 @@ class Transfer:
         self._failure: BaseException | None = None
         self._restart: Restart | None = None
         self._trials: Counter[Origin] = Counter()
+        self._strikes: Counter[tuple[int, int]] = Counter()
+        """How often which piece came wrong from which origin alone."""
+        self._mixed: Counter[int] = Counter()
+        """How often which piece came wrong from several together."""
+        self._blamed: dict[int, str] = {}
+        """Which origins gave what is wrong, and what that was first."""
         self._mismatched: DigestMismatch | None = None
         """The error to raise if the doubted origin sends the same again."""
         self._repeated = 0
@@ -168,6 +175,8 @@ class Transfer:
     async def _until_hashed_or_restart(self) -> None:
         """Wait until every byte is on disk and hashed, or a restart is due. No attempt is under way on return."""
         while True:
+            while self._state.condemned:
+                self._wrong_piece(*self._state.condemned.pop(0))
             if self._failure is not None:
                 raise self._failure
             if self._restart is not None:
@@ -189,6 +198,63 @@ class Transfer:
         """Let `run` end and raise this."""
         self._failure = self._failure or error
         self._changed()
+
+    # -- when a piece is wrong --------------------------------------------------------------------------------------
+
+    def _wrong_piece(self, piece: ByteRange, givers: set[int]) -> None:
+        """A piece is not what the manifest says, and missing again: whoever gave all of it is to blame.
+
+        Nobody, if an earlier run left some of it, or several gave it: it is asked for again, of one alone.
+        """
+        digests, size = self.asset.pieces, self._state.size
+        assert digests is not None
+        assert size is not None
+        index = piece.start // digests.size
+        shown = f"piece {index + 1} of {piece_count(size, digests.size)}"
+        names = " and ".join(self._origins.all[number].shown for number in sorted(givers) if number >= 0)
+        self._reporter.restarted(piece.length, f"{shown} is wrong{f', from {names}' if names else ''}")
+        if len(givers) == 1 and min(givers) >= 0:
+            self._blame(self._origins.all[min(givers)], index, f"{shown} is wrong")
+        elif len(givers) > 1:
+            self._origins.separate()
+            self._mixed[index] += 1
+            if self._mixed[index] > len(self._origins.all) + 1:
+                self.fail(self._wrong_for_good(shown))
+        self._changed()
+
+    def _blame(self, origin: Origin, index: int, reason: str) -> None:
+        """An origin has given a wrong piece: it is not asked again, unless there is no other; then once more."""
+        self._strikes[index, origin.number] += 1
+        if origin.is_out:
+            return
+        error = IntegrityError(f"what it sent is wrong: {reason}")
+        is_last = self._origins.usable == [origin]
+        self._blamed.setdefault(origin.number, reason)
+        origin.lied(error, is_out=not is_last or self._strikes[index, origin.number] > 1)
+        if not origin.is_out:
+            return
+        now = self._clock.monotonic()
+        chosen = self._origins.choose(now)
+        if chosen is None:
+            self.fail(self._wrong_for_good(reason))
+            return
+        if origin is self._origins.current:
+            self._turn_to(chosen, origin, reason)
+        else:
+            self._reporter.switched(origin, self._origins.current, reason, count=len(self._origins.all))
+        _cancel(attempt.task for attempt in self._attempts if attempt.origin is origin and attempt.task is not None)
+
+    def _wrong_for_good(self, reason: str) -> DigestMismatch:
+        """The error where nobody has the piece that the manifest wants."""
+        assert self.asset.checksum is not None
+        advice = "Another mirror may have it."
+        indices = Counter(index for index, _ in self._strikes)
+        if (most := indices.most_common(1)) and most[0][1] > 1:
+            advice = (
+                f"{most[0][1]} addresses have other content than the pieces in the manifest. If the source has changed "
+                "for good, update the entry; if only its pieces are wrong, remove them and run: grym-fetch pin --pieces"
+            )
+        return DigestMismatch(self.asset.id, str(self.asset.checksum), reason, self._origins.reasons(), advice)
 
     # -- when the digest is wrong -----------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from grym_fetch.core.content_hasher import ContentHasher
 from grym_fetch.core.digest import new_hasher
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.journal import Piece, PieceTable
+from grym_fetch.core.ranges import ByteRange
 from grym_fetch.testing import seeded_bytes
 from grym_fetch.transfer import hashing as module
 from grym_fetch.transfer.hashing import Frontier
@@ -52,6 +53,7 @@ class Scene:
         self.stage = MemoryStage(folder or MemoryFolder())
         self.hasher = CountingHasher()
         self.bad: list[Piece] = []
+        self.wrong: list[ByteRange] = []
         self.advanced: list[int] = []
         self.frontier = Frontier(
             ContentHasher(self.hasher, None),
@@ -70,7 +72,11 @@ class Scene:
     async def play(self, story: Callable[[], Awaitable[None]]) -> None:
         """Run the frontier beside the story, until both have nothing more to do. Raises what the frontier raises."""
         running = asyncio.ensure_future(
-            self.frontier.run(on_bad=self.bad.append, on_advance=lambda: self.advanced.append(self.frontier.position))
+            self.frontier.run(
+                on_bad=self.bad.append,
+                on_advance=lambda: self.advanced.append(self.frontier.position),
+                on_wrong=self._found_wrong,
+            )
         )
         await story()
         await settle(running)
@@ -79,11 +85,19 @@ class Scene:
         running.cancel()
         await asyncio.wait([running])
 
+    async def _found_wrong(self, piece: ByteRange) -> None:
+        self.wrong.append(piece)
+
     @property
     def is_right(self) -> bool:
         """Whether all is hashed, each byte once, to the right digest."""
         right = hashlib.sha256(self.content).hexdigest()
         return self.hasher.count == self.frontier.position == len(self.content) and self.hasher.hexdigest() == right
+
+
+async def nothing_wrong(piece: ByteRange) -> None:
+    """No digests of pieces are known, so none can be wrong."""
+    raise AssertionError(piece)
 
 
 async def settle(task: asyncio.Future[None]) -> None:
@@ -385,7 +399,9 @@ async def test_the_algorithm_is_the_hashers() -> None:
     stage = MemoryStage(MemoryFolder())
     frontier = Frontier(content, stage, InlineThreads(), claims=PieceTable())
     frontier.offer(0, CONTENT)
-    running = asyncio.ensure_future(frontier.run(on_bad=lambda _: None, on_advance=lambda: None))
+    running = asyncio.ensure_future(
+        frontier.run(on_bad=lambda _: None, on_advance=lambda: None, on_wrong=nothing_wrong)
+    )
     await settle(running)
     running.cancel()
     assert content.whole.hexdigest() == hashlib.blake2b(CONTENT).hexdigest()
