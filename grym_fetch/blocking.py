@@ -30,7 +30,7 @@ from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.world import Clock, Transport
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
-from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport
+from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, RepairReport, SyncPlan, SyncReport
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
 from grym_fetch.runtime.loop_thread import Blocking, EventStream
@@ -128,6 +128,17 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         `StaleManifest` if the manifest must no longer be used.
         """
         return self._run(asynchronous.AssetManager.download_asset, asset_id, force)
+
+    def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
+        """Read the asset's file and fetch only what is wrong of it; ``dry_run``: only say what that would cost.
+
+        The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
+        known from the manifest's ``pieces``, or where the file was verified on this machine before. Otherwise it is
+        guessed from what is cut off or zeros, and all is fetched if that was wrong.
+
+        Raises `AssetMissing` if no file is there, and what `download_asset` raises.
+        """
+        return self._run(asynchronous.AssetManager.repair_asset, asset_id, dry_run=dry_run)
 
     def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.

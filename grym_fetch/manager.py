@@ -23,11 +23,19 @@ from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.configuration import read_configuration
 from grym_fetch.disk.project import Project, find_project, load_manifest, read_manifest
-from grym_fetch.engine import checking
+from grym_fetch.engine import checking, repairing
 from grym_fetch.engine.coordinator import Coordinator
 from grym_fetch.engine.engine import Engine
 from grym_fetch.engine.protocol import AssetEngine
-from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport, progress_listener
+from grym_fetch.engine.reports import (
+    AssetProgress,
+    AssetState,
+    AssetStatus,
+    RepairReport,
+    SyncPlan,
+    SyncReport,
+    progress_listener,
+)
 from grym_fetch.project.choices import Choices
 from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.runtime.bus import EventBus, Subscription
@@ -273,6 +281,19 @@ class AssetManager:
         coordinator = self._ready()
         async with self._freshness.using(self.manifest):
             return (await coordinator.fetch(self._asset(asset_id), force=force)).path
+
+    async def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
+        """Read the asset's file and fetch only what is wrong of it; ``dry_run``: only say what that would cost.
+
+        The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
+        known from the manifest's ``pieces``, or where the file was verified on this machine before. Otherwise it is
+        guessed from what is cut off or zeros, and all is fetched if that was wrong.
+
+        Raises `AssetMissing` if no file is there, and what `download_asset` raises.
+        """
+        coordinator = self._ready()
+        async with self._freshness.using(self.manifest):
+            return await repairing.repair(coordinator, self._asset(asset_id), dry_run=dry_run)
 
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.

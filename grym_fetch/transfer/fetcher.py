@@ -7,6 +7,7 @@ it.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -43,7 +44,7 @@ from grym_fetch.runtime.buffers import release_frames
 from grym_fetch.runtime.threads import machine_error
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
-from grym_fetch.transfer.result import FetchResult
+from grym_fetch.transfer.result import FetchResult, Repaired
 from grym_fetch.transfer.transfer import Transfer
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,13 @@ class Fetcher:
                 )
             )
             raise
+
+    async def examine(self, asset: Asset) -> tuple[Found | None, Damage | None]:
+        """Read the asset's file; return what is there, and what of it can be used if it is wrong. Changes nothing."""
+        found = await self._look(asset, full=True)
+        if found is None or found.error is None:
+            return found, None
+        return found, await self._local_files.find_damage(asset, found, may_guess=True)
 
     def staged_bytes(self, asset: Asset) -> int:
         """Bytes of this asset that an earlier run left behind: for a plan, not a promise."""
@@ -233,8 +241,9 @@ class Fetcher:
         if judge is not None:
             await judge(fetched.path)
         await self._unpack(asset, fetched.path)
-        if damage is not None:
-            self._emit(_repaired(asset, damage, transfer))
+        repaired = None if damage is None else _repaired(damage, transfer)
+        if repaired is not None:
+            self._emit(AssetRepaired(asset=asset.id, **dataclasses.asdict(repaired)))
         self._emit(
             AssetVerified(
                 asset=asset.id,
@@ -246,13 +255,12 @@ class Fetcher:
                 unverified=None if asset.pinned or asset.stated is not None else True,
             )
         )
-        return FetchResult(fetched.path, fetched)
+        return FetchResult(fetched.path, fetched, repaired)
 
 
-def _repaired(asset: Asset, damage: Damage, transfer: Transfer) -> AssetRepaired:
+def _repaired(damage: Damage, transfer: Transfer) -> Repaired:
     kept = [piece for piece in damage.good if transfer.has_kept(piece)]
-    return AssetRepaired(
-        asset=asset.id,
+    return Repaired(
         pieces=damage.pieces,
         bad=damage.bad,
         fetched=damage.pieces - len(kept),

@@ -27,8 +27,22 @@ class TransferResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Repaired:
+    """How much of a damaged file could be used: of its ``pieces``, ``bad`` were, and ``fetched`` had to be fetched."""
+
+    pieces: int
+    bad: int
+    fetched: int
+    saved_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class FetchResult:
-    """The asset is at ``path``. ``fetched`` describes the transfer; None if the file was there already."""
+    """The asset is at ``path``. ``fetched`` describes the transfer; None if the file was there already.
+
+    ``repaired``: what a damaged file contributed, if it did.
+    """
 
     path: Path
     fetched: TransferResult | None
+    repaired: Repaired | None = None

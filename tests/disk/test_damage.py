@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.core.content_hasher import PieceSummer
@@ -39,15 +39,14 @@ def check(damage: Damage | None, damaged: bytes) -> None:
         assert not damage.is_guess
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sets(st.integers(0, len(CONTENT) - 1), max_size=8), st.integers(0, len(CONTENT) + 10))
-def test_whichever_digests_are_known(tmp_path: Path, flipped: set[int], length: int) -> None:
+def test_whichever_digests_are_known(tmp_path_factory: pytest.TempPathFactory, flipped: set[int], length: int) -> None:
     """Those of this machine, with or without those of the file, or those of the manifest: all say the same."""
     flips = bytearray(CONTENT + bytes(10))
     for at in flipped:
         flips[at] ^= 1
     damaged = bytes(flips[:length])
-    path = tmp_path / "damaged"
+    path = tmp_path_factory.getbasetemp() / "damaged"
     path.write_bytes(damaged)
     size, sums = len(CONTENT), sums_of(CONTENT)
     check(find_damage(path, size, sums=sums), damaged)

@@ -96,7 +96,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"identify", "history"},
         {"clean", "restore"},
     ],
-    "engine": [{"engine", "protocol", "reports"}, {"checking", "coordinator"}],
+    "engine": [{"engine", "protocol", "reports"}, {"checking", "coordinator"}, {"repairing"}],
     "sources": [
         {"protocol"},
         {"answers", "choice", "metalink", "registry", "web"},
@@ -127,7 +127,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"settings", "logs"},
         {"runner", "demo_story"},
         {"sync", "measured", "new_manifest", "repository_places", "sizes"},
-        {"adding", "pinning", "removing", "updating", "clean", "identify", "restore"},
+        {"adding", "pinning", "removing", "repairing", "updating", "clean", "identify", "restore"},
         {"completion", "configuration", "doctor", "inspection", "setup", "demo"},
         {"lists"},
         {"main"},
