@@ -64,7 +64,7 @@ from grym_fetch.transfer.request import JudgedResponse
 from grym_fetch.transfer.response import ResponseReader
 from grym_fetch.transfer.result import TransferResult
 from grym_fetch.transfer.scheduler import InTurn, Scheduler
-from grym_fetch.transfer.state import DownloadState
+from grym_fetch.transfer.state import NOBODY, DownloadState
 
 log = logging.getLogger(__name__)
 
@@ -211,9 +211,9 @@ class Transfer:
         assert size is not None
         index = piece.start // digests.size
         shown = f"piece {index + 1} of {piece_count(size, digests.size)}"
-        names = " and ".join(self._origins.all[number].shown for number in sorted(givers) if number >= 0)
+        names = "" if NOBODY in givers else " and ".join(self._origins.all[number].shown for number in sorted(givers))
         self._reporter.restarted(piece.length, f"{shown} is wrong{f', from {names}' if names else ''}")
-        if len(givers) == 1 and min(givers) >= 0:
+        if len(givers) == 1 and NOBODY not in givers:
             self._blame(self._origins.all[min(givers)], index, f"{shown} is wrong")
         elif len(givers) > 1:
             self._origins.separate()

@@ -14,6 +14,7 @@ from grym_fetch.core.content_hasher import ContentHasher
 from grym_fetch.core.digest import new_hasher
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.journal import Piece, PieceTable
+from grym_fetch.core.piece_digests import PieceDigests
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.testing import seeded_bytes
 from grym_fetch.transfer import hashing as module
@@ -405,3 +406,41 @@ async def test_the_algorithm_is_the_hashers() -> None:
     await settle(running)
     running.cancel()
     assert content.whole.hexdigest() == hashlib.blake2b(CONTENT).hexdigest()
+
+
+@examples(60)
+@given(divisions(len(CONTENT)), st.sets(st.integers(0, 7)), st.sampled_from([1, 700, 1 << 20]))
+def test_wrong_pieces_are_hashed_away(pieces: list[tuple[int, int]], wrong: set[int], memory: int) -> None:
+    """In whatever order wrong pieces come, each is named once; when its right bytes come, the digest is right."""
+    length = 500
+    damaged = bytearray(CONTENT)
+    for number in wrong:
+        damaged[number * length + 17] ^= 1
+    digests = PieceDigests(
+        length, tuple(hashlib.sha256(CONTENT[at : at + length]).hexdigest() for at in range(0, 4000, 500))
+    )
+
+    async def scenario() -> None:
+        scene = Scene(content=bytes(damaged))
+        content = scene.frontier.content = ContentHasher(new_hasher("sha256"), len(CONTENT), digests)
+
+        async def story() -> None:
+            for start, stop in pieces:
+                await scene.store(start, stop)
+            for _ in range(9):
+                for _ in range(200):
+                    await asyncio.sleep(0)
+                scene.content = CONTENT
+                for piece in scene.wrong[:]:
+                    if scene.frontier.position == piece.start:
+                        await scene.store(piece.start, piece.stop)
+
+        await scene.play(story)
+        assert [piece.start // length for piece in scene.wrong] == sorted(wrong)
+        assert scene.frontier.position == len(CONTENT)
+        assert content.whole.hexdigest() == hashlib.sha256(CONTENT).hexdigest()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MEMORY_BYTES", memory)
+        patch.setattr(module, "STRIDE_BYTES", 512)
+        asyncio.run(scenario())
