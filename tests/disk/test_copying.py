@@ -37,6 +37,7 @@ def test_only_the_stretch_is_copied(
         assert target.read() == bytes(start) + CONTENT[start:stop]
 
 
+@pytest.mark.shows("C17")
 def test_a_source_that_ends_early(tmp_path: Path) -> None:
     """It is said, so that nobody claims what was not there."""
     (tmp_path / "source").write_bytes(CONTENT)

@@ -40,6 +40,7 @@ def check(damage: Damage | None, damaged: bytes) -> None:
 
 
 @given(st.sets(st.integers(0, len(CONTENT) - 1), max_size=8), st.integers(0, len(CONTENT) + 10))
+@pytest.mark.shows("C17")
 def test_whichever_digests_are_known(tmp_path_factory: pytest.TempPathFactory, flipped: set[int], length: int) -> None:
     """Those of this machine, with or without those of the file, or those of the manifest: all say the same."""
     flips = bytearray(CONTENT + bytes(10))
@@ -59,6 +60,7 @@ def test_whichever_digests_are_known(tmp_path_factory: pytest.TempPathFactory, f
 
 @pytest.mark.parametrize("cut", [0, 1, MIB, MIB + 1, 2 * MIB - 5])
 @pytest.mark.parametrize("holes", [(), (0,), (MIB + 4096,)])
+@pytest.mark.shows("C17")
 def test_a_guess_without_digests(tmp_path: Path, cut: int, holes: tuple[int, ...]) -> None:
     """Bad is what is missing at the end, and what has a block of zeros; where neither is, nobody knows."""
     size = 3 * MIB

@@ -54,6 +54,7 @@ def test_damaged_sums_say_nothing(state: StateFolder, at: int) -> None:
     assert PieceSumsStore(state).find(CHECKSUM) is None
 
 
+@pytest.mark.shows("C17")
 def test_sums_under_another_name_say_nothing(state: StateFolder) -> None:
     """What a file of sums is about, it says itself."""
     PieceSumsStore(state).record(CHECKSUM, len(CONTENT), sums_of(CONTENT, 1000))

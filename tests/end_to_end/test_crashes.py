@@ -297,6 +297,7 @@ def damage(project: Project) -> None:
 
 @pytest.mark.strace
 @pytest.mark.parametrize("kind", typical(CHANGES.split(","), "copy_file_range"))
+@pytest.mark.shows("P1", "C17")
 def test_a_repair_killed_before_each_change(project: Project, tmp_path: Path, kind: str) -> None:
     """The damaged file stays until the right one takes its place, and the next run finishes the job."""
     damage(project)

@@ -410,6 +410,7 @@ async def test_the_algorithm_is_the_hashers() -> None:
 
 @examples(60)
 @given(divisions(len(CONTENT)), st.sets(st.integers(0, 7)), st.sampled_from([1, 700, 1 << 20]))
+@pytest.mark.shows("C16")
 def test_wrong_pieces_are_hashed_away(pieces: list[tuple[int, int]], wrong: set[int], memory: int) -> None:
     """In whatever order wrong pieces come, each is named once; when its right bytes come, the digest is right."""
     length = 500

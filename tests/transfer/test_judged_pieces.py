@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.journal import Piece
+from grym_fetch.core.manifest_schema import ASSET
+from grym_fetch.core.origins import Origins
 from grym_fetch.core.piece_digests import piece_ranges
+from grym_fetch.core.ranges import ByteRange
+from grym_fetch.core.segments import SegmentSizes
 from grym_fetch.errors import DigestMismatch
 from grym_fetch.testing import AssetServer, ChangeContent, FlipByte, NoRanges, Status, Truncate, seeded_bytes
+from grym_fetch.transfer.state import DownloadState
+from tests.support.fakes import InlineThreads, MemoryFolder, MemoryStage
 from tests.support.invariants import Run, checked_sync
 from tests.support.project import KIB, Project
 
@@ -62,6 +71,7 @@ def downloaded(run: Run) -> int:
     return end["downloaded_bytes"]
 
 
+@pytest.mark.shows("C16")
 async def test_a_wrong_byte_once(tmp_path: Path, server: AssetServer) -> None:
     """It costs its piece, also where there is nobody else to ask; the event says from whom it was."""
     server.add("/a.bin", CONTENT, faults=[FlipByte(9, times=1)])
@@ -72,6 +82,7 @@ async def test_a_wrong_byte_once(tmp_path: Path, server: AssetServer) -> None:
     assert downloaded(run) == SIZE + PIECE
 
 
+@pytest.mark.shows("C16")
 async def test_a_wrong_byte_for_good(tmp_path: Path, server: AssetServer) -> None:
     """Nobody has the right one: that is found at its second coming, and not after the whole file."""
     server.add("/a.bin", CONTENT, faults=[FlipByte(9)])
@@ -84,6 +95,7 @@ async def test_a_wrong_byte_for_good(tmp_path: Path, server: AssetServer) -> Non
 
 @pytest.mark.parametrize("mirrors", ["fallback", "together"])
 @pytest.mark.parametrize("liar", [0, 1])
+@pytest.mark.shows("C16")
 async def test_a_mirror_that_lies_in_every_segment(
     tmp_path: Path, server: AssetServer, other_server: AssetServer, mirrors: str, liar: int
 ) -> None:
@@ -105,6 +117,7 @@ async def test_a_mirror_that_lies_in_every_segment(
         assert not run.heard.of("asset_restarted")
 
 
+@pytest.mark.shows("C16")
 async def test_what_a_liar_gave_right_is_kept(tmp_path: Path, server: AssetServer, other_server: AssetServer) -> None:
     """One wrong byte near the end costs one piece, from the other mirror."""
     at = 39 * PIECE + 5
@@ -134,6 +147,7 @@ async def test_a_whole_stream_is_judged_as_well(tmp_path: Path, server: AssetSer
     assert "piece 4 of 41 is wrong" in str(switch["reason"])
 
 
+@pytest.mark.shows("C16")
 async def test_a_piece_of_two_origins(tmp_path: Path, server: AssetServer, other_server: AssetServer) -> None:
     """The first breaks off in the middle of a wrong piece: whose byte it was cannot be said, and it comes once more."""
     server.add("/a.bin", flipped(SIZE), faults=[Truncate(after=10 * KIB, times=1), Status(503)])
@@ -146,6 +160,7 @@ async def test_a_piece_of_two_origins(tmp_path: Path, server: AssetServer, other
     assert downloaded(run) <= SIZE + 2 * PIECE
 
 
+@pytest.mark.shows("C16")
 async def test_what_an_earlier_run_left_is_judged(tmp_path: Path, server: AssetServer) -> None:
     """A stage from before the manifest had pieces may hold wrong ones: they cost a piece each, and nobody is blamed."""
     project = Project(tmp_path / "project")
@@ -158,3 +173,44 @@ async def test_what_an_earlier_run_left_is_judged(tmp_path: Path, server: AssetS
     run = await sync(project, server)
     assert not run.failures
     assert [event["reason"] for event in run.heard.of("asset_restarted")] == ["piece 1 of 41 is wrong"]
+
+
+class SlowStage(MemoryStage):
+    """Its first write takes until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryFolder())
+        self.go = asyncio.Event()
+
+    async def write(self, start: int, data: bytes | memoryview, origin: int) -> Piece:
+        """Wait, and write."""
+        await self.go.wait()
+        return await super().write(start, data, origin)
+
+
+@pytest.mark.shows("C16")
+async def test_found_wrong_while_it_is_written() -> None:
+    """A piece is hashed from memory: when its write is over at last, it does not count as there."""
+    content = CONTENT[: 2 * PIECE]
+    entry = {"id": "a", "url": "https://h.example/a", "localPath": "a", "size": len(content)}
+    parsed = ASSET.read({**entry, "checksum": Checksum.of(content).bare, "pieces": pieces_of(content)})
+    stage, origins = SlowStage(), Origins(parsed.urls)
+    state = DownloadState(parsed, origins, stage, InlineThreads(), lambda: None, SegmentSizes())
+    segment = state.segments.promise(length=PIECE, horizon=len(content))
+    assert segment is not None
+    state.segments.arrived(segment, PIECE)
+    hashing = asyncio.ensure_future(state.hash())
+    storing = asyncio.ensure_future(state.store(0, bytes(PIECE), origins.current))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert state.condemned == [(ByteRange(0, PIECE), {0})]
+    stage.go.set()
+    await storing
+    assert list(state.pieces) == []
+    assert state.segments.missing_in(0, PIECE) == ByteRange(0, PIECE)
+    await state.store(0, content[:PIECE], origins.current)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert state.frontier.position == PIECE
+    hashing.cancel()
+    await asyncio.wait([hashing])

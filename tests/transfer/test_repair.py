@@ -71,6 +71,7 @@ async def repaired(project: Project, server: AssetServer, damaged: bytes) -> Run
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
+@pytest.mark.shows("C17")
 async def test_only_what_is_wrong_is_fetched(project: Project, server: AssetServer, kind: str) -> None:
     """Whole pieces of it, and nothing else; before that, the cost is said."""
     damaged, bad = DAMAGED[kind]
@@ -86,6 +87,7 @@ async def test_only_what_is_wrong_is_fetched(project: Project, server: AssetServ
     assert "guess" not in told
 
 
+@pytest.mark.shows("C17")
 async def test_the_damaged_file_stays_until_the_right_one_is_there(project: Project, server: AssetServer) -> None:
     """A repair that fails leaves it, and keeps what it has; the next one fetches only the rest."""
     damaged = flipped(MIB, 5 * MIB)
@@ -100,6 +102,7 @@ async def test_the_damaged_file_stays_until_the_right_one_is_there(project: Proj
     assert server.stats.body_bytes_sent == 2 * MIB
 
 
+@pytest.mark.shows("C17")
 async def test_what_the_sums_say_proves_nothing(tmp_path: Path, server: AssetServer) -> None:
     """Sums that call a wrong piece right cost a second look at an origin, and the whole is verified all the same."""
     project = Project.with_one_asset(tmp_path / "project", server, CONTENT)
