@@ -37,7 +37,7 @@ class Event:
 
 
 # Keys that appear only if they mean something. All others are always there, null if unknown.
-_OMITTED_WHEN_NONE = frozenset({"asset", "guess", "unverified"})
+_OMITTED_WHEN_NONE = frozenset({"asset", "guess", "unverified", "wrong_origins"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,10 @@ class AssetVerifying(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetVerified(Event):
-    """The file is in place. ``seconds`` since it was planned. ``unverified`` is true for an unpinned asset."""
+    """The file is in place. ``seconds`` since it was planned. ``unverified`` is true for an unpinned asset.
+
+    ``wrong_origins``: the addresses that sent other bytes on the way, which were replaced.
+    """
 
     type: ClassVar[str] = "asset_verified"
     path: str
@@ -163,6 +166,7 @@ class AssetVerified(Event):
     seconds: float
     downloaded_bytes: int
     unverified: bool | None = None
+    wrong_origins: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

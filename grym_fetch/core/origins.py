@@ -75,6 +75,8 @@ class Origin:
     """The encoding that it labelled its content with: the next likely reason."""
     digest: Checksum | None = field(default=None, init=False)
     """The digest of its whole content, if known and wrong."""
+    has_mismatched: bool = field(default=False, init=False)
+    """Whether all bytes came from here once, and were wrong."""
     rate: float | None = field(default=None, init=False)
     """One connection's speed, in bytes per second, smoothed."""
     has_crawled: bool = field(default=False, init=False)
@@ -240,6 +242,7 @@ class Origin:
     def mismatched(self, digest: Checksum, wanted: Checksum) -> None:
         """All bytes came from here, and their digest is wrong: asking again would not help."""
         self.digest = digest
+        self.has_mismatched = True
         self.last_error = IntegrityError(f"what it sent has the digest {digest}, not {wanted}")
         self.given_up()
 

@@ -131,10 +131,13 @@ class Chronicle:
             case events.AssetFailed() if self._telling.tells != "news":
                 reason = short_failure(event)
                 yield Line(Mark.FAILED, name, reason, f"{name}: failed: {reason}")
+            case events.AssetVerified():
+                if self._telling.tells == "all":
+                    yield _verified(name, event, self._model.last_seconds)
+                for url in event.wrong_origins or ():
+                    yield _line(Mark.NEWS, name, f"wrong bytes came from {redact_url(url)}, and were replaced")
             case _ if self._telling.tells != "all":
                 pass
-            case events.AssetVerified():
-                yield _verified(name, event, self._model.last_seconds)
             case events.AssetReused():
                 mark, warning = (Mark.UNVERIFIED, f", {_NOT_VERIFIED}") if event.unverified else (Mark.SAME, "")
                 yield from self._already_there(_line(mark, name, f"already there{warning}"))

@@ -253,6 +253,7 @@ class Fetcher:
                 seconds=round(self._context.clock.monotonic() - began, 3),
                 downloaded_bytes=fetched.downloaded,
                 unverified=None if asset.pinned or asset.stated is not None else True,
+                wrong_origins=fetched.wrong_origins or None,
             )
         )
         return FetchResult(fetched.path, fetched, repaired)

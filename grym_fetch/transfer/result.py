@@ -15,7 +15,7 @@ class TransferResult:
     """A file that is in place. ``checksum`` was computed from its bytes; ``downloaded`` counts bytes received.
 
     ``signature`` is the file's, taken from the descriptor that the bytes were written through; None if it is not known.
-    ``sums`` are those of its pieces.
+    ``sums`` are those of its pieces. ``wrong_origins``: the addresses, without secrets, that sent other bytes.
     """
 
     path: Path
@@ -24,6 +24,7 @@ class TransferResult:
     downloaded: int
     signature: FileSignature | None = None
     sums: PieceSums | None = None
+    wrong_origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,14 @@ class Transfer:
             self._state.refuse_if_stated_otherwise()
             assert self._state.size is not None
             path = await self._stage.publish(self._state.size)
-            return TransferResult(path, digest, self._state.size, self.received, sums=self._state.sums)
+            return TransferResult(
+                path,
+                digest,
+                self._state.size,
+                self.received,
+                sums=self._state.sums,
+                wrong_origins=self._wrong_origins() if self.asset.pinned else (),
+            )
         finally:
             self._is_over = True
             self._context.scheduler.take_back(self)
@@ -243,6 +250,14 @@ class Transfer:
         else:
             self._reporter.switched(origin, self._origins.current, reason, count=len(self._origins.all))
         _cancel(attempt.task for attempt in self._attempts if attempt.origin is origin and attempt.task is not None)
+
+    def _wrong_origins(self) -> tuple[str, ...]:
+        """Who sent other bytes than those verified now: pieces, or the whole, or what others were asked for instead."""
+        return tuple(
+            origin.shown
+            for origin in self._origins.all
+            if origin.number in self._blamed or origin in self._state.differing or origin.has_mismatched
+        )
 
     def _wrong_for_good(self, reason: str) -> DigestMismatch:
         """The error where nobody has the piece that the manifest wants."""

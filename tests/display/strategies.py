@@ -66,6 +66,7 @@ any_event: st.SearchStrategy[Event] = st.one_of(
         seconds=st.floats(0, 1e7),
         downloaded_bytes=_counts,
         unverified=st.sampled_from([None, True]),
+        wrong_origins=st.sampled_from([None, ("https://m.example/a",)]),
     ),
     st.builds(events.AssetFailed, asset=_assets, error=_texts, message=_texts),
     st.builds(events.AssetWaiting, asset=_assets, holder=_texts),

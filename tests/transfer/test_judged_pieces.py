@@ -113,6 +113,7 @@ async def test_a_mirror_that_lies_in_every_segment(
         [switch] = run.heard.of("mirror_switched")
         assert (switch["from"], switch["to"]) == (wrong, servers[1 - liar].url("/a.bin"))
         assert "is wrong" in str(switch["reason"])
+        assert [event["wrong_origins"] for event in run.heard.of("asset_verified")] == [(wrong,)]
     else:
         assert not run.heard.of("asset_restarted")
 
@@ -173,6 +174,21 @@ async def test_what_an_earlier_run_left_is_judged(tmp_path: Path, server: AssetS
     run = await sync(project, server)
     assert not run.failures
     assert [event["reason"] for event in run.heard.of("asset_restarted")] == ["piece 1 of 41 is wrong"]
+
+
+@pytest.mark.shows("C3")
+@pytest.mark.parametrize("mirrors", ["fallback", "together"])
+async def test_without_pieces_the_liar_is_named_in_the_end(
+    tmp_path: Path, server: AssetServer, other_server: AssetServer, mirrors: str
+) -> None:
+    """The whole is wrong: what the other one sends instead shows who sent what is wrong."""
+    server.add("/a.bin", flipped(PIECE))
+    other_server.add("/a.bin", CONTENT)
+    project = Project(tmp_path / "project")
+    urls = [each.url("/a.bin") for each in (server, other_server)]
+    project.add("a", urls, CONTENT)
+    run = await sync(project, server, other_server, mirrors=mirrors)
+    assert [event["wrong_origins"] for event in run.heard.of("asset_verified")] == [(urls[0],)]
 
 
 class SlowStage(MemoryStage):
