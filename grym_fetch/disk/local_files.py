@@ -29,6 +29,7 @@ from grym_fetch.disk.moved_files import parse_storage, read_document
 from grym_fetch.disk.piece_sums import PieceSumsStore
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache, wait_for_tick
+from grym_fetch.disk.wrong_origins import WrongOrigins
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class LocalFiles:
         self._moved_places: dict[str, Path] | None = None
         self.verified_cache = VerifiedCache(self._state)
         self.piece_sums = PieceSumsStore(self._state)
+        self.wrong_origins = WrongOrigins(self._state)
 
     def places(self, asset: Asset) -> list[Path]:
         """Where this asset may lie, best first."""

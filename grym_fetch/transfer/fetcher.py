@@ -236,6 +236,7 @@ class Fetcher:
         fetched = replace(fetched, signature=stage.published)
         if asset.checksum is not None and fetched.signature is not None:
             self._local_files.verified_cache.record(fetched.path, asset.checksum, fetched.signature)
+        self._local_files.wrong_origins.record(asset.id, fetched.wrong_origins, self._context.clock.wall())
         if fetched.sums is not None:
             self._local_files.piece_sums.record(fetched.checksum, fetched.size, fetched.sums)
         if judge is not None:

@@ -74,7 +74,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"atomic", "configuration", "locks", "state", "moved_files"},
         {"verified", "rollback", "log_file", "project", "claims"},
         {"stage"},
-        {"piece_sums"},
+        {"piece_sums", "wrong_origins"},
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
     ],
