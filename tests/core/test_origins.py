@@ -88,7 +88,7 @@ def test_the_first_is_asked_first() -> None:
     assert origins.reasons() == ()
 
 
-@pytest.mark.shows("A19")
+@pytest.mark.shows("A19", "P11")
 def test_an_outage_is_counted_once() -> None:
     """If one outage breaks several connections, only the first failure counts; that of a later attempt counts again."""
     origins = Origins(URLS[:1])
