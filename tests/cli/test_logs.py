@@ -70,12 +70,12 @@ def test_a_missing_manifest_leaves_a_line(project: Project) -> None:
 
 @pytest.mark.parametrize(("size", "is_rotated"), [((5 << 20) - 10_000, False), (5 << 20, True)])
 def test_a_log_is_rotated_at_5_mib_and_five_old_ones_are_kept(project: Project, size: int, is_rotated: bool) -> None:
-    """What is logged for months fills no disk."""
+    """Months of logging do not fill the disk."""
     named = project.root / "x.log"
     for number in range(6):
         file = named.with_name(f"x.log.{number}" if number else "x.log")
         file.write_bytes(b"%d\n" % number)
-        os.truncate(file, size)  # the rest is a hole: the disk need not hold it
+        os.truncate(file, size)  # the rest is a hole: it takes no space on the disk
     run("doctor", "--log-file", str(named))
     kept = sorted(path.name for path in project.root.glob("x.log*"))
     assert kept == ["x.log", *(f"x.log.{number}" for number in range(1, 6))]

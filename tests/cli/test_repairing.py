@@ -31,7 +31,7 @@ def project(tmp_path: Path, server: AssetServer, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_cost_first(project: Project, server: AssetServer) -> None:
-    """A dry run says it and fetches nothing; then each file that is there has its line."""
+    """A dry run reports it and fetches nothing; then each file that exists has its line."""
     dry = invoke("repair", "-n")
     assert dry.exit_code == 0
     assert dry.stdout.splitlines() == [
@@ -57,7 +57,7 @@ def test_objects(project: Project) -> None:
 
 
 def test_what_cannot_be_repaired(project: Project, server: AssetServer) -> None:
-    """One that is named and not there is an error, and the others are repaired; nothing to repair is said."""
+    """A named asset that is missing is an error, and the others are repaired; if nothing needs repair, that is said."""
     done = invoke("repair", "missing", "damaged")
     assert done.exit_code == 1
     assert "no file is there to be repaired" in done.stderr

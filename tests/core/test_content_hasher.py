@@ -20,14 +20,14 @@ lengths = st.integers(150, 6000)
 
 
 def digests_of(content: bytes, length: int) -> PieceDigests:
-    """What a manifest says of the content's pieces."""
+    """The digests of the content's pieces, as a manifest has them."""
     pieces = piece_ranges(len(content), length)
     return PieceDigests(length, tuple(hashlib.sha256(content[p.start : p.stop]).hexdigest() for p in pieces))
 
 
 @given(cuts, lengths)
 def test_however_the_bytes_come(cut: list[int], length: int) -> None:
-    """The digests of pieces do not depend on how the content was divided on its way."""
+    """The digests of pieces do not depend on how the content was divided on arrival."""
     summer = PieceSummer(length, new_sha256)
     sums = PieceSummer(length)
     for start, stop in pairwise(cut):
@@ -39,7 +39,7 @@ def test_however_the_bytes_come(cut: list[int], length: int) -> None:
 
 @given(cuts, lengths, st.sets(st.integers(0, len(CONTENT) - 1), max_size=6))
 def test_each_wrong_piece_is_found_and_taken_back(cut: list[int], length: int, flipped: set[int]) -> None:
-    """A piece with a wrong byte is named at its end; once its right bytes have come, no trace of it is left."""
+    """A wrong piece is reported at its end; once its right bytes have come, no trace of it is left."""
     damaged = bytearray(CONTENT)
     for at in flipped:
         damaged[at] ^= 1

@@ -1,4 +1,4 @@
-"""Copying a stretch of a file to the same place in another, however the system does it."""
+"""Copying a range of a file to the same place in another file, however the system does it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def copy_a_little(source: int, target: int, count: int, at: int, to: int) -> int
 def test_only_the_stretch_is_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: object, start: int, stop: int
 ) -> None:
-    """To the same place; whether the kernel copies, copies in part, or refuses."""
+    """It is copied to the same place, whether the kernel copies, copies in part, or refuses."""
     if kernel is not None:
         monkeypatch.setattr(os, "copy_file_range", kernel)
     (tmp_path / "source").write_bytes(CONTENT)
@@ -39,7 +39,7 @@ def test_only_the_stretch_is_copied(
 
 @pytest.mark.shows("C17")
 def test_a_source_that_ends_early(tmp_path: Path) -> None:
-    """It is said, so that nobody claims what was not there."""
+    """The caller is told, so that nobody claims bytes that were not there."""
     (tmp_path / "source").write_bytes(CONTENT)
     with (tmp_path / "source").open("rb") as source, (tmp_path / "target").open("w+b") as target:
         assert not copy_range(source.fileno(), target.fileno(), ByteRange(10_000, 20_001))

@@ -1,4 +1,4 @@
-"""What of a damaged file is right: no more than is, and no less than can be known."""
+"""Which parts of a damaged file are right: never more than are, and never fewer than can be known."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sums_of(content: bytes, length: int = LENGTH) -> PieceSums:
 
 
 def check(damage: Damage | None, damaged: bytes) -> None:
-    """A good piece is one whose bytes are right, and each such piece is one."""
+    """Check that good pieces are exactly those whose bytes are right."""
     right = [p for p in piece_ranges(len(CONTENT), LENGTH) if damaged[p.start : p.stop] == CONTENT[p.start : p.stop]]
     assert ([piece.range for piece in damage.good] if damage else []) == right
     for piece in damage.good if damage else ():
@@ -42,7 +42,7 @@ def check(damage: Damage | None, damaged: bytes) -> None:
 @given(st.sets(st.integers(0, len(CONTENT) - 1), max_size=8), st.integers(0, len(CONTENT) + 10))
 @pytest.mark.shows("C17")
 def test_whichever_digests_are_known(tmp_path_factory: pytest.TempPathFactory, flipped: set[int], length: int) -> None:
-    """Those of this machine, with or without those of the file, or those of the manifest: all say the same."""
+    """This machine's digests, with or without those of the file, and the manifest's: all give the same result."""
     flips = bytearray(CONTENT + bytes(10))
     for at in flipped:
         flips[at] ^= 1
@@ -62,7 +62,7 @@ def test_whichever_digests_are_known(tmp_path_factory: pytest.TempPathFactory, f
 @pytest.mark.parametrize("holes", [(), (0,), (MIB + 4096,)])
 @pytest.mark.shows("C17")
 def test_a_guess_without_digests(tmp_path: Path, cut: int, holes: tuple[int, ...]) -> None:
-    """Bad is what is missing at the end, and what has a block of zeros; where neither is, nobody knows."""
+    """A missing end and a block of zeros count as bad; without either, nobody knows."""
     size = 3 * MIB
     damaged = bytearray(seeded_bytes(size, seed=63))
     for hole in holes:
@@ -81,7 +81,7 @@ def test_a_guess_without_digests(tmp_path: Path, cut: int, holes: tuple[int, ...
 
 
 def test_what_cannot_be_read_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sector that the disk has lost costs its piece. A file that cannot be opened at all gives nothing."""
+    """A sector lost by the disk costs its piece. A file that cannot be opened at all gives nothing."""
     path = tmp_path / "damaged"
     path.write_bytes(CONTENT)
     real = os.preadv
@@ -101,7 +101,7 @@ def test_what_cannot_be_read_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_reading_ends_when_told(tmp_path: Path) -> None:
-    """Whoever no longer waits does not hold up a thread for minutes."""
+    """A caller that no longer waits does not occupy a thread for minutes."""
     path = tmp_path / "damaged"
     path.write_bytes(CONTENT)
     seen: list[int] = []

@@ -1,4 +1,4 @@
-"""Sums of pieces: kept of what was verified, found under its checksum alone, believed only undamaged."""
+"""Sums of pieces: kept for verified contents, found only under their checksum, and believed only if undamaged."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def sums_of(content: bytes, length: int) -> PieceSums:
 
 @pytest.fixture
 def state(tmp_path: Path) -> StateFolder:
-    """The state folder of an assets folder that is there."""
+    """The state folder of an existing assets folder."""
     return StateFolder(tmp_path)
 
 
 def file_of(state: StateFolder, checksum: Checksum) -> Path:
-    """Where the sums of a content are."""
+    """The file with the sums of a content."""
     return state.own / FOLDER / sums_name(checksum)
 
 
 def test_sums_are_found_again(state: StateFolder) -> None:
-    """Another process finds the sums of a content, and of no other one."""
+    """Another process finds the sums of this content, and of no other."""
     sums = sums_of(CONTENT, 1000)
     PieceSumsStore(state).record(CHECKSUM, len(CONTENT), sums)
     assert PieceSumsStore(state).find(CHECKSUM) == sums
@@ -46,7 +46,7 @@ def test_sums_are_found_again(state: StateFolder) -> None:
 
 @pytest.mark.parametrize("at", [0, 20, 90, 200, -2])
 def test_damaged_sums_say_nothing(state: StateFolder, at: int) -> None:
-    """A flipped bit anywhere, and the sums are not believed."""
+    """After a flipped bit anywhere, the sums are not believed."""
     PieceSumsStore(state).record(CHECKSUM, len(CONTENT), sums_of(CONTENT, 1000))
     damaged = bytearray(file_of(state, CHECKSUM).read_bytes())
     damaged[at] ^= 1
@@ -56,7 +56,7 @@ def test_damaged_sums_say_nothing(state: StateFolder, at: int) -> None:
 
 @pytest.mark.shows("C17")
 def test_sums_under_another_name_say_nothing(state: StateFolder) -> None:
-    """What a file of sums is about, it says itself."""
+    """A file of sums says itself which content it is about."""
     PieceSumsStore(state).record(CHECKSUM, len(CONTENT), sums_of(CONTENT, 1000))
     file_of(state, CHECKSUM).rename(file_of(state, OTHER))
     assert PieceSumsStore(state).find(OTHER) is None
@@ -68,14 +68,14 @@ def test_sums_under_another_name_say_nothing(state: StateFolder) -> None:
     ids=["one piece", "more than one was hashed", "not all was hashed"],
 )
 def test_sums_that_are_not_kept(state: StateFolder, size: int, sums: PieceSums) -> None:
-    """The sums of a single piece say no more than the checksum; those that are too few are not of this content."""
+    """The sum of a single piece says no more than the checksum; too few sums are not those of this content."""
     PieceSumsStore(state).record(CHECKSUM, size, sums)
     assert PieceSumsStore(state).find(CHECKSUM) is None
     assert not file_of(state, CHECKSUM).exists()
 
 
 def test_where_nothing_can_be_kept(tmp_path: Path) -> None:
-    """Without an assets folder, nothing is kept, and nobody is told."""
+    """Without an assets folder, nothing is kept, and there is no message."""
     store = PieceSumsStore(StateFolder(tmp_path / "missing"))
     store.record(CHECKSUM, len(CONTENT), sums_of(CONTENT, 1000))
     assert store.find(CHECKSUM) is None

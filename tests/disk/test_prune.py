@@ -203,7 +203,7 @@ def test_stale_entries_go(assets: Path, dry_run: bool) -> None:
 
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_sums_of_contents_that_nobody_wants_go(assets: Path, dry_run: bool) -> None:
-    """The sums of an asset's content stay, those of an earlier one go, and so does no other file."""
+    """The sums of an asset's content stay, those of an earlier content go, and every other file stays."""
     sums = PieceSumsStore(StateFolder(assets))
     for checksum in (CHECKSUM, OTHER):
         sums.record(checksum, 2, PieceSums(1, ("a", "b")))

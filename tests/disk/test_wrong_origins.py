@@ -1,4 +1,4 @@
-"""Who sent wrong bytes is remembered for a person, and for nothing else."""
+"""The origin of wrong bytes is remembered for people to read, and for nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ URL = "https://mirror.example/a.bin"
 
 
 def test_who_is_remembered(tmp_path: Path) -> None:
-    """Another process finds each address once, at its last time; a damaged line hides no other."""
+    """Another process finds each address once, with its last time; a damaged line does not hide others."""
     state = StateFolder(tmp_path)
     assert WrongOrigins(state).find() == {}
     WrongOrigins(state).record("a", [], 1.0)
@@ -25,7 +25,7 @@ def test_who_is_remembered(tmp_path: Path) -> None:
 
 
 def test_it_stops_growing(tmp_path: Path) -> None:
-    """At its limit, nothing more is written; without an assets folder nothing at all."""
+    """At its limit nothing more is written, and without an assets folder nothing at all."""
     state = StateFolder(tmp_path)
     for number in range(40):
         WrongOrigins(state).record("a", [URL + "x" * 4000], float(number))

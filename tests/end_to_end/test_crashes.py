@@ -285,7 +285,7 @@ DAMAGED = CONTENTS["one"][:50_000] + bytes(20_000) + CONTENTS["one"][70_000:]
 
 
 def damage(project: Project) -> None:
-    """The file is there, and some of it is lost; the manifest knows its pieces."""
+    """The file exists, but part of it is lost; the manifest has its pieces."""
     content = CONTENTS["one"]
     digests = [Checksum.of(content[at : at + 16 * KIB]).hexdigest for at in range(0, len(content), 16 * KIB)]
     entry = next(entry for entry in project.entries if entry["id"] == "one")

@@ -383,7 +383,7 @@ def test_ended_in_order(project: Project, server: AssetServer) -> None:
 
 
 def test_who_sent_wrong_bytes_is_named(project: Project, server: AssetServer) -> None:
-    """A mirror that was found out during a sync, whose bytes were replaced, has a warning of its own."""
+    """A mirror that sent wrong bytes during a sync, which were replaced, has a warning of its own."""
     wrong = server.add("/wrong", CONTENT[:-1] + b"?").url
     project.add("a", [wrong, server.add("/right", CONTENT).url], CONTENT)
     assert run(project.root, "sync").code == 0

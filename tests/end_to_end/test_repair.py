@@ -1,4 +1,4 @@
-"""A large file is damaged, and the command fetches only that of it, whatever interrupts it."""
+"""When a large file is damaged, the command fetches only the damaged parts, whatever interrupts it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTENT = SeededContent(SIZE, seed=96)
 
 @pytest.fixture
 def place(project: Project, server: AssetServer) -> Path:
-    """The asset as it ought to be, verified once: nothing else says what its pieces are."""
+    """The right asset, verified once: nothing else tells its pieces."""
     file = server.add("/a", CONTENT)
     made = project.add("a", [file.url], None, size=SIZE, checksum=file.sha256)
     made.parent.mkdir(parents=True)
@@ -32,7 +32,7 @@ def place(project: Project, server: AssetServer) -> Path:
 
 
 def digest(path: Path) -> str:
-    """Of the whole file."""
+    """The digest of the whole file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -45,7 +45,7 @@ def overwrite(path: Path, at: int, data: bytes) -> None:
 
 
 def test_one_byte_costs_at_most_two_pieces(project: Project, server: AssetServer, place: Path) -> None:
-    """Of 64 MiB, one flipped byte costs 1 MiB, as was said before."""
+    """In 64 MiB, one flipped byte costs 1 MiB, as announced before."""
     right = digest(place)
     overwrite(place, 40 * MIB + 5, bytes([CONTENT.read(40 * MIB + 5, 40 * MIB + 6)[0] ^ 1]))
     dry = run(project.root, "repair", "-n")
@@ -57,7 +57,7 @@ def test_one_byte_costs_at_most_two_pieces(project: Project, server: AssetServer
 
 
 def test_a_zeroed_third_costs_a_third(project: Project, server: AssetServer, place: Path) -> None:
-    """A sync does it as well, and says how much it has saved."""
+    """A sync repairs as well, and says how much it saved."""
     right = digest(place)
     overwrite(place, 21 * MIB, bytes(21 * MIB))
     done = run(project.root, "sync", "--json")

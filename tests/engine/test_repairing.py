@@ -1,4 +1,4 @@
-"""Repairing an asset: what it found, what it cost, and what a dry run says of that before."""
+"""Repairing an asset: what it found, what it cost, and what a dry run says about that beforehand."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_a_guess_that_is_right(tmp_path: Path, server: AssetServer) -> Non
 
 
 async def test_a_guess_that_is_wrong(tmp_path: Path, server: AssetServer) -> None:
-    """It costs no more than the whole: the piece that was fetched counts."""
+    """It costs no more than the whole file: the fetched piece counts."""
     both = ZEROED[:5] + bytes([ZEROED[5] ^ 1]) + ZEROED[6:]
     _, planned, done = await repair(tmp_path, server, both, knows=False)
     assert (planned.bad, planned.is_guess) == (1, True)
@@ -72,14 +72,14 @@ async def test_a_guess_that_is_wrong(tmp_path: Path, server: AssetServer) -> Non
 
 
 async def test_nobody_knows(tmp_path: Path, server: AssetServer) -> None:
-    """Where nothing can be said of the pieces, the whole is fetched."""
+    """If nothing is known about the pieces, the whole file is fetched."""
     _, planned, done = await repair(tmp_path, server, FLIPPED, knows=False)
     assert (planned.outcome, planned.pieces, planned.bytes_to_fetch) == ("damaged", 0, SIZE)
     assert (done.outcome, done.downloaded_bytes) == ("replaced", SIZE)
 
 
 async def test_a_file_that_was_verified_and_rots(tmp_path: Path, server: AssetServer) -> None:
-    """A repair reads also what has not changed since it was verified, as far as anybody can see."""
+    """A repair also reads files that seem unchanged since they were verified."""
     project, _, _ = await repair(tmp_path, server, CONTENT, knows=False)
     place = project.finals()["a"]
     async with project.manager() as manager:
@@ -93,7 +93,7 @@ async def test_a_file_that_was_verified_and_rots(tmp_path: Path, server: AssetSe
 
 
 async def test_what_cannot_be_repaired(tmp_path: Path, server: AssetServer) -> None:
-    """A file that is not there, and one of which nobody knows what it must be."""
+    """A missing file cannot be repaired, nor can one whose right content is unknown."""
     with pytest.raises(AssetMissing, match="grym-fetch sync a"):
         await repair(tmp_path / "missing", server, None, knows=True)
     with pytest.raises(UnpinnedAsset):

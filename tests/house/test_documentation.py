@@ -200,7 +200,7 @@ def test_shared_options_and_their_documentation_agree(heading: str, command: cli
 
 
 def test_who_takes_the_options_for_fetching_is_said() -> None:
-    """The sentence above their table names every command that has them, and no other."""
+    """The sentence above their table names every command that has them, and no others."""
     sentence = section(read("docs/command-line.md"), "Options for fetching").strip().split(" take these.")[0]
     assert set(ticked(sentence)) == {
         name for name in COMMANDS if options_of(only_transfer) <= options_of(command_of(name))

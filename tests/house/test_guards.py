@@ -57,7 +57,7 @@ def test_what_passes_without_the_guard_is_named(tmp_path: Path, monkeypatch: pyt
 
 
 def test_of_many_cases_the_first_that_fails_is_enough(tmp_path: Path) -> None:
-    """The others are left out, but for those that show another row, and those of other tests."""
+    """The others are skipped, except those that show another row, and those of other tests."""
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = shows(*rows)\n")
     (tmp_path / "test_it.py").write_text(
         "import pathlib, pytest\n"

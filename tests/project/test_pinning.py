@@ -203,7 +203,7 @@ LONG_PIECES = {
 
 
 async def test_pin_writes_pieces_where_they_are_asked_for(project: Project, server: AssetServer) -> None:
-    """Of assets with and without a checksum, there or not; the next pin has nothing to do."""
+    """This includes assets with and without a checksum, present or not; the next pin has nothing to do."""
     url = server.add("/l.bin", LONG).url
     project.add("u", [url], LONG, pinned=False, size=None)
     there = project.add("p", [url], LONG)
@@ -218,7 +218,7 @@ async def test_pin_writes_pieces_where_they_are_asked_for(project: Project, serv
 
 
 async def test_a_new_checksum_brings_new_pieces(project: Project, server: AssetServer) -> None:
-    """Those of the old content would condemn the new one."""
+    """The old content's pieces would condemn the new content."""
     url = server.add("/l.bin", LONG).url
     project.add("u", [url], LONG, pinned=False, size=len(LONG), pieces={**LONG_PIECES, "sha256": ["ab" * 32] * 2})
     async with project.manager() as manager:
@@ -228,7 +228,7 @@ async def test_a_new_checksum_brings_new_pieces(project: Project, server: AssetS
 
 
 async def test_pieces_of_a_file_that_changes_are_not_written(project: Project, tmp_path: Path) -> None:
-    """They must be of the very bytes that have the checksum."""
+    """The pieces must come from exactly the bytes that have the checksum."""
     file = tmp_path / "file"
     file.write_bytes(LONG)
     async with project.manager() as manager, manager._editing() as editor:

@@ -87,7 +87,7 @@ async def test_what_took_the_name_meanwhile_counts_once_it_is_hashed(
 
 
 async def test_what_was_fetched_leaves_the_sums_of_its_pieces(tmp_path: Path, server: AssetServer) -> None:
-    """As does a file that somebody else has put there, once it was read and found right."""
+    """The same holds for a file put there by somebody else, once it was read and found right."""
     content = seeded_bytes(2 * MIB + 5, seed=91)
     summer = PieceSummer(MIB)
     summer.update(content)

@@ -1,4 +1,4 @@
-"""With the digests of pieces in the manifest: a wrong piece costs a piece, and whoever sent it is named at once."""
+"""With digests of pieces in the manifest, a wrong piece costs one piece, and its sender is named at once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pieces_of(content: bytes) -> dict[str, object]:
 
 
 def flipped(every: int, first: int = 100) -> bytes:
-    """The content with a byte flipped in each stretch of so many."""
+    """The content with one byte flipped in each range of this length."""
     wrong = bytearray(CONTENT)
     for at in range(first, SIZE, every):
         wrong[at] ^= 1
@@ -50,14 +50,14 @@ def flipped(every: int, first: int = 100) -> bytes:
 
 
 def project_of(root: Path, *servers: AssetServer) -> Project:
-    """A project whose asset these have, in this order, and whose pieces the manifest has."""
+    """A project whose asset these servers have, in this order, with its pieces in the manifest."""
     project = Project(root / "project")
     project.add("a", [server.url("/a.bin") for server in servers], CONTENT, pieces=pieces_of(CONTENT))
     return project
 
 
 async def sync(project: Project, *servers: AssetServer, **settings: object) -> Run:
-    """Fetch it, and see whether the file is right."""
+    """Fetch it, and check whether the file is right."""
     run = await checked_sync(project, *servers, may_lose=None, **settings)  # type: ignore[arg-type]  # checked there
     if not run.failures:
         assert project.finals()["a"].read_bytes() == CONTENT
@@ -73,7 +73,7 @@ def downloaded(run: Run) -> int:
 
 @pytest.mark.shows("C16")
 async def test_a_wrong_byte_once(tmp_path: Path, server: AssetServer) -> None:
-    """It costs its piece, also where there is nobody else to ask; the event says from whom it was."""
+    """It costs its piece, even if no other origin can be asked; the event says which origin sent it."""
     server.add("/a.bin", CONTENT, faults=[FlipByte(9, times=1)])
     run = await sync(project_of(tmp_path, server), server)
     [restart] = run.heard.of("asset_restarted")
@@ -84,7 +84,7 @@ async def test_a_wrong_byte_once(tmp_path: Path, server: AssetServer) -> None:
 
 @pytest.mark.shows("C16")
 async def test_a_wrong_byte_for_good(tmp_path: Path, server: AssetServer) -> None:
-    """Nobody has the right one: that is found at its second coming, and not after the whole file."""
+    """No origin has the right one: this is found when it comes again, not after the whole file."""
     server.add("/a.bin", CONTENT, faults=[FlipByte(9)])
     run = await sync(project_of(tmp_path, server), server, parallel=1)
     error = run.failures["a"]
@@ -99,7 +99,7 @@ async def test_a_wrong_byte_for_good(tmp_path: Path, server: AssetServer) -> Non
 async def test_a_mirror_that_lies_in_every_segment(
     tmp_path: Path, server: AssetServer, other_server: AssetServer, mirrors: str, liar: int
 ) -> None:
-    """Beside a good one, it is named, left, and costs a few pieces."""
+    """Beside a good mirror, it is named, left, and costs a few pieces."""
     servers = [server, other_server]
     for number, each in enumerate(servers):
         each.add("/a.bin", CONTENT, faults=[ChangeContent(flipped(PIECE), keep_validators=True)] * (number == liar))
@@ -130,7 +130,7 @@ async def test_what_a_liar_gave_right_is_kept(tmp_path: Path, server: AssetServe
 
 
 async def test_all_agree_against_the_manifest(tmp_path: Path, server: AssetServer, other_server: AssetServer) -> None:
-    """If both have the same other content, that is what is said: the entry is probably old."""
+    """If both have the same other content, the error says so: the entry is probably outdated."""
     for each in (server, other_server):
         each.add("/a.bin", flipped(SIZE))
     run = await sync(project_of(tmp_path, server, other_server), server, other_server)
@@ -139,7 +139,7 @@ async def test_all_agree_against_the_manifest(tmp_path: Path, server: AssetServe
 
 
 async def test_a_whole_stream_is_judged_as_well(tmp_path: Path, server: AssetServer, other_server: AssetServer) -> None:
-    """An origin without ranges that lies is left in the middle of its stream."""
+    """A lying origin without ranges is left in the middle of its stream."""
     server.add("/a.bin", flipped(SIZE, first=3 * PIECE), faults=[NoRanges()])
     other_server.add("/a.bin", CONTENT)
     run = await sync(project_of(tmp_path, server, other_server), server, other_server)
@@ -150,7 +150,7 @@ async def test_a_whole_stream_is_judged_as_well(tmp_path: Path, server: AssetSer
 
 @pytest.mark.shows("C16")
 async def test_a_piece_of_two_origins(tmp_path: Path, server: AssetServer, other_server: AssetServer) -> None:
-    """The first breaks off in the middle of a wrong piece: whose byte it was cannot be said, and it comes once more."""
+    """The first breaks off within a wrong piece: whose byte was wrong cannot be said, and the piece comes once more."""
     server.add("/a.bin", flipped(SIZE), faults=[Truncate(after=10 * KIB, times=1), Status(503)])
     other_server.add("/a.bin", CONTENT)
     run = await sync(project_of(tmp_path, server, other_server), server, other_server, parallel=1, retries=0)
@@ -163,7 +163,7 @@ async def test_a_piece_of_two_origins(tmp_path: Path, server: AssetServer, other
 
 @pytest.mark.shows("C16")
 async def test_what_an_earlier_run_left_is_judged(tmp_path: Path, server: AssetServer) -> None:
-    """A stage from before the manifest had pieces may hold wrong ones: they cost a piece each, and nobody is blamed."""
+    """A stage from before the manifest had pieces may hold wrong ones: each costs a piece, and nobody is blamed."""
     project = Project(tmp_path / "project")
     wrong = ChangeContent(flipped(SIZE), keep_validators=True)
     url = server.add("/a.bin", CONTENT, faults=[wrong, Truncate(after=10 * KIB, times=1), Status(404)]).url
@@ -181,7 +181,7 @@ async def test_what_an_earlier_run_left_is_judged(tmp_path: Path, server: AssetS
 async def test_without_pieces_the_liar_is_named_in_the_end(
     tmp_path: Path, server: AssetServer, other_server: AssetServer, mirrors: str
 ) -> None:
-    """The whole is wrong: what the other one sends instead shows who sent what is wrong."""
+    """The whole is wrong: what the other mirror sends instead shows which one sent the wrong bytes."""
     server.add("/a.bin", flipped(PIECE))
     other_server.add("/a.bin", CONTENT)
     project = Project(tmp_path / "project")
@@ -192,7 +192,7 @@ async def test_without_pieces_the_liar_is_named_in_the_end(
 
 
 class SlowStage(MemoryStage):
-    """Its first write takes until it is let go."""
+    """A stage whose first write takes until it is released."""
 
     def __init__(self) -> None:
         super().__init__(MemoryFolder())
@@ -206,7 +206,7 @@ class SlowStage(MemoryStage):
 
 @pytest.mark.shows("C16")
 async def test_found_wrong_while_it_is_written() -> None:
-    """A piece is hashed from memory: when its write is over at last, it does not count as there."""
+    """A piece is hashed from memory: when its write finally ends, it does not count as present."""
     content = CONTENT[: 2 * PIECE]
     entry = {"id": "a", "url": "https://h.example/a", "localPath": "a", "size": len(content)}
     parsed = ASSET.read({**entry, "checksum": Checksum.of(content).bare, "pieces": pieces_of(content)})

@@ -1,4 +1,4 @@
-"""A damaged file is repaired: only what is wrong is fetched, and the file stays until the right one takes its place."""
+"""A damaged file is repaired: only what is wrong is fetched, and the file stays until the right one replaces it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ DAMAGED: dict[str, tuple[bytes, int]] = {
 
 @pytest.fixture(params=["the manifest's digests", "the sums of this machine"])
 async def project(request: pytest.FixtureRequest, tmp_path: Path, server: AssetServer) -> Project:
-    """A project whose asset is there, and whose pieces are known."""
+    """A project whose asset is present, and whose pieces are known."""
     made = Project(tmp_path / "project")
     url = server.add("/a.bin", CONTENT).url
     if request.param == "the manifest's digests":
@@ -73,7 +73,7 @@ async def repaired(project: Project, server: AssetServer, damaged: bytes) -> Run
 @pytest.mark.parametrize("kind", DAMAGED)
 @pytest.mark.shows("C17")
 async def test_only_what_is_wrong_is_fetched(project: Project, server: AssetServer, kind: str) -> None:
-    """Whole pieces of it, and nothing else; before that, the cost is said."""
+    """Only its pieces are fetched, as a whole; before that, the cost is reported."""
     damaged, bad = DAMAGED[kind]
     run = await repaired(project, server, damaged)
     assert project.finals()["a"].read_bytes() == CONTENT
@@ -89,7 +89,7 @@ async def test_only_what_is_wrong_is_fetched(project: Project, server: AssetServ
 
 @pytest.mark.shows("C17")
 async def test_the_damaged_file_stays_until_the_right_one_is_there(project: Project, server: AssetServer) -> None:
-    """A repair that fails leaves it, and keeps what it has; the next one fetches only the rest."""
+    """A failed repair leaves it, and keeps what it has; the next one fetches only the rest."""
     damaged = flipped(MIB, 5 * MIB)
     server.add("/a.bin", CONTENT, faults=[Status(404)])
     run = await repaired(project, server, damaged)
@@ -104,7 +104,7 @@ async def test_the_damaged_file_stays_until_the_right_one_is_there(project: Proj
 
 @pytest.mark.shows("C17")
 async def test_what_the_sums_say_proves_nothing(tmp_path: Path, server: AssetServer) -> None:
-    """Sums that call a wrong piece right cost a second look at an origin, and the whole is verified all the same."""
+    """Sums that call a wrong piece right cost a second request to an origin, and the whole is still verified."""
     project = Project.with_one_asset(tmp_path / "project", server, CONTENT)
     damaged = flipped(MIB + 1, 3 * MIB)
     summer = PieceSummer(MIB)
@@ -122,7 +122,7 @@ async def test_what_the_sums_say_proves_nothing(tmp_path: Path, server: AssetSer
 
 
 async def test_without_any_digests_all_is_fetched(tmp_path: Path, server: AssetServer) -> None:
-    """A sync does not guess, since the file may be another version and not a damaged one."""
+    """A sync does not guess, since the file may be another version instead of damaged."""
     project = Project.with_one_asset(tmp_path / "project", server, CONTENT)
     project.finals()["a"].parent.mkdir(parents=True)
     run = await repaired(project, server, DAMAGED["a zeroed third"][0])
