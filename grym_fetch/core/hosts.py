@@ -14,12 +14,15 @@ import math
 from dataclasses import dataclass, field
 
 from grym_fetch.core.errors import (
+    BadResponse,
     BadStatus,
     CertificateRejected,
     ConnectFailed,
     ConnectionLost,
     GrymFetchError,
+    PolicyRefused,
     Throttled,
+    TooManyRedirects,
 )
 from grym_fetch.core.http import MAX_RETRY_AFTER_S
 
@@ -46,12 +49,15 @@ def grace_of(error: GrymFetchError, *, is_served: bool = False) -> float | None:
     """For how many seconds after the host last served us this failure may mean "not so many", or "not so often".
 
     0: only while it is serving us. None: it never means that. ``is_served``: the same address is sending its content
-    over another connection, or just was, so that no status can mean the content itself.
+    over another connection, or just was, so that no answer can mean the content itself: neither a status, nor a
+    redirect elsewhere, nor what is not HTTP.
     """
     if isinstance(error, Throttled):
         return SERVING_S
     if isinstance(error, BadStatus):
         return GRACE_S if is_served or error.status == 403 else None
+    if isinstance(error, BadResponse | PolicyRefused | TooManyRedirects):
+        return GRACE_S if is_served else None
     is_connection = isinstance(error, ConnectFailed | ConnectionLost) and not isinstance(error, CertificateRejected)
     return 0.0 if is_connection else None
 

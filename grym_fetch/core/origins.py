@@ -23,6 +23,7 @@ from grym_fetch.core.errors import (
     IntegrityError,
     LengthMismatch,
     OriginFailure,
+    RangeRefused,
     Stalled,
     Throttled,
     TransferError,
@@ -89,6 +90,9 @@ class Origin:
     """When it first failed since it last made progress."""
     _progress: int = field(default=0, init=False, repr=False)
     _range_faults: int = field(default=0, init=False, repr=False)
+    """Since its last progress."""
+    _is_ranges_doubted: bool = field(default=False, init=False, repr=False)
+    """Whether it served ranges, and then refused some for a reason that is not known."""
     _failed_at: float = field(default=float("-inf"), init=False, repr=False)
 
     # -- what is read -----------------------------------------------------------------------------------------------
@@ -164,11 +168,19 @@ class Origin:
         If ranges have worked before, once is a fault; twice, or on the first request, means that it has no ranges.
         """
         self._range_faults += 1
-        return self.ranges is None or (self.ranges and self._range_faults >= 2)
+        if self.ranges and self._range_faults >= 2:
+            self._is_ranges_doubted = True
+            return True
+        return self.ranges is None
 
     def lost_ranges(self) -> None:
         """From now on, ask it for everything in one response."""
         self.ranges = False
+
+    def refused_whole(self) -> None:
+        """It refused the whole as well: if it had served ranges, they were not the reason."""
+        if self._is_ranges_doubted:
+            self.ranges, self._range_faults, self._is_ranges_doubted = True, 0, False
 
     def sent_page(self) -> None:
         """It sent a web page."""
@@ -189,8 +201,7 @@ class Origin:
         self._progress += count
         self.has_given = self.has_given or count > 0
         if self._progress >= PROGRESS_BYTES:
-            self._progress = 0
-            self.failures = 0
+            self._progress = self.failures = self._range_faults = 0
             self._away_since = None
 
     def sent(self, now: float) -> None:
@@ -254,7 +265,7 @@ class Origin:
 
     def doubted(self) -> None:
         """Its ranges gave wrong content: ask it once more, for everything in one response and past all caches."""
-        self.ranges = False
+        self.ranges = self._is_ranges_doubted = False
         self.is_out = False
         self.is_mixed = False
         self.passes_caches()
@@ -347,6 +358,8 @@ class Origins:
         """
         if not origin.failed(error, began=began, now=now):
             return None
+        if not had_begun and isinstance(error, BadStatus | BadResponse | RangeRefused):
+            origin.refused_whole()
         alternatives = self.is_replaceable(origin, now)
         decision = next_step(
             error,

@@ -22,6 +22,7 @@ from grym_fetch.core import http
 from grym_fetch.core.addresses import host_in, host_of
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
+    BadResponse,
     BadStatus,
     ConnectFailed,
     ConnectionLost,
@@ -59,7 +60,7 @@ from grym_fetch.transfer.outcome import (
 )
 from grym_fetch.transfer.reporter import Reporter
 from grym_fetch.transfer.request import JudgedResponse
-from grym_fetch.transfer.response import ResponseReader
+from grym_fetch.transfer.response import ResponseReader, is_no_content
 from grym_fetch.transfer.result import TransferResult
 from grym_fetch.transfer.scheduler import InTurn, Scheduler
 from grym_fetch.transfer.state import DownloadState
@@ -395,23 +396,40 @@ class Transfer:
             self.fail(error.with_traceback(None))
 
     def _reached(self, attempt: Attempt, answer: JudgedResponse) -> None:
-        """A host has answered, perhaps another one than was asked first."""
-        now = self._clock.monotonic()
-        self._hosts.moved(attempt, answer.host)
-        attempt.reached = answer.host
-        if isinstance(answer.verdict, http.Partial) and answer.verdict.range.stop < attempt.segment.stop:
+        """A host has answered, perhaps another one than was asked first. Raises what means "one too many"."""
+        now, origin, verdict = self._clock.monotonic(), attempt.origin, answer.verdict
+        is_refusal = (
+            origin.ranges is True
+            and not attempt.segment.whole
+            and self._is_served(origin, now)
+            and is_no_content(answer, self._state.size)
+        )
+        if not is_refusal or self._hosts.is_serving(answer.host):
+            # A redirect that leads a surplus request elsewhere says nothing of the server there.
+            self._hosts.moved(attempt, answer.host)
+            attempt.reached = answer.host
+        if is_refusal and not isinstance(verdict, http.ErrorStatus):
+            status = answer.response.head.status
+            raise BadResponse(origin.url, f"status {status} and not the content, which it sends to another request")
+        if isinstance(verdict, http.Partial) and verdict.range.stop < attempt.segment.stop:
             self._hosts.lost_ahead(answer.host)  # each rest would be a request of its own
-        if isinstance(answer.verdict, http.Partial | http.Whole):
+        if isinstance(verdict, http.Partial | http.Whole):
             self._hosts.receives(attempt, now, whole=attempt.segment.whole)
             if answer.is_ahead:
                 self._hosts.kept_ahead(answer.host)
         elif (
-            isinstance(answer.verdict, http.UnusableRange)
+            isinstance(verdict, http.UnusableRange)
             and answer.response.head.status == 403
             and self._hosts.is_busy(attempt, now)
         ):
             # Before it is taken for a refusal of the range: a server may say so that there are too many of us.
-            raise BadStatus(attempt.origin.url, 403, "status 403: access denied")
+            raise BadStatus(origin.url, 403, "status 403: access denied")
+
+    def _is_served(self, origin: Origin, now: float) -> bool:
+        """Whether its content comes over another connection, or just came."""
+        return now - origin.sent_at < GRACE_S or any(
+            other.origin is origin and other.first_byte_at is not None for other in self._attempts
+        )
 
     def release(self, attempt: Attempt) -> None:
         """The attempt is over: the bytes that did not arrive are missing again."""
@@ -449,12 +467,12 @@ class Transfer:
             return True
         origin = attempt.origin
         now = self._clock.monotonic()
-        is_served = now - origin.sent_at < GRACE_S or any(
-            other.origin is origin and other.first_byte_at is not None for other in self._attempts
-        )
+        is_served = self._is_served(origin, now)
         if grace_of(error, is_served=is_served) is None or attempt.first_byte_at is not None:
             return False
-        if isinstance(error, ConnectFailed | ConnectionLost):
+        if isinstance(error, ConnectFailed | ConnectionLost) and not (
+            is_served and not self._hosts.is_serving(host_of(error.url))
+        ):
             self._hosts.moved(attempt, host_of(error.url))
         is_lesson = self._hosts.refused(attempt, now, error, took=now - attempt.began, is_served=is_served)
         pause = self._hosts.opens_at(attempt.host) - now
