@@ -140,7 +140,7 @@ def add_command(
 
 def _add_from_source(common: Common, address: str, naming: dict[str, Any], settings: Settings) -> int:
     from grym_fetch.cli.runner import run
-    from grym_fetch.core.text import safe_text
+    from grym_fetch.core.command_lines import command_line
 
     async def body(manager: AssetManager) -> int:
         added = await manager.add_from_source(address, **naming)
@@ -148,8 +148,11 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
         missing = [asset for asset in added if manager.state_of(asset) == "missing"]
         if missing and not common.quiet and not common.json:
             count = f"{len(missing)} of {len(added)} are" if len(added) > 1 else "it is"
-            which = safe_text(missing[0].id) if len(added) == 1 else "--all"
-            click.echo(f"{count} not fetched yet: grym-fetch sync {which}", err=True)
+            if len(added) == 1:
+                fetch = command_line("grym-fetch", "sync", names=(missing[0].id,))
+            else:
+                fetch = command_line("grym-fetch", "sync", "--all")
+            click.echo(f"{count} not fetched yet: {fetch}", err=True)
         return 0
 
     with with_manifest(common):
@@ -359,7 +362,6 @@ def _make_manifest(common: Common) -> Path | None:
     """Make an empty manifest where none is found, and return its path; one that is named must be there."""
     from grym_fetch.cli.exit_codes import exit_code
     from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
-    from grym_fetch.core.text import safe_text
     from grym_fetch.disk.manifest_file import create_manifest
     from grym_fetch.disk.project import CANDIDATES, find_project
     from grym_fetch.runtime.clock import SystemClock
@@ -377,31 +379,35 @@ def _make_manifest(common: Common) -> Path | None:
         except GrymFetchError as error:
             click.echo(f"error: {error}", err=True)
             raise click.exceptions.Exit(exit_code(error)) from error
-        if is_new and not common.quiet:
-            click.echo(f"there was no manifest: created {safe_text(str(path), limit=4000)}", err=True)
         return path if is_new else None
     return None
 
 
 @contextmanager
 def with_manifest(common: Common) -> Iterator[None]:
-    """Make a manifest if there is none; remove it again if nothing was added to it."""
+    """Make a manifest if there is none, and say so; remove it again if nothing was added to it."""
+    from grym_fetch.core.text import safe_text
+
     made = _make_manifest(common)
     try:
         yield
     finally:
-        if made is not None:
-            _remove_if_empty(made)
+        if made is not None and not _remove_if_empty(made) and not common.quiet:
+            click.echo(f"there was no manifest: created {safe_text(str(made), limit=4000)}", err=True)
 
 
-def _remove_if_empty(manifest: Path) -> None:
-    """Remove the manifest that was made for an asset which could not be added; else a failure would leave it behind."""
+def _remove_if_empty(manifest: Path) -> bool:
+    """Remove the manifest that was made for an asset which could not be added; else a failure would leave it behind.
+
+    Return whether it is gone.
+    """
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.disk.project import load_manifest
 
     with suppress(GrymFetchError, OSError):
         if not load_manifest(manifest).manifest.assets:
             manifest.unlink()
+    return not manifest.exists()
 
 
 async def _agreed(places: list[Path]) -> bool:
@@ -462,7 +468,7 @@ def tell_measured(word: str, rows: Sequence[tuple[str, int | None, Checksum | No
     sheet = streams.sheet(sys.stdout)
     widest = min(max((cells(safe_text(row[0])) for row in rows), default=0), 40)
     for asset_id, size, checksum, note in rows:
-        name, shown = safe_text(asset_id), format_size(size or 0)
+        name, shown = safe_text(asset_id), format_size(size) if size is not None else "size unknown"
         if not sheet.is_terminal:
             click.echo("  ".join(part for part in (word, name, shown, str(checksum), note) if part))
             continue

@@ -23,9 +23,9 @@ from grym_fetch.core.errors import (
     IntegrityError,
     LengthMismatch,
     OriginFailure,
-    RangeRefused,
     Stalled,
     Throttled,
+    TooManyRedirects,
     TransferError,
 )
 from grym_fetch.core.http import NO_VALIDATOR, Validator, may_be_for_the_range
@@ -37,6 +37,8 @@ CRAWL_BYTES_PER_S = 1024.0
 """Over all connections to an origin. If it stays slower, it is left for another one, if there is one."""
 PROGRESS_BYTES = 2 * MIB
 """What counts as progress: this many bytes renew an origin's retry budget."""
+DOUBTFUL_FAILURES = 2
+"""After this many failures to serve a first range, the whole is asked for in between."""
 MAX_CHANGES = 2
 """After this many content changes, an origin's validators count as noise, and only the checksum decides."""
 
@@ -92,7 +94,8 @@ class Origin:
     _range_faults: int = field(default=0, init=False, repr=False)
     """Since its last progress."""
     _is_ranges_doubted: bool = field(default=False, init=False, repr=False)
-    """Whether it served ranges, and then refused some for a reason that is not known."""
+    """Whether it is asked for the whole since it refused ranges for a reason that is not known."""
+    _has_proved_ranges: bool = field(default=False, init=False, repr=False)
     _failed_at: float = field(default=float("-inf"), init=False, repr=False)
 
     # -- what is read -----------------------------------------------------------------------------------------------
@@ -119,7 +122,9 @@ class Origin:
             return False  # it has said that it means: later
         if isinstance(error, BadStatus):
             return self.ranges is None and may_be_for_the_range(error.status)
-        return self.ranges is None and isinstance(error, ConnectionLost | Stalled | BadResponse)
+        if isinstance(error, LengthMismatch):
+            return self.ranges is None and (self.has_sent_page or not error.actual)
+        return self.ranges is None and isinstance(error, ConnectionLost | Stalled | BadResponse | TooManyRedirects)
 
     def may_be_cached(self, error: GrymFetchError) -> bool:
         """Whether a cache on the way may have sent an old version of the content."""
@@ -160,7 +165,7 @@ class Origin:
 
     def proved_ranges(self) -> None:
         """It served a usable range."""
-        self.ranges = True
+        self.ranges = self._has_proved_ranges = True
 
     def refused_range(self) -> bool:
         """It refused a range, or sent other bytes. Return whether to ask it for everything in one response now.
@@ -177,10 +182,15 @@ class Origin:
         """From now on, ask it for everything in one response."""
         self.ranges = False
 
+    def doubts_ranges(self) -> None:
+        """It fails to serve a first range, perhaps only that: next time, ask it for the whole."""
+        self.ranges, self._is_ranges_doubted = False, True
+
     def refused_whole(self) -> None:
-        """It refused the whole as well: if it had served ranges, they were not the reason."""
+        """It refused the whole as well: then the range was not the reason, and what was known of ranges holds."""
         if self._is_ranges_doubted:
-            self.ranges, self._range_faults, self._is_ranges_doubted = True, 0, False
+            self.ranges = self._has_proved_ranges or None
+            self._range_faults, self._is_ranges_doubted = 0, False
 
     def sent_page(self) -> None:
         """It sent a web page."""
@@ -247,6 +257,12 @@ class Origin:
     def given_up(self) -> None:
         """It must not be asked again in this run."""
         self.is_out = True
+
+    def reconsidered(self) -> None:
+        """Its last answer may not have been about the content: ask it once more."""
+        self.is_out = False
+        self.ranges = self._has_proved_ranges or None
+        self.recalled()
 
     def mismatched(self, digest: Checksum, wanted: Checksum) -> None:
         """All bytes came from here, and their digest is wrong: asking again would not help."""
@@ -350,15 +366,16 @@ class Origins:
         policy: RetryPolicy,
         jitter: float,
         had_begun: bool = False,
+        is_empty: bool = False,
     ) -> Decision | None:
         """Record a failure and decide what follows. Return None if its outage was counted already.
 
         ``had_begun``: some bytes of the content had arrived. An origin that sends some and breaks off is not away,
-        so it is not waited for.
+        so it is not waited for. ``is_empty``: nothing is on hand, so that asking for the whole costs nothing.
         """
         if not origin.failed(error, began=began, now=now):
             return None
-        if not had_begun and isinstance(error, BadStatus | BadResponse | RangeRefused):
+        if not had_begun:
             origin.refused_whole()
         alternatives = self.is_replaceable(origin, now)
         decision = next_step(
@@ -373,6 +390,8 @@ class Origins:
         match decision:
             case Retry(delay=delay) | Leave(delay=delay):
                 origin.postponed(now + delay)
+                if is_empty and origin.failures >= DOUBTFUL_FAILURES and origin.may_serve_the_whole(error):
+                    origin.doubts_ranges()
             case GiveUp() if origin.may_serve_the_whole(error):
                 origin.lost_ranges()
                 return Retry(origin.failures, 0.0)

@@ -19,6 +19,7 @@ from grym_fetch.core.errors import (
     ContentChanged,
     GrymFetchError,
     IntegrityError,
+    LengthMismatch,
     PolicyRefused,
     ProxyRefused,
     RangeRefused,
@@ -94,6 +95,11 @@ def may_pass(error: GrymFetchError) -> bool:
     """
     passing = BadStatus | BadResponse | ConnectFailed | ConnectionLost | RangeRefused | TooManyRedirects
     return isinstance(error, passing) and not isinstance(error, CertificateRejected)
+
+
+def may_be_for_others(error: GrymFetchError) -> bool:
+    """Whether a server may answer so because it is busy, though the content is there: some say "not found" then."""
+    return isinstance(error, BadStatus | BadResponse | LengthMismatch | TooManyRedirects)
 
 
 def next_step(

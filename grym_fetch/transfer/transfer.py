@@ -39,7 +39,7 @@ from grym_fetch.core.events import AWAY
 from grym_fetch.core.hosts import GRACE_S, grace_of
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
-from grym_fetch.core.policy import GiveUp, Leave, Retry
+from grym_fetch.core.policy import GiveUp, Leave, Retry, may_be_for_others
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, Segment, segment_length, share_of_slower
 from grym_fetch.core.speeds import ROUND_TRIPS
@@ -108,6 +108,11 @@ class Transfer:
         """Bytes that will arrive once more before there is progress again; see `StartAfresh.repeats`."""
         self._waits_for = ""
         """What it was last reported to wait for."""
+        self._rivals: dict[Origin, tuple[str, int, float]] = {}
+        """The origins that were given up for an answer that came while their host was busy with others of us: which
+        host, how many others, and when."""
+        self._alone: set[Origin] = set()
+        """Those that are asked once more, or were: when nothing else of us is at that host."""
         self._is_over = False
 
     @property
@@ -275,6 +280,9 @@ class Transfer:
         now = self._clock.monotonic()
         for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts)):
             host = _host_asked(origin)
+            is_alone = origin in self._rivals
+            if is_alone and not self._may_ask_alone(origin):
+                continue
             if not has_room(host):
                 self._leave_if_told_to_wait(origin, host, now)
                 self._tell_waiting(host, now)
@@ -282,6 +290,9 @@ class Transfer:
                 attempt = Attempt(segment, origin, host, now)
                 self._waits_for = ""
                 self._attempts.add(attempt)
+                if is_alone:
+                    del self._rivals[origin]
+                    self._hosts.asks_alone(attempt, host)
                 return attempt
         return None
 
@@ -499,7 +510,11 @@ class Transfer:
             policy=self._settings.retry,
             jitter=self._clock.jitter(),
             had_begun=attempt.first_byte_at is not None,
+            is_empty=not self._state.segments.on_hand_bytes,
         )
+        rivals = self._hosts.rivals(attempt, now) if attempt.first_byte_at is None else 0
+        if rivals and isinstance(decision, GiveUp) and origin not in self._alone and may_be_for_others(error):
+            self._rivals[origin] = attempt.reached or attempt.host, rivals, now
         if isinstance(error, Throttled) and error.status == 429 and not isinstance(decision, GiveUp):
             self._hosts.left_alone(attempt.host, origin.ready_at)
         reason = origin.last_reason
@@ -521,8 +536,9 @@ class Transfer:
 
     def _leave(self, origin: Origin, reason: str, now: float) -> None:
         chosen = self._origins.choose(now)
-        if chosen is None:
+        if chosen is None and not self._reconsider():
             self.fail(self._exhausted())
+        if chosen is None:
             return
         if self._origins.together and not origin.is_out:
             self._wake_later(origin)
@@ -533,6 +549,29 @@ class Transfer:
                 self._restart = self._restart or StartAfresh(why, forget_size=True)
         if chosen.ready_at > now:
             self._announce_retry(chosen, chosen.failures, chosen.ready_at - now, chosen.last_reason)
+
+    def _reconsider(self) -> bool:
+        """No origin is left. Return whether one is, whose host may have meant "one too many" with its last answer."""
+        origin = next(iter(self._rivals), None)
+        if origin is None:
+            return False
+        self._alone.add(origin)
+        origin.reconsidered()
+        self._origins.turn_to(origin)
+        host = self._rivals[origin][0]
+        self._reporter.waits(safe_text(f"{host}, to ask it alone: {origin.last_reason}"))
+        self._changed()
+        return True
+
+    def _may_ask_alone(self, origin: Origin) -> bool:
+        """Whether nothing else of us is at the host that refused while it was busy. Serves it more, it meant it."""
+        host, rivals, since = self._rivals[origin]
+        if self._hosts.has_served_more(host, rivals, since):
+            del self._rivals[origin]
+            origin.given_up()
+            self._leave(origin, origin.last_reason, self._clock.monotonic())
+            return False
+        return self._hosts.is_idle(host)
 
     def _leave_if_told_to_wait(self, origin: Origin, host: str, now: float) -> None:
         """Turn to another origin if this one's host asked for a pause, perhaps because of another asset."""
