@@ -186,11 +186,16 @@ class Origin:
         """It fails to serve a first range, perhaps only that: next time, ask it for the whole."""
         self.ranges, self._is_ranges_doubted = False, True
 
-    def refused_whole(self) -> None:
-        """It refused the whole as well: then the range was not the reason, and what was known of ranges holds."""
-        if self._is_ranges_doubted:
-            self.ranges = self._has_proved_ranges or None
-            self._range_faults, self._is_ranges_doubted = 0, False
+    def refused_whole(self) -> bool:
+        """If it was asked for the whole in doubt, the range was not the reason: what was known of ranges holds.
+
+        Return whether it was.
+        """
+        if not self._is_ranges_doubted:
+            return False
+        self.ranges = self._has_proved_ranges or None
+        self._range_faults, self._is_ranges_doubted = 0, False
+        return True
 
     def sent_page(self) -> None:
         """It sent a web page."""
@@ -375,8 +380,7 @@ class Origins:
         """
         if not origin.failed(error, began=began, now=now):
             return None
-        if not had_begun:
-            origin.refused_whole()
+        was_whole = not had_begun and origin.refused_whole()
         alternatives = self.is_replaceable(origin, now)
         decision = next_step(
             error,
@@ -390,7 +394,8 @@ class Origins:
         match decision:
             case Retry(delay=delay) | Leave(delay=delay):
                 origin.postponed(now + delay)
-                if is_empty and origin.failures >= DOUBTFUL_FAILURES and origin.may_serve_the_whole(error):
+                is_doubtful = is_empty and not was_whole and origin.failures >= DOUBTFUL_FAILURES
+                if is_doubtful and origin.may_serve_the_whole(error):
                     origin.doubts_ranges()
             case GiveUp() if origin.may_serve_the_whole(error):
                 origin.lost_ranges()
