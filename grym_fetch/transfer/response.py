@@ -191,11 +191,13 @@ class ResponseReader:
 
     async def _unsatisfiable(self, attempt: Attempt, total: int | None) -> Outcome:
         origin, start, state = attempt.origin, attempt.segment.start, self._state
+        # It answers no range, or one of an address that has served ranges of the known length.
+        is_beside_the_point = attempt.segment.whole or bool(origin.ranges and origin.has_given)
         if state.size is None:
             if total == start or (total is None and start > 0 and self._pinned):
                 # We hold everything before it, and there is nothing more: that is the end, or the checksum will show.
                 return await self._learn_size(start, origin) or Finished()
-        elif total not in (None, state.size) and not attempt.segment.whole and not (origin.ranges and origin.has_given):
+        elif total is not None and total != state.size and not is_beside_the_point:
             return self._wrong_length(origin, total, "")
         return self._unusable_range(attempt, "the server calls a good range unsatisfiable (416)")
 
