@@ -18,6 +18,7 @@ def _make_manifest(common: Common) -> Path | None:
     """Make an empty manifest where none is found, and return its path; one that is named must be there."""
     from grym_fetch.cli.exit_codes import exit_code
     from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
+    from grym_fetch.core.text import safe_text
     from grym_fetch.disk.manifest_file import create_manifest
     from grym_fetch.disk.project import CANDIDATES, find_project
     from grym_fetch.runtime.clock import SystemClock
@@ -35,32 +36,32 @@ def _make_manifest(common: Common) -> Path | None:
         except GrymFetchError as error:
             click.echo(f"error: {error}", err=True)
             raise click.exceptions.Exit(exit_code(error)) from error
+        if is_new and not common.quiet:
+            click.echo(f"there was no manifest: created {safe_text(str(path), limit=4000)}", err=True)
         return path if is_new else None
     return None
 
 
 @contextmanager
 def with_manifest(common: Common) -> Iterator[None]:
-    """Make a manifest if there is none, and say so; remove it again if nothing was added to it."""
-    from grym_fetch.core.text import safe_text
-
+    """Make a manifest if there is none; remove it again if nothing was added to it."""
     made = _make_manifest(common)
     try:
         yield
     finally:
-        if made is not None and not _remove_if_empty(made) and not common.quiet:
-            click.echo(f"there was no manifest: created {safe_text(str(made), limit=4000)}", err=True)
+        if made is not None:
+            _remove_if_empty(made, common)
 
 
-def _remove_if_empty(manifest: Path) -> bool:
-    """Remove the manifest that was made for an asset which could not be added; else a failure would leave it behind.
-
-    Return whether it is gone.
-    """
+def _remove_if_empty(manifest: Path, common: Common) -> None:
+    """Remove the manifest that was made for an asset which could not be added; else a failure would leave it behind."""
     from grym_fetch.core.errors import GrymFetchError
+    from grym_fetch.core.text import safe_text
     from grym_fetch.disk.project import load_manifest
 
     with suppress(GrymFetchError, OSError):
         if not load_manifest(manifest).manifest.assets:
             manifest.unlink()
-    return not manifest.exists()
+            if not common.quiet:
+                path = safe_text(str(manifest), limit=4000)
+                click.echo(f"nothing was added: removed {path} again", err=True)
