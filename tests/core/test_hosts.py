@@ -104,6 +104,7 @@ def test_who_has_served_more_at_once_has_not_refused_one_too_many() -> None:
     assert not hosts.has_served_more("two.example", 0, 0.0)
 
 
+@pytest.mark.shows("A24")
 def test_who_is_asked_alone_is_alone_until_it_is_answered() -> None:
     """However it is answered; then others may begin."""
     hosts = Hosts(8)
