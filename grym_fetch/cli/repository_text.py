@@ -144,6 +144,8 @@ def plan_lines(plan: Plan, limit: int) -> Iterator[str]:
     if plan.moves:
         count = counted(len(plan.moves), "file", "files")
         yield f"{format_size(plan.bytes):>9}  in {count} over {format_size(limit)}, to {shown(str(plan.target))}"
+    elif plan.kept:
+        yield "nothing to move"
     else:
         yield f"nothing to move: no further file is larger than {format_size(limit)}"
     for kept in plan.kept:

@@ -26,6 +26,7 @@ from grym_fetch.cli import exit_codes, streams
 from grym_fetch.cli.logs import LogSetup, set_up_logging
 from grym_fetch.cli.options import Common
 from grym_fetch.cli.unexpected import tell_unexpected
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import GrymFetchError, MirrorsExhausted, SyncFailed, UnknownAsset
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.core.variables import BadVariable
@@ -370,7 +371,9 @@ def print_error(error: GrymFetchError, *, manifest: Path | None = None) -> None:
             streams.tell(sheet.message("hint", _shown(advice)))
     lost = [failure.asset_id for failure in errors if isinstance(failure, MirrorsExhausted)]
     if lost:
-        doctor = f"`grym-fetch doctor {safe_text(str(lost[0]))}` asks every address and says what to do"
+        doctor = (
+            f"`{command_line('grym-fetch', 'doctor', names=(str(lost[0]),))}` asks every address and says what to do"
+        )
         streams.tell(sheet.message("hint", doctor))
 
 

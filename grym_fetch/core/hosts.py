@@ -14,12 +14,15 @@ import math
 from dataclasses import dataclass, field
 
 from grym_fetch.core.errors import (
+    BadResponse,
     BadStatus,
     CertificateRejected,
     ConnectFailed,
     ConnectionLost,
     GrymFetchError,
+    PolicyRefused,
     Throttled,
+    TooManyRedirects,
 )
 from grym_fetch.core.http import MAX_RETRY_AFTER_S
 
@@ -46,31 +49,38 @@ def grace_of(error: GrymFetchError, *, is_served: bool = False) -> float | None:
     """For how many seconds after the host last served us this failure may mean "not so many", or "not so often".
 
     0: only while it is serving us. None: it never means that. ``is_served``: the same address is sending its content
-    over another connection, or just was, so that no status can mean the content itself.
+    over another connection, or just was, so that no answer can mean the content itself: neither a status, nor a
+    redirect elsewhere, nor what is not HTTP.
     """
     if isinstance(error, Throttled):
         return SERVING_S
     if isinstance(error, BadStatus):
         return GRACE_S if is_served or error.status == 403 else None
+    if isinstance(error, BadResponse | PolicyRefused | TooManyRedirects):
+        return GRACE_S if is_served else None
     is_connection = isinstance(error, ConnectFailed | ConnectionLost) and not isinstance(error, CertificateRejected)
     return 0.0 if is_connection else None
 
 
 @dataclass(eq=False, slots=True)
 class _Host:
-    """One host. ``at_work`` and ``receiving`` hold attempts; those that receive are at work as well."""
+    """One host. ``at_work`` and ``receiving`` hold attempts; those that receive, since when, are at work as well."""
 
     at_work: set[object] = field(default_factory=set)
-    receiving: set[object] = field(default_factory=set)
+    receiving: dict[object, float] = field(default_factory=dict)
     limit: int | None = None
     """How many attempts it allows at once; None until it has refused one."""
     is_void: bool = False
     """Whether the limit means nothing, because all were refused. Until one is served, they go one at a time."""
     probe: object | None = None
     """The attempt that is one more than the limit."""
+    alone: object | None = None
+    """The attempt that must be answered before any other begins."""
     probe_at: float = -math.inf
     probe_wait: float = PROBE_S
     not_before: float = -math.inf
+    reached_at: dict[int, float] = field(default_factory=dict)
+    """When it last served so many at once: of some, the server may be long done with what is still being read."""
     served_at: float = -math.inf
     """When it last served an attempt."""
     refusals: int = 0
@@ -84,6 +94,10 @@ class _Host:
     prober_until: float = -math.inf
     in_vain: int = 0
     """How many requests for the whole it has refused since it last served one."""
+
+    def steady(self, now: float) -> int:
+        """How many it certainly serves at once."""
+        return sum(now - since >= GRACE_S for since in self.receiving.values())
 
     def lower(self, limit: int, now: float) -> None:
         self.limit = limit if self.limit is None else min(limit, self.limit)
@@ -120,7 +134,7 @@ class Hosts:
         if known is None:
             return True
         count = len(known.at_work)
-        if now < known.not_before or count >= self._per_host:
+        if now < known.not_before or count >= self._per_host or known.alone is not None:
             return False
         if known.limit is None or count < known.limit:
             return True
@@ -148,8 +162,22 @@ class Hosts:
 
     def is_busy(self, attempt: object, now: float) -> bool:
         """Whether other attempts are or just were at its host, so that a refusal may mean "one too many"."""
+        return self.rivals(attempt, now) > 0
+
+    def rivals(self, attempt: object, now: float) -> int:
+        """How many other attempts are at its host, or just were: then a refusal may mean "one too many"."""
         known = self._hosts[self._place[attempt]]
-        return bool(known.at_work - {attempt}) or now - known.served_at < GRACE_S
+        return len(known.at_work - {attempt}) or int(now - known.served_at < GRACE_S)
+
+    def is_idle(self, host: str) -> bool:
+        """Whether no attempt is at work there."""
+        known = self._hosts.get(host)
+        return known is None or not known.at_work
+
+    def has_served_more(self, host: str, count: int, since: float) -> bool:
+        """Whether it has served more attempts than this at once, later than ``since``."""
+        known = self._hosts.get(host)
+        return known is not None and any(at_once > count and at > since for at_once, at in known.reached_at.items())
 
     def refuses_wholes(self, host: str) -> bool:
         """Whether it refuses so often that a request with a range would most likely be wasted."""
@@ -187,6 +215,10 @@ class Hosts:
         if known.kept_ahead >= TRY_AHEAD:
             known.prober = None
 
+    def asks_alone(self, attempt: object, host: str) -> None:
+        """An attempt is about to begin there, and no other may until that is answered."""
+        self._hosts.setdefault(host, _Host()).alone = attempt
+
     def began(self, attempt: object, host: str) -> None:
         """An attempt has begun there."""
         known = self._hosts.setdefault(host, _Host())
@@ -206,7 +238,7 @@ class Hosts:
     def receives(self, attempt: object, now: float, *, whole: bool = False) -> None:
         """The host serves it: the response is content. ``whole``: it was asked for without a range."""
         known = self._hosts[self._place[attempt]]
-        known.receiving.add(attempt)
+        known.receiving.setdefault(attempt, now)
         if whole:
             known.in_vain = 0
         known.served_at, known.refusals = now, 0
@@ -214,22 +246,28 @@ class Hosts:
             known.limit, known.is_void = None, False
         if known.probe is attempt:
             known.raise_to(len(known.at_work), now)
+        if known.alone is attempt:
+            known.alone = None
 
     def ended(self, attempt: object, now: float) -> None:
         """It is over, however it ended."""
         place = self._place.pop(attempt, None)
         if place is None:
             return
-        if attempt in self._hosts[place].receiving:
-            self._hosts[place].served_at = now
+        known = self._hosts[place]
+        if attempt in known.receiving:
+            known.served_at = now
+            known.reached_at[known.steady(now)] = now
         self._leave(attempt, place)
 
     def _leave(self, attempt: object, host: str) -> None:
         known = self._hosts[host]
         known.at_work.discard(attempt)
-        known.receiving.discard(attempt)
+        known.receiving.pop(attempt, None)
         if known.probe is attempt:
             known.probe = None
+        if known.alone is attempt:
+            known.alone = None
 
     def refused(
         self,
@@ -250,7 +288,7 @@ class Hosts:
         wait = error.retry_after if isinstance(error, Throttled) else None
         known = self._hosts[self._place[attempt]]
         known.at_work.discard(attempt)
-        known.receiving.discard(attempt)
+        known.receiving.pop(attempt, None)
         if isinstance(error, Throttled):
             known.takes_ahead = False
         if wait is not None:

@@ -202,8 +202,8 @@ class DiskStage:
 
     def _seed(self, source: int, pieces: Sequence[Piece]) -> None:
         with storage_errors(self._final):
-            self._check_is_ours()
             for run in runs(pieces):
+                self._check_is_ours()
                 if not copy_range(source, self._part, ByteRange(run[0].start, run[-1].stop)):
                     continue
                 if self._lost is not None:

@@ -120,9 +120,9 @@ class Chronicle:
             case events.AssetWaiting():
                 yield _line(Mark.NEWS, name, f"waiting for {safe_text(event.holder)}")
             case events.RetryScheduled():
-                when = format_seconds(event.delay)
+                when = f"in {format_seconds(event.delay)}" if event.delay else "at once"
                 number = retry_number(event.attempt, self._telling.retries)
-                yield _line(Mark.NEWS, name, f"{number} in {when}: {_first(event.reason)}")
+                yield _line(Mark.NEWS, name, f"{number} {when}: {_first(event.reason)}")
             case events.MirrorSwitched():
                 place = f"mirror {event.number} of {event.count}"
                 yield _line(Mark.NEWS, name, f"now from {place}, {redact_url(event.to)}: {_first(event.reason)}")

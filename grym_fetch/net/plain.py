@@ -5,7 +5,7 @@ answer, and if there is none, the request is sent over a new socket as if it nev
 judged and opened here, directly or through a proxy (`proxies`, `tunnel`); what comes over it is the wire's (`wire`),
 and what the bytes mean the parser's (`parser`), whichever way it came. No redirect is followed, no cookie kept, nothing
 decoded, and TLS is always verified. Every foreign exception is mapped where it arises, without its text. An address of
-a name that fails is asked last for a while (`places`).
+a name that fails is asked last for a while (`places`); where one refuses, the others are asked at once.
 """
 
 from __future__ import annotations
@@ -124,11 +124,19 @@ class PlainConnection:
                 if self._wire.state is not State.UNANSWERED:
                     raise
                 await self.aclose()
-        wire = await self._connect(request.address, url, request.proxy)
-        self._wire, self._key, self._host = wire, request.key, request.address.authority
-        self._longest_wait, self._has_kept_ahead = 0.0, False
-        self._is_proxied, self._is_read_by_proxy = request.proxy is not None, _reads(request.proxy, request.address)
-        return await self._ask(wire, request, is_fresh=True)
+        while True:
+            wire = await self._connect(request.address, url, request.proxy)
+            self._wire, self._key, self._host = wire, request.key, request.address.authority
+            self._longest_wait, self._has_kept_ahead = 0.0, False
+            self._is_proxied, self._is_read_by_proxy = request.proxy is not None, _reads(request.proxy, request.address)
+            response = await self._ask(wire, request, is_fresh=True)
+            if not _may_be_the_address(response.head.status):
+                return response
+            self._note_failure()
+            if not self._leads_to_worse:
+                return response
+            # Another address of the name may have it: each is asked once, until its failure is forgotten.
+            await self.aclose()
 
     def _request(self, url: str, fields: Mapping[str, str]) -> _Request:
         address = to_the_letter(url)
@@ -229,7 +237,7 @@ class PlainConnection:
         return self._response(wire, head)
 
     def _response(self, wire: Wire, head: ResponseHead) -> PlainResponse:
-        if head.status >= 500:
+        if head.status >= 500 or head.status in (420, 429, 430):
             self._note_failure()
         head = replace(head, is_local=wire.is_local and not self._is_proxied)
         return PlainResponse(wire, head, self._note_failure)
@@ -389,6 +397,14 @@ class PlainResponse:
         if not self._is_closed:
             self._is_closed = True
             self._wire.finish()
+
+
+def _may_be_the_address(status: int) -> bool:
+    """Whether another server of the same name may answer otherwise: one of them is old, empty or shut off.
+
+    Not where it asks to wait or judges the range, nor what is retried after a while anyway.
+    """
+    return status in (204, 300) or (400 <= status < 500 and status not in (407, 408, 416, 420, 425, 429, 430))
 
 
 async def _look_up(host: str, port: int) -> list[AddrInfoType]:

@@ -21,6 +21,7 @@ from typing import Literal
 from yarl import URL
 
 from grym_fetch.core.addresses import is_loopback
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import (
     CertificateRejected,
     GrymFetchError,
@@ -410,7 +411,7 @@ class _Prober:
             advice = "prefer a server with ranges as the primary url"
         elif not asset.pinned and kind != "strong":
             warning = "no checksum and no strong ETag, so parts cannot be combined"
-            advice = f"run `grym-fetch pin {safe_text(asset.id)}`"
+            advice = f"run `{command_line('grym-fetch', 'pin', names=(asset.id,))}`"
         if warning:
             return Finding("warn", "origin", f"{what}; {warning}", advice, asset.id, figures)
         return Finding("ok", "origin", what, "", asset.id, figures)

@@ -22,6 +22,7 @@ from grym_fetch.core import http
 from grym_fetch.core.addresses import host_in, host_of
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
+    BadResponse,
     BadStatus,
     ConnectFailed,
     ConnectionLost,
@@ -40,7 +41,7 @@ from grym_fetch.core.journal import Piece
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
 from grym_fetch.core.piece_digests import piece_count
-from grym_fetch.core.policy import GiveUp, Leave, Retry
+from grym_fetch.core.policy import GiveUp, Leave, Retry, may_be_for_others
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, Segment, segment_length, share_of_slower
 from grym_fetch.core.speeds import ROUND_TRIPS
@@ -61,7 +62,7 @@ from grym_fetch.transfer.outcome import (
 )
 from grym_fetch.transfer.reporter import Reporter
 from grym_fetch.transfer.request import JudgedResponse
-from grym_fetch.transfer.response import ResponseReader
+from grym_fetch.transfer.response import ResponseReader, is_no_content
 from grym_fetch.transfer.result import TransferResult
 from grym_fetch.transfer.scheduler import InTurn, Scheduler
 from grym_fetch.transfer.state import NOBODY, DownloadState
@@ -115,6 +116,11 @@ class Transfer:
         """Bytes that will arrive once more before there is progress again; see `StartAfresh.repeats`."""
         self._waits_for = ""
         """What it was last reported to wait for."""
+        self._rivals: dict[Origin, tuple[str, int, float]] = {}
+        """The origins that were given up for an answer that came while their host was busy with others of us: which
+        host, how many others, and when."""
+        self._alone: set[Origin] = set()
+        """Those that are asked once more, or were: when nothing else of us is at that host."""
         self._is_over = False
 
     @property
@@ -361,6 +367,9 @@ class Transfer:
         now = self._clock.monotonic()
         for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts)):
             host = _host_asked(origin)
+            is_alone = origin in self._rivals
+            if is_alone and not self._may_ask_alone(origin):
+                continue
             if not has_room(host):
                 self._leave_if_told_to_wait(origin, host, now)
                 self._tell_waiting(host, now)
@@ -368,6 +377,9 @@ class Transfer:
                 attempt = Attempt(segment, origin, host, now)
                 self._waits_for = ""
                 self._attempts.add(attempt)
+                if is_alone:
+                    del self._rivals[origin]
+                    self._hosts.asks_alone(attempt, host)
                 return attempt
         return None
 
@@ -482,23 +494,40 @@ class Transfer:
             self.fail(error.with_traceback(None))
 
     def _reached(self, attempt: Attempt, answer: JudgedResponse) -> None:
-        """A host has answered, perhaps another one than was asked first."""
-        now = self._clock.monotonic()
-        self._hosts.moved(attempt, answer.host)
-        attempt.reached = answer.host
-        if isinstance(answer.verdict, http.Partial) and answer.verdict.range.stop < attempt.segment.stop:
+        """A host has answered, perhaps another one than was asked first. Raises what means "one too many"."""
+        now, origin, verdict = self._clock.monotonic(), attempt.origin, answer.verdict
+        is_refusal = (
+            origin.ranges is True
+            and not attempt.segment.whole
+            and self._is_served(origin, now)
+            and is_no_content(answer, self._state.size)
+        )
+        if not is_refusal or self._hosts.is_serving(answer.host):
+            # A redirect that leads a surplus request elsewhere says nothing of the server there.
+            self._hosts.moved(attempt, answer.host)
+            attempt.reached = answer.host
+        if is_refusal and not isinstance(verdict, http.ErrorStatus):
+            status = answer.response.head.status
+            raise BadResponse(origin.url, f"status {status} and not the content, which it sends to another request")
+        if isinstance(verdict, http.Partial) and verdict.range.stop < attempt.segment.stop:
             self._hosts.lost_ahead(answer.host)  # each rest would be a request of its own
-        if isinstance(answer.verdict, http.Partial | http.Whole):
+        if isinstance(verdict, http.Partial | http.Whole):
             self._hosts.receives(attempt, now, whole=attempt.segment.whole)
             if answer.is_ahead:
                 self._hosts.kept_ahead(answer.host)
         elif (
-            isinstance(answer.verdict, http.UnusableRange)
+            isinstance(verdict, http.UnusableRange)
             and answer.response.head.status == 403
             and self._hosts.is_busy(attempt, now)
         ):
             # Before it is taken for a refusal of the range: a server may say so that there are too many of us.
-            raise BadStatus(attempt.origin.url, 403, "status 403: access denied")
+            raise BadStatus(origin.url, 403, "status 403: access denied")
+
+    def _is_served(self, origin: Origin, now: float) -> bool:
+        """Whether its content comes over another connection, or just came."""
+        return now - origin.sent_at < GRACE_S or any(
+            other.origin is origin and other.first_byte_at is not None for other in self._attempts
+        )
 
     def release(self, attempt: Attempt) -> None:
         """The attempt is over: the bytes that did not arrive are missing again."""
@@ -536,12 +565,12 @@ class Transfer:
             return True
         origin = attempt.origin
         now = self._clock.monotonic()
-        is_served = now - origin.sent_at < GRACE_S or any(
-            other.origin is origin and other.first_byte_at is not None for other in self._attempts
-        )
+        is_served = self._is_served(origin, now)
         if grace_of(error, is_served=is_served) is None or attempt.first_byte_at is not None:
             return False
-        if isinstance(error, ConnectFailed | ConnectionLost):
+        if isinstance(error, ConnectFailed | ConnectionLost) and not (
+            is_served and not self._hosts.is_serving(host_of(error.url))
+        ):
             self._hosts.moved(attempt, host_of(error.url))
         is_lesson = self._hosts.refused(attempt, now, error, took=now - attempt.began, is_served=is_served)
         pause = self._hosts.opens_at(attempt.host) - now
@@ -568,7 +597,11 @@ class Transfer:
             policy=self._settings.retry,
             jitter=self._clock.jitter(),
             had_begun=attempt.first_byte_at is not None,
+            is_empty=not self._state.segments.on_hand_bytes,
         )
+        rivals = self._hosts.rivals(attempt, now) if attempt.first_byte_at is None else 0
+        if rivals and isinstance(decision, GiveUp) and origin not in self._alone and may_be_for_others(error):
+            self._rivals[origin] = attempt.reached or attempt.host, rivals, now
         if isinstance(error, Throttled) and error.status == 429 and not isinstance(decision, GiveUp):
             self._hosts.left_alone(attempt.host, origin.ready_at)
         reason = origin.last_reason
@@ -590,8 +623,9 @@ class Transfer:
 
     def _leave(self, origin: Origin, reason: str, now: float) -> None:
         chosen = self._origins.choose(now)
-        if chosen is None:
+        if chosen is None and not self._reconsider():
             self.fail(self._exhausted())
+        if chosen is None:
             return
         if self._origins.together and not origin.is_out:
             self._wake_later(origin)
@@ -602,6 +636,29 @@ class Transfer:
                 self._restart = self._restart or StartAfresh(why, forget_size=True)
         if chosen.ready_at > now:
             self._announce_retry(chosen, chosen.failures, chosen.ready_at - now, chosen.last_reason)
+
+    def _reconsider(self) -> bool:
+        """No origin is left. Return whether one is, whose host may have meant "one too many" with its last answer."""
+        origin = next(iter(self._rivals), None)
+        if origin is None:
+            return False
+        self._alone.add(origin)
+        origin.reconsidered()
+        self._origins.turn_to(origin)
+        host = self._rivals[origin][0]
+        self._reporter.waits(safe_text(f"{host}, to ask it alone: {origin.last_reason}"))
+        self._changed()
+        return True
+
+    def _may_ask_alone(self, origin: Origin) -> bool:
+        """Whether nothing else of us is at the host that refused while it was busy. Serves it more, it meant it."""
+        host, rivals, since = self._rivals[origin]
+        if self._hosts.has_served_more(host, rivals, since):
+            del self._rivals[origin]
+            origin.given_up()
+            self._leave(origin, origin.last_reason, self._clock.monotonic())
+            return False
+        return self._hosts.is_idle(host)
 
     def _leave_if_told_to_wait(self, origin: Origin, host: str, now: float) -> None:
         """Turn to another origin if this one's host asked for a pause, perhaps because of another asset."""

@@ -206,3 +206,10 @@ def test_news_is_marked_as_such() -> None:
     event = events.AssetPlanned(asset="a", size=None, resumed_bytes=0)
     (line,) = Chronicle(model).lines(event)
     assert (line.mark, line.detail) == (Mark.NEWS, "downloading, size unknown")
+
+
+def test_a_retry_without_delay_is_told_as_one() -> None:
+    """Nobody waits for 0.0 s."""
+    retry = events.RetryScheduled(asset="a", url="https://x", attempt=1, delay=0.0, reason="status 404: not found")
+    (line,) = told(retry)
+    assert line.endswith(" at once: status 404: not found")

@@ -119,7 +119,7 @@ def test_failures_are_told_once_and_the_counts_last(tmp_path: Path, server: Asse
     project.add("good", [url], content)
     project.add("lost", [server.url("/nothing.bin")], content)
     with Terminal(tmp_path, "sync", "--retries", "0", columns=60, environ=environment()) as terminal:
-        terminal.until(lambda rows: any("✗ lost" in row for row in rows))
+        terminal.until(lambda rows: any("lost" in row and "waiting for" in row for row in rows))
         gate.open()
         shown = terminal.finish()
         assert terminal.code == 1

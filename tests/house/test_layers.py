@@ -33,7 +33,8 @@ LAYERS: list[set[str]] = [
 ORDER: dict[str, list[set[str]]] = {
     "core": [
         {"text", "signatures", "cells", "figures"},
-        {"errors", "validation", "command_lines"},
+        {"command_lines"},
+        {"errors", "validation"},
         {
             "redaction",
             "ranges",

@@ -18,6 +18,7 @@ from tests.support.invariants import Run, checked_sync
 from tests.support.project import Project
 
 SIZE = 6 * MIB + 1000
+SLACK = MIB // 2
 CONTENT = seeded_bytes(SIZE, seed=92)
 
 
@@ -79,11 +80,13 @@ async def test_only_what_is_wrong_is_fetched(project: Project, server: AssetServ
     assert project.finals()["a"].read_bytes() == CONTENT
     (told,) = run.heard.of("asset_damaged")
     assert (told["pieces"], told["bad"]) == (7, bad)
-    assert told["bytes"] == server.stats.body_bytes_sent
-    assert server.stats.body_bytes_sent <= bad * MIB
+    right = [p for p in piece_ranges(SIZE, MIB) if damaged[p.start : p.stop] == CONTENT[p.start : p.stop]]
+    assert told["bytes"] == SIZE - sum(piece.length for piece in right)
+    # A connection that is relieved of its end may have sent some of that.
+    assert server.stats.body_bytes_sent <= bad * MIB + SLACK
     (end,) = run.heard.of("asset_repaired")
     assert (end["pieces"], end["bad"], end["fetched"]) == (7, bad, bad)
-    assert end["saved_bytes"] == SIZE - server.stats.body_bytes_sent
+    assert end["saved_bytes"] == SIZE - told["bytes"]
     assert "guess" not in told
 
 
@@ -99,7 +102,7 @@ async def test_the_damaged_file_stays_until_the_right_one_is_there(project: Proj
     server.stats.reset()
     await checked_sync(project, server, also_allowed=[damaged])
     assert project.finals()["a"].read_bytes() == CONTENT
-    assert server.stats.body_bytes_sent == 2 * MIB
+    assert 2 * MIB <= server.stats.body_bytes_sent <= 2 * MIB + SLACK
 
 
 @pytest.mark.shows("C17")
@@ -115,7 +118,7 @@ async def test_what_the_sums_say_proves_nothing(tmp_path: Path, server: AssetSer
     run = await repaired(project, server, damaged)
     assert project.finals()["a"].read_bytes() == CONTENT
     assert [event["bad"] for event in run.heard.of("asset_damaged")] == [1]
-    assert server.stats.body_bytes_sent <= SIZE + 100_000
+    assert server.stats.body_bytes_sent <= SIZE + SLACK
     found = sums.find(Checksum.of(CONTENT))
     assert found is not None
     assert found.xxh3 != summer.digests()
