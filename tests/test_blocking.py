@@ -72,7 +72,7 @@ def _leaves_no_thread() -> Iterator[None]:
 # --- The same interface -------------------------------------------------------------------------------------
 
 OTHER_WORDS = {"events", "on_progress", "settings", "minimal", "warnings"}
-"""Members whose documentation cannot be that of the asynchronous manager."""
+"""Members whose docstrings must differ from the asynchronous manager's."""
 
 
 def public_members(kind: type) -> set[str]:

@@ -183,9 +183,9 @@ PACKINGS: dict[str, Callable[[bytes], bytes]] = {
     "tar.zst": zstandard.compress,
 }
 ONLY_WHERE_PACKED = {"long targets", "empty members", "wide names"}
-"""Of their own size these are large, and so are their members."""
+"""These are large themselves, and so are their members."""
 UNPACKED = {"one global header and many members", "headers of headers"}
-"""What costs nothing, and so is none of our business."""
+"""Archives that cost nothing, and so do not concern us."""
 
 UNPACK_AND_MEASURE = """
 import json, resource, sys

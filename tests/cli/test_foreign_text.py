@@ -33,9 +33,9 @@ EVIL = (
 )
 """Clears the screen, writes to the clipboard, makes a link, colours, reverses, begins a line, marks up."""
 HEADER = "\x9b31m\x9d52;c;aGk=\x9c"
-"""What of it a header field can hold: C1 controls."""
+"""The part that a header field can hold: C1 controls."""
 NAME = EVIL.replace("\x00", "").replace("/", "")
-"""What of it a file name can hold."""
+"""The part that a file name can hold."""
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from grym_fetch.cli.options import common_options, transfer_options
 from tests.cli.running import invoke
 
 LINES = 24
-"""Of a terminal that nobody has made larger."""
+"""The size of a terminal that nobody has enlarged."""
 
 
 def command_of(name: str) -> click.Command:

@@ -362,6 +362,6 @@ def test_everything_is_ours() -> None:
 
 
 def test_a_command_in_an_error_can_be_pasted() -> None:
-    """Whatever the id has in it, the shell reads just that."""
+    """Whatever the id contains, the shell reads exactly that."""
     assert "`grym-fetch pin 'a b;c'`" in str(errors.UnpinnedAsset("a b;c"))
     assert "`grym-fetch pin -- -x`" in str(errors.UnpinnedAsset("-x"))

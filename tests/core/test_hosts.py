@@ -79,7 +79,7 @@ def test_other_failures_teach_nothing(error: GrymFetchError) -> None:
 )
 @pytest.mark.shows("A24")
 def test_where_the_same_address_is_served_any_answer_means_one_too_many(error: GrymFetchError) -> None:
-    """Nor can what is not HTTP, or a redirect that leads nowhere, mean the content; alone, each is a failure."""
+    """Neither non-HTTP data nor a redirect to nowhere can mean the content; alone, each is a failure."""
     hosts, working = receiving(1)
     hosts.began("further", HOST)
     assert hosts.refused("further", 0.0, error, is_served=True)
@@ -91,7 +91,7 @@ def test_where_the_same_address_is_served_any_answer_means_one_too_many(error: G
 
 
 def test_who_has_served_more_at_once_has_not_refused_one_too_many() -> None:
-    """More than were there when it refused, and for a while: it may be done long since with what is still read."""
+    """It has, if it served more than at the refusal, even recently: it may be done with what is still being read."""
     hosts, working = receiving(3)
     hosts.ended(working[0], GRACE_S * 0.9)
     assert not hosts.has_served_more(HOST, 0, 0.0)
@@ -106,7 +106,7 @@ def test_who_has_served_more_at_once_has_not_refused_one_too_many() -> None:
 
 @pytest.mark.shows("A24")
 def test_who_is_asked_alone_is_alone_until_it_is_answered() -> None:
-    """However it is answered; then others may begin."""
+    """Whatever its answer, others may begin afterwards."""
     hosts = Hosts(8)
     assert hosts.is_idle(HOST)
     for name, answered in [("served", True), ("refused", False)]:

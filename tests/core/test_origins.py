@@ -470,7 +470,7 @@ def test_what_several_have_in_common_is_told() -> None:
 
 @pytest.mark.shows("A26")
 def test_ranges_that_were_proved_are_not_lost_where_the_whole_is_refused_too() -> None:
-    """Twice refused, the whole is asked for; if that fails as well, the range was not the reason."""
+    """After two refusals the whole file is requested; if that fails as well, the range was not the reason."""
     origin = Origin(0, "https://one.example/x")
     origin.proved_ranges()
     assert not origin.refused_range()
@@ -483,7 +483,7 @@ def test_ranges_that_were_proved_are_not_lost_where_the_whole_is_refused_too() -
 
 @pytest.mark.shows("R29")
 def test_a_range_that_fails_twice_is_followed_by_the_whole() -> None:
-    """And by a range again if that fails, too; where something is on hand already, the budget comes first."""
+    """If that fails too, by a range again; if some bytes are already on hand, the budget comes first."""
     policy = RetryPolicy(retries=5)
     for is_empty, seen in [(True, [None, False, None, False, None]), (False, [None] * 5)]:
         origins = Origins(["https://one.example/x"])

@@ -209,7 +209,7 @@ def test_news_is_marked_as_such() -> None:
 
 
 def test_a_retry_without_delay_is_told_as_one() -> None:
-    """Nobody waits for 0.0 s."""
+    """A wait of 0.0 s is reported as a retry at once."""
     retry = events.RetryScheduled(asset="a", url="https://x", attempt=1, delay=0.0, reason="status 404: not found")
     (line,) = told(retry)
     assert line.endswith(" at once: status 404: not found")

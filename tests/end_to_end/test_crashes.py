@@ -59,7 +59,7 @@ CHANGES = (
     "rmdir"
 )
 PART_RENAMED = re.compile(r'renameat2?\(\d+<(?P<folder>[^>]*)>, "(?P<name>[^"]*/part)"')
-"""A stage's part gets its final name: the folder that it is named in is what strace says of the descriptor."""
+"""A stage's part gets its final name: strace shows the folder of that name as the descriptor's."""
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ MOST_REFUSALS = 20
 SECONDS_LONG = SegmentSizes(
     piece=MIB // 16, first=MIB * 3 // 4, smallest=MIB * 3 // 4, largest=MIB * 3 // 4, window=4 * MIB, unsized=4 * MIB
 )
-"""nginx sends at once what one second allows: only a longer segment is still under way when the next one is asked."""
+"""nginx sends at once what one second allows: only a longer segment is still under way at the next request."""
 
 pytestmark = pytest.mark.nginx
 

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.shows("U4", "M13", "S8")
 
 CONTENT = seeded_bytes(400_000, seed=7)
 MARK = "c4n4ry"
-"""In every secret that is planted."""
+"""Part of every planted secret."""
 
 
 def secret(name: str) -> str:

@@ -17,7 +17,7 @@ from tests.transfer.test_repair import pieces_of
 
 SIZE = 3 * MIB
 SLACK = MIB // 2
-"""What a connection may have sent of an end that it was relieved of."""
+"""How much a connection may have received of an end of its segment that it lost."""
 CONTENT = seeded_bytes(SIZE, seed=93)
 FLIPPED = CONTENT[:MIB] + bytes([CONTENT[MIB] ^ 1]) + CONTENT[MIB + 1 :]
 ZEROED = CONTENT[: 2 * MIB] + bytes(4096) + CONTENT[2 * MIB + 4096 :]

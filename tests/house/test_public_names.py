@@ -59,7 +59,7 @@ def named(annotation: object) -> set[str]:
 
 
 HANDED_OUT = {"Subscription", "EventStream"}
-"""Classes that a user gets and does not make."""
+"""Classes that a user receives but does not create."""
 
 
 def members(kind: type) -> Iterator[tuple[str, object]]:

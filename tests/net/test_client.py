@@ -313,7 +313,7 @@ async def test_memory_stays_bounded(connected: Connect, server: AssetServer) -> 
 # -- what goes wrong on the wire ------------------------------------------------------------------------------------
 
 QUICK = 0.15
-"""Seconds: a stall time-out that a test can wait for."""
+"""Seconds: a stall timeout that a test can wait for."""
 
 
 @pytest.mark.parametrize(

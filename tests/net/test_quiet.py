@@ -14,7 +14,7 @@ from tests.support.fakes import read_some
 from tests.support.transports import direct
 
 WAIT_S = 10.0
-"""How long a thread waits for the other; only a failure takes so long."""
+"""How long a thread waits for the other; only a failure takes this long."""
 
 
 class HastyServer:

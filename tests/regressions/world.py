@@ -32,9 +32,9 @@ class World:
     project: Project
     right: bytes = CONTENT
     also_allowed: Sequence[bytes] = ()
-    """Other whole contents that may be in place, where there is no checksum to say which is right."""
+    """Other complete contents that may be in place, if no checksum says which is right."""
     others: Sequence[AssetServer] = ()
-    """Servers besides the one, whose traffic counts as well."""
+    """Other servers whose traffic also counts."""
     last: Recorder | None = None
 
     def serve(self, *faults: Fault, content: bytes | None = None, path: str = "/a.bin") -> ServedFile:

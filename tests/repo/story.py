@@ -11,7 +11,7 @@ from grym_fetch.repo.clean import Cleaner, Kept, Moved, plan_clean
 
 NOON = datetime(2026, 3, 9, 12, tzinfo=UTC)
 LIMIT = 1000
-"""Bytes over which a file is large here."""
+"""A file with more bytes than this is large here."""
 
 _ENVIRON = {
     "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.org", "GIT_COMMITTER_NAME": "c",

@@ -31,7 +31,7 @@ from grym_fetch.runtime.bus import EventBus
 SECTOR = 512
 BLOCK = 8 * SECTOR
 ROOT = 0
-"""The number of the folder that all lies in."""
+"""The number of the folder that contains everything."""
 
 Tree = Mapping[str, bytes | None]
 """Files and folders by their path; a folder has no bytes."""

@@ -78,7 +78,7 @@ class Project:
     root: Path
     entries: list[dict[str, object]] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)
-    """What each asset ought to be, by id, as far as it was said."""
+    """The right content of each asset, by id, as far as it is known."""
 
     @classmethod
     def with_one_asset(cls, root: Path, server: AssetServer, content: bytes) -> Self:

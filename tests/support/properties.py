@@ -15,7 +15,7 @@ USUAL = 100
 """Examples of a property that asks for no number of its own."""
 
 _TIMES = {"dev": 0.3, "ci": 0.3, "guards": 1.0, "sweep": 4.0}
-"""By profile: how many times the examples that a property asks for."""
+"""By profile: the factor for the number of examples that a property asks for."""
 
 
 def load_profile() -> None:

@@ -45,7 +45,7 @@ class SmallWorld:
     contents: Mapping[str, bytes]
     gate: Gate = turn
     pace: Callable[[OneConnection, str, int], Awaitable[None]] = at_once
-    """Awaited before so many bytes arrive over a connection; 0: before a head does."""
+    """Awaited before this many bytes arrive over a connection; 0: before a head does."""
     chunk: int = CHUNK
     clock: Callable[[SmallWorld], Clock] = field(default=lambda world: GatedClock(world))
     sent: int = 0
@@ -55,7 +55,7 @@ class SmallWorld:
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Every request: its address and its Range."""
     open: set[OneConnection | OnThisThread] = field(default_factory=set)
-    """What was made and has not been closed."""
+    """Everything that was created and not yet closed."""
 
     def connection(self) -> OneConnection:
         """Return a place for a connection."""
@@ -136,10 +136,10 @@ class OneConnection:
         self.world = world
         self.host = ""
         self.sockets = 1
-        """How many there were so far: a response that is not read to its end costs one."""
+        """How many there have been: a response not read to its end costs one."""
         self.is_ahead = False
         self.sent_at = 0.0
-        """When the last request that was answered had been sent, by the loop's time."""
+        """When the last answered request was sent, by the loop's time."""
         self._ahead: list[tuple[str, Mapping[str, str], float]] = []
 
     def ask_ahead(self, url: str, fields: Mapping[str, str]) -> bool:

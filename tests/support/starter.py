@@ -32,9 +32,9 @@ from typing import IO, Any
 _MESSAGE = 1 << 17
 """Bytes that arguments and an environment may have: more than any test's."""
 _PID = 10
-"""Characters of a process's number, as it is told."""
+"""Characters in a process number as it is sent."""
 _BEFORE_ALL = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_", "COVERAGE_")
-"""What begins so counts before the first import."""
+"""Variables with these prefixes count before the first import."""
 
 
 class Started:
@@ -173,7 +173,7 @@ def _waiting() -> socket.socket:
 
 
 _FEW_NEED = re.compile(r"\.(testing|demo|session|transport$)")
-"""What brings aiohttp with it: a process that has it takes longer to fork and to end."""
+"""Modules that import aiohttp: a process that has it takes longer to fork and to end."""
 
 
 def _import_everything() -> None:

@@ -331,7 +331,7 @@ async def test_neither_network_nor_disk(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_an_error_of_another_kind_comes_as_it_is() -> None:
-    """Out of `sync` as out of a call for one asset, and in no group."""
+    """It comes out of `sync` as out of a call for one asset, and not in a group."""
     odd = RuntimeError("odd")
     async with create_mock_asset_manager({"a": "/mock/a"}, fail={"b": odd}) as manager:
         with pytest.raises(RuntimeError) as caught:

@@ -106,7 +106,7 @@ class Server:
 
 
 CLOSE = b""
-"""In place of an answer: the connection ends."""
+"""Instead of an answer, the connection ends."""
 
 
 def another(answer: bytes) -> bytes:
@@ -141,11 +141,11 @@ BENDS: dict[str, Callable[[Batch], Batch]] = {
     "the last": lambda batch: [batch[0].replace(b"\r\n", b"\r\nConnection: close\r\n", 1), CLOSE],
 }
 HONEST = ("the last",)
-"""What a good server does as well: it keeps being asked ahead."""
+"""Good servers do this as well: it is still asked ahead."""
 CUT = ("closed within the second",)
-"""A body that breaks off has begun: that is a failure of this body, as it is in turn."""
+"""A body that breaks off has begun: that is a failure of this body, as it would be for a request in turn."""
 FOUND_LATE = ("another's bytes", "another's bytes at once")
-"""Only the digest tells, and that is computed for many files at once."""
+"""Only the digest shows it, and that is computed for many files at once."""
 
 
 def check(run: Run) -> None:

@@ -33,7 +33,7 @@ Contents = dict[str, bytes]
 """What the assets of a run are, by id."""
 TWO: Contents = {"one": seeded_bytes(20_011, seed=5), "two": seeded_bytes(9_000, seed=6)}
 MANY: Contents = {f"small {n}": seeded_bytes(100 + n, seed=n) for n in range(5)}
-"""So many that they go the short way (`grym_fetch.transfer.small_files`)."""
+"""Enough assets to go the short way (`grym_fetch.transfer.small_files`)."""
 
 Failure = Callable[[str, "asyncio.Task[object]"], None]
 """What happens at a step: given its name and the run. Raises, cancels, or does nothing."""

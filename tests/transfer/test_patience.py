@@ -174,7 +174,7 @@ RANGES_PASSING = {
 @pytest.mark.parametrize("fault", RANGES_PASSING.values(), ids=RANGES_PASSING)
 @pytest.mark.shows("A26")
 async def test_ranges_that_are_refused_for_a_while_are_no_end(tmp_path: Path, fault: Fault) -> None:
-    """Whether ranges or the whole are served next, it arrives."""
+    """Whether ranges or the whole file are served next, the asset arrives."""
     async with AssetServer() as server:
         project = Project(tmp_path / "project")
         project.add("a", [server.add("/a.bin", CONTENT, faults=[fault]).url], CONTENT)
@@ -291,7 +291,7 @@ async def test_a_server_that_still_counts_what_has_just_ended(tmp_path: Path, st
 
 
 class Busy:
-    """A server that serves one request at a time, and says of any other that nothing is there."""
+    """A server that serves one request at a time, and answers any other as if nothing were there."""
 
     def __init__(self, content: bytes, *, answer: bytes, ranges: bool) -> None:
         self.answer, self.ranges = answer, ranges
@@ -341,7 +341,7 @@ ANSWERS = {
 async def test_a_host_that_says_anything_to_one_too_many_is_asked_once_more_alone(
     tmp_path: Path, answer: bytes, ranges: bool
 ) -> None:
-    """While it serves another asset, its word is not final; both arrive."""
+    """While it serves another asset, its refusal is not final; both arrive."""
     busy = Busy(CONTENT, answer=answer, ranges=ranges)
     project = Project(tmp_path / "project")
     async with await asyncio.start_server(busy.serve, "127.0.0.1", 0) as listener:

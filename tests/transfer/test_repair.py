@@ -82,7 +82,7 @@ async def test_only_what_is_wrong_is_fetched(project: Project, server: AssetServ
     assert (told["pieces"], told["bad"]) == (7, bad)
     right = [p for p in piece_ranges(SIZE, MIB) if damaged[p.start : p.stop] == CONTENT[p.start : p.stop]]
     assert told["bytes"] == SIZE - sum(piece.length for piece in right)
-    # A connection that is relieved of its end may have sent some of that.
+    # A connection that loses the end of its segment may have received some of it.
     assert server.stats.body_bytes_sent <= bad * MIB + SLACK
     (end,) = run.heard.of("asset_repaired")
     assert (end["pieces"], end["bad"], end["fetched"]) == (7, bad, bad)
