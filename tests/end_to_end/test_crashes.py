@@ -59,7 +59,7 @@ CHANGES = (
     "rmdir"
 )
 PART_RENAMED = re.compile(r'renameat2?\(\d+<(?P<folder>[^>]*)>, "(?P<name>[^"]*/part)"')
-"""A stage's part gets its final name: strace shows the folder of that name as the descriptor's."""
+"""A stage's part gets its final name: strace shows its folder as the path of the descriptor."""
 
 
 @pytest.fixture
