@@ -5,14 +5,14 @@ Rule: it imports nothing that a run without a download would not need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from grym_fetch.core.manifest import Asset
 
 if TYPE_CHECKING:
-    from grym_fetch.disk.local_files import Found
+    from grym_fetch.disk.local_files import Found, Look
     from grym_fetch.transfer.result import FetchResult
 
 
@@ -25,11 +25,11 @@ class FileFinder(Protocol):
         As text: with tens of thousands of assets, making a `Path` of each takes longer than looking at it.
         """
 
-    def is_there(self, asset: Asset) -> bool:
-        """Whether a file of the right size is there, unread."""
+    def look(self, asset: Asset) -> Look:
+        """Return what is in the asset's places, unread."""
 
-    def has_other(self, asset: Asset) -> bool:
-        """Whether something else is in one of the asset's places: a file of another size, a folder."""
+    def look_at(self, assets: Iterable[Asset]) -> Iterator[Look]:
+        """`look` at many, one after the other, with less work for each."""
 
     def has_stages(self) -> bool:
         """Whether there are unfinished downloads of anything."""
@@ -47,8 +47,8 @@ class AssetFetcher(Protocol):
     async def fetch(self, asset: Asset, *, force: bool = False, rank: int = 0) -> FetchResult:
         """Make the asset present and verified. Raises any `GrymFetchError`, after the event `asset_failed`."""
 
-    def staged_bytes(self, asset: Asset) -> int:
-        """The bytes of this asset that an earlier run left behind."""
+    def staged_bytes(self, assets: Sequence[Asset]) -> list[int]:
+        """The bytes of each asset that an earlier run left behind."""
 
 
 class SmallAssetFetcher(Protocol):

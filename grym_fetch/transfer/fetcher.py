@@ -8,7 +8,7 @@ it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,9 +94,9 @@ class Fetcher:
             )
             raise
 
-    def staged_bytes(self, asset: Asset) -> int:
-        """Bytes of this asset that an earlier run left behind: for a plan, not a promise."""
-        return self._store.staged_bytes(StageKey(asset.local_path, content_fingerprint(asset)))
+    def staged_bytes(self, assets: Sequence[Asset]) -> list[int]:
+        """Bytes of each asset that an earlier run left behind: for a plan, not a promise."""
+        return self._store.staged_bytes([StageKey(asset.local_path, content_fingerprint(asset)) for asset in assets])
 
     async def _fetch_asset(self, asset: Asset, *, force: bool, rank: int, judge: Judge | None) -> FetchResult:
         if not asset.pinned:

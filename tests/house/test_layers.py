@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
 # The modules of each room, from the ground up. A module may import from earlier rows of its room only.
 ORDER: dict[str, list[set[str]]] = {
     "core": [
-        {"text", "signatures", "cells", "figures"},
+        {"text", "signatures", "cells", "figures", "columns"},
         {"errors", "validation", "command_lines"},
         {
             "redaction",
