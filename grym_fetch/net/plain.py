@@ -124,11 +124,28 @@ class PlainConnection:
                 if self._wire.state is not State.UNANSWERED:
                     raise
                 await self.aclose()
-        wire = await self._connect(request.address, url, request.proxy)
+        wire = await self._open(request)
+        return await self._ask(wire, request, is_fresh=True)
+
+    async def open(self, url: str) -> None:
+        """Open a socket to where ``get(url)`` would send a request, unless one is open there. Sends nothing.
+
+        Not through a proxy, which would be tried with a wrong password several times at once. Raises `ConnectFailed`
+        or `PolicyRefused`.
+        """
+        request = self._request(url, {})
+        if request.proxy is not None:
+            return
+        if self._wire is None or request.key != self._key or not self._wire.is_quiet:
+            await self.aclose()
+            await self._open(request)
+
+    async def _open(self, request: _Request) -> Wire:
+        wire = await self._connect(request.address, request.url, request.proxy)
         self._wire, self._key, self._host = wire, request.key, request.address.authority
         self._longest_wait, self._has_kept_ahead = 0.0, False
         self._is_proxied, self._is_read_by_proxy = request.proxy is not None, _reads(request.proxy, request.address)
-        return await self._ask(wire, request, is_fresh=True)
+        return wire
 
     def _request(self, url: str, fields: Mapping[str, str]) -> _Request:
         address = to_the_letter(url)

@@ -441,9 +441,12 @@ def test_a_folder_that_is_not_there_answers_for_all_its_files(places: Places, mo
     """60,000 assets that were never fetched cost no look each."""
     asked: list[str] = []
     stat = os.stat
-    monkeypatch.setattr(
-        os, "stat", lambda place, *rest, **named: (asked.append(str(place)), stat(place, *rest, **named))[1]
-    )
+
+    def noted(place: str, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> os.stat_result:
+        asked.append(place)
+        return stat(place, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(os, "stat", noted)
     assets = many(1000)
     places.external.rmdir()
     assert {look.presence for look in places.local_files().look_at(assets)} == {Presence.NOTHING}

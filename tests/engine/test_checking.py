@@ -182,9 +182,12 @@ async def test_the_stages_are_listed_once_for_many(project: Project, monkeypatch
         (stage / "part").write_bytes(CONTENT)
         opened: list[tuple[str, ...]] = []
         real = StateFolder.open
-        monkeypatch.setattr(
-            StateFolder, "open", lambda *parts, **named: (opened.append(parts[1:]), real(*parts, **named))[1]
-        )
+
+        def noted(folder: StateFolder, *parts: str, create: bool = False) -> int:
+            opened.append(parts)
+            return real(folder, *parts, create=create)
+
+        monkeypatch.setattr(StateFolder, "open", noted)
         states = manager.states_of(assets)
         assert [state for state in states if state is not AssetState.MISSING] == [AssetState.PARTIAL]
         assert states[7] is AssetState.PARTIAL

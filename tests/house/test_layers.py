@@ -74,8 +74,8 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "display": [{"model"}, {"lines"}, {"loop", "plain"}, {"render", "github", "sheet"}, {"live"}, {"__init__"}],
     "transfer": [
-        {"hashing", "outcome", "registry", "result", "scheduler"},
-        {"request"},
+        {"hashing", "outcome", "registry", "result", "openings"},
+        {"scheduler", "request"},
         {"attempt", "context", "state"},
         {"locking", "pieces", "reporter", "small_files"},
         {"response", "small_fetcher"},
