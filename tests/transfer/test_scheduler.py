@@ -791,6 +791,7 @@ async def test_what_is_foreseen_is_opened_once(pool: Pool, schedulers: Make) -> 
     assert transport.opened == 2
 
 
+@pytest.mark.shows("A24")
 async def test_work_does_not_wait_for_what_is_opened_for_others(pool: Pool, schedulers: Make) -> None:
     """All places that are only being opened go to work for another host at once."""
     scheduler = schedulers(4, transport=OpenableTransport())
@@ -804,6 +805,7 @@ async def test_work_does_not_wait_for_what_is_opened_for_others(pool: Pool, sche
     assert len(set(map(id, [*source.used, *other.used]))) == 4
 
 
+@pytest.mark.shows("A24")
 @pytest.mark.parametrize("is_receiving", [False, True])
 async def test_a_refusal_of_what_is_only_opened_is_no_failure(pool: Pool, schedulers: Make, is_receiving: bool) -> None:
     """It is not tried again; and where the host serves somebody, it is a lesson about how many it allows."""
