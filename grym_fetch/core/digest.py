@@ -87,13 +87,6 @@ class Checksum:
             raise ValueError(f"{found}; allowed: {CHECKSUM_RULE}") from None
 
     @classmethod
-    def parse_all(cls, texts: Column) -> list[Checksum] | None:
-        """Read many checksums; None if any is not a plain SHA-256 in lower case."""
-        if not _are_plain(texts):
-            return None
-        return build_all(cls, len(texts), {"algorithm": repeat("sha256"), "hexdigest": texts})
-
-    @classmethod
     def of(cls, data: bytes, algorithm: Algorithm = "sha256") -> Checksum:
         """Return the checksum of ``data``."""
         hasher = new_hasher(algorithm)
@@ -122,6 +115,13 @@ class Checksum:
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hexdigest}"
+
+
+def parse_all_checksums(texts: Column) -> list[Checksum] | None:
+    """Read many checksums; None if any is not a plain SHA-256 in lower case."""
+    if not _are_plain(texts):
+        return None
+    return build_all(Checksum, len(texts), {"algorithm": repeat("sha256"), "hexdigest": texts})
 
 
 def new_hasher(algorithm: Algorithm) -> Hasher:

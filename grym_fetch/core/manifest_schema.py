@@ -6,7 +6,7 @@ else knows the keys of the file: the parser, the editor's new entries and the JS
 
 from __future__ import annotations
 
-from grym_fetch.core.digest import CHECKSUM_RULE, Checksum
+from grym_fetch.core.digest import CHECKSUM_RULE, Checksum, parse_all_checksums
 from grym_fetch.core.freshness import EXPIRY_RULE, parse_expiry
 from grym_fetch.core.manifest import Asset, Manifest, StandIn
 from grym_fetch.core.manifest_values import (
@@ -55,7 +55,11 @@ _URL = text(
 )
 _URLS = list_of(_URL, f"a list of at most {MAX_FALLBACK_URLS} addresses", max_items=MAX_FALLBACK_URLS)
 _CHECKSUM = text(
-    CHECKSUM_RULE, Checksum.parse, lambda checksum: checksum.bare, check_all=Checksum.parse_all, pattern=_DIGEST_PATTERN
+    CHECKSUM_RULE,
+    Checksum.parse,
+    lambda checksum: checksum.bare,
+    check_all=parse_all_checksums,
+    pattern=_DIGEST_PATTERN,
 )
 _SIZE = whole_number(f"a whole number of bytes from 0 to {MAX_SIZE_BYTES}, or null", MAX_SIZE_BYTES)
 _SOURCE = text(SOURCE_RULE, check_source, minLength=1, maxLength=MAX_URL_CHARACTERS)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grym_fetch.core.columns import are_all, build_all, match_all
-from grym_fetch.core.digest import Checksum
+from grym_fetch.core.digest import Checksum, parse_all_checksums
 from grym_fetch.core.manifest_values import (
     check_all_ids,
     check_all_labels,
@@ -84,7 +84,7 @@ def test_nothing_is_accepted_at_once_that_is_not_accepted_alone(texts: list[str]
         (check_all_urls, check_url),
         (check_all_labels, check_label),
         (check_all_local_paths, check_local_path),
-        (Checksum.parse_all, Checksum.parse),
+        (parse_all_checksums, Checksum.parse),
     ):
         found = check_all(texts)
         assert found is None or list(found) == [check(text) for text in texts]
