@@ -32,6 +32,7 @@ COMMANDS = {
     "export": "lists",
     "outdated": "updating",
     "update": "updating",
+    "repair": "repairing",
     "remove": "removing",
     "prune": "removing",
     "identify": "identify",
@@ -57,6 +58,7 @@ SUMMARIES = {
     "export": "Print assets as another tool reads them.",
     "outdated": "List what has a newer version at its source.",
     "update": "Move assets to what their sources have now.",
+    "repair": "Fetch only what is damaged in a file.",
     "remove": "Drop an asset from the manifest.",
     "prune": "Remove abandoned partial downloads and stale state.",
     "identify": "List large files, in the folder or in git's history.",
@@ -76,7 +78,7 @@ COLLECT_AFTER = 50_000
 
 
 GROUPS = {
-    "Assets": ("sync", "check", "path", "list", "info"),
+    "Assets": ("sync", "check", "repair", "path", "list", "info"),
     "Manifest": ("add", "pin", "import", "export", "outdated", "update", "remove", "schema"),
     "Repository": ("identify", "clean", "restore"),
     "Project": ("setup", "doctor", "prune", "config"),

@@ -112,19 +112,21 @@ def text(
     return _Kind(rule, {"type": "string", **json_schema}, read, read_all, write)
 
 
-def whole_number(rule: str, maximum: int) -> Kind[int]:
-    """A whole number from 0 to ``maximum``."""
+def whole_number(rule: str, maximum: int, *, minimum: int = 0) -> Kind[int]:
+    """A whole number from ``minimum`` to ``maximum``."""
 
     def read(value: object) -> int:
-        if type(value) is not int or not 0 <= value <= maximum:
+        if type(value) is not int or not minimum <= value <= maximum:
             raise ValueError(_not_allowed(value, rule))
         return value
 
     def read_all(values: Column) -> Sequence[int] | None:
-        is_right = are_all(values, int) and min(values, default=0) >= 0 and max(values, default=0) <= maximum
+        is_right = (
+            are_all(values, int) and min(values, default=minimum) >= minimum and max(values, default=minimum) <= maximum
+        )
         return values if is_right else None
 
-    return _Kind(rule, {"type": "integer", "minimum": 0, "maximum": maximum}, read, read_all)
+    return _Kind(rule, {"type": "integer", "minimum": minimum, "maximum": maximum}, read, read_all)
 
 
 def text_or_number(rule: str) -> Kind[str]:
