@@ -120,13 +120,24 @@ async def test_another_file_is_in_the_way(root: Path, restorer: Restorer) -> Non
     assert not (root / "models/a.bin").is_symlink()
 
 
-async def test_a_damaged_copy_is_not_restored(root: Path, tmp_path: Path, restorer: Restorer) -> None:
+async def test_a_damaged_copy_is_not_restored(
+    root: Path, tmp_path: Path, restorer: Restorer, caplog: pytest.LogCaptureFixture
+) -> None:
     """A stored file with other bytes never takes the place of the placeholder, and is left for its owner to see."""
     write(tmp_path / "out", "b.bin", B[::-1])
     with pytest.raises(DigestMismatch):
         await bring(restorer, "b.bin", root)
     assert sorted(os.listdir(root)) == ["b.bin.asset-ref", "models"]
     assert (tmp_path / "out/b.bin").read_bytes() == B[::-1]
+    [warning] = caplog.messages
+    assert "is not the file that was moved" in warning
+    assert "\n" not in warning  # a line of the log
+    for folders, said in (
+        ([tmp_path / "out"], "asset-manifest.json does not list"),
+        ([tmp_path / "out"] * 2, " do not list"),
+    ):
+        with pytest.raises(RepositoryError, match=said):
+            Restorer(root, folders).find("nothing", root)
 
 
 async def test_from_somewhere_else(root: Path, tmp_path: Path) -> None:
