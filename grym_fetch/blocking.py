@@ -158,6 +158,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """
         return self._call(asynchronous.AssetManager.state_of, asset)
 
+    def states_of(self, assets: Collection[Asset]) -> list[AssetState]:
+        """Return the state of each of these assets, in their order: as `state_of`, with less work for each."""
+        return self._call(asynchronous.AssetManager.states_of, assets)
+
     def download_required_assets(self) -> SyncReport:
         """Download and verify every asset marked as required; where none is, nothing.
 

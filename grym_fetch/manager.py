@@ -315,7 +315,11 @@ class AssetManager:
 
         So a file that has not been verified yet is ``present`` if its size is right, and ``corrupt`` otherwise.
         """
-        return checking.state_of(self._ready().engine, asset)
+        return self.states_of([asset])[0]
+
+    def states_of(self, assets: Collection[Asset]) -> list[AssetState]:
+        """Return the state of each of these assets, in their order: as `state_of`, with less work for each."""
+        return checking.states_of(self._ready().engine, tuple(assets))
 
     # -- many assets ------------------------------------------------------------------------------------------------
 

@@ -131,10 +131,11 @@ def list_command(common: Common, tags: tuple[str, ...]) -> int:
 
     async def body(manager: AssetManager) -> int:
         assets = manager.choose(tags=tags, all=not tags)
+        states = manager.states_of(assets)
         if common.json:
-            print_data(json.dumps(_record(asset) | {"state": manager.state_of(asset)}) for asset in assets)
+            found = zip(assets, states, strict=True)
+            print_data(json.dumps(_record(asset) | {"state": state}) for asset, state in found)
             return 0
-        states = [manager.state_of(asset) for asset in assets]
         rows = [
             (
                 safe_text(asset.id),

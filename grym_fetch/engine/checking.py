@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event
+from grym_fetch.disk.local_files import Look, Presence
 from grym_fetch.engine.reports import AssetState, AssetStatus
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ async def _look(
     found = await engine.local_files.find(asset, full=full, on_hashing=on_hashing)
     if found is None:
         destination = assets_dir / asset.local_path
-        if _is_begun(engine, asset):
+        if any(_are_begun(engine, [asset])):
             return status(AssetState.PARTIAL, destination, "only partly downloaded")
         return status(AssetState.MISSING, destination, "missing")
     if found.error is not None:
@@ -63,18 +64,32 @@ async def _is_unpacked(engine: AssetEngine, asset: Asset, archive: Path, *, full
     return await engine.find_unpacked(asset, archive)
 
 
-def state_of(engine: AssetEngine, asset: Asset) -> AssetState:
-    """Return the asset's state without reading a file."""
-    if (path := engine.local_files.find_verified(asset)) is not None:
-        is_whole = not asset.extract or engine.is_unpacked(asset, Path(path))
-        return AssetState.VERIFIED if is_whole else AssetState.PARTIAL
-    if engine.local_files.is_there(asset):
-        return AssetState.PRESENT if asset.pinned else AssetState.UNVERIFIED
-    if engine.local_files.has_other(asset):
-        return AssetState.CORRUPT
-    return AssetState.PARTIAL if _is_begun(engine, asset) else AssetState.MISSING
+def states_of(engine: AssetEngine, assets: Sequence[Asset]) -> list[AssetState]:
+    """Return each asset's state without reading a file."""
+    looks = engine.local_files.look_at(assets) if len(assets) > 1 else map(engine.local_files.look, assets)
+    states = [_state(engine, asset, look) for asset, look in zip(assets, looks, strict=True)]
+    missing = [index for index, state in enumerate(states) if state is AssetState.MISSING]
+    for index, is_begun in zip(missing, _are_begun(engine, [assets[index] for index in missing]), strict=True):
+        if is_begun:
+            states[index] = AssetState.PARTIAL
+    return states
 
 
-def _is_begun(engine: AssetEngine, asset: Asset) -> bool:
+def _state(engine: AssetEngine, asset: Asset, look: Look) -> AssetState:
+    match look.presence:
+        case Presence.VERIFIED:
+            is_whole = not asset.extract or engine.is_unpacked(asset, Path(str(look.path)))
+            return AssetState.VERIFIED if is_whole else AssetState.PARTIAL
+        case Presence.UNREAD:
+            return AssetState.PRESENT if asset.pinned else AssetState.UNVERIFIED
+        case Presence.OTHER:
+            return AssetState.CORRUPT
+        case Presence.NOTHING:
+            return AssetState.MISSING
+
+
+def _are_begun(engine: AssetEngine, assets: Sequence[Asset]) -> list[bool]:
     # The fetcher takes long to import, so ask it only if there is anything at all.
-    return engine.local_files.has_stages() and engine.fetcher.staged_bytes(asset) > 0
+    if not assets or not engine.local_files.has_stages():
+        return [False] * len(assets)
+    return [count > 0 for count in engine.fetcher.staged_bytes(assets)]

@@ -140,7 +140,11 @@ class Engine:
         )
         return TransferContext(
             scheduler=self._scheduler,
-            requester=Requester(find_credentials(self._environ), on_lost_ahead=self._scheduler.hosts.lost_ahead),
+            requester=Requester(
+                find_credentials(self._environ),
+                on_lost_ahead=self._scheduler.hosts.lost_ahead,
+                on_led=self._scheduler.kick,
+            ),
             threads=self._hashers,
             buffers=Buffers(settings.sizes.piece, self.connections),
             clock=self._clock,

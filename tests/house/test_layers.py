@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
 # The modules of each room, from the ground up. A module may import from earlier rows of its room only.
 ORDER: dict[str, list[set[str]]] = {
     "core": [
-        {"text", "signatures", "cells", "figures"},
+        {"text", "signatures", "cells", "figures", "columns"},
         {"command_lines"},
         {"errors", "validation"},
         {
@@ -81,8 +81,8 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "display": [{"model"}, {"lines"}, {"loop", "plain"}, {"render", "github", "sheet"}, {"live"}, {"__init__"}],
     "transfer": [
-        {"hashing", "outcome", "registry", "result", "scheduler"},
-        {"request"},
+        {"hashing", "outcome", "registry", "result", "openings"},
+        {"scheduler", "request"},
         {"attempt", "context", "state"},
         {"locking", "pieces", "reporter", "small_files"},
         {"response", "small_fetcher"},
