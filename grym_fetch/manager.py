@@ -445,7 +445,7 @@ class AssetManager:
         project = self.project
         folders = [project.external_dir] if project.is_external_named else unnamed_folders(root, project)
         fetch = fetch_from(self.manifest.assets, get)
-        restorer = Restorer(root, folders, fetch, only_there=project.is_external_named)
+        restorer = Restorer(root, folders, fetch, only_there=project.is_external_named, emit=self._bus.emit)
         return (await restorer.restore(restorer.find_one(str(path), Path.cwd()), force=force)).path
 
     # -- the manifest itself ----------------------------------------------------------------------------------------
@@ -752,6 +752,10 @@ class AssetManager:
         """
         self._claim_loop()
         return self._bus.subscribe()
+
+    def emit(self, event: Event) -> None:
+        """Tell every listener of an event, as the manager's own work does. Never waits; in the manager's loop only."""
+        self._bus.emit(event)
 
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``callback`` with every event, as `on_progress` does. Returns a function that stops it."""

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,10 @@ import click
 from click.core import ParameterSource
 
 from grym_fetch.cli.help import Command
-from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
+from grym_fetch.cli.options import Common, common_options, option, progress_options, refuse_password, transfer_options
 
 if TYPE_CHECKING:
+    from grym_fetch.core.events import Event
     from grym_fetch.repo.clean import Cleaner, Kept, Moved, Plan
     from grym_fetch.repo.placeholder import Placeholder
     from grym_fetch.repo.restore import Fetch, Restored, Restorer, Wanted
@@ -135,6 +136,7 @@ def identify_command(
 @option("--gitignore", is_flag=True, help="Add the lines to .gitignore, instead of only printing them.")
 @option("--add-to-manifest", is_flag=True, help="Add what was moved to the manifest. Needs --base-url.")
 @option("--base-url", metavar="URL", help="Where the files of TARGET can be fetched.")
+@progress_options
 @common_options
 def clean_command(
     common: Common,
@@ -244,12 +246,15 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
             return await manager.get_asset_path(asset.id)
 
         fetch = fetch_from(manager.manifest.assets, get)
-        return await _restore(common, _restorer(common, root, fetch), paths, everything, force)
+        return await _restore(common, _restorer(common, root, manager.emit, fetch), paths, everything, force)
 
     def without_manager() -> int:
         import anyio
 
-        return anyio.run(_restore, common, _restorer(common, root), paths, everything, force)
+        from grym_fetch.cli.local_work import showing
+
+        with showing(common) as emit:
+            return anyio.run(_restore, common, _restorer(common, root, emit), paths, everything, force)
 
     try:
         find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
@@ -259,7 +264,7 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
         return run_plain(common, without_manager)
     except GrymFetchError:
         pass  # the manager finds the same, and is told there
-    return run(common, with_manager, settings=settings, minimal=False)
+    return run(common, with_manager, settings=settings, minimal=False, tells="news")
 
 
 def _existing(folder: Path) -> Path:
@@ -289,10 +294,11 @@ def _external_dirs(common: Common, root: Path) -> list[Path]:
     return [named] if named is not None else unnamed_folders(root, None)
 
 
-def _restorer(common: Common, root: Path, fetch: Fetch | None = None) -> Restorer:
+def _restorer(common: Common, root: Path, emit: Callable[[Event], None], fetch: Fetch | None = None) -> Restorer:
     from grym_fetch.repo.restore import Restorer
 
-    return Restorer(root, _external_dirs(common, root), fetch, only_there=bool(common.external_assets_dir))
+    folders = _external_dirs(common, root)
+    return Restorer(root, folders, fetch, only_there=bool(common.external_assets_dir), emit=emit)
 
 
 def _assets_dirs(common: Common) -> list[Path]:
@@ -329,14 +335,15 @@ def _manifest_path(common: Common, root: Path) -> Path:
 def _clean(common: Common, plan: Plan, manifest: Path | None, base_url: str, *, gitignore: bool) -> int:
     from datetime import UTC, datetime
 
+    from grym_fetch.cli.local_work import showing
     from grym_fetch.disk.project import load_manifest
     from grym_fetch.repo.clean import Cleaner
 
     listed = load_manifest(manifest).manifest.assets if manifest is not None and manifest.exists() else ()
     known = {asset.checksum.hexdigest: asset.id for asset in listed if asset.checksum is not None}
     results: list[Moved | Kept] = []
-    cleaner = Cleaner(plan, lambda: datetime.now(UTC), ids=[asset.id for asset in listed], known=known)
-    with cleaner:
+    ids = [asset.id for asset in listed]
+    with showing(common) as emit, Cleaner(plan, lambda: datetime.now(UTC), ids=ids, known=known, emit=emit) as cleaner:
         try:
             for result in cleaner.moves():
                 results.append(result)

@@ -314,9 +314,10 @@ class _Pen:
             case Phase.RESTARTED:
                 rate = row.rate_at(self._now)
                 return (f"again, {format_rate(rate)}" if rate else "starting over"), "yellow"
-            case Phase.VERIFYING:
+            case Phase.VERIFYING | Phase.UNPACKING:
+                word = "unpacking" if row.phase is Phase.UNPACKING else "verifying"
                 partly = row.hashed is not None and 0 < row.hashed < 1
-                return (f"verifying {int((row.hashed or 0) * 100)}%" if partly else "verifying"), "magenta"
+                return (f"{word} {int((row.hashed or 0) * 100)}%" if partly else word), "magenta"
             case Phase.DOWNLOADING:
                 # All there is of it has come: it is not to look as if it were still under way.
                 return ("verifying", "magenta") if row.total and row.bytes >= row.total else ("", "")

@@ -84,7 +84,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "archive": [{"tar", "tree"}, {"reader"}, {"compare"}, {"unpack"}],
     "repo": [
-        {"errors", "tree", "moving", "own_folders", "placeholder", "process", "complaints", "git_files"},
+        {"errors", "tree", "moving", "own_folders", "placeholder", "process", "complaints", "git_files", "telling"},
         {"git", "record", "places", "entries"},
         {"target"},
         {"identify", "history"},
@@ -113,7 +113,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"usage"},
         {"options", "demo_stage", "unexpected"},
         {"settings", "logs"},
-        {"runner", "demo_story"},
+        {"runner", "demo_story", "local_work"},
         {"sync"},
         {"completion", "configuration", "doctor", "editing", "inspection", "repository", "setup", "demo", "updating"},
         {"lists"},
