@@ -238,10 +238,9 @@ def print_table(head: Sequence[str], rows: Sequence[tuple[str, ...]], *, state: 
     from grym_fetch.cli.runner import print_data
 
     styles: dict[str, tuple[str, ...]] = {
-        "verified": ("green",), "missing": ("yellow",), "corrupt": ("bold", "red"), "unverified": ("yellow",),
-        "present": ("cyan",),
+        "missing": ("magenta",), "corrupt": ("bold", "red"), "unverified": ("magenta",),
     }  # fmt: skip
-    styles |= {row[state]: ("yellow",) for row in rows if row[state].startswith("partial")}
+    styles |= {row[state]: ("magenta",) for row in rows if row[state].startswith("partial")}
     sheet = streams.sheet(sys.stdout)
     print_data(
         sheet.table(head, rows, right=right, styles=styles, styled=state) if rows else [], color=sheet.is_coloured

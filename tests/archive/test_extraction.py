@@ -181,7 +181,7 @@ async def test_unpacking_and_comparing_are_told(
             await work
             await manager._bus.settle()
             told = [event for event in recorder.of("asset_verifying") if event.get("unpacking")]
-            assert [event["bytes"] for event in told][0] == 0
+            assert told[0]["bytes"] == 0
             assert len(told) >= 3
             assert all(event["total"] == len(tar_of(INSIDE)) for event in told)
             assert recorder.events[-1].type in ("run_finished", "asset_reused")

@@ -16,6 +16,7 @@ import pytest
 
 from grym_fetch import MirrorsExhausted, StorageError
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.events import AssetVerifying
 from grym_fetch.disk.stage import DiskStage
 from grym_fetch.testing import (
     Chunked,
@@ -358,6 +359,6 @@ async def test_what_is_all_there_is_read_with_progress(world: World, monkeypatch
     await world.arrives()
     assert world.asked == 0
     assert world.last is not None
-    hashed = [event["bytes"] for event in world.last.of("asset_verifying")]
+    hashed = [event.bytes for event in world.last.events if isinstance(event, AssetVerifying)]
     assert len(hashed) >= 4
-    assert hashed == sorted(set(hashed), key=int)
+    assert hashed == sorted(set(hashed))
