@@ -21,37 +21,29 @@ from grym_fetch.core.errors import ConfigurationError, GrymFetchError
 from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest
-from grym_fetch.core.variables import MINIMAL, read_flag
 from grym_fetch.disk.configuration import read_configuration
 from grym_fetch.disk.project import Project, find_project, load_manifest, read_manifest
 from grym_fetch.engine import checking
 from grym_fetch.engine.coordinator import Coordinator
 from grym_fetch.engine.engine import Engine
 from grym_fetch.engine.protocol import AssetEngine
-from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, ProgressTracker, SyncPlan, SyncReport
+from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport, progress_listener
+from grym_fetch.project.choices import Choices
 from grym_fetch.project.freshness import FreshnessCheck
-from grym_fetch.runtime.bus import EventBus, Subscription, is_coroutine_callable
+from grym_fetch.runtime.bus import EventBus, Subscription
 from grym_fetch.runtime.clock import SystemClock
-from grym_fetch.runtime.threads import FORKED, WorkerThreads
+from grym_fetch.runtime.loop_owner import LoopOwner
+from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.settings import Settings
 
 if TYPE_CHECKING:
     # The fetching and editing modules are imported only when needed: see the engine.
     from grym_fetch.core.world import Clock, ThreadPools, Transport
     from grym_fetch.disk.prune import PruneReport
-    from grym_fetch.project.editing import Pinned, PinReport
-    from grym_fetch.project.updating import NewerVersion, Updater
-
-_NO_LOOP = (
-    "AssetManager needs asyncio, and no asyncio event loop is running here. Under trio, or without a loop, use "
-    "grym_fetch.blocking.AssetManager; under trio call it in a worker thread (trio.to_thread.run_sync)"
-)
-_OTHER_LOOP = (
-    "this AssetManager was first used in another event loop, and works only there. Make one for each asyncio.run(), "
-    "or use grym_fetch.blocking.AssetManager, which has its own loop"
-)
-_CLOSED = "this AssetManager was closed; make a new one"
-_ENTERED = "an AssetManager can be entered only once, since the end of `async with` closes it; make a new one"
+    from grym_fetch.project.editing import Editor
+    from grym_fetch.project.pinning import Pinned, PinReport
+    from grym_fetch.project.sourced import Sources
+    from grym_fetch.project.updating import NewerVersion
 
 
 class AssetManager:
@@ -104,31 +96,22 @@ class AssetManager:
         self._transport = transport
         self._threads: ThreadPools = WorkerThreads
         self._places = (config, assets_dir, external_assets_dir)
-        given: dict[str, int | bool] = {}
-        if parallel is not None:
-            given["parallel"] = parallel
-        if allow_stale is not None:
-            given["allow_stale"] = allow_stale
-        self._given = given
-        self._chosen = settings or Settings()
-        self._minimal = minimal
-        # What the environment says is read now: a variable that cannot be read is refused before anything else.
-        replace(self._chosen.with_environment(self._environ, without=given), **given)  # type: ignore[arg-type]  # as below
-        if minimal is None:
-            read_flag(self._environ, MINIMAL)
+        self._choices = Choices(
+            settings or Settings(),
+            parallel=parallel,
+            allow_stale=allow_stale,
+            minimal=minimal,
+            environ=self._environ,
+            configuration=self._read_configuration,
+        )
         self.warnings = ()
         self._bus = EventBus(self._clock.wall)
         self._project: Project | None = None
         self._manifest: Manifest | None = None
         self._coordinator: Coordinator | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        """The loop of the first use."""
-        self._pid = os.getpid()
-        self._is_entered = False
-        self._is_closed = False
+        self._owner = LoopOwner()
 
-    @cached_property
-    def _configuration(self) -> Configuration:
+    def _read_configuration(self) -> Configuration:
         """What files choose. Where there is no project to speak of, what the user's own file does."""
         try:
             project = self.project
@@ -141,34 +124,19 @@ class AssetManager:
     @property
     def settings(self) -> Settings:
         """How assets are fetched. Raises `ConfigurationError` for a file of settings that cannot be used."""
-        return self._settings
-
-    @cached_property
-    def _settings(self) -> Settings:
-        configured = self._configuration.fetching
-        chosen = self._chosen.with_environment(self._environ, configured=configured, without=self._given)
-        return replace(chosen, **self._given)  # type: ignore[arg-type]  # each has the type of its field
+        return self._choices.settings
 
     @property
     def minimal(self) -> bool:
         """Whether to use the small stand-ins of assets that have one. Raises like `settings`."""
-        if self._minimal is None:
-            self._minimal = self._decided_minimal()
-        return self._minimal
-
-    def _decided_minimal(self) -> bool:
-        if self._environ.get(MINIMAL, "").strip():
-            return read_flag(self._environ, MINIMAL)
-        choice = self._configuration.choices.get("minimal")
-        return choice is not None and choice.value is True
+        return self._choices.minimal
 
     # -- life -------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._is_entered:
-            raise RuntimeError(_ENTERED)
+        self._owner.check_not_entered()
         await self.initialize()
-        self._is_entered = True
+        self._owner.enter()
         return self
 
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:
@@ -178,7 +146,7 @@ class AssetManager:
 
     async def initialize(self) -> None:
         """Find and read the manifest. Raises `ManifestError`. Idempotent; other methods call it when needed."""
-        self._claim_loop()
+        self._owner.claim()
         if self._manifest is None:
             parsed = await read_manifest(self.project.manifest_path)
             self._manifest, self.warnings = parsed.manifest, parsed.warnings
@@ -190,18 +158,18 @@ class AssetManager:
         Callbacks get their remaining events; one that takes longer than 2 s for a single event is abandoned. The
         manager cannot be used afterwards.
         """
-        if self._is_closed:
+        if self._owner.is_closed:
             return
-        if self._loop is None and self._transport is None:
-            self._is_closed = True  # nothing was started
+        if not self._owner.is_used and self._transport is None:
+            self._owner.close()  # nothing was started
             return
-        self._claim_loop()
+        self._owner.claim()
         async with AsyncExitStack() as stack:  # each of these runs, even if the one before fails
             if self._transport is not None:
                 stack.push_async_callback(self._transport.aclose)
             stack.push_async_callback(self._close_coordinator)
             # Until now, callbacks handling their last events could ask for more.
-            stack.callback(setattr, self, "_is_closed", True)
+            stack.callback(self._owner.close)
             stack.push_async_callback(self._bus.aclose)
             await self._close_coordinator()
 
@@ -235,24 +203,9 @@ class AssetManager:
             self._manifest, self.warnings = parsed.manifest, parsed.warnings
         return self._manifest
 
-    def _claim_loop(self) -> None:
-        """Make the running loop this manager's. Raises `RuntimeError` unless it is, and the manager still open."""
-        if self._loop is not None and os.getpid() != self._pid:
-            raise RuntimeError(FORKED)
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise RuntimeError(_NO_LOOP) from None
-        if self._is_closed:
-            raise RuntimeError(_CLOSED)
-        if self._loop is None:
-            self._loop, self._pid = loop, os.getpid()
-        elif self._loop is not loop:
-            raise RuntimeError(_OTHER_LOOP)
-
     def _ready(self) -> Coordinator:
-        """The coordinator, created when first needed. Raises like `_claim_loop`, or `ManifestError`."""
-        self._claim_loop()
+        """The coordinator, created when first needed. Raises like `LoopOwner.claim`, or `ManifestError`."""
+        self._owner.claim()
         if self._coordinator is None:
             _ = self.manifest
             self._coordinator = Coordinator(
@@ -292,21 +245,8 @@ class AssetManager:
         """Say why the manifest must no longer be used, or None if it may: see its ``expires`` and ``version``."""
         return self._freshness.why_stale(self.manifest)
 
-    def _refuse_stale(self) -> None:
-        self._freshness.refuse_stale(self.manifest)
-
     async def _accept(self) -> None:
         await self._freshness.accept(self.manifest)
-
-    @asynccontextmanager
-    async def _using_manifest(self) -> AsyncIterator[None]:
-        """Fetch by the manifest within this. Raises `StaleManifest`; remembers at the end, when there is a folder."""
-        await self._accept()
-        manifest = self.manifest
-        try:
-            yield
-        finally:
-            await self._freshness.remember(manifest)
 
     # -- single assets ----------------------------------------------------------------------------------------------
 
@@ -316,7 +256,7 @@ class AssetManager:
         Raises `UnknownAsset`, `UnpinnedAsset`, or what `download_asset` raises.
         """
         coordinator = self._ready()
-        async with self._using_manifest():
+        async with self._freshness.using(self.manifest):
             asset = self._asset(asset_id)
             # An unpacked tree takes looking at each of its files, which the fetcher does in a thread.
             if not asset.extract and (path := coordinator.engine.local_files.find_verified(asset)) is not None:
@@ -331,7 +271,7 @@ class AssetManager:
         `StaleManifest` if the manifest must no longer be used.
         """
         coordinator = self._ready()
-        async with self._using_manifest():
+        async with self._freshness.using(self.manifest):
             return (await coordinator.fetch(self._asset(asset_id), force=force)).path
 
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
@@ -363,7 +303,7 @@ class AssetManager:
 
         Raises what `sync` raises.
         """
-        self._claim_loop()
+        self._owner.claim()
         required = self.manifest.required
         return await self.sync_assets(tuple(a.stand_in() for a in required) if self.minimal else required)
 
@@ -389,7 +329,7 @@ class AssetManager:
         Raises `StaleManifest`.
         """
         coordinator = self._ready()
-        self._refuse_stale()
+        self._freshness.refuse_stale(self.manifest)
         return await coordinator.plan(assets, force=force)
 
     async def sync(
@@ -413,14 +353,14 @@ class AssetManager:
         `StaleManifest`. If they would not all fit on the disk, nothing is fetched: each fails with the same `DiskFull`,
         the group's cause.
         """
-        self._claim_loop()
+        self._owner.claim()
         chosen = self.choose(ids, tags=tags, all=all, minimal=minimal, exclude=exclude)
         return await self.sync_assets(chosen, force=force)
 
     async def sync_assets(self, assets: Collection[Asset], *, force: bool = False) -> SyncReport:
         """Like `sync`, for assets already chosen."""
         coordinator = self._ready()
-        async with self._using_manifest():
+        async with self._freshness.using(self.manifest):
             return await coordinator.sync(assets, force=force)
 
     async def restore_asset(self, path: str | Path, *, force: bool = False) -> Path:
@@ -433,18 +373,18 @@ class AssetManager:
         `download_asset` raises.
         """
         from grym_fetch.repo.restore import Restorer, fetch_from
-        from grym_fetch.repo.target import unnamed_folders
+        from grym_fetch.repo.target import external_folders
         from grym_fetch.repo.tree import find_root
 
         async def get(asset: Asset) -> Path:
             await self._accept()
             return (await self._ready().fetch(asset)).path
 
-        self._claim_loop()
-        root = find_root(self.project.root, self.project.root)
+        self._owner.claim()
         project = self.project
-        folders = [project.external_dir] if project.is_external_named else unnamed_folders(root, project)
+        root = find_root(project.root, project.root)
         fetch = fetch_from(self.manifest.assets, get)
+        folders = external_folders(root, project)
         restorer = Restorer(root, folders, fetch, only_there=project.is_external_named, emit=self._bus.emit)
         return (await restorer.restore(restorer.find_one(str(path), Path.cwd()), force=force)).path
 
@@ -475,9 +415,9 @@ class AssetManager:
         await self.initialize()
         async with self._editing() as editor:
             if checksums_from is not None:
-                editor.check_new(self.manifest, asset)
-                asset = await editor.with_digest_from(checksums_from, asset)
-            parsed = await editor.add_asset(
+                editor.entries.check_new(self.manifest, asset)
+                asset = await editor.sources.with_digest_from(checksums_from, asset)
+            parsed = await editor.adder.add_asset(
                 self.manifest,
                 asset,
                 fetch=fetch,
@@ -526,7 +466,7 @@ class AssetManager:
             required=required,
             tags=tuple(tags),
         )
-        return await self._add_found(lambda editor: editor.find(source, naming), allow_suspicious=allow_suspicious)
+        return await self._add_found(lambda sources: sources.find(source, naming), allow_suspicious=allow_suspicious)
 
     async def import_list(
         self,
@@ -557,16 +497,16 @@ class AssetManager:
             raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
         naming = Naming(id=prefix, local_path=folder, required=required, tags=tuple(tags))
         return await self._add_found(
-            lambda editor: editor.read_list(Path(file), format, naming, base_url), allow_suspicious=allow_suspicious
+            lambda sources: sources.read_list(Path(file), format, naming, base_url), allow_suspicious=allow_suspicious
         )
 
     async def _add_found(
-        self, find: Callable[[Updater], Awaitable[list[Asset]]], *, allow_suspicious: bool
+        self, find: Callable[[Sources], Awaitable[list[Asset]]], *, allow_suspicious: bool
     ) -> tuple[Asset, ...]:
         await self.initialize()
         async with self._editing() as editor:
-            assets = await find(editor)
-            parsed = await editor.add_found(
+            assets = await find(editor.sources)
+            parsed = await editor.adder.add_found(
                 self.manifest, assets, allow_suspicious=allow_suspicious, before_fetch=self._accept
             )
             self._adopt(parsed)
@@ -620,7 +560,7 @@ class AssetManager:
         await self.initialize()
         async with self._editing() as editor:
             tell = on_found or (lambda _: None)
-            return tuple(await editor.find_newer(self.manifest, ids, tell, exclude=exclude))
+            return tuple(await editor.updater.find_newer(self.manifest, ids, tell, exclude=exclude))
 
     async def update(
         self,
@@ -643,10 +583,12 @@ class AssetManager:
         """
         await self.initialize()
         async with self._editing() as editor:
-            found = await editor.find_newer(self.manifest, ids, on_found or (lambda _: None), exclude=exclude)
+            found = await editor.updater.find_newer(self.manifest, ids, on_found or (lambda _: None), exclude=exclude)
             if dry_run or not found:
                 return tuple(found)
-            parsed, done = await editor.update(found, allow_suspicious=allow_suspicious, before_fetch=self._accept)
+            parsed, done = await editor.updater.update(
+                found, allow_suspicious=allow_suspicious, before_fetch=self._accept
+            )
             self._adopt(parsed)
         return tuple(done)
 
@@ -662,10 +604,12 @@ class AssetManager:
             return next(iter(await self.update([asset_id], dry_run=dry_run, allow_suspicious=allow_suspicious)), None)
         await self.initialize()
         async with self._editing() as editor:
-            found = await editor.find_at(self.manifest, asset_id, address)
+            found = await editor.updater.find_at(self.manifest, asset_id, address)
             if found.newer == found.asset or dry_run:
                 return None if found.newer == found.asset else found
-            parsed, [done] = await editor.update([found], allow_suspicious=allow_suspicious, before_fetch=self._accept)
+            parsed, [done] = await editor.updater.update(
+                [found], allow_suspicious=allow_suspicious, before_fetch=self._accept
+            )
             self._adopt(parsed)
         return done
 
@@ -677,7 +621,9 @@ class AssetManager:
         """
         await self.initialize()
         async with self._editing() as editor:
-            return await editor.remove_asset(self.manifest, asset_id, delete_file=delete_file, on_change=self._adopt)
+            return await editor.remover.remove_asset(
+                self.manifest, asset_id, delete_files=delete_file, on_change=self._adopt
+            )
 
     async def pin(
         self,
@@ -699,7 +645,7 @@ class AssetManager:
         """
         await self.initialize()
         async with self._editing() as editor:
-            return await editor.pin(
+            return await editor.pinner.pin(
                 self.manifest,
                 ids,
                 exclude=exclude,
@@ -717,15 +663,15 @@ class AssetManager:
         """
         await self.initialize()
         async with self._editing() as editor:
-            return await editor.prune(self.manifest, dry_run=dry_run)
+            return await editor.remover.prune(self.manifest, dry_run=dry_run)
 
     @asynccontextmanager
-    async def _editing(self) -> AsyncIterator[Updater]:
-        from grym_fetch.project.updating import Updater
+    async def _editing(self) -> AsyncIterator[Editor]:
+        from grym_fetch.project.editing import Editor
 
         engine = self._ready().engine
         assert isinstance(engine, Engine), "a mock engine has nothing to edit"
-        editor = Updater(
+        editor = Editor(
             self.project,
             engine=engine,
             lenient_engine=lambda: self._make_engine(replace(self.settings, allow_unpinned=True)),
@@ -750,7 +696,7 @@ class AssetManager:
 
         Needs a running loop.
         """
-        self._claim_loop()
+        self._owner.claim()
         return self._bus.subscribe()
 
     def emit(self, event: Event) -> None:
@@ -759,7 +705,7 @@ class AssetManager:
 
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``callback`` with every event, as `on_progress` does. Returns a function that stops it."""
-        self._claim_loop()
+        self._owner.claim()
         return self._bus.call(callback)
 
     def _size_of(self, asset_id: str, path: str) -> int | None:
@@ -776,18 +722,5 @@ class AssetManager:
         An async callback runs in the event loop, a sync one in a worker thread, one call at a time. A slow one only
         misses intermediate progress; one that raises is logged and not called again.
         """
-        self._claim_loop()
-        tracker = ProgressTracker(self._size_of)
-        if is_coroutine_callable(callback):
-
-            async def report_async(event: Event) -> None:
-                if (progress := tracker.apply(event)) is not None:
-                    await callback(progress)  # type: ignore[misc]  # an async callback returns an awaitable
-
-            return self._bus.call(report_async)
-
-        def report(event: Event) -> None:
-            if (progress := tracker.apply(event)) is not None:
-                callback(progress)
-
-        return self._bus.call(report)
+        self._owner.claim()
+        return self._bus.call(progress_listener(callback, self._size_of))

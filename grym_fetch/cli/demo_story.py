@@ -194,7 +194,7 @@ def perform(scenario: Scenario, common: Common, *, keep: bool = False) -> int:
     except Signalled as signalled:
         tell.recover_terminal()
         tell.say("interrupted")
-        return 128 + signalled.number
+        return exit_codes.ended_by(signalled.number)
     except (DemoFailed, OSError) as error:
         click.echo(f"error: the demo failed: {error}", err=True)
         return exit_codes.NOT_FETCHED

@@ -52,6 +52,11 @@ def exit_code(error: GrymFetchError) -> int:
             return NOT_FETCHED
 
 
+def ended_by(number: int) -> int:
+    """Return the code for a run that a signal has ended, as shells give it: `INTERRUPTED`, `TERMINATED`."""
+    return 128 + number
+
+
 def worst(codes: Iterable[int]) -> int:
     """Return the code that matters most: integrity, then storage, then a lock, then the rest."""
     found = set(codes)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grym_fetch.cli.editing import tell_added, with_manifest
+from grym_fetch.cli.adding import tell_added
 from grym_fetch.cli.help import Command
+from grym_fetch.cli.new_manifest import with_manifest
 from grym_fetch.cli.options import Common, common_options, ids_argument, option, refuse_password, transfer_options
 
 if TYPE_CHECKING:

@@ -123,7 +123,7 @@ def ending_in_order() -> Iterator[None]:
     """Let SIGTERM end the block as an error would: unfinished work is cleaned up, and the exit code is ours."""
 
     def end(number: int, _: object) -> NoReturn:
-        raise SystemExit(128 + number)
+        raise SystemExit(exit_codes.ended_by(number))
 
     before = signal.signal(signal.SIGTERM, end)
     try:
@@ -209,7 +209,7 @@ async def _main(this: _Run) -> int:
             # Below a region that stands there still, whose last row has the cursor and the terminal's ``^C``.
             below = "\n" if this.display is not None and this.display.is_live else ""
             streams.tell_and_go(below + interrupted(this.progress(), at_once=len(received) > 1))
-        os._exit(128 + received[0])
+        os._exit(exit_codes.ended_by(received[0]))
 
     signal.signal(signal.SIGALRM, end)
     for number in (signal.SIGINT, signal.SIGTERM):

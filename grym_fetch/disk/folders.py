@@ -245,6 +245,28 @@ def check_destination(root: Path, local_path: str) -> None:
         raise UnsafePath(safe_text(str(target)), "something that is not a file is in the way")
 
 
+def is_taken(place: Path) -> bool:
+    """Whether anything is there, a dangling symlink included."""
+    return os.path.lexists(place)
+
+
+def delete_file(root: Path, local_path: str) -> bool:
+    """Delete a file below ``root``; return whether it was there. Follows no symlink on the way."""
+    *parents, name = local_path.split("/")
+    with storage_errors(root / local_path):
+        try:
+            folder = open_folder(root, tuple(parents), create=False)
+        except FileNotFoundError:
+            return False
+        try:
+            os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        finally:
+            os.close(folder)
+    return True
+
+
 def closed_folders(root: Path, folders: Iterable[str]) -> set[str]:
     """Return those of these folders, relative to ``root``, in which nothing can be put: see `check_destination`."""
     closed: set[str] = set()

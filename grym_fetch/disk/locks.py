@@ -4,7 +4,7 @@ Rules: all users of a folder share its locks. A lock is an flock, so a dead hold
 unlinks its file, while it holds the lock; whoever gets a lock checks that the file still has its name. If flock does
 nothing here (some network file systems), that is noticed, and nothing that depends on the lock is done. If it excludes
 only processes of the same machine (Lustre's ``localflock``, NFS's ``local_lock``), that cannot be noticed: see
-`is_abandoned` in owner.py.
+`is_abandoned` in claims.py.
 
 A forked child closes what it has of its parent's locks. Where it holds one all the same, because it was forked by other
 means, it does so for a process that may be dead, and nobody waits for that.
@@ -68,6 +68,8 @@ class FileLock:
         self.is_trustworthy = False
         """Whether flock really excludes others here. Known once the lock is held."""
         self.holder = ""
+        self._dead: Owner | None = None
+        """Who was named as the holder last time, and is dead."""
 
     def try_acquire(self) -> bool:
         """Take the lock if nobody has it. Raises ``OSError`` if the lock file cannot be opened."""
@@ -94,8 +96,10 @@ class FileLock:
             descriptor = open_lock(folder, self._name, create=True)
             outcome = try_flock(descriptor)
             if outcome is Flock.BUSY:
-                self.holder, owner = _read_holder(descriptor)
-                if owner is not None and owner.is_dead:
+                before, (self.holder, owner) = self._dead, _read_holder(descriptor)
+                self._dead = owner if owner is not None and owner.is_dead else None
+                # Named twice: whoever takes the lock of a dead process has not written its own name for a moment.
+                if self._dead is not None and self._dead == before:
                     # As without locks: whoever holds it does not work.
                     self._descriptor, self.is_trustworthy = descriptor, False
                     return True

@@ -1,7 +1,6 @@
 """Who a process is, and whether what it left behind belongs to anybody.
 
-Rules: a process counts as dead only if that is certain. What a process on another machine has written to lately is left
-alone, because its locks may not be seen here.
+Rule: a process counts as dead only if that is certain.
 """
 
 from __future__ import annotations
@@ -11,13 +10,9 @@ import os
 import re
 import socket
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-ABANDONED_AFTER_S = 180.0
-"""A stage of another machine counts as abandoned once nobody has written to it for this long. No wait for a server is
-as long, nor does a network file system take as long to show what was written."""
 LEFT_BEHIND_AFTER_S = 24 * 3600.0
 """Nobody is still at work on something that takes minutes and was begun before that."""
 _NUMBER = re.compile(r"[0-9]{1,10}")
@@ -40,7 +35,8 @@ class Owner:
     def this(cls) -> Owner:
         """The running process."""
         host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-        return cls(os.getpid(), _start_of(os.getpid()), _boot_id(), host)
+        started = _start_of(os.getpid()) or ""
+        return cls(os.getpid(), started, _boot_id() if started else "", host)
 
     @classmethod
     def parse(cls, text: str) -> Owner | None:
@@ -59,7 +55,8 @@ class Owner:
     def is_dead(self) -> bool:
         """Whether this process certainly no longer runs. False where that cannot be known."""
         # Of another boot: another machine, or this one before it was restarted. They cannot be told apart here.
-        return self._is_of_this_boot and _start_of(self.pid) != self.started
+        started = _start_of(self.pid) if self._is_of_this_boot else None
+        return started is not None and started != self.started
 
     @property
     def is_alive(self) -> bool:
@@ -80,18 +77,6 @@ class Owner:
         return bool(self.boot) and self.boot == _boot_id()
 
 
-def is_abandoned(owner: Owner | None, stage: Path, *, exclusive: bool, above: int | None = None) -> bool:
-    """Whether nobody is at work on a stage. ``exclusive``: we hold its lock, and it excludes others on this machine.
-
-    ``stage`` is seen from the open folder ``above``, if there is one.
-    """
-    if not exclusive:
-        return owner is not None and owner.is_dead
-    if owner is None or not owner.may_be_elsewhere:
-        return True
-    return _age_s(stage, stage / "part", stage / "journal", above=above) > ABANDONED_AFTER_S
-
-
 def is_left_behind(owner: Owner | None, folder: Path, *, above: int | None = None) -> bool:
     """Whether nobody uses a folder that no lock guards: its owner is dead, or began long ago and cannot be asked."""
     if owner is None:
@@ -99,27 +84,28 @@ def is_left_behind(owner: Owner | None, folder: Path, *, above: int | None = Non
     return owner.is_dead or (owner.boot != Owner.this().boot and _age_s(folder, above=above) > LEFT_BEHIND_AFTER_S)
 
 
-def _age_s(*places: Path, above: int | None) -> float:
-    """Seconds since the last of these was written to."""
-    times = []
-    for place in places:
-        with suppress(OSError):
-            times.append(os.stat(place, dir_fd=above, follow_symlinks=False).st_mtime)
-    return time.time() - max(times, default=0.0)
+def _age_s(place: Path, *, above: int | None) -> float:
+    """Seconds since it was written to."""
+    try:
+        return time.time() - os.stat(place, dir_fd=above, follow_symlinks=False).st_mtime
+    except OSError:
+        return time.time()
 
 
 _BOOT_DIGITS = 16
 """The digits that name a boot of the system; those of the namespace follow."""
 
 
-def _start_of(pid: int) -> str:
-    """When a process was started, in clock ticks since boot; empty if there is none, or no /proc."""
+def _start_of(pid: int) -> str | None:
+    """When a process was started, in clock ticks since boot; empty if there is none, None if that cannot be known."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             # proc(5): the command may hold spaces and brackets, so count from the last bracket.
             return file.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+    except (FileNotFoundError, ProcessLookupError):
         return ""
+    except (OSError, IndexError):
+        return None
 
 
 def _boot_id() -> str:

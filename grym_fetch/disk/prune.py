@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grym_fetch.core.errors import StorageError
+from grym_fetch.disk.claims import is_abandoned, remove
 from grym_fetch.disk.folders import FOLDER, open_child, storage_errors
 from grym_fetch.disk.locks import FileLock, Flock, open_lock, try_flock
-from grym_fetch.disk.owner import Owner, is_abandoned
+from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.small_files import PATH_KEY
-from grym_fetch.disk.stage import StageKey, take_over
+from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder, is_of_gone_project, read_state, state_home
 from grym_fetch.disk.verified import LOG, MAX_LOG_BYTES, decode_entries, encode_entry, replace_log
 
@@ -156,21 +157,13 @@ def _remove_stage(
     if stages is None or owner is None or owner.is_alive:
         return False
     with _held(state, f"{path_key}.lock", dry_run=dry_run) as excludes_others:
-        if excludes_others is None or not is_abandoned(owner, Path(name), exclusive=excludes_others, above=stages):
+        if excludes_others is None or not is_abandoned(stages, name, owner, exclusive=excludes_others):
             return False
-        if not dry_run:
-            # Claimed under our own name first, as by a download: if locks do not work, only one of us gets it.
-            ours = f"{name.rpartition('.')[0].rpartition('.')[0]}.{Owner.this().encode()}.{_nonce()}"
-            try:
-                take_over(stages, name, ours)
-            except FileNotFoundError:
-                return False
-            shutil.rmtree(ours, dir_fd=stages)
-    return True
-
-
-def _nonce() -> str:
-    return secrets.token_hex(4)
+        if dry_run:
+            return True
+        # Claimed under our own name first, as by a download: if locks do not work, only one of us gets it.
+        kind = name.rpartition(".")[0].rpartition(".")[0]
+        return remove(stages, name, f"{kind}.{Owner.this().encode()}.{secrets.token_hex(4)}", owner)
 
 
 @contextmanager

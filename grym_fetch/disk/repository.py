@@ -19,9 +19,14 @@ def is_repository_root(folder: Path) -> bool:
     return os.path.lexists(folder / ".git")
 
 
+def repository_roots(folder: Path) -> list[Path]:
+    """The roots of the git repositories that ``folder`` is in, the nearest first."""
+    return [here for here in (folder, *folder.parents) if is_repository_root(here)]
+
+
 def repository_root(folder: Path) -> Path | None:
     """The root of the git repository that ``folder`` is in, None if it is in none."""
-    return next((here for here in (folder, *folder.parents) if is_repository_root(here)), None)
+    return next(iter(repository_roots(folder)), None)
 
 
 def check_makes_no_repository(root: Path, local_path: str) -> None:

@@ -12,10 +12,8 @@ import errno
 import hashlib
 import logging
 import os
-import stat
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_d
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import ThreadPool, Use
 from grym_fetch.disk.atomic import NewFile
+from grym_fetch.disk.claims import open_ours
 from grym_fetch.disk.folders import (
     close_each,
     is_at,
@@ -83,29 +82,11 @@ class StageThreads:
         self.flush.close()
 
 
-def take_over(root: int, old: str, new: str) -> None:
-    """Give an abandoned stage in the open folder ``root`` a name of this process's own. Raises ``OSError``.
-
-    If two try, one gets it, or each a part of it, which then proves less.
-    """
-    try:
-        os.rename(old, new, src_dir_fd=root, dst_dir_fd=root)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        # A folder in a lower layer of an overlay file system cannot be renamed; the files in it can.
-        os.mkdir(new, 0o700, dir_fd=root)
-        for each in ("part", "journal"):
-            with suppress(FileNotFoundError):
-                os.rename(f"{old}/{each}", f"{new}/{each}", src_dir_fd=root, dst_dir_fd=root)
-        remove_tree(root, old)
-
-
 class DiskStage:
     """Implements `grym_fetch.core.world.Stage`.
 
     The stage is the folder ``name`` in ``root``, a descriptor of this user's folder of stages, which it closes in the
-    end. ``shown`` is its path, for messages.
+    end; so is ``journal``, which is held (see claims.py). ``shown`` is its path, for messages.
     """
 
     def __init__(
@@ -114,6 +95,7 @@ class DiskStage:
         key: StageKey,
         root: int,
         name: str,
+        journal: int,
         threads: StageThreads,
         flushed_folders: set[tuple[str, ...]],
         *,
@@ -128,7 +110,7 @@ class DiskStage:
         self._folder = shown
         self._threads = threads
         self._lock = threading.Lock()
-        self._part = self._journal = -1
+        self._part, self._journal = -1, journal
         self.published: FileSignature | None = None
         """The signature of the file in its place, taken from the descriptor whose bytes were hashed."""
         self._unflushed = 0
@@ -139,8 +121,7 @@ class DiskStage:
         try:
             folder = open_child(root, name)
             try:
-                self._part = _open_ours(folder, "part", 0, 0o666)
-                self._journal = _open_ours(folder, "journal", os.O_APPEND, 0o600)
+                self._part = open_ours(folder, "part", 0, 0o666)
             finally:
                 os.close(folder)
             self.recovered = self._recover()
@@ -388,17 +369,3 @@ class DiskStage:
         self._part = self._journal = -1
         # What is published was flushed; what is kept is proved when it is read back.
         close_each(*(descriptor for descriptor in descriptors if descriptor >= 0))
-
-
-def _open_ours(folder: int, name: str, flags: int, mode: int) -> int:
-    """Open a file of a stage, or make it. Raises ``OSError`` for what is not a file, or has another owner or name."""
-    flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    descriptor = os.open(name, flags, mode, dir_fd=folder)
-    figures = os.fstat(descriptor)
-    # The owner of the folder is this user, under whatever number the file system knows him.
-    if stat.S_ISREG(figures.st_mode) and figures.st_nlink == 1 and figures.st_uid == os.fstat(folder).st_uid:
-        return descriptor
-    os.close(descriptor)
-    raise PermissionError(
-        errno.EACCES, "what is in the way is not a regular file that belongs to this user alone", name
-    )

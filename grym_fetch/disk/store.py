@@ -27,6 +27,7 @@ from pathlib import Path
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.git_folders import may_make_a_repository
 from grym_fetch.core.world import ThreadPools
+from grym_fetch.disk.claims import claim, is_abandoned, make, remove
 from grym_fetch.disk.folders import (
     NEW_FILE,
     check_destination,
@@ -40,10 +41,10 @@ from grym_fetch.disk.folders import (
     write_all,
 )
 from grym_fetch.disk.locks import FileLock
-from grym_fetch.disk.owner import Owner, is_abandoned
+from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.repository import check_makes_no_repository
 from grym_fetch.disk.small_files import CONTENT_KEY, PATH_KEY, SmallFileWriter
-from grym_fetch.disk.stage import DiskStage, StageKey, StageThreads, take_over
+from grym_fetch.disk.stage import DiskStage, StageKey, StageThreads
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.runtime.threads import WorkerThreads
 
@@ -159,37 +160,43 @@ class DiskStore:
         with storage_errors(shown):
             root = self.state.open("stage")
             try:
-                name = f"{key.path_key}.{key.content_key}.{self._owner.encode()}.{secrets.token_hex(4)}"
-                if not self._claim(root, key, name, exclusive):
-                    os.mkdir(name, 0o700, dir_fd=root)
+                journal = None
+                while journal is None:
+                    name = self._new_name(key)
+                    journal = self._claim(root, key, name, exclusive)
+                    if journal is None:
+                        journal = make(root, name)
             except BaseException:
                 os.close(root)
                 raise
             turn = next(self._turns)
-            return DiskStage(self.assets_dir, key, root, name, turn, self._flushed_folders, shown=shown / name)
+            return DiskStage(self.assets_dir, key, root, name, journal, turn, self._flushed_folders, shown=shown / name)
 
-    def _claim(self, root: int, key: StageKey, name: str, exclusive: bool) -> bool:
-        """Claim the fullest abandoned stage of this content by renaming it; remove the other abandoned ones."""
+    def _new_name(self, key: StageKey) -> str:
+        return f"{key.path_key}.{key.content_key}.{self._owner.encode()}.{secrets.token_hex(4)}"
+
+    def _claim(self, root: int, key: StageKey, name: str, exclusive: bool) -> int | None:
+        """Claim the fullest abandoned stage of this content; remove the other abandoned ones. Returns its journal."""
         abandoned = [
             each
             for each in os.listdir(root)
             if each.startswith(f"{key.path_key}.") and _is_free(root, each, exclusive=exclusive)
         ]
-        mine = [each for each in abandoned if each.split(".")[1] == key.content_key]
-        mine.sort(key=lambda each: _allocated(root, f"{each}/part"), reverse=True)
-        claimed = False
-        for each in mine:
-            if claimed:
-                remove_tree(root, each)
-                continue
-            try:
-                take_over(root, each, name)
-                claimed = True
-            except FileNotFoundError:
-                continue  # another process was faster
-        for each in abandoned:
-            if each not in mine:
-                remove_tree(root, each)  # an older content of the same asset
+        # Those of an older content of the same asset come last.
+        abandoned.sort(
+            key=lambda each: (each.split(".")[1] == key.content_key, _allocated(root, f"{each}/part")), reverse=True
+        )
+        claimed: int | None = None
+        try:
+            for each in abandoned:
+                if claimed is None and each.split(".")[1] == key.content_key:
+                    claimed = claim(root, each, name, _owner_of(each))
+                else:
+                    remove(root, each, self._new_name(key), _owner_of(each))
+        except BaseException:
+            if claimed is not None:
+                os.close(claimed)
+            raise
         return claimed
 
     def staged_bytes(self, key: StageKey) -> int:
@@ -217,9 +224,12 @@ def _is_free(root: int, name: str, *, exclusive: bool) -> bool:
         return False
     if not stat.S_ISDIR(figures.st_mode) or figures.st_uid != os.fstat(root).st_uid:
         return False
+    return is_abandoned(root, name, _owner_of(name), exclusive=exclusive)
+
+
+def _owner_of(name: str) -> Owner | None:
     fields = name.split(".")
-    owner = Owner.parse(fields[2]) if len(fields) == 4 else None
-    return is_abandoned(owner, Path(name), exclusive=exclusive, above=root)
+    return Owner.parse(fields[2]) if len(fields) == 4 else None
 
 
 def _allocated(root: int, path: str) -> int:

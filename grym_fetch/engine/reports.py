@@ -23,6 +23,7 @@ from grym_fetch.core.events import (
 )
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.progress import Progress
+from grym_fetch.runtime.bus import is_coroutine_callable
 
 
 class AssetState(StrEnum):
@@ -200,3 +201,23 @@ class ProgressTracker:
         else:
             percentage = Progress(done, total, rate, None).percentage
         return AssetProgress(event.asset, status, percentage, done, total, rate)
+
+
+def progress_listener(
+    callback: Callable[[AssetProgress], object], size_of: Callable[[str, str], int | None]
+) -> Callable[[Event], object]:
+    """Return what passes on to ``callback`` what events mean; async where the callback is."""
+    tracker = ProgressTracker(size_of)
+    if is_coroutine_callable(callback):
+
+        async def report_async(event: Event) -> None:
+            if (progress := tracker.apply(event)) is not None:
+                await callback(progress)  # type: ignore[misc]  # an async callback returns an awaitable
+
+        return report_async
+
+    def report(event: Event) -> None:
+        if (progress := tracker.apply(event)) is not None:
+            callback(progress)
+
+    return report

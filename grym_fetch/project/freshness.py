@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from grym_fetch.core.errors import StaleManifest
 from grym_fetch.core.freshness import version_number, why_stale
@@ -45,6 +46,15 @@ class FreshnessCheck:
         if not self._has_warned:
             self._has_warned = True
             log.warning("%s %s; it is used because that is allowed", self._source, why)
+
+    @asynccontextmanager
+    async def using(self, manifest: Manifest) -> AsyncIterator[None]:
+        """Fetch by this manifest within this. Raises `StaleManifest`; remembers at the end, when there is a folder."""
+        await self.accept(manifest)
+        try:
+            yield
+        finally:
+            await self.remember(manifest)
 
     async def accept(self, manifest: Manifest) -> None:
         """Remember that this manifest is used. Raises `StaleManifest` if it may not be."""

@@ -11,18 +11,25 @@ import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from grym_fetch.core.errors import EditRefused, GrymFetchError, Problem, SyncFailed
+from grym_fetch.core.errors import GrymFetchError, Problem, SyncFailed
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest
-from grym_fetch.core.manifest_text import ManifestText, Setting
+from grym_fetch.core.manifest_text import Setting
 from grym_fetch.core.manifest_values import check_url, has_login
 from grym_fetch.core.text import safe_text
-from grym_fetch.disk.folders import open_folder, storage_errors, sync
-from grym_fetch.project.sourced import SourcedEditor
+from grym_fetch.disk.folders import delete_file, is_taken, open_folder, storage_errors, sync
+from grym_fetch.disk.local_files import LocalFiles
+from grym_fetch.disk.project import Project
+from grym_fetch.project.adding import Adder
+from grym_fetch.project.entries import Entries
+from grym_fetch.project.measuring import Measurer
+from grym_fetch.project.sourced import Sources
+from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.sources.protocol import Resolved
-from grym_fetch.sources.registry import recognize, resolve, source_of
+from grym_fetch.sources.registry import resolve, source_of
 from grym_fetch.sources.web import HubWeb
 
 _BESIDE = ".update"
@@ -37,8 +44,27 @@ class NewerVersion:
     newer: Asset
 
 
-class Updater(SourcedEditor):
-    """A `SourcedEditor` that also looks for newer versions."""
+class Updater:
+    """Looks for newer versions of one project's assets, and moves the manifest to them."""
+
+    def __init__(
+        self,
+        project: Project,
+        *,
+        local_files: LocalFiles,
+        entries: Entries,
+        measurer: Measurer,
+        sources: Sources,
+        adder: Adder,
+        threads: WorkerThreads,
+    ) -> None:
+        self._root = project.assets_dir
+        self._local_files = local_files
+        self._entries = entries
+        self._measurer = measurer
+        self._sources = sources
+        self._adder = adder
+        self._threads = threads
 
     async def find_newer(
         self,
@@ -57,7 +83,7 @@ class Updater(SourcedEditor):
         if ids is not None and (without := [asset for asset in chosen if asset.source is None and asset.id in ids]):
             reason = "is missing, so nobody can be asked for a newer version; name its new address"
             problems = [Problem(f"asset '{safe_text(asset.id)}'", "source", reason) for asset in without]
-            raise EditRefused(self._source, problems)
+            raise self._entries.refused(*problems)
         found: list[NewerVersion] = []
         failed: dict[str, GrymFetchError] = {}
         async with AsyncExitStack() as stack:
@@ -68,7 +94,7 @@ class Updater(SourcedEditor):
                 try:
                     hub = source_of(asset.source).hub
                     if hub not in webs:
-                        webs[hub] = await stack.enter_async_context(self._asking(hub))
+                        webs[hub] = await stack.enter_async_context(self._sources.asking(hub))
                     newest = await resolve(asset.source, webs[hub], newest=True)
                     newer = await self._compared(asset, newest)
                 except GrymFetchError as error:
@@ -84,29 +110,27 @@ class Updater(SourcedEditor):
     async def find_at(self, manifest: Manifest, asset_id: str, address: str) -> NewerVersion:
         """Return what this asset would be at another address, plain or short. Raises `UnknownAsset`, or as `find`."""
         asset = manifest.get(asset_id)
-        short = recognize(address, self._environ)
+        short = self._sources.recognize(address)
         if short is None:
             try:
                 check_url(address)
                 if has_login(address):
                     raise ValueError("has a user or a password in it, which everyone could read")
             except ValueError as error:
-                raise EditRefused(self._source, [Problem("the new address", "", str(error))]) from None
+                raise self._entries.refused(Problem("the new address", "", str(error))) from None
             moved = replace(asset, url=address, fallback_urls=(), checksum=None, size=None, source=None)
             return NewerVersion(asset, moved)
-        async with self._asking(source_of(short).hub) as web:
-            resolved = await resolve(short, web)
-        return NewerVersion(asset, _at(asset, resolved, self._source))
+        return NewerVersion(asset, self._at(asset, await self._sources.resolve(short)))
 
     async def _compared(self, asset: Asset, newest: Resolved) -> NewerVersion | None:
         """What is newer, if the content is another one."""
-        newer = _at(asset, newest, self._source)
+        newer = self._at(asset, newest)
         if newer.url == asset.url or (newer.checksum is not None and newer.checksum == asset.checksum):
             return None
         if newer.checksum is None and newer.stated is not None and newer.size in (None, asset.size):
             # The hub has no SHA-256 of the new version, but the old file may be here to be compared.
-            path = self._engine.local_files.find_verified(asset)
-            if path is not None and await self._has_stated(Path(path), newer):
+            path = self._local_files.find_verified(asset)
+            if path is not None and await self._measurer.has_stated(Path(path), newer):
                 return None
         return NewerVersion(asset, newer)
 
@@ -119,35 +143,36 @@ class Updater(SourcedEditor):
         if it is the only one, else `SyncFailed`.
         """
         await before_fetch()
-        root = self._project.assets_dir
+        root = self._root
         to_fetch = [self._beside(each.newer) for each in found if not each.newer.pinned]
         came: list[str] = []
         try:
             measured = {}
             if to_fetch:
-                came = [each.local_path for each in to_fetch if not _is_there(root, each.local_path)]
-                measured = await self._fetch_all(to_fetch, allow_suspicious=allow_suspicious)
+                came = [each.local_path for each in to_fetch if not is_taken(root / each.local_path)]
+                measured = await self._adder.fetch_all(to_fetch, allow_suspicious=allow_suspicious)
             done = [_measured(each, measured) for each in found]
-            parsed = await self._edit(lambda text, manifest: self._with_updates(done, text, manifest))
+            parsed = await self._entries.set_values(partial(self._settings_of, done))
         except BaseException:
             for path in came:
                 with suppress(GrymFetchError):
-                    await self._threads.compute(_remove, root, path)
+                    await self._threads.compute(delete_file, root, path)
             raise
         for asset in to_fetch:
             if asset.local_path.endswith(_BESIDE):
                 place = await self._threads.compute(_take_place, root, asset.local_path)
                 # A rename changes the signature, so the stamp needs another look at the bytes.
-                there = await self._measure(asset, place)
-                self._note_verified(place, there.checksum, there.signature)
+                there = await self._measurer.measure(asset, place)
+                self._measurer.note_verified(place, there.checksum, there.signature)
         return parsed, done
 
     def _beside(self, asset: Asset) -> Asset:
         """The asset where its new file waits: in its place if that is free."""
-        is_free = not _is_there(self._project.assets_dir, asset.local_path)
+        is_free = not is_taken(self._root / asset.local_path)
         return asset if is_free else replace(asset, local_path=f"{asset.local_path}{_BESIDE}")
 
-    def _with_updates(self, done: Sequence[NewerVersion], text: ManifestText, manifest: Manifest) -> ManifestText:
+    def _settings_of(self, done: Sequence[NewerVersion], manifest: Manifest) -> list[Setting]:
+        """Return what to write for these. Raises `EditRefused` if one of their entries has changed since."""
         numbers = {asset.id: number for number, asset in enumerate(manifest.assets)}
         settings, problems = [], []
         for each in done:
@@ -158,26 +183,25 @@ class Updater(SourcedEditor):
                 continue
             settings.append(Setting(number, _values(each)))
         if problems:
-            raise EditRefused(self._source, problems)
-        return text.set_all(settings).touch(self._clock.wall()) if settings else text
+            raise self._entries.refused(*problems)
+        return settings
 
-
-def _at(asset: Asset, resolved: Resolved, source: str) -> Asset:
-    """The asset as its source has it now."""
-    if len(resolved.files) != 1:
-        reason = f"leads to {len(resolved.files)} files; an asset is one"
-        raise EditRefused(source, [Problem(f"asset '{safe_text(asset.id)}'", "source", reason)])
-    [file] = resolved.files
-    return replace(
-        asset,
-        url=file.url,
-        fallback_urls=(),
-        checksum=file.checksum,
-        size=file.size,
-        version=resolved.revision,
-        source=file.source,
-        stated=file.stated,
-    )
+    def _at(self, asset: Asset, resolved: Resolved) -> Asset:
+        """The asset as its source has it now."""
+        if len(resolved.files) != 1:
+            reason = f"leads to {len(resolved.files)} files; an asset is one"
+            raise self._entries.refused(Problem(f"asset '{safe_text(asset.id)}'", "source", reason))
+        [file] = resolved.files
+        return replace(
+            asset,
+            url=file.url,
+            fallback_urls=(),
+            checksum=file.checksum,
+            size=file.size,
+            version=resolved.revision,
+            source=file.source,
+            stated=file.stated,
+        )
 
 
 def _measured(found: NewerVersion, measured: dict[str, Asset]) -> NewerVersion:
@@ -201,10 +225,6 @@ def _values(found: NewerVersion) -> dict[str, object]:
     return values
 
 
-def _is_there(root: Path, local_path: str) -> bool:
-    return os.path.lexists(root / local_path)
-
-
 def _take_place(root: Path, waiting: str) -> Path:
     """Rename a file that waits beside an old one over that, and return its path."""
     *parents, name = waiting.split("/")
@@ -216,13 +236,3 @@ def _take_place(root: Path, waiting: str) -> Path:
         finally:
             os.close(folder)
     return root / waiting.removesuffix(_BESIDE)
-
-
-def _remove(root: Path, local_path: str) -> None:
-    *parents, name = local_path.split("/")
-    with storage_errors(root / local_path), suppress(FileNotFoundError):
-        folder = open_folder(root, tuple(parents), create=False)
-        try:
-            os.unlink(name, dir_fd=folder)
-        finally:
-            os.close(folder)

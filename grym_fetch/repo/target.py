@@ -18,8 +18,9 @@ from grym_fetch.core.errors import RepositoryError
 from grym_fetch.core.paths import MOVED_FILES
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.project import EXTERNAL_NAME, Project
+from grym_fetch.disk.repository import repository_roots
 from grym_fetch.repo.git import Git, GitUnusable
-from grym_fetch.repo.tree import git_folder_above, work_trees_above
+from grym_fetch.repo.tree import git_folder_above
 
 
 def usual_folders(root: Path) -> list[Path]:
@@ -57,6 +58,14 @@ def unnamed_folders(root: Path, project: Project | None) -> list[Path]:
     return fine
 
 
+def external_folders(root: Path, project: Project) -> list[Path]:
+    """Where moved files of a repository with this project are: in the folder that the user has named, if any.
+
+    Raises like `unnamed_folders`.
+    """
+    return [project.external_dir] if project.is_external_named else unnamed_folders(root, project)
+
+
 def recording_folders(base: Path) -> list[Path]:
     """Those of `usual_folders` that hold a record of moved files, and may be used without being named."""
     found = []
@@ -80,7 +89,7 @@ def _check_unnamed(folder: Path) -> None:
 
 def _naming(folder: Path, condition: str) -> str:
     """Advise to name a folder; another one if no large file may ever go there."""
-    if git_folder_above(folder) is not None or work_trees_above(folder):
+    if git_folder_above(folder) is not None or repository_roots(folder):
         return "name a folder of your own, outside of every repository: --external-assets-dir DIR"
     return f"{condition}: {command_line('--external-assets-dir', str(folder))}"
 
@@ -125,7 +134,7 @@ def check_target(root: Path, source: Path, target: Path) -> None:
 
 def check_unseen(root: Path, target: Path, paths: Sequence[str]) -> None:
     """Raise `RepositoryError` if git would see files of these paths in the target. All folders are resolved."""
-    for tree in work_trees_above(target):
+    for tree in repository_roots(target):
         prefix = target.relative_to(tree).as_posix()
         try:
             if not Git(tree).has_work_tree():
@@ -144,7 +153,7 @@ def check_unseen(root: Path, target: Path, paths: Sequence[str]) -> None:
 
 def _outside(root: Path) -> str:
     """A folder outside of every work tree and repository around the root, for a message."""
-    outermost = work_trees_above(root)[-1:] or [root]
+    outermost = repository_roots(root)[-1:] or [root]
     folder = outermost[0].parent / EXTERNAL_NAME
     while (store := git_folder_above(folder)) is not None:
         folder = store.parent / EXTERNAL_NAME

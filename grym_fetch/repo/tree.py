@@ -98,11 +98,6 @@ def git_folder_above(path: Path) -> Path | None:
     return found
 
 
-def work_trees_above(path: Path) -> list[Path]:
-    """The work trees that ``path`` is or lies in, the nearest first."""
-    return [candidate for candidate in (path, *path.parents) if os.path.lexists(candidate / ".git")]
-
-
 def find_root(folder: Path, cwd: Path) -> Path:
     """The root of the repository that ``folder`` is in; where there is none, ``cwd`` if that is above, else itself."""
     if (root := repository_root(folder)) is not None:

@@ -15,8 +15,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,7 +33,8 @@ from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.protocol import AssetEngine
 from grym_fetch.engine.reports import AssetStatus
 from grym_fetch.manager import AssetManager
-from grym_fetch.project.editing import Pinned, PinReport
+from grym_fetch.project.freshness import FreshnessCheck
+from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
 from grym_fetch.transfer.fetcher import attempts_of
 from grym_fetch.transfer.result import FetchResult, TransferResult
@@ -105,8 +105,7 @@ class MockAssetManager(AssetManager):
         self.calls: list[Call] = []
         self._added: dict[str, Asset] = {}
 
-    @cached_property
-    def _configuration(self) -> Configuration:
+    def _read_configuration(self) -> Configuration:
         return Configuration()
 
     @property
@@ -141,20 +140,9 @@ class MockAssetManager(AssetManager):
             required=True,
         )
 
-    def why_stale(self) -> str | None:
-        """A mock's manifest is always fresh."""
-        return None
-
-    def _refuse_stale(self) -> None:
-        """A mock's manifest is always fresh."""
-
-    async def _accept(self) -> None:
-        """Leave no trace."""
-
-    @asynccontextmanager
-    async def _using_manifest(self) -> AsyncIterator[None]:
-        """Leave no trace."""
-        yield
+    @cached_property
+    def _freshness(self) -> FreshnessCheck:
+        return _AlwaysFresh(self.project, allow_stale=True, now=self._clock.wall)
 
     # -- what is awaited: recorded, whether inherited or simulated --------------------------------------------------
 
@@ -312,6 +300,16 @@ class MockAssetManager(AssetManager):
         self._bus.emit(event)
         await asyncio.sleep(0)
         await self._bus.settle()  # so that every callback sees every step, however busy the machine is
+
+
+class _AlwaysFresh(FreshnessCheck):
+    """A mock's manifest is always fresh, and leaves no trace."""
+
+    def why_stale(self, manifest: Manifest) -> str | None:
+        return None
+
+    async def remember(self, manifest: Manifest) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)

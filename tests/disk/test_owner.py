@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from grym_fetch.disk.owner import Owner, is_left_behind
+from tests.support.system_calls import failing
 
 WAIT = """
 import sys
@@ -86,6 +88,18 @@ def test_without_proc_nobody_is_declared_dead(monkeypatch: pytest.MonkeyPatch) -
     """Where the system does not say which boot this is, two processes that do not know it are not of the same."""
     monkeypatch.setattr("grym_fetch.disk.owner._boot_id", lambda: "")
     assert not Owner(1 << 30, "1", "", "here").is_dead
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES], ids=errno.errorcode.get)
+def test_who_cannot_be_asked_is_not_declared_dead(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process out of descriptors cannot read who lives: neither are others dead, nor is it taken for dead itself."""
+    owner = Owner.this()
+    with monkeypatch.context() as patch:
+        patch.setattr("grym_fetch.disk.owner.open", failing(number), raising=False)
+        unknown = Owner.this()
+        assert not owner.is_dead
+    assert not unknown.is_dead
+    assert not unknown.is_alive
 
 
 def test_what_no_lock_guards_is_left_behind(tmp_path: Path) -> None:

@@ -31,8 +31,9 @@ from grym_fetch.core.journal import JournalEncoder, Piece, piece_digest
 from grym_fetch.disk import folders
 from grym_fetch.disk import local_files as local_files
 from grym_fetch.disk import stage as stage_module
+from grym_fetch.disk.claims import ABANDONED_AFTER_S
 from grym_fetch.disk.local_files import hash_file
-from grym_fetch.disk.owner import ABANDONED_AFTER_S, Owner
+from grym_fetch.disk.owner import Owner
 from grym_fetch.disk.stage import DiskStage, StageKey
 from grym_fetch.disk.store import DiskStore
 from grym_fetch.runtime.descriptors import DESCRIPTORS_PER_ASSET

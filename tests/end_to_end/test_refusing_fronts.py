@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import trustme
 
 from grym_fetch.core.errors import ConnectFailed, ConnectionLost, GrymFetchError
 from grym_fetch.core.hosts import Hosts
 from grym_fetch.testing import AssetServer, seeded_bytes
+from tests.support.authority import trusted_tls
 from tests.support.invariants import Recorder
 from tests.support.project import KIB, Project
 
@@ -110,11 +109,7 @@ async def behind(
     """The server behind the front, with and without TLS."""
     context = None
     if request.param == "https":
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
+        context = trusted_tls(tmp_path, monkeypatch)
     async with AssetServer(ssl_context=context) as running:
         yield running
 

@@ -63,11 +63,16 @@ ORDER: dict[str, list[set[str]]] = {
         {"plain"},
         {"client"},
     ],
-    "runtime": [{"waiting", "buffers", "clock", "descriptors", "forks"}, {"threads"}, {"bus"}, {"loop_thread"}],
+    "runtime": [
+        {"waiting", "buffers", "clock", "descriptors", "forks"},
+        {"threads"},
+        {"bus", "loop_owner"},
+        {"loop_thread"},
+    ],
     "disk": [
         {"folders", "owner", "repository"},
         {"atomic", "configuration", "locks", "state", "moved_files"},
-        {"verified", "rollback", "log_file", "project"},
+        {"verified", "rollback", "log_file", "project", "claims"},
         {"stage"},
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
@@ -105,7 +110,13 @@ ORDER: dict[str, list[set[str]]] = {
         {"naming"},
         {"__init__"},
     ],
-    "project": [{"diagnosis", "editing", "freshness"}, {"setup", "sourced"}, {"updating"}],
+    "project": [
+        {"choices", "diagnosis", "entries", "freshness"},
+        {"setup", "measuring", "removing", "sourced"},
+        {"adding", "pinning"},
+        {"updating"},
+        {"editing"},
+    ],
     "testing": [
         {"content"},
         {"answers"},
@@ -121,8 +132,9 @@ ORDER: dict[str, list[set[str]]] = {
         {"options", "demo_stage", "unexpected"},
         {"settings", "logs"},
         {"runner", "demo_story", "local_work", "reporting"},
-        {"sync"},
-        {"completion", "configuration", "doctor", "editing", "inspection", "repository", "setup", "demo", "updating"},
+        {"sync", "measured", "new_manifest", "repository_places", "sizes"},
+        {"adding", "pinning", "removing", "updating", "clean", "identify", "restore"},
+        {"completion", "configuration", "doctor", "inspection", "setup", "demo"},
         {"lists"},
         {"main"},
         {"__init__"},
@@ -132,7 +144,7 @@ ORDER: dict[str, list[set[str]]] = {
 IMPURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "threading", "socket", "time", "random", "subprocess", "tempfile"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 UNITS = ("Seconds", "Bytes")
-UNIT_SUFFIXES = ("_S", "_NS", "_BYTES", "_RATIO", "DECAY", "ROUND_TRIPS")
+UNIT_SUFFIXES = ("_S", "_NS", "_PX", "_BYTES", "_RATIO", "DECAY", "ROUND_TRIPS")
 
 
 def module_name(path: Path) -> str:

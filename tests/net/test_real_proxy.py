@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import trustme
 
 from grym_fetch import MirrorsExhausted
 from grym_fetch.testing import AssetServer, Redirect, Status, seeded_bytes
+from tests.support.authority import trusted_tls
 from tests.support.project import CANARY, Project
 from tests.support.tinyproxy import TinyProxy
 
@@ -30,12 +29,7 @@ def proxy(tmp_path: Path) -> Iterator[TinyProxy]:
 @pytest.fixture
 async def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AssetServer]:
     """A server with TLS, whose authority this machine trusts."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    async with AssetServer(ssl_context=context) as running:
+    async with AssetServer(ssl_context=trusted_tls(tmp_path, monkeypatch)) as running:
         yield running
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -19,15 +18,11 @@ from grym_fetch.core.manifest import Asset
 from grym_fetch.errors import DigestMismatch, EditRefused, SourceFailed, UnknownSource
 from grym_fetch.sources.listings import FORMATS
 from grym_fetch.testing import AssetServer, seeded_bytes, serve_in_thread
+from tests.project.editing import entries
 from tests.support.project import KIB, Project
 
 CONTENT = seeded_bytes(100 * KIB, seed=5)
 OTHER = seeded_bytes(90 * KIB, seed=6)
-
-
-def entries(project: Project) -> dict[str, dict[str, Any]]:
-    """The entries of the file, by id."""
-    return {entry["id"]: entry for entry in json.loads(project.manifest.read_bytes())["assets"]}
 
 
 def md5(content: bytes) -> str:

@@ -6,22 +6,22 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
-from grym_fetch import AssetManager, MirrorsExhausted, Settings, SyncFailed
+from grym_fetch import MirrorsExhausted, SyncFailed
 from grym_fetch.cli.main import cli
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.stated import StatedDigest
 from grym_fetch.errors import DigestMismatch, EditRefused, SourceFailed, StaleManifest, UnknownSource
 from grym_fetch.testing import AssetServer, create_mock_asset_manager, seeded_bytes
+from tests.project.editing import entries, manager_for
 from tests.support.hubs import HuggingFaceHub, Reply, closing_hub
 from tests.support.invariants import Recorder
-from tests.support.project import KIB, SMALL, ImpatientClock, Project
+from tests.support.project import KIB, Project
 
 TWELVE = {
     **{f"weights-{n}.safetensors": seeded_bytes(20 * KIB + n, seed=n) for n in range(3)},
@@ -46,17 +46,6 @@ def project(tmp_path: Path) -> Project:
     made = Project(tmp_path / "project")
     made.write()
     return made
-
-
-def manager_for(project: Project, hub: HuggingFaceHub, **settings: Any) -> AssetManager:
-    """A manager that knows the hub."""
-    chosen = Settings(sizes=SMALL, retries=0, **settings)
-    return AssetManager(project.manifest, settings=chosen, environ={"HF_ENDPOINT": hub.url}, clock=ImpatientClock())
-
-
-def entries(project: Project) -> dict[str, dict[str, Any]]:
-    """The entries of the file, by id."""
-    return {entry["id"]: entry for entry in json.loads(project.manifest.read_bytes())["assets"]}
 
 
 async def test_a_repository_of_twelve_files(project: Project, hub: HuggingFaceHub) -> None:

@@ -11,16 +11,17 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from grym_fetch import AssetManager, Settings, SyncFailed, UnknownAsset
+from grym_fetch import SyncFailed, UnknownAsset
 from grym_fetch.cli.main import cli
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.errors import DigestMismatch, EditRefused, PolicyRefused, StaleManifest
-from grym_fetch.project.updating import Updater
+from grym_fetch.project.adding import Adder
 from grym_fetch.reports import NewerVersion
 from grym_fetch.testing import AssetServer, create_mock_asset_manager, seeded_bytes
+from tests.project.editing import entries, manager_for
 from tests.support.hubs import HuggingFaceHub, Reply, closing_hub
-from tests.support.project import KIB, SMALL, ImpatientClock, Project
+from tests.support.project import KIB, Project
 
 OLD = {
     "big.bin": seeded_bytes(30 * KIB, seed=1),
@@ -52,17 +53,6 @@ async def project(tmp_path: Path, hub: HuggingFaceHub) -> Project:
     hub.requests.clear()
     hub.cdn_requests.clear()
     return made
-
-
-def manager_for(project: Project, hub: HuggingFaceHub, **settings: Any) -> AssetManager:
-    """A manager that knows the hub."""
-    chosen = Settings(sizes=SMALL, retries=0, **settings)
-    return AssetManager(project.manifest, settings=chosen, environ={"HF_ENDPOINT": hub.url}, clock=ImpatientClock())
-
-
-def entries(project: Project) -> dict[str, dict[str, Any]]:
-    """The entries of the file, by id."""
-    return {entry["id"]: entry for entry in json.loads(project.manifest.read_bytes())["assets"]}
 
 
 def files(project: Project) -> dict[str, bytes]:
@@ -162,14 +152,14 @@ async def test_an_entry_that_was_changed_meanwhile(
     project: Project, hub: HuggingFaceHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody else's change is not written over, and the old file stays."""
-    real = Updater._fetch_all
+    real = Adder.fetch_all
 
-    async def fetch_and_change(self: Updater, assets: Any, **more: Any) -> Any:
+    async def fetch_and_change(self: Adder, assets: Any, **more: Any) -> Any:
         text = project.manifest.read_text().replace("model/config.json", "model/settings.json")
         project.manifest.write_text(text)
         return await real(self, assets, **more)
 
-    monkeypatch.setattr(Updater, "_fetch_all", fetch_and_change)
+    monkeypatch.setattr(Adder, "fetch_all", fetch_and_change)
     async with manager_for(project, hub) as manager:
         with pytest.raises(EditRefused, match=r"'model-config.json': has been changed meanwhile"):
             await manager.update()

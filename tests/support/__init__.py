@@ -9,6 +9,7 @@
 - `tests.regressions.world`: a project and a server for one story. Break off, change the file, go on.
 - `tests.end_to_end.command`: the real command as a real process, which `starter` forks from one that waits for work.
 - `nginx`, `tinyproxy`: real programs, as the second opinion on what a server or a proxy does.
+- `authority`: the TLS of a server that this process trusts.
 
 Around them: `invariants` holds a run to all that must be true of every run (`checked_sync`, `Rules`); `power_cut` works
 out what a disk may hold after the power has failed; `transports` are the two ways over which HTTP goes;

@@ -1,12 +1,11 @@
-"""Commands that change the manifest and its folder: ``add``, ``pin``, ``remove``, ``prune``."""
+"""The command ``add``: an entry for an address, a file, or what a hub has."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -14,22 +13,13 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from grym_fetch.cli.help import Command
-from grym_fetch.cli.options import (
-    Common,
-    common_options,
-    complete_ids,
-    ids_argument,
-    one_asset,
-    option,
-    refuse_password,
-    transfer_options,
-)
+from grym_fetch.cli.measured import tell_measured
+from grym_fetch.cli.new_manifest import with_manifest
+from grym_fetch.cli.options import Common, common_options, option, refuse_password, transfer_options
 
 if TYPE_CHECKING:
-    from grym_fetch.core.digest import Checksum
     from grym_fetch.core.manifest import Asset
     from grym_fetch.manager import AssetManager
-    from grym_fetch.project.editing import Pinned
     from grym_fetch.settings import Settings
 
 
@@ -156,119 +146,6 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
         return run(common, body, settings=settings, minimal=False, tells="failures")
 
 
-@click.command("pin", cls=Command)
-@ids_argument
-@option("--minimal", is_flag=True, help="Pin only the small stand-ins.")
-@option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
-@transfer_options
-@common_options
-def pin_command(
-    common: Common,
-    ids: tuple[str, ...],
-    exclude: tuple[str, ...],
-    minimal: bool,
-    allow_suspicious: bool,
-    **transfer: Any,
-) -> int:
-    """Write checksums and sizes into the manifest: of the assets named, or else of all that have no checksum.
-
-    An existing file is taken as it is; a missing one is fetched. Look at what you pin: from then on, these bytes are
-    the right ones. To resume an interrupted pin, run it again.
-    """
-    from grym_fetch.cli.runner import run
-    from grym_fetch.cli.settings import settings_from
-
-    async def body(manager: AssetManager) -> int:
-        pinned: list[Pinned] = []
-        try:
-            await manager.pin(ids or None, exclude=exclude, allow_suspicious=allow_suspicious, on_pinned=pinned.append)
-        finally:
-            # Those that are in the manifest now are told of also where others have failed.
-            _tell_pinned(pinned, common)
-        if not pinned and not common.quiet:
-            of_which = "the assets named have theirs" if ids else "every asset has its checksum"
-            click.echo(f"nothing to pin: {of_which}", err=True)
-        return 0
-
-    return run(common, body, settings=settings_from(transfer), minimal=minimal, tells="failures")
-
-
-def _tell_pinned(pinned: list[Pinned], common: Common) -> None:
-    if common.json:
-        for item in pinned:
-            record = {
-                "id": item.id, "checksum": str(item.checksum), "size": item.size, "path": str(item.path),
-                "fetched": item.fetched, "stand_in": item.is_stand_in,
-            }  # fmt: skip
-            click.echo(json.dumps(record))
-    elif not common.quiet:
-        tell_measured(
-            "pinned", [(item.id, item.size, item.checksum, "(stand-in)" if item.is_stand_in else "") for item in pinned]
-        )
-
-
-@click.command("remove", cls=Command)
-@click.argument("asset_id", metavar="ID", shell_complete=complete_ids)
-@option("--delete-file", is_flag=True, help="Also delete its file from the assets folder.")
-@option("-y", "--yes", is_flag=True, help="Delete the file without asking.")
-@common_options
-def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) -> int:
-    """Drop an asset from the manifest. Its file stays, unless --delete-file is given."""
-    from grym_fetch.cli.runner import run
-    from grym_fetch.core.text import safe_text
-    from grym_fetch.project.editing import deletable
-
-    async def body(manager: AssetManager) -> int:
-        asset = one_asset(manager, asset_id)
-        if delete_file and not yes and not await _agreed(deletable(manager.project.assets_dir, asset)):
-            click.echo("nothing was removed", err=True)
-            return 1
-        deleted = await manager.remove_asset(asset.id, delete_file=delete_file)
-        if common.json:
-            click.echo(json.dumps({"id": asset.id, "deleted": [str(path) for path in deleted]}))
-        elif not common.quiet:
-            click.echo(f"removed  {safe_text(asset.id)}")
-            for path in deleted:
-                click.echo(f"deleted  {safe_text(str(path), limit=4000)}")
-        return 0
-
-    return run(common, body, minimal=False)
-
-
-@click.command("prune", cls=Command)
-@option("-n", "--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
-@common_options
-def prune_command(common: Common, dry_run: bool) -> int:
-    """Remove abandoned partial downloads, unused lock files and other stale state.
-
-    Also removes what your own state folder kept for projects that are gone. What a running process is downloading is
-    left alone. An interrupted download counts as abandoned, too: without its parts, the next sync starts it over.
-    Assets are never touched.
-    """
-    from grym_fetch.cli.runner import run
-    from grym_fetch.core.figures import format_size
-    from grym_fetch.core.text import safe_text
-
-    async def body(manager: AssetManager) -> int:
-        report = await manager.prune(dry_run=dry_run)
-        for item in report.removed:
-            if common.json:
-                record = {"kind": item.kind, "id": item.asset, "name": item.name, "reason": item.reason}
-                click.echo(json.dumps({**record, "bytes": item.bytes}))
-            elif not common.quiet:
-                what = safe_text(item.asset) if item.asset is not None else item.name
-                click.echo(f"{item.kind:<8}  {what}  {format_size(item.bytes)}  {item.reason}")
-        if common.json:
-            click.echo(json.dumps({"bytes": report.bytes, "in_use": report.in_use, "dry_run": dry_run}))
-        elif not common.quiet:
-            left = f"{report.in_use} partial download{'' if report.in_use == 1 else 's'} in use left"
-            in_use = f", {left}" if report.in_use else ""
-            click.echo(f"{format_size(report.bytes)} {'would be freed' if dry_run else 'freed'}{in_use}")
-        return 0
-
-    return run(common, body)
-
-
 def _as_short_address(source: str) -> str | None:
     """The short address that is meant, or None for a file or a plain address."""
     from grym_fetch.cli.exit_codes import exit_code
@@ -355,74 +232,6 @@ def _default_id(path: str) -> str:
         raise click.UsageError(f"the file's name cannot be the id, since it {error}; say one with --id") from error
 
 
-def _make_manifest(common: Common) -> Path | None:
-    """Make an empty manifest where none is found, and return its path; one that is named must be there."""
-    from grym_fetch.cli.exit_codes import exit_code
-    from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
-    from grym_fetch.core.text import safe_text
-    from grym_fetch.disk.manifest_file import create_manifest
-    from grym_fetch.disk.project import CANDIDATES, find_project
-    from grym_fetch.runtime.clock import SystemClock
-
-    try:
-        find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
-    except ForeignManifest:
-        return None  # the runner says whose it is
-    except ManifestMissing:
-        if common.config is not None:
-            return None  # the runner says what is wrong with it
-        path = Path.cwd() / CANDIDATES[0]
-        try:
-            is_new = create_manifest(path, SystemClock().wall())
-        except GrymFetchError as error:
-            click.echo(f"error: {error}", err=True)
-            raise click.exceptions.Exit(exit_code(error)) from error
-        if is_new and not common.quiet:
-            click.echo(f"there was no manifest: created {safe_text(str(path), limit=4000)}", err=True)
-        return path if is_new else None
-    return None
-
-
-@contextmanager
-def with_manifest(common: Common) -> Iterator[None]:
-    """Make a manifest if there is none; remove it again if nothing was added to it."""
-    made = _make_manifest(common)
-    try:
-        yield
-    finally:
-        if made is not None:
-            _remove_if_empty(made)
-
-
-def _remove_if_empty(manifest: Path) -> None:
-    """Remove the manifest that was made for an asset which could not be added; else a failure would leave it behind."""
-    from grym_fetch.core.errors import GrymFetchError
-    from grym_fetch.disk.project import load_manifest
-
-    with suppress(GrymFetchError, OSError):
-        if not load_manifest(manifest).manifest.assets:
-            manifest.unlink()
-
-
-async def _agreed(places: list[Path]) -> bool:
-    """Ask whether these may be deleted, if there are any. In a thread, so that Ctrl-C is heard."""
-    import anyio.to_thread
-
-    from grym_fetch.core.text import safe_text
-
-    if not places:
-        return True
-    if not sys.stdin.isatty():
-        raise click.UsageError(
-            "cannot ask whether to delete the file, since stdin is not a terminal; pass --yes to delete it"
-        )
-    question = f"Delete {' and '.join(safe_text(str(place), limit=4000) for place in places)}?"
-    try:
-        return await anyio.to_thread.run_sync(lambda: click.confirm(question, err=True), abandon_on_cancel=True)
-    except click.Abort:
-        return False
-
-
 def record_of(asset: Asset) -> dict[str, object]:
     """An added asset, for ``--json``."""
     return {
@@ -447,25 +256,3 @@ def tell_added(manager: AssetManager, added: Sequence[Asset], common: Common, *,
             (a.id, a.size, a.checksum, safe_text(str(path), limit=4000)) for a, path in zip(added, paths, strict=True)
         ]
         tell_measured("added", rows)
-
-
-def tell_measured(word: str, rows: Sequence[tuple[str, int | None, Checksum | None, str]]) -> None:
-    """Write what was measured to stdout: ``✓ added bar  19.1 MiB  sha256:d2d1…``; whole and plain into a pipe.
-
-    Each row has id, size, checksum and a note. A path as the note is left out for a person.
-    """
-    from grym_fetch.cli import streams
-    from grym_fetch.core.cells import cells, padded
-    from grym_fetch.core.figures import format_size
-    from grym_fetch.core.text import safe_text
-
-    sheet = streams.sheet(sys.stdout)
-    widest = min(max((cells(safe_text(row[0])) for row in rows), default=0), 40)
-    for asset_id, size, checksum, note in rows:
-        name, shown = safe_text(asset_id), format_size(size or 0)
-        if not sheet.is_terminal:
-            click.echo("  ".join(part for part in (word, name, shown, str(checksum), note) if part))
-            continue
-        short = f"{checksum.algorithm}:{checksum.hexdigest[:12]}…" if checksum is not None else ""
-        parts = [f"{word} {padded(name, widest)}", f"{shown:>8}", short, note if note.startswith("(") else ""]
-        click.echo(sheet.marked("✓", "+", "green", "  ".join(part for part in parts if part)), color=True)

@@ -1,0 +1,63 @@
+"""The manifest that ``add`` and ``import`` make where there is none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from grym_fetch.cli.options import Common
+
+
+def _make_manifest(common: Common) -> Path | None:
+    """Make an empty manifest where none is found, and return its path; one that is named must be there."""
+    from grym_fetch.cli.exit_codes import exit_code
+    from grym_fetch.core.errors import ForeignManifest, GrymFetchError, ManifestMissing
+    from grym_fetch.core.text import safe_text
+    from grym_fetch.disk.manifest_file import create_manifest
+    from grym_fetch.disk.project import CANDIDATES, find_project
+    from grym_fetch.runtime.clock import SystemClock
+
+    try:
+        find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
+    except ForeignManifest:
+        return None  # the runner says whose it is
+    except ManifestMissing:
+        if common.config is not None:
+            return None  # the runner says what is wrong with it
+        path = Path.cwd() / CANDIDATES[0]
+        try:
+            is_new = create_manifest(path, SystemClock().wall())
+        except GrymFetchError as error:
+            click.echo(f"error: {error}", err=True)
+            raise click.exceptions.Exit(exit_code(error)) from error
+        if is_new and not common.quiet:
+            click.echo(f"there was no manifest: created {safe_text(str(path), limit=4000)}", err=True)
+        return path if is_new else None
+    return None
+
+
+@contextmanager
+def with_manifest(common: Common) -> Iterator[None]:
+    """Make a manifest if there is none; remove it again if nothing was added to it."""
+    made = _make_manifest(common)
+    try:
+        yield
+    finally:
+        if made is not None:
+            _remove_if_empty(made)
+
+
+def _remove_if_empty(manifest: Path) -> None:
+    """Remove the manifest that was made for an asset which could not be added; else a failure would leave it behind."""
+    from grym_fetch.core.errors import GrymFetchError
+    from grym_fetch.disk.project import load_manifest
+
+    with suppress(GrymFetchError, OSError):
+        if not load_manifest(manifest).manifest.assets:
+            manifest.unlink()

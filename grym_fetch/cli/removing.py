@@ -1,0 +1,97 @@
+"""Commands that remove something: ``remove`` an asset, ``prune`` what earlier runs left over."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from grym_fetch.cli.help import Command
+from grym_fetch.cli.options import Common, common_options, complete_ids, one_asset, option
+
+if TYPE_CHECKING:
+    from grym_fetch.manager import AssetManager
+
+
+@click.command("remove", cls=Command)
+@click.argument("asset_id", metavar="ID", shell_complete=complete_ids)
+@option("--delete-file", is_flag=True, help="Also delete its file from the assets folder.")
+@option("-y", "--yes", is_flag=True, help="Delete the file without asking.")
+@common_options
+def remove_command(common: Common, asset_id: str, delete_file: bool, yes: bool) -> int:
+    """Drop an asset from the manifest. Its file stays, unless --delete-file is given."""
+    from grym_fetch.cli.runner import run
+    from grym_fetch.core.text import safe_text
+    from grym_fetch.project.removing import deletable
+
+    async def body(manager: AssetManager) -> int:
+        asset = one_asset(manager, asset_id)
+        if delete_file and not yes and not await _agreed(deletable(manager.project.assets_dir, asset)):
+            click.echo("nothing was removed", err=True)
+            return 1
+        deleted = await manager.remove_asset(asset.id, delete_file=delete_file)
+        if common.json:
+            click.echo(json.dumps({"id": asset.id, "deleted": [str(path) for path in deleted]}))
+        elif not common.quiet:
+            click.echo(f"removed  {safe_text(asset.id)}")
+            for path in deleted:
+                click.echo(f"deleted  {safe_text(str(path), limit=4000)}")
+        return 0
+
+    return run(common, body, minimal=False)
+
+
+@click.command("prune", cls=Command)
+@option("-n", "--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
+@common_options
+def prune_command(common: Common, dry_run: bool) -> int:
+    """Remove abandoned partial downloads, unused lock files and other stale state.
+
+    Also removes what your own state folder kept for projects that are gone. What a running process is downloading is
+    left alone. An interrupted download counts as abandoned, too: without its parts, the next sync starts it over.
+    Assets are never touched.
+    """
+    from grym_fetch.cli.runner import run
+    from grym_fetch.core.figures import format_size
+    from grym_fetch.core.text import safe_text
+
+    async def body(manager: AssetManager) -> int:
+        report = await manager.prune(dry_run=dry_run)
+        for item in report.removed:
+            if common.json:
+                record = {"kind": item.kind, "id": item.asset, "name": item.name, "reason": item.reason}
+                click.echo(json.dumps({**record, "bytes": item.bytes}))
+            elif not common.quiet:
+                what = safe_text(item.asset) if item.asset is not None else item.name
+                click.echo(f"{item.kind:<8}  {what}  {format_size(item.bytes)}  {item.reason}")
+        if common.json:
+            click.echo(json.dumps({"bytes": report.bytes, "in_use": report.in_use, "dry_run": dry_run}))
+        elif not common.quiet:
+            left = f"{report.in_use} partial download{'' if report.in_use == 1 else 's'} in use left"
+            in_use = f", {left}" if report.in_use else ""
+            click.echo(f"{format_size(report.bytes)} {'would be freed' if dry_run else 'freed'}{in_use}")
+        return 0
+
+    return run(common, body)
+
+
+async def _agreed(places: list[Path]) -> bool:
+    """Ask whether these may be deleted, if there are any. In a thread, so that Ctrl-C is heard."""
+    import anyio.to_thread
+
+    from grym_fetch.core.text import safe_text
+
+    if not places:
+        return True
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            "cannot ask whether to delete the file, since stdin is not a terminal; pass --yes to delete it"
+        )
+    question = f"Delete {' and '.join(safe_text(str(place), limit=4000) for place in places)}?"
+    try:
+        return await anyio.to_thread.run_sync(lambda: click.confirm(question, err=True), abandon_on_cancel=True)
+    except click.Abort:
+        return False

@@ -1,0 +1,137 @@
+"""Who may have a stage: what nobody uses is claimed by renaming it.
+
+Rules: whoever writes to a stage holds an flock on its journal, and whoever claims it holds that lock while renaming it.
+So a stage in use is never claimed where flock works, whatever has become of the lock of its asset. Where flock does not
+work, only a stage whose owner is certainly dead is claimed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from contextlib import suppress
+
+from grym_fetch.disk.folders import is_at, open_child, remove_tree
+from grym_fetch.disk.locks import Flock, try_flock
+from grym_fetch.disk.owner import Owner
+
+ABANDONED_AFTER_S = 180.0
+"""A stage of another machine counts as abandoned once nobody has written to it for this long. No wait for a server is
+as long, nor does a network file system take as long to show what was written."""
+_NO_JOURNAL = frozenset({errno.EACCES, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOSPC, errno.EDQUOT})
+"""Why a journal cannot be opened that nobody can be writing to: it is not a file of ours, or was never made."""
+
+
+def is_abandoned(root: int, name: str, owner: Owner | None, *, exclusive: bool) -> bool:
+    """Whether nobody is at work on the stage ``name`` in the open folder ``root``, as far as its owner and age tell.
+
+    ``exclusive``: we hold the lock of its asset, and it excludes others on this machine.
+    """
+    if not exclusive:
+        return owner is not None and owner.is_dead
+    if owner is None or not owner.may_be_elsewhere:
+        return True
+    times = []
+    for each in (name, f"{name}/part", f"{name}/journal"):
+        with suppress(OSError):
+            times.append(os.stat(each, dir_fd=root, follow_symlinks=False).st_mtime)
+    return time.time() - max(times, default=0.0) > ABANDONED_AFTER_S
+
+
+def make(root: int, name: str) -> int | None:
+    """Make a stage in the open folder ``root``. Returns its journal, open and held; None if somebody has claimed it.
+
+    Raises ``OSError``.
+    """
+    os.mkdir(name, 0o700, dir_fd=root)
+    return _hold(root, name, None)
+
+
+def claim(root: int, old: str, new: str, owner: Owner | None) -> int | None:
+    """Give an abandoned stage in the open folder ``root`` a name of this process's own. Raises ``OSError``.
+
+    Returns its journal, open and held; None for one that somebody writes to, or has claimed before. Without locks, if
+    two try, one gets it, or each a part of it, which then proves less.
+    """
+    journal = _hold(root, old, owner)
+    if journal is None:
+        return None
+    try:
+        _take_over(root, old, new)
+    except BaseException as error:
+        os.close(journal)
+        if isinstance(error, FileNotFoundError):
+            return None
+        raise
+    return journal
+
+
+def remove(root: int, name: str, spare: str, owner: Owner | None) -> bool:
+    """Claim an abandoned stage under the name ``spare`` and remove it. Returns whether it was there and unused."""
+    try:
+        journal = claim(root, name, spare, owner)
+    except OSError as error:
+        if error.errno not in _NO_JOURNAL:
+            raise
+        remove_tree(root, name)
+        return True
+    if journal is None:
+        return False
+    try:
+        remove_tree(root, spare)
+    finally:
+        os.close(journal)
+    return True
+
+
+def _hold(root: int, name: str, owner: Owner | None) -> int | None:
+    """Open the journal and hold it; None if somebody holds it, or it is there no more.
+
+    It is made if it is not there yet: whoever is about to make this stage then finds it held.
+    """
+    try:
+        folder = open_child(root, name)
+    except FileNotFoundError:
+        return None
+    try:
+        journal = open_ours(folder, "journal", os.O_APPEND, 0o600)
+    except FileNotFoundError:
+        return None
+    finally:
+        os.close(folder)
+    # A child that was forked by other means than Python's may hold it for a process that is dead.
+    is_free = try_flock(journal) is not Flock.BUSY or (owner is not None and owner.is_dead)
+    if is_free and is_at(journal, root, f"{name}/journal"):
+        return journal
+    os.close(journal)
+    return None
+
+
+def _take_over(root: int, old: str, new: str) -> None:
+    try:
+        os.rename(old, new, src_dir_fd=root, dst_dir_fd=root)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # A folder in a lower layer of an overlay file system cannot be renamed; the files in it can.
+        os.mkdir(new, 0o700, dir_fd=root)
+        for each in ("part", "journal"):
+            with suppress(FileNotFoundError):
+                os.rename(f"{old}/{each}", f"{new}/{each}", src_dir_fd=root, dst_dir_fd=root)
+        remove_tree(root, old)
+
+
+def open_ours(folder: int, name: str, flags: int, mode: int) -> int:
+    """Open a file of a stage, or make it. Raises ``OSError`` for what is not a file, or has another owner or name."""
+    flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(name, flags, mode, dir_fd=folder)
+    figures = os.fstat(descriptor)
+    # The owner of the folder is this user, under whatever number the file system knows him.
+    if stat.S_ISREG(figures.st_mode) and figures.st_nlink == 1 and figures.st_uid == os.fstat(folder).st_uid:
+        return descriptor
+    os.close(descriptor)
+    raise PermissionError(
+        errno.EACCES, "what is in the way is not a regular file that belongs to this user alone", name
+    )

@@ -1,0 +1,239 @@
+"""Adds entries: each is written once its file is in place and measured, or at once if its checksum is known.
+
+Rules: of several, all are added or none. A file that is in the way is not overwritten; it is taken if it is what the
+hub states.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from grym_fetch.core.errors import DigestMismatch, GrymFetchError, Problem, SyncFailed, UnsafePath
+from grym_fetch.core.events import AssetReused, Event, RunFinished, RunStarted
+from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest_parser import ParsedManifest
+from grym_fetch.core.text import safe_text
+from grym_fetch.core.world import Clock
+from grym_fetch.disk.folders import is_taken, storage_errors
+from grym_fetch.disk.local_files import HASH_BLOCK_BYTES
+from grym_fetch.disk.project import Project
+from grym_fetch.disk.stage import StageKey
+from grym_fetch.disk.verified import FileSignature
+from grym_fetch.engine.engine import Engine
+from grym_fetch.project.entries import Entries, where
+from grym_fetch.project.measuring import Measured, Measurer, changed_meanwhile, refuse_bare_http
+from grym_fetch.runtime.threads import WorkerThreads
+
+
+class Adder:
+    """Adds assets to the manifest of one project."""
+
+    def __init__(
+        self,
+        project: Project,
+        *,
+        engine: Engine,
+        entries: Entries,
+        measurer: Measurer,
+        threads: WorkerThreads,
+        clock: Clock,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._root = project.assets_dir
+        self._engine = engine
+        self._entries = entries
+        self._measurer = measurer
+        self._threads = threads
+        self._clock = clock
+        self._emit = emit
+
+    async def add_asset(
+        self,
+        manifest: Manifest,
+        asset: Asset,
+        *,
+        fetch: bool,
+        file: Path | None,
+        allow_suspicious: bool = False,
+        before_fetch: Callable[[], Awaitable[None]],
+    ) -> ParsedManifest:
+        """Append an entry, measured if it is fetched or taken from ``file``; return the manifest that has it.
+
+        Raises `EditRefused` if it cannot be added; then nothing was fetched.
+        """
+        self._entries.check_new(manifest, asset)
+        if file is not None:
+            if not allow_suspicious:
+                await self._measurer.refuse_suspicious(asset, file)
+            asset = await self._take_in(asset, file)
+        elif fetch:
+            await before_fetch()
+            asset = await self._fetch(asset, allow_suspicious=allow_suspicious)
+        return await self._entries.add(asset)
+
+    async def add_found(
+        self,
+        manifest: Manifest,
+        assets: Sequence[Asset],
+        *,
+        allow_suspicious: bool,
+        before_fetch: Callable[[], Awaitable[None]],
+    ) -> ParsedManifest:
+        """Append an entry for each of these, those without a checksum once they are fetched; all of them or none.
+
+        Raises `EditRefused` if one cannot be added (nothing was fetched then), or why one could not be fetched: the
+        error itself if it is the only asset, else `SyncFailed`.
+        """
+        self._entries.check_new(manifest, *assets)
+        if to_fetch := [asset for asset in assets if not asset.pinned]:
+            await before_fetch()
+            measured = await self.fetch_all(to_fetch, allow_suspicious=allow_suspicious)
+            assets = [measured.get(asset.id, asset) for asset in assets]
+        return await self._entries.add(*assets)
+
+    # -- downloads --------------------------------------------------------------------------------------------------
+
+    async def _fetch(self, asset: Asset, *, allow_suspicious: bool) -> Asset:
+        """Download a new asset into its place, and return it with its checksum and size.
+
+        Raises `EditRefused` if a file is there already: it may be another one. Also if it is plainly not
+        an asset; then it is deleted.
+        """
+        self._refuse_taken(asset)
+        refuse_bare_http(asset)
+        async with self._measurer.fetching() as engine:
+            return await self._measurer.fetch_new(engine, asset, allow_suspicious=allow_suspicious)
+
+    async def fetch_all(self, assets: Sequence[Asset], *, allow_suspicious: bool) -> dict[str, Asset]:
+        """Download these into their places; return them with their checksums, by id."""
+        began = self._clock.monotonic()
+        measured: dict[str, Asset] = {}
+        failed: dict[str, GrymFetchError] = {}
+        reused = 0
+        queue = iter(assets)
+        self._emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
+
+        async def fetch_some(engine: Engine) -> None:
+            nonlocal reused
+            for asset in queue:
+                try:
+                    there = await self._there_already(asset)
+                    reused += there is not None
+                    measured[asset.id] = there or await self._measurer.fetch_new(
+                        engine, asset, allow_suspicious=allow_suspicious
+                    )
+                except GrymFetchError as error:
+                    failed[asset.id] = error
+
+        received = 0
+        try:
+            async with self._measurer.fetching() as engine:
+                workers = min(self._engine.max_active_assets, len(assets))
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(workers):
+                        group.create_task(fetch_some(engine))
+                received = engine.received
+        finally:
+            self._emit(
+                RunFinished(
+                    verified=sum(each.stated is not None for each in measured.values()) - reused,
+                    unverified=sum(each.stated is None for each in measured.values()),
+                    reused=reused,
+                    failed=len(failed),
+                    downloaded_bytes=received,
+                    seconds=round(self._clock.monotonic() - began, 3),
+                )
+            )
+        if failed:
+            raise next(iter(failed.values())) if len(assets) == 1 else SyncFailed(failed)
+        return measured
+
+    async def _there_already(self, asset: Asset) -> Asset | None:
+        """The asset as it is in its place, if it has what the hub states. Raises `EditRefused` for any other file."""
+        place = self._root / asset.local_path
+        try:
+            if asset.stated is not None and place.is_file() and await self._measurer.has_stated(place, asset):
+                found = await self._measurer.measure(asset, place)
+                self._measurer.note_verified(place, found.checksum, found.signature)
+                self._emit(AssetReused(asset=asset.id, path=str(place)))
+                return replace(asset, checksum=found.checksum, size=found.size)
+            self._refuse_taken(asset)
+            refuse_bare_http(asset)
+        except GrymFetchError as error:
+            self._measurer.tell_failed(asset, error)
+            raise
+        return None
+
+    def _refuse_taken(self, asset: Asset) -> None:
+        place = self._root / asset.local_path
+        if is_taken(place):
+            shown = safe_text(str(place), limit=1000)
+            reason = (
+                f"there is a file already at {shown}. If it is this asset, add the file itself and name its address "
+                "with --url; otherwise choose another place with --local-path"
+            )
+            raise self._entries.refused(Problem(where(asset), "localPath", reason))
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    async def _take_in(self, asset: Asset, file: Path) -> Asset:
+        """Measure a file, copy it into the asset's place if it is not there, and return the asset with what it has.
+
+        Raises `DigestMismatch` if the asset has another checksum already, `UnsafePath` if another file is in its place.
+        """
+        measured = await self._measurer.measure(asset, file)
+        place = self._root / asset.local_path
+        if asset.checksum is not None and asset.checksum != measured.checksum:
+            raise DigestMismatch(asset.id, str(asset.checksum), str(measured.checksum))
+        if asset.stated is not None:
+            actual = await self._measurer.stated_digest(file, asset.stated)
+            if actual != asset.stated.hexdigest:
+                raise DigestMismatch(asset.id, str(asset.stated), f"{asset.stated.kind}:{actual}")
+        if is_taken(place):
+            there = None
+            if place.is_file():
+                there = measured if place.samefile(file) else await self._measurer.measure(asset, place)
+            if there is None or there.checksum != measured.checksum:
+                reason = "another file is there already; move it away, or choose another place with --local-path"
+                raise UnsafePath(safe_text(str(place)), reason)
+            signature = there.signature
+        else:
+            signature = await self._copy(file, StageKey(asset.local_path, f"copy of {measured.checksum}"), measured)
+        self._measurer.note_verified(place, measured.checksum, signature)
+        return replace(asset, checksum=measured.checksum, size=measured.size)
+
+    async def _copy(self, file: Path, key: StageKey, measured: Measured) -> FileSignature:
+        """Copy a file into the assets folder as a download would get there: flushed, then renamed."""
+        store = self._engine.store
+        await store.check_destination(key.local_path)
+        await store.prepare()
+        stage = await store.open_stage(key, exclusive=False)
+        try:
+            hasher, at = measured.checksum.new_hasher(), 0
+            await stage.note_size(measured.size)
+            with storage_errors(file):
+                descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                while block := await self._threads.compute(_read_at, file, descriptor, at):
+                    hasher.update(block)
+                    await stage.write(at, block, 0)
+                    at += len(block)
+            finally:
+                os.close(descriptor)
+            if hasher.hexdigest() != measured.checksum.hexdigest:
+                raise changed_meanwhile(file)
+            await stage.publish(measured.size)
+            assert stage.published is not None, "what is published has a signature"
+            return stage.published
+        except BaseException:
+            await stage.discard()
+            raise
+
+
+def _read_at(file: Path, descriptor: int, at: int) -> bytes:
+    with storage_errors(file):
+        return os.pread(descriptor, HASH_BLOCK_BYTES, at)

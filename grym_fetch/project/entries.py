@@ -1,0 +1,126 @@
+"""The entries of a manifest: which may be added, and how the file is changed.
+
+Rules: only one process changes the file at a time; each change is made to what it says then. An entry that somebody
+else has added or changed meanwhile is not overwritten. No password gets into it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from grym_fetch.core.errors import EditRefused, Locked, Problem
+from grym_fetch.core.git_folders import find_git_folders, makes_a_repository
+from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest_parser import ParsedManifest, parse_manifest
+from grym_fetch.core.manifest_schema import ASSET
+from grym_fetch.core.manifest_text import ManifestText, Setting
+from grym_fetch.core.manifest_values import has_login
+from grym_fetch.core.paths import find_collisions
+from grym_fetch.core.text import safe_text
+from grym_fetch.core.world import Clock
+from grym_fetch.disk.manifest_file import Change, edit_manifest
+from grym_fetch.disk.project import Project
+from grym_fetch.runtime.threads import WorkerThreads
+
+LOCK_TIMEOUT_S = 30.0
+"""How long to wait for another process that changes the manifest."""
+POLL_INTERVAL_S = 0.05
+
+
+class Entries:
+    """Changes the entries of one project's manifest. Each change returns the manifest as it is then."""
+
+    def __init__(self, project: Project, *, clock: Clock, threads: WorkerThreads) -> None:
+        self._path = project.manifest_path
+        self._source = safe_text(str(project.manifest_path))
+        self._clock = clock
+        self._threads = threads
+
+    def refused(self, *problems: Problem) -> EditRefused:
+        """Return the error that says why this manifest is not changed."""
+        return EditRefused(self._source, problems)
+
+    def check_new(self, manifest: Manifest, *assets: Asset) -> None:
+        """Raise `EditRefused` if these cannot be added: something is wrong with one, or its id or place is taken.
+
+        Call this before anything is fetched for them. It is checked again when they are added.
+        """
+        data = json.dumps({"assets": [ASSET.write(asset) for asset in assets]}).encode()
+        named = f"the new asset {assets[0].id}" if len(assets) == 1 else f"the {len(assets)} new assets"
+        parse_manifest(data, safe_text(named, limit=120))
+        problems = []
+        taken = {other.id for other in manifest.assets}
+        for asset in assets:
+            if (key := _key_with_login(asset)) is not None:
+                reason = (
+                    "an address with a user or password in it would be there for everyone to read; leave it out, and "
+                    "put it into GRYM_FETCH_TOKEN_<HOST> or ~/.netrc"
+                )
+                problems.append(Problem(where(asset), key, reason))
+            if asset.id in taken:
+                reason = "is taken; choose another id, or remove the old asset first"
+                problems.append(Problem(where(asset), "id", reason))
+        both = [*manifest.assets, *assets]
+        for collision in find_collisions([each.local_path for each in both]):
+            if collision.second >= len(manifest.assets):
+                reason = f"clashes with that of asset '{both[collision.first].id}': {collision.why}"
+                problems.append(Problem(where(both[collision.second]), "localPath", reason))
+        for found in find_git_folders([each.local_path for each in both]):
+            for part in found.parts:
+                if part >= len(manifest.assets):
+                    others = (both[other].local_path for other in found.parts if other != part)
+                    reason = f"{makes_a_repository(others)}; choose another folder"
+                    problems.append(Problem(where(both[part]), "localPath", reason))
+        if problems:
+            raise self.refused(*problems)
+
+    async def add(self, *assets: Asset) -> ParsedManifest:
+        """Append an entry for each of these. Raises `EditRefused`."""
+
+        def change(text: ManifestText, manifest: Manifest) -> ManifestText:
+            self.check_new(manifest, *assets)
+            return text.add(*assets).touch(self._clock.wall(), insert=True)
+
+        return await self._edit(change)
+
+    async def remove(self, asset_id: str) -> ParsedManifest:
+        """Drop an entry. Raises `UnknownAsset`."""
+
+        def change(text: ManifestText, manifest: Manifest) -> ManifestText:
+            return text.remove(manifest.assets.index(manifest.get(asset_id))).touch(self._clock.wall())
+
+        return await self._edit(change)
+
+    async def set_values(self, choose: Callable[[Manifest], list[Setting]]) -> ParsedManifest:
+        """Write what ``choose`` returns for the manifest as it is then; what it raises changes nothing."""
+
+        def change(text: ManifestText, manifest: Manifest) -> ManifestText:
+            settings = choose(manifest)
+            return text.set_all(settings).touch(self._clock.wall()) if settings else text
+
+        return await self._edit(change)
+
+    async def _edit(self, change: Change) -> ParsedManifest:
+        deadline = self._clock.monotonic() + LOCK_TIMEOUT_S
+        while (parsed := await self._threads.compute(edit_manifest, self._path, change)) is None:
+            if self._clock.monotonic() >= deadline:
+                raise Locked(self._source, "another process has been changing the manifest for too long")
+            await self._clock.sleep(POLL_INTERVAL_S)
+        return parsed
+
+
+def where(asset: Asset) -> str:
+    """An asset as a `Problem` names it."""
+    return f"asset '{safe_text(asset.id, limit=80)}'"
+
+
+def _key_with_login(asset: Asset) -> str | None:
+    """The first key with an address that has a user or password in it."""
+    stand_in = asset.minimal
+    keys = {
+        "url": (asset.url,),
+        "fallbackUrls": asset.fallback_urls,
+        "minimal": (stand_in.url, *stand_in.fallback_urls) if stand_in is not None else (),
+    }
+    return next((key for key, urls in keys.items() if any(map(has_login, urls))), None)

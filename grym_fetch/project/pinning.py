@@ -1,0 +1,204 @@
+"""Pins assets: writes the checksums and sizes that are missing into their entries.
+
+Rules: every one that is measured is written at once, so that an interruption loses no finished work; those that wait
+for the file meanwhile are written together. What was found for an entry that somebody else has changed is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.errors import EditRefused, GrymFetchError, Problem, SyncFailed
+from grym_fetch.core.events import Event, RunFinished, RunStarted
+from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest_parser import ParsedManifest
+from grym_fetch.core.manifest_text import Setting
+from grym_fetch.core.text import safe_text
+from grym_fetch.core.world import Clock
+from grym_fetch.engine.engine import Engine
+from grym_fetch.project.entries import Entries
+from grym_fetch.project.measuring import Measured, Measurer
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """An asset, or its stand-in, whose checksum and size are in the manifest now. ``fetched``: it was not there."""
+
+    id: str
+    checksum: Checksum
+    size: int
+    path: Path
+    fetched: bool
+    is_stand_in: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PinReport:
+    """What `AssetManager.pin` did."""
+
+    pinned: tuple[Pinned, ...]
+    failed: Mapping[str, GrymFetchError]
+
+
+@dataclass(eq=False, slots=True)
+class _Record:
+    """What was found for an asset, on its way into the manifest. ``error`` says why it was not taken."""
+
+    asset: Asset
+    measured: Measured
+    is_written: bool = False
+    error: EditRefused | None = None
+
+
+class Pinner:
+    """Pins the assets of one project, as many at a time as ``engine`` allows."""
+
+    def __init__(
+        self, *, engine: Engine, entries: Entries, measurer: Measurer, clock: Clock, emit: Callable[[Event], None]
+    ) -> None:
+        self._engine = engine
+        self._entries = entries
+        self._measurer = measurer
+        self._clock = clock
+        self._emit = emit
+        self._writing = asyncio.Lock()
+        self._records: list[_Record] = []
+
+    async def pin(
+        self,
+        manifest: Manifest,
+        ids: Collection[str] | None,
+        *,
+        exclude: Collection[str] = (),
+        minimal: bool,
+        allow_suspicious: bool = False,
+        before_fetch: Callable[[], Awaitable[None]],
+        on_change: Callable[[ParsedManifest], None],
+        on_pinned: Callable[[Pinned], object],
+    ) -> PinReport:
+        """Write the checksums and sizes that are missing into the manifest, fetching what is not there.
+
+        Of the assets named, or of all if ``ids`` is None, without ``exclude``, and of their stand-ins; with ``minimal``
+        of the stand-ins only. Of an asset that is named its size is wanted as well.
+
+        Raises `SyncFailed` if any of them failed; the others are pinned nevertheless.
+        """
+        wanted = _to_pin(manifest, ids, exclude, minimal=minimal)
+        await before_fetch()
+        if not wanted:
+            return PinReport((), {})
+        return await self._pin(wanted, on_change, on_pinned, allow_suspicious=allow_suspicious)
+
+    async def _pin(
+        self,
+        assets: Collection[Asset],
+        on_change: Callable[[ParsedManifest], None],
+        on_pinned: Callable[[Pinned], object],
+        *,
+        allow_suspicious: bool,
+    ) -> PinReport:
+        began = self._clock.monotonic()
+        self._emit(RunStarted(assets=len(assets), bytes=sum(asset.size or 0 for asset in assets)))
+        pinned: list[Pinned] = []
+        failed: dict[str, GrymFetchError] = {}
+        verified = unverified = downloaded = 0
+        queue = iter(assets)
+
+        async def pin_some(engine: Engine) -> None:
+            nonlocal verified, unverified, downloaded
+            for asset in queue:
+                try:
+                    measured = await self._measurer.find_or_fetch(engine, asset, allow_suspicious=allow_suspicious)
+                    downloaded += measured.downloaded or 0
+                    await self._record(asset, measured, on_change)
+                except GrymFetchError as error:
+                    failed[f"{asset.id} (stand-in)" if asset.is_stand_in else asset.id] = error
+                    continue
+                self._measurer.note_verified(measured.path, measured.checksum, measured.signature)
+                fetched = measured.downloaded is not None
+                # Nothing said what the bytes of an unpinned asset had to be: they are pinned, and not verified.
+                verified += fetched and asset.pinned
+                unverified += fetched and not asset.pinned
+                done = Pinned(asset.id, measured.checksum, measured.size, measured.path, fetched, asset.is_stand_in)
+                pinned.append(done)
+                on_pinned(done)
+
+        try:
+            async with self._measurer.fetching() as engine, asyncio.TaskGroup() as group:
+                for _ in range(min(self._engine.max_active_assets, len(assets))):
+                    group.create_task(pin_some(engine))
+        finally:
+            self._emit(
+                RunFinished(
+                    verified=verified,
+                    unverified=unverified,
+                    reused=len(pinned) - verified - unverified,
+                    failed=len(failed),
+                    downloaded_bytes=downloaded,
+                    seconds=round(self._clock.monotonic() - began, 3),
+                )
+            )
+        if failed:
+            raise SyncFailed(failed)
+        return PinReport(tuple(pinned), failed)
+
+    async def _record(self, asset: Asset, measured: Measured, on_change: Callable[[ParsedManifest], None]) -> None:
+        """Write what was found into the asset's entry, with what others have found while the file was being written."""
+        mine = _Record(asset, measured)
+        self._records.append(mine)
+        try:
+            async with self._writing:
+                if not mine.is_written:
+                    waiting = list(self._records)
+                    on_change(await self._entries.set_values(partial(self._settings_of, waiting)))
+                    for record in waiting:
+                        record.is_written = True
+                    del self._records[: len(waiting)]
+        except BaseException:
+            if not mine.is_written:
+                # The others are still in line, and write theirs themselves.
+                self._records.remove(mine)
+            raise
+        if mine.error is not None:
+            raise mine.error
+
+    def _settings_of(self, records: list[_Record], manifest: Manifest) -> list[Setting]:
+        """Return what to write for these. Refuses what was found for an entry that has changed since."""
+        numbers = {asset.id: number for number, asset in enumerate(manifest.assets)}
+        settings = []
+        for record in records:
+            asset, found = record.asset, record.measured
+            number = numbers.get(asset.id)
+            entry = manifest.assets[number] if number is not None else None
+            now = entry.stand_in() if entry is not None and asset.is_stand_in else entry
+            record.error = None
+            if number is None or now is None or not _is_about(now, asset) or now.checksum not in (None, found.checksum):
+                reason = "has been changed meanwhile by somebody else; look at it, and pin it again"
+                record.error = self._entries.refused(Problem(f"asset '{safe_text(asset.id)}'", "", reason))
+                continue
+            values: dict[str, object] = {"size": found.size}
+            if now.checksum is None:
+                values = {"checksum": found.checksum.bare, **values}
+            settings.append(Setting(number, values, asset.is_stand_in))
+        return settings
+
+
+def _to_pin(manifest: Manifest, ids: Collection[str] | None, exclude: Collection[str], *, minimal: bool) -> list[Asset]:
+    """The assets and stand-ins that lack a checksum, or a size if they are named. Raises `UnknownAsset`."""
+    chosen = manifest.pick(ids, exclude=exclude)
+    kinds = [kind for asset in chosen for kind in dict.fromkeys((asset, asset.stand_in()))]
+    return [
+        kind
+        for kind in kinds
+        if (kind.is_stand_in or not minimal) and (not kind.pinned or (ids is not None and kind.size is None))
+    ]
+
+
+def _is_about(entry: Asset, asset: Asset) -> bool:
+    """Whether what the entry says about the content has stayed the same since that was fetched."""
+    return (entry.url, entry.local_path, entry.is_stand_in) == (asset.url, asset.local_path, asset.is_stand_in)

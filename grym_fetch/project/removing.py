@@ -1,0 +1,82 @@
+"""Removes entries and their files, and what earlier runs have left over.
+
+Rule: only what lies in the assets folder is deleted, and nothing that someone has changed or added in an unpacked tree.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from grym_fetch.archive.unpack import forget_unpacked, has_unpacked
+from grym_fetch.core.archives import unpacked_path
+from grym_fetch.core.fingerprint import content_fingerprint
+from grym_fetch.core.manifest import Asset, Manifest
+from grym_fetch.core.manifest_parser import ParsedManifest
+from grym_fetch.core.text import safe_text
+from grym_fetch.disk.folders import delete_file, is_taken
+from grym_fetch.disk.project import Project
+from grym_fetch.disk.prune import PruneReport
+from grym_fetch.disk.prune import prune as prune_folder
+from grym_fetch.disk.stage import StageKey
+from grym_fetch.project.entries import Entries
+from grym_fetch.runtime.threads import WorkerThreads
+
+log = logging.getLogger(__name__)
+
+
+class Remover:
+    """Removes what one project no longer needs."""
+
+    def __init__(self, project: Project, *, entries: Entries, threads: WorkerThreads) -> None:
+        self._root = project.assets_dir
+        self._entries = entries
+        self._threads = threads
+
+    async def remove_asset(
+        self, manifest: Manifest, asset_id: str, *, delete_files: bool, on_change: Callable[[ParsedManifest], None]
+    ) -> tuple[Path, ...]:
+        """Drop an entry, and with ``delete_files`` its files; return those deleted. Raises `UnknownAsset`."""
+        asset = manifest.get(asset_id)
+        on_change(await self._entries.remove(asset_id))
+        return await self._delete_files(asset) if delete_files else ()
+
+    async def _delete_files(self, asset: Asset) -> tuple[Path, ...]:
+        """Delete the files of an asset and of its stand-in from the assets folder; return those that were there.
+
+        What was unpacked from them goes as well, except what someone has changed or added.
+        """
+        root = self._root
+        trees = [root / path for path in await self._threads.compute(_unpacked_folders, root, asset)]
+        for each in (asset, asset.stand_in()) if asset.extract else ():
+            if left := await self._threads.compute(forget_unpacked, root, each.local_path):
+                log.warning("%s: %d changed or added files were left (%s)", asset.id, len(left), safe_text(left[0]))
+        places = dict.fromkeys((asset.local_path, asset.stand_in().local_path))
+        deleted = [root / each for each in places if await self._threads.compute(delete_file, root, each)]
+        return (*deleted, *(tree for tree in trees if not is_taken(tree)))
+
+    async def prune(self, manifest: Manifest, *, dry_run: bool) -> PruneReport:
+        """Remove what earlier runs left behind and no one needs; with ``dry_run``, only report it."""
+        wanted = {}
+        for asset in manifest.assets:
+            for each in (asset, asset.stand_in()):
+                key = StageKey(each.local_path, content_fingerprint(each))
+                wanted[key.path_key, key.content_key] = each.id
+        return await self._threads.compute(partial(prune_folder, self._root, wanted, dry_run=dry_run))
+
+
+def deletable(root: Path, asset: Asset) -> list[Path]:
+    """What removing an asset with its files would delete from the assets folder ``root``."""
+    files = [root / path for path in dict.fromkeys((asset.local_path, asset.stand_in().local_path))]
+    return [
+        *(file for file in files if is_taken(file)),
+        *(root / path for path in _unpacked_folders(root, asset)),
+    ]
+
+
+def _unpacked_folders(root: Path, asset: Asset) -> list[str]:
+    """What was unpacked from an asset and its stand-in, and is there; relative to the assets folder ``root``."""
+    kinds = dict.fromkeys((asset, asset.stand_in())) if asset.extract else ()
+    return [unpacked_path(each.local_path) for each in kinds if has_unpacked(root, each.local_path)]

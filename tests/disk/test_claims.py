@@ -1,0 +1,186 @@
+"""Who gets a stage: nobody while it is written to, one of those who want it when it is not."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.disk.claims import claim, make, remove
+from grym_fetch.disk.locks import Flock, try_flock
+from grym_fetch.disk.owner import Owner
+from grym_fetch.disk.stage import StageKey
+from grym_fetch.disk.store import DiskStore
+from grym_fetch.testing import seeded_bytes
+from tests.support.system import dead_owner
+
+CONTENT = seeded_bytes(100_000, seed=61)
+KEY = StageKey("models/a.bin", "sha256:61")
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[DiskStore]:
+    store = DiskStore(tmp_path / "assets")
+    await store.prepare()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[int]:
+    """An open folder for stages."""
+    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    with path.open("rb") as file:
+        return try_flock(file.fileno()) is Flock.BUSY
+
+
+@pytest.mark.shows("X1", "X8")
+async def test_a_killed_holder_and_two_who_wait(store: DiskStore) -> None:
+    """One takes the lock, and before it has put its name there, the other believes the lock to be a dead one's.
+
+    Then two work at one asset. Whoever has the lock does not take away what the other writes.
+    """
+    (store.state.top / "locks" / f"{KEY.path_key}.lock").write_text(
+        json.dumps({"pid": 7, "host": "here", "owner": dead_owner().encode()})
+    )
+    first, second = store.lock(KEY), store.lock(KEY)
+    with (store.state.top / "locks" / f"{KEY.path_key}.lock").open("rb") as taken:
+        fcntl.flock(taken, fcntl.LOCK_EX)
+        assert await store.try_lock(second) or await store.try_lock(second)
+    beside = await store.open_stage(KEY, exclusive=second.is_trustworthy)
+    await beside.write(0, CONTENT[:50_000], 0)
+    second.release()
+    assert await store.try_lock(first)
+    assert first.is_trustworthy
+    stage = await store.open_stage(KEY, exclusive=True)
+    assert len(stage.recovered.pieces) == 0
+    await beside.write(50_000, CONTENT[50_000:], 0)
+    await stage.write(0, CONTENT, 0)
+    await beside.publish(len(CONTENT))
+    await stage.publish(len(CONTENT))
+    first.release()
+    assert store.path_of(KEY.local_path).read_bytes() == CONTENT
+
+
+@pytest.mark.shows("X8")
+async def test_what_a_living_process_has_put_down_is_claimed(store: DiskStore) -> None:
+    """A long-lived program gave up on a download: another process goes on with it."""
+    stage = await store.open_stage(KEY, exclusive=True)
+    await stage.write(0, CONTENT[:50_000], 0)
+    await stage.close()
+    stage = await store.open_stage(KEY, exclusive=True)
+    assert [piece.stop for piece in stage.recovered.pieces] == [50_000]
+    await stage.close()
+
+
+async def test_what_is_in_use_stays_when_another_content_is_wanted(store: DiskStore) -> None:
+    """Only stages of an older content that nobody writes to are removed."""
+    other = StageKey(KEY.local_path, "sha256:62")
+    used, left = [await store.open_stage(KEY, exclusive=False) for _ in range(2)]
+    await left.close()
+    stage = await store.open_stage(other, exclusive=True)
+    await used.write(0, CONTENT, 0)
+    assert len(os.listdir(store.state.own / "stage")) == 2
+    await used.publish(len(CONTENT))
+    await stage.close()
+
+
+def test_a_stage_is_held_by_whoever_makes_or_claims_it(tmp_path: Path, root: int) -> None:
+    """From its first moment on, and until the journal is closed."""
+    journal = make(root, "a")
+    assert journal is not None
+    assert is_held(tmp_path / "a" / "journal")
+    assert claim(root, "a", "b", None) is None
+    os.close(journal)
+    journal = claim(root, "a", "b", None)
+    assert journal is not None
+    assert is_held(tmp_path / "b" / "journal")
+    assert not (tmp_path / "a").exists()
+    assert claim(root, "a", "c", None) is None
+    assert claim(root, "b", "c", Owner.this()) is None
+    os.close(journal)
+
+
+def test_a_dead_owners_stage_is_claimed_although_it_is_held(tmp_path: Path, root: int) -> None:
+    """By a child that was forked by other means than Python's, which does not write to it."""
+    journal = make(root, "a")
+    assert journal is not None
+    claimed = claim(root, "a", "b", dead_owner())
+    assert claimed is not None
+    assert (tmp_path / "b" / "journal").exists()
+    os.close(claimed)
+    os.close(journal)
+
+
+def renamed(root: int) -> None:
+    os.rename("a", "b", src_dir_fd=root, dst_dir_fd=root)
+
+
+def held(root: int) -> None:
+    assert claim(root, "a", "b", None) is not None
+    os.mkdir("a", dir_fd=root)
+    os.rename("b/journal", "a/journal", src_dir_fd=root, dst_dir_fd=root)
+
+
+def removed(root: int) -> None:
+    assert remove(root, "a", "b", None)
+
+
+@pytest.mark.parametrize("meanwhile", [renamed, held, removed])
+def test_a_stage_that_is_claimed_while_it_is_made_is_lost(
+    root: int, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[int], None]
+) -> None:
+    """Before its maker could hold it: nothing was written, and another is made."""
+    real = os.mkdir
+
+    def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        real(path, mode, dir_fd=dir_fd)
+        monkeypatch.setattr(os, "mkdir", real)
+        meanwhile(root)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    assert make(root, "a") is None
+
+
+async def test_whoever_loses_a_new_stage_makes_another(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The download goes on as if nothing had been."""
+    real = os.mkdir
+
+    def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        real(path, mode, dir_fd=dir_fd)
+        monkeypatch.setattr(os, "mkdir", real)
+        os.rename(path, f"{KEY.path_key}.x", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    stage = await store.open_stage(KEY, exclusive=False)
+    await stage.write(0, CONTENT, 0)
+    await stage.publish(len(CONTENT))
+    assert store.path_of(KEY.local_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "folder", "nothing"])
+def test_what_has_no_journal_is_removed(tmp_path: Path, root: int, kind: str) -> None:
+    """Nobody writes to it; nothing that it leads to is touched, and nothing waits for a FIFO."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    journal = tmp_path / "a" / "journal"
+    journal.parent.mkdir()
+    match kind:
+        case "symlink":
+            journal.symlink_to(victim)
+        case "fifo":
+            os.mkfifo(journal)
+        case "folder":
+            journal.mkdir()
+    assert remove(root, "a", "b", None)
+    assert os.listdir(tmp_path) == ["victim"]
+    assert victim.read_bytes() == b"precious"

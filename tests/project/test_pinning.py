@@ -1,0 +1,194 @@
+"""Pinning through the manager: what is there is hashed, what is not is fetched, and each is written at once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from grym_fetch import AssetManager, SyncFailed, UnknownAsset
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.manifest_parser import ParsedManifest
+from grym_fetch.disk.manifest_file import Change, edit_manifest
+from grym_fetch.errors import DiskFull
+from grym_fetch.testing import AssetServer, Reset, Status, seeded_bytes
+from tests.project.editing import CONTENT, SMALL_CONTENT, entries
+from tests.support.invariants import Recorder
+from tests.support.project import KIB, Project
+
+
+async def test_a_cancellation_while_another_one_has_just_written_is_a_cancellation(project: Project) -> None:
+    """The other's turn has written this one's entry as well, and nothing is left in line to be taken out."""
+    url = str(entries(project)["a"]["url"])
+    for name in ("b", "c"):
+        path = project.add(name, [url], CONTENT, pinned=False, size=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(CONTENT)
+    async with project.manager() as manager, manager._editing() as editor:
+        pinner = editor.pinner
+        assets = [manager.manifest.get(name) for name in ("b", "c")]
+        found = [await editor.measurer.measure(asset, project.assets / asset.local_path) for asset in assets]
+
+        def has_written(_: object) -> None:
+            asyncio.get_running_loop().call_soon(second.cancel)
+
+        async with pinner._writing:
+            first, second = (
+                asyncio.create_task(pinner._record(asset, measured, has_written))
+                for asset, measured in zip(assets, found, strict=True)
+            )
+            await asyncio.sleep(0)
+        await first
+        with pytest.raises(asyncio.CancelledError):
+            await second
+    assert entries(project)["b"]["checksum"] == entries(project)["c"]["checksum"] == Checksum.of(CONTENT).hexdigest
+
+
+async def test_pin_fetches_what_is_not_there(project: Project, server: AssetServer) -> None:
+    """An unpinned asset is fetched, its checksum and size are written, and the next sync has nothing to do."""
+    project.add("u", [server.add("/u.bin", CONTENT).url], CONTENT, pinned=False, size=None)
+    async with project.manager() as manager:
+        recorder = Recorder(manager)
+        [pinned] = (await manager.pin()).pinned
+        recorder.check()
+        assert [(event["verified"], event["unverified"]) for event in recorder.of("run_finished")] == [(0, 1)]
+        assert (pinned.id, pinned.checksum, pinned.size, pinned.fetched) == ("u", Checksum.of(CONTENT), 307200, True)
+        requests = len(server.stats.requests)
+        assert manager.state_of(manager.manifest.get("u")) == "verified"
+        await manager.sync(["u"])
+        assert len(server.stats.requests) == requests
+        assert not (await manager.pin()).pinned
+    assert entries(project)["u"]["checksum"] == Checksum.of(CONTENT).hexdigest
+    assert entries(project)["u"]["size"] == len(CONTENT)
+
+
+async def test_pin_hashes_what_is_there(project: Project, server: AssetServer) -> None:
+    """A file that is there is measured as it is, and nobody is asked for it."""
+    place = project.add("u", [server.add("/u.bin", b"something else").url], None, pinned=False, size=None)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(CONTENT)
+    async with project.manager(offline=True) as manager:
+        [pinned] = (await manager.pin(["u"])).pinned
+    assert not pinned.fetched
+    assert pinned.checksum == Checksum.of(CONTENT)
+    assert not server.stats.requests
+
+
+async def test_pin_goes_on_past_a_failure(project: Project, server: AssetServer) -> None:
+    """What can be pinned is, and what cannot is reported at the end with its reason."""
+    project.add("bad", [server.add("/bad", CONTENT, faults=[Status(404)]).url], None, pinned=False, size=None)
+    project.add("good", [server.add("/good", CONTENT).url], CONTENT, pinned=False)
+    async with project.manager(retries=0) as manager:
+        with pytest.raises(SyncFailed) as caught:
+            await manager.pin()
+    assert list(caught.value.failures) == ["bad"]
+    assert entries(project)["good"]["checksum"] == Checksum.of(CONTENT).hexdigest
+    assert "checksum" not in entries(project)["bad"]
+
+
+async def test_pin_is_resumed(project: Project, server: AssetServer) -> None:
+    """What a failed pin has fetched is not fetched again by the next one."""
+    file = server.add("/u.bin", CONTENT, faults=[Reset(after=0, covering=200 * KIB)])
+    project.add("u", [file.url], CONTENT, pinned=False)
+    async with project.manager(retries=0, parallel=1) as manager:
+        with pytest.raises(SyncFailed):
+            await manager.pin(["u"])
+    file.faults = ()
+    before = server.stats.body_bytes_sent
+    async with project.manager() as manager:
+        await manager.pin(["u"])
+    assert server.stats.body_bytes_sent - before < len(CONTENT)
+
+
+async def test_pin_stand_ins(project: Project, server: AssetServer) -> None:
+    """A stand-in without a checksum is pinned in its own object; with `minimal` the full asset is not fetched."""
+    url = server.add("/tiny.bin", SMALL_CONTENT).url
+    project.add("u", ["https://h.example/huge"], None, pinned=False, size=None, minimal={"url": url, "note": 1})
+    async with AssetManager(project.manifest, minimal=True, environ={}) as manager:
+        [pinned] = (await manager.pin()).pinned
+    assert pinned.is_stand_in
+    minimal = {"url": url, "note": 1, "checksum": Checksum.of(SMALL_CONTENT).hexdigest, "size": len(SMALL_CONTENT)}
+    assert entries(project)["u"]["minimal"] == minimal
+    assert "checksum" not in entries(project)["u"]
+
+
+async def test_pin_writes_a_missing_size(project: Project, server: AssetServer) -> None:
+    """An asset that is named and lacks nothing but its size gets that, and keeps its checksum as it is written."""
+    project.add("s", [server.add("/s.bin", CONTENT).url], CONTENT, size=None)
+    async with project.manager() as manager:
+        await manager.pin(["s"])
+    assert entries(project)["s"]["size"] == len(CONTENT)
+    assert entries(project)["s"]["checksum"] == str(Checksum.of(CONTENT))
+
+
+async def test_pin_many(project: Project, server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found while the file is being written is written with the next one, not one by one."""
+    edits = []
+
+    def edit_and_count(path: Path, change: Change) -> ParsedManifest | None:
+        edits.append(path)
+        return edit_manifest(path, change)
+
+    monkeypatch.setattr("grym_fetch.project.entries.edit_manifest", edit_and_count)
+    contents = {f"u{number}": seeded_bytes(2 * KIB, seed=number) for number in range(40)}
+    for asset_id, content in contents.items():
+        place = project.add(asset_id, ["https://h.example/u"], content, pinned=False)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    async with project.manager() as manager:
+        report = await manager.pin()
+    assert {item.id: item.checksum for item in report.pinned} == {
+        asset_id: Checksum.of(content) for asset_id, content in contents.items()
+    }
+    assert all(entries(project)[each]["checksum"] == Checksum.of(contents[each]).hexdigest for each in contents)
+    assert len(edits) < len(contents)
+
+
+async def test_a_disk_that_refuses_the_manifest(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the manifest cannot be written, each asset says so, and the file is as it was."""
+    for asset_id in ("u", "v"):
+        place = project.add(asset_id, ["https://h.example/u"], CONTENT, pinned=False)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(CONTENT)
+    before = project.manifest.read_bytes()
+
+    def refuse(path: Path, change: Change) -> None:
+        raise DiskFull(path, "no space left")
+
+    monkeypatch.setattr("grym_fetch.project.entries.edit_manifest", refuse)
+    async with project.manager() as manager:
+        with pytest.raises(SyncFailed) as caught:
+            await manager.pin()
+    assert {each: type(error) for each, error in caught.value.failures.items()} == {"u": DiskFull, "v": DiskFull}
+    assert project.manifest.read_bytes() == before
+
+
+async def test_pin_an_unknown_asset(project: Project) -> None:
+    """An id that is not in the manifest is wrong usage, and nothing is pinned."""
+    async with project.manager() as manager:
+        with pytest.raises(UnknownAsset, match="a"):
+            await manager.pin(["aa"])
+
+
+async def test_an_entry_that_was_changed_meanwhile_is_not_pinned(project: Project, server: AssetServer) -> None:
+    """Who gives the entry another address while its old content arrives is not handed the old checksum."""
+    project.add("u", [server.add("/u.bin", CONTENT).url], CONTENT, pinned=False)
+    async with project.manager() as manager:
+        assert not manager.manifest.get("u").pinned
+        project.add("u", ["https://h.example/other"], None, pinned=False, size=None)
+        with pytest.raises(SyncFailed, match="changed meanwhile"):
+            await manager.pin(["u"])
+    assert "checksum" not in entries(project)["u"]
+
+
+async def test_what_was_pinned_is_told_although_others_fail(project: Project, server: AssetServer) -> None:
+    """Whoever listens hears of each that is in the manifest now, before the failures are raised."""
+    project.add("u", [server.add("/u.bin", SMALL_CONTENT).url], SMALL_CONTENT, pinned=False)
+    project.add("lost", [server.url("/missing.bin")], SMALL_CONTENT, pinned=False)
+    heard: list[str] = []
+    async with project.manager(retries=0) as manager:
+        with pytest.raises(SyncFailed):
+            await manager.pin(on_pinned=lambda each: heard.append(each.id))
+        assert heard == ["u"]
+        assert manager.manifest.get("u").pinned
