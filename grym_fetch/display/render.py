@@ -111,7 +111,8 @@ def render_line(line: Line, width: int, *, ascii_only: bool = False, name_cells:
     name, detail = line.name, line.detail
     if ascii_only:
         name, detail = to_ascii(name), to_ascii(detail)
-    text = Text(f"{mark} " if mark else "", style)
+    text = Text()  # only the mark is coloured: see the rule above
+    text.append(f"{mark} " if mark else "", style)
     if not name:
         indent = Text(" " * text.cell_len)
         parts = wrapped(detail, max(1, width - text.cell_len))

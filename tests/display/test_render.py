@@ -296,6 +296,7 @@ def test_words_can_be_read_on_white_as_on_black(happened: list[Event], width: in
         texts += [text for line in chronicle.lines(event) for text in render_line(line, width)]
     texts += render(model.snapshot(now), now, width, 24, retries=5)
     for text in texts:
+        assert text.style in ("", "bold")
         for start, stop, style in text.spans:
             words = any(char.isalnum() for char in text.plain[start:stop])
             allowed = {"", "bold", "dim", "red", "bold red", "magenta"}
