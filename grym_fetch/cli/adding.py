@@ -137,7 +137,8 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
         tell_added(manager, added, common, with_source=True)
         missing = [asset for asset in added if manager.state_of(asset) == "missing"]
         if missing and not common.quiet and not common.json:
-            count = f"{len(missing)} of {len(added)} are" if len(added) > 1 else "it is"
+            are = "is" if len(missing) == 1 else "are"
+            count = f"{len(missing)} of {len(added)} {are}" if len(added) > 1 else "it is"
             which = safe_text(missing[0].id) if len(added) == 1 else "--all"
             click.echo(f"{count} not fetched yet: grym-fetch sync {which}", err=True)
         return 0

@@ -87,7 +87,7 @@ class Chronicle:
         self._telling = telling or Telling()
         self._assets = 0
         self._reused: list[Line] = []
-        self._reused_count = self._reused_unverified = 0
+        self._reused_count = self._reused_unverified = self._unverified_there = 0
         self.last_word: Line | None = None
         """The sentence about a run in which something failed: to be told after the failures."""
 
@@ -100,6 +100,7 @@ class Chronicle:
             case events.RunStarted():
                 self._assets = event.assets
                 self._reused, self._reused_count, self._reused_unverified = [], 0, 0
+                self._unverified_there = 0
                 self.last_word = None
                 size = f", {format_size(event.bytes)}" if event.bytes else ""
                 yield said(f"{count_files(event.assets)}{size}", Mark.NEWS)
@@ -129,6 +130,7 @@ class Chronicle:
             case events.AssetVerified():
                 yield _verified(name, event, self._model.last_seconds)
             case events.AssetReused():
+                self._unverified_there += bool(event.unverified)
                 mark, warning = (Mark.UNVERIFIED, f", {_NOT_VERIFIED}") if event.unverified else (Mark.SAME, "")
                 yield from self._already_there(_line(mark, name, f"already there{warning}"))
             case events.RunFinished():
@@ -162,7 +164,11 @@ class Chronicle:
         if event.failed:
             self.last_word = said(self._summary(event, ready), Mark.FAILED)
         elif ready:
-            yield said(self._summary(event, ready), Mark.UNVERIFIED if event.unverified else Mark.DONE)
+            yield said(self._summary(event, ready), Mark.UNVERIFIED if self._unverified(event) else Mark.DONE)
+
+    def _unverified(self, event: events.RunFinished) -> int:
+        """How many files are ready that nobody can vouch for: of those that were there, the event does not tell."""
+        return event.unverified + self._unverified_there
 
     def _summary(self, event: events.RunFinished, ready: int) -> str:
         """A sentence without zeros: what is there and where, what was downloaded, and what did not have to be."""
@@ -173,8 +179,8 @@ class Chronicle:
             parts = [f"{ready:,} of {count_files(ready + event.failed)} ready{where}", f"{event.failed:,} failed"]
         else:
             parts = [f"{count_files(event.failed)} failed" if event.failed > 1 else "the file failed"]
-        if event.unverified:
-            parts.append(f"{event.unverified:,} not verified, without a checksum")
+        if unverified := self._unverified(event):
+            parts.append(f"{unverified:,} not verified, without a checksum")
         if event.reused and not event.failed and event.reused == ready:
             parts.append("all already there" if ready > 1 else "already there")
         elif event.reused:

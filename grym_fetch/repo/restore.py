@@ -165,9 +165,10 @@ class Restorer:
         near = difflib.get_close_matches(text, names, n=3)
         hint = f" Did you mean {', '.join(map(safe_text, near))}?" if near else ""
         records = " and ".join(safe_text(str(record.path), limit=1000) for record, _ in self._records)
+        do = "does" if len(self._records) == 1 else "do"
         raise RepositoryError(
             f"{safe_text(text)} was not moved out of this repository: there is no placeholder for it, and "
-            f"{records} does not list it.{hint}{self._left_out(text)} Another folder: --external-assets-dir DIR."
+            f"{records} {do} not list it.{hint}{self._left_out(text)} Another folder: --external-assets-dir DIR."
         )
 
     def left_out(self) -> list[str]:
@@ -254,7 +255,7 @@ class Restorer:
                 if await anyio.to_thread.run_sync(self._take, wanted, folder, stored, force, told):
                     return Restored(path=path, id=wanted.id, source="external")
             except DigestMismatch as error:
-                log.warning("%s", error)
+                log.warning("%s", " ".join(str(error).split()))  # it has several lines
                 wrong = error
         if self._fetch is not None and (fetched := await self._fetch(wanted.checksum)) is not None:
             taken = await anyio.to_thread.run_sync(self._take, wanted, fetched.parent, fetched.name, force, told)

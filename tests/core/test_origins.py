@@ -88,7 +88,7 @@ def test_the_first_is_asked_first() -> None:
     assert origins.reasons() == ()
 
 
-@pytest.mark.shows("A19")
+@pytest.mark.shows("A19", "P11")
 def test_an_outage_is_counted_once() -> None:
     """When one outage breaks several connections, only the first failure counts; one of a later attempt does, too."""
     origins = Origins(URLS[:1])

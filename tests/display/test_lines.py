@@ -157,7 +157,12 @@ def test_an_unpinned_asset_that_was_there_is_told_as_not_verified() -> None:
     few = told(events.RunStarted(assets=2, bytes=0), *there[2:4])
     assert few[1:] == ["r2: already there, not verified: no checksum yet", "r3: already there"]
     many = told(events.RunStarted(assets=30, bytes=0), *there, finished(reused=30))
-    assert many[1] == "30 files already there, 3 of them not verified"
+    assert many[1:] == [
+        "30 files already there, 3 of them not verified",
+        "30 files ready in ./assets · 3 not verified, without a checksum · all already there",
+    ]
+    again = told(events.RunStarted(assets=2, bytes=0), there[0], finished(unverified=1, reused=1))
+    assert again[-1] == "2 files ready in ./assets · 2 not verified, without a checksum · 1 already there"
 
 
 @pytest.mark.parametrize(

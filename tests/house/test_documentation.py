@@ -201,6 +201,14 @@ def test_shared_options_and_their_documentation_agree(heading: str, command: cli
     assert documented == options_of(command)
 
 
+def test_who_takes_the_options_for_fetching_is_said() -> None:
+    """The sentence above their table names every command that has them, and no other."""
+    sentence = section(read("docs/command-line.md"), "Options for fetching").strip().split(" take these.")[0]
+    assert set(ticked(sentence)) == {
+        name for name in COMMANDS if options_of(only_transfer) <= options_of(command_of(name))
+    }
+
+
 def test_the_defaults_of_options_are_the_documented_ones() -> None:
     """The table of options for fetching tells true defaults."""
     defaults = {name: p.default for p in only_transfer.params for name in p.opts}

@@ -533,6 +533,7 @@ async def test_a_cancelled_closing_still_closes_the_connections(pool: Pool) -> N
     assert [connection.closed for connection in transport.connections] == [True, True]
 
 
+@pytest.mark.shows("P10")
 @pytest.mark.parametrize("name", ["next_attempt", "fetch", "release"])
 async def test_a_bug_in_one_source_harms_no_other(
     pool: Pool, schedulers: Callable[..., Scheduler], monkeypatch: pytest.MonkeyPatch, name: str
