@@ -30,7 +30,7 @@ from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.world import Clock, Transport
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
-from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport
+from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, RepairReport, SyncPlan, SyncReport
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
 from grym_fetch.runtime.loop_thread import Blocking, EventStream
@@ -129,6 +129,17 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """
         return self._run(asynchronous.AssetManager.download_asset, asset_id, force)
 
+    def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
+        """Read the asset's file and fetch only what is wrong of it; ``dry_run``: only say what that would cost.
+
+        The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
+        known from the manifest's ``pieces``, or where the file was verified on this machine before. Otherwise it is
+        guessed from what is cut off or zeros, and all is fetched if that was wrong.
+
+        Raises `AssetMissing` if no file is there, and what `download_asset` raises.
+        """
+        return self._run(asynchronous.AssetManager.repair_asset, asset_id, dry_run=dry_run)
+
     def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
 
@@ -223,14 +234,16 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         fetch: bool = False,
         file: Path | None = None,
         checksums_from: str | None = None,
+        pieces: bool = False,
         allow_suspicious: bool = False,
     ) -> Asset:
         """Append an asset to the manifest and return it as it is listed now.
 
         ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
         this file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list
-        such as ``SHA256SUMS``, whose digest for this file it must have. ``allow_suspicious``: also what is plainly not
-        an asset, but a web page, a git-lfs pointer or an empty file.
+        such as ``SHA256SUMS``, whose digest for this file it must have. ``pieces``: list the digests of its pieces as
+        well, with ``fetch`` or ``file``. ``allow_suspicious``: also what is plainly not an asset, but a web page, a
+        git-lfs pointer or an empty file.
 
         Raises `ManifestError` if the id or place is taken or something is wrong with the asset (nothing was fetched
         then), `EditRefused` for what is plainly not an asset, `PolicyRefused` for a plain http address,
@@ -244,6 +257,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
             fetch=fetch,
             file=file,
             checksums_from=checksums_from,
+            pieces=pieces,
             allow_suspicious=allow_suspicious,
         )
 
@@ -407,6 +421,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         ids: Collection[str] | None = None,
         *,
         exclude: Collection[str] = (),
+        pieces: bool = False,
         allow_suspicious: bool = False,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
@@ -414,14 +429,20 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
 
         ``ids`` and ``exclude`` are ids and globs.
         A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
-        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. A web page, a
-        git-lfs pointer and an empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
+        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. ``pieces``: write
+        the digests of the pieces of these assets as well, where they are missing. A web page, a git-lfs pointer and an
+        empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
         loop with each as soon as it is written, also where others fail.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
         return self._run(
-            asynchronous.AssetManager.pin, ids, exclude=exclude, allow_suspicious=allow_suspicious, on_pinned=on_pinned
+            asynchronous.AssetManager.pin,
+            ids,
+            exclude=exclude,
+            pieces=pieces,
+            allow_suspicious=allow_suspicious,
+            on_pinned=on_pinned,
         )
 
     def prune(self, *, dry_run: bool = False) -> PruneReport:

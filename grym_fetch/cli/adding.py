@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @option("--checksums-from", metavar="URL", help="Take the checksum from this list: SHA256SUMS, FILE.sha256.")
 @option("--description", metavar="TEXT", help="What it is for.")
 @option("--asset-version", metavar="TEXT", help="Its version.")
+@option("--pieces", is_flag=True, help="Also write digests of its pieces, so that damage costs a piece.")
 @option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
 @transfer_options
 @common_options
@@ -58,6 +59,7 @@ def add_command(
     checksums_from: str | None,
     description: str | None,
     asset_version: str | None,
+    pieces: bool,
     allow_suspicious: bool,
     **transfer: Any,
 ) -> int:
@@ -76,6 +78,10 @@ def add_command(
             raise click.UsageError("--url is for a file; name a mirror with --fallback-url")
         if checksums_from is not None:
             raise click.UsageError("--checksums-from is for an address or a file; the hub itself is asked here")
+        if pieces:
+            raise click.UsageError(
+                "--pieces is for an address or a file; for what a hub has: pin --pieces ID, afterwards"
+            )
         refuse_password(*fallback_urls)
         naming: dict[str, Any] = {
             "asset_id": asset_id,
@@ -118,6 +124,7 @@ def add_command(
             fetch=file is None,
             file=file,
             checksums_from=checksums_from,
+            pieces=pieces,
             allow_suspicious=allow_suspicious,
         )
         tell_added(manager, [added], common)

@@ -31,6 +31,7 @@ COMMANDS = {
     "export": "lists",
     "outdated": "updating",
     "update": "updating",
+    "repair": "repairing",
     "remove": "removing",
     "prune": "removing",
     "identify": "identify",
@@ -56,6 +57,7 @@ SUMMARIES = {
     "export": "Print assets as another tool reads them.",
     "outdated": "List what has a newer version at its source.",
     "update": "Move assets to what their sources have now.",
+    "repair": "Fetch only what is damaged in a file.",
     "remove": "Drop an asset from the manifest.",
     "prune": "Remove abandoned partial downloads and stale state.",
     "identify": "List large files, in the folder or in git's history.",
@@ -71,7 +73,7 @@ SUMMARIES = {
 
 
 GROUPS = {
-    "Assets": ("sync", "check", "path", "list", "info"),
+    "Assets": ("sync", "check", "repair", "path", "list", "info"),
     "Manifest": ("add", "pin", "import", "export", "outdated", "update", "remove", "schema"),
     "Repository": ("identify", "clean", "restore"),
     "Project": ("setup", "doctor", "prune", "config"),

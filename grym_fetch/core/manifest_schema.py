@@ -24,6 +24,13 @@ from grym_fetch.core.manifest_values import (
     check_url,
 )
 from grym_fetch.core.paths import check_local_path
+from grym_fetch.core.piece_digests import (
+    MAX_PIECE_BYTES,
+    MIN_PIECE_BYTES,
+    PIECE_DIGEST_RULE,
+    PieceDigests,
+    check_piece_digest,
+)
 from grym_fetch.core.schema import Key, Object, any_object, flag, list_of, text, text_or_number, whole_number
 
 _DIGEST_PATTERN = "^(([Ss][Hh][Aa]256:)?[0-9A-Fa-f]{64}|([Ss][Hh][Aa]512|[Bb][Ll][Aa][Kk][Ee]2[Bb]):[0-9A-Fa-f]{128})$"
@@ -48,6 +55,28 @@ _SOURCE = text(SOURCE_RULE, check_source, minLength=1, maxLength=MAX_URL_CHARACT
 _TAGS = list_of(text(LABEL_RULE, check_label, minLength=1), "a list of strings", distinct=True)
 _UPDATED = text("a string such as 2025-03-09T12:00:00Z", str)
 _EXPIRES = text(EXPIRY_RULE, parse_expiry, _written_time, format="date-time")
+
+_PIECE_SIZE = whole_number(
+    f"a whole number of bytes from {MIN_PIECE_BYTES} to {MAX_PIECE_BYTES}", MAX_PIECE_BYTES, minimum=MIN_PIECE_BYTES
+)
+_PIECE_DIGEST = text(PIECE_DIGEST_RULE, check_piece_digest, pattern="^[0-9A-Fa-f]{64}$")
+
+PIECES = Object(
+    PieceDigests,
+    (
+        Key("size", _PIECE_SIZE, "Length of each piece but the last, in bytes.", needed=True),
+        Key(
+            "sha256",
+            list_of(_PIECE_DIGEST, "a list of digests"),
+            "SHA-256 of each piece, in order: 64 hex digits. Together, the pieces are as long as the asset's size.",
+            needed=True,
+        ),
+    ),
+    rule="an object with size and sha256",
+    name="Pieces",
+    title="Pieces",
+    description="Digests of the pieces of the content, so that damage costs a piece and not the whole.",
+)
 
 STAND_IN = Object(
     StandIn,
@@ -103,6 +132,11 @@ ASSET = Object(
             "The short address that the asset was added from, such as hf://org/repo@main/file: what is asked for newer "
             "versions.",
         ),
+        Key(
+            "pieces",
+            PIECES,
+            "Digests of the pieces of the content, which need `size`. `grym-fetch pin --pieces` records them.",
+        ),
     ),
     rule="an object with at least id, url and localPath",
     name="AssetEntry",
@@ -139,5 +173,5 @@ def manifest_json_schema() -> dict[str, object]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **MANIFEST.definition,
-        "$defs": {part.name: part.definition for part in (ASSET, STAND_IN)},
+        "$defs": {part.name: part.definition for part in (ASSET, STAND_IN, PIECES)},
     }

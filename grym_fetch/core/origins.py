@@ -75,6 +75,8 @@ class Origin:
     """The encoding that it labelled its content with: the next likely reason."""
     digest: Checksum | None = field(default=None, init=False)
     """The digest of its whole content, if known and wrong."""
+    has_mismatched: bool = field(default=False, init=False)
+    """Whether all bytes came from here once, and were wrong."""
     rate: float | None = field(default=None, init=False)
     """One connection's speed, in bytes per second, smoothed."""
     has_crawled: bool = field(default=False, init=False)
@@ -240,8 +242,17 @@ class Origin:
     def mismatched(self, digest: Checksum, wanted: Checksum) -> None:
         """All bytes came from here, and their digest is wrong: asking again would not help."""
         self.digest = digest
+        self.has_mismatched = True
         self.last_error = IntegrityError(f"what it sent has the digest {digest}, not {wanted}")
         self.given_up()
+
+    def lied(self, error: IntegrityError, *, is_out: bool) -> None:
+        """A piece came from here alone, and is wrong. If it is still asked, then past all caches."""
+        self.last_error = error
+        if is_out:
+            self.given_up()
+        elif not self.past_caches:
+            self.passes_caches()
 
     def restarted(self) -> None:
         """Its bytes are discarded and requested again, in the hope that a single server sends them all."""
@@ -310,6 +321,10 @@ class Origins:
         self.current = origin
         self.together = False
         origin.recalled()
+
+    def separate(self) -> None:
+        """From now on, ask one at a time: what comes must show whose it is."""
+        self.together = False
 
     def find_faster(self, rate: float, now: float, patience: float) -> Origin | None:
         """Record the speed of the current one; if it has crawled for too long, return the one to ask instead.

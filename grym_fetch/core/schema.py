@@ -81,15 +81,15 @@ def text(
     return _Kind(rule, {"type": "string", **json_schema}, read, write)
 
 
-def whole_number(rule: str, maximum: int) -> Kind[int]:
-    """A whole number from 0 to ``maximum``."""
+def whole_number(rule: str, maximum: int, *, minimum: int = 0) -> Kind[int]:
+    """A whole number from ``minimum`` to ``maximum``."""
 
     def read(value: object) -> int:
-        if type(value) is not int or not 0 <= value <= maximum:
+        if type(value) is not int or not minimum <= value <= maximum:
             raise ValueError(_not_allowed(value, rule))
         return value
 
-    return _Kind(rule, {"type": "integer", "minimum": 0, "maximum": maximum}, read)
+    return _Kind(rule, {"type": "integer", "minimum": minimum, "maximum": maximum}, read)
 
 
 def text_or_number(rule: str) -> Kind[str]:

@@ -16,21 +16,26 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from grym_fetch.core.digest import Checksum, Hasher
+from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import StorageError, UnsafePath
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.paths import MOVED_FILES
+from grym_fetch.core.piece_digests import piece_count
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_errors, sync
 from grym_fetch.disk.moved_files import parse_storage, read_document
+from grym_fetch.disk.piece_sums import PieceSumsStore
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache, wait_for_tick
+from grym_fetch.disk.wrong_origins import WrongOrigins
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 if TYPE_CHECKING:
+    from grym_fetch.core.piece_digests import PieceSums
     from grym_fetch.core.world import Threads
+    from grym_fetch.disk.damage import Damage
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +49,22 @@ RECENT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file that is there. ``error`` says what is wrong with it; it is None if it is right or cannot be verified."""
+    """A file that is there. ``error`` says what is wrong with it; it is None if it is right or cannot be verified.
+
+    ``sums`` are those of its pieces, if it was read and found wrong.
+    """
 
     path: Path
     error: str | None
     verified: bool
+    sums: PieceSums | None = None
+
+
+class Updated(Protocol):
+    """What takes the bytes of a file in order."""
+
+    def update(self, data: bytes, /) -> object:
+        """Add more bytes."""
 
 
 class LocalFiles:
@@ -62,6 +78,8 @@ class LocalFiles:
         self._state = StateFolder(assets_dir)
         self._moved_places: dict[str, Path] | None = None
         self.verified_cache = VerifiedCache(self._state)
+        self.piece_sums = PieceSumsStore(self._state)
+        self.wrong_origins = WrongOrigins(self._state)
 
     def places(self, asset: Asset) -> list[Path]:
         """Where this asset may lie, best first."""
@@ -150,16 +168,55 @@ class LocalFiles:
         on_hashing(0, size)
         await self._threads.compute(wait_for_tick, figures)
         began_ns = time.time_ns()
-        digest, signature = await self.digest(place, asset.checksum, on_read=lambda count: on_hashing(count, size))
+        from grym_fetch.core.content_hasher import ContentHasher  # most runs read no file
+
+        content = ContentHasher(asset.checksum.new_hasher(), size)
+        signature = await self._read(place, content, on_read=lambda count: on_hashing(count, size))
+        digest = content.whole.hexdigest()
         if digest != asset.checksum.hexdigest:
             actual = Checksum(asset.checksum.algorithm, digest)
             # In the place of an earlier entry: the next run must not trust what a full check has found to be damaged.
             self.verified_cache.record(place, actual, signature)
-            return Found(place, f"checksum mismatch: expected {asset.checksum}, found {actual}", verified=False)
+            error = f"checksum mismatch: expected {asset.checksum}, found {actual}"
+            return Found(place, error, verified=False, sums=content.sums)
         # If it was written to a moment ago, it is hashed again the next time: see `was_settled`.
         if signature.was_settled(began_ns) and await self._threads.compute(_is_durable, place, signature):
             self.verified_cache.record(place, asset.checksum, signature)
+            self.piece_sums.record(asset.checksum, size, content.sums)
         return Found(place, None, verified=True)
+
+    async def find_damage(self, asset: Asset, wrong: Found, *, may_guess: bool) -> Damage | None:
+        """Return what of a wrong file can be used; None if nothing can, or nobody knows. Cancelling ends it soon.
+
+        ``may_guess``: look for what seems lost where no digests of the pieces are known.
+        """
+        from grym_fetch.disk.damage import find_damage  # most runs find no damage
+
+        size, checksum = asset.size, asset.checksum
+        if size is None or checksum is None:
+            return None
+        sums = self.piece_sums.find(checksum)
+        if sums is not None and len(sums.xxh3) != piece_count(size, sums.length):
+            sums = None
+        stopped = threading.Event()
+        looking = asyncio.ensure_future(
+            self._threads.compute(
+                lambda: find_damage(
+                    wrong.path,
+                    size,
+                    sums=sums,
+                    found=wrong.sums,
+                    digests=asset.pieces,
+                    may_guess=may_guess,
+                    go_on=lambda _: not stopped.is_set(),
+                )
+            )
+        )
+        try:
+            return await asyncio.shield(looking)
+        finally:
+            stopped.set()
+            await wait_uncancelled([looking])
 
     async def digest(
         self, path: Path, checksum: Checksum, *, on_read: Callable[[int], None] = lambda _: None
@@ -168,6 +225,11 @@ class LocalFiles:
 
         ``on_read`` is told in the event loop how many bytes were read, every `TOLD_EVERY_BYTES`.
         """
+        hasher = checksum.new_hasher()
+        signature = await self._read(path, hasher, on_read=on_read)
+        return hasher.hexdigest(), signature
+
+    async def _read(self, path: Path, hasher: Updated, *, on_read: Callable[[int], None]) -> FileSignature:
         stopped = threading.Event()
         loop = asyncio.get_running_loop()
 
@@ -176,17 +238,12 @@ class LocalFiles:
                 loop.call_soon_threadsafe(on_read, count)
             return not stopped.is_set()
 
-        hashing = asyncio.ensure_future(self._threads.compute(self._hash, path, checksum.new_hasher(), go_on))
+        hashing = asyncio.ensure_future(self._threads.compute(hash_file, path, hasher, go_on))
         try:
-            return await asyncio.shield(hashing)
+            return FileSignature.of(await asyncio.shield(hashing))
         finally:
             stopped.set()
             await wait_uncancelled([hashing])
-
-    @staticmethod
-    def _hash(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> tuple[str, FileSignature]:
-        figures = hash_file(path, hasher, on_progress)
-        return hasher.hexdigest(), FileSignature.of(figures)
 
     def _moved_files(self) -> dict[str, Path]:
         """Where the files are that were moved out of the repository, by their digest."""
@@ -232,7 +289,7 @@ def _is_durable(path: Path, signature: FileSignature) -> bool:
     return True
 
 
-def hash_file(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> os.stat_result:
+def hash_file(path: Path, hasher: Updated, on_progress: Callable[[int], bool]) -> os.stat_result:
     """Feed a whole file to ``hasher``; return its ``stat`` of when it was opened. Blocking: for a thread.
 
     ``on_progress`` gets the bytes read so far; reading ends early where it returns False.

@@ -88,6 +88,7 @@ class Chronicle:
         self._assets = 0
         self._reused: list[Line] = []
         self._reused_count = self._reused_unverified = self._unverified_there = 0
+        self._has_repaired = False
         self.last_word: Line | None = None
         """The sentence about a run in which something failed: to be told after the failures."""
 
@@ -101,9 +102,17 @@ class Chronicle:
                 self._assets = event.assets
                 self._reused, self._reused_count, self._reused_unverified = [], 0, 0
                 self._unverified_there = 0
-                self.last_word = None
+                self.last_word, self._has_repaired = None, False
                 size = f", {format_size(event.bytes)}" if event.bytes else ""
                 yield said(f"{count_files(event.assets)}{size}", Mark.NEWS)
+            case events.AssetDamaged():
+                least = "at least " if event.guess else ""
+                what = f"{event.bad:,} of {event.pieces:,} pieces are {'probably ' if event.guess else ''}bad"
+                yield _line(Mark.NEWS, name, f"damaged: {what}; fetching {least}{format_size(event.bytes)}")
+            case events.AssetRepaired():
+                self._has_repaired = True
+                what = f"{event.fetched:,} of {event.pieces:,} pieces fetched"
+                yield _line(Mark.NEWS, name, f"repaired: {what}, {format_size(event.saved_bytes)} saved")
             case events.AssetPlanned() if event.resumed_bytes:
                 of = f" of {format_size(event.size)}" if event.size is not None else ""
                 yield _line(Mark.NEWS, name, f"resuming at {format_size(event.resumed_bytes)}{of}")
@@ -125,10 +134,13 @@ class Chronicle:
             case events.AssetFailed() if self._telling.tells != "news":
                 reason = short_failure(event)
                 yield Line(Mark.FAILED, name, reason, f"{name}: failed: {reason}")
+            case events.AssetVerified():
+                if self._telling.tells == "all":
+                    yield _verified(name, event, self._model.last_seconds)
+                for url in event.wrong_origins or ():
+                    yield _line(Mark.NEWS, name, f"wrong bytes came from {redact_url(url)}, and were replaced")
             case _ if self._telling.tells != "all":
                 pass
-            case events.AssetVerified():
-                yield _verified(name, event, self._model.last_seconds)
             case events.AssetReused():
                 self._unverified_there += bool(event.unverified)
                 mark, warning = (Mark.UNVERIFIED, f", {_NOT_VERIFIED}") if event.unverified else (Mark.SAME, "")
@@ -189,7 +201,7 @@ class Chronicle:
             speed = f" ({format_rate(event.downloaded_bytes / event.seconds)})" if event.seconds > 0 else ""
             parts.append(f"{format_size(event.downloaded_bytes)} in {format_seconds(event.seconds)}{speed}")
         if self._model.saved_bytes:
-            parts.append(f"{format_size(self._model.saved_bytes)} saved by resuming")
+            parts.append(f"{format_size(self._model.saved_bytes)} saved{'' if self._has_repaired else ' by resuming'}")
         return " · ".join(parts)
 
 

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from grym_fetch.core.world import Clock
     from grym_fetch.transfer.result import FetchResult
 
-_Key = tuple[str, bool, bool]
+_Key = tuple[str, bool, bool, bool]
 
 
-def _key(asset: Asset, *, force: bool = False) -> _Key:
+def _key(asset: Asset, *, force: bool = False, repair: bool = False) -> _Key:
     """What identifies a fetch."""
-    return asset.id, asset.is_stand_in, force
+    return asset.id, asset.is_stand_in, force, repair
 
 
 @dataclass(eq=False, slots=True)
@@ -125,15 +125,21 @@ class Coordinator:
         await self._bus.settle()
         return result
 
-    async def _fetch(self, asset: Asset, *, force: bool) -> FetchResult:
-        key = _key(asset, force=force)
+    async def repair(self, asset: Asset) -> FetchResult:
+        """`fetch`, but a file that is there is read, whatever is known of it. Raises the same."""
+        result = await self._fetch(asset, force=False, repair=True)
+        await self._bus.settle()
+        return result
+
+    async def _fetch(self, asset: Asset, *, force: bool, repair: bool = False) -> FetchResult:
+        key = _key(asset, force=force, repair=repair)
         while not force and (together := self._together.get(key)) is not None:
             await together.wait()
         while (flight := self._flights.get(key)) is not None and flight.is_ending:
             await asyncio.wait([flight.task])
         if flight is None:
             self._ranks += 1
-            work = self.engine.fetcher.fetch(asset, force=force, rank=self._ranks)
+            work = self.engine.fetcher.fetch(asset, force=force, repair=repair, rank=self._ranks)
             task = asyncio.get_running_loop().create_task(work, name=f"fetch {asset.id}")
             flight = self._flights[key] = _Flight(task)
             task.add_done_callback(lambda done: self._landed(key, done))

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Protocol
 from grym_fetch.core.manifest import Asset
 
 if TYPE_CHECKING:
+    from grym_fetch.disk.damage import Damage
     from grym_fetch.disk.local_files import Found
     from grym_fetch.transfer.result import FetchResult
 
 
 class FileFinder(Protocol):
     """Finds the files of assets on this machine. Implemented by `LocalFiles`."""
+
+    def places(self, asset: Asset) -> list[Path]:
+        """Where this asset may lie, best first."""
 
     def find_verified(self, asset: Asset) -> str | None:
         """Return the path of the asset's file, if it was verified and has not changed since. Reads no byte of it.
@@ -44,8 +48,14 @@ class FileFinder(Protocol):
 class AssetFetcher(Protocol):
     """Makes one asset present and verified. Implemented by `Fetcher`."""
 
-    async def fetch(self, asset: Asset, *, force: bool = False, rank: int = 0) -> FetchResult:
-        """Make the asset present and verified. Raises any `GrymFetchError`, after the event `asset_failed`."""
+    async def fetch(self, asset: Asset, *, force: bool = False, repair: bool = False, rank: int = 0) -> FetchResult:
+        """Make the asset present and verified. Raises any `GrymFetchError`, after the event `asset_failed`.
+
+        ``repair``: read a file that is there, whatever is known of it.
+        """
+
+    async def examine(self, asset: Asset) -> tuple[Found | None, Damage | None]:
+        """Read the asset's file; return what is there, and what of it can be used if it is wrong."""
 
     def staged_bytes(self, asset: Asset) -> int:
         """The bytes of this asset that an earlier run left behind."""

@@ -240,6 +240,7 @@ class ResponseReader:
         try:
             # The segment may be cut short while we read: then another connection fetches what follows its stop.
             while (left := min(stop, segment.stop) - segment.position) > 0:
+                left = min(left, self._state.room_in_piece(segment.position))
                 space = writer.space(left if self._limiter is None else min(left, LIMITED_READ_BYTES))
                 count = await response.readinto(space)
                 now = self._clock.monotonic()

@@ -36,8 +36,10 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.events import AWAY
 from grym_fetch.core.hosts import GRACE_S, grace_of
+from grym_fetch.core.journal import Piece
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
+from grym_fetch.core.piece_digests import piece_count
 from grym_fetch.core.policy import GiveUp, Leave, Retry
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, Segment, segment_length, share_of_slower
@@ -62,7 +64,7 @@ from grym_fetch.transfer.request import JudgedResponse
 from grym_fetch.transfer.response import ResponseReader
 from grym_fetch.transfer.result import TransferResult
 from grym_fetch.transfer.scheduler import InTurn, Scheduler
-from grym_fetch.transfer.state import DownloadState
+from grym_fetch.transfer.state import NOBODY, DownloadState
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +103,12 @@ class Transfer:
         self._failure: BaseException | None = None
         self._restart: Restart | None = None
         self._trials: Counter[Origin] = Counter()
+        self._strikes: Counter[tuple[int, int]] = Counter()
+        """How often which piece came wrong from which origin alone."""
+        self._mixed: Counter[int] = Counter()
+        """How often which piece came wrong from several together."""
+        self._blamed: dict[int, str] = {}
+        """Which origins gave what is wrong, and what that was first."""
         self._mismatched: DigestMismatch | None = None
         """The error to raise if the doubted origin sends the same again."""
         self._repeated = 0
@@ -113,6 +121,11 @@ class Transfer:
     def received(self) -> int:
         """Bytes received, whether kept or not."""
         return self._reporter.received
+
+    def has_kept(self, piece: Piece) -> bool:
+        """Whether a piece that was on the stage at first is part of the result as it was."""
+        there = self._state.pieces.at(piece.start)
+        return there is not None and there.digest == piece.digest and self._state.is_inherited(there)
 
     # -- the life ---------------------------------------------------------------------------------------------------
 
@@ -143,7 +156,14 @@ class Transfer:
             self._state.refuse_if_stated_otherwise()
             assert self._state.size is not None
             path = await self._stage.publish(self._state.size)
-            return TransferResult(path, digest, self._state.size, self.received)
+            return TransferResult(
+                path,
+                digest,
+                self._state.size,
+                self.received,
+                sums=self._state.sums,
+                wrong_origins=self._wrong_origins() if self.asset.pinned else (),
+            )
         finally:
             self._is_over = True
             self._context.scheduler.take_back(self)
@@ -162,6 +182,8 @@ class Transfer:
     async def _until_hashed_or_restart(self) -> None:
         """Wait until every byte is on disk and hashed, or a restart is due. No attempt is under way on return."""
         while True:
+            while self._state.condemned:
+                self._wrong_piece(*self._state.condemned.pop(0))
             if self._failure is not None:
                 raise self._failure
             if self._restart is not None:
@@ -184,6 +206,71 @@ class Transfer:
         """Let `run` end and raise this."""
         self._failure = self._failure or error
         self._changed()
+
+    # -- when a piece is wrong --------------------------------------------------------------------------------------
+
+    def _wrong_piece(self, piece: ByteRange, givers: set[int]) -> None:
+        """A piece is not what the manifest says, and missing again: whoever gave all of it is to blame.
+
+        Nobody, if an earlier run left some of it, or several gave it: it is asked for again, of one alone.
+        """
+        digests, size = self.asset.pieces, self._state.size
+        assert digests is not None
+        assert size is not None
+        index = piece.start // digests.size
+        shown = f"piece {index + 1} of {piece_count(size, digests.size)}"
+        names = "" if NOBODY in givers else " and ".join(self._origins.all[number].shown for number in sorted(givers))
+        self._reporter.restarted(piece.length, f"{shown} is wrong{f', from {names}' if names else ''}")
+        if len(givers) == 1 and NOBODY not in givers:
+            self._blame(self._origins.all[min(givers)], index, f"{shown} is wrong")
+        elif len(givers) > 1:
+            self._origins.separate()
+            self._mixed[index] += 1
+            if self._mixed[index] > len(self._origins.all) + 1:
+                self.fail(self._wrong_for_good(shown))
+        self._changed()
+
+    def _blame(self, origin: Origin, index: int, reason: str) -> None:
+        """An origin has given a wrong piece: it is not asked again, unless there is no other; then once more."""
+        self._strikes[index, origin.number] += 1
+        if origin.is_out:
+            return
+        error = IntegrityError(f"what it sent is wrong: {reason}")
+        is_last = self._origins.usable == [origin]
+        self._blamed.setdefault(origin.number, reason)
+        origin.lied(error, is_out=not is_last or self._strikes[index, origin.number] > 1)
+        if not origin.is_out:
+            return
+        now = self._clock.monotonic()
+        chosen = self._origins.choose(now)
+        if chosen is None:
+            self.fail(self._wrong_for_good(reason))
+            return
+        if origin is self._origins.current:
+            self._turn_to(chosen, origin, reason)
+        else:
+            self._reporter.switched(origin, self._origins.current, reason, count=len(self._origins.all))
+        _cancel(attempt.task for attempt in self._attempts if attempt.origin is origin and attempt.task is not None)
+
+    def _wrong_origins(self) -> tuple[str, ...]:
+        """Who sent other bytes than those verified now: pieces, or the whole, or what others were asked for instead."""
+        return tuple(
+            origin.shown
+            for origin in self._origins.all
+            if origin.number in self._blamed or origin in self._state.differing or origin.has_mismatched
+        )
+
+    def _wrong_for_good(self, reason: str) -> DigestMismatch:
+        """The error where nobody has the piece that the manifest wants."""
+        assert self.asset.checksum is not None
+        advice = "Another mirror may have it."
+        indices = Counter(index for index, _ in self._strikes)
+        if (most := indices.most_common(1)) and most[0][1] > 1:
+            advice = (
+                f"{most[0][1]} addresses have other content than the pieces in the manifest. If the source has changed "
+                "for good, update the entry; if only its pieces are wrong, remove them and run: grym-fetch pin --pieces"
+            )
+        return DigestMismatch(self.asset.id, str(self.asset.checksum), reason, self._origins.reasons(), advice)
 
     # -- when the digest is wrong -----------------------------------------------------------------------------------
 
