@@ -463,6 +463,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """
         return self._stream(asynchronous.AssetManager.events)
 
+    def emit(self, event: Event) -> None:
+        """Tell every listener of an event, as the manager's own work does. Never waits; in the manager's loop only."""
+        self._call(asynchronous.AssetManager.emit, event)
+
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``callback`` with every event, as `on_progress` does. Returns a function that stops it."""
         return self._register(asynchronous.AssetManager.on_event, callback)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,14 @@ async def check(
     """
     is_read = False
 
-    def on_hashing(count: int, total: int) -> None:
+    def on_read(count: int, total: int, unpacking: bool | None = None) -> None:
         nonlocal is_read
         is_read = True
-        emit(AssetVerifying(asset=asset.id, bytes=min(count, total), total=total))
+        emit(AssetVerifying(asset=asset.id, bytes=min(count, total), total=total, unpacking=unpacking))
 
-    found = await _look(engine, asset, assets_dir, full=full, on_hashing=on_hashing)
+    found = await _look(
+        engine, asset, assets_dir, full=full, on_hashing=on_read, on_comparing=partial(on_read, unpacking=True)
+    )
     if is_read and found.error is None:
         emit(AssetReused(asset=asset.id, path=str(found.path)))
     elif is_read:
@@ -39,7 +42,13 @@ async def check(
 
 
 async def _look(
-    engine: AssetEngine, asset: Asset, assets_dir: Path, *, full: bool, on_hashing: Callable[[int, int], None]
+    engine: AssetEngine,
+    asset: Asset,
+    assets_dir: Path,
+    *,
+    full: bool,
+    on_hashing: Callable[[int, int], None],
+    on_comparing: Callable[[int, int], None],
 ) -> AssetStatus:
     def status(state: AssetState, path: Path, error: str | None = None) -> AssetStatus:
         return AssetStatus(asset.id, state, path, error, is_stand_in=asset.is_stand_in)
@@ -52,16 +61,18 @@ async def _look(
         return status(AssetState.MISSING, destination, "missing")
     if found.error is not None:
         return status(AssetState.CORRUPT, found.path, found.error)
-    if asset.extract and not await _is_unpacked(engine, asset, found.path, full=full):
+    if asset.extract and not await _is_unpacked(engine, asset, found.path, on_comparing, full=full):
         return status(AssetState.PARTIAL, found.path, "not unpacked")
     return status(AssetState.VERIFIED if found.verified else AssetState.UNVERIFIED, found.path)
 
 
-async def _is_unpacked(engine: AssetEngine, asset: Asset, archive: Path, *, full: bool) -> bool:
+async def _is_unpacked(
+    engine: AssetEngine, asset: Asset, archive: Path, on_read: Callable[[int, int], None], *, full: bool
+) -> bool:
     """As for a file: what is known to be unchanged is not read, unless all is to be read."""
     if not full and await asyncio.to_thread(engine.is_unpacked, asset, archive):
         return True
-    return await engine.find_unpacked(asset, archive)
+    return await engine.find_unpacked(asset, archive, on_read)
 
 
 def states_of(engine: AssetEngine, assets: Sequence[Asset]) -> list[AssetState]:

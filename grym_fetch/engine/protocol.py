@@ -111,8 +111,11 @@ class AssetEngine(Protocol):
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         """Whether the archive's content is there as it was unpacked."""
 
-    async def find_unpacked(self, asset: Asset, archive: Path) -> bool:
-        """Whether the archive's content is there, whoever unpacked it. Compares each byte."""
+    async def find_unpacked(self, asset: Asset, archive: Path, on_read: Callable[[int, int], None]) -> bool:
+        """Whether the archive's content is there, whoever unpacked it. Compares each byte.
+
+        ``on_read`` is told how many bytes of how many of the archive were read.
+        """
 
     async def tidy(self, present: Sequence[Asset]) -> None:
         """Remove what killed runs left behind of assets that are in place."""

@@ -451,7 +451,7 @@ class _MockEngine:
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         return True
 
-    async def find_unpacked(self, asset: Asset, archive: Path) -> bool:
+    async def find_unpacked(self, asset: Asset, archive: Path, on_read: Callable[[int, int], None]) -> bool:
         return True
 
     def _count(self, received: int) -> None:

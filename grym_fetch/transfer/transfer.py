@@ -200,6 +200,7 @@ class Transfer:
                 _cancel(self._tasks())
             if self._state.segments.is_complete and not self._attempts:
                 self._reporter.full(self._clock.monotonic())
+                self._reporter.hashed()
                 if self._state.is_hashed:
                     return
             self._wakeup.clear()

@@ -79,7 +79,14 @@ ORDER: dict[str, list[set[str]]] = {
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
     ],
-    "display": [{"model"}, {"lines"}, {"loop", "plain"}, {"render", "github", "sheet"}, {"live"}, {"__init__"}],
+    "display": [
+        {"model", "report"},
+        {"lines"},
+        {"loop", "plain"},
+        {"render", "github", "sheet", "page"},
+        {"live", "treemap"},
+        {"__init__"},
+    ],
     "transfer": [
         {"hashing", "outcome", "registry", "result", "openings"},
         {"scheduler", "request"},
@@ -91,7 +98,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "archive": [{"tar", "tree"}, {"reader"}, {"compare"}, {"unpack"}],
     "repo": [
-        {"errors", "tree", "moving", "own_folders", "placeholder", "process", "complaints", "git_files"},
+        {"errors", "tree", "moving", "own_folders", "placeholder", "process", "complaints", "git_files", "telling"},
         {"git", "record", "places", "entries"},
         {"target"},
         {"identify", "history"},
@@ -126,7 +133,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"usage"},
         {"options", "demo_stage", "unexpected"},
         {"settings", "logs"},
-        {"runner", "demo_story"},
+        {"runner", "demo_story", "local_work", "reporting"},
         {"sync", "measured", "new_manifest", "repository_places", "sizes"},
         {"adding", "pinning", "removing", "repairing", "updating", "clean", "identify", "restore"},
         {"completion", "configuration", "doctor", "inspection", "setup", "demo"},
@@ -139,7 +146,7 @@ ORDER: dict[str, list[set[str]]] = {
 IMPURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "threading", "socket", "time", "random", "subprocess", "tempfile"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 UNITS = ("Seconds", "Bytes")
-UNIT_SUFFIXES = ("_S", "_NS", "_BYTES", "_RATIO", "DECAY", "ROUND_TRIPS")
+UNIT_SUFFIXES = ("_S", "_NS", "_PX", "_BYTES", "_RATIO", "DECAY", "ROUND_TRIPS")
 
 
 def module_name(path: Path) -> str:
