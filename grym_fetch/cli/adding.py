@@ -142,7 +142,7 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
     async def body(manager: AssetManager) -> int:
         added = await manager.add_from_source(address, **naming)
         tell_added(manager, added, common, with_source=True)
-        missing = [asset for asset in added if manager.state_of(asset) == "missing"]
+        missing = [asset for asset, state in zip(added, manager.states_of(added), strict=True) if state == "missing"]
         if missing and not common.quiet and not common.json:
             are = "is" if len(missing) == 1 else "are"
             count = f"{len(missing)} of {len(added)} {are}" if len(added) > 1 else "it is"

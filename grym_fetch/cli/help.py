@@ -19,7 +19,7 @@ NETWORK = {
     "allow_stale", "allow_unpinned", "retries", "stall_timeout", "connect_timeout", "patience", "lock_timeout",
 }  # fmt: skip
 FOLDERS = {"config", "assets_dir", "external_assets_dir"}
-OUTPUT = {"verbose", "quiet", "json", "log_file", "progress", "progress_interval", "report"}
+OUTPUT = {"verbose", "quiet", "json", "log_file", "html", "progress", "progress_interval", "report"}
 GROUPS = ("Choose", "Options", "Network", "Folders", "Output")
 
 _NO_PLACE = FOLDERS

@@ -37,7 +37,7 @@ class Event:
 
 
 # Keys that appear only if they mean something. All others are always there, null if unknown.
-_OMITTED_WHEN_NONE = frozenset({"asset", "guess", "unverified", "wrong_origins"})
+_OMITTED_WHEN_NONE = frozenset({"asset", "guess", "unpacking", "unverified", "wrong_origins"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,11 +145,15 @@ class AssetRestarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetVerifying(Event):
-    """All bytes have arrived; ``bytes`` of ``total`` have been hashed."""
+    """All bytes are there; ``bytes`` of ``total`` have been hashed.
+
+    ``unpacking``: they are an archive's, which is read to unpack it, or to compare it with what was unpacked.
+    """
 
     type: ClassVar[str] = "asset_verifying"
     bytes: int
     total: int
+    unpacking: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,6 +92,8 @@ class _Host:
     prober: object | None = None
     """Who tries whether it takes them: one connection, so that no other loses anything if it does not."""
     prober_until: float = -math.inf
+    refuses_early: bool = False
+    """Whether it has refused a connection that was only opened: then each is opened when it is needed."""
     in_vain: int = 0
     """How many requests for the whole it has refused since it last served one."""
 
@@ -140,6 +142,16 @@ class Hosts:
             return True
         is_quiet = len(known.receiving) == count and now >= known.probe_at
         return count == known.limit and known.probe is None and is_quiet
+
+    def room(self, host: str, now: float) -> int:
+        """For how many more attempts connections may be opened early there."""
+        known = self._hosts.get(host)
+        if known is None:
+            return self._per_host
+        if now < known.not_before or known.refuses_early:
+            return 0
+        most = self._per_host if known.limit is None else min(self._per_host, known.limit)
+        return most - len(known.at_work)
 
     def opens_at(self, host: str) -> float:
         """When the host may be asked again, if it must be left alone now; otherwise some moment in the past."""
@@ -306,6 +318,16 @@ class Hosts:
         if wait is None:
             known.pause(now)
         return True
+
+    def refused_opening(self, host: str, others: int, now: float, error: GrymFetchError) -> None:
+        """A connection that was only opened has failed, while ``others`` are open and idle. Never a failure.
+
+        If attempts receive there, it is the lesson that it would be for one more of them.
+        """
+        known = self._hosts.setdefault(host, _Host())
+        known.refuses_early = True
+        if known.receiving and grace_of(error) is not None:
+            known.lower(len(known.at_work) + others, now)
 
     def refused_whole(self, attempt: object, error: GrymFetchError) -> None:
         """It asked for the whole, without a range, and that failed."""

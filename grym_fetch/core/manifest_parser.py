@@ -45,6 +45,7 @@ def parse_manifest(data: bytes, source: str) -> ParsedManifest:
         file = read_json(data, max_bytes=MAX_MANIFEST_BYTES)
     except NotJson as error:
         raise ManifestError(source, [Problem(error.place or "top level", "", str(error))]) from None
+    del data  # may be long, and is not needed any more
     entries = file.value.get("assets") if isinstance(file.value, dict) else None
     if not isinstance(entries, list):
         entries = []

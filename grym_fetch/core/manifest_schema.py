@@ -6,7 +6,7 @@ else knows the keys of the file: the parser, the editor's new entries and the JS
 
 from __future__ import annotations
 
-from grym_fetch.core.digest import CHECKSUM_RULE, Checksum
+from grym_fetch.core.digest import CHECKSUM_RULE, Checksum, parse_all_checksums
 from grym_fetch.core.freshness import EXPIRY_RULE, parse_expiry
 from grym_fetch.core.manifest import Asset, Manifest, StandIn
 from grym_fetch.core.manifest_values import (
@@ -18,12 +18,15 @@ from grym_fetch.core.manifest_values import (
     MAX_URL_CHARACTERS,
     SOURCE_RULE,
     URL_RULE,
+    check_all_ids,
+    check_all_labels,
+    check_all_urls,
     check_id,
     check_label,
     check_source,
     check_url,
 )
-from grym_fetch.core.paths import check_local_path
+from grym_fetch.core.paths import check_all_local_paths, check_local_path
 from grym_fetch.core.piece_digests import (
     MAX_PIECE_BYTES,
     MIN_PIECE_BYTES,
@@ -45,14 +48,31 @@ def _written_time(moment: float) -> str:
 _TEXT = text("a string", str)
 _FLAG = flag("true or false")
 _VERSION = text_or_number("a string or a number")
-_ID = text(ID_RULE, check_id, minLength=1, maxLength=MAX_ID_CHARACTERS)
-_LOCAL_PATH = text("a relative path such as models/base.bin", check_local_path, minLength=1)
-_URL = text(URL_RULE, check_url, format="uri", pattern="^[Hh][Tt][Tt][Pp][Ss]?://", maxLength=MAX_URL_CHARACTERS)
+_ID = text(ID_RULE, check_id, check_all=check_all_ids, minLength=1, maxLength=MAX_ID_CHARACTERS)
+_LOCAL_PATH = text(
+    "a relative path such as models/base.bin", check_local_path, check_all=check_all_local_paths, minLength=1
+)
+_URL = text(
+    URL_RULE,
+    check_url,
+    check_all=check_all_urls,
+    format="uri",
+    pattern="^[Hh][Tt][Tt][Pp][Ss]?://",
+    maxLength=MAX_URL_CHARACTERS,
+)
 _URLS = list_of(_URL, f"a list of at most {MAX_FALLBACK_URLS} addresses", max_items=MAX_FALLBACK_URLS)
-_CHECKSUM = text(CHECKSUM_RULE, Checksum.parse, lambda checksum: checksum.bare, pattern=_DIGEST_PATTERN)
+_CHECKSUM = text(
+    CHECKSUM_RULE,
+    Checksum.parse,
+    lambda checksum: checksum.bare,
+    check_all=parse_all_checksums,
+    pattern=_DIGEST_PATTERN,
+)
 _SIZE = whole_number(f"a whole number of bytes from 0 to {MAX_SIZE_BYTES}, or null", MAX_SIZE_BYTES)
 _SOURCE = text(SOURCE_RULE, check_source, minLength=1, maxLength=MAX_URL_CHARACTERS)
-_TAGS = list_of(text(LABEL_RULE, check_label, minLength=1), "a list of strings", distinct=True)
+_TAGS = list_of(
+    text(LABEL_RULE, check_label, check_all=check_all_labels, minLength=1), "a list of strings", distinct=True
+)
 _UPDATED = text("a string such as 2025-03-09T12:00:00Z", str)
 _EXPIRES = text(EXPIRY_RULE, parse_expiry, _written_time, format="date-time")
 

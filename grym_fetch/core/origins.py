@@ -54,6 +54,8 @@ class Origin:
     """Whether it serves usable ranges; None until it has been asked."""
     target: URL | None = field(default=None, init=False)
     """The target of its redirects; asked directly until it expires or fails."""
+    leads_to: URL | None = field(default=None, init=False)
+    """Where the redirects lead that are followed now, before it is known what is there."""
     target_is_own: bool = field(default=True, init=False)
     """Whether every hop on the way there was at this origin itself: then its credentials are sent along."""
     target_cookie: str = field(default="", init=False, repr=False)
@@ -140,9 +142,13 @@ class Origin:
 
     # -- what happened: where it leads, and what it serves ----------------------------------------------------------
 
+    def leads(self, here: URL) -> None:
+        """A redirect leads there, perhaps not the last one."""
+        self.leads_to = here
+
     def resolved(self, target: URL | None, *, is_own: bool, cookie: str = "") -> None:
         """Its redirects ended at ``target``; None if it answered itself."""
-        self.target = target
+        self.target, self.leads_to = target, None
         self.target_cookie = cookie
         self.target_is_own = is_own
 

@@ -69,6 +69,11 @@ class StageKey:
         """Stands for the content in file names."""
         return hashlib.sha256(self.content.encode()).hexdigest()[:16]
 
+    @property
+    def in_names(self) -> tuple[str, str]:
+        """Both, which begin the name of each stage."""
+        return self.path_key, self.content_key
+
 
 @dataclass(frozen=True, slots=True)
 class StageThreads:

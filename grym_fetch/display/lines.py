@@ -36,8 +36,8 @@ _FAILURES = {
 }
 
 
-Tells = Literal["all", "failures", "news"]
-"""What a display tells besides the news: the end of each asset, of those that failed, or none."""
+Tells = Literal["all", "failures", "news", "progress"]
+"""What a display tells besides the news: the end of each asset, of those that failed, or none; or not even the news."""
 
 
 class Mark(Enum):
@@ -96,6 +96,8 @@ class Chronicle:
         """Yield the lines for ``event``."""
         name = self._model.name(event.asset)
         match event:
+            case _ if self._telling.tells == "progress":
+                pass
             case events.RunStarted():
                 self._assets = event.assets
                 self._reused, self._reused_count, self._reused_unverified = [], 0, 0

@@ -92,6 +92,8 @@ class PlainConnection:
         self._has_lost_ahead = False
         self._longest_wait = 0.0
         """The longest that an answer in turn has taken over this socket, in seconds."""
+        self._is_unasked = False
+        """Whether this socket was opened before it was needed, and nothing was asked over it yet."""
         self._has_kept_ahead = False
         """Whether a request sent ahead was answered over this socket."""
 
@@ -117,26 +119,49 @@ class PlainConnection:
         if self._wire is not None and (request.key != self._key or not self._wire.is_quiet or self._leads_to_worse):
             await self.aclose()
         if self._wire is not None:
+            is_first, self._is_unasked = self._is_unasked, False
             try:
-                return await self._ask(self._wire, request, is_fresh=False)
+                response = await self._ask(self._wire, request, is_fresh=False)
+                if not is_first or not self._another_may_have_it(response):
+                    return response
             except ConnectionLost:
                 # RFC 9112 section 9.3.1: the server may have closed the idle connection just when we asked.
                 if self._wire.state is not State.UNANSWERED:
                     raise
-                await self.aclose()
-        while True:
-            wire = await self._connect(request.address, url, request.proxy)
-            self._wire, self._key, self._host = wire, request.key, request.address.authority
-            self._longest_wait, self._has_kept_ahead = 0.0, False
-            self._is_proxied, self._is_read_by_proxy = request.proxy is not None, _reads(request.proxy, request.address)
-            response = await self._ask(wire, request, is_fresh=True)
-            if not _may_be_the_address(response.head.status):
-                return response
-            self._note_failure()
-            if not self._leads_to_worse:
-                return response
-            # Another address of the name may have it: each is asked once, until its failure is forgotten.
             await self.aclose()
+        while True:
+            response = await self._ask(await self._open(request), request, is_fresh=True)
+            if not self._another_may_have_it(response):
+                return response
+            await self.aclose()
+
+    def _another_may_have_it(self, response: PlainResponse) -> bool:
+        """Whether to ask another address of the name: each is asked once, until its failure is forgotten."""
+        if not _may_be_the_address(response.head.status):
+            return False
+        self._note_failure()
+        return self._leads_to_worse
+
+    async def open(self, url: str) -> None:
+        """Open a socket to where ``get(url)`` would send a request, unless one is open there. Sends nothing.
+
+        Not through a proxy, which would be tried with a wrong password several times at once. Raises `ConnectFailed`
+        or `PolicyRefused`.
+        """
+        request = self._request(url, {})
+        if request.proxy is not None:
+            return
+        if self._wire is None or request.key != self._key or not self._wire.is_quiet:
+            await self.aclose()
+            await self._open(request)
+            self._is_unasked = True
+
+    async def _open(self, request: _Request) -> Wire:
+        wire = await self._connect(request.address, request.url, request.proxy)
+        self._wire, self._key, self._host = wire, request.key, request.address.authority
+        self._longest_wait, self._has_kept_ahead, self._is_unasked = 0.0, False, False
+        self._is_proxied, self._is_read_by_proxy = request.proxy is not None, _reads(request.proxy, request.address)
+        return wire
 
     def _request(self, url: str, fields: Mapping[str, str]) -> _Request:
         address = to_the_letter(url)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,7 +28,7 @@ from grym_fetch.core.errors import AssetMissing, GrymFetchError, IntegrityError,
 from grym_fetch.core.events import AssetFailed, AssetPlanned, AssetVerified, AssetVerifying, Event, ProgressMade
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.disk.damage import Damage
-from grym_fetch.disk.local_files import Found
+from grym_fetch.disk.local_files import Found, Look, Presence
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.protocol import AssetEngine
@@ -339,11 +339,12 @@ class _MockLocalFiles:
     def has_stages(self) -> bool:
         return False
 
-    def is_there(self, asset: Asset) -> bool:
-        return self.owner.has(asset.id)
+    def look(self, asset: Asset) -> Look:
+        path = self.find_verified(asset)
+        return Look(Presence.NOTHING) if path is None else Look(Presence.VERIFIED, path)
 
-    def has_other(self, asset: Asset) -> bool:
-        return False
+    def look_at(self, assets: Iterable[Asset]) -> Iterator[Look]:
+        return map(self.look, assets)
 
     async def find(
         self,
@@ -364,8 +365,8 @@ class _MockFetcher:
     emit: Callable[[Event], Awaitable[None]]
     count: Callable[[int], None]
 
-    def staged_bytes(self, asset: Asset) -> int:
-        return 0
+    def staged_bytes(self, assets: Sequence[Asset]) -> list[int]:
+        return [0] * len(assets)
 
     async def examine(self, asset: Asset) -> tuple[Found | None, Damage | None]:
         return None, None
@@ -450,7 +451,7 @@ class _MockEngine:
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         return True
 
-    async def find_unpacked(self, asset: Asset, archive: Path) -> bool:
+    async def find_unpacked(self, asset: Asset, archive: Path, on_read: Callable[[int, int], None]) -> bool:
         return True
 
     def _count(self, received: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,9 +114,9 @@ class Fetcher:
             return found, None
         return found, await self._local_files.find_damage(asset, found, may_guess=True)
 
-    def staged_bytes(self, asset: Asset) -> int:
-        """Bytes of this asset that an earlier run left behind: for a plan, not a promise."""
-        return self._store.staged_bytes(StageKey(asset.local_path, content_fingerprint(asset)))
+    def staged_bytes(self, assets: Sequence[Asset]) -> list[int]:
+        """Bytes of each asset that an earlier run left behind: for a plan, not a promise."""
+        return self._store.staged_bytes([StageKey(asset.local_path, content_fingerprint(asset)) for asset in assets])
 
     async def _fetch_asset(
         self, asset: Asset, *, force: bool, repair: bool, rank: int, judge: Judge | None

@@ -51,6 +51,7 @@ from grym_fetch.runtime.buffers import release_frames
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.context import TransferContext
+from grym_fetch.transfer.openings import Foreseen
 from grym_fetch.transfer.outcome import (
     DoubtOrigin,
     DropOrigin,
@@ -199,6 +200,7 @@ class Transfer:
                 _cancel(self._tasks())
             if self._state.segments.is_complete and not self._attempts:
                 self._reporter.full(self._clock.monotonic())
+                self._reporter.hashed()
                 if self._state.is_hashed:
                     return
             self._wakeup.clear()
@@ -403,6 +405,21 @@ class Transfer:
                 self._attempts.add(attempt)
                 return attempt
         return None
+
+    def foresees(self) -> Foreseen | None:
+        """While the first answer is on its way: the connections for what will be asked for once it shows ranges."""
+        origin, missing = self._origins.current, self._state.segments.unpromised
+        if origin.ranges is not None or origin.failures or not missing or not self.asset.pinned:
+            return None
+        if self._is_over or self._failure is not None or self._restart is not None or not self._is_asked(origin):
+            return None
+        connections = self._settings.connections
+        length = segment_length(missing, connections, origin.rate, self._settings.sizes, wait=origin.wait)
+        count = min(connections - len(self._attempts), -(-missing // length))
+        there = origin.leads_to or origin.target
+        if there is None:
+            return Foreseen(host_of(origin.url), origin.url, count)
+        return Foreseen(host_in(there), str(there), count)
 
     def ask_ahead(self, attempt: Attempt, connection: Connection) -> bool:
         """Send the request for a segment ahead of its turn."""

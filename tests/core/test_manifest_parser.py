@@ -459,3 +459,46 @@ def test_ten_thousand_assets_are_read_at_once() -> None:
     start = time.process_time()
     assert len(parse_manifest(data, "assets.json").manifest.assets) == 10_000
     assert time.process_time() - start < 3
+
+
+ODD = st.sampled_from(
+    [
+        {"id": "b/c"}, {"id": 7}, {"url": "ftp://h/x"}, {"url": None}, {"localPath": "../x"}, {"checksum": "0"},
+        {"checksum": 64 * "A"}, {"checksum": "sha512:" + 128 * "0"}, {"checksum": None}, {"size": -1}, {"size": True},
+        {"size": 1.0}, {"size": None}, {"required": 1}, {"required": None}, {"tags": ["x", "x"]}, {"tags": ["x", ""]},
+        {"tags": "x"}, {"tags": None}, {"fallbackUrls": ["http://h/y"]}, {"fallbackUrls": 101 * ["http://h/y"]},
+        {"version": 2}, {"version": "2"}, {"name": ""}, {"name": "n"}, {"minimal": {"url": "http://h/m"}},
+        {"minimal": {"url": "m"}}, {"metadata": {"k": 1}}, {"metadata": 1}, {"extract": False}, {"unknown": [1]},
+        {"source": "hf://o/r"}, {"source": "x"},
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 19), ODD), max_size=6))
+def test_many_assets_are_read_as_each_of_them_alone(changes: list[tuple[int, dict[str, Any]]]) -> None:
+    """A long list is read by columns: with the same values and the same problems as a short one."""
+    assets: list[dict[str, Any]] = [
+        {
+            "id": f"a{n}",
+            "url": f"https://h.example/{n}",
+            "localPath": f"d/{n}.bin",
+            "checksum": f"{n:064x}",
+            "size": n + 1,
+        }
+        for n in range(20)
+    ]
+    for index, change in changes:
+        assets[index] |= change
+
+    def read(entries: list[dict[str, Any]]) -> tuple[list[Asset], list[tuple[str, str]]]:
+        try:
+            return list(parse_manifest(json.dumps({"assets": entries}).encode(), "m").manifest.assets), []
+        except ManifestError as error:
+            return [], [(problem.key, problem.message) for problem in error.problems]
+
+    alone = [read([entry]) for entry in assets]
+    found, problems = read(assets)
+    assert problems == [problem for _, each in alone for problem in each]
+    if not problems:
+        assert found == [asset for each, _ in alone for asset in each]
+        assert all(asset.extra == {} or asset.extra == {"unknown": [1]} for asset in found)

@@ -147,11 +147,13 @@ def only_transfer(**options: object) -> None:
 
 def command_lines() -> Iterator[tuple[str, list[str]]]:
     """Every call of grym-fetch in the documents' blocks of shell code: its place and its arguments."""
-    for block in all_blocks("sh", "console", "text"):
+    for block in all_blocks("sh", "console", "text", "yaml", "dockerfile", "ini"):
         for number, line in enumerate(block.text.splitlines(), block.line + 1):
             if block.language == "text" and not line.startswith("$ "):
                 continue
             for match in re.finditer(r"(?<![\w=-])grym-fetch(?= )([^|;&<>()#]*)", line):
+                if not match[1].strip():
+                    continue  # what is installed, not what is run
                 arguments = match[1] if line[: match.start()].count('"') % 2 == 0 else match[1].replace('"', "")
                 yield f"{block.path.relative_to(ROOT)}:{number}", shlex.split(arguments)
 

@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
 # The modules of each room, from the bottom up. A module may import only from earlier rows of its room.
 ORDER: dict[str, list[set[str]]] = {
     "core": [
-        {"text", "signatures", "cells", "figures"},
+        {"text", "signatures", "cells", "figures", "columns"},
         {"command_lines"},
         {"errors", "validation"},
         {
@@ -79,10 +79,17 @@ ORDER: dict[str, list[set[str]]] = {
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
     ],
-    "display": [{"model"}, {"lines"}, {"loop", "plain"}, {"render", "github", "sheet"}, {"live"}, {"__init__"}],
+    "display": [
+        {"model", "report"},
+        {"lines"},
+        {"loop", "plain"},
+        {"render", "github", "sheet", "page"},
+        {"live", "treemap"},
+        {"__init__"},
+    ],
     "transfer": [
-        {"hashing", "outcome", "registry", "result", "scheduler"},
-        {"request"},
+        {"hashing", "outcome", "registry", "result", "openings"},
+        {"scheduler", "request"},
         {"attempt", "context", "state"},
         {"locking", "pieces", "reporter", "small_files"},
         {"response", "small_fetcher"},
@@ -91,7 +98,7 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "archive": [{"tar", "tree"}, {"reader"}, {"compare"}, {"unpack"}],
     "repo": [
-        {"errors", "tree", "moving", "own_folders", "placeholder", "process", "complaints", "git_files"},
+        {"errors", "tree", "moving", "own_folders", "placeholder", "process", "complaints", "git_files", "telling"},
         {"git", "record", "places", "entries"},
         {"target"},
         {"identify", "history"},
@@ -126,7 +133,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"usage"},
         {"options", "demo_stage", "unexpected"},
         {"settings", "logs"},
-        {"runner", "demo_story"},
+        {"runner", "demo_story", "local_work", "reporting"},
         {"sync", "measured", "new_manifest", "repository_places", "sizes"},
         {"adding", "pinning", "removing", "repairing", "updating", "clean", "identify", "restore"},
         {"completion", "configuration", "doctor", "inspection", "setup", "demo"},
@@ -139,7 +146,7 @@ ORDER: dict[str, list[set[str]]] = {
 IMPURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "threading", "socket", "time", "random", "subprocess", "tempfile"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 UNITS = ("Seconds", "Bytes")
-UNIT_SUFFIXES = ("_S", "_NS", "_BYTES", "_RATIO", "DECAY", "ROUND_TRIPS")
+UNIT_SUFFIXES = ("_S", "_NS", "_PX", "_BYTES", "_RATIO", "DECAY", "ROUND_TRIPS")
 
 
 def module_name(path: Path) -> str:

@@ -17,6 +17,7 @@ import pytest
 
 from grym_fetch import MirrorsExhausted, StorageError
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.events import AssetVerifying
 from grym_fetch.disk.stage import DiskStage
 from grym_fetch.testing import (
     Chunked,
@@ -33,6 +34,7 @@ from grym_fetch.testing import (
 )
 from grym_fetch.testing.answers import Answer, RecordedRequest, Span
 from grym_fetch.testing.faults import PartFault
+from grym_fetch.transfer import hashing, reporter
 from tests.regressions.world import CONTENT, HALF, SIZE, World
 from tests.support.invariants import SLACK
 from tests.support.project import KIB, SMALL
@@ -347,3 +349,19 @@ def failing(number: int) -> Callable[..., None]:
         raise OSError(number, os.strerror(number))
 
     return fail
+
+
+@pytest.mark.shows("U10")
+async def test_what_is_all_there_is_read_with_progress(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage with every byte is hashed before it is used, which takes minutes for a large file: events say how far."""
+    monkeypatch.setattr(hashing, "STRIDE_BYTES", 64 * KIB)
+    monkeypatch.setattr(reporter, "TOLD_EVERY_BYTES", 100 * KIB)
+    file = world.serve()
+    world.list(file)
+    await world.leave_whole()
+    await world.arrives()
+    assert world.asked == 0
+    assert world.last is not None
+    hashed = [event.bytes for event in world.last.events if isinstance(event, AssetVerifying)]
+    assert len(hashed) >= 4
+    assert hashed == sorted(set(hashed))

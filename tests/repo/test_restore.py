@@ -15,6 +15,7 @@ from grym_fetch.repo.placeholder import SUFFIX
 from grym_fetch.repo.places import read_placeholder
 from grym_fetch.repo.restore import Restored, Restorer, Wanted, fetch_from
 from grym_fetch.repo.target import unnamed_folders
+from grym_fetch.repo.telling import Told, unheard
 from grym_fetch.testing import seeded_bytes
 from tests.repo.death import dying
 from tests.repo.story import clean, commit, git, repository, write
@@ -89,9 +90,10 @@ async def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -
         clean(root, target)
         restorer = Restorer(root, [target])
         wanted = restorer.find("models/a.bin", root)[0]
+        told = Told(unheard, wanted.path)
         with dying(at, is_done=is_done) as fate:
-            if not restorer._is_done(wanted, force=False):
-                restorer._take(wanted, target, "models/a.bin", force=False)
+            if not restorer._is_done(wanted, force=False, told=told):
+                restorer._take(wanted, target, "models/a.bin", force=False, told=told)
         ended = not fate.is_dead
         file = root / "models/a.bin"
         assert (target / "models/a.bin").read_bytes() == A
