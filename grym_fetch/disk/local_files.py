@@ -1,7 +1,8 @@
 """Finds an asset's file on this machine, and says whether it is right.
 
-It is looked for in the assets folder, in the external folder, and then where ``asset-manifest.json`` in the external
-folder says it was moved. A file is right if its digest is the manifest's; the verified cache saves reading it again.
+The places are, in this order: the assets folder, the external folder, and where ``asset-manifest.json`` in the external
+folder says the file was moved. A file is right if its digest is the manifest's; the verified cache saves reading it
+again.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HASH_BLOCK_BYTES = 4 * 1024 * 1024
-"""Bytes hashed at a time: enough that the call costs next to nothing, few enough to stop soon."""
+"""Bytes hashed at a time: enough that the call costs next to nothing, few enough to stop quickly."""
 TOLD_EVERY_BYTES = 64 * 1024 * 1024
-"""After this many, whoever waits for a file to be hashed is told how far it is: a few times a second."""
+"""Report the progress of hashing a file after this many bytes, which is a few times a second."""
 RECENT_S = 600.0
-"""A file that has changed this recently is flushed before it counts as verified; older ones are on the disk by now."""
+"""A file that changed this recently is flushed before it counts as verified; older ones are on the disk by now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file that is there. ``error`` says what is wrong with it; it is None if it is right or cannot be verified."""
+    """A file that was found. ``error`` says what is wrong with it; None if it is right or cannot be verified."""
 
     path: Path
     error: str | None
@@ -52,7 +53,7 @@ class Found:
 
 
 class LocalFiles:
-    """Finds and verifies files of one project."""
+    """Finds and verifies the files of one project."""
 
     def __init__(self, assets_dir: Path, external_dir: Path, threads: Threads) -> None:
         self._assets_dir = assets_dir
@@ -64,20 +65,20 @@ class LocalFiles:
         self.verified_cache = VerifiedCache(self._state)
 
     def places(self, asset: Asset) -> list[Path]:
-        """Where this asset may lie, best first."""
+        """Where this asset may be, best first."""
         return [Path(place) for place in self._places(asset)]
 
     def _places(self, asset: Asset) -> Iterator[str]:
-        # Called for ten thousand assets at once: joining text is ten times as fast as joining paths.
+        # Called for ten thousand assets at once: joining strings is ten times as fast as joining paths.
         for folder in self._folders:
             yield f"{folder}/{asset.local_path}"
         if asset.checksum is not None and (moved := self._moved_files().get(asset.checksum.hexdigest)) is not None:
             yield str(moved)
 
     def find_verified(self, asset: Asset) -> str | None:
-        """The path of the asset's file, if there is one that was verified and has not changed since. Reads no bytes.
+        """The path of the asset's file, if it was verified and has not changed since. Does not read the file.
 
-        None also where a file that has yet to be read comes before it: that may be the right one, as for `find`.
+        Also None if an earlier place has a file that has yet to be read: that one may be right, and `find` prefers it.
         """
         if asset.checksum is None:
             return None
@@ -97,13 +98,13 @@ class LocalFiles:
             return False
 
     def is_there(self, asset: Asset) -> bool:
-        """Whether there is a file of the right size, not known to be wrong. An estimate for a plan: it is not read."""
+        """Whether there is a file of the right size that is not known to be wrong. An estimate: it is not read."""
         return any(_may_be(place, asset) and not self._is_known_wrong(place, asset) for place in self._places(asset))
 
     def has_other(self, asset: Asset) -> bool:
-        """Whether something is there that cannot be the asset: a file of another size, a folder. It is not read.
+        """Whether something is there that cannot be the asset: a folder, a file of another size, or a known wrong file.
 
-        Or a file that was read before, had another digest, and has not changed since.
+        A file is known to be wrong if it was read before, had another digest, and has not changed since. Reads nothing.
         """
         return any(
             os.path.exists(place) and (not _may_be(place, asset) or self._is_known_wrong(place, asset))
@@ -120,8 +121,8 @@ class LocalFiles:
     async def find(self, asset: Asset, *, full: bool = False, on_hashing: Callable[[int, int], None]) -> Found | None:
         """Look for the asset and verify it: the first right file, else the first wrong one, else None.
 
-        ``full`` reads every byte, whatever the verified cache says. ``on_hashing`` is told how many of how many bytes
-        were read: at first none, and then now and then.
+        ``full`` reads every byte, whatever the verified cache says. ``on_hashing`` is called with the bytes read so far
+        and the file's size: once before the first byte, and then from time to time.
         """
         wrong: Found | None = None
         for place in self.places(asset):
@@ -153,10 +154,10 @@ class LocalFiles:
         digest, signature = await self.digest(place, asset.checksum, on_read=lambda count: on_hashing(count, size))
         if digest != asset.checksum.hexdigest:
             actual = Checksum(asset.checksum.algorithm, digest)
-            # In the place of an earlier entry: the next run must not trust what a full check has found to be damaged.
+            # Replaces an earlier entry: the next run must not trust a file that a full check has found to be damaged.
             self.verified_cache.record(place, actual, signature)
             return Found(place, f"checksum mismatch: expected {asset.checksum}, found {actual}", verified=False)
-        # If it was written to a moment ago, it is hashed again the next time: see `was_settled`.
+        # If it was written to a moment ago, it is hashed again next time: see `was_settled`.
         if signature.was_settled(began_ns) and await self._threads.compute(_is_durable, place, signature):
             self.verified_cache.record(place, asset.checksum, signature)
         return Found(place, None, verified=True)
@@ -164,9 +165,9 @@ class LocalFiles:
     async def digest(
         self, path: Path, checksum: Checksum, *, on_read: Callable[[int], None] = lambda _: None
     ) -> tuple[str, FileSignature]:
-        """Hash a file as ``checksum`` would; return the hex digest and the signature. Cancelling ends it soon.
+        """Hash a file as ``checksum`` was made; return the hex digest and the signature. Stops soon if cancelled.
 
-        ``on_read`` is told in the event loop how many bytes were read, every `TOLD_EVERY_BYTES`.
+        ``on_read`` is called in the event loop with the bytes read so far, every `TOLD_EVERY_BYTES`.
         """
         stopped = threading.Event()
         loop = asyncio.get_running_loop()
@@ -189,11 +190,11 @@ class LocalFiles:
         return hasher.hexdigest(), FileSignature.of(figures)
 
     def _moved_files(self) -> dict[str, Path]:
-        """Where the files are that were moved out of the repository, by their digest."""
+        """The paths of the files that were moved out of the repository, by their digest."""
         if self._moved_places is None:
             self._moved_places = {}
             document = None
-            with suppress(OSError, ValueError):  # a record that cannot be used finds nothing
+            with suppress(OSError, ValueError):  # an unusable record finds nothing
                 document = read_document(self._external_dir / MOVED_FILES)
             _, entries = document or ({}, [])
             for entry in entries:
@@ -204,7 +205,7 @@ class LocalFiles:
 
 
 def _may_be(place: str, asset: Asset) -> bool:
-    """Whether a file is there that has the right size, or whose right size nobody knows."""
+    """Whether there is a file of the right size, or any file if the right size is not known."""
     try:
         figures = os.stat(place)
     except OSError:
@@ -213,9 +214,9 @@ def _may_be(place: str, asset: Asset) -> bool:
 
 
 def _is_durable(path: Path, signature: FileSignature) -> bool:
-    """Flush a file that was changed or renamed recently, and its folder: whoever put it there may not have.
+    """Flush a file that was changed or renamed recently, and its folder: whoever put it there may not have done so.
 
-    Else a power cut could leave the cache's entry, and other bytes of the same length. Blocking: for a thread.
+    Otherwise a power cut could leave the cache's entry beside other bytes of the same length. Blocking: for a thread.
     """
     if time.time() - signature.ctime_ns / 1e9 > RECENT_S:
         return True
@@ -233,12 +234,12 @@ def _is_durable(path: Path, signature: FileSignature) -> bool:
 
 
 def hash_file(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> os.stat_result:
-    """Feed a whole file to ``hasher``; return its ``stat`` of when it was opened. Blocking: for a thread.
+    """Feed a whole file to ``hasher``; return its ``stat`` from when it was opened. Blocking: for a thread.
 
-    ``on_progress`` gets the bytes read so far; reading ends early where it returns False.
+    ``on_progress`` is called with the bytes read so far; reading ends early if it returns False.
     """
     with storage_errors(path):
-        # Looked at before, but perhaps something else by now: nobody may make us wait for a pipe.
+        # It was checked before, but may be something else by now: do not wait for a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             figures = os.fstat(descriptor)
