@@ -2,10 +2,9 @@
 
 Rules: there are never more connections than `connections`, idle ones included, nor more at work on one host than it
 allows (`grym_fetch.core.hosts`). A free connection goes to the source that has the fewest at work, so that no small
-asset waits for a big one; among equals, to the one that was asked for first. One that will soon be free gets its next
-work ahead of its turn by the same rule, if that is for the host it is open to; if the connection ends first, that work
-was never given out. The scheduler knows attempts and
-connections, and nothing of HTTP or of files.
+asset waits for a big one; among equals, to the one that was asked for first. A connection that will soon be free gets
+its next work ahead of its turn by the same rule, if that is for the host it is open to; if the connection ends first,
+that work counts as never given out. The scheduler knows about attempts and connections, but not about HTTP or files.
 """
 
 from __future__ import annotations
@@ -116,7 +115,7 @@ class Scheduler:
         self.kick()
 
     def take_back(self, source: Source[Any]) -> None:
-        """Take back what it was to do ahead of its turn."""
+        """Take back the work that it was given ahead of its turn."""
         for queue in self._ahead.values():
             for entry in [entry for entry in queue if entry[0] is source]:
                 queue.remove(entry)
@@ -195,7 +194,7 @@ class Scheduler:
     def _pick(self, host: str) -> Connection:
         """Return a connection that is open to this host, else one that is not open, else any.
 
-        Of several, the one used last: a server may still be counting what ended on it as under way elsewhere.
+        Of several, the one used last: a server may still count its last request, and would count one elsewhere as more.
         """
         best = min(self._free, key=lambda connection: (connection.host != host, connection.host != ""))
         if best.host == host:
@@ -229,7 +228,7 @@ class Scheduler:
         return (work for _, work in self._ahead.get(self._at_work[attempt][1], ()))
 
     def ask_ahead(self, attempt: Work) -> Work | None:
-        """This attempt will soon be over: give its connection the next work already. None if there is none."""
+        """This attempt will soon be over: give its connection the next work now. None if there is none."""
         current, connection = self._at_work.get(attempt, (None, None))
         if self._is_closed or connection is None or not hasattr(connection, "ask_ahead"):
             return None
@@ -268,7 +267,7 @@ class Scheduler:
         raise InTurn
 
     def _go_on(self, connection: Connection) -> bool:
-        """Turn to what was asked for ahead. If the connection has ended, or somebody else took of it, it never was."""
+        """Turn to the work asked for ahead. If the connection has ended or was used by others, give that work back."""
         if not hasattr(connection, "ask_ahead"):
             return False
         kept, queue = cast("AheadConnection", connection), self._ahead.get(connection, deque())
@@ -296,7 +295,7 @@ class Scheduler:
         for task in tasks:
             if not task.cancelling():
                 task.cancel()
-        async with AsyncExitStack() as stack:  # closes all of them, whatever becomes of one
+        async with AsyncExitStack() as stack:  # closes all of them, even if one fails
             for connection in self._connections:
                 stack.push_async_callback(connection.aclose)
             await wait_uncancelled(tasks)
