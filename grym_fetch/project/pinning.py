@@ -1,7 +1,7 @@
-"""Pins assets: writes the checksums and sizes that are missing into their entries.
+"""Pins assets: writes missing checksums and sizes into their entries.
 
-Rules: every one that is measured is written at once, so that an interruption loses no finished work; those that wait
-for the file meanwhile are written together. What was found for an entry that somebody else has changed is refused.
+Rules: each result is written at once, so that an interruption loses no finished work; results that have to wait for the
+file are written together. A result for an entry that somebody else has changed is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from grym_fetch.project.measuring import Measured, Measurer
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """An asset, or its stand-in, whose checksum and size are in the manifest now. ``fetched``: it was not there."""
+    """An asset, or its stand-in, whose checksum and size are now in the manifest. ``fetched``: it had to be fetched."""
 
     id: str
     checksum: Checksum
@@ -47,7 +47,7 @@ class PinReport:
 
 @dataclass(eq=False, slots=True)
 class _Record:
-    """What was found for an asset, on its way into the manifest. ``error`` says why it was not taken."""
+    """A result for an asset, to be written into the manifest. ``error`` says why it was refused."""
 
     asset: Asset
     measured: Measured
@@ -81,10 +81,10 @@ class Pinner:
         on_change: Callable[[ParsedManifest], None],
         on_pinned: Callable[[Pinned], object],
     ) -> PinReport:
-        """Write the checksums and sizes that are missing into the manifest, fetching what is not there.
+        """Write missing checksums and sizes into the manifest, fetching the files that are not there.
 
-        Of the assets named, or of all if ``ids`` is None, without ``exclude``, and of their stand-ins; with ``minimal``
-        of the stand-ins only. Of an asset that is named its size is wanted as well.
+        Covers the assets named, or all if ``ids`` is None, without ``exclude``, and their stand-ins; with ``minimal``
+        only the stand-ins. A missing size alone is added only for assets that are named.
 
         Raises `SyncFailed` if any of them failed; the others are pinned nevertheless.
         """
@@ -121,7 +121,7 @@ class Pinner:
                     continue
                 self._measurer.note_verified(measured.path, measured.checksum, measured.signature)
                 fetched = measured.downloaded is not None
-                # Nothing said what the bytes of an unpinned asset had to be: they are pinned, and not verified.
+                # The bytes of an unpinned asset had nothing to be verified against: they are pinned, not verified.
                 verified += fetched and asset.pinned
                 unverified += fetched and not asset.pinned
                 done = Pinned(asset.id, measured.checksum, measured.size, measured.path, fetched, asset.is_stand_in)
@@ -148,7 +148,7 @@ class Pinner:
         return PinReport(tuple(pinned), failed)
 
     async def _record(self, asset: Asset, measured: Measured, on_change: Callable[[ParsedManifest], None]) -> None:
-        """Write what was found into the asset's entry, with what others have found while the file was being written."""
+        """Write the result into the asset's entry, together with results that had to wait for the file."""
         mine = _Record(asset, measured)
         self._records.append(mine)
         try:
@@ -161,14 +161,14 @@ class Pinner:
                     del self._records[: len(waiting)]
         except BaseException:
             if not mine.is_written:
-                # The others are still in line, and write theirs themselves.
+                # The others are still waiting, and will write their results themselves.
                 self._records.remove(mine)
             raise
         if mine.error is not None:
             raise mine.error
 
     def _settings_of(self, records: list[_Record], manifest: Manifest) -> list[Setting]:
-        """Return what to write for these. Refuses what was found for an entry that has changed since."""
+        """Return what to write for these. Refuses results for an entry that has changed since."""
         numbers = {asset.id: number for number, asset in enumerate(manifest.assets)}
         settings = []
         for record in records:
@@ -200,5 +200,5 @@ def _to_pin(manifest: Manifest, ids: Collection[str] | None, exclude: Collection
 
 
 def _is_about(entry: Asset, asset: Asset) -> bool:
-    """Whether what the entry says about the content has stayed the same since that was fetched."""
+    """Whether what the entry says about the content is still the same as when the content was fetched."""
     return (entry.url, entry.local_path, entry.is_stand_in) == (asset.url, asset.local_path, asset.is_stand_in)
