@@ -43,7 +43,7 @@ def pin_command(
         try:
             await manager.pin(ids or None, exclude=exclude, allow_suspicious=allow_suspicious, on_pinned=pinned.append)
         finally:
-            # Those that are in the manifest now are told of also where others have failed.
+            # Report those that are now in the manifest even if others have failed.
             _tell_pinned(pinned, common)
         if not pinned and not common.quiet:
             of_which = "the assets named have theirs" if ids else "every asset has its checksum"

@@ -62,7 +62,7 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
             raise click.UsageError(str(error)) from None
         return run_plain(common, without_manager)
     except GrymFetchError:
-        pass  # the manager finds the same, and is told there
+        pass  # the manager finds the same error and reports it
     return run(common, with_manager, settings=settings, minimal=False)
 
 
@@ -73,7 +73,7 @@ def _restorer(common: Common, root: Path, fetch: Fetch | None = None) -> Restore
 
 
 async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], everything: bool, force: bool) -> int:
-    """Restore one after the other; a failure does not keep the others from being restored."""
+    """Restore one file after the other; a failure does not stop the others."""
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.repository_text import counted, restored_lines, shown
     from grym_fetch.cli.runner import print_error
