@@ -121,7 +121,7 @@ def run(
         return subprocess.run(line, input=given, capture_output=True, env=environ, timeout=seconds, check=False)  # noqa: S603 - a program from PATH with arguments of ours
     except subprocess.TimeoutExpired:
         raise _silent([line], seconds) from None
-    except OSError as error:  # for example more filters to switch off than fit on a command line
+    except OSError as error:  # such as more filters to switch off than fit on a command line
         raise _unstarted(line, error) from error
 
 
