@@ -12,7 +12,7 @@ ALONE  := $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # Tests start hundreds of processes: without bytecode each of them would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test sweep guards coverage check format lint types blocking man reliability bench constraints oldest audit fuzz mutants clean
+.PHONY: demo test sweep guards coverage check format lint types blocking man picture docs reliability bench constraints oldest audit fuzz mutants clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "grym-fetch needs Python 3.11 or later")'
@@ -61,6 +61,14 @@ blocking: $(READY)  ## write grym_fetch/blocking.py anew from manager.py
 
 man: $(READY)  ## write man/ anew from the command
 	$(BIN)/python -m tools.man_pages
+
+picture: $(READY)  ## write docs/screen.svg anew from the real display
+	$(BIN)/python -m tools.picture
+
+docs: $(READY) picture  ## build the site into build/site; a warning is an error
+	@test -x $(VENV)/docs/bin/python || $(PYTHON) -m venv $(VENV)/docs
+	$(VENV)/docs/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(VENV)/docs/bin/python -m mkdocs build --strict --quiet
 
 reliability: $(READY)  ## write docs/reliability.md anew from the marks of the tests
 	$(BIN)/python -m tests.house.reliability

@@ -317,7 +317,7 @@ def far_assets(place: Place, scale: Scale) -> list[Row]:
 
 
 def many_assets(place: Place, scale: Scale) -> list[Row]:
-    """13. Memory follows from the connections, and a run with nothing to do does little for each asset."""
+    """15. Memory follows from the connections, and a run with nothing to do does little for each asset."""
     rows: list[Row] = []
     count = scale.small_files // 2
     project = place.repeated("many", place.file(MIB), count)
@@ -331,6 +331,12 @@ def many_assets(place: Place, scale: Scale) -> list[Row]:
     place.tidy()
     count = 6 * scale.small_files
     project = place.repeated("idle", place.file(64), count)
+    rows += compare(
+        f"{count} assets, none of them there: list --json",
+        project.ours("list", "--json", fresh=False),
+        rounds=scale.rounds,
+        limits={"grym-fetch": Limit(2.0, "wall")},
+    )
     rows += compare(f"{count} files of 64 bytes", project.ours("sync", "-q"), rounds=1)
     for arguments, limit in (
         (("sync", "-q"), 1.5),

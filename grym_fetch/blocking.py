@@ -30,7 +30,7 @@ from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.world import Clock, Transport
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
-from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport
+from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, RepairReport, SyncPlan, SyncReport
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
 from grym_fetch.runtime.loop_thread import Blocking, EventStream
@@ -129,6 +129,17 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         """
         return self._run(asynchronous.AssetManager.download_asset, asset_id, force)
 
+    def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
+        """Read the asset's file and fetch only what is wrong of it; ``dry_run``: only say what that would cost.
+
+        The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
+        known from the manifest's ``pieces``, or where the file was verified on this machine before. Otherwise it is
+        guessed from what is cut off or zeros, and all is fetched if that was wrong.
+
+        Raises `AssetMissing` if no file is there, and what `download_asset` raises.
+        """
+        return self._run(asynchronous.AssetManager.repair_asset, asset_id, dry_run=dry_run)
+
     def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
 
@@ -146,6 +157,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         So a file that has not been verified yet is ``present`` if its size is right, and ``corrupt`` otherwise.
         """
         return self._call(asynchronous.AssetManager.state_of, asset)
+
+    def states_of(self, assets: Collection[Asset]) -> list[AssetState]:
+        """Return the state of each of these assets, in their order: as `state_of`, with less work for each."""
+        return self._call(asynchronous.AssetManager.states_of, assets)
 
     def download_required_assets(self) -> SyncReport:
         """Download and verify every asset marked as required; if none is, do nothing.
@@ -223,14 +238,16 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         fetch: bool = False,
         file: Path | None = None,
         checksums_from: str | None = None,
+        pieces: bool = False,
         allow_suspicious: bool = False,
     ) -> Asset:
         """Append an asset to the manifest and return it as it is now listed.
 
-        ``fetch``: download it into place first, and list the checksum and size found. ``file``: take these from this
-        file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list such as
-        ``SHA256SUMS``; the asset must have the digest listed there for its file. ``allow_suspicious``: also accept a
-        file that is plainly not an asset, but a web page, a git-lfs pointer or an empty file.
+        ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
+        this file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list
+        such as ``SHA256SUMS``, whose digest for this file it must have. ``pieces``: list the digests of its pieces as
+        well, with ``fetch`` or ``file``. ``allow_suspicious``: also what is plainly not an asset, but a web page, a
+        git-lfs pointer or an empty file.
 
         Raises `ManifestError` if the id or path is taken or something is wrong with the asset (nothing was fetched
         then), `EditRefused` for a file that is plainly not an asset, `PolicyRefused` for a plain http address,
@@ -244,6 +261,7 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
             fetch=fetch,
             file=file,
             checksums_from=checksums_from,
+            pieces=pieces,
             allow_suspicious=allow_suspicious,
         )
 
@@ -407,21 +425,28 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         ids: Collection[str] | None = None,
         *,
         exclude: Collection[str] = (),
+        pieces: bool = False,
         allow_suspicious: bool = False,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
         ``ids`` and ``exclude`` are ids and globs.
-        An existing file is hashed, a missing one is fetched. Stand-ins without a checksum are pinned as well; with
-        ``minimal``, only stand-ins are pinned. An asset named here that lacks only its size gets that. A web page, a
-        git-lfs pointer and an empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
-        loop with each as soon as it is written, even if others fail.
+        A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
+        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. ``pieces``: write
+        the digests of the pieces of these assets as well, where they are missing. A web page, a git-lfs pointer and an
+        empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
+        loop with each as soon as it is written, also where others fail.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
         return self._run(
-            asynchronous.AssetManager.pin, ids, exclude=exclude, allow_suspicious=allow_suspicious, on_pinned=on_pinned
+            asynchronous.AssetManager.pin,
+            ids,
+            exclude=exclude,
+            pieces=pieces,
+            allow_suspicious=allow_suspicious,
+            on_pinned=on_pinned,
         )
 
     def prune(self, *, dry_run: bool = False) -> PruneReport:
@@ -437,6 +462,10 @@ class AssetManager(Blocking[asynchronous.AssetManager]):
         Needs a running loop.
         """
         return self._stream(asynchronous.AssetManager.events)
+
+    def emit(self, event: Event) -> None:
+        """Tell every listener of an event, as the manager's own work does. Never waits; in the manager's loop only."""
+        self._call(asynchronous.AssetManager.emit, event)
 
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``callback`` with every event, as `on_progress` does. Returns a function that stops it."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from grym_fetch.core.events import (
+    AssetDamaged,
     AssetFailed,
     AssetPlanned,
+    AssetRepaired,
     AssetRestarted,
     AssetReused,
     AssetVerified,
@@ -20,8 +22,10 @@ from grym_fetch.core.events import (
 from grym_fetch.runtime.bus import Subscription
 
 __all__ = [
+    "AssetDamaged",
     "AssetFailed",
     "AssetPlanned",
+    "AssetRepaired",
     "AssetRestarted",
     "AssetReused",
     "AssetVerified",

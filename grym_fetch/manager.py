@@ -23,11 +23,19 @@ from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.configuration import read_configuration
 from grym_fetch.disk.project import Project, find_project, load_manifest, read_manifest
-from grym_fetch.engine import checking
+from grym_fetch.engine import checking, repairing
 from grym_fetch.engine.coordinator import Coordinator
 from grym_fetch.engine.engine import Engine
 from grym_fetch.engine.protocol import AssetEngine
-from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport, progress_listener
+from grym_fetch.engine.reports import (
+    AssetProgress,
+    AssetState,
+    AssetStatus,
+    RepairReport,
+    SyncPlan,
+    SyncReport,
+    progress_listener,
+)
 from grym_fetch.project.choices import Choices
 from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.runtime.bus import EventBus, Subscription
@@ -275,6 +283,19 @@ class AssetManager:
         async with self._freshness.using(self.manifest):
             return (await coordinator.fetch(self._asset(asset_id), force=force)).path
 
+    async def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
+        """Read the asset's file and fetch only what is wrong of it; ``dry_run``: only say what that would cost.
+
+        The damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is
+        known from the manifest's ``pieces``, or where the file was verified on this machine before. Otherwise it is
+        guessed from what is cut off or zeros, and all is fetched if that was wrong.
+
+        Raises `AssetMissing` if no file is there, and what `download_asset` raises.
+        """
+        coordinator = self._ready()
+        async with self._freshness.using(self.manifest):
+            return await repairing.repair(coordinator, self._asset(asset_id), dry_run=dry_run)
+
     async def check_asset(self, asset_id: str, *, full: bool = False) -> AssetStatus:
         """Return whether the asset is there and valid; fetches nothing. ``full`` reads every byte again.
 
@@ -295,7 +316,11 @@ class AssetManager:
 
         So a file that has not been verified yet is ``present`` if its size is right, and ``corrupt`` otherwise.
         """
-        return checking.state_of(self._ready().engine, asset)
+        return self.states_of([asset])[0]
+
+    def states_of(self, assets: Collection[Asset]) -> list[AssetState]:
+        """Return the state of each of these assets, in their order: as `state_of`, with less work for each."""
+        return checking.states_of(self._ready().engine, tuple(assets))
 
     # -- many assets ------------------------------------------------------------------------------------------------
 
@@ -386,7 +411,7 @@ class AssetManager:
         root = find_root(project.root, project.root)
         fetch = fetch_from(self.manifest.assets, get)
         folders = external_folders(root, project)
-        restorer = Restorer(root, folders, fetch, only_there=project.is_external_named)
+        restorer = Restorer(root, folders, fetch, only_there=project.is_external_named, emit=self._bus.emit)
         return (await restorer.restore(restorer.find_one(str(path), Path.cwd()), force=force)).path
 
     # -- the manifest itself ----------------------------------------------------------------------------------------
@@ -398,14 +423,16 @@ class AssetManager:
         fetch: bool = False,
         file: Path | None = None,
         checksums_from: str | None = None,
+        pieces: bool = False,
         allow_suspicious: bool = False,
     ) -> Asset:
         """Append an asset to the manifest and return it as it is now listed.
 
-        ``fetch``: download it into place first, and list the checksum and size found. ``file``: take these from this
-        file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list such as
-        ``SHA256SUMS``; the asset must have the digest listed there for its file. ``allow_suspicious``: also accept a
-        file that is plainly not an asset, but a web page, a git-lfs pointer or an empty file.
+        ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
+        this file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list
+        such as ``SHA256SUMS``, whose digest for this file it must have. ``pieces``: list the digests of its pieces as
+        well, with ``fetch`` or ``file``. ``allow_suspicious``: also what is plainly not an asset, but a web page, a
+        git-lfs pointer or an empty file.
 
         Raises `ManifestError` if the id or path is taken or something is wrong with the asset (nothing was fetched
         then), `EditRefused` for a file that is plainly not an asset, `PolicyRefused` for a plain http address,
@@ -423,6 +450,7 @@ class AssetManager:
                 asset,
                 fetch=fetch,
                 file=file,
+                pieces=pieces,
                 allow_suspicious=allow_suspicious,
                 before_fetch=self._accept,
             )
@@ -631,16 +659,18 @@ class AssetManager:
         ids: Collection[str] | None = None,
         *,
         exclude: Collection[str] = (),
+        pieces: bool = False,
         allow_suspicious: bool = False,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
         ``ids`` and ``exclude`` are ids and globs.
-        An existing file is hashed, a missing one is fetched. Stand-ins without a checksum are pinned as well; with
-        ``minimal``, only stand-ins are pinned. An asset named here that lacks only its size gets that. A web page, a
-        git-lfs pointer and an empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
-        loop with each as soon as it is written, even if others fail.
+        A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
+        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. ``pieces``: write
+        the digests of the pieces of these assets as well, where they are missing. A web page, a git-lfs pointer and an
+        empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
+        loop with each as soon as it is written, also where others fail.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """
@@ -651,6 +681,7 @@ class AssetManager:
                 ids,
                 exclude=exclude,
                 minimal=self.minimal,
+                pieces=pieces,
                 allow_suspicious=allow_suspicious,
                 before_fetch=self._accept,
                 on_change=self._adopt,
@@ -699,6 +730,10 @@ class AssetManager:
         """
         self._owner.claim()
         return self._bus.subscribe()
+
+    def emit(self, event: Event) -> None:
+        """Tell every listener of an event, as the manager's own work does. Never waits; in the manager's loop only."""
+        self._bus.emit(event)
 
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``callback`` with every event, as `on_progress` does. Returns a function that stops it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import Pruned, PruneReport
-from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, SyncPlan, SyncReport
+from grym_fetch.engine.reports import AssetProgress, AssetState, AssetStatus, RepairReport, SyncPlan, SyncReport
 from grym_fetch.project.pinning import Pinned, PinReport
 from grym_fetch.project.updating import NewerVersion
 
@@ -18,6 +18,7 @@ __all__ = [
     "Project",
     "PruneReport",
     "Pruned",
+    "RepairReport",
     "SyncPlan",
     "SyncReport",
 ]

@@ -245,6 +245,12 @@ def _(scene: Scene) -> Call:
     return lambda manager: manager.download_asset("a")
 
 
+@case("repair_asset", "AssetMissing")
+def _(scene: Scene) -> Call:
+    scene.add()
+    return lambda manager: manager.repair_asset("a")
+
+
 @case("download_asset", "MirrorsExhausted")
 def _(scene: Scene) -> Call:
     scene.server.add("/a", CONTENT, faults=[Status(404)])
@@ -452,6 +458,10 @@ VALUES: dict[tuple[str, str, str], Callable[[], object]] = {
     ("MockAssetManager", "update_asset", "UnknownAsset"): lambda: asyncio.run(mock().update_asset("b")),
     ("MockAssetManager", "pin", "NotImplementedError"): lambda: asyncio.run(mock().pin()),
     ("MockAssetManager", "prune", "NotImplementedError"): lambda: asyncio.run(mock().prune()),
+    ("MockAssetManager", "repair_asset", "UnknownAsset"): lambda: asyncio.run(mock().repair_asset("b")),
+    ("MockAssetManager", "repair_asset", "AssetMissing"): lambda: asyncio.run(
+        create_mock_asset_manager({"a": "/mock/a"}, missing=["a"]).repair_asset("a")
+    ),
     ("MockAssetManager", "restore_asset", "AssetMissing"): lambda: asyncio.run(mock().restore_asset("b")),
 }
 """The promises of everything else: how each is kept, by the class, its member and the error."""

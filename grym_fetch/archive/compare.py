@@ -31,6 +31,7 @@ def compare(
     content: str,
     limits: Limits,
     is_stopped: Callable[[], bool],
+    on_read: Callable[[int, int], None],
 ) -> tuple[Unpacked, bool] | None:
     """The tree in place if it is what unpacking the archive would make, else None.
 
@@ -44,7 +45,7 @@ def compare(
     folders: dict[str, None] = {}
     is_settled = True
     try:
-        with opened(archive, limits, is_stopped) as (file, census), reading(archive, census):
+        with opened(archive, limits, is_stopped, on_read) as (file, census), reading(archive, census):
             for member, read in members(file, kind_of(local_path), census):
                 census.check_stopped()
                 if not census.admit(member):

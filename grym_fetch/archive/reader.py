@@ -30,6 +30,8 @@ MAX_DIRECTORY_BYTES = 128 * MIB
 BLOCK_BYTES = MIB
 """Bytes of a member read at a time."""
 MAX_TARGET_BYTES = 1024
+TOLD_EVERY_BYTES = 8 * MIB
+"""After this many bytes of an archive, whoever waits is told how far it is."""
 ZSTD_WINDOW_BYTES = 128 * MIB
 """The longest window of a Zstandard frame, which takes that much memory (RFC 8878 section 3.1.1.1.2)."""
 _PACKED_BYTES = 16 * 1024
@@ -64,15 +66,24 @@ def kind_of(local_path: str) -> ArchiveKind:
 
 
 @contextmanager
-def opened(archive: Path, limits: Limits, is_stopped: Callable[[], bool]) -> Iterator[tuple[BinaryIO, Census]]:
-    """Open the archive; yields it and a census of it. Raises ``OSError``, or `UnsafePath` if it is not a file.
+def opened(
+    archive: Path, limits: Limits, is_stopped: Callable[[], bool], on_read: Callable[[int, int], None]
+) -> Iterator[tuple[BinaryIO, Census]]:
+    """The archive, open, and a census of it. Raises ``OSError``, and `UnsafePath` for what is not a file.
 
-    Its reads raise `Stopped` once ``is_stopped`` returns True.
+    `Stopped` is raised from its reads once ``is_stopped`` says so. ``on_read`` is told how many of how many bytes of
+    the archive were read: at first none, and then every `TOLD_EVERY_BYTES`.
     """
+    told = 0
 
     def check_stopped() -> None:
+        nonlocal told
         if is_stopped():
             raise Stopped
+        at = file.tell()
+        if at - told >= TOLD_EVERY_BYTES:
+            told = at
+            on_read(at, packed)
 
     # It was a file when it was verified; do not wait for a pipe that may be there now.
     descriptor = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -80,6 +91,7 @@ def opened(archive: Path, limits: Limits, is_stopped: Callable[[], bool]) -> Ite
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise UnsafePath(safe_text(str(archive)), "this is not a file")
         packed = os.fstat(file.fileno()).st_size
+        on_read(0, packed)
         yield file, Census(safe_text(str(archive), limit=1000), packed, limits, check_stopped)
 
 

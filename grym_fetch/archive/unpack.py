@@ -55,6 +55,13 @@ from grym_fetch.runtime.waiting import wait_uncancelled
 MAX_SINGLE_FLUSHES = 2000
 """Flush up to this many files one by one; if there are more, all at once: a million flushes would take hours."""
 
+OnRead = Callable[[int, int], None]
+"""Is told how many of how many bytes of an archive were read."""
+
+
+def unheard(count: int, total: int) -> None:
+    """Nobody wants to know."""
+
 
 class Unpacker:
     """Keeps the unpacked trees of one assets folder in step with their archives."""
@@ -64,21 +71,28 @@ class Unpacker:
         self._threads = threads
         self._limits = limits or Limits()
 
-    async def ensure(self, asset: Asset, archive: Path) -> None:
+    async def ensure(self, asset: Asset, archive: Path, on_read: OnRead = unheard) -> None:
         """Unpack the asset's archive, which was verified at ``archive``, unless its tree is there and unchanged.
 
-        Does nothing for an asset without ``extract``. Raises `UnsafeArchive` or `StorageError`. A cancellation takes
-        effect after the block that is being written.
+        Does nothing for an asset without ``extract``. ``on_read`` is told in the event loop how many of how many bytes
+        of the archive were read. Raises `UnsafeArchive` or `StorageError`. A cancellation takes effect after the block
+        that is being written.
         """
         if asset.extract:
-            await self._run(ensure_unpacked, asset, archive)
+            await self._run(ensure_unpacked, asset, archive, on_read)
 
-    async def find(self, asset: Asset, archive: Path) -> bool:
-        """Whether the archive's content is there, whoever unpacked it: every byte is compared."""
-        return await self._run(is_tree_right, asset, archive)
+    async def find(self, asset: Asset, archive: Path, on_read: OnRead = unheard) -> bool:
+        """Whether the archive's content is there, whoever unpacked it: each byte is compared."""
+        return await self._run(is_tree_right, asset, archive, on_read)
 
-    async def _run(self, work_on: Callable[..., bool], asset: Asset, archive: Path) -> bool:
+    async def _run(self, work_on: Callable[..., bool], asset: Asset, archive: Path, on_read: OnRead) -> bool:
         stopped = threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def tell(count: int, total: int) -> None:
+            if not stopped.is_set():
+                loop.call_soon_threadsafe(on_read, count, total)
+
         work = asyncio.ensure_future(
             self._threads.compute(
                 work_on,
@@ -88,6 +102,7 @@ class Unpacker:
                 archive,
                 self._limits,
                 stopped.is_set,
+                tell,
             )
         )
         try:
@@ -106,6 +121,7 @@ def ensure_unpacked(
     archive: Path,
     limits: Limits | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
+    on_read: OnRead = unheard,
 ) -> bool:
     """Make the tree of an archive; False if it was there already. Blocking: for a thread.
 
@@ -121,13 +137,13 @@ def ensure_unpacked(
         known = store.read_record()
         if known is not None and known.content == content and known.is_at(store.place):
             return False
-        if _find_tree(store, known, archive, local_path, content, limits or Limits(), is_stopped):
+        if _find_tree(store, known, archive, local_path, content, limits or Limits(), is_stopped, on_read):
             return False
         if known is None:
             store.refuse_strangers()
         with store.make_stage() as stage:
             try:
-                fresh = _unpack(archive, local_path, store, stage, content, limits or Limits(), is_stopped)
+                fresh = _unpack(archive, local_path, store, stage, content, limits or Limits(), is_stopped, on_read)
                 both = fresh.after(known)
                 store.write_record(both)
                 store.put_in_place(stage)
@@ -147,12 +163,13 @@ def is_tree_right(
     archive: Path,
     limits: Limits | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
+    on_read: OnRead = unheard,
 ) -> bool:
     """Whether the tree of an archive is there, whoever made it. Compares every byte. Blocking: for a thread."""
     store = TreeStore(assets_dir, unpacked_path(local_path))
     try:
         content, known = _content(checksum, archive), store.read_record()
-        return _find_tree(store, known, archive, local_path, content, limits or Limits(), is_stopped)
+        return _find_tree(store, known, archive, local_path, content, limits or Limits(), is_stopped, on_read)
     except (OSError, StorageError, UnsafeArchive):
         return False
 
@@ -165,12 +182,13 @@ def _find_tree(
     content: str,
     limits: Limits,
     is_stopped: Callable[[], bool],
+    on_read: OnRead,
 ) -> bool:
     """Compare what is in the tree's place with the archive, and remember it if it is the archive's content.
 
     What an older archive had stays in the record ``known``: it may be there too.
     """
-    there = compare(store, archive, local_path, content, limits, is_stopped)
+    there = compare(store, archive, local_path, content, limits, is_stopped, on_read)
     if there is None:
         return False
     tree, is_settled = there
@@ -253,6 +271,7 @@ def _unpack(
     content: str,
     limits: Limits,
     is_stopped: Callable[[], bool],
+    on_read: OnRead,
 ) -> Unpacked:
     shown = store.shown_stages / stage.name
     free = usable_bytes(shown)
@@ -271,7 +290,7 @@ def _unpack(
 
     try:
         written = 0
-        with opened(archive, limits, is_stopped) as (file, census), reading(archive, census):
+        with opened(archive, limits, is_stopped, on_read) as (file, census), reading(archive, census):
             for member, read in members(file, kind_of(local_path), census):
                 census.check_stopped()
                 if not census.admit(member):

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @option("--checksums-from", metavar="URL", help="Take the checksum from this list: SHA256SUMS, FILE.sha256.")
 @option("--description", metavar="TEXT", help="What it is for.")
 @option("--asset-version", metavar="TEXT", help="Its version.")
+@option("--pieces", is_flag=True, help="Also write digests of its pieces, so that damage costs a piece.")
 @option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
 @transfer_options
 @common_options
@@ -58,6 +59,7 @@ def add_command(
     checksums_from: str | None,
     description: str | None,
     asset_version: str | None,
+    pieces: bool,
     allow_suspicious: bool,
     **transfer: Any,
 ) -> int:
@@ -76,6 +78,10 @@ def add_command(
             raise click.UsageError("--url is for a file; name a mirror with --fallback-url")
         if checksums_from is not None:
             raise click.UsageError("--checksums-from is for an address or a file; the hub itself is asked here")
+        if pieces:
+            raise click.UsageError(
+                "--pieces is for an address or a file; for what a hub has: pin --pieces ID, afterwards"
+            )
         refuse_password(*fallback_urls)
         naming: dict[str, Any] = {
             "asset_id": asset_id,
@@ -118,6 +124,7 @@ def add_command(
             fetch=file is None,
             file=file,
             checksums_from=checksums_from,
+            pieces=pieces,
             allow_suspicious=allow_suspicious,
         )
         tell_added(manager, [added], common)
@@ -135,9 +142,10 @@ def _add_from_source(common: Common, address: str, naming: dict[str, Any], setti
     async def body(manager: AssetManager) -> int:
         added = await manager.add_from_source(address, **naming)
         tell_added(manager, added, common, with_source=True)
-        missing = [asset for asset in added if manager.state_of(asset) == "missing"]
+        missing = [asset for asset, state in zip(added, manager.states_of(added), strict=True) if state == "missing"]
         if missing and not common.quiet and not common.json:
-            count = f"{len(missing)} of {len(added)} are" if len(added) > 1 else "it is"
+            are = "is" if len(missing) == 1 else "are"
+            count = f"{len(missing)} of {len(added)} {are}" if len(added) > 1 else "it is"
             which = safe_text(missing[0].id) if len(added) == 1 else "--all"
             click.echo(f"{count} not fetched yet: grym-fetch sync {which}", err=True)
         return 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from grym_fetch.cli.help import Command
-from grym_fetch.cli.options import Common, common_options, option, refuse_password
+from grym_fetch.cli.options import Common, common_options, option, progress_options, refuse_password
 from grym_fetch.cli.repository_places import existing_folder, external_dirs
 from grym_fetch.cli.sizes import chosen_size, size_option
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @option("--gitignore", is_flag=True, help="Add the lines to .gitignore, instead of only printing them.")
 @option("--add-to-manifest", is_flag=True, help="Add what was moved to the manifest. Needs --base-url.")
 @option("--base-url", metavar="URL", help="Where the files of TARGET can be fetched.")
+@progress_options
 @common_options
 def clean_command(
     common: Common,
@@ -143,14 +144,15 @@ def _manifest_path(common: Common, root: Path) -> Path:
 def _clean(common: Common, plan: Plan, manifest: Path | None, base_url: str, *, gitignore: bool) -> int:
     from datetime import UTC, datetime
 
+    from grym_fetch.cli.local_work import showing
     from grym_fetch.disk.project import load_manifest
     from grym_fetch.repo.clean import Cleaner
 
     listed = load_manifest(manifest).manifest.assets if manifest is not None and manifest.exists() else ()
     known = {asset.checksum.hexdigest: asset.id for asset in listed if asset.checksum is not None}
     results: list[Moved | Kept] = []
-    cleaner = Cleaner(plan, lambda: datetime.now(UTC), ids=[asset.id for asset in listed], known=known)
-    with cleaner:
+    ids = [asset.id for asset in listed]
+    with showing(common) as emit, Cleaner(plan, lambda: datetime.now(UTC), ids=ids, known=known, emit=emit) as cleaner:
         try:
             for result in cleaner.moves():
                 results.append(result)

@@ -125,6 +125,7 @@ async def _examine(
         # What a sync would fetch: without a choice, not every asset, although all addresses are asked.
         plan = await manager.plan(planned)
     findings.append(diagnosis.space_finding(plan.space_needed, plan.space_free, plan.unknown_sizes))
+    findings += diagnosis.liar_findings(manager.project, assets)
     for finding in findings:
         print_finding(finding, common)
     kinds = [kind for asset in assets for kind in dict.fromkeys((asset, asset.stand_in()))]

@@ -19,7 +19,7 @@ NETWORK = {
     "allow_stale", "allow_unpinned", "retries", "stall_timeout", "connect_timeout", "patience", "lock_timeout",
 }  # fmt: skip
 FOLDERS = {"config", "assets_dir", "external_assets_dir"}
-OUTPUT = {"verbose", "quiet", "json", "log_file", "progress", "progress_interval", "report"}
+OUTPUT = {"verbose", "quiet", "json", "log_file", "html", "progress", "progress_interval", "report"}
 GROUPS = ("Choose", "Options", "Network", "Folders", "Output")
 
 _NO_PLACE = FOLDERS
@@ -56,6 +56,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "export": ("export --format sha256sums", "export 'voice-*' --format metalink", "export --format aria2"),
     "outdated": ("outdated", "outdated voices", "outdated --json"),
     "update": ("update --dry-run", "update voices", "update voices https://models.example.org/voices-2.ckpt"),
+    "repair": ("repair", "repair voices --dry-run", "repair voices"),
     "remove": ("remove voices", "remove voices --delete-file", "remove voices --delete-file --yes"),
     "prune": ("prune --dry-run", "prune"),
     "identify": ("identify", "identify 50 ./src/data", "identify --size 500KB --history"),

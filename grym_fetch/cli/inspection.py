@@ -53,13 +53,17 @@ def check_command(
     """
     from grym_fetch.cli import exit_codes
     from grym_fetch.cli.runner import run, short_path
+    from grym_fetch.core.events import RunStarted
     from grym_fetch.core.text import safe_text
     from grym_fetch.engine.reports import AssetState
 
     async def body(manager: AssetManager) -> int:
         codes = {exit_codes.DONE}
         found = []
-        for asset in manager.manifest.pick(ids or None, exclude=exclude):
+        chosen = manager.manifest.pick(ids or None, exclude=exclude)
+        if full:
+            manager.emit(RunStarted(assets=len(chosen), bytes=sum(asset.size or 0 for asset in chosen)))
+        for asset in chosen:
             status = await manager.check_asset(asset.id, full=full)
             is_fine = status.valid or (status.unverified and allow_unpinned)
             if status.state is AssetState.CORRUPT:
@@ -131,10 +135,11 @@ def list_command(common: Common, tags: tuple[str, ...]) -> int:
 
     async def body(manager: AssetManager) -> int:
         assets = manager.choose(tags=tags, all=not tags)
+        states = manager.states_of(assets)
         if common.json:
-            print_data(json.dumps(_record(asset) | {"state": manager.state_of(asset)}) for asset in assets)
+            found = zip(assets, states, strict=True)
+            print_data(json.dumps(_record(asset) | {"state": state}) for asset, state in found)
             return 0
-        states = [manager.state_of(asset) for asset in assets]
         rows = [
             (
                 safe_text(asset.id),
@@ -234,10 +239,9 @@ def print_table(head: Sequence[str], rows: Sequence[tuple[str, ...]], *, state: 
     from grym_fetch.cli.runner import print_data
 
     styles: dict[str, tuple[str, ...]] = {
-        "verified": ("green",), "missing": ("yellow",), "corrupt": ("bold", "red"), "unverified": ("yellow",),
-        "present": ("cyan",),
+        "missing": ("magenta",), "corrupt": ("bold", "red"), "unverified": ("magenta",),
     }  # fmt: skip
-    styles |= {row[state]: ("yellow",) for row in rows if row[state].startswith("partial")}
+    styles |= {row[state]: ("magenta",) for row in rows if row[state].startswith("partial")}
     sheet = streams.sheet(sys.stdout)
     print_data(
         sheet.table(head, rows, right=right, styles=styles, styled=state) if rows else [], color=sheet.is_coloured

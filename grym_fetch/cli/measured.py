@@ -25,7 +25,7 @@ def tell_measured(word: str, rows: Sequence[tuple[str, int | None, Checksum | No
     sheet = streams.sheet(sys.stdout)
     widest = min(max((cells(safe_text(row[0])) for row in rows), default=0), 40)
     for asset_id, size, checksum, note in rows:
-        name, shown = safe_text(asset_id), format_size(size or 0)
+        name, shown = safe_text(asset_id), "?" if size is None else format_size(size)
         if not sheet.is_terminal:
             click.echo("  ".join(part for part in (word, name, shown, str(checksum), note) if part))
             continue

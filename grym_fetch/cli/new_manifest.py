@@ -50,14 +50,18 @@ def with_manifest(common: Common) -> Iterator[None]:
         yield
     finally:
         if made is not None:
-            _remove_if_empty(made)
+            _remove_if_empty(made, common)
 
 
-def _remove_if_empty(manifest: Path) -> None:
-    """Remove the manifest made for an asset that could not be added; otherwise a failure would leave it behind."""
+def _remove_if_empty(manifest: Path, common: Common) -> None:
+    """Remove the manifest that was made for an asset which could not be added; else a failure would leave it behind."""
     from grym_fetch.core.errors import GrymFetchError
+    from grym_fetch.core.text import safe_text
     from grym_fetch.disk.project import load_manifest
 
     with suppress(GrymFetchError, OSError):
         if not load_manifest(manifest).manifest.assets:
             manifest.unlink()
+            if not common.quiet:
+                path = safe_text(str(manifest), limit=4000)
+                click.echo(f"nothing was added: removed {path} again", err=True)

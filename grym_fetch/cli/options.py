@@ -93,6 +93,23 @@ def _checked(_: click.Context, parameter: click.Parameter, value: Any) -> Any:
     return value
 
 
+def page_option(*names: str, help: str) -> Callable[[F], F]:  # noqa: A002 - as click has it
+    """An `option` that names a page to write."""
+    kind = click.Path(dir_okay=False, path_type=Path)
+    return option(*names, type=kind, metavar="FILE", callback=_check_page_name, help=help)
+
+
+def _check_page_name(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    """Refuse a name that no page can have, before anything is done."""
+    if value is None:
+        return None
+    if value.suffix.lower() not in (".html", ".htm"):
+        raise click.BadParameter("its name must end in .html")
+    if not value.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {str(value.parent)!r}")
+    return value
+
+
 def is_given(context: click.Context, name: str) -> bool:
     """Whether an option was given, on the command line or in the environment."""
     return context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)

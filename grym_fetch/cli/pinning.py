@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.command("pin", cls=Command)
 @ids_argument
 @option("--minimal", is_flag=True, help="Pin only the small stand-ins.")
+@option("--pieces", is_flag=True, help="Also write digests of the pieces, where they are missing.")
 @option("--allow-suspicious", is_flag=True, help="Take a web page, a git-lfs pointer or an empty file, too.")
 @transfer_options
 @common_options
@@ -27,13 +28,15 @@ def pin_command(
     ids: tuple[str, ...],
     exclude: tuple[str, ...],
     minimal: bool,
+    pieces: bool,
     allow_suspicious: bool,
     **transfer: Any,
 ) -> int:
     """Write checksums and sizes into the manifest: of the assets named, or else of all that have no checksum.
 
     An existing file is taken as it is; a missing one is fetched. Look at what you pin: from then on, these bytes are
-    the right ones. To resume an interrupted pin, run it again.
+    the right ones. To resume an interrupted pin, run it again. With digests of the pieces, damage costs a piece and not
+    the whole file, for everyone who has this manifest.
     """
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
@@ -41,12 +44,19 @@ def pin_command(
     async def body(manager: AssetManager) -> int:
         pinned: list[Pinned] = []
         try:
-            await manager.pin(ids or None, exclude=exclude, allow_suspicious=allow_suspicious, on_pinned=pinned.append)
+            await manager.pin(
+                ids or None,
+                exclude=exclude,
+                pieces=pieces,
+                allow_suspicious=allow_suspicious,
+                on_pinned=pinned.append,
+            )
         finally:
             # Report those that are now in the manifest even if others have failed.
             _tell_pinned(pinned, common)
         if not pinned and not common.quiet:
-            of_which = "the assets named have theirs" if ids else "every asset has its checksum"
+            what = "its checksum and pieces" if pieces else "its checksum"
+            of_which = "the assets named have theirs" if ids else f"every asset has {what}"
             click.echo(f"nothing to pin: {of_which}", err=True)
         return 0
 
@@ -60,7 +70,7 @@ def _tell_pinned(pinned: list[Pinned], common: Common) -> None:
                 "id": item.id, "checksum": str(item.checksum), "size": item.size, "path": str(item.path),
                 "fetched": item.fetched, "stand_in": item.is_stand_in,
             }  # fmt: skip
-            click.echo(json.dumps(record))
+            click.echo(json.dumps(record if item.pieces is None else {**record, "pieces": item.pieces}))
     elif not common.quiet:
         tell_measured(
             "pinned", [(item.id, item.size, item.checksum, "(stand-in)" if item.is_stand_in else "") for item in pinned]

@@ -130,6 +130,25 @@ def history_lines(history: History, limit: int) -> Iterator[str]:
     yield from purge_lines("--strip-blobs-bigger-than", str(limit))
 
 
+def weight_of(found: Survey, past: History | None, prefix: str, limit: int) -> str:
+    """A page about what is large: a map of the files, and one of the history as it is stored."""
+    from grym_fetch.display.treemap import Weight, weight_page
+
+    size = format_size(limit)
+    maps = [(f"Files over {size}", [Weight(prefix + file.path, file.size) for file in found.files])]
+    if past is not None:
+        blobs = [
+            Weight(
+                blob.paths[0] if blob.paths else blob.blob,
+                blob.packed,
+                f"{format_size(blob.size)} unpacked{'' if blob.is_current else ', in no branch or tag any more'}",
+            )
+            for blob in past.blobs
+        ]
+        maps.append((f"Versions of files over {size} in the history, as packed", blobs))
+    return weight_page("grym-fetch identify", maps)
+
+
 def purge_lines(*arguments: str) -> Iterator[str]:
     """How to remove it from there by hand."""
     yield "To take them out of the history, which gives every commit a new id, in a fresh clone:"
@@ -144,6 +163,8 @@ def plan_lines(plan: Plan, limit: int) -> Iterator[str]:
     if plan.moves:
         count = counted(len(plan.moves), "file", "files")
         yield f"{format_size(plan.bytes):>9}  in {count} over {format_size(limit)}, to {shown(str(plan.target))}"
+    elif plan.kept:
+        yield "nothing to move"
     else:
         yield f"nothing to move: no further file is larger than {format_size(limit)}"
     for kept in plan.kept:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from grym_fetch.cli.options import Common, common_options, option, transfer_opti
 from grym_fetch.cli.repository_places import external_dirs
 
 if TYPE_CHECKING:
+    from grym_fetch.core.events import Event
     from grym_fetch.manager import AssetManager
     from grym_fetch.repo.restore import Fetch, Restored, Restorer, Wanted
 
@@ -48,12 +49,15 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
             return await manager.get_asset_path(asset.id)
 
         fetch = fetch_from(manager.manifest.assets, get)
-        return await _restore(common, _restorer(common, root, fetch), paths, everything, force)
+        return await _restore(common, _restorer(common, root, manager.emit, fetch), paths, everything, force)
 
     def without_manager() -> int:
         import anyio
 
-        return anyio.run(_restore, common, _restorer(common, root), paths, everything, force)
+        from grym_fetch.cli.local_work import showing
+
+        with showing(common) as emit:
+            return anyio.run(_restore, common, _restorer(common, root, emit), paths, everything, force)
 
     try:
         find_project(config=common.config, assets_dir=common.assets_dir, environ=os.environ, cwd=Path.cwd())
@@ -62,14 +66,15 @@ def restore_command(common: Common, paths: tuple[str, ...], everything: bool, fo
             raise click.UsageError(str(error)) from None
         return run_plain(common, without_manager)
     except GrymFetchError:
-        pass  # the manager finds the same error and reports it
-    return run(common, with_manager, settings=settings, minimal=False)
+        pass  # the manager finds the same, and is told there
+    return run(common, with_manager, settings=settings, minimal=False, tells="news")
 
 
-def _restorer(common: Common, root: Path, fetch: Fetch | None = None) -> Restorer:
+def _restorer(common: Common, root: Path, emit: Callable[[Event], None], fetch: Fetch | None = None) -> Restorer:
     from grym_fetch.repo.restore import Restorer
 
-    return Restorer(root, external_dirs(common, root), fetch, only_there=bool(common.external_assets_dir))
+    folders = external_dirs(common, root)
+    return Restorer(root, folders, fetch, only_there=bool(common.external_assets_dir), emit=emit)
 
 
 async def _restore(common: Common, restorer: Restorer, paths: Sequence[str], everything: bool, force: bool) -> int:

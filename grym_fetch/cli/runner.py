@@ -26,7 +26,9 @@ from grym_fetch.cli import exit_codes, streams
 from grym_fetch.cli.logs import LogSetup, set_up_logging
 from grym_fetch.cli.options import Common
 from grym_fetch.cli.unexpected import tell_unexpected
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import GrymFetchError, MirrorsExhausted, SyncFailed, UnknownAsset
+from grym_fetch.core.figures import format_size
 from grym_fetch.core.text import redact_text, safe_text
 from grym_fetch.core.variables import BadVariable
 from grym_fetch.display import Display, Telling, choose_display
@@ -44,6 +46,9 @@ GRACE_S = 1.6
 
 MANY_CONNECTIONS = 32
 """With more than this many, a common limit on open files may be too low."""
+
+LARGE_MANIFEST_BYTES = 512 * 1024
+"""Of a larger one it is said that it is being read."""
 
 BLOCK_LINES = 1000
 """Lines of data written together."""
@@ -238,7 +243,8 @@ async def _work(this: _Run) -> int:
     setup.add_file(lambda: manager.project.root)
     if manager.settings.parallel > MANY_CONNECTIONS:
         descriptors.raise_limit()
-    await manager.initialize()
+    with _reading(manager, common):
+        await manager.initialize()
     manifest = manager.manifest
     for warning in manager.warnings:
         log.warning("%s", warning)
@@ -268,6 +274,21 @@ async def _work(this: _Run) -> int:
         if display is not None and (last_word := display.last_word()) is not None:
             streams.tell(streams.sheet().marked("✗", "x", "red", last_word.plain))
         return exit_codes.exit_code(error)
+
+
+@contextmanager
+def _reading(manager: AssetManager, common: Common) -> Iterator[None]:
+    """Say at once that a large manifest is being read: it takes a second for each 25,000 assets."""
+    path = manager.project.manifest_path
+    try:
+        size = path.stat().st_size
+    except OSError:
+        size = 0
+    if common.quiet or size < LARGE_MANIFEST_BYTES:
+        yield
+        return
+    with streams.passing(f"reading {safe_text(path.name)}, {format_size(size)} …"):
+        yield
 
 
 @asynccontextmanager
@@ -370,7 +391,9 @@ def print_error(error: GrymFetchError, *, manifest: Path | None = None) -> None:
             streams.tell(sheet.message("hint", _shown(advice)))
     lost = [failure.asset_id for failure in errors if isinstance(failure, MirrorsExhausted)]
     if lost:
-        doctor = f"`grym-fetch doctor {safe_text(str(lost[0]))}` asks every address and says what to do"
+        doctor = (
+            f"`{command_line('grym-fetch', 'doctor', names=(str(lost[0]),))}` asks every address and says what to do"
+        )
         streams.tell(sheet.message("hint", doctor))
 
 

@@ -155,6 +155,27 @@ def sharing(screen: Screen) -> Iterator[None]:
             output.release()
 
 
+@contextmanager
+def passing(text: str) -> Iterator[None]:
+    """Show a line on the terminal for as long as the block takes: nothing else is written meanwhile."""
+    from grym_fetch.display.plain import can_move, is_unicode, to_ascii
+
+    if not can_move(sys.stderr, os.environ):
+        yield
+        return
+    _write_over(text if is_unicode(sys.stderr) else to_ascii(text))
+    try:
+        yield
+    finally:
+        _write_over("")
+
+
+def _write_over(text: str) -> None:
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+
 def tell(text: str) -> None:
     """Write a line to stderr, if possible. Its `Sheet` decides about colours."""
     with suppress(OSError, ValueError):

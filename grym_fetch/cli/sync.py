@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,7 @@ from grym_fetch.cli.options import (
     ids_argument,
     minimal_option,
     option,
+    page_option,
     transfer_options,
 )
 
@@ -55,6 +57,7 @@ def refuse_header(ctx: click.Context, param: click.Parameter, value: tuple[str, 
 )
 @option("--force", is_flag=True, help="Fetch again even if valid; the old file stays until the new one is verified.")
 @option("-n", "--dry-run", is_flag=True, help="Print the plan and fetch nothing.")
+@page_option("--report", help="Write a page about the run to FILE.html: what came from where, when, how fast.")
 @click.option("--header", multiple=True, hidden=True, expose_value=False, callback=refuse_header)
 @transfer_options
 @common_options
@@ -68,6 +71,7 @@ def sync_command(
     asset_ids: tuple[str, ...],
     force: bool,
     dry_run: bool,
+    report: Path | None,
     **transfer: Any,
 ) -> int:
     """Make assets present and verified: those chosen, or else all required ones (all, if none is required).
@@ -75,6 +79,7 @@ def sync_command(
     An ID may be a glob in quotes: 'voice-*'. Exit code 0 means that everything asked for is there and right. To resume
     an interrupted sync, run it again.
     """
+    from grym_fetch.cli.reporting import reporting
     from grym_fetch.cli.runner import run
     from grym_fetch.cli.settings import settings_from
 
@@ -87,7 +92,8 @@ def sync_command(
         if dry_run:
             await print_plan(manager, assets, common, force=force)
             return 0
-        await manager.sync_assets(assets, force=force)
+        async with reporting(manager, assets, report):
+            await manager.sync_assets(assets, force=force)
         return 0
 
     return run(common, body, settings=settings_from(transfer), minimal=minimal)

@@ -107,7 +107,9 @@ def update_command(
         elif dry_run:
             click.echo(f"{len(done)} would be updated", err=True)
         else:
-            missing = sum(manager.state_of(each.newer) in ("missing", "partial", "corrupt") for each in done)
+            missing = sum(
+                state in ("missing", "partial", "corrupt") for state in manager.states_of([each.newer for each in done])
+            )
             rest = "" if not missing else f"; {missing} to be fetched by the next sync"
             click.echo(f"{len(done)} updated{rest}", err=True)
         return 0

@@ -46,7 +46,10 @@ def tell_usage(error: click.ClickException) -> None:
         hint = f"`{error.ctx.command_path} -h` shows what it takes"
     if re.match(r"[A-Z][a-z]", message):  # click's own sentences
         message = message[0].lower() + message[1:]
-    message = message.removesuffix(".")
+    message = re.sub(r"\.\s+Choose from:\s+", ": ", message).removesuffix(".")
+    message = (
+        re.sub(r"\s+", " ", message) if isinstance(error, click.MissingParameter) else message
+    )  # one choice a line
     streams.tell("error: " + "\n".join(safe_text(redact_text(line), limit=1000) for line in message.split("\n")))
     if hint:
         streams.tell(f"hint: {safe_text(hint, limit=1000)}")

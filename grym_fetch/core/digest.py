@@ -10,7 +10,10 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal, Protocol, Self, cast, get_args
+
+from grym_fetch.core.columns import Column, build_all, match_all
 
 Algorithm = Literal["sha256", "sha512", "blake2b"]
 
@@ -21,6 +24,7 @@ HEX_DIGITS: Mapping[str, int] = {"sha256": 64, "sha512": 128, "blake2b": 128}
 """How many hex digits each algorithm's digest has."""
 
 _LOWER_HEX = re.compile(r"[0-9a-f]*")
+_are_plain = match_all(re.compile("[0-9a-f]{64}"), max_characters=64)
 
 
 class Hasher(Protocol):
@@ -111,6 +115,13 @@ class Checksum:
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hexdigest}"
+
+
+def parse_all_checksums(texts: Column) -> list[Checksum] | None:
+    """Read many checksums; None if any is not a plain SHA-256 in lower case."""
+    if not _are_plain(texts):
+        return None
+    return build_all(Checksum, len(texts), {"algorithm": repeat("sha256"), "hexdigest": texts})
 
 
 def new_hasher(algorithm: Algorithm) -> Hasher:

@@ -225,9 +225,12 @@ class UnpinnedAsset(GrymFetchError):
         super().__init__(asset_id)
 
     def __str__(self) -> str:
+        from grym_fetch.core.command_lines import command_line  # errors are imported by every start, and this is rare
+
+        pin = command_line("grym-fetch", "pin", names=(self.asset_id,))
         return (
             f"{self.asset_id}: no checksum in the manifest, so a download could not be verified. Run "
-            f"`grym-fetch pin {self.asset_id}` to record it, or pass --allow-unpinned to take it unverified."
+            f"`{pin}` to record it, or pass --allow-unpinned to take it unverified."
         )
 
 

@@ -3,9 +3,9 @@
 Rules: one frozen record per event; ``progress`` is absolute, never a delta, and never exceeds the total; addresses are
 redacted before they get here. The order of an asset's events::
 
-    asset_waiting* -> asset_planned | asset_reused
+    asset_waiting* -> asset_damaged? -> asset_planned | asset_reused
       -> (asset_waiting | progress | retry_scheduled | mirror_switched | asset_restarted)*
-      -> asset_verifying -> asset_verified | asset_failed
+      -> asset_verifying -> asset_repaired? -> asset_verified | asset_failed
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Event:
         return record
 
 
-# Keys that are left out if they have no value. All others are always there, null if unknown.
-_OMITTED_WHEN_NONE = frozenset({"asset", "unverified"})
+# Keys that appear only if they mean something. All others are always there, null if unknown.
+_OMITTED_WHEN_NONE = frozenset({"asset", "guess", "unpacking", "unverified", "wrong_origins"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,35 @@ class RunStarted(Event):
     type: ClassVar[str] = "run_started"
     assets: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetDamaged(Event):
+    """A file is there and wrong, and will be repaired: ``bad`` of its ``pieces`` are wrong or missing.
+
+    ``bytes`` will be fetched. ``guess`` is true if no digests of the pieces are known: then it may be more.
+    """
+
+    type: ClassVar[str] = "asset_damaged"
+    path: str
+    pieces: int
+    bad: int
+    bytes: int
+    guess: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetRepaired(Event):
+    """The damaged file was replaced by a right one: ``asset_verified`` follows.
+
+    ``fetched`` of its ``pieces`` were fetched. ``saved_bytes`` were taken from the damaged file.
+    """
+
+    type: ClassVar[str] = "asset_repaired"
+    pieces: int
+    bad: int
+    fetched: int
+    saved_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,16 +145,23 @@ class AssetRestarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetVerifying(Event):
-    """All bytes have arrived; ``bytes`` of ``total`` have been hashed."""
+    """All bytes are there; ``bytes`` of ``total`` have been hashed.
+
+    ``unpacking``: they are an archive's, which is read to unpack it, or to compare it with what was unpacked.
+    """
 
     type: ClassVar[str] = "asset_verifying"
     bytes: int
     total: int
+    unpacking: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetVerified(Event):
-    """The file is in place. ``seconds`` since it was planned. ``unverified`` is true for an unpinned asset."""
+    """The file is in place. ``seconds`` since it was planned. ``unverified`` is true for an unpinned asset.
+
+    ``wrong_origins``: the addresses that sent other bytes on the way, which were replaced.
+    """
 
     type: ClassVar[str] = "asset_verified"
     path: str
@@ -134,6 +170,7 @@ class AssetVerified(Event):
     seconds: float
     downloaded_bytes: int
     unverified: bool | None = None
+    wrong_origins: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,15 @@ import math
 from dataclasses import dataclass, field
 
 from grym_fetch.core.errors import (
+    BadResponse,
     BadStatus,
     CertificateRejected,
     ConnectFailed,
     ConnectionLost,
     GrymFetchError,
+    PolicyRefused,
     Throttled,
+    TooManyRedirects,
 )
 from grym_fetch.core.http import MAX_RETRY_AFTER_S
 
@@ -46,31 +49,38 @@ def grace_of(error: GrymFetchError, *, is_served: bool = False) -> float | None:
     """For how many seconds after the host last served us this failure may mean "not so many" or "not so often".
 
     0: only while it is serving us. None: it never means that. ``is_served``: the same address is sending its content
-    over another connection, or just was, so that no status can mean the content itself.
+    over another connection, or just was, so that no answer can mean the content itself: neither a status, nor a
+    redirect elsewhere, nor what is not HTTP.
     """
     if isinstance(error, Throttled):
         return SERVING_S
     if isinstance(error, BadStatus):
         return GRACE_S if is_served or error.status == 403 else None
+    if isinstance(error, BadResponse | PolicyRefused | TooManyRedirects):
+        return GRACE_S if is_served else None
     is_connection = isinstance(error, ConnectFailed | ConnectionLost) and not isinstance(error, CertificateRejected)
     return 0.0 if is_connection else None
 
 
 @dataclass(eq=False, slots=True)
 class _Host:
-    """One host. ``at_work`` and ``receiving`` hold attempts; those in ``receiving`` are also in ``at_work``."""
+    """One host. ``at_work`` and ``receiving`` hold attempts; those that receive, since when, are at work as well."""
 
     at_work: set[object] = field(default_factory=set)
-    receiving: set[object] = field(default_factory=set)
+    receiving: dict[object, float] = field(default_factory=dict)
     limit: int | None = None
     """How many attempts it allows at once; None until it has refused one."""
     is_void: bool = False
     """Whether the limit means nothing because all attempts were refused. Until one is served, they go one at a time."""
     probe: object | None = None
     """The attempt that is one more than the limit."""
+    alone: object | None = None
+    """The attempt that must be answered before any other begins."""
     probe_at: float = -math.inf
     probe_wait: float = PROBE_S
     not_before: float = -math.inf
+    reached_at: dict[int, float] = field(default_factory=dict)
+    """When it last served so many at once: of some, the server may be long done with what is still being read."""
     served_at: float = -math.inf
     """When it last served an attempt."""
     refusals: int = 0
@@ -82,8 +92,14 @@ class _Host:
     prober: object | None = None
     """The one connection that tries whether it takes them, so that no other loses anything if it does not."""
     prober_until: float = -math.inf
+    refuses_early: bool = False
+    """Whether it has refused a connection that was only opened: then each is opened when it is needed."""
     in_vain: int = 0
     """How many requests for the whole it has refused since it last served one."""
+
+    def steady(self, now: float) -> int:
+        """How many it certainly serves at once."""
+        return sum(now - since >= GRACE_S for since in self.receiving.values())
 
     def lower(self, limit: int, now: float) -> None:
         self.limit = limit if self.limit is None else min(limit, self.limit)
@@ -120,12 +136,22 @@ class Hosts:
         if known is None:
             return True
         count = len(known.at_work)
-        if now < known.not_before or count >= self._per_host:
+        if now < known.not_before or count >= self._per_host or known.alone is not None:
             return False
         if known.limit is None or count < known.limit:
             return True
         is_quiet = len(known.receiving) == count and now >= known.probe_at
         return count == known.limit and known.probe is None and is_quiet
+
+    def room(self, host: str, now: float) -> int:
+        """For how many more attempts connections may be opened early there."""
+        known = self._hosts.get(host)
+        if known is None:
+            return self._per_host
+        if now < known.not_before or known.refuses_early:
+            return 0
+        most = self._per_host if known.limit is None else min(self._per_host, known.limit)
+        return most - len(known.at_work)
 
     def opens_at(self, host: str) -> float:
         """When the host may be asked again if it must be left alone now; otherwise a moment in the past."""
@@ -148,8 +174,22 @@ class Hosts:
 
     def is_busy(self, attempt: object, now: float) -> bool:
         """Whether other attempts are or just were at its host, so that a refusal may mean "one too many"."""
+        return self.rivals(attempt, now) > 0
+
+    def rivals(self, attempt: object, now: float) -> int:
+        """How many other attempts are at its host, or just were: then a refusal may mean "one too many"."""
         known = self._hosts[self._place[attempt]]
-        return bool(known.at_work - {attempt}) or now - known.served_at < GRACE_S
+        return len(known.at_work - {attempt}) or int(now - known.served_at < GRACE_S)
+
+    def is_idle(self, host: str) -> bool:
+        """Whether no attempt is at work there."""
+        known = self._hosts.get(host)
+        return known is None or not known.at_work
+
+    def has_served_more(self, host: str, count: int, since: float) -> bool:
+        """Whether it has served more attempts than this at once, later than ``since``."""
+        known = self._hosts.get(host)
+        return known is not None and any(at_once > count and at > since for at_once, at in known.reached_at.items())
 
     def refuses_wholes(self, host: str) -> bool:
         """Whether it refuses so often that a request with a range would most likely be wasted."""
@@ -187,6 +227,10 @@ class Hosts:
         if known.kept_ahead >= TRY_AHEAD:
             known.prober = None
 
+    def asks_alone(self, attempt: object, host: str) -> None:
+        """An attempt is about to begin there, and no other may until that is answered."""
+        self._hosts.setdefault(host, _Host()).alone = attempt
+
     def began(self, attempt: object, host: str) -> None:
         """An attempt has begun there."""
         known = self._hosts.setdefault(host, _Host())
@@ -206,7 +250,7 @@ class Hosts:
     def receives(self, attempt: object, now: float, *, whole: bool = False) -> None:
         """The host serves the attempt: the response is content. ``whole``: it was asked for without a range."""
         known = self._hosts[self._place[attempt]]
-        known.receiving.add(attempt)
+        known.receiving.setdefault(attempt, now)
         if whole:
             known.in_vain = 0
         known.served_at, known.refusals = now, 0
@@ -214,22 +258,28 @@ class Hosts:
             known.limit, known.is_void = None, False
         if known.probe is attempt:
             known.raise_to(len(known.at_work), now)
+        if known.alone is attempt:
+            known.alone = None
 
     def ended(self, attempt: object, now: float) -> None:
         """The attempt is over, however it ended."""
         place = self._place.pop(attempt, None)
         if place is None:
             return
-        if attempt in self._hosts[place].receiving:
-            self._hosts[place].served_at = now
+        known = self._hosts[place]
+        if attempt in known.receiving:
+            known.served_at = now
+            known.reached_at[known.steady(now)] = now
         self._leave(attempt, place)
 
     def _leave(self, attempt: object, host: str) -> None:
         known = self._hosts[host]
         known.at_work.discard(attempt)
-        known.receiving.discard(attempt)
+        known.receiving.pop(attempt, None)
         if known.probe is attempt:
             known.probe = None
+        if known.alone is attempt:
+            known.alone = None
 
     def refused(
         self,
@@ -250,7 +300,7 @@ class Hosts:
         wait = error.retry_after if isinstance(error, Throttled) else None
         known = self._hosts[self._place[attempt]]
         known.at_work.discard(attempt)
-        known.receiving.discard(attempt)
+        known.receiving.pop(attempt, None)
         if isinstance(error, Throttled):
             known.takes_ahead = False
         if wait is not None:
@@ -268,6 +318,16 @@ class Hosts:
         if wait is None:
             known.pause(now)
         return True
+
+    def refused_opening(self, host: str, others: int, now: float, error: GrymFetchError) -> None:
+        """A connection that was only opened has failed, while ``others`` are open and idle. Never a failure.
+
+        If attempts receive there, it is the lesson that it would be for one more of them.
+        """
+        known = self._hosts.setdefault(host, _Host())
+        known.refuses_early = True
+        if known.receiving and grace_of(error) is not None:
+            known.lower(len(known.at_work) + others, now)
 
     def refused_whole(self, attempt: object, error: GrymFetchError) -> None:
         """The attempt asked for the whole, without a range, and that failed."""

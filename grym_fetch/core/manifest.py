@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import UnknownAsset, UnknownTag
 from grym_fetch.core.paths import STAND_IN_FOLDER
+from grym_fetch.core.piece_digests import PieceDigests
 from grym_fetch.core.stated import StatedDigest
 
 ESSENTIAL_TAG = "essential"
@@ -38,8 +39,8 @@ class Asset:
     """One entry of the manifest. ``size`` in bytes, None if not known; ``checksum`` None if unpinned.
 
     ``name`` is the id unless given. ``local_path`` is relative to the assets folder. ``extract``: it is an archive that
-    is unpacked next to itself. ``source`` is the short address that it was added from, if any. ``extra`` holds the keys
-    of the entry that have no meaning here.
+    is unpacked next to itself. ``source`` is the short address that it was added from, if any. ``pieces`` are the
+    digests of its pieces, if the manifest has them. ``extra`` holds the keys of the entry that have no meaning here.
 
     ``stated`` is a digest that no manifest takes (MD5, say) and that the content must have when it is fetched to be
     added or updated. It is never written.
@@ -60,6 +61,7 @@ class Asset:
     minimal: StandIn | None = None
     extract: bool = False
     source: str | None = None
+    pieces: PieceDigests | None = None
     stated: StatedDigest | None = None
     extra: Mapping[str, object] = field(default_factory=dict, hash=False)
     is_stand_in: bool = False
@@ -90,6 +92,7 @@ class Asset:
             size=self.minimal.size,
             local_path=f"{STAND_IN_FOLDER}/{self.local_path}",
             minimal=None,
+            pieces=None,
             stated=None,
             is_stand_in=True,
         )

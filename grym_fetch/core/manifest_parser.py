@@ -15,8 +15,9 @@ from grym_fetch.core.digest import DIGESTS_OF_NOTHING, Checksum
 from grym_fetch.core.errors import ManifestError, Problem
 from grym_fetch.core.git_folders import find_git_folders, makes_a_repository
 from grym_fetch.core.manifest import Manifest
-from grym_fetch.core.manifest_schema import ASSET, MANIFEST, STAND_IN
+from grym_fetch.core.manifest_schema import ASSET, MANIFEST, PIECES, STAND_IN
 from grym_fetch.core.paths import MAX_PATH_BYTES, find_collisions
+from grym_fetch.core.piece_digests import MAX_PIECE_BYTES, MIN_PIECE_BYTES, piece_count
 from grym_fetch.core.schema import Location, nearest_key, problems_of
 from grym_fetch.core.strict_json import NotJson, read_json
 from grym_fetch.core.text import safe_text
@@ -44,6 +45,7 @@ def parse_manifest(data: bytes, source: str) -> ParsedManifest:
         file = read_json(data, max_bytes=MAX_MANIFEST_BYTES)
     except NotJson as error:
         raise ManifestError(source, [Problem(error.place or "top level", "", str(error))]) from None
+    del data  # may be long, and is not needed any more
     entries = file.value.get("assets") if isinstance(file.value, dict) else None
     if not isinstance(entries, list):
         entries = []
@@ -138,6 +140,7 @@ def _check_contents(entries: list[object], problems: _Problems) -> None:
     for index, entry in enumerate(entries):
         if isinstance(entry, dict):
             _check_content(entry, ("assets", index), problems)
+            _check_pieces(entry, ("assets", index, "pieces"), problems)
             if isinstance(minimal := entry.get("minimal"), dict):
                 _check_content(minimal, ("assets", index, "minimal"), problems)
 
@@ -157,6 +160,26 @@ def _check_content(entry: dict[str, object], location: Location, problems: _Prob
         problems.add((*location, "size"), "is 0 but the checksum is not that of an empty file")
     elif size > 0 and is_of_nothing:
         problems.add((*location, "size"), f"is {size} but the checksum is that of an empty file")
+
+
+def _check_pieces(entry: dict[str, object], location: Location, problems: _Problems) -> None:
+    """The pieces must be as many as the size has, and no others' size is known."""
+    pieces, size = entry.get("pieces"), entry.get("size")
+    if not isinstance(pieces, dict):
+        return
+    length, digests = pieces.get("size"), pieces.get("sha256")
+    if size is None:
+        problems.add(
+            location, "needs the size of the asset, which the pieces must add up to; drop it, or give the size"
+        )
+    if type(size) is not int or type(length) is not int or not isinstance(digests, list):
+        return
+    if size < 0 or not MIN_PIECE_BYTES <= length <= MAX_PIECE_BYTES:
+        return
+    if len(digests) != (needed := piece_count(size, length)):
+        problems.add(
+            (*location, "sha256"), f"has {len(digests)} digests; a size of {size} is {needed} pieces of {length} bytes"
+        )
 
 
 # --- Problems: one a place, in the order of the assets ------------------------------------------------------
@@ -231,13 +254,15 @@ def _warnings(manifest: Manifest) -> tuple[str, ...]:
             found.setdefault(("assets", key), []).append(f"asset '{asset.id}'")
         for key in asset.minimal.extra if asset.minimal else ():
             found.setdefault(("minimal", key), []).append(f"asset '{asset.id}'")
+        for key in asset.pieces.extra if asset.pieces else ():
+            found.setdefault(("pieces", key), []).append(f"asset '{asset.id}'")
     if not found:
         return ()
-    known = {"": MANIFEST.keys, "assets": ASSET.keys, "minimal": STAND_IN.keys}
+    known = {"": MANIFEST.keys, "assets": ASSET.keys, "minimal": STAND_IN.keys, "pieces": PIECES.keys}
     shown: list[str] = []
     for (level, key), places in list(found.items())[:MAX_KEYS_IN_WARNING]:
         meant = nearest_key(key, (each.name for each in known[level]))
-        name = safe_text(f"minimal.{key}" if level == "minimal" else key, limit=80)
+        name = safe_text(f"{level}.{key}" if level in ("minimal", "pieces") else key, limit=80)
         where = places[0] + (f" and {len(places) - 1} more" if len(places) > 1 else "")
         shown.append(f"'{name}' ({where}" + (f"; did you mean '{meant}'?)" if meant else ")"))
     more = f", and {len(found) - MAX_KEYS_IN_WARNING} more" if len(found) > MAX_KEYS_IN_WARNING else ""

@@ -6,7 +6,7 @@ else knows the keys of the file: the parser, the editor's new entries and the JS
 
 from __future__ import annotations
 
-from grym_fetch.core.digest import CHECKSUM_RULE, Checksum
+from grym_fetch.core.digest import CHECKSUM_RULE, Checksum, parse_all_checksums
 from grym_fetch.core.freshness import EXPIRY_RULE, parse_expiry
 from grym_fetch.core.manifest import Asset, Manifest, StandIn
 from grym_fetch.core.manifest_values import (
@@ -18,12 +18,22 @@ from grym_fetch.core.manifest_values import (
     MAX_URL_CHARACTERS,
     SOURCE_RULE,
     URL_RULE,
+    check_all_ids,
+    check_all_labels,
+    check_all_urls,
     check_id,
     check_label,
     check_source,
     check_url,
 )
-from grym_fetch.core.paths import check_local_path
+from grym_fetch.core.paths import check_all_local_paths, check_local_path
+from grym_fetch.core.piece_digests import (
+    MAX_PIECE_BYTES,
+    MIN_PIECE_BYTES,
+    PIECE_DIGEST_RULE,
+    PieceDigests,
+    check_piece_digest,
+)
 from grym_fetch.core.schema import Key, Object, any_object, flag, list_of, text, text_or_number, whole_number
 
 _DIGEST_PATTERN = "^(([Ss][Hh][Aa]256:)?[0-9A-Fa-f]{64}|([Ss][Hh][Aa]512|[Bb][Ll][Aa][Kk][Ee]2[Bb]):[0-9A-Fa-f]{128})$"
@@ -38,16 +48,55 @@ def _written_time(moment: float) -> str:
 _TEXT = text("a string", str)
 _FLAG = flag("true or false")
 _VERSION = text_or_number("a string or a number")
-_ID = text(ID_RULE, check_id, minLength=1, maxLength=MAX_ID_CHARACTERS)
-_LOCAL_PATH = text("a relative path such as models/base.bin", check_local_path, minLength=1)
-_URL = text(URL_RULE, check_url, format="uri", pattern="^[Hh][Tt][Tt][Pp][Ss]?://", maxLength=MAX_URL_CHARACTERS)
+_ID = text(ID_RULE, check_id, check_all=check_all_ids, minLength=1, maxLength=MAX_ID_CHARACTERS)
+_LOCAL_PATH = text(
+    "a relative path such as models/base.bin", check_local_path, check_all=check_all_local_paths, minLength=1
+)
+_URL = text(
+    URL_RULE,
+    check_url,
+    check_all=check_all_urls,
+    format="uri",
+    pattern="^[Hh][Tt][Tt][Pp][Ss]?://",
+    maxLength=MAX_URL_CHARACTERS,
+)
 _URLS = list_of(_URL, f"a list of at most {MAX_FALLBACK_URLS} addresses", max_items=MAX_FALLBACK_URLS)
-_CHECKSUM = text(CHECKSUM_RULE, Checksum.parse, lambda checksum: checksum.bare, pattern=_DIGEST_PATTERN)
+_CHECKSUM = text(
+    CHECKSUM_RULE,
+    Checksum.parse,
+    lambda checksum: checksum.bare,
+    check_all=parse_all_checksums,
+    pattern=_DIGEST_PATTERN,
+)
 _SIZE = whole_number(f"a whole number of bytes from 0 to {MAX_SIZE_BYTES}, or null", MAX_SIZE_BYTES)
 _SOURCE = text(SOURCE_RULE, check_source, minLength=1, maxLength=MAX_URL_CHARACTERS)
-_TAGS = list_of(text(LABEL_RULE, check_label, minLength=1), "a list of strings", distinct=True)
+_TAGS = list_of(
+    text(LABEL_RULE, check_label, check_all=check_all_labels, minLength=1), "a list of strings", distinct=True
+)
 _UPDATED = text("a string such as 2025-03-09T12:00:00Z", str)
 _EXPIRES = text(EXPIRY_RULE, parse_expiry, _written_time, format="date-time")
+
+_PIECE_SIZE = whole_number(
+    f"a whole number of bytes from {MIN_PIECE_BYTES} to {MAX_PIECE_BYTES}", MAX_PIECE_BYTES, minimum=MIN_PIECE_BYTES
+)
+_PIECE_DIGEST = text(PIECE_DIGEST_RULE, check_piece_digest, pattern="^[0-9A-Fa-f]{64}$")
+
+PIECES = Object(
+    PieceDigests,
+    (
+        Key("size", _PIECE_SIZE, "Length of each piece but the last, in bytes.", needed=True),
+        Key(
+            "sha256",
+            list_of(_PIECE_DIGEST, "a list of digests"),
+            "SHA-256 of each piece, in order: 64 hex digits. Together, the pieces are as long as the asset's size.",
+            needed=True,
+        ),
+    ),
+    rule="an object with size and sha256",
+    name="Pieces",
+    title="Pieces",
+    description="Digests of the pieces of the content, so that damage costs a piece and not the whole.",
+)
 
 STAND_IN = Object(
     StandIn,
@@ -103,6 +152,11 @@ ASSET = Object(
             "The short address that the asset was added from, such as hf://org/repo@main/file: what is asked for newer "
             "versions.",
         ),
+        Key(
+            "pieces",
+            PIECES,
+            "Digests of the pieces of the content, which need `size`. `grym-fetch pin --pieces` records them.",
+        ),
     ),
     rule="an object with at least id, url and localPath",
     name="AssetEntry",
@@ -139,5 +193,5 @@ def manifest_json_schema() -> dict[str, object]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **MANIFEST.definition,
-        "$defs": {part.name: part.definition for part in (ASSET, STAND_IN)},
+        "$defs": {part.name: part.definition for part in (ASSET, STAND_IN, PIECES)},
     }

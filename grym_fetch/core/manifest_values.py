@@ -11,6 +11,7 @@ import re
 import unicodedata
 from urllib.parse import urlsplit
 
+from grym_fetch.core.columns import Column, are_all, match_all
 from grym_fetch.core.text import UNSAFE_CATEGORIES, safe_text
 
 MAX_ID_CHARACTERS = 200
@@ -28,7 +29,12 @@ SOURCE_RULE = "a short address such as hf://org/repo@main/file"
 _NOT_IN_URLS = frozenset({*UNSAFE_CATEGORIES, "Zs"})
 # What nearly every id and address looks like; all others are checked part by part.
 _COMMON_ID = re.compile(rf"[\w.][\w.-]{{0,{MAX_ID_CHARACTERS - 1}}}", re.ASCII)
-_COMMON_URL = re.compile(r"https?://[a-z0-9]++(?:[.-][a-z0-9]++)*+(?::[1-9][0-9]{0,3})?+(?P<rest>[/?#][!-\[\]-~]*+)?+")
+_COMMON_URL = re.compile(
+    r"https?://(?=[a-z0-9.:-]{1,63}(?:[/?#]|$))"
+    r"[a-z0-9]++(?:[.-][a-z0-9]++)*+(?::[1-9][0-9]{0,3})?+(?:[/?#][!-\[\]-~]*+)?+"
+)
+_are_common_ids = match_all(_COMMON_ID, max_characters=MAX_ID_CHARACTERS)
+_are_common_urls = match_all(_COMMON_URL, max_characters=MAX_URL_CHARACTERS)
 _SOURCE = re.compile(r"[a-z][a-z0-9+.-]*:[^\s]+")
 _PLAIN_URL = re.compile(r"[!-\[\]-~]*")  # printable ASCII but space and backslash
 _USERINFO = re.compile(r"[\w.~!$&'()*+,;=:%-]*", re.ASCII)  # RFC 3986, section 3.2.1
@@ -46,8 +52,7 @@ def check_url(text: str) -> str:
     """
     if len(text) > MAX_URL_CHARACTERS:
         raise ValueError(f"is {len(text)} characters long; at most {MAX_URL_CHARACTERS} are allowed")
-    common = _COMMON_URL.fullmatch(text)
-    if common and (common.start("rest") if common["rest"] else len(text)) <= 63:
+    if _COMMON_URL.fullmatch(text):
         return text
     if not _PLAIN_URL.fullmatch(text):
         _check_url_characters(text)
@@ -70,6 +75,24 @@ def check_url(text: str) -> str:
         raise ValueError("has characters before the host that must be percent-encoded there (a second @, a bracket)")
     _check_host(parts.hostname, is_literal=place.startswith("["))
     return text
+
+
+def check_all_urls(texts: Column) -> Column | None:
+    """Return ``texts`` if all are common addresses."""
+    return texts if _are_common_urls(texts) else None
+
+
+def check_all_ids(texts: Column) -> Column | None:
+    """Return ``texts`` if all are common ids."""
+    return texts if _are_common_ids(texts) else None
+
+
+def check_all_labels(texts: Column) -> Column | None:
+    """Return ``texts`` if all are labels of printable ASCII."""
+    is_common = (
+        are_all(texts, str) and "" not in texts and (joined := "".join(texts)).isascii() and joined.isprintable()
+    )
+    return texts if is_common else None
 
 
 def has_login(text: str) -> bool:

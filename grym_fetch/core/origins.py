@@ -25,6 +25,7 @@ from grym_fetch.core.errors import (
     OriginFailure,
     Stalled,
     Throttled,
+    TooManyRedirects,
     TransferError,
 )
 from grym_fetch.core.http import NO_VALIDATOR, Validator, may_be_for_the_range
@@ -36,6 +37,8 @@ CRAWL_BYTES_PER_S = 1024.0
 """The least speed over all connections to an origin. If it stays slower, another one is used if there is one."""
 PROGRESS_BYTES = 2 * MIB
 """What counts as progress: this many bytes renew an origin's retry budget."""
+DOUBTFUL_FAILURES = 2
+"""After this many failures to serve a first range, the whole is asked for in between."""
 MAX_CHANGES = 2
 """After this many content changes, an origin's validators count as noise, and only the checksum decides."""
 
@@ -51,6 +54,8 @@ class Origin:
     """Whether it serves usable ranges; None until it has been asked."""
     target: URL | None = field(default=None, init=False)
     """The target of its redirects; asked directly until it expires or fails."""
+    leads_to: URL | None = field(default=None, init=False)
+    """Where the redirects lead that are followed now, before it is known what is there."""
     target_is_own: bool = field(default=True, init=False)
     """Whether every hop on the way there was at this origin itself: then its credentials are sent along."""
     target_cookie: str = field(default="", init=False, repr=False)
@@ -75,6 +80,8 @@ class Origin:
     """The encoding that it labelled its content with: the next likely reason."""
     digest: Checksum | None = field(default=None, init=False)
     """The digest of its whole content, if known and wrong."""
+    has_mismatched: bool = field(default=False, init=False)
+    """Whether all bytes came from here once, and were wrong."""
     rate: float | None = field(default=None, init=False)
     """One connection's speed, in bytes per second, smoothed."""
     has_crawled: bool = field(default=False, init=False)
@@ -89,6 +96,10 @@ class Origin:
     """When it first failed since it last made progress."""
     _progress: int = field(default=0, init=False, repr=False)
     _range_faults: int = field(default=0, init=False, repr=False)
+    """Since its last progress."""
+    _is_ranges_doubted: bool = field(default=False, init=False, repr=False)
+    """Whether it is asked for the whole since it refused ranges for a reason that is not known."""
+    _has_proved_ranges: bool = field(default=False, init=False, repr=False)
     _failed_at: float = field(default=float("-inf"), init=False, repr=False)
 
     # -- what is read -----------------------------------------------------------------------------------------------
@@ -115,7 +126,9 @@ class Origin:
             return False  # it has said that it means: later
         if isinstance(error, BadStatus):
             return self.ranges is None and may_be_for_the_range(error.status)
-        return self.ranges is None and isinstance(error, ConnectionLost | Stalled | BadResponse)
+        if isinstance(error, LengthMismatch):
+            return self.ranges is None and (self.has_sent_page or not error.actual)
+        return self.ranges is None and isinstance(error, ConnectionLost | Stalled | BadResponse | TooManyRedirects)
 
     def may_be_cached(self, error: GrymFetchError) -> bool:
         """Whether a cache on the way may have sent an old version of the content."""
@@ -129,9 +142,13 @@ class Origin:
 
     # -- what happened: where it leads, and what it serves ----------------------------------------------------------
 
+    def leads(self, here: URL) -> None:
+        """A redirect leads there, perhaps not the last one."""
+        self.leads_to = here
+
     def resolved(self, target: URL | None, *, is_own: bool, cookie: str = "") -> None:
         """Its redirects ended at ``target``; None if it answered itself."""
-        self.target = target
+        self.target, self.leads_to = target, None
         self.target_cookie = cookie
         self.target_is_own = is_own
 
@@ -156,7 +173,7 @@ class Origin:
 
     def proved_ranges(self) -> None:
         """It served a usable range."""
-        self.ranges = True
+        self.ranges = self._has_proved_ranges = True
 
     def refused_range(self) -> bool:
         """It refused a range, or sent other bytes. Return whether to ask it for everything in one response now.
@@ -164,11 +181,29 @@ class Origin:
         If ranges have worked before, once is a fault; twice, or on the first request, means that it has no ranges.
         """
         self._range_faults += 1
-        return self.ranges is None or (self.ranges and self._range_faults >= 2)
+        if self.ranges and self._range_faults >= 2:
+            self._is_ranges_doubted = True
+            return True
+        return self.ranges is None
 
     def lost_ranges(self) -> None:
         """From now on, ask it for everything in one response."""
         self.ranges = False
+
+    def doubts_ranges(self) -> None:
+        """It fails to serve a first range, perhaps only that: next time, ask it for the whole."""
+        self.ranges, self._is_ranges_doubted = False, True
+
+    def refused_whole(self) -> bool:
+        """If it was asked for the whole in doubt, the range was not the reason: what was known of ranges holds.
+
+        Return whether it was.
+        """
+        if not self._is_ranges_doubted:
+            return False
+        self.ranges = self._has_proved_ranges or None
+        self._range_faults, self._is_ranges_doubted = 0, False
+        return True
 
     def sent_page(self) -> None:
         """It sent a web page."""
@@ -189,8 +224,7 @@ class Origin:
         self._progress += count
         self.has_given = self.has_given or count > 0
         if self._progress >= PROGRESS_BYTES:
-            self._progress = 0
-            self.failures = 0
+            self._progress = self.failures = self._range_faults = 0
             self._away_since = None
 
     def sent(self, now: float) -> None:
@@ -237,11 +271,26 @@ class Origin:
         """It must not be asked again in this run."""
         self.is_out = True
 
+    def reconsidered(self) -> None:
+        """Its last answer may not have been about the content: ask it once more."""
+        self.is_out = False
+        self.ranges = self._has_proved_ranges or None
+        self.recalled()
+
     def mismatched(self, digest: Checksum, wanted: Checksum) -> None:
         """All bytes came from here, and their digest is wrong: asking again would not help."""
         self.digest = digest
+        self.has_mismatched = True
         self.last_error = IntegrityError(f"what it sent has the digest {digest}, not {wanted}")
         self.given_up()
+
+    def lied(self, error: IntegrityError, *, is_out: bool) -> None:
+        """A piece came from here alone, and is wrong. If it is still asked, then past all caches."""
+        self.last_error = error
+        if is_out:
+            self.given_up()
+        elif not self.past_caches:
+            self.passes_caches()
 
     def restarted(self) -> None:
         """Its bytes are discarded and requested again, in the hope that a single server sends them all."""
@@ -254,7 +303,7 @@ class Origin:
 
     def doubted(self) -> None:
         """Its ranges gave wrong content: ask it once more, for everything in one response and past all caches."""
-        self.ranges = False
+        self.ranges = self._is_ranges_doubted = False
         self.is_out = False
         self.is_mixed = False
         self.passes_caches()
@@ -311,6 +360,10 @@ class Origins:
         self.together = False
         origin.recalled()
 
+    def separate(self) -> None:
+        """From now on, ask one at a time: what comes must show whose it is."""
+        self.together = False
+
     def find_faster(self, rate: float, now: float, patience: float) -> Origin | None:
         """Record the speed of the current one; if it has crawled for too long, return the one to ask instead.
 
@@ -339,14 +392,16 @@ class Origins:
         policy: RetryPolicy,
         jitter: float,
         had_begun: bool = False,
+        is_empty: bool = False,
     ) -> Decision | None:
         """Record a failure and decide what follows. Return None if its outage was counted already.
 
         ``had_begun``: some bytes of the content had arrived. An origin that sends some and breaks off is not away,
-        so it is not waited for.
+        so it is not waited for. ``is_empty``: nothing is on hand, so that asking for the whole costs nothing.
         """
         if not origin.failed(error, began=began, now=now):
             return None
+        was_whole = not had_begun and origin.refused_whole()
         alternatives = self.is_replaceable(origin, now)
         decision = next_step(
             error,
@@ -360,6 +415,9 @@ class Origins:
         match decision:
             case Retry(delay=delay) | Leave(delay=delay):
                 origin.postponed(now + delay)
+                is_doubtful = is_empty and not was_whole and origin.failures >= DOUBTFUL_FAILURES
+                if is_doubtful and origin.may_serve_the_whole(error):
+                    origin.doubts_ranges()
             case GiveUp() if origin.may_serve_the_whole(error):
                 origin.lost_ranges()
                 return Retry(origin.failures, 0.0)

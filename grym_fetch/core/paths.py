@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from grym_fetch.core.columns import Column, match_all
 from grym_fetch.core.text import UNSAFE_CATEGORIES, safe_text
 
 STATE_FOLDER = ".grym-fetch"
@@ -30,6 +31,7 @@ _COMMON = re.compile(
     r"(?!minimal|asset-)(?:(?!con|prn|aux|nul|com|lpt)[a-z0-9_]++(?:[.-]++[a-z0-9_]++)*+(?:/(?!$)|$))++",
     re.IGNORECASE | re.ASCII,
 )
+_are_common = match_all(_COMMON, max_characters=MAX_SEGMENT_BYTES)
 _DRIVE = re.compile(r"[A-Za-z]:")
 _FORBIDDEN = re.compile(r'[<>:"|?*]')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -80,6 +82,11 @@ def check_local_path(text: str) -> str:
         _check_segment(segment)
     _check_reserved(segments)
     return path
+
+
+def check_all_local_paths(texts: Column) -> Column | None:
+    """Return ``texts`` if all are common paths, which are safe."""
+    return texts if _are_common(texts) else None
 
 
 def _check_characters(path: str) -> None:
@@ -140,7 +147,11 @@ def find_collisions(paths: Sequence[str]) -> list[Collision]:
     reported with the first one equal to it, else with the closest file above it that would have to be a folder; so
     there are at most as many collisions as paths, found with O(n log n) string comparisons.
     """
-    keys = [collision_key(path) for path in paths]
+    joined = "\n".join(paths)
+    keys = joined.lower().split("\n") if joined.isascii() and joined.count("\n") == len(paths) - 1 else []
+    keys = keys or [collision_key(path) for path in paths]
+    if not _may_clash(keys):
+        return []
     parts = [key.split("/") for key in keys]
     # Compared part by part, a folder comes right before everything in it; sorting is stable, so the earliest of equal
     # paths comes first. The open folders above the current path form a stack.
@@ -161,6 +172,16 @@ def find_collisions(paths: Sequence[str]) -> list[Collision]:
             collisions.append(Collision(first, second, _why_nested(paths[other], paths[index])))
             above.append(index)
     return sorted(collisions, key=lambda collision: (collision.second, collision.first))
+
+
+def _may_clash(keys: Sequence[str]) -> bool:
+    """Whether two are the same, or one is a folder of another: nearly never, so nothing is sorted for it."""
+    names = set(keys)
+    above = {key.rpartition("/")[0] for key in keys}
+    folders = set(above)
+    while above := {folder.rpartition("/")[0] for folder in above} - folders:
+        folders |= above
+    return len(names) < len(keys) or not names.isdisjoint(folders - {""})
 
 
 def _why_equal(first: str, second: str) -> str:

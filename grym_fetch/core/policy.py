@@ -19,6 +19,7 @@ from grym_fetch.core.errors import (
     ContentChanged,
     GrymFetchError,
     IntegrityError,
+    LengthMismatch,
     PolicyRefused,
     ProxyRefused,
     RangeRefused,
@@ -30,8 +31,6 @@ from grym_fetch.core.http import MAX_RETRY_AFTER_S, is_transient
 MAX_AWAY_DELAY_S = 10.0
 """The longest delay between two requests to a server that seems to be away."""
 MAX_THROTTLED_DELAY_S = 60.0
-# In addition to the transient ones. 200 is a page instead of the file; see `grym_fetch.transfer.response`.
-_PASSING = frozenset({200, 202, 400, 403, 404, 410})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +88,18 @@ def is_permanent(error: GrymFetchError) -> bool:
 
 
 def may_pass(error: GrymFetchError) -> bool:
-    """Whether this may pass at a server that worked a moment ago: it restarts, is moved, or shows a page for now."""
-    if isinstance(error, BadStatus):
-        return is_transient(error.status) or error.status in _PASSING
-    return isinstance(error, ConnectFailed | ConnectionLost) and not isinstance(error, CertificateRejected)
+    """Whether this may pass at a server that was well a moment ago: it restarts, is moved, or shows a page for now.
+
+    Whatever it answers: a gateway, a login or a filter on the way speaks for it. Not what was found out about the
+    content, and not what would make somebody else answer.
+    """
+    passing = BadStatus | BadResponse | ConnectFailed | ConnectionLost | RangeRefused | TooManyRedirects
+    return isinstance(error, passing) and not isinstance(error, CertificateRejected)
+
+
+def may_be_for_others(error: GrymFetchError) -> bool:
+    """Whether a server may answer so because it is busy, though the content is there: some say "not found" then."""
+    return isinstance(error, BadStatus | BadResponse | LengthMismatch | TooManyRedirects)
 
 
 def next_step(

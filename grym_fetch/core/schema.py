@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from grym_fetch.core.columns import Column, are_all, build_all
 from grym_fetch.core.text import safe_text
 
 
@@ -34,6 +35,8 @@ V = TypeVar("V", bound=Value)
 Location = tuple[int | str, ...]
 """The keys and indices that lead to a value."""
 
+_MANY = 16
+"""A longer list is worth being read by columns."""
 _MAX_CANDIDATES = 100
 _MAX_KEY_CHARACTERS = 40
 
@@ -57,6 +60,9 @@ class Kind(Protocol[T]):
 
     def read(self, value: object, /) -> T: ...
 
+    def read_all(self, values: Column, /) -> Sequence[T] | None:
+        """Read many values at once; None if any may be wrong, or be read otherwise by `read`."""
+
     def write(self, value: T, /) -> object: ...
 
 
@@ -65,31 +71,62 @@ class _Kind(Generic[T]):
     rule: str
     json_schema: Mapping[str, object]
     read: Callable[[object], T]
+    read_all: Callable[[Column], Sequence[T] | None]
     write: Callable[[T], object] = lambda value: value
 
 
+def _each(read: Callable[[object], T]) -> Callable[[Column], Sequence[T] | None]:
+    """Return what reads many values one by one."""
+
+    def read_all(values: Column) -> Sequence[T] | None:
+        try:
+            return list(map(read, values))
+        except ValueError:
+            return None
+
+    return read_all
+
+
 def text(
-    rule: str, check: Callable[[str], T], write: Callable[[T], object] = lambda value: value, **json_schema: object
+    rule: str,
+    check: Callable[[str], T],
+    write: Callable[[T], object] = lambda value: value,
+    *,
+    check_all: Callable[[Column], Sequence[T] | None] | None = None,
+    **json_schema: object,
 ) -> Kind[T]:
-    """A string that ``check`` turns into a value, or refuses with a `ValueError`."""
+    """A string that ``check`` turns into a value, or refuses with a `ValueError`.
+
+    ``check_all`` does the same for many values, if each of them is a common one.
+    """
 
     def read(value: object) -> T:
         if type(value) is not str:
             raise ValueError(_not_allowed(value, rule))
         return check(value)
 
-    return _Kind(rule, {"type": "string", **json_schema}, read, write)
+    def read_all(values: Column) -> Sequence[T] | None:
+        found = None if check_all is None else check_all(values)
+        return _each(read)(values) if found is None else found
+
+    return _Kind(rule, {"type": "string", **json_schema}, read, read_all, write)
 
 
-def whole_number(rule: str, maximum: int) -> Kind[int]:
-    """A whole number from 0 to ``maximum``."""
+def whole_number(rule: str, maximum: int, *, minimum: int = 0) -> Kind[int]:
+    """A whole number from ``minimum`` to ``maximum``."""
 
     def read(value: object) -> int:
-        if type(value) is not int or not 0 <= value <= maximum:
+        if type(value) is not int or not minimum <= value <= maximum:
             raise ValueError(_not_allowed(value, rule))
         return value
 
-    return _Kind(rule, {"type": "integer", "minimum": 0, "maximum": maximum}, read)
+    def read_all(values: Column) -> Sequence[int] | None:
+        is_right = (
+            are_all(values, int) and min(values, default=minimum) >= minimum and max(values, default=minimum) <= maximum
+        )
+        return values if is_right else None
+
+    return _Kind(rule, {"type": "integer", "minimum": minimum, "maximum": maximum}, read, read_all)
 
 
 def text_or_number(rule: str) -> Kind[str]:
@@ -102,7 +139,7 @@ def text_or_number(rule: str) -> Kind[str]:
             return str(value)
         raise ValueError(_not_allowed(value, rule))
 
-    return _Kind(rule, {"type": ["string", "number"]}, read)
+    return _Kind(rule, {"type": ["string", "number"]}, read, _each(read))
 
 
 def flag(rule: str) -> Kind[bool]:
@@ -113,7 +150,10 @@ def flag(rule: str) -> Kind[bool]:
             raise ValueError(_not_allowed(value, rule))
         return value
 
-    return _Kind(rule, {"type": "boolean"}, read)
+    def read_all(values: Column) -> Sequence[bool] | None:
+        return values if are_all(values, bool) else None
+
+    return _Kind(rule, {"type": "boolean"}, read, read_all)
 
 
 def any_object(rule: str) -> Kind[Mapping[str, object]]:
@@ -124,7 +164,7 @@ def any_object(rule: str) -> Kind[Mapping[str, object]]:
             raise ValueError(_not_allowed(value, rule))
         return value
 
-    return _Kind(rule, {"type": "object", "additionalProperties": True}, read, dict)
+    return _Kind(rule, {"type": "object", "additionalProperties": True}, read, _each(read), dict)
 
 
 def list_of(item: Kind[T], rule: str, *, max_items: int | None = None, distinct: bool = False) -> Kind[tuple[T, ...]]:
@@ -135,6 +175,8 @@ def list_of(item: Kind[T], rule: str, *, max_items: int | None = None, distinct:
             raise ValueError(_not_allowed(value, rule))
         if max_items is not None and len(value) > max_items:
             raise ValueError(f"has {len(value)} items; allowed: {rule}")
+        if len(value) > _MANY and (found := item.read_all(value)) is not None:
+            return tuple(dict.fromkeys(found) if distinct else found)
         items: list[T] = []
         problems: list[tuple[Location, str]] = []
         for index, each in enumerate(value):
@@ -146,11 +188,28 @@ def list_of(item: Kind[T], rule: str, *, max_items: int | None = None, distinct:
             raise Invalid(problems)
         return tuple(dict.fromkeys(items) if distinct else items)
 
+    def read_all(values: Column) -> Sequence[tuple[T, ...]] | None:
+        if not are_all(values, list) or (max_items is not None and max(map(len, values), default=0) > max_items):
+            return None
+        found = item.read_all(list(chain.from_iterable(values)))
+        if found is None:
+            return None
+        rest = iter(found)
+        # Many have the same: one tuple serves all of them.
+        known: dict[tuple[T, ...], tuple[T, ...]] = {}
+        lists: list[tuple[T, ...]] = []
+        for value in values:
+            items = tuple(islice(rest, len(value)))
+            if (shared := known.get(items)) is None:
+                shared = known[items] = tuple(dict.fromkeys(items)) if distinct else items
+            lists.append(shared)
+        return lists
+
     def write(items: tuple[T, ...]) -> object:
         return [item.write(each) for each in items]
 
     limit = {} if max_items is None else {"maxItems": max_items}
-    return _Kind(rule, {"type": "array", "items": item.json_schema, **limit}, read, write)
+    return _Kind(rule, {"type": "array", "items": item.json_schema, **limit}, read, read_all, write)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +251,12 @@ class Object(Generic[V]):
         self._needed = frozenset(key.name for key in keys if key.needed)
         # What `read` looks up for each value, in as few steps as possible.
         self._readers = {key.name: (key.field, key.kind.read, key.needed) for key in keys}
+        fields = [each for each in dataclasses.fields(result) if each.init]
+        self._makers: dict[str, Callable[[], Any]] = {
+            each.name: each.default_factory for each in fields if each.default_factory is not dataclasses.MISSING
+        }
         self._defaults = {
-            each.name: each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
-            for each in dataclasses.fields(result)
+            each.name: self._makers[each.name]() if each.name in self._makers else each.default for each in fields
         }
 
     def read(self, value: object) -> V:
@@ -226,6 +288,49 @@ class Object(Generic[V]):
         if problems:
             raise Invalid(problems)
         return self.result(**fields, extra=extra)
+
+    def read_all(self, values: Column) -> list[V] | None:
+        """Read many values at once; None if any may be wrong, or is a mere default in a field that needs a value."""
+        if not are_all(values, dict):
+            return None
+        names = set(chain.from_iterable(set(map(tuple, values))))
+        columns: dict[str, Iterable[Any]] = {"extra": self._extras(values, names - self._readers.keys())}
+        for key in self.keys:
+            field = key.field
+            column = [value.get(key.name) for value in values] if key.name in names else []
+            if column.count(None) == len(column) and not key.needed:
+                columns[field] = self._default_column(field, len(values))
+            elif (read := self._read_column(key, field, column)) is not None:
+                columns[field] = read
+            else:
+                return None
+        for key in self.keys:
+            if key.same_as is not None:
+                named = zip(columns[key.field], columns[key.same_as], strict=False)
+                columns[key.field] = [own or other for own, other in named]
+        for field in self._defaults.keys() - columns.keys():
+            columns[field] = self._default_column(field, len(values))
+        return build_all(self.result, len(values), columns)
+
+    @staticmethod
+    def _extras(values: Column, unknown: set[str]) -> Iterable[dict[str, object]]:
+        if not unknown:
+            return [{} for _ in values]
+        return [{name: item for name, item in value.items() if name in unknown} for value in values]
+
+    def _default_column(self, field: str, count: int) -> Iterable[Any]:
+        make = self._makers.get(field)
+        return repeat(self._defaults[field]) if make is None else [make() for _ in range(count)]
+
+    def _read_column(self, key: Key, field: str, column: Column) -> Iterable[Any] | None:
+        """Read what values have at one key; None there is the default."""
+        if key.needed or None not in column:
+            return key.kind.read_all(column)
+        read = key.kind.read_all([item for item in column if item is not None])
+        if read is None:
+            return None
+        rest, defaults = iter(read), iter(self._default_column(field, len(column)))
+        return [next(defaults) if item is None else next(rest) for item in column]
 
     def _missing(self, value: Mapping[str, object]) -> Iterator[tuple[Location, str]]:
         for key in self.keys:

@@ -13,25 +13,31 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from grym_fetch.core.digest import Checksum, Hasher
+from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import StorageError, UnsafePath
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.paths import MOVED_FILES
+from grym_fetch.core.piece_digests import piece_count
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import storage_errors, sync
 from grym_fetch.disk.moved_files import parse_storage, read_document
+from grym_fetch.disk.piece_sums import PieceSumsStore
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache, wait_for_tick
+from grym_fetch.disk.wrong_origins import WrongOrigins
 from grym_fetch.runtime.waiting import wait_uncancelled
 
 if TYPE_CHECKING:
+    from grym_fetch.core.piece_digests import PieceSums
     from grym_fetch.core.world import Threads
+    from grym_fetch.disk.damage import Damage
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +51,49 @@ RECENT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file that was found. ``error`` says what is wrong with it; None if it is right or cannot be verified."""
+    """A file that is there. ``error`` says what is wrong with it; it is None if it is right or cannot be verified.
+
+    ``sums`` are those of its pieces, if it was read and found wrong.
+    """
 
     path: Path
     error: str | None
     verified: bool
+    sums: PieceSums | None = None
+
+
+class Updated(Protocol):
+    """What takes the bytes of a file in order."""
+
+    def update(self, data: bytes, /) -> object:
+        """Add more bytes."""
+
+
+class Presence(Enum):
+    """What a look at the places of an asset has found, without reading it."""
+
+    VERIFIED = auto()
+    """A file that was found to be right, and has not changed since."""
+    UNREAD = auto()
+    """A file of the right size, or of any where nobody knows the right one; whether it is right is not known."""
+    OTHER = auto()
+    """Something that cannot be the asset: a file of another size or one known to be wrong, a folder."""
+    NOTHING = auto()
+
+
+class Look(NamedTuple):
+    """What is there. ``path`` is that of a verified file, as text: a `Path` for each of 60,000 takes its time."""
+
+    presence: Presence
+    path: str | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a file is there that is right, or may be."""
+        return self.presence in (Presence.VERIFIED, Presence.UNREAD)
+
+
+_UNREAD, _OTHER, _NOTHING = (Look(each) for each in (Presence.UNREAD, Presence.OTHER, Presence.NOTHING))
 
 
 class LocalFiles:
@@ -63,31 +107,59 @@ class LocalFiles:
         self._state = StateFolder(assets_dir)
         self._moved_places: dict[str, Path] | None = None
         self.verified_cache = VerifiedCache(self._state)
+        self.piece_sums = PieceSumsStore(self._state)
+        self.wrong_origins = WrongOrigins(self._state)
 
     def places(self, asset: Asset) -> list[Path]:
-        """Where this asset may be, best first."""
-        return [Path(place) for place in self._places(asset)]
+        """Where this asset may lie, best first."""
+        return [Path(place) for place in self._places(asset, self._folders)]
 
-    def _places(self, asset: Asset) -> Iterator[str]:
-        # Called for ten thousand assets at once: joining strings is ten times as fast as joining paths.
-        for folder in self._folders:
+    def _places(self, asset: Asset, folders: Iterable[str]) -> Iterator[str]:
+        # Called for ten thousand assets at once: joining text is ten times as fast as joining paths.
+        for folder in folders:
             yield f"{folder}/{asset.local_path}"
         if asset.checksum is not None and (moved := self._moved_files().get(asset.checksum.hexdigest)) is not None:
             yield str(moved)
 
+    def look(self, asset: Asset) -> Look:
+        """Return what is in the asset's places now. Reads no bytes of it."""
+        return self._look(asset, self._folders, None)
+
+    def look_at(self, assets: Iterable[Asset]) -> Iterator[Look]:
+        """`look` at many, one after the other. A folder that is not there is asked for once, and not for each asset."""
+        folders, gone = [folder for folder in self._folders if os.path.isdir(folder)], set[str]()
+        for asset in assets:
+            yield self._look(asset, folders, gone)
+
+    def _look(self, asset: Asset, folders: Iterable[str], gone: set[str] | None) -> Look:
+        """``gone``: folders known not to be there; more are added to it. None if it is not worth remembering them."""
+        is_other = False
+        for place in self._places(asset, folders):
+            if gone and place.rpartition("/")[0] in gone:
+                continue
+            try:
+                figures = os.stat(place)
+            except OSError:
+                if gone is not None and not os.path.isdir(folder := place.rpartition("/")[0]):
+                    gone.add(folder)
+                continue
+            known = None
+            if asset.checksum is not None:
+                known = self.verified_cache.judge(place, asset.checksum, figures)
+                if known:
+                    return Look(Presence.VERIFIED, place)
+            if known is None and stat.S_ISREG(figures.st_mode) and asset.size in (None, figures.st_size):
+                # Also where a verified one comes after it: this may be the right one, as for `find`.
+                return _UNREAD
+            is_other = True
+        return _OTHER if is_other else _NOTHING
+
     def find_verified(self, asset: Asset) -> str | None:
         """The path of the asset's file, if it was verified and has not changed since. Does not read the file.
 
-        Also None if an earlier place has a file that has yet to be read: that one may be right, and `find` prefers it.
+        None also where a file that has yet to be read comes before it.
         """
-        if asset.checksum is None:
-            return None
-        for place in self._places(asset):
-            if self.verified_cache.is_verified(place, asset.checksum):
-                return place
-            if _may_be(place, asset) and not self.verified_cache.is_known_wrong(place, asset.checksum):
-                return None
-        return None
+        return self.look(asset).path if asset.checksum is not None else None
 
     def has_stages(self) -> bool:
         """Whether there are any unfinished downloads."""
@@ -97,26 +169,9 @@ class LocalFiles:
         except (OSError, StorageError):
             return False
 
-    def is_there(self, asset: Asset) -> bool:
-        """Whether there is a file of the right size that is not known to be wrong. An estimate: it is not read."""
-        return any(_may_be(place, asset) and not self._is_known_wrong(place, asset) for place in self._places(asset))
-
-    def has_other(self, asset: Asset) -> bool:
-        """Whether something is there that cannot be the asset: a folder, a file of another size, or a known wrong file.
-
-        A file is known to be wrong if it was read before, had another digest, and has not changed since. Reads nothing.
-        """
-        return any(
-            os.path.exists(place) and (not _may_be(place, asset) or self._is_known_wrong(place, asset))
-            for place in self._places(asset)
-        )
-
-    def _is_known_wrong(self, place: str, asset: Asset) -> bool:
-        return asset.checksum is not None and self.verified_cache.is_known_wrong(place, asset.checksum)
-
     def is_occupied(self, asset: Asset) -> bool:
         """Whether there is anything at all in one of the asset's places."""
-        return any(os.path.lexists(place) for place in self._places(asset))
+        return any(os.path.lexists(place) for place in self._places(asset, self._folders))
 
     async def find(self, asset: Asset, *, full: bool = False, on_hashing: Callable[[int, int], None]) -> Found | None:
         """Look for the asset and verify it: the first right file, else the first wrong one, else None.
@@ -151,16 +206,55 @@ class LocalFiles:
         on_hashing(0, size)
         await self._threads.compute(wait_for_tick, figures)
         began_ns = time.time_ns()
-        digest, signature = await self.digest(place, asset.checksum, on_read=lambda count: on_hashing(count, size))
+        from grym_fetch.core.content_hasher import ContentHasher  # most runs read no file
+
+        content = ContentHasher(asset.checksum.new_hasher(), size)
+        signature = await self._read(place, content, on_read=lambda count: on_hashing(count, size))
+        digest = content.whole.hexdigest()
         if digest != asset.checksum.hexdigest:
             actual = Checksum(asset.checksum.algorithm, digest)
             # Replaces an earlier entry: the next run must not trust a file that a full check has found to be damaged.
             self.verified_cache.record(place, actual, signature)
-            return Found(place, f"checksum mismatch: expected {asset.checksum}, found {actual}", verified=False)
-        # If it was written to a moment ago, it is hashed again next time: see `was_settled`.
+            error = f"checksum mismatch: expected {asset.checksum}, found {actual}"
+            return Found(place, error, verified=False, sums=content.sums)
+        # If it was written to a moment ago, it is hashed again the next time: see `was_settled`.
         if signature.was_settled(began_ns) and await self._threads.compute(_is_durable, place, signature):
             self.verified_cache.record(place, asset.checksum, signature)
+            self.piece_sums.record(asset.checksum, size, content.sums)
         return Found(place, None, verified=True)
+
+    async def find_damage(self, asset: Asset, wrong: Found, *, may_guess: bool) -> Damage | None:
+        """Return what of a wrong file can be used; None if nothing can, or nobody knows. Cancelling ends it soon.
+
+        ``may_guess``: look for what seems lost where no digests of the pieces are known.
+        """
+        from grym_fetch.disk.damage import find_damage  # most runs find no damage
+
+        size, checksum = asset.size, asset.checksum
+        if size is None or checksum is None:
+            return None
+        sums = self.piece_sums.find(checksum)
+        if sums is not None and len(sums.xxh3) != piece_count(size, sums.length):
+            sums = None
+        stopped = threading.Event()
+        looking = asyncio.ensure_future(
+            self._threads.compute(
+                lambda: find_damage(
+                    wrong.path,
+                    size,
+                    sums=sums,
+                    found=wrong.sums,
+                    digests=asset.pieces,
+                    may_guess=may_guess,
+                    go_on=lambda _: not stopped.is_set(),
+                )
+            )
+        )
+        try:
+            return await asyncio.shield(looking)
+        finally:
+            stopped.set()
+            await wait_uncancelled([looking])
 
     async def digest(
         self, path: Path, checksum: Checksum, *, on_read: Callable[[int], None] = lambda _: None
@@ -169,6 +263,11 @@ class LocalFiles:
 
         ``on_read`` is called in the event loop with the bytes read so far, every `TOLD_EVERY_BYTES`.
         """
+        hasher = checksum.new_hasher()
+        signature = await self._read(path, hasher, on_read=on_read)
+        return hasher.hexdigest(), signature
+
+    async def _read(self, path: Path, hasher: Updated, *, on_read: Callable[[int], None]) -> FileSignature:
         stopped = threading.Event()
         loop = asyncio.get_running_loop()
 
@@ -177,17 +276,12 @@ class LocalFiles:
                 loop.call_soon_threadsafe(on_read, count)
             return not stopped.is_set()
 
-        hashing = asyncio.ensure_future(self._threads.compute(self._hash, path, checksum.new_hasher(), go_on))
+        hashing = asyncio.ensure_future(self._threads.compute(hash_file, path, hasher, go_on))
         try:
-            return await asyncio.shield(hashing)
+            return FileSignature.of(await asyncio.shield(hashing))
         finally:
             stopped.set()
             await wait_uncancelled([hashing])
-
-    @staticmethod
-    def _hash(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> tuple[str, FileSignature]:
-        figures = hash_file(path, hasher, on_progress)
-        return hasher.hexdigest(), FileSignature.of(figures)
 
     def _moved_files(self) -> dict[str, Path]:
         """The paths of the files that were moved out of the repository, by their digest."""
@@ -202,15 +296,6 @@ class LocalFiles:
                     storage_path, checksum = parse_storage(entry)
                     self._moved_places[checksum.hexdigest] = self._external_dir / storage_path
         return self._moved_places
-
-
-def _may_be(place: str, asset: Asset) -> bool:
-    """Whether there is a file of the right size, or any file if the right size is not known."""
-    try:
-        figures = os.stat(place)
-    except OSError:
-        return False
-    return stat.S_ISREG(figures.st_mode) and asset.size in (None, figures.st_size)
 
 
 def _is_durable(path: Path, signature: FileSignature) -> bool:
@@ -233,8 +318,8 @@ def _is_durable(path: Path, signature: FileSignature) -> bool:
     return True
 
 
-def hash_file(path: Path, hasher: Hasher, on_progress: Callable[[int], bool]) -> os.stat_result:
-    """Feed a whole file to ``hasher``; return its ``stat`` from when it was opened. Blocking: for a thread.
+def hash_file(path: Path, hasher: Updated, on_progress: Callable[[int], bool]) -> os.stat_result:
+    """Feed a whole file to ``hasher``; return its ``stat`` of when it was opened. Blocking: for a thread.
 
     ``on_progress`` is called with the bytes read so far; reading ends early if it returns False.
     """

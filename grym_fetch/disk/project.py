@@ -157,8 +157,8 @@ async def read_manifest(path: Path) -> ParsedManifest:
     """`load_manifest` without blocking the event loop: the file may be on a slow network disk."""
     with storage_errors(path):
         async with aiofiles.open(path, "rb") as file:
-            data = await file.read(MAX_MANIFEST_BYTES)
-    return parse_manifest(data, safe_text(str(path)))
+            data = [await file.read(MAX_MANIFEST_BYTES)]
+    return parse_manifest(data.pop(), safe_text(str(path)))  # not kept while they are read
 
 
 def load_manifest(path: Path) -> ParsedManifest:

@@ -22,12 +22,14 @@ from grym_fetch.disk.claims import is_abandoned, remove
 from grym_fetch.disk.folders import FOLDER, open_child, storage_errors
 from grym_fetch.disk.locks import FileLock, Flock, open_lock, try_flock
 from grym_fetch.disk.owner import Owner
+from grym_fetch.disk.piece_sums import FOLDER as SUMS_FOLDER
 from grym_fetch.disk.small_files import PATH_KEY
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.state import StateFolder, is_of_gone_project, read_state, state_home
 from grym_fetch.disk.verified import LOG, MAX_LOG_BYTES, decode_entries, encode_entry, replace_log
 
 _STAGE = re.compile(r"([0-9a-f]{24})\.([0-9a-f]{16})\.([^.]+)\.([0-9a-f]{8})")
+_SUMS = re.compile(r"[0-9a-f]{16}")
 _LOCK = re.compile(r"[0-9a-f]{24}\.lock")
 _PROJECT = re.compile(r"[0-9a-f]{24}")
 
@@ -36,8 +38,9 @@ _PROJECT = re.compile(r"[0-9a-f]{24}")
 class Pruned:
     """Something that was removed, or would be in a dry run, and how many bytes that frees.
 
-    ``kind`` is ``download``, ``lock``, ``verified`` (entries of the verified cache) or ``project`` (what the user's
-    state folder keeps for a project that is gone).
+    ``kind`` is ``download``, ``lock``, ``verified``, which are entries of the verified cache, ``pieces``, which are
+    the sums of a content's pieces, or ``project``, which is what the user's state folder keeps for a project that is
+    gone.
     """
 
     kind: str
@@ -94,6 +97,8 @@ def prune(assets_dir: Path, wanted: Mapping[tuple[str, str], str], *, dry_run: b
         with _opened(state.open) as own:
             if own is not None and (stale := _remove_stale_entries(own, dry_run=dry_run)) is not None:
                 removed.append(stale)
+        with _opened(lambda: state.open(SUMS_FOLDER)) as sums:
+            removed += _remove_unwanted_sums(sums, {content_key for _, content_key in wanted}, dry_run=dry_run)
     removed += _remove_gone_projects(dry_run=dry_run)
     return PruneReport(tuple(removed), in_use)
 
@@ -245,6 +250,16 @@ def _is_gone(home: int, name: str) -> bool:
         return is_of_gone_project(folder)
     finally:
         os.close(folder)
+
+
+def _remove_unwanted_sums(sums: int | None, wanted: set[str], *, dry_run: bool) -> Iterator[Pruned]:
+    """Remove the sums of contents that no asset of the manifest has."""
+    for name in _names(sums):
+        if _SUMS.fullmatch(name) and name not in wanted:
+            size = _allocated(sums, name)
+            if not dry_run:
+                os.unlink(name, dir_fd=sums)
+            yield Pruned("pieces", name, "no longer in the manifest", size)
 
 
 def _remove_stale_entries(own: int, *, dry_run: bool) -> Pruned | None:

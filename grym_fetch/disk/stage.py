@@ -13,17 +13,20 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from grym_fetch.core.errors import StorageError, UnsafePath
 from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import JournalEncoder, JournalState, Piece, piece_digest, read_journal
+from grym_fetch.core.ranges import ByteRange, IntervalSet
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import ThreadPool, Use
 from grym_fetch.disk.atomic import NewFile
 from grym_fetch.disk.claims import open_ours
+from grym_fetch.disk.copying import batches, copy_range, runs
+from grym_fetch.disk.damage import open_regular
 from grym_fetch.disk.folders import (
     close_each,
     is_at,
@@ -65,6 +68,11 @@ class StageKey:
     def content_key(self) -> str:
         """Stands for the content in file names."""
         return hashlib.sha256(self.content.encode()).hexdigest()[:16]
+
+    @property
+    def in_names(self) -> tuple[str, str]:
+        """Both, which begin the name of each stage."""
+        return self.path_key, self.content_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +164,14 @@ class DiskStage:
     async def write(self, start: int, data: bytes | memoryview, origin: int) -> Piece:
         """Write a piece and record it."""
         piece = await self._threads.write.compute(self._write, start, data, origin)
-        self._unflushed += len(data)
+        self._count_unflushed(len(data))
+        return piece
+
+    def _count_unflushed(self, count: int) -> None:
+        self._unflushed += count
         if self._unflushed >= FLUSH_EVERY_BYTES and (self._flushing is None or self._flushing.done()):
             self._unflushed = 0
             self._flushing = asyncio.get_running_loop().create_task(self._flush(), name="background flush")
-        return piece
 
     def _write(self, start: int, data: bytes | memoryview, origin: int) -> Piece:
         with storage_errors(self._final):
@@ -177,6 +188,35 @@ class DiskStage:
             with self._lock:
                 self._append(self._encoder.piece(piece))
             return piece
+
+    async def seed(self, source: Path, pieces: Iterable[Piece]) -> None:
+        """Copy these pieces from a file and claim them, as if an earlier run had left them; what is there stays.
+
+        They are proved like other claims. What cannot be copied is not claimed. Only before the first `write`.
+        """
+        claimed = IntervalSet(piece.range for piece in self.recovered.pieces)
+        missing = [piece for piece in pieces if claimed.next_gap(piece.start, piece.stop) == piece.range]
+        with storage_errors(source):
+            descriptor = open_regular(source)
+        try:
+            for some in batches(missing):
+                await self._threads.write.compute(self._seed, descriptor, some)
+                self._count_unflushed(sum(piece.stop - piece.start for piece in some))
+        finally:
+            close_each(descriptor)
+
+    def _seed(self, source: int, pieces: Sequence[Piece]) -> None:
+        with storage_errors(self._final):
+            for run in runs(pieces):
+                self._check_is_ours()
+                if not copy_range(source, self._part, ByteRange(run[0].start, run[-1].stop)):
+                    continue
+                if self._lost is not None:
+                    raise self._lost
+                with self._lock:
+                    for piece in run:
+                        self._append(self._encoder.piece(piece))
+                        self.recovered.pieces.add(piece)
 
     def _check_is_ours(self) -> None:
         """Check that name and descriptor are the same file: a stage is renamed by one and written through the other."""

@@ -21,7 +21,7 @@ import itertools
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from grym_fetch.core.errors import StorageError
@@ -156,7 +156,7 @@ class DiskStore:
     def _open_stage(self, key: StageKey, exclusive: bool, size: int | None) -> DiskStage:
         shown = self.state.own / "stage"
         if size is not None:
-            require_space(self.assets_dir, size - self.staged_bytes(key))
+            require_space(self.assets_dir, size - self.staged_bytes([key])[0])
         with storage_errors(shown):
             root = self.state.open("stage")
             try:
@@ -199,15 +199,23 @@ class DiskStore:
             raise
         return claimed
 
-    def staged_bytes(self, key: StageKey) -> int:
-        """Bytes of this content that earlier runs left on the disk: an estimate for a plan, not a promise."""
-        prefix = f"{key.path_key}.{key.content_key}."
+    def staged_bytes(self, keys: Sequence[StageKey]) -> list[int]:
+        """Bytes of each content that earlier runs left on the disk: an estimate for a plan, not a promise."""
+        stages: dict[tuple[str, str], list[str]] = {}
         try:
             with self.state.opened("stage") as root:
-                stages = [each for each in os.listdir(root) if each.startswith(prefix)]
-                return max((_allocated(root, f"{each}/part") for each in stages), default=0)
+                for name in os.listdir(root):
+                    match name.split("."):
+                        case [path_key, content_key, *_]:
+                            stages.setdefault((path_key, content_key), []).append(name)
+                if not stages:
+                    return [0] * len(keys)
+                return [
+                    max((_allocated(root, f"{name}/part") for name in stages.get(key.in_names, ())), default=0)
+                    for key in keys
+                ]
         except (OSError, StorageError):
-            return 0
+            return [0] * len(keys)
 
     def close(self) -> None:
         """End the threads."""

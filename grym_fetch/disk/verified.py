@@ -138,18 +138,26 @@ class VerifiedCache:
 
     def is_verified(self, path: Path | str, checksum: Checksum) -> bool:
         """Whether the file at ``path`` is the one that was found to have this checksum."""
-        line = self._load().get(place := str(path))
-        if line is None or (signature := FileSignature.at(place)) is None:
+        try:
+            return self.judge(place := str(path), checksum, os.stat(place)) is True
+        except OSError:
             return False
-        return line.endswith(_end_of_line(str(checksum), signature))
 
-    def is_known_wrong(self, path: Path | str, checksum: Checksum) -> bool:
-        """Whether the file at ``path`` was found to have another checksum of this kind, and is still the same."""
-        line = self._load().get(str(path))
-        entry = None if line is None else decode_entry(line)
-        if entry is None or entry.checksum == str(checksum) or not entry.is_unchanged:
-            return False
-        return entry.checksum.partition(":")[0] == str(checksum).partition(":")[0]
+    def judge(self, path: str, checksum: Checksum, figures: os.stat_result) -> bool | None:
+        """Whether the file, which has these ``figures`` now, has this checksum; None if that is not known.
+
+        False if it was found to have another checksum of this kind and is still the same.
+        """
+        line = self._load().get(path)
+        if line is None:
+            return None
+        if line.endswith(_end_of_line(checksum, figures)):
+            return True
+        entry = decode_entry(line)
+        if entry is None or entry.signature != FileSignature.of(figures):
+            return None
+        is_another = entry.checksum != str(checksum)
+        return False if is_another and entry.checksum.partition(":")[0] == checksum.algorithm else None
 
     def record(self, path: Path, checksum: Checksum, signature: FileSignature) -> None:
         """Remember that this file has this checksum. Failing to do so is harmless and silent."""
@@ -236,9 +244,10 @@ def encode_entry(file: VerifiedFile) -> bytes:
     return encode_line([file.path, file.checksum, *file.signature])
 
 
-def _end_of_line(checksum: str, signature: FileSignature) -> bytes:
-    """The end of an entry, after its path. No path can look like it: JSON writes quotes in a path as ``\\"``."""
-    return f'","{checksum}",{",".join(map(str, signature))}]'.encode("ascii")
+def _end_of_line(checksum: Checksum, at: os.stat_result) -> bytes:
+    """What an entry ends with, after its path. No path can look like it: JSON writes its quotes as ``\\"``."""
+    signature = f"{at.st_size},{at.st_mtime_ns},{at.st_ctime_ns},{at.st_ino},{at.st_dev}"
+    return f'","{checksum.algorithm}:{checksum.hexdigest}",{signature}]'.encode("ascii")
 
 
 def _path_of(line: bytes) -> str | None:

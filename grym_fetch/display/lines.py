@@ -36,8 +36,8 @@ _FAILURES = {
 }
 
 
-Tells = Literal["all", "failures", "news"]
-"""Which assets a display reports at their end: all, those that failed, or none."""
+Tells = Literal["all", "failures", "news", "progress"]
+"""What a display tells besides the news: the end of each asset, of those that failed, or none; or not even the news."""
 
 
 class Mark(Enum):
@@ -87,7 +87,8 @@ class Chronicle:
         self._telling = telling or Telling()
         self._assets = 0
         self._reused: list[Line] = []
-        self._reused_count = self._reused_unverified = 0
+        self._reused_count = self._reused_unverified = self._unverified_there = 0
+        self._has_repaired = False
         self.last_word: Line | None = None
         """The sentence about a run in which something failed, to be shown after the failures."""
 
@@ -95,12 +96,23 @@ class Chronicle:
         """Yield the lines for ``event``."""
         name = self._model.name(event.asset)
         match event:
+            case _ if self._telling.tells == "progress":
+                pass
             case events.RunStarted():
                 self._assets = event.assets
                 self._reused, self._reused_count, self._reused_unverified = [], 0, 0
-                self.last_word = None
+                self._unverified_there = 0
+                self.last_word, self._has_repaired = None, False
                 size = f", {format_size(event.bytes)}" if event.bytes else ""
                 yield said(f"{count_files(event.assets)}{size}", Mark.NEWS)
+            case events.AssetDamaged():
+                least = "at least " if event.guess else ""
+                what = f"{event.bad:,} of {event.pieces:,} pieces are {'probably ' if event.guess else ''}bad"
+                yield _line(Mark.NEWS, name, f"damaged: {what}; fetching {least}{format_size(event.bytes)}")
+            case events.AssetRepaired():
+                self._has_repaired = True
+                what = f"{event.fetched:,} of {event.pieces:,} pieces fetched"
+                yield _line(Mark.NEWS, name, f"repaired: {what}, {format_size(event.saved_bytes)} saved")
             case events.AssetPlanned() if event.resumed_bytes:
                 of = f" of {format_size(event.size)}" if event.size is not None else ""
                 yield _line(Mark.NEWS, name, f"resuming at {format_size(event.resumed_bytes)}{of}")
@@ -110,9 +122,9 @@ class Chronicle:
             case events.AssetWaiting():
                 yield _line(Mark.NEWS, name, f"waiting for {safe_text(event.holder)}")
             case events.RetryScheduled():
-                when = format_seconds(event.delay)
+                when = f"in {format_seconds(event.delay)}" if event.delay else "at once"
                 number = retry_number(event.attempt, self._telling.retries)
-                yield _line(Mark.NEWS, name, f"{number} in {when}: {_first(event.reason)}")
+                yield _line(Mark.NEWS, name, f"{number} {when}: {_first(event.reason)}")
             case events.MirrorSwitched():
                 place = f"mirror {event.number} of {event.count}"
                 yield _line(Mark.NEWS, name, f"now from {place}, {redact_url(event.to)}: {_first(event.reason)}")
@@ -122,11 +134,15 @@ class Chronicle:
             case events.AssetFailed() if self._telling.tells != "news":
                 reason = short_failure(event)
                 yield Line(Mark.FAILED, name, reason, f"{name}: failed: {reason}")
+            case events.AssetVerified():
+                if self._telling.tells == "all":
+                    yield _verified(name, event, self._model.last_seconds)
+                for url in event.wrong_origins or ():
+                    yield _line(Mark.NEWS, name, f"wrong bytes came from {redact_url(url)}, and were replaced")
             case _ if self._telling.tells != "all":
                 pass
-            case events.AssetVerified():
-                yield _verified(name, event, self._model.last_seconds)
             case events.AssetReused():
+                self._unverified_there += bool(event.unverified)
                 mark, warning = (Mark.UNVERIFIED, f", {_NOT_VERIFIED}") if event.unverified else (Mark.SAME, "")
                 yield from self._already_there(_line(mark, name, f"already there{warning}"))
             case events.RunFinished():
@@ -160,7 +176,11 @@ class Chronicle:
         if event.failed:
             self.last_word = said(self._summary(event, ready), Mark.FAILED)
         elif ready:
-            yield said(self._summary(event, ready), Mark.UNVERIFIED if event.unverified else Mark.DONE)
+            yield said(self._summary(event, ready), Mark.UNVERIFIED if self._unverified(event) else Mark.DONE)
+
+    def _unverified(self, event: events.RunFinished) -> int:
+        """How many files are ready that nobody can vouch for: of those that were there, the event does not tell."""
+        return event.unverified + self._unverified_there
 
     def _summary(self, event: events.RunFinished, ready: int) -> str:
         """A sentence without zeros: what is there and where, what was downloaded, and what did not have to be."""
@@ -171,8 +191,8 @@ class Chronicle:
             parts = [f"{ready:,} of {count_files(ready + event.failed)} ready{where}", f"{event.failed:,} failed"]
         else:
             parts = [f"{count_files(event.failed)} failed" if event.failed > 1 else "the file failed"]
-        if event.unverified:
-            parts.append(f"{event.unverified:,} not verified, without a checksum")
+        if unverified := self._unverified(event):
+            parts.append(f"{unverified:,} not verified, without a checksum")
         if event.reused and not event.failed and event.reused == ready:
             parts.append("all already there" if ready > 1 else "already there")
         elif event.reused:
@@ -181,7 +201,7 @@ class Chronicle:
             speed = f" ({format_rate(event.downloaded_bytes / event.seconds)})" if event.seconds > 0 else ""
             parts.append(f"{format_size(event.downloaded_bytes)} in {format_seconds(event.seconds)}{speed}")
         if self._model.saved_bytes:
-            parts.append(f"{format_size(self._model.saved_bytes)} saved by resuming")
+            parts.append(f"{format_size(self._model.saved_bytes)} saved{'' if self._has_repaired else ' by resuming'}")
         return " · ".join(parts)
 
 

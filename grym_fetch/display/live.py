@@ -25,9 +25,11 @@ from grym_fetch.core.events import Event
 from grym_fetch.core.text import safe_text
 from grym_fetch.display.lines import Chronicle, Line, Mark, Telling, said
 from grym_fetch.display.model import DisplayModel, Snapshot
-from grym_fetch.display.plain import DirectStream, PendingLines, Stream, is_unicode
+from grym_fetch.display.plain import DirectStream, PendingLines, Stream, can_move, is_unicode
 from grym_fetch.display.render import MAX_NAME_CELLS, render, render_line
 
+_FRAME_BEGINS, _FRAME_ENDS = "\x1b[?2026h", "\x1b[?2026l"
+"""Between these a terminal that knows them shows nothing, and then all at once; others ignore them (mode 2026)."""
 ECHO_CELLS = 2
 """Left free at the end of each row: the terminal shows ``^C`` at the cursor, and must not begin a new row for it."""
 
@@ -48,7 +50,7 @@ class LiveView:
         size: Callable[[], tuple[int, int]] | None = None,
         is_in_foreground: Callable[[], bool] | None = None,
     ) -> None:
-        self._stream = DirectStream(stream)
+        self._stream = _Frames(stream) if can_move(stream, environ) else DirectStream(stream)
         self._ascii = not is_unicode(stream)
         self._size = size or partial(_terminal_size, self._stream)
         self._telling = telling or Telling()
@@ -170,6 +172,13 @@ class LiveView:
         if extra > 0:
             up = ((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2))
             self._console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2), *(up * extra)))
+
+
+class _Frames(DirectStream):
+    """Each write is a frame, which appears as a whole."""
+
+    def write(self, text: str) -> int:
+        return super().write(f"{_FRAME_BEGINS}{text}{_FRAME_ENDS}") if text else 0
 
 
 class _Console(Console):

@@ -36,9 +36,11 @@ class Phase(Enum):
     SWITCHED = auto()
     RESTARTED = auto()
     VERIFYING = auto()
+    UNPACKING = auto()
 
 
 _FLOWING = frozenset({Phase.DOWNLOADING, Phase.RESTARTED})
+_ALL_THERE = frozenset({Phase.VERIFYING, Phase.UNPACKING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +313,8 @@ def _next_row(row: Row, event: Event, now: float) -> Row:
         case events.AssetVerifying():
             hashed = event.bytes / event.total if event.total > 0 else None
             is_read = row.is_read or (row.phase in (Phase.QUEUED, Phase.WAITING) and row.total is None)
-            row = replace(row, phase=Phase.VERIFYING, hashed=hashed, rate=0.0, eta=None, is_read=is_read)
+            phase = Phase.UNPACKING if event.unpacking else Phase.VERIFYING
+            row = replace(row, phase=phase, hashed=hashed, rate=0.0, eta=None, is_read=is_read)
             return _with_bytes(row, event.bytes if is_read else event.total, event.total)
         case events.AssetWaiting():
             return replace(row, phase=Phase.WAITING, holder=safe_text(event.holder, limit=100))
@@ -330,7 +333,7 @@ def _progressed(row: Row, event: events.ProgressMade, now: float) -> Row:
     grew = event.bytes > row.bytes
     phase = row.phase
     # A report made before a retry or a check may be read after it, so only what cannot be old changes the phase.
-    if phase is not Phase.VERIFYING and (grew or (phase is Phase.RETRYING and rate > 0 and now >= row.retry_at)):
+    if phase not in _ALL_THERE and (grew or (phase is Phase.RETRYING and rate > 0 and now >= row.retry_at)):
         phase = Phase.DOWNLOADING
     moved_at = now if grew or rate > 0 or phase is not row.phase else row.moved_at
     row = replace(row, phase=phase, rate=rate, eta=_finite(event.eta), read_at=now, moved_at=moved_at)

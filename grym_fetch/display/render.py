@@ -1,7 +1,9 @@
 """The live picture as lines of Rich text: a pure function of the state, the time and the terminal's size.
 
-Rules: no line is wider than the terminal, and none is markup. What does not fit is left out: first the time left, then
-the speed, then the bytes; a name is shortened in the middle. A percentage appears only if the total is known.
+Rules: no line is wider than the terminal, and none is markup. Words are in colours that can be read on white as on
+black: no yellow, cyan, green or white, and nothing is said by a colour alone. What does not fit is left out: first the
+time left, then the speed, then the bytes; a name is shortened in the middle. A percentage appears only if the total is
+known.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _FRAMES_PER_S = 8
 
 _MARKS = {
     Mark.DONE: ("✓", "+", "green"),
-    Mark.UNVERIFIED: ("!", "!", "yellow"),
+    Mark.UNVERIFIED: ("!", "!", "magenta"),
     Mark.FAILED: ("✗", "x", "bold red"),
     Mark.SAME: ("=", "=", "dim"),
     Mark.NEWS: ("·", "-", "dim"),
@@ -109,7 +111,8 @@ def render_line(line: Line, width: int, *, ascii_only: bool = False, name_cells:
     name, detail = line.name, line.detail
     if ascii_only:
         name, detail = to_ascii(name), to_ascii(detail)
-    text = Text(f"{mark} " if mark else "", style)
+    text = Text()  # only the mark is coloured: see the rule above
+    text.append(f"{mark} " if mark else "", style)
     if not name:
         indent = Text(" " * text.cell_len)
         parts = wrapped(detail, max(1, width - text.cell_len))
@@ -120,7 +123,7 @@ def render_line(line: Line, width: int, *, ascii_only: bool = False, name_cells:
     shown = cut_middle(name, max(free, 16, width // 3 - 2), ascii_only=ascii_only)
     text.append(shown, "dim" if style == "dim" else "")
     text.append(" " * (2 + max(0, min(name_cells, free) - cell_len(shown))))
-    detail_style = {"dim": "dim", "bold red": "red", "yellow": "yellow"}.get(style, "")
+    detail_style = {"dim": "dim", "bold red": "red", "magenta": "magenta"}.get(style, "")
     text.append(cut_end(detail, max(0, width - text.cell_len), ascii_only=ascii_only), detail_style)
     return [_within(text, width)]
 
@@ -137,7 +140,7 @@ def _in_columns(line: Line, text: Text, name: str, detail: str, width: int, name
     for cell, wide in cells:
         text.append(f"  {cell:>{wide}}", "")
     if detail and width - text.cell_len > len(detail) // 2:
-        text.append(f"  {cut_end(detail, width - text.cell_len - 2, ascii_only=ascii_only)}", "yellow")
+        text.append(f"  {cut_end(detail, width - text.cell_len - 2, ascii_only=ascii_only)}", "magenta")
     text.rstrip()
     return text
 
@@ -292,31 +295,32 @@ class _Pen:
     def _state(self, row: Row) -> tuple[str, str]:
         """Return what to show instead of speed and time left, and its style; empty while bytes flow."""
         if (silence := row.stalled_for(self._now)) is not None:
-            return f"no data for {format_clock(int(silence))}", "yellow"
+            return f"no data for {format_clock(int(silence))}", "magenta"
         match row.phase:
             case Phase.QUEUED:
                 return "queued", "dim"
             case Phase.RESUMING:
-                return "resuming", "cyan"
+                return "resuming", ""
             case Phase.WAITING:
                 holder = to_ascii(row.holder) if self._ascii else row.holder
-                return f"waiting for {holder}" if holder else "waiting", "yellow"
+                return f"waiting for {holder}" if holder else "waiting", "magenta"
             case Phase.RETRYING:
                 left = row.retry_at - self._now
                 when = format_clock(left) if left > 0 else ""
                 if row.is_away:
-                    return (f"{AWAY}, {when}" if when else AWAY), "yellow"
+                    return (f"{AWAY}, {when}" if when else AWAY), "magenta"
                 why = to_ascii(short_reason(row.why)) if self._ascii else short_reason(row.why)
                 number = retry_number(row.attempt, self._retries)
-                return ", ".join(part for part in (why, f"{number} in {when}" if when else number) if part), "yellow"
+                return ", ".join(part for part in (why, f"{number} in {when}" if when else number) if part), "magenta"
             case Phase.SWITCHED:
-                return ("mirror {} of {}".format(*row.mirror) if row.mirror else "next mirror"), "yellow"
+                return ("mirror {} of {}".format(*row.mirror) if row.mirror else "next mirror"), "magenta"
             case Phase.RESTARTED:
                 rate = row.rate_at(self._now)
-                return (f"again, {format_rate(rate)}" if rate else "starting over"), "yellow"
-            case Phase.VERIFYING:
+                return (f"again, {format_rate(rate)}" if rate else "starting over"), "magenta"
+            case Phase.VERIFYING | Phase.UNPACKING:
+                word = "unpacking" if row.phase is Phase.UNPACKING else "verifying"
                 partly = row.hashed is not None and 0 < row.hashed < 1
-                return (f"verifying {int((row.hashed or 0) * 100)}%" if partly else "verifying"), "magenta"
+                return (f"{word} {int((row.hashed or 0) * 100)}%" if partly else word), "magenta"
             case Phase.DOWNLOADING:
                 # All of it has arrived: do not show it as still under way.
                 return ("verifying", "magenta") if row.total and row.bytes >= row.total else ("", "")

@@ -1,8 +1,8 @@
 """Formats what is written once and stays: messages and tables, for a person at a terminal or for a pipe.
 
-Rules: text is coloured, wrapped or shortened only on a terminal, because programs may read from a pipe.
-``FORCE_COLOR`` adds colour everywhere, ``NO_COLOR`` nowhere (no-color.org). Only the eight basic colours are used:
-every terminal shows them legibly, on black as on white. Rich is not used here, because it takes long to import.
+Rules: nothing is coloured, wrapped or shortened but on a terminal: what goes into a pipe is read by programs, too.
+``FORCE_COLOR`` colours everywhere, ``NO_COLOR`` nowhere (no-color.org). Words are never yellow, cyan, green or white,
+which cannot be read on white or on black; nothing is said by a colour alone. No Rich here, which takes long to import.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from grym_fetch.core.cells import cells, padded, shortened, wrapped
 from grym_fetch.display.plain import Stream, is_terminal, is_unicode
 
-_SGR = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
-_KINDS = {"error": ("bold", "red"), "warning": ("yellow",), "hint": ("cyan",)}
+_SGR = {"red": "31", "green": "32", "magenta": "35", "bold": "1", "dim": "2"}
+_KINDS = {"error": ("bold", "red"), "warning": ("magenta",), "hint": ("bold",)}
 LEAST_WIDTH = 20
 """The narrowest terminal for which we wrap text; a narrower one breaks lines itself."""
 _LEAST_CELLS = 8
@@ -33,7 +33,7 @@ class Sheet:
         self.is_coloured = not environ.get("NO_COLOR") and (is_forced or (self.is_terminal and not is_dumb))
 
     def paint(self, text: str, *styles: str) -> str:
-        """Return the text in these styles: ``red``, ``green``, ``yellow``, ``cyan``, ``bold``, ``dim``."""
+        """Return the text in these styles: ``red``, ``green`` (for marks), ``magenta``, ``bold``, ``dim``."""
         if not self.is_coloured or not text or not styles:
             return text
         return f"\x1b[{';'.join(_SGR[each] for each in styles)}m{text}\x1b[0m"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event
+from grym_fetch.disk.local_files import Look, Presence
 from grym_fetch.engine.reports import AssetState, AssetStatus
 
 if TYPE_CHECKING:
@@ -24,12 +26,14 @@ async def check(
     """
     is_read = False
 
-    def on_hashing(count: int, total: int) -> None:
+    def on_read(count: int, total: int, unpacking: bool | None = None) -> None:
         nonlocal is_read
         is_read = True
-        emit(AssetVerifying(asset=asset.id, bytes=min(count, total), total=total))
+        emit(AssetVerifying(asset=asset.id, bytes=min(count, total), total=total, unpacking=unpacking))
 
-    found = await _look(engine, asset, assets_dir, full=full, on_hashing=on_hashing)
+    found = await _look(
+        engine, asset, assets_dir, full=full, on_hashing=on_read, on_comparing=partial(on_read, unpacking=True)
+    )
     if is_read and found.error is None:
         emit(AssetReused(asset=asset.id, path=str(found.path)))
     elif is_read:
@@ -38,7 +42,13 @@ async def check(
 
 
 async def _look(
-    engine: AssetEngine, asset: Asset, assets_dir: Path, *, full: bool, on_hashing: Callable[[int, int], None]
+    engine: AssetEngine,
+    asset: Asset,
+    assets_dir: Path,
+    *,
+    full: bool,
+    on_hashing: Callable[[int, int], None],
+    on_comparing: Callable[[int, int], None],
 ) -> AssetStatus:
     def status(state: AssetState, path: Path, error: str | None = None) -> AssetStatus:
         return AssetStatus(asset.id, state, path, error, is_stand_in=asset.is_stand_in)
@@ -46,35 +56,51 @@ async def _look(
     found = await engine.local_files.find(asset, full=full, on_hashing=on_hashing)
     if found is None:
         destination = assets_dir / asset.local_path
-        if _is_begun(engine, asset):
+        if any(_are_begun(engine, [asset])):
             return status(AssetState.PARTIAL, destination, "only partly downloaded")
         return status(AssetState.MISSING, destination, "missing")
     if found.error is not None:
         return status(AssetState.CORRUPT, found.path, found.error)
-    if asset.extract and not await _is_unpacked(engine, asset, found.path, full=full):
+    if asset.extract and not await _is_unpacked(engine, asset, found.path, on_comparing, full=full):
         return status(AssetState.PARTIAL, found.path, "not unpacked")
     return status(AssetState.VERIFIED if found.verified else AssetState.UNVERIFIED, found.path)
 
 
-async def _is_unpacked(engine: AssetEngine, asset: Asset, archive: Path, *, full: bool) -> bool:
+async def _is_unpacked(
+    engine: AssetEngine, asset: Asset, archive: Path, on_read: Callable[[int, int], None], *, full: bool
+) -> bool:
     """As for a file: what is known to be unchanged is not read, unless all is to be read."""
     if not full and await asyncio.to_thread(engine.is_unpacked, asset, archive):
         return True
-    return await engine.find_unpacked(asset, archive)
+    return await engine.find_unpacked(asset, archive, on_read)
 
 
-def state_of(engine: AssetEngine, asset: Asset) -> AssetState:
-    """Return the asset's state without reading a file."""
-    if (path := engine.local_files.find_verified(asset)) is not None:
-        is_whole = not asset.extract or engine.is_unpacked(asset, Path(path))
-        return AssetState.VERIFIED if is_whole else AssetState.PARTIAL
-    if engine.local_files.is_there(asset):
-        return AssetState.PRESENT if asset.pinned else AssetState.UNVERIFIED
-    if engine.local_files.has_other(asset):
-        return AssetState.CORRUPT
-    return AssetState.PARTIAL if _is_begun(engine, asset) else AssetState.MISSING
+def states_of(engine: AssetEngine, assets: Sequence[Asset]) -> list[AssetState]:
+    """Return each asset's state without reading a file."""
+    looks = engine.local_files.look_at(assets) if len(assets) > 1 else map(engine.local_files.look, assets)
+    states = [_state(engine, asset, look) for asset, look in zip(assets, looks, strict=True)]
+    missing = [index for index, state in enumerate(states) if state is AssetState.MISSING]
+    for index, is_begun in zip(missing, _are_begun(engine, [assets[index] for index in missing]), strict=True):
+        if is_begun:
+            states[index] = AssetState.PARTIAL
+    return states
 
 
-def _is_begun(engine: AssetEngine, asset: Asset) -> bool:
+def _state(engine: AssetEngine, asset: Asset, look: Look) -> AssetState:
+    match look.presence:
+        case Presence.VERIFIED:
+            is_whole = not asset.extract or engine.is_unpacked(asset, Path(str(look.path)))
+            return AssetState.VERIFIED if is_whole else AssetState.PARTIAL
+        case Presence.UNREAD:
+            return AssetState.PRESENT if asset.pinned else AssetState.UNVERIFIED
+        case Presence.OTHER:
+            return AssetState.CORRUPT
+        case Presence.NOTHING:
+            return AssetState.MISSING
+
+
+def _are_begun(engine: AssetEngine, assets: Sequence[Asset]) -> list[bool]:
     # The fetcher takes long to import, so ask it only if there is anything at all.
-    return engine.local_files.has_stages() and engine.fetcher.staged_bytes(asset) > 0
+    if not assets or not engine.local_files.has_stages():
+        return [False] * len(assets)
+    return [count > 0 for count in engine.fetcher.staged_bytes(assets)]

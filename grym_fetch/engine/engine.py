@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from grym_fetch.core.events import Event
+from grym_fetch.core.events import AssetVerifying, Event
 from grym_fetch.disk.local_files import LocalFiles
 from grym_fetch.disk.project import Project
 from grym_fetch.runtime.forks import forget_in_child
@@ -140,7 +140,11 @@ class Engine:
         )
         return TransferContext(
             scheduler=self._scheduler,
-            requester=Requester(find_credentials(self._environ), on_lost_ahead=self._scheduler.hosts.lost_ahead),
+            requester=Requester(
+                find_credentials(self._environ),
+                on_lost_ahead=self._scheduler.hosts.lost_ahead,
+                on_led=self._scheduler.kick,
+            ),
             threads=self._hashers,
             buffers=Buffers(settings.sizes.piece, self.connections),
             clock=self._clock,
@@ -175,16 +179,19 @@ class Engine:
         checksum = None if asset.checksum is None else str(asset.checksum)
         return is_unpacked(self._assets_dir, asset.local_path, checksum, archive)
 
-    async def find_unpacked(self, asset: Asset, archive: Path) -> bool:
+    async def find_unpacked(self, asset: Asset, archive: Path, on_read: Callable[[int, int], None]) -> bool:
         """Whether the archive's content is there, whoever unpacked it. Compares each byte."""
         from grym_fetch.archive.unpack import Unpacker
 
-        return await Unpacker(self._assets_dir, self._unpacking).find(asset, archive)
+        return await Unpacker(self._assets_dir, self._unpacking).find(asset, archive, on_read)
 
     async def _unpack(self, asset: Asset, archive: Path) -> None:
         from grym_fetch.archive.unpack import Unpacker
 
-        await Unpacker(self._assets_dir, self._unpacking).ensure(asset, archive)
+        def on_read(count: int, total: int) -> None:
+            self._emit(AssetVerifying(asset=asset.id, bytes=min(count, total), total=total, unpacking=True))
+
+        await Unpacker(self._assets_dir, self._unpacking).ensure(asset, archive, on_read)
 
     def _count(self, received: int) -> None:
         self.received += received

@@ -5,19 +5,23 @@ Rule: it imports nothing that a run without a download would not need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from grym_fetch.core.manifest import Asset
 
 if TYPE_CHECKING:
-    from grym_fetch.disk.local_files import Found
+    from grym_fetch.disk.damage import Damage
+    from grym_fetch.disk.local_files import Found, Look
     from grym_fetch.transfer.result import FetchResult
 
 
 class FileFinder(Protocol):
     """Finds the files of assets on this machine. Implemented by `LocalFiles`."""
+
+    def places(self, asset: Asset) -> list[Path]:
+        """Where this asset may lie, best first."""
 
     def find_verified(self, asset: Asset) -> str | None:
         """Return the path of the asset's file, if it was verified and has not changed since. Reads no byte of it.
@@ -25,11 +29,11 @@ class FileFinder(Protocol):
         As text: with tens of thousands of assets, making a `Path` of each takes longer than looking at it.
         """
 
-    def is_there(self, asset: Asset) -> bool:
-        """Whether a file of the right size is there, unread."""
+    def look(self, asset: Asset) -> Look:
+        """Return what is in the asset's places, unread."""
 
-    def has_other(self, asset: Asset) -> bool:
-        """Whether something else is in one of the asset's places: a file of another size, a folder."""
+    def look_at(self, assets: Iterable[Asset]) -> Iterator[Look]:
+        """`look` at many, one after the other, with less work for each."""
 
     def has_stages(self) -> bool:
         """Whether there are unfinished downloads of anything."""
@@ -44,11 +48,17 @@ class FileFinder(Protocol):
 class AssetFetcher(Protocol):
     """Makes one asset present and verified. Implemented by `Fetcher`."""
 
-    async def fetch(self, asset: Asset, *, force: bool = False, rank: int = 0) -> FetchResult:
-        """Make the asset present and verified. Raises any `GrymFetchError`, after the event `asset_failed`."""
+    async def fetch(self, asset: Asset, *, force: bool = False, repair: bool = False, rank: int = 0) -> FetchResult:
+        """Make the asset present and verified. Raises any `GrymFetchError`, after the event `asset_failed`.
 
-    def staged_bytes(self, asset: Asset) -> int:
-        """The bytes of this asset that an earlier run left behind."""
+        ``repair``: read a file that is there, whatever is known of it.
+        """
+
+    async def examine(self, asset: Asset) -> tuple[Found | None, Damage | None]:
+        """Read the asset's file; return what is there, and what of it can be used if it is wrong."""
+
+    def staged_bytes(self, assets: Sequence[Asset]) -> list[int]:
+        """The bytes of each asset that an earlier run left behind."""
 
 
 class SmallAssetFetcher(Protocol):
@@ -101,8 +111,11 @@ class AssetEngine(Protocol):
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         """Whether the archive's content is there as it was unpacked."""
 
-    async def find_unpacked(self, asset: Asset, archive: Path) -> bool:
-        """Whether the archive's content is there, whoever unpacked it. Compares each byte."""
+    async def find_unpacked(self, asset: Asset, archive: Path, on_read: Callable[[int, int], None]) -> bool:
+        """Whether the archive's content is there, whoever unpacked it. Compares each byte.
+
+        ``on_read`` is told how many bytes of how many of the archive were read.
+        """
 
     async def tidy(self, present: Sequence[Asset]) -> None:
         """Remove what killed runs left behind of assets that are in place."""

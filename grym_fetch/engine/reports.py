@@ -162,6 +162,29 @@ class SyncReport:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What `AssetManager.repair_asset` found and did. Sizes in bytes.
+
+    ``outcome`` is ``intact``; ``repaired``; ``replaced``, where nothing of the file could be used; or, of a dry run,
+    ``damaged``. ``pieces`` were looked at and ``bad`` of them wrong or missing: 0 if they are not known one by one.
+    ``bytes_to_fetch`` is what that costs, ``fetched`` how many pieces were, ``downloaded_bytes`` what came over the
+    network, and ``saved_bytes`` what was taken from the damaged file. ``is_guess``: no digests of the pieces are known,
+    so that it may cost more than it says.
+    """
+
+    id: str
+    path: Path
+    outcome: str
+    pieces: int = 0
+    bad: int = 0
+    bytes_to_fetch: int = 0
+    fetched: int = 0
+    downloaded_bytes: int = 0
+    saved_bytes: int = 0
+    is_guess: bool = False
+
+
 class ProgressTracker:
     """Turns events into `AssetProgress`, remembering each asset's numbers.
 

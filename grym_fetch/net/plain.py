@@ -1,11 +1,11 @@
 """HTTP/1.1 over our own socket: where it leads, when it is kept, and what is sent over it.
 
-Rules: there is at most one socket, idle ones included. A request may be sent ahead of its turn; a later call for the
-same request then gets its answer, and if there is none, the request is sent over a new socket as if it had never been
-sent. Names are resolved, and addresses judged and connected to, here, directly or through a proxy (`proxies`,
-`tunnel`); `wire` receives the bytes, and `parser` interprets them, whichever way they came. No redirect is followed, no
-cookie is kept, nothing is decoded, and TLS is always verified. Every foreign exception is mapped where it arises,
-without its text. An address of a name that fails is tried last for a while (`places`).
+Rules: one socket, even an idle one. A request may be sent ahead of its turn; whoever asks for just that then gets its
+answer, and if there is none, the request is sent over a new socket as if it never had been. A socket is resolved,
+judged and opened here, directly or through a proxy (`proxies`, `tunnel`); what comes over it is the wire's (`wire`),
+and what the bytes mean the parser's (`parser`), whichever way it came. No redirect is followed, no cookie kept, nothing
+decoded, and TLS is always verified. Every foreign exception is mapped where it arises, without its text. An address of
+a name that fails is asked last for a while (`places`); where one refuses, the others are asked at once.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ class PlainConnection:
         self.is_ahead = False
         self._has_lost_ahead = False
         self._longest_wait = 0.0
-        """The longest time that an answer in turn has taken over this socket, in seconds."""
+        """The longest that an answer in turn has taken over this socket, in seconds."""
+        self._is_unasked = False
+        """Whether this socket was opened before it was needed, and nothing was asked over it yet."""
         self._has_kept_ahead = False
         """Whether a request sent ahead was answered over this socket."""
 
@@ -117,18 +119,49 @@ class PlainConnection:
         if self._wire is not None and (request.key != self._key or not self._wire.is_quiet or self._leads_to_worse):
             await self.aclose()
         if self._wire is not None:
+            is_first, self._is_unasked = self._is_unasked, False
             try:
-                return await self._ask(self._wire, request, is_fresh=False)
+                response = await self._ask(self._wire, request, is_fresh=False)
+                if not is_first or not self._another_may_have_it(response):
+                    return response
             except ConnectionLost:
                 # RFC 9112 section 9.3.1: the server may have closed the idle connection just when we asked.
                 if self._wire.state is not State.UNANSWERED:
                     raise
-                await self.aclose()
-        wire = await self._connect(request.address, url, request.proxy)
+            await self.aclose()
+        while True:
+            response = await self._ask(await self._open(request), request, is_fresh=True)
+            if not self._another_may_have_it(response):
+                return response
+            await self.aclose()
+
+    def _another_may_have_it(self, response: PlainResponse) -> bool:
+        """Whether to ask another address of the name: each is asked once, until its failure is forgotten."""
+        if not _may_be_the_address(response.head.status):
+            return False
+        self._note_failure()
+        return self._leads_to_worse
+
+    async def open(self, url: str) -> None:
+        """Open a socket to where ``get(url)`` would send a request, unless one is open there. Sends nothing.
+
+        Not through a proxy, which would be tried with a wrong password several times at once. Raises `ConnectFailed`
+        or `PolicyRefused`.
+        """
+        request = self._request(url, {})
+        if request.proxy is not None:
+            return
+        if self._wire is None or request.key != self._key or not self._wire.is_quiet:
+            await self.aclose()
+            await self._open(request)
+            self._is_unasked = True
+
+    async def _open(self, request: _Request) -> Wire:
+        wire = await self._connect(request.address, request.url, request.proxy)
         self._wire, self._key, self._host = wire, request.key, request.address.authority
-        self._longest_wait, self._has_kept_ahead = 0.0, False
+        self._longest_wait, self._has_kept_ahead, self._is_unasked = 0.0, False, False
         self._is_proxied, self._is_read_by_proxy = request.proxy is not None, _reads(request.proxy, request.address)
-        return await self._ask(wire, request, is_fresh=True)
+        return wire
 
     def _request(self, url: str, fields: Mapping[str, str]) -> _Request:
         address = to_the_letter(url)
@@ -229,7 +262,7 @@ class PlainConnection:
         return self._response(wire, head)
 
     def _response(self, wire: Wire, head: ResponseHead) -> PlainResponse:
-        if head.status >= 500:
+        if head.status >= 500 or head.status in (420, 429, 430):
             self._note_failure()
         head = replace(head, is_local=wire.is_local and not self._is_proxied)
         return PlainResponse(wire, head, self._note_failure)
@@ -389,6 +422,14 @@ class PlainResponse:
         if not self._is_closed:
             self._is_closed = True
             self._wire.finish()
+
+
+def _may_be_the_address(status: int) -> bool:
+    """Whether another server of the same name may answer otherwise: one of them is old, empty or shut off.
+
+    Not where it asks to wait or judges the range, nor what is retried after a while anyway.
+    """
+    return status in (204, 300) or (400 <= status < 500 and status not in (407, 408, 416, 420, 425, 429, 430))
 
 
 async def _look_up(host: str, port: int) -> list[AddrInfoType]:

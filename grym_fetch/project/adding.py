@@ -58,10 +58,13 @@ class Adder:
         *,
         fetch: bool,
         file: Path | None,
+        pieces: bool = False,
         allow_suspicious: bool = False,
         before_fetch: Callable[[], Awaitable[None]],
     ) -> ParsedManifest:
         """Append an entry, measured if it is fetched or taken from ``file``; return the new manifest.
+
+        ``pieces``: with the digests of the pieces of what was measured.
 
         Raises `EditRefused` if it cannot be added; then nothing was fetched.
         """
@@ -73,6 +76,9 @@ class Adder:
         elif fetch:
             await before_fetch()
             asset = await self._fetch(asset, allow_suspicious=allow_suspicious)
+        if pieces and asset.checksum is not None and asset.size is not None:
+            place = self._root / asset.local_path
+            asset = replace(asset, pieces=await self._measurer.pieces(place, asset.checksum, asset.size))
         return await self._entries.add(asset)
 
     async def add_found(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
@@ -20,6 +21,7 @@ from typing import Literal
 from yarl import URL
 
 from grym_fetch.core.addresses import is_loopback
+from grym_fetch.core.command_lines import command_line
 from grym_fetch.core.errors import (
     CertificateRejected,
     GrymFetchError,
@@ -40,6 +42,7 @@ from grym_fetch.core.world import Clock
 from grym_fetch.disk.folders import user_name
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.state import StateFolder
+from grym_fetch.disk.wrong_origins import WrongOrigins
 from grym_fetch.net.client import HttpTransport
 from grym_fetch.net.credentials import find_credentials
 from grym_fetch.net.proxies import ADVICE as SOCKS_ADVICE
@@ -198,6 +201,20 @@ def _shut_out(folder: Path) -> Finding:
     shown, owner = safe_text(str(folder), limit=1000), user_name(os.stat(folder).st_uid)
     advice = f"chmod g+ws the assets folder and let {owner} run grym-fetch there once, or {_MOVE}"
     return Finding("fail", "permissions", f"state folder: {shown} belongs to {owner} and is not writable", advice)
+
+
+def liar_findings(project: Project, assets: Sequence[Asset]) -> list[Finding]:
+    """Addresses of these assets that have sent wrong bytes to this user before."""
+    seen = WrongOrigins(StateFolder(project.assets_dir)).find()
+    found = []
+    for asset in assets:
+        for url in map(redact_url, asset.urls):
+            if (when := seen.get((asset.id, url))) is not None:
+                day = time.strftime("%Y-%m-%d", time.gmtime(when))
+                what = f"{safe_text(url, limit=1000)}: it sent wrong bytes on {day}, which were replaced"
+                advice = "tell whoever runs it, or drop it from the entry"
+                found.append(Finding("warn", "origin", what, advice, asset.id))
+    return found
 
 
 def space_finding(needed: int, free: int, unknown: int) -> Finding:
@@ -394,7 +411,7 @@ class _Prober:
             advice = "prefer a server with ranges as the primary url"
         elif not asset.pinned and kind != "strong":
             warning = "no checksum and no strong ETag, so parts cannot be combined"
-            advice = f"run `grym-fetch pin {safe_text(asset.id)}`"
+            advice = f"run `{command_line('grym-fetch', 'pin', names=(asset.id,))}`"
         if warning:
             return Finding("warn", "origin", f"{what}; {warning}", advice, asset.id, figures)
         return Finding("ok", "origin", what, "", asset.id, figures)

@@ -18,7 +18,8 @@ from pathlib import Path
 from yarl import URL
 
 from grym_fetch.core.addresses import is_loopback
-from grym_fetch.core.digest import Checksum, Hasher
+from grym_fetch.core.content_hasher import sha256_summer
+from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
     EditRefused,
     GrymFetchError,
@@ -30,11 +31,12 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.events import AssetFailed, AssetReused, AssetVerifying, Event
 from grym_fetch.core.manifest import Asset
+from grym_fetch.core.piece_digests import PieceDigests
 from grym_fetch.core.stated import StatedDigest
 from grym_fetch.core.suspicion import BEGINNING_BYTES, suspicion
 from grym_fetch.core.text import safe_text
 from grym_fetch.disk.folders import delete_file, storage_errors
-from grym_fetch.disk.local_files import HASH_BLOCK_BYTES
+from grym_fetch.disk.local_files import HASH_BLOCK_BYTES, Updated
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.engine.engine import Engine
@@ -118,6 +120,14 @@ class Measurer:
         """Whether a file has the digest that the hub states."""
         assert asset.stated is not None, "asked only where there is one"
         return await self.stated_digest(path, asset.stated) == asset.stated.hexdigest
+
+    async def pieces(self, path: Path, checksum: Checksum, size: int) -> PieceDigests:
+        """The digests of the pieces of a file, which must have this checksum in the same pass."""
+        hasher, summer = checksum.new_hasher(), sha256_summer(size)
+        await self._threads.compute(_hash_file, path, hasher, summer)
+        if hasher.hexdigest() != checksum.hexdigest:
+            raise changed_meanwhile(path)
+        return PieceDigests(summer.length, summer.digests())
 
     def note_verified(self, path: Path, checksum: Checksum, signature: FileSignature | None) -> None:
         """Remember a file's checksum, so that nobody has to hash it again."""
@@ -218,10 +228,11 @@ def _packed(asset: Asset) -> Asset:
     return replace(asset, extract=False)
 
 
-def _hash_file(path: Path, hasher: Hasher) -> None:
+def _hash_file(path: Path, *hashers: Updated) -> None:
     with storage_errors(path), open(path, "rb") as file:
         while block := file.read(HASH_BLOCK_BYTES):
-            hasher.update(block)
+            for hasher in hashers:
+                hasher.update(block)
 
 
 def _begins_with(file: Path) -> tuple[bytes, int]:

@@ -17,7 +17,9 @@ from grym_fetch.core.errors import EditRefused, GrymFetchError, Problem, SyncFai
 from grym_fetch.core.events import Event, RunFinished, RunStarted
 from grym_fetch.core.manifest import Asset, Manifest
 from grym_fetch.core.manifest_parser import ParsedManifest
+from grym_fetch.core.manifest_schema import PIECES
 from grym_fetch.core.manifest_text import Setting
+from grym_fetch.core.piece_digests import PieceDigests
 from grym_fetch.core.text import safe_text
 from grym_fetch.core.world import Clock
 from grym_fetch.engine.engine import Engine
@@ -27,7 +29,10 @@ from grym_fetch.project.measuring import Measured, Measurer
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """An asset, or its stand-in, whose checksum and size are now in the manifest. ``fetched``: it had to be fetched."""
+    """An asset, or its stand-in, whose checksum and size are in the manifest now. ``fetched``: it was not there.
+
+    ``pieces``: how many pieces have their digests in the manifest now; None if those were not asked for.
+    """
 
     id: str
     checksum: Checksum
@@ -35,6 +40,7 @@ class Pinned:
     path: Path
     fetched: bool
     is_stand_in: bool = False
+    pieces: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class _Record:
 
     asset: Asset
     measured: Measured
+    pieces: PieceDigests | None = None
     is_written: bool = False
     error: EditRefused | None = None
 
@@ -76,6 +83,7 @@ class Pinner:
         *,
         exclude: Collection[str] = (),
         minimal: bool,
+        pieces: bool = False,
         allow_suspicious: bool = False,
         before_fetch: Callable[[], Awaitable[None]],
         on_change: Callable[[ParsedManifest], None],
@@ -83,16 +91,17 @@ class Pinner:
     ) -> PinReport:
         """Write missing checksums and sizes into the manifest, fetching the files that are not there.
 
-        Covers the assets named, or all if ``ids`` is None, without ``exclude``, and their stand-ins; with ``minimal``
-        only the stand-ins. A missing size alone is added only for assets that are named.
+        Of the assets named, or of all if ``ids`` is None, without ``exclude``, and of their stand-ins; with ``minimal``
+        of the stand-ins only. Of an asset that is named its size is wanted as well. ``pieces``: also the digests of the
+        pieces of each asset that lacks them.
 
         Raises `SyncFailed` if any of them failed; the others are pinned nevertheless.
         """
-        wanted = _to_pin(manifest, ids, exclude, minimal=minimal)
+        wanted = _to_pin(manifest, ids, exclude, minimal=minimal, pieces=pieces)
         await before_fetch()
         if not wanted:
             return PinReport((), {})
-        return await self._pin(wanted, on_change, on_pinned, allow_suspicious=allow_suspicious)
+        return await self._pin(wanted, on_change, on_pinned, pieces=pieces, allow_suspicious=allow_suspicious)
 
     async def _pin(
         self,
@@ -100,6 +109,7 @@ class Pinner:
         on_change: Callable[[ParsedManifest], None],
         on_pinned: Callable[[Pinned], object],
         *,
+        pieces: bool,
         allow_suspicious: bool,
     ) -> PinReport:
         began = self._clock.monotonic()
@@ -115,7 +125,11 @@ class Pinner:
                 try:
                     measured = await self._measurer.find_or_fetch(engine, asset, allow_suspicious=allow_suspicious)
                     downloaded += measured.downloaded or 0
-                    await self._record(asset, measured, on_change)
+                    digests = None
+                    # Those that are there belong to what the asset was, and are measured anew with it.
+                    if (pieces and not asset.is_stand_in) or asset.pieces is not None:
+                        digests = await self._measurer.pieces(measured.path, measured.checksum, measured.size)
+                    await self._record(_Record(asset, measured, digests), on_change)
                 except GrymFetchError as error:
                     failed[f"{asset.id} (stand-in)" if asset.is_stand_in else asset.id] = error
                     continue
@@ -124,7 +138,15 @@ class Pinner:
                 # The bytes of an unpinned asset had nothing to be verified against: they are pinned, not verified.
                 verified += fetched and asset.pinned
                 unverified += fetched and not asset.pinned
-                done = Pinned(asset.id, measured.checksum, measured.size, measured.path, fetched, asset.is_stand_in)
+                done = Pinned(
+                    asset.id,
+                    measured.checksum,
+                    measured.size,
+                    measured.path,
+                    fetched,
+                    asset.is_stand_in,
+                    pieces=None if digests is None else len(digests.sha256),
+                )
                 pinned.append(done)
                 on_pinned(done)
 
@@ -147,9 +169,8 @@ class Pinner:
             raise SyncFailed(failed)
         return PinReport(tuple(pinned), failed)
 
-    async def _record(self, asset: Asset, measured: Measured, on_change: Callable[[ParsedManifest], None]) -> None:
-        """Write the result into the asset's entry, together with results that had to wait for the file."""
-        mine = _Record(asset, measured)
+    async def _record(self, mine: _Record, on_change: Callable[[ParsedManifest], None]) -> None:
+        """Write what was found into the asset's entry, with what others have found while the file was being written."""
         self._records.append(mine)
         try:
             async with self._writing:
@@ -184,19 +205,25 @@ class Pinner:
             values: dict[str, object] = {"size": found.size}
             if now.checksum is None:
                 values = {"checksum": found.checksum.bare, **values}
+            if record.pieces is not None:
+                values["pieces"] = PIECES.write(record.pieces)
             settings.append(Setting(number, values, asset.is_stand_in))
         return settings
 
 
-def _to_pin(manifest: Manifest, ids: Collection[str] | None, exclude: Collection[str], *, minimal: bool) -> list[Asset]:
-    """The assets and stand-ins that lack a checksum, or a size if they are named. Raises `UnknownAsset`."""
+def _to_pin(
+    manifest: Manifest, ids: Collection[str] | None, exclude: Collection[str], *, minimal: bool, pieces: bool
+) -> list[Asset]:
+    """The assets and stand-ins that lack a checksum, a size if they are named, or pieces. Raises `UnknownAsset`."""
+
+    def lacks_something(kind: Asset) -> bool:
+        if not kind.pinned or (ids is not None and kind.size is None):
+            return True
+        return pieces and kind.pieces is None and not kind.is_stand_in
+
     chosen = manifest.pick(ids, exclude=exclude)
     kinds = [kind for asset in chosen for kind in dict.fromkeys((asset, asset.stand_in()))]
-    return [
-        kind
-        for kind in kinds
-        if (kind.is_stand_in or not minimal) and (not kind.pinned or (ids is not None and kind.size is None))
-    ]
+    return [kind for kind in kinds if (kind.is_stand_in or not minimal) and lacks_something(kind)]
 
 
 def _is_about(entry: Asset, asset: Asset) -> bool:

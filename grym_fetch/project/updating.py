@@ -118,7 +118,7 @@ class Updater:
                     raise ValueError("has a user or a password in it, which everyone could read")
             except ValueError as error:
                 raise self._entries.refused(Problem("the new address", "", str(error))) from None
-            moved = replace(asset, url=address, fallback_urls=(), checksum=None, size=None, source=None)
+            moved = replace(asset, url=address, fallback_urls=(), checksum=None, size=None, source=None, pieces=None)
             return NewerVersion(asset, moved)
         return NewerVersion(asset, self._at(asset, await self._sources.resolve(short)))
 
@@ -200,6 +200,7 @@ class Updater:
             size=file.size,
             version=resolved.revision,
             source=file.source,
+            pieces=None,
             stated=file.stated,
         )
 
@@ -218,6 +219,8 @@ def _values(found: NewerVersion) -> dict[str, object]:
         values["fallbackUrls"] = []
     values["checksum"] = None if new.checksum is None else new.checksum.bare
     values["size"] = new.size
+    if old.pieces is not None:
+        values["pieces"] = None  # those of the old content; `pin --pieces` writes the new ones
     if new.version != old.version:
         values["version"] = new.version
     if new.source != old.source:

@@ -26,6 +26,7 @@ from typing import Self
 
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import DiskFull, Locked, RepositoryError, StorageError, UnsafePath
+from grym_fetch.core.events import RunStarted
 from grym_fetch.core.figures import lacking
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.text import safe_text
@@ -41,6 +42,7 @@ from grym_fetch.repo.placeholder import SUFFIX, Placeholder, distinct_id
 from grym_fetch.repo.places import placeholders, read_placeholder
 from grym_fetch.repo.record import MovedFiles, iso
 from grym_fetch.repo.target import check_target, check_unseen, usual_folders
+from grym_fetch.repo.telling import Emit, Told, unheard
 from grym_fetch.repo.tree import below, git_folder_above
 
 MAX_NAME_BYTES = 230
@@ -229,8 +231,8 @@ def _check_placeholder(path: Path) -> None:
 class Cleaner:
     """Carries out a plan. A context manager that holds the external folder's lock.
 
-    ``now`` returns the time of each move; ``ids`` are already taken by other assets; ``known`` maps contents that a
-    manifest lists to their ids.
+    ``now`` is asked for the time of each move; ``ids`` are taken already (of other assets), ``known`` are the ids of
+    contents that a manifest lists. ``emit`` gets the events; see `grym_fetch.repo.telling`.
     """
 
     def __init__(
@@ -240,8 +242,10 @@ class Cleaner:
         *,
         ids: Collection[str] = (),
         known: dict[str, str] | None = None,
+        emit: Emit = unheard,
     ) -> None:
         self._plan = plan
+        self._emit = emit
         self._now = now
         self._ids = set(ids)
         self._known = known or {}
@@ -295,19 +299,22 @@ class Cleaner:
 
         Raises `StorageError` if the disk is full or fails.
         """
-        for move in self._plan.moves:
+        moves = self._plan.moves
+        self._emit(RunStarted(assets=len(moves), bytes=sum(move.size for move in moves)))
+        for move in moves:
+            told = Told(self._emit, move.path)
             try:
-                yield Moved(move.path, self._move(move))
-            except FileChanged as error:
-                yield Kept(move.path, Why.CHANGED, str(error))
-            except NameTaken as error:
-                yield Kept(move.path, Why.TAKEN, str(error))
-            except StorageError as error:
-                if not _is_of_one_file(error):
+                placeholder = self._move(move, told)
+            except (NotMoved, StorageError) as error:
+                told.failed(error)
+                if (kept := _kept(move, error)) is None:
                     raise
-                yield Kept(move.path, Why.FAILED, str(error))
+                yield kept
+            else:
+                told.done(str(self._plan.target / placeholder.storage_path), placeholder.checksum)
+                yield Moved(move.path, placeholder)
 
-    def _move(self, move: Move) -> Placeholder:
+    def _move(self, move: Move, told: Told) -> Placeholder:
         *parents, name = move.path.split("/")
         with storage_errors(self._plan.root / move.path):
             here = open_folder(self._plan.root, tuple(parents), create=False)
@@ -317,15 +324,15 @@ class Cleaner:
                 except OSError as error:
                     raise FileChanged(f"could not be opened: {os.strerror(error.errno or 0).lower()}") from error
                 try:
-                    return self._move_open(move, here, name, source)
+                    return self._move_open(move, here, name, source, told)
                 finally:
                     os.close(source)
             finally:
                 os.close(here)
 
-    def _move_open(self, move: Move, here: int, name: str, source: int) -> Placeholder:
+    def _move_open(self, move: Move, here: int, name: str, source: int, told: Told) -> Placeholder:
         signature = FileSignature.of(os.fstat(source))
-        checksum = self._store(move, source, lambda: _check_unchanged(source, here, name, signature))
+        checksum = self._store(move, source, lambda: _check_unchanged(source, here, name, signature), told)
         entry = self._record_move(move, signature.size, checksum)
         placeholder = self._placeholder(move, entry)
         _check_unchanged(source, here, name, signature)
@@ -339,7 +346,7 @@ class Cleaner:
         sync(here)
         return placeholder
 
-    def _store(self, move: Move, source: int, check: Callable[[], None]) -> Checksum:
+    def _store(self, move: Move, source: int, check: Callable[[], None], told: Told) -> Checksum:
         *parents, name = move.storage_path.split("/")
         with storage_errors(self._plan.target / move.storage_path):
             there = open_folder(self._plan.target, tuple(parents), create=True, flushed=self._flushed_folders)
@@ -348,16 +355,16 @@ class Cleaner:
                 try:
                     stored = open_regular(name, there)
                 except FileNotFoundError:
-                    return self._copy(move, source, there, name, check)
+                    return self._copy(move, source, there, name, check, told)
                 except OSError as error:
                     raise NameTaken(_taken(self._plan.target / move.storage_path)) from error
-                return self._compare(move, source, stored, there, check)
+                return self._compare(move, source, stored, there, check, told)
             finally:
                 os.close(there)
 
-    def _copy(self, move: Move, source: int, there: int, name: str, check: Callable[[], None]) -> Checksum:
+    def _copy(self, move: Move, source: int, there: int, name: str, check: Callable[[], None], told: Told) -> Checksum:
         with Draft(there, name, mode=0o600) as draft:
-            checksum = draft.copy(source)
+            checksum = draft.copy(source, on_copied=told.copying(move.size), on_read=told.reading(move.size))
             check()
             try:
                 draft.publish()
@@ -365,12 +372,14 @@ class Cleaner:
                 raise NameTaken(_taken(self._plan.target / move.storage_path)) from error
         return checksum
 
-    def _compare(self, move: Move, source: int, stored: int, there: int, check: Callable[[], None]) -> Checksum:
-        """A file is there already: that is fine if it has the same content, as after a crash."""
+    def _compare(
+        self, move: Move, source: int, stored: int, there: int, check: Callable[[], None], told: Told
+    ) -> Checksum:
+        """A file is there already: fine if it has the same content, as it has after a crash."""
         try:
-            checksum = digest_of(source)
+            checksum = digest_of(source, told.reading(move.size))
             check()
-            if digest_of(stored) != checksum:
+            if digest_of(stored, told.reading(move.size)) != checksum:
                 raise NameTaken(_taken(self._plan.target / move.storage_path))
             sync(stored)
             sync(there)
@@ -423,6 +432,20 @@ class Cleaner:
             if entry is not None:
                 found.append(replace(place.placeholder, original_path=path, storage_path=entry.storage_path))
         return found
+
+
+def _kept(move: Move, error: NotMoved | StorageError) -> Kept | None:
+    """Why a file stays; None if no other could be moved either."""
+    match error:
+        case FileChanged():
+            why = Why.CHANGED
+        case NameTaken():
+            why = Why.TAKEN
+        case StorageError() if _is_of_one_file(error):
+            why = Why.FAILED
+        case _:
+            return None
+    return Kept(move.path, why, str(error))
 
 
 def _is_of_one_file(error: StorageError) -> bool:

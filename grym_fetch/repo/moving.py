@@ -8,6 +8,7 @@ second name. Files and folders are flushed before anything relies on them.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -33,13 +34,22 @@ def draft_name(name: str) -> str:
     return f".{name}.grym-part"
 
 
-def digest_of(descriptor: int) -> Checksum:
+OnBytes = Callable[[int], None]
+"""Is told how many bytes of a file are copied, or read, by now."""
+
+
+def _unheard(count: int) -> None:
+    pass
+
+
+def digest_of(descriptor: int, on_read: OnBytes = _unheard) -> Checksum:
     """Read a whole file and return its SHA-256."""
     hasher = new_hasher("sha256")
     at = 0
     while block := os.pread(descriptor, STRIDE_BYTES, at):
         hasher.update(block)
         at += len(block)
+        on_read(at)
     return Checksum("sha256", hasher.hexdigest())
 
 
@@ -102,7 +112,9 @@ class Draft:
         """Give the file these permissions."""
         os.fchmod(self._descriptor, mode & 0o777)
 
-    def copy(self, source: int, *, umask: int = 0) -> Checksum:
+    def copy(
+        self, source: int, *, umask: int = 0, on_copied: OnBytes = _unheard, on_read: OnBytes = _unheard
+    ) -> Checksum:
         """Copy a file's bytes, mode and times; flush, read back, and return the SHA-256.
 
         Only the permissions of the mode are copied, less the ``umask``.
@@ -120,6 +132,7 @@ class Draft:
             else:
                 self.write(block)
             at += len(block)
+            on_copied(at)
         if has_holes:
             os.ftruncate(self._descriptor, at)
         with suppress(OSError):  # a file system may have neither modes nor times
@@ -129,7 +142,7 @@ class Draft:
         # So that the bytes are read from the disk if possible, not from the cache of what we just wrote.
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         written = Checksum("sha256", hasher.hexdigest())
-        if digest_of(self._descriptor) != written:
+        if digest_of(self._descriptor, on_read) != written:
             raise NotWritable(safe_text(self._final), "what was written is not what is read back: the disk is failing")
         return written
 

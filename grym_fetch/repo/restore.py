@@ -11,10 +11,12 @@ the root, and lead there through no symlink. Nothing is ever written in git's ow
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import itertools
 import logging
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -33,6 +35,7 @@ from grym_fetch.core.errors import (
     RepositoryError,
     UnsafePath,
 )
+from grym_fetch.core.events import Event
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.paths import check_local_path
 from grym_fetch.core.text import safe_text
@@ -44,6 +47,7 @@ from grym_fetch.repo.placeholder import SUFFIX, asset_id
 from grym_fetch.repo.places import Place, placeholders, read_placeholder
 from grym_fetch.repo.record import MovedFiles
 from grym_fetch.repo.target import recording_folders
+from grym_fetch.repo.telling import Emit, Told, unheard
 from grym_fetch.repo.tree import below, git_folder_above
 
 log = logging.getLogger(__name__)
@@ -78,14 +82,22 @@ class Restored:
 class Restorer:
     """Restores files of the repository at ``root`` that were moved to one of ``folders``, likeliest first.
 
-    ``only_there``: the user has named the folder, so no other is searched.
+    ``only_there``: the user has named the folder, so no other is looked into. ``emit`` gets the events, in the event
+    loop; see `grym_fetch.repo.telling`.
     Raises `RepositoryError` if a record there cannot be read.
     """
 
     def __init__(
-        self, root: Path, folders: Sequence[Path], fetch: Fetch | None = None, *, only_there: bool = False
+        self,
+        root: Path,
+        folders: Sequence[Path],
+        fetch: Fetch | None = None,
+        *,
+        only_there: bool = False,
+        emit: Emit = unheard,
     ) -> None:
         self._root = root.resolve()
+        self._emit = emit
         self._folders = list(folders)
         self._fetch = fetch
         self._only_there = only_there
@@ -152,9 +164,10 @@ class Restorer:
         near = difflib.get_close_matches(text, names, n=3)
         hint = f" Did you mean {', '.join(map(safe_text, near))}?" if near else ""
         records = " and ".join(safe_text(str(record.path), limit=1000) for record, _ in self._records)
+        do = "does" if len(self._records) == 1 else "do"
         raise RepositoryError(
             f"{safe_text(text)} was not moved out of this repository: there is no placeholder for it, and "
-            f"{records} does not list it.{hint}{self._left_out(text)} Another folder: --external-assets-dir DIR."
+            f"{records} {do} not list it.{hint}{self._left_out(text)} Another folder: --external-assets-dir DIR."
         )
 
     def left_out(self) -> list[str]:
@@ -210,20 +223,41 @@ class Restorer:
 
         Raises `AssetMissing`, `IntegrityError`, `StorageError`, or what fetching it raises.
         """
+        loop, here = asyncio.get_running_loop(), threading.get_ident()
+
+        def tell(event: Event) -> None:
+            if threading.get_ident() == here:
+                self._emit(event)
+            else:
+                loop.call_soon_threadsafe(self._emit, event)
+
+        told = Told(tell, wanted.path)
+        try:
+            restored = await self._restore(wanted, force, told)
+        except GrymFetchError as error:
+            told.failed(error)
+            raise
+        if restored.source == "there":
+            told.there(str(restored.path))
+        else:
+            told.done(str(restored.path), wanted.checksum)
+        return restored
+
+    async def _restore(self, wanted: Wanted, force: bool, told: Told) -> Restored:
         path = self._root / wanted.path
-        if await anyio.to_thread.run_sync(self._is_done, wanted, force):
+        if await anyio.to_thread.run_sync(self._is_done, wanted, force, told):
             return Restored(path=path, id=wanted.id, source="there")
         wrong: GrymFetchError | None = None
         folders = [*self._folders, *wanted.folders]
         for folder, stored in itertools.product(folders, wanted.stored):
             try:
-                if await anyio.to_thread.run_sync(self._take, wanted, folder, stored, force):
+                if await anyio.to_thread.run_sync(self._take, wanted, folder, stored, force, told):
                     return Restored(path=path, id=wanted.id, source="external")
             except DigestMismatch as error:
-                log.warning("%s", error)
+                log.warning("%s", " ".join(str(error).split()))  # it has several lines
                 wrong = error
         if self._fetch is not None and (fetched := await self._fetch(wanted.checksum)) is not None:
-            taken = await anyio.to_thread.run_sync(self._take, wanted, fetched.parent, fetched.name, force)
+            taken = await anyio.to_thread.run_sync(self._take, wanted, fetched.parent, fetched.name, force, told)
             if taken:
                 return Restored(path=path, id=wanted.id, source="download")
         if wrong is not None:
@@ -239,8 +273,8 @@ class Restorer:
         *parents, _ = wanted.path.split("/")
         return open_folder(self._root, tuple(parents), create=create)
 
-    def _is_done(self, wanted: Wanted, force: bool) -> bool:
-        """Whether the file is already there and right; its placeholder is then removed, as after an interruption."""
+    def _is_done(self, wanted: Wanted, force: bool, told: Told) -> bool:
+        """Whether the file is there already and right; its placeholder goes then, as after an interruption."""
         name = wanted.path.rpartition("/")[2]
         shown = safe_text(str(self._root / wanted.path), limit=4000)
         if (store := git_folder_above(self._root / wanted.path)) is not None:
@@ -261,7 +295,7 @@ class Restorer:
                 with suppress(OSError):
                     found = open_regular(name, folder)
                     try:
-                        if digest_of(found) == wanted.checksum:
+                        if digest_of(found, told.reading(os.fstat(found).st_size)) == wanted.checksum:
                             sync(found)
                             sync(folder)
                             _remove_placeholder(folder, name)
@@ -274,8 +308,8 @@ class Restorer:
             finally:
                 os.close(folder)
 
-    def _take(self, wanted: Wanted, root: Path, stored: str, force: bool) -> bool:
-        """Copy a stored file into place. Returns False if it is not there. Raises `DigestMismatch` if it is wrong."""
+    def _take(self, wanted: Wanted, root: Path, stored: str, force: bool, told: Told) -> bool:
+        """Copy a stored file into its place. Returns False if it is not there; raises `DigestMismatch` if wrong."""
         *parents, source_name = stored.split("/")
         name = wanted.path.rpartition("/")[2]
         with storage_errors(root / stored):
@@ -293,16 +327,19 @@ class Restorer:
             with storage_errors(self._root / wanted.path):
                 folder = self._open_place(wanted, create=True)
                 try:
-                    self._publish(wanted, folder, name, source, root / stored, force)
+                    self._publish(wanted, folder, name, source, root / stored, force, told)
                 finally:
                     os.close(folder)
         finally:
             os.close(source)
         return True
 
-    def _publish(self, wanted: Wanted, folder: int, name: str, source: int, origin: Path, force: bool) -> None:
+    def _publish(
+        self, wanted: Wanted, folder: int, name: str, source: int, origin: Path, force: bool, told: Told
+    ) -> None:
         with Draft(folder, name, mode=0o600) as draft:
-            copied = draft.copy(source, umask=current_umask())
+            size = os.fstat(source).st_size
+            copied = draft.copy(source, umask=current_umask(), on_copied=told.copying(size), on_read=told.reading(size))
             if copied != wanted.checksum:
                 advice = f"{safe_text(str(origin))} is not the file that was moved; it was left as it is"
                 raise DigestMismatch(wanted.id, str(wanted.checksum), str(copied), advice=advice)

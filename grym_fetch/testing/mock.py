@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,11 +27,12 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import AssetMissing, GrymFetchError, IntegrityError, ManifestError, Problem, UnpinnedAsset
 from grym_fetch.core.events import AssetFailed, AssetPlanned, AssetVerified, AssetVerifying, Event, ProgressMade
 from grym_fetch.core.manifest import Asset, Manifest
-from grym_fetch.disk.local_files import Found
+from grym_fetch.disk.damage import Damage
+from grym_fetch.disk.local_files import Found, Look, Presence
 from grym_fetch.disk.project import Project
 from grym_fetch.disk.prune import PruneReport
 from grym_fetch.engine.protocol import AssetEngine
-from grym_fetch.engine.reports import AssetStatus
+from grym_fetch.engine.reports import AssetStatus, RepairReport
 from grym_fetch.manager import AssetManager
 from grym_fetch.project.freshness import FreshnessCheck
 from grym_fetch.project.pinning import Pinned, PinReport
@@ -161,6 +162,15 @@ class MockAssetManager(AssetManager):
         return replace(await super().check_asset(asset_id, full=full), path=self.path_of(asset_id))
 
     @_recorded
+    async def repair_asset(self, asset_id: str, *, dry_run: bool = False) -> RepairReport:
+        """Find the asset intact. Raises `UnknownAsset`, `AssetMissing`, or the error that it is made to fail with."""
+        if (failure := self.fail.get(asset_id)) is not None:
+            raise failure
+        if not self.has(self.manifest.get(asset_id).id):
+            raise AssetMissing(asset_id, "no file is there to be repaired")
+        return RepairReport(asset_id, self.path_of(asset_id), "intact")
+
+    @_recorded
     async def initialize(self) -> None:
         """Get ready. There is no manifest to read."""
         self._ready()
@@ -173,6 +183,7 @@ class MockAssetManager(AssetManager):
         fetch: bool = False,
         file: Path | None = None,
         checksums_from: str | None = None,
+        pieces: bool = False,
         allow_suspicious: bool = False,
     ) -> Asset:
         """List an asset. Raises `ManifestError` if its id is taken."""
@@ -279,6 +290,7 @@ class MockAssetManager(AssetManager):
         ids: Collection[str] | None = None,
         *,
         exclude: Collection[str] = (),
+        pieces: bool = False,
         allow_suspicious: bool = False,
         on_pinned: Callable[[Pinned], object] | None = None,
     ) -> PinReport:
@@ -318,17 +330,21 @@ class _MockLocalFiles:
 
     owner: MockAssetManager
 
+    def places(self, asset: Asset) -> list[Path]:
+        return [self.owner.path_of(asset.id)]
+
     def find_verified(self, asset: Asset) -> str | None:
         return str(self.owner.path_of(asset.id)) if self.owner.has(asset.id) else None
 
     def has_stages(self) -> bool:
         return False
 
-    def is_there(self, asset: Asset) -> bool:
-        return self.owner.has(asset.id)
+    def look(self, asset: Asset) -> Look:
+        path = self.find_verified(asset)
+        return Look(Presence.NOTHING) if path is None else Look(Presence.VERIFIED, path)
 
-    def has_other(self, asset: Asset) -> bool:
-        return False
+    def look_at(self, assets: Iterable[Asset]) -> Iterator[Look]:
+        return map(self.look, assets)
 
     async def find(
         self,
@@ -349,10 +365,13 @@ class _MockFetcher:
     emit: Callable[[Event], Awaitable[None]]
     count: Callable[[int], None]
 
-    def staged_bytes(self, asset: Asset) -> int:
-        return 0
+    def staged_bytes(self, assets: Sequence[Asset]) -> list[int]:
+        return [0] * len(assets)
 
-    async def fetch(self, asset: Asset, *, force: bool = False, rank: int = 0) -> FetchResult:
+    async def examine(self, asset: Asset) -> tuple[Found | None, Damage | None]:
+        return None, None
+
+    async def fetch(self, asset: Asset, *, force: bool = False, repair: bool = False, rank: int = 0) -> FetchResult:
         try:
             return await self._download(asset, self.owner.fail.get(asset.id))
         except Exception as error:
@@ -432,7 +451,7 @@ class _MockEngine:
     def is_unpacked(self, asset: Asset, archive: Path) -> bool:
         return True
 
-    async def find_unpacked(self, asset: Asset, archive: Path) -> bool:
+    async def find_unpacked(self, asset: Asset, archive: Path, on_read: Callable[[int, int], None]) -> bool:
         return True
 
     def _count(self, received: int) -> None:

@@ -6,8 +6,9 @@ while an asset is fetched, so that another process waits instead of fetching the
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,14 +25,17 @@ from grym_fetch.core.errors import (
     UnpinnedAsset,
 )
 from grym_fetch.core.events import (
+    AssetDamaged,
     AssetFailed,
+    AssetRepaired,
     AssetReused,
     AssetVerified,
     AssetVerifying,
 )
 from grym_fetch.core.fingerprint import content_fingerprint
 from grym_fetch.core.manifest import Asset
-from grym_fetch.disk.local_files import LocalFiles
+from grym_fetch.disk.damage import Damage
+from grym_fetch.disk.local_files import Found, LocalFiles
 from grym_fetch.disk.stage import StageKey
 from grym_fetch.disk.store import DiskStore
 from grym_fetch.disk.verified import ReplacedMeanwhile
@@ -39,7 +43,7 @@ from grym_fetch.runtime.buffers import release_frames
 from grym_fetch.runtime.threads import machine_error
 from grym_fetch.transfer.context import TransferContext
 from grym_fetch.transfer.locking import acquire_lock
-from grym_fetch.transfer.result import FetchResult
+from grym_fetch.transfer.result import FetchResult, Repaired
 from grym_fetch.transfer.transfer import Transfer
 
 log = logging.getLogger(__name__)
@@ -68,16 +72,25 @@ class Fetcher:
         self._unpack_archive = unpack
 
     async def fetch(
-        self, asset: Asset, *, force: bool = False, rank: int = 0, judge: Judge | None = None
+        self,
+        asset: Asset,
+        *,
+        force: bool = False,
+        repair: bool = False,
+        rank: int = 0,
+        judge: Judge | None = None,
     ) -> FetchResult:
         """Make the asset present and verified. ``force``: fetch it even if it is there and right; ``rank``: its turn.
+
+        A file that is there and wrong gives what is right of it, as far as digests of its pieces are known. ``repair``:
+        read it even if it was verified before, and guess where none are known.
 
         ``judge`` looks at what was fetched before anybody is told that it is there. Raises any `GrymFetchError`, after
         emitting `asset_failed`.
         """
         try:
             try:
-                return await self._fetch_asset(asset, force=force, rank=rank, judge=judge)
+                return await self._fetch_asset(asset, force=force, repair=repair, rank=rank, judge=judge)
             except MemoryError as error:
                 raise machine_error(error) or error from None
         except GrymFetchError as error:
@@ -93,17 +106,30 @@ class Fetcher:
             )
             raise
 
-    def staged_bytes(self, asset: Asset) -> int:
-        """Bytes of this asset that an earlier run left behind: for a plan, not a promise."""
-        return self._store.staged_bytes(StageKey(asset.local_path, content_fingerprint(asset)))
+    async def examine(self, asset: Asset) -> tuple[Found | None, Damage | None]:
+        """Read the asset's file; return what is there, and what of it can be used if it is wrong. Changes nothing."""
+        found = await self._look(asset, full=True)
+        if found is None or found.error is None:
+            return found, None
+        return found, await self._local_files.find_damage(asset, found, may_guess=True)
 
-    async def _fetch_asset(self, asset: Asset, *, force: bool, rank: int, judge: Judge | None) -> FetchResult:
+    def staged_bytes(self, assets: Sequence[Asset]) -> list[int]:
+        """Bytes of each asset that an earlier run left behind: for a plan, not a promise."""
+        return self._store.staged_bytes([StageKey(asset.local_path, content_fingerprint(asset)) for asset in assets])
+
+    async def _fetch_asset(
+        self, asset: Asset, *, force: bool, repair: bool, rank: int, judge: Judge | None
+    ) -> FetchResult:
         if not asset.pinned:
             if not self._settings.allow_unpinned:
                 raise UnpinnedAsset(asset.id)
             self._refuse_bare_http(asset)
-        if not force and (present := await self._present(asset)) is not None:
-            return present
+        wrong = None
+        if not force:
+            found = await self._look(asset, full=repair)
+            if found is not None and found.error is None:
+                return await self._reuse(asset, found)
+            wrong = found
         if self._settings.offline:
             raise AssetMissing(asset.id, "it is not on this machine, and --offline forbids fetching it")
         await self._store.check_destination(asset.local_path)
@@ -113,9 +139,13 @@ class Fetcher:
         try:
             waited = await acquire_lock(lock, asset, self._store, self._context)
             # The previous holder of the lock has most likely fetched this asset.
-            if waited and not force and (present := await self._present(asset)) is not None:
-                return present
-            return await self._fetch(asset, key, exclusive=lock.is_trustworthy, rank=rank, judge=judge)
+            if waited and not force:
+                found = await self._look(asset)
+                if found is not None and found.error is None:
+                    return await self._reuse(asset, found)
+                wrong = found
+            damage = None if wrong is None else await self._damage(asset, wrong, may_guess=repair)
+            return await self._fetch(asset, key, exclusive=lock.is_trustworthy, rank=rank, judge=judge, damage=damage)
         finally:
             lock.release()
 
@@ -126,34 +156,61 @@ class Fetcher:
             if url.scheme == "http" and not is_loopback(url):
                 raise PolicyRefused(text, f"{asset.id}: {BARE_HTTP}")
 
-    async def _present(self, asset: Asset) -> FetchResult | None:
+    async def _look(self, asset: Asset, *, full: bool = False) -> Found | None:
+        """What is there: read, unless it is known. A wrong file is nothing worse than none, unless `offline`."""
+
         def on_hashing(count: int, size: int) -> None:
             self._emit(AssetVerifying(asset=asset.id, bytes=min(count, size), total=size))
 
-        found = await self._local_files.find(asset, on_hashing=on_hashing)
-        if found is None:
-            return None
-        if found.error is not None:
-            if self._settings.offline:
-                raise IntegrityError(f"{asset.id}: {found.path}: {found.error}; --offline forbids fetching it again")
-            log.warning("%s: the file there is wrong and will be replaced: %s", asset.id, found.error)
-            return None
+        found = await self._local_files.find(asset, full=full, on_hashing=on_hashing)
+        if found is not None and found.error is not None and self._settings.offline:
+            raise IntegrityError(f"{asset.id}: {found.path}: {found.error}; --offline forbids fetching it again")
+        return found
+
+    async def _reuse(self, asset: Asset, found: Found) -> FetchResult:
         await self._unpack(asset, found.path)
         unverified = None if asset.pinned else True
         self._emit(AssetReused(asset=asset.id, path=str(found.path), unverified=unverified))
         return FetchResult(found.path, None)
+
+    async def _damage(self, asset: Asset, wrong: Found, *, may_guess: bool) -> Damage | None:
+        """What of a wrong file can be used; said before anything is fetched."""
+        damage = await self._local_files.find_damage(asset, wrong, may_guess=may_guess)
+        if damage is None:
+            log.warning("%s: the file there is wrong and will be replaced: %s", asset.id, wrong.error)
+            return None
+        self._emit(
+            AssetDamaged(
+                asset=asset.id,
+                path=str(damage.path),
+                pieces=damage.pieces,
+                bad=damage.bad,
+                bytes=damage.bytes_to_fetch,
+                guess=damage.is_guess or None,
+            )
+        )
+        return damage
 
     async def _unpack(self, asset: Asset, archive: Path) -> None:
         if asset.extract:
             await self._unpack_archive(asset, archive)
 
     async def _fetch(
-        self, asset: Asset, key: StageKey, *, exclusive: bool, rank: int, judge: Judge | None
+        self,
+        asset: Asset,
+        key: StageKey,
+        *,
+        exclusive: bool,
+        rank: int,
+        judge: Judge | None,
+        damage: Damage | None = None,
     ) -> FetchResult:
         began = self._context.clock.monotonic()
         stage = await self._store.open_stage(key, exclusive=exclusive, size=asset.size)
         transfer = None
         try:
+            if damage is not None:
+                await stage.seed(damage.path, damage.good)
             transfer = Transfer(asset, stage, self._context)
             self._context.scheduler.add(transfer, rank)
             try:
@@ -161,9 +218,10 @@ class Fetcher:
             except ReplacedMeanwhile:
                 # Where locks do nothing, another process may have put the same file there. It counts once it is hashed.
                 await stage.discard()
-                if not asset.pinned or (there := await self._present(asset)) is None:
+                there = await self._look(asset) if asset.pinned else None
+                if there is None or there.error is not None:
                     raise
-                return there
+                return await self._reuse(asset, there)
             finally:
                 self._context.scheduler.remove(transfer)
         except IntegrityError:
@@ -177,9 +235,15 @@ class Fetcher:
         fetched = replace(fetched, signature=stage.published)
         if asset.checksum is not None and fetched.signature is not None:
             self._local_files.verified_cache.record(fetched.path, asset.checksum, fetched.signature)
+        self._local_files.wrong_origins.record(asset.id, fetched.wrong_origins, self._context.clock.wall())
+        if fetched.sums is not None:
+            self._local_files.piece_sums.record(fetched.checksum, fetched.size, fetched.sums)
         if judge is not None:
             await judge(fetched.path)
         await self._unpack(asset, fetched.path)
+        repaired = None if damage is None else _repaired(damage, transfer)
+        if repaired is not None:
+            self._emit(AssetRepaired(asset=asset.id, **dataclasses.asdict(repaired)))
         self._emit(
             AssetVerified(
                 asset=asset.id,
@@ -189,9 +253,20 @@ class Fetcher:
                 seconds=round(self._context.clock.monotonic() - began, 3),
                 downloaded_bytes=fetched.downloaded,
                 unverified=None if asset.pinned or asset.stated is not None else True,
+                wrong_origins=fetched.wrong_origins or None,
             )
         )
-        return FetchResult(fetched.path, fetched)
+        return FetchResult(fetched.path, fetched, repaired)
+
+
+def _repaired(damage: Damage, transfer: Transfer) -> Repaired:
+    kept = [piece for piece in damage.good if transfer.has_kept(piece)]
+    return Repaired(
+        pieces=damage.pieces,
+        bad=damage.bad,
+        fetched=damage.pieces - len(kept),
+        saved_bytes=sum(piece.stop - piece.start for piece in kept),
+    )
 
 
 def attempts_of(error: GrymFetchError) -> tuple[str, ...]:

@@ -9,12 +9,12 @@ and resuming needs no separate pass.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from grym_fetch.core.digest import Hasher
+from grym_fetch.core.content_hasher import ContentHasher
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.journal import Piece, PieceTable
-from grym_fetch.core.ranges import IntervalSet
+from grym_fetch.core.ranges import ByteRange, IntervalSet
 from grym_fetch.core.segments import MIB
 from grym_fetch.core.world import Stage, Threads
 
@@ -29,14 +29,14 @@ class Frontier:
 
     def __init__(
         self,
-        hasher: Hasher,
+        content: ContentHasher,
         stage: Stage,
         threads: Threads,
         *,
         claims: PieceTable,
     ) -> None:
         self.position = 0
-        self.hasher = hasher
+        self.content = content
         self._stage = stage
         self._threads = threads
         self._stored = IntervalSet()
@@ -70,16 +70,26 @@ class Frontier:
         """
         return self.position + self._unproved_bytes
 
-    async def run(self, *, on_bad: Callable[[Piece], None], on_advance: Callable[[], None]) -> None:
+    async def run(
+        self,
+        *,
+        on_bad: Callable[[Piece], None],
+        on_advance: Callable[[], None],
+        on_wrong: Callable[[ByteRange], Awaitable[None]],
+    ) -> None:
         """Hash bytes as they arrive, until cancelled. Raises the same errors as the stage.
 
-        ``on_bad`` is called with pieces that are not what was claimed, ``on_advance`` whenever more is hashed.
+        ``on_bad`` is called with pieces that are not what was claimed, ``on_wrong`` with those of the manifest that are
+        wrong: the frontier is back at their beginning then. ``on_advance`` is called whenever more is hashed.
         """
         try:
             while True:
                 await self._wakeup.wait()
                 self._wakeup.clear()
                 while await self._advance(on_bad):
+                    if (wrong := self.content.wrong) is not None:
+                        self._go_back(wrong)
+                        await on_wrong(wrong)
                     on_advance()
         finally:
             self._memory.clear()
@@ -90,7 +100,7 @@ class Frontier:
         if at in self._memory:
             self.position += await self._hash_memory(at)
         elif claims := self._claims_from(at):
-            proved = await self._stage.prove(claims, self.hasher.update)
+            proved = await self._stage.prove(claims, self.content.update)
             for claim in claims[:proved]:
                 self._drop(claim)
                 self.position = claim.stop
@@ -102,7 +112,7 @@ class Frontier:
         elif (stop := min(self._stored.run_from(at), at + STRIDE_BYTES)) > at:
             # Only up to the next claim, which is read separately, so that its digest can be compared.
             following = next((piece.start for piece in self._claims if piece.start > at), stop)
-            count = await self._stage.feed(at, min(stop, following), self.hasher.update)
+            count = await self._stage.feed(at, min(stop, following), self.content.update)
             if not count:
                 raise StorageError("the part file", "something else has cut off what was written; run again")
             self.position += count
@@ -110,6 +120,13 @@ class Frontier:
             return False
         self._memory_end = max(self._memory_end, self.position)
         return True
+
+    def _go_back(self, wrong: ByteRange) -> None:
+        """Forget a piece that is wrong, and that anything behind it was hashed: it is read back when its turn comes."""
+        self.content.resume()
+        self.position = self._memory_end = wrong.start
+        self._memory.clear()
+        self._stored.remove(wrong.start, wrong.stop)
 
     def _claims_from(self, at: int) -> list[Piece]:
         """The claims that follow each other from here on, at most a stride of them."""
@@ -129,7 +146,7 @@ class Frontier:
 
         def update() -> int:
             for data in run:
-                self.hasher.update(data)
+                self.content.update(data)
             return sum(map(len, run))
 
         return await self._threads.compute(update)

@@ -48,7 +48,8 @@ class PieceWriter:
         if not self._length:
             self._start, self._since = start, now
         self._length += count
-        if self._length == self._buffers.size or now - self._since >= FLUSH_INTERVAL_S:
+        is_full = self._length == self._buffers.size or count == self._state.room_in_piece(start)
+        if is_full or now - self._since >= FLUSH_INTERVAL_S:
             await self._flush()
 
     async def add(self, start: int, data: bytes) -> None:
@@ -56,7 +57,7 @@ class PieceWriter:
         if not self.continues_at(start):
             await self._flush()
         while data:
-            space = self.space(len(data))
+            space = self.space(min(len(data), self._state.room_in_piece(start)))
             count = len(space)
             space[:] = data[:count]
             await self.filled(start, count)

@@ -20,7 +20,11 @@ from grym_fetch.core.events import (
 )
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.progress import Meter
+from grym_fetch.core.segments import MIB
 from grym_fetch.transfer.state import DownloadState
+
+TOLD_EVERY_BYTES = 64 * MIB
+"""After so many bytes that were hashed once all had arrived, it is told again."""
 
 
 class Reporter:
@@ -35,6 +39,7 @@ class Reporter:
         self._resumed = state.segments.on_hand_bytes
         self._meter = Meter(now=now, total=state.size, on_hand=self._resumed)
         self._is_full = False
+        self._told_hashed = 0
 
     def planned(self) -> None:
         """The transfer begins."""
@@ -76,7 +81,17 @@ class Reporter:
         self._meter.advance(now, on_hand=size, received=self.received, total=size)
         self.progress(now)
         self._is_full = True
-        self._emit(AssetVerifying(asset=self._asset, bytes=self._state.frontier.position, total=size))
+        self._tell_hashed(size)
+
+    def hashed(self) -> None:
+        """More of what has arrived, perhaps in an earlier run, is hashed."""
+        size = self._state.size
+        if self._is_full and size is not None and self._state.frontier.position - self._told_hashed >= TOLD_EVERY_BYTES:
+            self._tell_hashed(size)
+
+    def _tell_hashed(self, size: int) -> None:
+        self._told_hashed = self._state.frontier.position
+        self._emit(AssetVerifying(asset=self._asset, bytes=min(self._told_hashed, size), total=size))
 
     def restarted(self, discarded: int, reason: str) -> None:
         """The transfer starts over, and this many bytes were discarded."""

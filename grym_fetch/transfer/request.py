@@ -94,11 +94,18 @@ class Request:
 class Requester:
     """Asks origins for ranges. Holds the credentials, but nothing that belongs to an asset.
 
-    ``on_lost_ahead`` is called with a host that turns out not to take requests ahead of their turn.
+    ``on_lost_ahead`` is called with a host that turns out not to take requests ahead of their turn,
+    ``on_led`` whenever a redirect says where an origin leads.
     """
 
-    def __init__(self, credentials: Credentials, on_lost_ahead: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        on_lost_ahead: Callable[[str], None] = lambda _: None,
+        on_led: Callable[[], None] = lambda: None,
+    ) -> None:
         self._credentials = credentials
+        self._on_led = on_led
         self._on_lost_ahead = on_lost_ahead
         self.secrets = SentSecrets()
         """The secrets sent in this run. A server that repeats one must not get it shown."""
@@ -164,6 +171,8 @@ class Requester:
             answer.response.close()
             cookies.learn(here, answer.response.head.fields.get("set-cookie", ()))
             here = follow_redirect(here, answer.verdict.location)
+            origin.leads(here)
+            self._on_led()
             cookie = cookies.field(here)
             # Once a redirect has left the origin, credentials are not sent again: another server chose the address.
             is_own = is_own and origin_key(here) == origin_key(first)

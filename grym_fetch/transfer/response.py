@@ -46,6 +46,24 @@ MAX_LENGTH = 16 * 1024**4
 """Believe a server's stated length up to this many bytes if the manifest has none: ext4's longest file."""
 
 
+def is_no_content(answer: JudgedResponse, size: int | None) -> bool:
+    """Whether this certainly is not the range that was asked for, nor news of it.
+
+    Only to be asked of an address that is sending ranges to another request. That the content has changed, or is now
+    sent whole, is news; a short note is not.
+    """
+    match answer.verdict:
+        case http.Partial() | http.WrongDigest():
+            return False
+        case http.Whole() | http.OtherRepresentation() | http.WrongLength():
+            length = parse_length(answer.response.head.get("content-length") or "")
+            if size is None or answer.response.head.status == 206:
+                return False
+            return length < min(size, NOTE_BYTES) if length is not None else isinstance(answer.verdict, http.Whole)
+        case _:
+            return True
+
+
 class ResponseReader:
     """Reads the response to one attempt.
 
@@ -114,9 +132,10 @@ class ResponseReader:
         if head.status != 200 or attempt.segment.whole or size is None or not (origin.ranges and origin.has_given):
             return False
         length = parse_length(head.get("content-length") or "")
-        if length is None:
-            return answer.is_page
-        return length < min(size, NOTE_BYTES) and (answer.is_page or not head.validator)
+        if answer.is_page and length != size:
+            return True
+        # A validator makes it another version, unless the manifest says how long that is.
+        return length is not None and length < min(size, NOTE_BYTES) and (self._size_is_promised or not head.validator)
 
     # -- verdicts ---------------------------------------------------------------------------------------------------
 
@@ -172,11 +191,13 @@ class ResponseReader:
 
     async def _unsatisfiable(self, attempt: Attempt, total: int | None) -> Outcome:
         origin, start, state = attempt.origin, attempt.segment.start, self._state
+        # It answers no range, or one of an address that has served ranges of the known length.
+        is_beside_the_point = attempt.segment.whole or bool(origin.ranges and origin.has_given)
         if state.size is None:
             if total == start or (total is None and start > 0 and self._pinned):
                 # We hold everything before it, and there is nothing more: that is the end, or the checksum will show.
                 return await self._learn_size(start, origin) or Finished()
-        elif total is not None and total != state.size:
+        elif total is not None and total != state.size and not is_beside_the_point:
             return self._wrong_length(origin, total, "")
         return self._unusable_range(attempt, "the server calls a good range unsatisfiable (416)")
 
@@ -240,6 +261,7 @@ class ResponseReader:
         try:
             # The segment may be cut short while we read: then another connection fetches what follows its stop.
             while (left := min(stop, segment.stop) - segment.position) > 0:
+                left = min(left, self._state.room_in_piece(segment.position))
                 space = writer.space(left if self._limiter is None else min(left, LIMITED_READ_BYTES))
                 count = await response.readinto(space)
                 now = self._clock.monotonic()

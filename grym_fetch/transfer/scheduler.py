@@ -2,9 +2,10 @@
 
 Rules: there are never more connections than `connections`, idle ones included, nor more at work on one host than it
 allows (`grym_fetch.core.hosts`). A free connection goes to the source that has the fewest at work, so that no small
-asset waits for a big one; among equals, to the one that was asked for first. A connection that will soon be free gets
-its next work ahead of its turn by the same rule, if that is for the host it is open to; if the connection ends first,
-that work counts as never given out. The scheduler knows about attempts and connections, but not about HTTP or files.
+asset waits for a big one; among equals, to the one that was asked for first. One that will soon be free gets its next
+work ahead of its turn by the same rule, if that is for the host it is open to; if the connection ends first, that work
+was never given out. A connection that nobody wants now is opened to where one will be wanted soon (`openings`). The
+scheduler knows attempts and connections, and nothing of HTTP or of files.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
+from grym_fetch.core.errors import GrymFetchError
 from grym_fetch.core.hosts import Hosts
 from grym_fetch.core.speeds import Speeds
 from grym_fetch.core.world import AheadConnection, Clock, Connection, Transport
 from grym_fetch.runtime.clock import SystemClock
 from grym_fetch.runtime.waiting import wait_uncancelled
+from grym_fetch.transfer.openings import Foreseen, Opening, Openings
 
 MAX_AHEAD = 3
 """The most work that a connection is given ahead of its turn."""
@@ -55,6 +58,9 @@ class Source(Protocol[W]):
 
     def next_ahead(self, host: str, /) -> W | None:
         """The next work for this host, to be asked for before a connection is free; `InTurn` if it must wait."""
+
+    def foresees(self) -> Foreseen | None:
+        """Where it will want more connections as soon as what is under way is answered, if anywhere."""
 
     def ask_ahead(self, attempt: W, /, connection: Connection) -> bool:
         """Send its request now, ahead of its turn. Return whether that was possible."""
@@ -96,6 +102,7 @@ class Scheduler:
         self._ahead: dict[Connection, deque[tuple[Source[Any], Work]]] = {}
         """What was asked for ahead over each connection, in order."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._openings = Openings(self._opened)
         self._is_due = False
         self._heartbeat: asyncio.TimerHandle | None = None
         self._alarm: tuple[float, asyncio.Task[None]] | None = None
@@ -132,6 +139,7 @@ class Scheduler:
         if self._is_closed:
             return
         self._give_out()
+        self._open_early()
         if self._free and self._tasks and self._heartbeat is None:
             self._heartbeat = asyncio.get_running_loop().call_later(HEARTBEAT_S, self._beat)
         if self._free and self._sources:
@@ -157,14 +165,14 @@ class Scheduler:
         self._assign()
 
     def _give_out(self) -> None:
-        if not self._free:
+        if not self._free and not self._openings:
             return
         waiting = [
             (at_work, self._ranks[source], order, source)
             for order, (source, at_work) in enumerate(self._sources.items())
         ]
         heapq.heapify(waiting)
-        while self._free and waiting:
+        while (self._free or self._openings) and waiting:
             at_work, rank, order, source = heapq.heappop(waiting)
             try:
                 attempt = source.next_attempt(self._has_room)
@@ -179,13 +187,23 @@ class Scheduler:
         return self.hosts.has_room(host, self._clock.monotonic())
 
     def _start(self, source: Source[Any], attempt: Work) -> None:
-        self._begin(source, attempt, self._pick(attempt.host))
+        opening = None
+        if all(connection.host != attempt.host for connection in self._free):
+            opening = self._openings.take(attempt.host, elsewhere=not self._free)
+        if opening is None:
+            self._begin(source, attempt, self._pick(attempt.host))
+        else:
+            self._begin(source, attempt, opening.connection, opening)
 
-    def _begin(self, source: Source[Any], attempt: Work, connection: Connection) -> None:
+    def _begin(
+        self, source: Source[Any], attempt: Work, connection: Connection, opening: Opening | None = None
+    ) -> None:
         self._at_work[attempt] = source, connection
         self._sources[source] += 1
         self.hosts.began(attempt, attempt.host)
-        task = asyncio.get_running_loop().create_task(source.fetch(attempt, connection))
+        self._openings.used(connection)
+        work = source.fetch(attempt, connection) if opening is None else _fetch_over(opening, source, attempt)
+        task = asyncio.get_running_loop().create_task(work)
         attempt.task = task
         self._tasks.add(task)
         # A callback and not a finally: a task that is cancelled before its first step runs no finally.
@@ -220,6 +238,27 @@ class Scheduler:
             source.release(work)
         except Exception as error:  # noqa: BLE001 - see Source.fail
             source.fail(error)
+
+    # -- opened before they are needed ----------------------------------------------------------------------------
+
+    def _open_early(self) -> None:
+        """Open what the sources will want soon, over places that nobody wants now."""
+        for source in self._sources if self._free else ():
+            if (foreseen := source.foresees()) is None:
+                continue
+            host, now = foreseen.host, self._clock.monotonic()
+            places = [each for each in self._free if self._openings.may_begin(each, host)]
+            there = sum(each.host == host for each in self._free) + self._openings.count(host)
+            for connection in places[: max(0, min(foreseen.count, self.hosts.room(host, now)) - there)]:
+                self._free.remove(connection)
+                self._openings.begin(connection, foreseen)
+
+    def _opened(self, opening: Opening, error: GrymFetchError | None) -> None:
+        self._free.append(opening.connection)
+        if error is not None:
+            there = sum(connection.host == opening.host for connection in self._free)
+            self.hosts.refused_opening(opening.host, there, self._clock.monotonic(), error)
+        self.kick()
 
     # -- ahead of their turn ------------------------------------------------------------------------------------------
 
@@ -295,7 +334,14 @@ class Scheduler:
         for task in tasks:
             if not task.cancelling():
                 task.cancel()
-        async with AsyncExitStack() as stack:  # closes all of them, even if one fails
+        tasks += self._openings.cancel()
+        async with AsyncExitStack() as stack:  # closes all of them, whatever becomes of one
             for connection in self._connections:
                 stack.push_async_callback(connection.aclose)
             await wait_uncancelled(tasks)
+
+
+async def _fetch_over(opening: Opening, source: Source[W], attempt: W) -> None:
+    """Do the work as soon as the connection is free for it."""
+    await opening.joined(attempt.host)
+    await source.fetch(attempt, opening.connection)

@@ -196,6 +196,9 @@ class SmallFileSource:
                 return [turn.asked.pop().asset for _ in range(len(turn.asked) - 1)][::-1]
         return []
 
+    def foresees(self) -> None:
+        """Nothing: each file is asked for at once."""
+
     def next_ahead(self, host: str) -> Turn | None:  # noqa: ARG002 - the Protocol's
         """Give nothing: what is asked ahead is part of a turn. Raises `InTurn` while some are waiting."""
         if self._waiting:

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from grym_fetch.core.digest import Algorithm, Checksum, Hasher, new_hasher
+from grym_fetch.core.content_hasher import ContentHasher
+from grym_fetch.core.digest import Algorithm, Checksum, new_hasher
 from grym_fetch.core.errors import DigestMismatch, DiskFull, IntegrityError
 from grym_fetch.core.http import Validator
 from grym_fetch.core.journal import Piece, PieceTable, address_hash, piece_hasher
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
-from grym_fetch.core.ranges import IntervalSet
+from grym_fetch.core.piece_digests import PieceSums
+from grym_fetch.core.ranges import ByteRange, IntervalSet
 from grym_fetch.core.segments import UNBOUNDED, Segments, SegmentSizes
 from grym_fetch.core.stated import PairedHasher
 from grym_fetch.core.world import Stage, Threads
@@ -56,6 +58,16 @@ class Echo:
         return not self.borders and bool(validator) and validator == self.validator and size in (None, self.size)
 
 
+@dataclass(eq=False, slots=True)
+class _Writing:
+    """Bytes on their way to the disk. ``is_void``: they turned out to be wrong meanwhile."""
+
+    start: int
+    stop: int
+    origin: int
+    is_void: bool = False
+
+
 class DownloadState:
     """The part of one asset that is on hand. ``on_change`` is called when more is hashed or some is lost."""
 
@@ -79,6 +91,12 @@ class DownloadState:
         self._borders: set[int] = set()
         self._borders_ahead: set[int] = set()
         self._echo: Echo | None = None
+        self._writings: set[_Writing] = set()
+        self.condemned: list[tuple[ByteRange, set[int]]] = []
+        """Pieces that are not what the manifest says, each with the numbers of the origins that gave it.
+
+        `NOBODY` for an earlier run. They are missing again, and wait for somebody to decide whom to ask.
+        """
         self._retelling: tuple[Piece, int, xxh3_128] | None = None
         self.size = asset.size if asset.size is not None else stage.recovered.size
         self.no_room: DiskFull | None = None
@@ -122,25 +140,49 @@ class DownloadState:
         self.pieces = PieceTable(pieces)
         self.segments = Segments(self.size, on_hand, self._sizes)
         self.frontier = Frontier(
-            self._new_hasher(),
+            self._new_content(),
             self._stage,
             self._threads,
             claims=pieces,
         )
 
-    def _new_hasher(self) -> Hasher:
+    def _new_content(self) -> ContentHasher:
         hasher, stated = new_hasher(self._algorithm), self._asset.stated
-        return hasher if stated is None else PairedHasher(hasher, stated.new_hasher())
+        whole = hasher if stated is None else PairedHasher(hasher, stated.new_hasher())
+        return ContentHasher(whole, self.size, self._asset.pieces if self._asset.pinned else None)
 
     async def hash(self) -> None:
         """Hash bytes as they arrive, until cancelled. Raises the same errors as the stage."""
-        await self.frontier.run(on_bad=self._lose, on_advance=self._on_change)
+        await self.frontier.run(on_bad=self._lose, on_advance=self._on_change, on_wrong=self._condemn)
 
     def _lose(self, piece: Piece) -> None:
         log.warning("%s: a piece that an earlier run left is damaged and is fetched again", self._asset.id)
         self.segments.lose(piece.start, piece.stop)
         self.pieces.drop(piece.start, piece.stop)
         self._on_change()
+
+    async def _condemn(self, wrong: ByteRange) -> None:
+        """A piece is not what the manifest says: its bytes are missing again, and who gave them is named."""
+        givers = {
+            NOBODY if self.is_inherited(piece) else piece.origin for piece in self.pieces.drop(wrong.start, wrong.stop)
+        }
+        for writing in self._writings:
+            if writing.start < wrong.stop and wrong.start < writing.stop:
+                writing.is_void = True
+                givers.add(writing.origin)
+        self.segments.lose(wrong.start, wrong.stop)
+        # The same thread writes what is on its way now before this, and what comes anew after it.
+        await self._stage.note_void(wrong.start, wrong.stop)
+        self.condemned.append((wrong, givers))
+        self._on_change()
+
+    def room_in_piece(self, start: int) -> int:
+        """How many bytes there are from here to the end of a piece of the manifest, if it has any.
+
+        What is written lies within one, so that what is void costs no neighbour.
+        """
+        digests = self._asset.pieces
+        return UNBOUNDED if digests is None else digests.size - start % digests.size
 
     # -- what comes in ----------------------------------------------------------------------------------------------
 
@@ -213,7 +255,14 @@ class DownloadState:
         if self._suspects is not None:
             await self._compare(start, data, origin)
         is_echo = self._echo is not None and await self._is_echo(self._echo, start, data)
-        piece = await self._stage.write(start, data, origin.number)
+        writing = _Writing(start, start + len(data), origin.number)
+        self._writings.add(writing)
+        try:
+            piece = await self._stage.write(start, data, origin.number)
+        finally:
+            self._writings.discard(writing)
+        if writing.is_void:
+            return  # found wrong while it was written, from memory
         self.pieces.add(piece)
         self.frontier.stored(piece.start, piece.stop)
         if is_echo:
@@ -229,11 +278,16 @@ class DownloadState:
     @property
     def digest(self) -> Checksum:
         """The digest of the bytes hashed so far."""
-        return Checksum(self._algorithm, self.frontier.hasher.hexdigest())
+        return Checksum(self._algorithm, self.frontier.content.whole.hexdigest())
+
+    @property
+    def sums(self) -> PieceSums:
+        """The sums of the pieces of what was hashed so far."""
+        return self.frontier.content.sums
 
     def refuse_if_stated_otherwise(self) -> None:
         """Raise `DigestMismatch` if all is hashed and the digest that a hub states is another one."""
-        stated, hasher = self._asset.stated, self.frontier.hasher
+        stated, hasher = self._asset.stated, self.frontier.content.whole
         if stated is not None and isinstance(hasher, PairedHasher):
             actual = hasher.beside.hexdigest()
             if actual != stated.hexdigest:

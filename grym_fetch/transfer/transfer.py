@@ -22,6 +22,7 @@ from grym_fetch.core import http
 from grym_fetch.core.addresses import host_in, host_of
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.errors import (
+    BadResponse,
     BadStatus,
     ConnectFailed,
     ConnectionLost,
@@ -36,9 +37,11 @@ from grym_fetch.core.errors import (
 )
 from grym_fetch.core.events import AWAY
 from grym_fetch.core.hosts import GRACE_S, grace_of
+from grym_fetch.core.journal import Piece
 from grym_fetch.core.manifest import Asset
 from grym_fetch.core.origins import Origin, Origins
-from grym_fetch.core.policy import GiveUp, Leave, Retry
+from grym_fetch.core.piece_digests import piece_count
+from grym_fetch.core.policy import GiveUp, Leave, Retry, may_be_for_others
 from grym_fetch.core.ranges import ByteRange
 from grym_fetch.core.segments import UNBOUNDED, Segment, segment_length, share_of_slower
 from grym_fetch.core.speeds import ROUND_TRIPS
@@ -48,6 +51,7 @@ from grym_fetch.runtime.buffers import release_frames
 from grym_fetch.runtime.waiting import wait_uncancelled
 from grym_fetch.transfer.attempt import Attempt
 from grym_fetch.transfer.context import TransferContext
+from grym_fetch.transfer.openings import Foreseen
 from grym_fetch.transfer.outcome import (
     DoubtOrigin,
     DropOrigin,
@@ -59,10 +63,10 @@ from grym_fetch.transfer.outcome import (
 )
 from grym_fetch.transfer.reporter import Reporter
 from grym_fetch.transfer.request import JudgedResponse
-from grym_fetch.transfer.response import ResponseReader
+from grym_fetch.transfer.response import ResponseReader, is_no_content
 from grym_fetch.transfer.result import TransferResult
 from grym_fetch.transfer.scheduler import InTurn, Scheduler
-from grym_fetch.transfer.state import DownloadState
+from grym_fetch.transfer.state import NOBODY, DownloadState
 
 log = logging.getLogger(__name__)
 
@@ -101,18 +105,34 @@ class Transfer:
         self._failure: BaseException | None = None
         self._restart: Restart | None = None
         self._trials: Counter[Origin] = Counter()
+        self._strikes: Counter[tuple[int, int]] = Counter()
+        """How often which piece came wrong from which origin alone."""
+        self._mixed: Counter[int] = Counter()
+        """How often which piece came wrong from several together."""
+        self._blamed: dict[int, str] = {}
+        """Which origins gave what is wrong, and what that was first."""
         self._mismatched: DigestMismatch | None = None
         """The error to raise if the doubted origin sends the same again."""
         self._repeated = 0
         """Bytes that will arrive once more before there is progress again; see `StartAfresh.repeats`."""
         self._waits_for = ""
         """What it was last reported to wait for."""
+        self._rivals: dict[Origin, tuple[str, int, float]] = {}
+        """The origins that were given up for an answer that came while their host was busy with others of us: which
+        host, how many others, and when."""
+        self._alone: set[Origin] = set()
+        """Those that are asked once more, or were: when nothing else of us is at that host."""
         self._is_over = False
 
     @property
     def received(self) -> int:
         """Bytes received, whether kept or not."""
         return self._reporter.received
+
+    def has_kept(self, piece: Piece) -> bool:
+        """Whether a piece that was on the stage at first is part of the result as it was."""
+        there = self._state.pieces.at(piece.start)
+        return there is not None and there.digest == piece.digest and self._state.is_inherited(there)
 
     # -- the life ---------------------------------------------------------------------------------------------------
 
@@ -143,7 +163,14 @@ class Transfer:
             self._state.refuse_if_stated_otherwise()
             assert self._state.size is not None
             path = await self._stage.publish(self._state.size)
-            return TransferResult(path, digest, self._state.size, self.received)
+            return TransferResult(
+                path,
+                digest,
+                self._state.size,
+                self.received,
+                sums=self._state.sums,
+                wrong_origins=self._wrong_origins() if self.asset.pinned else (),
+            )
         finally:
             self._is_over = True
             self._context.scheduler.take_back(self)
@@ -162,6 +189,8 @@ class Transfer:
     async def _until_hashed_or_restart(self) -> None:
         """Wait until every byte is on disk and hashed, or a restart is due. No attempt is under way on return."""
         while True:
+            while self._state.condemned:
+                self._wrong_piece(*self._state.condemned.pop(0))
             if self._failure is not None:
                 raise self._failure
             if self._restart is not None:
@@ -171,6 +200,7 @@ class Transfer:
                 _cancel(self._tasks())
             if self._state.segments.is_complete and not self._attempts:
                 self._reporter.full(self._clock.monotonic())
+                self._reporter.hashed()
                 if self._state.is_hashed:
                     return
             self._wakeup.clear()
@@ -183,6 +213,71 @@ class Transfer:
         """Let `run` end and raise this."""
         self._failure = self._failure or error
         self._changed()
+
+    # -- when a piece is wrong --------------------------------------------------------------------------------------
+
+    def _wrong_piece(self, piece: ByteRange, givers: set[int]) -> None:
+        """A piece is not what the manifest says, and missing again: whoever gave all of it is to blame.
+
+        Nobody, if an earlier run left some of it, or several gave it: it is asked for again, of one alone.
+        """
+        digests, size = self.asset.pieces, self._state.size
+        assert digests is not None
+        assert size is not None
+        index = piece.start // digests.size
+        shown = f"piece {index + 1} of {piece_count(size, digests.size)}"
+        names = "" if NOBODY in givers else " and ".join(self._origins.all[number].shown for number in sorted(givers))
+        self._reporter.restarted(piece.length, f"{shown} is wrong{f', from {names}' if names else ''}")
+        if len(givers) == 1 and NOBODY not in givers:
+            self._blame(self._origins.all[min(givers)], index, f"{shown} is wrong")
+        elif len(givers) > 1:
+            self._origins.separate()
+            self._mixed[index] += 1
+            if self._mixed[index] > len(self._origins.all) + 1:
+                self.fail(self._wrong_for_good(shown))
+        self._changed()
+
+    def _blame(self, origin: Origin, index: int, reason: str) -> None:
+        """An origin has given a wrong piece: it is not asked again, unless there is no other; then once more."""
+        self._strikes[index, origin.number] += 1
+        if origin.is_out:
+            return
+        error = IntegrityError(f"what it sent is wrong: {reason}")
+        is_last = self._origins.usable == [origin]
+        self._blamed.setdefault(origin.number, reason)
+        origin.lied(error, is_out=not is_last or self._strikes[index, origin.number] > 1)
+        if not origin.is_out:
+            return
+        now = self._clock.monotonic()
+        chosen = self._origins.choose(now)
+        if chosen is None:
+            self.fail(self._wrong_for_good(reason))
+            return
+        if origin is self._origins.current:
+            self._turn_to(chosen, origin, reason)
+        else:
+            self._reporter.switched(origin, self._origins.current, reason, count=len(self._origins.all))
+        _cancel(attempt.task for attempt in self._attempts if attempt.origin is origin and attempt.task is not None)
+
+    def _wrong_origins(self) -> tuple[str, ...]:
+        """Who sent other bytes than those verified now: pieces, or the whole, or what others were asked for instead."""
+        return tuple(
+            origin.shown
+            for origin in self._origins.all
+            if origin.number in self._blamed or origin in self._state.differing or origin.has_mismatched
+        )
+
+    def _wrong_for_good(self, reason: str) -> DigestMismatch:
+        """The error where nobody has the piece that the manifest wants."""
+        assert self.asset.checksum is not None
+        advice = "Another mirror may have it."
+        indices = Counter(index for index, _ in self._strikes)
+        if (most := indices.most_common(1)) and most[0][1] > 1:
+            advice = (
+                f"{most[0][1]} addresses have other content than the pieces in the manifest. If the source has changed "
+                "for good, update the entry; if only its pieces are wrong, remove them and run: grym-fetch pin --pieces"
+            )
+        return DigestMismatch(self.asset.id, str(self.asset.checksum), reason, self._origins.reasons(), advice)
 
     # -- when the digest is wrong -----------------------------------------------------------------------------------
 
@@ -274,6 +369,9 @@ class Transfer:
         now = self._clock.monotonic()
         for origin in self._origins.to_ask(now, Counter(attempt.origin for attempt in self._attempts)):
             host = _host_asked(origin)
+            is_alone = origin in self._rivals
+            if is_alone and not self._may_ask_alone(origin):
+                continue
             if not has_room(host):
                 self._leave_if_told_to_wait(origin, host, now)
                 self._tell_waiting(host, now)
@@ -281,6 +379,9 @@ class Transfer:
                 attempt = Attempt(segment, origin, host, now)
                 self._waits_for = ""
                 self._attempts.add(attempt)
+                if is_alone:
+                    del self._rivals[origin]
+                    self._hosts.asks_alone(attempt, host)
                 return attempt
         return None
 
@@ -304,6 +405,21 @@ class Transfer:
                 self._attempts.add(attempt)
                 return attempt
         return None
+
+    def foresees(self) -> Foreseen | None:
+        """While the first answer is on its way: the connections for what will be asked for once it shows ranges."""
+        origin, missing = self._origins.current, self._state.segments.unpromised
+        if origin.ranges is not None or origin.failures or not missing or not self.asset.pinned:
+            return None
+        if self._is_over or self._failure is not None or self._restart is not None or not self._is_asked(origin):
+            return None
+        connections = self._settings.connections
+        length = segment_length(missing, connections, origin.rate, self._settings.sizes, wait=origin.wait)
+        count = min(connections - len(self._attempts), -(-missing // length))
+        there = origin.leads_to or origin.target
+        if there is None:
+            return Foreseen(host_of(origin.url), origin.url, count)
+        return Foreseen(host_in(there), str(there), count)
 
     def ask_ahead(self, attempt: Attempt, connection: Connection) -> bool:
         """Send the request for a segment ahead of its turn."""
@@ -395,23 +511,40 @@ class Transfer:
             self.fail(error.with_traceback(None))
 
     def _reached(self, attempt: Attempt, answer: JudgedResponse) -> None:
-        """A host has answered, perhaps another one than was asked first."""
-        now = self._clock.monotonic()
-        self._hosts.moved(attempt, answer.host)
-        attempt.reached = answer.host
-        if isinstance(answer.verdict, http.Partial) and answer.verdict.range.stop < attempt.segment.stop:
-            self._hosts.lost_ahead(answer.host)  # each remainder would need a separate request
-        if isinstance(answer.verdict, http.Partial | http.Whole):
+        """A host has answered, perhaps another one than was asked first. Raises what means "one too many"."""
+        now, origin, verdict = self._clock.monotonic(), attempt.origin, answer.verdict
+        is_refusal = (
+            origin.ranges is True
+            and not attempt.segment.whole
+            and self._is_served(origin, now)
+            and is_no_content(answer, self._state.size)
+        )
+        if not is_refusal or self._hosts.is_serving(answer.host):
+            # A redirect that leads a surplus request elsewhere says nothing of the server there.
+            self._hosts.moved(attempt, answer.host)
+            attempt.reached = answer.host
+        if is_refusal and not isinstance(verdict, http.ErrorStatus):
+            status = answer.response.head.status
+            raise BadResponse(origin.url, f"status {status} and not the content, which it sends to another request")
+        if isinstance(verdict, http.Partial) and verdict.range.stop < attempt.segment.stop:
+            self._hosts.lost_ahead(answer.host)  # each rest would be a request of its own
+        if isinstance(verdict, http.Partial | http.Whole):
             self._hosts.receives(attempt, now, whole=attempt.segment.whole)
             if answer.is_ahead:
                 self._hosts.kept_ahead(answer.host)
         elif (
-            isinstance(answer.verdict, http.UnusableRange)
+            isinstance(verdict, http.UnusableRange)
             and answer.response.head.status == 403
             and self._hosts.is_busy(attempt, now)
         ):
-            # Check this before taking it for a refusal of the range: it may also mean too many connections.
-            raise BadStatus(attempt.origin.url, 403, "status 403: access denied")
+            # Before it is taken for a refusal of the range: a server may say so that there are too many of us.
+            raise BadStatus(origin.url, 403, "status 403: access denied")
+
+    def _is_served(self, origin: Origin, now: float) -> bool:
+        """Whether its content comes over another connection, or just came."""
+        return now - origin.sent_at < GRACE_S or any(
+            other.origin is origin and other.first_byte_at is not None for other in self._attempts
+        )
 
     def release(self, attempt: Attempt) -> None:
         """The attempt is over: the bytes that did not arrive are missing again."""
@@ -449,12 +582,12 @@ class Transfer:
             return True
         origin = attempt.origin
         now = self._clock.monotonic()
-        is_served = now - origin.sent_at < GRACE_S or any(
-            other.origin is origin and other.first_byte_at is not None for other in self._attempts
-        )
+        is_served = self._is_served(origin, now)
         if grace_of(error, is_served=is_served) is None or attempt.first_byte_at is not None:
             return False
-        if isinstance(error, ConnectFailed | ConnectionLost):
+        if isinstance(error, ConnectFailed | ConnectionLost) and not (
+            is_served and not self._hosts.is_serving(host_of(error.url))
+        ):
             self._hosts.moved(attempt, host_of(error.url))
         is_lesson = self._hosts.refused(attempt, now, error, took=now - attempt.began, is_served=is_served)
         pause = self._hosts.opens_at(attempt.host) - now
@@ -481,7 +614,11 @@ class Transfer:
             policy=self._settings.retry,
             jitter=self._clock.jitter(),
             had_begun=attempt.first_byte_at is not None,
+            is_empty=not self._state.segments.on_hand_bytes,
         )
+        rivals = self._hosts.rivals(attempt, now) if attempt.first_byte_at is None else 0
+        if rivals and isinstance(decision, GiveUp) and origin not in self._alone and may_be_for_others(error):
+            self._rivals[origin] = attempt.reached or attempt.host, rivals, now
         if isinstance(error, Throttled) and error.status == 429 and not isinstance(decision, GiveUp):
             self._hosts.left_alone(attempt.host, origin.ready_at)
         reason = origin.last_reason
@@ -503,8 +640,9 @@ class Transfer:
 
     def _leave(self, origin: Origin, reason: str, now: float) -> None:
         chosen = self._origins.choose(now)
-        if chosen is None:
+        if chosen is None and not self._reconsider():
             self.fail(self._exhausted())
+        if chosen is None:
             return
         if self._origins.together and not origin.is_out:
             self._wake_later(origin)
@@ -515,6 +653,29 @@ class Transfer:
                 self._restart = self._restart or StartAfresh(why, forget_size=True)
         if chosen.ready_at > now:
             self._announce_retry(chosen, chosen.failures, chosen.ready_at - now, chosen.last_reason)
+
+    def _reconsider(self) -> bool:
+        """No origin is left. Return whether one is, whose host may have meant "one too many" with its last answer."""
+        origin = next(iter(self._rivals), None)
+        if origin is None:
+            return False
+        self._alone.add(origin)
+        origin.reconsidered()
+        self._origins.turn_to(origin)
+        host = self._rivals[origin][0]
+        self._reporter.waits(safe_text(f"{host}, to ask it alone: {origin.last_reason}"))
+        self._changed()
+        return True
+
+    def _may_ask_alone(self, origin: Origin) -> bool:
+        """Whether nothing else of us is at the host that refused while it was busy. Serves it more, it meant it."""
+        host, rivals, since = self._rivals[origin]
+        if self._hosts.has_served_more(host, rivals, since):
+            del self._rivals[origin]
+            origin.given_up()
+            self._leave(origin, origin.last_reason, self._clock.monotonic())
+            return False
+        return self._hosts.is_idle(host)
 
     def _leave_if_told_to_wait(self, origin: Origin, host: str, now: float) -> None:
         """Turn to another origin if this one's host asked for a pause, perhaps because of another asset."""

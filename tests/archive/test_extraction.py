@@ -167,3 +167,21 @@ async def test_a_file_that_is_not_to_be_unpacked(project: Project, server: Asset
     async with project.manager() as manager:
         await manager.sync()
     assert not tree.exists()
+
+
+async def test_unpacking_and_comparing_are_told(
+    project: Project, server: AssetServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive takes minutes to unpack, and as long to be compared: events say how much of it was read."""
+    monkeypatch.setattr("grym_fetch.archive.reader.TOLD_EVERY_BYTES", 100_000)
+    offer(project, server, tar_of(INSIDE))
+    async with project.manager() as manager:
+        for work in (manager.sync(), manager.check_asset("voices", full=True)):
+            recorder = Recorder(manager)
+            await work
+            await manager._bus.settle()
+            told = [event for event in recorder.of("asset_verifying") if event.get("unpacking")]
+            assert told[0]["bytes"] == 0
+            assert len(told) >= 3
+            assert all(event["total"] == len(tar_of(INSIDE)) for event in told)
+            assert recorder.events[-1].type in ("run_finished", "asset_reused")

@@ -11,7 +11,7 @@ from tests.cli.running import invoke
 from tests.support.project import Project
 
 CONTENT = b"content"
-TAKE_SEVERAL = ["sync -n", "check", "pin", "export --format curl", "outdated", "update -n", "doctor"]
+TAKE_SEVERAL = ["sync -n", "check", "pin", "export --format curl", "outdated", "update -n", "doctor", "repair -n"]
 TAKE_ONE = ["path --offline", "info", "remove"]
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -15,6 +18,7 @@ from tests.cli.running import invoke
 from tests.end_to_end.command import environment
 from tests.support.project import Project
 
+GRYM_FETCH = str(Path(sys.executable).with_name("grym-fetch"))
 # Completes a line as bash does when somebody presses Tab at its end.
 PRESS_TAB = """
 eval "$(grym-fetch completion bash)"
@@ -104,6 +108,71 @@ def test_bash_completes(project: Project) -> None:
         return done.stdout.split()
 
     assert pressed("grym-fetch sync vo") == ["voice-a", "voice-b"]
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
+def test_fish_completes(project: Project, tmp_path: Path) -> None:
+    """Installed, the script works in a real fish: a command, ids with their names, and a tag."""
+    environ = in_a_shell(tmp_path)
+    subprocess.run([GRYM_FETCH, "completion", "fish", "--install"], env=environ, capture_output=True, check=True)
+
+    def pressed(line: str) -> list[str]:
+        ask = ["fish", "-c", f"complete -C '{line}'"]
+        done = subprocess.run(ask, cwd=project.root, env=environ, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return [each.partition("\t")[0] for each in done.stdout.splitlines()]
+
+    assert pressed("grym-fetch sync vo") == ["voice-a", "voice-b"]
+    assert pressed("grym-fetch list --tag b") == ["big"]
+    assert "sync" in pressed("grym-fetch s")
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh")
+def test_zsh_completes(project: Project, tmp_path: Path) -> None:
+    """Installed as the command says, the script works in a real zsh on a terminal: Tab offers ids."""
+    environ = in_a_shell(tmp_path) | {"TERM": "xterm", "PS1": "> "}
+    done = subprocess.run([GRYM_FETCH, "completion", "zsh", "--install"], env=environ, capture_output=True, check=True)
+    line = done.stderr.decode().partition("~/.zshrc: ")[2].strip()
+    (tmp_path / ".zshrc").write_text(f"{line}\nsetopt no_list_ambiguous\n")
+    with Shell(["zsh", "-i"], project.root, environ) as shell:
+        shell.until(b"> ")
+        shell.type(b"grym-fetch sync vo\t")
+        shell.until(b"voice-a", b"voice-b")
+
+
+class Shell:
+    """An interactive shell on a terminal. Ended with the block."""
+
+    def __init__(self, command: list[str], folder: Path, environ: dict[str, str]) -> None:
+        self._ours, theirs = pty.openpty()
+        self._process = subprocess.Popen(
+            command, cwd=folder, env=environ, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        )
+        os.close(theirs)
+
+    def type(self, keys: bytes) -> None:
+        """Press keys."""
+        os.write(self._ours, keys)
+
+    def until(self, *texts: bytes) -> None:
+        """Read on until all of these have come."""
+        seen = b""
+        while not all(text in seen for text in texts):
+            assert select.select([self._ours], [], [], 30)[0], f"it is silent: {seen!r}"
+            seen += os.read(self._ours, 65_536)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._ours)
+
+
+def in_a_shell(home: Path) -> dict[str, str]:
+    """The environment of a user with this home, who has the command."""
+    return environment(PATH=f"{Path(GRYM_FETCH).parent}:{os.environ['PATH']}", HOME=str(home))
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,20 @@ def test_a_missing_manifest_leaves_a_line(project: Project) -> None:
     project.manifest.unlink()
     assert run("sync", "--log-file", str(project.root / "x.log")) == 2
     assert "no manifest" in (project.root / "x.log").read_text()
+
+
+@pytest.mark.parametrize(("size", "is_rotated"), [((5 << 20) - 10_000, False), (5 << 20, True)])
+def test_a_log_is_rotated_at_5_mib_and_five_old_ones_are_kept(project: Project, size: int, is_rotated: bool) -> None:
+    """What is logged for months fills no disk."""
+    named = project.root / "x.log"
+    for number in range(6):
+        file = named.with_name(f"x.log.{number}" if number else "x.log")
+        file.write_bytes(b"%d\n" % number)
+        os.truncate(file, size)  # the rest is a hole: the disk need not hold it
+    run("doctor", "--log-file", str(named))
+    kept = sorted(path.name for path in project.root.glob("x.log*"))
+    assert kept == ["x.log", *(f"x.log.{number}" for number in range(1, 6))]
+    assert named.stat().st_size < 5 << 20
+    assert [int((project.root / name).read_bytes()[:1]) for name in kept[1:]] == (
+        [0, 1, 2, 3, 4] if is_rotated else [1, 2, 3, 4, 5]
+    )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from grym_fetch.cli.main import COLLECT_AFTER, main
 from grym_fetch.core.digest import Checksum
 from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, VerifiedCache
@@ -73,3 +77,14 @@ def test_runs_that_find_everything_import_nothing_that_fetches(tmp_path: Path) -
     modules = imported(COMMAND.format(each=each), tmp_path)
     assert "grym_fetch.manager" in modules
     assert not modules & (FOREIGN | OURS)
+
+
+def test_garbage_is_looked_for_seldom() -> None:
+    """In a process that is ours: of what a large manifest is made of, nothing is garbage."""
+    before = gc.get_threshold()
+    try:
+        with pytest.raises(SystemExit):
+            main(["--version"])
+        assert gc.get_threshold()[0] == COLLECT_AFTER
+    finally:
+        gc.set_threshold(*before)

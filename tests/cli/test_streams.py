@@ -14,6 +14,7 @@ import pytest
 
 from grym_fetch.cli import streams
 from grym_fetch.testing import AssetServer
+from tests.display.scripted import FakeTerminal
 from tests.end_to_end.command import environment
 from tests.support.project import KIB, Project
 
@@ -132,3 +133,15 @@ def test_a_message_is_no_part_of_the_display(capsys: pytest.CaptureFixture[str],
         click.echo(" one", err=True)
     assert screen.told == (["one line", "another one"] if stands else [])
     assert capsys.readouterr().err == ("" if stands else "one line\nanother one\n")
+
+
+def test_a_line_that_passes_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal it stands as long as the work takes; elsewhere it is not written."""
+    for is_terminal in (True, False):
+        stream = FakeTerminal(is_terminal=is_terminal)
+        monkeypatch.setattr("sys.stderr", stream)
+        monkeypatch.setenv("TERM", "xterm")
+        with streams.passing("reading assets.json, 10.0 MiB …"):
+            during = stream.getvalue()
+        assert during == ("\r\x1b[Kreading assets.json, 10.0 MiB …" if is_terminal else "")
+        assert stream.getvalue() == (f"{during}\r\x1b[K" if is_terminal else "")

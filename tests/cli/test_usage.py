@@ -28,6 +28,11 @@ def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("sync -j 0", "invalid value for '-j' / '--parallel': must be a whole number of at least 1, not 0", ""),
         ("sync -j", "option '-j' requires an argument", None),
         ("path", "missing argument 'ID'", "`grym-fetch path -h` shows what it takes"),
+        (
+            "export",
+            "missing option '--format': metalink, aria2, curl, sha256sums, pooch",
+            "`grym-fetch export -h` shows what it takes",
+        ),
         ("completion csh", "invalid value for '{bash|zsh|fish}': 'csh' is not one of 'bash', 'zsh', 'fish'", ""),
         ("sync --header x:y", "--header is not accepted: others can read a command line", ""),
         ("add nothing.bin", "there is no file 'nothing.bin' (an address begins with https://)", ""),

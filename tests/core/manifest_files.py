@@ -34,6 +34,7 @@ OPTIONAL_KEYS = [
     "metadata",
     "minimal",
     "source",
+    "pieces",
 ]
 
 

@@ -359,3 +359,9 @@ def test_everything_is_ours() -> None:
             assert issubclass(value, GrymFetchError)
     assert not issubclass(errors.IntegrityError, TransferError)
     assert not issubclass(errors.StorageError, TransferError)
+
+
+def test_a_command_in_an_error_can_be_pasted() -> None:
+    """Whatever the id has in it, the shell reads just that."""
+    assert "`grym-fetch pin 'a b;c'`" in str(errors.UnpinnedAsset("a b;c"))
+    assert "`grym-fetch pin -- -x`" in str(errors.UnpinnedAsset("-x"))

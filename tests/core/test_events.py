@@ -32,6 +32,8 @@ SAMPLES: list[Event] = [
     events.AssetFailed(time=NOW, asset="a", error="DiskFull", message="no space left"),
     events.AssetWaiting(time=NOW, asset="a", holder="process 7"),
     events.RunFinished(time=NOW, verified=1, reused=0, failed=1, downloaded_bytes=10, seconds=1.0),
+    events.AssetDamaged(time=NOW, asset="a", path="a.bin", pieces=3, bad=1, bytes=1000),
+    events.AssetRepaired(time=NOW, asset="a", pieces=3, bad=1, fetched=1, saved_bytes=2000),
 ]
 OF_THE_RUN = {"run_started", "run_finished"}
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from grym_fetch.core.errors import BadStatus, CertificateRejected, ConnectFailed, ConnectionLost, Stalled, Throttled
+from grym_fetch.core.errors import (
+    BadResponse,
+    BadStatus,
+    CertificateRejected,
+    ConnectFailed,
+    ConnectionLost,
+    GrymFetchError,
+    PolicyRefused,
+    Stalled,
+    Throttled,
+    TooManyRedirects,
+)
 from grym_fetch.core.hosts import GRACE_S, MAX_PAUSE_S, PROBE_S, SERVING_S, TRY_AHEAD, TRY_S, Hosts
 
 URL = "https://one.example/x"
@@ -24,10 +35,9 @@ def receiving(count: int, *, per_host: int = 8) -> tuple[Hosts, list[str]]:
     return hosts, attempts
 
 
-def turned_away(hosts: Hosts, name: str, now: float, error: Exception = BUSY) -> bool:
+def turned_away(hosts: Hosts, name: str, now: float, error: GrymFetchError = BUSY) -> bool:
     """One more attempt begins and is refused."""
     hosts.began(name, HOST)
-    assert isinstance(error, BadStatus | ConnectFailed | ConnectionLost | Stalled)
     is_lesson = hosts.refused(name, now, error)
     hosts.ended(name, now)
     return is_lesson
@@ -39,7 +49,7 @@ def turned_away(hosts: Hosts, name: str, now: float, error: Exception = BUSY) ->
     ids=["503", "429", "403", "refused", "reset"],
 )
 @pytest.mark.shows("A24")
-def test_a_refusal_beside_one_that_receives_teaches_a_limit(error: Exception) -> None:
+def test_a_refusal_beside_one_that_receives_teaches_a_limit(error: GrymFetchError) -> None:
     """However it is said: what works goes on, and no further attempt begins beside it."""
     hosts, working = receiving(1)
     assert hosts.has_room(HOST, 0.0)
@@ -55,11 +65,60 @@ def test_a_refusal_beside_one_that_receives_teaches_a_limit(error: Exception) ->
     [BadStatus(URL, 404, "not found"), CertificateRejected(URL, "expired"), Stalled(URL, "nothing arrived")],
     ids=["404", "certificate", "stalled"],
 )
-def test_other_failures_teach_nothing(error: Exception) -> None:
+def test_other_failures_teach_nothing(error: GrymFetchError) -> None:
     """They would have come to one attempt alone as well."""
     hosts, _ = receiving(1)
     assert not turned_away(hosts, "further", 0.0, error)
     assert hosts.has_room(HOST, 0.0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BadResponse(URL, "no HTTP"), TooManyRedirects(URL, "a loop"), PolicyRefused(URL, "a redirect to ftp")],
+    ids=["broken", "a loop", "elsewhere"],
+)
+@pytest.mark.shows("A24")
+def test_where_the_same_address_is_served_any_answer_means_one_too_many(error: GrymFetchError) -> None:
+    """Nor can what is not HTTP, or a redirect that leads nowhere, mean the content; alone, each is a failure."""
+    hosts, working = receiving(1)
+    hosts.began("further", HOST)
+    assert hosts.refused("further", 0.0, error, is_served=True)
+    hosts.ended("further", 0.0)
+    assert not hosts.has_room(HOST, 0.0)
+    hosts.ended(working[0], 1.0)
+    hosts.began("alone", HOST)
+    assert not hosts.refused("alone", 1.0, error)
+
+
+def test_who_has_served_more_at_once_has_not_refused_one_too_many() -> None:
+    """More than were there when it refused, and for a while: it may be done long since with what is still read."""
+    hosts, working = receiving(3)
+    hosts.ended(working[0], GRACE_S * 0.9)
+    assert not hosts.has_served_more(HOST, 0, 0.0)
+    hosts.began("third", HOST)
+    hosts.receives("third", GRACE_S)
+    hosts.ended(working[1], GRACE_S * 2)
+    assert hosts.has_served_more(HOST, 2, 0.0)
+    assert not hosts.has_served_more(HOST, 3, 0.0)
+    assert not hosts.has_served_more(HOST, 2, GRACE_S * 2)
+    assert not hosts.has_served_more("two.example", 0, 0.0)
+
+
+@pytest.mark.shows("A24")
+def test_who_is_asked_alone_is_alone_until_it_is_answered() -> None:
+    """However it is answered; then others may begin."""
+    hosts = Hosts(8)
+    assert hosts.is_idle(HOST)
+    for name, answered in [("served", True), ("refused", False)]:
+        hosts.asks_alone(name, HOST)
+        hosts.began(name, HOST)
+        assert not hosts.is_idle(HOST)
+        assert not hosts.has_room(HOST, 0.0)
+        if answered:
+            hosts.receives(name, 0.0)
+            assert hosts.has_room(HOST, 0.0)
+        hosts.ended(name, 0.0)
+        assert hosts.has_room(HOST, 0.0)
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 404, 410, 421, 451, 500])
@@ -130,7 +189,7 @@ def test_nothing_allows_more_than_the_user() -> None:
 @pytest.mark.parametrize(
     ("error", "seconds"), [(BUSY, SERVING_S), (DENIED, GRACE_S), (REFUSED, 0.0)], ids=["503", "403", "refused"]
 )
-def test_a_refusal_that_nobody_else_explains_is_a_failure(error: Exception, seconds: float) -> None:
+def test_a_refusal_that_nobody_else_explains_is_a_failure(error: GrymFetchError, seconds: float) -> None:
     """A word that means "too often" is explained for a while after others were served; a dead listener never is."""
     hosts, working = receiving(1)
     hosts.ended(working[0], 10.0)

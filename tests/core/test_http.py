@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from grym_fetch.core.digest import Checksum
@@ -463,6 +463,7 @@ def read_content_range(text: str) -> tuple[int, int, int | None] | None:
         optional={name: st.lists(VALUES[name], min_size=1, max_size=2) for name in VALUES if name != "content-range"},
     ),
 )
+@example(asked=KNOWN, fields={"content-range": ["bytes 101-199/1000"]})
 @examples(400)
 @pytest.mark.shows("R4", "R8", "R9", "B17", "S3")
 def test_a_part_is_believed_only_if_everything_fits(asked: Asked, fields: Mapping[str, list[str]]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from grym_fetch.core.http import NO_VALIDATOR, Validator
@@ -271,6 +271,7 @@ def test_a_line_lost_from_the_middle(drop: int) -> None:
 
 
 @given(st.binary(max_size=300))
+@example(b"rubbish of no known kind\n")
 @pytest.mark.shows("P4", "B30", "S11")
 def test_garbage_is_no_journal(data: bytes) -> None:
     """Any bytes can be read; they claim nothing."""

@@ -227,6 +227,19 @@ def test_brackets_in_strings_are_no_depth() -> None:
         ({"required": 1}, "required: is 1; allowed: true or false"),
         ({"source": "no scheme"}, "source: does not begin with a scheme and a colon"),
         ({"source": "https://me:pw@h.example/a"}, "source: has a user or a password"),
+        ({"pieces": 7}, "pieces: is 7; allowed: an object with size and sha256"),
+        (
+            {"size": 9, "pieces": {"size": 1000, "sha256": []}},
+            "pieces.size: is 1000; allowed: a whole number of bytes from 16384",
+        ),
+        ({"size": 9, "pieces": {"size": 16384}}, "pieces.sha256: is missing"),
+        ({"size": 9, "pieces": {"size": 16384, "sha256": ["x"]}}, "pieces.sha256[0]: is not the digest of a piece"),
+        ({"pieces": {"size": 16384, "sha256": ["ab" * 32]}}, "pieces: needs the size of the asset"),
+        (
+            {"size": 16385, "pieces": {"size": 16384, "sha256": ["ab" * 32]}},
+            "pieces.sha256: has 1 digests; a size of 16385 is 2 pieces of 16384 bytes",
+        ),
+        ({"size": 0, "pieces": {"size": 16384, "sha256": ["ab" * 32]}}, "pieces.sha256: has 1 digests; a size of 0"),
         ({"source": 7}, "source: is 7; allowed: a short address"),
         ({"tags": "model"}, "tags: is a string; allowed: a list of strings"),
         ({"tags": [None]}, "tags[0]: is null; allowed: a string that is not empty"),
@@ -446,3 +459,46 @@ def test_ten_thousand_assets_are_read_at_once() -> None:
     start = time.process_time()
     assert len(parse_manifest(data, "assets.json").manifest.assets) == 10_000
     assert time.process_time() - start < 3
+
+
+ODD = st.sampled_from(
+    [
+        {"id": "b/c"}, {"id": 7}, {"url": "ftp://h/x"}, {"url": None}, {"localPath": "../x"}, {"checksum": "0"},
+        {"checksum": 64 * "A"}, {"checksum": "sha512:" + 128 * "0"}, {"checksum": None}, {"size": -1}, {"size": True},
+        {"size": 1.0}, {"size": None}, {"required": 1}, {"required": None}, {"tags": ["x", "x"]}, {"tags": ["x", ""]},
+        {"tags": "x"}, {"tags": None}, {"fallbackUrls": ["http://h/y"]}, {"fallbackUrls": 101 * ["http://h/y"]},
+        {"version": 2}, {"version": "2"}, {"name": ""}, {"name": "n"}, {"minimal": {"url": "http://h/m"}},
+        {"minimal": {"url": "m"}}, {"metadata": {"k": 1}}, {"metadata": 1}, {"extract": False}, {"unknown": [1]},
+        {"source": "hf://o/r"}, {"source": "x"},
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 19), ODD), max_size=6))
+def test_many_assets_are_read_as_each_of_them_alone(changes: list[tuple[int, dict[str, Any]]]) -> None:
+    """A long list is read by columns: with the same values and the same problems as a short one."""
+    assets: list[dict[str, Any]] = [
+        {
+            "id": f"a{n}",
+            "url": f"https://h.example/{n}",
+            "localPath": f"d/{n}.bin",
+            "checksum": f"{n:064x}",
+            "size": n + 1,
+        }
+        for n in range(20)
+    ]
+    for index, change in changes:
+        assets[index] |= change
+
+    def read(entries: list[dict[str, Any]]) -> tuple[list[Asset], list[tuple[str, str]]]:
+        try:
+            return list(parse_manifest(json.dumps({"assets": entries}).encode(), "m").manifest.assets), []
+        except ManifestError as error:
+            return [], [(problem.key, problem.message) for problem in error.problems]
+
+    alone = [read([entry]) for entry in assets]
+    found, problems = read(assets)
+    assert problems == [problem for _, each in alone for problem in each]
+    if not problems:
+        assert found == [asset for each, _ in alone for asset in each]
+        assert all(asset.extra == {} or asset.extra == {"unknown": [1]} for asset in found)

@@ -68,6 +68,7 @@ BAD: dict[str, list[Any]] = {
     "tags": ["a", [""], [None], ["\u202e"], {"a": 1}],
     "metadata": [[], "x", {"a": float("inf")}, {"\ud800": 1}],
     "minimal": ["x", [], {}, {"url": None}, {"url": URL, "size": -1}],
+    "pieces": ["x", [], {}, {"size": 1 << 20}, {"size": 0, "sha256": []}, {"size": 1 << 20, "sha256": ["ab"]}],
     "\ud800": [1],
 }
 

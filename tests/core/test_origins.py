@@ -88,7 +88,7 @@ def test_the_first_is_asked_first() -> None:
     assert origins.reasons() == ()
 
 
-@pytest.mark.shows("A19")
+@pytest.mark.shows("A19", "P11")
 def test_an_outage_is_counted_once() -> None:
     """When one outage breaks several connections, only the first failure counts; one of a later attempt does, too."""
     origins = Origins(URLS[:1])
@@ -462,3 +462,32 @@ def test_what_several_have_in_common_is_told() -> None:
     third.stated(second.digest)
     told = f"2 addresses agree on {second.digest}: the checksum in the manifest is probably wrong."
     assert origins.agreement() == told
+
+
+@pytest.mark.shows("A26")
+def test_ranges_that_were_proved_are_not_lost_where_the_whole_is_refused_too() -> None:
+    """Twice refused, the whole is asked for; if that fails as well, the range was not the reason."""
+    origin = Origin(0, "https://one.example/x")
+    origin.proved_ranges()
+    assert not origin.refused_range()
+    assert origin.refused_range()
+    origin.lost_ranges()
+    origin.refused_whole()
+    assert origin.ranges is True
+    assert not origin.refused_range()
+
+
+@pytest.mark.shows("R29")
+def test_a_range_that_fails_twice_is_followed_by_the_whole() -> None:
+    """And by a range again if that fails, too; where something is on hand already, the budget comes first."""
+    policy = RetryPolicy(retries=5)
+    for is_empty, seen in [(True, [None, False, None, False, None]), (False, [None] * 5)]:
+        origins = Origins(["https://one.example/x"])
+        ranges = []
+        for now in range(5):
+            failed = BadStatus("https://one.example/x", 500, "status 500")
+            origins.failed(
+                origins.current, failed, began=float(now), now=now + 0.5, policy=policy, jitter=0.0, is_empty=is_empty
+            )
+            ranges.append(origins.current.ranges)
+        assert ranges == seen

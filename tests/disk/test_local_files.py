@@ -19,7 +19,7 @@ from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest import Asset
 from grym_fetch.disk import local_files as module
 from grym_fetch.disk import verified
-from grym_fetch.disk.local_files import RECENT_S, Found, LocalFiles, hash_file
+from grym_fetch.disk.local_files import RECENT_S, Found, LocalFiles, Presence, hash_file
 from grym_fetch.disk.verified import FileSignature
 from grym_fetch.runtime.threads import WorkerThreads
 from grym_fetch.testing import seeded_bytes
@@ -71,7 +71,7 @@ async def test_nothing_there(places: Places) -> None:
     """Where no file is, none is found."""
     assert await places.find() is None
     assert places.local_files().find_verified(ASSET) is None
-    assert not places.local_files().is_there(ASSET)
+    assert not places.local_files().look(ASSET).is_there
 
 
 async def test_a_right_file_is_found_and_hashed_once(places: Places) -> None:
@@ -211,9 +211,9 @@ async def test_without_a_checksum_nothing_is_verified(places: Places) -> None:
 def test_a_plan_asks_for_the_length_only(places: Places) -> None:
     """For a plan a file of the right length is there; one of another length is not."""
     places.put(places.assets / ASSET.local_path, WRONG)
-    assert places.local_files().is_there(ASSET)
-    assert not places.local_files().is_there(replace(ASSET, size=1))
-    assert places.local_files().is_there(replace(ASSET, size=None))
+    assert places.local_files().look(ASSET).is_there
+    assert not places.local_files().look(replace(ASSET, size=1)).is_there
+    assert places.local_files().look(replace(ASSET, size=None)).is_there
 
 
 # -- files that were moved out of the repository ----------------------------------------------------------------------
@@ -397,11 +397,11 @@ def test_what_is_known_to_be_wrong_is_not_there(places: Places) -> None:
     """A file of the right size that was read before, and has another digest, is something else."""
     place = places.put(places.assets / ASSET.local_path, WRONG)
     files = places.local_files()
-    assert files.is_there(ASSET)
-    assert not files.has_other(ASSET)
+    assert files.look(ASSET).is_there
+    assert files.look(ASSET).presence is not Presence.OTHER
     files.verified_cache.record(place, Checksum.of(WRONG), FileSignature.of(place.stat()))
-    assert not files.is_there(ASSET)
-    assert files.has_other(ASSET)
+    assert not files.look(ASSET).is_there
+    assert files.look(ASSET).presence is Presence.OTHER
 
 
 async def test_whoever_waits_is_told_how_far_the_reading_is(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,3 +413,41 @@ async def test_whoever_waits_is_told_how_far_the_reading_is(places: Places, monk
     await places.local_files().digest(place, Checksum.of(b""), on_read=told.append)
     await asyncio.sleep(0)
     assert told == [20_000, 40_000]
+
+
+def many(count: int) -> list[Asset]:
+    return [replace(ASSET, id=f"{n}", local_path=f"{n % 2}/{n}") for n in range(count)]
+
+
+def test_many_are_looked_at_as_each_of_them(places: Places) -> None:
+    """With whatever is in their places."""
+    assets = many(8)
+    for n, content in enumerate([CONTENT, WRONG, b"", CONTENT]):
+        place = places.put(places.assets / assets[n].local_path, content)
+        if n < 2:
+            signature = FileSignature.of(place.stat())
+            places.local_files().verified_cache.record(place, Checksum.of(content), signature)
+    places.put(places.external / assets[5].local_path, CONTENT)
+    (places.assets / assets[6].local_path).mkdir()
+    files = places.local_files()
+    looks = list(files.look_at(assets))
+    assert looks == [files.look(asset) for asset in assets]
+    found = [look.presence for look in looks]
+    verified, unread, other, nothing = Presence.VERIFIED, Presence.UNREAD, Presence.OTHER, Presence.NOTHING
+    assert found == [verified, other, other, unread, nothing, unread, other, nothing]
+
+
+def test_a_folder_that_is_not_there_answers_for_all_its_files(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """60,000 assets that were never fetched cost no look each."""
+    asked: list[str] = []
+    stat = os.stat
+
+    def noted(place: str, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> os.stat_result:
+        asked.append(place)
+        return stat(place, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(os, "stat", noted)
+    assets = many(1000)
+    places.external.rmdir()
+    assert {look.presence for look in places.local_files().look_at(assets)} == {Presence.NOTHING}
+    assert len(asked) < 20

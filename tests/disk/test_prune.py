@@ -14,8 +14,10 @@ import pytest
 
 from grym_fetch.core.checked_lines import encode_line
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.piece_digests import PieceSums
 from grym_fetch.disk.locks import FileLock
 from grym_fetch.disk.owner import Owner
+from grym_fetch.disk.piece_sums import PieceSumsStore, sums_name
 from grym_fetch.disk.prune import prune, remove_leftovers
 from grym_fetch.disk.rollback import RollbackGuard
 from grym_fetch.disk.stage import StageKey
@@ -28,6 +30,7 @@ from tests.support.system import dead_owner
 KEY = StageKey("models/a.bin", "sha256:a")
 WANTED = {(KEY.path_key, KEY.content_key): "a"}
 CHECKSUM = Checksum.of(b"content")
+OTHER = Checksum.of(b"other content")
 
 
 @pytest.fixture
@@ -196,6 +199,20 @@ def test_stale_entries_go(assets: Path, dry_run: bool) -> None:
     assert VerifiedCache(StateFolder(assets)).is_verified(files["good"], CHECKSUM)
     if not dry_run:
         assert not prune(assets, {}, dry_run=False).removed
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_sums_of_contents_that_nobody_wants_go(assets: Path, dry_run: bool) -> None:
+    """The sums of an asset's content stay, those of an earlier one go, and so does no other file."""
+    sums = PieceSumsStore(StateFolder(assets))
+    for checksum in (CHECKSUM, OTHER):
+        sums.record(checksum, 2, PieceSums(1, ("a", "b")))
+    (assets / OWN / "pieces" / "mine").write_bytes(b"mine")
+    removed = prune(assets, {(KEY.path_key, sums_name(CHECKSUM)): "a"}, dry_run=dry_run).removed
+    assert [(item.kind, item.name) for item in removed] == [("pieces", sums_name(OTHER))]
+    assert sums.find(CHECKSUM) is not None
+    assert (sums.find(OTHER) is None) is not dry_run
+    assert (assets / OWN / "pieces" / "mine").exists()
 
 
 def test_an_assets_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ async def turns() -> None:
 def test_nothing_is_made_before_it_is_needed(tmp_path: Path) -> None:
     """Looking for stages and lengths leaves the disk as it is."""
     store = DiskStore(tmp_path / "assets")
-    assert store.staged_bytes(KEY) == 0
+    assert store.staged_bytes([KEY])[0] == 0
     store.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -292,7 +292,7 @@ async def test_what_does_not_fit_is_refused_before_anything_is_made(store: DiskS
         await store.open_stage(KEY, exclusive=True, size=1 << 60)
     assert stages(store) == []
     leave(store, dead_owner().encode(), count=2)
-    staged = store.staged_bytes(KEY)
+    [staged] = store.staged_bytes([KEY])
     assert staged >= 20_000
     free = await store.free_bytes()
     stage = await store.open_stage(KEY, exclusive=True, size=free // 2 + staged)
@@ -358,8 +358,8 @@ async def test_losing_the_race_for_a_stage_is_no_failure(store: DiskStore, monke
 async def test_staged_bytes_are_counted(store: DiskStore) -> None:
     """A plan knows about how much of this content is here, and nothing of other content."""
     leave(store, dead_owner().encode(), count=8)
-    assert 80_000 <= store.staged_bytes(KEY) <= 100_000
-    assert store.staged_bytes(StageKey(KEY.local_path, "sha256:other")) == 0
+    assert 80_000 <= store.staged_bytes([KEY])[0] <= 100_000
+    assert store.staged_bytes([StageKey(KEY.local_path, "sha256:other")])[0] == 0
 
 
 @pytest.mark.shows("S5")

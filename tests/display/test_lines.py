@@ -157,7 +157,12 @@ def test_an_unpinned_asset_that_was_there_is_told_as_not_verified() -> None:
     few = told(events.RunStarted(assets=2, bytes=0), *there[2:4])
     assert few[1:] == ["r2: already there, not verified: no checksum yet", "r3: already there"]
     many = told(events.RunStarted(assets=30, bytes=0), *there, finished(reused=30))
-    assert many[1] == "30 files already there, 3 of them not verified"
+    assert many[1:] == [
+        "30 files already there, 3 of them not verified",
+        "30 files ready in ./assets · 3 not verified, without a checksum · all already there",
+    ]
+    again = told(events.RunStarted(assets=2, bytes=0), there[0], finished(unverified=1, reused=1))
+    assert again[-1] == "2 files ready in ./assets · 2 not verified, without a checksum · 1 already there"
 
 
 @pytest.mark.parametrize(
@@ -201,3 +206,10 @@ def test_news_is_marked_as_such() -> None:
     event = events.AssetPlanned(asset="a", size=None, resumed_bytes=0)
     (line,) = Chronicle(model).lines(event)
     assert (line.mark, line.detail) == (Mark.NEWS, "downloading, size unknown")
+
+
+def test_a_retry_without_delay_is_told_as_one() -> None:
+    """Nobody waits for 0.0 s."""
+    retry = events.RetryScheduled(asset="a", url="https://x", attempt=1, delay=0.0, reason="status 404: not found")
+    (line,) = told(retry)
+    assert line.endswith(" at once: status 404: not found")

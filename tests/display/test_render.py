@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from grym_fetch.display.render import cut_middle, render, render_line, wrapped
 from tests.display.strategies import NAMES, any_event
 
 MIB = 2**20
+SCREENS = Path(__file__).with_name("screens.txt")
 sizes = st.sampled_from([120, 80, 40, 20]) | st.integers(0, 250)
 
 
@@ -117,6 +120,7 @@ def test_columns_go_in_their_order(width: int, expected: str) -> None:
         (events.AssetRestarted(asset="plain", discarded=1, reason=""), 1.0, "starting over"),
         (events.AssetVerifying(asset="plain", bytes=45, total=100), 1.0, "verifying 45%"),
         (events.AssetVerifying(asset="plain", bytes=100, total=100), 1.0, "verifying"),
+        (events.AssetVerifying(asset="plain", bytes=45, total=100, unpacking=True), 1.0, "unpacking 45%"),
         (progress(), 13.0, "no data for 12 s"),
     ],
 )
@@ -279,3 +283,64 @@ def test_a_summary_is_broken_not_cut(text: str, width: int) -> None:
     lines = wrapped(text, width)
     assert all(cell_len(line) <= width for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+@given(st.lists(any_event, max_size=25), st.sampled_from([120, 80, 40]), st.floats(0, 100))
+def test_words_can_be_read_on_white_as_on_black(happened: list[Event], width: int, now: float) -> None:
+    """Yellow, cyan, green and grey are for bars and marks; words have the terminal's own colour, or a dark one."""
+    model = DisplayModel(NAMES)
+    chronicle = Chronicle(model)
+    texts = []
+    for event in happened:
+        model.apply(event, 1.0)
+        texts += [text for line in chronicle.lines(event) for text in render_line(line, width)]
+    texts += render(model.snapshot(now), now, width, 24, retries=5)
+    for text in texts:
+        assert text.style in ("", "bold")
+        for start, stop, style in text.spans:
+            words = any(char.isalnum() for char in text.plain[start:stop])
+            allowed = {"", "bold", "dim", "red", "bold red", "magenta"}
+            assert str(style) in (allowed if words else allowed | {"cyan", "green", "bright_black"})
+
+
+def scene() -> tuple[Event, ...]:
+    """A run with a file in each state."""
+    return (
+        events.RunStarted(assets=9, bytes=2000 * MIB),
+        planned("done"),
+        events.AssetVerified(
+            asset="done", path="d", checksum="c", size=100 * MIB, seconds=4.0, downloaded_bytes=100 * MIB
+        ),
+        events.AssetFailed(asset="private", error="BadStatus", message="private: status 401: a token is needed"),
+        planned("model-00001-of-00002.safetensors", 4096 * MIB, 1024 * MIB),
+        progress(2048 * MIB, 4096 * MIB, "model-00001-of-00002.safetensors"),
+        planned("retried"),
+        events.RetryScheduled(asset="retried", url="u", attempt=2, delay=3.0, reason="status 503: busy"),
+        planned("mirrored"),
+        events.MirrorSwitched(asset="mirrored", from_="a", to="b", reason="reset", number=2, count=3),
+        progress(10 * MIB, 100 * MIB, "mirrored"),
+        planned("hashed"),
+        progress(100 * MIB, 100 * MIB, "hashed"),
+        events.AssetVerifying(asset="hashed", bytes=45 * MIB, total=100 * MIB),
+        planned("archive"),
+        progress(100 * MIB, 100 * MIB, "archive"),
+        events.AssetVerifying(asset="archive", bytes=30 * MIB, total=100 * MIB, unpacking=True),
+        planned("unknown", None),
+        progress(3 * MIB, None, "unknown"),
+        planned("queued"),
+    )
+
+
+@pytest.mark.parametrize("width", [120, 80, 40])
+def test_the_screen_as_it_was_looked_at(width: int) -> None:
+    """The whole screen at the usual widths, as text: a change is looked at, and then kept in ``screens.txt``."""
+    model = DisplayModel({})
+    chronicle = Chronicle(model)
+    lines = []
+    for event in scene():
+        model.apply(event, 1.0)
+        kept = [line for line in chronicle.lines(event) if line.mark is not Mark.NEWS]
+        lines += [text.plain for line in kept for text in render_line(line, width, name_cells=model.longest_name)]
+    lines += [text.plain for text in render(model.snapshot(1.0), 1.0, width, 24, retries=5)]
+    shown = SCREENS.read_text(encoding="utf-8").split(f"--- {width} columns\n")[1].split("\n---")[0]
+    assert "\n".join(lines) == shown.rstrip("\n")

@@ -62,7 +62,7 @@ def test_a_message_is_broken_between_words() -> None:
 def test_colours_are_where_they_are_wanted(is_terminal: bool, environ: dict[str, str], is_coloured: bool) -> None:
     """On a terminal that can, unless NO_COLOR says no; elsewhere only if FORCE_COLOR says so."""
     text = page(environ, is_terminal=is_terminal).message("hint", "try again")
-    assert text == ("\x1b[36mhint:\x1b[0m try again" if is_coloured else "hint: try again")
+    assert text == ("\x1b[1mhint:\x1b[0m try again" if is_coloured else "hint: try again")
 
 
 def test_a_mark_is_for_a_person() -> None:

@@ -91,7 +91,7 @@ def test_the_live_display_cleans_up_after_itself() -> None:
     view.close()
     closed = stream.getvalue()
     view.close()
-    assert closed.endswith("\r\x1b[1A\x1b[2K")
+    assert closed.endswith("\r\x1b[1A\x1b[2K\x1b[?2026l")
     assert stream.getvalue() == closed
     assert HIDE_CURSOR not in stream.getvalue()
 
@@ -337,3 +337,15 @@ def test_what_has_finished_is_not_shown_as_running() -> None:
     assert ["[b]" in row for row in screen.display[:4]] == [True, False, False, False]
     assert screen.display[0].startswith("✓ ")
     assert screen.display[2].startswith("  1 of 2 done · 1 active")
+
+
+def test_a_frame_appears_as_a_whole() -> None:
+    """Each write is between the marks of synchronized output (mode 2026), on a terminal that can move only."""
+    terminal, dumb = FakeTerminal(), FakeTerminal()
+    drawn(live(terminal), PLANNED)
+    drawn(live(dumb, TERM="dumb"), PLANNED)
+    frames = terminal.getvalue()
+    assert frames.startswith("\x1b[?2026h")
+    assert frames.endswith("\x1b[?2026l")
+    assert re.fullmatch(r"(\x1b\[\?2026h(?:(?!\x1b\[\?2026).)*\x1b\[\?2026l)+", frames, re.DOTALL)
+    assert "2026" not in dumb.getvalue()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from grym_fetch.core.digest import Checksum
 from grym_fetch.testing import AssetServer, Throttle, seeded_bytes
 from tests.end_to_end.command import Done, environment
 from tests.support.project import KIB, Project
@@ -53,7 +54,10 @@ def run_here(executor, function, /, *args):
     return future
 ThreadPoolExecutor.submit = run_here
 """
-CHANGES = "pwrite64,write,fsync,fdatasync,ftruncate,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir"
+CHANGES = (
+    "copy_file_range,pwrite64,write,fsync,fdatasync,ftruncate,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,"
+    "rmdir"
+)
 PART_RENAMED = re.compile(r'renameat2?\(\d+<(?P<folder>[^>]*)>, "(?P<name>[^"]*/part)"')
 """A stage's part gets its final name: the folder that it is named in is what strace says of the descriptor."""
 
@@ -275,3 +279,34 @@ def several_processes(project: Project, server: AssetServer, locks: str, *, roun
         assert [process.returncode for process in processes] == [0, 0, 0], said
         check_finals(project, all_new=True)
         assert project.staged() == []
+
+
+DAMAGED = CONTENTS["one"][:50_000] + bytes(20_000) + CONTENTS["one"][70_000:]
+
+
+def damage(project: Project) -> None:
+    """The file is there, and some of it is lost; the manifest knows its pieces."""
+    content = CONTENTS["one"]
+    digests = [Checksum.of(content[at : at + 16 * KIB]).hexdigest for at in range(0, len(content), 16 * KIB)]
+    entry = next(entry for entry in project.entries if entry["id"] == "one")
+    entry["pieces"] = {"size": 16 * KIB, "sha256": digests}
+    project.write()
+    reset(project)
+    (project.assets / "models" / "one.bin").write_bytes(DAMAGED)
+
+
+@pytest.mark.strace
+@pytest.mark.parametrize("kind", typical(CHANGES.split(","), "copy_file_range"))
+@pytest.mark.shows("P1", "C17")
+def test_a_repair_killed_before_each_change(project: Project, tmp_path: Path, kind: str) -> None:
+    """The damaged file stays until the right one takes its place, and the next run finishes the job."""
+    damage(project)
+    place, log, program = project.assets / "models" / "one.bin", tmp_path / "trace", ONE_THREAD + PROGRAM
+    assert traced(project, log, program=program).code == 0
+    assert place.read_bytes() == CONTENTS["one"]
+    for when in numbers_of(log, kind, project.assets):
+        damage(project)
+        traced(project, log, "-e", f"inject={kind}:signal=SIGKILL:when={when}", program=program)
+        assert place.read_bytes() in (DAMAGED, CONTENTS["one"])
+        asyncio.run(finish(project))
+        check_finals(project, all_new=True)

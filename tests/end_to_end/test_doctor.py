@@ -380,3 +380,15 @@ def test_ended_in_order(project: Project, server: AssetServer) -> None:
         assert any(finding["check"] == "space" for finding in running.events())
         running.send(signal.SIGTERM)
         assert running.finish().code == 143
+
+
+def test_who_sent_wrong_bytes_is_named(project: Project, server: AssetServer) -> None:
+    """A mirror that was found out during a sync, whose bytes were replaced, has a warning of its own."""
+    wrong = server.add("/wrong", CONTENT[:-1] + b"?").url
+    project.add("a", [wrong, server.add("/right", CONTENT).url], CONTENT)
+    assert run(project.root, "sync").code == 0
+    done, findings = doctor(project)
+    assert done.code == 0
+    [named] = [each for each in findings if "sent wrong bytes" in str(each["what"])]
+    assert (named["level"], named["check"], named["asset"]) == ("warn", "origin", "a")
+    assert str(named["what"]).startswith(f"{wrong}: it sent wrong bytes on ")

@@ -223,7 +223,9 @@ def test_a_failed_add_leaves_no_manifest(tmp_path: Path, server: AssetServer) ->
     """The manifest that was made for an asset goes with it; one with assets stays."""
     (tmp_path / ".git").mkdir()
     missing = server.url("/missing.bin")
-    assert run(tmp_path, "add", missing, "--retries", "0").code == 1
+    refused = run(tmp_path, "add", missing, "--retries", "0")
+    assert refused.code == 1
+    assert f"nothing was added: removed {tmp_path / 'assets.json'} again" in refused.err
     assert not (tmp_path / "assets.json").exists()
     assert run(tmp_path, "add", server.add("/there.bin", CONTENT).url).code == 0
     assert run(tmp_path, "add", missing, "--retries", "0").code == 1

@@ -119,7 +119,7 @@ def test_failures_are_told_once_and_the_counts_last(tmp_path: Path, server: Asse
     project.add("good", [url], content)
     project.add("lost", [server.url("/nothing.bin")], content)
     with Terminal(tmp_path, "sync", "--retries", "0", columns=60, environ=environment()) as terminal:
-        terminal.until(lambda rows: any("✗ lost" in row for row in rows))
+        terminal.until(lambda rows: any("lost" in row and "waiting for" in row for row in rows))
         gate.open()
         shown = terminal.finish()
         assert terminal.code == 1
@@ -177,3 +177,13 @@ def test_a_pipe_gets_no_bar_and_no_colour(tmp_path: Path, server: AssetServer) -
     with Terminal(tmp_path, "sync", "--force", "--progress", "plain", environ=environment()) as terminal:
         assert terminal.finish()[-1].startswith("1 file ready in ./assets · 300 KiB in ")
     assert b"\x1b[2K" not in terminal.written
+
+
+def test_a_large_manifest_is_told_to_be_read(tmp_path: Path) -> None:
+    """The first feedback comes before the reading, and is gone with it."""
+    project = Project(tmp_path)
+    project.add("a", ["https://example.org/a"], b"a", description="long " * 120_000)
+    with Terminal(tmp_path, "path", "a", "--offline", environ=environment()) as terminal:
+        shown = terminal.finish()
+    assert terminal.written.startswith("\r\x1b[Kreading assets.json, 586 KiB …\r\x1b[K".encode())
+    assert "reading" not in shown[0]

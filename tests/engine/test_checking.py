@@ -12,8 +12,11 @@ from click.testing import CliRunner
 
 from grym_fetch import AssetProgress, AssetState, MirrorsExhausted
 from grym_fetch.cli.main import cli
+from grym_fetch.core.fingerprint import content_fingerprint
+from grym_fetch.disk.stage import StageKey
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.testing import AssetServer, Status, seeded_bytes
-from tests.support.project import KIB, Project
+from tests.support.project import KIB, OWN, Project
 
 CONTENT = seeded_bytes(300 * KIB, seed=14)
 ON_DISK = {"missing", "partial", "present", "unverified", "verified", "corrupt"}
@@ -164,3 +167,31 @@ async def test_progress_has_words_of_the_same_set(project: Project, server: Asse
     states = list(dict.fromkeys(progress.status for progress in seen))
     assert states == [AssetState.PENDING, AssetState.DOWNLOADING, AssetState.VALIDATING, AssetState.COMPLETE]
     assert json.dumps(states) == '["pending", "downloading", "validating", "complete"]'
+
+
+async def test_the_stages_are_listed_once_for_many(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many assets are missing; and those that were begun are found."""
+    for n in range(50):
+        project.add(f"a{n}", ["https://models.example.org/a.bin"], CONTENT, localPath=f"d/{n}.bin")
+    async with project.manager() as manager:
+        assets = manager.manifest.assets
+        begun = StageKey(assets[7].local_path, content_fingerprint(assets[7]))
+        stage = project.assets / OWN / "stage" / f"{begun.path_key}.{begun.content_key}.x.0"
+        stage.mkdir(parents=True)
+        stage.parent.parent.chmod(0o700)
+        (stage / "part").write_bytes(CONTENT)
+        opened: list[tuple[str, ...]] = []
+        real = StateFolder.open
+
+        def noted(folder: StateFolder, *parts: str, create: bool = False) -> int:
+            opened.append(parts)
+            return real(folder, *parts, create=create)
+
+        monkeypatch.setattr(StateFolder, "open", noted)
+        states = manager.states_of(assets)
+        assert [state for state in states if state is not AssetState.MISSING] == [AssetState.PARTIAL]
+        assert states[7] is AssetState.PARTIAL
+        assert opened.count(("stage",)) <= 2
+        plan = await manager.plan(assets)
+        assert plan.bytes_staged > 0
+        assert opened.count(("stage",)) <= 4

@@ -4,7 +4,8 @@ Reads jobs from stdin, a line of JSON each: ``{"place": …, "tests": […], "ti
 the failed cases and their rows, or null where the tests hung or died.
 
 Rules: what takes long to import and is not ours is imported once, and each job runs in a process that is forked from
-there; nothing of the program or of its tests is imported here.
+there; nothing of the program or of its tests is imported here. A test of many cases has failed with its first failing
+one: the others are run only as long as they show another row.
 """
 
 from __future__ import annotations
@@ -66,10 +67,21 @@ class FailedCases:
         if report.failed:
             self.failed[report.nodeid] = self._rows.get(report.nodeid, [])
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """Leave out a case of a test that has failed, unless it would show another row."""
+        has_failed = _test_of(item.nodeid) in map(_test_of, self.failed)
+        shown = {row for rows in self.failed.values() for row in rows}
+        return True if has_failed and shown.issuperset(self._rows[item.nodeid]) else None
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A module was read."""
         if report.failed:
             self.failed[report.nodeid] = []
+
+
+def _test_of(case: str) -> str:
+    return case.partition("[")[0]
 
 
 def run_here(place: Path, tests: list[str]) -> None:
@@ -78,6 +90,7 @@ def run_here(place: Path, tests: list[str]) -> None:
     os.chdir(place)
     sys.path[0] = str(place)
     os.environ["PYTHONPATH"] = str(place)  # also the processes that tests start take the copy
+    os.environ["HYPOTHESIS_PROFILE"] = "guards"
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -161,17 +162,19 @@ def run(chosen: Iterable[Guard]) -> bool:
     workers = min(os.cpu_count() or 1, len(chosen)) or 1
     with copies(workers) as queue, ThreadPoolExecutor(workers) as pool:
 
-        def one(guard: Guard) -> list[str]:
+        def one(guard: Guard) -> tuple[list[str], float]:
             copy = queue.get()
+            began = time.monotonic()
             try:
-                return copy.unnoticed(guard)
+                return copy.unnoticed(guard), time.monotonic() - began
             finally:
                 queue.put(copy)
 
         good = True
-        for guard, passed in zip(chosen, pool.map(one, chosen), strict=True):
+        for guard, (passed, seconds) in zip(chosen, pool.map(one, chosen), strict=True):
             good = good and not passed
-            print(f"{'ok  ' if not passed else 'FAIL'}  {guard.name} ({', '.join(guard.rows)})", flush=True)
+            what = f"{guard.name} ({', '.join(guard.rows)})"
+            print(f"{'ok  ' if not passed else 'FAIL'}  {what}, {seconds:.0f} s", flush=True)
             for test in passed:
                 print(f"      does not notice: {test}")
     return good

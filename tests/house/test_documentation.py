@@ -147,11 +147,13 @@ def only_transfer(**options: object) -> None:
 
 def command_lines() -> Iterator[tuple[str, list[str]]]:
     """Every call of grym-fetch in the documents' blocks of shell code: where it is, and its arguments."""
-    for block in all_blocks("sh", "console", "text"):
+    for block in all_blocks("sh", "console", "text", "yaml", "dockerfile", "ini"):
         for number, line in enumerate(block.text.splitlines(), block.line + 1):
             if block.language == "text" and not line.startswith("$ "):
                 continue
             for match in re.finditer(r"(?<![\w=-])grym-fetch(?= )([^|;&<>()#]*)", line):
+                if not match[1].strip():
+                    continue  # what is installed, not what is run
                 arguments = match[1] if line[: match.start()].count('"') % 2 == 0 else match[1].replace('"', "")
                 yield f"{block.path.relative_to(ROOT)}:{number}", shlex.split(arguments)
 
@@ -197,6 +199,14 @@ def test_shared_options_and_their_documentation_agree(heading: str, command: cli
     """The two tables of shared options list all of them and no other."""
     documented = {word.split()[0] for word in first_cells(section(read("docs/command-line.md"), heading))}
     assert documented == options_of(command)
+
+
+def test_who_takes_the_options_for_fetching_is_said() -> None:
+    """The sentence above their table names every command that has them, and no other."""
+    sentence = section(read("docs/command-line.md"), "Options for fetching").strip().split(" take these.")[0]
+    assert set(ticked(sentence)) == {
+        name for name in COMMANDS if options_of(only_transfer) <= options_of(command_of(name))
+    }
 
 
 def test_the_defaults_of_options_are_the_documented_ones() -> None:

@@ -56,6 +56,28 @@ def test_what_passes_without_the_guard_is_named(tmp_path: Path, monkeypatch: pyt
     assert "2 * x" in (tmp_path / "program.py").read_text()
 
 
+def test_of_many_cases_the_first_that_fails_is_enough(tmp_path: Path) -> None:
+    """The others are left out, but for those that show another row, and those of other tests."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = shows(*rows)\n")
+    (tmp_path / "test_it.py").write_text(
+        "import pathlib, pytest\n"
+        "@pytest.mark.parametrize('n', [0, 1, 2, pytest.param(3, marks=pytest.mark.shows('N2')), 4])\n"
+        "@pytest.mark.shows('N1')\n"
+        "def test_many(n):\n"
+        "    pathlib.Path(f'ran-{n}').touch()\n"
+        "    assert n == 0\n"
+        "def test_other(): assert False\n"
+    )
+    with Copy(tmp_path) as copy:
+        failed = copy.failures(("test_it.py::test_many", "test_it.py::test_other"))
+    assert failed == {
+        "test_it.py::test_many[1]": ["N1"],
+        "test_it.py::test_many[3]": ["N1", "N2"],
+        "test_it.py::test_other": [],
+    }
+    assert sorted(path.name for path in tmp_path.glob("ran-*")) == ["ran-0", "ran-1", "ran-3"]
+
+
 def test_each_row_has_its_guard_or_says_why_not() -> None:
     """Each row without a guard has a reason, and no reason is left over."""
     rows = [row.id for row in all_rows() if row.why_untested is None]

@@ -32,8 +32,9 @@ LAYERS: list[set[str]] = [
 # The modules of each room, from the ground up. A module may import from earlier rows of its room only.
 ORDER: dict[str, list[set[str]]] = {
     "core": [
-        {"text", "signatures", "cells", "figures"},
-        {"errors", "validation", "command_lines"},
+        {"text", "signatures", "cells", "figures", "columns"},
+        {"command_lines"},
+        {"errors", "validation"},
         {
             "redaction",
             "ranges",
@@ -48,10 +49,10 @@ ORDER: dict[str, list[set[str]]] = {
             "schema",
             "tar_headers",
         },
-        {"suspicion", "git_folders", "stated"},
+        {"suspicion", "git_folders", "stated", "piece_digests"},
         {"http", "addresses", "manifest_values", "archives", "strict_json", "configuration"},
         {"manifest", "journal", "segments", "policy", "cookies", "challenges"},
-        {"origins", "hosts", "manifest_schema", "world", "fingerprint", "refusals"},
+        {"content_hasher", "origins", "hosts", "manifest_schema", "world", "fingerprint", "refusals"},
         {"manifest_text", "manifest_parser"},
     ],
     "net": [
@@ -70,17 +71,25 @@ ORDER: dict[str, list[set[str]]] = {
         {"loop_thread"},
     ],
     "disk": [
-        {"folders", "owner", "repository"},
+        {"copying", "damage", "folders", "owner", "repository"},
         {"atomic", "configuration", "locks", "state", "moved_files"},
         {"verified", "rollback", "log_file", "project", "claims"},
         {"stage"},
+        {"piece_sums", "wrong_origins"},
         {"small_files", "local_files", "manifest_file"},
         {"store", "prune"},
     ],
-    "display": [{"model"}, {"lines"}, {"loop", "plain"}, {"render", "github", "sheet"}, {"live"}, {"__init__"}],
+    "display": [
+        {"model", "report"},
+        {"lines"},
+        {"loop", "plain"},
+        {"render", "github", "sheet", "page"},
+        {"live", "treemap"},
+        {"__init__"},
+    ],
     "transfer": [
-        {"hashing", "outcome", "registry", "result", "scheduler"},
-        {"request"},
+        {"hashing", "outcome", "registry", "result", "openings"},
+        {"scheduler", "request"},
         {"attempt", "context", "state"},
         {"locking", "pieces", "reporter", "small_files"},
         {"response", "small_fetcher"},
@@ -89,13 +98,13 @@ ORDER: dict[str, list[set[str]]] = {
     ],
     "archive": [{"tar", "tree"}, {"reader"}, {"compare"}, {"unpack"}],
     "repo": [
-        {"errors", "tree", "moving", "own_folders", "placeholder", "process", "complaints", "git_files"},
+        {"errors", "tree", "moving", "own_folders", "placeholder", "process", "complaints", "git_files", "telling"},
         {"git", "record", "places", "entries"},
         {"target"},
         {"identify", "history"},
         {"clean", "restore"},
     ],
-    "engine": [{"engine", "protocol", "reports"}, {"checking", "coordinator"}],
+    "engine": [{"engine", "protocol", "reports"}, {"checking", "coordinator"}, {"repairing"}],
     "sources": [
         {"protocol"},
         {"answers", "choice", "metalink", "registry", "web"},
@@ -124,9 +133,9 @@ ORDER: dict[str, list[set[str]]] = {
         {"usage"},
         {"options", "demo_stage", "unexpected"},
         {"settings", "logs"},
-        {"runner", "demo_story"},
+        {"runner", "demo_story", "local_work", "reporting"},
         {"sync", "measured", "new_manifest", "repository_places", "sizes"},
-        {"adding", "pinning", "removing", "updating", "clean", "identify", "restore"},
+        {"adding", "pinning", "removing", "repairing", "updating", "clean", "identify", "restore"},
         {"completion", "configuration", "doctor", "inspection", "setup", "demo"},
         {"lists"},
         {"main"},
@@ -137,7 +146,7 @@ ORDER: dict[str, list[set[str]]] = {
 IMPURE = {"asyncio", "anyio", "aiohttp", "aiofiles", "threading", "socket", "time", "random", "subprocess", "tempfile"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 UNITS = ("Seconds", "Bytes")
-UNIT_SUFFIXES = ("_S", "_NS", "_BYTES", "_RATIO", "DECAY", "ROUND_TRIPS")
+UNIT_SUFFIXES = ("_S", "_NS", "_PX", "_BYTES", "_RATIO", "DECAY", "ROUND_TRIPS")
 
 
 def module_name(path: Path) -> str:

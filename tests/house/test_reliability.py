@@ -54,7 +54,7 @@ def test_the_numbers_have_no_gaps() -> None:
         "N": 24,
         "R": 34,
         "A": 31,
-        "C": 15,
+        "C": 17,
         "D": 23,
         "P": 14,
         "X": 10,

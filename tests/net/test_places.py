@@ -177,3 +177,34 @@ async def test_past_all_caches_leads_to_another_address(monkeypatch: pytest.Monk
             assert servers.asked == [BAD, GOOD, GOOD]
         finally:
             await connection.aclose()
+
+
+@pytest.mark.parametrize("status", [204, 400, 401, 403, 404, 410, 421, 451])
+@pytest.mark.shows("N23")
+async def test_where_one_address_refuses_the_others_are_asked_at_once(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """One server of several is old, empty or shut off; it is not asked again for a while."""
+    answer = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()
+    async with two_servers(monkeypatch, answer) as servers:
+        connection = PlainConnection(HttpSettings())
+        try:
+            assert await fetched(connection, servers.url) == b"good"
+            assert await fetched(connection, servers.url) == b"good"
+            assert servers.asked == [BAD, GOOD, GOOD]
+        finally:
+            await connection.aclose()
+
+
+async def test_where_all_addresses_refuse_each_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the answer is the last one's; who asks to wait, or judges a range, is not passed over."""
+    monkeypatch.setattr(TwoServers, "good", TwoServers.bad)
+    for status, asked in [(404, 2), (429, 1), (416, 1)]:
+        answer = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()
+        async with two_servers(monkeypatch, answer) as servers:
+            connection = PlainConnection(HttpSettings())
+            try:
+                assert await fetched(connection, servers.url) == b""
+                assert len(servers.asked) == asked
+            finally:
+                await connection.aclose()

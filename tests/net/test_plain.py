@@ -458,3 +458,23 @@ async def test_a_token_for_this_machine_is_not_sent_ahead_to_another() -> None:
         assert not connection.ask_ahead(url.replace("127.0.0.1", "other.localhost"), {"Authorization": "x"})
         assert not connection.ask_ahead(url.replace("http", "https"), {})
         assert len(script.requests) == 1
+
+
+async def test_a_socket_is_opened_before_it_is_needed() -> None:
+    """Once, and without a byte sent; the first request goes over it."""
+    script = Script([with_length(b"one")])
+    async with script.running() as (connection, url):
+        await connection.open(url)
+        await connection.open(url)
+        assert (connection.host, script.requests) == (url.split("/")[2], [])
+        assert await asked(connection, url) == b"one"
+        assert script.sockets == 1
+
+
+async def test_one_that_the_server_has_closed_meanwhile_is_no_failure() -> None:
+    """The request goes over another one, as for any idle socket (RFC 9112 section 9.3.1)."""
+    script = Script([None], [with_length(b"one")])
+    async with script.running() as (connection, url):
+        await connection.open(url)
+        assert await asked(connection, url) == b"one"
+        assert script.sockets == 2

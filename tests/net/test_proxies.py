@@ -233,7 +233,12 @@ async def test_a_proxy_that_refuses(
 
 
 @pytest.mark.parametrize(
-    ("proxy", "tries"), [(SocksProxy(password=b"other"), 1), (SocksProxy(reply=2), 1), (SocksProxy(reply=5), 3)]
+    ("proxy", "tries"),
+    [
+        pytest.param(SocksProxy(password=b"other"), 1, marks=pytest.mark.shows("A18")),
+        (SocksProxy(reply=2), 1),
+        (SocksProxy(reply=5), 3),
+    ],
 )
 async def test_a_final_refusal_costs_one_try(
     tmp_path: Path, proxy: SocksProxy, tries: int, monkeypatch: pytest.MonkeyPatch

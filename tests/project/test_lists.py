@@ -188,6 +188,11 @@ def test_the_commands(project: Project, tmp_path: Path) -> None:
         code, done = run(project, "import", str(listing), "--tag", "t", "--json")
         assert code == 0, done.output
         assert json.loads(done.stdout.splitlines()[-1])["id"] == "a.bin"
+        listing.write_text(f"c.bin {Checksum.of(CONTENT).hexdigest} {url}\n")
+        code, done = run(project, "import", str(listing))
+        assert done.stdout.split()[:3] == ["added", "c.bin", "?"]  # no size is known yet
+        assert run(project, "remove", "c.bin")[0] == 0
+        listing.write_text(f"a.bin {Checksum.of(CONTENT).hexdigest} {url}\n")
         code, done = run(project, "export", "--format", "sha256sums")
         assert (code, done.stdout) == (0, f"{Checksum.of(CONTENT).hexdigest}  a.bin\n")
         assert json.loads(run(project, "export", "a.bin", "--format", "curl", "--json")[1].stdout)["format"] == "curl"

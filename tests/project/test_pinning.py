@@ -11,7 +11,8 @@ from grym_fetch import AssetManager, SyncFailed, UnknownAsset
 from grym_fetch.core.digest import Checksum
 from grym_fetch.core.manifest_parser import ParsedManifest
 from grym_fetch.disk.manifest_file import Change, edit_manifest
-from grym_fetch.errors import DiskFull
+from grym_fetch.errors import DiskFull, StorageError
+from grym_fetch.project.pinning import _Record
 from grym_fetch.testing import AssetServer, Reset, Status, seeded_bytes
 from tests.project.editing import CONTENT, SMALL_CONTENT, entries
 from tests.support.invariants import Recorder
@@ -35,7 +36,7 @@ async def test_a_cancellation_while_another_one_has_just_written_is_a_cancellati
 
         async with pinner._writing:
             first, second = (
-                asyncio.create_task(pinner._record(asset, measured, has_written))
+                asyncio.create_task(pinner._record(_Record(asset, measured), has_written))
                 for asset, measured in zip(assets, found, strict=True)
             )
             await asyncio.sleep(0)
@@ -192,3 +193,46 @@ async def test_what_was_pinned_is_told_although_others_fail(project: Project, se
             await manager.pin(on_pinned=lambda each: heard.append(each.id))
         assert heard == ["u"]
         assert manager.manifest.get("u").pinned
+
+
+LONG = seeded_bytes((1 << 20) + 7, seed=23)
+LONG_PIECES = {
+    "size": 1 << 20,
+    "sha256": [Checksum.of(LONG[: 1 << 20]).hexdigest, Checksum.of(LONG[1 << 20 :]).hexdigest],
+}
+
+
+async def test_pin_writes_pieces_where_they_are_asked_for(project: Project, server: AssetServer) -> None:
+    """Of assets with and without a checksum, there or not; the next pin has nothing to do."""
+    url = server.add("/l.bin", LONG).url
+    project.add("u", [url], LONG, pinned=False, size=None)
+    there = project.add("p", [url], LONG)
+    there.parent.mkdir(parents=True, exist_ok=True)
+    there.write_bytes(LONG)
+    async with project.manager() as manager:
+        pinned = (await manager.pin(["u", "p"], pieces=True)).pinned
+        assert {(item.id, item.pieces, item.fetched) for item in pinned} == {("u", 2, True), ("p", 2, False)}
+        assert (await manager.pin(["u", "p"], pieces=True)).pinned == ()
+        assert entries(project)["u"]["pieces"] == entries(project)["p"]["pieces"] == LONG_PIECES
+        assert "pieces" not in entries(project)["a"]
+
+
+async def test_a_new_checksum_brings_new_pieces(project: Project, server: AssetServer) -> None:
+    """Those of the old content would condemn the new one."""
+    url = server.add("/l.bin", LONG).url
+    project.add("u", [url], LONG, pinned=False, size=len(LONG), pieces={**LONG_PIECES, "sha256": ["ab" * 32] * 2})
+    async with project.manager() as manager:
+        await manager.pin(["u"])
+    assert entries(project)["u"]["pieces"] == LONG_PIECES
+    assert entries(project)["u"]["checksum"] == Checksum.of(LONG).hexdigest
+
+
+async def test_pieces_of_a_file_that_changes_are_not_written(project: Project, tmp_path: Path) -> None:
+    """They must be of the very bytes that have the checksum."""
+    file = tmp_path / "file"
+    file.write_bytes(LONG)
+    async with project.manager() as manager, manager._editing() as editor:
+        found = await editor.measurer.pieces(file, Checksum.of(LONG), len(LONG))
+        assert (found.size, list(found.sha256)) == (1 << 20, LONG_PIECES["sha256"])
+        with pytest.raises(StorageError, match="was changed while it was read"):
+            await editor.measurer.pieces(file, Checksum.of(CONTENT), len(LONG))

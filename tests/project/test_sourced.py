@@ -235,6 +235,8 @@ def test_the_command(project: Project, hub: HuggingFaceHub) -> None:
     assert [line.split()[1] for line in done.stdout.splitlines()] == [f"m-weights-{n}.safetensors" for n in range(3)]
     assert "3 of 3 are not fetched yet: grym-fetch sync --all" in done.stderr
     assert entries(project)["m-weights-0.safetensors"]["localPath"] == "weights/weights-0.safetensors"
+    _, done = run(project, hub, "add", "hf://org/model/*[g0].[js]*", "--id", "k", "--local-path", "k")
+    assert "1 of 2 is not fetched yet: grym-fetch sync --all" in done.stderr
     _, done = run(project, hub, "add", "hf://org/model/config.json", "--json")
     last = next(each for each in map(json.loads, done.stdout.splitlines()) if "source" in each)
     assert (last["id"], last["source"], last["size"]) == ("config", "hf://org/model@main/config.json", 2)

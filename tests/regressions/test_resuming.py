@@ -5,6 +5,7 @@ Each test has the number of its bug in the mark; its name says whose it was and 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shutil
@@ -16,6 +17,7 @@ import pytest
 
 from grym_fetch import MirrorsExhausted, StorageError
 from grym_fetch.core.digest import Checksum
+from grym_fetch.core.events import AssetVerifying
 from grym_fetch.disk.stage import DiskStage
 from grym_fetch.testing import (
     Chunked,
@@ -32,6 +34,7 @@ from grym_fetch.testing import (
 )
 from grym_fetch.testing.answers import Answer, RecordedRequest, Span
 from grym_fetch.testing.faults import PartFault
+from grym_fetch.transfer import hashing, reporter
 from tests.regressions.world import CONTENT, HALF, SIZE, World
 from tests.support.invariants import SLACK
 from tests.support.project import KIB, SMALL
@@ -311,7 +314,8 @@ async def test_ollama_8769_a_stage_that_vanishes_before_the_rename_is_an_error_a
 async def test_uv_16934_a_body_that_breaks_off_is_not_fetched_again_from_its_start(world: World) -> None:
     """Broken off again and again, the file costs hardly more than its bytes."""
     world.asset(Reset(after=64 * KIB, times=4))
-    await world.arrives(parallel=1)
+    async with asyncio.timeout(10):
+        await world.arrives(parallel=1)
     assert world.sent <= SIZE + SLACK
 
 
@@ -320,7 +324,8 @@ async def test_hermes_agent_114603_a_clean_end_in_the_middle_deletes_nothing(wor
     """The server closes politely and too early, for good. What has arrived waits for the next run."""
     file = world.serve(Truncate(after=8 * KIB, covering=HALF))
     world.list(file)
-    failure = await world.fails(parallel=1, retries=0)
+    async with asyncio.timeout(10):
+        failure = await world.fails(parallel=1, retries=0)
     assert isinstance(failure, MirrorsExhausted)
     assert "What has arrived is kept" in str(failure)
     file.faults = ()
@@ -344,3 +349,19 @@ def failing(number: int) -> Callable[..., None]:
         raise OSError(number, os.strerror(number))
 
     return fail
+
+
+@pytest.mark.shows("U10")
+async def test_what_is_all_there_is_read_with_progress(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage with every byte is hashed before it is used, which takes minutes for a large file: events say how far."""
+    monkeypatch.setattr(hashing, "STRIDE_BYTES", 64 * KIB)
+    monkeypatch.setattr(reporter, "TOLD_EVERY_BYTES", 100 * KIB)
+    file = world.serve()
+    world.list(file)
+    await world.leave_whole()
+    await world.arrives()
+    assert world.asked == 0
+    assert world.last is not None
+    hashed = [event.bytes for event in world.last.events if isinstance(event, AssetVerifying)]
+    assert len(hashed) >= 4
+    assert hashed == sorted(set(hashed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -157,7 +158,8 @@ async def test_git_lfs_2030_getting_as_far_as_before_is_no_progress(world: World
     """Megabytes arrive with each try, and none of them is new: they do not renew the budget of retries."""
     world.right = seeded_bytes(5 * KIB * KIB, seed=17)
     world.asset(NoRanges(), Truncate(after=4 * KIB * KIB), *([] if pinned else [NoValidator()]), pinned=pinned)
-    failure = await world.fails(retries=2, allow_unpinned=True, may_lose=4 * KIB * KIB)
+    async with asyncio.timeout(10):
+        failure = await world.fails(retries=2, allow_unpinned=True, may_lose=4 * KIB * KIB)
     assert isinstance(failure, MirrorsExhausted)
     assert world.asked <= 6
 
@@ -177,7 +179,8 @@ async def test_aria2_1115_an_error_page_inside_one_segment_is_not_in_the_file(wo
 async def test_aria2_886_a_segment_that_was_aborted_is_not_complete(world: World, pinned: bool) -> None:
     """One stretch never arrives. Whatever else did, and with or without a checksum, the file is not there."""
     world.asset(Truncate(after=0, covering=HALF), pinned=pinned)
-    assert isinstance(await world.fails(allow_unpinned=True, retries=1), MirrorsExhausted)
+    async with asyncio.timeout(10):
+        assert isinstance(await world.fails(allow_unpinned=True, retries=1), MirrorsExhausted)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,8 +181,8 @@ def test_a_file_that_is_being_written_stays(root: Path, tmp_path: Path, monkeypa
     """A file that changes while it is copied, even to the same size and time, is kept as it is now."""
     real = Draft.copy
 
-    def copy(draft: Draft, source: int) -> Checksum:
-        checksum = real(draft, source)
+    def copy(draft: Draft, source: int, **telling: Any) -> Checksum:
+        checksum = real(draft, source, **telling)
         figures = os.fstat(source)
         if figures.st_size == len(A):
             (root / "models/a.bin").write_bytes(B + A[len(B) :])
@@ -320,7 +321,7 @@ def test_no_room(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_lying_disk_is_noticed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If what is read back is not what was written, the original stays and nothing gets the name."""
-    monkeypatch.setattr("grym_fetch.repo.moving.digest_of", lambda _: Checksum.of(b"rot"))
+    monkeypatch.setattr("grym_fetch.repo.moving.digest_of", lambda *_: Checksum.of(b"rot"))
     with pytest.raises(NotWritable, match="read back"):
         clean(root, tmp_path / "out")
     assert (root / "models/a.bin").read_bytes() == A

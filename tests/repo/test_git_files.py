@@ -23,6 +23,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with a committed large file; nothing of the user's is configured."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(Git.__init__, "__kwdefaults__", {"patience": 10.0})  # a pipe that is not seen is noticed soon
     root = repository(tmp_path / "repo")
     write(root, "sub/a.bin", A)
     commit(root)

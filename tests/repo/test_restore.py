@@ -15,6 +15,7 @@ from grym_fetch.repo.placeholder import SUFFIX
 from grym_fetch.repo.places import read_placeholder
 from grym_fetch.repo.restore import Restored, Restorer, Wanted, fetch_from
 from grym_fetch.repo.target import unnamed_folders
+from grym_fetch.repo.telling import Told, unheard
 from grym_fetch.testing import seeded_bytes
 from tests.repo.death import dying
 from tests.repo.story import clean, commit, git, repository, write
@@ -89,9 +90,10 @@ async def test_death_at_any_point_loses_nothing(tmp_path: Path, is_done: bool) -
         clean(root, target)
         restorer = Restorer(root, [target])
         wanted = restorer.find("models/a.bin", root)[0]
+        told = Told(unheard, wanted.path)
         with dying(at, is_done=is_done) as fate:
-            if not restorer._is_done(wanted, force=False):
-                restorer._take(wanted, target, "models/a.bin", force=False)
+            if not restorer._is_done(wanted, force=False, told=told):
+                restorer._take(wanted, target, "models/a.bin", force=False, told=told)
         ended = not fate.is_dead
         file = root / "models/a.bin"
         assert (target / "models/a.bin").read_bytes() == A
@@ -120,13 +122,24 @@ async def test_another_file_is_in_the_way(root: Path, restorer: Restorer) -> Non
     assert not (root / "models/a.bin").is_symlink()
 
 
-async def test_a_damaged_copy_is_not_restored(root: Path, tmp_path: Path, restorer: Restorer) -> None:
+async def test_a_damaged_copy_is_not_restored(
+    root: Path, tmp_path: Path, restorer: Restorer, caplog: pytest.LogCaptureFixture
+) -> None:
     """A stored file with other bytes never takes the place of the placeholder, and is left for its owner to see."""
     write(tmp_path / "out", "b.bin", B[::-1])
     with pytest.raises(DigestMismatch):
         await bring(restorer, "b.bin", root)
     assert sorted(os.listdir(root)) == ["b.bin.asset-ref", "models"]
     assert (tmp_path / "out/b.bin").read_bytes() == B[::-1]
+    [warning] = caplog.messages
+    assert "is not the file that was moved" in warning
+    assert "\n" not in warning  # a line of the log
+    for folders, said in (
+        ([tmp_path / "out"], "asset-manifest.json does not list"),
+        ([tmp_path / "out"] * 2, " do not list"),
+    ):
+        with pytest.raises(RepositoryError, match=said):
+            Restorer(root, folders).find("nothing", root)
 
 
 async def test_from_somewhere_else(root: Path, tmp_path: Path) -> None:

@@ -415,6 +415,12 @@ class Recorder:
             self._written(node, at, bytes(data[:count]), descriptor)
         return count
 
+    def copy_file_range(self, source: int, target: int, count: int, at: int, to: int) -> int:
+        copied = os_copy_file_range(source, target, count, at, to)
+        if (node := self._open.get(target)) is not None:
+            self._written(node, to, os.pread(target, copied, to), target)
+        return copied
+
     def _written(self, node: int, at: int, data: bytes, descriptor: int) -> None:
         name = self._name(descriptor)
         self._note(Written(node, at, data, name))
@@ -459,10 +465,12 @@ class Recorder:
 
 
 os_open, os_close, os_write, os_pwrite, os_ftruncate = os.open, os.close, os.write, os.pwrite, os.ftruncate
+os_copy_file_range = os.copy_file_range
 os_mkdir, os_rename, os_remove, os_rmdir = os.mkdir, os.rename, os.remove, os.rmdir
 
 _RECORDED = {
     **{name: name for name in ("open", "close", "write", "pwrite", "ftruncate", "fsync", "mkdir", "rename", "rmdir")},
+    "copy_file_range": "copy_file_range",
     "fdatasync": "fsync",
     "replace": "rename",
     "remove": "remove",

@@ -1,20 +1,20 @@
 """How many examples a property test tries, and on which terms: one Hypothesis profile for all of them.
 
 `tests/conftest.py` loads the profile before any test module is imported. ``HYPOTHESIS_PROFILE`` names it: ``dev`` by
-default, ``ci`` where ``CI`` is set, ``sweep`` for `make sweep` (several times as many). Where ``CI`` is set, each run
-tries the same examples.
+default, ``ci`` where ``CI`` is set, ``sweep`` for `make sweep` (several times as many), and ``guards`` where a guard is
+taken out. Where ``CI`` is set, and for guards, each run tries the same examples.
 """
 
 from __future__ import annotations
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 USUAL = 100
 """Examples of a property that asks for no number of its own."""
 
-_TIMES = {"dev": 0.3, "ci": 0.3, "sweep": 4.0}
+_TIMES = {"dev": 0.3, "ci": 0.3, "guards": 1.0, "sweep": 4.0}
 """By profile: how many times the examples that a property asks for."""
 
 
@@ -27,7 +27,9 @@ def load_profile() -> None:
             # How long an example takes, and how long it takes to make one, is the machine's load, not the code's fault.
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-            derandomize=bool(os.environ.get("CI")),
+            derandomize=bool(os.environ.get("CI")) or name == "guards",
+            # Nobody reads the smallest example of what is broken on purpose, and finding it takes half a minute.
+            phases=[phase for phase in Phase if name != "guards" or phase not in (Phase.shrink, Phase.explain)],
             # No run depends on earlier ones: a failure is repeated from what it prints, or becomes an `@example`.
             database=None,
             print_blob=True,

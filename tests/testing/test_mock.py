@@ -7,7 +7,7 @@ import builtins
 import inspect
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -298,9 +298,18 @@ async def test_files_are_restored() -> None:
 async def test_what_needs_a_disk_is_not_played() -> None:
     """A call that a mock cannot play says so, and is recorded like any other."""
     manager = create_mock_asset_manager({})
-    with pytest.raises(NotImplementedError, match="cannot prune"):
-        await manager.prune(dry_run=True)
-    assert manager.calls == [("prune", {"dry_run": True})]
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "pin": manager.pin,
+        "prune": manager.prune,
+        "add_from_source": lambda: manager.add_from_source("hf://org/model"),
+        "import_list": lambda: manager.import_list("SHA256SUMS"),
+    }
+    for call in calls.values():
+        with pytest.raises(NotImplementedError, match="a mock cannot"):
+            await call()
+    assert [call.name for call in manager.calls] == list(calls)
+    said = Path(__file__).parents[2].joinpath("docs", "testing.md").read_text(encoding="utf-8")
+    assert "`pin`, `prune`, `add_from_source` and `import_list` are not supported" in said
 
 
 async def test_neither_network_nor_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,3 +328,12 @@ async def test_neither_network_nor_disk(monkeypatch: pytest.MonkeyPatch) -> None
             with pytest.raises(SyncFailed):
                 await manager.sync()
             await manager.download_asset("a", force=True)
+
+
+async def test_an_error_of_another_kind_comes_as_it_is() -> None:
+    """Out of `sync` as out of a call for one asset, and in no group."""
+    odd = RuntimeError("odd")
+    async with create_mock_asset_manager({"a": "/mock/a"}, fail={"b": odd}) as manager:
+        with pytest.raises(RuntimeError) as caught:
+            await manager.sync()
+        assert caught.value is odd

@@ -571,7 +571,7 @@ async def test_bytes_at_a_huge_offset(tmp_path: Path, start: int) -> None:
     assert list(again.recovered.pieces) == [piece]
     assert await read_proved(again, piece) == CONTENT[:1000]
     assert await again.read(start + 990, start + 2000) == CONTENT[990:1000]
-    assert store.staged_bytes(key) < 100_000
+    assert store.staged_bytes([key])[0] < 100_000
     await again.close()
     store.close()
 

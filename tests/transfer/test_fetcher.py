@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from grym_fetch import IntegrityError, StorageError, SyncFailed
+from grym_fetch.core.content_hasher import PieceSummer
+from grym_fetch.core.digest import Checksum
+from grym_fetch.core.piece_digests import MIB, PieceSums
+from grym_fetch.disk.piece_sums import PieceSumsStore
+from grym_fetch.disk.state import StateFolder
 from grym_fetch.disk.verified import FileSignature, ReplacedMeanwhile
 from grym_fetch.errors import AssetMissing
-from grym_fetch.testing import AssetServer
+from grym_fetch.testing import AssetServer, seeded_bytes
 from grym_fetch.transfer.small_files import MIN_SMALL_FILES
 from tests.support.project import Project
 
@@ -78,3 +84,19 @@ async def test_what_took_the_name_meanwhile_counts_once_it_is_hashed(
         else:
             with pytest.raises(StorageError, match="somebody else replaced"):
                 await manager.get_asset_path("a")
+
+
+async def test_what_was_fetched_leaves_the_sums_of_its_pieces(tmp_path: Path, server: AssetServer) -> None:
+    """As does a file that somebody else has put there, once it was read and found right."""
+    content = seeded_bytes(2 * MIB + 5, seed=91)
+    summer = PieceSummer(MIB)
+    summer.update(content)
+    project = Project.with_one_asset(tmp_path / "project", server, content)
+    for is_there in (False, True):
+        if is_there:
+            shutil.rmtree(project.assets / ".grym-fetch")
+        async with project.manager() as manager:
+            await manager.download_asset("a")
+        sums = PieceSumsStore(StateFolder(project.assets)).find(Checksum.of(content))
+        assert sums == PieceSums(MIB, summer.digests()), is_there
+    assert server.stats.body_bytes_sent < 2 * len(content)

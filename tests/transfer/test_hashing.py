@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grym_fetch.core.content_hasher import ContentHasher
 from grym_fetch.core.digest import new_hasher
 from grym_fetch.core.errors import StorageError
 from grym_fetch.core.journal import Piece, PieceTable
+from grym_fetch.core.piece_digests import PieceDigests
+from grym_fetch.core.ranges import ByteRange
 from grym_fetch.testing import seeded_bytes
 from grym_fetch.transfer import hashing as module
 from grym_fetch.transfer.hashing import Frontier
@@ -51,9 +54,10 @@ class Scene:
         self.stage = MemoryStage(folder or MemoryFolder())
         self.hasher = CountingHasher()
         self.bad: list[Piece] = []
+        self.wrong: list[ByteRange] = []
         self.advanced: list[int] = []
         self.frontier = Frontier(
-            self.hasher,
+            ContentHasher(self.hasher, None),
             self.stage,
             InlineThreads(),
             claims=PieceTable(self.stage.recovered.pieces),
@@ -69,7 +73,11 @@ class Scene:
     async def play(self, story: Callable[[], Awaitable[None]]) -> None:
         """Run the frontier beside the story, until both have nothing more to do. Raises what the frontier raises."""
         running = asyncio.ensure_future(
-            self.frontier.run(on_bad=self.bad.append, on_advance=lambda: self.advanced.append(self.frontier.position))
+            self.frontier.run(
+                on_bad=self.bad.append,
+                on_advance=lambda: self.advanced.append(self.frontier.position),
+                on_wrong=self._found_wrong,
+            )
         )
         await story()
         await settle(running)
@@ -78,11 +86,19 @@ class Scene:
         running.cancel()
         await asyncio.wait([running])
 
+    async def _found_wrong(self, piece: ByteRange) -> None:
+        self.wrong.append(piece)
+
     @property
     def is_right(self) -> bool:
         """Whether all is hashed, each byte once, to the right digest."""
         right = hashlib.sha256(self.content).hexdigest()
         return self.hasher.count == self.frontier.position == len(self.content) and self.hasher.hexdigest() == right
+
+
+async def nothing_wrong(piece: ByteRange) -> None:
+    """No digests of pieces are known, so none can be wrong."""
+    raise AssertionError(piece)
 
 
 async def settle(task: asyncio.Future[None]) -> None:
@@ -380,11 +396,52 @@ async def test_the_caller_is_told_of_each_advance() -> None:
 
 async def test_the_algorithm_is_the_hashers() -> None:
     """The frontier hashes with what it was given."""
-    hasher = new_hasher("blake2b")
+    content = ContentHasher(new_hasher("blake2b"), None)
     stage = MemoryStage(MemoryFolder())
-    frontier = Frontier(hasher, stage, InlineThreads(), claims=PieceTable())
+    frontier = Frontier(content, stage, InlineThreads(), claims=PieceTable())
     frontier.offer(0, CONTENT)
-    running = asyncio.ensure_future(frontier.run(on_bad=lambda _: None, on_advance=lambda: None))
+    running = asyncio.ensure_future(
+        frontier.run(on_bad=lambda _: None, on_advance=lambda: None, on_wrong=nothing_wrong)
+    )
     await settle(running)
     running.cancel()
-    assert frontier.hasher.hexdigest() == hashlib.blake2b(CONTENT).hexdigest()
+    assert content.whole.hexdigest() == hashlib.blake2b(CONTENT).hexdigest()
+
+
+@examples(60)
+@given(divisions(len(CONTENT)), st.sets(st.integers(0, 7)), st.sampled_from([1, 700, 1 << 20]))
+@pytest.mark.shows("C16")
+def test_wrong_pieces_are_hashed_away(pieces: list[tuple[int, int]], wrong: set[int], memory: int) -> None:
+    """In whatever order wrong pieces come, each is named once; when its right bytes come, the digest is right."""
+    length = 500
+    damaged = bytearray(CONTENT)
+    for number in wrong:
+        damaged[number * length + 17] ^= 1
+    digests = PieceDigests(
+        length, tuple(hashlib.sha256(CONTENT[at : at + length]).hexdigest() for at in range(0, 4000, 500))
+    )
+
+    async def scenario() -> None:
+        scene = Scene(content=bytes(damaged))
+        content = scene.frontier.content = ContentHasher(new_hasher("sha256"), len(CONTENT), digests)
+
+        async def story() -> None:
+            for start, stop in pieces:
+                await scene.store(start, stop)
+            for _ in range(9):
+                for _ in range(200):
+                    await asyncio.sleep(0)
+                scene.content = CONTENT
+                for piece in scene.wrong[:]:
+                    if scene.frontier.position == piece.start:
+                        await scene.store(piece.start, piece.stop)
+
+        await scene.play(story)
+        assert [piece.start // length for piece in scene.wrong] == sorted(wrong)
+        assert scene.frontier.position == len(CONTENT)
+        assert content.whole.hexdigest() == hashlib.sha256(CONTENT).hexdigest()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MEMORY_BYTES", memory)
+        patch.setattr(module, "STRIDE_BYTES", 512)
+        asyncio.run(scenario())

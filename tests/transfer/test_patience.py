@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from grym_fetch import SyncFailed
 from grym_fetch.core.errors import BadStatus, ConnectFailed, GrymFetchError, Throttled
 from grym_fetch.testing import AssetServer, seeded_bytes
-from grym_fetch.testing.faults import HtmlPage, Status
+from grym_fetch.testing.faults import Fault, HtmlPage, RawAnswer, RedirectLoop, Status
 from tests.support.fakes import VirtualClock
 from tests.support.invariants import Recorder, checked_sync
 from tests.support.project import KIB, ImpatientClock, Project
@@ -137,12 +139,21 @@ PASSING = {
     "400": Status(400, covering=HALF, times=7),
     "a page": HtmlPage(covering=HALF, times=7),
     "a note": Status(200, body=NOTE, covering=HALF, times=7),
+    "a note of another version": Status(200, body=NOTE, headers={"ETag": '"note"'}, covering=HALF, times=7),
+    "a long page": HtmlPage(page=b"<html>" + bytes(300 * KIB), covering=HALF, times=7),
+    "405": Status(405, covering=HALF, times=7),
+    "451": Status(451, covering=HALF, times=7),
+    "501": Status(501, covering=HALF, times=7),
+    "204": Status(204, covering=HALF, times=7),
+    "202": Status(202, covering=HALF, times=7),
+    "a loop": RedirectLoop(covering=HALF, times=7),
+    "no HTTP": RawAnswer(b"too many clients\r\n\r\n", covering=HALF, times=7),
 }
 
 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 @pytest.mark.shows("A26")
-async def test_bad_answers_in_a_good_run_pass(tmp_path: Path, fault: Status | HtmlPage) -> None:
+async def test_bad_answers_in_a_good_run_pass(tmp_path: Path, fault: Fault) -> None:
     """What has served ranges has earned a few delayed tries; nothing of what arrived is given up."""
     async with AssetServer() as server:
         project = Project(tmp_path / "project")
@@ -151,6 +162,25 @@ async def test_bad_answers_in_a_good_run_pass(tmp_path: Path, fault: Status | Ht
         assert not run.failures
         assert run.heard.of("asset_restarted") == []
         assert 7 < len(server.stats.requests) < 40
+
+
+RANGES_PASSING = {
+    "no range": Status(416, covering=HALF, times=7),
+    "no range of a note": Status(416, headers={"Content-Range": "bytes */40"}, covering=HALF, times=7),
+    "another range": Status(206, body=NOTE, headers={"Content-Range": "bytes 0-39/40"}, covering=HALF, times=7),
+}
+
+
+@pytest.mark.parametrize("fault", RANGES_PASSING.values(), ids=RANGES_PASSING)
+@pytest.mark.shows("A26")
+async def test_ranges_that_are_refused_for_a_while_are_no_end(tmp_path: Path, fault: Fault) -> None:
+    """Whether ranges or the whole are served next, it arrives."""
+    async with AssetServer() as server:
+        project = Project(tmp_path / "project")
+        project.add("a", [server.add("/a.bin", CONTENT, faults=[fault]).url], CONTENT)
+        run = await checked_sync(project, server)
+        assert not run.failures
+        assert server.stats.body_bytes_sent < 2 * len(CONTENT)
 
 
 @pytest.mark.parametrize("status", [404, 403, 410, 400])
@@ -258,3 +288,67 @@ async def test_a_server_that_still_counts_what_has_just_ended(tmp_path: Path, st
         await manager.sync()
     assert path.read_bytes() == CONTENT
     assert refused
+
+
+class Busy:
+    """A server that serves one request at a time, and says of any other that nothing is there."""
+
+    def __init__(self, content: bytes, *, answer: bytes, ranges: bool) -> None:
+        self.answer, self.ranges = answer, ranges
+        self.refusals = 0
+        self.has_refused = asyncio.Event()
+        self._content = content
+        self._is_busy = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request, and close."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        if self._is_busy:
+            self.refusals += 1
+            self.has_refused.set()
+            writer.write(self.answer)
+            writer.close()
+            return
+        self._is_busy = True
+        start, stop = 0, len(self._content)
+        status = f"200 OK\r\nContent-Length: {stop}"
+        if self.ranges and (match := re.search(r"range: bytes=(\d+)-(\d+)", head, re.IGNORECASE)):
+            start, stop = int(match[1]), int(match[2]) + 1
+            place = f"Content-Range: bytes {start}-{stop - 1}/{len(self._content)}"
+            status = f"206 Partial Content\r\nContent-Length: {stop - start}\r\n{place}"
+        writer.write(f"HTTP/1.1 {status}\r\nConnection: close\r\n\r\n".encode() + self._content[start : stop - 1])
+        await writer.drain()
+        await self.has_refused.wait()
+        self._is_busy = False
+        writer.write(self._content[stop - 1 : stop])
+        writer.close()
+
+
+ANSWERS = {
+    "404": b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+    "410": b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n",
+    "401": b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
+    "204": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "a note": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+    "a loop": b"HTTP/1.1 302 Found\r\nLocation: ?\r\nContent-Length: 0\r\n\r\n",
+    "no HTTP": b"-ERR max clients reached\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "one stream"])
+@pytest.mark.shows("A24")
+async def test_a_host_that_says_anything_to_one_too_many_is_asked_once_more_alone(
+    tmp_path: Path, answer: bytes, ranges: bool
+) -> None:
+    """While it serves another asset, its word is not final; both arrive."""
+    busy = Busy(CONTENT, answer=answer, ranges=ranges)
+    project = Project(tmp_path / "project")
+    async with await asyncio.start_server(busy.serve, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        for name in "ab":
+            project.add(name, [f"http://127.0.0.1:{port}/{name}"], CONTENT)
+        async with project.manager(ImpatientClock(), parallel=2, pipelining=False) as manager:
+            await manager.sync()
+    assert busy.refusals
+    assert {path.read_bytes() for path in project.finals().values()} == {CONTENT}

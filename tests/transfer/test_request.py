@@ -105,6 +105,16 @@ async def test_a_failure_to_connect_passes_through() -> None:
 # -- redirects ------------------------------------------------------------------------------------------------------
 
 
+async def test_where_a_redirect_leads_is_told_before_it_is_asked() -> None:
+    """So that connections to there can be opened meanwhile; what is known in the end is the target alone."""
+    origin, told = Origin(0, HUB), list[tuple[URL | None, int]]()
+    connection = ScriptedConnection({HUB: [to(CDN)], CDN: [part()]})
+    requester = Requester(Credentials({}), on_led=lambda: told.append((origin.leads_to, len(connection.asked))))
+    await requester.open(connection, origin, ASKED)
+    assert told == [(URL(CDN), 1)]
+    assert (origin.leads_to, origin.target) == (None, URL(CDN))
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.shows("R25", "A15")
 async def test_a_redirect_is_followed_with_the_same_question(status: int) -> None:

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grym_fetch.core.errors import ConnectFailed
 from grym_fetch.core.hosts import TRY_AHEAD
 from grym_fetch.core.origins import Origin
 from grym_fetch.core.segments import Segment
 from grym_fetch.core.world import Connection
 from grym_fetch.transfer import scheduler as module
 from grym_fetch.transfer.attempt import Attempt
+from grym_fetch.transfer.openings import Foreseen
 from grym_fetch.transfer.scheduler import MAX_AHEAD, InTurn, Scheduler
 from tests.support.fakes import ScriptedConnection, ScriptedTransport, VirtualClock
 from tests.support.properties import examples
@@ -90,6 +92,7 @@ class FakeSource:
         self.used: list[Connection] = []
         self.failed: BaseException | None = None
         self.asked = 0
+        self.foreseen: Foreseen | None = None
         self.kick: Callable[[], None] = lambda: None
         self.on_release: Callable[[Attempt], object] = lambda _: None
         self._pool = pool
@@ -109,6 +112,9 @@ class FakeSource:
         if self.work and host != self.host:
             raise InTurn
         return self.next_attempt(lambda _: True)
+
+    def foresees(self) -> Foreseen | None:
+        return self.foreseen
 
     def ask_ahead(self, attempt: Attempt, connection: Connection) -> bool:
         assert isinstance(connection, AheadConnection)
@@ -533,6 +539,7 @@ async def test_a_cancelled_closing_still_closes_the_connections(pool: Pool) -> N
     assert [connection.closed for connection in transport.connections] == [True, True]
 
 
+@pytest.mark.shows("P10")
 @pytest.mark.parametrize("name", ["next_attempt", "fetch", "release"])
 async def test_a_bug_in_one_source_harms_no_other(
     pool: Pool, schedulers: Callable[..., Scheduler], monkeypatch: pytest.MonkeyPatch, name: str
@@ -726,3 +733,109 @@ async def test_a_bug_where_work_is_taken_back_fails_its_source(pool: Pool, sched
     scheduler.take_back(source)
     assert source.failed is error
     source.on_release = lambda _: None
+
+
+# -- opened before they are needed ------------------------------------------------------------------------------------
+
+
+class OpenableConnection(ScriptedConnection):
+    """One that is open to ``h:80`` as soon as the gate is."""
+
+    def __init__(self, gate: asyncio.Event, error: Exception | None) -> None:
+        super().__init__()
+        self.opened: list[str] = []
+        self._gate, self._error = gate, error
+
+    async def open(self, url: str) -> None:
+        self.opened.append(url)
+        await self._gate.wait()
+        if self._error is not None:
+            raise self._error
+        self.host = "h:80"
+
+
+class OpenableTransport(ScriptedTransport):
+    """Makes these."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self._error = error
+
+    def connection(self) -> ScriptedConnection:
+        self.connections.append(OpenableConnection(self.gate, self._error))
+        return self.connections[-1]
+
+    @property
+    def opened(self) -> int:
+        """How often one of them was opened."""
+        return sum(len(each.opened) for each in self.connections if isinstance(each, OpenableConnection))
+
+
+async def test_what_is_foreseen_is_opened_once(pool: Pool, schedulers: Make) -> None:
+    """As many as there will be work for, over free places only; then the work goes over them."""
+    transport = OpenableTransport()
+    scheduler = schedulers(4, transport=transport)
+    source = FakeSource(pool, "a", 1)
+    source.foreseen = Foreseen("h:80", "http://h/a", 2)
+    scheduler.add(source, 0)
+    for _ in range(3):
+        await turns()
+        scheduler.kick()
+    assert transport.opened == 2
+    transport.gate.set()
+    await turns()
+    source.work, source.foreseen = 2, None
+    scheduler.kick()
+    await turns()
+    assert [isinstance(each, OpenableConnection) and len(each.opened) for each in source.used[1:]] == [1, 1]
+    assert transport.opened == 2
+
+
+@pytest.mark.shows("A24")
+async def test_work_does_not_wait_for_what_is_opened_for_others(pool: Pool, schedulers: Make) -> None:
+    """All places that are only being opened go to work for another host at once."""
+    scheduler = schedulers(4, transport=OpenableTransport())
+    source, other = FakeSource(pool, "a", 1), FakeSource(pool, "b", 3, "two:80")
+    source.foreseen = Foreseen("h:80", "http://h/a", 3)
+    scheduler.add(source, 0)
+    await turns()
+    scheduler.add(other, 1)
+    await turns()
+    assert Counter(each.name for each in pool.at_work) == {"a": 1, "b": 3}
+    assert len(set(map(id, [*source.used, *other.used]))) == 4
+
+
+@pytest.mark.shows("A24")
+@pytest.mark.parametrize("is_receiving", [False, True])
+async def test_a_refusal_of_what_is_only_opened_is_no_failure(pool: Pool, schedulers: Make, is_receiving: bool) -> None:
+    """It is not tried again; and where the host serves somebody, it is a lesson about how many it allows."""
+    transport = OpenableTransport(ConnectFailed("http://h/a", "refused"))
+    scheduler = schedulers(4, transport=transport)
+    source = FakeSource(pool, "a", 1)
+    source.foreseen = Foreseen("h:80", "http://h/a", 1)
+    scheduler.add(source, 0)
+    await turns()
+    if is_receiving:
+        scheduler.hosts.receives(source.given[0], 0.0)
+    transport.gate.set()
+    await turns()
+    scheduler.kick()
+    await turns()
+    assert (transport.opened, source.failed) == (1, None)
+    assert scheduler.hosts.allows("h:80") == (1 if is_receiving else None)
+    assert scheduler.hosts.room("h:80", 0.0) == 0
+
+
+async def test_closing_ends_what_is_being_opened(pool: Pool, schedulers: Make) -> None:
+    """Nothing is left behind."""
+    transport = OpenableTransport()
+    scheduler = schedulers(2, transport=transport)
+    source = FakeSource(pool, "a", 1)
+    source.foreseen = Foreseen("h:80", "http://h/a", 1)
+    scheduler.add(source, 0)
+    await turns()
+    before = asyncio.all_tasks()
+    await scheduler.aclose()
+    assert not [task for task in before if task.get_name().startswith("open ") and not task.done()]
+    assert all(connection.closed for connection in transport.connections)

@@ -1,0 +1,75 @@
+"""The command ``repair``: only what is wrong of a file is fetched."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grym_fetch.cli.help import Command
+from grym_fetch.cli.options import Common, common_options, ids_argument, option, transfer_options
+
+if TYPE_CHECKING:
+    from grym_fetch.engine.reports import RepairReport
+    from grym_fetch.manager import AssetManager
+
+_NOT_THERE = {"missing", "partial", "unverified"}
+
+
+@click.command("repair", cls=Command)
+@ids_argument
+@option("-n", "--dry-run", is_flag=True, help="Say what it would cost, and fetch nothing.")
+@transfer_options
+@common_options
+def repair_command(
+    common: Common, ids: tuple[str, ...], exclude: tuple[str, ...], dry_run: bool, **transfer: Any
+) -> int:
+    """Read files and fetch only what is damaged in them: of the assets named, or of all that are there.
+
+    A damaged file stays until the right one, verified as a whole, takes its place. Which pieces are wrong is known if
+    the manifest lists them (`pin --pieces`), or if the file was verified on this machine before.
+    """
+    from grym_fetch.cli.runner import run
+    from grym_fetch.cli.settings import settings_from
+    from grym_fetch.core.errors import GrymFetchError, SyncFailed
+
+    async def body(manager: AssetManager) -> int:
+        failed: dict[str, GrymFetchError] = {}
+        count = 0
+        for asset in manager.manifest.pick(ids or None, exclude=exclude):
+            if not ids and manager.state_of(asset) in _NOT_THERE:
+                continue
+            count += 1
+            try:
+                _tell(await manager.repair_asset(asset.id, dry_run=dry_run), common)
+            except GrymFetchError as error:
+                failed[asset.id] = error
+        if not count and not common.quiet:
+            click.echo("nothing to repair: no asset with a checksum is there", err=True)
+        if failed:
+            raise SyncFailed(failed)
+        return 0
+
+    return run(common, body, settings=settings_from(transfer), tells="failures")
+
+
+def _tell(report: RepairReport, common: Common) -> None:
+    from grym_fetch.core.figures import format_size
+    from grym_fetch.core.text import safe_text
+
+    if common.json:
+        click.echo(json.dumps({**asdict(report), "path": str(report.path)}))
+    elif not common.quiet:
+        parts = [report.outcome, safe_text(report.id)]
+        if report.pieces:
+            parts.append(f"{report.bad:,} of {report.pieces:,} pieces {'probably ' if report.is_guess else ''}bad")
+        if report.outcome == "damaged":
+            least = "at least " if report.is_guess else ""
+            parts.append(f"a repair would fetch {least}{format_size(report.bytes_to_fetch)}")
+        elif report.outcome != "intact":
+            parts.append(f"{format_size(report.downloaded_bytes)} fetched")
+        if report.saved_bytes:
+            parts.append(f"{format_size(report.saved_bytes)} saved")
+        click.echo("  ".join(parts))

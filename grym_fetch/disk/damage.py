@@ -1,0 +1,139 @@
+"""Finds out which part of a wrong file is right, so that only the rest need be fetched.
+
+Rules: what is found here are claims, like those of a journal: they are proved when they are read back, and the whole is
+verified before it gets its name. Nothing is changed. A piece that cannot be read is a bad one. Without digests of the
+pieces there is only a guess: bad is what was cut off, and what has zeros where a file system may have lost blocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from grym_fetch.core.journal import Piece, piece_digest
+from grym_fetch.core.piece_digests import MIB, PieceDigests, PieceSums, piece_count, piece_ranges
+from grym_fetch.core.ranges import ByteRange
+
+UNKNOWN_ORIGIN = -1
+"""The number of the origin of what was here already."""
+_BLOCK_BYTES = 4096
+"""What file systems lose at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What of a file is right. ``pieces``: how many there are; ``size``: of the right content, in bytes.
+
+    ``is_guess``: no digest says so.
+    """
+
+    path: Path
+    size: int
+    pieces: int
+    good: tuple[Piece, ...]
+    is_guess: bool = False
+
+    @property
+    def bad(self) -> int:
+        """How many pieces are wrong or missing."""
+        return self.pieces - len(self.good)
+
+    @property
+    def bytes_to_fetch(self) -> int:
+        """How many bytes these are; of a guess, the least."""
+        return self.size - sum(piece.stop - piece.start for piece in self.good)
+
+
+def find_damage(
+    path: Path,
+    size: int,
+    *,
+    sums: PieceSums | None = None,
+    found: PieceSums | None = None,
+    digests: PieceDigests | None = None,
+    may_guess: bool = False,
+    go_on: Callable[[int], bool] = lambda _: True,
+) -> Damage | None:
+    """Return what of the file can be used for a content of ``size`` bytes; None if nothing can, or nobody knows.
+
+    ``sums`` are those of the right content, and ``found`` those of the file, if they are known; ``digests`` those of
+    the manifest. ``go_on`` gets the bytes read so far; reading ends early, with None, where it returns False. Blocking:
+    for a thread.
+    """
+    if sums is not None and found is not None and found.length == sums.length:
+        ranges = piece_ranges(size, sums.length)
+        pairs = zip(ranges, sums.xxh3, found.xxh3, strict=False)
+        good = tuple(Piece(r.start, r.stop, right, UNKNOWN_ORIGIN) for r, right, here in pairs if right == here)
+        return Damage(path, size, piece_count(size, sums.length), good) if good else None
+    if sums is not None:
+        length, is_good = sums.length, _by_sums(sums)
+    elif digests is not None:
+        length, is_good = digests.size, _by_digests(digests)
+    elif may_guess:
+        length, is_good = MIB, _by_guess
+    else:
+        return None
+    claims = _read(path, size, length, is_good, go_on)
+    if not claims:
+        return None
+    damage = Damage(path, size, piece_count(size, length), tuple(claims), is_guess=sums is None and digests is None)
+    return None if damage.is_guess and not damage.bad else damage
+
+
+_Judge = Callable[[int, memoryview], bool]
+
+
+def _by_sums(sums: PieceSums) -> _Judge:
+    return lambda index, data: piece_digest(data) == sums.xxh3[index]
+
+
+def _by_digests(digests: PieceDigests) -> _Judge:
+    return lambda index, data: hashlib.sha256(data).hexdigest() == digests.sha256[index]
+
+
+def _by_guess(_: int, data: memoryview) -> bool:
+    return bytes(_BLOCK_BYTES) not in bytes(data)
+
+
+def _read(path: Path, size: int, length: int, is_good: _Judge, go_on: Callable[[int], bool]) -> list[Piece]:
+    claims: list[Piece] = []
+    memory = memoryview(bytearray(min(length, size)))
+    try:
+        descriptor = open_regular(path)
+    except OSError:
+        return []
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        for index, piece in enumerate(piece_ranges(size, length)):
+            data = memory[: piece.length]
+            if _fill(descriptor, data, piece) and is_good(index, data):
+                claims.append(Piece(piece.start, piece.stop, piece_digest(data), UNKNOWN_ORIGIN))
+            if not go_on(piece.stop):
+                return []
+    finally:
+        os.close(descriptor)
+    return claims
+
+
+def open_regular(path: Path) -> int:
+    """Open a file to read it. Raises ``OSError``, also for what is not a regular file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("not a regular file")
+    return descriptor
+
+
+def _fill(descriptor: int, memory: memoryview, piece: ByteRange) -> bool:
+    """Read a piece; False if it is not all there, or cannot be read."""
+    at = 0
+    try:
+        while at < len(memory) and (count := os.preadv(descriptor, [memory[at:]], piece.start + at)):
+            at += count
+    except OSError:
+        return False
+    return at == len(memory)

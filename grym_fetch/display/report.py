@@ -1,0 +1,178 @@
+"""What a run was like, for a page that is looked at afterwards: made of events alone.
+
+Rules: `Report.apply` takes constant time. Bytes count for the address that was asked when they came; where several are
+asked at once, for the one that was named last. Times are those of the events, in seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from grym_fetch.core import events
+from grym_fetch.core.events import Event
+
+LEAST_S, LEAST_BYTES = 0.2, 1024 * 1024
+"""Of less no speed is told."""
+MAX_MARKS = 100
+"""Kept of one asset; those that come later are only counted."""
+Stretch = Literal["waits", "comes", "verifies"]
+"""What an asset does for a while."""
+End = Literal["verified", "unverified", "reused", "failed", "unfinished"]
+
+
+@dataclass(slots=True)
+class Share:
+    """What came from one address: bytes, and for how many seconds they came."""
+
+    bytes: int = 0
+    seconds: float = 0.0
+    assets: int = 0
+    retries: int = 0
+    left: int = 0
+    """How often it was left for another one."""
+
+
+@dataclass(slots=True)
+class Life:
+    """One asset. ``stretches`` are (what, from, until), ``marks`` are (time, what happened)."""
+
+    asset: str
+    began: float
+    origin: str
+    end: End = "unfinished"
+    ended: float = 0.0
+    size: int | None = None
+    resumed: int = 0
+    downloaded: int = 0
+    bytes: int = 0
+    checksum: str = ""
+    path: str = ""
+    trouble: str = ""
+    stretches: list[tuple[Stretch, float, float]] = field(default_factory=list)
+    marks: list[tuple[float, str]] = field(default_factory=list)
+    retries: int = 0
+    switches: int = 0
+    restarts: int = 0
+
+    def enter(self, what: Stretch, time: float) -> None:
+        """From now on it does this."""
+        self.last(time)
+        if not self.stretches or self.stretches[-1][0] != what:
+            self.stretches.append((what, time, time))
+
+    def last(self, time: float) -> None:
+        """It still does what it did."""
+        if self.stretches:
+            what, since, _ = self.stretches[-1]
+            self.stretches[-1] = what, since, max(since, time)
+
+    def note(self, time: float, text: str) -> None:
+        """Something happened to it."""
+        if len(self.marks) < MAX_MARKS:
+            self.marks.append((time, text))
+
+    @property
+    def speed(self) -> float:
+        """Bytes per second while they came; 0 if they were too few or too quick for that to say anything."""
+        seconds = sum(until - since for what, since, until in self.stretches if what == "comes")
+        return self.downloaded / seconds if seconds >= LEAST_S and self.downloaded >= LEAST_BYTES else 0.0
+
+
+class Report:
+    """Follows a run. ``first_origins``: the address that each asset is asked for first, already without secrets."""
+
+    def __init__(self, first_origins: Mapping[str, str]) -> None:
+        self._first_origins = first_origins
+        self._lives: dict[str, Life] = {}
+        self.origins: dict[str, Share] = {}
+        self.began = self.ended = 0.0
+        self._assets = 0
+        self.finished: events.RunFinished | None = None
+        """None if the run was interrupted."""
+
+    @property
+    def lives(self) -> Iterable[Life]:
+        """All assets, in the order in which they began."""
+        return self._lives.values()
+
+    def apply(self, event: Event) -> None:
+        """Take an event."""
+        self.began = self.began or event.time
+        self.ended = max(self.ended, event.time)
+        if isinstance(event, events.RunFinished):
+            is_whole = event.verified + event.unverified + event.reused + event.failed >= self._assets
+            self.finished = event if is_whole else None
+        elif isinstance(event, events.RunStarted):
+            self._assets = event.assets
+        if event.asset is None:
+            return
+        life = self._lives.get(event.asset)
+        if life is None:
+            origin = self._first_origins.get(event.asset, "")
+            life = self._lives[event.asset] = Life(event.asset, event.time, origin, ended=event.time)
+        life.ended = event.time
+        match event:
+            case events.AssetPlanned():
+                life.size, life.resumed = event.size, event.resumed_bytes
+                life.bytes = event.resumed_bytes
+                life.enter("waits", event.time)
+                self._share(life).assets += 1
+            case events.ProgressMade():
+                self._came(life, event)
+            case events.AssetWaiting():
+                life.enter("waits", event.time)
+                life.note(event.time, f"waits for {event.holder}")
+            case events.RetryScheduled():
+                life.retries += 1
+                self.origins.setdefault(event.url, Share()).retries += 1
+                life.enter("waits", event.time)
+                life.note(event.time, f"retry {event.attempt} in {event.delay:.1f} s: {event.reason}")
+            case events.MirrorSwitched():
+                life.switches += 1
+                self.origins.setdefault(event.from_, Share()).left += 1
+                life.origin = event.to
+                self._share(life).assets += 1
+                life.note(event.time, f"from {event.from_} to {event.to}: {event.reason}")
+            case events.AssetRestarted():
+                life.restarts += 1
+                life.bytes = 0
+                life.note(event.time, f"started over, {event.discarded:,} bytes discarded: {event.reason}")
+            case events.AssetVerifying():
+                life.size = event.total if life.size is None else life.size
+                life.enter("verifies", event.time)
+            case events.AssetVerified():
+                self._end(life, "unverified" if event.unverified else "verified", event.time)
+                life.size, life.path, life.checksum = event.size, event.path, event.checksum
+                life.downloaded = event.downloaded_bytes
+            case events.AssetReused():
+                self._end(life, "reused", event.time)
+                life.path = event.path
+            case events.AssetFailed():
+                self._end(life, "failed", event.time)
+                life.trouble = event.message
+            case _:
+                pass
+
+    def _came(self, life: Life, event: events.ProgressMade) -> None:
+        more = max(0, event.bytes - life.bytes)
+        life.size = event.total if life.size is None else life.size
+        life.bytes = max(life.bytes, event.bytes)
+        life.downloaded += more
+        if not more:
+            life.last(event.time)
+            return
+        share = self._share(life)
+        share.bytes += more
+        if life.stretches and life.stretches[-1][0] == "comes":
+            share.seconds += max(0.0, event.time - life.stretches[-1][2])
+        life.enter("comes", event.time)
+
+    def _share(self, life: Life) -> Share:
+        return self.origins.setdefault(life.origin, Share())
+
+    @staticmethod
+    def _end(life: Life, end: End, time: float) -> None:
+        life.last(time)
+        life.end, life.ended = end, time

@@ -1,0 +1,102 @@
+"""Pages that commands write: `sync --report` and `identify --html`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from grym_fetch.testing import AssetServer, Gate, Hold, seeded_bytes
+from tests.cli.running import invoke
+from tests.end_to_end.command import environment
+from tests.support.project import KIB, Project
+from tests.support.terminal import Terminal
+
+SIZE = 300 * KIB
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: AssetServer, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Two assets, one of which nobody has any more."""
+    made = Project(tmp_path / "project")
+    content = seeded_bytes(SIZE, seed=1)
+    made.add("here", [server.add("/here.bin", content).url + "?token=SECRET"], content)
+    monkeypatch.chdir(made.root)
+    return made
+
+
+def test_a_sync_that_works_has_its_page(project: Project) -> None:
+    """It is written beside nothing else, without secrets, and again over the older one."""
+    for _ in range(2):
+        done = invoke("sync", "--report", "report.html")
+        assert done.exit_code == 0, done.output
+    text = Path("report.html").read_text()
+    assert "1 file ready" in text
+    assert "SECRET" not in text
+    assert sorted(path.name for path in project.root.iterdir()) == ["assets", "assets.json", "report.html"]
+
+
+def test_a_sync_that_fails_has_its_page(project: Project, server: AssetServer) -> None:
+    """With what failed, and why; the exit code is that of the failure."""
+    gone = server.add("/gone.bin", b"x")
+    project.add("gone", [gone.url.replace("/gone.bin", "/nowhere.bin")], b"x")
+    assert invoke("sync", "--report", "report.html", "--retries", "0").exit_code == 1
+    text = Path("report.html").read_text()
+    assert "What failed" in text
+    assert "404" in text
+
+
+def test_a_sync_that_is_interrupted_has_its_page(project: Project, server: AssetServer) -> None:
+    """Ctrl-C ends the run, and the page says how far it was."""
+    gate = Gate()
+    content = seeded_bytes(SIZE, seed=2)
+    project.add("held", [server.add("/held.bin", content, faults=[Hold(gate, at=SIZE - 1)]).url], content)
+    with Terminal(project.root, "sync", "--report", "report.html", environ=environment()) as terminal:
+        terminal.until(lambda rows: any("1 of 2 done" in row for row in rows))
+        terminal.type(b"\x03")
+        terminal.finish()
+        assert terminal.code == 130
+    gate.open()
+    text = Path("report.html").read_text()
+    assert "Interrupted" in text
+    assert "1 file ready" in text
+
+
+@pytest.mark.parametrize("name", ["report.txt", "nowhere/report.html", "."])
+def test_a_name_that_no_page_can_have_is_refused_first(project: Project, name: str) -> None:
+    """Wrong usage, and nothing is fetched."""
+    assert invoke("sync", "--report", name).exit_code == 2
+    assert not project.assets.exists()
+
+
+def test_a_page_that_cannot_be_written_is_an_error(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 0 means that all that was asked for is there: the page, too."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("grym_fetch.cli.reporting.replace_file", refuse)
+    done = invoke("sync", "--report", "report.html")
+    assert done.exit_code == 4
+    assert "report.html" in done.stderr
+    assert (project.assets / "models/here.bin").stat().st_size == SIZE
+
+
+def test_a_repository_has_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its files, and with --history of what is in its past."""
+    root = tmp_path / "repo"
+    (root / "data").mkdir(parents=True)
+    (root / "data/gone.bin").write_bytes(os.urandom(300_000))
+    git = ["git", "-C", str(root), "-c", "user.name=t", "-c", "user.email=t@t"]
+    for arguments in (["init", "--quiet"], ["add", "-A"], ["commit", "--quiet", "-m", "x"]):
+        subprocess.run([*git, *arguments], check=True)
+    (root / "data/gone.bin").rename(root / "data/here.bin")
+    monkeypatch.chdir(root)
+    done = invoke("identify", "0.1", "--history", "--html", "../map.html")
+    assert done.exit_code == 0, done.output
+    text = Path("../map.html").read_text()
+    assert "data/here.bin" in text
+    assert "data/gone.bin" in text
+    assert text.count("<svg") == 2
