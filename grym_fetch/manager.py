@@ -428,11 +428,11 @@ class AssetManager:
     ) -> Asset:
         """Append an asset to the manifest and return it as it is now listed.
 
-        ``fetch``: download it into its place first, and list the checksum and size found. ``file``: take these from
-        this file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list
-        such as ``SHA256SUMS``, whose digest for this file it must have. ``pieces``: list the digests of its pieces as
-        well, with ``fetch`` or ``file``. ``allow_suspicious``: also what is plainly not an asset, but a web page, a
-        git-lfs pointer or an empty file.
+        ``fetch``: download it into place first, and list the checksum and size found. ``file``: take these from this
+        file, and copy it into the asset's place if it is not there. ``checksums_from``: the address of a list such as
+        ``SHA256SUMS``; the asset must have the digest listed there for its file. ``pieces``: list the digests of its
+        pieces as well, with ``fetch`` or ``file``. ``allow_suspicious``: also accept a file that is plainly not an
+        asset, but a web page, a git-lfs pointer or an empty file.
 
         Raises `ManifestError` if the id or path is taken or something is wrong with the asset (nothing was fetched
         then), `EditRefused` for a file that is plainly not an asset, `PolicyRefused` for a plain http address,
@@ -666,11 +666,11 @@ class AssetManager:
         """Write checksums and sizes into the manifest: of these assets, or of all that have no checksum.
 
         ``ids`` and ``exclude`` are ids and globs.
-        A file that is there is hashed, one that is not is fetched; stand-ins without a checksum are pinned as well,
-        and with ``minimal`` only they. An asset named here that lacks nothing but its size gets that. ``pieces``: write
-        the digests of the pieces of these assets as well, where they are missing. A web page, a git-lfs pointer and an
-        empty file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event
-        loop with each as soon as it is written, also where others fail.
+        An existing file is hashed, a missing one is fetched. Stand-ins without a checksum are pinned as well; with
+        ``minimal``, only stand-ins are pinned. An asset named here that lacks only its size gets that. ``pieces``: also
+        write the digests of the pieces of these assets if they are missing. A web page, a git-lfs pointer and an empty
+        file are refused unless ``allow_suspicious``. ``on_pinned`` is called in the event loop with each as soon as it
+        is written, even if others fail.
 
         Raises `SyncFailed` if any of them failed (the others are pinned then), `UnknownAsset` or `StaleManifest`.
         """

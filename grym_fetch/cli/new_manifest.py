@@ -54,7 +54,7 @@ def with_manifest(common: Common) -> Iterator[None]:
 
 
 def _remove_if_empty(manifest: Path, common: Common) -> None:
-    """Remove the manifest that was made for an asset which could not be added; else a failure would leave it behind."""
+    """Remove the manifest made for an asset that could not be added; otherwise a failure would leave it behind."""
     from grym_fetch.core.errors import GrymFetchError
     from grym_fetch.core.text import safe_text
     from grym_fetch.disk.project import load_manifest
