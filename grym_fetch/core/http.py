@@ -345,7 +345,7 @@ def is_transient(status: int) -> bool:
 def may_be_for_the_range(status: int) -> bool:
     """Whether a refusal may mean the Range rather than the content: old gateways and filters say so in many ways.
 
-    Not one that asks for credentials or patience, or says that the content is gone.
+    Not if it asks for credentials or patience, or says that the content is gone.
     """
     return 400 <= status < 600 and status not in (401, 407, 410, 420, 429, 430)
 

@@ -157,7 +157,7 @@ class LocalFiles:
     def find_verified(self, asset: Asset) -> str | None:
         """The path of the asset's file, if it was verified and has not changed since. Does not read the file.
 
-        None also where a file that has yet to be read comes before it.
+        Also None if an earlier place has a file that has yet to be read.
         """
         return self.look(asset).path if asset.checksum is not None else None
 
@@ -319,7 +319,7 @@ def _is_durable(path: Path, signature: FileSignature) -> bool:
 
 
 def hash_file(path: Path, hasher: Updated, on_progress: Callable[[int], bool]) -> os.stat_result:
-    """Feed a whole file to ``hasher``; return its ``stat`` of when it was opened. Blocking: for a thread.
+    """Feed a whole file to ``hasher``; return its ``stat`` from when it was opened. Blocking: for a thread.
 
     ``on_progress`` is called with the bytes read so far; reading ends early if it returns False.
     """

@@ -38,9 +38,8 @@ _PROJECT = re.compile(r"[0-9a-f]{24}")
 class Pruned:
     """Something that was removed, or would be in a dry run, and how many bytes that frees.
 
-    ``kind`` is ``download``, ``lock``, ``verified``, which are entries of the verified cache, ``pieces``, which are
-    the sums of a content's pieces, or ``project``, which is what the user's state folder keeps for a project that is
-    gone.
+    ``kind`` is ``download``, ``lock``, ``verified`` (entries of the verified cache), ``pieces`` (the sums of a
+    content's pieces) or ``project`` (what the user's state folder keeps for a project that is gone).
     """
 
     kind: str

@@ -1,8 +1,9 @@
 """Formats what is written once and stays: messages and tables, for a person at a terminal or for a pipe.
 
-Rules: nothing is coloured, wrapped or shortened but on a terminal: what goes into a pipe is read by programs, too.
-``FORCE_COLOR`` colours everywhere, ``NO_COLOR`` nowhere (no-color.org). Words are never yellow, cyan, green or white,
-which cannot be read on white or on black; nothing is said by a colour alone. No Rich here, which takes long to import.
+Rules: text is coloured, wrapped or shortened only on a terminal, because programs may read from a pipe.
+``FORCE_COLOR`` adds colour everywhere, ``NO_COLOR`` nowhere (no-color.org). Words are never yellow, cyan, green or
+white, which cannot be read on white or on black; nothing is said by a colour alone. Rich is not used here, because it
+takes long to import.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """HTTP/1.1 over our own socket: where it leads, when it is kept, and what is sent over it.
 
-Rules: one socket, even an idle one. A request may be sent ahead of its turn; whoever asks for just that then gets its
-answer, and if there is none, the request is sent over a new socket as if it never had been. A socket is resolved,
-judged and opened here, directly or through a proxy (`proxies`, `tunnel`); what comes over it is the wire's (`wire`),
-and what the bytes mean the parser's (`parser`), whichever way it came. No redirect is followed, no cookie kept, nothing
-decoded, and TLS is always verified. Every foreign exception is mapped where it arises, without its text. An address of
-a name that fails is asked last for a while (`places`); where one refuses, the others are asked at once.
+Rules: there is at most one socket, idle ones included. A request may be sent ahead of its turn; a later call for the
+same request then gets its answer, and if there is none, the request is sent over a new socket as if it had never been
+sent. Names are resolved, and addresses judged and connected to, here, directly or through a proxy (`proxies`,
+`tunnel`); `wire` receives the bytes, and `parser` interprets them, whichever way they came. No redirect is followed, no
+cookie is kept, nothing is decoded, and TLS is always verified. Every foreign exception is mapped where it arises,
+without its text. An address of a name that fails is tried last for a while (`places`); if one refuses, the others are
+tried at once.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Adder:
     ) -> ParsedManifest:
         """Append an entry, measured if it is fetched or taken from ``file``; return the new manifest.
 
-        ``pieces``: with the digests of the pieces of what was measured.
+        ``pieces``: with the digests of the pieces, if it was measured.
 
         Raises `EditRefused` if it cannot be added; then nothing was fetched.
         """

@@ -91,9 +91,9 @@ class Pinner:
     ) -> PinReport:
         """Write missing checksums and sizes into the manifest, fetching the files that are not there.
 
-        Of the assets named, or of all if ``ids`` is None, without ``exclude``, and of their stand-ins; with ``minimal``
-        of the stand-ins only. Of an asset that is named its size is wanted as well. ``pieces``: also the digests of the
-        pieces of each asset that lacks them.
+        Covers the assets named, or all if ``ids`` is None, without ``exclude``, and their stand-ins; with ``minimal``
+        only the stand-ins. A missing size alone is added only for assets that are named. ``pieces``: also write the
+        digests of the pieces of each asset that lacks them.
 
         Raises `SyncFailed` if any of them failed; the others are pinned nevertheless.
         """

@@ -231,8 +231,8 @@ def _check_placeholder(path: Path) -> None:
 class Cleaner:
     """Carries out a plan. A context manager that holds the external folder's lock.
 
-    ``now`` is asked for the time of each move; ``ids`` are taken already (of other assets), ``known`` are the ids of
-    contents that a manifest lists. ``emit`` gets the events; see `grym_fetch.repo.telling`.
+    ``now`` returns the time of each move; ``ids`` are already taken by other assets; ``known`` maps contents that a
+    manifest lists to their ids. ``emit`` gets the events; see `grym_fetch.repo.telling`.
     """
 
     def __init__(

@@ -82,7 +82,7 @@ class Restored:
 class Restorer:
     """Restores files of the repository at ``root`` that were moved to one of ``folders``, likeliest first.
 
-    ``only_there``: the user has named the folder, so no other is looked into. ``emit`` gets the events, in the event
+    ``only_there``: the user has named the folder, so no other is searched. ``emit`` gets the events, in the event
     loop; see `grym_fetch.repo.telling`.
     Raises `RepositoryError` if a record there cannot be read.
     """
